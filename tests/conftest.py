@@ -1,0 +1,56 @@
+"""Fixtures every room's tests share: where the development data lies, and the recorded golden numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # so that `pytest` works as well as `python -m pytest`
+    sys.path.insert(0, str(ROOT))
+
+
+def _limit_threads() -> None:
+    """One thread per test process: several processes share the machine, and sums come out the same everywhere."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+
+
+_limit_threads()
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with development data (env FACES_SHARED, else ../shared beside the repository); skips without it."""
+    path = Path(os.environ.get("FACES_SHARED") or ROOT.parent / "shared")
+    if not path.is_dir():
+        pytest.skip(f"no development data at {path} (set FACES_SHARED to its folder)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden(shared_dir: Path):
+    """`golden(name)` -> (parsed <name>.json, dict of the arrays of <name>.npz); skips where a file is absent.
+
+    A name with only one of the two files (`uncond32_io`, …) gives None for the other."""
+    folder = shared_dir / "golden"
+
+    def load(name: str) -> tuple[dict | list | None, dict[str, np.ndarray] | None]:
+        text, arrays = folder / f"{name}.json", folder / f"{name}.npz"
+        if not text.is_file() and not arrays.is_file():
+            pytest.skip(f"no golden numbers {name}.json or {name}.npz in {folder}")
+        cases = json.loads(text.read_text(encoding="utf-8")) if text.is_file() else None
+        if not arrays.is_file():
+            return cases, None
+        with np.load(arrays, allow_pickle=False) as npz:
+            return cases, {key: npz[key] for key in npz.files}
+
+    return load
