@@ -1,0 +1,240 @@
+"""Image bytes to upright 8-bit sRGB pixels: the only decoder of the project.
+
+Whatever a camera, an editor or a web page wrote comes out as H x W x 3 uint8 the way a viewer would show it:
+
+- EXIF orientation applied; animations and multi-page files give their first frame;
+- grey, palette, CMYK (plain and Adobe-inverted), YCbCr become RGB; an embedded colour profile other than sRGB is
+  converted to sRGB (relative colorimetric; little CMS);
+- transparency is composited over mid-grey (128), so neither class of a data set gets a tell-tale black or white rim;
+- 16 bits per channel are scaled to 8 (the high byte: exact for 8-bit images stored as v * 257), not clipped;
+- floating-point images have no defined range and are refused by name, as are 32-bit integers beyond 16 bits.
+
+What can't be decoded raises `BadImage` with a short reason. Every pixel count is checked before memory is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from faces.errors import BadImage
+
+# Only raster formats are tried: Pillow would also run Ghostscript for EPS and open network-ish or vector containers.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
+EXTENSIONS = (
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .avif .jp2 .j2k .tga"
+).split()
+MAX_PIXELS = 178_956_970  # 2/3 GiB of RGB, where Pillow itself refuses
+MAX_BYTES = 512 << 20  # no encoded photo is larger; a zip member that claims to be is a bomb
+MATTE = 128
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded image. `pixels` H x W x 3 uint8 RGB; the rest says what the file was.
+
+    `mode` is one of RGB, grey, grey+alpha, RGBA, palette, CMYK or Pillow's name of a rarer mode (with "16-bit" before it
+    for deep greys); `format` is JPEG, PNG, …; `rotated` says that EXIF orientation was applied."""
+
+    pixels: np.ndarray
+    mode: str
+    format: str
+    rotated: bool
+
+
+def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> np.ndarray:
+    """Encoded image bytes -> H x W x 3 uint8 sRGB, upright (the module's docstring tells the conversions).
+
+    `name` is only used in messages. An image of more than `max_pixels` pixels, or with a side shorter than `min_side`,
+    is refused. Raises BadImage (name, one-line reason) for anything that isn't a whole image."""
+    return decode(data, name, max_pixels=max_pixels, min_side=min_side).pixels
+
+
+def load_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> np.ndarray:
+    """The image file at `path` -> H x W x 3 uint8 sRGB. Raises BadImage also when the file can't be read."""
+    return decode_image(read_file(path), os.fspath(path), max_pixels=max_pixels, min_side=min_side)
+
+
+def read_file(path: str | os.PathLike, name: str | None = None) -> bytes:
+    """A file's bytes; BadImage (no traceback, no hang on a pipe) when it is missing, unreadable or absurdly large."""
+    name = os.fspath(path) if name is None else name
+    try:
+        if os.path.isdir(path):
+            raise BadImage(name, "is a folder, not an image")
+        if not os.path.isfile(path):  # a FIFO or device would block for ever
+            raise BadImage(name, "is not a file" if os.path.lexists(path) else "no such file")
+        if os.path.getsize(path) > MAX_BYTES:
+            raise BadImage(name, f"larger than {MAX_BYTES >> 20} MiB, refused")
+        with open(path, "rb") as file:
+            return file.read()
+    except PermissionError:
+        raise BadImage(name, "no permission to read it") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise BadImage(name, f"can't be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Decoded:
+    """`decode_image` that also tells what the file was."""
+    image = _open(data, name, max_pixels)
+    try:
+        with image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise BadImage(name, f"{width}x{height} pixels is more than the {max_pixels:,} allowed, refused")
+            if min(width, height) < min_side:
+                raise BadImage(name, f"{width}x{height} pixels: too small (at least {min_side} a side)")
+            mode, form = _kind(image), image.format or "?"
+            image.load()
+            upright, rotated = _upright(image)
+            pixels = np.ascontiguousarray(_rgb(upright, name))
+    except BadImage:
+        raise
+    except MemoryError:
+        raise BadImage(name, "too large for the memory of this machine") from None
+    except Exception as error:  # broken files raise almost anything in the format plugins (struct, zlib, Index, …)
+        raise BadImage(name, _reason(error)) from None
+    return Decoded(pixels, mode, "JPEG" if form == "MPO" else form, rotated)
+
+
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    if not data:
+        raise BadImage(name, "empty file (0 bytes)")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc"):
+            raise BadImage(name, "HEIC is not supported: save it as JPEG or PNG") from None
+        starts = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+        if data.startswith(starts) or data[4:8] == b"ftyp":
+            raise BadImage(name, "broken or truncated image (its header can't be read)") from None
+        raise BadImage(name, "not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadImage(name, f"more than {max_pixels:,} pixels, refused") from None
+    except Exception as error:
+        raise BadImage(name, _reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "truncated" in text.lower() or isinstance(error, (EOFError, struct.error)):
+        return "truncated image (the file ends early)"
+    return f"broken image ({text or type(error).__name__})"
+
+
+def _kind(image: Image.Image) -> str:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return "16-bit grey"
+    names = {"1": "grey", "L": "grey", "LA": "grey+alpha", "P": "palette", "PA": "palette"}
+    mode = names.get(image.mode, image.mode)
+    if "transparency" in image.info:
+        return {"grey": "grey+alpha", "RGB": "RGBA"}.get(mode, mode)
+    return mode
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The image turned as its EXIF says. Unreadable EXIF is no reason to lose the photo: taken as upright."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:
+        return image, False
+    if orientation not in TRANSPOSE:
+        return image, False
+    return image.transpose(TRANSPOSE[orientation]), True
+
+
+TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _rgb(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode == "F":
+        raise BadImage(name, "floating-point pixels have no defined range: save it with 8 or 16 bits per channel")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _deep_grey(image, name)
+    profile = image.info.get("icc_profile")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return _composited(image, profile)
+    if image.mode in ("1", "P", "RGBX"):
+        image = image.convert("RGB" if image.mode != "1" else "L")
+    if image.mode not in ("L", "RGB", "CMYK", "YCbCr", "HSV"):
+        raise BadImage(name, f"colour mode {image.mode} is not supported: save it as RGB")
+    return np.asarray(_to_srgb(image, profile))
+
+
+def _deep_grey(image: Image.Image, name: str) -> np.ndarray:
+    values = np.asarray(image).astype(np.int64)
+    if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
+        raise BadImage(name, "32-bit integer pixels have no defined range: save it with 8 or 16 bits per channel")
+    grey = (values >> 8).astype(np.uint8)  # Pillow reduces 16-bit colour the same way: one rule for both
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _composited(image: Image.Image, profile: bytes | None) -> np.ndarray:
+    rgba = image.convert("RGBA")
+    alpha = np.asarray(rgba.getchannel("A"), dtype=np.uint16)[..., None]
+    colour = np.asarray(_to_srgb(rgba.convert("RGB"), profile), dtype=np.uint16)
+    return ((colour * alpha + MATTE * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile:
+        transform = _transform(hashlib.sha256(profile).digest(), _Profile(profile), image.mode)
+        if transform is not None:
+            return transform(image)
+    return image.convert("RGB")
+
+
+class _Profile:
+    """Profile bytes that don't take part in the cache's comparison (their digest does)."""
+
+    def __init__(self, data: bytes):
+        self.data = data
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Profile)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=64)
+def _transform(digest: bytes, profile: _Profile, mode: str) -> Callable[[Image.Image], Image.Image] | None:
+    """Profile -> sRGB for images of `mode`; None where the profile is sRGB already, broken, or of other channels."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile.data))
+        space = source.profile.xcolor_space.strip()
+        if {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}.get(mode) != space:
+            return None
+        srgb = ImageCms.createProfile("sRGB")
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        transform = ImageCms.buildTransform(source, srgb, mode, "RGB", renderingIntent=intent)
+        if mode == "RGB" and _is_identity(transform):
+            return None
+    except Exception:  # a broken profile: show the pixels as they are, as viewers do
+        return None
+    return lambda image: ImageCms.applyTransform(image, transform)
+
+
+def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether a transform moves no colour by more than 2 of 255, as the many variants of the sRGB profile do.
+
+    Pixels of ordinary photos then stay exactly as the file has them."""
+    ramp = np.linspace(0, 255, 9).round().astype(np.uint8)
+    cube = np.stack(np.meshgrid(ramp, ramp, ramp), -1).reshape(27, 27, 3)
+    moved = np.asarray(ImageCms.applyTransform(Image.fromarray(cube), transform)).astype(int) - cube
+    return bool(np.abs(moved).max() <= 2)

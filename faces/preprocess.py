@@ -1,0 +1,95 @@
+"""THE preprocessing: photo pixels to network input. Training, evaluation, detection and export all call this object."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+RESAMPLE = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+CROPS = ("center", "none", "pad")
+PAD_VALUE = 128
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a photo becomes `resolution` x `resolution` network input.
+
+    resolution: side of the result in pixels.
+    crop: "center" cuts the largest centred square, "none" squeezes the whole image, "pad" adds mid-grey (128) to a square.
+    resample: Pillow's kernel, stretched when shrinking (so it is an anti-aliasing filter). An image that has the size
+        already is not touched. Which kernel was used shows in the spectrum of the result, hence one object for all.
+    channels: 3 (RGB) or 1 (luma, ITU-R BT.601).
+    Raises ValueError for values outside these.
+    """
+
+    resolution: int
+    crop: Literal["center", "none", "pad"] = "center"
+    resample: Literal["lanczos", "box", "bilinear", "bicubic"] = "lanczos"
+    channels: int = 3
+
+    def __post_init__(self):
+        if isinstance(self.resolution, bool) or not isinstance(self.resolution, int) or self.resolution < 1:
+            raise ValueError(f"resolution must be a whole number of pixels above 0, not {self.resolution!r}")
+        if self.crop not in CROPS:
+            raise ValueError(f"crop must be one of {', '.join(CROPS)}, not {self.crop!r}")
+        if self.resample not in RESAMPLE:
+            raise ValueError(f"resample must be one of {', '.join(RESAMPLE)}, not {self.resample!r}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, not {self.channels!r}")
+
+    def to_dict(self) -> dict:
+        """The options as plain values, for JSON headers."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, options: dict) -> Preprocess:
+        """The inverse of `to_dict`. Raises ValueError naming an unknown option (a file of a newer version)."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(options) - known):
+            raise ValueError(f"unknown preprocessing option {unknown[0]!r} (known: {', '.join(sorted(known))})")
+        if "resolution" not in options:
+            raise ValueError("preprocessing options have no 'resolution'")
+        return cls(**options)
+
+    def uint8(self, image: np.ndarray) -> np.ndarray:
+        """H x W x 3 (or H x W, H x W x 1) uint8 -> resolution x resolution x channels uint8."""
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+            raise ValueError(f"expected H x W x 3 uint8 pixels, got {image.dtype} {image.shape}")
+        if 0 in image.shape:
+            raise ValueError(f"expected at least one pixel, got shape {image.shape}")
+        if image.ndim == 2 or image.shape[2] == 1:
+            image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+        image = self._squared(image)
+        size = (self.resolution, self.resolution)
+        if image.shape[:2] != size:
+            image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, RESAMPLE[self.resample]))
+        if self.channels == 1:
+            image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[..., None]
+        return np.ascontiguousarray(image)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """H x W x 3 uint8 -> channels x resolution x resolution float32 in [-1, 1] (x / 127.5 - 1)."""
+        planes = self.uint8(image).transpose(2, 0, 1)
+        return np.ascontiguousarray(planes).astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+    def _squared(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        if height == width or self.crop == "none":
+            return image
+        if self.crop == "center":
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            return image[top : top + side, left : left + side]
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        square = np.full((side, side, image.shape[2]), PAD_VALUE, np.uint8)
+        square[top : top + height, left : left + width] = image
+        return square
