@@ -1,0 +1,127 @@
+"""Drawing primitives of the procedural faces: a linear-light canvas, anti-aliased masks, noise and normals.
+
+Only exactly rounded arithmetic (+ - * / sqrt, comparisons, table look-ups) touches the arrays, never exp, sin or a
+matrix product, whose last bit depends on the processor. That is what makes a face the same bytes on every machine.
+Coordinates: x to the right and y down, both in [-1, 1] whatever the pixel count. Colours: linear light in [0, 1].
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+F32 = np.float32
+
+
+def srgb(red: float, green: float, blue: float) -> np.ndarray:
+    """A display colour in [0, 1] as linear light, float32 [3]. Gamma 2 stands in for sRGB: squaring is exact."""
+    colour = np.array([red, green, blue], dtype=F32)
+    return colour * colour
+
+
+def smoothstep(t: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, the cubic 3t^2 - 2t^3 between."""
+    t = np.clip(t, F32(0), F32(1))
+    return t * t * (F32(3) - F32(2) * t)
+
+
+def bump(r2: np.ndarray) -> np.ndarray:
+    """(1 - r2)^3 inside the unit circle (r2 = squared radius), 0 outside: a Gaussian-like hill of finite support."""
+    t = np.maximum(F32(1) - r2, F32(0))
+    return t * t * t
+
+
+@lru_cache(maxsize=64)
+def _taps(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    position = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
+    low = position.astype(np.int64)
+    return low, np.minimum(low + 1, count - 1), (position - low).astype(F32)
+
+
+def lattice_field(lattice: np.ndarray, size: int) -> np.ndarray:
+    """A small square lattice [n, n] stretched bilinearly over the whole canvas, float32 [size, size]."""
+    low, high, t = _taps(lattice.shape[0], size)
+    rows = lattice[low] + (lattice[high] - lattice[low]) * t[:, None]
+    left = rows[:, low]
+    return left + (rows[:, high] - left) * t
+
+
+def noise_1d(table: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Smooth value noise: `table` (length a power of two) read at real positions `t`, with its ends joined."""
+    low = np.floor(t)
+    frac = t - low
+    frac = frac * frac * (F32(3) - F32(2) * frac)
+    index = low.astype(np.int32) & (len(table) - 1)
+    step = np.roll(table, -1) - table
+    return table.take(index) + step.take(index) * frac
+
+
+@lru_cache(maxsize=8)
+def _axis(size: int) -> np.ndarray:
+    axis = ((np.arange(size, dtype=np.float64) + 0.5) * (2.0 / size) - 1.0).astype(F32)
+    axis.setflags(write=False)
+    return axis
+
+
+class Canvas:
+    """A square picture under the brush: `.image` float32 [3, size, size] in linear light, starting black."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.pixel = 2.0 / size
+        self.x = _axis(size)[None, :]
+        self.y = _axis(size)[:, None]
+        self.image = np.zeros((3, size, size), dtype=F32)
+
+    def window(self, x: float, y: float, radius_x: float, radius_y: float) -> tuple[slice, slice]:
+        """The (rows, columns) slices that cover a rectangle around (x, y); empty where it lies off the canvas."""
+
+        def span(centre: float, radius: float) -> slice:
+            low = int((centre - radius + 1.0) * self.size / 2) - 1
+            high = int((centre + radius + 1.0) * self.size / 2) + 2
+            return slice(min(max(low, 0), self.size), min(max(high, 0), self.size))
+
+        return span(y, radius_y), span(x, radius_x)
+
+    def cover(self, distance: np.ndarray, softness: float = 0.0) -> np.ndarray:
+        """Opacity in [0, 1] of a shape from its signed distance (negative inside), one pixel or `softness` wide."""
+        width = max(self.pixel, softness)
+        alpha = np.clip(F32(0.5) - distance * F32(1.0 / width), F32(0), F32(1))
+        return smoothstep(alpha) if softness > 2 * self.pixel else alpha
+
+    def paint(self, alpha: np.ndarray, colour: np.ndarray, window: tuple[slice, slice] | None = None) -> None:
+        """Lay `colour` ([3] or [3, h, w]) over the picture with opacity `alpha` [h, w], inside `window` if given."""
+        if colour.ndim == 1:
+            colour = colour[:, None, None]
+        target = self.image if window is None else self.image[:, window[0], window[1]]
+        target += alpha * (colour - target)
+
+
+def normals(height: np.ndarray, pixel: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit surface normals (nx, ny, nz) of a height field [h, w]; nz points at the viewer."""
+    scale = F32(0.5 / pixel)
+    slope_x = np.zeros_like(height)
+    slope_y = np.zeros_like(height)
+    slope_x[:, 1:-1] = (height[:, 2:] - height[:, :-2]) * scale
+    slope_y[1:-1] = (height[2:] - height[:-2]) * scale
+    nz = F32(1) / np.sqrt(F32(1) + slope_x * slope_x + slope_y * slope_y)
+    return -slope_x * nz, -slope_y * nz, nz
+
+
+def to_bytes(image: np.ndarray, resolution: int) -> np.ndarray:
+    """A linear-light picture [3, size, size] as display bytes uint8 [resolution, resolution, 3].
+
+    `size` must be a whole multiple of `resolution`: the pixels are averaged in linear light, block by block.
+    """
+    step = image.shape[1] // resolution
+    if step > 1:
+        total = image[:, 0::step].copy()
+        for k in range(1, step):
+            total += image[:, k::step]
+        image = total[:, :, 0::step].copy()
+        for k in range(1, step):
+            image += total[:, :, k::step]
+        image *= F32(1.0 / (step * step))
+    display = np.sqrt(np.clip(image, F32(0), F32(1)))
+    return np.ascontiguousarray((display * F32(255) + F32(0.5)).astype(np.uint8).transpose(1, 2, 0))
