@@ -1,0 +1,175 @@
+"""The artefact branch: local traces of synthesis, looked for at full resolution, patch by patch.
+
+An up-sampling generator leaves its mark in the highest frequencies, and a classifier that down-samples first throws
+that mark away (Gragnaniello et al. 2021, "Are GAN generated images easy to detect?": a stride-1 stem gains several AUC
+points). A small receptive field makes every output a judgement about one patch (Chai et al. 2020, "What makes fake
+images detectable?"), so the patch logits are a map of where the verdict comes from, with nothing added.
+
+    image -> fixed high-pass bank -> soft clip -> 3x3 convs at full resolution -> (conv, 2x mean, conv) * blocks -> 1x1
+
+No layer looks at other images or at statistics of the whole image: a patch's logit depends on the pixels in its
+receptive field and on nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+BANK_SIZE = 5  # every kernel of a bank is embedded in a 5x5 window
+# 1 unit after scaling is about 8 grey levels of an 8-bit image: what generators leave behind is smaller than edges are.
+INITIAL_SCALE = 16.0
+CLIP = 3.0
+SLOPE = 0.2
+
+
+def _bank(*kernels: list[list[float]]) -> torch.Tensor:
+    """Kernels of up to 5x5 taps, embedded centred in 5x5 and scaled to unit L2 norm: float32 [K, 5, 5]."""
+    bank = torch.zeros(len(kernels), BANK_SIZE, BANK_SIZE, dtype=torch.float64)
+    for i, taps in enumerate(kernels):
+        k = torch.tensor(taps, dtype=torch.float64)
+        y, x = (BANK_SIZE - k.shape[0]) // 2, (BANK_SIZE - k.shape[1]) // 2
+        bank[i, y : y + k.shape[0], x : x + k.shape[1]] = k / k.norm()
+    return bank.float()
+
+
+_NEIGHBOUR = (
+    [[-1, 1]],
+    [[-1], [1]],
+    [[-1, 0], [0, 1]],
+    [[0, -1], [1, 0]],
+)
+_SECOND_ORDER = (
+    [[1, -2, 1]],
+    [[1], [-2], [1]],
+    [[-1, 2, -1], [2, -4, 2], [-1, 2, -1]],
+    [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]],
+)
+
+RESIDUALS: dict[str, torch.Tensor] = {
+    # First and second differences and the two square predictors of the spatial rich model
+    # (Fridrich & Kodovsky 2012, "Rich models for steganalysis of digital images", table 1).
+    "highpass": _bank(*_NEIGHBOUR, *_SECOND_ORDER),
+    # Neighbouring-pixel differences only (the idea of Tan et al. 2024, "Rethinking the up-sampling operations").
+    "neighbour": _bank(*_NEIGHBOUR),
+    # The three undecimated Haar details (horizontal, vertical, diagonal).
+    "wavelet": _bank([[-1, 1], [-1, 1]], [[-1, -1], [1, 1]], [[1, -1], [-1, 1]]),
+    # The pixels themselves: the control that shows what a bank is worth.
+    "pixels": _bank([[1]]),
+}
+
+
+class ResidualBank(nn.Module):
+    """Fixed high-pass filters on every colour channel, a learnable scale per filter, and a soft clip.
+
+    Input float [N, C, H, W] in [-1, 1], output [N, C * K, H, W] in (-3, 3). The kernels sum to zero (but for the
+    control "pixels"), so flat areas give zero whatever their colour. The clip plays the part of the truncation of the
+    rich models: an edge must not drown the noise beside it.
+    """
+
+    def __init__(self, residual: str, img_channels: int):
+        super().__init__()
+        if residual not in RESIDUALS:
+            raise ValueError(f"residual must be one of {', '.join(RESIDUALS)}, not {residual!r}")
+        bank = RESIDUALS[residual]
+        self.img_channels = img_channels
+        self.out_channels = img_channels * len(bank)
+        self.register_buffer("kernels", bank.clone().repeat(img_channels, 1, 1).unsqueeze(1), persistent=False)
+        scale = 1.0 if residual == "pixels" else INITIAL_SCALE
+        self.log_scale = nn.Parameter(torch.full((self.out_channels,), scale).log())
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        pad = BANK_SIZE // 2
+        # Zero padding would draw a frame of false edges around the photo.
+        x = F.pad(img, (pad, pad, pad, pad), mode="reflect")
+        w = self.kernels.to(img.dtype) * self.log_scale.exp().to(img.dtype).view(-1, 1, 1, 1)
+        x = F.conv2d(x, w, groups=self.img_channels)
+        return torch.tanh(x / CLIP) * CLIP
+
+
+class ArtefactOut(NamedTuple):
+    """`patch_logits` float32 [N, h, w] (positive = fake); `pooled` float32 [N, pooled_dim] for the fused head."""
+
+    patch_logits: torch.Tensor
+    pooled: torch.Tensor
+
+
+def receptive_field(blocks: int) -> tuple[int, int]:
+    """(size, stride) in pixels of one patch logit: the side of the square it sees, and the step between neighbours.
+
+    The recurrence size += (kernel - 1) * jump, jump *= stride over the layers of `ArtefactBranch`; 28 and 4 for the
+    default of two blocks.
+    """
+    size, jump = BANK_SIZE, 1
+    size += 2 * jump  # stem
+    for _ in range(blocks):
+        size += 2 * jump  # conv
+        size += jump  # 2x2 mean
+        jump *= 2
+        size += 2 * jump  # conv
+    return size, jump
+
+
+class ArtefactBranch(nn.Module):
+    """High-pass residuals to patch logits, without early down-sampling.
+
+    channels: width at full resolution; it doubles with each halving, up to four times `channels`.
+    blocks: number of (conv, 2x2 mean, conv) stages; the map is `resolution / 2**blocks` on a side.
+    `lowp_dtype` (attribute, default None = float32): torch.bfloat16 runs the convolutions in it.
+    """
+
+    def __init__(self, *, img_channels: int = 3, channels: int = 16, blocks: int = 2, residual: str = "highpass"):
+        super().__init__()
+        self.lowp_dtype: torch.dtype | None = None
+        self.residual = ResidualBank(residual, img_channels)
+        self.stem = _conv(self.residual.out_channels, channels)
+        width = channels
+        self.before_pool, self.after_pool = nn.ModuleList(), nn.ModuleList()
+        for i in range(blocks):
+            wider = min(channels * 2 ** (i + 1), channels * 4)
+            self.before_pool.append(_conv(width, width))
+            self.after_pool.append(_conv(width, wider))
+            width = wider
+        self.patch = nn.Conv2d(width, 1, 1)
+        nn.init.normal_(self.patch.weight, std=0.1 / width**0.5)
+        nn.init.zeros_(self.patch.bias)
+        self.pooled_dim = 2 * width + 3
+
+    def forward(self, img: torch.Tensor) -> ArtefactOut:
+        """img float [N, C, H, W] in [-1, 1]."""
+        x = self.residual(img.float())
+        dtype = self.lowp_dtype or torch.float32
+        # channels_last is 1.5x faster in float32 and 1.6x in bfloat16 on a CPU at these widths.
+        x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+        x = _lrelu_conv(self.stem, x)
+        for before, after in zip(self.before_pool, self.after_pool, strict=True):
+            x = _lrelu_conv(after, F.avg_pool2d(_lrelu_conv(before, x), 2))
+        patch = F.conv2d(x, self.patch.weight.to(dtype), self.patch.bias.to(dtype)).squeeze(1).float()
+        return ArtefactOut(patch, torch.cat([_mean_std(x.float().flatten(2)), _patch_statistics(patch)], dim=1))
+
+
+def _conv(cin: int, cout: int) -> nn.Conv2d:
+    conv = nn.Conv2d(cin, cout, 3, padding=1)
+    nn.init.kaiming_normal_(conv.weight, a=SLOPE, nonlinearity="leaky_relu")
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _lrelu_conv(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    return F.leaky_relu(F.conv2d(x, conv.weight.to(x.dtype), conv.bias.to(x.dtype), padding=1), SLOPE)
+
+
+def _mean_std(x: torch.Tensor) -> torch.Tensor:
+    """[N, C, P] -> [N, 2C]. The epsilon inside the root keeps the gradient finite on flat images."""
+    var, mean = torch.var_mean(x, dim=2, correction=0)
+    return torch.cat([mean, (var + 1e-6).sqrt()], dim=1)
+
+
+def _patch_statistics(patch: torch.Tensor) -> torch.Tensor:
+    """[N, h, w] -> [N, 3]: mean, standard deviation, and log-mean-exp (a soft maximum, whatever the map's size)."""
+    flat = patch.flatten(1)
+    soft_max = torch.logsumexp(flat, dim=1, keepdim=True) - torch.tensor(float(flat.shape[1])).log().item()
+    return torch.cat([_mean_std(flat.unsqueeze(1)), soft_max], dim=1)

@@ -1,0 +1,274 @@
+"""From a network's score to a verdict with known error rates.
+
+Everything here is measured on validation images and computed in float64. Three steps:
+
+1. temperature and bias: p = sigmoid(logit / T + b) (Guo et al. 2017, "On calibration of modern neural networks", with
+   the bias of Platt 1999), so that p can be read as a probability at equal odds of real and fake;
+2. thresholds: FAKE is said when p >= t, with t set so that at most a stated share of the validation reals is accused;
+3. the unsure band: REAL is said only below the score under which at most a stated share of the validation fakes lies.
+
+So each of the two answers has its own bounded error (a reject option in the sense of Chow 1970), and what satisfies
+neither bound is answered UNSURE, not guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+
+from faces.errors import UserError
+
+FPRS = (0.005, 0.01, 0.05)
+DEFAULT_FPR = 0.01
+DEFAULT_MISS = 0.05
+MAX_TEMPERATURE = 1000.0  # a detector no better than a coin calibrates to p = 0.5 everywhere, not to a negative slope
+_MIN_TEMPERATURE = 1e-3
+
+
+def sigmoid(x: np.ndarray | float) -> np.ndarray:
+    """Logistic function in float64, exact to rounding at both ends."""
+    x = np.asarray(x, dtype=np.float64)
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, balanced: bool = False) -> tuple[float, float]:
+    """(T, bias) that minimise the log loss of sigmoid(logit / T + bias), by Newton's method.
+
+    logits, labels: [n], labels 0 real, 1 fake. `balanced`: each class weighs half, as for equal odds beforehand.
+    Where the classes don't overlap the best fit would be a step; Platt's (1999) targets (n1 + 1) / (n1 + 2) and
+    1 / (n0 + 2) then keep it finite. T stays within 0.001 and 1000. UserError if a class is missing or a logit is not
+    finite.
+    """
+    x, y = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    n1 = int(y.sum())
+    n0 = len(y) - n1
+    if len(x) != len(y) or n0 == 0 or n1 == 0:
+        raise UserError(f"calibration needs scores of real and of fake images, not {n0} real and {n1} fake ones")
+    if not np.isfinite(x).all():
+        raise UserError(
+            f"calibration met {int((~np.isfinite(x)).sum())} scores that are not numbers; retrain the detector"
+        )
+    separable = x[y == 1].min() > x[y == 0].max()
+    target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2)) if separable else y
+    weight = np.where(y == 1, 0.5 / n1, 0.5 / n0) if balanced else np.full(len(y), 1 / len(y))
+
+    # Standardised scores keep the 2x2 system well conditioned whatever the network's range.
+    centre, spread = x.mean(), max(x.std(), 1e-12)
+    z = (x - centre) / spread
+    slope_range = spread / MAX_TEMPERATURE, spread / _MIN_TEMPERATURE
+    start = (weight * target).sum()
+    slope, offset = max(slope_range[0], 0.0), math.log(start / (1 - start))
+    slope, offset = _newton(z, target, weight, slope, offset)
+    clipped = float(np.clip(slope, *slope_range))
+    if clipped != slope:
+        slope, offset = clipped, _newton(z, target, weight, clipped, offset, fixed_slope=True)[1]
+    inverse_temperature = slope / spread
+    return float(1 / inverse_temperature), float(offset - inverse_temperature * centre)
+
+
+def _newton(
+    z: np.ndarray, target: np.ndarray, weight: np.ndarray, a: float, b: float, *, fixed_slope: bool = False
+) -> tuple[float, float]:
+    """Minimise the weighted log loss of sigmoid(a z + b); convex, so damped Newton steps find the one minimum."""
+
+    def loss(a: float, b: float) -> float:
+        u = a * z + b
+        return float((weight * (np.logaddexp(0, u) - target * u)).sum())
+
+    design = np.stack([np.zeros_like(z) if fixed_slope else z, np.ones_like(z)])
+    value = loss(a, b)
+    for _ in range(200):
+        p = sigmoid(a * z + b)
+        gradient = design @ (weight * (p - target))
+        hessian = (design * (weight * p * (1 - p))) @ design.T + 1e-15 * np.eye(2)
+        if fixed_slope:
+            hessian[0, 0] = 1.0
+        step = np.linalg.solve(hessian, gradient)
+        decrease = float(gradient @ step)
+        if decrease < 1e-24:
+            break
+        size = 1.0
+        while loss(a - size * step[0], b - size * step[1]) > value - 1e-4 * size * decrease and size > 1e-12:
+            size /= 2
+        if size <= 1e-12:  # the loss is flat to rounding
+            break
+        a, b = a - size * step[0], b - size * step[1]
+        value = loss(a, b)
+    return float(a), float(b)
+
+
+def threshold_at_fpr(real_scores: np.ndarray, fpr: float) -> float:
+    """The smallest threshold t for which at most `fpr` of the real scores are >= t.
+
+    With n reals at most floor(n * fpr) false alarms are allowed: 500 reals allow 2 at 0.5 %, and below 200 none, so the
+    threshold then lies just above the highest real. Ties count as false alarms, all of them.
+    """
+    scores = np.sort(np.asarray(real_scores, dtype=np.float64))[::-1]
+    if len(scores) == 0:
+        raise UserError("a threshold needs scores of real images; none were given")
+    if not 0 <= fpr < 1:
+        raise ValueError(f"a false-alarm rate must be at least 0 and below 1, not {fpr!r}")
+    allowed = math.floor(len(scores) * fpr + 1e-9)
+    return float(np.nextafter(scores[allowed], np.inf))
+
+
+def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided interval of a rate seen k times in n (Clopper & Pearson 1934)."""
+    from scipy.special import betaincinv  # 0.2 s to import, and only calibration needs it
+
+    tail = (1 - confidence) / 2
+    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
+    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
+    return low, high
+
+
+class Band(NamedTuple):
+    """`low`: REAL is said below it. Shares of the validation images, each class weighing half: `coverage` (answered, not
+    UNSURE) and `error` (wrong among the answered; 0 if none is)."""
+
+    low: float
+    coverage: float
+    error: float
+
+
+def unsure_band(
+    real_scores: np.ndarray, fake_scores: np.ndarray, threshold: float, *, miss: float = DEFAULT_MISS
+) -> Band:
+    """The band [low, threshold) in which the answer is UNSURE.
+
+    low is the largest score, but never more than the threshold, below which at most `miss` of the fakes lie. A strong
+    detector has an empty band; a weak one a wide band, which is the truth about it.
+    """
+    real, fake = (np.asarray(s, dtype=np.float64) for s in (real_scores, fake_scores))
+    if len(real) == 0 or len(fake) == 0:
+        raise UserError(f"the unsure band needs real and fake images, not {len(real)} real and {len(fake)} fake ones")
+    low = min(float(np.sort(fake)[min(math.floor(len(fake) * miss + 1e-9), len(fake) - 1)]), threshold)
+    decided = [np.mean((s < low) | (s >= threshold)) for s in (real, fake)]
+    wrong = [np.mean(real >= threshold), np.mean(fake < low)]
+    coverage = float(sum(decided) / 2)
+    return Band(low, coverage, float(sum(wrong) / 2 / coverage) if coverage > 0 else 0.0)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One threshold with what it did on the validation images.
+
+    target_fpr: the false-alarm rate asked for; threshold: FAKE when p >= it; unsure_low: REAL when p < it.
+    false_alarms of n_real reals were called FAKE: fpr, with its 95 % interval fpr_low to fpr_high.
+    tpr: share of fakes called FAKE; miss: share of fakes called REAL. coverage, error: see `Band`.
+    """
+
+    target_fpr: float
+    threshold: float
+    unsure_low: float
+    false_alarms: int
+    n_real: int
+    fpr: float
+    fpr_low: float
+    fpr_high: float
+    tpr: float
+    miss: float
+    coverage: float
+    error: float
+
+    @property
+    def enough_reals(self) -> bool:
+        """Whether there were reals enough for the asked rate to be seen at all: at least one allowed false alarm."""
+        return self.n_real * self.target_fpr >= 1 - 1e-9
+
+    def describe(self) -> str:
+        """One line for people: the rate, its interval, and a warning where the reals were too few."""
+        text = f"{self.false_alarms} of {self.n_real} validation reals accused ({100 * self.fpr:.2g} %, 95 % interval "
+        text += f"{100 * self.fpr_low:.2g} to {100 * self.fpr_high:.2g} %)"
+        if not self.enough_reals:
+            need = math.ceil(1 / self.target_fpr - 1e-9)
+            text += f"; too few to show {100 * self.target_fpr:g} %, which takes at least {need}"
+        return text
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All that turns a raw logit into a verdict. `to_dict`/`from_dict` are plain JSON."""
+
+    temperature: float
+    bias: float
+    points: tuple[OperatingPoint, ...]
+    default_fpr: float
+    n_real: int
+    n_fake: int
+
+    def __post_init__(self) -> None:
+        numbers = [self.temperature, self.bias, *(v for p in self.points for v in (p.threshold, p.unsure_low))]
+        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers) or self.temperature <= 0:
+            raise ValueError("the calibration's numbers are damaged")
+        self.at(self.default_fpr)
+
+    @property
+    def thresholds(self) -> dict[float, float]:
+        return {p.target_fpr: p.threshold for p in self.points}
+
+    def at(self, fpr: float | None = None) -> OperatingPoint:
+        """The operating point for a false-alarm rate (default: `default_fpr`). UserError if it was not calibrated."""
+        wanted = self.default_fpr if fpr is None else fpr
+        for point in self.points:
+            if math.isclose(point.target_fpr, wanted, rel_tol=1e-6):
+                return point
+        known = ", ".join(f"{p.target_fpr:g}" for p in self.points)
+        raise UserError(f"no threshold was calibrated for a false-alarm rate of {wanted:g}; this detector has {known}")
+
+    def probability(self, logits: np.ndarray) -> np.ndarray:
+        """P(fake) in float64, at equal odds beforehand."""
+        return sigmoid(np.asarray(logits, dtype=np.float64) / self.temperature + self.bias)
+
+    def to_dict(self) -> dict:
+        return {**asdict(self), "points": [asdict(p) for p in self.points]}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Calibration:
+        """ValueError or TypeError on a dict of another shape."""
+        names = {f.name for f in fields(cls)}
+        if set(data) != names:
+            raise ValueError(f"a calibration has {', '.join(sorted(names))}, not {', '.join(sorted(data))}")
+        return cls(**{**data, "points": tuple(OperatingPoint(**p) for p in data["points"])})
+
+
+def calibrate(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    *,
+    fprs: tuple[float, ...] = FPRS,
+    default_fpr: float = DEFAULT_FPR,
+    miss: float = DEFAULT_MISS,
+) -> Calibration:
+    """Calibrate on validation logits [n] with labels [n] (0 real, 1 fake). UserError as in `fit_temperature`."""
+    labels = np.asarray(labels)
+    temperature, bias = fit_temperature(logits, labels, balanced=True)
+    scores = sigmoid(np.asarray(logits, dtype=np.float64) / temperature + bias)
+    real, fake = scores[labels == 0], scores[labels == 1]
+    points = []
+    for fpr in fprs:
+        t = threshold_at_fpr(real, fpr)
+        band = unsure_band(real, fake, t, miss=miss)
+        alarms = int((real >= t).sum())
+        low, high = clopper_pearson(alarms, len(real))
+        points.append(
+            OperatingPoint(
+                target_fpr=float(fpr),
+                threshold=t,
+                unsure_low=band.low,
+                false_alarms=alarms,
+                n_real=len(real),
+                fpr=alarms / len(real),
+                fpr_low=low,
+                fpr_high=high,
+                tpr=float((fake >= t).mean()),
+                miss=float((fake < band.low).mean()),
+                coverage=band.coverage,
+                error=band.error,
+            )
+        )
+    return Calibration(temperature, bias, tuple(points), float(default_fpr), len(real), len(fake))

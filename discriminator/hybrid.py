@@ -1,0 +1,225 @@
+"""The hybrid discriminator: one network, two heads.
+
+`adversarial` is the StyleGAN2 residual discriminator, number for number, and is what the generator plays against.
+`verdict` answers another question, "did any generator make this?", from the same trunk's deep features and from the
+artefact branch, which sees the full-resolution high-pass residual the trunk loses in its first down-sampling.
+
+Why two heads: the adversarial logit follows today's generator only (its trainers report it near chance on held-out
+photos), while a verdict must still know yesterday's fakes. The trunk is shared; the verdict's gradient into it is scaled
+by `trunk_grad_scale`, as in the gradient reversal layer of Ganin & Lempitsky (2015) with a positive factor, so the
+detective's lessons colour the trunk but do not steer the game.
+
+No layer on the verdict's path looks at other images of the batch (no batch norm, no minibatch standard deviation): an
+image's verdict is the same alone or in a thousand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from discriminator.artefact import RESIDUALS, SLOPE, ArtefactBranch, _mean_std
+from stylegan2_ada.config import DiscriminatorConfig
+from stylegan2_ada.discriminator import Discriminator
+
+BRANCHES = ("spatial", "artefact")
+
+
+@dataclass(frozen=True)
+class HybridConfig:
+    """Shape of a `HybridDiscriminator`. ValueError on a value out of range.
+
+    trunk: the StyleGAN2 discriminator (resolution, channels, minibatch standard deviation, conditioning).
+    artefact_channels: width of the artefact branch at full resolution.
+    artefact_blocks: its number of halvings; 2 gives a 28-pixel receptive field every 4 pixels.
+    residual: the filter bank it starts from, one of `discriminator.artefact.RESIDUALS`.
+    verdict_dim: hidden width of the fused verdict head.
+    trunk_grad_scale: factor on the verdict's gradient into the trunk; 0 = the trunk is only read, without a graph.
+    branches: what the verdict sees: "spatial" (trunk features), "artefact", or both.
+    """
+
+    trunk: DiscriminatorConfig = field(default_factory=lambda: DiscriminatorConfig(resolution=64))
+    artefact_channels: int = 16
+    artefact_blocks: int = 2
+    residual: str = "highpass"
+    verdict_dim: int = 64
+    trunk_grad_scale: float = 0.1
+    branches: tuple[str, ...] = BRANCHES
+
+    def __post_init__(self) -> None:
+        # The header of a file may be damaged or hostile: bounds keep it from asking for a terabyte of weights.
+        for name, low, high in (("artefact_channels", 1, 1024), ("artefact_blocks", 0, 6), ("verdict_dim", 1, 8192)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+        if not 0 <= self.trunk_grad_scale <= 1:
+            raise ValueError(f"trunk_grad_scale must be between 0 and 1, not {self.trunk_grad_scale!r}")
+        if self.residual not in RESIDUALS:
+            raise ValueError(f"residual must be one of {', '.join(RESIDUALS)}, not {self.residual!r}")
+        if not self.branches or not set(self.branches) <= set(BRANCHES) or len(set(self.branches)) < len(self.branches):
+            raise ValueError(f"branches must name one or both of {', '.join(BRANCHES)}, not {self.branches!r}")
+        if self.trunk.resolution < 8:
+            raise ValueError(f"the hybrid discriminator needs at least 8 px, not {self.trunk.resolution}")
+        if self.trunk.resolution >> self.artefact_blocks < 4:
+            raise ValueError(f"artefact_blocks {self.artefact_blocks} leave no patch map at {self.trunk.resolution} px")
+
+    @classmethod
+    def for_trunk(cls, trunk: DiscriminatorConfig, *, trunk_grad_scale: float = 0.1) -> HybridConfig:
+        """The default hybrid around a trunk, at any resolution from 8 px (small ones get fewer halvings)."""
+        blocks = min(2, max(trunk.resolution.bit_length() - 3, 0))
+        return cls(trunk, artefact_blocks=blocks, trunk_grad_scale=trunk_grad_scale)
+
+    def to_dict(self) -> dict:
+        """Plain JSON types; `from_dict` is its inverse."""
+        return {**asdict(self), "trunk": self.trunk.to_dict(), "branches": list(self.branches)}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> HybridConfig:
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown hybrid option {', '.join(sorted(unknown))}")
+        values = dict(data)
+        values["trunk"] = DiscriminatorConfig.from_dict(values["trunk"])
+        values["branches"] = tuple(values.get("branches", BRANCHES))
+        return cls(**values)
+
+
+class VerdictOut(NamedTuple):
+    """`logit` float32 [N], positive = fake, uncalibrated; `patch_logits` float32 [N, h, w] or None without the
+    artefact branch."""
+
+    logit: torch.Tensor
+    patch_logits: torch.Tensor | None
+
+
+class HybridOut(NamedTuple):
+    """`adversarial` [N, 1], positive = real as in the GAN literature; the other two as in `VerdictOut`."""
+
+    adversarial: torch.Tensor
+    logit: torch.Tensor
+    patch_logits: torch.Tensor | None
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, scale: float) -> torch.Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grad * ctx.scale, None
+
+
+def scale_gradient(x: torch.Tensor, scale: float) -> torch.Tensor:
+    """x itself, bit for bit; its gradient times `scale`. 0 cuts the graph, 1 leaves it alone."""
+    if scale == 0:
+        return x.detach()
+    return x if scale == 1 else _ScaleGradient.apply(x, scale)
+
+
+class VerdictHead(nn.Module):
+    """Trunk features and artefact features to one logit.
+
+    The trunk's features grow and shrink with the GAN game, so each image's are layer-normalised before they are used.
+    """
+
+    def __init__(self, trunk_dim: int, artefact_dim: int, hidden: int):
+        super().__init__()
+        self.trunk_norm = nn.LayerNorm(trunk_dim) if trunk_dim else None
+        self.hidden = nn.Linear(trunk_dim + artefact_dim, hidden)
+        self.out = nn.Linear(hidden, 1)
+        nn.init.kaiming_normal_(self.hidden.weight, a=SLOPE, nonlinearity="leaky_relu")
+        nn.init.zeros_(self.hidden.bias)
+        # An untrained detective should say "I don't know", not shout.
+        nn.init.normal_(self.out.weight, std=0.1 / hidden**0.5)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, trunk: torch.Tensor | None, artefact: torch.Tensor | None) -> torch.Tensor:
+        parts = [] if trunk is None else [self.trunk_norm(trunk)]
+        parts += [] if artefact is None else [artefact]
+        return self.out(F.leaky_relu(self.hidden(torch.cat(parts, dim=1)), SLOPE)).squeeze(1)
+
+
+class HybridDiscriminator(nn.Module):
+    """StyleGAN2 discriminator with a second, forensic head. Images are float [N, C, R, R] in [-1, 1].
+
+    `lowp_dtype` may be set like a `Discriminator`'s; bfloat16 (never float16, which would need loss scaling) is then
+    used in the artefact branch too when `trunk.num_lowp_res` is positive.
+    """
+
+    def __init__(self, cfg: HybridConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.trunk = Discriminator(cfg.trunk)
+        trunk_dim = artefact_dim = 0
+        if "spatial" in cfg.branches:
+            trunk_dim = sum(2 * cfg.trunk.channels(r) for r in _pooled_resolutions(cfg.trunk))
+        self.artefact = None
+        if "artefact" in cfg.branches:
+            self.artefact = ArtefactBranch(
+                img_channels=cfg.trunk.img_channels,
+                channels=cfg.artefact_channels,
+                blocks=cfg.artefact_blocks,
+                residual=cfg.residual,
+            )
+            artefact_dim = self.artefact.pooled_dim
+        self.verdict_head = VerdictHead(trunk_dim, artefact_dim, cfg.verdict_dim)
+        self.lowp_dtype = self.trunk.lowp_dtype
+
+    @property
+    def lowp_dtype(self) -> torch.dtype:
+        return self.trunk.lowp_dtype
+
+    @lowp_dtype.setter
+    def lowp_dtype(self, dtype: torch.dtype) -> None:
+        self.trunk.lowp_dtype = dtype
+        if self.artefact is not None:
+            low = self.cfg.trunk.num_lowp_res > 0 and dtype == torch.bfloat16
+            self.artefact.lowp_dtype = torch.bfloat16 if low else None
+
+    def adversarial(self, img: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        """The StyleGAN2 discriminator's logits [N, 1] (Karras et al. 2020); the verdict head plays no part."""
+        return self.trunk(img, c)
+
+    def verdict(self, img: torch.Tensor) -> VerdictOut:
+        """The forensic head alone. Labels don't enter: a photo to be judged has none."""
+        features = None
+        if "spatial" in self.cfg.branches:
+            # With nothing to send back, the trunk's graph (most of the memory and two thirds of the time) is not built.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.cfg.trunk_grad_scale > 0):
+                features = self.trunk.features(img)
+        return self._verdict(img, features)
+
+    def forward(self, img: torch.Tensor, c: torch.Tensor | None = None) -> HybridOut:
+        """Both heads over one pass of the trunk."""
+        features = self.trunk.features(img)
+        return HybridOut(self.trunk.head(features[-1], c), *self._verdict(img, features))
+
+    def _verdict(self, img: torch.Tensor, features: list[torch.Tensor] | None) -> VerdictOut:
+        trunk = artefact = patch_logits = None
+        if "spatial" in self.cfg.branches:
+            deep = features[-len(_pooled_resolutions(self.cfg.trunk)) :]
+            pooled = torch.cat([_mean_std(f.float().flatten(2)) for f in deep], dim=1)
+            trunk = scale_gradient(pooled, self.cfg.trunk_grad_scale)
+        if self.artefact is not None:
+            patch_logits, artefact = self.artefact(img)
+        return VerdictOut(self.verdict_head(trunk, artefact), patch_logits)
+
+    def adversarial_parameters(self) -> list[nn.Parameter]:
+        """The trunk with its adversarial head: what the GAN game's optimiser owns."""
+        return list(self.trunk.parameters())
+
+    def verdict_parameters(self) -> list[nn.Parameter]:
+        """All the rest: the artefact branch and the verdict head."""
+        owned = {id(p) for p in self.trunk.parameters()}
+        return [p for p in self.parameters() if id(p) not in owned]
+
+
+def _pooled_resolutions(cfg: DiscriminatorConfig) -> tuple[int, ...]:
+    """Resolutions of the block outputs the verdict reads: 8x8 and 4x4 (4x4 alone in an 8-pixel network)."""
+    return (8, 4) if cfg.resolution > 8 else (4,)
