@@ -49,9 +49,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, balanced: bool = 
     if len(x) != len(y) or n0 == 0 or n1 == 0:
         raise UserError(f"calibration needs scores of real and of fake images, not {n0} real and {n1} fake ones")
     if not np.isfinite(x).all():
-        raise UserError(
-            f"calibration met {int((~np.isfinite(x)).sum())} scores that are not numbers; retrain the detector"
-        )
+        bad = int((~np.isfinite(x)).sum())
+        raise UserError(f"calibration met {bad} scores that are not numbers; retrain the detector")
     separable = x[y == 1].min() > x[y == 0].max()
     target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2)) if separable else y
     weight = np.where(y == 1, 0.5 / n1, 0.5 / n0) if balanced else np.full(len(y), 1 / len(y))
@@ -127,8 +126,8 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
 
 
 class Band(NamedTuple):
-    """`low`: REAL is said below it. Shares of the validation images, each class weighing half: `coverage` (answered, not
-    UNSURE) and `error` (wrong among the answered; 0 if none is)."""
+    """`low`: REAL is said below it. `coverage`: share of the validation images answered (not UNSURE), `error`: share of
+    wrong ones among the answered (0 if none is answered); each class weighs half."""
 
     low: float
     coverage: float

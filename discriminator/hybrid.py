@@ -5,9 +5,9 @@
 artefact branch, which sees the full-resolution high-pass residual the trunk loses in its first down-sampling.
 
 Why two heads: the adversarial logit follows today's generator only (its trainers report it near chance on held-out
-photos), while a verdict must still know yesterday's fakes. The trunk is shared; the verdict's gradient into it is scaled
-by `trunk_grad_scale`, as in the gradient reversal layer of Ganin & Lempitsky (2015) with a positive factor, so the
-detective's lessons colour the trunk but do not steer the game.
+photos), while a verdict must still know yesterday's fakes. The trunk is shared; the verdict's gradient into it is
+scaled by `trunk_grad_scale`, as in the gradient reversal layer of Ganin & Lempitsky (2015) with a positive factor, so
+the detective's lessons colour the trunk but do not steer the game.
 
 No layer on the verdict's path looks at other images of the batch (no batch norm, no minibatch standard deviation): an
 image's verdict is the same alone or in a thousand.

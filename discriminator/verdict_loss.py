@@ -50,12 +50,10 @@ def verdict_loss(
     n = len(labels)
     if n == 0 or labels.dim() != 1 or out.logit.shape not in ((n,), (2 * n,)):
         raise ValueError(
-            f"{tuple(out.logit.shape)} verdicts don't belong to {tuple(labels.shape)} labels (once or twice)"
+            f"logits {tuple(out.logit.shape)} fit neither one nor two views of labels {tuple(labels.shape)}"
         )
     if patch < 0 or consistency < 0 or not 0 <= smoothing < 1:
-        raise ValueError(
-            f"patch and consistency must be >= 0, smoothing in [0, 1): {patch}, {consistency}, {smoothing}"
-        )
+        raise ValueError(f"need patch >= 0, consistency >= 0, 0 <= smoothing < 1: {patch}, {consistency}, {smoothing}")
     if consistency_kind not in CONSISTENCIES:
         raise ValueError(f"consistency_kind must be one of {', '.join(CONSISTENCIES)}, not {consistency_kind!r}")
     views = len(out.logit) // n
