@@ -1,0 +1,1 @@
+"""Measuring generators and detectors: Inception features, Frechet distances, classification metrics with intervals."""

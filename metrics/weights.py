@@ -1,0 +1,164 @@
+"""Finding, fetching and reading the FID InceptionV3 weight file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from faces.errors import UserError
+
+FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
+URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+ENVIRONMENT = "FACES_INCEPTION_WEIGHTS"
+
+_BN_EPS = 1e-3  # of the 2015-12-05 graph
+
+
+def cache_path() -> Path:
+    """Where torch hub, and so pytorch-fid, keeps the file."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / FILE_NAME
+
+
+def find_weights(
+    path: str | Path | None = None,
+    *,
+    download: bool = True,
+    timeout: float = 10.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """The weight file to use: ``path``, else the environment variable, else torch hub's cache, else a download.
+
+    The download goes to torch hub's cache under a temporary name and is renamed once its SHA-256 is right.
+
+    Args:
+        path: what the user gave with --inception-weights; nothing else is looked at then.
+        download: whether the network may be used.
+        timeout: seconds to wait for the connection and for each read.
+        progress: called with (bytes so far, bytes in all or 0) while downloading.
+
+    Raises:
+        UserError: when there is no file and it cannot be fetched; the line says what to download and where to put it.
+    """
+    for given, name in ((path, "--inception-weights"), (os.environ.get(ENVIRONMENT), ENVIRONMENT)):
+        if given:
+            if not Path(given).is_file():
+                raise UserError(f"{name} {given}: no such file; give the FID InceptionV3 weights ({FILE_NAME})")
+            return Path(given)
+    cached = cache_path()
+    if cached.is_file():
+        return cached
+    advice = f"download {URL} and put it at {cached}, or name its place with --inception-weights or {ENVIRONMENT}"
+    if not download:
+        raise UserError(f"the Inception weights for FID are not here; {advice}")
+    try:
+        _download(cached, timeout, progress)
+    except UserError:
+        raise
+    except Exception as error:  # name resolution, TLS, HTTP, disk: all of them leave the user with the same next step
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"the Inception weights for FID could not be fetched ({reason}); {advice}") from error
+    return cached
+
+
+def _open(url: str, timeout: float):
+    """``urlopen`` that gives up in time: a socket timeout does not cover name resolution, so a thread waits for it."""
+    box: list = []
+
+    def connect():
+        try:
+            box.append(urllib.request.urlopen(url, timeout=timeout))
+        except BaseException as error:  # handed to the waiting thread
+            box.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(2 * timeout)
+    if not box:
+        raise TimeoutError(f"no answer in {2 * timeout:.0f} s")
+    if isinstance(box[0], BaseException):
+        raise box[0]
+    return box[0]
+
+
+def _download(target: Path, timeout: float, progress: Callable[[int, int], None] | None) -> None:
+    with _open(URL, timeout) as response:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        total = int(response.headers.get("Content-Length") or 0)
+        digest, done = hashlib.sha256(), 0
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name + ".")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                while block := response.read(1 << 20):
+                    out.write(block)
+                    digest.update(block)
+                    done += len(block)
+                    if progress:
+                        progress(done, total)
+            if digest.hexdigest() != SHA256:
+                raise UserError(
+                    f"{URL}: what came has SHA-256 {digest.hexdigest()[:16]}..., expected {SHA256[:16]}...; "
+                    f"try again, or download it otherwise and put it at {target}"
+                )
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], str]:
+    """Reads a weight file into {layer: (kernel [out, in, h, w], bias [out])}, batch norm folded, and its SHA-256.
+
+    Accepts pytorch-fid's layout (``<layer>.conv.weight`` with ``<layer>.bn.*``) and the folded one
+    (``<layer>.conv.weight`` with ``<layer>.conv.bias``). Runs no code from the file.
+
+    Raises:
+        UserError: if the file is neither.
+    """
+    path = Path(path)
+    wanted = f"give the FID InceptionV3 weights ({FILE_NAME})"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {wanted}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    del data
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise UserError(f"{path}: not a PyTorch weight file, or damaged; {wanted}") from error
+    layers = [k.removesuffix(".conv.weight") for k in state if k.endswith(".conv.weight")] if _is_state(state) else []
+    if "Conv2d_1a_3x3" not in layers:
+        raise UserError(f"{path}: holds other weights than the FID InceptionV3; {wanted}")
+    try:
+        return {layer: _fold(state, layer) for layer in layers}, digest
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: the layers do not fit together ({reason}); {wanted}") from error
+
+
+def _is_state(state) -> bool:
+    return isinstance(state, dict) and all(isinstance(k, str) for k in state)
+
+
+def _fold(state: dict[str, torch.Tensor], layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Convolution and inference-mode batch norm as one convolution, computed in float64."""
+    kernel = state[f"{layer}.conv.weight"].double()
+    if f"{layer}.bn.running_var" in state:
+        bn = {k: state[f"{layer}.bn.{k}"].double() for k in ("weight", "bias", "running_mean", "running_var")}
+        scale = bn["weight"] / torch.sqrt(bn["running_var"] + _BN_EPS)
+        kernel = kernel * scale[:, None, None, None]
+        bias = bn["bias"] - bn["running_mean"] * scale
+    else:
+        bias = state[f"{layer}.conv.bias"].double()
+    if bias.shape != kernel.shape[:1] or kernel.ndim != 4:
+        raise KeyError(f"{layer}: kernel {list(kernel.shape)}, bias {list(bias.shape)}")
+    return kernel.float(), bias.float()
