@@ -139,9 +139,7 @@ def _block_a(take: Take, name: str, inputs: int, pooled: int) -> nn.Module:
 def _block_c(take: Take, name: str, inner: int) -> nn.Module:
     row, column = {"kernel": (1, 7), "padding": (0, 3)}, {"kernel": (7, 1), "padding": (3, 0)}
     widths = {"branch1x1": 192, "branch7x7_1": inner, "branch7x7dbl_1": inner, "branch_pool": 192}
-    once = _Chain(
-        take(f"{name}.branch7x7_2", inner, inner, **row), take(f"{name}.branch7x7_3", inner, 192, **column)
-    )
+    once = _Chain(take(f"{name}.branch7x7_2", inner, inner, **row), take(f"{name}.branch7x7_3", inner, 192, **column))
     twice = _Chain(
         take(f"{name}.branch7x7dbl_2", inner, inner, **column),
         take(f"{name}.branch7x7dbl_3", inner, inner, **row),
@@ -154,9 +152,7 @@ def _block_c(take: Take, name: str, inner: int) -> nn.Module:
 def _block_e(take: Take, name: str, inputs: int, *, max_pool: bool) -> nn.Module:
     row, column = {"kernel": (1, 3), "padding": (0, 1)}, {"kernel": (3, 1), "padding": (1, 0)}
     widths = {"branch1x1": 320, "branch3x3_1": 384, "branch3x3dbl_1": 448}
-    once = _Fork(
-        None, take(f"{name}.branch3x3_2a", 384, 384, **row), take(f"{name}.branch3x3_2b", 384, 384, **column)
-    )
+    once = _Fork(None, take(f"{name}.branch3x3_2a", 384, 384, **row), take(f"{name}.branch3x3_2b", 384, 384, **column))
     twice = _Fork(
         _Chain(take(f"{name}.branch3x3dbl_2", 448, 384, 3, padding=1)),
         take(f"{name}.branch3x3dbl_3a", 384, 384, **row),
@@ -203,7 +199,9 @@ def _build(take: Take, dims: int) -> nn.Sequential:
     if dims >= 768:
         layers += [_block_a(take, f"Mixed_5{x}", i, p) for x, i, p in (("b", 192, 32), ("c", 256, 64), ("d", 288, 64))]
         layers += [_reduction_6a(take)]
-        layers += [_block_c(take, f"Mixed_6{x}", inner) for x, inner in (("b", 128), ("c", 160), ("d", 160), ("e", 192))]
+        layers += [
+            _block_c(take, f"Mixed_6{x}", inner) for x, inner in (("b", 128), ("c", 160), ("d", 160), ("e", 192))
+        ]
     if dims >= 2048:
         layers += [_reduction_7a(take)]
         layers += [_block_e(take, "Mixed_7b", 1280, max_pool=False), _block_e(take, "Mixed_7c", 2048, max_pool=True)]

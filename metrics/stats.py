@@ -1,0 +1,194 @@
+"""Mean and covariance of feature vectors, in one pass, in float64, mergeable; files in pytorch-fid's npz format."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from faces.errors import UserError
+
+
+@dataclass(frozen=True)
+class GaussianStats:
+    """A fitted Gaussian: ``mu`` [d], ``sigma`` [d, d] (divisor n - 1), both float64.
+
+    ``n`` is the number of samples, None where a file does not say. ``meta`` holds what the features were (dims, resize,
+    weights_sha256, source), empty where a file does not say.
+    """
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    n: int | None = None
+    meta: dict = field(default_factory=dict)
+
+
+class StreamingStats:
+    """Running mean and scatter of feature vectors of ``dims`` numbers.
+
+    Vectors are gathered into blocks of fixed size and each block is merged by the pairwise update of Chan, Golub &
+    LeVeque (1983), so the result is free of cancellation and the same, bit for bit, however the vectors arrive in
+    batches. Memory: one [dims, dims] matrix and one block, however many vectors.
+    """
+
+    _BLOCK = 512
+
+    def __init__(self, dims: int):
+        self.dims = dims
+        self._n = 0
+        self._mean = np.zeros(dims)
+        self._scatter = np.zeros((dims, dims))
+        self._block = np.empty((self._BLOCK, dims))
+        self._held = 0
+
+    @property
+    def n(self) -> int:
+        """Number of vectors so far."""
+        return self._n + self._held
+
+    def update(self, features: np.ndarray) -> None:
+        """Adds vectors [n, dims].
+
+        Raises:
+            UserError: for another width or for NaN or infinite features; nothing is added then.
+        """
+        features = np.asarray(features)
+        if features.ndim != 2 or features.shape[1] != self.dims:
+            raise UserError(f"feature statistics are {self.dims} wide, got an array of shape {features.shape}")
+        bad = ~np.isfinite(features).all(axis=1)
+        if bad.any():
+            raise UserError(
+                f"image {self.n + int(np.argmax(bad))}: its features hold NaN or infinite values ({int(bad.sum())} such "
+                "in this batch); look at the images and the network they came from"
+            )
+        start = 0
+        while start < len(features):
+            count = min(self._BLOCK - self._held, len(features) - start)
+            self._block[self._held : self._held + count] = features[start : start + count]
+            self._held += count
+            start += count
+            if self._held == self._BLOCK:
+                self._flush()
+
+    def merge(self, other: StreamingStats) -> StreamingStats:
+        """Adds everything ``other`` has seen (another process, another part of the data); returns self."""
+        if other.dims != self.dims:
+            raise UserError(f"feature statistics of {self.dims} and {other.dims} dimensions cannot be merged")
+        self._flush()
+        if other._n:
+            self._join(other._n, other._mean, other._scatter)
+        if other._held:
+            self._join(*_moments(other._block[: other._held]))
+        return self
+
+    def finish(self, meta: dict | None = None) -> GaussianStats:
+        """The fitted Gaussian. More may be added afterwards.
+
+        Raises:
+            UserError: with fewer than two vectors, which have no covariance.
+        """
+        if self.n < 2:
+            raise UserError(f"statistics need two images or more, got {self.n}")
+        self._flush()
+        return GaussianStats(self._mean.copy(), self._scatter / (self._n - 1), self._n, dict(meta or {}))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays ``n`` [1], ``mean`` [dims], ``scatter`` [dims, dims], to be sent to another process."""
+        self._flush()
+        return {"n": np.array([self._n], np.int64), "mean": self._mean.copy(), "scatter": self._scatter.copy()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, np.ndarray]) -> StreamingStats:
+        """The inverse of ``state``."""
+        stats = cls(len(state["mean"]))
+        stats._n = int(state["n"][0])
+        stats._mean, stats._scatter = np.array(state["mean"]), np.array(state["scatter"])
+        return stats
+
+    def _flush(self) -> None:
+        if self._held:
+            self._join(*_moments(self._block[: self._held]))
+            self._held = 0
+
+    def _join(self, n: int, mean: np.ndarray, scatter: np.ndarray) -> None:
+        total = self._n + n
+        delta = mean - self._mean
+        self._scatter += scatter
+        self._scatter += np.outer(delta, delta) * (self._n * n / total)
+        self._mean += delta * (n / total)
+        self._n = total
+
+
+def _moments(block: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    mean = block.mean(axis=0)
+    centred = block - mean
+    return len(block), mean, centred.T @ centred
+
+
+def stats_of(features: np.ndarray | Iterable[np.ndarray], meta: dict | None = None) -> GaussianStats:
+    """The Gaussian fitted to an array [n, d] or to an iterable of such arrays."""
+    stats = None
+    for part in [features] if isinstance(features, np.ndarray) else features:
+        stats = stats or StreamingStats(part.shape[1])
+        stats.update(part)
+    if stats is None:
+        raise UserError("statistics need two images or more, got 0")
+    return stats.finish(meta)
+
+
+def save_stats(path: str | Path, stats: GaussianStats) -> None:
+    """Writes an npz that pytorch-fid can read (``mu``, ``sigma``), with ``n`` and ``meta`` (JSON) beside them.
+
+    The file appears whole or not at all.
+    """
+    path = Path(path)
+    extra = {} if stats.n is None else {"n": np.int64(stats.n)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    except OSError as error:
+        raise UserError(
+            f"{path}: statistics cannot be written there ({error.strerror}); choose another place"
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as out:
+            np.savez(out, mu=stats.mu, sigma=stats.sigma, meta=json.dumps(stats.meta, sort_keys=True), **extra)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            reason = f"{path}: statistics cannot be written there ({error.strerror}); choose another place"
+            raise UserError(reason) from error
+        raise
+
+
+def load_stats(path: str | Path) -> GaussianStats:
+    """Reads statistics written by ``save_stats`` or by pytorch-fid (``mu``, ``sigma``).
+
+    Raises:
+        UserError: for a file that is absent or is something else.
+    """
+    path = Path(path)
+    wanted = "give an .npz with 'mu' and 'sigma' as pytorch-fid writes it"
+    try:
+        with np.load(path, allow_pickle=False) as npz:
+            if not {"mu", "sigma"} <= set(npz.files):
+                raise UserError(f"{path}: no 'mu' and 'sigma' in it; {wanted}")
+            mu, sigma = npz["mu"].astype(np.float64), npz["sigma"].astype(np.float64)
+            n = int(npz["n"]) if "n" in npz.files else None
+            meta = json.loads(str(npz["meta"])) if "meta" in npz.files else {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or 'not an npz file'}); {wanted}") from error
+    except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a statistics file, or damaged; {wanted}") from error
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise UserError(f"{path}: 'mu' {mu.shape} and 'sigma' {sigma.shape} do not fit together; {wanted}")
+    return GaussianStats(mu, sigma, n, meta)
