@@ -1,0 +1,175 @@
+"""What a generator and a discriminator are made of, and the published training presets (StyleGAN2-ADA, Karras et al.
+2020, table 7)."""
+
+from dataclasses import asdict, dataclass, fields
+
+IMAGE_CHANNELS = (1, 3, 4)
+
+
+def check_resolution(resolution: int) -> int:
+    """log2 of `resolution`; ValueError unless it is a power of two from 4 to 2048."""
+    if not isinstance(resolution, int) or not 4 <= resolution <= 2048 or resolution & (resolution - 1):
+        raise ValueError(
+            f"resolution must be a power of two from 4 to 2048, got {resolution!r}; 64, 128 and 256 are usual"
+        )
+    return resolution.bit_length() - 1
+
+
+def _check_common(cfg) -> None:
+    check_resolution(cfg.resolution)
+    if cfg.img_channels not in IMAGE_CHANNELS:
+        raise ValueError(f"img_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {cfg.img_channels!r}")
+    if cfg.channel_base < 1 or cfg.channel_max < 1:
+        raise ValueError(f"channel_base and channel_max must be positive, got {cfg.channel_base} and {cfg.channel_max}")
+
+
+def _from_dict(cls, values: dict):
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(
+            f"{cls.__name__} has no field {unknown[0]!r}; it was written by another version or is another network's"
+        )
+    return cls(**values)
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Shape of a generator. `channels(res) = min(channel_base / res, channel_max)`; the `num_lowp_res` highest
+    resolutions run in
+    the generator's `lowp_dtype`; `conv_clamp` bounds activations (256 as published for half precision, None for no
+    bound)."""
+
+    resolution: int
+    z_dim: int = 512
+    c_dim: int = 0
+    w_dim: int = 512
+    mapping_layers: int = 8
+    img_channels: int = 3
+    channel_base: int = 32768
+    channel_max: int = 512
+    num_lowp_res: int = 0
+    conv_clamp: float | None = None
+
+    def __post_init__(self):
+        _check_common(self)
+
+    def channels(self, res: int) -> int:
+        return max(min(self.channel_base // res, self.channel_max), 1)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "GeneratorConfig":
+        return _from_dict(cls, values)
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Shape of a discriminator; fields as in `GeneratorConfig`. `architecture` is 'resnet' or 'orig' (no skip
+    connections);
+    `mbstd_group_size` images share one minibatch standard deviation (0 turns the layer off)."""
+
+    resolution: int
+    c_dim: int = 0
+    img_channels: int = 3
+    channel_base: int = 32768
+    channel_max: int = 512
+    num_lowp_res: int = 0
+    conv_clamp: float | None = None
+    architecture: str = "resnet"
+    mbstd_group_size: int = 4
+    mbstd_num_channels: int = 1
+    mapping_layers: int = 8
+
+    def __post_init__(self):
+        _check_common(self)
+        if self.architecture not in ("resnet", "orig"):
+            raise ValueError(f"discriminator architecture must be 'resnet' or 'orig', got {self.architecture!r}")
+
+    def channels(self, res: int) -> int:
+        return max(min(self.channel_base // res, self.channel_max), 1)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "DiscriminatorConfig":
+        return _from_dict(cls, values)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One training configuration. `kimg` thousands of real images shown; `batch` and `mbstd` (per process) in images;
+    `ema_kimg` half-life of
+    the weight average, `ema_rampup` its growth as a share of the images seen (None: no ramp); `gamma` weight of R1."""
+
+    kimg: int
+    batch: int
+    mbstd: int
+    channel_base: int
+    channel_max: int
+    z_dim: int
+    w_dim: int
+    mapping_layers: int
+    lr: float
+    gamma: float
+    ema_kimg: float
+    ema_rampup: float | None
+    pl_weight: float = 2.0
+    style_mixing_prob: float = 0.9
+    d_architecture: str = "resnet"
+
+
+# cfg: kimg, batch, mbstd, channel_base, lr, gamma, ema_kimg, ema_rampup, mapping_layers
+_FIXED = {
+    "stylegan2": (25000, 32, 4, 32768, 0.002, 10.0, 10.0, None, 8),
+    "paper256": (25000, 64, 8, 16384, 0.0025, 1.0, 20.0, None, 8),
+    "paper512": (25000, 64, 8, 32768, 0.0025, 0.5, 20.0, None, 8),
+    "paper1024": (25000, 32, 4, 32768, 0.002, 2.0, 10.0, None, 8),
+    "cifar": (100000, 64, 32, 32768, 0.0025, 0.01, 500.0, 0.05, 2),
+}
+PRESETS = ("auto", *_FIXED, "tiny")
+
+
+def preset(cfg: str, resolution: int, world_size: int = 1) -> Preset:
+    """The published training configuration `cfg` at `resolution` pixels for `world_size` processes.
+
+    `auto` scales batch, gamma, channels and averaging with resolution and processes; `tiny` is this project's
+    configuration for a CPU: `auto`'s rules with a narrow network.
+
+    Raises:
+        ValueError: for an unknown name, a wrong resolution or `world_size` below 1.
+    """
+    check_resolution(resolution)
+    if cfg not in PRESETS:
+        raise ValueError(f"unknown preset {cfg!r}; choose one of {', '.join(PRESETS)}")
+    if world_size < 1:
+        raise ValueError(f"world_size must be at least 1, got {world_size}")
+    if cfg in _FIXED:
+        kimg, batch, mbstd, base, lr, gamma, ema_kimg, rampup, layers = _FIXED[cfg]
+        if cfg == "cifar":
+            return Preset(
+                kimg, batch, mbstd, base, 512, 512, 512, layers, lr, gamma, ema_kimg, rampup, 0.0, 0.0, "orig"
+            )
+        return Preset(kimg, batch, mbstd, base, 512, 512, 512, layers, lr, gamma, ema_kimg, rampup)
+    if cfg == "tiny":
+        batch, mbstd = 16, 4
+    else:
+        batch = max(min(world_size * min(4096 // resolution, 32), 64), world_size)
+        mbstd = max(min(batch // world_size, 4), 1)
+    return Preset(
+        kimg=25000,
+        batch=batch,
+        mbstd=mbstd,
+        channel_base=2048 if cfg == "tiny" else (32768 if resolution >= 512 else 16384),
+        channel_max=256 if cfg == "tiny" else 512,
+        z_dim=128 if cfg == "tiny" else 512,
+        w_dim=128 if cfg == "tiny" else 512,
+        mapping_layers=2,
+        lr=0.002 if resolution >= 1024 else 0.0025,
+        gamma=0.0002 * resolution**2 / batch,
+        ema_kimg=batch * 10 / 32,
+        ema_rampup=0.05,
+    )

@@ -1,0 +1,105 @@
+"""Layers shared by the generator and the discriminator: equalised-rate dense layer and the latent mapping network."""
+
+import torch
+from torch import nn
+
+from .ops.bias_act import bias_act
+
+
+def normalise_2nd_moment(x, dim: int = 1, eps: float = 1e-8):
+    """`x / sqrt(mean(x^2) + eps)` along `dim` (Progressive GAN, Karras et al. 2018, section 4.2)."""
+    return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
+
+
+def is_lowp(resolution: int, cfg) -> bool:
+    """Whether the block at `resolution` is one of the `num_lowp_res` highest; 4x4 never is."""
+    return resolution >= 8 and resolution > cfg.resolution >> cfg.num_lowp_res
+
+
+def to_compute(x, dtype, lowp: bool):
+    """Cast to the dtype of a block; low precision and every CPU block run channels-last, which is the faster layout
+    for their convolutions."""
+    if lowp or x.device.type == "cpu":
+        return x.to(dtype=dtype, memory_format=torch.channels_last)
+    return x.to(dtype=dtype, memory_format=torch.contiguous_format)
+
+
+class Dense(nn.Module):
+    """Fully connected layer with equalised learning rate (Progressive GAN, section 4.1): parameters are stored with
+    unit variance
+    and scaled by `lr_multiplier / sqrt(in_features)` at run time. [N, in_features] -> [N, out_features]."""
+
+    def __init__(self, in_features: int, out_features: int, *, act="linear", lr_multiplier=1.0, bias_init=0.0):
+        super().__init__()
+        self.act, self.lr_multiplier = act, lr_multiplier
+        self.weight_gain = lr_multiplier / in_features**0.5
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full([out_features], float(bias_init)))
+
+    def forward(self, x):
+        b = self.bias if self.lr_multiplier == 1 else self.bias * self.lr_multiplier
+        y = torch.addmm(b, x, self.weight.t(), alpha=self.weight_gain)  # the gain costs no pass over the weights
+        return y if self.act == "linear" else bias_act(y, act=self.act)
+
+
+class Mapping(nn.Module):
+    """z (and label) -> w (StyleGAN, Karras et al. 2019, section 2; W average and truncation: appendix B).
+
+    `num_ws` copies of w are returned, one for each synthesis layer; None returns the bare [N, w_dim] and tracks no
+    average, which is how the projection discriminator embeds its label (with `z_dim=0`). The layers learn at 1/100 of
+    the rate.
+    """
+
+    def __init__(self, z_dim: int, c_dim: int, w_dim: int, num_ws: int | None, num_layers: int, w_avg_beta=0.995):
+        super().__init__()
+        if z_dim == 0 and c_dim == 0:
+            raise ValueError("a mapping network needs z_dim or c_dim above 0")
+        if num_layers < 1:
+            raise ValueError(f"mapping_layers must be at least 1, got {num_layers}")
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.w_avg_beta = z_dim, c_dim, w_dim, num_ws, w_avg_beta
+        self.embed = Dense(c_dim, w_dim) if c_dim else None
+        widths = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * num_layers
+        self.layers = nn.ModuleList(
+            Dense(i, o, act="lrelu", lr_multiplier=0.01) for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
+        if num_ws is not None:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z, c=None, *, psi=1.0, cutoff=None, update_w_avg=False):
+        """Map latents.
+
+        Args:
+            z: [N, z_dim], normal; None where `z_dim` is 0.
+            c: labels [N, c_dim] (one-hot or any vector); needed when `c_dim` is above 0, ignored otherwise.
+            psi: truncation: `w_avg + psi * (w - w_avg)`; 1 is none.
+            cutoff: truncate only the first `cutoff` of the `num_ws` layers; None is all.
+            update_w_avg: move `w_avg` by `1 - w_avg_beta` of the way to this batch's mean.
+
+        Returns:
+            [N, num_ws, w_dim], or [N, w_dim] without `num_ws`.
+
+        Raises:
+            ValueError: for inputs of a wrong width.
+        """
+        inputs = []
+        if self.z_dim:
+            if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
+                raise ValueError(f"z must be [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
+            inputs.append(normalise_2nd_moment(z.to(self.layers[0].weight.dtype)))
+        if self.c_dim:
+            if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
+                got = None if c is None else list(c.shape)
+                raise ValueError(f"this network is conditional: c must be [N, {self.c_dim}], got {got}")
+            inputs.append(normalise_2nd_moment(self.embed(c.to(self.embed.weight.dtype))))
+        x = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
+        for layer in self.layers:
+            x = layer(x)
+        if self.num_ws is None:
+            return x
+        if update_w_avg:
+            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
+        ws = x.unsqueeze(1).expand(-1, self.num_ws, -1)
+        if psi == 1:
+            return ws
+        cutoff = self.num_ws if cutoff is None else cutoff
+        return torch.cat([self.w_avg.lerp(ws[:, :cutoff], psi), ws[:, cutoff:]], dim=1)
