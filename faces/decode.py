@@ -14,7 +14,6 @@ What can't be decoded raises `BadImage` with a short reason. Every pixel count i
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import struct
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from faces.errors import BadImage
 
@@ -41,8 +40,8 @@ MATTE = 128
 class Decoded:
     """A decoded image. `pixels` H x W x 3 uint8 RGB; the rest says what the file was.
 
-    `mode` is one of RGB, grey, grey+alpha, RGBA, palette, CMYK or Pillow's name of a rarer mode (with "16-bit" before it
-    for deep greys); `format` is JPEG, PNG, …; `rotated` says that EXIF orientation was applied."""
+    `mode` is RGB, grey, grey+alpha, 16-bit grey, RGBA, palette, CMYK or Pillow's name of a rarer mode; `format` is
+    JPEG, PNG, …; `rotated` says that EXIF orientation was applied."""
 
     pixels: np.ndarray
     mode: str
@@ -193,30 +192,17 @@ def _composited(image: Image.Image, profile: bytes | None) -> np.ndarray:
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if profile:
-        transform = _transform(hashlib.sha256(profile).digest(), _Profile(profile), image.mode)
+        transform = _transform(profile, image.mode)
         if transform is not None:
             return transform(image)
     return image.convert("RGB")
 
 
-class _Profile:
-    """Profile bytes that don't take part in the cache's comparison (their digest does)."""
-
-    def __init__(self, data: bytes):
-        self.data = data
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Profile)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@lru_cache(maxsize=64)
-def _transform(digest: bytes, profile: _Profile, mode: str) -> Callable[[Image.Image], Image.Image] | None:
+@lru_cache(maxsize=32)
+def _transform(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image] | None:
     """Profile -> sRGB for images of `mode`; None where the profile is sRGB already, broken, or of other channels."""
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile.data))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()
         if {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}.get(mode) != space:
             return None

@@ -23,7 +23,7 @@ class Preprocess:
     """How a photo becomes `resolution` x `resolution` network input.
 
     resolution: side of the result in pixels.
-    crop: "center" cuts the largest centred square, "none" squeezes the whole image, "pad" adds mid-grey (128) to a square.
+    crop: "center" cuts the largest centred square, "none" squeezes the whole image, "pad" adds mid-grey (128) around.
     resample: Pillow's kernel, stretched when shrinking (so it is an anti-aliasing filter). An image that has the size
         already is not touched. Which kernel was used shows in the spectrum of the result, hence one object for all.
     channels: 3 (RGB) or 1 (luma, ITU-R BT.601).

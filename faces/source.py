@@ -1,0 +1,269 @@
+"""Face sources: a folder, a zip or a named set becomes one ordered list of images with labels and splits.
+
+    source = open_source("flickr140k", split="train")
+    source.image(0), source.labels[0]
+
+Labels: 0 real, 1 fake. Order is the same on every machine (natural order of the paths).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from faces.decode import EXTENSIONS, Decoded, decode
+from faces.errors import BadImage, UserError
+from faces.layout import FAKE, REAL, label_of, natural_key, parts_of, split_of, without_copies
+from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
+from faces.stores import Entry, FolderStore, RenderedStore, ZipStore, list_folder, list_zip
+
+SPLIT_NAMES = ("train", "valid", "test")
+DEMO_RESOLUTION = 64
+
+
+class FaceItem(NamedTuple):
+    """One image: path inside the source, label (0 real, 1 fake), split ("train", "valid", "test" or None)."""
+
+    path: str
+    label: int
+    split: str | None
+
+
+class FaceSource:
+    """An ordered list of images that can be read. Made by `open_source`; picklable, usable from several threads.
+
+    name: the set's name, or the folder's or zip's. items: list of FaceItem. notes: lines worth telling the user (what
+    was left out while listing)."""
+
+    def __init__(
+        self,
+        name: str,
+        store: FolderStore | ZipStore | RenderedStore,
+        items: Sequence[FaceItem],
+        entries: Sequence[Entry],
+        notes: Sequence[str] = (),
+    ):
+        self.name, self.store, self.notes = name, store, tuple(notes)
+        self.items, self._entries = list(items), list(entries)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        return f"<FaceSource {self.name}: {len(self)} images, {int(self.labels.sum())} fake>"
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """int64 [len]: 0 real, 1 fake."""
+        return np.array([item.label for item in self.items], dtype=np.int64)
+
+    @cached_property
+    def splits(self) -> set[str]:
+        """The splits that occur; empty where the source defines none."""
+        return {item.split for item in self.items if item.split is not None}
+
+    def locate(self, i: int) -> str:
+        """Where image `i` lies, for messages: a file's path, or archive:member."""
+        return self.store.locate(self.items[i].path)
+
+    def read(self, i: int) -> bytes:
+        """The encoded bytes of image `i`. Raises BadImage when they can't be had."""
+        return self.store.read(self.items[i].path)
+
+    def decoded(self, i: int, *, min_side: int = 1) -> Decoded:
+        """Image `i` and what kind of file it was. Raises BadImage (see `faces.decode`)."""
+        if isinstance(self.store, RenderedStore):
+            return Decoded(self.store.pixels(self.items[i].path), "RGB", "rendered", False)
+        return decode(self.read(i), self.locate(i), min_side=min_side)
+
+    def image(self, i: int) -> np.ndarray:
+        """Image `i` as H x W x 3 uint8 RGB. Raises BadImage."""
+        return self.decoded(i).pixels
+
+    def select(
+        self, indices: Sequence[int] | np.ndarray | None = None, *, label: int | None = None, split: str | None = None
+    ) -> FaceSource:
+        """The images at `indices` (in that order), of one label, of one split; conditions combine. May be empty."""
+        chosen = list(range(len(self)) if indices is None else (int(i) for i in indices))
+        if label is not None:
+            chosen = [i for i in chosen if self.items[i].label == label]
+        if split is not None:
+            chosen = [i for i in chosen if self.items[i].split == split]
+        return FaceSource(
+            self.name, self.store, [self.items[i] for i in chosen], [self._entries[i] for i in chosen], self.notes
+        )
+
+    def rendered_at(self, resolution: int) -> FaceSource:
+        """A rendered set drawn at `resolution` where that is more than it has; photos come back as they are."""
+        if not isinstance(self.store, RenderedStore) or resolution <= self.store.resolution:
+            return self
+        store = RenderedStore(self.store.name, resolution)
+        return FaceSource(
+            self.name, store, self.items, [e._replace(size=resolution) for e in self._entries], self.notes
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the sorted paths, sizes and labels: the same for a copy of the set, without reading it."""
+        return self._digest(stamped=False)
+
+    def content_stamp(self) -> str:
+        """Like `fingerprint`, but an edit that keeps the size shows too (modification times, CRCs): for caches."""
+        return self._digest(stamped=True)
+
+    def _digest(self, stamped: bool) -> str:
+        digest = hashlib.sha256()
+        if stamped and isinstance(self.store, RenderedStore):
+            digest.update(f"{self.store.mark()}\n".encode())
+        for item, entry in sorted(zip(self.items, self._entries), key=lambda pair: pair[0].path):
+            line = (item.path, entry.size, item.label, *((entry.stamp,) if stamped else ()))
+            digest.update(repr(line).encode("utf-8", "backslashreplace") + b"\n")
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Close this process's handles. The source stays usable: reading opens them again."""
+        self.store.close()
+
+
+def open_source(
+    spec: str | os.PathLike,
+    *,
+    data_root: str | None = None,
+    split: str | None = None,
+    label: int | None = None,
+    max_items: int | None = None,
+    allow_fetch: bool = True,
+) -> FaceSource:
+    """A folder, a zip of images, or a named set (demo, flickr140k, rvf10k, deepfake-and-real, yonsei).
+
+    Labels and splits come from folder names below the source at any depth (`faces.layout`). Without label folders all
+    images are real — unless the given folder is itself called "fake". Beside fakes, images of no label folder are left
+    out and noted. A named set is looked for under `data_root` (default: FACES_DATA_ROOT, else ./datasets), then fetched
+    from Kaggle if `allow_fetch`.
+
+    split: "train", "valid", "test", or None for all. label: 0 or 1 for one class. max_items: at most so many, evenly
+    spread over the list. Raises UserError where nothing is there, or no images, or not the split or label."""
+    spec = os.path.expanduser(os.fspath(spec))
+    if split is not None and split not in SPLIT_NAMES:
+        raise UserError(f"split must be one of {', '.join(SPLIT_NAMES)}, not {split!r}")
+    source = _open_named(spec, data_root, allow_fetch) if spec in SET_NAMES else _open_path(spec)
+    if split is not None:
+        if split not in source.splits:
+            has = ", ".join(s for s in SPLIT_NAMES if s in source.splits)
+            there = f"it has: {has}" if has else "it defines no splits"
+            raise UserError(f"{source.name} has no {split!r} split ({there}); give another one, or none for all images")
+        source = source.select(split=split)
+    if label is not None:
+        source = source.select(label=label)
+        if not len(source):
+            which = {REAL: "real", FAKE: "fake"}.get(label, f"label {label}")
+            raise UserError(
+                f"{source.name} has no {which} images{f' in {split!r}' if split else ''}; give another source"
+            )
+    if max_items is not None:
+        if max_items < 1:
+            raise UserError(f"at least one image must be asked of {source.name}, not {max_items}")
+        count = min(max_items, len(source))
+        source = source.select(np.arange(count, dtype=np.int64) * len(source) // count)
+    return source
+
+
+def _open_named(name: str, root: str | None, allow_fetch: bool) -> FaceSource:
+    if name == "demo":
+        return _demo()
+    named, root = NAMED_SETS[name], root_folder(root)
+    for place in places(named, root):
+        try:
+            source = _open_path(_only_zip_in(place) or place)
+        except NoImages:
+            continue
+        return _renamed(source, name)
+    if not allow_fetch:
+        raise by_hand(named, root, "fetching is turned off")
+    return _renamed(_open_path(fetch(named, root)), name)
+
+
+def _renamed(source: FaceSource, name: str) -> FaceSource:
+    if set(source.labels.tolist()) != {REAL, FAKE}:
+        example = NAMED_SETS[name].example
+        raise UserError(
+            f"{source.store.locate('')}: this is not all of {name}: it needs its label folders ({example}, …)"
+        )
+    source.name = name
+    return source
+
+
+def _demo() -> FaceSource:
+    items = [FaceItem(f"{split}/{seed:06d}", REAL, split) for split, seeds in DEMO_SPLITS.items() for seed in seeds]
+    entries = [Entry(item.path, DEMO_RESOLUTION, 0) for item in items]
+    return FaceSource("demo", RenderedStore("demo", DEMO_RESOLUTION), items, entries)
+
+
+class NoImages(UserError):
+    """A folder or zip that holds no images."""
+
+
+def _open_path(spec: str) -> FaceSource:
+    choices = f"give --data a folder, a zip or one of {', '.join(SET_NAMES)}"
+    if not spec:
+        raise UserError(f"the data source is empty; {choices}")
+    try:
+        is_folder, is_file = os.path.isdir(spec), os.path.isfile(spec)
+    except ValueError:  # a NUL byte
+        is_folder = is_file = False
+    if is_folder:
+        store = FolderStore(os.path.abspath(spec))
+        entries, notes = list_folder(store.root)
+        name = os.path.basename(store.root) or store.root
+    elif is_file:
+        store, name = ZipStore(os.path.abspath(spec)), os.path.basename(spec)
+        try:
+            is_zip = zipfile.is_zipfile(spec)
+        except OSError:
+            is_zip = True  # opening it tells why
+        if not is_zip and not spec.lower().endswith(".zip"):
+            raise UserError(f"{spec}: neither a folder nor a zip of images; {choices}")
+        entries, notes = list_zip(store)
+    else:
+        raise UserError(f"{spec}: no such folder or zip; {choices}")
+
+    keep = without_copies([entry.path for entry in entries])
+    entries = sorted((e for e, kept in zip(entries, keep) if kept), key=lambda entry: natural_key(entry.path))
+    if not entries:
+        hint = f" (it holds {os.path.basename(inner)}: give that file)" if (inner := _only_zip_in(spec)) else ""
+        raise NoImages(f"no images in {spec}{hint} (looked for {' '.join(EXTENSIONS)}); {choices}")
+    items, entries, notes = _labelled(entries, notes, name if is_folder else "")
+    return FaceSource(name, store, items, entries, notes)
+
+
+def _labelled(entries: list[Entry], notes: list[str], root_name: str) -> tuple[list[FaceItem], list[Entry], list[str]]:
+    folders = [parts_of(entry.path)[:-1] for entry in entries]
+    labels = [label_of(names) for names in folders]
+    if not any(label is not None for label in labels):
+        whole = label_of((root_name,))  # a folder called "fake" given directly must not pass for real photos
+        labels = [REAL if whole is None else whole] * len(labels)
+    elif FAKE in labels:
+        if stray := labels.count(None):
+            notes = [*notes, f"{stray} image{'s' * (stray > 1)} outside the real and fake folders, left out"]
+    else:
+        labels = [REAL] * len(labels)
+    kept = [i for i, label in enumerate(labels) if label is not None]
+    items = [FaceItem(entries[i].path, labels[i], split_of(folders[i])) for i in kept]
+    return items, [entries[i] for i in kept], notes
+
+
+def _only_zip_in(folder: str) -> str | None:
+    """The one zip file of a folder, where Kaggle's download was put without unpacking it."""
+    try:
+        zips = [name for name in os.listdir(folder) if name.lower().endswith(".zip") and name[0] != "."]
+    except OSError:
+        return None
+    return os.path.join(folder, zips[0]) if len(zips) == 1 else None
+
+
+__all__ = ["BadImage", "FaceItem", "FaceSource", "SET_NAMES", "UserError", "open_source"]

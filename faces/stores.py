@@ -1,0 +1,200 @@
+"""Where encoded images lie and how their bytes are had: a folder tree, a zip archive (read in place), or a renderer.
+
+The `list_*` functions name a store's images once; the store reads one by its path. Stores are small and picklable; open
+handles belong to one process and are made on first use.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from faces.decode import EXTENSIONS, MAX_BYTES, read_file
+from faces.errors import BadImage, UserError
+from faces.layout import is_hidden, parts_of
+
+
+class Entry(NamedTuple):
+    """One listed image: path inside the store ("/" between folders), size in bytes, and a mark that changes when its
+    content does (modification time in ns for files, CRC-32 for zip members)."""
+
+    path: str
+    size: int
+    stamp: int
+
+
+def is_image_name(name: str) -> bool:
+    return name.lower().endswith(tuple(EXTENSIONS))
+
+
+class FolderStore:
+    """Image files below `root`."""
+
+    def __init__(self, root: str):
+        self.root = root
+
+    def locate(self, path: str) -> str:
+        return os.path.join(self.root, *path.split("/"))
+
+    def read(self, path: str) -> bytes:
+        return read_file(self.locate(path))
+
+    def close(self) -> None:
+        pass
+
+
+def list_folder(root: str) -> tuple[list[Entry], list[str]]:
+    """Every image file below `root`, in no particular order, and notes about what could not be looked at.
+
+    Links to folders and files are followed, but no folder is entered twice and a linked file that was met already is
+    left out, so loops end and nothing is doubled. Real folders come before linked ones: a file keeps its real path.
+    Hidden files are left out, as are pipes and devices. Raises UserError when `root` itself can't be read."""
+    entries: list[Entry] = []
+    notes: list[str] = []
+    seen_folders: set[tuple[int, int]] = set()
+    seen_files: set[tuple[int, int]] = set()
+    linked_files: list[tuple[str, os.stat_result]] = []
+    later = [(root, "")]
+    broken = 0
+
+    while later:
+        stack, later = sorted(later, key=lambda pair: pair[1], reverse=True), []
+        while stack:
+            folder, prefix = stack.pop()
+            try:
+                status = os.stat(folder)
+                if (status.st_dev, status.st_ino) in seen_folders:
+                    continue
+                seen_folders.add((status.st_dev, status.st_ino))
+                with os.scandir(folder) as listing:
+                    children = list(listing)
+            except OSError as error:
+                if folder == root:
+                    raise UserError(f"{root}: can't be listed ({error.strerror}); check its permissions") from None
+                notes.append(f"{folder}: can't be listed ({error.strerror}), left out")
+                continue
+            for child in children:
+                path = f"{prefix}{child.name}"
+                if is_hidden((child.name,)):
+                    continue
+                try:
+                    if child.is_dir():
+                        (later if child.is_symlink() else stack).append((child.path, path + "/"))
+                    elif is_image_name(child.name):
+                        status = child.stat()
+                        if not stat.S_ISREG(status.st_mode):
+                            continue
+                        if child.is_symlink():
+                            linked_files.append((path, status))
+                            continue
+                        seen_files.add((status.st_dev, status.st_ino))
+                        entries.append(Entry(path, status.st_size, status.st_mtime_ns))
+                except OSError:  # a link to nothing, a loop of links, or a file that vanished
+                    broken += is_image_name(child.name)
+
+    for path, status in sorted(linked_files, key=lambda pair: pair[0]):
+        if (status.st_dev, status.st_ino) not in seen_files:
+            seen_files.add((status.st_dev, status.st_ino))
+            entries.append(Entry(path, status.st_size, status.st_mtime_ns))
+    if broken:
+        notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
+    return entries, notes
+
+
+class ZipStore:
+    """Image members of a zip archive. Nothing is ever extracted, so a member's name can't reach outside."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._open: tuple[int, zipfile.ZipFile, threading.Lock] | None = None
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict) -> None:
+        self.path, self._open = state["path"], None
+
+    def locate(self, path: str) -> str:
+        return f"{self.path}:{path}"
+
+    def archive(self) -> tuple[zipfile.ZipFile, threading.Lock]:
+        """This process's handle and its lock. A forked child must not share the parent's file position."""
+        if self._open is None or self._open[0] != os.getpid():
+            try:
+                self._open = (os.getpid(), zipfile.ZipFile(self.path), threading.Lock())
+            except PermissionError:
+                raise UserError(f"{self.path}: no permission to read it") from None
+            except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+                raise UserError(f"{self.path}: not a readable zip archive ({error}); make it again") from None
+        return self._open[1:]
+
+    def read(self, path: str) -> bytes:
+        archive, lock = self.archive()
+        name = self.locate(path)
+        try:
+            info = archive.getinfo(path)
+            if info.file_size > MAX_BYTES:
+                raise BadImage(name, f"claims to unpack to {info.file_size >> 20} MiB, refused")
+            with lock:  # ZipFile counts its readers without one
+                return archive.read(info)
+        except RuntimeError:
+            raise BadImage(name, "encrypted in the archive: unpack it with its password first") from None
+        except NotImplementedError:
+            raise BadImage(name, "compressed by a method Python can't read: make the archive again") from None
+        except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+            raise BadImage(name, f"broken in the archive ({error})") from None
+
+    def close(self) -> None:
+        if self._open is not None and self._open[0] == os.getpid():
+            self._open[1].close()
+        self._open = None
+
+
+def list_zip(store: ZipStore) -> tuple[list[Entry], list[str]]:
+    """Every image member of the archive. Folders, links, hidden members and non-images are left out; of members with
+    the same name the last counts, as it does for every unpacker."""
+    archive, _ = store.archive()
+    found: dict[str, Entry] = {}
+    for info in archive.infolist():
+        is_link = stat.S_ISLNK(info.external_attr >> 16)
+        if info.is_dir() or is_link or not is_image_name(info.filename) or is_hidden(parts_of(info.filename)):
+            continue
+        found[info.filename] = Entry(info.filename, info.file_size, info.CRC)
+    return list(found.values()), []
+
+
+class RenderedStore:
+    """Procedural faces at `resolution` x `resolution`, drawn when asked for: path "<split>/<number>" is one seed."""
+
+    def __init__(self, name: str, resolution: int):
+        self.name, self.resolution = name, resolution
+
+    def locate(self, path: str) -> str:
+        return f"{self.name}/{path}"
+
+    def pixels(self, path: str) -> np.ndarray:
+        from faces.procedural import render_face
+
+        return render_face(int(parts_of(path)[-1]), self.resolution)
+
+    def read(self, path: str) -> bytes:
+        """The face as PNG."""
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(self.pixels(path)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def mark(self) -> int:
+        """Changes whenever the renderer draws differently."""
+        return zlib.crc32(self.pixels("0").tobytes())
+
+    def close(self) -> None:
+        pass
