@@ -220,12 +220,13 @@ def generate(
         drawn = [_draw(G.cfg, seed, i, labels) for i in indices]
         z = torch.from_numpy(np.stack([z for z, _ in drawn])).to(device)
         c = torch.from_numpy(np.stack([c for _, c in drawn])).to(device) if G.cfg.c_dim else None
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+        gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus), torch.no_grad():
             # no_grad, not inference_mode: whatever the generator caches here must still serve training afterwards.
             noise_seed = int(np.random.SeedSequence([seed, 1, start]).generate_state(1, np.uint64)[0] >> 1)
             torch.random.default_generator.manual_seed(noise_seed)
-            if device.type == "cuda":
-                torch.cuda.default_generators[device.index or 0].manual_seed(noise_seed)
+            for gpu in gpus:
+                torch.cuda.default_generators[gpu].manual_seed(noise_seed)
             images = G(z, c, psi=psi, noise_mode=noise_mode)
         if not torch.isfinite(images).all():
             raise UserError(
@@ -302,5 +303,6 @@ def _check_same_features(stats: GaussianStats, features: InceptionFeatures) -> N
     for key, value in features.describe().items():
         if stats.meta.get(key, value) != value:
             raise UserError(
-                f"the real statistics were made with {key} {stats.meta[key]}, these features with {value}; make them again"
+                f"the real statistics were made with {key} {stats.meta[key]}, these features with {value}; "
+                "make them again"
             )

@@ -64,8 +64,8 @@ class StreamingStats:
         bad = ~np.isfinite(features).all(axis=1)
         if bad.any():
             raise UserError(
-                f"image {self.n + int(np.argmax(bad))}: its features hold NaN or infinite values ({int(bad.sum())} such "
-                "in this batch); look at the images and the network they came from"
+                f"image {self.n + int(np.argmax(bad))}: its features hold NaN or infinite values "
+                f"({int(bad.sum())} such in this batch); look at the images and the network they came from"
             )
         start = 0
         while start < len(features):

@@ -1,0 +1,373 @@
+"""Judging a detector from labels and scores, with 95 % intervals. numpy only.
+
+Labels are 0 (real) and 1 (fake); a score is P(fake) or anything that grows with it; an image counts as fake when its
+score is at or above the threshold. Ties are one step of every curve, as in scikit-learn. What a set cannot tell is NaN,
+never an exception and never 0: ROC-AUC without one of the classes, precision when nothing was called fake.
+
+Every metric is computed from image weights, so the bootstrap runs many resamples at once: a resample is a row of counts
+saying how often each image was drawn. Resampling is stratified (each class keeps its size; Efron & Tibshirani 1993,
+chapter 13, percentile intervals).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from faces.errors import UserError
+
+FPRS = (0.005, 0.01, 0.05)
+"""False-alarm rates at which reports give the detection rate."""
+
+
+class Curve(NamedTuple):
+    """ROC curve: ``fpr``, ``tpr`` and ``thresholds`` [T], from (0, 0) at threshold infinity to (1, 1)."""
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+    thresholds: np.ndarray
+
+
+class PrCurve(NamedTuple):
+    """``precision`` and ``recall`` [T] when everything at or above ``thresholds`` [T] (falling) is called fake."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    thresholds: np.ndarray
+
+
+class Confusion(NamedTuple):
+    """Counts at a threshold: real kept, real called fake, fake missed, fake found."""
+
+    tn: int
+    fp: int
+    fn: int
+    tp: int
+
+
+class ReliabilityBins(NamedTuple):
+    """Per equal-width bin of P(fake): ``edges`` [bins + 1], ``mean`` predicted, ``observed`` share of fakes, ``count``.
+
+    Empty bins are NaN.
+    """
+
+    edges: np.ndarray
+    mean: np.ndarray
+    observed: np.ndarray
+    count: np.ndarray
+
+
+def roc_curve(labels, scores) -> Curve:
+    """The ROC curve with every distinct score as a point; a rate whose class is absent is NaN."""
+    ranked = _Ranked(*_check(labels, scores))
+    tps, fps = ranked.counts(ranked.ones())
+    return Curve(_ratio(fps[0], fps[0, -1]), _ratio(tps[0], tps[0, -1]), ranked.thresholds)
+
+
+def pr_curve(labels, scores) -> PrCurve:
+    """Precision over recall with every distinct score as a point, thresholds falling (recall rising)."""
+    ranked = _Ranked(*_check(labels, scores))
+    tps, fps = (counts[0, 1:] for counts in ranked.counts(ranked.ones()))
+    return PrCurve(_ratio(tps, tps + fps), _ratio(tps, tps[-1]), ranked.thresholds[1:])
+
+
+def roc_auc(labels, scores) -> float:
+    """Area under the ROC curve: the chance that a fake scores above a real, ties counting half."""
+    return _one(_Ranked(*_check(labels, scores)), _roc_auc)
+
+
+def pr_auc(labels, scores) -> float:
+    """Average precision: the sum of precision x recall step (not the trapezium, which flatters)."""
+    return _one(_Ranked(*_check(labels, scores)), _pr_auc)
+
+
+def eer(labels, scores) -> float:
+    """Equal error rate: where the ROC curve, joined by straight lines, has as many false alarms as misses (rates)."""
+    return _one(_Ranked(*_check(labels, scores)), _eer)
+
+
+def tpr_at_fpr(labels, scores, fpr: float) -> float:
+    """The best detection rate of any threshold with a false-alarm rate of at most ``fpr`` on these very images.
+
+    An oracle: it chooses its threshold on the test set, so it is an upper bound of what a shipped threshold gives.
+    """
+    return _one(_Ranked(*_check(labels, scores)), lambda tps, fps: _tpr_at_fpr(tps, fps, fpr))
+
+
+def confusion(labels, scores, threshold: float = 0.5) -> Confusion:
+    """Counts at ``threshold`` (score >= threshold is called fake)."""
+    fake, scores = _check(labels, scores)
+    called = scores >= threshold
+    return Confusion(*(int(np.sum(c)) for c in (~fake & ~called, ~fake & called, fake & ~called, fake & called)))
+
+
+def accuracy(labels, scores, threshold: float = 0.5) -> float:
+    """Share of images called right."""
+    return _at_threshold(labels, scores, threshold, "accuracy")
+
+
+def balanced_accuracy(labels, scores, threshold: float = 0.5) -> float:
+    """Mean of the two classes' recalls; NaN with one class only."""
+    return _at_threshold(labels, scores, threshold, "balanced_accuracy")
+
+
+def precision(labels, scores, threshold: float = 0.5, *, of: str = "fake") -> float:
+    """Share of right calls among those called ``of`` ('fake', 'real', or the mean of both, 'macro'); NaN if none were."""
+    return _at_threshold(labels, scores, threshold, f"precision_{of}")
+
+
+def recall(labels, scores, threshold: float = 0.5, *, of: str = "fake") -> float:
+    """Share of the ``of`` images ('fake', 'real', or the mean of both, 'macro') called so; NaN if there are none."""
+    return _at_threshold(labels, scores, threshold, f"recall_{of}")
+
+
+def f1(labels, scores, threshold: float = 0.5, *, of: str = "fake") -> float:
+    """2 TP / (2 TP + FP + FN) of 'fake', 'real', or the mean of both, 'macro'; NaN if neither present nor called."""
+    return _at_threshold(labels, scores, threshold, f"f1_{of}")
+
+
+def mcc(labels, scores, threshold: float = 0.5) -> float:
+    """Matthews correlation of calls and labels; 0 if all calls are equal, NaN with one class only."""
+    return _at_threshold(labels, scores, threshold, "mcc")
+
+
+def brier(labels, probabilities) -> float:
+    """Mean squared difference of P(fake) and label (Brier 1950)."""
+    fake, p = _check(labels, probabilities, probability=True)
+    return float(np.mean((p - fake) ** 2))
+
+
+def log_loss(labels, probabilities) -> float:
+    """Mean negative log likelihood in nats; probabilities are kept one float64 epsilon away from 0 and 1."""
+    fake, p = _check(labels, probabilities, probability=True)
+    return float(np.mean(_log_losses(fake, p)))
+
+
+def ece(labels, probabilities, bins: int = 15) -> float:
+    """Expected calibration error of P(fake): mean |predicted - observed| over equal-width bins, weighted by count."""
+    found = reliability_bins(labels, probabilities, bins)
+    gap = np.abs(found.mean - found.observed)
+    return float(np.nansum(gap * found.count) / found.count.sum())
+
+
+def reliability_bins(labels, probabilities, bins: int = 15) -> ReliabilityBins:
+    """The reliability diagram: bins [k / bins, (k + 1) / bins), the last one closed."""
+    fake, p = _check(labels, probabilities, probability=True)
+    index = _bin_index(p, bins)
+    count = np.bincount(index, minlength=bins)
+    mean = _ratio(np.bincount(index, p, minlength=bins), count)
+    observed = _ratio(np.bincount(index, fake.astype(np.float64), minlength=bins), count)
+    return ReliabilityBins(np.linspace(0, 1, bins + 1), mean, observed, count)
+
+
+def report(
+    labels,
+    probabilities,
+    *,
+    threshold: float = 0.5,
+    fprs: tuple[float, ...] = FPRS,
+    bins: int = 15,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict:
+    """Every metric with its bootstrap interval, ready for JSON.
+
+    Args:
+        labels: [N] of 0 (real) and 1 (fake).
+        probabilities: [N] of P(fake) in [0, 1].
+        threshold: the shipped threshold; all calls are made with it. Only keys ``tpr_at_fpr_*`` and ``eer`` choose one on
+            these images.
+        fprs: false-alarm rates for ``tpr_at_fpr_*``.
+        bins: of the calibration error.
+        resamples: bootstrap resamples; 0 leaves the intervals out (NaN).
+        level: coverage of the intervals.
+        seed: of the resampling; the same seed gives the same intervals.
+
+    Returns:
+        {"n_real", "n_fake", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
+        "metrics": {name: {"value", "low", "high"}}}; undefined values are NaN.
+
+    Raises:
+        UserError: for empty, unequal or NaN input, labels other than 0 and 1, probabilities outside [0, 1].
+    """
+    fake, p = _check(labels, probabilities, probability=True)
+    ranked = _Ranked(fake, p)
+    values = {name: v[0] for name, v in _everything(ranked, ranked.ones(), threshold, fprs, bins).items()}
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
+    for weights in _resamples(ranked.fake, resamples, seed):
+        for name, found in _everything(ranked, weights, threshold, fprs, bins).items():
+            drawn[name].append(found)
+    metrics = {}
+    for name, value in values.items():
+        low, high = _interval(np.concatenate(drawn[name]) if drawn[name] else np.empty(0), level)
+        metrics[name] = {"value": float(value), "low": low, "high": high}
+    return {
+        "n_real": int(np.sum(~fake)),
+        "n_fake": int(np.sum(fake)),
+        "threshold": float(threshold),
+        "level": level,
+        "resamples": resamples,
+        "seed": seed,
+        "confusion": confusion(labels, p, threshold)._asdict(),
+        "metrics": metrics,
+    }
+
+
+class _Ranked:
+    """Images sorted by falling score; counts above each distinct score for any image weights."""
+
+    def __init__(self, fake: np.ndarray, scores: np.ndarray):
+        order = np.argsort(-scores, kind="stable")
+        self.fake, self.scores = fake[order], scores[order]
+        self.ends = np.r_[np.flatnonzero(np.diff(self.scores)), len(scores) - 1]
+        self.thresholds = np.r_[np.inf, self.scores[self.ends]]
+
+    def ones(self) -> np.ndarray:
+        return np.ones((1, len(self.fake)), np.int32)
+
+    def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights [B, N] -> fakes and reals at or above each threshold, [B, T] each, beginning with 0."""
+        start = np.zeros((len(weights), 1), np.int64)
+        tps = np.cumsum(weights * self.fake, axis=1, dtype=np.int64)[:, self.ends]
+        both = np.cumsum(weights, axis=1, dtype=np.int64)[:, self.ends]
+        return np.concatenate([start, tps], axis=1), np.concatenate([start, both - tps], axis=1)
+
+
+def _everything(ranked: _Ranked, weights: np.ndarray, threshold: float, fprs, bins: int) -> dict[str, np.ndarray]:
+    """All metrics of a report for weights [B, N]: name -> [B]."""
+    tps, fps = ranked.counts(weights)
+    above = int(np.sum(ranked.thresholds >= threshold)) - 1  # the last curve point that the threshold lets through
+    tp, fp = tps[:, above], fps[:, above]
+    result = _threshold_metrics(fps[:, -1] - fp, fp, tps[:, -1] - tp, tp)
+    result |= {"roc_auc": _roc_auc(tps, fps), "pr_auc": _pr_auc(tps, fps), "eer": _eer(tps, fps)}
+    result |= {f"tpr_at_fpr_{fpr:g}": _tpr_at_fpr(tps, fps, fpr) for fpr in fprs}
+    fake, p, total = ranked.fake, ranked.scores, weights.sum(axis=1)
+    index = _bin_index(p, bins)
+    member = np.zeros((len(p), bins))
+    member[np.arange(len(p)), index] = p - fake
+    return result | {
+        "brier": weights @ ((p - fake) ** 2) / total,
+        "log_loss": weights @ _log_losses(fake, p) / total,
+        "ece": np.abs(weights @ member).sum(axis=1) / total,
+    }
+
+
+def _threshold_metrics(tn, fp, fn, tp) -> dict[str, np.ndarray]:
+    tn, fp, fn, tp = (np.asarray(v, np.float64) for v in (tn, fp, fn, tp))
+    precisions = _ratio(tn, tn + fn), _ratio(tp, tp + fp)
+    recalls = _ratio(tn, tn + fp), _ratio(tp, tp + fn)
+    f1s = _ratio(2 * tn, 2 * tn + fn + fp), _ratio(2 * tp, 2 * tp + fp + fn)
+    result = {
+        "accuracy": _ratio(tp + tn, tn + fp + fn + tp),
+        "balanced_accuracy": (recalls[0] + recalls[1]) / 2,
+        "false_alarm_rate": 1 - recalls[0],
+    }
+    for name, (real, fake) in (("precision", precisions), ("recall", recalls), ("f1", f1s)):
+        result |= {f"{name}_fake": fake, f"{name}_real": real, f"{name}_macro": (real + fake) / 2}
+    spread = np.sqrt((tp + fp) * (tn + fn)) * np.sqrt((tp + fn) * (tn + fp))
+    both = (tp + fn > 0) & (tn + fp > 0)
+    constant = both & (spread == 0)
+    result["mcc"] = np.where(constant, 0.0, _ratio(tp * tn - fp * fn, np.where(both, spread, 0)))
+    return result
+
+
+def _roc_auc(tps, fps):
+    twice = np.sum((fps[:, 1:] - fps[:, :-1]) * (tps[:, 1:] + tps[:, :-1]), axis=1)
+    return _ratio(twice, 2 * tps[:, -1] * fps[:, -1])
+
+
+def _pr_auc(tps, fps):
+    at = _ratio(tps, tps + fps, empty=0.0)[:, 1:]  # points before the first drawn image add no recall
+    return _ratio(np.sum(np.diff(tps, axis=1) * at, axis=1), tps[:, -1])
+
+
+def _eer(tps, fps):
+    fpr, fnr = _ratio(fps, fps[:, -1:]), 1 - _ratio(tps, tps[:, -1:])
+    gap = fpr - fnr  # rises from -1 to 1
+    after = np.argmax(gap >= 0, axis=1)
+    row, before = np.arange(len(gap)), np.maximum(after - 1, 0)
+    step = gap[row, after] - gap[row, before]
+    part = _ratio(-gap[row, before], step)
+    return fpr[row, before] + part * (fpr[row, after] - fpr[row, before])
+
+
+def _tpr_at_fpr(tps, fps, fpr):
+    # Both counts only rise along the curve, so the last point that is allowed is the best one.
+    allowed = np.sum(fps <= fpr * fps[:, -1:] * (1 + 1e-12), axis=1) - 1
+    found = _ratio(tps[np.arange(len(tps)), allowed], tps[:, -1])
+    return np.where(fps[:, -1] > 0, found, np.nan)
+
+
+def _log_losses(fake: np.ndarray, p: np.ndarray) -> np.ndarray:
+    eps = np.finfo(np.float64).eps
+    p = np.clip(p, eps, 1 - eps)
+    return -np.log(np.where(fake, p, 1 - p))
+
+
+def _bin_index(p: np.ndarray, bins: int) -> np.ndarray:
+    if bins < 1:
+        raise UserError(f"a calibration error over {bins} bins has no meaning; give 1 or more")
+    return np.minimum((p * bins).astype(np.int64), bins - 1)
+
+
+def _ratio(top, bottom, empty: float = np.nan) -> np.ndarray:
+    """top / bottom, ``empty`` where the bottom is 0."""
+    top, bottom = np.broadcast_arrays(np.asarray(top, np.float64), np.asarray(bottom, np.float64))
+    return np.divide(top, bottom, out=np.full(top.shape, empty), where=bottom != 0)
+
+
+def _one(ranked: _Ranked, metric) -> float:
+    return float(metric(*ranked.counts(ranked.ones()))[0])
+
+
+def _at_threshold(labels, scores, threshold: float, name: str) -> float:
+    found = _threshold_metrics(*confusion(labels, scores, threshold))
+    if name not in found:
+        raise UserError(f"'{name.rsplit('_', 1)[1]}' is no class; give 'fake', 'real' or 'macro'")
+    return float(found[name])
+
+
+def _resamples(fake: np.ndarray, count: int, seed: int):
+    """Weights [B, N] of stratified resamples, ``count`` rows in all, in blocks of bounded memory."""
+    rng = np.random.default_rng(seed)
+    strata = [np.flatnonzero(fake), np.flatnonzero(~fake)]
+    block = max(1, 2_000_000 // len(fake))
+    for start in range(0, count, block):
+        rows = min(block, count - start)
+        weights = np.zeros((rows, len(fake)), np.int32)
+        for members in strata:
+            if len(members):
+                drawn = rng.integers(len(members), size=(rows, len(members)))
+                drawn += np.arange(rows)[:, None] * len(members)
+                counts = np.bincount(drawn.ravel(), minlength=rows * len(members))
+                weights[:, members] = counts.reshape(rows, len(members))
+        yield weights
+
+
+def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _check(labels, scores, *, probability: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise UserError(f"labels of shape {labels.shape} and scores of shape {scores.shape}; give one score per label")
+    if not len(labels):
+        raise UserError("there are no labels and scores to judge; give one image or more")
+    if not np.isin(labels, (0, 1)).all():
+        raise UserError(f"labels are 0 (real) and 1 (fake), got {labels[~np.isin(labels, (0, 1))][0]}")
+    if np.isnan(scores).any():
+        raise UserError(
+            f"the score of image {int(np.argmax(np.isnan(scores)))} is NaN; leave that image out or repair it"
+        )
+    if probability and (scores.min() < 0 or scores.max() > 1):
+        raise UserError(
+            f"probabilities lie in [0, 1], got {scores.min():g} to {scores.max():g}; convert the scores first"
+        )
+    return labels.astype(bool), scores
