@@ -1,0 +1,1 @@
+"""The game: forger (StyleGAN2-ADA generator) against detective (hybrid discriminator)."""

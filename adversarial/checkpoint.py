@@ -1,0 +1,90 @@
+"""Training state on disk: one file, whole or absent, read without running code from it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from faces.errors import UserError
+
+FORMAT = 1
+_NAME = re.compile(r"checkpoint-(\d{6,})\.pt$")
+
+
+def save_atomically(path: Path, write) -> None:
+    """Call `write(temporary path)`, flush it to the disk, then give it its name: a reader sees all of it or nothing."""
+    tmp = path.with_name(f".{path.name}.tmp")
+    try:
+        write(tmp)
+        with open(tmp, "rb+") as f:
+            os.fsync(f.fileno())
+        os.replace(tmp, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException:
+        tmp.unlink(missing_ok=True)
+        raise
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first."""
+    found = [(int(m.group(1)), p) for p in run.glob("checkpoint-*.pt") if (m := _NAME.search(p.name))]
+    return [p for _, p in sorted(found)]
+
+
+def save_checkpoint(run: Path, step: int, state: dict, keep: int = 2) -> Path:
+    """Write the state after `step` steps and remove all but the last `keep` checkpoints."""
+    path = run / f"checkpoint-{step:06d}.pt"
+    try:
+        save_atomically(path, lambda tmp: torch.save({"format": FORMAT, **state}, tmp))
+    except (OSError, RuntimeError) as e:  # torch reports a full disk as a RuntimeError of its zip writer
+        raise UserError(
+            f"{path}: the checkpoint could not be written ({e}); free some space or choose another --outdir, then"
+            f" continue with --resume {run}; earlier checkpoints are untouched"
+        ) from None
+    for old in checkpoints(run)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_checkpoint(path: Path) -> dict:
+    """The state in `path` on the CPU; UserError for anything that is not a checkpoint of this project."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint; give a run folder or «latest»") from None
+    except Exception as e:
+        reason = str(e).splitlines()[0][:120]
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); give a checkpoint-*.pt of this project") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of this version (format {FORMAT}); retrain or use that version")
+    return state
+
+
+def newest_run(outdir: Path) -> Path:
+    """The run folder under `outdir` that holds the newest checkpoint."""
+    runs = [(checkpoints(d)[-1].stat().st_mtime, d) for d in outdir.glob("*") if d.is_dir() and checkpoints(d)]
+    if not runs:
+        raise UserError(f"{outdir}: no run with a checkpoint to resume; start one without --resume")
+    return max(runs)[1]
+
+
+def find_checkpoint(resume: str, outdir: Path) -> Path:
+    """What `--resume` names: `latest`, a run folder or a checkpoint file."""
+    if resume == "latest":
+        return checkpoints(newest_run(outdir))[-1]
+    path = Path(resume)
+    if path.is_dir():
+        found = checkpoints(path)
+        if not found:
+            raise UserError(f"{path}: the folder holds no checkpoint-*.pt; give a run folder, a checkpoint or «latest»")
+        return found[-1]
+    if not path.exists():
+        raise UserError(f"--resume {resume}: no such run folder or checkpoint; give one of them or «latest»")
+    return path

@@ -1,0 +1,280 @@
+"""Every option of a run, resolved once: what the user asked, the preset's values, and what follows from both."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from discriminator.hybrid import HybridConfig
+from faces.errors import UserError
+from stylegan2_ada.ada import AUGPIPES
+from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig, preset
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+AUGMENTATIONS = ("ada", "fixed", "noaug")
+LOWP_RES = 4  # the four highest resolutions run in reduced precision, as published
+CONV_CLAMP = 256.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may ask of a training run; `None` means «as the preset says».
+
+    Names and defaults are the published ones; the hybrid's own begin with `verdict_`, `replay_` or `trunk_`.
+    """
+
+    data: str
+    data_root: str | None = None
+    outdir: str = "runs"
+    resolution: int | None = None
+    cfg: str = "auto"
+    batch: int | None = None
+    batch_gpu: int | None = None
+    mbstd_group: int | None = None
+    gamma: float | None = None
+    lr: float | None = None
+    mirror: bool = False
+    aug: str = "ada"
+    augpipe: str = "bgc"
+    p: float | None = None
+    target: float = 0.6
+    p_max: float = 0.85
+    subset: int | None = None
+    kimg: float | None = None
+    tick: float | None = None
+    snap: int = 50
+    image_snap: int | None = None
+    keep: int = 3
+    metrics: str = "auto"
+    fid_dims: int | None = None
+    inception_weights: str | None = None
+    seed: int = 0
+    precision: str = "auto"
+    workers: int = 2
+    threads: int | None = None
+    device: str = "cpu"
+    checkpoint_minutes: float = 10.0
+    trunk_grad_scale: float | None = None
+    verdict_batch: int | None = None
+    verdict_lr: float = 2e-3
+    verdict_weight: float = 1.0
+    verdict_kimg: float | None = None
+    generator_verdict_weight: float = 0.0
+    replay_capacity: int = 4000
+    degradation: str = "train"
+    consistency: float = 0.5
+
+
+@dataclass(frozen=True)
+class GameConfig:
+    """The resolved run. `batch` is per step over all processes, `batch_gpu` per micro-batch; rates are for Adam."""
+
+    options: Options
+    resolution: int
+    world_size: int
+    kimg: float
+    batch: int
+    batch_gpu: int
+    gamma: float
+    lr: float
+    ema_kimg: float
+    ema_rampup: float | None
+    pl_weight: float
+    style_mixing_prob: float
+    precision: str
+    tick_kimg: float
+    image_snap: int
+    verdict_batch: int
+    verdict_kimg: float
+    generator: GeneratorConfig
+    hybrid: HybridConfig
+    metrics: str
+    data_facts: dict = field(default_factory=dict)
+    pl_interval: int = 4
+    r1_interval: int = 16
+    ada_interval: int = 4
+    ada_kimg: float = 500.0
+    pl_decay: float = 0.01
+    pl_batch_shrink: int = 2
+    w_avg_beta: float = 0.995
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches per step over all processes."""
+        return self.batch // self.batch_gpu
+
+    def to_dict(self) -> dict:
+        d = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        d["options"] = dataclasses.asdict(self.options)
+        d["generator"] = self.generator.to_dict()
+        d["hybrid"] = self.hybrid.to_dict()
+        return d
+
+    @classmethod
+    def from_dict(cls, d: dict) -> GameConfig:
+        d = dict(d)
+        d["options"] = Options(**d["options"])
+        d["generator"] = GeneratorConfig.from_dict(d["generator"])
+        d["hybrid"] = HybridConfig.from_dict(d["hybrid"])
+        return cls(**d)
+
+    @classmethod
+    def load(cls, path: Path) -> GameConfig:
+        try:
+            return cls.from_dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError, KeyError) as e:
+            raise UserError(f"{path}: cannot be read as a run's config.json ({e}); give another run folder") from None
+
+    def schedule_lines(self) -> list[str]:
+        """The configuration in a few lines for people."""
+        o = self.options
+        aug = {"ada": f"ADA {o.augpipe}, target {o.target}, p <= {o.p_max}", "fixed": f"{o.augpipe} at p = {o.p}"}
+        return [
+            f"data        {o.data}: {self.data_facts.get('summary', '')}",
+            f"resolution  {self.resolution} x {self.resolution}, cfg {o.cfg}, channels {self.generator.channel_base}"
+            f" (at most {self.generator.channel_max}), {self.precision}",
+            f"batch       {self.batch} ({self.micro_batches} x {self.batch_gpu} on {self.world_size} process(es)),"
+            f" minibatch-std group {self.hybrid.trunk.mbstd_group_size}",
+            f"optimiser   Adam lr {self.lr:g}, R1 gamma {self.gamma:g}, path length {self.pl_weight:g},"
+            f" EMA {self.ema_kimg:g} kimg",
+            f"augment     {aug.get(o.aug, 'none')}",
+            f"verdict     batch {self.verdict_batch}, degradation {o.degradation}, consistency {o.consistency:g},"
+            f" trunk gradient x {self.hybrid.trunk_grad_scale:g}, then {self.verdict_kimg:g} kimg alone",
+            f"length      {self.kimg:g} kimg, a tick every {self.tick_kimg:g}, snapshots every {o.snap} ticks",
+        ]
+
+
+def check_resolution(resolution: int) -> int:
+    """`resolution` if it is a power of two between 8 and 2048."""
+    if resolution < 8 or resolution > 2048 or resolution & (resolution - 1):
+        lower = 2 ** max(3, min(11, int(math.log2(max(resolution, 8)))))
+        raise UserError(
+            f"--resolution {resolution} is not a power of two between 8 and 2048; try --resolution {lower}"
+        )
+    return resolution
+
+
+def resolve_precision(asked: str, device: torch.device) -> str:
+    """`auto` becomes bf16 where the hardware computes in it, else fp16 on older GPUs and fp32 on older CPUs."""
+    if asked not in PRECISIONS:
+        raise UserError(f"--precision {asked} is unknown; choose one of {', '.join(PRECISIONS)}")
+    if asked == "fp16" and device.type == "cpu":
+        raise UserError("--precision fp16 is some 30 times slower than fp32 on a CPU; use --precision bf16 or fp32")
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if device.type == "cpu" and fast() else "fp32"
+
+
+def resolve(options: Options, *, resolution: int, world_size: int, device: torch.device, facts: dict) -> GameConfig:
+    """All values of a run from the options, the preset and the data (`resolution`: what the data or the user says).
+
+    Raises UserError, one line, for every combination that cannot train.
+    """
+    o = options
+    resolution = check_resolution(resolution)
+    try:
+        base = preset(o.cfg, resolution, world_size)
+    except ValueError as e:
+        raise UserError(str(e)) from None
+    if o.aug not in AUGMENTATIONS:
+        raise UserError(f"--aug {o.aug} is unknown; choose one of {', '.join(AUGMENTATIONS)}")
+    if o.augpipe not in AUGPIPES:
+        raise UserError(f"--augpipe {o.augpipe} is unknown; choose one of {', '.join(AUGPIPES)}")
+    if o.aug == "fixed" and o.p is None:
+        raise UserError("--aug fixed needs a probability: add --p 0.2, say, or use --aug ada")
+    if o.aug != "fixed" and o.p is not None:
+        raise UserError(f"--p goes with --aug fixed only; with --aug {o.aug} leave it out")
+    for name, value in (("--p", o.p), ("--target", o.target), ("--p-max", o.p_max)):
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{name} {value:g} is not a probability; give a number from 0 to 1")
+    for name, value in (("--gamma", o.gamma), ("--kimg", o.kimg), ("--verdict-kimg", o.verdict_kimg)):
+        if value is not None and (value < 0 or not math.isfinite(value)):
+            raise UserError(f"{name} {value:g} is negative or not finite; give a number of 0 or more")
+
+    batch = base.batch if o.batch is None else o.batch
+    batch_gpu, group = _split_batch(o, batch, base.mbstd, world_size)
+    scale = batch / base.batch
+    precision = resolve_precision(o.precision, device)
+    lowp = 0 if precision == "fp32" else LOWP_RES
+    clamp = CONV_CLAMP if lowp else None
+    generator = GeneratorConfig(
+        resolution=resolution,
+        z_dim=base.z_dim,
+        w_dim=base.w_dim,
+        mapping_layers=base.mapping_layers,
+        channel_base=base.channel_base,
+        channel_max=base.channel_max,
+        num_lowp_res=lowp,
+        conv_clamp=clamp,
+    )
+    trunk = DiscriminatorConfig(
+        resolution=resolution,
+        channel_base=base.channel_base,
+        channel_max=base.channel_max,
+        num_lowp_res=lowp,
+        conv_clamp=clamp,
+        architecture=base.d_architecture,
+        mbstd_group_size=group,
+    )
+    on_cpu = device.type == "cpu"
+    trunk_scale = o.trunk_grad_scale if o.trunk_grad_scale is not None else (0.0 if o.cfg == "tiny" else 0.1)
+    kimg = float(base.kimg if o.kimg is None else o.kimg)
+    tick = o.tick if o.tick is not None else (min(4.0, max(kimg / 50, 0.2)) if on_cpu else 4.0)
+    return GameConfig(
+        options=o,
+        resolution=resolution,
+        world_size=world_size,
+        kimg=kimg,
+        batch=batch,
+        batch_gpu=batch_gpu,
+        # auto's gamma depends on the batch (0.0002 res^2 / batch) and so does its EMA length (batch * 10 / 32)
+        gamma=o.gamma if o.gamma is not None else base.gamma / (scale if o.cfg in ("auto", "tiny") else 1.0),
+        lr=base.lr if o.lr is None else o.lr,
+        ema_kimg=base.ema_kimg * (scale if o.cfg in ("auto", "tiny") else 1.0),
+        ema_rampup=base.ema_rampup,
+        pl_weight=base.pl_weight,
+        style_mixing_prob=base.style_mixing_prob,
+        precision=precision,
+        tick_kimg=tick,
+        image_snap=o.image_snap if o.image_snap is not None else max(1, o.snap // 5),
+        verdict_batch=o.verdict_batch if o.verdict_batch is not None else batch,
+        verdict_kimg=o.verdict_kimg if o.verdict_kimg is not None else min(100.0, 0.25 * kimg),
+        generator=generator,
+        hybrid=HybridConfig(trunk=trunk, trunk_grad_scale=trunk_scale),
+        metrics=o.metrics,
+        data_facts=facts,
+    )
+
+
+def _split_batch(o: Options, batch: int, preset_group: int, world_size: int) -> tuple[int, int]:
+    """(batch per micro-batch, minibatch-std group), checked against each other and the number of processes."""
+    if batch < 1:
+        raise UserError(f"--batch {batch} must be at least 1")
+    if batch % world_size:
+        raise UserError(f"--batch {batch} cannot be shared by {world_size} processes; give a multiple of {world_size}")
+    share = batch // world_size
+    batch_gpu = o.batch_gpu if o.batch_gpu is not None else share
+    if batch_gpu < 1 or share % batch_gpu:
+        raise UserError(
+            f"--batch-gpu {batch_gpu} does not divide the {share} images a step of each process; give a divisor"
+        )
+    if o.mbstd_group is not None:
+        group = o.mbstd_group
+    else:
+        # a preset's group shrinks with the share of a process, as published (auto: min(batch per GPU, 4))
+        group = min(preset_group, batch_gpu) if (world_size > 1 or o.batch_gpu is not None) else preset_group
+    if group < 1 or batch_gpu % group:
+        whole = max(group, batch_gpu // max(group, 1) * group)
+        raise UserError(
+            f"--batch {batch} gives micro-batches of {batch_gpu}, no multiple of the minibatch-std group {group};"
+            f" use --batch {whole * world_size} or --mbstd-group {math.gcd(batch_gpu, max(group, 1))}"
+        )
+    return batch_gpu, group

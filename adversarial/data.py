@@ -1,0 +1,150 @@
+"""The images of a run: which of a source's images train, which calibrate and which test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from faces.dataset import PackedFaces
+from faces.errors import BadImage, UserError
+from faces.preprocess import Preprocess
+from faces.source import FaceSource, open_source
+
+HOLD_OUT = 0.1  # share of a set without splits that is kept for calibration
+MAX_HELD_OUT = 1000
+MAX_VALID = 2000  # images of each class; more buys no better threshold for a run's own detector
+
+
+@dataclass
+class RunData:
+    """Packed images of a run; `valid` calibrates the verdict and `test` only measures it (None: the set has none)."""
+
+    train: PackedFaces
+    valid: PackedFaces
+    test: PackedFaces | None
+    facts: dict
+
+
+@dataclass
+class Splits:
+    """Sources before decoding."""
+
+    train: FaceSource
+    valid: FaceSource
+    test: FaceSource | None
+    held_out: bool
+    source: FaceSource
+
+
+def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: int) -> Splits:
+    """The splits a set defines; a set without any has a tenth of each class (at most 1000) held out for calibration.
+
+    `subset` keeps that many random training images of each class. UserError if no real image is left to train on.
+    """
+    source = open_source(data, data_root=data_root)
+    held_out = "train" not in source.splits
+    if held_out:
+        train, valid = _hold_out(source, seed)
+        test = None
+    else:
+        train = source.select(split="train")
+        valid = source.select(split="valid") if "valid" in source.splits else None
+        test = source.select(split="test") if "test" in source.splits else None
+        if valid is None:
+            held_out = True
+            train, valid = _hold_out(train, seed)
+    if subset is not None:
+        train = _at_most(train, subset, seed)
+    valid = _at_most(valid, MAX_VALID, seed)
+    test = _at_most(test, MAX_VALID, seed) if test is not None else None
+    reals = int((train.labels == 0).sum())
+    if reals < 2:
+        raise UserError(f"{data}: {reals} real training image(s); training needs at least 2, better thousands")
+    return Splits(train, valid, test, held_out, source)
+
+
+def _hold_out(source: FaceSource, seed: int) -> tuple[FaceSource, FaceSource]:
+    rng = np.random.default_rng([seed, 0x5EED])
+    keep: list[int] = []
+    out: list[int] = []
+    for label in (0, 1):
+        index = rng.permutation(np.flatnonzero(source.labels == label))
+        n = min(max(1, round(HOLD_OUT * len(index))), MAX_HELD_OUT) if len(index) > 2 else 0
+        out += index[:n].tolist()
+        keep += index[n:].tolist()
+    return source.select(sorted(keep)), source.select(sorted(out))
+
+
+def _at_most(source: FaceSource, count: int, seed: int) -> FaceSource:
+    rng = np.random.default_rng([seed, 0xC0])
+    chosen: list[int] = []
+    for label in (0, 1):
+        index = np.flatnonzero(source.labels == label)
+        chosen += (rng.permutation(index)[:count] if len(index) > count else index).tolist()
+    return source.select(sorted(chosen)) if len(chosen) < len(source) else source
+
+
+def native_resolution(source: FaceSource) -> int:
+    """The largest power of two that fits the first readable image's shorter side."""
+    for i in range(min(len(source), 100)):
+        try:
+            side = min(source.image(i).shape[:2])
+        except BadImage:
+            continue
+        return max(8, min(2048, 1 << (side.bit_length() - 1)))
+    raise UserError(f"{source.name}: none of the first images can be read; check the folder")
+
+
+def pack(
+    splits: Splits,
+    resolution: int,
+    *,
+    mirror: bool,
+    workers: int,
+    cache_dir: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> RunData:
+    """Decode every image once at `resolution`. Unreadable images are left out, counted and named in the facts."""
+    pre = Preprocess(resolution)
+    packed = {}
+    for part in ("train", "valid", "test"):
+        source = getattr(splits, part)
+        if source is None or not len(source):
+            packed[part] = None
+            continue
+        packed[part] = PackedFaces.build(
+            source,
+            pre,
+            mirror=mirror and part == "train",
+            workers=workers,
+            cache_dir=cache_dir,
+            progress=(lambda done, total, part=part: progress(part, done, total)) if progress else None,
+        )
+    train, valid = packed["train"], packed["valid"]
+    skipped = [s for p in packed.values() if p is not None for s in p.skipped]
+    facts = {
+        "name": splits.source.name,
+        "fingerprint": splits.source.fingerprint(),
+        "preprocess": pre.to_dict(),
+        "held_out": splits.held_out,
+        "counts": {part: _count(p) for part, p in packed.items() if p is not None},
+        "skipped": [list(map(str, s)) for s in skipped[:100]],
+        "num_skipped": len(skipped),
+    }
+    counts = facts["counts"]
+    facts["summary"] = ", ".join(f"{part} {c['real']} real + {c['fake']} fake" for part, c in counts.items()) + (
+        f"; {len(skipped)} unreadable left out" if skipped else ""
+    )
+    if valid is None or counts["valid"]["real"] == 0:
+        raise UserError(f"{splits.source.name}: no real image is left for calibration; give at least 3 real images")
+    if counts["train"]["real"] < 2:
+        raise UserError(f"{splits.source.name}: fewer than 2 readable real training images; give more")
+    return RunData(train, valid, packed["test"], facts)
+
+
+def _count(packed: PackedFaces) -> dict[str, int]:
+    labels = np.asarray(packed.labels[: len(packed.images)])
+    return {"real": int((labels == 0).sum()), "fake": int((labels == 1).sum())}

@@ -1,0 +1,67 @@
+"""The images of a step, found from (seed, step, micro-batch) alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adversarial.randomness import derive
+from adversarial.replay import Replay
+from faces.dataset import IndexStream, PackedFaces
+from faces.degrade import Degradation
+
+
+class Feed:
+    """Training images of both classes.
+
+    Reals feed the generator's game in a shuffled order without repetition within an epoch; the verdict head gets
+    random reals and fakes, both through the same random degradation, as uint8 in and out.
+    """
+
+    def __init__(self, packed: PackedFaces, degradation: Degradation, seed: int) -> None:
+        base = len(packed.images)
+        labels = np.asarray(packed.labels[:base])
+        real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+        mirrored = len(packed) == 2 * base
+        self.packed = packed
+        self.reals = np.concatenate([real, real + base]) if mirrored else real
+        self.fakes = np.concatenate([fake, fake + base]) if mirrored else fake
+        self.degradation = degradation
+        self.seed = seed
+        self.stream = IndexStream(len(self.reals), seed)
+
+    def reals_at(self, position: int, count: int) -> Tensor:
+        """uint8 [count, C, H, W]: the reals at `position` of the endless shuffled order."""
+        return self.packed.batch(self.reals[self.stream.at(position, count)])
+
+    def verdict(
+        self, step: int, part: int, count: int, current: np.ndarray, replay: Replay
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Half reals, half fakes for the verdict head of one micro-batch.
+
+        Fakes are shared out between the data set's labelled fakes (half, where there are any), replayed ones and
+        `current`, uint8 [n >= 1, C, H, W] just generated. Returns (clean, degraded) uint8 [count, C, H, W] and labels
+        [count] float, 1 = fake; the two views show the same images in the same order.
+        """
+        rng = np.random.default_rng(derive(self.seed, step, "verdict", part))
+        n_fake = count // 2
+        n_real = count - n_fake
+        n_set = n_fake // 2 if len(self.fakes) else 0
+        n_replay = (n_fake - n_set) // 2 if len(replay) else 0
+        n_now = n_fake - n_set - n_replay
+        groups = [self.packed.batch(self.reals[rng.integers(0, len(self.reals), n_real)]).numpy()]
+        if n_set:
+            groups.append(self.packed.batch(self.fakes[rng.integers(0, len(self.fakes), n_set)]).numpy())
+        if n_replay:
+            groups.append(replay.sample(n_replay, rng))
+        groups.append(current[rng.integers(0, len(current), n_now)])
+        clean = np.concatenate(groups)
+        degraded = self.degradation.apply_batch(clean, int(rng.integers(2**62)))
+        labels = torch.cat([torch.zeros(n_real), torch.ones(n_fake)])
+        return torch.from_numpy(clean), torch.from_numpy(degraded), labels
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Images in [-1, 1] as they would be saved: uint8 [N, C, H, W], rounded and clipped."""
+    return (images.detach().float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

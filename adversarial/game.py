@@ -1,0 +1,330 @@
+"""One step of the game: the forger's turn, the detective's turn, and the averages that outlive them.
+
+StyleGAN2-ADA as published (Karras et al. 2019, arXiv 1912.04958; 2020, arXiv 2006.06676): non-saturating logistic
+loss, lazy R1 and path-length regularisation with the matching Adam corrections, style mixing, running average of w,
+exponential moving average of the generator, adaptive augmentation. The verdict head of the hybrid discriminator learns
+in the detective's turn.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adversarial.config import GameConfig
+from adversarial.distributed import World, broadcast_modules, sum_gradients, sum_tensor
+from adversarial.feed import Feed, to_uint8
+from adversarial.losses import generator_loss, path_length_penalty, path_lengths, r1_penalty
+from adversarial.randomness import seed_torch
+from adversarial.replay import Replay
+from adversarial.stats import Stats
+from discriminator.hybrid import HybridDiscriminator, VerdictOut
+from discriminator.verdict_loss import VerdictLossConfig, verdict_loss
+from faces.dataset import to_float
+from faces.errors import UserError
+from stylegan2_ada.ada import AUGPIPES, AugmentPipe
+from stylegan2_ada.ada_controller import AdaController
+from stylegan2_ada.generator import Generator
+
+MAX_BAD_STEPS = 50  # non-finite gradients in a row before the run gives up
+REPLAY_EVERY, REPLAY_IMAGES = 50, 16  # steps between pushes of averaged-generator fakes into the replay, and how many
+
+
+class Game:
+    """All trained state and the step that advances it; data come from `feed`, randomness from (seed, step)."""
+
+    def __init__(self, cfg: GameConfig, world: World, feed: Feed) -> None:
+        self.cfg, self.world, self.feed = cfg, world, feed
+        device, o = world.device, cfg.options
+        seed_torch(o.seed, 0, "init")
+        dtype = torch.float16 if cfg.precision == "fp16" else torch.bfloat16
+        self.G = Generator(cfg.generator).to(device).train()
+        self.D = HybridDiscriminator(cfg.hybrid).to(device).train()
+        self.G.lowp_dtype = self.D.lowp_dtype = dtype
+        broadcast_modules([self.G, self.D], world)
+        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False)
+        self.augment = AugmentPipe(**AUGPIPES[o.augpipe]).to(device)
+        self.augment.p.fill_(o.p if o.aug == "fixed" else 0.0)
+        self.ada = AdaController(
+            target=o.target, interval=cfg.ada_interval, ada_kimg=cfg.ada_kimg, p_max=o.p_max
+        )
+        self.adversarial_params = list(self.D.adversarial_parameters())
+        self.verdict_params = list(self.D.verdict_parameters())
+        # lazy regularisation: one Adam per network, its rates corrected for the extra steps (StyleGAN2, appendix B)
+        self.opt_G = _adam(self.G.parameters(), cfg.lr, cfg.pl_interval if cfg.pl_weight else None)
+        self.opt_D = _adam(self.adversarial_params, cfg.lr, cfg.r1_interval if cfg.gamma else None)
+        self.opt_V = torch.optim.Adam(
+            self.verdict_params, lr=o.verdict_lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda")
+        )
+        shape = (cfg.generator.img_channels, cfg.resolution, cfg.resolution)
+        self.verdict_cfg = VerdictLossConfig(consistency=o.consistency)
+        self.replay = Replay(o.replay_capacity, shape, o.seed)
+        self.stats = Stats(device)
+        self.pl_mean = torch.zeros((), device=device)
+        self.signs = torch.zeros(2, device=device)  # sum of sign(D(real)), count, since the last update of p
+        self.step_index = 0
+        self.bad_steps = 0
+
+    @property
+    def nimg(self) -> int:
+        """Real images shown to the discriminator so far."""
+        return self.step_index * self.cfg.batch
+
+    # ---- one step ---------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Advance by `cfg.batch` real images."""
+        cfg, it = self.cfg, self.step_index
+        self._generator_turn(it)
+        if cfg.pl_weight and it % cfg.pl_interval == 0:
+            self._path_length_turn(it)
+        self._discriminator_turn(it)
+        if cfg.gamma and it % cfg.r1_interval == 0:
+            self._r1_turn(it)
+        self._average()
+        if cfg.verdict_batch and it % REPLAY_EVERY == 0:
+            self.remember(self.sample_ema(REPLAY_IMAGES, "replay", it))
+        self.step_index += 1
+        if cfg.options.aug == "ada" and self.step_index % cfg.ada_interval == 0:
+            sums = sum_tensor(self.signs, self.world)
+            p = self.ada.update(float(sums[0]), int(sums[1]), cfg.batch)
+            self.augment.p.fill_(p)
+            self.signs.zero_()
+
+    def parts(self) -> range:
+        """This process's micro-batches, by their number among all."""
+        return range(self.world.rank, self.cfg.micro_batches, self.world.size)
+
+    def _latents(self, count: int) -> tuple[Tensor, Tensor]:
+        """ws [count, num_ws, w_dim] with style mixing, and the mean of w before mixing."""
+        G, device = self.G, self.world.device
+        z = torch.randn(count, self.cfg.generator.z_dim, device=device)
+        ws = G.mapping(z)
+        mean = ws[:, 0].detach().float().mean(dim=0)
+        if torch.rand(()).item() < self.cfg.style_mixing_prob:
+            cutoff = int(torch.randint(1, G.num_ws, ()).item())
+            other = G.mapping(torch.randn_like(z))
+            ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
+        return ws, mean
+
+    def _critic(self, images: Tensor) -> Tensor:
+        return self.D.adversarial(self.augment(images))
+
+    def _generator_turn(self, it: int) -> None:
+        cfg, o = self.cfg, self.cfg.options
+        self._learn(self.G)
+        w_sum = torch.zeros(cfg.generator.w_dim, device=self.world.device)
+        for m in self.parts():
+            seed_torch(o.seed, it, "Gmain", m)
+            ws, w_mean = self._latents(cfg.batch_gpu)
+            images = self.G.synthesis(ws, noise_mode="random")
+            logits = self._critic(images)
+            loss = generator_loss(logits)
+            if o.generator_verdict_weight:
+                # towards «real»: the verdict's positive class is fake
+                loss = loss + o.generator_verdict_weight * nn.functional.softplus(self.D.verdict(images).logit).mean()
+            (loss / cfg.micro_batches).backward()
+            w_sum += w_mean / cfg.micro_batches
+            self.stats.report("Loss/G/loss", loss)
+            self.stats.report("Loss/scores/fake", logits)
+            self.stats.report("Loss/signs/fake", logits.sign())
+        self.update("G", self.opt_G, self.G.parameters(), extra=w_sum)
+        self._track_w(w_sum)
+
+    def _path_length_turn(self, it: int) -> None:
+        cfg = self.cfg
+        self._learn(self.G)
+        mean = torch.zeros(1, device=self.world.device)
+        for m in self.parts():
+            seed_torch(cfg.options.seed, it, "Greg", m)
+            ws, _ = self._latents(max(1, cfg.batch_gpu // cfg.pl_batch_shrink))
+            images = self.G.synthesis(ws, noise_mode="random")
+            lengths = path_lengths(images, ws, torch.randn_like(images))
+            penalty, length = path_length_penalty(lengths, self.pl_mean, cfg.pl_decay)
+            (penalty * (cfg.pl_weight * cfg.pl_interval / cfg.micro_batches)).backward()
+            mean += length / cfg.micro_batches
+            self.stats.report("Loss/pl_penalty", penalty)
+            self.stats.report("Loss/G/path_length", length)
+        self.update("G", self.opt_G, self.G.parameters(), extra=mean, label="Greg")
+        self.pl_mean.lerp_(mean[0], cfg.pl_decay)
+
+    def _discriminator_turn(self, it: int) -> None:
+        cfg, o, device = self.cfg, self.cfg.options, self.world.device
+        self._learn(self.D)
+        w_sum = torch.zeros(cfg.generator.w_dim, device=device)
+        n_verdict = max(2, cfg.verdict_batch // cfg.micro_batches) if cfg.verdict_batch else 0
+        for m in self.parts():
+            seed_torch(o.seed, it, "Dmain", m)
+            with torch.no_grad():
+                ws, w_mean = self._latents(cfg.batch_gpu)
+                fakes = self.G.synthesis(ws, noise_mode="random")
+            w_sum += w_mean / cfg.micro_batches
+            fake_logits = self._critic(fakes)
+            fake_loss = nn.functional.softplus(fake_logits).mean()
+            (fake_loss / cfg.micro_batches).backward()
+            reals = to_float(self.feed.reals_at(it * cfg.batch + m * cfg.batch_gpu, cfg.batch_gpu).to(device))
+            real_logits = self._critic(reals)
+            real_loss = nn.functional.softplus(-real_logits).mean()
+            (real_loss / cfg.micro_batches).backward()
+            signs = real_logits.detach().sign()
+            self.signs += torch.stack([signs.sum(), torch.tensor(float(signs.numel()), device=device)])
+            self.stats.report("Loss/D/loss", fake_loss + real_loss)
+            self.stats.report("Loss/scores/real", real_logits)
+            self.stats.report("Loss/signs/real", signs)
+            if n_verdict:
+                self.verdict_backward(it, m, n_verdict, to_uint8(fakes))
+        self.update("D", self.opt_D, self.adversarial_params, extra=w_sum)
+        if n_verdict:
+            self.update("V", self.opt_V, self.verdict_params)
+        self._track_w(w_sum)
+
+    def verdict_backward(self, it: int, m: int, count: int, current: np.ndarray) -> None:
+        """Gradients of the verdict's losses for one micro-batch; `current`: uint8 fakes just made."""
+        cfg, o, device = self.cfg, self.cfg.options, self.world.device
+        clean, degraded, labels = self.feed.verdict(it, m, count, current, self.replay)
+        both = bool(o.consistency)
+        images = torch.cat([clean, degraded]) if both else degraded
+        out = self.D.verdict(to_float(images.to(device)))
+        labels = labels.to(device)
+        views = [VerdictOut(*view) for view in zip(*(_chunks(x, len(labels)) for x in out), strict=False)]
+        losses = verdict_loss(views[0], labels, degraded=views[1] if both else None, cfg=self.verdict_cfg)
+        (losses.total * (o.verdict_weight / cfg.micro_batches)).backward()
+        logit = views[-1].logit.detach()
+        self.stats.report("Loss/verdict", losses.verdict)
+        self.stats.report("Loss/verdict_patch", losses.patch)
+        self.stats.report("Loss/verdict_consistency", losses.consistency)
+        self.stats.report("Verdict/accuracy", ((logit > 0).float() == labels).float())
+        self.stats.report("Verdict/logit_real", logit[labels == 0])
+        self.stats.report("Verdict/logit_fake", logit[labels == 1])
+
+    def _r1_turn(self, it: int) -> None:
+        cfg, device = self.cfg, self.world.device
+        self._learn(self.D)
+        for m in self.parts():
+            seed_torch(cfg.options.seed, it, "Dreg", m)
+            reals = to_float(self.feed.reals_at(it * cfg.batch + m * cfg.batch_gpu, cfg.batch_gpu).to(device))
+            loss, square = r1_penalty(self._critic, reals, cfg.gamma)
+            (loss * (cfg.r1_interval / cfg.micro_batches)).backward()
+            self.stats.report("Loss/r1_penalty", square)
+        self.update("D", self.opt_D, self.adversarial_params, label="Dreg")
+
+    # ---- parts of a turn --------------------------------------------------------------------------------------
+
+    def _learn(self, net: nn.Module) -> None:
+        """Only `net` collects gradients in this turn."""
+        self.G.requires_grad_(net is self.G)
+        self.D.requires_grad_(net is self.D)
+        net.zero_grad(set_to_none=True)
+
+    def update(
+        self,
+        name: str,
+        opt: torch.optim.Optimizer,
+        params: Iterable[nn.Parameter],
+        extra: Tensor | None = None,
+        label: str | None = None,
+    ) -> None:
+        """Sum the gradients over ranks and step; a step with a non-finite gradient is skipped, counted and reported."""
+        params = list(params)
+        sum_gradients(params, self.world, extra)
+        grads = [p.grad for p in params if p.grad is not None]
+        if not grads:
+            return
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        if torch.isfinite(norm):
+            self.stats.report(f"Gradients/{label or name}", norm)
+            opt.step()
+            self.bad_steps = 0
+            return
+        count = sum(int((~torch.isfinite(g)).sum()) for g in grads)
+        self.stats.report(f"Gradients/nonfinite_{name}", float(count))
+        self.bad_steps += 1
+        if self.bad_steps >= MAX_BAD_STEPS:
+            raise UserError(
+                f"{self.bad_steps} steps in a row had non-finite gradients (last: {count} values of {name} at"
+                f" {self.nimg / 1000:.1f} kimg); the last checkpoint is intact: resume with --precision fp32 or start"
+                " again with a larger --gamma"
+            )
+
+    def _track_w(self, mean: Tensor) -> None:
+        """Running average of w over the joined batch, for truncation (StyleGAN, appendix B)."""
+        self.G.mapping.w_avg.lerp_(mean.to(self.G.mapping.w_avg.dtype), 1 - self.cfg.w_avg_beta)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential moving averages of both networks with the published ramp-up."""
+        cfg = self.cfg
+        span = cfg.ema_kimg * 1000
+        if cfg.ema_rampup is not None:
+            span = min(span, self.nimg * cfg.ema_rampup)
+        beta = 0.5 ** (cfg.batch / max(span, 1e-8))
+        for ema, net in ((self.G_ema, self.G), (self.D_ema, self.D)):
+            torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - beta)
+            for kept, new in zip(ema.buffers(), net.buffers(), strict=True):
+                kept.copy_(new)
+
+    @torch.no_grad()
+    def sample_ema(self, count: int, phase: str, step: int) -> np.ndarray:
+        """uint8 [count, C, H, W] of the averaged generator, each with its own psi in [0.5, 1], as users sample it."""
+        device = self.world.device
+        images = []
+        for part in range(0, count, 16):
+            seed_torch(self.cfg.options.seed, step, phase, part)
+            z = torch.randn(min(16, count - part), self.cfg.generator.z_dim, device=device)
+            psi = 0.5 + 0.5 * torch.rand(len(z), 1, 1, device=device)
+            w_avg = self.G_ema.mapping.w_avg
+            ws = w_avg.lerp(self.G_ema.mapping(z), psi)
+            images.append(to_uint8(self.G_ema.synthesis(ws, noise_mode="random")))
+        return np.concatenate(images)
+
+    def remember(self, images: np.ndarray) -> None:
+        """Offer uint8 fakes [n, C, H, W] of today's generator to the replay."""
+        self.replay.push(images, self.nimg / 1000)
+
+    # ---- state ------------------------------------------------------------------------------------------------
+
+    _MODULES = ("G", "D", "G_ema", "D_ema", "augment")
+    _OPTIMISERS = ("opt_G", "opt_D", "opt_V")
+
+    def state_dict(self) -> dict:
+        """Everything a step depends on besides the data and the configuration."""
+        return {
+            **{name: getattr(self, name).state_dict() for name in self._MODULES + self._OPTIMISERS},
+            "ada": self.ada.state_dict(),
+            "replay": self.replay.state_dict(),
+            "stats": self.stats.state_dict(),
+            "pl_mean": self.pl_mean.cpu(),
+            "signs": self.signs.cpu(),
+            "step_index": self.step_index,
+            "bad_steps": self.bad_steps,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        try:
+            for name in self._MODULES + self._OPTIMISERS + ("ada", "replay", "stats"):
+                getattr(self, name).load_state_dict(state[name])
+        except (KeyError, ValueError, RuntimeError) as e:
+            reason = str(e).splitlines()[0].strip()
+            raise UserError(f"the checkpoint holds another architecture ({reason}); resume with its own --cfg") from None
+        self.pl_mean.copy_(state["pl_mean"])
+        self.signs.copy_(state["signs"])
+        self.step_index = int(state["step_index"])
+        self.bad_steps = int(state["bad_steps"])
+
+
+def _adam(params: Iterable[nn.Parameter], lr: float, interval: int | None) -> torch.optim.Adam:
+    """Adam(0, 0.99), corrected for lazy regularisation every `interval` steps by c = interval / (interval + 1)."""
+    params = list(params)
+    ratio = interval / (interval + 1) if interval else 1.0
+    fused = params[0].device.type in ("cpu", "cuda")
+    return torch.optim.Adam(params, lr=lr * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, fused=fused)
+
+
+def _chunks(x: Tensor | None, size: int) -> list:
+    """The views in a stacked output of the verdict head (an absent patch map stays absent in each)."""
+    return [None, None] if x is None else list(x.split(size))

@@ -1,0 +1,121 @@
+"""FID of the averaged generator during a run: measured at network snapshots, never at the start, best one remembered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from adversarial.config import GameConfig
+from adversarial.data import RunData
+from adversarial.distributed import World
+from adversarial.telemetry import clock
+from faces.errors import UserError
+from metrics.fid import dataset_stats, estimate_seconds, fid_of_generator, parse_metric
+from metrics.inception import InceptionFeatures
+from metrics.weights import find_weights
+
+SHARE = 0.1  # of a run's time that `auto` may spend on FID
+
+
+class FidMonitor:
+    """FID against the training reals. `auto` measures a cheap one and only where the weights are at hand."""
+
+    def __init__(
+        self, cfg: GameConfig, world: World, data: RunData, folder: Path, say: Callable[[str], None]
+    ) -> None:
+        self.cfg, self.world, self.data, self.say = cfg, world, data, say
+        self.cache = folder.parent / ".cache"
+        self.auto = cfg.metrics == "auto"
+        self.best: dict | None = None
+        self.features: InceptionFeatures | None = None
+        self.real = None
+        self.skipped: str | None = None
+        self.spent, self.began = 0.0, time.monotonic()
+        self.counts = self._counts()
+        self.note = ""
+        if self.counts and world.is_main:
+            self.features = self._open_features()
+
+    def _counts(self) -> list[int]:
+        if self.cfg.metrics == "none":
+            return []
+        if self.auto:
+            return [5000 if self.world.device.type == "cuda" else 1000]
+        return [parse_metric(name.strip()) for name in self.cfg.metrics.split(",") if name.strip()]
+
+    def _open_features(self) -> InceptionFeatures | None:
+        o = self.cfg.options
+        try:
+            weights = find_weights(o.inception_weights, download=not self.auto)
+        except UserError as e:
+            if not self.auto or o.inception_weights:
+                raise
+            self.skipped = f"FID is not measured: {e}"
+            return None
+        if o.fid_dims is not None:
+            return InceptionFeatures(weights, o.fid_dims).to(self.world.device)
+        try:
+            return InceptionFeatures(weights, 2048).to(self.world.device)
+        except UserError:
+            return InceptionFeatures(weights, 768).to(self.world.device)
+
+    def announce(self) -> list[str]:
+        """Lines for the start of a run: what will be measured and what it costs, or why nothing is."""
+        if self.skipped:
+            return [f"fid         {self.skipped}"]
+        if self.features is None:
+            return []
+        count = max(self.counts)
+        seconds = estimate_seconds(None, self.features, count, device=self.world.device, max_images=16)
+        reals = self.data.facts["counts"]["train"]["real"]
+        names = ", ".join(f"fid{n}" if n % 1000 else f"fid{n // 1000}k" for n in self.counts)
+        limit = f", at most {SHARE:.0%} of the time" if self.auto else ""
+        return [
+            f"fid         {names} with {self.features.dims} features against {reals} training reals at snapshots,"
+            f" about {clock(seconds)} each and {clock(seconds * reals / count)} once{limit}"
+        ]
+
+    def measure(self, G: torch.nn.Module, nimg: int, *, final: bool = False) -> dict | None:
+        """FIDs of `G` at `nimg` images; the row of the first metric with `best` telling whether it is the lowest yet.
+
+        None where nothing is measured: no weights, another rank, or (`auto`) the share of time is used up.
+        """
+        if self.features is None:
+            return None
+        if self.auto and self.spent > SHARE * (time.monotonic() - self.began) and not final:
+            return None
+        began = time.monotonic()
+        if self.real is None:
+            self.real = self._real_stats()
+            began = time.monotonic()  # the reals are counted once, not against the share
+        rows = []
+        for count in self.counts:
+            row = fid_of_generator(G, self.features, self.real, count, device=self.world.device)
+            rows.append({"nimg": nimg, "kimg": nimg / 1000, **row})
+        self.spent += time.monotonic() - began
+        first = rows[0]
+        first["best"] = self.best is None or first["fid"] < self.best["fid"]
+        for i, row in enumerate(rows[1:], 1):
+            first[f"fid_{i + 1}"] = row["fid"]
+            first[f"metric_{i + 1}"] = row["metric"]
+        if first["best"]:
+            self.best = {"fid": first["fid"], "nimg": nimg, "metric": first["metric"]}
+        return first
+
+    def _real_stats(self):
+        train = self.data.train
+        labels = torch.as_tensor(train.labels[: len(train.images)])
+        index = torch.nonzero(labels == 0).flatten().numpy()
+        facts = self.data.facts
+        key = f"{facts['fingerprint']}|{facts['preprocess']}|train reals {len(index)}"
+        images = (train.batch(index[i : i + 64]) for i in range(0, len(index), 64))
+        return dataset_stats(images, self.features, cache_dir=self.cache, cache_key=key)
+
+    def state_dict(self) -> dict:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.best = state["best"]

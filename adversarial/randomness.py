@@ -1,0 +1,26 @@
+"""Stateless randomness: every draw of a training step follows from (seed, step, phase, micro-batch).
+
+A run that is killed and resumed, or spread over another number of processes with the same micro-batch size, therefore
+sees the same latents, noise, augmentations and data, without storing any generator state.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+_NAMES = ("init", "Gmain", "Greg", "Dmain", "Dreg", "verdict", "replay", "finish", "calibrate", "test")
+PHASES = {name: i for i, name in enumerate(_NAMES)}
+
+
+def derive(seed: int, step: int, phase: str, part: int = 0) -> int:
+    """A 63-bit seed for one micro-batch of one phase of one step; distinct tuples give independent streams."""
+    words = np.random.SeedSequence([seed, step, PHASES[phase], part]).generate_state(2, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def seed_torch(seed: int, step: int, phase: str, part: int = 0) -> int:
+    """Seed torch's default generators (CPU and accelerator) for one micro-batch and return the seed used."""
+    value = derive(seed, step, phase, part)
+    torch.manual_seed(value)
+    return value

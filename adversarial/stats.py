@@ -1,0 +1,49 @@
+"""Running statistics of a tick: count, mean and spread of every reported quantity."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Stats:
+    """Adds up reported values on their device; nothing is copied to the host before `collect`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.moments: dict[str, Tensor] = {}
+
+    def report(self, name: str, value: Tensor | float) -> None:
+        """Count every element of `value` towards `name`; non-finite ones are counted apart, never averaged."""
+        x = torch.as_tensor(value, dtype=torch.float32, device=self.device).detach().reshape(-1)
+        ok = torch.isfinite(x)
+        x = torch.where(ok, x, 0.0).double()
+        new = torch.stack([ok.sum().double(), x.sum(), x.square().sum(), (~ok).sum().double()])
+        old = self.moments.get(name)
+        self.moments[name] = new if old is None else old + new
+
+    def collect(self, reduce=None) -> dict[str, dict]:
+        """name -> {num, mean, std[, nonfinite]} since the last call; `reduce` sums a tensor over ranks in place."""
+        if not self.moments:
+            return {}
+        names = sorted(self.moments)
+        table = torch.stack([self.moments[n] for n in names])
+        if reduce is not None:
+            table = reduce(table)
+        self.moments = {}
+        rows = {}
+        for name, (num, total, square, bad) in zip(names, table.cpu().tolist(), strict=True):
+            mean = total / num if num else math.nan
+            std = math.sqrt(max(square / num - mean * mean, 0.0)) if num else math.nan
+            rows[name] = {"num": int(num), "mean": mean, "std": std}
+            if bad:
+                rows[name]["nonfinite"] = int(bad)
+        return rows
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: m.cpu() for name, m in self.moments.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.moments = {name: m.to(self.device) for name, m in state.items()}

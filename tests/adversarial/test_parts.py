@@ -1,0 +1,125 @@
+"""Randomness, replay, statistics, checkpoints and the optimiser's corrections."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from adversarial.checkpoint import checkpoints, find_checkpoint, load_checkpoint, save_atomically, save_checkpoint
+from adversarial.game import _adam
+from adversarial.randomness import PHASES, derive
+from adversarial.replay import Replay
+from adversarial.stats import Stats
+from adversarial.telemetry import read_jsonl, rewind_jsonl
+from faces.errors import UserError
+
+
+def test_seeds_differ_between_steps_phases_and_parts():
+    seeds = {derive(s, i, p, m) for s in (0, 1) for i in range(20) for p in PHASES for m in range(3)}
+    assert len(seeds) == 2 * 20 * len(PHASES) * 3
+    assert derive(5, 7, "Dreg", 1) == derive(5, 7, "Dreg", 1)
+
+
+def test_replay_is_a_uniform_sample_of_everything_pushed():
+    hits = np.zeros(40)
+    for seed in range(400):
+        replay = Replay(10, (1, 1, 1), seed)
+        for start in range(0, 40, 4):
+            replay.push(np.arange(start, start + 4, dtype=np.uint8).reshape(4, 1, 1, 1), kimg=start)
+        assert len(set(replay.images.ravel().tolist())) == 10
+        hits[replay.images.ravel()] += 1
+    # every image is kept with probability 1/4: 100 +- 5 standard deviations of a binomial
+    assert np.all(np.abs(hits - 100) < 5 * np.sqrt(400 * 0.25 * 0.75))
+
+
+def test_replay_restores_exactly():
+    a = Replay(7, (3, 4, 4), seed=3)
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 256, (2, 12, 3, 4, 4), dtype=np.uint8)
+    a.push(first, 1.0)
+    b = Replay(7, (3, 4, 4), seed=3)
+    b.load_state_dict(a.state_dict())
+    a.push(second, 2.0)
+    b.push(second, 2.0)
+    assert np.array_equal(a.images, b.images) and np.array_equal(a.kimg, b.kimg)
+
+
+def test_stats_count_nonfinite_values_apart():
+    stats = Stats(torch.device("cpu"))
+    stats.report("x", torch.tensor([1.0, 3.0, float("nan"), float("inf")]))
+    stats.report("x", 5.0)
+    row = stats.collect()["x"]
+    assert row["num"] == 3 and row["mean"] == pytest.approx(3.0) and row["nonfinite"] == 2
+    assert row["std"] == pytest.approx(np.std([1, 3, 5]), rel=1e-9)
+    assert stats.collect() == {}
+
+
+def test_adam_is_corrected_for_lazy_regularisation():
+    """StyleGAN2 appendix B: c = k/(k+1), learning rate times c, betas to the power c."""
+    group = _adam([torch.nn.Parameter(torch.zeros(1))], 0.0025, 16).param_groups[0]
+    assert group["lr"] == pytest.approx(0.0025 * 16 / 17)
+    assert group["betas"][0] == 0 and group["betas"][1] == pytest.approx(0.99 ** (16 / 17))
+    assert _adam([torch.nn.Parameter(torch.zeros(1))], 0.0025, None).param_groups[0]["betas"] == (0.0, 0.99)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "checkpoint-000001.pt"
+    save_atomically(path, lambda tmp: tmp.write_bytes(b"old"))
+
+    def dies(tmp):
+        tmp.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_atomically(path, dies)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_full_disk_is_told_in_one_line_and_keeps_earlier_checkpoints(tmp_path):
+    full = "/dev/full"
+    if not os.path.exists(full):
+        pytest.skip("needs /dev/full")
+    save_checkpoint(tmp_path, 1, {"game": {}})
+    (tmp_path / ".checkpoint-000002.pt.tmp").symlink_to(full)
+    with pytest.raises(UserError, match="could not be written"):
+        save_checkpoint(tmp_path, 2, {"game": {"x": torch.zeros(100000)}})
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-000001.pt"]
+    assert load_checkpoint(checkpoints(tmp_path)[0])["game"] == {}
+
+
+def test_the_last_two_checkpoints_are_kept_and_found(tmp_path):
+    run = tmp_path / "00000-x"
+    run.mkdir()
+    for step in (10, 20, 1000000):
+        save_checkpoint(run, step, {"game": {"step": step}})
+    assert [p.name for p in checkpoints(run)] == ["checkpoint-000020.pt", "checkpoint-1000000.pt"]
+    for name in ("latest", str(run), str(run / "checkpoint-1000000.pt")):
+        assert load_checkpoint(find_checkpoint(name, tmp_path))["game"]["step"] == 1000000
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch pwned",))
+
+
+def test_wrong_files_are_refused_and_run_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": 1, "x": Evil()}, tmp_path / "evil.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    torch.save({"other": 1}, tmp_path / "other.pt")
+    for name in ("evil.pt", "text.pt", "other.pt", "absent.pt"):
+        with pytest.raises(UserError, match=name):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "pwned").exists()
+    with pytest.raises(UserError, match="no run with a checkpoint"):
+        find_checkpoint("latest", tmp_path)
+
+
+def test_rows_after_the_checkpoint_are_dropped_on_resume(tmp_path):
+    path = tmp_path / "stats.jsonl"
+    path.write_text("".join(json.dumps({"nimg": n}) + "\n" for n in (10, 20, 30)) + '{"nimg": 4')
+    rewind_jsonl(path, 20)
+    assert read_jsonl(path) == [{"nimg": 10}, {"nimg": 20}]
