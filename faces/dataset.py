@@ -1,0 +1,315 @@
+"""A source decoded once into one uint8 array, and the endless shuffled order in which training walks over it.
+
+Decoding and resizing happen before training, not in it: afterwards a batch is one gather from memory (or from a
+memory-mapped file), so the order, the position and a resumed run don't depend on workers or timing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import PIL
+import torch
+
+from faces.errors import BadImage, UserError
+from faces.preprocess import Preprocess
+from faces.source import FaceSource
+
+MIN_SIDE = 16  # smaller "photos" are thumbnails, spacers or accidents
+CHUNK = 32
+CACHE_FORMAT = 1
+
+Progress = Callable[[int, int], None]
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 tensor of any shape -> float32 in [-1, 1]: x / 127.5 - 1, on the tensor's device."""
+    return images.to(torch.float32) / 127.5 - 1
+
+
+@dataclass
+class PackedFaces:
+    """Every usable image of a source at one resolution.
+
+    images: uint8 [N, C, R, R] (an array, or a read-only memory map of a cache file). labels: int64 [N], 0 real, 1 fake.
+    kept: int64 [N], position of each image in the source. skipped: (name, reason) of every image that can't be used.
+    converted: how many images of which kind (grey, RGBA, …) became RGB. mirror: whether `len` and indices cover each
+    image a second time, mirrored left to right (index i + N is the mirrored image i, as published)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    kept: np.ndarray
+    preprocess: Preprocess
+    mirror: bool = False
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    converted: dict[str, int] = field(default_factory=dict)
+    name: str = ""
+
+    @classmethod
+    def build(
+        cls,
+        source: FaceSource,
+        preprocess: Preprocess,
+        *,
+        mirror: bool = False,
+        workers: int | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        progress: Progress | None = None,
+        ram_limit: int | None = None,
+        min_side: int = MIN_SIDE,
+    ) -> PackedFaces:
+        """Decode and preprocess every image of `source`, in its order, in `workers` threads (default: one per core).
+
+        Bad images, and those with a side below `min_side` pixels, are skipped and listed. The result lies in memory;
+        with `cache_dir`, in a file there that the next build of the same content and preprocessing finds again.
+        progress(done, total) is called from this thread. ram_limit: bytes (default: half of what is free).
+
+        Raises UserError when no image is usable, when the array fits neither limit nor cache, or the disk is full."""
+        source = source.rendered_at(preprocess.resolution)
+        if not len(source):
+            raise UserError(f"{source.name or 'the source'} holds no images to pack")
+        if cache_dir is not None:
+            cache = _Cache(os.fspath(cache_dir), source, preprocess, min_side)
+            record = cache.find() or cache.fill(_decoded(source, preprocess, workers, progress, min_side))
+            images = cache.map(record)
+        else:
+            images, record = _in_memory(source, preprocess, workers, progress, min_side, ram_limit)
+        kept = np.array(record.kept, dtype=np.int64)
+        return cls(
+            images=images,
+            labels=source.labels[kept],
+            kept=kept,
+            preprocess=preprocess,
+            mirror=mirror,
+            skipped=record.skipped,
+            converted=dict(record.converted),
+            name=source.name,
+        )
+
+    def __len__(self) -> int:
+        return len(self.images) * (2 if self.mirror else 1)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """uint8 [n, C, R, R] of the images at `indices` (0 <= index < len). Raises IndexError outside."""
+        indices = self._checked(indices)
+        count = len(self.images)
+        images = self.images[indices % count]
+        mirrored = indices >= count
+        images[mirrored] = images[mirrored][..., ::-1]
+        return torch.from_numpy(images)
+
+    def label_batch(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """int64 [n]: the labels of the images at `indices`, mirrored or not."""
+        return torch.from_numpy(self.labels[self._checked(indices) % len(self.labels)])
+
+    def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.ndim != 1 or (len(indices) and (indices.min() < 0 or indices.max() >= len(self))):
+            raise IndexError(f"indices must be a list of numbers from 0 to {len(self) - 1}")
+        return indices
+
+    def describe(self) -> str:
+        """One line: how many images, how many fake, what was skipped and converted."""
+        parts = [f"{self.name}: {len(self.images)} images ({int(self.labels.sum())} fake)"]
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} skipped")
+        if self.converted:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.converted.items()))
+            parts.append(f"converted to {'RGB' if self.preprocess.channels == 3 else 'grey'}: {kinds}")
+        return "; ".join(parts)
+
+
+class IndexStream:
+    """An endless shuffled order over 0..n-1 that is a function of the position alone.
+
+    Position p lies in epoch p // n, whose permutation derives from (seed, epoch): to resume is to ask at the saved
+    position, and processes share the stream by taking different positions. Each epoch holds every index once."""
+
+    def __init__(self, n: int, seed: int):
+        if n < 1:
+            raise ValueError(f"a stream needs at least one index, not {n}")
+        self.n, self.seed = int(n), int(seed)
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def at(self, position: int, count: int) -> np.ndarray:
+        """int64 [count]: the indices at positions position … position + count - 1."""
+        if position < 0 or count < 0:
+            raise ValueError(f"position and count must not be negative, got {position} and {count}")
+        pieces = [np.empty(0, dtype=np.int64)]
+        while count > 0:
+            epoch, start = divmod(position, self.n)
+            piece = self._permutation(epoch)[start : start + count]
+            pieces.append(piece)
+            position, count = position + len(piece), count - len(piece)
+        return np.concatenate(pieces)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            # Sorting raw 64-bit words: numpy promises their stream for all versions, but not that of `permutation`.
+            words = np.random.PCG64(np.random.SeedSequence([self.seed & (2**64 - 1), epoch])).random_raw(self.n)
+            while len(self._epochs) >= 2:  # a batch may straddle two epochs
+                self._epochs.pop(next(iter(self._epochs)))
+            self._epochs[epoch] = np.argsort(words, kind="stable").astype(np.int64)
+        return self._epochs[epoch]
+
+
+@dataclass
+class _Record:
+    """What came of a source besides the pixels."""
+
+    kept: list[int] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    converted: Counter = field(default_factory=Counter)
+
+    def images(self, results: Iterator[tuple[int, np.ndarray | BadImage, str]]) -> Iterator[np.ndarray]:
+        """Take the decoder's results in order: note the bad ones, pass on the pixels of the others."""
+        for i, result, mode in results:
+            if isinstance(result, BadImage):
+                self.skipped.append((result.name, result.reason))
+                continue
+            if mode != "RGB":
+                self.converted[mode] += 1
+            self.kept.append(i)
+            yield result
+
+    def check(self, source: FaceSource) -> None:
+        if not self.kept:
+            name, reason = self.skipped[0]
+            raise UserError(
+                f"none of the {len(source)} images of {source.name} can be used; the first, {name}: {reason}"
+            )
+
+
+def _decoded(
+    source: FaceSource, preprocess: Preprocess, workers: int | None, progress: Progress | None, min_side: int
+) -> Iterator[tuple[int, np.ndarray | BadImage, str]]:
+    """(position, C x R x R uint8 or the reason against, kind of file) for every image of the source, in order.
+
+    Pillow decodes and resizes without the interpreter's lock, so threads use all cores."""
+
+    def one(i: int) -> tuple[int, np.ndarray | BadImage, str]:
+        try:
+            image = source.decoded(i, min_side=min_side)
+        except BadImage as error:
+            return i, error, ""
+        kind = image.mode
+        # YCbCr is only how some files store RGB; what counts is what a person would not call a colour photo
+        return i, preprocess.uint8(image.pixels).transpose(2, 0, 1), "RGB" if kind in ("YCbCr", "RGBX") else kind
+
+    def chunk(start: int) -> list[tuple[int, np.ndarray | BadImage, str]]:
+        return [one(i) for i in range(start, min(start + CHUNK, total))]
+
+    total = len(source)
+    pool = ThreadPoolExecutor(max(1, _cores() if workers is None else workers), thread_name_prefix="faces-decode")
+    try:
+        for results in pool.map(chunk, range(0, total, CHUNK)):
+            yield from results
+            if progress is not None:
+                progress(results[-1][0] + 1, total)
+    finally:  # also on Ctrl-C and on a full disk: don't decode the rest first
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    """The cores this process may use, which in a container or under a job scheduler are not all of the machine's."""
+    try:
+        return min(16, len(os.sched_getaffinity(0)))
+    except AttributeError:  # not Linux
+        return min(16, os.cpu_count() or 1)
+
+
+def _in_memory(
+    source: FaceSource,
+    preprocess: Preprocess,
+    workers: int | None,
+    progress: Progress | None,
+    min_side: int,
+    ram_limit: int | None,
+) -> tuple[np.ndarray, _Record]:
+    shape = (len(source), preprocess.channels, preprocess.resolution, preprocess.resolution)
+    size, limit = int(np.prod(shape, dtype=np.int64)), _half_of_free_memory() if ram_limit is None else ram_limit
+    if size > limit:
+        raise UserError(
+            f"{source.name} at {preprocess.resolution} px takes {size / 2**30:.1f} GiB, more than the "
+            f"{limit / 2**30:.1f} GiB of memory it may have: give a cache folder on a disk with that much room, or a "
+            "lower resolution"
+        )
+    record, images = _Record(), np.empty(shape, np.uint8)
+    count = 0
+    for count, image in enumerate(record.images(_decoded(source, preprocess, workers, progress, min_side)), 1):
+        images[count - 1] = image
+    record.check(source)
+    return images[:count], record
+
+
+def _half_of_free_memory() -> int:
+    try:
+        with open("/proc/meminfo") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        free = 8 << 30
+    return free // 2
+
+
+class _Cache:
+    """One packed array in a folder: <key>.u8 holds the pixels, <key>.json (written last) the rest."""
+
+    def __init__(self, folder: str, source: FaceSource, preprocess: Preprocess, min_side: int):
+        what = [CACHE_FORMAT, PIL.__version__, source.content_stamp(), preprocess.to_dict(), min_side]
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
+        self.folder, self.source, self.preprocess = folder, source, preprocess
+        self.pixels, self.text = os.path.join(folder, f"{key}.u8"), os.path.join(folder, f"{key}.json")
+
+    def find(self) -> _Record | None:
+        """The record of a finished cache, None when there is none or it isn't whole."""
+        try:
+            with open(self.text, encoding="utf-8") as file:
+                saved = json.load(file)
+            record = _Record(saved["kept"], [tuple(pair) for pair in saved["skipped"]], Counter(saved["converted"]))
+            whole = os.path.getsize(self.pixels) == len(record.kept) * self._image_bytes() > 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return record if whole else None
+
+    def fill(self, results: Iterator[tuple[int, np.ndarray | BadImage, str]]) -> _Record:
+        """Write the cache. Plain writes, not a writable map: a full disk is then an error and not a crash."""
+        record, temporary = _Record(), None
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix="packing-", delete=False) as file:
+                temporary = file.name
+                for image in record.images(results):
+                    file.write(image.tobytes())
+                record.check(self.source)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.pixels)
+            with tempfile.NamedTemporaryFile("w", dir=self.folder, prefix="packing-", delete=False) as file:
+                temporary = file.name
+                json.dump({"kept": record.kept, "skipped": record.skipped, "converted": record.converted}, file)
+            os.replace(temporary, self.text)
+            temporary = None
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: the packed images can't be written ({error.strerror}); give a cache folder on a disk "
+                f"with {len(self.source) * self._image_bytes() / 2**30:.1f} GiB of room"
+            ) from None
+        finally:
+            if temporary is not None and os.path.exists(temporary):
+                os.unlink(temporary)
+        return record
+
+    def map(self, record: _Record) -> np.ndarray:
+        side, channels = self.preprocess.resolution, self.preprocess.channels
+        return np.memmap(self.pixels, np.uint8, mode="r", shape=(len(record.kept), channels, side, side))
+
+    def _image_bytes(self) -> int:
+        return self.preprocess.channels * self.preprocess.resolution**2
