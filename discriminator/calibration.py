@@ -157,7 +157,8 @@ class OperatingPoint:
     """One threshold with what it did on the validation images.
 
     target_fpr: the false-alarm rate asked for; threshold: FAKE when p >= it; unsure_low: REAL when p < it.
-    false_alarms of n_real reals were called FAKE: fpr, with its 95 % interval fpr_low to fpr_high.
+    n_real real photos were scored `views` times each (clean, re-saved…), and false_alarms of these n_real * views
+    scores were FAKE: a rate of fpr, with the 95 % interval fpr_low to fpr_high for n_real independent photos.
     tpr: share of fakes called FAKE; miss: share of fakes called REAL. coverage, error: see `Band`.
     """
 
@@ -166,6 +167,7 @@ class OperatingPoint:
     unsure_low: float
     false_alarms: int
     n_real: int
+    views: int
     fpr: float
     fpr_low: float
     fpr_high: float
@@ -181,7 +183,10 @@ class OperatingPoint:
 
     def describe(self) -> str:
         """One line for people: the rate, its interval, and a warning where the reals were too few."""
-        text = f"{self.false_alarms} of {self.n_real} validation reals accused ({100 * self.fpr:.2g} %, 95 % interval "
+        reals = f"{self.n_real} validation reals"
+        if self.views > 1:
+            reals = f"{self.n_real * self.views} views of {reals}"
+        text = f"{self.false_alarms} of {reals} called FAKE ({100 * self.fpr:.2g} %, 95 % interval "
         text += f"{100 * self.fpr_low:.2g} to {100 * self.fpr_high:.2g} %)"
         if not self.enough_reals:
             need = math.ceil(1 / self.target_fpr - 1e-9)
@@ -242,25 +247,36 @@ def calibrate(
     fprs: tuple[float, ...] = FPRS,
     default_fpr: float = DEFAULT_FPR,
     miss: float = DEFAULT_MISS,
+    views: int = 1,
 ) -> Calibration:
-    """Calibrate on validation logits [n] with labels [n] (0 real, 1 fake). UserError as in `fit_temperature`."""
+    """Calibrate on validation logits [n] with labels [n] (0 real, 1 fake).
+
+    views: how many of the scores belong to each photo (2 for every photo once clean and once degraded). All scores set
+    the thresholds, but two views of a photo are not two photos: intervals count photos.
+    UserError as in `fit_temperature`; ValueError when the scores can't be `views` per photo.
+    """
     labels = np.asarray(labels)
     temperature, bias = fit_temperature(logits, labels, balanced=True)
     scores = sigmoid(np.asarray(logits, dtype=np.float64) / temperature + bias)
     real, fake = scores[labels == 0], scores[labels == 1]
+    if views < 1 or len(real) % views or len(fake) % views:
+        raise ValueError(f"{len(real)} real and {len(fake)} fake scores can't be {views} for each photo")
+    photos = len(real) // views
     points = []
     for fpr in fprs:
         t = threshold_at_fpr(real, fpr)
         band = unsure_band(real, fake, t, miss=miss)
         alarms = int((real >= t).sum())
-        low, high = clopper_pearson(alarms, len(real))
+        # The interval of a share of photos; a fraction of a photo is rounded outwards, against ourselves.
+        low, high = clopper_pearson(alarms // views, photos)[0], clopper_pearson(-(-alarms // views), photos)[1]
         points.append(
             OperatingPoint(
                 target_fpr=float(fpr),
                 threshold=t,
                 unsure_low=band.low,
                 false_alarms=alarms,
-                n_real=len(real),
+                n_real=photos,
+                views=views,
                 fpr=alarms / len(real),
                 fpr_low=low,
                 fpr_high=high,
@@ -270,4 +286,4 @@ def calibrate(
                 error=band.error,
             )
         )
-    return Calibration(temperature, bias, tuple(points), float(default_fpr), len(real), len(fake))
+    return Calibration(temperature, bias, tuple(points), float(default_fpr), photos, len(fake) // views)

@@ -149,7 +149,8 @@ class HybridDiscriminator(nn.Module):
     """StyleGAN2 discriminator with a second, forensic head. Images are float [N, C, R, R] in [-1, 1].
 
     `lowp_dtype` may be set like a `Discriminator`'s; bfloat16 (never float16, which would need loss scaling) is then
-    used in the artefact branch too when `trunk.num_lowp_res` is positive.
+    used in the artefact branch too when `trunk.num_lowp_res` is positive. In evaluation mode verdicts are always
+    computed in float32, so that one calibration holds for every machine.
     """
 
     def __init__(self, cfg: HybridConfig):
@@ -192,7 +193,7 @@ class HybridDiscriminator(nn.Module):
         if "spatial" in self.cfg.branches:
             # With nothing to send back, the trunk's graph (most of the memory and two thirds of the time) is not built.
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.cfg.trunk_grad_scale > 0):
-                features = self.trunk.features(img)
+                features = self.trunk.features(img, force_fp32=not self.training)
         return self._verdict(img, features)
 
     def forward(self, img: torch.Tensor, c: torch.Tensor | None = None) -> HybridOut:

@@ -5,6 +5,7 @@ Labels: 0 = real, 1 = fake. All terms are means over images in nats, so their we
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,36 @@ import torch.nn.functional as F
 from discriminator.hybrid import VerdictOut
 
 CONSISTENCIES = ("kl", "mse")
+
+
+@dataclass(frozen=True)
+class VerdictLossConfig:
+    """Weights of the terms; ValueError on values out of range.
+
+    patch: weight of the patch term: every patch is taught its image's label (Chai et al. 2020).
+    consistency: weight of the agreement of the clean and the degraded view, where there are two.
+    consistency_kind: "kl" (symmetric Kullback-Leibler divergence of the two verdicts) or "mse" (of their logits).
+    smoothing: label smoothing s in [0, 1), targets s/2 and 1 - s/2 (Szegedy et al. 2016, section 7, two classes).
+    balance: each class weighs half of the batch, whatever its share; off, every image weighs the same.
+    """
+
+    patch: float = 0.5
+    consistency: float = 0.5
+    consistency_kind: str = "kl"
+    smoothing: float = 0.0
+    balance: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.patch >= 0 and self.consistency >= 0):
+            raise ValueError(f"the patch and consistency weights must be >= 0: {self.patch}, {self.consistency}")
+        if self.consistency_kind not in CONSISTENCIES:
+            known = ", ".join(CONSISTENCIES)
+            raise ValueError(f"consistency_kind must be one of {known}, not {self.consistency_kind!r}")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing must be at least 0 and below 1, not {self.smoothing!r}")
+
+
+DEFAULTS = VerdictLossConfig()
 
 
 class VerdictLoss(NamedTuple):
@@ -25,55 +56,39 @@ class VerdictLoss(NamedTuple):
 
 
 def verdict_loss(
-    out: VerdictOut,
+    clean: VerdictOut,
     labels: torch.Tensor,
     *,
-    patch: float = 0.5,
-    consistency: float = 0.5,
-    consistency_kind: str = "kl",
-    smoothing: float = 0.0,
-    balance: bool = True,
+    degraded: VerdictOut | None = None,
+    cfg: VerdictLossConfig = DEFAULTS,
 ) -> VerdictLoss:
-    """Loss of N images seen once or twice.
+    """Loss of N images seen once, or twice: `degraded` holds the verdicts on the same images in the same order,
+    re-saved, resized and so on.
 
-    out: verdicts on N images, or on 2N: N clean ones, then the same N in the same order degraded (re-saved, resized…).
-    labels: [N], 0 real, 1 fake.
-    patch: weight of the patch term: every patch is taught its image's label (Chai et al. 2020).
-    consistency: weight of the agreement of the two views, where there are two, both being taught the label. It is the
-        stability training of Zheng et al. 2016 ("Improving the robustness of deep neural networks via stability
-        training", eq. 4), here with a gradient into both views.
-    consistency_kind: "kl" (symmetric Kullback-Leibler divergence of the two verdicts) or "mse" (of their logits).
-    smoothing: label smoothing s in [0, 1), targets s/2 and 1 - s/2 (Szegedy et al. 2016, section 7, two classes).
-    balance: each class weighs half of the batch, whatever its share; off, every image weighs the same.
-    ValueError on other values or shapes.
+    labels: [N], 0 real, 1 fake. With two views both are taught the label (half the weight each) and asked to agree:
+    the stability training of Zheng et al. 2016 ("Improving the robustness of deep neural networks via stability
+    training", eq. 4), here with a gradient into both views. ValueError on other shapes.
     """
-    n = len(labels)
-    if n == 0 or labels.dim() != 1 or out.logit.shape not in ((n,), (2 * n,)):
-        raise ValueError(
-            f"logits {tuple(out.logit.shape)} fit neither one nor two views of labels {tuple(labels.shape)}"
-        )
-    if patch < 0 or consistency < 0 or not 0 <= smoothing < 1:
-        raise ValueError(f"need patch >= 0, consistency >= 0, 0 <= smoothing < 1: {patch}, {consistency}, {smoothing}")
-    if consistency_kind not in CONSISTENCIES:
-        raise ValueError(f"consistency_kind must be one of {', '.join(CONSISTENCIES)}, not {consistency_kind!r}")
-    views = len(out.logit) // n
-    labels = labels.to(out.logit)
-    weights = class_weights(labels) if balance else torch.full_like(labels, 1 / n)
-    targets = (labels * (1 - smoothing) + smoothing / 2).repeat(views)
-    each = weights.repeat(views) / views
+    views = [clean] if degraded is None else [clean, degraded]
+    if labels.dim() != 1 or len(labels) == 0 or any(view.logit.shape != labels.shape for view in views):
+        shapes = " and ".join(str(tuple(view.logit.shape)) for view in views)
+        raise ValueError(f"verdicts of shape {shapes} don't belong to labels of shape {tuple(labels.shape)}")
+    labels = labels.to(clean.logit)
+    weights = class_weights(labels) if cfg.balance else torch.full_like(labels, 1 / len(labels))
+    targets = labels * (1 - cfg.smoothing) + cfg.smoothing / 2
 
-    verdict = (each * F.binary_cross_entropy_with_logits(out.logit, targets, reduction="none")).sum()
-    patches = disagreement = verdict.new_zeros(())
-    if out.patch_logits is not None:
-        logits = out.patch_logits.flatten(1)
-        bce = F.binary_cross_entropy_with_logits(logits, targets[:, None].expand_as(logits), reduction="none")
-        patches = (each * bce.mean(1)).sum()
-    if views == 2:
-        clean, degraded = out.logit.chunk(2)
-        apart = symmetric_kl(clean, degraded) if consistency_kind == "kl" else (clean - degraded).square()
-        disagreement = (weights * apart).sum()
-    total = verdict + patch * patches + consistency * disagreement
-    return VerdictLoss(total, verdict.detach(), patches.detach(), disagreement.detach())
+    verdict = sum(_bce(view.logit[:, None], targets, weights) for view in views) / len(views)
+    patch = consistency = verdict.new_zeros(())
+    if clean.patch_logits is not None:
+        patch = sum(_bce(view.patch_logits.flatten(1), targets, weights) for view in views) / len(views)
+    if degraded is not None:
+        if cfg.consistency_kind == "kl":
+            apart = symmetric_kl(clean.logit, degraded.logit)
+        else:
+            apart = (clean.logit - degraded.logit).square()
+        consistency = (weights * apart).sum()
+    total = verdict + cfg.patch * patch + cfg.consistency * consistency
+    return VerdictLoss(total, verdict.detach(), patch.detach(), consistency.detach())
 
 
 def class_weights(labels: torch.Tensor) -> torch.Tensor:
@@ -90,3 +105,9 @@ def symmetric_kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     The logarithms cancel to (p - q)(a - b) / 2 (Jeffreys 1946), which needs no clamping at either end.
     """
     return (a.sigmoid() - b.sigmoid()) * (a - b) / 2
+
+
+def _bce(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted binary cross-entropy of logits [N, P] under their image's target, averaged over P."""
+    each = F.binary_cross_entropy_with_logits(logits, targets[:, None].expand_as(logits), reduction="none")
+    return (weights * each.mean(1)).sum()

@@ -1,0 +1,294 @@
+"""The detective as one file and one call: weights, preprocessing and calibration together.
+
+`Detector.load(path).predict(images)` is the only way a verdict is made, so training, command line, web page and export
+cannot drift apart. The file is a safetensors file: a JSON header and raw numbers, nothing that runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from discriminator.calibration import Calibration, OperatingPoint
+from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from faces.errors import UserError
+from faces.preprocess import Preprocess
+
+FORMAT = "ganface-detector"
+VERSION = 1
+HEADER_KEY = "detector"
+_PICKLES = (b"\x80", b"PK\x03\x04", b"(dp", b"ccopy")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said about one image.
+
+    label: FAKE if probability >= threshold, REAL if probability < unsure_low, UNSURE between.
+    probability: P(made by a generator), calibrated, at equal odds beforehand.
+    fpr: share of the `n_real` validation reals that this threshold called FAKE.
+    logit: the network's raw output before calibration.
+    patch_map: float32 [h, w] in [0, 1], how much each patch by itself looks generated; None without artefact branch.
+    note: what the reader of the verdict should know about this image, or "".
+    """
+
+    label: str
+    probability: float
+    threshold: float
+    unsure_low: float
+    fpr: float
+    n_real: int
+    logit: float
+    patch_map: np.ndarray | None = field(default=None, repr=False, compare=False)
+    note: str = ""
+
+    def to_dict(self) -> dict:
+        """Plain JSON types, without the map."""
+        return {
+            "verdict": self.label,
+            "probability": self.probability,
+            "threshold": self.threshold,
+            "unsure_below_threshold_down_to": self.unsure_low,
+            "false_alarm_rate": self.fpr,
+            "validation_reals": self.n_real,
+            "logit": self.logit,
+            "note": self.note,
+        }
+
+
+def decide(probability: float, point: OperatingPoint) -> str:
+    """REAL, FAKE or UNSURE at an operating point."""
+    if probability >= point.threshold:
+        return "FAKE"
+    return "REAL" if probability < point.unsure_low else "UNSURE"
+
+
+class Detector:
+    """A calibrated network with its preprocessing.
+
+    `meta`: JSON values about where it comes from (training data, project version, kimg…); `sha256`: hex digest of the
+    file it was loaded from or last saved to, else "". ValueError if network and preprocessing don't fit.
+    """
+
+    def __init__(
+        self,
+        net: HybridDiscriminator,
+        preprocess: Preprocess,
+        calibration: Calibration,
+        meta: dict | None = None,
+    ):
+        trunk = net.cfg.trunk
+        if (preprocess.resolution, preprocess.channels) != (trunk.resolution, trunk.img_channels):
+            raise ValueError(
+                f"the preprocessing makes {preprocess.channels} channels of {preprocess.resolution} px, "
+                f"the network takes {trunk.img_channels} of {trunk.resolution}"
+            )
+        self.net = net.eval().requires_grad_(False)
+        self.preprocess, self.calibration, self.meta = preprocess, calibration, dict(meta or {})
+        self.sha256 = ""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def predict(self, images: Sequence[np.ndarray], *, batch: int = 32, fpr: float | None = None) -> list[Verdict]:
+        """Verdicts in the order of `images`, each uint8 [H, W, 3] RGB of any size.
+
+        fpr: which calibrated false-alarm rate sets the threshold (default: the file's). An image's verdict does not
+        depend on its neighbours. UserError for a rate that was not calibrated or a network that gives no numbers.
+        """
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, not {batch}")
+        point = self.calibration.at(fpr)
+        verdicts: list[Verdict] = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            pixels = torch.from_numpy(np.stack([self.preprocess(image) for image in part]))
+            logits, maps = self.logits(pixels)
+            probabilities = self.calibration.probability(logits)
+            for i, image in enumerate(part):
+                p = float(probabilities[i])
+                verdicts.append(
+                    Verdict(
+                        label=decide(p, point),
+                        probability=p,
+                        threshold=point.threshold,
+                        unsure_low=point.unsure_low,
+                        fpr=point.fpr,
+                        n_real=point.n_real,
+                        logit=float(logits[i]),
+                        patch_map=None if maps is None else maps[i],
+                        note=self._note(image),
+                    )
+                )
+        return verdicts
+
+    @torch.inference_mode()
+    def logits(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+        """Preprocessed float [N, C, R, R] in [-1, 1] to raw logits float64 [N] and patch maps float32 [N, h, w] in
+        [0, 1]. UserError if a logit is not finite."""
+        out = self.net.verdict(pixels.to(self.device))
+        logits = out.logit.double().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise UserError("the detector's network gives values that are not numbers: the file is damaged, retrain it")
+        maps = None if out.patch_logits is None else out.patch_logits.sigmoid().float().cpu().numpy()
+        return logits, maps
+
+    def recalibrated(self, calibration: Calibration) -> Detector:
+        """The same network and preprocessing under another calibration."""
+        return Detector(self.net, self.preprocess, calibration, self.meta)
+
+    def _note(self, image: np.ndarray) -> str:
+        height, width = image.shape[:2]
+        side = self.preprocess.resolution
+        if min(height, width) < side:
+            return f"only {width}x{height} pixels, enlarged to the {side}x{side} this detector looks at"
+        return ""
+
+    def save(self, path: str | os.PathLike) -> str:
+        """Write the detector file and return its SHA-256. A reader sees the old file or the new one, never a half."""
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "architecture": self.net.cfg.to_dict(),
+            "preprocess": self.preprocess.to_dict(),
+            "calibration": self.calibration.to_dict(),
+            "meta": self.meta,
+        }
+        tensors = {name: t.detach().float().cpu().contiguous() for name, t in self.net.state_dict().items()}
+        # One metadata key: the order of several is not fixed by the format, and equal detectors should be equal files.
+        data = safetensors.torch.save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
+        _write_atomically(Path(path), data)
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        return self.sha256
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> Detector:
+        """Read a detector file. UserError if it isn't one, is truncated, of a newer version or of other shapes."""
+        data = _read(Path(path))
+        header = _header(data, path)
+        try:
+            tensors = safetensors.torch.load(data)
+        except SafetensorError as error:
+            raise UserError(f"{path}: the file is damaged or cut short ({error}); get it again") from None
+        try:
+            cfg = HybridConfig.from_dict(header["architecture"])
+            preprocess = Preprocess.from_dict(header["preprocess"])
+            calibration = Calibration.from_dict(header["calibration"])
+            # Shapes first, on the meta device: a file must not make us allocate what it does not itself contain.
+            with torch.device("meta"):
+                _check_tensors(HybridDiscriminator(cfg).state_dict(), tensors)
+            net = HybridDiscriminator(cfg)
+            net.load_state_dict(tensors)
+            detector = cls(net.to(device), preprocess, calibration, dict(header.get("meta") or {}))
+        except (KeyError, TypeError, ValueError, UserError) as error:
+            raise UserError(f"{path}: the detector file's header does not fit: {_reason(error)}") from None
+        detector.sha256 = hashlib.sha256(data).hexdigest()
+        return detector
+
+
+def _reason(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    for name, tensor in expected.items():
+        if name not in found:
+            raise ValueError(f"the tensor {name} is missing")
+        if found[name].shape != tensor.shape or found[name].dtype != torch.float32:
+            what = f"{found[name].dtype} {tuple(found[name].shape)}"
+            raise ValueError(f"the tensor {name} is {what}, not float32 {tuple(tensor.shape)}")
+        if not torch.isfinite(found[name]).all():
+            raise ValueError(f"the tensor {name} holds values that are not numbers")
+    extra = sorted(set(found) - set(expected))
+    if extra:
+        raise ValueError(f"the tensor {extra[0]} does not belong to this architecture")
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, not a detector file (a run's file is called detector.safetensors)")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such detector file") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def _header(data: bytes, path: str | os.PathLike) -> dict:
+    """The JSON this project put in a safetensors file's header. UserError where there is none."""
+    if data.startswith(_PICKLES):
+        raise UserError(f"{path}: a pickle or PyTorch checkpoint, which could run code; give a .safetensors detector")
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > len(data) - 8:
+        raise UserError(f"{path}: not a detector file, or cut short; get it again")
+    try:
+        outer = json.loads(data[8 : 8 + size])
+        metadata = outer.get("__metadata__") or {}
+        text = metadata.get(HEADER_KEY)
+        header = json.loads(text) if text is not None else None
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise UserError(f"{path}: not a detector file (its header is not JSON)") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        kind = metadata.get("format")
+        what = f"a {kind} file" if kind not in (None, "pt") else "a safetensors file without a detector's header"
+        raise UserError(f"{path}: {what}, not a detector; give the detector.safetensors of a run")
+    if header.get("version") != VERSION:
+        raise UserError(
+            f"{path}: detector file version {header.get('version')}, this program reads {VERSION}; update the program"
+        )
+    return header
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would keep the file from everyone else
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def find_detector(
+    spec: str | os.PathLike | None, *, runs: str | os.PathLike = "runs", shipped: Sequence[Path] = ()
+) -> Path:
+    """The detector file meant by `spec`: a file, a run folder, or None for the newest run's, else the shipped one.
+
+    Newest is by the file's time. UserError, with what to do about it, where there is none.
+    """
+    if spec is not None:
+        path = Path(spec)
+        if not path.is_dir():
+            return path
+        inside = path / "detector.safetensors"
+        if inside.is_file():
+            return inside
+        raise UserError(f"{path}: the folder has no detector.safetensors; give a finished run or a detector file")
+    found = [p for p in Path(runs).glob("*/detector.safetensors") if p.is_file()]
+    if found:
+        return max(found, key=lambda p: (p.stat().st_mtime_ns, p.parent.name))
+    for path in shipped:
+        if Path(path).is_file():
+            return Path(path)
+    raise UserError(
+        f"no detector yet: there is no {runs}/*/detector.safetensors; train one with `make demo` or "
+        "`python train_gan.py --data demo`, or give --model FILE"
+    )

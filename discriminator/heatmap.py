@@ -1,0 +1,125 @@
+"""Where the detective saw it: the patch map laid over the photo.
+
+Blue patches look photographed, red ones generated, by themselves and before any calibration; the photo goes grey
+underneath, so that no colour of its own can be taken for evidence. The scale is fixed from 0 to 1: a map that says
+nothing stays pale instead of being stretched into drama.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from discriminator.detector import Verdict
+
+# Blue and vermilion of Okabe & Ito (2008), which stay apart under every common colour blindness.
+REAL_COLOUR = np.array([0, 114, 178], dtype=np.float32)
+FAKE_COLOUR = np.array([213, 94, 0], dtype=np.float32)
+OPACITY = 0.75
+LABEL_COLOURS = {"REAL": (0, 114, 178), "FAKE": (190, 70, 0), "UNSURE": (110, 110, 110)}
+
+_SIDE = 448  # longest side of the photo in a panel, pixels
+_GAP = 16
+
+
+def overlay(photo: np.ndarray, patch_map: np.ndarray, *, crop: str = "center") -> np.ndarray:
+    """Photo uint8 [H, W, 3] under its map float [h, w] in [0, 1] -> uint8 [H, W, 3].
+
+    crop: how the detector's preprocessing squared the photo ("center", "none" or "pad"), which says where the map lies;
+    what the detector did not see is darkened.
+    """
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
+        raise ValueError(f"expected H x W x 3 uint8 pixels, got {photo.dtype} {photo.shape}")
+    fake, seen = _project(patch_map, photo.shape[:2], crop)
+    grey = np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float32)[..., None]
+    colour = np.where(fake >= 0.5, FAKE_COLOUR, REAL_COLOUR)
+    strength = np.abs(2 * fake - 1) * OPACITY
+    mixed = grey * (1 - strength) + colour * strength
+    return np.where(seen, mixed, grey * 0.35).round().clip(0, 255).astype(np.uint8)
+
+
+def _project(patch_map: np.ndarray, shape: tuple[int, int], crop: str) -> tuple[np.ndarray, np.ndarray]:
+    """The map in the photo's pixels [H, W, 1], and a mask [H, W, 1] of the pixels it covers."""
+    height, width = shape
+    if crop == "none":
+        top = left = 0
+        tall, wide = height, width
+    elif crop in ("center", "pad"):
+        tall = wide = (min if crop == "center" else max)(height, width)
+        # Negative where the square is larger than the photo.
+        top = (height - tall) // 2 if crop == "center" else -((tall - height) // 2)
+        left = (width - wide) // 2 if crop == "center" else -((wide - width) // 2)
+    else:
+        raise ValueError(f"crop must be center, none or pad, not {crop!r}")
+    large = Image.fromarray(np.asarray(patch_map, dtype=np.float32)).resize((wide, tall), Image.Resampling.BILINEAR)
+    large = np.asarray(large)
+    out, seen = np.full(shape, 0.5, np.float32), np.zeros(shape, bool)
+    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + tall, height), min(left + wide, width)
+    out[y0:y1, x0:x1] = large[y0 - top : y1 - top, x0 - left : x1 - left]
+    seen[y0:y1, x0:x1] = True
+    return out[..., None], seen[..., None]
+
+
+def explain(photo: np.ndarray, verdict: Verdict, *, crop: str = "center", title: str = "") -> np.ndarray:
+    """A panel for people: verdict in words, the photo, the photo under its map, and the scale: uint8 [H', W', 3].
+
+    ValueError for a verdict without a patch map (a detector without the artefact branch).
+    """
+    if verdict.patch_map is None:
+        raise ValueError("this detector has no artefact branch, so there is no patch map to draw")
+    photo = _fit(photo)
+    height, width = photo.shape[:2]
+    head, foot, legend = 96, 44, 118
+    panel = Image.new("RGB", (2 * width + 3 * _GAP + legend, head + height + foot), "white")
+    draw = ImageDraw.Draw(panel)
+    big, normal, small = (ImageFont.load_default(size) for size in (30, 17, 14))
+
+    draw.text((_GAP, 12), verdict.label, fill=LABEL_COLOURS[verdict.label], font=big)
+    x = _GAP + draw.textlength(verdict.label, font=big) + _GAP
+    _write(draw, (x, 22), f"P(generated) = {verdict.probability:.4f}", normal, panel.width - x - _GAP)
+    rule = f"FAKE from {verdict.threshold:.4f}"
+    if verdict.unsure_low < verdict.threshold:
+        rule += f", REAL below {verdict.unsure_low:.4f}"
+    rule += f"; {100 * verdict.fpr:.2g} % false alarms on {verdict.n_real} validation reals"
+    _write(draw, (_GAP, 52), rule, small, panel.width - 2 * _GAP)
+    _write(draw, (_GAP, 72), title, small, panel.width - 2 * _GAP)
+
+    panel.paste(Image.fromarray(photo), (_GAP, head))
+    panel.paste(Image.fromarray(overlay(photo, verdict.patch_map, crop=crop)), (2 * _GAP + width, head))
+    bar_x = 3 * _GAP + 2 * width
+    panel.paste(Image.fromarray(_scale(18, height)), (bar_x, head))
+    draw.rectangle((bar_x, head, bar_x + 17, head + height - 1), outline=(120, 120, 120))
+    for value, text in ((1.0, "1 looks\ngenerated"), (0.5, "0.5 says\nnothing"), (0.0, "0 looks\nphotographed")):
+        y = head + (1 - value) * height
+        y = min(max(y - 17, head), head + height - 34)
+        draw.multiline_text((bar_x + 24, y), text, fill="black", font=small)
+    caption = verdict.note or "left: the photo; right: the same in grey under what each patch looks like by itself"
+    _write(draw, (_GAP, head + height + 12), caption, small, panel.width - 2 * _GAP)
+    return np.asarray(panel)
+
+
+def _fit(photo: np.ndarray) -> np.ndarray:
+    """The photo with its longest side at the panel's size; small ones are enlarged without smoothing them away."""
+    height, width = photo.shape[:2]
+    scale = _SIDE / max(height, width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    kernel = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(np.ascontiguousarray(photo)).resize(size, kernel))
+
+
+def _scale(width: int, height: int) -> np.ndarray:
+    """The colour scale over middle grey, 1 at the top."""
+    values = np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], width, axis=1)
+    return overlay(np.full((height, width, 3), 128, np.uint8), values, crop="none")
+
+
+def _write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font, room: float) -> None:
+    """One line of text, its middle left out where it would not fit (both ends of a path matter)."""
+    # The built-in font lacks most scripts; a file may be called anything.
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    keep = len(text)
+    shown = text
+    while keep > 4 and draw.textlength(shown, font=font) > room:
+        keep -= 2
+        shown = text[: keep // 2] + "…" + text[-(keep // 2) :]
+    draw.text(at, shown, fill="black", font=font)
