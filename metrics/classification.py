@@ -113,7 +113,7 @@ def balanced_accuracy(labels, scores, threshold: float = 0.5) -> float:
 
 
 def precision(labels, scores, threshold: float = 0.5, *, of: str = "fake") -> float:
-    """Share of right calls among those called ``of`` ('fake', 'real', or the mean of both, 'macro'); NaN if none were."""
+    """Share of right calls among those called ``of`` ('fake', 'real', or the mean of both, 'macro'); NaN if none."""
     return _at_threshold(labels, scores, threshold, f"precision_{of}")
 
 
@@ -177,7 +177,7 @@ def report(
     Args:
         labels: [N] of 0 (real) and 1 (fake).
         probabilities: [N] of P(fake) in [0, 1].
-        threshold: the shipped threshold; all calls are made with it. Only keys ``tpr_at_fpr_*`` and ``eer`` choose one on
+        threshold: the shipped threshold; all calls are made with it. Only ``tpr_at_fpr_*`` and ``eer`` choose one on
             these images.
         fprs: false-alarm rates for ``tpr_at_fpr_*``.
         bins: of the calibration error.
@@ -221,7 +221,7 @@ class _Ranked:
     def __init__(self, fake: np.ndarray, scores: np.ndarray):
         order = np.argsort(-scores, kind="stable")
         self.fake, self.scores = fake[order], scores[order]
-        self.ends = np.r_[np.flatnonzero(np.diff(self.scores)), len(scores) - 1]
+        self.ends = np.r_[np.flatnonzero(self.scores[1:] != self.scores[:-1]), len(scores) - 1]
         self.thresholds = np.r_[np.inf, self.scores[self.ends]]
 
     def ones(self) -> np.ndarray:

@@ -24,7 +24,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from faces.errors import UserError
-from metrics.weights import load_folded
+from metrics.weights import find_weights, load_folded
+
+__all__ = ["DIMS", "RESIZES", "InceptionFeatures", "find_weights"]
 
 DIMS = (64, 192, 768, 2048)
 """Feature widths: after the first max pool, the second, the last 17x17 block, and the final pool."""

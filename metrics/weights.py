@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import tempfile
@@ -130,9 +131,8 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {wanted}") from error
     digest = hashlib.sha256(data).hexdigest()
-    del data
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise UserError(f"{path}: not a PyTorch weight file, or damaged; {wanted}") from error
     layers = [k.removesuffix(".conv.weight") for k in state if k.endswith(".conv.weight")] if _is_state(state) else []
@@ -140,7 +140,7 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
         raise UserError(f"{path}: holds other weights than the FID InceptionV3; {wanted}")
     try:
         return {layer: _fold(state, layer) for layer in layers}, digest
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the layers do not fit together ({reason}); {wanted}") from error
 
