@@ -1,0 +1,314 @@
+"""What happens to a photo between the camera and the detector: re-saving, resizing, filters, crops.
+
+A `Degradation` is a list of steps, each with a probability and ranges to draw from. The same description serves
+training (both classes through it, so that no class is known by its compression), the robustness grid and the demo page.
+Images are uint8 RGB [H, W, 3]; a chain returns the size it was given. All randomness comes from the generator passed
+in, so a result depends on the image, the description and the seed, not on workers or batch order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from faces.errors import UserError
+from faces.filters import (
+    KERNELS,
+    blur,
+    brightness,
+    clahe,
+    contrast,
+    crop_shift,
+    cutout,
+    hflip,
+    hue,
+    jpeg,
+    noise,
+    rotate,
+    saturation,
+    scale,
+    screenshot,
+    shear,
+    to_uint8,
+    web,
+    webp,
+)
+
+# --- steps: an operation, how often it happens, and where its parameters are drawn from -----------------------------
+
+
+def _uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
+    return float(bounds[0] + (bounds[1] - bounds[0]) * rng.random())
+
+
+def _whole(rng: np.random.Generator, bounds: Sequence[float]) -> int:
+    """A whole number, both ends included."""
+    return int(bounds[0] + (bounds[1] - bounds[0] + 1) * rng.random())
+
+
+def _one_of(rng: np.random.Generator, names: Sequence[str]) -> str:
+    return names[int(len(names) * rng.random())]
+
+
+def _log_uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
+    low, high = np.log(bounds[0]), np.log(bounds[1])
+    return float(np.exp(low + (high - low) * rng.random()))
+
+
+Action = Callable[[np.ndarray, np.random.Generator, dict[str, Any]], np.ndarray]
+
+# name: (what it does with the drawn parameters, the default ranges). Draws are evaluated left to right.
+STEPS: dict[str, tuple[Action, dict[str, Any]]] = {
+    "jpeg": (
+        lambda im, rng, p: jpeg(im, _whole(rng, p["quality"]), _one_of(rng, p["subsampling"])),
+        {"quality": (30, 95), "subsampling": ("420", "444")},
+    ),
+    "webp": (lambda im, rng, p: webp(im, _whole(rng, p["quality"])), {"quality": (40, 95)}),
+    "double_jpeg": (
+        lambda im, rng, p: jpeg(jpeg(im, _whole(rng, p["first"])), _whole(rng, p["second"])),
+        {"first": (50, 95), "second": (50, 95)},
+    ),
+    "resize": (
+        lambda im, rng, p: scale(
+            im, _log_uniform(rng, p["factor"]), _one_of(rng, p["kernel"]), _one_of(rng, p["back"])
+        ),
+        {"factor": (0.5, 2.0), "kernel": KERNELS, "back": ("bilinear", "bicubic", "lanczos")},
+    ),
+    "blur": (lambda im, rng, p: blur(im, _uniform(rng, p["sigma"])), {"sigma": (0.2, 1.5)}),
+    "noise": (lambda im, rng, p: noise(im, _uniform(rng, p["sigma"]), rng), {"sigma": (1.0, 8.0)}),
+    "hflip": (lambda im, rng, p: hflip(im), {}),
+    "rotate": (lambda im, rng, p: rotate(im, _uniform(rng, p["degrees"])), {"degrees": (-10.0, 10.0)}),
+    "shear": (
+        lambda im, rng, p: shear(im, _uniform(rng, p["x"]), _uniform(rng, p["y"])),
+        {"x": (-0.1, 0.1), "y": (-0.1, 0.1)},
+    ),
+    "brightness": (lambda im, rng, p: brightness(im, _uniform(rng, p["factor"])), {"factor": (0.7, 1.3)}),
+    "contrast": (lambda im, rng, p: contrast(im, _uniform(rng, p["factor"])), {"factor": (0.7, 1.3)}),
+    "saturation": (lambda im, rng, p: saturation(im, _uniform(rng, p["factor"])), {"factor": (0.5, 1.5)}),
+    "hue": (lambda im, rng, p: hue(im, _uniform(rng, p["degrees"])), {"degrees": (-12.0, 12.0)}),
+    "clahe": (
+        lambda im, rng, p: clahe(im, _uniform(rng, p["clip"]), _whole(rng, p["tiles"])),
+        {"clip": (1.0, 3.0), "tiles": (2, 8)},
+    ),
+    "cutout": (
+        lambda im, rng, p: cutout(im, _uniform(rng, p["side"]), rng.random(), rng.random()),
+        {"side": (0.1, 0.4)},
+    ),
+    "crop_shift": (
+        lambda im, rng, p: crop_shift(im, _whole(rng, p["shift"]), _whole(rng, p["shift"]), _whole(rng, p["quality"])),
+        {"shift": (1, 7), "quality": (50, 95)},
+    ),
+    "screenshot": (
+        lambda im, rng, p: screenshot(im, _uniform(rng, p["zoom"]), _whole(rng, p["quality"])),
+        {"zoom": (0.6, 1.6), "quality": (80, 95)},
+    ),
+    "web": (
+        lambda im, rng, p: web(im, _whole(rng, p["longest"]), _whole(rng, p["quality"])),
+        {"longest": (768, 768), "quality": (60, 60)},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of `STEPS`, done with `probability`, its parameters drawn from `ranges` (the defaults fill gaps).
+
+    Steps that share a non-empty `group` exclude each other: one of them is drawn by its probability, or none.
+    """
+
+    name: str
+    probability: float = 1.0
+    ranges: dict[str, Any] = field(default_factory=dict)
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name not in STEPS:
+            raise UserError(f"degradation step {self.name!r}: unknown, use one of {', '.join(STEPS)}")
+        if not 0 <= self.probability <= 1:
+            raise UserError(f"degradation step {self.name}: probability {self.probability} is not between 0 and 1")
+        known = STEPS[self.name][1]
+        for key, value in self.ranges.items():
+            if key not in known:
+                expected = ", ".join(known) or "none"
+                raise UserError(f"degradation step {self.name}: unknown parameter {key!r}, it has {expected}")
+            _check_range(self.name, key, value, known[key])
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        action, defaults = STEPS[self.name]
+        return action(image, rng, {**defaults, **self.ranges})
+
+
+def _check_range(step: str, key: str, value: Any, default: Sequence) -> None:
+    words = isinstance(default[0], str)
+    if not isinstance(value, (list, tuple)) or not value or any(isinstance(v, str) != words for v in value):
+        form = "a list of names" if words else "a pair of numbers (low, high)"
+        raise UserError(f"degradation step {step}: {key} must be {form}, not {value!r}")
+    if not words and (len(value) != 2 or value[0] > value[1]):
+        raise UserError(f"degradation step {step}: {key} must be a pair (low, high) with low <= high, not {value!r}")
+    if not words and key in ("quality", "first", "second") and not (1 <= value[0] and value[1] <= 100):
+        raise UserError(f"degradation step {step}: {key} {value!r} is not within 1..100")
+    if not words and key in ("factor", "zoom", "longest", "sigma", "clip", "tiles", "side") and value[0] < 0:
+        raise UserError(f"degradation step {step}: {key} {value!r} must not be negative")
+    allowed = {"kernel": KERNELS, "back": KERNELS, "subsampling": ("420", "444")}.get(key)
+    if words and not set(value) <= set(allowed):
+        raise UserError(f"degradation step {step}: {key} {value!r} is not among {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """A chain of steps, applied in order after `probability` has decided whether anything happens at all."""
+
+    name: str
+    steps: tuple[Step, ...] = ()
+    probability: float = 1.0
+
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """`image` uint8 [H, W, 3] degraded, same shape. The input is not changed; undegraded, it is what returns."""
+        if not self.steps or (self.probability < 1 and rng.random() >= self.probability):
+            return image
+        lots: dict[str, float] = {}
+        for step in self.steps:
+            if step.group:
+                left = lots.setdefault(step.group, rng.random())
+                lots[step.group] = left - step.probability
+                if not 0 <= left < step.probability:
+                    continue
+            elif step.probability < 1 and rng.random() >= step.probability:
+                continue
+            image = step(image, rng)
+        return image
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: tuples become lists."""
+        return {
+            "name": self.name,
+            "probability": self.probability,
+            "steps": [
+                {"name": s.name, "probability": s.probability, "group": s.group}
+                | {"ranges": {key: list(value) for key, value in s.ranges.items()}}
+                for s in self.steps
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Degradation:
+        """The inverse of `to_dict`. Raises `UserError` for unknown steps or parameters."""
+        if not isinstance(data, dict) or not isinstance(data.get("steps", []), list):
+            raise UserError("degradation: expected an object with a list of steps")
+        steps = []
+        for item in data.get("steps", []):
+            if not isinstance(item, dict) or "name" not in item:
+                raise UserError(f"degradation: a step must be an object with a name, not {item!r}")
+            ranges = {key: tuple(value) if isinstance(value, list) else value
+                      for key, value in item.get("ranges", {}).items()}  # fmt: skip
+            steps.append(Step(item["name"], item.get("probability", 1.0), ranges, item.get("group", "")))
+        return cls(data.get("name", "custom"), tuple(steps), data.get("probability", 1.0))
+
+
+# --- named descriptions ---------------------------------------------------------------------------------------------
+
+PRESETS: dict[str, Degradation] = {
+    "none": Degradation("none"),
+    "light": Degradation(
+        "light",
+        (
+            Step("hflip", 0.5),
+            Step("resize", 0.15, {"factor": (0.75, 1.5)}),
+            Step("jpeg", 0.4, {"quality": (75, 98)}),
+        ),
+    ),
+    # For detector training at sizes from 64 px. Mild enough that a 64 px face keeps the generator's traces, broad
+    # enough that neither class can be told by its last codec: at most one geometry, one filter and one codec each.
+    "train": Degradation(
+        "train",
+        (
+            Step("hflip", 0.5),
+            Step("resize", 0.30, {"factor": (0.5, 2.0)}, "size"),
+            Step("rotate", 0.05, {"degrees": (-6.0, 6.0)}, "size"),
+            Step("shear", 0.05, {"x": (-0.06, 0.06), "y": (-0.06, 0.06)}, "size"),
+            Step("brightness", 0.10, {"factor": (0.8, 1.2)}, "tone"),
+            Step("contrast", 0.10, {"factor": (0.8, 1.2)}, "tone"),
+            Step("saturation", 0.10, {"factor": (0.6, 1.4)}, "tone"),
+            Step("hue", 0.05, {}, "tone"),
+            Step("clahe", 0.02, {"clip": (1.0, 2.0)}, "tone"),
+            Step("blur", 0.10, {"sigma": (0.2, 1.0)}, "filter"),
+            Step("noise", 0.10, {"sigma": (1.0, 5.0)}, "filter"),
+            Step("cutout", 0.05, {"side": (0.1, 0.3)}),
+            Step("jpeg", 0.35, {"quality": (40, 98)}, "codec"),
+            Step("webp", 0.06, {"quality": (50, 95)}, "codec"),
+            Step("double_jpeg", 0.05, {}, "codec"),
+            Step("crop_shift", 0.05, {}, "codec"),
+            Step("screenshot", 0.03, {}, "codec"),
+        ),
+        probability=0.8,
+    ),
+    "web": Degradation("web", (Step("web", ranges={"longest": (768, 768), "quality": (60, 60)}),)),
+    "hard": Degradation("hard", (Step("web", ranges={"longest": (512, 512), "quality": (40, 40)}),)),
+}
+
+
+def preset(name: str) -> Degradation:
+    """The named description. Raises `UserError` for an unknown name."""
+    if name not in PRESETS:
+        raise UserError(f"degradation {name!r}: unknown, use one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _fixed(name: str, step: str, **ranges: Any) -> Degradation:
+    return Degradation(name, (Step(step, ranges=ranges),))
+
+
+def grid() -> dict[str, Degradation]:
+    """The conditions of the robustness grid by name, from `clean` on, each with fixed parameters."""
+    conditions = [Degradation("clean")]
+    conditions += [_fixed(f"jpeg-{q}", "jpeg", quality=(q, q), subsampling=("420",)) for q in (95, 90, 75, 60, 40, 30)]
+    conditions += [_fixed(f"webp-{q}", "webp", quality=(q, q)) for q in (80, 50)]
+    conditions += [
+        _fixed(f"resize-{factor:g}-{kernel}", "resize", factor=(factor, factor), kernel=(kernel,), back=("bicubic",))
+        for factor in (0.25, 0.5, 0.75, 1.5, 2.0)
+        for kernel in KERNELS
+    ]
+    conditions += [_fixed(f"blur-{sigma:g}", "blur", sigma=(sigma, sigma)) for sigma in (0.5, 1.0, 2.0)]
+    conditions += [_fixed(f"noise-{sigma:g}", "noise", sigma=(sigma, sigma)) for sigma in (2.0, 5.0, 10.0)]
+    conditions += [
+        _fixed("crop-jpeg", "crop_shift", shift=(3, 5), quality=(75, 75)),
+        _fixed("double-jpeg", "double_jpeg", first=(75, 75), second=(90, 90)),
+        _fixed("screenshot", "screenshot", zoom=(1.25, 1.25), quality=(90, 90)),
+        PRESETS["web"],
+        PRESETS["hard"],
+    ]
+    return {condition.name: condition for condition in conditions}
+
+
+def apply_batch(
+    degradation: Degradation,
+    images: np.ndarray,
+    seed: int | Sequence[int],
+    indices: Sequence[int] | np.ndarray | None = None,
+) -> np.ndarray:
+    """Degrade images uint8 [N, C, H, W] (C = 3, or 1 for grey) into a new array of the same shape.
+
+    Image i has its own generator, made from (`seed`, `indices[i]`), or (`seed`, i) without `indices`: its result
+    does not depend on what is beside it. `seed` may also be a sequence with one whole number >= 0 per image, used
+    in place of the common one. A grey image's three channels are averaged back into one.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"degradation: images must be uint8 [N, 1 or 3, H, W], not {images.dtype} {images.shape}")
+    seeds = [int(seed)] * len(images) if np.ndim(seed) == 0 else [int(s) for s in seed]
+    where = range(len(images)) if indices is None else [int(i) for i in indices]
+    if len(seeds) != len(images) or len(where) != len(images):
+        raise ValueError(
+            f"degradation: {len(images)} images need as many seeds ({len(seeds)}) and indices ({len(where)})"
+        )
+    out = np.empty_like(images)
+    for i, image in enumerate(images):
+        rng = np.random.Generator(np.random.PCG64([seeds[i], where[i]]))
+        if len(image) == 1:
+            grey = np.repeat(image, 3, axis=0).transpose(1, 2, 0)
+            out[i, 0] = to_uint8(degradation.apply(np.ascontiguousarray(grey), rng).mean(axis=2))
+        else:
+            out[i] = degradation.apply(np.ascontiguousarray(image.transpose(1, 2, 0)), rng).transpose(2, 0, 1)
+    return out

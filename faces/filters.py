@@ -1,0 +1,182 @@
+"""Single operations on a photo: codecs, resampling, filters, geometry, colour. Their parameters are plain numbers.
+
+Images are uint8 RGB [H, W, 3]; the result is a uint8 image of the same size unless the docstring says otherwise, and
+the input is never changed. `faces.degrade` draws the parameters and chains the operations.
+"""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from faces.errors import UserError
+
+KERNELS = ("nearest", "bilinear", "bicubic", "box", "lanczos")
+
+_PIL_KERNELS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def jpeg(image: np.ndarray, quality: int, subsampling: str = "420") -> np.ndarray:
+    """JPEG at `quality` 1..100 and back, chroma `420` (the web's default) or `444`."""
+    factor = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if subsampling == "420" else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+    options = [cv2.IMWRITE_JPEG_QUALITY, int(quality), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
+    return _through_codec(image, ".jpg", options)
+
+
+def webp(image: np.ndarray, quality: int) -> np.ndarray:
+    """Lossy WebP at `quality` 1..100 and back. Its fastest method: a search for fewer bytes would only cost time."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", quality=int(quality), method=0)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _through_codec(image: np.ndarray, extension: str, options: list[int]) -> np.ndarray:
+    done, data = cv2.imencode(extension, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise UserError(f"degradation: OpenCV can't write {extension} here: reinstall opencv-python-headless")
+    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def resize(image: np.ndarray, height: int, width: int, kernel: str) -> np.ndarray:
+    """Resample to exactly [height, width]; kernels are anti-aliased when shrinking, `nearest` apart."""
+    return np.asarray(Image.fromarray(image).resize((width, height), _PIL_KERNELS[kernel]))
+
+
+def scale(image: np.ndarray, factor: float, kernel: str, back: str = "bicubic") -> np.ndarray:
+    """Resize by `factor` with `kernel`, then to the old size with `back`. Sides never fall below one pixel."""
+    height, width = image.shape[:2]
+    small = resize(image, max(1, round(height * factor)), max(1, round(width * factor)), kernel)
+    return resize(small, height, width, back)
+
+
+def fit_longest(image: np.ndarray, longest: int, kernel: str = "lanczos") -> np.ndarray:
+    """Shrink so that the longer side is at most `longest` pixels, as web sites do. Changes the size."""
+    height, width = image.shape[:2]
+    factor = longest / max(height, width)
+    if factor >= 1:
+        return image
+    return resize(image, max(1, round(height * factor)), max(1, round(width * factor)), kernel)
+
+
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of standard deviation `sigma` pixels, cut at 4 sigma, edges reflected about the edge pixel."""
+    if sigma <= 0:
+        return image
+    radius = int(4 * sigma + 0.5)
+    # in float: the 8-bit filter works in fixed point, whose rounding would be a trace of its own
+    side = 2 * radius + 1
+    return to_uint8(cv2.GaussianBlur(image.astype(np.float32), (side, side), sigma, borderType=cv2.BORDER_REFLECT))
+
+
+def noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Independent Gaussian noise of standard deviation `sigma` grey levels on every channel."""
+    drawn = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
+    return to_uint8(image + drawn)
+
+
+def hflip(image: np.ndarray) -> np.ndarray:
+    """Left and right exchanged."""
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Turned counter-clockwise about the centre; what comes in from outside is mirrored image."""
+    height, width = image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return _warp(image, matrix)
+
+
+def shear(image: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Sheared about the centre: `x` pixels sideways per pixel down, `y` pixels down per pixel sideways."""
+    cx, cy = (image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2
+    return _warp(image, np.array([[1, x, -x * cy], [y, 1, -y * cx]]))
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    size = (image.shape[1], image.shape[0])
+    return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+
+def brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    """All values times `factor`."""
+    return _table(image, np.arange(256) * factor)
+
+
+def contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Distances from the image's mean grey times `factor`."""
+    mean = float(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0])
+    return _table(image, mean + (np.arange(256) - mean) * factor)
+
+
+def _table(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return cv2.LUT(image, np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Distances from each pixel's own grey (ITU-R 601) times `factor`: 0 is a grey picture, 1 the same one."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(image, factor, grey, 1.0 - factor, 0.0)
+
+
+def hue(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Hue turned by `degrees` in HSV."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)  # hue in 0..255 for 360 degrees
+    hsv[..., 0] += np.uint8(round(degrees * 256 / 360) % 256)  # wraps round, as hues do
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def clahe(image: np.ndarray, clip: float, tiles: int = 4) -> np.ndarray:
+    """Contrast-limited adaptive histogram equalisation of the lightness (CIELAB L), `tiles` x `tiles`."""
+    tiles = max(1, min(tiles, *image.shape[:2]))
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    lab[..., 0] = cv2.createCLAHE(clip, (tiles, tiles)).apply(np.ascontiguousarray(lab[..., 0]))
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+
+
+def cutout(image: np.ndarray, side: float, y: float, x: float, grey: int = 128) -> np.ndarray:
+    """A grey rectangle of `side` times each side, its centre at (`y`, `x`) in [0, 1] of the image."""
+    height, width = image.shape[:2]
+    out = image.copy()
+    half_h, half_w = side * height / 2, side * width / 2
+    rows = slice(max(int(y * height - half_h + 0.5), 0), max(int(y * height + half_h + 0.5), 0))
+    columns = slice(max(int(x * width - half_w + 0.5), 0), max(int(x * width + half_w + 0.5), 0))
+    out[rows, columns] = grey
+    return out
+
+
+def crop_shift(image: np.ndarray, top: int, left: int, quality: int) -> np.ndarray:
+    """`top` rows and `left` columns cut away (off an earlier JPEG's 8x8 grid), saved as JPEG, edges mirrored back."""
+    height, width = image.shape[:2]
+    top, left = min(top, height - 1), min(left, width - 1)
+    cut = jpeg(np.ascontiguousarray(image[top:, left:]), quality)
+    return cv2.copyMakeBorder(cut, top, 0, left, 0, cv2.BORDER_REFLECT) if top or left else cut
+
+
+def screenshot(image: np.ndarray, zoom: float, quality: int) -> np.ndarray:
+    """Shown at `zoom` on a screen (bilinear), through a display's calibration table, saved as JPEG, sized back."""
+    height, width = image.shape[:2]
+    shown = resize(image, max(1, round(height * zoom)), max(1, round(width * zoom)), "bilinear")
+    grid = np.arange(256) / 255
+    shown = _table(shown, 255 * np.rint(grid ** (1 / 1.1) * 250) / 250)  # a calibration table costs a few levels
+    return resize(jpeg(shown, quality, "444"), height, width, "bicubic")
+
+
+def web(image: np.ndarray, longest: int, quality: int) -> np.ndarray:
+    """An upload to a web site: longest side at most `longest`, then JPEG at `quality`; brought back to its size."""
+    height, width = image.shape[:2]
+    sent = jpeg(fit_longest(image, longest), quality)
+    return sent if sent.shape == image.shape else resize(sent, height, width, "bicubic")
+
+
+def to_uint8(values: np.ndarray) -> np.ndarray:
+    """Rounded to the nearest whole level and clipped to 0..255."""
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
