@@ -24,12 +24,13 @@ class Conv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, x, f=None, gain=1.0):
-        weight = (self.weight * self.weight_gain).to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        x = conv2d_resample(x, weight, f, down=self.down, padding=self.padding)
-        act_gain = math.sqrt(2) * gain if self.act == "lrelu" else gain
+        # gain * lrelu(a) = lrelu(gain * a): the gains go into the weights, which are smaller than the activations.
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return bias_act(x, bias, act=self.act, gain=act_gain, clamp=clamp)
+        gain = gain * math.sqrt(2) if self.act == "lrelu" else gain
+        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
+        x = conv2d_resample(x, weight, f, down=self.down, padding=self.padding)
+        return bias_act(x, bias, act=self.act, gain=1.0, clamp=clamp)
 
 
 class DiscriminatorBlock(nn.Module):

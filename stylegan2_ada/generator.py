@@ -1,6 +1,8 @@
 """The StyleGAN2 generator: skip architecture, modulated convolutions, per-layer noise (Karras et al. 2020, figure 2c
 and 7)."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -26,17 +28,19 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
     def forward(self, x, w, f, noise_mode, fused):
-        noise = None
+        # gain * lrelu(a) = lrelu(gain * a): the gain goes into coefficients that are smaller than the activations.
+        gain, noise = math.sqrt(2), None
         if noise_mode == "random":
             shape = (x.shape[0], 1, self.resolution, self.resolution)
-            noise = torch.randn(shape, device=x.device, dtype=self.weight.dtype) * self.noise_strength
+            noise = torch.randn(shape, device=x.device, dtype=self.weight.dtype) * (self.noise_strength * gain)
         elif noise_mode == "const":
-            noise = self.noise_const * self.noise_strength
+            noise = self.noise_const * (self.noise_strength * gain)
         # Published weights are meant for true convolution in upsampling layers, for correlation in the others.
+        flip = self.up == 1
         x = modulated_conv2d(
-            x, self.weight, self.affine(w), noise=noise, up=self.up, f=f, flip_weight=self.up == 1, fused=fused
+            x, self.weight, self.affine(w), noise=noise, up=self.up, f=f, flip_weight=flip, gain=gain, fused=fused
         )
-        return bias_act(x, self.bias.to(x.dtype), act="lrelu", clamp=self.conv_clamp)
+        return bias_act(x, (self.bias * gain).to(x.dtype), act="lrelu", gain=1.0, clamp=self.conv_clamp)
 
 
 class ToRGB(nn.Module):

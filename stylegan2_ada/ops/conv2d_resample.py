@@ -38,11 +38,11 @@ def _convolve(x, w, *, stride=1, pad=(0, 0, 0, 0), groups=1, flip_weight=True, t
 def conv2d_resample(x, w, f=None, *, up=1, down=1, padding=0, groups=1, flip_weight=True):
     """Upsample, convolve, downsample, in the cheapest of the mathematically equal orders.
 
-    Equal to: insert `up - 1` zeros after each pixel, pad, filter with `f` (gain `up ** 2`), convolve with `w`, filter
-    with `f` when downsampling, keep each `down`-th pixel; the FIR passes are centred, so a 3x3 kernel with
-    `padding=1` maps H to `H * up / down`. No zeros are inserted here: `up` becomes a strided transposed convolution
-    followed by the FIR at the high resolution, `down` the FIR followed by a strided convolution, and a 1x1 kernel is
-    applied at whichever resolution is lower.
+    Equal to: insert `up - 1` zeros after each pixel, pad, filter with `f` (gain `up ** 2`) when upsampling, convolve
+    with `w`, filter with `f` when downsampling, keep each `down`-th pixel. All zeros are padded at the start:
+    `padding`, and what keeps the filters centred, so that a 3x3 kernel with `padding=1` maps H to `H * up / down`. No
+    zeros are inserted here: `up` becomes a strided transposed convolution followed by the FIR at the high resolution,
+    `down` the FIR followed by a strided convolution, and a 1x1 kernel is applied at whichever resolution is lower.
 
     Args:
         x: [N, C, H, W], any float dtype and memory format.

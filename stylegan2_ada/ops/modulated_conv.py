@@ -22,7 +22,9 @@ def _prenormalise(w, s):
     return w, s / s.abs().amax(dim=1, keepdim=True)
 
 
-def modulated_conv2d(x, w, s, *, noise=None, up=1, padding=1, f=None, demodulate=True, flip_weight=True, fused=False):
+def modulated_conv2d(
+    x, w, s, *, noise=None, up=1, padding=1, f=None, demodulate=True, flip_weight=True, gain=1.0, fused=False
+):
     """Convolve each sample with its own weights `w * s[n]`, normalised to unit output variance, and add noise.
 
     The weights are never modulated by default: scaling the input by `s` and the output by the demodulation
@@ -40,6 +42,7 @@ def modulated_conv2d(x, w, s, *, noise=None, up=1, padding=1, f=None, demodulate
         demodulate: apply equation 3. In float16 the operands are normalised first (StyleGAN2-ADA appendix), without
             effect on the result.
         flip_weight: True correlates, False convolves.
+        gain: factor on the convolution's result; the noise is added after it.
         fused: modulate the weights instead of the activations.
 
     Returns:
@@ -54,7 +57,10 @@ def modulated_conv2d(x, w, s, *, noise=None, up=1, padding=1, f=None, demodulate
     dtype = x.dtype
     if demodulate and dtype == torch.float16:
         w, s = _prenormalise(w, s)
-    d = demodulation(w, s) if demodulate else None
+    if demodulate:
+        d = demodulation(w, s) * gain
+    else:
+        d, s = None, s * gain
     if noise is not None:
         noise = noise.to(dtype)
     resample = {"up": up, "padding": padding, "flip_weight": flip_weight}

@@ -1,0 +1,85 @@
+"""Generator files: safetensors weights with a JSON header, written atomically; reading one runs no code from it."""
+
+import json
+import os
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+from .config import GeneratorConfig
+from .generator import Generator
+
+FORMAT = "stylegan2-ada-generator"
+
+
+def save_generator(path: str | os.PathLike, G: Generator, meta: dict | None = None) -> None:
+    """Write a generator to `path`: all of it or nothing, also when the process dies half-way.
+
+    Args:
+        path: of the file, usually `*.safetensors`; an existing one is replaced.
+        G: the network, on any device.
+        meta: anything JSON can hold, for example kimg, FID, training data.
+
+    Raises:
+        OSError: when the folder is missing, full or read-only.
+        TypeError: when `meta` isn't JSON.
+    """
+    path = Path(path)
+    header = {"format": FORMAT, "version": "1", "config": json.dumps(G.cfg.to_dict()), "meta": json.dumps(meta or {})}
+    state = {name: t.detach().cpu().contiguous() for name, t in G.state_dict().items()}
+    _write_atomically(path, safetensors.torch.save(state, metadata=header))
+
+
+def load_generator(path: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Generator, dict]:
+    """Read a generator written by `save_generator`, in evaluation mode and without gradients; PyTorch's random state
+    is left alone.
+
+    Returns:
+        The network on `device` and its `meta`.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: in one line that names the file, when it is damaged or something else than a generator.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such generator file")
+    try:
+        with safe_open(path, framework="pt") as f:
+            header = f.metadata() or {}
+            state = {name: f.get_tensor(name) for name in f.keys()} if header.get("format") == FORMAT else {}
+    except SafetensorError as e:
+        raise ValueError(f"{path}: damaged, or not a .safetensors file ({_line(e)})") from e
+    if header.get("format") != FORMAT:
+        kind = f"a {header['format']} file" if "format" in header else "a safetensors file of another program"
+        raise ValueError(f"{path}: {kind}, not a generator; pass a generator-*.safetensors of a run folder")
+    try:
+        cfg, meta = GeneratorConfig.from_dict(json.loads(header["config"])), json.loads(header["meta"])
+        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten at once
+            G = Generator(cfg)
+        G.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        raise ValueError(
+            f"{path}: the weights and the configuration in this generator file disagree ({_line(e)})"
+        ) from e
+    return G.eval().requires_grad_(False).to(device), meta
+
+
+def _line(e: Exception) -> str:
+    return " ".join(str(e).split())[:200]
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """Write to a temporary name beside `path`, flush to the disk, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
