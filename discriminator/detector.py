@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,14 @@ from faces.preprocess import Preprocess
 FORMAT = "ganface-detector"
 VERSION = 1
 HEADER_KEY = "detector"
+_TRUNK_LIMITS = {
+    "channel_base": 1 << 17,
+    "channel_max": 1024,
+    "c_dim": 10_000,
+    "mapping_layers": 16,
+    "mbstd_group_size": 4096,
+    "mbstd_num_channels": 64,
+}
 _PICKLES = (b"\x80", b"PK\x03\x04", b"(dp", b"ccopy")
 
 
@@ -58,7 +67,7 @@ class Verdict:
             "verdict": self.label,
             "probability": self.probability,
             "threshold": self.threshold,
-            "unsure_below_threshold_down_to": self.unsure_low,
+            "unsure_low": self.unsure_low,
             "false_alarm_rate": self.fpr,
             "validation_reals": self.n_real,
             "logit": self.logit,
@@ -101,9 +110,11 @@ class Detector:
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
-    def predict(self, images: Sequence[np.ndarray], *, batch: int = 32, fpr: float | None = None) -> list[Verdict]:
+    def predict(self, images: Iterable[np.ndarray], *, batch: int = 32, fpr: float | None = None) -> list[Verdict]:
         """Verdicts in the order of `images`, each uint8 [H, W, 3] RGB of any size.
 
+        Images are taken one by one and only their preprocessed form is kept, so a generator that decodes files needs
+        the memory of one photo.
         fpr: which calibrated false-alarm rate sets the threshold (default: the file's). An image's verdict does not
         depend on its neighbours. UserError for a rate that was not calibrated or a network that gives no numbers.
         """
@@ -111,12 +122,11 @@ class Detector:
             raise ValueError(f"batch must be at least 1, not {batch}")
         point = self.calibration.at(fpr)
         verdicts: list[Verdict] = []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
-            pixels = torch.from_numpy(np.stack([self.preprocess(image) for image in part]))
-            logits, maps = self.logits(pixels)
+        prepared = ((self.preprocess(image), self._note(image)) for image in images)
+        while part := list(islice(prepared, batch)):
+            logits, maps = self.logits(torch.from_numpy(np.stack([pixels for pixels, _ in part])))
             probabilities = self.calibration.probability(logits)
-            for i, image in enumerate(part):
+            for i, (_, note) in enumerate(part):
                 p = float(probabilities[i])
                 verdicts.append(
                     Verdict(
@@ -128,7 +138,7 @@ class Detector:
                         n_real=point.n_real,
                         logit=float(logits[i]),
                         patch_map=None if maps is None else maps[i],
-                        note=self._note(image),
+                        note=note,
                     )
                 )
         return verdicts
@@ -185,10 +195,9 @@ class Detector:
             cfg = HybridConfig.from_dict(header["architecture"])
             preprocess = Preprocess.from_dict(header["preprocess"])
             calibration = Calibration.from_dict(header["calibration"])
-            # Shapes first, on the meta device: a file must not make us allocate what it does not itself contain.
-            with torch.device("meta"):
-                _check_tensors(HybridDiscriminator(cfg).state_dict(), tensors)
+            _check_size(cfg)
             net = HybridDiscriminator(cfg)
+            _check_tensors(net.state_dict(), tensors)
             net.load_state_dict(tensors)
             detector = cls(net.to(device), preprocess, calibration, dict(header.get("meta") or {}))
         except (KeyError, TypeError, ValueError, UserError) as error:
@@ -199,6 +208,13 @@ class Detector:
 
 def _reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _check_size(cfg: HybridConfig) -> None:
+    """A damaged or hostile header must not make us allocate what no detector needs."""
+    for name, limit in _TRUNK_LIMITS.items():
+        if not 0 <= getattr(cfg.trunk, name) <= limit:
+            raise ValueError(f"{name} {getattr(cfg.trunk, name)} is beyond {limit}")
 
 
 def _check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:

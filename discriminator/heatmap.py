@@ -67,7 +67,7 @@ def explain(photo: np.ndarray, verdict: Verdict, *, crop: str = "center", title:
     """
     if verdict.patch_map is None:
         raise ValueError("this detector has no artefact branch, so there is no patch map to draw")
-    photo = _fit(photo)
+    photo = fit(photo)
     height, width = photo.shape[:2]
     head, foot, legend = 96, 44, 118
     panel = Image.new("RGB", (2 * width + 3 * _GAP + legend, head + height + foot), "white")
@@ -98,7 +98,7 @@ def explain(photo: np.ndarray, verdict: Verdict, *, crop: str = "center", title:
     return np.asarray(panel)
 
 
-def _fit(photo: np.ndarray) -> np.ndarray:
+def fit(photo: np.ndarray) -> np.ndarray:
     """The photo with its longest side at the panel's size; small ones are enlarged without smoothing them away."""
     height, width = photo.shape[:2]
     scale = _SIDE / max(height, width)
