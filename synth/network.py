@@ -1,0 +1,57 @@
+"""Which generator is meant: a file, a run folder, or nothing at all."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from faces.errors import UserError
+
+
+def generator_in(run: Path) -> Path | None:
+    """The generator a run folder offers: the best one by FID if there is one, else that of the highest kimg."""
+    best = run / "generator-best.safetensors"
+    if best.is_file():
+        return best
+    numbered = [
+        (int(match[1]), path)
+        for path in run.glob("generator-*.safetensors")
+        if (match := re.fullmatch(r"generator-(\d+)\.safetensors", path.name))
+    ]
+    return max(numbered)[1] if numbered else None
+
+
+def newest_in(folder: Path) -> Path | None:
+    """The generator of the newest run under `folder` that has one; runs are numbered: `00003-faces` is newer than
+    `00002-faces`."""
+    runs = [(int(match[0]), p.name, p) for p in folder.iterdir() if (match := re.match(r"\d+", p.name)) and p.is_dir()]
+    for _, _, run in sorted(runs, reverse=True):
+        if (found := generator_in(run)) is not None:
+            return found
+    return None
+
+
+def find_network(spec: str | None, runs: str | Path = "runs") -> Path:
+    """The generator file for `--network`: a `.safetensors`, a run folder, a folder of runs, or None (newest of `runs`).
+
+    Raises `UserError` where there is none.
+    """
+    path = Path(runs if spec is None else spec)
+    train = "train one with `python train_gan.py --data demo --cfg tiny --resolution 64`"
+    if path.is_dir():
+        found = generator_in(path) or newest_in(path)
+        if found is None:
+            raise UserError(f"{path}: holds no generator-*.safetensors of a run yet: {train}, or give --network")
+        return found
+    if spec is None:
+        raise UserError(f"there is no folder ./{path} with a trained generator: {train}, or give --network FILE")
+    if not path.exists():
+        raise UserError(f"--network {path}: no such file or folder: check the path")
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

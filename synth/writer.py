@@ -1,0 +1,185 @@
+"""Samples on disk: one file per seed and a manifest that says how each was made; safe to kill and to start again.
+
+An image is written under a temporary name and renamed, so a file that has its name is whole. A line enters the
+manifest only after its image. Whatever a kill leaves behind (an image without its line, half a last line) is simply
+made again by the next call.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from faces.errors import UserError
+
+MANIFEST = "manifest.csv"
+COLUMNS = ("file", "seed", "psi", "network_sha256", "format", "quality", "noise_mode", "class")
+# what a complete file ends with: catches files that lost their tail when the machine, not the process, went down
+END_MARK = {"png": b"IEND\xaeB`\x82", "jpg": b"\xff\xd9"}
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """What, beside the seed, decides an image's bytes. One folder holds images of one such setting."""
+
+    network_sha256: str
+    psi: float = 1.0
+    format: str = "png"
+    quality: int = 95
+    noise_mode: str = "const"
+    class_index: int | None = None
+
+    def __post_init__(self):
+        if self.format not in END_MARK:
+            raise UserError(f"--format {self.format}: must be png or jpg")
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"--quality {self.quality}: must be from 1 to 100")
+
+    def row(self, seed: int) -> dict[str, str]:
+        """The manifest's line for `seed`."""
+        return {
+            "file": f"seed{seed:06d}.{self.format}",
+            "seed": str(seed),
+            "psi": repr(float(self.psi)),
+            "network_sha256": self.network_sha256,
+            "format": self.format,
+            "quality": str(self.quality) if self.format == "jpg" else "",
+            "noise_mode": self.noise_mode,
+            "class": "" if self.class_index is None else str(self.class_index),
+        }
+
+
+class SampleWriter:
+    """Writes samples into `folder` and skips those that are there already.
+
+    Raises `UserError` where the folder's manifest is of other settings, is not one of ours, or is missing although
+    images of ours lie there; `OSError` where the folder can't be written.
+    """
+
+    def __init__(self, folder: str | Path, settings: SampleSettings):
+        self.folder, self.settings = Path(folder), settings
+        self.manifest = self.folder / MANIFEST
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._listed = self._read() if self.manifest.exists() else self._begin()
+        self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+
+    def _begin(self) -> set[int]:
+        other = next(self.folder.glob("seed[0-9]*"), None)
+        if other is not None:
+            raise UserError(f"{other}: lies there without a {MANIFEST}: choose another --outdir, or move it away")
+        self._replace_manifest([])
+        return set()
+
+    def _read(self) -> set[int]:
+        """Seeds of the manifest's whole lines; a torn last line is cut off."""
+        text = self.manifest.read_text(encoding="utf-8", errors="replace")
+        whole, newline, torn = text.rpartition("\n")
+        rows = list(csv.DictReader(io.StringIO(whole + newline)))
+        if not text.startswith(",".join(COLUMNS) + "\n"):
+            raise UserError(f"{self.manifest}: not a manifest of samples: choose another --outdir")
+        seeds = set()
+        for number, row in enumerate(rows, start=2):
+            if not (row["seed"] or "").isdecimal():
+                raise UserError(f"{self.manifest}: line {number} is damaged: choose another --outdir or repair it")
+            wanted = self.settings.row(int(row["seed"]))
+            for column in COLUMNS:
+                if row[column] != wanted[column]:
+                    raise UserError(
+                        f"{self.manifest}: its images have {column} {_short(row[column])}, asked for is"
+                        f" {_short(wanted[column])}: choose another --outdir"
+                    )
+            seeds.add(int(row["seed"]))
+        if torn:
+            self._replace_manifest(rows)
+        return seeds
+
+    def _replace_manifest(self, rows: Sequence[dict[str, str]]) -> None:
+        temporary = self.manifest.with_name(f".{MANIFEST}.tmp")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            lines = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            lines.writeheader()
+            lines.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.manifest)
+
+    def path(self, seed: int) -> Path:
+        """Where the image of `seed` lies or will lie."""
+        return self.folder / self.settings.row(seed)["file"]
+
+    def done(self, seed: int) -> bool:
+        """Is the image of `seed` listed and whole?"""
+        return seed in self._listed and self._whole(self.path(seed))
+
+    def _whole(self, path: Path) -> bool:
+        mark = END_MARK[self.settings.format]
+        try:
+            with path.open("rb") as file:
+                file.seek(-len(mark), os.SEEK_END)
+                return file.read() == mark
+        except OSError:  # missing, or shorter than the mark
+            return False
+
+    def missing(self, seeds: Iterable[int]) -> list[int]:
+        """Those of `seeds`, in order and without doubles, that have to be made."""
+        return [seed for seed in dict.fromkeys(seeds) if not self.done(seed)]
+
+    def write(self, seeds: Sequence[int], images: np.ndarray) -> None:
+        """Write uint8 `images` [N, C, H, W] of `seeds` and then list them."""
+        list(self._pool.map(self._write_one, seeds, images))
+        new = [seed for seed in seeds if seed not in self._listed]
+        if new:
+            buffer = io.StringIO()
+            csv.DictWriter(buffer, COLUMNS, lineterminator="\n").writerows(self.settings.row(seed) for seed in new)
+            with self.manifest.open("ab") as file:
+                file.write(buffer.getvalue().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            self._listed.update(new)
+
+    def _write_one(self, seed: int, image: np.ndarray) -> None:
+        path = self.path(seed)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            save_image(temporary, image, self.settings.format, self.settings.quality)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def close(self) -> None:
+        """Wait for the writing threads and let them go."""
+        self._pool.shutdown()
+
+    def __enter__(self) -> SampleWriter:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def save_image(path: Path, image: np.ndarray, format: str, quality: int = 95) -> None:
+    """One uint8 image [C, H, W] (C of 1, 3, 4) to a `png` or `jpg` file (a jpg has no alpha: UserError for C = 4)."""
+    if format == "jpg" and image.shape[0] == 4:
+        raise UserError("--format jpg: this generator's images have an alpha channel: use --format png")
+    pixels = np.ascontiguousarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0))
+    picture = Image.fromarray(pixels)
+    if format == "jpg":
+        picture.save(path, format="JPEG", quality=quality)
+    else:
+        picture.save(path, format="PNG")
+
+
+def _short(value: str | None) -> str:
+    """A manifest value as a message shows it: hashes by their first digits."""
+    if not value:
+        return "none"
+    return value[:12] + "…" if len(value) == 64 else value

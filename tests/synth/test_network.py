@@ -1,0 +1,42 @@
+"""Which generator file a command means."""
+
+import hashlib
+
+import pytest
+
+from faces.errors import UserError
+from synth.network import file_sha256, find_network
+
+
+def make(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def test_best_before_highest_kimg_before_others(tmp_path):
+    make(tmp_path, "00001-a/generator-000999.safetensors", "00001-a/generator-001000.safetensors")
+    make(tmp_path, "00001-a/generator-ema.safetensors", "00001-a/detector.safetensors")
+    assert find_network(str(tmp_path / "00001-a")).name == "generator-001000.safetensors"
+    make(tmp_path, "00001-a/generator-best.safetensors")
+    assert find_network(str(tmp_path / "00001-a")).name == "generator-best.safetensors"
+
+
+def test_newest_run_with_a_generator(tmp_path):
+    make(tmp_path, "00002-b/generator-000004.safetensors", "00010-a/generator-000001.safetensors")
+    make(tmp_path, "00011-c/log.txt", "99999", "notes/generator-best.safetensors")
+    newest = tmp_path / "00010-a/generator-000001.safetensors"
+    assert find_network(None, tmp_path) == newest == find_network(str(tmp_path))
+    file = tmp_path / "00002-b/generator-000004.safetensors"
+    assert find_network(str(file)) == file
+    assert file_sha256(file) == hashlib.sha256(b"00002-b/generator-000004.safetensors").hexdigest()
+
+
+def test_nothing_to_find(tmp_path):
+    with pytest.raises(UserError, match=r"train_gan\.py"):
+        find_network(None, tmp_path / "runs")
+    with pytest.raises(UserError, match="holds no generator"):
+        find_network(None, tmp_path)
+    with pytest.raises(UserError, match="no such file"):
+        find_network(str(tmp_path / "missing.safetensors"))
