@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def synth(monkeypatch, capsys):
+def synth(home, monkeypatch, capsys):
     """`synth(*arguments)` runs the command in `home`, in this process (an import of torch takes seconds)."""
     spec = importlib.util.spec_from_file_location("synth_script", ROOT / "synth.py")
     script = importlib.util.module_from_spec(spec)
