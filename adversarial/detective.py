@@ -15,7 +15,8 @@ from adversarial.randomness import derive, seed_torch
 from discriminator.calibration import Calibration, calibrate
 from discriminator.detector import Detector
 from faces.dataset import PackedFaces, to_float
-from faces.degrade import Degradation
+from faces.degrade import Degradation, apply_batch
+from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
 from metrics.classification import roc_auc
 
@@ -99,7 +100,7 @@ def judge(game: Game, packed: PackedFaces, degradation: Degradation, phase: str)
     fakes = packed.images[labels == 1]
     own = game.sample_ema(len(reals), phase, 2**31 - 1)
     images = np.concatenate([reals, fakes, own])
-    images = degradation.apply_batch(images, derive(game.cfg.options.seed, 0, phase))
+    images = apply_batch(degradation, images, derive(game.cfg.options.seed, 0, phase))
     origin = np.array(["real"] * len(reals) + ["data set"] * len(fakes) + ["own generator"] * len(own))
     return Judged(logits_of(game, images), (origin != "real").astype(np.int64), origin, images)
 
@@ -110,12 +111,13 @@ def calibrated_detector(game: Game, data: RunData) -> tuple[Detector, dict]:
     Temperature and thresholds are fitted on the clean images and their degraded copies together, so that a stated
     false-alarm rate holds for re-saved photos too. Returns it with its validation figures.
     """
-    clean = judge(game, data.valid, Degradation.preset("none"), "calibrate")
-    rough = judge(game, data.valid, Degradation.preset(game.cfg.options.degradation), "calibrate")
+    clean = judge(game, data.valid, degradation_preset("none"), "calibrate")
+    rough = judge(game, data.valid, degradation_preset(game.cfg.options.degradation), "calibrate")
     logits = np.concatenate([clean.logits, rough.logits])
     labels = np.concatenate([clean.labels, rough.labels])
     n_real = int((clean.labels == 0).sum())
-    calibration = calibrate(logits, labels, default_fpr=0.01 if n_real >= MIN_REALS_FOR_1_PERCENT else 0.05)
+    default_fpr = 0.01 if n_real >= MIN_REALS_FOR_1_PERCENT else 0.05
+    calibration = calibrate(logits, labels, default_fpr=default_fpr, views=2)
     cfg = game.cfg
     meta = {
         "trained_on": cfg.data_facts.get("name"),

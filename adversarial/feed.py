@@ -9,7 +9,7 @@ from torch import Tensor
 from adversarial.randomness import derive
 from adversarial.replay import Replay
 from faces.dataset import IndexStream, PackedFaces
-from faces.degrade import Degradation
+from faces.degrade import Degradation, apply_batch
 
 
 class Feed:
@@ -57,7 +57,7 @@ class Feed:
             groups.append(replay.sample(n_replay, rng))
         groups.append(current[rng.integers(0, len(current), n_now)])
         clean = np.concatenate(groups)
-        degraded = self.degradation.apply_batch(clean, int(rng.integers(2**62)))
+        degraded = apply_batch(self.degradation, clean, int(rng.integers(2**62)))
         labels = torch.cat([torch.zeros(n_real), torch.ones(n_fake)])
         return torch.from_numpy(clean), torch.from_numpy(degraded), labels
 

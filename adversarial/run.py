@@ -24,7 +24,7 @@ from adversarial.game import Game
 from adversarial.memory import keep_freed_memory, peak_memory_gb, split_batch
 from adversarial.quality import FidMonitor
 from adversarial.telemetry import Telemetry, append_jsonl, clock, rewind_jsonl
-from faces.degrade import Degradation
+from faces.degrade import preset as degradation_preset
 from faces.errors import UserError
 from stylegan2_ada.files import save_generator
 from synth.grid import contact_sheet
@@ -188,7 +188,7 @@ class _Run:
             save_atomically(
                 folder / "config.json", lambda tmp: tmp.write_text(json.dumps(self.cfg.to_dict(), indent=1))
             )
-        feed = Feed(self.data.train, Degradation.preset(self.cfg.options.degradation), self.cfg.options.seed)
+        feed = Feed(self.data.train, degradation_preset(self.cfg.options.degradation), self.cfg.options.seed)
         self.game = Game(self.cfg, world, feed)
         self.fid = FidMonitor(self.cfg, world, self.data, folder, self.tel.say)
         self.phase, self.verdict_index, self.elapsed = "game", 0, 0.0
@@ -469,7 +469,7 @@ class _Run:
         result["measured_on"] = "test" if data.test is not None else "validation"
         judged = {}
         for name in ("none", "web", "hard"):
-            judged[name] = detective.judge(game, held, Degradation.preset(name), "test")
+            judged[name] = detective.judge(game, held, degradation_preset(name), "test")
             result[f"held_out_{'clean' if name == 'none' else name}"] = detective.figures(judged[name], calibration)
         result["adversarial_logit_auc"] = detective.negative_control(game, judged["none"])
         clean = judged["none"]
