@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +35,11 @@ EXTENSIONS = (
 MAX_PIXELS = 178_956_970  # 2/3 GiB of RGB, where Pillow itself refuses
 MAX_BYTES = 512 << 20  # no encoded photo is larger; a zip member that claims to be is a bomb
 MATTE = 128
+
+# Here every size is checked and every broken file is refused by name; Pillow's own warnings (from half of MAX_PIXELS
+# on, and about odd metadata) name no file and would only tear progress lines apart.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,11 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError:
         if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc"):
             raise BadImage(name, "HEIC is not supported: save it as JPEG or PNG") from None
-        starts = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+        if data.startswith((b"II*\0", b"MM\0*")):
+            raise BadImage(
+                name, "this TIFF can't be read (broken, or floating-point or other rare channels): save it as 8-bit PNG"
+            ) from None
+        starts = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"BM")
         if data.startswith(starts) or data[4:8] == b"ftyp":
             raise BadImage(name, "broken or truncated image (its header can't be read)") from None
         raise BadImage(name, "not an image") from None

@@ -58,7 +58,7 @@ def list_folder(root: str) -> tuple[list[Entry], list[str]]:
     Hidden files are left out, as are pipes and devices. Raises UserError when `root` itself can't be read."""
     entries: list[Entry] = []
     notes: list[str] = []
-    seen_folders: set[tuple[int, int]] = set()
+    seen_folders = _ancestors(root)  # a link up the tree is a loop too, and would drag in what lies beside the root
     seen_files: set[tuple[int, int]] = set()
     linked_files: list[tuple[str, os.stat_result]] = []
     later = [(root, "")]
@@ -106,6 +106,19 @@ def list_folder(root: str) -> tuple[list[Entry], list[str]]:
     if broken:
         notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
     return entries, notes
+
+
+def _ancestors(folder: str) -> set[tuple[int, int]]:
+    above = set()
+    path = os.path.realpath(folder)
+    while (parent := os.path.dirname(path)) != path:
+        path = parent
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        above.add((status.st_dev, status.st_ino))
+    return above
 
 
 class ZipStore:
