@@ -21,7 +21,7 @@ SPLITS = {
 # Kaggle's copy of the Yonsei set carries itself a second time: (folder of the copy, the original beside it).
 COPIES = (("real_and_fake_face_detection", "real_and_fake_face"),)
 
-_DIGITS = re.compile(r"([0-9]+)")
+_DIGITS = re.compile(r"[0-9]+")
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -46,17 +46,15 @@ def is_hidden(parts: Sequence[str]) -> bool:
     return any((part[0] == "." and part not in (".", "..")) or part == "__MACOSX" for part in parts)
 
 
-def natural_key(path: str) -> tuple:
+def natural_key(path: str) -> tuple[str, str]:
     """Sort key: numbers by value ("img2" before "img10"), the rest by code point, folder by folder, on every locale."""
-    return tuple(_natural(part) for part in parts_of(path)), path
+    return _DIGITS.sub(_by_value, "\0".join(parts_of(path))), path
 
 
-def _natural(part: str) -> tuple:
-    # Digits are compared as (length without zeros, digits): no int(), which refuses absurdly long numbers.
-    pieces = _DIGITS.split(part)
-    return tuple(
-        (1, len(stripped := piece.lstrip("0")), stripped) if i % 2 else (0, 0, piece) for i, piece in enumerate(pieces)
-    )
+def _by_value(digits: re.Match) -> str:
+    # Length first, then the digits, orders numbers as strings: no int(), which refuses absurdly long ones.
+    number = digits[0].lstrip("0")
+    return f"\2{len(number):06d}{number}"
 
 
 def without_copies(paths: Sequence[str]) -> list[bool]:
