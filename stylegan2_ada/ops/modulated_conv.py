@@ -11,7 +11,8 @@ def demodulation(w, s):
     The sum over the kernel does not depend on the style, so this is one matrix product and the [N, O, I, kh, kw]
     weights never exist.
     """
-    return (s.square() @ w.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()
+    kernel_norm = torch.linalg.vector_norm(w, dim=[2, 3])  # fewer passes over w than squares, above all backwards
+    return (s.square() @ kernel_norm.square().t() + 1e-8).rsqrt()
 
 
 def _prenormalise(w, s):
@@ -77,5 +78,5 @@ def modulated_conv2d(
     y = conv2d_resample(x * s.to(dtype).reshape(n, in_channels, 1, 1), w.to(dtype), f, **resample)
     if d is None:
         return y if noise is None else y + noise
-    d = d.to(dtype).reshape(n, -1, 1, 1)
-    return y * d if noise is None else torch.addcmul(noise, y, d)
+    y = y * d.to(dtype).reshape(n, -1, 1, 1)
+    return y if noise is None else y.add_(noise)  # in place is half the memory traffic; nothing keeps y for a gradient
