@@ -15,7 +15,7 @@ from discriminator.detector import Verdict
 # Blue and vermilion of Okabe & Ito (2008), which stay apart under every common colour blindness.
 REAL_COLOUR = np.array([0, 114, 178], dtype=np.float32)
 FAKE_COLOUR = np.array([213, 94, 0], dtype=np.float32)
-OPACITY = 0.75
+OPACITY = 0.6
 LABEL_COLOURS = {"REAL": (0, 114, 178), "FAKE": (190, 70, 0), "UNSURE": (110, 110, 110)}
 
 _SIDE = 448  # longest side of the photo in a panel, pixels
@@ -69,7 +69,7 @@ def explain(photo: np.ndarray, verdict: Verdict, *, crop: str = "center", title:
         raise ValueError("this detector has no artefact branch, so there is no patch map to draw")
     photo = fit(photo)
     height, width = photo.shape[:2]
-    head, foot, legend = 96, 44, 118
+    head, foot, legend = 96, 44, 128
     panel = Image.new("RGB", (2 * width + 3 * _GAP + legend, head + height + foot), "white")
     draw = ImageDraw.Draw(panel)
     big, normal, small = (ImageFont.load_default(size) for size in (30, 17, 14))
