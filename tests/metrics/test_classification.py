@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import time
 import warnings
 
@@ -209,3 +211,8 @@ def test_any_scores_may_be_ranked():
     y, s = np.array([0, 0, 1, 1]), np.array([-np.inf, -3.0, -3.0, np.inf])
     assert ours.roc_auc(y, s) == pytest.approx(0.875)
     assert tuple(ours.confusion(y, s, 0.0)) == (2, 0, 1, 1)
+
+
+def test_importing_it_loads_no_torch(request):
+    code = "import sys, metrics.classification; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=request.config.rootpath)
