@@ -113,7 +113,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if not data:
         raise BadImage(name, "empty file (0 bytes)")
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
         if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc"):
             raise BadImage(name, "HEIC is not supported: save it as JPEG or PNG") from None
@@ -129,6 +129,13 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
         raise BadImage(name, f"more than {max_pixels:,} pixels, refused") from None
     except Exception as error:
         raise BadImage(name, _reason(error)) from None
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """FORMATS, less those this build of Pillow lacks (it would fail on a name it doesn't know)."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _reason(error: Exception) -> str:

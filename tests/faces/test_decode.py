@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+import faces.decode as decode_module
 from faces.decode import decode, decode_image, load_image
 from faces.errors import BadImage, UserError, one_line
 
@@ -226,6 +227,16 @@ def test_random_damage_never_escapes_as_another_error():
                 assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
             except BadImage:
                 pass
+
+
+def test_a_pillow_without_some_formats(monkeypatch):
+    monkeypatch.setattr(decode_module, "_formats", decode_module._formats.__wrapped__)
+    for name in ("AVIF", "JPEG2000"):
+        monkeypatch.delitem(Image.OPEN, name, raising=False)
+    monkeypatch.setattr(Image, "init", lambda: None)
+    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(PHOTO), "PNG"), "a"), PHOTO)
+    with pytest.raises(BadImage, match="a: not an image"):
+        decode_image(b"text", "a")
 
 
 def test_size_limits():
