@@ -1,0 +1,305 @@
+"""Figures of a run as PNG bytes, in a light and a dark dress. Real is blue and fake orange, here and in every heat map.
+
+Figures are drawn with matplotlib's Agg canvas and no pyplot: no window system, no global state, safe in threads.
+Every function takes `theme` ("light" or "dark") and returns the bytes of a PNG; `save` writes them to a file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+DPI = 160
+COLOURS = {  # Okabe & Ito (2008), lifted a little on black; apart under every common colour blindness
+    "light": {"paper": "#ffffff", "ink": "#24292f", "faint": "#8a9199", "grid": "#e6e8eb",
+              "real": "#0072b2", "fake": "#d55e00", "third": "#00896b", "fourth": "#8a5aa8"},
+    "dark": {"paper": "#16191d", "ink": "#dfe3e8", "faint": "#8f979f", "grid": "#2b3037",
+             "real": "#56b4e9", "fake": "#f08a3c", "third": "#3fc29c", "fourth": "#c39bdf"},
+}  # fmt: skip
+
+
+def both(draw: Callable[..., bytes], *args, **options) -> tuple[bytes, bytes]:
+    """The same figure for light and for dark pages."""
+    return draw(*args, **options, theme="light"), draw(*args, **options, theme="dark")
+
+
+def save(path: str | Path, png: bytes) -> Path:
+    """Write a figure; returns its path."""
+    path = Path(path)
+    path.write_bytes(png)
+    return path
+
+
+class _Sheet:
+    """The open figure: `.axes`, and `.png` once the block is left."""
+
+    def __init__(self, figure: Figure, axes: list[Axes], colours: dict[str, str]):
+        self.figure, self.axes, self.colours = figure, axes, colours
+        self.png = b""
+
+
+@contextmanager
+def _sheet(theme: str, columns: int = 1, rows: int = 1, *, width: float = 4.6, height: float = 3.4) -> Iterator[_Sheet]:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    colours = COLOURS[theme]
+    style = {
+        "font.family": "sans-serif", "font.size": 9.5, "text.color": colours["ink"], "axes.labelcolor": colours["ink"],
+        "axes.edgecolor": colours["faint"], "xtick.color": colours["faint"], "ytick.color": colours["faint"],
+        "xtick.labelcolor": colours["ink"], "ytick.labelcolor": colours["ink"], "axes.titlesize": 10.5,
+        "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+        "axes.facecolor": colours["paper"], "figure.facecolor": colours["paper"], "axes.grid": True,
+        "grid.color": colours["grid"], "grid.linewidth": 0.8, "axes.axisbelow": True, "lines.linewidth": 1.7,
+        "legend.frameon": False, "legend.fontsize": 8.5, "xtick.major.size": 0, "ytick.major.size": 0,
+        "axes.formatter.useoffset": False,
+    }  # fmt: skip
+    with rc_context(style):
+        figure = Figure(figsize=(width * columns, height * rows), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
+        sheet = _Sheet(figure, axes, colours)
+        yield sheet
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+        sheet.png = buffer.getvalue()
+
+
+def value(row: Mapping, name: str) -> float:
+    """A row's number for `name`: the mean where it holds statistics, NaN where it has none."""
+    found = row.get(name)
+    if isinstance(found, Mapping):
+        found = found.get("mean")
+    return float(found) if isinstance(found, (int, float)) else float("nan")
+
+
+def series(rows: Sequence[Mapping], name: str, along: str = "kimg") -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) of the rows in which both numbers are there and finite."""
+    pairs = np.array([[value(row, along), value(row, name)] for row in rows], dtype=float).reshape(-1, 2)
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    return pairs[:, 0], pairs[:, 1]
+
+
+def smooth(y: np.ndarray, span: int) -> np.ndarray:
+    """Centred running mean over `span` points, over fewer near the ends."""
+    half = span // 2
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    at = np.arange(len(y))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(y))
+    return (total[high] - total[low]) / (high - low)
+
+
+def _curve(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str = "") -> None:
+    """A measured curve; long ones faint, with their running mean drawn over them."""
+    if not len(x):
+        return
+    if len(x) < 30:
+        axis.plot(x, y, color=colour, label=label, marker="o", markersize=3)
+        return
+    axis.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
+    axis.plot(x, smooth(y, max(3, len(x) // 25)), color=colour, label=label)
+
+
+def _plain_log(axis: Axes) -> None:
+    """A logarithmic axis labelled 0.5, 1, 2 instead of powers of ten, whatever it spans."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+
+
+def _nothing(axis: Axes, colours: dict[str, str]) -> None:
+    if not axis.has_data():
+        axis.text(0.5, 0.5, "not recorded", transform=axis.transAxes, ha="center", color=colours["faint"])
+        axis.grid(False)
+
+
+def training_curves(rows: Sequence[Mapping], *, theme: str = "light") -> bytes:
+    """Six panels over kimg from the rows of stats.jsonl: losses, logits, augmentation, verdict, gradients, speed."""
+    game = [row for row in rows if "verdict_step" not in row]
+    with _sheet(theme, 3, 2, width=3.9, height=2.75) as sheet:
+        c = sheet.colours
+        panels = [
+            ("Losses", "loss", [("Loss/G/loss", "generator", c["fake"]), ("Loss/D/loss", "discriminator", c["real"])]),
+            ("Adversarial logits", "mean logit",
+             [("Loss/scores/fake", "fakes", c["fake"]), ("Loss/scores/real", "reals", c["real"])]),
+            ("Augmentation", "",
+             [("Progress/augment", "ADA p", c["third"]), ("Loss/signs/real", "r_t: mean sign of reals", c["fourth"])]),
+            ("Verdict head", "", [("Loss/verdict", "loss", c["fourth"]), ("Verdict/accuracy", "accuracy", c["third"])]),
+            ("Gradient norms", "L2 norm, log scale", [
+                (name, name.removeprefix("Gradients/"), colour)
+                for name, colour in zip(_gradient_names(game), (c["fake"], c["real"], c["third"], c["fourth"]))
+            ]),
+            ("Speed", "seconds per kimg", [("Timing/sec_per_kimg", "", c["ink"])]),
+        ]  # fmt: skip
+        for axis, (title, label, lines) in zip(sheet.axes, panels):
+            for name, legend, colour in lines:
+                _curve(axis, *series(game, name), colour, legend)
+            axis.set(title=title, xlabel="thousand images shown (kimg)", ylabel=label)
+            if title == "Gradient norms" and axis.has_data():
+                _plain_log(axis)
+            if title == "Speed":
+                axis.set_ylim(bottom=0)
+            if len(lines) > 1 and axis.has_data():
+                axis.legend()
+            _nothing(axis, c)
+    return sheet.png
+
+
+def _gradient_names(rows: Sequence[Mapping]) -> list[str]:
+    names = {name for row in rows for name in row if name.startswith("Gradients/") and "nonfinite" not in name}
+    return sorted(names)[:4]
+
+
+def verdict_curves(rows: Sequence[Mapping], *, theme: str = "light") -> bytes:
+    """Loss and accuracy of the verdict head trained alone, over its steps (rows with `verdict_step`)."""
+    alone = [row for row in rows if "verdict_step" in row]
+    with _sheet(theme, 2, 1) as sheet:
+        for axis, name, label, colour in zip(
+            sheet.axes, ("Loss/verdict", "Verdict/accuracy"), ("loss", "accuracy on degraded batches"),
+            (sheet.colours["fourth"], sheet.colours["third"])
+        ):  # fmt: skip
+            _curve(axis, *series(alone, name, "verdict_step"), colour)
+            axis.set(xlabel="step of the verdict head alone", ylabel=label)
+            _nothing(axis, sheet.colours)
+    return sheet.png
+
+
+def fid_curve(rows: Sequence[Mapping], *, name: str = "fid", label: str = "FID", theme: str = "light") -> bytes:
+    """`name` over kimg on a logarithmic scale, the best snapshot marked. Lower is better."""
+    with _sheet(theme) as sheet:
+        axis, c = sheet.axes[0], sheet.colours
+        x, y = series(rows, name)
+        if len(x):
+            axis.plot(x, y, color=c["third"], marker="o", markersize=4)
+            best = int(np.argmin(y))
+            axis.plot(x[best], y[best], "o", color=c["fake"], markersize=7)
+            axis.annotate(f"{y[best]:.3g}", (x[best], y[best]), xytext=(0, 9), textcoords="offset points", ha="center")
+            if y.min() > 0 and y.max() / y.min() > 3:
+                _plain_log(axis)
+            axis.margins(y=0.18)
+        axis.set(xlabel="thousand images shown (kimg)", ylabel=f"{label} (lower is better)")
+        _nothing(axis, c)
+    return sheet.png
+
+
+def roc(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    point: tuple[float, float] | None = None,
+    theme: str = "light",
+) -> bytes:
+    """ROC curves; `curves` maps a name to (labels, scores). `point` (false-alarm rate, hit rate) is the shipped one."""
+    from metrics.classification import roc_auc, roc_curve
+
+    with _sheet(theme, width=4.6, height=4.2) as sheet:
+        axis, c = sheet.axes[0], sheet.colours
+        axis.plot([0, 1], [0, 1], color=c["faint"], linewidth=1, linestyle=(0, (3, 3)))
+        for (name, (labels, scores)), colour in zip(curves.items(), (c["real"], c["fake"], c["third"], c["fourth"])):
+            found = roc_curve(labels, scores)
+            axis.plot(
+                found.fpr, found.tpr, color=colour, label=f"{name} (AUC {roc_auc(labels, scores):.3f})", clip_on=False
+            )
+        if point is not None:
+            axis.plot(*point, "o", color=c["ink"], markersize=6, label="shipped threshold", zorder=5, clip_on=False)
+        axis.set(xlabel="real photos called fake", ylabel="fakes found", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axis.legend(loc="lower right")
+    return sheet.png
+
+
+def score_histogram(
+    labels: np.ndarray, scores: np.ndarray, *, threshold: float | None = None, unsure: float | None = None,
+    theme: str = "light",
+) -> bytes:  # fmt: skip
+    """Distribution of P(fake) of reals and fakes, with the shipped threshold and the lower end of the unsure band."""
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    with _sheet(theme, width=4.6, height=4.2) as sheet:
+        axis, c = sheet.axes[0], sheet.colours
+        bins = np.linspace(0, 1, 31)
+        for which, name, colour in ((0, "real", c["real"]), (1, "fake", c["fake"])):
+            mine = scores[labels == which]
+            if len(mine):
+                share = np.full(len(mine), 100 / len(mine))
+                axis.hist(mine, bins, weights=share, color=colour, alpha=0.45, label=f"{name} ({len(mine)})")
+                axis.hist(mine, bins, weights=share, color=colour, histtype="step", linewidth=1.4)
+        if threshold is not None:
+            axis.axvline(threshold, color=c["ink"], linewidth=1.3, label=f"FAKE from {threshold:.3f}")
+            if unsure is not None and unsure < threshold:
+                axis.axvspan(
+                    unsure, threshold, color=c["faint"], alpha=0.16, linewidth=0, label=f"UNSURE from {unsure:.3f}"
+                )
+        axis.set(xlabel="probability of being generated", ylabel="% of the images of the class", xlim=(0, 1))
+        axis.legend(loc="upper center")
+    return sheet.png
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10, theme: str = "light") -> bytes:
+    """Share of fakes among the images given a probability: on the diagonal, probabilities mean what they say."""
+    from metrics.classification import ece, reliability_bins
+
+    with _sheet(theme, width=4.6, height=4.2) as sheet:
+        axis, c = sheet.axes[0], sheet.colours
+        found = reliability_bins(labels, probabilities, bins)
+        axis.plot([0, 1], [0, 1], color=c["faint"], linewidth=1, linestyle=(0, (3, 3)))
+        sizes = 18 + 160 * found.count / max(found.count.max(), 1)
+        keep = found.count > 0
+        axis.plot(found.mean[keep], found.observed[keep], color=c["third"], alpha=0.6)
+        axis.scatter(found.mean[keep], found.observed[keep], s=sizes[keep], color=c["third"], zorder=3)
+        error = ece(labels, probabilities, bins)
+        axis.set(xlabel="probability given", ylabel="share that is fake", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        axis.set_title(f"Expected calibration error {error:.3f}", fontweight="normal")
+    return sheet.png
+
+
+def confusion(counts: Mapping[str, Mapping[str, int]], *, theme: str = "light") -> bytes:
+    """Table of what was said (columns) about what (rows), e.g. {"real": {"REAL": 95, "UNSURE": 4, "FAKE": 1}, ...}."""
+    rows, columns = list(counts), list(dict.fromkeys(key for row in counts.values() for key in row))
+    table = np.array([[counts[row].get(column, 0) for column in columns] for row in rows], dtype=float)
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    with _sheet(theme, width=1.6 + 1.15 * len(columns), height=1.2 + 0.8 * len(rows)) as sheet:
+        axis, c = sheet.axes[0], sheet.colours
+        axis.grid(False)
+        for i in range(len(rows)):
+            for j in range(len(columns)):
+                axis.add_patch(_cell(j, i, c["real"], 0.06 + 0.55 * share[i, j]))
+                axis.text(j, i, f"{int(table[i, j])}\n{100 * share[i, j]:.1f} %", ha="center", va="center")
+        axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="said", ylabel="is")
+        axis.set_xticks(range(len(columns)), columns)
+        axis.set_yticks(range(len(rows)), rows)
+        axis.spines[:].set_visible(False)
+    return sheet.png
+
+
+def _cell(column: int, row: int, colour: str, opacity: float) -> Patch:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=colour, alpha=opacity, linewidth=0)
+
+
+def image_png(image: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] or [H, W] as PNG bytes, unchanged."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def contact_sheet(images: Sequence[np.ndarray] | np.ndarray, columns: int | None = None) -> bytes:
+    """Images uint8 [N, H, W, 3] of one size, side by side in about a square (or `columns` wide), as PNG bytes."""
+    from synth.grid import contact_sheet as lay_out
+
+    return image_png(lay_out(np.stack(images).transpose(0, 3, 1, 2), columns))
