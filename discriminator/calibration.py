@@ -24,8 +24,9 @@ from faces.errors import UserError
 FPRS = (0.005, 0.01, 0.05)
 DEFAULT_FPR = 0.01
 DEFAULT_MISS = 0.05
-MAX_TEMPERATURE = 1000.0  # a detector no better than a coin calibrates to p = 0.5 everywhere, not to a negative slope
-_MIN_TEMPERATURE = 1e-3
+# Bounds of the slope per standard deviation of the logits. The lower one: a detector no better than a coin calibrates
+# to p = 0.5 everywhere, not to a negative slope.
+_SLOPES = (1e-3, 1e3)
 
 
 def sigmoid(x: np.ndarray | float) -> np.ndarray:
@@ -40,8 +41,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, balanced: bool = 
 
     logits, labels: [n], labels 0 real, 1 fake. `balanced`: each class weighs half, as for equal odds beforehand.
     Where the classes don't overlap the best fit would be a step; Platt's (1999) targets (n1 + 1) / (n1 + 2) and
-    1 / (n0 + 2) then keep it finite. T stays within 0.001 and 1000. UserError if a class is missing or a logit is not
-    finite.
+    1 / (n0 + 2) then keep it finite. T stays within a thousandth and a thousand times the logits' standard deviation.
+    UserError if a class is missing or a logit is not finite.
     """
     x, y = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     n1 = int(y.sum())
@@ -56,13 +57,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, balanced: bool = 
     weight = np.where(y == 1, 0.5 / n1, 0.5 / n0) if balanced else np.full(len(y), 1 / len(y))
 
     # Standardised scores keep the 2x2 system well conditioned whatever the network's range.
-    centre, spread = x.mean(), max(x.std(), 1e-12)
+    centre, spread = x.mean(), max(x.std(), 1e-6 * max(1, abs(x.mean())))
     z = (x - centre) / spread
-    slope_range = spread / MAX_TEMPERATURE, spread / _MIN_TEMPERATURE
     start = (weight * target).sum()
-    slope, offset = max(slope_range[0], 0.0), math.log(start / (1 - start))
-    slope, offset = _newton(z, target, weight, slope, offset)
-    clipped = float(np.clip(slope, *slope_range))
+    slope, offset = _newton(z, target, weight, _SLOPES[0], math.log(start / (1 - start)))
+    clipped = float(np.clip(slope, *_SLOPES))
     if clipped != slope:
         slope, offset = clipped, _newton(z, target, weight, clipped, offset, fixed_slope=True)[1]
     inverse_temperature = slope / spread
