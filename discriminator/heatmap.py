@@ -117,9 +117,8 @@ def _write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font, 
     """One line of text, its middle left out where it would not fit (both ends of a path matter)."""
     # The built-in font lacks most scripts; a file may be called anything.
     text = "".join(c if c.isprintable() else "?" for c in text)
-    keep = len(text)
-    shown = text
-    while keep > 4 and draw.textlength(shown, font=font) > room:
-        keep -= 2
+    shown, keep = text, len(text)
+    while keep > 4 and (length := draw.textlength(shown, font=font)) > room:
+        keep = min(keep - 2, int(keep * room / length))
         shown = text[: keep // 2] + "…" + text[-(keep // 2) :]
     draw.text(at, shown, fill="black", font=font)

@@ -197,8 +197,8 @@ class HybridDiscriminator(nn.Module):
         return self._verdict(img, features)
 
     def forward(self, img: torch.Tensor, c: torch.Tensor | None = None) -> HybridOut:
-        """Both heads over one pass of the trunk."""
-        features = self.trunk.features(img)
+        """Both heads over one pass of the trunk (in float32 in evaluation mode, like `verdict`)."""
+        features = self.trunk.features(img, force_fp32=not self.training)
         return HybridOut(self.trunk.head(features[-1], c), *self._verdict(img, features))
 
     def _verdict(self, img: torch.Tensor, features: list[torch.Tensor] | None) -> VerdictOut:

@@ -1,0 +1,199 @@
+"""`python detect.py`: what people and scripts see of a verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import detect
+from discriminator.calibration import Calibration, calibrate
+from discriminator.detector import Detector
+from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from faces.preprocess import Preprocess
+from stylegan2_ada.config import DiscriminatorConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_detector(verdict: str) -> Detector:
+    """A tiny network whose calibration gives every photo the same verdict."""
+    torch.manual_seed(0)
+    cfg = HybridConfig(DiscriminatorConfig(32, channel_base=128, channel_max=8), artefact_channels=4, verdict_dim=8)
+    rng = np.random.default_rng(0)
+    logits = np.concatenate([rng.normal(-1, 1, 300), rng.normal(1, 1, 300)])
+    measured = calibrate(logits, np.repeat([0, 1], 300))
+    bias = {"FAKE": 30.0, "REAL": -30.0, "UNSURE": 0.0}[verdict]
+    data = measured.to_dict() | {"bias": bias, "temperature": 100.0}
+    return Detector(HybridDiscriminator(cfg), Preprocess(32), Calibration.from_dict(data), {})
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder with three detectors and a few photos."""
+    monkeypatch.chdir(tmp_path)
+    for verdict in ("FAKE", "REAL", "UNSURE"):
+        make_detector(verdict).save(tmp_path / f"{verdict}.safetensors")
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("one.png", "photos/a.jpg", "photos/b.png", "photos/more/c.png"):
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def run(*args: str):
+    result = CliRunner().invoke(detect.main, args)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_exit_code_tells_the_verdict(place):
+    assert run("one.png", "--model", "REAL.safetensors").exit_code == 0
+    assert run("one.png", "--model", "UNSURE.safetensors").exit_code == 0
+    assert run("one.png", "--model", "UNSURE.safetensors", "--strict").exit_code == 1
+    assert run("one.png", "--model", "FAKE.safetensors").exit_code == 1
+
+
+def test_table_shows_verdict_probability_threshold_and_false_alarms(place):
+    result = run("photos", "one.png", "--model", "FAKE.safetensors", "--fpr", "0.05")
+    head, *rows, summary, rule = result.stdout.splitlines()
+    assert [row.split()[0] for row in rows] == ["FAKE"] * 4
+    assert [Path(row.split()[-1]).name for row in rows] == ["a.jpg", "b.png", "c.png", "one.png"]
+    point = make_detector("FAKE").calibration.at(0.05)
+    assert f"{point.threshold:.4f}" in rows[0] and "5 % of 300" in rows[0]
+    assert summary.startswith("0 real, 4 fake, 0 unsure, 0 unreadable") and "images/s" in summary
+    assert "15 of 300 validation reals called FAKE" in rule and "95 % interval" in rule
+    assert "file" in head
+
+
+def test_too_few_validation_reals_are_said(place):
+    assert "too few to show 0.5 %" not in run("one.png", "--model", "REAL.safetensors", "--fpr", "0.005").stdout
+    rng = np.random.default_rng(0)
+    weak = make_detector("REAL")
+    scores = np.concatenate([rng.normal(-1, 1, 50), rng.normal(1, 1, 50)])
+    weak.recalibrated(calibrate(scores, np.repeat([0, 1], 50))).save(place / "weak.safetensors")
+    out = run("one.png", "--model", "weak.safetensors", "--fpr", "0.005").stdout
+    assert "too few to show 0.5 %, which takes at least 200" in out
+
+
+def test_broken_files_are_counted_and_the_rest_goes_on(place):
+    (place / "photos" / "broken.jpg").write_bytes((place / "photos" / "a.jpg").read_bytes()[:150])
+    (place / "photos" / "text.png").write_text("hello")
+    Image.new("RGB", (1, 1)).save(place / "photos" / "dot.png")
+    result = run("photos", "nowhere.jpg", "--model", "REAL.safetensors")
+    assert result.exit_code == 2
+    assert "3 real, 0 fake, 0 unsure, 4 unreadable" in result.stdout
+    errors = result.stderr.splitlines()
+    assert len(errors) == 4 and all(line.startswith("error: ") for line in errors)
+    assert run("photos", "--model", "FAKE.safetensors").exit_code == 1, "an alarm is not hidden by a broken file"
+
+
+def test_json_is_one_valid_document_and_nothing_else(place):
+    (place / "photos" / "text.png").write_text("hello")
+    result = run("photos", "--model", "FAKE.safetensors", "--json")
+    document = json.loads(result.stdout)
+    assert [Path(r["file"]).name for r in document["results"]] == ["a.jpg", "b.png", "c.png", "text.png"]
+    first, broken = document["results"][0], document["results"][3]
+    assert first["verdict"] == "FAKE" and 0 <= first["probability"] <= 1
+    assert first["threshold"] == document["operating_point"]["threshold"]
+    assert "error" in broken and "verdict" not in broken
+    assert document["summary"]["fake"] == 3 and document["summary"]["unreadable"] == 1
+    assert document["summary"]["exit_code"] == result.exit_code == 1
+    assert document["detector"]["sha256"] == Detector.load("FAKE.safetensors").sha256
+    assert result.stderr.count("\n") == 1
+
+
+def test_quiet_leaves_only_the_exit_code(place):
+    result = run("photos", "--model", "FAKE.safetensors", "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "")
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["one.png"], "make demo"),
+        (["one.png", "--model", "absent.safetensors"], "no such detector file"),
+        (["one.png", "--model", "one.png"], "not a detector file"),
+        (["one.png", "--model", "photos"], "no detector.safetensors"),
+        (["one.png", "--model", "REAL.safetensors", "--fpr", "0.3"], "0.005, 0.01, 0.05"),
+        (["one.png", "--model", "REAL.safetensors", "--device", "abacus"], "unknown device"),
+        (["one.png", "--model", "REAL.safetensors", "--explain", "no/such/out.png"], "no folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(place, args, words):
+    result = run(*args)
+    assert result.exit_code == 2 and result.stdout == ""
+    assert words in result.stderr and result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
+
+
+def test_an_empty_folder_is_an_error(place):
+    (place / "empty").mkdir()
+    result = run("empty", "--model", "REAL.safetensors")
+    assert result.exit_code == 2 and "no image files" in result.stderr
+
+
+def test_the_newest_run_is_the_default(place):
+    for name, verdict, when in (("00000-a", "FAKE", 1000), ("00001-b", "REAL", 2000)):
+        (place / "runs" / name).mkdir(parents=True)
+        file = place / "runs" / name / "detector.safetensors"
+        make_detector(verdict).save(file)
+        os.utime(file, (when, when))
+    assert run("one.png").exit_code == 0
+    assert run("one.png", "--model", "runs/00000-a").exit_code == 1
+
+
+def test_an_explanation_of_one_photo_is_the_named_picture(place):
+    (place / "out.png").write_text("old")
+    assert run("one.png", "--model", "UNSURE.safetensors", "--explain", "out.png").exit_code == 0
+    with Image.open(place / "out.png") as panel:
+        assert panel.format == "PNG" and panel.width > panel.height
+
+
+def test_explanations_of_several_are_numbered_and_replace_nothing(place):
+    args = ["photos", "one.png", "--model", "UNSURE.safetensors", "--explain"]
+    assert run(*args, "out.png").exit_code == 0
+    assert sorted(p.name for p in place.glob("out*")) == [f"out-000{i}.png" for i in (1, 2, 3, 4)]
+    again = run(*args, "out.png")
+    assert again.exit_code == 2 and "not be overwritten" in again.stderr
+    assert run(*args, "why").exit_code == 0
+    assert sorted(p.name for p in (place / "why").iterdir()) == [
+        "0001-a.png",
+        "0002-b.png",
+        "0003-c.png",
+        "0004-one.png",
+    ]
+
+
+def test_as_a_program(place):
+    """From another folder, through the interpreter: exit codes, and a crash is never read as «a fake found»."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def program(*args):
+        return subprocess.run(
+            [sys.executable, str(ROOT / "detect.py"), *args], capture_output=True, text=True, env=env, timeout=120
+        )
+
+    found = program("one.png", "--model", "FAKE.safetensors", "--json")
+    assert found.returncode == 1 and json.loads(found.stdout)["summary"]["fake"] == 1 and found.stderr == ""
+    usage = program("--nonsense")
+    assert usage.returncode == 2 and usage.stderr.startswith("error: ") and usage.stderr.count("\n") == 1
+    crash = "import detect, runpy, sys; sys.argv = ['detect.py', 'x']; import app.cli; app.cli.run = 1 / 1\n"
+    crash += f"runpy.run_path({str(ROOT / 'detect.py')!r}, run_name='__main__')"
+    crashed = subprocess.run([sys.executable, "-c", crash], capture_output=True, text=True, env=env, timeout=120)
+    assert crashed.returncode == 2 and "Traceback" in crashed.stderr
+
+
+def test_help_answers_without_loading_torch():
+    code = "import sys, detect; sys.exit('torch' in sys.modules)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=env, timeout=60).returncode == 0
+    result = run("--help")
+    assert result.exit_code == 0 and "Exit code" in result.stdout

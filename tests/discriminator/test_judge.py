@@ -1,0 +1,86 @@
+"""Files and folders to verdicts: nothing lost, nothing out of order, one bad file never in the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from discriminator.judge import Judged, Totals, judge_files, list_images
+
+
+@pytest.fixture
+def folder(tmp_path, photos):
+    (tmp_path / "sub").mkdir()
+    for i, name in enumerate(["b.png", "a.jpg", "sub/c.png", "sub/d.webp"]):
+        Image.fromarray(photos[i]).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    return tmp_path
+
+
+def test_folders_are_listed_by_path_and_files_as_given(folder):
+    files, failures = list_images(
+        [str(folder / "sub" / "d.webp"), str(folder), str(folder / "notes.txt"), "absent.png"]
+    )
+    names = [f.removeprefix(f"{folder}/") for f in files]
+    assert names == ["sub/d.webp", "a.jpg", "b.png", "sub/c.png", "sub/d.webp", "notes.txt", "absent.png"]
+    assert failures == []
+
+
+def test_an_empty_folder_is_a_failure(tmp_path):
+    files, failures = list_images([str(tmp_path)])
+    assert files == [] and failures[0].verdict is None and "no image files" in failures[0].error
+
+
+def test_broken_files_keep_their_place(detector, folder, photos):
+    (folder / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes()[:200])
+    (folder / "text.jpg").write_text("not a photo")
+    Image.fromarray(photos[5]).save(folder / "tiny.png")
+    names = ["broken.jpg", "b.png", "text.jpg", "sub/c.png", "tiny.png", "absent.png", "a.jpg"]
+    files = [str(folder / name) for name in names]
+    expected = {
+        name: detector.predict([np.asarray(Image.open(folder / name).convert("RGB"))])[0].logit
+        for name in ("b.png", "sub/c.png")
+    }
+    for batch in (1, 2, 3, 32):
+        judged = list(judge_files(detector, files, batch=batch))
+        assert [j.file for j in judged] == files
+        assert [j.verdict is None for j in judged] == [True, False, True, False, True, True, False]
+        for j in judged:
+            name = j.file.removeprefix(f"{folder}/")
+            if name in expected:
+                assert j.verdict.logit == pytest.approx(expected[name], abs=1e-5)
+            assert bool(j.error) == (j.verdict is None) and "\n" not in j.error
+            assert j.photo is None
+    assert "no such file" in judged[5].error and "too small" in judged[4].error
+
+
+def test_photos_are_kept_small_and_only_on_demand(detector, folder):
+    (judged,) = judge_files(detector, [str(folder / "sub" / "d.webp")], keep_photos=True)
+    assert judged.photo.shape == (448, 298, 3)
+
+
+@pytest.mark.parametrize(
+    "counts, code, strict",
+    [
+        ((2, 0, 0, 0), 0, 0),
+        ((2, 1, 0, 0), 1, 1),
+        ((2, 0, 1, 0), 0, 1),
+        ((2, 0, 0, 1), 2, 2),
+        ((0, 1, 0, 1), 1, 1),
+        ((0, 0, 0, 1), 2, 2),
+        ((0, 0, 1, 1), 2, 1),
+    ],
+)
+def test_exit_codes(counts, code, strict):
+    totals = Totals(*counts)  # real, fake, unsure, unreadable
+    assert (totals.exit_code(), totals.exit_code(strict=True)) == (code, strict)
+
+
+def test_totals_count_every_outcome(detector, photos):
+    totals = Totals()
+    for verdict in detector.predict(photos):
+        totals.add(Judged("x", verdict))
+    totals.add(Judged("y", None, "broken"))
+    assert totals.judged == len(photos) and totals.unreadable == 1
