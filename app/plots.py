@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-DPI = 160
+DPI = 140
 COLOURS = {  # Okabe & Ito (2008), lifted a little on black; apart under every common colour blindness
     "light": {"paper": "#ffffff", "ink": "#24292f", "faint": "#8a9199", "grid": "#e6e8eb",
               "real": "#0072b2", "fake": "#d55e00", "third": "#00896b", "fourth": "#8a5aa8"},

@@ -20,9 +20,14 @@ def srgb(red: float, green: float, blue: float) -> np.ndarray:
     return colour * colour
 
 
+def unit(t: np.ndarray) -> np.ndarray:
+    """Clipped to [0, 1]; twice as fast as `np.clip` on the small arrays here, whose cost is the calls."""
+    return np.minimum(np.maximum(t, F32(0)), F32(1))
+
+
 def smoothstep(t: np.ndarray) -> np.ndarray:
     """0 below 0, 1 above 1, the cubic 3t^2 - 2t^3 between."""
-    t = np.clip(t, F32(0), F32(1))
+    t = unit(t)
     return t * t * (F32(3) - F32(2) * t)
 
 
@@ -36,11 +41,14 @@ def bump(r2: np.ndarray) -> np.ndarray:
 def _taps(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     position = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
     low = position.astype(np.int64)
-    return low, np.minimum(low + 1, count - 1), (position - low).astype(F32)
+    t = position - low
+    return low, np.minimum(low + 1, count - 1), (t * t * (3 - 2 * t)).astype(F32)
 
 
 def lattice_field(lattice: np.ndarray, size: int) -> np.ndarray:
-    """A small square lattice [n, n] stretched bilinearly over the whole canvas, float32 [size, size]."""
+    """A small square lattice [n, n] stretched smoothly over the whole canvas, float32 [size, size]."""
+    if lattice.shape[0] == size:
+        return lattice
     low, high, t = _taps(lattice.shape[0], size)
     rows = lattice[low] + (lattice[high] - lattice[low]) * t[:, None]
     left = rows[:, low]
@@ -51,10 +59,15 @@ def noise_1d(table: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Smooth value noise: `table` (length a power of two) read at real positions `t`, with its ends joined."""
     low = np.floor(t)
     frac = t - low
-    frac = frac * frac * (F32(3) - F32(2) * frac)
-    index = low.astype(np.int32) & (len(table) - 1)
-    step = np.roll(table, -1) - table
-    return table.take(index) + step.take(index) * frac
+    frac *= frac * (F32(3) - F32(2) * frac)
+    index = low.astype(np.int32)
+    index &= len(table) - 1
+    step = np.empty_like(table)
+    step[:-1] = table[1:] - table[:-1]
+    step[-1] = table[0] - table[-1]
+    frac *= step.take(index)
+    frac += table.take(index)
+    return frac
 
 
 @lru_cache(maxsize=8)
@@ -84,10 +97,20 @@ class Canvas:
 
         return span(y, radius_y), span(x, radius_x)
 
+    @staticmethod
+    def within(part: tuple[slice, slice], whole: tuple[slice, slice]) -> tuple[slice, slice]:
+        """Where the pixels of `part` lie in an array that covers `whole`; what falls outside it is left away."""
+
+        def shift(inner: slice, outer: slice) -> slice:
+            low, high = max(inner.start, outer.start), min(inner.stop, outer.stop)
+            return slice(low - outer.start, max(low, high) - outer.start)
+
+        return shift(part[0], whole[0]), shift(part[1], whole[1])
+
     def cover(self, distance: np.ndarray, softness: float = 0.0) -> np.ndarray:
         """Opacity in [0, 1] of a shape from its signed distance (negative inside), one pixel or `softness` wide."""
         width = max(self.pixel, softness)
-        alpha = np.clip(F32(0.5) - distance * F32(1.0 / width), F32(0), F32(1))
+        alpha = unit(F32(0.5) - distance * F32(1.0 / width))
         return smoothstep(alpha) if softness > 2 * self.pixel else alpha
 
     def paint(self, alpha: np.ndarray, colour: np.ndarray, window: tuple[slice, slice] | None = None) -> None:
@@ -123,5 +146,5 @@ def to_bytes(image: np.ndarray, resolution: int) -> np.ndarray:
         for k in range(1, step):
             image += total[:, :, k::step]
         image *= F32(1.0 / (step * step))
-    display = np.sqrt(np.clip(image, F32(0), F32(1)))
+    display = np.sqrt(unit(image))
     return np.ascontiguousarray((display * F32(255) + F32(0.5)).astype(np.uint8).transpose(1, 2, 0))

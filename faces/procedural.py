@@ -37,7 +37,7 @@ def render_face(seed: int, resolution: int = 64) -> np.ndarray:
     paint_hair_behind(scene)
     paint_body(scene)
     paint_ears(scene)
-    paint_locks(scene, before_head=True)
+    paint_locks(scene)
     paint_head(scene)
     paint_front_hair(scene)
     paint_glasses(scene)
@@ -98,7 +98,7 @@ def paint_body(scene: Scene) -> None:
     ny = F32(-0.30) - F32(0.3) * np.clip(F32(1) - (y - F32(shoulder_top)) * F32(4), F32(0), F32(1))
     nz = np.sqrt(np.maximum(F32(1) - nx * nx - ny * ny, F32(0.08)))
     fold = noise_1d(scene.strands, x * F32(5.5) + y * F32(2.5)) * F32(0.10)
-    weave = lattice_field(scene.grain, canvas.size)[rows[0]] * F32(0.05)
+    weave = scene.grain_field[rows[0]] * F32(0.05)
     cloth = scene.lit(traits.clothes, nx, ny, nz, (F32(1) + fold + weave) * (F32(0.55) + F32(0.45) * cast))
     neckline = _neckline(traits.collar, x, y, pit, neck_w)
     worn = np.maximum(arch, neckline)
@@ -176,6 +176,6 @@ def paint_glasses(scene: Scene) -> None:
 def finish(scene: Scene) -> np.ndarray:
     """Film: a little grain, and highlights rolled off instead of clipped. Linear light [3, size, size]."""
     image = scene.canvas.image
-    image += image * (lattice_field(scene.grain, scene.canvas.size) * F32(0.035))
+    image += image * (scene.grain_field * F32(0.035))
     excess = np.maximum(image - F32(0.72), F32(0))
     return np.minimum(image, F32(0.72)) + excess / (F32(1) + excess * F32(1 / 0.28))

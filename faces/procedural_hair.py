@@ -11,6 +11,13 @@ from faces.scene import Scene
 
 LONG = ("long", "bob")
 ROUND = ("afro", "curly")
+VAULT = 0.42  # how much broader than an ellipse the top of the skull is, on everyone; hair follows it
+
+
+def _dome(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Radius, 1 on the outline, of the cap of hair: an ellipse squared off as the skull is."""
+    x2, y2 = x * x, y * y
+    return np.sqrt(np.maximum(x2 + y2 - F32(VAULT) * x2 * y2, F32(0)))
 
 
 def _cap(scene: Scene) -> tuple[float, float, float]:
@@ -46,24 +53,15 @@ def opening(scene: Scene, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (np.sqrt(np.maximum(x2 + y2 - F32(square) * x2 * y2, F32(1e-6))) - F32(1)) * F32(t.width * wide)
 
 
-def _strands(scene: Scene, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Strand texture in about [-1, 1]: noise across lines that fan out from the parting, waved for wavy hair."""
-    t = scene.traits
-    root_u, root_v = 0.45 * t.part * t.width, -t.height * 1.02
-    du, dv = u - F32(root_u), v - F32(root_v)
-    fan = du / np.sqrt(du * du + dv * dv * F32(0.7) + F32(0.004))
-    wavy = noise_1d(scene.strands[:64], v * F32(5) + u) * F32(0.05 + 0.10 * t.wave)
-    fine = noise_1d(scene.strands, (fan + wavy) * F32(46))
-    broad = noise_1d(scene.strands, (fan + wavy) * F32(13) + F32(31))
-    return fine * F32(0.55) + broad * F32(0.60)
-
-
 def _texture(scene: Scene, window: tuple[slice, slice]) -> np.ndarray:
-    u, v = scene.local(window)
     if scene.traits.style in ROUND:
-        curls = lattice_field(scene.curls, scene.canvas.size)[window]
-        return curls * F32(0.85) + _strands(scene, u, v) * F32(0.25)
-    return _strands(scene, u, v)
+        # waves in two directions, bent by the clumps, cross into ringlets
+        u, v = scene.local(window)
+        bend = lattice_field(scene.clumps, scene.canvas.size)[window] * F32(1.6)
+        one = noise_1d(scene.strands[:64], (u * F32(0.8) + v * F32(0.6)) * F32(22) + bend)
+        two = noise_1d(scene.strands[64:128], (v * F32(0.8) - u * F32(0.6)) * F32(22) - bend)
+        return one * F32(0.45) + two * F32(0.45) + one * two * F32(0.5)
+    return scene.strand_field[window]
 
 
 def _hair_colour(scene: Scene, window: tuple[slice, slice], texture: np.ndarray, dim: float) -> np.ndarray:
@@ -100,7 +98,7 @@ def _drape(scene: Scene, u: np.ndarray, v: np.ndarray, texture: np.ndarray) -> n
     tuck = F32(0.10 if t.style == "bob" else -0.05) * (below * F32(1 / end)) ** 2
     half = F32(wide) * (F32(1) + (sway * F32(0.7) + F32(0.03) - tuck) * smoothstep(below * F32(3)))
     x = u / half
-    cap = (np.sqrt(x * x + y * y) - F32(1)) * F32(wide)
+    cap = (_dome(x, y) - F32(1)) * F32(wide)
     curtain = v - F32(end) + texture * F32(0.05) + x * x * F32(-0.06 if t.style == "bob" else 0.10)
     return np.maximum(cap, curtain)
 
@@ -129,23 +127,23 @@ def paint_hair_behind(scene: Scene) -> None:
     if t.style in LONG:
         d = _drape(scene, u, v, texture) + texture * F32(0.010)
     else:
-        lobe = lattice_field(scene.clumps, canvas.size) * F32(0.05 if t.style == "afro" else 0.085)
+        lobe = lattice_field(scene.clumps, canvas.size) * F32(0.05 if t.style == "afro" else 0.065)
         reach = 1.0 if t.style == "afro" else 1.05 + 0.5 * t.length * t.feminine
         y = (v - F32(centre)) * F32(1 / high)
         y = np.where(y > 0, y * F32(1 / reach), y)
         x = u * F32(1 / wide)
-        d = (np.sqrt(x * x + y * y) - F32(1)) * F32(wide) + lobe + texture * F32(0.030)
+        d = (np.sqrt(x * x + y * y) - F32(1)) * F32(wide) + lobe + texture * F32(0.022)
     canvas.paint(canvas.cover(d, 0.02), _hair_colour(scene, window, texture, 0.62), window)
 
 
-def paint_locks(scene: Scene, before_head: bool) -> None:
+def paint_locks(scene: Scene) -> None:
     """Long hair that falls in front of the shoulders, beside the neck."""
     canvas, t = scene.canvas, scene.traits
     if t.style != "long" or t.length < 0.25:
         return
     window = _everything(scene)
     u, v = scene.local(window)
-    texture = _strands(scene, u, v)
+    texture = scene.strand_field
     gap = F32(t.width) * (F32(0.86) - F32(0.30) * smoothstep((v - F32(0.3)) * F32(1.6)))
     inner = gap - np.abs(u - F32(0.1 * t.yaw))
     d = np.maximum(np.maximum(_drape(scene, u, v, texture), inner), F32(-0.05) - v) + texture * F32(0.016)
@@ -163,11 +161,11 @@ def paint_front_hair(scene: Scene) -> None:
         x, y = u * F32(1 / wide), (v - F32(centre)) * F32(1 / high)
         if t.style in LONG or t.style in ROUND:
             y = np.minimum(y, F32(0))
-        outer = (np.sqrt(x * x + y * y) - F32(1)) * F32(wide)
+        outer = (_dome(x, y) - F32(1)) * F32(wide)
         if t.style in ROUND:
             outer = outer + lattice_field(scene.clumps, canvas.size)[window] * F32(0.05)
         free = opening(scene, u, v)
-        ragged = texture * F32(0.010 if t.style not in ROUND else 0.040)
+        ragged = texture * F32(0.010 if t.style not in ROUND else 0.028)
         d = np.maximum(outer + texture * F32(0.008), F32(-1) * free + ragged)
         alpha = canvas.cover(d, 0.030 if t.style == "crop" else 0.018)
         if t.style in LONG:

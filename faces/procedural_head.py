@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from faces.canvas import F32, bump, lattice_field, noise_1d, normals, smoothstep, srgb
-from faces.procedural_hair import opening
+from faces.canvas import F32, bump, lattice_field, noise_1d, normals, smoothstep, srgb, unit
+from faces.procedural_hair import VAULT, opening
 from faces.scene import Scene
 
 
@@ -17,14 +17,26 @@ def _disc(u: np.ndarray, v: np.ndarray, at: tuple, ru: float, rv: float) -> np.n
     return du * du + dv * dv
 
 
+def _spot(
+    scene: Scene, window: tuple[slice, slice], u0: float, v0: float, ru: float, rv: float
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """A soft elliptic spot of height 1, and where it lies in an array over `window`; no other pixels are computed."""
+    rows, columns = scene.canvas.within(scene.window(u0, v0, ru, rv), window)
+    u, v = scene.local(window)
+    return (rows, columns), bump(_disc(u[rows, columns], v[rows, columns], (u0, v0), ru, rv))
+
+
 def skull(scene: Scene, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Squared 'radius' of the head's outline: 1 on it. An ellipse, squared off a little, tapering to the chin."""
     t = scene.traits
     down = v * F32(1 / t.height)
     below = np.maximum(down, F32(0))
+    if t.beard == "full":
+        down = down - below * F32(0.055)  # a full beard hides the chin in itself
     across = (u - down * F32(0.13 * t.yaw)) * F32(1 / t.width) / (F32(1) - F32(t.taper) * below * below)
     a2, d2 = across * across, down * down
-    return a2 + d2 - F32(t.square) * a2 * d2
+    square = np.where(down < 0, F32(VAULT), F32(t.square))
+    return a2 + d2 - square * a2 * d2
 
 
 def paint_ears(scene: Scene) -> None:
@@ -56,13 +68,13 @@ def paint_head(scene: Scene) -> None:
     window = scene.window(0.0, 0.0, t.width * 1.25, t.height * 1.08)
     u, v = scene.local(window)
     outline = skull(scene, u, v)
-    nx, ny, nz = normals(_relief(scene, u, v, outline), canvas.pixel)
+    nx, ny, nz = normals(_relief(scene, window, outline), canvas.pixel)
 
     albedo = np.empty((3, *u.shape), dtype=F32)
     albedo[:] = t.skin[:, None, None]
-    _complexion(scene, albedo, u, v)
-    shade = _shadows(scene, u, v)
-    _beard(scene, albedo, u, v)
+    _complexion(scene, albedo, window)
+    shade = _shadows(scene, window)
+    _beard(scene, albedo, window)
     head = Face(scene, albedo, window)
     head.mouth()
     head.nostrils()
@@ -86,17 +98,17 @@ def paint_head(scene: Scene) -> None:
     head.catchlights()
 
 
-def _relief(scene: Scene, u: np.ndarray, v: np.ndarray, outline: np.ndarray) -> np.ndarray:
+def _relief(scene: Scene, window: tuple[slice, slice], outline: np.ndarray) -> np.ndarray:
     """Height of the head towards the viewer, in canvas units: skull, brow, sockets, cheeks, nose, lips, chin."""
     t = scene.traits
+    u, v = scene.local(window)
     w, h = t.width, t.height
     height = np.sqrt(np.maximum(F32(1) - F32(0.90) * outline, F32(0.03))) * F32(0.86 * w)
 
     def hill(a: float, b: float, ru: float, rv: float, amount: float, lift: float = 0.0) -> None:
         at_u, at_v, sx, _ = scene.place(a, b, lift)
-        add = bump(_disc(u, v, (at_u, at_v), ru * w * sx, rv * h))
-        nonlocal height
-        height = height + add * F32(amount)
+        where, hill_shape = _spot(scene, window, at_u, at_v, ru * w * sx, rv * h)
+        height[where] += hill_shape * F32(amount)
 
     man = 1.0 - t.feminine
     for side in (-1, 1):
@@ -117,19 +129,20 @@ def _relief(scene: Scene, u: np.ndarray, v: np.ndarray, outline: np.ndarray) -> 
     return height + bump(across * across) * bump(reach * reach * F32(0.6)) * (F32(0.040) + along * F32(0.052))
 
 
-def _complexion(scene: Scene, albedo: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:
+def _complexion(scene: Scene, albedo: np.ndarray, window: tuple[slice, slice]) -> None:
     """Blush on cheeks, nose and ears, freckles, pores, and the lines that come with age."""
     t, canvas = scene.traits, scene.canvas
+    u, v = scene.local(window)
     w, h = t.width, t.height
     rosy = np.array([1.04, 0.80, 0.80], dtype=F32)
     warm = np.zeros_like(u)
     for a, b, ru, rv, amount in ((-0.5, 0.36, 0.42, 0.24, 1), (0.5, 0.36, 0.42, 0.24, 1), (0, 0.4, 0.3, 0.14, 0.7)):
         at_u, at_v, sx, _ = scene.place(a, b)
-        warm = warm + bump(_disc(u, v, (at_u, at_v), ru * w * sx, rv * h)) * F32(amount * t.blush)
+        where, patch = _spot(scene, window, at_u, at_v, ru * w * sx, rv * h)
+        warm[where] += patch * F32(amount * t.blush)
     albedo *= F32(1) + warm * (rosy - F32(1))[:, None, None]
 
-    window = scene.window(0.0, 0.0, w * 1.25, h * 1.08)
-    pores = lattice_field(scene.grain, canvas.size)[window]
+    pores = scene.grain_field[window]
     mottle = lattice_field(scene.clumps, canvas.size)[window]
     albedo *= F32(1) + pores * F32(0.030) + mottle * F32(0.030)
     if t.freckles:
@@ -147,17 +160,18 @@ def _complexion(scene: Scene, albedo: np.ndarray, u: np.ndarray, v: np.ndarray) 
         albedo *= F32(1) - line * F32(depth)
 
 
-def _shadows(scene: Scene, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _shadows(scene: Scene, window: tuple[slice, slice]) -> np.ndarray:
     """How open each point of the face is to the light: 1, less under hair, nose, brows and lower lip."""
     t = scene.traits
+    u, v = scene.local(window)
     w, h = t.width, t.height
     lx = t.light[0]
     shade = np.ones_like(u)
 
     def dim(a: float, b: float, ru: float, rv: float, amount: float, shift: float = 0.0) -> None:
         at_u, at_v, sx, _ = scene.place(a, b)
-        nonlocal shade
-        shade = shade * (F32(1) - bump(_disc(u, v, (at_u - shift * lx, at_v), ru * w * sx, rv * h)) * F32(amount))
+        where, spot = _spot(scene, window, at_u - shift * lx, at_v, ru * w * sx, rv * h)
+        shade[where] *= F32(1) - spot * F32(amount)
 
     dim(0.0, t.nose_length + 0.075, 0.30, 0.085, 0.42, 0.05)
     dim(-0.13 * scene.side, t.nose_length - 0.06, 0.19, 0.22, 0.20, 0.06)
@@ -175,18 +189,20 @@ def _shadows(scene: Scene, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return shade
 
 
-def _beard(scene: Scene, albedo: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:
+def _beard(scene: Scene, albedo: np.ndarray, window: tuple[slice, slice]) -> None:
     t = scene.traits
     if t.beard == "none":
         return
+    u, v = scene.local(window)
     w, h = t.width, t.height
     lip_u, lip_v, sx, _ = scene.place(0.0, 0.66)
     x, y = (u - F32(lip_u)) * F32(1 / (w * sx)), (v - F32(lip_v)) * F32(1 / h)
     side = np.abs(x)
-    upper_edge = F32(0.10) - F32(0.62) * smoothstep((side - F32(0.42)) * F32(2.2))
-    jaw = smoothstep((y - upper_edge) * F32(9))
+    upper_edge = F32(0.085) - F32(0.60) * smoothstep((side - F32(0.34)) * F32(1.9))
+    strand = noise_1d(scene.strands, x * F32(30) + y * x * F32(22))
+    jaw = smoothstep((y - upper_edge + strand * F32(0.014)) * F32(6.5))
     moustache = bump((x * F32(1 / 0.50)) ** 2 + ((y + F32(0.085) - side * F32(0.10)) * F32(1 / 0.085)) ** 2)
-    moustache = np.minimum(moustache * F32(2.2), F32(1))
+    moustache = np.minimum(moustache * F32(2.0), F32(1))
     chin = bump((x * F32(1 / 0.46)) ** 2 + ((y - F32(0.22)) * F32(1 / 0.24)) ** 2)
     chin = np.minimum(chin * F32(2.4), F32(1))
     under = F32(1) - F32(0.5) * bump((x * F32(1 / 0.24)) ** 2 + ((y - F32(0.09)) * F32(1 / 0.05)) ** 2)
@@ -196,10 +212,9 @@ def _beard(scene: Scene, albedo: np.ndarray, u: np.ndarray, v: np.ndarray) -> No
         "goatee": np.maximum(chin * under, moustache) * F32(0.88),
         "moustache": moustache * F32(0.92),
     }[t.beard]
-    strand = noise_1d(scene.strands, x * F32(34) + y * x * F32(18)) * F32(0.30)
-    grit = lattice_field(scene.grain, scene.canvas.size)[scene.window(0.0, 0.0, w * 1.25, h * 1.08)]
-    colour = (t.hair * F32(0.75) + F32(0.004))[:, None, None] * (F32(1) + strand)
-    alpha = np.clip(region * (F32(1) + grit * F32(0.35)), F32(0), F32(1))
+    grit = scene.grain_field[window]
+    colour = (t.hair * F32(0.75) + F32(0.004))[:, None, None] * (F32(1) + strand * F32(0.38))
+    alpha = unit(region * (F32(1) + grit * F32(0.10) + strand * F32(0.10)))
     albedo += alpha * (colour - albedo)
 
 
@@ -212,18 +227,9 @@ class Face:
 
     def _patch(self, u0: float, v0: float, ru: float, rv: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(u - u0, v - v0, albedo) of a rectangle, cut to the head's window."""
-        rows, columns = self.scene.window(u0, v0, ru, rv)
-        own_rows, own_columns = self.window
-        rows = slice(max(rows.start, own_rows.start), max(min(rows.stop, own_rows.stop), own_rows.start))
-        columns = slice(
-            max(columns.start, own_columns.start), max(min(columns.stop, own_columns.stop), own_columns.start)
-        )
-        u, v = self.scene.local((rows, columns))
-        part = self.albedo[
-            :,
-            rows.start - own_rows.start : max(rows.stop, rows.start) - own_rows.start,
-            columns.start - own_columns.start : max(columns.stop, columns.start) - own_columns.start,
-        ]
+        rows, columns = self.scene.canvas.within(self.scene.window(u0, v0, ru, rv), self.window)
+        u, v = self.scene.local(self.window)
+        u, v, part = u[rows, columns], v[rows, columns], self.albedo[:, rows, columns]
         return u - F32(u0), v - F32(v0), part
 
     @staticmethod
@@ -255,14 +261,14 @@ class Face:
         self._lay(part, painted * F32(0.30 * t.liner), t.skin * np.array([0.55, 0.42, 0.45], dtype=F32))
 
         ball = np.empty_like(part)
-        white = srgb(0.94, 0.92, 0.91)
+        white = srgb(0.88, 0.86, 0.85)
         corner = smoothstep((np.abs(e) - F32(0.55)) * F32(2.0))
         lid_shadow = F32(1) - F32(0.50) * smoothstep(F32(1) - (g - upper) * F32(1 / 0.30)) - F32(0.20) * corner
         ball[:] = white[:, None, None] * lid_shadow
         gx, gy = t.gaze[0] * 0.55 * sx + 0.20 * math.sin(t.yaw), t.gaze[1] * 0.3 - 0.06 - 0.2 * t.pitch
         ix, iy = e * F32(sx) - F32(gx), g - F32(gy)
         r = np.sqrt(ix * ix + iy * iy)
-        radius = 0.47
+        radius = 0.51
         fibres = noise_1d(self.scene.strands, ix / (r + F32(0.03)) * F32(7)) * F32(0.22)
         glow = F32(0.75) + F32(0.5) * smoothstep(F32(0.5) + (iy * F32(1.2) - ix * F32(0.9 * self.scene.side)))
         limb = F32(1) - F32(0.62) * smoothstep((r - F32(radius * 0.66)) * F32(1 / (radius * 0.34)))
@@ -283,9 +289,8 @@ class Face:
         if wide > 0.22:
             lx, ly = t.light[0], t.light[1]
             # undo the eye's own scaling to find the glint on the canvas
-            self._glints.append(
-                (u0 + (gx + 0.20 * lx) * size, v0 + (gy + 0.22 * ly) * size + tilt * gx * size, size * 0.125)
-            )
+            glint_v = v0 + (gy + 0.26 * ly) * size + tilt * gx * size
+            self._glints.append((u0 + (gx + 0.24 * lx) * size, glint_v, size * 0.10))
 
     def catchlights(self) -> None:
         """The window's reflection in each eye, painted over the finished head."""
@@ -296,7 +301,7 @@ class Face:
             window = self.scene.window(u0, v0, radius * 2.4, radius * 2.4)
             u, v = self.scene.local(window)
             d = np.sqrt(_disc(u, v, (u0, v0), 1.0, 1.0)) - F32(radius)
-            canvas.paint(canvas.cover(d, 0.014) * F32(0.88), srgb(0.98, 0.98, 0.98), window)
+            canvas.paint(canvas.cover(d, 0.014) * F32(0.80), srgb(0.98, 0.98, 0.98), window)
 
     def brow(self, side: int) -> None:
         t, cover = self.scene.traits, self.scene.canvas.cover
@@ -310,11 +315,12 @@ class Face:
         past = e - F32(0.25)  # the arch falls slowly towards the nose, faster towards the temple
         bow = F32(-t.brow_arch) * (F32(1) - past * past * np.where(past > 0, F32(1.1), F32(0.40)))
         thick = F32(t.brow_weight * 0.80) * (F32(1) - F32(0.62) * smoothstep((e + F32(0.15)) * F32(0.85)))
+        thick = thick * (F32(0.35) + F32(0.65) * smoothstep((e + F32(1)) * F32(2.2)))
         d = np.abs(dv - bow) - thick
         d = np.maximum(d, (np.abs(e) - F32(1)) * F32(half * 0.6))
-        hairs = noise_1d(self.scene.strands, e * F32(15) - dv * F32(60)) * F32(0.22)
+        hairs = noise_1d(self.scene.strands, e * F32(21) - dv * F32(70)) * F32(0.14)
         strength = F32(0.80) * (F32(1) + hairs)
-        self._lay(part, np.minimum(cover(d, 0.026) * strength, F32(1)), self.scene.traits.brow)
+        self._lay(part, np.minimum(cover(d, 0.034) * strength, F32(1)), self.scene.traits.brow)
 
     def nostrils(self) -> None:
         t = self.scene.traits
@@ -343,6 +349,7 @@ class Face:
         m, n = du * F32(1 / (size * sx)), dv * F32(1 / size)
         m2 = m * m
         arch = np.maximum(F32(1) - m2, F32(0))
+        arch = arch * (F32(1.3) - F32(0.3) * arch)
         curve = F32(0.10 * t.smile) - F32(0.34 * t.smile) * m2  # corners go up with a smile
         gap = F32(0.42 * t.mouth_open) * arch
         top, bottom = curve - gap * F32(0.22), curve + gap * F32(0.78)
@@ -374,6 +381,7 @@ class Face:
             self._lay(part, cover(hole, 0.010), inside * lip_shadow)
         line = np.maximum(np.abs(n - curve) - F32(0.022), np.abs(m) - F32(1.02)) * F32(size)
         closed = F32(1.0 - min(t.mouth_open * 5, 1.0) * 0.999)
-        self._lay(part, cover(line, 0.018) * closed * F32(0.80), t.lips * F32(0.22))
+        fading = F32(1) - F32(0.75) * np.minimum(m2, F32(1))
+        self._lay(part, cover(line, 0.018) * fading * closed * F32(0.85), t.lips * F32(0.22))
         corners = bump((np.abs(m) - F32(1)) ** 2 * F32(1 / 0.16**2) + ((n - curve) * F32(1 / 0.12)) ** 2)
         self._lay(part, corners * F32(0.50), t.skin * F32(0.22))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 
-from faces.canvas import F32, Canvas
+from faces.canvas import F32, Canvas, lattice_field, noise_1d
 from faces.traits import Draws, Traits
 
 
@@ -27,8 +28,24 @@ class Scene:
         self.side = 1.0 if traits.light[0] > 0 else -1.0
         self.strands = draws.lattice(256)
         self.grain = draws.lattice(128, 128)
-        self.curls = draws.lattice(40, 40)
         self.clumps = draws.lattice(14, 14)
+
+    @cached_property
+    def grain_field(self) -> np.ndarray:
+        """Fine noise in [-1, 1] over the canvas: pores, weave and film grain are one texture, each with its weight."""
+        return lattice_field(self.grain, self.canvas.size)
+
+    @cached_property
+    def strand_field(self) -> np.ndarray:
+        """Hair strands in about [-1, 1]: noise across lines that fan out from the parting, waved for wavy hair."""
+        t = self.traits
+        root_u, root_v = 0.55 * t.part * t.width, -t.height * 1.30
+        du, dv = self.u - F32(root_u), self.v - F32(root_v)
+        fan = du / np.sqrt(du * du + dv * dv * F32(0.7) + F32(0.004))
+        fan += noise_1d(self.strands[:64], self.v * F32(5) + self.u) * F32(0.05 + 0.10 * t.wave)
+        fine = noise_1d(self.strands, fan * F32(62))
+        broad = noise_1d(self.strands, fan * F32(17) + F32(31))
+        return fine * F32(0.50) + broad * F32(0.60)
 
     def local(self, window: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
         return self.u[window], self.v[window]

@@ -14,8 +14,8 @@ import numpy as np
 from faces.canvas import F32, srgb
 
 SKIN = (  # light to dark
-    (0.985, 0.865, 0.795),
-    (0.955, 0.800, 0.705),
+    (0.955, 0.835, 0.765),
+    (0.935, 0.780, 0.685),
     (0.915, 0.730, 0.605),
     (0.845, 0.640, 0.495),
     (0.730, 0.525, 0.380),
@@ -218,9 +218,9 @@ def draw_traits(seed: int) -> Traits:
     lx, ly, lz = math.sin(azimuth), -math.sin(elevation), math.cos(azimuth) * math.cos(elevation) + 0.25
     norm = math.sqrt(lx * lx + ly * ly + lz * lz)
     warmth = draws.bell(0.10)
-    strength = draws.between(0.86, 1.10)
+    strength = draws.between(0.78, 1.02)
     key = np.array([1 + warmth, 1.0, 1 - warmth], dtype=F32) * F32(strength)
-    soft = draws.between(0.24, 0.46)
+    soft = draws.between(0.18, 0.38)
     fill = np.array([1 - warmth, 1.0, 1 + warmth * 0.8], dtype=F32) * F32(soft)
 
     style = _style(draws, feminine, age)
@@ -230,7 +230,7 @@ def draw_traits(seed: int) -> Traits:
     glasses = "none"
     if draws.chance(0.13 + 0.12 * age):
         glasses = draws.pick({"round": 1.0, "square": 1.2, "thin": 0.9, "dark": 0.35})
-    smile = draws.between(-0.25, 1.0)
+    smile = draws.between(-0.12, 1.0)
     laugh = smile > 0.35 and draws.chance(0.55)
 
     return Traits(
@@ -252,10 +252,10 @@ def draw_traits(seed: int) -> Traits:
         clothes=draws.colour(CLOTHES, 0.06),
         backdrop=(draws.colour(BACKDROP, 0.08), draws.colour(BACKDROP, 0.08)),
         eye_size=draws.between(0.205, 0.245) + 0.012 * woman,
-        eye_open=draws.between(0.36, 0.56) + 0.05 * woman - 0.10 * max(smile, 0) * draws.between(0, 1),
+        eye_open=draws.between(0.33, 0.50) + 0.05 * woman - 0.10 * max(smile, 0) * draws.between(0, 1),
         eye_tilt=draws.bell(0.16) - 0.05 * woman,
         eye_apart=draws.between(0.405, 0.450),
-        gaze=(draws.bell(0.42), draws.bell(0.22)),
+        gaze=(draws.bell(0.36), draws.bell(0.20)),
         lid=draws.between(0, 1),
         brow_height=draws.between(0.205, 0.275),
         brow_weight=draws.between(0.030, 0.052) - 0.014 * woman,

@@ -165,7 +165,9 @@ def test_nothing_heavy_at_import():
 
 
 def test_a_closed_pipe_is_quiet():
-    code = "import click, app.cli as cli\n@click.command()\ndef f():\n  for i in range(200000): click.echo(i)\ncli.run(f, [])"
+    code = (
+        "import click, app.cli as c\n@click.command()\ndef f():\n  for i in range(200000): click.echo(i)\nc.run(f, [])"
+    )
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -c '{code}' | head -1"], cwd=ROOT, capture_output=True, text=True
     )
