@@ -1,0 +1,82 @@
+"""pyproject.toml, environment.yml and the constraints name one and the same set of packages."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DECLARED = [Requirement(spec) for spec in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "requirements" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", pin) for pin in pins), "a constraint is name==version, nothing else"
+    assert len(pins) == len({pin.split("==")[0] for pin in pins})
+    return dict(pin.split("==") for pin in pins)
+
+
+def test_conda_environment_equals_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    assert environment["name"] == PROJECT["name"]
+    assert conda[0] == "python" + PROJECT["requires-python"]
+    assert [spec.split(">")[0] for spec in conda] == ["python", "pip"]
+    assert sorted(map(str, map(Requirement, pip["pip"]))) == sorted(map(str, DECLARED))
+
+
+@pytest.mark.parametrize("requirement", DECLARED, ids=lambda r: r.name)
+def test_bounds_and_pins(requirement):
+    operators = {specifier.operator for specifier in requirement.specifier}
+    assert operators == {">=", "<"}, "every dependency has a lower and an upper bound"
+    pinned = constraints().get(requirement.name.lower())
+    assert pinned is not None, f"{requirement.name} has no pin: add it to requirements/constraints.txt"
+    assert requirement.specifier.contains(pinned)
+
+
+def test_installed_versions_meet_the_bounds():
+    from importlib.metadata import PackageNotFoundError, version
+
+    for requirement in DECLARED:
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            continue  # `opencv-python` under another name, a conda build, ...: the import is what counts
+        assert requirement.specifier.contains(installed.split("+")[0]), f"{requirement}: {installed} is installed"
+
+
+def test_bootstrap_can_be_parsed_by_an_old_python():
+    source = (ROOT / "bootstrap.py").read_bytes()
+    source.decode("ascii")  # Python 2 refuses other characters before it reads a line
+    tree = ast.parse(source, feature_version=(3, 4))
+    assert not any(isinstance(node, ast.JoinedStr | ast.AnnAssign | ast.NamedExpr) for node in ast.walk(tree))
+
+
+def test_make_and_bootstrap_know_the_same_jobs():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    jobs = re.search(r"^JOBS := (.*)$", makefile, re.MULTILINE)[1].split()
+    tree = ast.parse((ROOT / "bootstrap.py").read_text(encoding="utf-8"))
+    known = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "JOBS"
+    )
+    assert {*jobs, "help"} == set(known)
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    assert re.search(r"^\s*(exec )?make test$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(r"^make test\b", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_versions_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

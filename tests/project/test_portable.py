@@ -1,0 +1,50 @@
+"""Nothing in the repository belongs to one machine, and no file of others slipped in."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FORBIDDEN = {
+    "host of a package index": re.compile(r"pypi\.|pythonhosted|anaconda\.(org|com)|download\.pytorch\."),
+    "path of one machine": re.compile(r"(?<![\w.$}/-])/(work|root|home|Users|scratch|opt/pypi|opt/wheels)/"),
+    "credential": re.compile(r"(ghp|hf|sk|pypi)[_-][A-Za-z0-9]{20,}|KAGGLE_KEY\s*=\s*\w"),
+}
+MAX_BYTES = 2_000_000
+
+
+def tracked_files() -> list[Path]:
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout: which files belong to the project cannot be told")
+    return [path for name in listed.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_nothing_of_one_machine():
+    found = []
+    for path in tracked_files():
+        if path == Path(__file__).resolve():
+            continue  # the patterns themselves
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # an image
+        for number, line in enumerate(text.splitlines(), start=1):
+            found += [f"{path.relative_to(ROOT)}:{number}: {what}" for what, r in FORBIDDEN.items() if r.search(line)]
+    assert not found, "\n".join(found)
+
+
+def test_patterns_find_what_they_should():
+    hits = ["https://pypi.", "/work/main", "open('/root/x')", "cd /home/me/x", "ghp_" + "a" * 30]
+    assert all(any(pattern.search(hit) for pattern in FORBIDDEN.values()) for hit in hits)
+    for harmless in ("../shared/data", "a/home/b", "$HOME/home/x", "framework/root/x", "/usr/local/cuda"):
+        assert not any(pattern.search(harmless) for pattern in FORBIDDEN.values()), harmless
+
+
+def test_no_weights_no_archives_no_large_files():
+    for path in tracked_files():
+        assert path.stat().st_size <= MAX_BYTES, f"{path.relative_to(ROOT)} is larger than {MAX_BYTES} bytes"
+        assert path.suffix not in {".pt", ".pth", ".pkl", ".onnx", ".safetensors", ".zip", ".npz"}, path.name
