@@ -61,7 +61,9 @@ AUGPIPES = ["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "
 @click.option("--verdict-lr", type=float, default=2e-3, help="Adam learning rate of the verdict head.")
 @click.option("--verdict-weight", type=float, default=1.0, help="Weight of the verdict's losses.")
 @click.option("--verdict-kimg", type=float, help="Verdict head alone at the end.  [default: kimg/4, at most 100]")
-@click.option("--generator-verdict-weight", type=float, default=0.0, help="Let the generator fool the verdict head too.")
+@click.option(
+    "--generator-verdict-weight", type=float, default=0.0, help="Let the generator fool the verdict head too."
+)
 @click.option("--replay-capacity", type=click.IntRange(1), default=4000, help="Older fakes remembered.")
 @click.option("--degradation", default="train", metavar="NAME", help="Degradation of both classes for the verdict.")
 @click.option("--consistency", type=float, default=0.5, help="Weight of clean/degraded agreement; 0: one view only.")
@@ -79,9 +81,9 @@ def main(ctx: click.Context, resume: str | None, dry_run: bool, quiet: bool, **o
     options["data"] = options["data"] or ""
     options["device"] = str(pick_device(options["device"]))
     asked = Options(**{f.name: options[f.name] for f in dataclasses.fields(Options)})
-    given = {
-        name for name in options if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-    } & {f.name for f in dataclasses.fields(Options)}
+    given = {name for name in options if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE} & {
+        f.name for f in dataclasses.fields(Options)
+    }
     if dry_run:
         click.echo(json.dumps(describe(asked, given=given, resume=resume), indent=2))
         return

@@ -61,7 +61,9 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(f"{path}: no such checkpoint; give a run folder or «latest»") from None
     except Exception as e:
         reason = str(e).splitlines()[0][:120]
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); give a checkpoint-*.pt of this project") from None
+        raise UserError(
+            f"{path}: not a readable checkpoint ({reason}); give a checkpoint-*.pt of this project"
+        ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this version (format {FORMAT}); retrain or use that version")
     return state

@@ -153,9 +153,7 @@ def check_resolution(resolution: int) -> int:
     """`resolution` if it is a power of two between 8 and 2048."""
     if resolution < 8 or resolution > 2048 or resolution & (resolution - 1):
         lower = 2 ** max(3, min(11, int(math.log2(max(resolution, 8)))))
-        raise UserError(
-            f"--resolution {resolution} is not a power of two between 8 and 2048; try --resolution {lower}"
-        )
+        raise UserError(f"--resolution {resolution} is not a power of two between 8 and 2048; try --resolution {lower}")
     return resolution
 
 
@@ -248,7 +246,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
         verdict_batch=o.verdict_batch if o.verdict_batch is not None else batch,
         verdict_kimg=o.verdict_kimg if o.verdict_kimg is not None else min(100.0, 0.25 * kimg),
         generator=generator,
-        hybrid=HybridConfig(trunk=trunk, trunk_grad_scale=trunk_scale),
+        hybrid=HybridConfig(trunk=trunk, artefact_blocks=min(2, resolution // 8), trunk_grad_scale=trunk_scale),
         metrics=o.metrics,
         data_facts=facts,
     )

@@ -155,5 +155,3 @@ def figures(judged: Judged, calibration: Calibration) -> dict:
 def negative_control(game: Game, judged: Judged) -> float:
     """AUC of the raw adversarial logit on the same images: a GAN's own critic is known to be a poor detector."""
     return float(roc_auc(judged.labels, logits_of(game, judged.images, adversarial=True)))
-
-

@@ -50,9 +50,7 @@ class Game:
         self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False)
         self.augment = AugmentPipe(**AUGPIPES[o.augpipe]).to(device)
         self.augment.p.fill_(o.p if o.aug == "fixed" else 0.0)
-        self.ada = AdaController(
-            target=o.target, interval=cfg.ada_interval, ada_kimg=cfg.ada_kimg, p_max=o.p_max
-        )
+        self.ada = AdaController(target=o.target, interval=cfg.ada_interval, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
         self.adversarial_params = list(self.D.adversarial_parameters())
         self.verdict_params = list(self.D.verdict_parameters())
         # lazy regularisation: one Adam per network, its rates corrected for the extra steps (StyleGAN2, appendix B)
@@ -310,7 +308,9 @@ class Game:
                 getattr(self, name).load_state_dict(state[name])
         except (KeyError, ValueError, RuntimeError) as e:
             reason = str(e).splitlines()[0].strip()
-            raise UserError(f"the checkpoint holds another architecture ({reason}); resume with its own --cfg") from None
+            raise UserError(
+                f"the checkpoint holds another architecture ({reason}); resume with its own --cfg"
+            ) from None
         self.pl_mean.copy_(state["pl_mean"])
         self.signs.copy_(state["signs"])
         self.step_index = int(state["step_index"])

@@ -23,9 +23,7 @@ SHARE = 0.1  # of a run's time that `auto` may spend on FID
 class FidMonitor:
     """FID against the training reals. `auto` measures a cheap one and only where the weights are at hand."""
 
-    def __init__(
-        self, cfg: GameConfig, world: World, data: RunData, folder: Path, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, cfg: GameConfig, world: World, data: RunData, folder: Path, say: Callable[[str], None]) -> None:
         self.cfg, self.world, self.data, self.say = cfg, world, data, say
         self.cache = folder.parent / ".cache"
         self.auto = cfg.metrics == "auto"

@@ -283,7 +283,9 @@ class _Run:
             sum_tensor(wants, self.world)
         if wants[0]:
             path = self._checkpoint()
-            self.tel.say(f"stopped at {self.game.nimg / 1000:.2f} kimg, saved {path}; go on with --resume {self.folder}")
+            self.tel.say(
+                f"stopped at {self.game.nimg / 1000:.2f} kimg, saved {path}; go on with --resume {self.folder}"
+            )
             raise KeyboardInterrupt
         if wants[1]:
             self._checkpoint()
@@ -368,7 +370,11 @@ class _Run:
         kimg = game.nimg / 1000
         path = self.folder / f"generator-{int(kimg):06d}.safetensors"
         if self.world.is_main:
-            meta = {"kimg": kimg, "data": self.cfg.data_facts["name"], "fingerprint": self.cfg.data_facts["fingerprint"]}
+            meta = {
+                "kimg": kimg,
+                "data": self.cfg.data_facts["name"],
+                "fingerprint": self.cfg.data_facts["fingerprint"],
+            }
             save_generator(path, game.G_ema, meta)
         row = self.fid.measure(game.G_ema, game.nimg, final=final)
         if not self.world.is_main:
@@ -491,4 +497,3 @@ class _Run:
 
 def _grid_cells(resolution: int) -> int:
     return 64 if resolution <= 64 else 35 if resolution <= 128 else 24
-
