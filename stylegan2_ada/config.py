@@ -154,15 +154,11 @@ def preset(cfg: str, resolution: int, world_size: int = 1) -> Preset:
                 kimg, batch, mbstd, base, 512, 512, 512, layers, lr, gamma, ema_kimg, rampup, 0.0, 0.0, "orig"
             )
         return Preset(kimg, batch, mbstd, base, 512, 512, 512, layers, lr, gamma, ema_kimg, rampup)
-    if cfg == "tiny":
-        batch, mbstd = 16, 4
-    else:
-        batch = max(min(world_size * min(4096 // resolution, 32), 64), world_size)
-        mbstd = max(min(batch // world_size, 4), 1)
+    batch = 16 if cfg == "tiny" else max(min(world_size * min(4096 // resolution, 32), 64), world_size)
     return Preset(
         kimg=25000,
         batch=batch,
-        mbstd=mbstd,
+        mbstd=max(min(batch // world_size, 4), 1),
         channel_base=2048 if cfg == "tiny" else (32768 if resolution >= 512 else 16384),
         channel_max=256 if cfg == "tiny" else 512,
         z_dim=128 if cfg == "tiny" else 512,

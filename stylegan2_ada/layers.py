@@ -98,7 +98,7 @@ class Mapping(nn.Module):
             return x
         if update_w_avg:
             self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
-        ws = x.unsqueeze(1).expand(-1, self.num_ws, -1)
+        ws = x.unsqueeze(1).repeat(1, self.num_ws, 1)  # a copy: style mixing may write into it
         if psi == 1:
             return ws
         cutoff = self.num_ws if cutoff is None else cutoff

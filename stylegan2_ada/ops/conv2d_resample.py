@@ -2,14 +2,7 @@
 
 import torch.nn.functional as F
 
-from .depthwise_fir import depthwise_fir, suits
 from .upfirdn2d import upfirdn2d
-
-
-def _fir(x, f, *, up=1, down=1, padding=(0, 0, 0, 0), gain=1.0):
-    """`upfirdn2d` in the way that is fastest for feature maps."""
-    resample = depthwise_fir if suits(x, f, up, down) else upfirdn2d
-    return resample(x, f, up=up, down=down, padding=padding, gain=gain)
 
 
 def _pad4(padding) -> tuple[int, int, int, int]:
@@ -85,16 +78,16 @@ def conv2d_resample(x, w, f=None, *, up=1, down=1, padding=0, groups=1, flip_wei
     if up == 1 and down == 1:
         return _convolve(x, w, pad=pad, **conv)
     if kh == kw == 1 and up == 1:  # decimate first: the 1x1 convolution then sees 1 / down^2 of the pixels
-        return _convolve(_fir(x, f, down=down, padding=pad), w, **conv)
+        return _convolve(upfirdn2d(x, f, down=down, padding=pad), w, **conv)
     if kh == kw == 1 and down == 1:
-        return _fir(_convolve(x, w, **conv), f, up=up, padding=pad, gain=float(up * up))
+        return upfirdn2d(_convolve(x, w, **conv), f, up=up, padding=pad, gain=float(up * up))
     if up == 1:
-        return _convolve(_fir(x, f, padding=pad), w, stride=down, **conv)
+        return _convolve(upfirdn2d(x, f, padding=pad), w, stride=down, **conv)
 
     # The full (unpadded) transposed convolution reaches kw - 1 pixels further to the left and kw - up to the right.
     px0, px1, py0, py1 = px0 - (kw - 1), px1 - (kw - up), py0 - (kh - 1), py1 - (kh - up)
     crop_x, crop_y = max(min(-px0, -px1), 0), max(min(-py0, -py1), 0)
     y = _convolve(x, w, stride=up, pad=(crop_y, crop_x), transpose=True, **conv)
     pad = (px0 + crop_x, px1 + crop_x, py0 + crop_y, py1 + crop_y)
-    y = _fir(y, f, padding=pad, gain=float(up * up))
-    return y if down == 1 else _fir(y, f, down=down)
+    y = upfirdn2d(y, f, padding=pad, gain=float(up * up))
+    return y if down == 1 else upfirdn2d(y, f, down=down)

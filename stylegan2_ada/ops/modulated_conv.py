@@ -11,16 +11,15 @@ def demodulation(w, s):
     The sum over the kernel does not depend on the style, so this is one matrix product and the [N, O, I, kh, kw]
     weights never exist.
     """
-    kernel_norm = torch.linalg.vector_norm(w, dim=[2, 3])  # fewer passes over w than squares, above all backwards
-    return (s.square() @ kernel_norm.square().t() + 1e-8).rsqrt()
+    return (s.square() @ w.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()
 
 
 def _prenormalise(w, s):
-    """Scale weights and styles to a largest magnitude of 1 so that float16 products can't overflow; demodulation
-    undoes it."""
+    """Bound each output channel's weights by 1 / sqrt(fan-in) and each sample's styles by 1, so that float16 sums of
+    products can't overflow; demodulation undoes it."""
     fan_in = w[0].numel()
-    w = w * (fan_in**-0.5 / w.abs().amax(dim=[1, 2, 3], keepdim=True))
-    return w, s / s.abs().amax(dim=1, keepdim=True)
+    w = w * (fan_in**-0.5 / w.abs().amax(dim=[1, 2, 3], keepdim=True).clamp_min(1e-8))
+    return w, s / s.abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
 
 
 def modulated_conv2d(

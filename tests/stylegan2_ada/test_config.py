@@ -73,6 +73,7 @@ def test_fixed_presets():
     p = preset("tiny", 64)
     assert (p.batch, p.mbstd, p.channel_base, p.channel_max, p.z_dim, p.lr) == (16, 4, 2048, 256, 128, 0.0025)
     assert p.gamma == pytest.approx(0.0002 * 64**2 / 16)
+    assert preset("tiny", 64, 8).mbstd == 2
     assert all(preset(name, 64).batch for name in PRESETS)
 
 

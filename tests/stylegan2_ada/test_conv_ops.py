@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
 from stylegan2_ada.ops.conv2d_resample import conv2d_resample
-from stylegan2_ada.ops.depthwise_fir import depthwise_fir
 from stylegan2_ada.ops.modulated_conv import modulated_conv2d
-from stylegan2_ada.ops.upfirdn2d import setup_filter, upfirdn2d
+from stylegan2_ada.ops.upfirdn2d import setup_filter
 
 TAPS = [1, 3, 3, 1]
 
@@ -115,26 +114,6 @@ def test_asymmetric_padding_and_no_filter():
     y = conv2d_resample(x, w, f, up=2, down=2, padding=1)  # both: the FIR runs once each way
     expected = literal(x.numpy(), w.numpy(), f.numpy(), 2, 2, (1, 1, 1, 1), True, 1)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (3, 1), (1, 2), (1, 3)])
-@pytest.mark.parametrize("padding", [(1, 1, 1, 1), (2, 1, 0, 3), (-1, 3, 2, -1), (0, 0, 5, 4)])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_depthwise_fir_is_upfirdn2d(up, down, padding, layout):
-    """Values, gradients and gradients of gradients, with a filter without any symmetry."""
-    rng = torch.Generator().manual_seed(0)
-    f = torch.randn(4, 3, generator=rng, dtype=torch.float64)
-    x = torch.randn(2, 3, 6, 7, generator=rng, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
-    results = []
-    for op in (depthwise_fir, upfirdn2d):
-        y = op(x, f, up=up, down=down, padding=padding, gain=1.5)
-        (gx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-        (ggx,) = torch.autograd.grad(gx.square().sum(), x)
-        results.append((y, gx, ggx))
-    for ours, theirs in zip(*results):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-    assert results[0][0].is_contiguous(memory_format=layout)
-    assert gradcheck(lambda x: depthwise_fir(x, f, up=up, down=down, padding=padding), (x[:1, :1],))
 
 
 @pytest.mark.parametrize("arguments", [{"up": 0}, {"down": 0}, {"padding": (1, 2, 3)}])

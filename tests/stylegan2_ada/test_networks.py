@@ -266,3 +266,20 @@ def test_which_blocks_run_in_low_precision():
 def test_clamp_bounds_activations():
     _, D = small_pair(conv_clamp=0.5, architecture="orig")
     assert max(f.abs().max() for f in D.features(100 * torch.randn(2, 3, 16, 16))) == 0.5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
+def test_low_precision_on_a_gpu(dtype, tolerance):
+    G, D = (net.cuda() for net in small_pair(64, num_lowp_res=4, conv_clamp=256))
+    G.lowp_dtype = D.lowp_dtype = dtype
+    z = torch.randn(4, 8, device="cuda")
+    full, low = (G(z, noise_mode="const", force_fp32=fp32) for fp32 in (True, False))
+    assert (full - low).abs().max() < tolerance * full.abs().max()
+    on_cpu = G.cpu()(z.cpu(), noise_mode="const", force_fp32=True)
+    torch.testing.assert_close(full.cpu(), on_cpu, rtol=1e-2, atol=1e-2)  # TF32 may be on
+    x = full.detach().requires_grad_()
+    logits = D(x)
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in D.parameters() if p.grad is not None)
