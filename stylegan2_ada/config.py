@@ -1,5 +1,4 @@
-"""What a generator and a discriminator are made of, and the published training presets (StyleGAN2-ADA, Karras et al.
-2020, table 7)."""
+"""What generators and discriminators are made of, and the published training presets (StyleGAN2-ADA, Karras et al. 2020)."""
 
 from dataclasses import asdict, dataclass, fields
 
@@ -35,10 +34,12 @@ def _from_dict(cls, values: dict):
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Shape of a generator. `channels(res) = min(channel_base / res, channel_max)`; the `num_lowp_res` highest
-    resolutions run in
-    the generator's `lowp_dtype`; `conv_clamp` bounds activations (256 as published for half precision, None for no
-    bound)."""
+    """Shape of a generator.
+
+    A block at resolution `res` has `min(channel_base / res, channel_max)` channels. The `num_lowp_res` highest
+    resolutions run in the generator's `lowp_dtype`. `conv_clamp` bounds activations: 256 as published with float16, None
+    for no bound (bfloat16 has the range of float32 and needs none).
+    """
 
     resolution: int
     z_dim: int = 512
@@ -101,9 +102,12 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """One training configuration. `kimg` thousands of real images shown; `batch` and `mbstd` (per process) in images;
-    `ema_kimg` half-life of
-    the weight average, `ema_rampup` its growth as a share of the images seen (None: no ramp); `gamma` weight of R1."""
+    """One training configuration: the columns of the published table.
+
+    `kimg`: thousands of real images shown. `batch`: images a step, over all processes. `mbstd`: images a minibatch-std
+    group. `gamma`: weight of R1. `ema_kimg`: half-life of the weight average in thousands of images; `ema_rampup`: it is
+    at most this share of the images seen (None: no ramp).
+    """
 
     kimg: int
     batch: int

@@ -1,5 +1,4 @@
-"""The StyleGAN2 discriminator: residual blocks, minibatch standard deviation, projection for labels (Karras et al.
-2020, figure 7)."""
+"""The StyleGAN2 discriminator: residual blocks, minibatch standard deviation, projection (Karras et al. 2020, fig. 7)."""
 
 import math
 
@@ -34,8 +33,7 @@ class Conv(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Two 3x3 convolutions, the second halving the resolution; beside them, in the residual architecture, a 1x1
-    skip."""
+    """Two 3x3 convolutions, the second halving the resolution, and beside them ('resnet') a 1x1 skip."""
 
     def __init__(self, cfg: DiscriminatorConfig, resolution: int):
         super().__init__()
@@ -55,8 +53,8 @@ class DiscriminatorBlock(nn.Module):
 
 
 def minibatch_stddev(x, group_size: int, num_channels: int = 1):
-    """Append the standard deviation over groups of images (Progressive GAN, section 3): [N, C, H, W] -> [N, C +
-    num_channels, H, W].
+    """Append the standard deviation over groups of images, [N, C, ...] -> [N, C + num_channels, ...] (Progressive GAN,
+    section 3).
 
     Image i belongs to group i mod (N / group_size): a group is made of images N / group_size apart. A batch smaller
     than a group is one group.
@@ -76,9 +74,9 @@ def minibatch_stddev(x, group_size: int, num_channels: int = 1):
 
 
 class Discriminator(nn.Module):
-    """Image -> realness logit. `lowp_dtype` (bfloat16; float16 on a GPU) is the type of the `num_lowp_res` highest
-    resolutions.
+    """Image -> realness logit.
 
+    `lowp_dtype` (bfloat16; float16 on a GPU) is the type of the `num_lowp_res` highest resolutions.
     With `c_dim` the logit is the projection of the image's features on the mapped label (Miyato and Koyama 2018).
     """
 

@@ -1,5 +1,4 @@
-"""The StyleGAN2 generator: skip architecture, modulated convolutions, per-layer noise (Karras et al. 2020, figure 2c
-and 7)."""
+"""The StyleGAN2 generator: skip architecture, modulated convolutions, noise (Karras et al. 2020, figures 2c and 7)."""
 
 import math
 

@@ -17,17 +17,17 @@ def is_lowp(resolution: int, cfg) -> bool:
 
 
 def to_compute(x, dtype, lowp: bool):
-    """Cast to the dtype of a block; low precision and every CPU block run channels-last, which is the faster layout
-    for their convolutions."""
+    """Cast to the dtype of a block, channels-last on a CPU and in low precision: their convolutions are faster so."""
     if lowp or x.device.type == "cpu":
         return x.to(dtype=dtype, memory_format=torch.channels_last)
     return x.to(dtype=dtype, memory_format=torch.contiguous_format)
 
 
 class Dense(nn.Module):
-    """Fully connected layer with equalised learning rate (Progressive GAN, section 4.1): parameters are stored with
-    unit variance
-    and scaled by `lr_multiplier / sqrt(in_features)` at run time. [N, in_features] -> [N, out_features]."""
+    """Fully connected layer with equalised learning rate (Progressive GAN, section 4.1), [N, in] -> [N, out].
+
+    The stored weights have standard deviation `1 / lr_multiplier`; `lr_multiplier / sqrt(in)` scales them at run time.
+    """
 
     def __init__(self, in_features: int, out_features: int, *, act="linear", lr_multiplier=1.0, bias_init=0.0):
         super().__init__()
