@@ -40,27 +40,91 @@ def bias_act(
     gain: factor on the activation; None takes sqrt(2) for relu, lrelu and swish, else 1.
     clamp: bound on the absolute value of the result; None does not clamp.
 
-    Returns a tensor like x, twice differentiable. Raises ValueError for an unknown activation, a bias whose length is not that of `dim`,
-    or a negative `clamp`.
+    Returns a tensor like x, twice differentiable. Raises ValueError for an unknown activation, a bias that does not fit
+    `dim`, or a negative `clamp`.
     """
     if act not in DEFAULT_GAIN:
         raise ValueError(f"unknown activation {act!r}: choose from {', '.join(DEFAULT_GAIN)}")
     if clamp is not None and clamp < 0:
         raise ValueError(f"clamp must not be negative, got {clamp}")
+    if b is not None and (not -x.ndim <= dim < x.ndim or b.ndim != 1 or len(b) != x.shape[dim]):
+        raise ValueError(f"bias of shape {list(b.shape)} does not fit dimension {dim} of shape {list(x.shape)}")
     alpha = DEFAULT_ALPHA if alpha is None else float(alpha)
     gain = DEFAULT_GAIN[act] if gain is None else float(gain)
+    slope = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}.get(act, -1.0)
+    if slope >= 0 and gain > 0 and not torch.compiler.is_compiling():  # a compiler fuses the plain form better
+        return _Bent.apply(x, b, dim % x.ndim, slope, gain, clamp)
     if b is not None:
-        if not -x.ndim <= dim < x.ndim or b.ndim != 1 or len(b) != x.shape[dim]:
-            raise ValueError(f"bias of shape {list(b.shape)} does not fit dimension {dim} of shape {list(x.shape)}")
-        shape = [1] * x.ndim
-        shape[dim] = -1
-        x = x + b.to(x.dtype).reshape(shape)
+        x = x + _along(b.to(x.dtype), dim, x.ndim)
     x = _activate(x, act, alpha)
     if gain != 1:
         x = x * gain
     if clamp is not None:
         x = x.clamp(-clamp, clamp)
     return x
+
+
+def _along(b: Tensor, dim: int, ndim: int) -> Tensor:
+    shape = [1] * ndim
+    shape[dim] = -1
+    return b.reshape(shape)
+
+
+class _Bent(torch.autograd.Function):
+    """The whole of `bias_act` for activations of two straight pieces, slope 1 above zero and `slope` below.
+
+    Such an activation commutes with a positive gain, and its derivative can be read off the result. So everything is
+    done in the one tensor that is returned, and that tensor is all that is kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, b: Tensor | None, dim: int, slope: float, gain: float, clamp: float | None) -> Tensor:
+        if b is None:
+            y = x * gain
+        else:
+            y = torch.add(_along(b.to(x.dtype) * gain, dim, x.ndim), x, alpha=gain)
+        if slope != 1:
+            F.leaky_relu_(y, slope)
+        return y if clamp is None else y.clamp_(-clamp, clamp)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _, b, ctx.dim, ctx.slope, ctx.gain, ctx.clamp = inputs
+        ctx.b_dtype = None if b is None else b.dtype
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx, gy: Tensor):
+        (y,) = ctx.saved_tensors
+        gx = _Slope.apply(gy, y, ctx.slope, ctx.gain, ctx.clamp)
+        gb = None
+        if ctx.needs_input_grad[1]:
+            gb = gx.sum([d for d in range(gx.ndim) if d != ctx.dim]).to(ctx.b_dtype)
+        return gx, gb, None, None, None, None
+
+
+class _Slope(torch.autograd.Function):
+    """gy times the derivative of the activation where its result is y: linear in gy, piecewise constant in y."""
+
+    @staticmethod
+    def forward(gy: Tensor, y: Tensor, slope: float, gain: float, clamp: float | None) -> Tensor:
+        if slope == 1:
+            gx = gy * gain
+        else:
+            gx = torch.ops.aten.leaky_relu_backward(gy, y, slope, True)
+            if gain != 1:
+                gx.mul_(gain)
+        return gx if clamp is None else torch.ops.aten.hardtanh_backward(gx, y, -clamp, clamp)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _, y, ctx.slope, ctx.gain, ctx.clamp = inputs
+        ctx.save_for_backward(y)
+
+    @staticmethod
+    def backward(ctx, ggx: Tensor):
+        (y,) = ctx.saved_tensors
+        return _Slope.apply(ggx, y, ctx.slope, ctx.gain, ctx.clamp), None, None, None, None
 
 
 def _activate(x: Tensor, act: str, alpha: float) -> Tensor:

@@ -41,13 +41,18 @@ def resample(x: Tensor, f: Tensor, y_axis: Axis, x_axis: Axis) -> Tensor:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return depthwise(x, f, y_axis, x_axis)
     pair = _separate(tuple(f.flatten().tolist()), f.shape[0] if f.ndim == 2 else None)
-    half = x.element_size() < 4
-    shrinks = x_axis.up == y_axis.up == 1 and (x_axis.down > 1 or y_axis.down > 1)
     if pair is None:
         return depthwise(x, f, y_axis, x_axis)
-    if f.ndim == 2 and x.shape[1] >= 8 and (shrinks or _layout(x) == torch.channels_last):
-        return depthwise(x, f, y_axis, x_axis)
-    if half or max(x_axis.size, y_axis.size) <= max(24, 6 * len(pair[1]) // x_axis.up):
+    size, half = max(x_axis.size, y_axis.size), x.element_size() < 4
+    enlarges = x_axis.up > 1 or y_axis.up > 1
+    if f.ndim == 2 and x.shape[1] >= 8:
+        if _layout(x) == torch.channels_last:
+            quick = not (half and enlarges and size <= 64)
+        else:
+            quick = not enlarges and (x_axis.down > 1 or y_axis.down > 1 or (half and size > 40))
+        if quick:
+            return depthwise(x, f, y_axis, x_axis)
+    if half or size <= max(24, 6 * len(pair[1]) // x_axis.up):
         return matrix(x, *pair, y_axis, x_axis)
     return shifted(x, *pair, y_axis, x_axis)
 
@@ -73,10 +78,14 @@ def _separate(taps: tuple[float, ...], rows: int | None) -> tuple[tuple[float, .
 
 def matrix(x: Tensor, gy: tuple[float, ...], gx: tuple[float, ...], y_axis: Axis, x_axis: Axis) -> Tensor:
     """[Ho, H] @ x @ [W, Wo], the narrower product first."""
-    along_y, along_x = _banded(gy, y_axis, x.dtype), _banded(gx, x_axis, x.dtype).t()
+    along_y, along_x = _banded(gy, y_axis, x.dtype), _banded(gx, x_axis, x.dtype)
+    n, c, h, w = x.shape
+    if _layout(x) == torch.channels_last and c >= 8:
+        x = torch.matmul(along_y, x.permute(0, 2, 3, 1).reshape(n, h, w * c)).reshape(n, y_axis.out, w, c)
+        return torch.matmul(along_x, x).permute(0, 3, 1, 2)
     if y_axis.out * x_axis.size <= x_axis.out * y_axis.size:
-        return torch.matmul(torch.matmul(along_y, x), along_x)
-    return torch.matmul(along_y, torch.matmul(x, along_x))
+        return torch.matmul(torch.matmul(along_y, x), along_x.t())
+    return torch.matmul(along_y, torch.matmul(x, along_x.t()))
 
 
 @lru_cache(maxsize=256)
@@ -195,18 +204,38 @@ def _by_phase(x: Tensor, f: Tensor, y_axis: Axis, x_axis: Axis) -> Tensor:
     """Enlarge by one small convolution per output phase, the results interleaved."""
     shape = (*x.shape[:2], y_axis.out, x_axis.out)
     y = torch.zeros(shape, dtype=x.dtype, device=x.device).contiguous(memory_format=_layout(x))
-    rows = _phase_axes(y_axis, f.shape[0])
-    columns = _phase_axes(x_axis, f.shape[1])
-    for phase_y, step_y, taps_y, axis_y in rows:
-        for phase_x, step_x, taps_x, axis_x in columns:
-            part = f[taps_y][:, taps_x]
-            y[:, :, phase_y::step_y, phase_x::step_x] = _strided(x, part, axis_y, axis_x)
+    rows, columns = _phase_axes(y_axis, f.shape[0]), _phase_axes(x_axis, f.shape[1])
+    if not rows or not columns:
+        return y
+    # Everything any phase reads, padded once.
+    top, left = min(r.start for r in rows), min(c.start for c in columns)
+    bottom, right = max(r.start + r.length for r in rows), max(c.start + c.length for c in columns)
+    x = _window(x, (bottom - top, -top), (right - left, -left))
+    for r in rows:
+        for c in columns:
+            part = f[r.taps][:, c.taps].to(x.dtype)
+            source = x[:, :, r.start - top : r.start - top + r.length, c.start - left : c.start - left + c.length]
+            weight, stride = part.expand(x.shape[1], 1, *part.shape), (r.stride_in, c.stride_in)
+            y[:, :, r.phase :: r.stride_out, c.phase :: c.stride_out] = F.conv2d(
+                source, weight, stride=stride, groups=x.shape[1]
+            )
     return y
 
 
+class _Phase(NamedTuple):
+    """The output samples phase, phase + stride_out, ...: `taps` slid over the input from `start`, `length` samples."""
+
+    phase: int
+    stride_out: int
+    stride_in: int
+    taps: slice
+    start: int
+    length: int
+
+
 @lru_cache(maxsize=256)
-def _phase_axes(axis: Axis, taps: int) -> list[tuple[int, int, slice, Axis]]:
-    """(phase, output stride, the taps that meet samples, their axis) for every output phase that has any."""
+def _phase_axes(axis: Axis, taps: int) -> list[_Phase]:
+    """All output phases that any tap meets a sample in."""
     common = math.gcd(axis.up, axis.down)
     stride_out, stride_in = axis.up // common, axis.down // common
     result = []
@@ -215,7 +244,6 @@ def _phase_axes(axis: Axis, taps: int) -> list[tuple[int, int, slice, Axis]]:
         if first < taps:
             start = (phase * axis.down + first - axis.pad) // axis.up
             count = -(-(axis.out - phase) // stride_out)
-            result.append(
-                (phase, stride_out, slice(first, None, axis.up), Axis(axis.size, 1, stride_in, -start, count))
-            )
+            length = (count - 1) * stride_in + -(-(taps - first) // axis.up)
+            result.append(_Phase(phase, stride_out, stride_in, slice(first, None, axis.up), start, length))
     return result
