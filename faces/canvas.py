@@ -89,23 +89,22 @@ class Canvas:
 
     def window(self, x: float, y: float, radius_x: float, radius_y: float) -> tuple[slice, slice]:
         """The (rows, columns) slices that cover a rectangle around (x, y); empty where it lies off the canvas."""
-
-        def span(centre: float, radius: float) -> slice:
-            low = int((centre - radius + 1.0) * self.size / 2) - 1
-            high = int((centre + radius + 1.0) * self.size / 2) + 2
-            return slice(min(max(low, 0), self.size), min(max(high, 0), self.size))
-
-        return span(y, radius_y), span(x, radius_x)
+        half, size = self.size / 2, self.size
+        top, bottom = int((y - radius_y + 1) * half) - 1, int((y + radius_y + 1) * half) + 2
+        left, right = int((x - radius_x + 1) * half) - 1, int((x + radius_x + 1) * half) + 2
+        return (
+            slice(min(max(top, 0), size), min(max(bottom, 0), size)),
+            slice(min(max(left, 0), size), min(max(right, 0), size)),
+        )
 
     @staticmethod
     def within(part: tuple[slice, slice], whole: tuple[slice, slice]) -> tuple[slice, slice]:
         """Where the pixels of `part` lie in an array that covers `whole`; what falls outside it is left away."""
-
-        def shift(inner: slice, outer: slice) -> slice:
-            low, high = max(inner.start, outer.start), min(inner.stop, outer.stop)
-            return slice(low - outer.start, max(low, high) - outer.start)
-
-        return shift(part[0], whole[0]), shift(part[1], whole[1])
+        (rows, columns), (own_rows, own_columns) = part, whole
+        top, left = max(rows.start, own_rows.start), max(columns.start, own_columns.start)
+        bottom, right = max(min(rows.stop, own_rows.stop), top), max(min(columns.stop, own_columns.stop), left)
+        y, x = own_rows.start, own_columns.start
+        return slice(top - y, bottom - y), slice(left - x, right - x)
 
     def cover(self, distance: np.ndarray, softness: float = 0.0) -> np.ndarray:
         """Opacity in [0, 1] of a shape from its signed distance (negative inside), one pixel or `softness` wide."""

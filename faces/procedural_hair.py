@@ -83,8 +83,20 @@ def _hair_colour(scene: Scene, window: tuple[slice, slice], texture: np.ndarray,
     return light
 
 
-def _everything(scene: Scene) -> tuple[slice, slice]:
-    return slice(0, scene.canvas.size), slice(0, scene.canvas.size)
+def _hanging(scene: Scene) -> tuple[slice, slice]:
+    """The pixels hair behind the head may reach."""
+    wide, high, centre = _cap(scene)
+    if scene.traits.style in LONG:
+        top, bottom = centre - high * 1.05, _length(scene) + 0.08
+    else:
+        top, bottom = centre - high * 1.15, centre + high * 1.7
+    return scene.window(0.0, (top + bottom) / 2, wide * 1.25, (bottom - top) / 2)
+
+
+def _length(scene: Scene) -> float:
+    """How far down (v) long hair hangs."""
+    t = scene.traits
+    return t.height * ((0.72 + 0.32 * t.length) if t.style == "bob" else (1.05 + 1.0 * t.length))
 
 
 def _drape(scene: Scene, u: np.ndarray, v: np.ndarray, texture: np.ndarray) -> np.ndarray:
@@ -92,7 +104,7 @@ def _drape(scene: Scene, u: np.ndarray, v: np.ndarray, texture: np.ndarray) -> n
     t = scene.traits
     wide, high, centre = _cap(scene)
     y = np.minimum(v - F32(centre), F32(0)) * F32(1 / high)
-    end = t.height * ((0.72 + 0.32 * t.length) if t.style == "bob" else (1.05 + 1.0 * t.length))
+    end = _length(scene)
     below = np.maximum(v - F32(centre), F32(0))
     sway = noise_1d(scene.strands[64:128], v * F32(2.2) + np.where(u > 0, F32(0), F32(9.5))) * F32(0.05 + 0.07 * t.wave)
     tuck = F32(0.10 if t.style == "bob" else -0.05) * (below * F32(1 / end)) ** 2
@@ -108,7 +120,7 @@ def paint_hair_behind(scene: Scene) -> None:
     canvas, t = scene.canvas, scene.traits
     if t.style in ("bald", "crop", "short", "rim"):
         return
-    window = _everything(scene)
+    window = _hanging(scene)
     u, v = scene.local(window)
     wide, high, centre = _cap(scene)
     if t.style == "bun":
@@ -127,7 +139,7 @@ def paint_hair_behind(scene: Scene) -> None:
     if t.style in LONG:
         d = _drape(scene, u, v, texture) + texture * F32(0.010)
     else:
-        lobe = lattice_field(scene.clumps, canvas.size) * F32(0.05 if t.style == "afro" else 0.065)
+        lobe = lattice_field(scene.clumps, canvas.size)[window] * F32(0.05 if t.style == "afro" else 0.065)
         reach = 1.0 if t.style == "afro" else 1.05 + 0.5 * t.length * t.feminine
         y = (v - F32(centre)) * F32(1 / high)
         y = np.where(y > 0, y * F32(1 / reach), y)
@@ -141,9 +153,9 @@ def paint_locks(scene: Scene) -> None:
     canvas, t = scene.canvas, scene.traits
     if t.style != "long" or t.length < 0.25:
         return
-    window = _everything(scene)
+    window = _hanging(scene)
     u, v = scene.local(window)
-    texture = scene.strand_field
+    texture = scene.strand_field[window]
     gap = F32(t.width) * (F32(0.86) - F32(0.30) * smoothstep((v - F32(0.3)) * F32(1.6)))
     inner = gap - np.abs(u - F32(0.1 * t.yaw))
     d = np.maximum(np.maximum(_drape(scene, u, v, texture), inner), F32(-0.05) - v) + texture * F32(0.016)
@@ -189,12 +201,13 @@ def paint_front_hair(scene: Scene) -> None:
 def _paint_hat(scene: Scene) -> None:
     """A knitted cap pulled over the hair."""
     canvas, t = scene.canvas, scene.traits
-    wide, high = t.width * 1.10, t.height * 1.06
+    hair_wide, hair_high, _ = _cap(scene)
+    wide, high = max(t.width * 1.10, hair_wide * 1.03), max(t.height * 1.06, hair_high * 1.10)
     window = scene.window(0.0, -0.6 * high, wide * 1.1, high * 0.75)
     u, v = scene.local(window)
     x, y = u * F32(1 / wide), (v + F32(0.06)) * F32(1 / high)
     brim = v + F32(0.40 * t.height) + u * u * F32(0.25) + F32(0.10 * t.pitch)
-    d = np.maximum((np.sqrt(x * x + y * y) - F32(1)) * F32(wide), brim)
+    d = np.maximum((_dome(x, y) - F32(1)) * F32(wide), brim)
     nz = np.sqrt(np.maximum(F32(1) - x * x - y * y, F32(0.06)))
     rib = noise_1d(scene.strands, u * F32(26) / (F32(0.4) + nz)) * F32(0.12)
     roll = (

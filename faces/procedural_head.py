@@ -65,7 +65,7 @@ def paint_ears(scene: Scene) -> None:
 def paint_head(scene: Scene) -> None:
     """Skin colours and features first (albedo), then the whole head lit at once by its height field."""
     canvas, t = scene.canvas, scene.traits
-    window = scene.window(0.0, 0.0, t.width * 1.25, t.height * 1.08)
+    window = scene.window(0.0, 0.0, t.width * 1.13, t.height * 1.07)
     u, v = scene.local(window)
     outline = skull(scene, u, v)
     nx, ny, nz = normals(_relief(scene, window, outline), canvas.pixel)

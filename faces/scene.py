@@ -22,6 +22,7 @@ class Scene:
     def __init__(self, canvas: Canvas, traits: Traits, draws: Draws):
         self.canvas, self.traits, self.draws = canvas, traits, draws
         self._cos, self._sin = math.cos(traits.roll), math.sin(traits.roll)
+        self._turn = math.sin(traits.yaw), math.cos(traits.yaw), math.sin(traits.pitch), math.cos(traits.pitch)
         x, y = canvas.x - F32(traits.centre[0]), canvas.y - F32(traits.centre[1])
         self.u = x * F32(self._cos) + y * F32(self._sin)
         self.v = y * F32(self._cos) - x * F32(self._sin)
@@ -67,7 +68,7 @@ class Scene:
         """
         t = self.traits
         depth = math.sqrt(max(1 - 0.75 * a * a - 0.5 * b * b, 0.08))
-        sin_yaw, cos_yaw, sin_pitch, cos_pitch = math.sin(t.yaw), math.cos(t.yaw), math.sin(t.pitch), math.cos(t.pitch)
+        sin_yaw, cos_yaw, sin_pitch, cos_pitch = self._turn
         u = t.width * (a * cos_yaw + (0.82 * depth + lift) * sin_yaw)
         v = t.height * b * cos_pitch - t.width * (0.75 * depth - 0.45 + lift) * sin_pitch
         sx = min(max(cos_yaw - 0.62 * a / depth * sin_yaw, 0.4), 1.12)
@@ -95,8 +96,12 @@ class Scene:
         out = np.empty((3, *np.broadcast_shapes(np.shape(facing), np.shape(open_to_light))), dtype=F32)
         for channel, wrap in enumerate((0.42, 0.26, 0.20)):
             wrap *= flesh
-            key = np.maximum((facing + F32(wrap)) * F32(1 / (1 + wrap)), F32(0)) * open_to_light
-            out[channel] = key * t.key[channel]
-            out[channel] += ambient * t.fill[channel]
+            strength = float(t.key[channel]) / (1 + wrap)
+            plane = out[channel]
+            np.multiply(facing, F32(strength), out=plane)
+            plane += F32(wrap * strength)
+            np.maximum(plane, F32(0), out=plane)
+            plane *= open_to_light
+            plane += ambient * t.fill[channel]
         out *= colour
         return out

@@ -60,19 +60,26 @@ class Draws:
 
     def __init__(self, seed: int, stream: int):
         self._generator = np.random.Generator(np.random.PCG64([seed, stream]))
+        self._ready: list[float] = []
+
+    def uniform(self) -> float:
+        """The next uniform double of [0, 1); drawn by the hundred, which is faster than one by one."""
+        if not self._ready:
+            self._ready = self._generator.random(100).tolist()
+        return self._ready.pop()
 
     def between(self, low: float, high: float) -> float:
-        return low + (high - low) * self._generator.random()
+        return low + (high - low) * self.uniform()
 
     def bell(self, spread: float) -> float:
         """Near-normal with mean 0: the sum of three uniforms, never beyond +-`spread`."""
         return spread * (self.between(-1, 1) + self.between(-1, 1) + self.between(-1, 1)) / 3
 
     def chance(self, probability: float) -> bool:
-        return self._generator.random() < probability
+        return self.uniform() < probability
 
     def pick(self, weights: dict[str, float]) -> str:
-        at = self._generator.random() * sum(weights.values())
+        at = self.uniform() * sum(weights.values())
         for name, weight in weights.items():
             at -= weight
             if at < 0:
