@@ -1,4 +1,4 @@
-"""What generators and discriminators are made of, and the published training presets (StyleGAN2-ADA, Karras et al. 2020)."""
+"""Shapes of generators and discriminators, and the published training presets (StyleGAN2-ADA, Karras et al. 2020)."""
 
 from dataclasses import asdict, dataclass, fields
 
@@ -37,7 +37,7 @@ class GeneratorConfig:
     """Shape of a generator.
 
     A block at resolution `res` has `min(channel_base / res, channel_max)` channels. The `num_lowp_res` highest
-    resolutions run in the generator's `lowp_dtype`. `conv_clamp` bounds activations: 256 as published with float16, None
+    resolutions run in `lowp_dtype`. `conv_clamp` bounds activations: 256 as published with float16, None
     for no bound (bfloat16 has the range of float32 and needs none).
     """
 
@@ -104,9 +104,9 @@ class DiscriminatorConfig:
 class Preset:
     """One training configuration: the columns of the published table.
 
-    `kimg`: thousands of real images shown. `batch`: images a step, over all processes. `mbstd`: images a minibatch-std
-    group. `gamma`: weight of R1. `ema_kimg`: half-life of the weight average in thousands of images; `ema_rampup`: it is
-    at most this share of the images seen (None: no ramp).
+    `kimg`: thousands of real images shown. `batch`: images a step, all processes. `mbstd`: images a minibatch-std
+    group. `gamma`: weight of R1. `ema_kimg`: half-life of the weight average in thousands of images, `ema_rampup`: it
+    is at most this share of the images seen (None: no ramp).
     """
 
     kimg: int

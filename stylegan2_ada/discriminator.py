@@ -1,4 +1,4 @@
-"""The StyleGAN2 discriminator: residual blocks, minibatch standard deviation, projection (Karras et al. 2020, fig. 7)."""
+"""The StyleGAN2 discriminator: residual blocks, minibatch statistic, projection (Karras et al. 2020, figure 7)."""
 
 import math
 
