@@ -160,8 +160,10 @@ def training_curves(rows: Sequence[Mapping], *, theme: str = "light") -> bytes:
 
 
 def _gradient_names(rows: Sequence[Mapping]) -> list[str]:
+    """Up to four, generator and discriminator first, so that they have the colours of their losses."""
     names = {name for row in rows for name in row if name.startswith("Gradients/") and "nonfinite" not in name}
-    return sorted(names)[:4]
+    first = ["Gradients/G", "Gradients/D", "Gradients/V"]
+    return sorted(names, key=lambda name: (first.index(name) if name in first else len(first), name))[:4]
 
 
 def verdict_curves(rows: Sequence[Mapping], *, theme: str = "light") -> bytes:
