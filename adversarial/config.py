@@ -202,7 +202,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
     scale = batch / base.batch
     precision = resolve_precision(o.precision, device)
     lowp = 0 if precision == "fp32" else LOWP_RES
-    clamp = CONV_CLAMP if lowp else None
+    clamp = CONV_CLAMP if precision == "fp16" else None  # bf16 has the range of fp32: nothing to clamp
     generator = GeneratorConfig(
         resolution=resolution,
         z_dim=base.z_dim,

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""The whole loop in a few minutes: train a small GAN against its detective, sample it, judge new images, report.
+
+Faces are rendered by the project itself, so nothing is downloaded and nobody is shown. Each step is one of the
+commands a user would type; it is printed before it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from app.cli import run
+
+ROOT = Path(__file__).resolve().parent
+UNSEEN = 6  # images of each class that are judged at the end
+FIRST_UNSEEN_FACE = 1_000_000  # the demo set uses the seeds below
+FIRST_UNSEEN_FAKE = 500_000
+
+
+@click.command(help=__doc__, context_settings={"show_default": True})
+@click.option("--outdir", default="runs/demo", metavar="DIR", help="Where everything is written, one folder a run.")
+@click.option("--kimg", default=14.0, help="Length of the training, thousands of images shown.")
+@click.option("--resolution", default=32, help="Side of the images.")
+@click.option("--seed", default=0)
+def main(outdir: str, kimg: float, resolution: int, seed: int) -> None:
+    began = time.monotonic()
+    out = Path(outdir)
+    _step(
+        "train the forger against the detective",
+        ["train_gan.py", "--data", "demo", "--cfg", "tiny", "--resolution", resolution, "--kimg", kimg]
+        + ["--batch", 8, "--verdict-batch", 4, "--gamma", 0.5, "--tick", kimg / 14, "--snap", 7, "--image-snap", 2]
+        + ["--metrics", "none", "--verdict-kimg", 3, "--seed", seed, "--outdir", out],
+    )
+    folder = max((d for d in out.iterdir() if (d / "config.json").exists()), key=lambda d: d.name)
+    unseen = folder / "unseen"
+    _step(
+        "sample the forger: new seeds, never used in training",
+        ["synth.py", "--network", folder, "--seeds", f"{FIRST_UNSEEN_FAKE}-{FIRST_UNSEEN_FAKE + UNSEEN - 1}"]
+        + ["--trunc", 0.8, "--outdir", unseen / "fake"],
+    )
+    _step(
+        "a contact sheet of it",
+        ["synth.py", "--network", folder, "--n", 60, "--trunc", 0.8, "--outdir", folder / "samples", "--grid"],
+    )
+    _render_unseen(unseen / "real", resolution)
+    _step(
+        "ask the detective about images it has not seen",
+        ["detect.py", unseen, "--model", folder, "--explain", folder / "explained"],
+        allowed=(0, 1),
+    )
+    report = _report(folder, unseen)
+    print(f"\nreport  {report}   ({time.monotonic() - began:.0f} s in all)")
+
+
+def _step(title: str, command: list, allowed: tuple[int, ...] = (0,)) -> None:
+    """Print and run one of the project's own commands; stop the demo if it fails."""
+    words = [str(word) for word in command]
+    print(f"\n== {title}\n$ python {shlex.join(words)}", flush=True)
+    code = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], check=False).returncode
+    if code not in allowed:
+        sys.exit(130 if code in (130, -2) else 2)
+
+
+def _render_unseen(folder: Path, resolution: int) -> None:
+    """Write faces of seeds the demo set does not contain."""
+    from PIL import Image
+
+    from faces.procedural import render_face
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(UNSEEN):
+        seed = FIRST_UNSEEN_FACE + i
+        Image.fromarray(render_face(seed, resolution)).save(folder / f"face-{seed}.png")
+
+
+def _report(folder: Path, unseen: Path) -> Path:
+    """The HTML report of the run with the verdicts on the unseen images, also written as JSON."""
+    from app.report import VerdictCard
+    from app.run_report import run_report
+    from discriminator.detector import Detector
+    from faces.decode import load_image
+
+    detector = Detector.load(folder / "detector.safetensors")
+    paths = [p for kind in ("real", "fake") for p in sorted((unseen / kind).glob("*.png"))]
+    photos = [load_image(p) for p in paths]
+    verdicts = detector.predict(photos)
+    cards = [
+        VerdictCard.of(p.name, photo, v, truth=p.parent.name) for p, photo, v in zip(paths, photos, verdicts, strict=True)
+    ]
+    rows = [{"file": str(p.relative_to(unseen)), **v.to_dict()} for p, v in zip(paths, verdicts, strict=True)]
+    (folder / "unseen.json").write_text(json.dumps(rows, indent=1))
+    return run_report(folder, cards=cards)
+
+
+if __name__ == "__main__":
+    run(main)
