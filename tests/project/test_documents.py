@@ -55,8 +55,9 @@ def test_commands_exist(document):
             continue
         words = [word for word in words[1:] if not re.match(r"--(nproc_per_node|standalone|nnodes)", word)]
         if words[0] == "-m":
-            ours = (ROOT / words[1].replace(".", "/")).with_suffix(".py").is_file()
-            assert ours or words[1] in ("pip", "venv", "pytest", "tensorboard.main"), f"{document.name}: no module {words[1]}: {line}"
+            path = ROOT / words[1].replace(".", "/")
+            ours = path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+            assert ours or words[1] in ("pip", "venv", "pytest"), f"{document.name}: no module {words[1]}: {line}"
         elif words[0] == "bootstrap.py":
             assert words[1] in jobs, line
         elif words[0].endswith(".py"):
