@@ -52,8 +52,8 @@ class AugmentPipe(nn.Module):
                 lumaflip (negative brightness, every other time); hue (up to `hue_max` half turns)
         filter: imgfilter (each of four octaves amplified by 2 to a normal of `imgfilter_std`, with probability
                 `imgfilter_bands[octave]`)
-        noise (normal, its standard deviation the absolute value of a normal of `noise_std`); cutout (a black square of
-                `cutout_size` of the width and height)
+        noise (normal, its standard deviation the absolute value of a normal of `noise_std`); cutout (zero, that
+                is grey, in a rectangle of `cutout_size` of the width and height)
     margin: how far the geometric transformations see beyond the image (the borders are mirrored). None, as published,
         is as far as this batch's draws reach, at most one image; it leaves out images whose draws change nothing, and
         on a GPU it waits for the draws once a call. A number from 0 to 1, as a share of the image size, fixes it: no
@@ -287,7 +287,7 @@ class AugmentPipe(nn.Module):
         return filter_bands(images, gains.to(images), self.bank)
 
     def _cut_out(self, images: Tensor, draws: Draws, strength: float | Tensor) -> Tensor:
-        """Black out one rectangle per image, anywhere, also partly outside."""
+        """Set a rectangle of each image to zero; its centre is anywhere, so it may be partly outside."""
         h, w = images.shape[2:]
         half = self.cutout_size / 2 * draws.chosen("cutout", strength)
 
