@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import click
 
@@ -21,54 +22,143 @@ from app.cli import pick_device, run
 
 CFGS = ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny"]
 AUGPIPES = ["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "face"]
+SECTIONS = {
+    "Data": "data data_root resolution mirror subset workers",
+    "The game": "cfg kimg batch batch_gpu gamma lr mbstd_group aug augpipe p target p_max seed",
+    "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
+    " generator_verdict_weight replay_capacity degradation consistency",
+    "Output and resuming": "outdir resume tick snap image_snap keep checkpoint_minutes metrics fid_dims"
+    " inception_weights quiet dry_run help",
+    "Machine": "device precision threads",
+}
 
 
-@click.command(help=__doc__, context_settings={"show_default": True, "max_content_width": 110})
-@click.option("--data", metavar="SOURCE", help="Folder, zip, or demo|flickr140k|rvf10k|deepfake-and-real|yonsei.")
+class Sectioned(click.Command):
+    """A command whose --help lists the options under the headings of SECTIONS."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        params = {max(p.opts, key=len)[2:].replace("-", "_"): p for p in self.get_params(ctx)}
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                records = [params[name].get_help_record(ctx) for name in names.split()]
+                formatter.write_dl([record for record in records if record is not None], col_max=26)
+
+
+@click.command(cls=Sectioned, help=__doc__, context_settings={"show_default": True, "max_content_width": 110})
+@click.option("--data", metavar="SOURCE", help="Folder, zip, or demo, flickr140k, rvf10k, deepfake-and-real, yonsei.")
 @click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
-@click.option("--outdir", metavar="DIR", default="runs", help="Runs are made as numbered folders in here.")
-@click.option("--resolution", type=int, help="Side of the square images, a power of two.  [default: from the data]")
-@click.option("--cfg", type=click.Choice(CFGS), default="auto", help="Preset; «tiny» trains on a CPU.")
-@click.option("--batch", type=int, help="Images a step, all processes together.  [default: preset]")
-@click.option("--batch-gpu", type=int, help="Images in memory at once, per process.  [default: what fits]")
-@click.option("--mbstd-group", type=int, help="Minibatch-std group size.  [default: preset]")
-@click.option("--gamma", type=float, help="R1 weight.  [default: preset]")
-@click.option("--lr", type=float, help="Adam learning rate of both networks.  [default: preset]")
-@click.option("--mirror/--no-mirror", default=False, help="Add every image's mirror image.")
-@click.option("--aug", type=click.Choice(["ada", "fixed", "noaug"]), default="ada", help="Augmentation strength.")
-@click.option("--augpipe", type=click.Choice(AUGPIPES), default="bgc", help="Which transformations.")
-@click.option("--p", type=float, help="Probability for --aug fixed.")
-@click.option("--target", type=float, default=0.6, help="ADA target of E[sign(D(real))].")
-@click.option("--p-max", type=float, default=0.85, help="ADA never raises p beyond this.")
-@click.option("--subset", type=int, metavar="N", help="Train on N random images of each class.")
-@click.option("--kimg", type=float, help="Thousands of real images to show.  [default: preset]")
-@click.option("--tick", type=float, metavar="KIMG", help="Progress interval.  [default: 4; a CPU: kimg/50]")
-@click.option("--snap", type=click.IntRange(1), default=50, help="Network snapshot interval, in ticks.")
-@click.option("--image-snap", type=click.IntRange(1), help="Sample grid interval, in ticks.  [default: snap/5]")
-@click.option("--keep", type=click.IntRange(1), default=3, help="Generator snapshots kept beside the best.")
-@click.option("--metrics", default="auto", metavar="NAMES", help="fid1k, fid5k, fid50k_full, …, none or auto.")
-@click.option("--fid-dims", type=click.Choice(["64", "192", "768", "2048"]), help="Inception features for FID.")
-@click.option("--inception-weights", metavar="FILE", help="InceptionV3 weights for FID.  [default: downloaded]")
-@click.option("--resume", metavar="RUN", help="«latest», a run folder or a checkpoint: go on exactly.")
-@click.option("--seed", type=int, default=0)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto")
-@click.option("--workers", type=click.IntRange(0), default=2, help="Image decoding threads.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads for computing.  [default: all cores]")
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, …")
-@click.option("--checkpoint-minutes", type=float, default=10.0, help="Save the state at least this often.")
-@click.option("--trunk-grad-scale", type=float, help="Verdict gradient into the trunk.  [default: 0.1; tiny: 0]")
-@click.option("--verdict-batch", type=click.IntRange(0), help="Images a step for the verdict head; 0: none.")
-@click.option("--verdict-lr", type=float, default=2e-3, help="Adam learning rate of the verdict head.")
-@click.option("--verdict-weight", type=float, default=1.0, help="Weight of the verdict's losses.")
-@click.option("--verdict-kimg", type=float, help="Verdict head alone at the end.  [default: kimg/4, at most 100]")
+@click.option("--outdir", metavar="DIR", default="runs", help="Each run gets a numbered folder in here.")
+@click.option("--resolution", type=int, metavar="N", help="Side of the images, a power of 2.  [default: the data's]")
 @click.option(
-    "--generator-verdict-weight", type=float, default=0.0, help="Let the generator fool the verdict head too."
+    "--cfg",
+    type=click.Choice(CFGS),
+    default="auto",
+    metavar="NAME",
+    help=f"Preset, one of {', '.join(CFGS)}; tiny suits a CPU.",
 )
-@click.option("--replay-capacity", type=click.IntRange(1), default=4000, help="Older fakes remembered.")
-@click.option("--degradation", default="train", metavar="NAME", help="Degradation of both classes for the verdict.")
-@click.option("--consistency", type=float, default=0.5, help="Weight of clean/degraded agreement; 0: one view only.")
-@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration as JSON and stop.")
-@click.option("--quiet", is_flag=True, help="Only log.txt, nothing on the terminal.")
+@click.option("--batch", type=int, metavar="N", help="Images a step, all processes together.  [default: preset]")
+@click.option("--batch-gpu", type=int, metavar="N", help="Images in memory at once, per process.  [default: what fits]")
+@click.option("--mbstd-group", type=int, metavar="N", help="Images compared by minibatch-std.  [default: preset]")
+@click.option("--gamma", type=float, metavar="X", help="Weight of the R1 penalty.  [default: preset]")
+@click.option("--lr", type=float, metavar="X", help="Learning rate of both networks.  [default: preset]")
+@click.option("--mirror/--no-mirror", default=False, help="Add every image's mirror image.")
+@click.option(
+    "--aug",
+    type=click.Choice(["ada", "fixed", "noaug"]),
+    default="ada",
+    help="Augmentation: adaptive, at a fixed --p, or none.",
+)
+@click.option(
+    "--augpipe",
+    type=click.Choice(AUGPIPES),
+    default="bgc",
+    metavar="NAME",
+    help=f"Which transformations: {', '.join(AUGPIPES)}.",
+)
+@click.option("--p", type=float, metavar="P", help="Probability of each transformation for --aug fixed.")
+@click.option("--target", type=float, metavar="X", default=0.6, help="What ADA keeps the mean of sign(D(real)) at.")
+@click.option("--p-max", type=float, metavar="P", default=0.85, help="ADA never raises its probability beyond this.")
+@click.option("--subset", type=int, metavar="N", help="Train on N random images of each class.")
+@click.option("--kimg", type=float, metavar="X", help="Length: thousands of real images shown.  [default: preset]")
+@click.option("--tick", type=float, metavar="KIMG", help="Progress interval.  [default: 4; on a CPU kimg/50]")
+@click.option("--snap", type=click.IntRange(1), metavar="N", default=50, help="Ticks between generator snapshots.")
+@click.option(
+    "--image-snap", type=click.IntRange(1), metavar="N", help="Ticks between sample grids.  [default: snap/5]"
+)
+@click.option("--keep", type=click.IntRange(1), metavar="N", default=3, help="Snapshots kept beside the best.")
+@click.option(
+    "--metrics",
+    default="auto",
+    metavar="NAMES",
+    help="fid1k,fid5k,…, none, or auto: a cheap one where weights are at hand.",
+)
+@click.option(
+    "--fid-dims",
+    type=click.Choice(["64", "192", "768", "2048"]),
+    help="Width of the FID features.  [default: 2048, else 768]",
+)
+@click.option("--inception-weights", metavar="FILE", help="InceptionV3 weights for FID.  [default: downloaded once]")
+@click.option("--resume", metavar="RUN", help="Go on exactly from «latest», a run folder or a checkpoint.")
+@click.option("--seed", type=int, metavar="N", default=0, help="Everything random follows from it.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    help="Number format of the four highest resolutions.",
+)
+@click.option("--workers", type=click.IntRange(0), metavar="N", default=2, help="Image decoding threads.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads for computing.  [default: all cores]")
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--checkpoint-minutes", type=float, metavar="X", default=10.0, help="Save the state at least this often.")
+@click.option(
+    "--trunk-grad-scale",
+    type=float,
+    metavar="X",
+    help="How much the verdict shapes the shared trunk.  [default: 0.1; tiny: 0]",
+)
+@click.option(
+    "--verdict-batch",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Its images a step; 0: it does not learn.  [default: --batch]",
+)
+@click.option("--verdict-lr", type=float, metavar="X", default=2e-3, help="Its learning rate.")
+@click.option("--verdict-weight", type=float, metavar="X", default=1.0, help="Weight of its losses.")
+@click.option(
+    "--verdict-kimg",
+    type=float,
+    metavar="X",
+    help="Thousands of images it learns alone at the end.  [default: kimg/4, at most 100]",
+)
+@click.option(
+    "--generator-verdict-weight",
+    type=float,
+    metavar="X",
+    default=0.0,
+    help="Above 0 the generator learns to fool it too.",
+)
+@click.option(
+    "--replay-capacity",
+    type=click.IntRange(1),
+    metavar="N",
+    default=4000,
+    help="Fakes of older generators it is reminded of.",
+)
+@click.option(
+    "--degradation",
+    default="train",
+    metavar="NAME",
+    help="How real and fake images are degraded for it: none, light, train, web, hard.",
+)
+@click.option(
+    "--consistency",
+    type=float,
+    metavar="X",
+    default=0.5,
+    help="Weight of agreement between an image and its degraded copy; 0: degraded only.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration as JSON; write nothing.")
+@click.option("--quiet", is_flag=True, help="Nothing on the terminal, only the run's log.txt.")
 @click.pass_context
 def main(ctx: click.Context, resume: str | None, dry_run: bool, quiet: bool, **options) -> None:
     if options["data"] is None and resume is None:
@@ -85,7 +175,9 @@ def main(ctx: click.Context, resume: str | None, dry_run: bool, quiet: bool, **o
         f.name for f in dataclasses.fields(Options)
     }
     if dry_run:
-        click.echo(json.dumps(describe(asked, given=given, resume=resume), indent=2))
+        resolved = json.dumps(describe(asked, given=given, resume=resume), indent=2)
+        if os.environ.get("RANK", "0") == "0":  # once, also under torchrun
+            click.echo(resolved)
         return
     train(asked, given=given, resume=resume, quiet=quiet)
 

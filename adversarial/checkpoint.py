@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -32,24 +33,49 @@ def save_atomically(path: Path, write) -> None:
         raise
 
 
+def save_json(path: Path, value: dict) -> None:
+    """`value` as a JSON file, whole or not at all."""
+    save_atomically(path, lambda tmp: tmp.write_text(json.dumps(value, indent=1), encoding="utf-8"))
+
+
+def remove_leftovers(run: Path) -> None:
+    """Delete what a killed process was writing when it died: temporary files no reader ever sees."""
+    for path in run.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    return run / f"checkpoint-{step:06d}.pt"
+
+
 def checkpoints(run: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
     found = [(int(m.group(1)), p) for p in run.glob("checkpoint-*.pt") if (m := _NAME.search(p.name))]
     return [p for _, p in sorted(found)]
 
 
-def save_checkpoint(run: Path, step: int, state: dict, keep: int = 2) -> Path:
-    """Write the state after `step` steps and remove all but the last `keep` checkpoints."""
-    path = run / f"checkpoint-{step:06d}.pt"
+def save_checkpoint(run: Path, step: int, state: dict, keep: int = 2, spare: Path | None = None) -> Path:
+    """Write the state after `step` steps; then remove all but the last `keep` checkpoints and `spare`.
+
+    Checkpoints of later steps belong to a course the run has left (it was resumed from an earlier one): they go too.
+    """
+    path = checkpoint_path(run, step)
     try:
         save_atomically(path, lambda tmp: torch.save({"format": FORMAT, **state}, tmp))
     except (OSError, RuntimeError) as e:  # torch reports a full disk as a RuntimeError of its zip writer
-        raise UserError(
-            f"{path}: the checkpoint could not be written ({e}); free some space or choose another --outdir, then"
-            f" continue with --resume {run}; earlier checkpoints are untouched"
-        ) from None
-    for old in checkpoints(run)[:-keep]:
-        old.unlink(missing_ok=True)
+        left = checkpoints(run)
+        advice = (
+            f"free some space, then go on from the earlier {left[-1].name} with --resume {run}"
+            if left
+            else "free some space or choose another --outdir, then start again"
+        )
+        reason = (getattr(e, "strerror", None) or str(e)).splitlines()[0]
+        raise UserError(f"{path}: the checkpoint could not be written ({reason}); {advice}") from None
+    found = checkpoints(run)
+    current = found.index(path)
+    for old in found[: max(0, current + 1 - keep)] + found[current + 1 :]:
+        if old != spare:
+            old.unlink(missing_ok=True)
     return path
 
 
@@ -64,7 +90,7 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}); give a checkpoint-*.pt of this project"
         ) from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("game"), dict):
         raise UserError(f"{path}: not a checkpoint of this version (format {FORMAT}); retrain or use that version")
     return state
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 
 from discriminator.hybrid import HybridConfig
+from faces.degrade import PRESETS as DEGRADATIONS
 from faces.errors import UserError
+from metrics.fid import parse_metric
 from stylegan2_ada.ada import AUGPIPES
 from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig, preset
 
@@ -108,6 +110,16 @@ class GameConfig:
         """Micro-batches per step over all processes."""
         return self.batch // self.batch_gpu
 
+    @property
+    def last_step(self) -> int:
+        """Steps of the game: as many as show `kimg` thousand real images."""
+        return -(-int(self.kimg * 1000) // self.batch)
+
+    @property
+    def verdict_steps(self) -> int:
+        """Steps of the verdict-only phase: verdict_kimg thousand images of verdict_batch each."""
+        return math.ceil(self.verdict_kimg * 1000 / self.verdict_batch) if self.verdict_batch else 0
+
     def to_dict(self) -> dict:
         d = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         d["options"] = dataclasses.asdict(self.options)
@@ -157,6 +169,44 @@ def check_resolution(resolution: int) -> int:
     return resolution
 
 
+_POSITIVE = ("lr", "kimg", "tick", "verdict_lr")
+_NOT_NEGATIVE = (
+    "gamma", "verdict_kimg", "verdict_weight", "generator_verdict_weight", "consistency", "trunk_grad_scale",
+    "checkpoint_minutes", "seed",
+)  # fmt: skip
+_AT_LEAST_1 = ("batch", "batch_gpu", "mbstd_group", "subset", "snap", "image_snap", "keep", "replay_capacity")
+
+
+def check_options(o: Options) -> None:
+    """UserError, one line, for values no run can have and for options that contradict each other."""
+
+    def flag(name: str) -> str:
+        return "--" + name.replace("_", "-")
+
+    for name, choices in (("aug", AUGMENTATIONS), ("augpipe", AUGPIPES), ("degradation", DEGRADATIONS)):
+        if getattr(o, name) not in choices:
+            raise UserError(f"{flag(name)} {getattr(o, name)} is unknown; choose one of {', '.join(choices)}")
+    if o.aug == "fixed" and o.p is None:
+        raise UserError("--aug fixed needs a probability: add --p 0.2, say, or use --aug ada")
+    if o.aug != "fixed" and o.p is not None:
+        raise UserError(f"--p goes with --aug fixed only; with --aug {o.aug} leave it out")
+    if o.generator_verdict_weight and o.verdict_batch == 0:
+        raise UserError("--generator-verdict-weight needs a verdict head that learns; leave out --verdict-batch 0")
+    for names, fits, wanted in (
+        (("p", "target", "p_max"), lambda v: 0 <= v <= 1, "not from 0 to 1; give a probability"),
+        (_POSITIVE, lambda v: v > 0, "not a positive number; give more than 0"),
+        (_NOT_NEGATIVE, lambda v: v >= 0, "negative or not a number; give 0 or more"),
+        (_AT_LEAST_1, lambda v: v >= 1, "too few; give at least 1"),
+    ):
+        for name in names:
+            value = getattr(o, name)
+            if value is not None and not (fits(value) and math.isfinite(value)):
+                raise UserError(f"{flag(name)} {value:g} is {wanted}")
+    if o.metrics not in ("auto", "none"):
+        for name in o.metrics.split(","):
+            parse_metric(name.strip())
+
+
 def resolve_precision(asked: str, device: torch.device) -> str:
     """`auto` becomes bf16 where the hardware computes in it, else fp16 on older GPUs and fp32 on older CPUs."""
     if asked not in PRECISIONS:
@@ -182,20 +232,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
         base = preset(o.cfg, resolution, world_size)
     except ValueError as e:
         raise UserError(str(e)) from None
-    if o.aug not in AUGMENTATIONS:
-        raise UserError(f"--aug {o.aug} is unknown; choose one of {', '.join(AUGMENTATIONS)}")
-    if o.augpipe not in AUGPIPES:
-        raise UserError(f"--augpipe {o.augpipe} is unknown; choose one of {', '.join(AUGPIPES)}")
-    if o.aug == "fixed" and o.p is None:
-        raise UserError("--aug fixed needs a probability: add --p 0.2, say, or use --aug ada")
-    if o.aug != "fixed" and o.p is not None:
-        raise UserError(f"--p goes with --aug fixed only; with --aug {o.aug} leave it out")
-    for name, value in (("--p", o.p), ("--target", o.target), ("--p-max", o.p_max)):
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"{name} {value:g} is not a probability; give a number from 0 to 1")
-    for name, value in (("--gamma", o.gamma), ("--kimg", o.kimg), ("--verdict-kimg", o.verdict_kimg)):
-        if value is not None and (value < 0 or not math.isfinite(value)):
-            raise UserError(f"{name} {value:g} is negative or not finite; give a number of 0 or more")
+    check_options(o)
 
     batch = base.batch if o.batch is None else o.batch
     batch_gpu, group = _split_batch(o, batch, base.mbstd, world_size)
@@ -254,13 +291,11 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
 
 def _split_batch(o: Options, batch: int, preset_group: int, world_size: int) -> tuple[int, int]:
     """(batch per micro-batch, minibatch-std group), checked against each other and the number of processes."""
-    if batch < 1:
-        raise UserError(f"--batch {batch} must be at least 1")
     if batch % world_size:
         raise UserError(f"--batch {batch} cannot be shared by {world_size} processes; give a multiple of {world_size}")
     share = batch // world_size
     batch_gpu = o.batch_gpu if o.batch_gpu is not None else share
-    if batch_gpu < 1 or share % batch_gpu:
+    if share % batch_gpu:
         raise UserError(
             f"--batch-gpu {batch_gpu} does not divide the {share} images a step of each process; give a divisor"
         )
@@ -269,10 +304,11 @@ def _split_batch(o: Options, batch: int, preset_group: int, world_size: int) -> 
     else:
         # a preset's group shrinks with the share of a process, as published (auto: min(batch per GPU, 4))
         group = min(preset_group, batch_gpu) if (world_size > 1 or o.batch_gpu is not None) else preset_group
-    if group < 1 or batch_gpu % group:
-        whole = max(group, batch_gpu // max(group, 1) * group)
+    if batch_gpu % group:
+        whole = max(group, batch_gpu // group * group) * world_size
+        other = f"--batch {whole} or " if o.batch_gpu is None else ""
         raise UserError(
             f"--batch {batch} gives micro-batches of {batch_gpu}, no multiple of the minibatch-std group {group};"
-            f" use --batch {whole * world_size} or --mbstd-group {math.gcd(batch_gpu, max(group, 1))}"
+            f" use {other}--mbstd-group {math.gcd(batch_gpu, group)}"
         )
     return batch_gpu, group

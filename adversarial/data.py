@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from faces.dataset import PackedFaces
+from faces.dataset import MIN_SIDE, PackedFaces
 from faces.errors import BadImage, UserError
 from faces.preprocess import Preprocess
 from faces.source import FaceSource, open_source
 
 HOLD_OUT = 0.1  # share of a set without splits that is kept for calibration
 MAX_HELD_OUT = 1000
+PROBED = 9  # images whose size tells a set's own resolution
 MAX_VALID = 2000  # images of each class; more buys no better threshold for a run's own detector
 
 
@@ -39,12 +41,13 @@ class Splits:
     source: FaceSource
 
 
-def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: int) -> Splits:
+def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: int, fetch: bool = True) -> Splits:
     """The splits a set defines; a set without any has a tenth of each class (at most 1000) held out for calibration.
 
-    `subset` keeps that many random training images of each class. UserError if no real image is left to train on.
+    `subset` keeps that many random training images of each class; an absent named set is downloaded if `fetch`.
+    UserError if no real image is left to train on.
     """
-    source = open_source(data, data_root=data_root)
+    source = open_source(data, data_root=data_root, allow_fetch=fetch)
     held_out = "train" not in source.splits
     if held_out:
         train, valid = _hold_out(source, seed)
@@ -88,14 +91,20 @@ def _at_most(source: FaceSource, count: int, seed: int) -> FaceSource:
 
 
 def native_resolution(source: FaceSource) -> int:
-    """The largest power of two that fits the first readable image's shorter side."""
-    for i in range(min(len(source), 100)):
+    """The largest power of two that fits the shorter side of the middling one of some readable images."""
+    sides: list[int] = []
+    count = len(source)
+    for i in range(0, count, max(1, count // PROBED)):
         try:
-            side = min(source.image(i).shape[:2])
-        except BadImage:
-            continue
-        return max(8, min(2048, 1 << (side.bit_length() - 1)))
-    raise UserError(f"{source.name}: none of the first images can be read; check the folder")
+            sides.append(min(source.decoded(i, min_side=MIN_SIDE).pixels.shape[:2]))
+        except BadImage as e:
+            worst = e
+        if len(sides) >= PROBED:
+            break
+    if not sides:
+        raise UserError(f"{source.name}: none of the images looked at can be used, the last one, {worst}; check them")
+    side = sorted(sides)[len(sides) // 2]
+    return max(8, min(2048, 1 << (side.bit_length() - 1)))
 
 
 def pack(
@@ -125,6 +134,7 @@ def pack(
         )
     train, valid = packed["train"], packed["valid"]
     skipped = [s for p in packed.values() if p is not None for s in p.skipped]
+    converted = sum((Counter(p.converted) for p in packed.values() if p is not None), Counter())
     facts = {
         "name": splits.source.name,
         "fingerprint": splits.source.fingerprint(),
@@ -133,6 +143,10 @@ def pack(
         "counts": {part: _count(p) for part, p in packed.items() if p is not None},
         "skipped": [list(map(str, s)) for s in skipped[:100]],
         "num_skipped": len(skipped),
+        "converted": dict(sorted(converted.items())),
+        "notes": list(splits.source.notes),
+        # what the training images are, to the byte: statistics of them are cached under this name
+        "train_stamp": splits.train.rendered_at(resolution).content_stamp(),
     }
     counts = facts["counts"]
     facts["summary"] = ", ".join(f"{part} {c['real']} real + {c['fake']} fake" for part, c in counts.items()) + (

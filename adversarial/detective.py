@@ -24,12 +24,6 @@ CURRENT_FAKES = 16  # fresh fakes per step of the verdict-only phase
 MIN_REALS_FOR_1_PERCENT = 1000
 
 
-def verdict_steps(game: Game) -> int:
-    """Steps of the verdict-only phase: verdict_kimg thousand images of verdict_batch each."""
-    cfg = game.cfg
-    return math.ceil(cfg.verdict_kimg * 1000 / cfg.verdict_batch) if cfg.verdict_batch else 0
-
-
 def begin_verdict_phase(game: Game) -> None:
     """Freeze the game: the detective goes on from its averaged trunk, which no longer moves."""
     game.D.load_state_dict(game.D_ema.state_dict())
@@ -43,7 +37,7 @@ def verdict_step(game: Game, index: int) -> None:
     phase, so that the last, quiet part decides.
     """
     cfg = game.cfg
-    total = verdict_steps(game)
+    total = cfg.verdict_steps
     it = game.step_index + index
     game.G.requires_grad_(False)
     for p in game.verdict_params:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+PATIENCE = timedelta(hours=4)  # the others wait while rank 0 reads the images, or measures FID at a snapshot
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ def join_world(device: str) -> World:
         own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(own)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if own.type == "cuda" else "gloo", rank=rank, world_size=size)
+        backend = "nccl" if own.type == "cuda" else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=PATIENCE)
     return World(rank, size, own)
 
 
@@ -70,6 +74,15 @@ def sum_tensor(x: torch.Tensor, world: World) -> torch.Tensor:
     if world.size > 1:
         dist.all_reduce(x)
     return x
+
+
+def smallest(x: int, world: World) -> int:
+    """The smallest `x` of all ranks."""
+    if world.size == 1:
+        return x
+    value = torch.tensor([x], device=world.device)
+    dist.all_reduce(value, op=dist.ReduceOp.MIN)
+    return int(value)
 
 
 def broadcast_modules(modules: Iterable[torch.nn.Module], world: World) -> None:

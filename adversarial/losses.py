@@ -1,6 +1,7 @@
 """The losses and regularisers of StyleGAN2 (Karras et al. 2019, arXiv 1912.04958) for one micro-batch each.
 
-Every function returns a scalar to call `backward()` on, already averaged over its micro-batch, and what telemetry needs.
+Every function returns a scalar to call `backward()` on, already averaged over its micro-batch, and what telemetry
+needs.
 """
 
 from __future__ import annotations

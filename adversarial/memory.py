@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import os
 import resource
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 from adversarial.config import GameConfig
+from adversarial.distributed import World
 
 SAFE_SHARE = 0.7  # of the free memory that a step may claim
 # Feature maps of one resolution that a training step keeps alive per image, in units of channels x height x width
@@ -53,15 +55,17 @@ def free_bytes(device: torch.device) -> int | None:
     return free
 
 
-def split_batch(cfg: GameConfig, device: torch.device) -> GameConfig:
+def split_batch(cfg: GameConfig, world: World) -> GameConfig:
     """`cfg` with the largest micro-batch that should fit (gradients are then accumulated over several).
 
     The minibatch-std group stays whole, so a split changes no statistics; with as little as one group nothing is left
     to split and the configuration is returned as it is.
     """
-    free = free_bytes(device)
+    free = free_bytes(world.device)
     if free is None:
         return cfg
+    if world.device.type != "cuda":  # the processes of one machine share its memory
+        free //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", world.size)))
     group = cfg.hybrid.trunk.mbstd_group_size
     size = cfg.batch_gpu
     while step_bytes(dataclasses.replace(cfg, batch_gpu=size)) > SAFE_SHARE * free:

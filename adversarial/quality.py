@@ -1,9 +1,8 @@
-"""FID of the averaged generator during a run: measured at network snapshots, never at the start, best one remembered."""
+"""FID of the averaged generator during a run: measured at network snapshots, never at the start, best one kept."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,12 +19,17 @@ from metrics.weights import find_weights
 SHARE = 0.1  # of a run's time that `auto` may spend on FID
 
 
+def metric_counts(metrics: str) -> list[int]:
+    """Images each metric of a list such as `fid1k,fid5k` asks for; UserError for an unknown name."""
+    return [parse_metric(name.strip()) for name in metrics.split(",") if name.strip()]
+
+
 class FidMonitor:
     """FID against the training reals. `auto` measures a cheap one and only where the weights are at hand."""
 
-    def __init__(self, cfg: GameConfig, world: World, data: RunData, folder: Path, say: Callable[[str], None]) -> None:
-        self.cfg, self.world, self.data, self.say = cfg, world, data, say
-        self.cache = folder.parent / ".cache"
+    def __init__(self, cfg: GameConfig, world: World, data: RunData, outdir: Path) -> None:
+        self.cfg, self.world, self.data = cfg, world, data
+        self.cache = outdir / ".cache"
         self.auto = cfg.metrics == "auto"
         self.best: dict | None = None
         self.features: InceptionFeatures | None = None
@@ -33,7 +37,6 @@ class FidMonitor:
         self.skipped: str | None = None
         self.spent, self.began = 0.0, time.monotonic()
         self.counts = self._counts()
-        self.note = ""
         if self.counts and world.is_main:
             self.features = self._open_features()
 
@@ -42,7 +45,7 @@ class FidMonitor:
             return []
         if self.auto:
             return [5000 if self.world.device.type == "cuda" else 1000]
-        return [parse_metric(name.strip()) for name in self.cfg.metrics.split(",") if name.strip()]
+        return metric_counts(self.cfg.metrics)
 
     def _open_features(self) -> InceptionFeatures | None:
         o = self.cfg.options
@@ -108,7 +111,7 @@ class FidMonitor:
         labels = torch.as_tensor(train.labels[: len(train.images)])
         index = torch.nonzero(labels == 0).flatten().numpy()
         facts = self.data.facts
-        key = f"{facts['fingerprint']}|{facts['preprocess']}|train reals {len(index)}"
+        key = f"{facts['train_stamp']}|{facts['preprocess']}|train reals {len(index)}"
         images = (train.batch(index[i : i + 64]) for i in range(0, len(index), 64))
         return dataset_stats(images, self.features, cache_dir=self.cache, cache_key=key)
 

@@ -1,106 +1,51 @@
-"""A training run from its options to its last file: start or resume, loop, snapshots, clean stop, final detector."""
+"""A training run from its options to its last file: start or resume, loop, clean stop, final detector."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-import shutil
+import errno
+import os
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from adversarial import detective
-from adversarial.checkpoint import find_checkpoint, load_checkpoint, save_atomically, save_checkpoint
-from adversarial.config import GameConfig, Options, check_resolution, resolve
-from adversarial.data import RunData, native_resolution, open_splits, pack
+from adversarial.checkpoint import checkpoint_path, checkpoints, remove_leftovers, save_checkpoint, save_json
+from adversarial.config import Options
+from adversarial.data import RunData, pack
 from adversarial.distributed import World, barrier, join_world, leave_world, sum_tensor
 from adversarial.feed import Feed
 from adversarial.game import Game
-from adversarial.memory import keep_freed_memory, peak_memory_gb, split_batch
+from adversarial.memory import keep_freed_memory, peak_memory_gb
+from adversarial.plan import Plan, check_space, check_writable, describe, new_folder, plan
 from adversarial.quality import FidMonitor
+from adversarial.snapshots import Snapshots
 from adversarial.telemetry import Telemetry, append_jsonl, clock, rewind_jsonl
 from faces.degrade import preset as degradation_preset
 from faces.errors import UserError
-from stylegan2_ada.files import save_generator
-from synth.grid import contact_sheet
 
-# what a resumed run may change; everything else is part of its identity
-RESUMABLE = {
-    "kimg", "snap", "image_snap", "keep", "metrics", "inception_weights", "fid_dims", "workers", "threads", "device",
-    "checkpoint_minutes", "data_root", "outdir", "batch_gpu", "precision", "verdict_kimg", "tick",
-}  # fmt: skip
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
+SHOWN = 5  # left-out images named in the log; config.json has up to 100
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT}
 
-
-@dataclass
-class Plan:
-    """A resolved run before it touches the disk."""
-
-    cfg: GameConfig
-    data: RunData | None
-    splits: object
-    checkpoint: Path | None
-
-
-def plan(options: Options, given: set[str], resume: str | None, world: World) -> Plan:
-    """Resolve the options against the data, or against the run being resumed.
-
-    `given`: names of the options the caller set explicitly; on resume these must not contradict the run's own.
-    """
-    checkpoint = None
-    if resume is not None:
-        checkpoint = find_checkpoint(resume, Path(options.outdir))
-        saved = GameConfig.load(checkpoint.parent / "config.json")
-        options = _resumed_options(options, given, saved, checkpoint, world)
-    splits = open_splits(options.data, options.data_root, subset=options.subset, seed=options.seed)
-    resolution = options.resolution or native_resolution(splits.train)
-    check_resolution(resolution)
-    facts = {"name": splits.source.name, "fingerprint": splits.source.fingerprint()}
-    if checkpoint is not None and facts["fingerprint"] != saved.data_facts.get("fingerprint"):
-        raise UserError(
-            f"{options.data}: the images differ from those this run was trained on ({checkpoint.parent}); restore them"
-            " or start a new run"
-        )
-    cfg = resolve(options, resolution=resolution, world_size=world.size, device=world.device, facts=facts)
-    if options.batch_gpu is None:
-        cfg = split_batch(cfg, world.device)
-    return Plan(cfg, None, splits, checkpoint)
-
-
-def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint: Path, world: World) -> Options:
-    changes = {}
-    for name in given:
-        new, old = getattr(o, name), getattr(saved.options, name)
-        if name in RESUMABLE:
-            changes[name] = new
-        elif new != old and not (name == "resolution" and new == saved.resolution):
-            flag = "--" + name.replace("_", "-")
-            shown = "the preset's value" if old is None else old
-            raise UserError(
-                f"{checkpoint}: the run was trained with {flag} {shown}, not {new}; leave {flag} out or start a new run"
-            )
-    if "batch_gpu" not in given and saved.batch // world.size % saved.batch_gpu == 0:
-        changes["batch_gpu"] = saved.batch_gpu  # the same micro-batches, so the same draws
-    changes.setdefault("data_root", o.data_root or saved.options.data_root)
-    changes.setdefault("outdir", str(checkpoint.parent.parent))
-    changes["resolution"] = saved.resolution
-    return dataclasses.replace(saved.options, **changes)
+__all__ = ["describe", "train"]
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request; a second Ctrl-C interrupts at once."""
+    """Turns the first Ctrl-C, SIGTERM or lost terminal into a request; a second Ctrl-C interrupts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: bool) -> None:
         self.asked = False
+        self.tell = tell
         self.previous = {}
 
     def __enter__(self) -> StopRequest:
-        for sig in (signal.SIGINT, signal.SIGTERM):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            sig = getattr(signal, name, None)
+            if sig is None or (name == "SIGHUP" and signal.getsignal(sig) == signal.SIG_IGN):  # nohup: train on
+                continue
             try:
                 self.previous[sig] = signal.signal(sig, self._ask)
             except ValueError:  # not the main thread: the caller keeps its own handlers
@@ -110,6 +55,11 @@ class StopRequest:
     def _ask(self, sig: int, frame) -> None:
         if self.asked and sig == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.tell and not self.asked and sig == signal.SIGINT:
+            try:
+                os.write(2, b"\nstopping after this step and saving; Ctrl-C again stops at once, without saving\n")
+            except OSError:
+                pass
         self.asked = True
 
     def __exit__(self, *exc) -> None:
@@ -120,93 +70,80 @@ class StopRequest:
 def train(options: Options, *, given: set[str] = frozenset(), resume: str | None = None, quiet: bool = False) -> Path:
     """Run (or continue) a training and return its folder. Raises UserError, one line, for what a user can mend.
 
-    KeyboardInterrupt is raised after a clean stop: the state is saved by then.
+    Nothing is written before the options, images, weights and the checkpoint have proved usable. KeyboardInterrupt is
+    raised after a clean stop: the state is saved by then.
     """
     world = join_world(options.device)
     try:
         if options.threads:
             torch.set_num_threads(options.threads)
         keep_freed_memory()
-        plan_ = plan(options, set(given), resume, world)
-        folder = _run_folder(plan_, world)
-        return _Run(plan_, folder, world, quiet).go()
-    finally:
-        leave_world()
-
-
-def describe(options: Options, *, given: set[str] = frozenset(), resume: str | None = None) -> dict:
-    """The resolved configuration of what `train` would do, as plain JSON types; nothing is written."""
-    world = join_world(options.device)
-    try:
+        if resume is None:
+            check_writable(Path(options.outdir), "--outdir")
         p = plan(options, set(given), resume, world)
-        splits = {name: getattr(p.splits, name) for name in ("train", "valid", "test")}
-        counts = {name: len(s) for name, s in splits.items() if s is not None}
-        return {**p.cfg.to_dict(), "images": counts, "resume": str(p.checkpoint) if p.checkpoint else None}
+        if p.checkpoint is not None:
+            check_writable(p.checkpoint.parent, "--resume")
+        run = _Run(p, world, quiet)
+        try:
+            run.open()
+            return run.go()
+        except OSError as e:
+            if e.errno not in _DISK or run.folder is None:
+                raise
+            raise UserError(run.disk_trouble(e)) from None
+        except RuntimeError as e:
+            if world.device.type == "cpu" and "allocate memory" in str(e):
+                half = max(1, run.cfg.batch_gpu // 2)
+                line = f"the machine's memory is too small; add --batch-gpu {half} or lower --resolution"
+                raise UserError(line) from None
+            raise
+        finally:
+            run.tel.close()
     finally:
         leave_world()
-
-
-def _run_folder(p: Plan, world: World) -> Path:
-    """The folder of a resumed run, or a new `<outdir>/<number>-<name>`; every rank gets the same."""
-    if p.checkpoint is not None:
-        return p.checkpoint.parent
-    out = Path(p.cfg.options.outdir)
-    box: list = [None]
-    if world.is_main:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            numbers = [int(m.group()) for d in out.iterdir() if (m := re.match(r"\d+", d.name))]
-            name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(p.cfg.options.data).name or "data").strip("-")
-            folder = out / f"{max(numbers, default=-1) + 1:05d}-{name}-{p.cfg.resolution}-{p.cfg.options.cfg}"
-            folder.mkdir()
-            (folder / "config.json").write_text(json.dumps(p.cfg.to_dict(), indent=1))
-            box[0] = str(folder)
-        except OSError as e:
-            raise UserError(
-                f"--outdir {out}: cannot be written ({e.strerror or e}); choose a folder with space and write permission"
-            ) from None
-    if world.size > 1:
-        torch.distributed.broadcast_object_list(box, src=0, device=world.device)
-    return Path(box[0])
 
 
 class _Run:
-    """The loop around `Game`: everything that happens between steps."""
+    """The loop around `Game`: everything that happens between steps.
 
-    def __init__(self, p: Plan, folder: Path, world: World, quiet: bool) -> None:
-        self.folder, self.world, self.cfg = folder, world, p.cfg
-        self.resumed = p.checkpoint
-        state = load_checkpoint(p.checkpoint) if p.checkpoint else None
-        nimg = int(state["game"]["step_index"]) * p.cfg.batch if state else 0
-        if world.is_main and state:
-            for name in ("stats.jsonl", "metrics.jsonl"):
-                rewind_jsonl(folder / name, nimg)
-        self.tel = Telemetry(folder, world.is_main, quiet, purge_step=nimg + 1 if state else None)
+    Made without writing anything; `open` gives it its folder.
+    """
+
+    def __init__(self, p: Plan, world: World, quiet: bool) -> None:
+        self.world, self.cfg = world, p.cfg
+        self.resumed, self.folder = p.checkpoint, None
+        self.tel = Telemetry(world.is_main, quiet)
+        self.outdir = Path(p.cfg.options.outdir)
         self.data = self._pack(p)
         self.cfg = dataclasses.replace(p.cfg, data_facts=self.data.facts)
-        if world.is_main:
-            save_atomically(
-                folder / "config.json", lambda tmp: tmp.write_text(json.dumps(self.cfg.to_dict(), indent=1))
-            )
         feed = Feed(self.data.train, degradation_preset(self.cfg.options.degradation), self.cfg.options.seed)
         self.game = Game(self.cfg, world, feed)
-        self.fid = FidMonitor(self.cfg, world, self.data, folder, self.tel.say)
+        self.fid = FidMonitor(self.cfg, world, self.data, self.outdir)
         self.phase, self.verdict_index, self.elapsed = "game", 0, 0.0
-        if state:
+        if p.state:
+            self._load(p.checkpoint, p.state)
+        self.started = self.saved_at = self.tick_at = time.monotonic()
+        self.tick_nimg = self.game.nimg
+
+    def _load(self, checkpoint: Path, state: dict) -> None:
+        try:
             self.game.load_state_dict(state["game"])
             self.phase, self.verdict_index = state["phase"], int(state["verdict_index"])
             self.elapsed = float(state["elapsed"])
             self.fid.load_state_dict(state["fid"])
-            if self.phase == "verdict":
-                self.game.D.trunk.requires_grad_(False)
-        self.started = self.saved_at = self.tick_at = time.monotonic()
-        self.tick_nimg = self.game.nimg
+        except UserError as e:
+            raise UserError(f"{checkpoint}: {e}") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            reason = f"{type(e).__name__} {e}"
+            raise UserError(f"{checkpoint}: not a whole checkpoint ({reason}); give another one") from None
+        if self.phase == "verdict":
+            self.game.D.trunk.requires_grad_(False)
 
     def _pack(self, p: Plan) -> RunData:
         def progress(part: str, done: int, total: int) -> None:
             self.tel.progress(f"reading {part} images {done}/{total}")
 
-        cache = self.folder.parent / ".cache" if self.world.size > 1 else None
+        cache = self.outdir / ".cache" if self.world.size > 1 else None
         o = p.cfg.options
         args = {"mirror": o.mirror, "workers": o.workers, "cache_dir": cache, "progress": progress}
         if self.world.is_main:
@@ -216,44 +153,77 @@ class _Run:
             data = pack(p.splits, p.cfg.resolution, **args)
         return data
 
+    def open(self) -> None:
+        """Take the run's folder: a new one, or the resumed one put back to the moment of its checkpoint."""
+        if self.world.is_main:
+            check_space(self.outdir, self.game, self.cfg.options.keep, new=self.resumed is None)
+        purge = None
+        if self.resumed:
+            self.folder = self.resumed.parent
+            if self.world.is_main:
+                remove_leftovers(self.folder)
+                for name in ("stats.jsonl", "metrics.jsonl"):
+                    rewind_jsonl(self.folder / name, self.game.nimg, self.verdict_index)
+                save_json(self.folder / "config.json", self.cfg.to_dict())
+            purge = self.game.nimg + self.verdict_index + 1
+        else:
+            self.folder = new_folder(self.cfg, self.world)
+        self.tel.open(self.folder, purge)
+        self.snapshots = Snapshots(self.folder, self.cfg, self.game, self.data, self.fid, self.tel)
+
+    def disk_trouble(self, e: OSError) -> str:
+        """The line for an error of the disk in the middle of a run."""
+        where = e.filename or self.folder
+        found = checkpoints(self.folder)
+        advice = f"then go on from {found[-1].name} with --resume {self.folder}" if found else "then start again"
+        return f"{where}: cannot be written ({e.strerror or e}); free space or mend the folder, {advice}"
+
     # ---- the loop ---------------------------------------------------------------------------------------------
 
     def go(self) -> Path:
-        cfg, game = self.cfg, self.game
+        cfg = self.cfg
         self._announce()
         steps_per_tick = max(1, round(cfg.tick_kimg * 1000 / cfg.batch))
-        last = -(-int(cfg.kimg * 1000) // cfg.batch)
-        with StopRequest() as stop:
-            try:
-                while self.phase == "game" and game.step_index < last:
-                    self._step_with_memory_care()
-                    self._show_progress(game.step_index, last)
-                    done = game.step_index >= last
-                    if game.step_index % steps_per_tick == 0 or done:
-                        self._tick(game.step_index // steps_per_tick + (game.step_index % steps_per_tick > 0), done)
-                    self._pause(stop)
+        last = cfg.last_step
+        with StopRequest(tell=self.world.is_main) as stop:
+            while self.phase == "game" and self.game.step_index < last:
+                self._step_with_memory_care()
+                step = self.game.step_index
+                self._show_progress(step, last)
+                if step % steps_per_tick == 0 or step >= last:
+                    self._tick(step // steps_per_tick + (step % steps_per_tick > 0), step >= last)
+                self._pause(stop)
+            self._end_of_game()
+            if cfg.verdict_batch:
                 self._verdict_phase(stop)
-            finally:
-                self.tel.close()
+            self.phase = "done"
+            self._checkpoint()
         return self.folder
 
     def _announce(self) -> None:
-        cfg, say = self.cfg, self.tel.say
+        cfg, say, facts = self.cfg, self.tel.say, self.data.facts
         if self.resumed:
-            say(f"resuming {self.resumed} at {self.game.nimg / 1000:.2f} kimg")
+            step = f", verdict step {self.verdict_index}" if self.phase == "verdict" else ""
+            say(f"resuming {self.resumed} at {self.game.nimg / 1000:.2f} kimg{step}")
             return
         say(f"run         {self.folder}")
         for line in cfg.schedule_lines():
             say(line)
-        for name, reason in self.data.facts["skipped"][:10]:
+        for note in facts["notes"]:
+            say(f"note        {note}")
+        for name, reason in facts["skipped"][:SHOWN]:
             say(f"left out    {name}: {reason}")
-        if self.data.facts["held_out"]:
+        if facts["num_skipped"] > SHOWN:
+            say(f"left out    … and {facts['num_skipped'] - SHOWN} more; config.json names up to 100")
+        if facts["converted"]:
+            say("converted   " + ", ".join(f"{n} {kind}" for kind, n in facts["converted"].items()) + " to RGB")
+        if facts["held_out"]:
             say("splits      the set has no validation split: a tenth of its images is held out for calibration")
         for line in self.fid.announce():
             say(line)
         if self.world.is_main:
-            self._grid(self._real_grid(), "reals")
-            self._grid(self._fake_grid(), f"fakes-{0:06d}")
+            self.snapshots.reals()
+            self.snapshots.fakes()
 
     def _step_with_memory_care(self) -> None:
         """The first step on a GPU tells whether the micro-batch fits; if not it is halved and the run starts over."""
@@ -264,16 +234,17 @@ class _Run:
             half, group = cfg.batch_gpu // 2, cfg.hybrid.trunk.mbstd_group_size
             if self.game.step_index or self.resumed or self.world.size > 1 or half < 1 or half % group:
                 raise UserError(
-                    f"the GPU's memory is too small for micro-batches of {cfg.batch_gpu}; add --batch-gpu {max(half, 1)}"
-                    f" --mbstd-group {min(group, max(half, 1))} or lower --resolution"
+                    f"the GPU's memory is too small for micro-batches of {cfg.batch_gpu}; add --batch-gpu"
+                    f" {max(half, 1)} --mbstd-group {min(group, max(half, 1))} or lower --resolution"
                 ) from None
             self.tel.say(f"memory      too short for micro-batches of {cfg.batch_gpu}; going on with {half}")
             self.cfg = dataclasses.replace(cfg, batch_gpu=half)
             feed = self.game.feed
-            del self.game
+            del self.game, self.snapshots.game
             torch.cuda.empty_cache()
-            (self.folder / "config.json").write_text(json.dumps(self.cfg.to_dict(), indent=1))
-            self.game = Game(self.cfg, self.world, feed)
+            save_json(self.folder / "config.json", self.cfg.to_dict())
+            self.game = self.snapshots.game = Game(self.cfg, self.world, feed)
+            self.snapshots.cfg = self.cfg
 
     def _pause(self, stop: StopRequest) -> None:
         """Between steps: a checkpoint when it is time, a clean stop when asked; all ranks decide alike."""
@@ -283,16 +254,16 @@ class _Run:
             sum_tensor(wants, self.world)
         if wants[0]:
             path = self._checkpoint()
-            self.tel.say(
-                f"stopped at {self.game.nimg / 1000:.2f} kimg, saved {path}; go on with --resume {self.folder}"
-            )
+            kimg = self.game.nimg / 1000
+            self.tel.say(f"stopped at {kimg:.2f} kimg, saved {path.name}; go on with --resume {self.folder}")
             raise KeyboardInterrupt
         if wants[1]:
             self._checkpoint()
 
     def _checkpoint(self) -> Path:
         self.saved_at = time.monotonic()
-        path = self.folder / "checkpoint"
+        # one more for «done», so that it never takes the name of the end of the game, from which a run may go on
+        number = self.game.step_index + self.verdict_index + (self.phase == "done")
         if self.world.is_main:
             state = {
                 "game": self.game.state_dict(),
@@ -301,11 +272,11 @@ class _Run:
                 "elapsed": self.elapsed + time.monotonic() - self.started,
                 "fid": self.fid.state_dict(),
             }
-            path = save_checkpoint(self.folder, self.game.step_index + self.verdict_index, state)
+            save_checkpoint(self.folder, number, state, spare=checkpoint_path(self.folder, self.game.step_index))
         barrier(self.world)
-        return path
+        return checkpoint_path(self.folder, number)
 
-    # ---- ticks and snapshots ----------------------------------------------------------------------------------
+    # ---- ticks -----------------------------------------------------------------------------------------------
 
     def _show_progress(self, step: int, last: int) -> None:
         if not self.tel.live:
@@ -313,8 +284,8 @@ class _Run:
         rate = (time.monotonic() - self.tick_at) / max((self.game.nimg - self.tick_nimg) / 1000, 1e-9)
         left = (last - step) * self.cfg.batch / 1000 * rate
         self.tel.progress(
-            f"kimg {self.game.nimg / 1000:.2f}/{self.cfg.kimg:g}  {rate:.1f} sec/kimg  p {float(self.game.augment.p):.3f}"
-            f"  {clock(left)} left"
+            f"kimg {self.game.nimg / 1000:.2f}/{self.cfg.kimg:g}  {rate:.1f} sec/kimg"
+            f"  p {float(self.game.augment.p):.3f}  {clock(left)} left"
         )
 
     def _tick(self, tick: int, done: bool) -> None:
@@ -358,80 +329,24 @@ class _Run:
         if warning:
             self.tel.say(f"warning: {warning}")
         if self.world.is_main and (tick % cfg.image_snap == 0 or done):
-            self._grid(self._fake_grid(), f"fakes-{int(kimg):06d}")
+            self.snapshots.fakes()
         if tick % cfg.options.snap == 0 or done:
-            self._snapshot(done)
+            self.snapshots.take(final=done, detector=bool(cfg.verdict_batch))
             self._checkpoint()
         self.tick_at, self.tick_nimg = time.monotonic(), game.nimg
 
-    def _snapshot(self, final: bool) -> None:
-        """The generator as a file, its FID, and the detective as it would judge today."""
-        game = self.game
-        kimg = game.nimg / 1000
-        path = self.folder / f"generator-{int(kimg):06d}.safetensors"
-        if self.world.is_main:
-            meta = {
-                "kimg": kimg,
-                "data": self.cfg.data_facts["name"],
-                "fingerprint": self.cfg.data_facts["fingerprint"],
-            }
-            save_generator(path, game.G_ema, meta)
-        row = self.fid.measure(game.G_ema, game.nimg, final=final)
-        if not self.world.is_main:
-            return
-        if row:
-            self.tel.metric(row)
-            self.tel.say(
-                f"{row['metric']} {row['fid']:.2f} at {kimg:.2f} kimg ({row['dims']} dimensions,"
-                f" {clock(row['seconds'])})" + ("  best so far" if row["best"] else "")
-            )
-            if row["best"]:
-                save_atomically(
-                    self.folder / "generator-best.safetensors", lambda tmp: shutil.copyfile(path, tmp) and None
-                )
-        for old in sorted(self.folder.glob("generator-[0-9]*.safetensors"))[: -self.cfg.options.keep]:
-            old.unlink(missing_ok=True)
-        if self.cfg.verdict_batch and self.phase == "game":
-            self._save_detector()
-
-    def _save_detector(self) -> dict:
-        detector, values = detective.calibrated_detector(self.game, self.data)
-        detector.save(self.folder / "detector.safetensors")
-        nimg = self.game.nimg
-        append_jsonl(self.folder / "metrics.jsonl", {"nimg": nimg, "kimg": nimg / 1000, "metric": "verdict", **values})
-        self.tel.scalars({f"Metrics/verdict_{k}": v for k, v in values.items() if isinstance(v, float)}, nimg)
-        self.tel.say(
-            f"verdict on validation images: AUC {values['valid_auc']:.3f}, balanced accuracy"
-            f" {100 * values['valid_balanced_accuracy_at_half']:.1f} %"
-        )
-        return values
-
-    def _real_grid(self) -> np.ndarray:
-        n = _grid_cells(self.cfg.resolution)
-        index = np.linspace(0, len(self.game.feed.reals) - 1, n).astype(int)
-        return self.data.train.batch(self.game.feed.reals[index]).numpy()
-
-    @torch.no_grad()
-    def _fake_grid(self) -> np.ndarray:
-        from synth.sample import sample
-
-        n = _grid_cells(self.cfg.resolution)
-        return sample(self.game.G_ema, range(n), psi=1.0, batch=16, device=self.world.device)
-
-    def _grid(self, images: np.ndarray, name: str) -> None:
-        sheet = contact_sheet(images)
-        from PIL import Image
-
-        save_atomically(self.folder / f"{name}.png", lambda tmp: Image.fromarray(sheet).save(tmp, format="PNG"))
-        self.tel.image("Images/reals" if name == "reals" else "Images/fakes", sheet, self.game.nimg)
-
     # ---- the detective alone ----------------------------------------------------------------------------------
+
+    def _end_of_game(self) -> None:
+        """A run whose --kimg was shortened on resume ends between two snapshots: take the one that is missing."""
+        if self.phase == "game" and not checkpoint_path(self.folder, self.game.step_index).exists():
+            self.game.stats.collect()  # of a tick that is not to be; they would count towards the verdict's rows
+            self.snapshots.take(final=True, detector=False)
+            self._checkpoint()
 
     def _verdict_phase(self, stop: StopRequest) -> None:
         game = self.game
-        if not self.cfg.verdict_batch or self.phase == "done":
-            return
-        total = detective.verdict_steps(game)
+        total = self.cfg.verdict_steps
         if self.phase == "game":
             detective.begin_verdict_phase(game)
             self.phase = "verdict"
@@ -457,43 +372,5 @@ class _Run:
                         f"  accuracy {rows['Verdict/accuracy']['mean']:.3f}  left {clock(left)}"
                     )
             self._pause(stop)
-        self._final()
-        self.phase = "done"
-        self._checkpoint()
-
-    def _final(self) -> None:
-        """The shipped detector of the run and what it does on images nothing was chosen on."""
-        if not self.world.is_main:
-            return
-        values = self._save_detector()
-        game, data = self.game, self.data
-        from discriminator.detector import Detector
-
-        calibration = Detector.load(self.folder / "detector.safetensors").calibration
-        result = {"kimg": game.nimg / 1000, "validation": values, "detector": "detector.safetensors"}
-        held = data.test if data.test is not None else data.valid
-        result["measured_on"] = "test" if data.test is not None else "validation"
-        judged = {}
-        for name in ("none", "web", "hard"):
-            judged[name] = detective.judge(game, held, degradation_preset(name), "test")
-            result[f"held_out_{'clean' if name == 'none' else name}"] = detective.figures(judged[name], calibration)
-        result["adversarial_logit_auc"] = detective.negative_control(game, judged["none"])
-        clean = judged["none"]
-        np.savez_compressed(
-            self.folder / "scores.npz",
-            score=calibration.probability(clean.logits),
-            label=clean.labels,
-            origin=clean.origin,
-        )
-        save_atomically(self.folder / "verdict.json", lambda tmp: tmp.write_text(json.dumps(result, indent=1)))
-        f = result["held_out_clean"]
-        self.tel.say(
-            f"{result['measured_on']} images: AUC {f['auc']:.3f}, balanced accuracy"
-            f" {100 * f['balanced_accuracy_at_half']:.1f} %, false alarms {100 * f['false_alarm_rate']:.1f} % of"
-            f" {f['n_real']} at the shipped threshold, which finds {100 * f['tpr']:.1f} % of the fakes"
-        )
-        self.tel.say(f"detector    {self.folder / 'detector.safetensors'}")
-
-
-def _grid_cells(resolution: int) -> int:
-    return 64 if resolution <= 64 else 35 if resolution <= 128 else 24
+        if self.world.is_main:
+            self.snapshots.final()

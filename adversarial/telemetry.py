@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+
+from adversarial.checkpoint import save_atomically
 
 
 def clock(seconds: float) -> str:
@@ -39,21 +43,37 @@ def read_jsonl(path: Path) -> list[dict]:
     return rows
 
 
-def rewind_jsonl(path: Path, nimg: int) -> None:
-    """Drop rows written after the checkpoint at `nimg` images, so that a resumed run leaves no row twice."""
-    rows = [row for row in read_jsonl(path) if row.get("nimg", 0) <= nimg]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def rewind_jsonl(path: Path, nimg: int, verdict_step: int = 0) -> None:
+    """Drop rows written after the checkpoint at `nimg` images, so that a resumed run leaves no row twice.
+
+    Rows of the verdict-only phase all have the nimg at which the game ended; they stay up to `verdict_step`. The rows
+    marked `final` come after its last step.
+    """
+    if not path.exists():
+        return
+    rows = [
+        row
+        for row in read_jsonl(path)
+        if row.get("nimg", 0) <= nimg and row.get("verdict_step", 0) <= verdict_step and not row.get("final")
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    save_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 
 class Telemetry:
-    """Writes for rank 0; on other ranks every call does nothing."""
+    """Writes for rank 0; on other ranks every call does nothing. Before `open` only the terminal hears."""
 
-    def __init__(self, run: Path, is_main: bool, quiet: bool = False, purge_step: int | None = None) -> None:
-        self.run, self.is_main, self.quiet = run, is_main, quiet
+    def __init__(self, is_main: bool, quiet: bool = False) -> None:
+        self.run: Path | None = None
+        self.is_main, self.quiet = is_main, quiet
         self.board = None
-        self.started = self.line_at = time.monotonic()
+        self.line_at = time.monotonic()
         self.live = is_main and not quiet and sys.stderr.isatty()
-        if is_main:
+
+    def open(self, run: Path, purge_step: int | None = None) -> None:
+        """Write to the folder `run` from now on; TensorBoard forgets an earlier process's rows from `purge_step`."""
+        self.run = run
+        if self.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(run / "tensorboard"), purge_step=purge_step)
@@ -63,20 +83,29 @@ class Telemetry:
         if not self.is_main:
             return
         if not self.quiet:
+            self._to_terminal("", text)
+        if self.run is not None:
+            with open(self.run / "log.txt", "a", encoding="utf-8") as f:
+                f.write(text + "\n")
+
+    def _to_terminal(self, live: str, line: str | None = None) -> None:
+        """Replace the live line, and print `line` above it. A terminal that has gone does not end a training."""
+        try:
             if self.live:
-                sys.stderr.write("\r\033[K")
+                sys.stderr.write(f"\r\033[K{live}")
                 sys.stderr.flush()
-            print(text, flush=True)
-        with open(self.run / "log.txt", "a", encoding="utf-8") as f:
-            f.write(text + "\n")
+            if line is not None:
+                print(line, flush=True)
+        except (OSError, ValueError):
+            self.quiet, self.live = True, False
+            sys.stdout = open(os.devnull, "w")  # python would fail to flush the old one at exit
 
     def progress(self, text: str) -> None:
         """A line that overwrites itself, at most four times a second, on a terminal only."""
         now = time.monotonic()
         if self.live and now - self.line_at > 0.25:
             self.line_at = now
-            sys.stderr.write(f"\r\033[K{text[:150]}")
-            sys.stderr.flush()
+            self._to_terminal(text[: shutil.get_terminal_size().columns - 1])
 
     def scalars(self, values: dict[str, float], nimg: int) -> None:
         """Scalars to TensorBoard, with kimg as the horizontal axis in thousandths (nimg)."""
@@ -111,5 +140,11 @@ class Telemetry:
         )
 
     def close(self) -> None:
+        """Let go of the live line and of TensorBoard's file; what cannot be written any more has been told already."""
+        if self.live:
+            self._to_terminal("")
         if self.board is not None:
-            self.board.close()
+            try:
+                self.board.close()
+            except OSError:
+                pass

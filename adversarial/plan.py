@@ -1,0 +1,209 @@
+"""What a run will do, settled before anything is written: options against data, or against the run being resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from adversarial.checkpoint import checkpoint_path, find_checkpoint, load_checkpoint, save_json
+from adversarial.config import GameConfig, Options, check_options, check_resolution, resolve
+from adversarial.data import Splits, native_resolution, open_splits
+from adversarial.distributed import World, join_world, leave_world, smallest
+from adversarial.game import Game
+from adversarial.memory import split_batch
+from faces.errors import UserError
+
+# what a resumed run may change; everything else is part of its identity (`data` may move: its fingerprint is compared)
+RESUMABLE = {
+    "kimg", "snap", "image_snap", "keep", "metrics", "inception_weights", "fid_dims", "workers", "threads", "device",
+    "checkpoint_minutes", "data", "data_root", "outdir", "batch_gpu", "precision", "verdict_kimg", "tick",
+}  # fmt: skip
+
+
+@dataclass
+class Plan:
+    """A resolved run before it touches the disk; `state` is the checkpoint's content where a run is resumed."""
+
+    cfg: GameConfig
+    splits: Splits
+    checkpoint: Path | None = None
+    state: dict | None = None
+
+
+def plan(options: Options, given: set[str], resume: str | None, world: World, *, fetch: bool = True) -> Plan:
+    """Resolve the options against the data, or against the run being resumed.
+
+    `given`: names of the options the caller set explicitly; on resume these must not contradict the run's own.
+    `fetch`: whether an absent named set may be downloaded. Raises UserError, one line, for whatever cannot train.
+    """
+    checkpoint = state = None
+    if resume is not None:
+        checkpoint = find_checkpoint(resume, Path(options.outdir))
+        saved = GameConfig.load(checkpoint.parent / "config.json")
+        options = _resumed_options(options, given, saved, checkpoint, world)
+        state = load_checkpoint(checkpoint)
+    check_options(options)
+    if options.resolution is not None:
+        check_resolution(options.resolution)
+    splits = open_splits(options.data, options.data_root, subset=options.subset, seed=options.seed, fetch=fetch)
+    facts = {"name": splits.source.name, "fingerprint": splits.source.fingerprint()}
+    if checkpoint is not None and facts["fingerprint"] != saved.data_facts.get("fingerprint"):
+        raise UserError(
+            f"--data {options.data}: not the images this run was trained on ({checkpoint.parent}); name their new place"
+            " with --data, restore them, or start a new run"
+        )
+    resolution = options.resolution or native_resolution(splits.train)
+    cfg = resolve(options, resolution=resolution, world_size=world.size, device=world.device, facts=facts)
+    if options.batch_gpu is None:
+        # ranks may see different amounts of free memory, but must split alike
+        size = smallest(split_batch(cfg, world).batch_gpu, world)
+        cfg = dataclasses.replace(cfg, batch_gpu=size)
+    if checkpoint is not None:
+        checkpoint, state = _where_to_go_on(cfg, saved, given, checkpoint, state)
+    return Plan(cfg, splits, checkpoint, state)
+
+
+def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint: Path, world: World) -> Options:
+    changes = {}
+    effective = {  # a value spelled out that is what the preset gave is no contradiction
+        "resolution": saved.resolution,
+        "batch": saved.batch,
+        "gamma": saved.gamma,
+        "lr": saved.lr,
+        "verdict_batch": saved.verdict_batch,
+        "mbstd_group": saved.hybrid.trunk.mbstd_group_size,
+        "trunk_grad_scale": saved.hybrid.trunk_grad_scale,
+    }
+    for name in sorted(given):
+        new, old = getattr(o, name), getattr(saved.options, name)
+        if name in RESUMABLE:
+            changes[name] = new
+        elif new not in (old, effective.get(name, old)):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{checkpoint.parent}: this run was trained with {flag} {effective.get(name, old)}, not {new};"
+                f" leave {flag} out or start a new run"
+            )
+    if "batch_gpu" not in given and saved.batch // world.size % saved.batch_gpu == 0:
+        changes["batch_gpu"] = saved.batch_gpu  # the same micro-batches, so the same draws
+    changes.setdefault("data_root", o.data_root or saved.options.data_root)
+    changes["outdir"] = str(checkpoint.parent.parent)
+    changes["resolution"] = saved.resolution
+    return dataclasses.replace(saved.options, **changes)
+
+
+def _where_to_go_on(
+    cfg: GameConfig, saved: GameConfig, given: set[str], checkpoint: Path, state: dict
+) -> tuple[Path, dict]:
+    """The checkpoint to continue from: an ended game goes on from its own end, not from the frozen one after it."""
+    run, step = checkpoint.parent, int(state["game"]["step_index"])
+    kimg = step * cfg.batch / 1000
+    longer = cfg.last_step > step
+    if state["phase"] == "game" or not (
+        longer or ("verdict_kimg" in given and cfg.verdict_steps != saved.verdict_steps)
+    ):
+        if state["phase"] == "done":
+            raise UserError(
+                f"{run}: this run is finished at {kimg:g} kimg; to train it longer, add --kimg {2 * kimg:g}, say;"
+                " to use it, give the folder to synth.py --network or detect.py --model"
+            )
+        return checkpoint, state
+    end_of_game = checkpoint_path(run, step)
+    if not end_of_game.exists():
+        raise UserError(
+            f"{run}: the game of this run ended at {kimg:g} kimg and its checkpoint of that moment,"
+            f" {end_of_game.name}, is gone; start a new run with --kimg {cfg.kimg:g}"
+        )
+    state = load_checkpoint(end_of_game)
+    if state["phase"] != "game":
+        raise UserError(f"{end_of_game}: the game can't go on from here; start a new run with --kimg {cfg.kimg:g}")
+    return end_of_game, state
+
+
+def describe(options: Options, *, given: set[str] = frozenset(), resume: str | None = None) -> dict:
+    """The resolved configuration of what `train` would do, as plain JSON types; nothing is written or fetched."""
+    world = join_world(options.device)
+    try:
+        p = plan(options, set(given), resume, world, fetch=False)
+        splits = {name: getattr(p.splits, name) for name in ("train", "valid", "test")}
+        counts = {name: len(s) for name, s in splits.items() if s is not None}
+        return {**p.cfg.to_dict(), "images": counts, "resume": str(p.checkpoint) if p.checkpoint else None}
+    finally:
+        leave_world()
+
+
+# ---- the folder ---------------------------------------------------------------------------------------------------
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """UserError if nothing could be written to `folder`, or made where it does not exist yet; writes nothing."""
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"{option} {folder}: {there} is a file, not a folder; choose another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{option} {folder}: {there} cannot be written to (read-only or no permission); choose another folder"
+        )
+
+
+def check_space(outdir: Path, game: Game, keep: int, *, new: bool) -> None:
+    """UserError if the disk has too little room for what a run keeps: better now than at its first checkpoint."""
+    size = {n: sum(t.nbytes for t in getattr(game, n).state_dict().values()) for n in ("G", "D")}
+    checkpoint = 4 * (size["G"] + size["D"]) + game.replay.images.nbytes  # networks, averages, two moments each
+    needed = 3 * checkpoint + (keep + 2) * size["G"] + size["D"] if new else checkpoint
+    there = outdir.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise UserError(
+            f"--outdir {outdir}: the disk has {free / 2**20:.0f} MB free and a run needs {needed / 2**20:.0f} MB"
+            f" {'for its checkpoints' if new else 'to save the next checkpoint'}; free some space or change the disk"
+        )
+
+
+def new_folder(cfg: GameConfig, world: World) -> Path:
+    """Make `<outdir>/<number>-<data>-<resolution>-<cfg>` with config.json; every rank gets its path.
+
+    If that fails half-way (a full disk), what was made is removed again.
+    """
+    box: list = [None]
+    if world.is_main:
+        out = Path(cfg.options.outdir)
+        made = [p for p in (out, *out.parents) if not p.exists()]
+        folder = None
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            folder = _numbered(out, cfg)
+            save_json(folder / "config.json", cfg.to_dict())
+        except OSError as e:
+            for path in [folder, *made]:  # all empty: the file that failed is gone
+                if path is not None and path.is_dir():
+                    path.rmdir()
+            raise UserError(
+                f"--outdir {out}: cannot be written ({e.strerror or e}); choose a folder with space and permission"
+            ) from None
+        box[0] = str(folder)
+    if world.size > 1:
+        torch.distributed.broadcast_object_list(box, src=0, device=world.device)
+    return Path(box[0])
+
+
+def _numbered(out: Path, cfg: GameConfig) -> Path:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(cfg.options.data).resolve().name).strip("-") or "data"
+    while True:
+        numbers = [int(m.group()) for d in out.iterdir() if (m := re.match(r"\d+", d.name))]
+        folder = out / f"{max(numbers, default=-1) + 1:05d}-{name}-{cfg.resolution}-{cfg.options.cfg}"
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:  # another run took the number in between
+            continue

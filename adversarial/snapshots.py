@@ -1,0 +1,137 @@
+"""What a run leaves at intervals and at its end: generators, their FID, sample grids, detectors, final figures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from adversarial import detective
+from adversarial.checkpoint import save_atomically, save_json
+from adversarial.config import GameConfig
+from adversarial.data import RunData
+from adversarial.game import Game
+from adversarial.quality import FidMonitor
+from adversarial.telemetry import Telemetry, append_jsonl, clock
+from discriminator.detector import Detector
+from faces.degrade import preset as degradation_preset
+from stylegan2_ada.files import save_generator
+from synth.grid import contact_sheet
+from synth.sample import sample
+
+
+class Snapshots:
+    """Writes into a run's folder what people look at and use; only `generator` does anything on ranks other than 0."""
+
+    def __init__(self, folder: Path, cfg: GameConfig, game: Game, data: RunData, fid: FidMonitor, tel: Telemetry):
+        self.folder, self.cfg, self.game, self.data, self.fid, self.tel = folder, cfg, game, data, fid, tel
+
+    def generator_path(self) -> Path:
+        return self.folder / f"generator-{int(self.game.nimg / 1000):06d}.safetensors"
+
+    def take(self, *, final: bool, detector: bool) -> None:
+        """The generator as a file, its FID, and the detective as it would judge today."""
+        game = self.game
+        kimg = game.nimg / 1000
+        path = self.generator_path()
+        if self.tel.is_main:
+            meta = {
+                "kimg": kimg,
+                "data": self.cfg.data_facts["name"],
+                "fingerprint": self.cfg.data_facts["fingerprint"],
+            }
+            save_generator(path, game.G_ema, meta)
+        row = self.fid.measure(game.G_ema, game.nimg, final=final)
+        if not self.tel.is_main:
+            return
+        if row:
+            self.tel.metric(row)
+            self.tel.say(
+                f"{row['metric']} {row['fid']:.2f} at {kimg:.2f} kimg ({row['dims']} dimensions,"
+                f" {clock(row['seconds'])})" + ("  best so far" if row["best"] else "")
+            )
+            if row["best"]:
+                save_atomically(
+                    self.folder / "generator-best.safetensors", lambda tmp: shutil.copyfile(path, tmp) and None
+                )
+        # later ones belong to a course the run has left: it was resumed from an earlier checkpoint
+        found = sorted(self.folder.glob("generator-[0-9]*.safetensors"))
+        current = found.index(path)
+        for old in found[: max(0, current + 1 - self.cfg.options.keep)] + found[current + 1 :]:
+            old.unlink(missing_ok=True)
+        if detector:
+            self.save_detector()
+
+    def save_detector(self, **mark) -> dict:
+        """The detective as it judges today, calibrated on the validation images; `mark` joins its row of metrics."""
+        detector, values = detective.calibrated_detector(self.game, self.data)
+        detector.save(self.folder / "detector.safetensors")
+        nimg = self.game.nimg
+        row = {"nimg": nimg, "kimg": nimg / 1000, "metric": "verdict", **mark, **values}
+        append_jsonl(self.folder / "metrics.jsonl", row)
+        self.tel.scalars({f"Metrics/verdict_{k}": v for k, v in values.items() if isinstance(v, float)}, nimg)
+        self.tel.say(
+            f"verdict on validation images: AUC {values['valid_auc']:.3f}, balanced accuracy"
+            f" {100 * values['valid_balanced_accuracy_at_half']:.1f} %"
+        )
+        return values
+
+    def _real_grid(self) -> np.ndarray:
+        n = _grid_cells(self.cfg.resolution)
+        index = np.linspace(0, len(self.game.feed.reals) - 1, n).astype(int)
+        return self.data.train.batch(self.game.feed.reals[index]).numpy()
+
+    @torch.no_grad()
+    def _fake_grid(self) -> np.ndarray:
+        n = _grid_cells(self.cfg.resolution)
+        return sample(self.game.G_ema, range(n), psi=1.0, batch=16, device=self.game.world.device)
+
+    def reals(self) -> None:
+        """reals.png: training images from all over the set."""
+        self._grid(self._real_grid(), "reals")
+
+    def fakes(self) -> None:
+        """fakes-<kimg>.png: the averaged generator on the same seeds every time."""
+        self._grid(self._fake_grid(), f"fakes-{int(self.game.nimg / 1000):06d}")
+
+    def _grid(self, images: np.ndarray, name: str) -> None:
+        sheet = contact_sheet(images)
+        save_atomically(self.folder / f"{name}.png", lambda tmp: Image.fromarray(sheet).save(tmp, format="PNG"))
+        self.tel.image("Images/reals" if name == "reals" else "Images/fakes", sheet, self.game.nimg)
+
+    def final(self) -> None:
+        """The shipped detector of the run and what it does on images nothing was chosen on."""
+        values = self.save_detector(final=True)
+        game, data = self.game, self.data
+        calibration = Detector.load(self.folder / "detector.safetensors").calibration
+        result = {"kimg": game.nimg / 1000, "validation": values, "detector": "detector.safetensors"}
+        held = data.test if data.test is not None else data.valid
+        result["measured_on"] = "test" if data.test is not None else "validation"
+        judged = {}
+        for name in ("none", "web", "hard"):
+            judged[name] = detective.judge(game, held, degradation_preset(name), "test")
+            result[f"held_out_{'clean' if name == 'none' else name}"] = detective.figures(judged[name], calibration)
+        result["adversarial_logit_auc"] = detective.negative_control(game, judged["none"])
+        clean = judged["none"]
+        scores = {"score": calibration.probability(clean.logits), "label": clean.labels, "origin": clean.origin}
+
+        def write(tmp: Path) -> None:
+            with open(tmp, "wb") as f:  # by name numpy would append .npz to it
+                np.savez_compressed(f, **scores)
+
+        save_atomically(self.folder / "scores.npz", write)
+        save_json(self.folder / "verdict.json", result)
+        f = result["held_out_clean"]
+        self.tel.say(
+            f"{result['measured_on']} images: AUC {f['auc']:.3f}, balanced accuracy"
+            f" {100 * f['balanced_accuracy_at_half']:.1f} %, false alarms {100 * f['false_alarm_rate']:.1f} % of"
+            f" {f['n_real']} at the shipped threshold, which finds {100 * f['tpr']:.1f} % of the fakes"
+        )
+        self.tel.say(f"detector    {self.folder / 'detector.safetensors'}")
+
+
+def _grid_cells(resolution: int) -> int:
+    return 64 if resolution <= 64 else 35 if resolution <= 128 else 24
