@@ -97,20 +97,33 @@ def _banded(g: tuple[float, ...], axis: Axis, dtype: torch.dtype) -> Tensor:
         return torch.where(inside, taps[index.clamp(0, len(g) - 1)], 0).to(dtype)
 
 
+# Samples of the result that `shifted` works on at a time: what it passes over a dozen times should stay in the cache,
+# and what it allocates in between should come from the heap and not, page by page, from the system.
+_CHUNK = 2**19
+
+
 def shifted(x: Tensor, gy: tuple[float, ...], gx: tuple[float, ...], y_axis: Axis, x_axis: Axis) -> Tensor:
     """Add up shifted copies of the image; the pass that leaves less to the other one comes first."""
-    passes = [(3, gx, x_axis), (2, gy, y_axis)]
+    passes = [(3, _phases(gx, x_axis)), (2, _phases(gy, y_axis))]
     if x_axis.out * y_axis.size > y_axis.out * x_axis.size:
         passes.reverse()
-    for dim, g, axis in passes:
-        x = _shifted(x, dim, _phases(g, axis), axis.out)
-    return x
+    (n, c), h, w = x.shape[:2], y_axis.out, x_axis.out
+    layout = _layout(x)
+    y = torch.empty((n, c, h, w), dtype=x.dtype, device=x.device, memory_format=layout)
+    target, dim, step = y, 0, _CHUNK // (c * h * w)
+    if layout == torch.contiguous_format:  # any two channels may be parted
+        x, target, dim, step = x.reshape(1, n * c, *x.shape[2:]), y.view(1, n * c, h, w), 1, _CHUNK // (h * w)
+    for parts in zip(x.split(max(1, step), dim), target.split(max(1, step), dim)):
+        between = list(parts[0].shape)
+        between[passes[0][0]] = parts[1].shape[passes[0][0]]
+        half_way = torch.empty(between, dtype=x.dtype, device=x.device, memory_format=layout)
+        _shifted(parts[0], half_way, *passes[0])
+        _shifted(half_way, parts[1], *passes[1])
+    return y
 
 
-def _shifted(x: Tensor, dim: int, phases: tuple, out: int) -> Tensor:
-    shape = list(x.shape)
-    shape[dim] = out
-    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(x))
+def _shifted(x: Tensor, y: Tensor, dim: int, phases: tuple) -> None:
+    """One axis of `shifted`, written to y."""
     before = (slice(None),) * dim
     for phase, stride_out, stride_in, count, terms in phases:
         part = y[(*before, slice(phase, None, stride_out))]
@@ -125,7 +138,6 @@ def _shifted(x: Tensor, dim: int, phases: tuple, out: int) -> Tensor:
                 part.narrow(dim, to + length, count - to - length).zero_()
             else:
                 target.add_(source, alpha=tap)
-    return y
 
 
 @lru_cache(maxsize=256)
