@@ -1,0 +1,265 @@
+"""`python train_gan.py --resume`: killed, stopped, contradicted, finished and prolonged runs."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from adversarial.checkpoint import checkpoints, load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "00000-photos-8-tiny"
+LENGTH = ("--kimg", 0.04, "--verdict-kimg", 0.024)  # ten steps of the game, then six of the verdict head alone
+EVERY_STEP = ("--checkpoint-minutes", 1e-6)
+OF_THE_CLOCK = ("timestamp", "Timing/sec_per_kimg", "Timing/total_sec", "Timing/seconds_left",
+                "Resources/peak_memory_gb", "seconds")  # fmt: skip
+
+
+def rows(path: Path) -> list[dict]:
+    """The rows of a file less what depends on the clock."""
+    every = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in OF_THE_CLOCK} for row in every]
+
+
+def assert_equal(a, b, where="state"):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)):
+            assert_equal(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Parameters, optimisers, averages, replay and every reported number, bit for bit."""
+    first, second = (load_checkpoint(checkpoints(run)[-1]) for run in (one, other))
+    assert first["phase"] == second["phase"] == "done"
+    assert_equal(first["game"], second["game"])
+    for name in ("stats.jsonl", "metrics.jsonl"):
+        assert_equal(rows(one / name), rows(other / name), name)
+    assert (one / "detector.safetensors").read_bytes() == (other / "detector.safetensors").read_bytes()
+    assert (one / "verdict.json").read_bytes() == (other / "verdict.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Where the uninterrupted run of this module lies; made by the first test that needs it."""
+    return {}
+
+
+@pytest.fixture
+def straight(whole, train, photos, tmp_path_factory) -> Path:
+    if "run" not in whole:
+        folder = tmp_path_factory.mktemp("straight")
+        done = train("--data", photos, *LENGTH, cwd=folder)
+        assert done.code == 0, done.err
+        whole["run"] = folder / "runs" / RUN
+    return whole["run"]
+
+
+@pytest.fixture
+def copy(straight, tmp_path) -> Path:
+    """A finished run to do as one likes with."""
+    (tmp_path / "runs").mkdir()
+    return Path(shutil.copytree(straight, tmp_path / "runs" / RUN))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def refused(result, *words: str) -> None:
+    lines = result.err.splitlines()
+    assert result.code == 2 and len(lines) == 1 and lines[0].startswith("error: "), result.err
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def ended(job) -> bool:
+    try:
+        os.kill(job.pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(start, straight, photos, tmp_path):
+    """`kill -9` at random moments, most of them while a checkpoint is being written (every step writes one)."""
+    rng = random.Random(1)
+    run = tmp_path / "runs" / RUN
+    job, kills = start("--data", photos, *LENGTH, *EVERY_STEP), 0
+    while True:
+        before = {p.name for p in checkpoints(run)}
+        while kills < 4 and not ended(job):  # until a checkpoint has come and the next may be on its way
+            if {p.name for p in checkpoints(run)} - before:
+                break
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.05)
+        if kills < 4:
+            job.kill()
+        result = job.wait()
+        if result.code == 0:
+            break
+        assert result.code == -signal.SIGKILL, result.err
+        kills += 1
+        for path in checkpoints(run):
+            load_checkpoint(path)  # whole, every one of them
+        job = start("--resume", "latest", small=False)
+    assert kills >= 2
+    assert_same_end(straight, run)
+    assert not list(run.glob(".*.tmp"))
+    log = (run / "log.txt").read_text()
+    assert log.count("resuming") == kills
+
+
+@pytest.mark.parametrize("moment", ["tick 1", "verdict 2/6"], ids=["game", "verdict"])
+def test_ctrl_c_saves_and_says_how_to_go_on(start, train, straight, photos, tmp_path, moment):
+    job = start("--data", photos, *LENGTH)
+    while moment not in job.out.read_text() and not ended(job):
+        time.sleep(0.005)
+    os.kill(job.pid, signal.SIGINT)
+    result = job.wait()
+    assert result.code == 130, result.err
+    assert "stopping after this step" in result.err and "Traceback" not in result.err
+    assert f"go on with --resume runs/{RUN}" in result.out.splitlines()[-1]
+    done = train("--resume", "latest", small=False)
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"resuming runs/{RUN}/checkpoint-")
+    assert_same_end(straight, tmp_path / "runs" / RUN)
+
+
+def test_contradicting_options_are_refused_by_name(train, copy, photos, tmp_path):
+    before = contents(copy)
+    other = tmp_path / "others"
+    shutil.copytree(photos, other)
+    (other / "000.png").unlink()
+    for option, value in (
+        ("--gamma", 7),
+        ("--cfg", "paper256"),
+        ("--resolution", 16),
+        ("--data", other),
+        ("--seed", 3),
+        ("--batch", 8),
+        ("--aug", "noaug"),
+        ("--degradation", "web"),
+    ):
+        refused(train("--resume", copy, option, value, small=False), option)
+    assert contents(copy) == before
+
+
+def test_data_may_have_moved(train, copy, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    args = ["--data", "photos", "--kimg", 0.044, "--resolution", 8, "--batch", 4, "--dry-run"]
+    done = train("--resume", copy, *args, small=False)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["options"]["data"] == "photos"
+
+
+def test_a_finished_run_says_so(train, copy):
+    before = contents(copy)
+    refused(train("--resume", "latest", small=False), "finished at 0.04 kimg", "--kimg")
+    refused(train("--resume", copy, "--kimg", 0.03, small=False), "finished at 0.04 kimg")
+    assert contents(copy) == before
+
+
+def test_a_finished_run_with_a_larger_kimg_goes_on_as_if_it_had_been_asked_at_first(train, copy, photos, tmp_path):
+    longer = ("--kimg", 0.056, "--verdict-kimg", 0.024)
+    done = train("--resume", copy, *longer, small=False)
+    assert done.code == 0, done.err
+    (tmp_path / "at-once").mkdir()
+    done = train("--data", photos, *longer, cwd=tmp_path / "at-once")
+    assert done.code == 0, done.err
+    one, other = (load_checkpoint(checkpoints(run)[-1]) for run in (copy, tmp_path / "at-once" / "runs" / RUN))
+    assert_equal(one["game"], other["game"])
+    stats = rows(copy / "stats.jsonl")
+    keys = [(r["nimg"], r.get("verdict_step")) for r in stats]
+    assert len(set(keys)) == len(keys) and keys == sorted(keys, key=lambda k: (k[0], k[1] or 0))
+    assert [r["final"] for r in rows(copy / "metrics.jsonl") if "final" in r] == [True]
+
+
+def test_an_earlier_checkpoint_replaces_what_came_after_it(train, copy):
+    """Its own later checkpoints don't survive beside the new ones, and the new ones are not taken for old."""
+    first = checkpoints(copy)[0]
+    done = train("--resume", first, "--kimg", 0.048, small=False)
+    assert done.code == 0, done.err
+    assert load_checkpoint(checkpoints(copy)[-1])["game"]["step_index"] == 12
+
+
+def test_wrong_things_to_resume(train, copy, tmp_path):
+    before = contents(copy)
+    refused(train("--resume", "nowhere", small=False), "nowhere")
+    refused(train("--resume", "latest", "--outdir", "empty", small=False), "empty", "no run")
+    (tmp_path / "folder").mkdir()
+    refused(train("--resume", "folder", small=False), "folder holds no checkpoint")
+    assert contents(copy) == before
+    last = checkpoints(copy)[-1]
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    refused(train("--resume", copy, small=False), last.name, "not a readable checkpoint")
+
+
+def test_a_checkpoint_of_another_architecture(train, copy, tmp_path):
+    state = torch.load(checkpoints(copy)[0], weights_only=True)
+    state["game"]["G"] = {name: t[:1] if t.ndim else t for name, t in state["game"]["G"].items()}
+    for path in checkpoints(copy):
+        path.unlink()
+    torch.save(state, copy / "checkpoint-000004.pt")
+    before = contents(copy)
+    refused(train("--resume", copy, small=False), "checkpoint-000004.pt", "another architecture")
+    assert contents(copy) == before
+
+
+@pytest.mark.slow
+def test_two_processes_from_the_command_line(photos, tmp_path):
+    """torchrun with gloo: one run folder, one set of rows, images decoded once into a cache both map."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    options = [
+        "--data",
+        photos,
+        "--cfg",
+        "tiny",
+        "--resolution",
+        8,
+        "--batch",
+        8,
+        "--verdict-batch",
+        4,
+        "--kimg",
+        0.032,
+    ]
+    options += ["--tick", 0.016, "--snap", 1, "--verdict-kimg", 0.008, "--metrics", "none", "--device", "cpu"]
+    options += ["--precision", "fp32"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+
+    def call(*arguments):
+        return subprocess.run(
+            [*command, ROOT / "train_gan.py", *map(str, arguments)],
+            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=220,
+        )  # fmt: skip
+
+    done = call(*options)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in (tmp_path / "runs").glob("0*")] == [RUN]
+    stats = rows(tmp_path / "runs" / RUN / "stats.jsonl")
+    assert [r["nimg"] for r in stats] == [16, 32, 32, 32]
+    assert len(list((tmp_path / "runs" / ".cache").iterdir())) > 0
+    assert (tmp_path / "runs" / RUN / "log.txt").read_text() == done.stdout
+    longer = call("--resume", "latest", "--kimg", 0.04, "--device", "cpu")
+    assert longer.returncode == 0, longer.stderr
+    assert load_checkpoint(checkpoints(tmp_path / "runs" / RUN)[-1])["game"]["step_index"] == 5
