@@ -213,9 +213,9 @@ def main(argv):
     ensure_environment()
     rest = argv[1:]
     if job == "demo":
-        return run(["-m", "adversarial.demo"] + rest)
+        return run(["demo.py"] + rest)
     if job == "bench":
-        return run(["-m", "benchmarks.training"] + rest)
+        return run(["benchmarks/training.py"] + rest)
     if job == "lint":
         return lint()
     if job == "test":

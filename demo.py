@@ -35,7 +35,7 @@ def main(outdir: str, kimg: float, resolution: int, seed: int) -> None:
     _step(
         "train the forger against the detective",
         ["train_gan.py", "--data", "demo", "--cfg", "tiny", "--resolution", resolution, "--kimg", kimg]
-        + ["--batch", 8, "--verdict-batch", 4, "--gamma", 0.5, "--tick", kimg / 14, "--snap", 7, "--image-snap", 2]
+        + ["--lr", 0.01, "--tick", kimg / 14, "--snap", 7, "--image-snap", 2]
         + ["--metrics", "none", "--verdict-kimg", 3, "--seed", seed, "--outdir", out],
     )
     folder = max((d for d in out.iterdir() if (d / "config.json").exists()), key=lambda d: d.name)
@@ -92,7 +92,8 @@ def _report(folder: Path, unseen: Path) -> Path:
     photos = [load_image(p) for p in paths]
     verdicts = detector.predict(photos)
     cards = [
-        VerdictCard.of(p.name, photo, v, truth=p.parent.name) for p, photo, v in zip(paths, photos, verdicts, strict=True)
+        VerdictCard.of(p.name, photo, v, truth=p.parent.name)
+        for p, photo, v in zip(paths, photos, verdicts, strict=True)
     ]
     rows = [{"file": str(p.relative_to(unseen)), **v.to_dict()} for p, v in zip(paths, verdicts, strict=True)]
     (folder / "unseen.json").write_text(json.dumps(rows, indent=1))

@@ -271,7 +271,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
         batch=batch,
         batch_gpu=batch_gpu,
         # auto's gamma depends on the batch (0.0002 res^2 / batch) and so does its EMA length (batch * 10 / 32)
-        gamma=o.gamma if o.gamma is not None else base.gamma / (scale if o.cfg in ("auto", "tiny") else 1.0),
+        gamma=o.gamma if o.gamma is not None else base.gamma / (scale if o.cfg == "auto" else 1.0),
         lr=base.lr if o.lr is None else o.lr,
         ema_kimg=base.ema_kimg * (scale if o.cfg in ("auto", "tiny") else 1.0),
         ema_rampup=base.ema_rampup,
@@ -280,7 +280,9 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
         precision=precision,
         tick_kimg=tick,
         image_snap=o.image_snap if o.image_snap is not None else max(1, o.snap // 5),
-        verdict_batch=o.verdict_batch if o.verdict_batch is not None else batch,
+        verdict_batch=o.verdict_batch
+        if o.verdict_batch is not None
+        else (max(batch // 2, 2) if o.cfg == "tiny" else batch),
         verdict_kimg=o.verdict_kimg if o.verdict_kimg is not None else min(100.0, 0.25 * kimg),
         generator=generator,
         hybrid=HybridConfig(trunk=trunk, artefact_blocks=min(2, resolution // 8), trunk_grad_scale=trunk_scale),

@@ -71,9 +71,9 @@ def test_fixed_presets():
     assert (p.kimg, p.batch, p.mbstd, p.gamma, p.ema_kimg, p.ema_rampup) == (100_000, 64, 32, 0.01, 500, 0.05)
     assert (p.pl_weight, p.style_mixing_prob, p.d_architecture, p.mapping_layers) == (0, 0, "orig", 2)
     p = preset("tiny", 64)
-    assert (p.batch, p.mbstd, p.channel_base, p.channel_max, p.z_dim, p.lr) == (16, 4, 2048, 256, 128, 0.0025)
-    assert p.gamma == pytest.approx(0.0002 * 64**2 / 16)
-    assert preset("tiny", 64, 8).mbstd == 2
+    assert (p.batch, p.mbstd, p.channel_base, p.channel_max, p.z_dim, p.lr) == (8, 4, 2048, 256, 128, 0.0025)
+    assert p.gamma == 1 and preset("tiny", 32).channel_base == 1024
+    assert preset("tiny", 64, 4).mbstd == 2
     assert all(preset(name, 64).batch for name in PRESETS)
 
 
