@@ -98,6 +98,7 @@ def ended(job) -> bool:
     return False
 
 
+@pytest.mark.timeout(600)  # six processes, one after the other, on a machine that may be busy
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(start, straight, photos, tmp_path):
     """`kill -9` at random moments, most of them while a checkpoint is being written (every step writes one)."""
     rng = random.Random(1)

@@ -8,6 +8,7 @@ The networks of `--cfg tiny` are made smaller still, so that a step takes millis
 """
 
 import dataclasses
+import faulthandler
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+HANGS = 100  # seconds; a job takes a few, a loaded machine some more
 
 
 def main() -> None:
@@ -36,6 +38,7 @@ def main() -> None:
         if not pid:
             for stream, name in ((1, job["out"]), (2, job["out"] + ".err")):
                 os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), stream)
+            faulthandler.dump_traceback_later(HANGS, exit=True)  # a job that hangs tells where
             os.chdir(job["cwd"])
             os.environ.update(job["env"])
             sys.argv = ["train_gan.py", *job["argv"]]
