@@ -26,7 +26,7 @@ FIRST_UNSEEN_FAKE = 500_000
 
 @click.command(help=__doc__, context_settings={"show_default": True})
 @click.option("--outdir", default="runs/demo", metavar="DIR", help="Where everything is written, one folder a run.")
-@click.option("--kimg", default=14.0, help="Length of the training, thousands of images shown.")
+@click.option("--kimg", default=12.0, help="Length of the training, thousands of images shown.")
 @click.option("--resolution", default=32, help="Side of the images.")
 @click.option("--seed", default=0)
 def main(outdir: str, kimg: float, resolution: int, seed: int) -> None:
@@ -35,7 +35,7 @@ def main(outdir: str, kimg: float, resolution: int, seed: int) -> None:
     _step(
         "train the forger against the detective",
         ["train_gan.py", "--data", "demo", "--cfg", "tiny", "--resolution", resolution, "--kimg", kimg]
-        + ["--lr", 0.01, "--tick", kimg / 14, "--snap", 7, "--image-snap", 2]
+        + ["--lr", 0.01, "--tick", kimg / 12, "--snap", 6, "--image-snap", 2]
         + ["--metrics", "none", "--verdict-kimg", 3, "--seed", seed, "--outdir", out],
     )
     folder = max((d for d in out.iterdir() if (d / "config.json").exists()), key=lambda d: d.name)

@@ -21,7 +21,7 @@ def small_config(world_size: int = 1, **changes):
     """A resolved configuration with every phase due within a few steps."""
     options = Options(data="test", cfg="tiny", precision="fp32", **{"batch": 8, "verdict_batch": 8, **changes})
     cfg = resolve(options, resolution=RESOLUTION, world_size=world_size, device=torch.device("cpu"), facts={})
-    small = dict(channel_base=128, channel_max=16)
+    small = {"channel_base": 128, "channel_max": 16}
     trunk = dataclasses.replace(cfg.hybrid.trunk, **small)
     return dataclasses.replace(
         cfg,

@@ -51,7 +51,13 @@ def test_the_average_generator_is_the_published_ema(make_game):
 @pytest.mark.parametrize("at", [1, 3, 4])
 def test_resume_is_exact_over_game_and_verdict_head(make_game, at):
     """Killed after `at` steps (and again inside the verdict-only phase) and restored into a fresh process's objects."""
-    options = dict(verdict_kimg=0.032, generator_verdict_weight=0.1, trunk_grad_scale=0.1, aug="fixed", p=0.5)
+    options = {
+        "verdict_kimg": 0.032,
+        "generator_verdict_weight": 0.1,
+        "trunk_grad_scale": 0.1,
+        "aug": "fixed",
+        "p": 0.5,
+    }
     straight = make_game(**options)
     for _ in range(6):
         straight.step()
