@@ -288,7 +288,8 @@ def find_detector(
 ) -> Path:
     """The detector file meant by `spec`: a file, a run folder, or None for the newest run's, else the shipped one.
 
-    Newest is by the file's time. UserError, with what to do about it, where there is none.
+    Runs are `runs/<run>`, or failing these `runs/<group>/<run>`; newest is by the file's time.
+    UserError, with what to do about it, where there is none.
     """
     if spec is not None:
         path = Path(spec)
@@ -298,9 +299,10 @@ def find_detector(
         if inside.is_file():
             return inside
         raise UserError(f"{path}: the folder has no detector.safetensors; give a finished run or a detector file")
-    found = [p for p in Path(runs).glob("*/detector.safetensors") if p.is_file()]
-    if found:
-        return max(found, key=lambda p: (p.stat().st_mtime_ns, p.parent.name))
+    for depth in ("*", "*/*"):  # runs of a group, such as runs/demo/, only where no run lies in `runs` itself
+        found = [p for p in Path(runs).glob(f"{depth}/detector.safetensors") if p.is_file()]
+        if found:
+            return max(found, key=lambda p: (p.stat().st_mtime_ns, p.parent.name))
     for path in shipped:
         if Path(path).is_file():
             return Path(path)

@@ -22,14 +22,17 @@ def generator_in(run: Path) -> Path | None:
     return max(numbered)[1] if numbered else None
 
 
-def newest_in(folder: Path) -> Path | None:
-    """The generator of the newest run under `folder` that has one; runs are numbered: `00003-faces` is newer than
-    `00002-faces`."""
+def newest_in(folder: Path, *, deeper: bool = True) -> Path | None:
+    """The generator of the newest run in `folder` that has one; runs are numbered: `00003-faces` is newer than
+    `00002-faces`. Where `folder` holds none itself, those in its sub-folders count (`deeper`)."""
     runs = [(int(match[0]), p.name, p) for p in folder.iterdir() if (match := re.match(r"\d+", p.name)) and p.is_dir()]
     for _, _, run in sorted(runs, reverse=True):
         if (found := generator_in(run)) is not None:
             return found
-    return None
+    # groups of runs, such as runs/demo/, only where no run lies in `folder` itself
+    groups = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")] if deeper else []
+    found = [path for group in groups if (path := newest_in(group, deeper=False)) is not None]
+    return max(found, key=lambda p: (p.stat().st_mtime_ns, p), default=None)
 
 
 def find_network(spec: str | None, runs: str | Path = "runs") -> Path:

@@ -236,6 +236,10 @@ def test_where_a_detector_is_found(detector, tmp_path, monkeypatch):
     shipped.parent.mkdir()
     shipped.touch()
     assert find_detector(None, shipped=[shipped]) == shipped
+    grouped = tmp_path / "runs" / "demo" / "00000-demo" / "detector.safetensors"
+    grouped.parent.mkdir(parents=True)
+    grouped.touch()
+    assert find_detector(None, shipped=[shipped]).samefile(grouped)
     for i, age in ((0, 100), (1, 50), (2, 70)):
         run = tmp_path / "runs" / f"0000{i}-x"
         run.mkdir(parents=True)

@@ -33,6 +33,13 @@ def test_newest_run_with_a_generator(tmp_path):
     assert file_sha256(file) == hashlib.sha256(b"00002-b/generator-000004.safetensors").hexdigest()
 
 
+def test_groups_of_runs_count_where_there_is_no_run(tmp_path):
+    make(tmp_path, "demo/00000-demo/generator-000001.safetensors")
+    assert find_network(None, tmp_path) == tmp_path / "demo/00000-demo/generator-000001.safetensors"
+    make(tmp_path, "00000-a/generator-000001.safetensors")
+    assert find_network(None, tmp_path) == tmp_path / "00000-a/generator-000001.safetensors"
+
+
 def test_nothing_to_find(tmp_path):
     with pytest.raises(UserError, match=r"train_gan\.py"):
         find_network(None, tmp_path / "runs")
