@@ -11,6 +11,7 @@ import errno
 import functools
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+RANK_PATIENCE = 10.0  # seconds
 
 _OWN_MODULES = frozenset(
     "__main__ faces stylegan2_ada discriminator synth metrics adversarial app "
@@ -86,11 +88,18 @@ def _raised_by_us(error: BaseException) -> bool:
 def _leave(error: BaseException) -> NoReturn:
     """Print the one line for `error` and exit 2 (130 after Ctrl-C); re-raise what is a bug, or under FACES_DEBUG=1."""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        click.echo("interrupted", err=True)
+        if os.environ.get("RANK", "0") == "0":
+            click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     line = explain(error)
     if line is None:
         raise error
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        # Under torchrun rank 0 tells what goes wrong on all. Its end makes torchrun end this process, too; whoever is
+        # still alive after that has a trouble of its own.
+        time.sleep(RANK_PATIENCE)
+        line = f"process {rank}: {line}"
     if os.environ.get("FACES_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error)
     click.echo(f"error: {line}", err=True)

@@ -50,6 +50,16 @@ def test_run_tells_it_in_one_line(error, code, words, capsys, monkeypatch):
     assert told.strip().count("\n") == 0 and "Traceback" not in told
 
 
+def test_under_torchrun_rank_0_speaks_first(capsys, monkeypatch):
+    slept = []
+    monkeypatch.setattr("app.cli.time.sleep", slept.append)
+    monkeypatch.setenv("RANK", "0")
+    assert leave(raiser(UserError("--batch 3: odd")), (), capsys) == (2, "error: --batch 3: odd\n") and not slept
+    monkeypatch.setenv("RANK", "1")
+    assert leave(raiser(UserError("no memory")), (), capsys) == (2, "error: process 1: no memory\n")
+    assert slept == [10.0]
+
+
 @pytest.mark.parametrize("argv", [["--n", "many"], ["--nope"], ["extra"]])
 def test_wrong_options_are_one_line(argv, capsys):
     status, told = leave(raiser(RuntimeError()), argv, capsys)
