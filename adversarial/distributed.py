@@ -10,6 +10,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from faces.errors import UserError
+
 PATIENCE = timedelta(hours=4)  # the others wait while rank 0 reads the images, or measures FID at a snapshot
 
 
@@ -27,11 +29,20 @@ class World:
 
 
 def join_world(device: str) -> World:
-    """Join the process group torchrun announced in the environment (NCCL on GPUs, gloo elsewhere), or stand alone."""
+    """Join the process group torchrun announced in the environment (NCCL on GPUs, gloo elsewhere), or stand alone.
+
+    Raises UserError, on every rank, for more processes than GPUs.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     own = torch.device(device)
     if own.type == "cuda":
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if here > torch.cuda.device_count():
+            raise UserError(
+                f"--nproc_per_node {here}: more processes than the {torch.cuda.device_count()} GPUs; start one for each"
+                " GPU, or use --device cpu"
+            )
         own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(own)
     if size > 1 and not dist.is_initialized():

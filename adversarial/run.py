@@ -29,6 +29,9 @@ from faces.errors import UserError
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
 SHOWN = 5  # left-out images named in the log; config.json has up to 100
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT}
+CPU_HINT = (
+    "hint        --cfg tiny --resolution 64 --kimg 40 trains in about an hour on a CPU; published presets need a GPU"
+)
 
 __all__ = ["describe", "train"]
 
@@ -114,6 +117,8 @@ class _Run:
         self.resumed, self.folder = p.checkpoint, None
         self.tel = Telemetry(world.is_main, quiet)
         self.outdir = Path(p.cfg.options.outdir)
+        if world.device.type == "cpu" and p.cfg.options.cfg != "tiny" and self.resumed is None:
+            self.tel.say(CPU_HINT)
         self.data = self._pack(p)
         self.cfg = dataclasses.replace(p.cfg, data_facts=self.data.facts)
         feed = Feed(self.data.train, degradation_preset(self.cfg.options.degradation), self.cfg.options.seed)
