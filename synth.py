@@ -4,7 +4,7 @@
 \b
 Examples:
   python synth.py --n 10000
-  python synth.py --network runs/00003-demo --seeds 0-99,200 --trunc 0.7 --grid
+  python synth.py --network runs/00003-demo-64-tiny --seeds 0-99,200 --trunc 0.7 --grid
   python synth.py --network generator-best.safetensors --n 64 --outdir faces --format jpg
 
 A seed gives the same image whatever else is asked for. Started again, it makes only what is missing.
@@ -20,9 +20,10 @@ import click
 from app.cli import pick_device, progress, run
 
 GRID_IMAGES = 100  # at most so many on a contact sheet
+SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
-@click.command(help=__doc__, context_settings={"show_default": True, "max_content_width": 110})
+@click.command(help=__doc__, context_settings=SETTINGS)
 @click.option("--network", metavar="PATH", help="Generator file or run folder.  [default: newest run under ./runs]")
 @click.option("--n", type=click.IntRange(1, 10_000_000), help="Seeds 0 to N-1.  [default: 64]")
 @click.option("--seeds", metavar="LIST", help="Seeds, like 0-99,200; instead of --n.")

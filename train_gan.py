@@ -32,6 +32,8 @@ SECTIONS = {
     "Machine": "device precision threads",
 }
 
+SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
+
 
 class Sectioned(click.Command):
     """A command whose --help lists the options under the headings of SECTIONS."""
@@ -44,7 +46,7 @@ class Sectioned(click.Command):
                 formatter.write_dl([record for record in records if record is not None], col_max=26)
 
 
-@click.command(cls=Sectioned, help=__doc__, context_settings={"show_default": True, "max_content_width": 110})
+@click.command(cls=Sectioned, help=__doc__, context_settings=SETTINGS)
 @click.option("--data", metavar="SOURCE", help="Folder, zip, or demo, flickr140k, rvf10k, deepfake-and-real, yonsei.")
 @click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
 @click.option("--outdir", metavar="DIR", default="runs", help="Each run gets a numbered folder in here.")
@@ -120,7 +122,7 @@ class Sectioned(click.Command):
     "--verdict-batch",
     type=click.IntRange(0),
     metavar="N",
-    help="Its images a step; 0: it does not learn.  [default: --batch]",
+    help="Its images a step; 0: it does not learn.  [default: --batch; tiny: half]",
 )
 @click.option("--verdict-lr", type=float, metavar="X", default=2e-3, help="Its learning rate.")
 @click.option("--verdict-weight", type=float, metavar="X", default=1.0, help="Weight of its losses.")

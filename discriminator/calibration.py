@@ -221,7 +221,7 @@ class Calibration:
             if math.isclose(point.target_fpr, wanted, rel_tol=1e-6):
                 return point
         known = ", ".join(f"{p.target_fpr:g}" for p in self.points)
-        raise UserError(f"no threshold was calibrated for a false-alarm rate of {wanted:g}; this detector has {known}")
+        raise UserError(f"--fpr {wanted:g}: no threshold was calibrated for that false-alarm rate; give one of {known}")
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
         """P(fake) in float64, at equal odds beforehand."""

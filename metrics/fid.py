@@ -39,7 +39,7 @@ def parse_metric(name: str) -> int:
     count = int(match[1]) * (1000 if match[2] else 1) if match else 0
     if count < 2:
         raise UserError(
-            f"metric '{name}' is unknown; give fid1k, fid2k, fid5k, fid10k, fid50k or another number of images"
+            f"--metrics: metric '{name}' is unknown; give fid1k, fid5k, fid10k, fid50k or another number of images"
         )
     return count
 
