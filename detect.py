@@ -126,11 +126,13 @@ def _tell(judged, totals, results: list[dict], show_table: bool) -> None:
 
 
 def _pictures(explain: str, files: list[str]) -> list[Path]:
-    """Where each file's explanation goes. Only a picture named outright may replace an old one; UserError otherwise."""
+    """Where each file's explanation goes. Only a picture named outright may replace an old one (not the photo)."""
     target = Path(explain)
     picture = target.suffix.lower() in PICTURES
     if picture and len(files) == 1 and not target.is_dir():
         _check_folder(target.parent)
+        if target.exists() and target.samefile(files[0]):
+            raise UserError(f"--explain: {target} is the photo itself and will not be overwritten; give another name")
         return [target]
     if picture and not target.is_dir():
         _check_folder(target.parent)

@@ -157,6 +157,13 @@ def test_an_explanation_of_one_photo_is_the_named_picture(place):
         assert panel.format == "PNG" and panel.width > panel.height
 
 
+def test_an_explanation_never_replaces_its_photo(place):
+    before = (place / "one.png").read_bytes()
+    result = run("one.png", "--model", "UNSURE.safetensors", "--explain", str(place / "one.png"))
+    assert result.exit_code == 2 and "the photo itself" in result.stderr
+    assert (place / "one.png").read_bytes() == before
+
+
 def test_explanations_of_several_are_numbered_and_replace_nothing(place):
     args = ["photos", "one.png", "--model", "UNSURE.safetensors", "--explain"]
     assert run(*args, "out.png").exit_code == 0
