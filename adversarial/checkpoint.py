@@ -90,7 +90,9 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}); give a checkpoint-*.pt of this project"
         ) from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("game"), dict):
+    if not isinstance(state, dict) or "format" not in state:
+        raise UserError(f"{path}: not a run's checkpoint; give a run folder or its checkpoint-*.pt")
+    if state["format"] != FORMAT or not isinstance(state.get("game"), dict):
         raise UserError(f"{path}: not a checkpoint of this version (format {FORMAT}); retrain or use that version")
     return state
 

@@ -237,7 +237,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such detector file") from None
+        raise UserError(
+            f"{path}: there is no such detector file; give a detector.safetensors or a run folder"
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
 
