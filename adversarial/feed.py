@@ -10,6 +10,7 @@ from adversarial.randomness import derive
 from adversarial.replay import Replay
 from faces.dataset import IndexStream, PackedFaces
 from faces.degrade import Degradation, apply_batch
+from synth.sample import to_uint8 as pixels
 
 
 class Feed:
@@ -63,5 +64,5 @@ class Feed:
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """Images in [-1, 1] as they would be saved: uint8 [N, C, H, W], rounded and clipped."""
-    return (images.detach().float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    """Images in [-1, 1] as `synth.py` would save them: uint8 [N, C, H, W]."""
+    return pixels(images.detach().float()).cpu().numpy()
