@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 import torch
 
 from faces.errors import UserError
+from faces.files import save_atomically
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d{6,})\.pt$")
-
-
-def save_atomically(path: Path, write) -> None:
-    """Call `write(temporary path)`, flush it to the disk, then give it its name: a reader sees all of it or nothing."""
-    tmp = path.with_name(f".{path.name}.tmp")
-    try:
-        write(tmp)
-        with open(tmp, "rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException:
-        tmp.unlink(missing_ok=True)
-        raise
 
 
 def save_json(path: Path, value: dict) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from adversarial import detective
-from adversarial.checkpoint import save_atomically, save_json
+from adversarial.checkpoint import save_json
 from adversarial.config import GameConfig
 from adversarial.data import RunData
 from adversarial.game import Game
@@ -18,6 +18,7 @@ from adversarial.quality import FidMonitor
 from adversarial.telemetry import Telemetry, append_jsonl, clock
 from discriminator.detector import Detector
 from faces.degrade import preset as degradation_preset
+from faces.files import save_atomically
 from stylegan2_ada.files import save_generator
 from synth.grid import contact_sheet
 from synth.sample import sample

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adversarial.checkpoint import save_atomically
+from faces.files import save_atomically
 
 
 def clock(seconds: float) -> str:

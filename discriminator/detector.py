@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from discriminator.calibration import Calibration, OperatingPoint
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from faces.errors import UserError
+from faces.files import save_atomically
 from faces.preprocess import Preprocess
 
 FORMAT = "ganface-detector"
@@ -178,7 +178,7 @@ class Detector:
         tensors = {name: t.detach().float().cpu().contiguous() for name, t in self.net.state_dict().items()}
         # One metadata key: the order of several is not fixed by the format, and equal detectors should be equal files.
         data = safetensors.torch.save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
-        _write_atomically(Path(path), data)
+        save_atomically(Path(path), lambda tmp: tmp.write_bytes(data))
         self.sha256 = hashlib.sha256(data).hexdigest()
         return self.sha256
 
@@ -267,22 +267,6 @@ def _header(data: bytes, path: str | os.PathLike) -> dict:
             f"{path}: detector file version {header.get('version')}, this program reads {VERSION}; update the program"
         )
     return header
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would keep the file from everyone else
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def find_detector(

@@ -8,6 +8,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from faces.files import save_atomically
+
 from .config import GeneratorConfig
 from .generator import Generator
 
@@ -29,7 +31,8 @@ def save_generator(path: str | os.PathLike, G: Generator, meta: dict | None = No
     path = Path(path)
     header = {"format": FORMAT, "version": "1", "config": json.dumps(G.cfg.to_dict()), "meta": json.dumps(meta or {})}
     state = {name: t.detach().cpu().contiguous() for name, t in G.state_dict().items()}
-    _write_atomically(path, safetensors.torch.save(state, metadata=header))
+    data = safetensors.torch.save(state, metadata=header)
+    save_atomically(path, lambda tmp: tmp.write_bytes(data))
 
 
 def load_generator(path: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Generator, dict]:
@@ -69,17 +72,3 @@ def load_generator(path: str | os.PathLike, device: str | torch.device = "cpu") 
 
 def _line(e: Exception) -> str:
     return " ".join(str(e).split())[:200]
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside `path`, flush to the disk, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

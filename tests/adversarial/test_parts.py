@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from adversarial.checkpoint import checkpoints, find_checkpoint, load_checkpoint, save_atomically, save_checkpoint
+from adversarial.checkpoint import checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
 from adversarial.game import _adam
 from adversarial.randomness import PHASES, derive
 from adversarial.replay import Replay
 from adversarial.stats import Stats
 from adversarial.telemetry import read_jsonl, rewind_jsonl
 from faces.errors import UserError
+from faces.files import save_atomically
 
 
 def test_seeds_differ_between_steps_phases_and_parts():
