@@ -80,11 +80,13 @@ def load_checkpoint(path: Path) -> dict:
 
 
 def newest_run(outdir: Path) -> Path:
-    """The run folder under `outdir` that holds the newest checkpoint."""
-    runs = [(checkpoints(d)[-1].stat().st_mtime, d) for d in outdir.glob("*") if d.is_dir() and checkpoints(d)]
-    if not runs:
-        raise UserError(f"{outdir}: no run with a checkpoint to resume; start one without --resume")
-    return max(runs)[1]
+    """The run folder under `outdir` that holds the newest checkpoint; where there is none, groups of runs such as
+    runs/demo/ are looked into, too."""
+    for pattern in ("*", "*/*"):
+        runs = [(found[-1].stat().st_mtime_ns, d) for d in outdir.glob(pattern) if (found := checkpoints(d))]
+        if runs:
+            return max(runs)[1]
+    raise UserError(f"{outdir}: no run with a checkpoint to resume; start one without --resume, or name --outdir")
 
 
 def find_checkpoint(resume: str, outdir: Path) -> Path:

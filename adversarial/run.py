@@ -18,6 +18,7 @@ from adversarial.data import RunData, pack
 from adversarial.distributed import World, barrier, join_world, leave_world, sum_tensor
 from adversarial.feed import Feed
 from adversarial.game import Game
+from adversarial.lock import RunLock
 from adversarial.memory import keep_freed_memory, peak_memory_gb
 from adversarial.plan import Plan, check_space, check_writable, describe, new_folder, plan
 from adversarial.quality import FidMonitor
@@ -84,26 +85,35 @@ def train(options: Options, *, given: set[str] = frozenset(), resume: str | None
         if resume is None:
             check_writable(Path(options.outdir), "--outdir")
         p = plan(options, set(given), resume, world)
-        if p.checkpoint is not None:
-            check_writable(p.checkpoint.parent, "--resume")
-        run = _Run(p, world, quiet)
-        try:
-            run.open()
-            return run.go()
-        except OSError as e:
-            if e.errno not in _DISK or run.folder is None:
-                raise
-            raise UserError(run.disk_trouble(e)) from None
-        except RuntimeError as e:
-            if world.device.type == "cpu" and "allocate memory" in str(e):
-                half = max(1, run.cfg.batch_gpu // 2)
-                line = f"the machine's memory is too small; add --batch-gpu {half} or lower --resolution"
-                raise UserError(line) from None
-            raise
-        finally:
-            run.tel.close()
+        with RunLock() as lock:
+            if p.checkpoint is not None:
+                check_writable(p.checkpoint.parent, "--resume")
+                if world.is_main:
+                    lock.take(p.checkpoint.parent)
+            return _run(_Run(p, world, quiet), lock)
     finally:
         leave_world()
+
+
+def _run(run: _Run, lock: RunLock) -> Path:
+    world = run.world
+    try:
+        run.open()
+        if world.is_main:
+            lock.take(run.folder)
+        return run.go()
+    except OSError as e:
+        if e.errno not in _DISK or run.folder is None:
+            raise
+        raise UserError(run.disk_trouble(e)) from None
+    except RuntimeError as e:
+        if world.device.type == "cpu" and "allocate memory" in str(e):
+            half = max(1, run.cfg.batch_gpu // 2)
+            line = f"the machine's memory is too small; add --batch-gpu {half} or lower --resolution"
+            raise UserError(line) from None
+        raise
+    finally:
+        run.tel.close()
 
 
 class _Run:
