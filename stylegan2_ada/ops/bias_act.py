@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .bias_act_native import along as _along
+from .native import use_native
+
 # Activation -> the gain that keeps unit variance for unit-normal input, by the published choice.
 DEFAULT_GAIN = {
     "linear": 1.0,
@@ -18,6 +21,7 @@ DEFAULT_GAIN = {
     "softplus": 1.0,
     "swish": sqrt(2),
 }
+_NUMBER = {act: i for i, act in enumerate(DEFAULT_GAIN)}
 DEFAULT_ALPHA = 0.2  # negative slope of lrelu
 
 
@@ -51,6 +55,9 @@ def bias_act(
         raise ValueError(f"bias of shape {list(b.shape)} does not fit dimension {dim} of shape {list(x.shape)}")
     alpha = DEFAULT_ALPHA if alpha is None else float(alpha)
     gain = DEFAULT_GAIN[act] if gain is None else float(gain)
+    if use_native(x):
+        number = _NUMBER[act]
+        return torch.ops.stylegan2_ada.bias_act(x, b, dim, number, alpha, gain, -1.0 if clamp is None else float(clamp))
     slope = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}.get(act, -1.0)
     if slope >= 0 and gain > 0 and not torch.compiler.is_compiling():  # a compiler fuses the plain form better
         return _Bent.apply(x, b, dim % x.ndim, slope, gain, clamp)
@@ -62,12 +69,6 @@ def bias_act(
     if clamp is not None:
         x = x.clamp(-clamp, clamp)
     return x
-
-
-def _along(b: Tensor, dim: int, ndim: int) -> Tensor:
-    shape = [1] * ndim
-    shape[dim] = -1
-    return b.reshape(shape)
 
 
 class _Bent(torch.autograd.Function):

@@ -1,0 +1,106 @@
+"""The operators behind `bias_act` where native code is used: schemas, shapes for tracing, derivatives.
+
+Their kernels are in native/csrc/bias_act*. With y = clamp(gain * act(x + b)):
+
+bias_act: y.
+bias_act_grad: gy * dy/dx, where dy/dx is read from `ref`: y itself, or x + b for swish and for a leaky ReLU with a
+    negative slope, which y does not determine.
+bias_act_grad_bias: the same and its sum over all dimensions but `dim`, in float32 (float64 for float64), in one pass.
+bias_act_grad2: ggx * gy * d(dy/dx)/d(ref), which curved activations need for second derivatives.
+
+`clamp` below zero means none; `act` is the position of the activation in `DEFAULT_GAIN`.
+"""
+
+import torch
+from torch import Tensor
+
+LINEAR, RELU, LRELU, SWISH = 0, 1, 2, 8
+_PARAMETERS = "int act, float alpha, float gain, float clamp"
+
+torch.library.define("stylegan2_ada::bias_act", f"(Tensor x, Tensor? b, int dim, {_PARAMETERS}) -> Tensor")
+torch.library.define("stylegan2_ada::bias_act_grad", f"(Tensor gy, Tensor ref, {_PARAMETERS}) -> Tensor")
+torch.library.define(
+    "stylegan2_ada::bias_act_grad_bias", f"(Tensor gy, Tensor ref, int dim, {_PARAMETERS}) -> (Tensor, Tensor)"
+)
+torch.library.define("stylegan2_ada::bias_act_grad2", f"(Tensor ggx, Tensor gy, Tensor ref, {_PARAMETERS}) -> Tensor")
+
+_op = torch.ops.stylegan2_ada
+
+
+def reads_input(act: int, alpha: float) -> bool:
+    """Whether derivatives are read from x + b, not from y."""
+    return act == SWISH or (act == LRELU and alpha < 0)
+
+
+@torch.library.register_fake("stylegan2_ada::bias_act")
+def _(x, b, dim, act, alpha, gain, clamp):
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("stylegan2_ada::bias_act_grad")
+def _(gy, ref, act, alpha, gain, clamp):
+    return torch.empty_like(ref)
+
+
+@torch.library.register_fake("stylegan2_ada::bias_act_grad_bias")
+def _(gy, ref, dim, act, alpha, gain, clamp):
+    return torch.empty_like(ref), ref.new_empty(ref.shape[dim], dtype=_sum_dtype(ref))
+
+
+@torch.library.register_fake("stylegan2_ada::bias_act_grad2")
+def _(ggx, gy, ref, act, alpha, gain, clamp):
+    return torch.empty_like(ref)
+
+
+def _sum_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def along(b: Tensor, dim: int, ndim: int) -> Tensor:
+    """A vector as a tensor that broadcasts along `dim`."""
+    shape = [1] * ndim
+    shape[dim] = -1
+    return b.reshape(shape)
+
+
+def _save(ctx, inputs, output) -> None:
+    x, b, ctx.dim, *ctx.parameters = inputs
+    ctx.b_dtype = None if b is None else b.dtype
+    if reads_input(*ctx.parameters[:2]):
+        ctx.save_for_backward(x, b)
+    else:
+        ctx.save_for_backward(output)
+
+
+def _backward(ctx, gy):
+    ref, *b = ctx.saved_tensors
+    if b and b[0] is not None:
+        ref = ref + along(b[0].to(ref.dtype), ctx.dim, ref.ndim)
+    gx = gb = None
+    if ctx.b_dtype is not None and ctx.needs_input_grad[1]:
+        if torch.is_grad_enabled():
+            gx = _op.bias_act_grad(gy, ref, *ctx.parameters)
+            gb = gx.sum([d for d in range(gx.ndim) if d != ctx.dim % gx.ndim], dtype=_sum_dtype(gx))
+        else:
+            gx, gb = _op.bias_act_grad_bias(gy, ref, ctx.dim, *ctx.parameters)
+        gb = gb.to(ctx.b_dtype)
+    elif ctx.needs_input_grad[0]:
+        gx = _op.bias_act_grad(gy, ref, *ctx.parameters)
+    return gx, gb, None, None, None, None, None
+
+
+def _save_grad(ctx, inputs, output) -> None:
+    gy, ref, *ctx.parameters = inputs
+    ctx.curved = ctx.parameters[0] > LRELU
+    ctx.save_for_backward(*((gy, ref) if ctx.curved and ctx.needs_input_grad[1] else (ref,)))
+
+
+def _backward_grad(ctx, ggx):
+    *gy, ref = ctx.saved_tensors
+    to_gy = _op.bias_act_grad(ggx, ref, *ctx.parameters) if ctx.needs_input_grad[0] else None
+    to_ref = _op.bias_act_grad2(ggx, *gy, ref, *ctx.parameters) if gy else None
+    return to_gy, to_ref, None, None, None, None
+
+
+torch.library.register_autograd("stylegan2_ada::bias_act", _backward, setup_context=_save)
+torch.library.register_autograd("stylegan2_ada::bias_act_grad", _backward_grad, setup_context=_save_grad)

@@ -1,0 +1,111 @@
+"""Which implementation of the operations is used: plain definitions, fast PyTorch, or native code.
+
+The environment variable STYLEGAN_OPS, read at the first use, forces one:
+
+reference: the readable definitions of `stylegan2_ada.ops.reference`.
+torch: PyTorch operations arranged to be fast.
+native: C++ on the CPU, CUDA kernels on the GPU; an error where they cannot be had.
+
+Unset, native code is compiled at the first use on a kind of device, and where that fails one warning says why and what
+to do, and `torch` is used. `python -m stylegan2_ada.ops` tells what a machine uses, and checks and times it.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .toolchain import BuildError
+
+__all__ = ["BuildError", "Status", "path", "status", "use_native"]
+
+_PATHS = ("reference", "torch", "native")
+_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+_usable: dict[str, bool] = {}  # by device type, filled at the first use
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether native code is loaded for a device type, and how it was made or why it was not."""
+
+    native: bool
+    why: str
+
+
+@cache
+def _wanted() -> str:
+    value = os.environ.get("STYLEGAN_OPS", "").strip().lower()
+    if value and value not in _PATHS:
+        raise ValueError(f"STYLEGAN_OPS={value!r} is none of {', '.join(_PATHS)}; unset it to use what is fastest here")
+    return value
+
+
+@torch.compiler.assume_constant_result
+def path() -> str:
+    """ "reference", "torch" or "native": the implementation wanted. Raises ValueError for another STYLEGAN_OPS."""
+    return _wanted() or "native"
+
+
+def use_native(x: Tensor) -> bool:
+    """Whether native code is to be used for x: wanted, and loaded for its device and dtype.
+
+    The first call for a kind of device compiles and loads the code. Raises BuildError if STYLEGAN_OPS=native and that
+    fails. False while a model is exported to ONNX, whose readers know PyTorch's operations only.
+    """
+    kind = x.device.type
+    usable = _usable.get(kind)
+    if usable is None:
+        usable = _find_out(kind)
+    return usable and x.dtype in _DTYPES and not torch.onnx.is_in_onnx_export()
+
+
+@torch.compiler.assume_constant_result
+def _find_out(kind: str) -> bool:
+    """Fill `_usable` for a device type, with one warning if native code was hoped for in vain."""
+    if path() != "native" or kind not in ("cpu", "cuda"):
+        _usable[kind] = False
+        return False
+    found = status(kind)
+    if not found.native:
+        if _wanted() == "native":
+            raise BuildError(f"STYLEGAN_OPS=native, but there are no native {kind} ops: {found.why}")
+        warnings.warn(
+            f"slower PyTorch operations are used on {kind}: {found.why}. STYLEGAN_OPS=torch silences this; "
+            "python -m stylegan2_ada.ops tells more.",
+            stacklevel=4,
+        )
+    _usable[kind] = found.native
+    return found.native
+
+
+@cache
+def status(kind: str) -> Status:
+    """Load the native code of a device type, "cpu" or "cuda", compiling it if need be, and tell how that went."""
+    try:
+        if kind == "cpu":
+            return Status(True, _load("cpu"))
+        if not torch.cuda.is_available():
+            raise BuildError("no CUDA device is available")
+        return Status(True, _load("cuda"))
+    except BuildError as error:
+        return Status(False, str(error))
+
+
+def _load(part: str) -> str:
+    from . import build
+
+    if not build.sources(part):
+        raise BuildError(f"there are no {part} sources")
+    library = build.build(part)
+    try:
+        torch.ops.load_library(str(library.path))
+    except OSError:  # damaged in a way its checksum does not show, or made for another system
+        library = build.build(part, damaged=True)
+        try:
+            torch.ops.load_library(str(library.path))
+        except OSError as error:
+            raise BuildError(f"the library {library.path} was compiled but does not load ({error})") from None
+    return f"compiled in {library.seconds:.1f} s, {library.path}"

@@ -1,0 +1,128 @@
+// Matrix products in bfloat16 pairs with float32 sums, and the small vector pieces around them (AVX512-BF16 only).
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace conv3x3 {
+
+using bf16 = uint16_t;
+
+constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// C[r, j] = sum over k of A[r, k] . B[k, j], where each element of A and B is a pair of bfloat16 (one 32-bit word) and
+// `.` adds the two products. Row r of A starts at a + r * a_row and its words lie a_k apart; B is [k, 16 * COLS] words,
+// dense; C is float32. ROWS * COLS accumulators, COLS words of B and one broadcast of A live in registers: 6 x 4 uses 29
+// of 32, and needs 4 loads and 6 broadcasts for 24 multiply-adds, so B may stream from the second-level cache.
+template <int ROWS, int COLS>
+inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t k, float* c, int64_t c_row) {
+  __m512 acc[ROWS][COLS];
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+    for (int j = 0; j < COLS; j++) acc[r][j] = _mm512_setzero_ps();
+  for (int64_t p = 0; p < k; p++) {
+    __m512i bv[COLS];
+#pragma GCC unroll 4
+    for (int j = 0; j < COLS; j++) {
+      bv[j] = _mm512_loadu_si512(b + 16 * j);
+      _mm_prefetch(reinterpret_cast<const char*>(b + 16 * (j + 8 * COLS)), _MM_HINT_T0);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) {
+      const __m512i av = _mm512_set1_epi32(static_cast<int>(a[r * a_row]));
+#pragma GCC unroll 4
+      for (int j = 0; j < COLS; j++) acc[r][j] = _mm512_dpbf16_ps(acc[r][j], (__m512bh)av, (__m512bh)bv[j]);
+    }
+    a += a_k;
+    b += 16 * COLS;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+    for (int j = 0; j < COLS; j++) _mm512_storeu_ps(c + r * c_row + 16 * j, acc[r][j]);
+}
+
+template <int COLS>
+inline void gemm_columns(
+    int64_t rows, const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t k, float* c, int64_t c_row) {
+  int64_t r = 0;
+  const auto call = [&](auto kernel, int64_t n) {
+    kernel(a + r * a_row, a_row, a_k, b, k, c + r * c_row, c_row);
+    r += n;
+  };
+  while (rows - r >= 9 || rows - r == 6) call(micro_kernel<6, COLS>, 6);
+  if (rows - r >= 7) call(micro_kernel<4, COLS>, 4);  // 7 = 4 + 3 and 8 = 4 + 4: a lone row would wait for its own sums
+  switch (rows - r) {
+    case 1: return call(micro_kernel<1, COLS>, 1);
+    case 2: return call(micro_kernel<2, COLS>, 2);
+    case 3: return call(micro_kernel<3, COLS>, 3);
+    case 4: return call(micro_kernel<4, COLS>, 4);
+    case 5: return call(micro_kernel<5, COLS>, 5);
+    default: return;
+  }
+}
+
+// As micro_kernel, for any number of rows and 1 to 4 columns of 16.
+inline void gemm(
+    int cols, int64_t rows, const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t k, float* c, int64_t c_row) {
+  switch (cols) {
+    case 1: return gemm_columns<1>(rows, a, a_row, a_k, b, k, c, c_row);
+    case 2: return gemm_columns<2>(rows, a, a_row, a_k, b, k, c, c_row);
+    case 3: return gemm_columns<3>(rows, a, a_row, a_k, b, k, c, c_row);
+    default: return gemm_columns<4>(rows, a, a_row, a_k, b, k, c, c_row);
+  }
+}
+
+// 16 rows of 16 words, transposed in place.
+inline void transpose16(__m512 r[16]) {
+  __m512 t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) {
+    t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    const __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 1]);
+    const __m512d c = _mm512_castps_pd(t[4 * i + 2]), d = _mm512_castps_pd(t[4 * i + 3]);
+    r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+    r[i + 4] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
+    r[i + 12] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd);
+  }
+}
+
+// 32 neighbouring bfloat16 as float32: the even-numbered and the odd-numbered ones. One shift and one mask, where
+// widening in order would take two shuffles more.
+struct EvenOdd {
+  __m512 even, odd;
+};
+
+inline EvenOdd split(__m512i v) {
+  return {
+      _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)),
+      _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+}
+
+// [low | high], each rounded to nearest even.
+inline __m512i round_pair(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
+
+inline __mmask32 mask32(int64_t n) { return n >= 32 ? 0xffffffffu : n <= 0 ? 0u : (1u << n) - 1u; }
+inline __mmask16 mask16(int64_t n) { return n >= 16 ? 0xffffu : n <= 0 ? 0u : static_cast<__mmask16>((1u << n) - 1u); }
+
+}  // namespace conv3x3
