@@ -8,7 +8,7 @@ import torch
 
 from .config import DiscriminatorConfig, GeneratorConfig
 
-_FILTER = "resample_filter"
+RESAMPLE_FILTER = "resample_filter"
 
 
 def _mapping_names(num_layers: int, conditional: bool) -> dict[str, str]:
@@ -47,6 +47,56 @@ def discriminator_names(cfg: DiscriminatorConfig) -> dict[str, str]:
     return names
 
 
+def published_shapes(cfg: GeneratorConfig | DiscriminatorConfig) -> dict[str, tuple[int, ...]]:
+    """Published name -> shape, for everything in the network's state dict; nothing is allocated.
+
+    These are the shapes that the configuration means; a file's are compared with them before a network is made.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, *weight: int, bias: bool = True) -> None:
+        shapes[f"{name}.weight"] = weight
+        if bias:
+            shapes[f"{name}.bias"] = weight[:1]
+
+    def mapping(inputs: int, width: int) -> None:
+        if cfg.c_dim:
+            layer("mapping.embed", width, cfg.c_dim)
+            inputs += width
+        for i in range(cfg.mapping_layers):
+            layer(f"mapping.fc{i}", width, inputs if i == 0 else width)
+
+    res, c4 = cfg.resolution, cfg.channels(4)
+    if isinstance(cfg, GeneratorConfig):
+        shapes |= {"synthesis.b4.const": (c4, 4, 4), "mapping.w_avg": (cfg.w_dim,)}
+        for r in (4 << k for k in range(res.bit_length() - 2)):
+            c = cfg.channels(r)
+            layers = {"conv1": (c, c, 3, 3), "torgb": (cfg.img_channels, c, 1, 1)}
+            for name, weight in (layers if r == 4 else {"conv0": (c, cfg.channels(r // 2), 3, 3)} | layers).items():
+                layer(f"synthesis.b{r}.{name}", *weight)
+                layer(f"synthesis.b{r}.{name}.affine", weight[1], cfg.w_dim)
+                if name != "torgb":
+                    shapes |= {
+                        f"synthesis.b{r}.{name}.noise_strength": (),
+                        f"synthesis.b{r}.{name}.noise_const": (r, r),
+                    }
+        mapping(cfg.z_dim, cfg.w_dim)
+        return shapes
+    layer(f"b{res}.fromrgb", cfg.channels(res), cfg.img_channels, 1, 1)
+    for r in (res >> k for k in range(res.bit_length() - 3)):
+        c, c_out = cfg.channels(r), cfg.channels(r // 2)
+        layer(f"b{r}.conv0", c, c, 3, 3)
+        layer(f"b{r}.conv1", c_out, c, 3, 3)
+        if cfg.architecture == "resnet":
+            layer(f"b{r}.skip", c_out, c, 1, 1, bias=False)
+    layer("b4.conv", c4, c4 + (cfg.mbstd_num_channels if cfg.mbstd_group_size else 0), 3, 3)
+    layer("b4.fc", c4, c4 * 16)
+    layer("b4.out", c4 if cfg.c_dim else 1, c4)
+    if cfg.c_dim:
+        mapping(0, c4)
+    return shapes
+
+
 def names_of(net) -> dict[str, str]:
     """The table for a `Generator` or a `Discriminator`."""
     return generator_names(net.cfg) if isinstance(net.cfg, GeneratorConfig) else discriminator_names(net.cfg)
@@ -70,7 +120,7 @@ def load_published(net, tensors: dict, prefix: str = "") -> None:
         ValueError: for a missing or unknown name, a wrong shape, or a resampling filter other than [1, 3, 3, 1].
     """
     given = {name[len(prefix) :]: torch.as_tensor(v) for name, v in tensors.items() if name.startswith(prefix)}
-    filters = {name: given.pop(name) for name in list(given) if name.rpartition(".")[2] == _FILTER}
+    filters = {name: given.pop(name) for name in list(given) if name.rpartition(".")[2] == RESAMPLE_FILTER}
     expected = net.synthesis.filter if isinstance(net.cfg, GeneratorConfig) else net.filter
     for name, taps in filters.items():
         if taps.shape != expected.shape or not torch.allclose(taps.to(expected), expected, atol=1e-6):

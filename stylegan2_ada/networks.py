@@ -1,0 +1,71 @@
+"""What a network file of any kind is read into, and how networks are made from published names and tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from .config import DiscriminatorConfig, GeneratorConfig
+from .discriminator import Discriminator
+from .generator import Generator
+from .names import RESAMPLE_FILTER, load_published, published_shapes
+from .storages import StoredTensor
+from .unpickle import Refused
+
+NETWORKS = ("G_ema", "G", "D")
+
+
+@dataclass
+class Networks:
+    """The networks of a file; those it doesn't have, or that weren't asked for, are None.
+
+    G_ema: the averaged generator, which makes the best images. G, D: the two of the training.
+    meta: what else the file says, plain JSON types. kind: the format, in words.
+    """
+
+    G_ema: Generator | None = None
+    G: Generator | None = None
+    D: Discriminator | None = None
+    meta: dict = field(default_factory=dict)
+    kind: str = ""
+
+
+def build(
+    cfg: GeneratorConfig | DiscriminatorConfig, tensors: dict[str, StoredTensor | torch.Tensor], what: str
+) -> Generator | Discriminator:
+    """A network of this configuration with these tensors (published names), in evaluation mode without gradients.
+
+    Shapes are compared before anything is allocated, so a configuration that claims a terabyte costs nothing. Weights
+    of any floating type become float32.
+
+    Raises:
+        Refused: where names, shapes or types don't fit the configuration.
+    """
+    shapes = published_shapes(cfg)
+    for name, needed in shapes.items():
+        if name not in tensors:
+            raise Refused(f"its {what} lacks {name}, which {_short(cfg)} has")
+        found = tuple(tensors[name].shape)
+        if found != needed:
+            raise Refused(f"its {what} has {name} of shape {list(found)} where {_short(cfg)} has {list(needed)}")
+    loaded = {}
+    for name, tensor in tensors.items():
+        if name not in shapes and not (name.endswith(RESAMPLE_FILTER) and tuple(tensor.shape) in ((4,), (4, 4))):
+            raise Refused(f"its {what} has an unknown {name}")
+        if not tensor.dtype.is_floating_point:
+            raise Refused(f"its {what} has {name} in {str(tensor.dtype).removeprefix('torch.')}, not in real numbers")
+        loaded[name] = tensor.load() if isinstance(tensor, StoredTensor) else tensor
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten at once
+        net = Generator(cfg) if isinstance(cfg, GeneratorConfig) else Discriminator(cfg)
+    try:
+        load_published(net, loaded)
+    except ValueError as e:
+        raise Refused(f"its {what} does not fit: {e}") from None
+    return net.eval().requires_grad_(False)
+
+
+def _short(cfg: GeneratorConfig | DiscriminatorConfig) -> str:
+    kind = "generator" if isinstance(cfg, GeneratorConfig) else "discriminator"
+    labels = f", {cfg.c_dim} labels" if cfg.c_dim else ""
+    return f"a {cfg.resolution}x{cfg.resolution} {kind} of {cfg.channel_base}/{cfg.channel_max} channels{labels}"
