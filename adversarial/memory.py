@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -78,9 +77,13 @@ def split_batch(cfg: GameConfig, world: World) -> GameConfig:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Peak memory in GB so far: the GPU's allocations, or this process's resident set."""
+    """Peak memory in GB so far: the GPU's allocations, or this process's resident set; 0 where it cannot be told."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
 

@@ -13,14 +13,15 @@ class Stats:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         self.moments: dict[str, Tensor] = {}
 
     def report(self, name: str, value: Tensor | float) -> None:
         """Count every element of `value` towards `name`; non-finite ones are counted apart, never averaged."""
         x = torch.as_tensor(value, dtype=torch.float32, device=self.device).detach().reshape(-1)
         ok = torch.isfinite(x)
-        x = torch.where(ok, x, 0.0).double()
-        new = torch.stack([ok.sum().double(), x.sum(), x.square().sum(), (~ok).sum().double()])
+        x = torch.where(ok, x, 0.0).to(self.dtype)
+        new = torch.stack([ok.sum().to(self.dtype), x.sum(), x.square().sum(), (~ok).sum().to(self.dtype)])
         old = self.moments.get(name)
         self.moments[name] = new if old is None else old + new
 
@@ -46,4 +47,4 @@ class Stats:
         return {name: m.cpu() for name, m in self.moments.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.moments = {name: m.to(self.device) for name, m in state.items()}
+        self.moments = {name: m.to(dtype=self.dtype).to(self.device) for name, m in state.items()}
