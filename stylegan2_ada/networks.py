@@ -21,7 +21,8 @@ class Networks:
     """The networks of a file; those it doesn't have, or that weren't asked for, are None.
 
     G_ema: the averaged generator, which makes the best images. G, D: the two of the training.
-    meta: what else the file says, plain JSON types. kind: the format, in words.
+    meta: what else the file says, plain JSON types. kind: the format, in words. notes: what a user should know, a line
+    each.
     """
 
     G_ema: Generator | None = None
@@ -29,6 +30,7 @@ class Networks:
     D: Discriminator | None = None
     meta: dict = field(default_factory=dict)
     kind: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 def build(
@@ -63,6 +65,20 @@ def build(
     except ValueError as e:
         raise Refused(f"its {what} does not fit: {e}") from None
     return net.eval().requires_grad_(False)
+
+
+def channels_of(widths: dict[int, int]) -> tuple[int, int]:
+    """(channel_base, channel_max) that give these channel counts, resolution -> channels.
+
+    Raises:
+        Refused: where there are none: the counts follow another rule than min(base / resolution, max).
+    """
+    most = max(widths.values())
+    narrower = [c * res for res, c in widths.items() if c < most]
+    base = max(narrower) if narrower else most * max(widths)
+    if any(max(min(base // res, most), 1) != c for res, c in widths.items()):
+        raise Refused(f"its channel counts {list(widths.values())} are no min(base / resolution, max)")
+    return base, most
 
 
 def _short(cfg: GeneratorConfig | DiscriminatorConfig) -> str:

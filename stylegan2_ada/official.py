@@ -1,9 +1,9 @@
 """Published training snapshots (`network-snapshot-*.pkl` of stylegan2-ada-pytorch) as this project's own networks.
 
-Such a file is a pickle of {G, D, G_ema, augment_pipe, training_set_kwargs}. Its modules are records of a class name, the
-class's Python source, the arguments it was made with and its attributes; the published reader runs that source. Here the
-source is left unread: the arguments give the configuration, the tensors the weights (`unpickle`, `storages`), and the
-networks are built by this project's own classes.
+Such a file is a pickle of {G, D, G_ema, augment_pipe, training_set_kwargs}. Its modules are records of a class name,
+the class's Python source, the arguments it was made with and its attributes; the published reader runs that source.
+Here the source is left unread: the arguments give the configuration, the tensors the weights (`unpickle`, `storages`),
+and the networks are built by this project's own classes.
 """
 
 from __future__ import annotations

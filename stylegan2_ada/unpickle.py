@@ -237,8 +237,8 @@ def _forbidden(full: str) -> str:
     shown = full if len(full) <= 80 else full[:77] + "..."
     if full.startswith(("dnnlib.tflib", "tensorflow.")):
         return (
-            f"a pickle of the TensorFlow StyleGAN code (it names {shown}); only PyTorch snapshots can be read: convert it"
-            " with legacy.py of stylegan2-ada-pytorch first, then give the .pkl that makes"
+            f"a pickle of the TensorFlow StyleGAN code (it names {shown}); only PyTorch snapshots can be read: convert"
+            " it with legacy.py of stylegan2-ada-pytorch first, then give the .pkl that makes"
         )
     if full.startswith(("training.", "torch.nn.", "torch_utils.")):
         return f"not a StyleGAN2-ADA snapshot: it names {shown}, which those never hold; nothing in the file was run"

@@ -1,0 +1,178 @@
+"""Network files from the internet, kept in a cache folder: `--network URL` and `--resume URL`.
+
+A file gets its name in the cache only when it is whole, so an interrupted download leaves nothing behind. What a file
+should be can be pinned: `https://example.org/faces.pkl#sha256=<64 hex digits>`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+MAX_BYTES = 4 << 30  # a published snapshot has some 400 MB
+TIMEOUT = 15.0  # seconds, for the connection and for every read
+BLOCK = 1 << 20
+ENVIRONMENT = "FACES_CACHE"
+
+_NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
+# Starting points for transfer learning under the names that the published --resume gives them.
+PUBLISHED = {
+    "ffhq256": f"{_NVIDIA}/ffhq-res256-mirror-paper256-noaug.pkl",
+    "ffhq512": f"{_NVIDIA}/ffhq-res512-mirror-stylegan2-noaug.pkl",
+    "ffhq1024": f"{_NVIDIA}/ffhq-res1024-mirror-stylegan2-noaug.pkl",
+    "celebahq256": f"{_NVIDIA}/celebahq-res256-mirror-paper256-kimg100000-ada-target0.5.pkl",
+    "lsundog256": f"{_NVIDIA}/lsundog-res256-paper256-kimg100000-noaug.pkl",
+}
+LICENCE = (
+    "these weights are NVIDIA's, under the NVIDIA Source Code License: for non-commercial use only, and so is what is"
+    " trained from them"
+)
+
+
+def is_remote(spec: str) -> bool:
+    """Whether `spec` is a URL or one of the names in PUBLISHED, rather than a path."""
+    return spec in PUBLISHED or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", spec) is not None
+
+
+def cache_folder() -> Path:
+    """$FACES_CACHE, else `ganface` in the user's own cache folder."""
+    if given := os.environ.get(ENVIRONMENT):
+        return Path(given).expanduser()
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "ganface"
+
+
+def cached_path(spec: str) -> Path:
+    """Where the file of a URL lies or will lie; for `file://` the file itself. ValueError for a URL that cannot be."""
+    url, _ = _split(spec)
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "file":
+        return Path(urllib.request.url2pathname(parts.path))
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", urllib.parse.unquote(parts.path).rpartition("/")[2])[-80:].lstrip(".-")
+    return cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name or 'network'}"
+
+
+def fetch(spec: str, progress: Callable[[int, int], None] | None = None, timeout: float = TIMEOUT) -> Path:
+    """The local file of a URL or of a name in PUBLISHED; downloaded where the cache doesn't have it.
+
+    Args:
+        spec: `https://…`, `file://…`, `http://…` with a pinned hash, or a name; `#sha256=…` at the end pins the content.
+        progress: called with (bytes so far, bytes in all or 0) while downloading.
+        timeout: seconds to wait for the connection and for every read.
+
+    Raises:
+        ValueError: in one line, when it cannot be fetched, is too large or has another hash than pinned; the cache
+            then keeps nothing of it.
+    """
+    url, pinned = _split(spec)
+    path = cached_path(spec)
+    if path.is_file():
+        if pinned and (found := _sha256(path)) != pinned:
+            advice = "" if url.startswith("file:") else f"; delete {path} to fetch it again"
+            raise ValueError(f"{url}: the file has SHA-256 {found}, not {pinned} as pinned{advice}")
+        return path
+    if url.startswith("file:"):
+        raise ValueError(f"{url}: no such file; check the path")
+    try:
+        _download(url, path, pinned, progress, timeout)
+    except urllib.error.HTTPError as e:
+        raise ValueError(f"{url}: the server says {e.code} {e.reason}; check the address") from None
+    except (OSError, EOFError) as e:  # name resolution, TLS, connection, disk
+        reason = getattr(e, "reason", None) or e
+        raise ValueError(
+            f"{url}: could not be fetched ({' '.join(str(reason).split()) or type(e).__name__}); check the connection, or"
+            " download it otherwise and give the file"
+        ) from None
+    return path
+
+
+def _split(spec: str) -> tuple[str, str | None]:
+    """(URL, pinned hash or None) of what the user gave."""
+    url, _, fragment = PUBLISHED.get(spec, spec).partition("#")
+    scheme = urllib.parse.urlsplit(url).scheme.lower()
+    pinned = None
+    if fragment:
+        key, _, pinned = fragment.partition("=")
+        pinned = pinned.lower()
+        if key.lower() != "sha256" or not re.fullmatch(r"[0-9a-f]{64}", pinned):
+            raise ValueError(f"{spec}: after # only sha256=<64 hex digits> may stand")
+    if scheme not in ("https", "http", "file"):
+        raise ValueError(f"{spec}: only https:// and file:// addresses can be read; download it and give the file")
+    if scheme == "http" and pinned is None:
+        raise ValueError(f"{spec}: http:// can be tampered with on the way; use https://, or pin it with #sha256=…")
+    return url, pinned
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open(url: str, timeout: float):
+    """`urlopen` that gives up in time: a socket's timeout does not cover name resolution, so a thread waits for it."""
+    box: list = []
+
+    def connect() -> None:
+        try:
+            request = urllib.request.Request(url, headers={"User-Agent": "ganface"})
+            box.append(urllib.request.urlopen(request, timeout=timeout))
+        except BaseException as e:  # handed to the waiting thread
+            box.append(e)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(2 * timeout)
+    if not box:
+        raise TimeoutError(f"no answer in {2 * timeout:.0f} s")
+    if isinstance(box[0], BaseException):
+        raise box[0]
+    return box[0]
+
+
+def _download(url: str, path: Path, pinned: str | None, progress, timeout: float) -> None:
+    with _open(url, timeout) as response:
+        if url.startswith("https:") and not response.geturl().startswith("https:"):
+            raise ValueError(f"{url}: leads to an address without https; download it otherwise and give the file")
+        length = response.headers.get("Content-Length") or ""
+        total, done, digest = int(length) if length.isdecimal() else 0, 0, hashlib.sha256()
+        if total > MAX_BYTES:
+            raise ValueError(f"{url}: {total / 2**30:.1f} GB, more than any network has ({MAX_BYTES >> 30} GB)")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                while block := response.read(BLOCK):
+                    done += len(block)
+                    if done > MAX_BYTES:
+                        raise ValueError(f"{url}: more than {MAX_BYTES >> 30} GB, more than any network has")
+                    out.write(block)
+                    digest.update(block)
+                    if progress is not None:
+                        progress(done, total)
+                if total and done != total:
+                    raise EOFError(f"the connection ended after {done} of {total} bytes")
+                out.flush()
+                os.fsync(out.fileno())
+            if pinned and digest.hexdigest() != pinned:
+                raise ValueError(
+                    f"{url}: what came has SHA-256 {digest.hexdigest()}, not {pinned} as pinned; it was thrown away"
+                )
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
