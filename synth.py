@@ -6,6 +6,7 @@ Examples:
   python synth.py --n 10000
   python synth.py --network runs/00003-demo-64-tiny --seeds 0-99,200 --trunc 0.7 --grid
   python synth.py --network generator-best.safetensors --n 64 --outdir faces --format jpg
+  python synth.py --network network-snapshot-025000.pkl --n 64
 
 A seed gives the same image whatever else is asked for. Started again, it makes only what is missing.
 """
@@ -17,14 +18,18 @@ from pathlib import Path
 
 import click
 
-from app.cli import pick_device, progress, run
+from app.cli import download_bar, pick_device, progress, run
 
 GRID_IMAGES = 100  # at most so many on a contact sheet
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
 @click.command(help=__doc__, context_settings=SETTINGS)
-@click.option("--network", metavar="PATH", help="Generator file or run folder.  [default: newest run under ./runs]")
+@click.option(
+    "--network",
+    metavar="PATH",
+    help="Generator file (.safetensors, .pkl, .pt), URL or run folder.  [default: newest run under ./runs]",
+)
 @click.option("--n", type=click.IntRange(1, 10_000_000), help="Seeds 0 to N-1.  [default: 64]")
 @click.option("--seeds", metavar="LIST", help="Seeds, like 0-99,200; instead of --n.")
 @click.option("--trunc", metavar="PSI", type=click.FloatRange(-2, 2), default=1.0, help="Truncation psi; 1 is none.")
@@ -39,17 +44,20 @@ SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names":
 def main(network, n, seeds, trunc, class_index, noise_mode, outdir, format_, quality, grid, batch, device) -> None:
     if n is not None and seeds is not None:
         raise click.UsageError("give --n or --seeds, not both")
-    from stylegan2_ada.files import load_generator
+    from stylegan2_ada.interop import load_any_generator
     from synth.network import file_sha256, find_network
     from synth.sample import parse_seeds, sample_batches
     from synth.writer import SampleSettings, SampleWriter
 
     wanted = parse_seeds(seeds) if seeds is not None else list(range(64 if n is None else n))
-    path = find_network(network)
     device = pick_device(device)
-    G, meta = load_generator(path, device)
+    with download_bar() as report:
+        path = find_network(network, progress=report)
+    G, meta = load_any_generator(path, device)
     sha256 = file_sha256(path)
     click.echo(f"{path} ({G.cfg.resolution}x{G.cfg.resolution}, sha256 {sha256[:12]}…) on {device}")
+    for note in meta["notes"]:
+        click.echo(f"note: {note}")
     settings = SampleSettings(sha256, trunc, format_, quality, noise_mode, class_index)
     folder = Path(outdir) if outdir else Path("samples") / f"{path.resolve().parent.name}-{sha256[:8]}-psi{trunc:g}"
 

@@ -6,6 +6,7 @@ need them.
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import errno
 import functools
@@ -13,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -155,6 +156,7 @@ def progress(
     total: float | None = None,
     title: str = "",
     unit: str = "it",
+    unit_scale: bool = False,
     show: bool | None = None,
 ) -> Any:
     """A tqdm bar on stderr with rate and time left: iterate over it, or call `.update(n)` and `.close()`.
@@ -173,6 +175,7 @@ def progress(
         total=total,
         desc=title or None,
         unit=unit,
+        unit_scale=unit_scale,
         file=sys.stderr,
         disable=not show,
         dynamic_ncols=terminal,
@@ -181,6 +184,25 @@ def progress(
         smoothing=0.1,
         leave=True,
     )
+
+
+@contextlib.contextmanager
+def download_bar(title: str = "downloading") -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for a download: yields a function of (bytes so far, bytes in all or 0). It appears with the first
+    bytes, so that nothing is drawn where nothing is downloaded."""
+    bar = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = progress(total=total or None, title=title, unit="B", unit_scale=True)
+        bar.update(done - bar.n)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def pick_device(wish: str = "auto") -> torch.device:

@@ -71,7 +71,7 @@ def fetch(spec: str, progress: Callable[[int, int], None] | None = None, timeout
     """The local file of a URL or of a name in PUBLISHED; downloaded where the cache doesn't have it.
 
     Args:
-        spec: `https://…`, `file://…`, `http://…` with a pinned hash, or a name; `#sha256=…` at the end pins the content.
+        spec: `https://…`, `file://…`, `http://…` with a pinned hash, or a name; `#sha256=…` at its end pins what comes.
         progress: called with (bytes so far, bytes in all or 0) while downloading.
         timeout: seconds to wait for the connection and for every read.
 
@@ -95,8 +95,8 @@ def fetch(spec: str, progress: Callable[[int, int], None] | None = None, timeout
     except (OSError, EOFError) as e:  # name resolution, TLS, connection, disk
         reason = getattr(e, "reason", None) or e
         raise ValueError(
-            f"{url}: could not be fetched ({' '.join(str(reason).split()) or type(e).__name__}); check the connection, or"
-            " download it otherwise and give the file"
+            f"{url}: could not be fetched ({' '.join(str(reason).split()) or type(e).__name__}); check the connection,"
+            " or download it otherwise and give the file"
         ) from None
     return path
 

@@ -1,12 +1,14 @@
-"""Which generator is meant: a file, a run folder, or nothing at all."""
+"""Which generator is meant: a file, a URL, a run folder, or nothing at all."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from faces.errors import UserError
+from stylegan2_ada.download import fetch, is_remote
 
 
 def generator_in(run: Path) -> Path | None:
@@ -35,11 +37,18 @@ def newest_in(folder: Path, *, deeper: bool = True) -> Path | None:
     return max(found, key=lambda p: (p.stat().st_mtime_ns, p), default=None)
 
 
-def find_network(spec: str | None, runs: str | Path = "runs") -> Path:
-    """The generator file for `--network`: a `.safetensors`, a run folder, a folder of runs, or None (newest of `runs`).
+def find_network(
+    spec: str | None, runs: str | Path = "runs", *, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """The network file for `--network`: a file of any kind that `read_networks` knows, a URL (fetched to the cache
+    folder), a run folder, a folder of runs, or None (the newest of `runs`).
 
-    Raises `UserError` where there is none.
+    progress: called with (bytes so far, bytes in all or 0) while a URL is downloaded.
+
+    Raises `UserError` where there is none, `ValueError` where a URL cannot be fetched.
     """
+    if spec is not None and is_remote(spec):
+        return fetch(spec, progress)
     path = Path(runs if spec is None else spec)
     train = "train one with `python train_gan.py --data demo --cfg tiny --resolution 64`"
     if path.is_dir():
