@@ -23,7 +23,7 @@ from app.cli import pick_device, run
 CFGS = ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny"]
 AUGPIPES = ["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "face"]
 SECTIONS = {
-    "Data": "data data_root resolution mirror subset workers",
+    "Data": "data data_root resolution crop resize_filter channels mirror mirror_y subset workers",
     "The game": "cfg kimg batch batch_gpu gamma lr mbstd_group aug augpipe p target p_max seed",
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",
@@ -64,6 +64,12 @@ class Sectioned(click.Command):
 @click.option("--gamma", type=float, metavar="X", help="Weight of the R1 penalty.  [default: preset]")
 @click.option("--lr", type=float, metavar="X", help="Learning rate of both networks.  [default: preset]")
 @click.option("--mirror/--no-mirror", default=False, help="Add every image's mirror image.")
+@click.option("--mirror-y", is_flag=True, help="Add every image upside down.")
+@click.option("--crop", metavar="HOW", default="center", help="Images that are not square: center, pad or none.")
+@click.option(
+    "--resize-filter", metavar="NAME", default="lanczos", help="Kernel: lanczos, box (FFHQ-256), bilinear or bicubic."
+)
+@click.option("--channels", type=int, metavar="N", default=3, help="3: colour, 1: grey.")
 @click.option(
     "--aug",
     type=click.Choice(["ada", "fixed", "noaug"]),

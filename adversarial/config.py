@@ -13,6 +13,7 @@ import torch
 from discriminator.hybrid import HybridConfig
 from faces.degrade import PRESETS as DEGRADATIONS
 from faces.errors import UserError
+from faces.preprocess import CROPS, RESAMPLE
 from metrics.fid import parse_metric
 from stylegan2_ada.ada import AUGPIPES
 from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig, preset
@@ -41,6 +42,10 @@ class Options:
     gamma: float | None = None
     lr: float | None = None
     mirror: bool = False
+    mirror_y: bool = False
+    crop: str = "center"
+    resize_filter: str = "lanczos"
+    channels: int = 3
     aug: str = "ada"
     augpipe: str = "bgc"
     p: float | None = None
@@ -148,8 +153,8 @@ class GameConfig:
         aug = {"ada": f"ADA {o.augpipe}, target {o.target}, p <= {o.p_max}", "fixed": f"{o.augpipe} at p = {o.p}"}
         return [
             f"data        {o.data}: {self.data_facts.get('summary', '')}",
-            f"resolution  {self.resolution} x {self.resolution}, cfg {o.cfg}, channels {self.generator.channel_base}"
-            f" (at most {self.generator.channel_max}), {self.precision}",
+            f"resolution  {self.resolution} x {self.resolution}{', grey' if o.channels == 1 else ''}, cfg {o.cfg},"
+            f" channels {self.generator.channel_base} (at most {self.generator.channel_max}), {self.precision}",
             f"batch       {self.batch} ({self.micro_batches} x {self.batch_gpu} on {self.world_size} process(es)),"
             f" minibatch-std group {self.hybrid.trunk.mbstd_group_size}",
             f"optimiser   Adam lr {self.lr:g}, R1 gamma {self.gamma:g}, path length {self.pl_weight:g},"
@@ -183,9 +188,15 @@ def check_options(o: Options) -> None:
     def flag(name: str) -> str:
         return "--" + name.replace("_", "-")
 
-    for name, choices in (("aug", AUGMENTATIONS), ("augpipe", AUGPIPES), ("degradation", DEGRADATIONS)):
+    known = {"aug": AUGMENTATIONS, "augpipe": AUGPIPES, "degradation": DEGRADATIONS}
+    for name, choices in (known | {"crop": CROPS, "resize_filter": RESAMPLE}).items():
         if getattr(o, name) not in choices:
             raise UserError(f"{flag(name)} {getattr(o, name)} is unknown; choose one of {', '.join(choices)}")
+    if o.channels not in (1, 3):
+        raise UserError(
+            f"--channels {o.channels}: images are trained in 3 channels (colour) or 1 (grey); the transparency of RGBA"
+            " files is laid on mid-grey"
+        )
     if o.aug == "fixed" and o.p is None:
         raise UserError("--aug fixed needs a probability: add --p 0.2, say, or use --aug ada")
     if o.aug != "fixed" and o.p is not None:
@@ -245,6 +256,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
         z_dim=base.z_dim,
         w_dim=base.w_dim,
         mapping_layers=base.mapping_layers,
+        img_channels=o.channels,
         channel_base=base.channel_base,
         channel_max=base.channel_max,
         num_lowp_res=lowp,
@@ -252,6 +264,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
     )
     trunk = DiscriminatorConfig(
         resolution=resolution,
+        img_channels=o.channels,
         channel_base=base.channel_base,
         channel_max=base.channel_max,
         num_lowp_res=lowp,

@@ -109,15 +109,15 @@ def native_resolution(source: FaceSource) -> int:
 
 def pack(
     splits: Splits,
-    resolution: int,
+    pre: Preprocess,
     *,
     mirror: bool,
+    mirror_y: bool,
     workers: int,
     cache_dir: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> RunData:
-    """Decode every image once at `resolution`. Unreadable images are left out, counted and named in the facts."""
-    pre = Preprocess(resolution)
+    """Decode every image once, preprocessed by `pre`; unreadable ones are left out, counted and named in the facts."""
     packed = {}
     for part in ("train", "valid", "test"):
         source = getattr(splits, part)
@@ -128,6 +128,7 @@ def pack(
             source,
             pre,
             mirror=mirror and part == "train",
+            mirror_y=mirror_y and part == "train",
             workers=workers,
             cache_dir=cache_dir,
             progress=(lambda done, total, part=part: progress(part, done, total)) if progress else None,
@@ -144,9 +145,11 @@ def pack(
         "skipped": [list(map(str, s)) for s in skipped[:100]],
         "num_skipped": len(skipped),
         "converted": dict(sorted(converted.items())),
+        "enlarged": sum(p.enlarged for p in packed.values() if p is not None),
+        "not_square": sum(p.not_square for p in packed.values() if p is not None),
         "notes": list(splits.source.notes),
         # what the training images are, to the byte: statistics of them are cached under this name
-        "train_stamp": splits.train.rendered_at(resolution).content_stamp(),
+        "train_stamp": splits.train.rendered_at(pre.resolution).content_stamp(),
     }
     counts = facts["counts"]
     facts["summary"] = ", ".join(f"{part} {c['real']} real + {c['fake']} fake" for part, c in counts.items()) + (
@@ -157,6 +160,25 @@ def pack(
     if counts["train"]["real"] < 2:
         raise UserError(f"{splits.source.name}: fewer than 2 readable real training images; give more")
     return RunData(train, valid, packed["test"], facts)
+
+
+def size_notes(facts: dict, crop: str) -> list[str]:
+    """Lines about images that the network's square changes more than by shrinking them."""
+    pre, total = facts["preprocess"], sum(sum(c.values()) for c in facts["counts"].values())
+    how = {
+        "center": "only the middle of their longer side is seen (--crop pad shows all of it)",
+        "pad": "they got bands of grey, which the generator will draw, too (--crop center cuts them off)",
+        "none": "they are squeezed into a square (--crop center or pad keeps their shape)",
+    }
+    lines = []
+    if n := facts["not_square"]:
+        lines.append(f"shape       {n} of {total} images are not square: {how[crop]}")
+    if n := facts["enlarged"]:
+        lines.append(
+            f"size        {n} of {total} images are smaller than {pre['resolution']} pixels and were enlarged, which"
+            " the generator will copy as blur; a lower --resolution avoids that"
+        )
+    return lines
 
 
 def _count(packed: PackedFaces) -> dict[str, int]:

@@ -24,10 +24,10 @@ class Feed:
         base = len(packed.images)
         labels = np.asarray(packed.labels[:base])
         real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
-        mirrored = len(packed) == 2 * base
+        copies = range(0, len(packed), base)  # each image, then its mirror images
         self.packed = packed
-        self.reals = np.concatenate([real, real + base]) if mirrored else real
-        self.fakes = np.concatenate([fake, fake + base]) if mirrored else fake
+        self.reals = np.concatenate([real + start for start in copies])
+        self.fakes = np.concatenate([fake + start for start in copies])
         self.degradation = degradation
         self.seed = seed
         self.stream = IndexStream(len(self.reals), seed)

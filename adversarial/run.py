@@ -14,7 +14,7 @@ import torch
 from adversarial import detective
 from adversarial.checkpoint import checkpoint_path, checkpoints, remove_leftovers, save_checkpoint, save_json
 from adversarial.config import Options
-from adversarial.data import RunData, pack
+from adversarial.data import RunData, pack, size_notes
 from adversarial.distributed import World, barrier, join_world, leave_world, sum_tensor
 from adversarial.feed import Feed
 from adversarial.game import Game
@@ -26,6 +26,7 @@ from adversarial.snapshots import Snapshots
 from adversarial.telemetry import Telemetry, append_jsonl, clock, rewind_jsonl
 from faces.degrade import preset as degradation_preset
 from faces.errors import UserError
+from faces.preprocess import Preprocess
 
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
 SHOWN = 5  # left-out images named in the log; config.json has up to 100
@@ -160,12 +161,13 @@ class _Run:
 
         cache = self.outdir / ".cache" if self.world.size > 1 else None
         o = p.cfg.options
-        args = {"mirror": o.mirror, "workers": o.workers, "cache_dir": cache, "progress": progress}
+        pre = Preprocess(p.cfg.resolution, o.crop, o.resize_filter, o.channels)
+        args = {"mirror": o.mirror, "mirror_y": o.mirror_y, "workers": o.workers, "cache_dir": cache}
         if self.world.is_main:
-            data = pack(p.splits, p.cfg.resolution, **args)
+            data = pack(p.splits, pre, **args, progress=progress)
         barrier(self.world)
         if not self.world.is_main:
-            data = pack(p.splits, p.cfg.resolution, **args)
+            data = pack(p.splits, pre, **args, progress=progress)
         return data
 
     def open(self) -> None:
@@ -232,6 +234,8 @@ class _Run:
             say(f"left out    … and {facts['num_skipped'] - SHOWN} more; config.json names up to 100")
         if facts["converted"]:
             say("converted   " + ", ".join(f"{n} {kind}" for kind, n in facts["converted"].items()) + " to RGB")
+        for line in size_notes(facts, cfg.options.crop):
+            say(line)
         if facts["held_out"]:
             say("splits      the set has no validation split: a tenth of its images is held out for calibration")
         for line in self.fid.announce():

@@ -114,9 +114,9 @@ class Telemetry:
                 self.board.add_scalar(name, value, global_step=nimg)
 
     def image(self, name: str, image: np.ndarray, nimg: int) -> None:
-        """uint8 [H, W, C] to TensorBoard."""
+        """uint8 [H, W, C], or [H, W] for grey, to TensorBoard."""
         if self.board is not None:
-            self.board.add_image(name, image, global_step=nimg, dataformats="HWC")
+            self.board.add_image(name, image, global_step=nimg, dataformats="HW" if image.ndim == 2 else "HWC")
 
     def tick(self, row: dict) -> None:
         """One row of stats.jsonl and the same as TensorBoard scalars under the published tags."""

@@ -25,7 +25,7 @@ from faces.source import FaceSource
 
 MIN_SIDE = 16  # smaller "photos" are thumbnails, spacers or accidents
 CHUNK = 32
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 Progress = Callable[[int, int], None]
 
@@ -41,16 +41,21 @@ class PackedFaces:
 
     images: uint8 [N, C, R, R] (an array, or a read-only memory map of a cache file). labels: int64 [N], 0 real, 1 fake.
     kept: int64 [N], position of each image in the source. skipped: (name, reason) of every image that can't be used.
-    converted: how many images of which kind (grey, RGBA, …) became RGB. mirror: whether `len` and indices cover each
-    image a second time, mirrored left to right (index i + N is the mirrored image i, as published)."""
+    converted: how many images of which kind (grey, RGBA, …) became RGB. enlarged, not_square: how many had a side
+    shorter than R, and how many sides of two lengths. mirror: whether `len` and indices cover each image a second time,
+    mirrored left to right (index i + N is the mirrored image i, as published); mirror_y: all of that once more, upside
+    down."""
 
     images: np.ndarray
     labels: np.ndarray
     kept: np.ndarray
     preprocess: Preprocess
     mirror: bool = False
+    mirror_y: bool = False
     skipped: list[tuple[str, str]] = field(default_factory=list)
     converted: dict[str, int] = field(default_factory=dict)
+    enlarged: int = 0
+    not_square: int = 0
     name: str = ""
 
     @classmethod
@@ -60,6 +65,7 @@ class PackedFaces:
         preprocess: Preprocess,
         *,
         mirror: bool = False,
+        mirror_y: bool = False,
         workers: int | None = None,
         cache_dir: str | os.PathLike | None = None,
         progress: Progress | None = None,
@@ -89,21 +95,25 @@ class PackedFaces:
             kept=kept,
             preprocess=preprocess,
             mirror=mirror,
+            mirror_y=mirror_y,
             skipped=record.skipped,
             converted=dict(record.converted),
+            enlarged=record.enlarged,
+            not_square=record.not_square,
             name=source.name,
         )
 
     def __len__(self) -> int:
-        return len(self.images) * (2 if self.mirror else 1)
+        return len(self.images) * (1 + self.mirror) * (1 + self.mirror_y)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """uint8 [n, C, R, R] of the images at `indices` (0 <= index < len). Raises IndexError outside."""
         indices = self._checked(indices)
         count = len(self.images)
         images = self.images[indices % count]
-        mirrored = indices >= count
-        images[mirrored] = images[mirrored][..., ::-1]
+        copies = indices // count
+        for on, dim in ((self.mirror & (copies % 2 == 1), 3), (copies >= (2 if self.mirror else 1), 2)):
+            images[on] = np.flip(images[on], dim)
         return torch.from_numpy(images)
 
     def label_batch(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
@@ -161,6 +171,9 @@ class IndexStream:
         return self._epochs[epoch]
 
 
+_Result = tuple[int, np.ndarray | BadImage, str, tuple[int, int]]
+
+
 @dataclass
 class _Record:
     """What came of a source besides the pixels."""
@@ -168,15 +181,19 @@ class _Record:
     kept: list[int] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     converted: Counter = field(default_factory=Counter)
+    enlarged: int = 0
+    not_square: int = 0
 
-    def images(self, results: Iterator[tuple[int, np.ndarray | BadImage, str]]) -> Iterator[np.ndarray]:
+    def images(self, results: Iterator[_Result]) -> Iterator[np.ndarray]:
         """Take the decoder's results in order: note the bad ones, pass on the pixels of the others."""
-        for i, result, mode in results:
+        for i, result, mode, (height, width) in results:
             if isinstance(result, BadImage):
                 self.skipped.append((result.name, result.reason))
                 continue
             if mode != "RGB":
                 self.converted[mode] += 1
+            self.enlarged += min(height, width) < result.shape[-1]
+            self.not_square += height != width
             self.kept.append(i)
             yield result
 
@@ -190,21 +207,23 @@ class _Record:
 
 def _decoded(
     source: FaceSource, preprocess: Preprocess, workers: int | None, progress: Progress | None, min_side: int
-) -> Iterator[tuple[int, np.ndarray | BadImage, str]]:
-    """(position, C x R x R uint8 or the reason against, kind of file) for every image of the source, in order.
+) -> Iterator[_Result]:
+    """(position, C x R x R uint8 or the reason against, kind of file, its height and width) for every image of the
+    source, in order.
 
     Pillow decodes and resizes without the interpreter's lock, so threads use all cores."""
 
-    def one(i: int) -> tuple[int, np.ndarray | BadImage, str]:
+    def one(i: int) -> _Result:
         try:
             image = source.decoded(i, min_side=min_side)
         except BadImage as error:
-            return i, error, ""
+            return i, error, "", (0, 0)
         kind = image.mode
         # YCbCr is only how some files store RGB; what counts is what a person would not call a colour photo
-        return i, preprocess.uint8(image.pixels).transpose(2, 0, 1), "RGB" if kind in ("YCbCr", "RGBX") else kind
+        kind = "RGB" if kind in ("YCbCr", "RGBX") else kind
+        return i, preprocess.uint8(image.pixels).transpose(2, 0, 1), kind, image.pixels.shape[:2]
 
-    def chunk(start: int) -> list[tuple[int, np.ndarray | BadImage, str]]:
+    def chunk(start: int) -> list[_Result]:
         return [one(i) for i in range(start, min(start + CHUNK, total))]
 
     total = len(source)
@@ -273,13 +292,14 @@ class _Cache:
         try:
             with open(self.text, encoding="utf-8") as file:
                 saved = json.load(file)
-            record = _Record(saved["kept"], [tuple(pair) for pair in saved["skipped"]], Counter(saved["converted"]))
+            saved["skipped"] = [tuple(pair) for pair in saved["skipped"]]
+            record = _Record(**{**saved, "converted": Counter(saved["converted"])})
             whole = os.path.getsize(self.pixels) == len(record.kept) * self._image_bytes() > 0
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return record if whole else None
 
-    def fill(self, results: Iterator[tuple[int, np.ndarray | BadImage, str]]) -> _Record:
+    def fill(self, results: Iterator[_Result]) -> _Record:
         """Write the cache. Plain writes, not a writable map: a full disk is then an error and not a crash."""
         record, temporary = _Record(), None
         try:
@@ -294,7 +314,7 @@ class _Cache:
             os.replace(temporary, self.pixels)
             with tempfile.NamedTemporaryFile("w", dir=self.folder, prefix="packing-", delete=False) as file:
                 temporary = file.name
-                json.dump({"kept": record.kept, "skipped": record.skipped, "converted": record.converted}, file)
+                json.dump(vars(record), file)
             os.replace(temporary, self.text)
             temporary = None
         except OSError as error:

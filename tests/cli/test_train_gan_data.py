@@ -1,0 +1,81 @@
+"""Options of `train_gan.py` about what the images are: shape, colour, mirror images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from adversarial.feed import Feed
+from faces.dataset import PackedFaces
+from faces.degrade import preset
+from faces.preprocess import Preprocess
+from faces.source import open_source
+from stylegan2_ada.files import load_generator
+
+
+def oblongs(folder: Path, count: int = 12) -> Path:
+    """Photos of 24 x 12 and 6 of 24 x 24, the left half of each dark."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        pixels = rng.integers(0, 256, (24 if i % 2 else 18, 24, 3), dtype=np.uint8)
+        pixels[:, :12] //= 4
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return folder
+
+
+def test_grey_oblong_photos_both_mirrors(train, tmp_path):
+    data = oblongs(tmp_path / "data")
+    done = train("--data", data, "--channels", 1, "--crop", "pad", "--resize-filter", "box", "--mirror", "--mirror-y",
+                 "--resolution", 32, "--kimg", 0.004, "--verdict-kimg", 0.004)  # fmt: skip
+    assert done.code == 0, done.err
+    assert "32 x 32, grey" in done.out
+    assert "6 of 12 images are not square: they got bands of grey" in done.out
+    assert "12 of 12 images are smaller than 32 pixels and were enlarged" in done.out
+    run = tmp_path / "runs" / "00000-data-32-tiny"
+    config = json.loads((run / "config.json").read_text())
+    expected = {"resolution": 32, "crop": "pad", "resample": "box", "channels": 1}
+    assert config["data_facts"]["preprocess"] == expected
+    G, _ = load_generator(run / "generator-000000.safetensors")
+    assert G.cfg.img_channels == 1
+    assert Image.open(run / "reals.png").mode == "L"
+    again = train("--resume", run, "--channels", 3, small=False)
+    assert again.code == 2 and "trained with --channels 1, not 3" in again.err
+
+
+def test_photos_that_fit_are_told_nothing(train, tmp_path, photos):
+    done = train("--data", photos, "--kimg", 0.004, "--verdict-batch", 0)
+    assert done.code == 0, done.err
+    assert "not square" not in done.out and "enlarged" not in done.out
+
+
+def test_unknown_shapes_and_colours_are_refused(train, tmp_path, photos):
+    for arguments, words in (
+        (["--crop", "round"], "--crop round is unknown; choose one of center, none, pad"),
+        (["--resize-filter", "nearest"], "--resize-filter nearest is unknown"),
+        (["--channels", 4], "--channels 4: images are trained in 3 channels (colour) or 1 (grey)"),
+    ):
+        done = train("--data", photos, *arguments)
+        assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_mirror_images_are_copies_in_a_fixed_order(tmp_path):
+    source = open_source(oblongs(tmp_path / "data", 4))
+    plain = PackedFaces.build(source, Preprocess(8)).images
+    for x, y in ((True, False), (False, True), (True, True)):
+        packed = PackedFaces.build(source, Preprocess(8), mirror=x, mirror_y=y)
+        flips = [plain] + [plain[..., ::-1]] * x
+        flips += [f[..., ::-1, :] for f in flips] * y
+        assert len(packed) == 4 * len(flips)
+        assert np.array_equal(packed.batch(np.arange(len(packed))).numpy(), np.concatenate(flips))
+        feed = Feed(packed, preset("none"), 0)
+        assert sorted(feed.reals.tolist()) == list(range(len(packed))) and len(feed.fakes) == 0
+
+
+def test_a_cache_remembers_shapes(tmp_path):
+    source = open_source(oblongs(tmp_path / "data", 4))
+    for _ in range(2):  # made, then found
+        packed = PackedFaces.build(source, Preprocess(20), cache_dir=tmp_path / "cache")
+        assert (packed.enlarged, packed.not_square) == (2, 2)
