@@ -1,0 +1,166 @@
+"""Paths through latent space: from key to key in equal time, straight, along the sphere, or on a smooth curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+
+from faces.errors import UserError
+from stylegan2_ada.generator import Generator
+from synth.latents import check_class, check_cutoff, one_hot, ws_from_seeds, z_from_seed
+from synth.render import in_precision, render_ws
+
+METHODS = ("linear", "slerp", "cubic")
+SPACES = ("w", "z")
+Path = Callable[[np.ndarray], np.ndarray]
+
+
+def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Spherical interpolation from a [D] to b [D] at t [n] -> [n, D].
+
+    The direction turns at constant speed in the plane of a and b (Shoemake 1985, section 3.3) while the length goes
+    linearly from that of a to that of b. Where no plane is defined (parallel or opposite directions, a zero vector) it
+    is linear interpolation.
+    """
+    t = np.asarray(t, np.float64)[:, None]
+    length_a, length_b = np.linalg.norm(a), np.linalg.norm(b)
+    if min(length_a, length_b) == 0:
+        return (1 - t) * a + t * b
+    u, v = a / length_a, b / length_b
+    # the angle by half-vectors: arccos of the dot product loses half the digits of small angles
+    angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))
+    if np.sin(angle) < 1e-9:
+        return (1 - t) * a + t * b
+    direction = (np.sin((1 - t) * angle) * u + np.sin(t * angle) * v) / np.sin(angle)
+    return direction * ((1 - t) * length_a + t * length_b)
+
+
+def path_through(keys: np.ndarray, method: str, loop: bool) -> Path:
+    """A path that is at keys[i] at time i: a function of times [n] that gives float64 [n, D].
+
+    Args:
+        keys: [K, D], K at least 2.
+        method: 'linear', 'slerp' (see `slerp`), or 'cubic': the cubic spline with continuous second derivative,
+            natural at the ends, periodic in a loop.
+        loop: the path goes on from the last key to the first (at time K) and has period K. Else it ends at time K - 1.
+
+    Raises:
+        UserError: for fewer than two keys. ValueError: for an unknown method.
+    """
+    keys = np.asarray(keys, np.float64)
+    if len(keys) < 2:
+        raise UserError(f"--seeds: a path needs at least two seeds, {len(keys)} given: name more")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    knots = np.concatenate([keys, keys[:1]]) if loop else keys
+    last = len(knots) - 1
+    if method == "cubic":
+        spline = CubicSpline(np.arange(last + 1), knots, bc_type="periodic" if loop else "natural")
+        return lambda times: spline(_in_range(times, last, loop))
+
+    def path(times: np.ndarray) -> np.ndarray:
+        times = _in_range(times, last, loop)
+        segments = np.minimum(times.astype(int), last - 1)
+        points = np.empty((len(times), keys.shape[1]))
+        for i in np.unique(segments):
+            here = segments == i
+            a, b, t = knots[i], knots[i + 1], times[here] - i
+            points[here] = slerp(a, b, t) if method == "slerp" else a + (b - a) * t[:, None]
+        return points
+
+    return path
+
+
+def _in_range(times: np.ndarray, last: int, loop: bool) -> np.ndarray:
+    times = np.asarray(times, np.float64)
+    return times % last if loop else np.clip(times, 0, last)
+
+
+def frame_count(keys: int, frames_per_key: int, loop: bool) -> int:
+    """Frames of a video: one for each step, and without loop the last key itself."""
+    return keys * frames_per_key if loop else (keys - 1) * frames_per_key + 1
+
+
+def walk(
+    G: Generator,
+    seeds: list[int],
+    *,
+    frames_per_key: int = 60,
+    space: str = "w",
+    method: str = "cubic",
+    loop: bool = False,
+    columns: int = 1,
+    rows: int = 1,
+    psi: float = 1.0,
+    cutoff: int | None = None,
+    class_index: int | None = None,
+    noise_mode: str = "const",
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+) -> Iterator[np.ndarray]:
+    """The frames of a walk from seed to seed, uint8 [rows * R, columns * R, C], made one block at a time.
+
+    Every cell of the grid walks through all seeds; the cells begin at different ones, evenly spread.
+
+    Args:
+        space: 'z' interpolates what the mapping network gets, 'w' what it gives (truncation comes after either).
+        method, loop: see `path_through`. 'slerp' is for z, whose density only depends on the direction.
+        noise_mode: 'const' or 'none'; fresh noise would flicker.
+
+    Raises:
+        UserError: for too few seeds, slerp in w, or a seed, class or cutoff out of range, before the first frame.
+    """
+    device, cells = torch.device(device), columns * rows
+    if space not in SPACES or noise_mode == "random":
+        raise ValueError(f"space must be w or z and noise const or none, got {space!r} and {noise_mode!r}")
+    if method == "slerp" and space == "w":
+        raise UserError("--method slerp: latents w lie on no sphere: use --space z, or --method linear or cubic")
+    if cells > max(len(seeds), 1):
+        raise UserError(
+            f"--grid {columns}x{rows}: shows {cells} walks that begin at different seeds, --seeds names only"
+            f" {len(seeds)}: name more, or make the grid smaller"
+        )
+    check_class(G, class_index)
+    check_cutoff(G, cutoff)
+    if space == "w":
+        keys = ws_from_seeds(G, seeds, class_index=class_index, device=device)[:, 0].double().cpu().numpy()
+    else:
+        keys = np.stack([z_from_seed(seed, G.cfg.z_dim) for seed in seeds]) if seeds else np.zeros((0, 1))
+    starts = [cell * len(keys) // cells for cell in range(cells)]
+    paths = [path_through(np.roll(keys, -start, axis=0), method, loop) for start in starts]
+    G = in_precision(G, precision)
+
+    def latents() -> Iterator[torch.Tensor]:
+        for frame in range(frame_count(len(keys), frames_per_key, loop)):
+            points = np.concatenate([path(np.array([frame / frames_per_key])) for path in paths])
+            with torch.inference_mode():
+                points = torch.from_numpy(points).to(device=device, dtype=torch.float32)
+                if space == "z":
+                    yield from G.mapping(points, one_hot(G, class_index, cells, device), psi=psi, cutoff=cutoff)
+                else:
+                    yield from _truncated(G, points, psi, cutoff)
+
+    return _frames(render_ws(G, latents(), noise_mode=noise_mode), columns, rows)
+
+
+def _truncated(G: Generator, w: torch.Tensor, psi: float, cutoff: int | None) -> torch.Tensor:
+    """w [N, w_dim] -> ws [N, num_ws, w_dim], its first `cutoff` layers drawn towards the average (as `Mapping`)."""
+    ws = w.unsqueeze(1).repeat(1, G.num_ws, 1)
+    if psi != 1:
+        cutoff = G.num_ws if cutoff is None else cutoff
+        ws[:, :cutoff] = G.mapping.w_avg.lerp(ws[:, :cutoff], psi)
+    return ws
+
+
+def _frames(blocks: Iterator[np.ndarray], columns: int, rows: int) -> Iterator[np.ndarray]:
+    waiting: list[np.ndarray] = []
+    for block in blocks:
+        for image in block:
+            waiting.append(image.transpose(1, 2, 0))
+            if len(waiting) == columns * rows:
+                lines = [np.concatenate(waiting[y * columns : (y + 1) * columns], axis=1) for y in range(rows)]
+                yield np.concatenate(lines)
+                waiting = []

@@ -1,0 +1,92 @@
+"""Style mixing: the coarse traits of one face with the fine ones of another (StyleGAN, Karras et al. 2019, section 3.1)."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import torch
+
+from faces.errors import UserError
+from stylegan2_ada.generator import Generator
+from synth.latents import ws_from_seeds
+from synth.render import in_precision, render_ws
+
+
+def named_layers(num_ws: int) -> dict[str, list[int]]:
+    """The style layers called 'coarse', 'middle' and 'fine' in a generator with `num_ws` of them.
+
+    Each name is a range of resolutions: at 64 pixels and above coarse is 4 and 8, middle 16 and 32, fine all the rest
+    (in a 1024-pixel network the ranges of the paper). Networks with fewer resolutions share them out evenly; one of
+    8 pixels has no fine layers, one of 4 only coarse ones.
+    """
+    # num_ws = 2 * (number of resolutions): the 4-pixel block has one layer, the others two, and the last toRGB its own
+    blocks = num_ws // 2
+    coarse = min(2, -(-blocks // 3))
+    middle = min(2, -(-(blocks - coarse) // 2))
+    # block b (0 is 4 px) begins with layer 2b - 1
+    first_middle = min(2 * coarse - 1, num_ws) if blocks > 1 else num_ws
+    first_fine = 2 * (coarse + middle) - 1 if coarse + middle < blocks else num_ws
+    return {
+        "coarse": list(range(first_middle)),
+        "middle": list(range(first_middle, first_fine)),
+        "fine": list(range(first_fine, num_ws)),
+    }
+
+
+def parse_styles(text: str, num_ws: int) -> list[int]:
+    """`'0-3'`, `'0,2,5-6'`, `'coarse'`, `'middle,fine'` -> sorted layer numbers. UserError for anything else."""
+    names = named_layers(num_ws)
+    layers: set[int] = set()
+    for part in text.split(","):
+        part = part.strip()
+        if part in names:
+            if not names[part]:
+                raise UserError(f"--styles {part}: a generator of {num_ws} style layers has none so called: use numbers")
+            layers.update(names[part])
+            continue
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        if not match:
+            raise UserError(f"--styles {text}: «{part}» is no layer: write 0-3, or 0,2,5, or coarse, middle or fine")
+        low, high = int(match[1]), int(match[2] or match[1])
+        if high < low:
+            raise UserError(f"--styles {text}: the range {low}-{high} runs backwards: write {high}-{low}")
+        if high >= num_ws:
+            raise UserError(f"--styles {text}: this generator has the style layers 0 to {num_ws - 1}, not {high}")
+        layers.update(range(low, high + 1))
+    return sorted(layers)
+
+
+def mixed_ws(rows: torch.Tensor, columns: torch.Tensor, layers: list[int]) -> torch.Tensor:
+    """ws [R, num_ws, w_dim] and [C, num_ws, w_dim] -> [R, C, num_ws, w_dim]: row r with the `layers` of column c."""
+    mixed = rows.unsqueeze(1).repeat(1, len(columns), 1, 1)
+    mixed[:, :, layers] = columns[:, layers]
+    return mixed
+
+
+def mix(
+    G: Generator,
+    row_seeds: list[int],
+    column_seeds: list[int],
+    layers: list[int],
+    *,
+    psi: float = 1.0,
+    cutoff: int | None = None,
+    class_index: int | None = None,
+    noise_mode: str = "const",
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    progress=iter,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images of the rows [R, C, H, W], of the columns and of every mixture [R, columns, C, H, W], all uint8.
+
+    A mixture has the latents of its row but in `layers` those of its column. `progress` wraps the iterable of blocks
+    (uint8 [n, C, H, W]) while they are rendered. UserError for a seed, class or cutoff out of range.
+    """
+    options = {"psi": psi, "cutoff": cutoff, "class_index": class_index, "device": device}
+    rows, columns = (ws_from_seeds(G, seeds, **options) for seeds in (row_seeds, column_seeds))
+    both = mixed_ws(rows, columns, layers)
+    latents = torch.cat([rows, columns, both.flatten(0, 1)])
+    images = np.concatenate(list(progress(render_ws(in_precision(G, precision), latents, noise_mode=noise_mode))))
+    of_rows, of_columns, of_both = np.split(images, [len(rows), len(rows) + len(columns)])
+    return of_rows, of_columns, of_both.reshape(len(rows), len(columns), *images.shape[1:])

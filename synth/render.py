@@ -1,0 +1,71 @@
+"""Latents to pixels, in blocks of one size, in the precision asked for."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+from faces.errors import UserError
+from stylegan2_ada.generator import Generator
+from synth.latents import block_size
+
+PRECISIONS = ("fp32", "bf16", "auto")
+LOWP_RES = 4  # resolutions in bfloat16, counted from the highest, as in the published mixed precision
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Float images, nominally in [-1, 1] (what lies outside is clipped), to uint8, rounding to the nearest."""
+    return (images * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def resolve_precision(wish: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware computes in it (GPUs from Ampere on, CPUs with AVX512-BF16), else fp32."""
+    if wish not in PRECISIONS:
+        raise UserError(f"--precision {wish}: must be one of {', '.join(PRECISIONS)}")
+    if wish != "auto":
+        return wish
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
+    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if device.type == "cpu" and fast() else "fp32"
+
+
+def in_precision(G: Generator, precision: str) -> Generator:
+    """A generator that computes in `precision` ('fp32' or 'bf16') and shares all weights with `G`, which stays as it is.
+
+    fp32: float32 throughout, however it was trained. bf16: the four highest resolutions (or more, if it was trained so)
+    compute in bfloat16, all the rest in float32.
+    """
+    lowp = 0 if precision == "fp32" else max(LOWP_RES, G.cfg.num_lowp_res)
+    if lowp == G.cfg.num_lowp_res and (lowp == 0 or G.lowp_dtype == torch.bfloat16):
+        return G
+    twin = copy.deepcopy(G, {id(t): t for t in (*G.parameters(), *G.buffers())})
+    twin.cfg = twin.synthesis.cfg = dataclasses.replace(G.cfg, num_lowp_res=lowp)
+    twin.lowp_dtype = torch.bfloat16
+    return twin
+
+
+def render_ws(G: Generator, ws: Iterable[torch.Tensor], *, noise_mode: str = "const") -> Iterator[np.ndarray]:
+    """Render latents given one by one, each [num_ws, w_dim]; yields uint8 [n, C, H, W], n at most the block size.
+
+    Only one block is in memory at a time. The last block is filled up, so that each image is computed in a company of
+    the same size whatever the number of latents.
+    """
+    device = next(G.parameters()).device
+    size, block = block_size(G.cfg.resolution, device), []
+    for one in ws:
+        block.append(one)
+        if len(block) == size:
+            yield _rendered(G, block, noise_mode)
+            block = []
+    if block:
+        yield _rendered(G, block + block[-1:] * (size - len(block)), noise_mode)[: len(block)]
+
+
+@torch.inference_mode()
+def _rendered(G: Generator, block: list[torch.Tensor], noise_mode: str) -> np.ndarray:
+    return to_uint8(G.synthesis(torch.stack(block), noise_mode=noise_mode)).cpu().numpy()
