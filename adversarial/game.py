@@ -29,6 +29,7 @@ from faces.errors import UserError
 from stylegan2_ada.ada import AUGPIPES, AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.generator import Generator
+from stylegan2_ada.ops.convolution import PreparedWeights
 
 MAX_BAD_STEPS = 50  # non-finite gradients in a row before the run gives up
 REPLAY_EVERY, REPLAY_IMAGES = 50, 16  # steps between pushes of averaged-generator fakes into the replay, and how many
@@ -65,6 +66,7 @@ class Game:
         self.stats = Stats(device)
         self.pl_mean = torch.zeros((), device=device)
         self.signs = torch.zeros(2, device=device)  # sum of sign(D(real)), count, since the last update of p
+        self.prepared = PreparedWeights()  # of G and D; the averages change outside of it
         self.step_index = 0
         self.bad_steps = 0
 
@@ -78,12 +80,13 @@ class Game:
     def step(self) -> None:
         """Advance by `cfg.batch` real images."""
         cfg, it = self.cfg, self.step_index
-        self._generator_turn(it)
-        if cfg.pl_weight and it % cfg.pl_interval == 0:
-            self._path_length_turn(it)
-        self._discriminator_turn(it)
-        if cfg.gamma and it % cfg.r1_interval == 0:
-            self._r1_turn(it)
+        with self.prepared:
+            self._generator_turn(it)
+            if cfg.pl_weight and it % cfg.pl_interval == 0:
+                self._path_length_turn(it)
+            self._discriminator_turn(it)
+            if cfg.gamma and it % cfg.r1_interval == 0:
+                self._r1_turn(it)
         self._average()
         if cfg.verdict_batch and it % REPLAY_EVERY == 0:
             self.remember(self.sample_ema(REPLAY_IMAGES, "replay", it))
@@ -237,6 +240,7 @@ class Game:
         if torch.isfinite(norm):
             self.stats.report(f"Gradients/{label or name}", norm)
             opt.step()
+            self.prepared.forget(params)
             self.bad_steps = 0
             return
         count = sum(int((~torch.isfinite(g)).sum()) for g in grads)
@@ -311,6 +315,7 @@ class Game:
             raise UserError(
                 f"the checkpoint holds another architecture ({reason}); resume with its own --cfg"
             ) from None
+        self.prepared = PreparedWeights()
         self.pl_mean.copy_(state["pl_mean"])
         self.signs.copy_(state["signs"])
         self.step_index = int(state["step_index"])

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylegan2_ada.ops.convolution import input_gradients_only
+
 Critic = Callable[[Tensor], Tensor]
 
 
@@ -34,7 +36,8 @@ def r1_penalty(critic: Critic, real: Tensor, gamma: float) -> tuple[Tensor, Tens
     """
     real = real.detach().requires_grad_(True)
     logits = critic(real)
-    (grad,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    with input_gradients_only():
+        (grad,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
     square = grad.square().sum(dim=(1, 2, 3))
     return (square * (gamma / 2)).mean(), square.detach()
 
@@ -46,7 +49,8 @@ def path_lengths(images: Tensor, ws: Tensor, pixel_noise: Tensor) -> Tensor:
     Returns: [N], differentiable.
     """
     y = pixel_noise / math.sqrt(images.shape[2] * images.shape[3])
-    (grad,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    with input_gradients_only():
+        (grad,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
     return grad.square().sum(dim=2).mean(dim=1).sqrt()
 
 

@@ -26,9 +26,8 @@ class Conv(nn.Module):
         # gain * lrelu(a) = lrelu(gain * a): the gains go into the weights, which are smaller than the activations.
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         gain = gain * math.sqrt(2) if self.act == "lrelu" else gain
-        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
-        x = conv2d_resample(x, weight, f, down=self.down, padding=self.padding)
+        x = conv2d_resample(x, self.weight, f, down=self.down, padding=self.padding, gain=self.weight_gain * gain)
         return bias_act(x, bias, act=self.act, gain=1.0, clamp=clamp)
 
 

@@ -1,6 +1,7 @@
 """Layers shared by the generator and the discriminator: equalised-rate dense layer and the latent mapping network."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .ops.bias_act import bias_act
@@ -38,7 +39,7 @@ class Dense(nn.Module):
 
     def forward(self, x):
         b = self.bias if self.lr_multiplier == 1 else self.bias * self.lr_multiplier
-        y = torch.addmm(b, x, self.weight.t(), alpha=self.weight_gain)  # the gain costs no pass over the weights
+        y = F.linear(x * self.weight_gain, self.weight, b)  # the gain costs no pass over the weights or their gradient
         return y if self.act == "linear" else bias_act(y, act=self.act)
 
 

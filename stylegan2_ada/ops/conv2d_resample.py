@@ -2,6 +2,7 @@
 
 import torch.nn.functional as F
 
+from .convolution import Geometry, convolve
 from .upfirdn2d import upfirdn2d
 
 
@@ -17,25 +18,26 @@ def _pad4(padding) -> tuple[int, int, int, int]:
     return tuple(padding)
 
 
-def _convolve(x, w, *, stride=1, pad=(0, 0, 0, 0), groups=1, flip_weight=True, transpose=False):
+def _convolve(x, w, *, stride=1, pad=(0, 0, 0, 0), groups=1, flip_weight=True, transpose=False, gain=1.0):
     """`conv2d` or `conv_transpose2d` with any padding (negative crops); `w` is [O, I / groups, kh, kw]."""
-    if flip_weight == transpose and w.shape[2] * w.shape[3] > 1:  # conv2d correlates, conv_transpose2d convolves
-        w = w.flip([2, 3])
-    if transpose:
-        o, i, kh, kw = w.shape
-        w = (
-            w.transpose(0, 1)
-            if groups == 1
-            else (w.reshape(groups, o // groups, i, kh, kw).transpose(1, 2).reshape(groups * i, o // groups, kh, kw))
-        )
-        return F.conv_transpose2d(x, w, stride=stride, padding=pad, groups=groups)
+    # conv2d correlates, conv_transpose2d convolves
+    flip = flip_weight == transpose and w.shape[2] * w.shape[3] > 1
     x0, x1, y0, y1 = pad
-    if x0 == x1 and y0 == y1 and x0 >= 0 and y0 >= 0:
+    if not transpose and (x0 != x1 or y0 != y1 or x0 < 0 or y0 < 0):
+        x, x0, y0 = F.pad(x, pad), 0, 0
+    if groups == 1:
+        return convolve(x, w, Geometry(stride, (y0, x0), transpose, flip, gain))
+    w = (w * gain if gain != 1 else w).to(x.dtype)
+    if flip:
+        w = w.flip([2, 3])
+    if not transpose:
         return F.conv2d(x, w, stride=stride, padding=(y0, x0), groups=groups)
-    return F.conv2d(F.pad(x, pad), w, stride=stride, groups=groups)
+    o, i, kh, kw = w.shape
+    w = w.reshape(groups, o // groups, i, kh, kw).transpose(1, 2).reshape(groups * i, o // groups, kh, kw)
+    return F.conv_transpose2d(x, w, stride=stride, padding=(y0, x0), groups=groups)
 
 
-def conv2d_resample(x, w, f=None, *, up=1, down=1, padding=0, groups=1, flip_weight=True):
+def conv2d_resample(x, w, f=None, *, up=1, down=1, padding=0, groups=1, flip_weight=True, gain=1.0):
     """Upsample, convolve, downsample, in the cheapest of the mathematically equal orders.
 
     Equal to: insert `up - 1` zeros after each pixel, pad, filter with `f` (gain `up ** 2`) when upsampling, convolve
@@ -46,12 +48,13 @@ def conv2d_resample(x, w, f=None, *, up=1, down=1, padding=0, groups=1, flip_wei
 
     Args:
         x: [N, C, H, W], any float dtype and memory format.
-        w: [O, C / groups, kh, kw] of the dtype of `x`; any runtime gain is the caller's.
+        w: [O, C / groups, kh, kw], of the dtype of `x` or a wider one.
         f: FIR taps from `setup_filter`, or None for no low-pass filter.
         up, down: integer factors >= 1.
         padding: of the convolution, in pixels of the upsampled image; int, (x, y) or (x0, x1, y0, y1).
         groups: as in `torch.nn.functional.conv2d`.
         flip_weight: True correlates (`conv2d`'s convention), False convolves.
+        gain: factor on the weights.
 
     Returns:
         [N, O, H', W'] in the dtype of `x`, differentiable as often as PyTorch's convolutions are.
@@ -73,7 +76,7 @@ def conv2d_resample(x, w, f=None, *, up=1, down=1, padding=0, groups=1, flip_wei
         px0, px1 = px0 + (fw - down + 1) // 2, px1 + (fw - down) // 2
         py0, py1 = py0 + (fh - down + 1) // 2, py1 + (fh - down) // 2
     pad = (px0, px1, py0, py1)
-    conv = {"groups": groups, "flip_weight": flip_weight}
+    conv = {"groups": groups, "flip_weight": flip_weight, "gain": gain}
 
     if up == 1 and down == 1:
         return _convolve(x, w, pad=pad, **conv)
@@ -87,7 +90,7 @@ def conv2d_resample(x, w, f=None, *, up=1, down=1, padding=0, groups=1, flip_wei
     # The full (unpadded) transposed convolution reaches kw - 1 pixels further to the left and kw - up to the right.
     px0, px1, py0, py1 = px0 - (kw - 1), px1 - (kw - up), py0 - (kh - 1), py1 - (kh - up)
     crop_x, crop_y = max(min(-px0, -px1), 0), max(min(-py0, -py1), 0)
-    y = _convolve(x, w, stride=up, pad=(crop_y, crop_x), transpose=True, **conv)
+    y = _convolve(x, w, stride=up, pad=(crop_x, crop_x, crop_y, crop_y), transpose=True, **conv)
     pad = (px0 + crop_x, px1 + crop_x, py0 + crop_y, py1 + crop_y)
     y = upfirdn2d(y, f, padding=pad, gain=float(up * up))
     return y if down == 1 else upfirdn2d(y, f, down=down)

@@ -70,11 +70,11 @@ def modulated_conv2d(
         if d is not None:
             w = w * d.reshape(n, -1, 1, 1, 1)
         y = x.reshape(1, n * in_channels, *x.shape[2:])
-        y = conv2d_resample(y, w.flatten(0, 1).to(dtype), f, groups=n, **resample)
+        y = conv2d_resample(y, w.flatten(0, 1), f, groups=n, **resample)
         y = y.reshape(n, w.shape[1], *y.shape[2:])
         return y if noise is None else y + noise
 
-    y = conv2d_resample(x * s.to(dtype).reshape(n, in_channels, 1, 1), w.to(dtype), f, **resample)
+    y = conv2d_resample(x * s.to(dtype).reshape(n, in_channels, 1, 1), w, f, **resample)
     if d is None:
         return y if noise is None else y + noise
     y = y * d.to(dtype).reshape(n, -1, 1, 1)

@@ -1,0 +1,216 @@
+"""Convolution of low-precision activations with full-precision weights, differentiable any number of times.
+
+A network keeps its weights in float32 and convolves in bfloat16, with an equalised-rate gain on them (Progressive GAN,
+Karras et al. 2018, section 4.1). Written out in PyTorch that is a multiplication, a cast, a change of layout and
+perhaps a turn of the kernel before every convolution, and all of them again, backwards, in the gradient: a tenth of a
+training step on a CPU. Here the weights are made ready once per update (`PreparedWeights`), and the three functions
+
+    convolve(x, w)     y = x * w
+    input_gradient     the transposed operator applied to gy
+    weight_gradient    the correlation of x and gy
+
+are each other's derivatives, so that the double backward passes of R1 and of the path length run on the same three.
+"""
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Geometry(NamedTuple):
+    """What, besides its operands, a convolution is: see `convolve`."""
+
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    transposed: bool = False
+    flip: bool = False
+    gain: float = 1.0
+    layout: torch.memory_format = torch.contiguous_format  # of all three tensors; `convolve` sets it
+
+
+_weights_wanted = True
+
+
+@contextmanager
+def input_gradients_only():
+    """Inside, backward passes leave out the gradients with respect to convolution weights.
+
+    For `torch.autograd.grad(..., create_graph=True)` with respect to images or latents: the first half of R1 and of the
+    path length, whose weight gradients nobody wants and which a custom function cannot see to be unwanted. For all
+    threads: the passes of a GPU run in their own.
+    """
+    global _weights_wanted
+    before, _weights_wanted = _weights_wanted, False
+    try:
+        yield
+    finally:
+        _weights_wanted = before
+
+
+def convolve(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+    """`conv2d` or (`transposed`) `conv_transpose2d` of x with `w * gain` in the dtype of x.
+
+    x: [N, I, H, W]; w: [O, I, kh, kw], of any float dtype; gradients with respect to it have its dtype.
+    geometry: stride; zero padding (y, x); `transposed`: the output is `stride` times larger, and padding crops it;
+        `flip` turns the kernel by 180 degrees; `gain` multiplies the weights.
+
+    Returns [N, O, H', W'] in the dtype of x.
+    """
+    if torch.compiler.is_compiling():  # a compiler fuses the casts by itself, and must not see the cache
+        w = (w * geometry.gain if geometry.gain != 1 else w).to(x.dtype)
+        w = w.flip([2, 3]) if geometry.flip else w
+        if geometry.transposed:
+            return F.conv_transpose2d(x, w.transpose(0, 1), stride=geometry.stride, padding=geometry.padding)
+        return F.conv2d(x, w, stride=geometry.stride, padding=geometry.padding)
+    # A gradient may come in any layout; left to itself, a double backward pass would go on in the one it began with.
+    if x.device.type == "cpu" or (x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()):
+        geometry = geometry._replace(layout=torch.channels_last)
+    return _Convolve.apply(x, w, geometry)
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(x, w, geometry):
+        return _forward(x, w, geometry)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, w, ctx.geometry = inputs
+        ctx.save_for_backward(x, w)
+
+    @staticmethod
+    def backward(ctx, gy):
+        x, w = ctx.saved_tensors
+        gx = gw = None
+        if ctx.needs_input_grad[0]:
+            gx = _InputGradient.apply(gy, w, ctx.geometry, tuple(x.shape))
+        if ctx.needs_input_grad[1] and _weights_wanted:
+            gw = _WeightGradient.apply(x, gy, ctx.geometry, tuple(w.shape), w.dtype)
+        return gx, gw, None
+
+
+class _InputGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(gy, w, geometry, x_shape):
+        return _input_gradient(gy, w, geometry, x_shape)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        gy, w, ctx.geometry, _ = inputs
+        ctx.save_for_backward(gy, w)
+
+    @staticmethod
+    def backward(ctx, ggx):
+        gy, w = ctx.saved_tensors
+        ggy = gw = None
+        if ctx.needs_input_grad[0]:
+            ggy = _Convolve.apply(ggx, w, ctx.geometry)
+        if ctx.needs_input_grad[1] and _weights_wanted:
+            gw = _WeightGradient.apply(ggx, gy, ctx.geometry, tuple(w.shape), w.dtype)
+        return ggy, gw, None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(x, gy, geometry, w_shape, w_dtype):
+        return _weight_gradient(x, gy, geometry, w_shape, w_dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, gy, ctx.geometry, _, _ = inputs
+        ctx.save_for_backward(x, gy)
+
+    @staticmethod
+    def backward(ctx, ggw):
+        x, gy = ctx.saved_tensors
+        gx = ggy = None
+        if ctx.needs_input_grad[0]:
+            gx = _InputGradient.apply(gy, ggw, ctx.geometry, tuple(x.shape))
+        if ctx.needs_input_grad[1]:
+            ggy = _Convolve.apply(x, ggw, ctx.geometry)
+        return gx, ggy, None, None, None
+
+
+def _forward(x: Tensor, w: Tensor, g: Geometry) -> Tensor:
+    x, ready = x.contiguous(memory_format=g.layout), prepared(w, x.dtype, g)
+    return torch.ops.aten.convolution(x, ready, None, [g.stride] * 2, g.padding, [1, 1], g.transposed, [0, 0], 1)
+
+
+def _input_gradient(gy: Tensor, w: Tensor, g: Geometry, x_shape: tuple[int, ...]) -> Tensor:
+    ready = prepared(w, gy.dtype, g)
+    x = torch.empty(x_shape, dtype=gy.dtype, device=gy.device, memory_format=g.layout)  # only its shape is looked at
+    return _backward(gy, x, ready, g, 0)
+
+
+def _weight_gradient(x: Tensor, gy: Tensor, g: Geometry, w_shape: tuple[int, ...], w_dtype: torch.dtype) -> Tensor:
+    shape = (w_shape[1], w_shape[0], *w_shape[2:]) if g.transposed else w_shape
+    w = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=g.layout)
+    gw = _backward(gy, x.contiguous(memory_format=g.layout), w, g, 1)
+    if g.transposed:
+        gw = gw.transpose(0, 1)
+    if g.flip:
+        gw = gw.flip([2, 3])
+    gw = gw.to(w_dtype, memory_format=torch.contiguous_format)
+    return gw.mul_(g.gain) if g.gain != 1 else gw
+
+
+def _backward(gy, x, w, g: Geometry, which: int) -> Tensor:
+    gy = gy.contiguous(memory_format=g.layout)
+    mask = [which == 0, which == 1, False]
+    return torch.ops.aten.convolution_backward(
+        gy, x, w, None, [g.stride] * 2, g.padding, [1, 1], g.transposed, [0, 0], 1, mask
+    )[which]
+
+
+class PreparedWeights:
+    """Keeps parameters' prepared weights while it is entered (`with kept:`), from one entry to the next.
+
+    A training step uses the weights of a discriminator three times between two updates. Whoever changes a parameter
+    must say so by `forget`: fused optimisers change it without a trace.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[nn.Parameter, dict]] = {}
+        self._outer: PreparedWeights | None = None
+
+    def forget(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Parameters that have changed."""
+        for w in parameters:
+            self._kept.pop(id(w), None)
+
+    def of(self, w: nn.Parameter) -> dict:
+        """What is kept of one parameter, for `prepared` to read and add to."""
+        return self._kept.setdefault(id(w), (w, {}))[1]  # w is held, so that its id stays its own
+
+    def __enter__(self) -> "PreparedWeights":
+        global _active
+        self._outer, _active = _active, self
+        return self
+
+    def __exit__(self, *_) -> None:
+        global _active
+        _active, self._outer = self._outer, None
+
+
+_active: PreparedWeights | None = None
+
+
+def prepared(w: Tensor, dtype: torch.dtype, g: Geometry) -> Tensor:
+    """`w * gain`, turned and transposed as the geometry asks, in `dtype` and the geometry's layout."""
+    key = (dtype, g.layout, g.transposed, g.flip, g.gain)
+    kept = _active.of(w) if _active is not None and isinstance(w, nn.Parameter) else {}
+    if key not in kept:
+        with torch.no_grad():
+            ready = w.detach()
+            if g.gain != 1:
+                ready = ready * g.gain
+            if g.flip:
+                ready = ready.flip([2, 3])
+            if g.transposed:
+                ready = ready.transpose(0, 1)
+            kept[key] = ready.to(dtype=dtype, memory_format=g.layout)
+    return kept[key]
