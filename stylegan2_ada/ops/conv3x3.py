@@ -1,0 +1,121 @@
+"""3x3 convolution in bfloat16 on CPUs with AVX512-BF16, in 16 multiplications where the direct one needs 36.
+
+Winograd's minimal filtering F(2x2, 3x3) (Lavin & Gray 2015, arXiv 1509.09308) for the convolution, its input gradient
+and its weight gradient; the kernels are in native/csrc/conv3x3*. Activations are bfloat16, channels-last; weights and
+their gradients float32. Sums are float32; each of the transformed operands is rounded to bfloat16 once, which doubles
+the error of a direct bfloat16 convolution (relative RMS 0.004 against 0.002 for normal data, less for images).
+
+Schemas; all three compute with stride 1 and zero padding 1, and are each other's derivatives:
+
+conv3x3(x, w, gain, transposed): gain * sum over i, dy, dx of x[n, i, y + dy - 1, x + dx - 1] w[o, i, dy, dx];
+    `transposed`, its adjoint: w's o is summed over, its i comes out, and the kernel is turned by 180 degrees.
+conv3x3_wgrad(x, gy, gain): [O, I, 3, 3], gain * sum over n, y, x of x[n, i, y + dy - 1, x + dx - 1] gy[n, o, y, x].
+conv3x3_prepare(w, gain, transposed): the weights as conv3x3 uses them, for a caller that uses them several times; and
+conv3x3_apply(x, u, out_channels): conv3x3 with the result `u`. These two have no derivatives.
+"""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .native import use_native
+
+torch.library.define("stylegan2_ada::conv3x3", "(Tensor x, Tensor w, float gain, bool transposed) -> Tensor")
+torch.library.define("stylegan2_ada::conv3x3_wgrad", "(Tensor x, Tensor gy, float gain) -> Tensor")
+torch.library.define("stylegan2_ada::conv3x3_prepare", "(Tensor w, float gain, bool transposed) -> Tensor")
+torch.library.define("stylegan2_ada::conv3x3_apply", "(Tensor x, Tensor u, SymInt out_channels) -> Tensor")
+torch.library.define("stylegan2_ada::conv3x3_supported", "() -> bool")
+
+_op = torch.ops.stylegan2_ada
+
+
+def conv3x3(x: Tensor, w: Tensor, gain: float = 1.0) -> Tensor:
+    """`conv2d(x, w * gain, padding=1)` in the dtype of x, as often differentiable as wanted.
+
+    x: [N, I, H, W]; channels-last is fastest.
+    w: [O, I, 3, 3] float32.
+
+    Returns [N, O, H, W] in the dtype of x, channels-last where `applies`; derivatives with respect to w are float32.
+    """
+    if applies(x, w):
+        return _op.conv3x3(x, w, gain, False)
+    w = (w * gain if gain != 1 else w).to(dtype=x.dtype, memory_format=torch.channels_last)
+    return F.conv2d(x, w, padding=1)
+
+
+def applies(x: Tensor, w: Tensor) -> bool:
+    """Whether the native kernels can do this convolution here, and were measured faster than PyTorch's."""
+    return (
+        x.dtype == torch.bfloat16
+        and w.dtype == torch.float32
+        and x.device.type == w.device.type == "cpu"
+        and w.shape[2:] == (3, 3)
+        and min(w.shape[:2]) >= 16  # vectors are 16 outputs and 32 inputs wide; what is missing is computed for nothing
+        and use_native(x)
+        and _supported()
+    )
+
+
+@cache
+def _supported() -> bool:
+    return _op.conv3x3_supported()
+
+
+@torch.library.register_fake("stylegan2_ada::conv3x3")
+def _(x, w, gain, transposed):
+    return _images(x, w.shape[1] if transposed else w.shape[0])
+
+
+@torch.library.register_fake("stylegan2_ada::conv3x3_wgrad")
+def _(x, gy, gain):
+    return x.new_empty((gy.shape[1], x.shape[1], 3, 3), dtype=torch.float32)
+
+
+@torch.library.register_fake("stylegan2_ada::conv3x3_prepare")
+def _(w, gain, transposed):
+    outputs, inputs = (w.shape[1], w.shape[0]) if transposed else (w.shape[0], w.shape[1])
+    pairs, padded, panels = (inputs + 31) // 32 * 16, (outputs + 15) // 16 * 16, (outputs + 63) // 64
+    return w.new_empty((16 * (pairs * padded + 16 * panels),), dtype=torch.int32)
+
+
+@torch.library.register_fake("stylegan2_ada::conv3x3_apply")
+def _(x, u, out_channels):
+    return _images(x, out_channels)
+
+
+def _images(x, channels):
+    shape = (x.shape[0], channels, x.shape[2], x.shape[3])
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def _save(ctx, inputs, output) -> None:
+    x, w, ctx.gain, ctx.transposed = inputs
+    ctx.save_for_backward(x, w)
+
+
+def _backward(ctx, gy):
+    x, w = ctx.saved_tensors
+    gx = gw = None
+    if ctx.needs_input_grad[0]:
+        gx = _op.conv3x3(gy, w, ctx.gain, not ctx.transposed)
+    if ctx.needs_input_grad[1]:
+        gw = _op.conv3x3_wgrad(*((gy, x) if ctx.transposed else (x, gy)), ctx.gain)
+    return gx, gw, None, None
+
+
+def _save_wgrad(ctx, inputs, output) -> None:
+    x, gy, ctx.gain = inputs
+    ctx.save_for_backward(x, gy)
+
+
+def _backward_wgrad(ctx, ggw):
+    x, gy = ctx.saved_tensors
+    gx = _op.conv3x3(gy, ggw, ctx.gain, True) if ctx.needs_input_grad[0] else None
+    ggy = _op.conv3x3(x, ggw, ctx.gain, False) if ctx.needs_input_grad[1] else None
+    return gx, ggy, None
+
+
+torch.library.register_autograd("stylegan2_ada::conv3x3", _backward, setup_context=_save)
+torch.library.register_autograd("stylegan2_ada::conv3x3_wgrad", _backward_wgrad, setup_context=_save_wgrad)
