@@ -30,6 +30,7 @@ from stylegan2_ada.ada import AUGPIPES, AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.generator import Generator
 from stylegan2_ada.ops.convolution import PreparedWeights
+from stylegan2_ada.ops.native import path
 
 MAX_BAD_STEPS = 50  # non-finite gradients in a row before the run gives up
 REPLAY_EVERY, REPLAY_IMAGES = 50, 16  # steps between pushes of averaged-generator fakes into the replay, and how many
@@ -57,9 +58,7 @@ class Game:
         # lazy regularisation: one Adam per network, its rates corrected for the extra steps (StyleGAN2, appendix B)
         self.opt_G = _adam(self.G.parameters(), cfg.lr, cfg.pl_interval if cfg.pl_weight else None)
         self.opt_D = _adam(self.adversarial_params, cfg.lr, cfg.r1_interval if cfg.gamma else None)
-        self.opt_V = torch.optim.Adam(
-            self.verdict_params, lr=o.verdict_lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda")
-        )
+        self.opt_V = torch.optim.Adam(self.verdict_params, lr=o.verdict_lr, betas=(0.9, 0.99), fused=_fused(device))
         shape = (cfg.generator.img_channels, cfg.resolution, cfg.resolution)
         self.verdict_cfg = VerdictLossConfig(consistency=o.consistency)
         self.replay = Replay(o.replay_capacity, shape, o.seed)
@@ -326,8 +325,13 @@ def _adam(params: Iterable[nn.Parameter], lr: float, interval: int | None) -> to
     """Adam(0, 0.99), corrected for lazy regularisation every `interval` steps by c = interval / (interval + 1)."""
     params = list(params)
     ratio = interval / (interval + 1) if interval else 1.0
-    fused = params[0].device.type in ("cpu", "cuda")
+    fused = _fused(params[0].device)
     return torch.optim.Adam(params, lr=lr * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, fused=fused)
+
+
+def _fused(device: torch.device) -> bool | None:
+    """Whether Adam runs as one kernel; on the reference path PyTorch decides."""
+    return None if path() == "reference" else device.type in ("cpu", "cuda")
 
 
 def _chunks(x: Tensor | None, size: int) -> list:

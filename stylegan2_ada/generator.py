@@ -9,6 +9,7 @@ from .config import GeneratorConfig, check_resolution
 from .layers import Dense, Mapping, is_lowp, to_compute
 from .ops.bias_act import bias_act
 from .ops.modulated_conv import modulated_conv2d
+from .ops.native import path
 from .ops.upfirdn2d import setup_filter, upfirdn2d
 
 NOISE_MODES = ("random", "const", "none")
@@ -107,7 +108,8 @@ class Synthesis(nn.Module):
             ws: [N, num_ws, w_dim].
             noise_mode: 'random' draws fresh noise from the default generator, 'const' uses the stored maps, 'none'
                 adds none.
-            fused_modconv: modulate weights instead of activations (None: never, the other is faster).
+            fused_modconv: modulate weights instead of activations (None: never, the other is faster; on the reference
+                path when not training, as published).
             force_fp32: ignore `num_lowp_res`.
 
         Returns:
@@ -117,6 +119,8 @@ class Synthesis(nn.Module):
             ValueError: for `ws` of a wrong shape or an unknown `noise_mode`.
         """
         cfg = self.cfg
+        if fused_modconv is None:
+            fused_modconv = path() == "reference" and not self.training
         if ws.ndim != 3 or tuple(ws.shape[1:]) != (self.num_ws, cfg.w_dim):
             raise ValueError(f"ws must be [N, {self.num_ws}, {cfg.w_dim}], got {list(ws.shape)}")
         if noise_mode not in NOISE_MODES:
@@ -127,7 +131,7 @@ class Synthesis(nn.Module):
         for block in self.blocks:
             lowp = not force_fp32 and is_lowp(block.resolution, cfg)
             x = to_compute(x, self.lowp_dtype if lowp else full, lowp)
-            x, img = block(x, img, ws[i : i + block.num_convs + 1], self.filter, noise_mode, bool(fused_modconv))
+            x, img = block(x, img, ws[i : i + block.num_convs + 1], self.filter, noise_mode, fused_modconv)
             i += block.num_convs
         return img
 

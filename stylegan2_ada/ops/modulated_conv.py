@@ -3,6 +3,7 @@
 import torch
 
 from .conv2d_resample import conv2d_resample
+from .reference import modulated_weights
 
 
 def demodulation(w, s):
@@ -57,23 +58,21 @@ def modulated_conv2d(
     dtype = x.dtype
     if demodulate and dtype == torch.float16:
         w, s = _prenormalise(w, s)
-    if demodulate:
-        d = demodulation(w, s) * gain
-    else:
-        d, s = None, s * gain
     if noise is not None:
         noise = noise.to(dtype)
     resample = {"up": up, "padding": padding, "flip_weight": flip_weight}
 
     if fused:
-        w = w.unsqueeze(0) * s.reshape(n, 1, in_channels, 1, 1)
-        if d is not None:
-            w = w * d.reshape(n, -1, 1, 1, 1)
+        w = modulated_weights(w, s, demodulate, gain)
         y = x.reshape(1, n * in_channels, *x.shape[2:])
         y = conv2d_resample(y, w.flatten(0, 1), f, groups=n, **resample)
         y = y.reshape(n, w.shape[1], *y.shape[2:])
         return y if noise is None else y + noise
 
+    if demodulate:
+        d = demodulation(w, s) * gain
+    else:
+        d, s = None, s * gain
     y = conv2d_resample(x * s.to(dtype).reshape(n, in_channels, 1, 1), w, f, **resample)
     if d is None:
         return y if noise is None else y + noise

@@ -34,7 +34,7 @@ def test_round_trip(saved):
     assert meta == {"kimg": 4, "data": "demo"} and loaded.cfg == CONFIG and not loaded.training
     assert all(not p.requires_grad for p in loaded.parameters())
     z, c = torch.randn(2, 8), torch.randn(2, 2)
-    assert torch.equal(loaded(z, c, psi=0.5, noise_mode="const"), G(z, c, psi=0.5, noise_mode="const"))
+    assert torch.equal(loaded(z, c, psi=0.5, noise_mode="const"), G.eval()(z, c, psi=0.5, noise_mode="const"))
     assert os.listdir(path.parent) == [path.name]
 
 
