@@ -7,6 +7,7 @@ Examples:
   python train_gan.py --data flickr140k --resolution 256 --mirror
   python train_gan.py --data my_faces/ --cfg paper256 --aug ada --augpipe bgc
   python train_gan.py --resume latest
+  python train_gan.py --data my_faces/ --cfg paper256 --resume network-snapshot-025000.pkl
   torchrun --nproc_per_node=4 train_gan.py --data faces.zip --resolution 256
 """
 
@@ -18,13 +19,13 @@ import os
 
 import click
 
-from app.cli import pick_device, run
+from app.cli import download_bar, pick_device, run
 
 CFGS = ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny"]
 AUGPIPES = ["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "face"]
 SECTIONS = {
     "Data": "data data_root resolution crop resize_filter channels mirror mirror_y subset workers",
-    "The game": "cfg kimg batch batch_gpu gamma lr mbstd_group aug augpipe p target p_max seed",
+    "The game": "cfg kimg batch batch_gpu gamma lr mbstd_group aug augpipe p target p_max freezed seed",
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",
     "Output and resuming": "outdir resume tick snap image_snap keep checkpoint_minutes metrics fid_dims"
@@ -106,7 +107,13 @@ class Sectioned(click.Command):
     help="Width of the FID features.  [default: 2048, else 768]",
 )
 @click.option("--inception-weights", metavar="FILE", help="InceptionV3 weights for FID.  [default: downloaded once]")
-@click.option("--resume", metavar="RUN", help="Go on exactly from «latest», a run folder or a checkpoint.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    help="Go on exactly from «latest», a run folder or a checkpoint; or start a new run from the networks of a .pkl,"
+    " .pt, .safetensors, URL, or ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256 (NVIDIA's, non-commercial).",
+)
+@click.option("--freezed", type=int, metavar="N", default=0, help="Freeze-D: the discriminator's N outermost layers.")
 @click.option("--seed", type=int, metavar="N", default=0, help="Everything random follows from it.")
 @click.option(
     "--precision",
@@ -177,6 +184,7 @@ def main(ctx: click.Context, resume: str | None, dry_run: bool, quiet: bool, **o
     if options["fid_dims"] is not None:
         options["fid_dims"] = int(options["fid_dims"])
     options["data"] = options["data"] or ""
+    options["start"] = None
     options["device"] = str(pick_device(options["device"]))
     asked = Options(**{f.name: options[f.name] for f in dataclasses.fields(Options)})
     given = {name for name in options if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE} & {
@@ -187,7 +195,8 @@ def main(ctx: click.Context, resume: str | None, dry_run: bool, quiet: bool, **o
         if os.environ.get("RANK", "0") == "0":  # once, also under torchrun
             click.echo(resolved)
         return
-    train(asked, given=given, resume=resume, quiet=quiet)
+    with download_bar() as report:
+        train(asked, given=given, resume=resume, quiet=quiet, progress=None if quiet else report)
 
 
 if __name__ == "__main__":

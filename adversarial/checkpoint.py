@@ -30,6 +30,11 @@ def checkpoint_path(run: Path, step: int) -> Path:
     return run / f"checkpoint-{step:06d}.pt"
 
 
+def is_checkpoint_name(path: Path) -> bool:
+    """Whether a file is called like a checkpoint of this project."""
+    return _NAME.fullmatch(path.name) is not None
+
+
 def checkpoints(run: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
     found = [(int(m.group(1)), p) for p in run.glob("checkpoint-*.pt") if (m := _NAME.search(p.name))]

@@ -20,6 +20,7 @@ from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig, preset
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTATIONS = ("ada", "fixed", "noaug")
+RESUMED_ADA_KIMG = 100.0  # transfer learning: ADA's speed, as published (else 500)
 LOWP_RES = 4  # the four highest resolutions run in reduced precision, as published
 CONV_CLAMP = 256.0
 
@@ -75,6 +76,8 @@ class Options:
     replay_capacity: int = 4000
     degradation: str = "train"
     consistency: float = 0.5
+    freezed: int = 0
+    start: str | None = None  # what --resume named, where that was a network file: transfer learning
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ def check_resolution(resolution: int) -> int:
 
 _POSITIVE = ("lr", "kimg", "tick", "verdict_lr")
 _NOT_NEGATIVE = (
-    "gamma", "verdict_kimg", "verdict_weight", "generator_verdict_weight", "consistency", "trunk_grad_scale",
+    "freezed", "gamma", "verdict_kimg", "verdict_weight", "generator_verdict_weight", "consistency", "trunk_grad_scale",
     "checkpoint_minutes", "seed",
 )  # fmt: skip
 _AT_LEAST_1 = ("batch", "batch_gpu", "mbstd_group", "subset", "snap", "image_snap", "keep", "replay_capacity")
@@ -272,6 +275,11 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
         architecture=base.d_architecture,
         mbstd_group_size=group,
     )
+    layers = 1 + (3 if base.d_architecture == "resnet" else 2) * (resolution.bit_length() - 3)
+    if o.freezed > layers:
+        raise UserError(
+            f"--freezed {o.freezed}: the discriminator has {layers} layers to freeze; give at most {layers}"
+        )
     on_cpu = device.type == "cpu"
     trunk_scale = o.trunk_grad_scale if o.trunk_grad_scale is not None else (0.0 if o.cfg == "tiny" else 0.1)
     kimg = float(base.kimg if o.kimg is None else o.kimg)
@@ -287,7 +295,8 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
         gamma=o.gamma if o.gamma is not None else base.gamma / (scale if o.cfg == "auto" else 1.0),
         lr=base.lr if o.lr is None else o.lr,
         ema_kimg=base.ema_kimg * (scale if o.cfg in ("auto", "tiny") else 1.0),
-        ema_rampup=base.ema_rampup,
+        ema_rampup=base.ema_rampup if o.start is None else None,
+        ada_kimg=500.0 if o.start is None else RESUMED_ADA_KIMG,
         pl_weight=base.pl_weight,
         style_mixing_prob=base.style_mixing_prob,
         precision=precision,

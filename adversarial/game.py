@@ -53,7 +53,9 @@ class Game:
         self.augment = AugmentPipe(**AUGPIPES[o.augpipe]).to(device)
         self.augment.p.fill_(o.p if o.aug == "fixed" else 0.0)
         self.ada = AdaController(target=o.target, interval=cfg.ada_interval, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
-        self.adversarial_params = list(self.D.adversarial_parameters())
+        self.frozen = [p for layer in self.D.trunk.layers_inwards()[: o.freezed] for p in layer.parameters()]
+        frozen = {id(p) for p in self.frozen}
+        self.adversarial_params = [p for p in self.D.adversarial_parameters() if id(p) not in frozen]
         self.verdict_params = list(self.D.verdict_parameters())
         # lazy regularisation: one Adam per network, its rates corrected for the extra steps (StyleGAN2, appendix B)
         self.opt_G = _adam(self.G.parameters(), cfg.lr, cfg.pl_interval if cfg.pl_weight else None)
@@ -219,6 +221,8 @@ class Game:
         """Only `net` collects gradients in this turn."""
         self.G.requires_grad_(net is self.G)
         self.D.requires_grad_(net is self.D)
+        for p in self.frozen:  # Freeze-D (Mo et al. 2020)
+            p.requires_grad_(False)
         net.zero_grad(set_to_none=True)
 
     def update(

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from adversarial.data import Splits, native_resolution, open_splits
 from adversarial.distributed import World, join_world, leave_world, smallest
 from adversarial.game import Game
 from adversarial.memory import split_batch
+from adversarial.transfer import Start, check_start, is_start, open_start
 from faces.errors import UserError
 
 # what a resumed run may change; everything else is part of its identity (`data` may move: its fingerprint is compared)
@@ -28,22 +30,39 @@ RESUMABLE = {
 
 @dataclass
 class Plan:
-    """A resolved run before it touches the disk; `state` is the checkpoint's content where a run is resumed."""
+    """A resolved run before it touches the disk; `state` is the checkpoint's content where a run is resumed, `start`
+    the networks it starts from in transfer learning."""
 
     cfg: GameConfig
     splits: Splits
     checkpoint: Path | None = None
     state: dict | None = None
+    start: Start | None = None
 
 
-def plan(options: Options, given: set[str], resume: str | None, world: World, *, fetch: bool = True) -> Plan:
+def plan(
+    options: Options,
+    given: set[str],
+    resume: str | None,
+    world: World,
+    *,
+    fetch: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
     """Resolve the options against the data, or against the run being resumed.
 
     `given`: names of the options the caller set explicitly; on resume these must not contradict the run's own.
-    `fetch`: whether an absent named set may be downloaded. Raises UserError, one line, for whatever cannot train.
+    `resume`: a run to go on with, or networks to start from (`transfer`). `fetch`: whether an absent named set or
+    network may be downloaded, `progress`: called with (bytes so far, bytes in all) while a network is. Raises
+    UserError, one line, for whatever cannot train.
     """
-    checkpoint = state = None
-    if resume is not None:
+    checkpoint = state = start = None
+    if resume is not None and is_start(resume):
+        if not options.data:
+            raise UserError(f"--resume {resume}: a new run starts from these networks: give its images with --data")
+        start = open_start(resume, world, allowed=fetch, progress=progress)
+        options = dataclasses.replace(options, start=resume)
+    elif resume is not None:
         checkpoint = find_checkpoint(resume, Path(options.outdir))
         saved = GameConfig.load(checkpoint.parent / "config.json")
         options = _resumed_options(options, given, saved, checkpoint, world)
@@ -60,13 +79,15 @@ def plan(options: Options, given: set[str], resume: str | None, world: World, *,
         )
     resolution = options.resolution or native_resolution(splits.train)
     cfg = resolve(options, resolution=resolution, world_size=world.size, device=world.device, facts=facts)
+    if start is not None:
+        check_start(cfg, start)
     if options.batch_gpu is None:
         # ranks may see different amounts of free memory, but must split alike
         size = smallest(split_batch(cfg, world).batch_gpu, world)
         cfg = dataclasses.replace(cfg, batch_gpu=size)
     if checkpoint is not None:
         checkpoint, state = _where_to_go_on(cfg, saved, given, checkpoint, state)
-    return Plan(cfg, splits, checkpoint, state)
+    return Plan(cfg, splits, checkpoint, state, start)
 
 
 def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint: Path, world: World) -> Options:
@@ -133,7 +154,7 @@ def describe(options: Options, *, given: set[str] = frozenset(), resume: str | N
         p = plan(options, set(given), resume, world, fetch=False)
         splits = {name: getattr(p.splits, name) for name in ("train", "valid", "test")}
         counts = {name: len(s) for name, s in splits.items() if s is not None}
-        return {**p.cfg.to_dict(), "images": counts, "resume": str(p.checkpoint) if p.checkpoint else None}
+        return {**p.cfg.to_dict(), "images": counts, "resume": str(p.checkpoint or resume or "") or None}
     finally:
         leave_world()
 

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from adversarial.plan import Plan, check_space, check_writable, describe, new_fo
 from adversarial.quality import FidMonitor
 from adversarial.snapshots import Snapshots
 from adversarial.telemetry import Telemetry, append_jsonl, clock, rewind_jsonl
+from adversarial.transfer import begin
 from faces.degrade import preset as degradation_preset
 from faces.errors import UserError
 from faces.preprocess import Preprocess
@@ -72,7 +74,14 @@ class StopRequest:
             signal.signal(sig, handler)
 
 
-def train(options: Options, *, given: set[str] = frozenset(), resume: str | None = None, quiet: bool = False) -> Path:
+def train(
+    options: Options,
+    *,
+    given: set[str] = frozenset(),
+    resume: str | None = None,
+    quiet: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Run (or continue) a training and return its folder. Raises UserError, one line, for what a user can mend.
 
     Nothing is written before the options, images, weights and the checkpoint have proved usable. KeyboardInterrupt is
@@ -85,7 +94,7 @@ def train(options: Options, *, given: set[str] = frozenset(), resume: str | None
         keep_freed_memory()
         if resume is None:
             check_writable(Path(options.outdir), "--outdir")
-        p = plan(options, set(given), resume, world)
+        p = plan(options, set(given), resume, world, progress=progress)
         with RunLock() as lock:
             if p.checkpoint is not None:
                 check_writable(p.checkpoint.parent, "--resume")
@@ -138,6 +147,8 @@ class _Run:
         self.phase, self.verdict_index, self.elapsed = "game", 0, 0.0
         if p.state:
             self._load(p.checkpoint, p.state)
+        self.start = p.start
+        self.origin = begin(self.game, p.start) if p.start else []
         self.started = self.saved_at = self.tick_at = time.monotonic()
         self.tick_nimg = self.game.nimg
 
@@ -226,6 +237,8 @@ class _Run:
         say(f"run         {self.folder}")
         for line in cfg.schedule_lines():
             say(line)
+        for line in self.origin:
+            say(line)
         for note in facts["notes"]:
             say(f"note        {note}")
         for name, reason in facts["skipped"][:SHOWN]:
@@ -248,6 +261,7 @@ class _Run:
         """The first step on a GPU tells whether the micro-batch fits; if not it is halved and the run starts over."""
         try:
             self.game.step()
+            self.start = None  # its memory is needed no more
         except torch.cuda.OutOfMemoryError:
             cfg = self.cfg
             half, group = cfg.batch_gpu // 2, cfg.hybrid.trunk.mbstd_group_size
@@ -263,6 +277,8 @@ class _Run:
             torch.cuda.empty_cache()
             save_json(self.folder / "config.json", self.cfg.to_dict())
             self.game = self.snapshots.game = Game(self.cfg, self.world, feed)
+            if self.start is not None:
+                begin(self.game, self.start)
             self.snapshots.cfg = self.cfg
 
     def _pause(self, stop: StopRequest) -> None:

@@ -93,6 +93,14 @@ class Discriminator(nn.Module):
         self.mapping = Mapping(0, cfg.c_dim, c4, None, cfg.mapping_layers) if cfg.c_dim else None
         self.register_buffer("filter", setup_filter([1, 3, 3, 1]), persistent=False)
 
+    def layers_inwards(self) -> list[nn.Module]:
+        """The convolutions before the head, from the image inwards: fromrgb, then conv0, conv1 and skip of each block;
+        the order in which Freeze-D (Mo et al. 2020) counts them."""
+        layers = [self.fromrgb]
+        for block in self.blocks:
+            layers += [block.conv0, block.conv1] + ([] if block.skip is None else [block.skip])
+        return layers
+
     def features(self, img, *, force_fp32=False) -> list[torch.Tensor]:
         """Output of every block, from resolution / 2 down to 4; the last is [N, C, 4, 4] in the parameters' dtype (at
         resolution 4, `fromrgb`'s).

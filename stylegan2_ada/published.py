@@ -53,7 +53,7 @@ def save_published(path: str | os.PathLike, networks: Networks, *, half: bool = 
     for name in NETWORKS:
         if (net := getattr(networks, name)) is not None:
             configs[name] = net.cfg.to_dict()
-            state |= {f"{name}.{key}": t.detach().cpu().contiguous() for key, t in with_filters(net).items()}
+            state |= {f"{name}.{key}": t.detach().cpu().contiguous().clone() for key, t in with_filters(net).items()}
     state = halved(state, half)
     if path.suffix == ".safetensors":
         header = {"format": FORMAT, "config": json.dumps(configs), "meta": json.dumps(networks.meta)}
