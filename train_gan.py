@@ -29,7 +29,7 @@ SECTIONS = {
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",
     "Output and resuming": "outdir resume tick snap image_snap keep checkpoint_minutes metrics fid_dims"
-    " inception_weights quiet dry_run help",
+    " keep_every inception_weights quiet dry_run help",
     "Machine": "device precision threads",
 }
 
@@ -95,6 +95,7 @@ class Sectioned(click.Command):
     "--image-snap", type=click.IntRange(1), metavar="N", help="Ticks between sample grids.  [default: snap/5]"
 )
 @click.option("--keep", type=click.IntRange(1), metavar="N", default=3, help="Snapshots kept beside the best.")
+@click.option("--keep-every", type=float, metavar="KIMG", help="Besides, keep one snapshot of every so many kimg.")
 @click.option(
     "--metrics",
     default="auto",

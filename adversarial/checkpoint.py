@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -41,8 +42,8 @@ def checkpoints(run: Path) -> list[Path]:
     return [p for _, p in sorted(found)]
 
 
-def save_checkpoint(run: Path, step: int, state: dict, keep: int = 2, spare: Path | None = None) -> Path:
-    """Write the state after `step` steps; then remove all but the last `keep` checkpoints and `spare`.
+def save_checkpoint(run: Path, step: int, state: dict, keep: int = 2, spare: Collection[Path] = ()) -> Path:
+    """Write the state after `step` steps; then remove all but the last `keep` checkpoints and those in `spare`.
 
     Checkpoints of later steps belong to a course the run has left (it was resumed from an earlier one): they go too.
     """
@@ -61,7 +62,7 @@ def save_checkpoint(run: Path, step: int, state: dict, keep: int = 2, spare: Pat
     found = checkpoints(run)
     current = found.index(path)
     for old in found[: max(0, current + 1 - keep)] + found[current + 1 :]:
-        if old != spare:
+        if old not in spare:
             old.unlink(missing_ok=True)
     return path
 

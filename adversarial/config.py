@@ -58,6 +58,7 @@ class Options:
     snap: int = 50
     image_snap: int | None = None
     keep: int = 3
+    keep_every: float | None = None
     metrics: str = "auto"
     fid_dims: int | None = None
     inception_weights: str | None = None
@@ -177,7 +178,7 @@ def check_resolution(resolution: int) -> int:
     return resolution
 
 
-_POSITIVE = ("lr", "kimg", "tick", "verdict_lr")
+_POSITIVE = ("lr", "kimg", "tick", "verdict_lr", "keep_every")
 _NOT_NEGATIVE = (
     "freezed", "gamma", "verdict_kimg", "verdict_weight", "generator_verdict_weight", "consistency", "trunk_grad_scale",
     "checkpoint_minutes", "seed",

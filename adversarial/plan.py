@@ -24,7 +24,7 @@ from faces.errors import UserError
 # what a resumed run may change; everything else is part of its identity (`data` may move: its fingerprint is compared)
 RESUMABLE = {
     "kimg", "snap", "image_snap", "keep", "metrics", "inception_weights", "fid_dims", "workers", "threads", "device",
-    "checkpoint_minutes", "data", "data_root", "outdir", "batch_gpu", "precision", "verdict_kimg", "tick",
+    "keep_every", "checkpoint_minutes", "data", "data_root", "outdir", "batch_gpu", "precision", "verdict_kimg", "tick",
 }  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def check_space(outdir: Path, game: Game, keep: int, *, new: bool) -> None:
     """UserError if the disk has too little room for what a run keeps: better now than at its first checkpoint."""
     size = {n: sum(t.nbytes for t in getattr(game, n).state_dict().values()) for n in ("G", "D")}
     checkpoint = 4 * (size["G"] + size["D"]) + game.replay.images.nbytes  # networks, averages, two moments each
-    needed = 3 * checkpoint + (keep + 2) * size["G"] + size["D"] if new else checkpoint
+    needed = 4 * checkpoint + (keep + 2) * size["G"] + size["D"] if new else checkpoint
     there = outdir.absolute()
     while not there.exists():
         there = there.parent

@@ -19,6 +19,7 @@ from adversarial.data import RunData, pack, size_notes
 from adversarial.distributed import World, barrier, join_world, leave_world, sum_tensor
 from adversarial.feed import Feed
 from adversarial.game import Game
+from adversarial.health import Health
 from adversarial.lock import RunLock
 from adversarial.memory import keep_freed_memory, peak_memory_gb
 from adversarial.plan import Plan, check_space, check_writable, describe, new_folder, plan
@@ -144,6 +145,7 @@ class _Run:
         feed = Feed(self.data.train, degradation_preset(self.cfg.options.degradation), self.cfg.options.seed)
         self.game = Game(self.cfg, world, feed)
         self.fid = FidMonitor(self.cfg, world, self.data, self.outdir)
+        self.health = Health()
         self.phase, self.verdict_index, self.elapsed = "game", 0, 0.0
         if p.state:
             self._load(p.checkpoint, p.state)
@@ -158,6 +160,7 @@ class _Run:
             self.phase, self.verdict_index = state["phase"], int(state["verdict_index"])
             self.elapsed = float(state["elapsed"])
             self.fid.load_state_dict(state["fid"])
+            self.health.load_state_dict(state.get("health", {}))
         except UserError as e:
             raise UserError(f"{checkpoint}: {e}") from None
         except (KeyError, TypeError, ValueError, AttributeError) as e:
@@ -306,10 +309,19 @@ class _Run:
                 "verdict_index": self.verdict_index,
                 "elapsed": self.elapsed + time.monotonic() - self.started,
                 "fid": self.fid.state_dict(),
+                "health": self.health.state_dict(),
             }
-            save_checkpoint(self.folder, number, state, spare=checkpoint_path(self.folder, self.game.step_index))
+            save_checkpoint(self.folder, number, state, spare={self._at(self.game.nimg), self._best()})
         barrier(self.world)
         return checkpoint_path(self.folder, number)
+
+    def _at(self, nimg: int) -> Path:
+        """The checkpoint at `nimg` images."""
+        return checkpoint_path(self.folder, nimg // self.cfg.batch)
+
+    def _best(self) -> Path | None:
+        """The checkpoint of the best FID so far."""
+        return self._at(self.fid.best["nimg"]) if self.fid.best else None
 
     # ---- ticks -----------------------------------------------------------------------------------------------
 
@@ -332,6 +344,11 @@ class _Run:
         total = self.elapsed + now - self.started
         left = (cfg.kimg - kimg) * sec_per_kimg
         p = float(game.augment.p)
+        diverse = None
+        if self.world.is_main and (tick % cfg.image_snap == 0 or done):
+            diverse = self.snapshots.fakes()
+        leak = game.ada.leak_warning() if cfg.options.aug == "ada" else None
+        health, advice = self.health.tick(rows, kimg, diverse, leak)
         row = {
             "nimg": game.nimg,
             "kimg": round(kimg, 3),
@@ -346,6 +363,7 @@ class _Run:
             "Timing/seconds_left": left,
             "Resources/peak_memory_gb": peak_memory_gb(self.world.device),
             "Resources/replay_images": len(game.replay),
+            **health,
             **rows,
         }
         self.tel.tick(row)
@@ -360,14 +378,13 @@ class _Run:
             f" verdict {mean('Loss/verdict')} acc {mean('Verdict/accuracy')}  left {clock(max(left, 0))}"
             + (f"  NON-FINITE {bad}" if bad else "")
         )
-        warning = game.ada.leak_warning() if cfg.options.aug == "ada" else None
-        if warning:
-            self.tel.say(f"warning: {warning}")
-        if self.world.is_main and (tick % cfg.image_snap == 0 or done):
-            self.snapshots.fakes()
+        for line in advice:
+            self.tel.advise(line, game.nimg)
         if tick % cfg.options.snap == 0 or done:
-            self.snapshots.take(final=done, detector=bool(cfg.verdict_batch))
+            fid = self.snapshots.take(final=done, detector=bool(cfg.verdict_batch))
             self._checkpoint()
+            for line in self.health.fid(fid, self.fid.best, str(self._best())) if fid else []:
+                self.tel.advise(line, game.nimg)
         self.tick_at, self.tick_nimg = time.monotonic(), game.nimg
 
     # ---- the detective alone ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from adversarial.checkpoint import save_json
 from adversarial.config import GameConfig
 from adversarial.data import RunData
 from adversarial.game import Game
+from adversarial.health import diversity
 from adversarial.quality import FidMonitor
 from adversarial.telemetry import Telemetry, append_jsonl, clock
 from discriminator.detector import Detector
@@ -29,12 +30,16 @@ class Snapshots:
 
     def __init__(self, folder: Path, cfg: GameConfig, game: Game, data: RunData, fid: FidMonitor, tel: Telemetry):
         self.folder, self.cfg, self.game, self.data, self.fid, self.tel = folder, cfg, game, data, fid, tel
+        self.real_diversity: float | None = None
 
     def generator_path(self) -> Path:
         return self.folder / f"generator-{int(self.game.nimg / 1000):06d}.safetensors"
 
-    def take(self, *, final: bool, detector: bool) -> None:
-        """The generator as a file, its FID, and the detective as it would judge today."""
+    def take(self, *, final: bool, detector: bool) -> dict | None:
+        """The generator as a file, its FID, and the detective as it would judge today.
+
+        Returns the FID's row, None where none was measured.
+        """
         game = self.game
         kimg = game.nimg / 1000
         path = self.generator_path()
@@ -47,7 +52,7 @@ class Snapshots:
             save_generator(path, game.G_ema, meta)
         row = self.fid.measure(game.G_ema, game.nimg, final=final)
         if not self.tel.is_main:
-            return
+            return None
         if row:
             self.tel.metric(row)
             self.tel.say(
@@ -58,13 +63,28 @@ class Snapshots:
                 save_atomically(
                     self.folder / "generator-best.safetensors", lambda tmp: shutil.copyfile(path, tmp) and None
                 )
-        # later ones belong to a course the run has left: it was resumed from an earlier checkpoint
-        found = sorted(self.folder.glob("generator-[0-9]*.safetensors"))
-        current = found.index(path)
-        for old in found[: max(0, current + 1 - self.cfg.options.keep)] + found[current + 1 :]:
-            old.unlink(missing_ok=True)
+        self._prune(path)
         if detector:
             self.save_detector()
+        return row
+
+    def _prune(self, path: Path) -> None:
+        """Remove generators but the last --keep up to `path` and the first of every --keep-every kimg.
+
+        Later ones belong to a course the run has left: it was resumed from an earlier checkpoint.
+        """
+        o = self.cfg.options
+        found = sorted(self.folder.glob("generator-[0-9]*.safetensors"))
+        current = found.index(path)
+        stay, windows = set(found[max(0, current + 1 - o.keep) : current + 1]), set()
+        for old in found[: current + 1] if o.keep_every else []:
+            window = int(old.stem.split("-")[1]) // o.keep_every
+            if window not in windows:
+                windows.add(window)
+                stay.add(old)
+        for old in found:
+            if old not in stay:
+                old.unlink(missing_ok=True)
 
     def save_detector(self, **mark) -> dict:
         """The detective as it judges today, calibrated on the validation images; `mark` joins its row of metrics."""
@@ -94,9 +114,16 @@ class Snapshots:
         """reals.png: training images from all over the set."""
         self._grid(self._real_grid(), "reals")
 
-    def fakes(self) -> None:
-        """fakes-<kimg>.png: the averaged generator on the same seeds every time."""
-        self._grid(self._fake_grid(), f"fakes-{int(self.game.nimg / 1000):06d}")
+    def fakes(self) -> float:
+        """fakes-<kimg>.png: the averaged generator on the same seeds every time.
+
+        Returns how diverse they are beside as many reals (`adversarial.health.diversity`).
+        """
+        images = self._fake_grid()
+        self._grid(images, f"fakes-{int(self.game.nimg / 1000):06d}")
+        if self.real_diversity is None:
+            self.real_diversity = diversity(self._real_grid())
+        return diversity(images) / max(self.real_diversity, 1e-9)
 
     def _grid(self, images: np.ndarray, name: str) -> None:
         sheet = contact_sheet(images)

@@ -107,6 +107,12 @@ class Telemetry:
             self.line_at = now
             self._to_terminal(text[: shutil.get_terminal_size().columns - 1])
 
+    def advise(self, text: str, nimg: int) -> None:
+        """A line of advice to the terminal, log.txt and TensorBoard's texts."""
+        self.say(f"warning: {text}")
+        if self.board is not None:
+            self.board.add_text("Advice", text, global_step=nimg)
+
     def scalars(self, values: dict[str, float], nimg: int) -> None:
         """Scalars to TensorBoard, with kimg as the horizontal axis in thousandths (nimg)."""
         if self.board is not None:

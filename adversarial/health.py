@@ -1,0 +1,152 @@
+"""Signs of a training that goes wrong, read from the statistics of each tick, and one line of advice for each.
+
+Nothing here changes a run. The thresholds are rules of thumb; docs/troubleshooting.md says what each sign means.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+
+CERTAIN = 0.95  # |E[sign D]| of both classes from which on the discriminator is called too sure
+WARM_UP = 1.0  # kimg before which the scores say nothing
+PATIENCE = 3  # ticks in a row before a sign counts
+BLIND_PATIENCE = 5
+MEMORY = 20  # ticks whose gradient norms the newest is compared with
+EXPLODED = 20.0  # times their median
+SKIPPED = 0.01  # share of a tick's steps without a finite gradient
+LOST = 0.5  # share of the best diversity so far
+ALIKE, ALIKE_KIMG = 0.3, 200.0  # diversity relative to the reals that is too low once so many kimg were shown
+WORSE, WORSE_ROWS = 1.3, 2  # FID this many times the best, in so many measurements in a row
+REPEAT = 25  # ticks after which a sign that stays is told again
+CELLS = 16  # side to which images are reduced before they are compared
+
+
+def diversity(images: np.ndarray) -> float:
+    """Root mean square difference of grey levels (0 to 1) over all pairs of images, reduced to 16 x 16 pixels.
+
+    images: uint8 [N >= 2, C, H, W], H = W a multiple of 16 or less than 16. It compares layouts and colours, not
+    details: a coarse measure, but one that a collapse to a few images cannot hide from.
+    """
+    n, c, h, w = images.shape
+    k = max(1, h // CELLS)
+    small = images.reshape(n, c, h // k, k, w // k, k).mean(axis=(3, 5)).reshape(n, -1) / 255
+    # the mean square difference of two members is twice the variance (with n - 1)
+    return math.sqrt(2 * small.var(axis=0, ddof=1).mean())
+
+
+class Health:
+    """Takes in each tick and FID; what it remembers is part of a run's state, so a resumed run says the same."""
+
+    def __init__(self) -> None:
+        self.since: dict[str, float] = {}  # sign -> kimg at which it was seen first, of those present now
+        self.count: dict[str, int] = {}  # sign -> ticks in a row
+        self.norms: dict[str, list[float]] = {}
+        self.most_diverse = 0.0
+        self.fids: list[float] = []  # since the best one
+
+    def tick(self, rows: dict, kimg: float, diversity: float | None, leak: str | None) -> tuple[dict, list[str]]:
+        """One tick's {name: {num, mean, std}}, the samples' diversity relative to the reals' (None: not measured) and
+        ADA's own warning. Returns scalars for telemetry and lines of advice that are due now."""
+        found: dict[str, str] = {}
+        scalars: dict[str, float] = {}
+
+        def mean(name: str) -> float:
+            return rows[name]["mean"] if name in rows and rows[name]["num"] else math.nan
+
+        real, fake = mean("Loss/signs/real"), mean("Loss/signs/fake")
+        gap = mean("Loss/scores/real") - mean("Loss/scores/fake")
+        if math.isfinite(gap):
+            scalars["Health/score_gap"] = gap
+        if kimg >= WARM_UP and real > CERTAIN and fake < -CERTAIN:
+            found["sure"] = (
+                f"the discriminator is right about {50 * (1 + real):.0f} % of the reals and {50 * (1 - fake):.0f} % of"
+                " the fakes: it has won, or knows the training images by heart; raise --gamma (also with --resume), add"
+                " data or --mirror, and keep --aug ada"
+            )
+        if kimg >= WARM_UP and gap < 0:
+            found["blind"] = (
+                "the discriminator has rated fakes above reals for some time: it no longer guides the generator;"
+                " lower --lr or --gamma (also with --resume)"
+            )
+        for name in ("G", "D"):
+            norm = mean(f"Gradients/{name}")
+            if not math.isfinite(norm):
+                continue
+            past = self.norms.setdefault(name, [])
+            if len(past) >= MEMORY // 2:
+                ratio = norm / max(statistics.median(past), 1e-12)
+                scalars[f"Health/gradient_{name}_to_median"] = ratio
+                if ratio > EXPLODED:
+                    found[f"gradient {name}"] = (
+                        f"the gradients of {name} are {ratio:.0f} times what they were: the training is about to break;"
+                        " if it does, go back to an earlier checkpoint with a lower --lr or a larger --gamma"
+                    )
+            past.append(norm)
+            del past[:-MEMORY]
+        bad = sum(row["num"] for name, row in rows.items() if name.startswith("Gradients/nonfinite"))
+        steps = bad + sum(rows[f"Gradients/{n}"]["num"] for n in ("G", "D", "V") if f"Gradients/{n}" in rows)
+        if steps:
+            scalars["Health/skipped_steps"] = bad / steps
+        if bad and bad > SKIPPED * steps:
+            found["skipped"] = (
+                f"{bad} of {steps} steps were skipped for gradients that were not finite; if that goes on, resume with"
+                " --precision fp32 or bf16"
+            )
+        if diversity is not None:
+            scalars["Health/diversity"] = diversity
+            if diversity < LOST * self.most_diverse or (kimg >= ALIKE_KIMG and diversity < ALIKE):
+                found["alike"] = (
+                    f"the samples differ from each other only {diversity:.2f} times as much as the reals do (at best"
+                    f" {max(self.most_diverse, diversity):.2f}): the generator collapses; look at fakes-*.png, and go"
+                    " back to an earlier checkpoint with a larger --gamma"
+                )
+            self.most_diverse = max(self.most_diverse, diversity)
+        elif "alike" in self.since:  # not measured in this tick: what was true stays true
+            found["alike"] = ""
+        if leak:
+            found["leak"] = leak
+        return scalars, self._due(found, kimg)
+
+    def _due(self, found: dict[str, str], kimg: float) -> list[str]:
+        lines = []
+        for sign in [s for s in self.count if s not in found]:
+            del self.count[sign]
+            self.since.pop(sign, None)
+        for sign, text in found.items():
+            patience = {"sure": PATIENCE, "blind": BLIND_PATIENCE}.get(sign, 1)
+            n = self.count[sign] = self.count.get(sign, 0) + 1
+            self.since.setdefault(sign, kimg)
+            if text and n >= patience and (n - patience) % REPEAT == 0:
+                lines.append(text + (f" (so since {self.since[sign]:.1f} kimg)" if n > patience else ""))
+        return lines
+
+    def fid(self, row: dict, best: dict, checkpoint: str) -> list[str]:
+        """One FID and the best so far. Returns a line once when it has been much worse several times in a row.
+
+        checkpoint: what --resume needs to go back to the best one.
+        """
+        if row["best"]:
+            self.fids = []
+            return []
+        self.fids.append(row["fid"])
+        if len(self.fids) < WORSE_ROWS or any(fid <= WORSE * best["fid"] for fid in self.fids[-WORSE_ROWS:]):
+            return []
+        if len(self.fids) > WORSE_ROWS and all(fid > WORSE * best["fid"] for fid in self.fids[-WORSE_ROWS - 1 :]):
+            return []  # told already
+        return [
+            f"{row['metric']} was {best['fid']:.2f} at {best['nimg'] / 1000:g} kimg and is {row['fid']:.2f} now:"
+            " training on may make it worse; generator-best.safetensors is kept, and --resume"
+            f" {checkpoint} goes back there (add a larger --gamma, say); copy the folder first if you want to keep what"
+            " came after"
+        ]
+
+    def state_dict(self) -> dict:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in vars(self):
+            if name in state:
+                setattr(self, name, state[name])

@@ -1,0 +1,90 @@
+"""What a run keeps on the disk, and that one run folder belongs to one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from adversarial.checkpoint import checkpoint_path, checkpoints, newest_run, save_checkpoint
+from adversarial.snapshots import Snapshots
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    "keep, every, kimg, stay",
+    [
+        (2, None, 40, [36, 40]),
+        (2, 10, 40, [0, 12, 20, 32, 36, 40]),
+        (1, 100, 40, [0, 40]),
+        (2, 10, 20, [0, 12, 16, 20]),  # resumed from 20 kimg: what came after belongs to a course that was left
+    ],
+)
+def test_the_last_the_best_and_one_of_every_so_many_kimg_are_kept(tmp_path, keep, every, kimg, stay):
+    options = SimpleNamespace(keep=keep, keep_every=every)
+    snapshots = Snapshots(tmp_path, SimpleNamespace(options=options), None, None, None, None)
+    (tmp_path / "generator-best.safetensors").touch()
+    for at in (k for k in range(0, 44, 4) if k != 8 or kimg == 40):
+        (tmp_path / f"generator-{at:06d}.safetensors").touch()
+        if at <= kimg:
+            snapshots._prune(tmp_path / f"generator-{at:06d}.safetensors")
+    snapshots._prune(tmp_path / f"generator-{kimg:06d}.safetensors")
+    names = sorted(p.name for p in tmp_path.glob("generator-*"))
+    assert names == [f"generator-{at:06d}.safetensors" for at in stay] + ["generator-best.safetensors"]
+
+
+def test_checkpoints_in_use_are_spared(tmp_path):
+    spared = {checkpoint_path(tmp_path, 1), None}
+    for step in range(6):
+        save_checkpoint(tmp_path, step, {"step": step}, spare=spared)
+    assert [p.name for p in checkpoints(tmp_path)] == [f"checkpoint-{i:06d}.pt" for i in (1, 4, 5)]
+
+
+def test_the_checkpoint_of_the_best_fid_stays(train, tmp_path, photos, shared_dir):
+    weights = shared_dir / "weights" / "fid_inception_2015-12-05_trunk.pth"
+    done = train("--data", photos, "--metrics", "fid4", "--fid-dims", 64, "--inception-weights", weights,
+                 "--kimg", 0.04, "--snap", 1, "--verdict-batch", 0)  # fmt: skip
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "00000-photos-8-tiny"
+    fids = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    best = min(fids, key=lambda row: row["fid"])
+    assert len(fids) == 5
+    names = {p.name for p in checkpoints(run)}
+    assert names == {f"checkpoint-{step:06d}.pt" for step in (best["nimg"] // 4, 10, 11)}
+    back = train("--resume", checkpoint_path(run, best["nimg"] // 4), "--kimg", 0.044, small=False)
+    assert back.code == 0, back.err
+
+
+def test_the_newest_run_is_found_in_a_group_only_where_there_is_no_other(tmp_path):
+    for i, name in enumerate(("demo/00000-a", "demo/00001-b", "00000-c")):
+        (tmp_path / name).mkdir(parents=True)
+        path = save_checkpoint(tmp_path / name, 1, {})
+        if name != "00000-c":
+            assert newest_run(tmp_path) == tmp_path / name
+        os.utime(path, ns=(i, i))
+    assert newest_run(tmp_path) == tmp_path / "00000-c"
+
+
+def test_a_run_that_is_being_trained_is_left_alone(start, train, tmp_path, photos):
+    job = start("--data", photos, "--kimg", 400, "--checkpoint-minutes", 1e-6)
+    run = tmp_path / "runs" / "00000-photos-8-tiny"
+    end = time.monotonic() + 60
+    while not checkpoints(run) and time.monotonic() < end:
+        time.sleep(0.01)
+    try:
+        second = subprocess.run(
+            [sys.executable, ROOT / "train_gan.py", "--resume", "latest"], cwd=tmp_path, capture_output=True, text=True
+        )
+    finally:
+        os.kill(job.pid, signal.SIGINT)
+    assert second.returncode == 2 and len(second.stderr.splitlines()) == 1, second.stderr
+    assert f"process {job.pid} is training this run" in second.stderr
+    first = job.wait()
+    assert first.code == 130 and "go on with --resume" in first.out
+    assert not (run / ".lock").exists()
