@@ -16,23 +16,36 @@ from .generator import Generator
 FORMAT = "stylegan2-ada-generator"
 
 
-def save_generator(path: str | os.PathLike, G: Generator, meta: dict | None = None) -> None:
+def save_generator(path: str | os.PathLike, G: Generator, meta: dict | None = None, *, half: bool = False) -> None:
     """Write a generator to `path`: all of it or nothing, also when the process dies half-way.
 
     Args:
         path: of the file, usually `*.safetensors`; an existing one is replaced.
         G: the network, on any device.
         meta: anything JSON can hold, for example kimg, FID, training data.
+        half: weights as float16, half the size; they are float32 again when loaded.
 
     Raises:
+        ValueError: for weights that float16 cannot hold.
         OSError: when the folder is missing, full or read-only.
         TypeError: when `meta` isn't JSON.
     """
     path = Path(path)
     header = {"format": FORMAT, "version": "1", "config": json.dumps(G.cfg.to_dict()), "meta": json.dumps(meta or {})}
-    state = {name: t.detach().cpu().contiguous() for name, t in G.state_dict().items()}
+    state = halved({name: t.detach().cpu().contiguous() for name, t in G.state_dict().items()}, half)
     data = safetensors.torch.save(state, metadata=header)
     save_atomically(path, lambda tmp: tmp.write_bytes(data))
+
+
+def halved(state: dict[str, torch.Tensor], half: bool = True) -> dict[str, torch.Tensor]:
+    """The tensors in float16, or as they are. ValueError where one has a value that float16 cannot hold."""
+    if not half:
+        return state
+    small = {name: t.half() for name, t in state.items()}
+    for name, t in small.items():
+        if not torch.isfinite(t).all():
+            raise ValueError(f"{name} has values beyond float16 (65504), or none at all; write it without --half")
+    return small
 
 
 def load_generator(path: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Generator, dict]:

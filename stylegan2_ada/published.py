@@ -14,6 +14,7 @@ import torch
 from faces.files import save_atomically
 
 from .config import DiscriminatorConfig, GeneratorConfig
+from .files import halved
 from .names import RESAMPLE_FILTER, published_shapes, to_published
 from .networks import NETWORKS, Networks, build, channels_of
 from .unpickle import Refused
@@ -63,17 +64,6 @@ def save_published(path: str | os.PathLike, networks: Networks, *, half: bool = 
         save_atomically(path, lambda tmp: torch.save(state, tmp))
     else:
         raise ValueError(f"{path}: published names are written to a .safetensors or a .pt file; change the ending")
-
-
-def halved(state: dict[str, torch.Tensor], half: bool = True) -> dict[str, torch.Tensor]:
-    """The tensors in float16, or as they are. ValueError where one has a value that float16 cannot hold."""
-    if not half:
-        return state
-    small = {name: t.half() for name, t in state.items()}
-    for name, t in small.items():
-        if not torch.isfinite(t).all():
-            raise ValueError(f"{name} has values beyond float16 (65504); leave --half out")
-    return small
 
 
 def is_published(state: dict) -> bool:
