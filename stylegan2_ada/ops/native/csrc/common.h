@@ -40,17 +40,28 @@ SG_INLINE u32 as_bits(float value) {
 #endif
 }
 
-// The conversions have no branches and no tables, so that compilers turn loops over them into vector code.
+// The conversions have no branches and no tables, so that compilers turn loops over them into vector code; GPUs have
+// instructions for them.
 
 SG_INLINE float bf16_to_float(u16 h) { return as_float(u32(h) << 16); }
 
 SG_INLINE u16 float_to_bf16(float f) {  // to nearest, ties to even; NaN stays NaN
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  u16 h;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f));
+  return h;
+#endif
   u32 u = as_bits(f);
   u32 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   return u16((u & 0x7fffffffu) > 0x7f800000u ? ((u >> 16) | 0x40u) : rounded);
 }
 
 SG_INLINE float fp16_to_float(u16 h) {
+#ifdef __CUDA_ARCH__
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+  return f;
+#endif
   u32 magnitude = u32(h & 0x7fffu) << 13, sign = u32(h & 0x8000u) << 16;
   float scaled = as_float(magnitude) * as_float(0x77800000u);                    // 2^112: subnormals come out exact
   u32 bits = magnitude >= 0x0f800000u ? (magnitude | 0x7f800000u) : as_bits(scaled);  // infinities and NaN
@@ -58,6 +69,11 @@ SG_INLINE float fp16_to_float(u16 h) {
 }
 
 SG_INLINE u16 float_to_fp16(float f) {  // to nearest, ties to even
+#ifdef __CUDA_ARCH__
+  u16 h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+  return h;
+#endif
   u32 u = as_bits(f), sign = u & 0x80000000u;
   u ^= sign;
   u32 special = u > 0x7f800000u ? 0x7e00u : 0x7c00u;

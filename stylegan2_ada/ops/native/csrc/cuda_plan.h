@@ -1,0 +1,69 @@
+// Which kernel is launched over which grid. For the host: cuda_binding.cpp here, and the same formulas in Python for the
+// NVRTC route (../cuda_plan.py; a test compares the two).
+#pragma once
+
+#include "cuda_args.h"
+
+namespace sg {
+
+struct Launch {
+  int kernel;  // in the order of the tables at the end of each .cu file
+  unsigned int grid, x, y, z;
+};
+
+inline int bytes_of(int dtype) { return dtype == 0 ? 4 : dtype == 1 ? 8 : 2; }
+inline long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
+inline long long least(long long a, long long b) { return a < b ? a : b; }
+inline long long most(long long a, long long b) { return a > b ? a : b; }
+
+inline long long largest_divisor(long long n, long long limit) {
+  long long d = least(n, limit);
+  while (n % d != 0) --d;
+  return d;
+}
+
+inline Divisor make_divisor(unsigned int d) {
+  Divisor r = {d, 0, 0};
+  if (d <= 1) return r;
+  while ((1u << r.shift) < d) ++r.shift;  // 2^(shift - 1) < d <= 2^shift
+  --r.shift;
+  r.factor = static_cast<unsigned int>(((1ull << (32 + r.shift)) + d - 1) / d);
+  return r;
+}
+
+// upfirdn2d: 0 any; 1 + 3 * (up 1 down 1: 0, up 2: 1, down 2: 2) + (vec 0, one 1, plane 2) for 4 taps; 10 and 11 for 12
+// taps, up 2 and down 2. Fills in the last five arguments. `aligned`: x begins at a multiple of 16 bytes, as does y.
+// `processors`: multiprocessors of the GPU.
+inline Launch plan_upfirdn2d(UpfirdnArgs& a, int dtype, bool aligned, int processors) {
+  const int width = 16 / bytes_of(dtype);
+  const int up = a.up_x, down = a.down_x;
+  int factors = up == 1 && down == 1 ? 0 : up == 2 && down == 1 ? 1 : up == 1 && down == 2 ? 2 : -1;
+  if (a.up_y != up || a.down_y != down || a.taps_x != a.taps_y || dtype == 1) factors = -1;
+  const bool four = factors >= 0 && a.taps_x == 4, twelve = factors > 0 && a.taps_x == 12 && a.separable;
+  a.rows = a.groups = a.strips = a.tiles_x = a.chunks = 1;
+  if (!four && !twelve) {
+    const long long elements = static_cast<long long>(a.planes) * a.oh * a.ow * a.c;
+    return {0, static_cast<unsigned int>(ceil_div(elements, 256)), 256, 1, 1};
+  }
+  int way = 1;
+  if (four && aligned && a.c == 1 && a.ow % width == 0 && static_cast<long long>(a.planes) * a.h * a.w % width == 0)
+    way = 2;
+  else if (four && aligned && a.c % width == 0)
+    way = 0;
+  const int odd_x = up == 2 ? a.pad_x & 1 : 0, odd_y = up == 2 ? a.pad_y & 1 : 0;
+  a.strips = static_cast<int>(way == 2 ? a.ow / width : ceil_div(a.ow + odd_x, 2));
+  const long long lanes = way == 0 ? a.c / width : a.c;  // across the channels
+  const long long x = largest_divisor(lanes, way == 0 ? 8 : 32);
+  a.chunks = static_cast<int>(lanes / x);
+  for (a.rows = 16; a.rows > 4; a.rows /= 2)  // fewer rows a thread if there are not threads enough to fill the GPU
+    if (a.planes * lanes * a.strips * ceil_div(a.oh + odd_y, a.rows) >= processors * 1024ll) break;
+  a.groups = static_cast<int>(ceil_div(a.oh + odd_y, a.rows));
+  const long long y = least(a.strips, least(64, most(1, 128 / x)));
+  a.tiles_x = static_cast<int>(ceil_div(a.strips, y));
+  const long long groups = static_cast<long long>(a.planes) * a.groups;
+  const long long z = least(groups, least(64, most(1, 256 / (x * y))));
+  return {four ? 1 + 3 * factors + way : 9 + factors, static_cast<unsigned int>(a.chunks * a.tiles_x * ceil_div(groups, z)),
+          static_cast<unsigned int>(x), static_cast<unsigned int>(y), static_cast<unsigned int>(z)};
+}
+
+}  // namespace sg

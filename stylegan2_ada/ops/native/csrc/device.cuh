@@ -1,0 +1,223 @@
+// What the CUDA kernels share: vectors of 16 bytes, conversion in pairs, division by multiplication.
+//
+// The kernels are compiled by three compilers: nvcc, NVRTC (no headers of CUDA or of the standard library are needed) and,
+// for tests on machines without a GPU, g++ behind a header that emulates threads (tests/stylegan2_ada_ops).
+// `-DSG_DTYPE=n` leaves only the kernels of one number type: 0 float, 1 double, 2 bfloat16, 3 float16.
+#pragma once
+
+#include "common.h"
+#include "cuda_args.h"
+
+#ifndef SG_DTYPE
+#define SG_DTYPE -1
+#endif
+#define SG_WANTS(i) (SG_DTYPE < 0 || SG_DTYPE == i)
+
+// A kernel with its unmangled name.
+#define SG_KERNEL(NAME) extern "C" __global__ void __launch_bounds__(256) NAME
+
+namespace sg {
+
+typedef long long i64;
+typedef unsigned long long u64;
+
+// The numbers that stand for number types in arguments, as in SG_DTYPE.
+template <typename T>
+struct Code;
+template <>
+struct Code<float> {
+  static const int value = 0;
+};
+template <>
+struct Code<double> {
+  static const int value = 1;
+};
+template <>
+struct Code<bf16> {
+  static const int value = 2;
+};
+template <>
+struct Code<fp16> {
+  static const int value = 3;
+};
+
+template <typename T>
+struct Width {
+  static const int full = 16 / sizeof(T);  // elements of a 16-byte access
+};
+
+// Neighbouring elements as they lie in memory, copied by one instruction since the alignment is the size. They are kept
+// as words: compilers shuffle elements of two bytes about where a vector has two possible origins.
+template <int BYTES>
+struct alignas(BYTES) Bits {
+  static const int WORDS = BYTES / 4;
+  u32 w[WORDS];
+};
+template <>
+struct alignas(2) Bits<2> {
+  static const int WORDS = 1;
+  u16 w[1];
+};
+template <typename T, int V>
+using Vec = Bits<int(sizeof(T)) * V>;
+
+template <typename T, int V>
+SG_INLINE Vec<T, V> load_vec(const T* p) {
+  return *reinterpret_cast<const Vec<T, V>*>(p);
+}
+
+template <typename T, int V>
+SG_INLINE void store_vec(T* p, const Vec<T, V>& v) {
+  *reinterpret_cast<Vec<T, V>*>(p) = v;
+}
+
+template <typename T, int V>
+SG_INLINE Vec<T, V> zero_vec() {
+  Vec<T, V> r;
+#pragma unroll
+  for (int i = 0; i < Vec<T, V>::WORDS; ++i) r.w[i] = 0;
+  return r;
+}
+
+// Two numbers of two bytes as a word.
+template <typename T>
+SG_INLINE u32 word_of(float low, float high) {
+  return u32(Num<T>::store(low).bits) | u32(Num<T>::store(high).bits) << 16;
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+template <>
+SG_INLINE u32 word_of<bf16>(float low, float high) {
+  u32 word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+template <>
+SG_INLINE u32 word_of<fp16>(float low, float high) {
+  u32 word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+#endif
+
+// Element i of a vector as a number; numbers as a vector.
+template <typename T>
+struct Element {
+  template <typename B>
+  static SG_INLINE float get(const B& b, int i) {
+    return Num<T>::load(T{u16(b.w[i / 2] >> (16 * (i % 2)))});
+  }
+  template <int V>
+  static SG_INLINE Vec<T, V> pack(const float* v) {
+    Vec<T, V> r;
+    if (V == 1) r.w[0] = Num<T>::store(v[0]).bits;
+#pragma unroll
+    for (int i = 0; i < V / 2; ++i) r.w[i] = word_of<T>(v[2 * i], v[2 * i + 1]);
+    return r;
+  }
+};
+template <>
+struct Element<float> {
+  template <typename B>
+  static SG_INLINE float get(const B& b, int i) {
+    return as_float(b.w[i]);
+  }
+  template <int V>
+  static SG_INLINE Vec<float, V> pack(const float* v) {
+    Vec<float, V> r;
+#pragma unroll
+    for (int i = 0; i < V; ++i) r.w[i] = as_bits(v[i]);
+    return r;
+  }
+};
+template <>
+struct Element<double> {
+  template <typename B>
+  static SG_INLINE double get(const B& b, int i) {
+#ifdef __CUDA_ARCH__
+    return __hiloint2double(int(b.w[2 * i + 1]), int(b.w[2 * i]));
+#else
+    double value;
+    __builtin_memcpy(&value, &b.w[2 * i], sizeof value);
+    return value;
+#endif
+  }
+  template <int V>
+  static SG_INLINE Vec<double, V> pack(const double* v) {
+    Vec<double, V> r;
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+#ifdef __CUDA_ARCH__
+      r.w[2 * i] = u32(__double2loint(v[i]));
+      r.w[2 * i + 1] = u32(__double2hiint(v[i]));
+#else
+      __builtin_memcpy(&r.w[2 * i], &v[i], sizeof v[i]);
+#endif
+    }
+    return r;
+  }
+};
+
+template <typename T, int V>
+SG_INLINE void unpack(const Vec<T, V>& b, acc_t<T>* out) {
+#pragma unroll
+  for (int i = 0; i < V; ++i) out[i] = Element<T>::get(b, i);
+}
+
+template <typename T, int V>
+SG_INLINE Vec<T, V> pack(const acc_t<T>* in) {
+  return Element<T>::template pack<V>(in);
+}
+
+// n / d for n < 2^31.
+SG_INLINE u32 divide(u32 n, const Divisor& d) {
+#ifdef __CUDA_ARCH__
+  const u32 high = __umulhi(n, d.factor);
+#else
+  const u32 high = u32((u64(n) * d.factor) >> 32);
+#endif
+  return d.d == 1 ? n : high >> d.shift;
+}
+
+// Element i of a vector of any number type.
+template <typename S>
+SG_INLINE S load_any(const void* p, int dtype, i64 i) {
+  switch (dtype) {
+    case 0:
+      return S(static_cast<const float*>(p)[i]);
+    case 1:
+      return S(static_cast<const double*>(p)[i]);
+    case 2:
+      return S(Num<bf16>::load(static_cast<const bf16*>(p)[i]));
+    default:
+      return S(Num<fp16>::load(static_cast<const fp16*>(p)[i]));
+  }
+}
+
+// V neighbours of one. `aligned`: element i lies at a multiple of what can be loaded at once.
+template <typename T, int V, typename S>
+SG_INLINE void load_any_vec(const void* p, int dtype, bool aligned, i64 i, S* out) {
+  if (aligned && dtype == Code<T>::value) {
+    acc_t<T> part[V];
+    unpack<T, V>(load_vec<T, V>(static_cast<const T*>(p) + i), part);
+#pragma unroll
+    for (int j = 0; j < V; ++j) out[j] = S(part[j]);
+  } else if (aligned && dtype == 0) {
+    constexpr int W = V < 4 ? V : 4;
+#pragma unroll
+    for (int k = 0; k < V; k += W) {
+      float part[W];
+      unpack<float, W>(load_vec<float, W>(static_cast<const float*>(p) + i + k), part);
+#pragma unroll
+      for (int j = 0; j < W; ++j) out[k + j] = S(part[j]);
+    }
+  } else {
+#pragma unroll 1
+    for (int k = 0; k < V; ++k) {
+      const S value = load_any<S>(p, dtype, i + k);
+#pragma unroll
+      for (int j = 0; j < V; ++j) out[j] = j == k ? value : out[j];  // no index known only at run time: stays in registers
+    }
+  }
+}
+
+}  // namespace sg

@@ -1,0 +1,104 @@
+"""Which CUDA kernel is launched, with which arguments, over which grid: the Python twin of csrc/cuda_plan.h.
+
+The structures repeat csrc/cuda_args.h. `tests/stylegan2_ada_ops/test_cuda_plan.py` compiles both headers and compares
+offsets and plans with what is here.
+"""
+
+import ctypes
+from ctypes import Structure, c_double, c_int, c_uint, c_void_p
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+# The numbers and the suffixes of the number types, as in csrc/device.cuh.
+CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+SUFFIXES = ("f32", "f64", "bf16", "f16")
+BYTES = (4, 8, 2, 2)
+
+
+class Divisor(Structure):
+    """Division by `d` as a multiplication."""
+
+    _fields_ = [("d", c_uint), ("factor", c_uint), ("shift", c_uint)]
+
+
+class UpfirdnArgs(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "f", "y")),
+        ("gain", c_double),
+        *((name, c_int) for name in ("planes", "c", "h", "w", "oh", "ow")),
+        *((name, c_int) for name in ("up_x", "up_y", "down_x", "down_y", "pad_x", "pad_y")),
+        *((name, c_int) for name in ("taps_x", "taps_y", "separable", "f_double", "flip")),
+        *((name, c_int) for name in ("rows", "groups", "strips", "tiles_x", "chunks")),
+    ]
+
+
+class Launch(NamedTuple):
+    """A kernel by its name and the grid (one number) and block (x, y, z) it is launched over."""
+
+    kernel: str
+    grid: int
+    block: tuple[int, int, int]
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+@cache
+def largest_divisor(n: int, limit: int) -> int:
+    return next(d for d in range(min(n, limit), 0, -1) if n % d == 0)
+
+
+def make_divisor(d: int) -> Divisor:
+    if d <= 1:
+        return Divisor(d, 0, 0)
+    shift = (d - 1).bit_length() - 1
+    return Divisor(d, ceil_div(1 << (32 + shift), d), shift)
+
+
+_FACTORS = {(1, 1): 0, (2, 1): 1, (1, 2): 2}
+
+
+def plan_upfirdn2d(a: UpfirdnArgs, dtype: int, aligned: bool, processors: int) -> Launch:
+    """Fills in the last five arguments.
+
+    aligned: x begins at a multiple of 16 bytes (y always does). processors: multiprocessors of the GPU.
+    """
+    width = 16 // BYTES[dtype]
+    up, down = a.up_x, a.down_x
+    factors = _FACTORS.get((up, down), -1)
+    if a.up_y != up or a.down_y != down or a.taps_x != a.taps_y or dtype == 1:
+        factors = -1
+    four = factors >= 0 and a.taps_x == 4
+    twelve = factors > 0 and a.taps_x == 12 and a.separable
+    a.rows = a.groups = a.strips = a.tiles_x = a.chunks = 1
+    suffix = SUFFIXES[dtype]
+    if not four and not twelve:
+        return Launch(f"upfirdn2d_any_{suffix}", ceil_div(a.planes * a.oh * a.ow * a.c, 256), (256, 1, 1))
+    way = "one"
+    if four and aligned and a.c == 1 and a.ow % width == 0 and a.planes * a.h * a.w % width == 0:
+        way = "plane"
+    elif four and aligned and a.c % width == 0:
+        way = "vec"
+    odd_x, odd_y = (a.pad_x & 1, a.pad_y & 1) if up == 2 else (0, 0)
+    a.strips = a.ow // width if way == "plane" else ceil_div(a.ow + odd_x, 2)
+    lanes = a.c // width if way == "vec" else a.c  # across the channels
+    x = largest_divisor(lanes, 8 if way == "vec" else 32)
+    a.chunks = lanes // x
+    rows = 16
+    while rows > 4 and a.planes * lanes * a.strips * ceil_div(a.oh + odd_y, rows) < processors * 1024:
+        rows //= 2  # there are not threads enough to fill the GPU
+    a.rows = rows
+    a.groups = ceil_div(a.oh + odd_y, rows)
+    y = min(a.strips, 64, max(1, 128 // x))
+    a.tiles_x = ceil_div(a.strips, y)
+    groups = a.planes * a.groups
+    z = min(groups, 64, max(1, 256 // (x * y)))
+    kernel = f"upfirdn2d_t{a.taps_x}_u{up}d{down}_{way}_{suffix}"
+    return Launch(kernel, a.chunks * a.tiles_x * ceil_div(groups, z), (x, y, z))
+
+
+def address(structure: Structure) -> int:
+    return ctypes.addressof(structure)
