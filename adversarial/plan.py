@@ -28,16 +28,21 @@ RESUMABLE = {
 }  # fmt: skip
 
 
+# what a resumed run may be steered by: its course changes from there on, which is told in log.txt
+STEERED = ("gamma", "lr", "target", "p_max")
+
+
 @dataclass
 class Plan:
     """A resolved run before it touches the disk; `state` is the checkpoint's content where a run is resumed, `start`
-    the networks it starts from in transfer learning."""
+    the networks it starts from in transfer learning. `steered`: what changes from the checkpoint on, in words."""
 
     cfg: GameConfig
     splits: Splits
     checkpoint: Path | None = None
     state: dict | None = None
     start: Start | None = None
+    steered: tuple[str, ...] = ()
 
 
 def plan(
@@ -87,7 +92,23 @@ def plan(
         cfg = dataclasses.replace(cfg, batch_gpu=size)
     if checkpoint is not None:
         checkpoint, state = _where_to_go_on(cfg, saved, given, checkpoint, state)
-    return Plan(cfg, splits, checkpoint, state, start)
+    steered = _steered(saved, cfg) if checkpoint is not None else ()
+    return Plan(cfg, splits, checkpoint, state, start, steered)
+
+
+def _steered(saved: GameConfig, cfg: GameConfig) -> tuple[str, ...]:
+    lines = []
+    for name in STEERED:
+        old, new = (getattr(c if hasattr(c, name) else c.options, name) for c in (saved, cfg))
+        if old != new:
+            lines.append(f"--{name.replace('_', '-')} {old:g} -> {new:g}")
+    if bool(saved.gamma) != bool(cfg.gamma):
+        raise UserError(
+            f"--gamma {cfg.gamma:g}: R1 was {'on' if saved.gamma else 'off'} from this run's beginning, and its"
+            " optimiser is made for that; start a new run, or give a gamma"
+            f" {'above 0' if saved.gamma else 'of 0'}"
+        )
+    return tuple(lines)
 
 
 def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint: Path, world: World) -> Options:
@@ -95,15 +116,13 @@ def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint:
     effective = {  # a value spelled out that is what the preset gave is no contradiction
         "resolution": saved.resolution,
         "batch": saved.batch,
-        "gamma": saved.gamma,
-        "lr": saved.lr,
         "verdict_batch": saved.verdict_batch,
         "mbstd_group": saved.hybrid.trunk.mbstd_group_size,
         "trunk_grad_scale": saved.hybrid.trunk_grad_scale,
     }
     for name in sorted(given):
         new, old = getattr(o, name), getattr(saved.options, name)
-        if name in RESUMABLE:
+        if name in RESUMABLE or name in STEERED:
             changes[name] = new
         elif new not in (old, effective.get(name, old)):
             flag = "--" + name.replace("_", "-")

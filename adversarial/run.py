@@ -135,7 +135,7 @@ class _Run:
 
     def __init__(self, p: Plan, world: World, quiet: bool) -> None:
         self.world, self.cfg = world, p.cfg
-        self.resumed, self.folder = p.checkpoint, None
+        self.resumed, self.folder, self.steered = p.checkpoint, None, p.steered
         self.tel = Telemetry(world.is_main, quiet)
         self.outdir = Path(p.cfg.options.outdir)
         if world.device.type == "cpu" and p.cfg.options.cfg != "tiny" and self.resumed is None:
@@ -155,6 +155,8 @@ class _Run:
         self.tick_nimg = self.game.nimg
 
     def _load(self, checkpoint: Path, state: dict) -> None:
+        optimisers = (self.game.opt_G, self.game.opt_D)
+        rates = [[group["lr"] for group in opt.param_groups] for opt in optimisers]
         try:
             self.game.load_state_dict(state["game"])
             self.phase, self.verdict_index = state["phase"], int(state["verdict_index"])
@@ -166,6 +168,9 @@ class _Run:
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             reason = f"{type(e).__name__} {e}"
             raise UserError(f"{checkpoint}: not a whole checkpoint ({reason}); give another one") from None
+        for opt, lrs in zip(optimisers, rates, strict=True):  # the saved ones, unless --lr steers the run
+            for group, lr in zip(opt.param_groups, lrs, strict=True):
+                group["lr"] = lr
         if self.phase == "verdict":
             self.game.D.trunk.requires_grad_(False)
 
@@ -236,6 +241,8 @@ class _Run:
         if self.resumed:
             step = f", verdict step {self.verdict_index}" if self.phase == "verdict" else ""
             say(f"resuming {self.resumed} at {self.game.nimg / 1000:.2f} kimg{step}")
+            if self.steered:
+                say(f"changed     {', '.join(self.steered)}: from here on the run's course is another")
             return
         say(f"run         {self.folder}")
         for line in cfg.schedule_lines():

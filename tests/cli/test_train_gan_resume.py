@@ -150,7 +150,7 @@ def test_contradicting_options_are_refused_by_name(train, copy, photos, tmp_path
     shutil.copytree(photos, other)
     (other / "000.png").unlink()
     for option, value in (
-        ("--gamma", 7),
+        ("--augpipe", "bg"),
         ("--cfg", "paper256"),
         ("--resolution", 16),
         ("--data", other),
@@ -199,6 +199,23 @@ def test_an_earlier_checkpoint_replaces_what_came_after_it(train, copy):
     done = train("--resume", first, "--kimg", 0.048, small=False)
     assert done.code == 0, done.err
     assert load_checkpoint(checkpoints(copy)[-1])["game"]["step_index"] == 12
+
+
+def test_a_resumed_run_can_be_steered_and_says_so(train, copy):
+    """gamma and learning rate change from the checkpoint on; the log and config.json tell."""
+    first = checkpoints(copy)[0]
+    refused(train("--resume", first, "--kimg", 0.048, "--gamma", 0, small=False), "--gamma 0", "R1 was on")
+    done = train("--resume", first, "--kimg", 0.048, "--gamma", 3, "--lr", 0.001, "--p-max", 0.5, small=False)
+    assert done.code == 0, done.err
+    told = "changed     --gamma 1 -> 3, --lr 0.0025 -> 0.001, --p-max 0.85 -> 0.5"
+    assert told in done.out and told in (copy / "log.txt").read_text()
+    config = json.loads((copy / "config.json").read_text())
+    assert (config["gamma"], config["lr"], config["options"]["p_max"]) == (3, 0.001, 0.5)
+    state = load_checkpoint(checkpoints(copy)[-1])["game"]
+    assert state["opt_G"]["param_groups"][0]["lr"] == pytest.approx(0.001 * 4 / 5)
+    assert state["opt_D"]["param_groups"][0]["lr"] == pytest.approx(0.001 * 16 / 17)
+    again = train("--resume", copy, "--kimg", 0.052, small=False)
+    assert again.code == 0 and "changed" not in again.out
 
 
 def test_wrong_things_to_resume(train, copy, tmp_path):
