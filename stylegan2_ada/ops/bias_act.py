@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import bias_act_native, reference
 from .bias_act_native import along as _along
-from .native import use_native
+from .native import path, use_native
 
 # Activation -> the gain that keeps unit variance for unit-normal input, by the published choice.
 DEFAULT_GAIN = {
@@ -21,7 +22,7 @@ DEFAULT_GAIN = {
     "softplus": 1.0,
     "swish": sqrt(2),
 }
-_NUMBER = {act: i for i, act in enumerate(DEFAULT_GAIN)}
+ACTIVATIONS = {act: number for number, act in enumerate(DEFAULT_GAIN)}  # the kernels' numbers for them
 DEFAULT_ALPHA = 0.2  # negative slope of lrelu
 
 
@@ -56,8 +57,10 @@ def bias_act(
     alpha = DEFAULT_ALPHA if alpha is None else float(alpha)
     gain = DEFAULT_GAIN[act] if gain is None else float(gain)
     if use_native(x):
-        number = _NUMBER[act]
-        return torch.ops.stylegan2_ada.bias_act(x, b, dim, number, alpha, gain, -1.0 if clamp is None else float(clamp))
+        number = ACTIVATIONS[act]
+        return bias_act_native.bias_act(x, b, dim, number, alpha, gain, -1.0 if clamp is None else float(clamp))
+    if path() == "reference":
+        return reference.bias_act(x, b, dim, act, alpha, gain, clamp)
     slope = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}.get(act, -1.0)
     if slope >= 0 and gain > 0 and not torch.compiler.is_compiling():  # a compiler fuses the plain form better
         return _Bent.apply(x, b, dim % x.ndim, slope, gain, clamp)

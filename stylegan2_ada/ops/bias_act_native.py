@@ -8,11 +8,17 @@ bias_act_grad: gy * dy/dx, where dy/dx is read from `ref`: y itself, or x + b fo
 bias_act_grad_bias: the same and its sum over all dimensions but `dim`, in float32 (float64 for float64), in one pass.
 bias_act_grad2: ggx * gy * d(dy/dx)/d(ref), which curved activations need for second derivatives.
 
-`clamp` below zero means none; `act` is the position of the activation in `DEFAULT_GAIN`.
+`clamp` below zero means none; `act` is the position of the activation in `DEFAULT_GAIN`. Second derivatives of a curved
+activation are as far as it goes; those of straight pieces can be taken any number of times.
+
+A call through a `torch.library` autograd formula costs four times one through `torch.autograd.Function`, so the
+functions here take the latter, and compilers and exporters see the operators and their formulas.
 """
 
 import torch
 from torch import Tensor
+
+from .native import below_autograd
 
 LINEAR, RELU, LRELU, SWISH = 0, 1, 2, 8
 _PARAMETERS = "int act, float alpha, float gain, float clamp"
@@ -24,12 +30,42 @@ torch.library.define(
 )
 torch.library.define("stylegan2_ada::bias_act_grad2", f"(Tensor ggx, Tensor gy, Tensor ref, {_PARAMETERS}) -> Tensor")
 
-_op = torch.ops.stylegan2_ada
+_act = torch.ops.stylegan2_ada.bias_act.default
+_grad = torch.ops.stylegan2_ada.bias_act_grad.default
+_grad_bias = torch.ops.stylegan2_ada.bias_act_grad_bias.default
+_grad2 = torch.ops.stylegan2_ada.bias_act_grad2.default
+
+
+def bias_act(x: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float, clamp: float) -> Tensor:
+    """The operator by the quickest way."""
+    if torch.compiler.is_compiling():
+        return _act(x, b, dim, act, alpha, gain, clamp)
+    if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):
+        return _BiasAct.apply(x, b, dim, act, alpha, gain, clamp)
+    with below_autograd():
+        return _act(x, b, dim, act, alpha, gain, clamp)
+
+
+def bias_act_grad(gy: Tensor, ref: Tensor, act: int, alpha: float, gain: float, clamp: float) -> Tensor:
+    """The operator by the quickest way."""
+    if torch.compiler.is_compiling():
+        return _grad(gy, ref, act, alpha, gain, clamp)
+    if torch.is_grad_enabled() and (gy.requires_grad or ref.requires_grad):
+        return _BiasActGrad.apply(gy, ref, act, alpha, gain, clamp)
+    with below_autograd():
+        return _grad(gy, ref, act, alpha, gain, clamp)
 
 
 def reads_input(act: int, alpha: float) -> bool:
     """Whether derivatives are read from x + b, not from y."""
     return act == SWISH or (act == LRELU and alpha < 0)
+
+
+def along(b: Tensor, dim: int, ndim: int) -> Tensor:
+    """A vector as a tensor that broadcasts along `dim`."""
+    shape = [1] * ndim
+    shape[dim] = -1
+    return b.reshape(shape)
 
 
 @torch.library.register_fake("stylegan2_ada::bias_act")
@@ -56,13 +92,6 @@ def _sum_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def along(b: Tensor, dim: int, ndim: int) -> Tensor:
-    """A vector as a tensor that broadcasts along `dim`."""
-    shape = [1] * ndim
-    shape[dim] = -1
-    return b.reshape(shape)
-
-
 def _save(ctx, inputs, output) -> None:
     x, b, ctx.dim, *ctx.parameters = inputs
     ctx.b_dtype = None if b is None else b.dtype
@@ -79,28 +108,51 @@ def _backward(ctx, gy):
     gx = gb = None
     if ctx.b_dtype is not None and ctx.needs_input_grad[1]:
         if torch.is_grad_enabled():
-            gx = _op.bias_act_grad(gy, ref, *ctx.parameters)
+            gx = bias_act_grad(gy, ref, *ctx.parameters)
             gb = gx.sum([d for d in range(gx.ndim) if d != ctx.dim % gx.ndim], dtype=_sum_dtype(gx))
         else:
-            gx, gb = _op.bias_act_grad_bias(gy, ref, ctx.dim, *ctx.parameters)
+            with below_autograd():
+                gx, gb = _grad_bias(gy, ref, ctx.dim, *ctx.parameters)
         gb = gb.to(ctx.b_dtype)
     elif ctx.needs_input_grad[0]:
-        gx = _op.bias_act_grad(gy, ref, *ctx.parameters)
+        gx = bias_act_grad(gy, ref, *ctx.parameters)
     return gx, gb, None, None, None, None, None
 
 
 def _save_grad(ctx, inputs, output) -> None:
     gy, ref, *ctx.parameters = inputs
-    ctx.curved = ctx.parameters[0] > LRELU
-    ctx.save_for_backward(*((gy, ref) if ctx.curved and ctx.needs_input_grad[1] else (ref,)))
+    curved = ctx.parameters[0] > LRELU
+    ctx.save_for_backward(*((gy, ref) if curved and ctx.needs_input_grad[1] else (ref,)))
 
 
 def _backward_grad(ctx, ggx):
     *gy, ref = ctx.saved_tensors
-    to_gy = _op.bias_act_grad(ggx, ref, *ctx.parameters) if ctx.needs_input_grad[0] else None
-    to_ref = _op.bias_act_grad2(ggx, *gy, ref, *ctx.parameters) if gy else None
+    to_gy = bias_act_grad(ggx, ref, *ctx.parameters) if ctx.needs_input_grad[0] else None
+    to_ref = _grad2(ggx, *gy, ref, *ctx.parameters) if gy else None
     return to_gy, to_ref, None, None, None, None
 
 
 torch.library.register_autograd("stylegan2_ada::bias_act", _backward, setup_context=_save)
 torch.library.register_autograd("stylegan2_ada::bias_act_grad", _backward_grad, setup_context=_save_grad)
+
+
+class _BiasAct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *inputs):
+        with below_autograd():
+            y = _act(*inputs)
+        _save(ctx, inputs, y)
+        return y
+
+    backward = staticmethod(_backward)
+
+
+class _BiasActGrad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *inputs):
+        with below_autograd():
+            gx = _grad(*inputs)
+        _save_grad(ctx, inputs, gx)
+        return gx
+
+    backward = staticmethod(_backward_grad)

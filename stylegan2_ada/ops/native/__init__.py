@@ -20,10 +20,14 @@ from torch import Tensor
 
 from .toolchain import BuildError
 
-__all__ = ["BuildError", "Status", "path", "status", "use_native"]
+__all__ = ["BuildError", "Status", "below_autograd", "path", "status", "use_native"]
 
 _PATHS = ("reference", "torch", "native")
 _DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+
+# Within it an operator's kernel is called without autograd: what remains to be done inside a torch.autograd.Function.
+below_autograd = torch._C._AutoDispatchBelowAutograd
+
 _usable: dict[str, bool] = {}  # by device type, filled at the first use
 
 
@@ -55,11 +59,16 @@ def use_native(x: Tensor) -> bool:
     The first call for a kind of device compiles and loads the code. Raises BuildError if STYLEGAN_OPS=native and that
     fails. False while a model is exported to ONNX, whose readers know PyTorch's operations only.
     """
-    kind = x.device.type
+    kind = "cpu" if x.is_cpu else x.device.type
     usable = _usable.get(kind)
     if usable is None:
         usable = _find_out(kind)
-    return usable and x.dtype in _DTYPES and not torch.onnx.is_in_onnx_export()
+    return usable and x.dtype in _DTYPES and not _exports_onnx()
+
+
+def _exports_onnx() -> bool:
+    # Both exporters trace the model in a way that is cheaper to ask about than about them.
+    return (torch.compiler.is_compiling() or torch.jit.is_tracing()) and torch.onnx.is_in_onnx_export()
 
 
 @torch.compiler.assume_constant_result

@@ -5,31 +5,11 @@
 // with a negative slope (`sg_reads_input`).
 #pragma once
 
-#include "common.h"
+#include "elementary.h"
 
 namespace sg {
 
 enum Act { LINEAR = 0, RELU, LRELU, TANH, SIGMOID, ELU, SELU, SOFTPLUS, SWISH };
-
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-SG_INLINE float exp_(float x) { return expf(x); }
-SG_INLINE double exp_(double x) { return exp(x); }
-SG_INLINE float expm1_(float x) { return expm1f(x); }
-SG_INLINE double expm1_(double x) { return expm1(x); }
-SG_INLINE float log1p_(float x) { return log1pf(x); }
-SG_INLINE double log1p_(double x) { return log1p(x); }
-SG_INLINE float tanh_(float x) { return tanhf(x); }
-SG_INLINE double tanh_(double x) { return tanh(x); }
-#else
-SG_INLINE float exp_(float x) { return __builtin_expf(x); }
-SG_INLINE double exp_(double x) { return __builtin_exp(x); }
-SG_INLINE float expm1_(float x) { return __builtin_expm1f(x); }
-SG_INLINE double expm1_(double x) { return __builtin_expm1(x); }
-SG_INLINE float log1p_(float x) { return __builtin_log1pf(x); }
-SG_INLINE double log1p_(double x) { return __builtin_log1p(x); }
-SG_INLINE float tanh_(float x) { return __builtin_tanhf(x); }
-SG_INLINE double tanh_(double x) { return __builtin_tanh(x); }
-#endif
 
 template <typename S>
 SG_INLINE S sigmoid_(S z) {
@@ -53,7 +33,7 @@ SG_INLINE S act_value(S z, S alpha) {
   if (A == SIGMOID) return sigmoid_(z);
   if (A == ELU) return z > S(0) ? z : expm1_(z);
   if (A == SELU) return z > S(0) ? z * S(scale) : expm1_(z) * S(scale * selu_alpha);
-  if (A == SOFTPLUS) return z > S(0) ? z + log1p_(exp_(-z)) : log1p_(exp_(z));
+  if (A == SOFTPLUS) return (z > S(0) ? z : S(0)) + log1p_(exp_(-abs_(z)));
   if (A == SWISH) return z * sigmoid_(z);
   return z;
 }
@@ -96,11 +76,6 @@ SG_INLINE S bias_act_value(S z, const BiasActParams<S>& p) {
   S v = act_value<A>(z, p.alpha) * p.gain;
   v = v > p.clamp ? p.clamp : v;
   return v < -p.clamp ? -p.clamp : v;
-}
-
-template <typename S>
-SG_INLINE S abs_(S v) {
-  return v < S(0) ? -v : v;
 }
 
 // dy/dz from ref: y, or z where `IN`
