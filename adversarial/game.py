@@ -19,6 +19,7 @@ from adversarial.config import GameConfig
 from adversarial.distributed import World, broadcast_modules, sum_gradients, sum_tensor
 from adversarial.feed import Feed, to_uint8
 from adversarial.losses import generator_loss, path_length_penalty, path_lengths, r1_penalty
+from adversarial.optimiser import fused, lazy_adam
 from adversarial.randomness import seed_torch
 from adversarial.replay import Replay
 from adversarial.stats import Stats
@@ -30,7 +31,6 @@ from stylegan2_ada.ada import AUGPIPES, AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.generator import Generator
 from stylegan2_ada.ops.convolution import PreparedWeights
-from stylegan2_ada.ops.native import path
 
 MAX_BAD_STEPS = 50  # non-finite gradients in a row before the run gives up
 REPLAY_EVERY, REPLAY_IMAGES = 50, 16  # steps between pushes of averaged-generator fakes into the replay, and how many
@@ -58,9 +58,9 @@ class Game:
         self.adversarial_params = [p for p in self.D.adversarial_parameters() if id(p) not in frozen]
         self.verdict_params = list(self.D.verdict_parameters())
         # lazy regularisation: one Adam per network, its rates corrected for the extra steps (StyleGAN2, appendix B)
-        self.opt_G = _adam(self.G.parameters(), cfg.lr, cfg.pl_interval if cfg.pl_weight else None)
-        self.opt_D = _adam(self.adversarial_params, cfg.lr, cfg.r1_interval if cfg.gamma else None)
-        self.opt_V = torch.optim.Adam(self.verdict_params, lr=o.verdict_lr, betas=(0.9, 0.99), fused=_fused(device))
+        self.opt_G = lazy_adam(self.G.parameters(), cfg.lr, cfg.pl_interval if cfg.pl_weight else None)
+        self.opt_D = lazy_adam(self.adversarial_params, cfg.lr, cfg.r1_interval if cfg.gamma else None)
+        self.opt_V = torch.optim.Adam(self.verdict_params, lr=o.verdict_lr, betas=(0.9, 0.99), fused=fused(device))
         shape = (cfg.generator.img_channels, cfg.resolution, cfg.resolution)
         self.verdict_cfg = VerdictLossConfig(consistency=o.consistency)
         self.replay = Replay(o.replay_capacity, shape, o.seed)
@@ -245,6 +245,8 @@ class Game:
             opt.step()
             self.prepared.forget(params)
             self.bad_steps = 0
+            for p in params:
+                p.grad = None  # not kept through the other network's turn
             return
         count = sum(int((~torch.isfinite(g)).sum()) for g in grads)
         self.stats.report(f"Gradients/nonfinite_{name}", float(count))
@@ -323,19 +325,6 @@ class Game:
         self.signs.copy_(state["signs"])
         self.step_index = int(state["step_index"])
         self.bad_steps = int(state["bad_steps"])
-
-
-def _adam(params: Iterable[nn.Parameter], lr: float, interval: int | None) -> torch.optim.Adam:
-    """Adam(0, 0.99), corrected for lazy regularisation every `interval` steps by c = interval / (interval + 1)."""
-    params = list(params)
-    ratio = interval / (interval + 1) if interval else 1.0
-    fused = _fused(params[0].device)
-    return torch.optim.Adam(params, lr=lr * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, fused=fused)
-
-
-def _fused(device: torch.device) -> bool | None:
-    """Whether Adam runs as one kernel; on the reference path PyTorch decides."""
-    return None if path() == "reference" else device.type in ("cpu", "cuda")
 
 
 def _chunks(x: Tensor | None, size: int) -> list:

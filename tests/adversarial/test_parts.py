@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adversarial.checkpoint import checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
-from adversarial.game import _adam
+from adversarial.optimiser import MemorylessAdam, lazy_adam
 from adversarial.randomness import PHASES, derive
 from adversarial.replay import Replay
 from adversarial.stats import Stats
@@ -59,10 +59,10 @@ def test_stats_count_nonfinite_values_apart():
 
 def test_adam_is_corrected_for_lazy_regularisation():
     """StyleGAN2 appendix B: c = k/(k+1), learning rate times c, betas to the power c."""
-    group = _adam([torch.nn.Parameter(torch.zeros(1))], 0.0025, 16).param_groups[0]
+    group = lazy_adam([torch.nn.Parameter(torch.zeros(1))], 0.0025, 16).param_groups[0]
     assert group["lr"] == pytest.approx(0.0025 * 16 / 17)
     assert group["betas"][0] == 0 and group["betas"][1] == pytest.approx(0.99 ** (16 / 17))
-    assert _adam([torch.nn.Parameter(torch.zeros(1))], 0.0025, None).param_groups[0]["betas"] == (0.0, 0.99)
+    assert lazy_adam([torch.nn.Parameter(torch.zeros(1))], 0.0025, None).param_groups[0]["betas"] == (0.0, 0.99)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
@@ -124,3 +124,24 @@ def test_rows_after_the_checkpoint_are_dropped_on_resume(tmp_path):
     path.write_text("".join(json.dumps({"nimg": n}) + "\n" for n in (10, 20, 30)) + '{"nimg": 4')
     rewind_jsonl(path, 20)
     assert read_jsonl(path) == [{"nimg": 10}, {"nimg": 20}]
+
+
+def test_adam_without_memory_of_gradients_is_adam():
+    torch.manual_seed(0)
+    start, runs = torch.randn(7, 5), []
+    for kind in (MemorylessAdam, torch.optim.Adam):
+        for fused in (True, False):
+            w = torch.nn.Parameter(start.clone())
+            optimiser = kind([w], lr=0.01, betas=(0.0, 0.98), fused=fused)
+            for i in range(5):
+                w.grad = torch.sin(w.detach() * (i + 1))
+                optimiser.step()
+                if i == 2:  # and it can be saved and restored
+                    again = kind([w], lr=0.5, betas=(0.0, 0.98), fused=fused)
+                    again.load_state_dict(optimiser.state_dict())
+                    optimiser = again
+            runs.append(w.detach())
+            stored = sum(v.numel() for v in optimiser.state[w].values())
+            assert stored == 1 + w.numel() * (1 if kind is MemorylessAdam else 2)
+    for w in runs[1:]:
+        torch.testing.assert_close(w, runs[0], rtol=1e-6, atol=1e-6)
