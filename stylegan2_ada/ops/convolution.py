@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import conv3x3
 from .native import path
 
 
@@ -138,18 +139,33 @@ class _WeightGradient(torch.autograd.Function):
         return gx, ggy, None, None, None
 
 
+def _quick(x: Tensor, w: Tensor, g: Geometry) -> bool:
+    """Whether this is a convolution that conv3x3 does with fewer multiplications."""
+    return g.stride == 1 and g.padding == (1, 1) and not g.transposed and not g.flip and conv3x3.applies(x, w)
+
+
 def _forward(x: Tensor, w: Tensor, g: Geometry) -> Tensor:
-    x, ready = x.contiguous(memory_format=g.layout), prepared(w, x.dtype, g)
+    x = x.contiguous(memory_format=g.layout)
+    if _quick(x, w, g):
+        return torch.ops.stylegan2_ada.conv3x3_apply(x, _transformed(w, g.gain, False), w.shape[0])
+    ready = prepared(w, x.dtype, g)
     return torch.ops.aten.convolution(x, ready, None, [g.stride] * 2, g.padding, [1, 1], g.transposed, [0, 0], 1)
 
 
 def _input_gradient(gy: Tensor, w: Tensor, g: Geometry, x_shape: tuple[int, ...]) -> Tensor:
+    if _quick(gy, w, g):
+        gy = gy.contiguous(memory_format=g.layout)
+        return torch.ops.stylegan2_ada.conv3x3_apply(gy, _transformed(w, g.gain, True), w.shape[1])
     ready = prepared(w, gy.dtype, g)
     x = torch.empty(x_shape, dtype=gy.dtype, device=gy.device, memory_format=g.layout)  # only its shape is looked at
     return _backward(gy, x, ready, g, 0)
 
 
 def _weight_gradient(x: Tensor, gy: Tensor, g: Geometry, w_shape: tuple[int, ...], w_dtype: torch.dtype) -> Tensor:
+    w = torch.empty(w_shape, dtype=w_dtype, device=x.device)  # only its shape is looked at
+    if _quick(x, w, g):
+        x, gy = x.contiguous(memory_format=g.layout), gy.contiguous(memory_format=g.layout)
+        return torch.ops.stylegan2_ada.conv3x3_wgrad(x, gy, g.gain)
     shape = (w_shape[1], w_shape[0], *w_shape[2:]) if g.transposed else w_shape
     w = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=g.layout)
     gw = _backward(gy, x.contiguous(memory_format=g.layout), w, g, 1)
@@ -202,10 +218,22 @@ class PreparedWeights:
 _active: PreparedWeights | None = None
 
 
+def _transformed(w: Tensor, gain: float, transposed: bool) -> Tensor:
+    """The weights as `conv3x3_apply` takes them."""
+    key, kept = (gain, transposed), _kept_of(w)
+    if key not in kept:
+        kept[key] = torch.ops.stylegan2_ada.conv3x3_prepare(w.detach(), gain, transposed)
+    return kept[key]
+
+
+def _kept_of(w: Tensor) -> dict:
+    return _active.of(w) if _active is not None and isinstance(w, nn.Parameter) else {}
+
+
 def prepared(w: Tensor, dtype: torch.dtype, g: Geometry) -> Tensor:
     """`w * gain`, turned and transposed as the geometry asks, in `dtype` and the geometry's layout."""
     key = (dtype, g.layout, g.transposed, g.flip, g.gain)
-    kept = _active.of(w) if _active is not None and isinstance(w, nn.Parameter) else {}
+    kept = _kept_of(w)
     if key not in kept:
         with torch.no_grad():
             ready = w.detach()
