@@ -28,19 +28,27 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
     def forward(self, x, w, f, noise_mode, fused):
-        # gain * lrelu(a) = lrelu(gain * a): the gain goes into coefficients that are smaller than the activations.
-        gain, noise = math.sqrt(2), None
+        noise = None
         if noise_mode == "random":
             shape = (x.shape[0], 1, self.resolution, self.resolution)
-            noise = torch.randn(shape, device=x.device, dtype=self.weight.dtype) * (self.noise_strength * gain)
+            noise = torch.randn(shape, device=x.device, dtype=self.weight.dtype) * self.noise_strength
         elif noise_mode == "const":
-            noise = self.noise_const * (self.noise_strength * gain)
-        # Published weights are meant for true convolution in upsampling layers, for correlation in the others.
-        flip = self.up == 1
-        x = modulated_conv2d(
-            x, self.weight, self.affine(w), noise=noise, up=self.up, f=f, flip_weight=flip, gain=gain, fused=fused
+            noise = self.noise_const * self.noise_strength
+        return modulated_conv2d(
+            x,
+            self.weight,
+            self.affine(w),
+            noise=noise,
+            bias=self.bias,
+            up=self.up,
+            f=f,
+            # Published weights are meant for true convolution in upsampling layers, for correlation in the others.
+            flip_weight=self.up == 1,
+            act="lrelu",
+            gain=math.sqrt(2),
+            clamp=self.conv_clamp,
+            fused=fused,
         )
-        return bias_act(x, (self.bias * gain).to(x.dtype), act="lrelu", gain=1.0, clamp=self.conv_clamp)
 
 
 class ToRGB(nn.Module):

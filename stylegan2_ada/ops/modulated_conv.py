@@ -3,6 +3,7 @@
 import torch
 
 from .conv2d_resample import conv2d_resample
+from .modconv_epilogue import modconv_epilogue, scale_channels
 from .reference import modulated_weights
 
 
@@ -24,9 +25,25 @@ def _prenormalise(w, s):
 
 
 def modulated_conv2d(
-    x, w, s, *, noise=None, up=1, padding=1, f=None, demodulate=True, flip_weight=True, gain=1.0, fused=False
+    x,
+    w,
+    s,
+    *,
+    noise=None,
+    bias=None,
+    up=1,
+    padding=1,
+    f=None,
+    demodulate=True,
+    flip_weight=True,
+    act="linear",
+    alpha=None,
+    gain=1.0,
+    clamp=None,
+    fused=False,
 ):
-    """Convolve each sample with its own weights `w * s[n]`, normalised to unit output variance, and add noise.
+    """Convolve each sample with its own weights `w * s[n]`, normalised to unit output variance; then the rest of the
+    layer: `clamp(gain * act(y + noise + bias))`.
 
     The weights are never modulated by default: scaling the input by `s` and the output by the demodulation
     coefficient is the same sum (equation 1 is linear in the weight), keeps one plain convolution for the whole batch,
@@ -37,44 +54,35 @@ def modulated_conv2d(
         x: [N, I, H, W]. Its dtype is the one computed in.
         w: [O, I, kh, kw], usually float32 whatever `x` is; coefficients are computed in its dtype.
         s: styles [N, I], of the dtype of `w`.
-        noise: added to the output, broadcastable to [N, O, H * up, W * up], or None.
+        noise: [H * up, W * up] or [N or 1, 1, H * up, W * up], added to the convolution's result, or None.
+        bias: [O] or None.
         up: upsampling factor; `f` is its FIR filter.
         padding: int, as for `conv2d_resample`.
         demodulate: apply equation 3. In float16 the operands are normalised first (StyleGAN2-ADA appendix), without
             effect on the result.
         flip_weight: True correlates, False convolves.
-        gain: factor on the convolution's result; the noise is added after it.
+        act, alpha, clamp: as for `bias_act`. gain: 1 by default, whatever the activation.
         fused: modulate the weights instead of the activations.
 
     Returns:
         [N, O, H * up, W * up] in the dtype of `x`.
 
     Raises:
-        ValueError: when `s` is not one style per sample and input channel.
+        ValueError: when `s` is not one style per sample and input channel, or noise or bias don't fit.
     """
     n, in_channels = int(x.shape[0]), int(w.shape[1])
     if tuple(s.shape) != (n, in_channels):
         raise ValueError(f"styles must have shape [{n}, {in_channels}] for this input and weight, got {list(s.shape)}")
-    dtype = x.dtype
-    if demodulate and dtype == torch.float16:
+    if demodulate and x.dtype == torch.float16:
         w, s = _prenormalise(w, s)
-    if noise is not None:
-        noise = noise.to(dtype)
+    if noise is not None and noise.ndim == 2:
+        noise = noise[None, None]
     resample = {"up": up, "padding": padding, "flip_weight": flip_weight}
-
     if fused:
-        w = modulated_weights(w, s, demodulate, gain)
         y = x.reshape(1, n * in_channels, *x.shape[2:])
-        y = conv2d_resample(y, w.flatten(0, 1), f, groups=n, **resample)
-        y = y.reshape(n, w.shape[1], *y.shape[2:])
-        return y if noise is None else y + noise
-
-    if demodulate:
-        d = demodulation(w, s) * gain
+        y = conv2d_resample(y, modulated_weights(w, s, demodulate).flatten(0, 1), f, groups=n, **resample)
+        y, d = y.reshape(n, int(w.shape[0]), *y.shape[2:]), None
     else:
-        d, s = None, s * gain
-    y = conv2d_resample(x * s.to(dtype).reshape(n, in_channels, 1, 1), w, f, **resample)
-    if d is None:
-        return y if noise is None else y + noise
-    y = y * d.to(dtype).reshape(n, -1, 1, 1)
-    return y if noise is None else y.add_(noise)  # in place is half the memory traffic; nothing keeps y for a gradient
+        y = conv2d_resample(scale_channels(x, s), w, f, **resample)
+        d = demodulation(w, s) if demodulate else None
+    return modconv_epilogue(y, d, noise, bias, act=act, alpha=alpha, gain=gain, clamp=clamp)

@@ -133,12 +133,14 @@ def operands(n=2, i=3, o=4, size=4, up=1, dtype=torch.float64, seed=0):
 def test_equations():
     """Equations 1 to 3 written out: modulate, demodulate and convolve each sample on its own."""
     x, w, s, noise = operands()
+    bias = torch.tensor([0.3, -0.2, 0.0, 1.0], dtype=torch.float64)
     for n in range(len(x)):
         modulated = w * s[n].reshape(1, -1, 1, 1)
         demodulated = modulated / (modulated.square().sum(dim=[1, 2, 3], keepdim=True) + 1e-8).sqrt()
-        expected = 1.7 * F.conv2d(x[n : n + 1], demodulated, padding=1) + noise[n]
+        expected = F.conv2d(x[n : n + 1], demodulated, padding=1) + noise[n] + bias.reshape(-1, 1, 1)
+        expected = (1.7 * F.leaky_relu(expected, 0.2)).clamp(-2, 2)
         for fused in (False, True):
-            y = modulated_conv2d(x, w, s, noise=noise, gain=1.7, fused=fused)
+            y = modulated_conv2d(x, w, s, noise=noise, bias=bias, act="lrelu", gain=1.7, clamp=2, fused=fused)
             torch.testing.assert_close(y[n : n + 1], expected, rtol=1e-12, atol=1e-12)
 
 
