@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pickletools import code2op
 
-MAX_OPCODES = 4_000_000  # of a file with all pickles inside it; a published snapshot has some 50 000
+MAX_OPCODES = 1_000_000  # of a file with all pickles inside it; a published snapshot has some 50 000
 MAX_MARKS = 1000  # containers open at a time
 MAX_TEXT = 1 << 24  # bytes of one string; the longest in a published snapshot is a source file of 40 kB
 
