@@ -29,15 +29,54 @@ SECTIONS = {
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",
     "Output and resuming": "outdir resume tick snap image_snap keep checkpoint_minutes metrics fid_dims"
-    " keep_every inception_weights quiet dry_run help",
+    " keep_every metric_data inception_weights quiet dry_run help",
     "Machine": "device precision threads",
 }
 
+# options of the published program and its relatives: what does the same here
+ELSEWHERE = {
+    "--gpus": "start as many processes as GPUs with torchrun --nproc_per_node=N train_gan.py",
+    "--fp32": "--precision fp32",
+    "--nhwc": "leave it out, the memory format is chosen by itself",
+    "--nobench": "leave it out",
+    "--allow-tf32": "leave it out, or choose a number format with --precision",
+    "--metricdata": "--metric-data SOURCE",
+    "--mirrory": "--mirror-y",
+    "--glr": "--lr, for both networks",
+    "--dlr": "--lr, for both networks",
+    "--lrate": "--lr",
+    "--aug-prob": "--aug fixed --p P",
+    "--initstrength": "--resume goes on with the run's own p",
+    "--nkimg": "--resume goes on with the run's own count",
+    "--resume-kimg": "--resume goes on with the run's own count",
+    "--force-channels": "--channels",
+    "--img-snap": "--image-snap",
+    "--desc": "--outdir, for a name of one's own",
+}
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
 class Sectioned(click.Command):
     """A command whose --help lists the options under the headings of SECTIONS."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Flags may be written the published way (--mirror=1); an option of another program is told its name here."""
+        flags = {opt for p in self.params if getattr(p, "is_flag", False) for opt in p.opts}
+        words: list[str] = []
+        for word in args:
+            name, _, value = word.partition("=")
+            yes = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(value.lower())
+            if name not in flags or yes is None:
+                words.append(word)
+            elif yes:
+                words.append(name)
+        try:
+            return super().parse_args(ctx, words)
+        except click.NoSuchOption as e:
+            if e.option_name in ELSEWHERE:
+                instead = ELSEWHERE[e.option_name]
+                raise click.UsageError(f"there is no {e.option_name} here; instead: {instead}") from None
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         params = {max(p.opts, key=len)[2:].replace("-", "_"): p for p in self.get_params(ctx)}
@@ -101,6 +140,9 @@ class Sectioned(click.Command):
     default="auto",
     metavar="NAMES",
     help="fid1k,fid5k,…, none, or auto: a cheap one where weights are at hand.",
+)
+@click.option(
+    "--metric-data", metavar="SOURCE", help="Measure FID against these reals.  [default: the training images]"
 )
 @click.option(
     "--fid-dims",

@@ -60,6 +60,7 @@ class Options:
     keep: int = 3
     keep_every: float | None = None
     metrics: str = "auto"
+    metric_data: str | None = None
     fid_dims: int | None = None
     inception_weights: str | None = None
     seed: int = 0
@@ -317,7 +318,9 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
 def _split_batch(o: Options, batch: int, preset_group: int, world_size: int) -> tuple[int, int]:
     """(batch per micro-batch, minibatch-std group), checked against each other and the number of processes."""
     if batch % world_size:
-        raise UserError(f"--batch {batch} cannot be shared by {world_size} processes; give a multiple of {world_size}")
+        whole = world_size * min(o.mbstd_group or preset_group, max(1, batch // world_size))
+        near = max(whole, batch // whole * whole)
+        raise UserError(f"--batch {batch} cannot be shared by {world_size} processes; give --batch {near}, say")
     share = batch // world_size
     batch_gpu = o.batch_gpu if o.batch_gpu is not None else share
     if share % batch_gpu:

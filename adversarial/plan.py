@@ -24,7 +24,8 @@ from faces.errors import UserError
 # what a resumed run may change; everything else is part of its identity (`data` may move: its fingerprint is compared)
 RESUMABLE = {
     "kimg", "snap", "image_snap", "keep", "metrics", "inception_weights", "fid_dims", "workers", "threads", "device",
-    "keep_every", "checkpoint_minutes", "data", "data_root", "outdir", "batch_gpu", "precision", "verdict_kimg", "tick",
+    "keep_every", "metric_data", "checkpoint_minutes", "data", "data_root", "outdir", "batch_gpu", "precision",
+    "verdict_kimg", "tick",
 }  # fmt: skip
 
 

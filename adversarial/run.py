@@ -144,7 +144,7 @@ class _Run:
         self.cfg = dataclasses.replace(p.cfg, data_facts=self.data.facts)
         feed = Feed(self.data.train, degradation_preset(self.cfg.options.degradation), self.cfg.options.seed)
         self.game = Game(self.cfg, world, feed)
-        self.fid = FidMonitor(self.cfg, world, self.data, self.outdir)
+        self.fid = FidMonitor(self.cfg, world, self.data, self.outdir, self.tel)
         self.health = Health()
         self.phase, self.verdict_index, self.elapsed = "game", 0, 0.0
         if p.state:

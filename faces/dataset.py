@@ -25,6 +25,7 @@ from faces.source import FaceSource
 
 MIN_SIDE = 16  # smaller "photos" are thumbnails, spacers or accidents
 CHUNK = 32
+AHEAD = 512
 CACHE_FORMAT = 2
 
 Progress = Callable[[int, int], None]
@@ -135,6 +136,16 @@ class PackedFaces:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.converted.items()))
             parts.append(f"converted to {'RGB' if self.preprocess.channels == 3 else 'grey'}: {kinds}")
         return "; ".join(parts)
+
+
+def stream(source: FaceSource, preprocess: Preprocess, *, workers: int | None = None) -> Iterator[np.ndarray]:
+    """The usable images of `source` one by one, uint8 [C, R, R], decoded in `workers` threads and kept nowhere."""
+    source = source.rendered_at(preprocess.resolution)
+    for start in range(0, len(source), AHEAD):  # the threads must not fill the memory while the images wait
+        part = source.select(range(start, min(start + AHEAD, len(source))))
+        for _, image, _, _ in _decoded(part, preprocess, workers, None, MIN_SIDE):
+            if not isinstance(image, BadImage):
+                yield image
 
 
 class IndexStream:

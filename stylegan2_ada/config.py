@@ -163,7 +163,8 @@ def preset(cfg: str, resolution: int, world_size: int = 1) -> Preset:
         # inputs (docs/results.md); 1 was better at 32 and 64 pixels
         mbstd = max(min(8 // world_size, 4), 1)
         return Preset(100, 8, mbstd, min(2048, 32 * resolution), 256, 128, 128, 2, 0.0025, 1.0, 2.5, 0.05)
-    batch = max(min(world_size * min(4096 // resolution, 32), 64), world_size)
+    share = max(min(world_size * min(4096 // resolution, 32), 64), world_size) // world_size
+    batch = world_size * (share - share % min(share, 4))  # whole minibatch-std groups for any number of processes
     return Preset(
         kimg=25000,
         batch=batch,

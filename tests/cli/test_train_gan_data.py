@@ -1,9 +1,11 @@
 """Options of `train_gan.py` about what the images are: shape, colour, mirror images."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from adversarial.feed import Feed
@@ -12,6 +14,8 @@ from faces.degrade import preset
 from faces.preprocess import Preprocess
 from faces.source import open_source
 from stylegan2_ada.files import load_generator
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def oblongs(folder: Path, count: int = 12) -> Path:
@@ -54,6 +58,7 @@ def test_unknown_shapes_and_colours_are_refused(train, tmp_path, photos):
     for arguments, words in (
         (["--crop", "round"], "--crop round is unknown; choose one of center, none, pad"),
         (["--resize-filter", "nearest"], "--resize-filter nearest is unknown"),
+        (["--metric-data", "nowhere"], "--metric-data nowhere: no such folder or zip"),
         (["--channels", 4], "--channels 4: images are trained in 3 channels (colour) or 1 (grey)"),
     ):
         done = train("--data", photos, *arguments)
@@ -79,3 +84,34 @@ def test_a_cache_remembers_shapes(tmp_path):
     for _ in range(2):  # made, then found
         packed = PackedFaces.build(source, Preprocess(20), cache_dir=tmp_path / "cache")
         assert (packed.enlarged, packed.not_square) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "argument, words",
+    [
+        ("--gpus=8", "there is no --gpus here; instead: start as many processes as GPUs with torchrun"),
+        ("--fp32=1", "instead: --precision fp32"),
+        ("--initstrength", "instead: --resume goes on with the run's own p"),
+        ("--mirror=maybe", "--mirror"),
+        ("--gama=1", "--gamma"),
+    ],
+)
+def test_options_of_other_programs_are_told_their_name_here(train, photos, argument, words):
+    done = train("--data", photos, argument)
+    assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 1, done.err
+
+
+def test_flags_may_be_written_the_published_way(train, photos):
+    for argument, mirror in (("--mirror=1", True), ("--mirror=False", False), ("--no-mirror", False)):
+        done = train("--data", photos, argument, "--dry-run")
+        assert done.code == 0 and json.loads(done.out)["options"]["mirror"] is mirror, done.err
+
+
+def test_what_is_told_of_other_programs_exists_here():
+    spec = importlib.util.spec_from_file_location("train_gan_script", ROOT / "train_gan.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    known = {option for p in script.main.params for option in p.opts}
+    for old, new in script.ELSEWHERE.items():
+        assert old not in known
+        assert {w.rstrip(",") for w in new.split() if w.startswith("--")} <= known | {"--nproc_per_node=N"}, new

@@ -57,8 +57,13 @@ def test_the_checkpoint_of_the_best_fid_stays(train, tmp_path, photos, shared_di
     assert len(fids) == 5
     names = {p.name for p in checkpoints(run)}
     assert names == {f"checkpoint-{step:06d}.pt" for step in (best["nimg"] // 4, 10, 11)}
-    back = train("--resume", checkpoint_path(run, best["nimg"] // 4), "--kimg", 0.044, small=False)
+    assert all((row["n_real"], row["kernel"]) == (22, "center lanczos 8") for row in fids)
+    # back to the best one; FID against other reals is no rival of the earlier one
+    back = train("--resume", checkpoint_path(run, best["nimg"] // 4), "--kimg", 0.044, "--metric-data", photos,
+                 "--tick", 0.044, small=False)  # fmt: skip
     assert back.code == 0, back.err
+    last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
+    assert (last["n_real"], last["reals"], last["best"]) == (24, "photos", True)
 
 
 def test_the_newest_run_is_found_in_a_group_only_where_there_is_no_other(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from faces.dataset import IndexStream, PackedFaces, to_float
+from faces.dataset import IndexStream, PackedFaces, stream, to_float
 from faces.errors import UserError
 from faces.preprocess import Preprocess
 from faces.source import open_source
@@ -129,6 +129,12 @@ def test_nothing_usable_and_too_large(folder, tmp_path):
         PackedFaces.build(open_source(folder).select([]), Preprocess(32))
     with pytest.raises(UserError, match="photos at 4096 px takes 0.2 GiB, more than the 0.0 GiB"):
         PackedFaces.build(open_source(folder), Preprocess(4096), ram_limit=1000)
+
+
+def test_a_stream_gives_the_same_images_without_keeping_them(folder, monkeypatch):
+    monkeypatch.setattr("faces.dataset.AHEAD", 4)
+    streamed = np.stack(list(stream(open_source(folder), Preprocess(32), workers=2)))
+    assert np.array_equal(streamed, PackedFaces.build(open_source(folder), Preprocess(32)).images)
 
 
 def test_mirroring_is_a_second_half(folder):
