@@ -52,7 +52,7 @@ class Game:
         self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False)
         self.augment = AugmentPipe(**AUGPIPES[o.augpipe]).to(device)
         self.augment.p.fill_(o.p if o.aug == "fixed" else 0.0)
-        self.ada = AdaController(target=o.target, interval=cfg.ada_interval, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
+        self.ada = AdaController(target=o.target, interval=1, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
         self.frozen = [p for layer in self.D.trunk.layers_inwards()[: o.freezed] for p in layer.parameters()]
         frozen = {id(p) for p in self.frozen}
         self.adversarial_params = [p for p in self.D.adversarial_parameters() if id(p) not in frozen]
@@ -94,7 +94,7 @@ class Game:
         self.step_index += 1
         if cfg.options.aug == "ada" and self.step_index % cfg.ada_interval == 0:
             sums = sum_tensor(self.signs, self.world)
-            p = self.ada.update(float(sums[0]), int(sums[1]), cfg.batch)
+            p = self.ada.update(float(sums[0]), int(sums[1]), cfg.batch * cfg.ada_interval)
             self.augment.p.fill_(p)
             self.signs.zero_()
 

@@ -1,6 +1,7 @@
 """The step: every mechanism acts, resumes exactly, and does not depend on how a batch is shared out."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -155,6 +156,18 @@ def test_ada_raises_p_while_the_discriminator_is_too_sure(make_game):
         g.step()
         g.step()
     assert float(other.augment.p) == float(game.augment.p) >= p
+
+
+@pytest.mark.parametrize("interval", [1, 4])
+def test_p_moves_by_the_published_rule(make_game, interval):
+    """Every `interval` batches, by sign(E[sign D(real)] - target) * images / (1000 ada_kimg); 0 to 1 in ada_kimg."""
+    game = make_game(target=0.5, p_max=1.0)
+    game.cfg = dataclasses.replace(game.cfg, ada_interval=interval, pl_interval=100, r1_interval=100)
+    game.ada.ada_kimg = 1.0
+    game._discriminator_turn = lambda it: game.signs.add_(torch.tensor([8.0, 8.0]))
+    for step in range(1, 9):
+        game.step()
+        assert float(game.augment.p) == pytest.approx(8 * (step // interval * interval) / 1000)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(make_game):
