@@ -7,6 +7,12 @@ Examples:
   python synth.py --network runs/00003-demo-64-tiny --seeds 0-99,200 --trunc 0.7 --grid
   python synth.py --network generator-best.safetensors --n 64 --outdir faces --format jpg
   python synth.py --network network-snapshot-025000.pkl --n 64
+  python synth.py --seeds 0-15 --class all --grid
+  python synth.py --projected-w samples/photo/projected_w.npz
+  python synth.py mix --rows 1-4 --cols 10-15 --styles coarse
+  python synth.py video --seeds 1-8 --loop --grid 3x2
+  python synth.py sweep --seeds 1-6
+  python synth.py project photo.jpg --save-video
 
 A seed gives the same image whatever else is asked for. Started again, it makes only what is missing.
 """
@@ -19,80 +25,534 @@ from pathlib import Path
 import click
 
 from app.cli import download_bar, pick_device, progress, run
+from faces.errors import UserError
 
 GRID_IMAGES = 100  # at most so many on a contact sheet
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
-@click.command(help=__doc__, context_settings=SETTINGS)
-@click.option(
+class ClassIndex(click.ParamType):
+    """A number, or the word `all` where that is allowed."""
+
+    name = "class"
+
+    def __init__(self, *, everything: bool = False):
+        self._everything = everything
+
+    def convert(self, value, param, ctx):
+        if self._everything and value == "all":
+            return value
+        if not str(value).isdecimal():
+            self.fail(f"{value!r} is not a class: give a number from 0 on{', or all' if self._everything else ''}")
+        return int(value)
+
+
+def _options(*options):
+    """Several click options as one decorator, in the order written."""
+
+    def add(command):
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+NETWORK = click.option(
     "--network",
     metavar="PATH",
     help="Generator file (.safetensors, .pkl, .pt), URL or run folder.  [default: newest run under ./runs]",
 )
+MACHINE = _options(
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "auto"]),
+        default="fp32",
+        help="fp32: the same image everywhere, but for a grey level here and there. bf16: faster where the hardware"
+        " computes in it, some grey levels off. auto: bf16 there, else fp32.",
+    ),
+    click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, …"),
+)
+TRUNC = _options(
+    click.option(
+        "--trunc", metavar="PSI", type=click.FloatRange(-2, 2), default=1.0, help="Truncation psi; 1 is none."
+    ),
+    click.option(
+        "--trunc-cutoff",
+        metavar="N",
+        type=click.IntRange(0),
+        help="Truncate only the first N style layers.  [default: all]",
+    ),
+)
+CLASS = click.option(
+    "--class", "class_index", metavar="K", type=ClassIndex(), help="Class, for a generator with classes."
+)
+NOISE = click.option("--noise-mode", type=click.Choice(["const", "none"]), default="const", help="Noise inputs.")
+FORCE = click.option("--force", is_flag=True, help="Replace files that are there already.")
+
+
+@click.group(help=__doc__, context_settings=SETTINGS, invoke_without_command=True, subcommand_metavar="[COMMAND …]")
+@NETWORK
 @click.option("--n", type=click.IntRange(1, 10_000_000), help="Seeds 0 to N-1.  [default: 64]")
 @click.option("--seeds", metavar="LIST", help="Seeds, like 0-99,200; instead of --n.")
-@click.option("--trunc", metavar="PSI", type=click.FloatRange(-2, 2), default=1.0, help="Truncation psi; 1 is none.")
-@click.option("--class", "class_index", type=click.IntRange(0), help="Class, for a generator trained with classes.")
+@TRUNC
+@click.option(
+    "--class",
+    "class_index",
+    metavar="K",
+    type=ClassIndex(everything=True),
+    help="Class, for a generator trained with classes; all: every class, each in a folder of its own.",
+)
 @click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise inputs.")
+@click.option("--projected-w", metavar="FILE", help="Render the latents of a projected_w.npz instead of seeds.")
 @click.option("--outdir", metavar="DIR", help="Where to write.  [default: samples/<run>-<network's hash>-psi<PSI>]")
 @click.option("--format", "format_", type=click.Choice(["png", "jpg"]), default="png", help="File format.")
 @click.option("--quality", type=click.IntRange(1, 100), default=95, help="JPEG quality.")
 @click.option("--grid", is_flag=True, help=f"Also write grid.png with the first {GRID_IMAGES} images.")
 @click.option("--batch", type=click.IntRange(1), default=64, help="Images in flight; no pixel depends on it.")
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, …")
-def main(network, n, seeds, trunc, class_index, noise_mode, outdir, format_, quality, grid, batch, device) -> None:
+@MACHINE
+@click.pass_context
+def main(
+    ctx, network, n, seeds, trunc, trunc_cutoff, class_index, noise_mode, projected_w, outdir, format_, quality, grid,
+    batch, precision, device,
+) -> None:  # fmt: skip
+    given = [p for p in ctx.params if ctx.get_parameter_source(p) is click.core.ParameterSource.COMMANDLINE]
+    if ctx.invoked_subcommand is not None:
+        if given:
+            name = next(p.opts[0] for p in main.params if p.name == given[0])
+            raise click.UsageError(f"{name} stands before {ctx.invoked_subcommand}: options belong after the command")
+        return
     if n is not None and seeds is not None:
         raise click.UsageError("give --n or --seeds, not both")
-    from stylegan2_ada.interop import load_any_generator
-    from synth.network import file_sha256, find_network
-    from synth.sample import parse_seeds, sample_batches
-    from synth.writer import SampleSettings, SampleWriter
+    if projected_w is not None:
+        for name in ("n", "seeds", "trunc", "trunc_cutoff", "class_index", "grid"):
+            if name in given:
+                option = next(p.opts[0] for p in main.params if p.name == name)
+                raise click.UsageError(f"--projected-w and {option} don't go together: the latents are in the file")
+    from synth.latents import parse_seeds
+    from synth.writer import SampleSettings
 
     wanted = parse_seeds(seeds) if seeds is not None else list(range(64 if n is None else n))
+    G, _, label, sha256, device, precision = _load(network, device, precision)
+    if projected_w is not None:
+        return _render_projected(G, Path(projected_w), outdir, format_, quality, noise_mode, precision)
+    folder = Path(outdir) if outdir else Path("samples") / f"{label}-psi{trunc:g}"
+    settings = SampleSettings(sha256, trunc, format_, quality, noise_mode, class_index, trunc_cutoff, precision)
+    if class_index == "all":
+        _every_class(G, folder, settings, wanted, batch, device, grid)
+    else:
+        writer = _sample(G, folder, settings, wanted, batch, device)
+        if grid:
+            click.echo(_contact_sheet(writer, wanted[:GRID_IMAGES]))
+    click.echo(folder)
+
+
+@main.command(context_settings=SETTINGS)
+@NETWORK
+@click.option("--rows", metavar="LIST", required=True, help="Seeds of the rows, like 1-4,85.")
+@click.option("--cols", metavar="LIST", required=True, help="Seeds of the columns.")
+@click.option(
+    "--styles",
+    metavar="LAYERS",
+    default="coarse",
+    help="Layers that the columns give: coarse, middle, fine, or numbers like 0-3,6.",
+)
+@TRUNC
+@CLASS
+@NOISE
+@click.option("--outdir", metavar="DIR", help="Where to write.  [default: samples/<run>-<network's hash>-mix-<LAYERS>]")
+@FORCE
+@MACHINE
+def mix(
+    network, rows, cols, styles, trunc, trunc_cutoff, class_index, noise_mode, outdir, force, precision, device
+) -> None:
+    """Style mixing: every row's face with some style layers of every column's.
+
+    \b
+    Examples:
+      python synth.py mix --rows 1-4 --cols 10-15 --styles coarse
+      python synth.py mix --rows 85,100,75 --cols 55,821 --styles 0-3 --trunc 0.7
+
+    Writes grid.png, with names beside the images, every image by itself, and a manifest.csv. Coarse layers carry pose
+    and the shape of the head, fine ones colours and skin; which numbers they are depends on the resolution.
+    """
+    from synth.grid import labelled_grid
+    from synth.latents import parse_seeds
+    from synth.mixing import mix as mixtures
+    from synth.mixing import mix_files, parse_styles
+    from synth.writer import refuse_existing, save_image, write_table
+
+    row_seeds, column_seeds = parse_seeds(rows, "--rows"), parse_seeds(cols, "--cols")
+    if len(row_seeds) * len(column_seeds) > 10_000:
+        raise UserError(f"--rows and --cols: {len(row_seeds)} x {len(column_seeds)} images on one sheet: name fewer")
+    G, _, label, sha256, device, precision = _load(network, device, precision)
+    layers = parse_styles(styles, G.num_ws)
+    folder = Path(outdir) if outdir else Path("samples") / f"{label}-mix-{styles.replace(',', '+').replace(' ', '')}"
+    grid, table = folder / "grid.png", folder / "manifest.csv"
+    files = mix_files(row_seeds, column_seeds)
+    refuse_existing([grid, table, *(folder / name for name, *_ in files)], force)
+
+    options = {"psi": trunc, "cutoff": trunc_cutoff, "class_index": class_index, "noise_mode": noise_mode}
+    with progress(total=len(files), title="mixing", unit="img") as bar:
+
+        def counted(blocks):
+            for block in blocks:
+                bar.update(len(block))
+                yield block
+
+        of_rows, of_columns, both = mixtures(
+            G, row_seeds, column_seeds, layers, **options, device=device, precision=precision, progress=counted
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"psi": trunc, "trunc_cutoff": trunc_cutoff, "class": class_index, "noise_mode": noise_mode}
+    facts |= {"precision": precision, "network_sha256": sha256}
+    entries = []
+    for (name, row, column), image in zip(
+        files, [*of_rows, *of_columns, *both.reshape(-1, *both.shape[2:])], strict=True
+    ):
+        save_image(folder / name, image, "png")
+        entries.append(
+            {"file": name, "row_seed": row, "col_seed": column, "styles": " ".join(map(str, layers)), **facts}
+        )
+    cells = [[None, *of_columns], *([row, *line] for row, line in zip(of_rows, both))]
+    sheet = labelled_grid(cells, ["", *map(str, row_seeds)], ["", *map(str, column_seeds)], corner="seed")
+    save_image(grid, sheet.transpose(2, 0, 1), "png")
+    write_table(table, entries)
+    click.echo(f"layers {', '.join(map(str, layers))} of {G.num_ws} come from the columns")
+    click.echo(grid)
+    click.echo(folder)
+
+
+@main.command(context_settings=SETTINGS)
+@NETWORK
+@click.option("--seeds", metavar="LIST", default="1-8", help="Seeds that the walk goes through, in this order.")
+@click.option("--frames-per-key", type=click.IntRange(1, 100_000), default=60, help="Frames from seed to seed.")
+@click.option("--fps", type=float, default=30.0, help="Frames a second.")
+@click.option("--space", type=click.Choice(["w", "z"]), help="Latents to interpolate.  [default: w; z for slerp]")
+@click.option(
+    "--method",
+    type=click.Choice(["linear", "slerp", "cubic"]),
+    default="cubic",
+    help="Straight lines, arcs on the sphere (in z), or one smooth curve.",
+)
+@click.option("--loop", is_flag=True, help="Go on from the last seed to the first.")
+@click.option("--grid", metavar="WxH", default="1x1", help="Walks side by side, beginning at different seeds.")
+@TRUNC
+@CLASS
+@NOISE
+@click.option(
+    "--scale", type=click.IntRange(1, 64), help="Enlarge by this whole factor.  [default: to 256 pixels a face or more]"
+)
+@click.option("--out", metavar="FILE", help="An .mp4 or .gif.  [default: samples/<run>-<network's hash>-walk.mp4]")
+@FORCE
+@MACHINE
+def video(
+    network, seeds, frames_per_key, fps, space, method, loop, grid, trunc, trunc_cutoff, class_index, noise_mode, scale,
+    out, force, precision, device,
+) -> None:  # fmt: skip
+    """A walk through latent space, from seed to seed, as .mp4 or .gif.
+
+    \b
+    Examples:
+      python synth.py video --seeds 1-8 --loop --grid 3x2 --trunc 0.7
+      python synth.py video --seeds 3,14,15 --frames-per-key 30 --out walk.gif
+      python synth.py video --seeds 1-4 --space z --method slerp
+
+    An .mp4 is H.264 where the program ffmpeg is on the PATH, else what OpenCV can write (VP9, which browsers play).
+    """
+    import re
+
+    from synth.behind import Behind
+    from synth.interpolate import frame_count, walk
+    from synth.latents import parse_seeds
+    from synth.video import VideoWriter, check_video
+
+    match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", grid)
+    if not match:
+        raise UserError(f"--grid {grid}: write it like 3x2: columns, x, rows, each from 1 to 99")
+    columns, rows = int(match[1]), int(match[2])
+    space = space or ("z" if method == "slerp" else "w")
+    keys = parse_seeds(seeds)
+    if out is not None:
+        check_video(out, fps, force=force)
+    G, _, label, _, device, precision = _load(network, device, precision)
+    path = check_video(out or Path("samples") / f"{label}-walk.mp4", fps, force=force)
+    options = {"frames_per_key": frames_per_key, "space": space, "method": method, "loop": loop, "columns": columns}
+    options |= {"psi": trunc, "cutoff": trunc_cutoff, "class_index": class_index, "noise_mode": noise_mode}
+    frames = walk(G, keys, rows=rows, **options, device=device, precision=precision)
+    total = frame_count(len(keys), frames_per_key, loop)
+    scale = scale or max(1, 256 // G.cfg.resolution)
+    with (
+        progress(total=total, title="rendering", unit="frame") as bar,
+        VideoWriter(path, fps, scale=scale, force=force) as film,
+        Behind(film.write) as later,
+    ):
+        for frame in frames:
+            later(frame)
+            bar.update()
+    click.echo(f"{film.frames} frames, {film.frames / fps:.1f} s at {fps:g} a second, {film.codec}")
+    click.echo(path)
+
+
+@main.command(context_settings=SETTINGS)
+@NETWORK
+@click.option("--seeds", metavar="LIST", default="1-6", help="Seeds, one a row.")
+@click.option("--truncs", metavar="LIST", default="-0.7,0,0.3,0.5,0.7,1", help="Truncation psi, one a column.")
+@click.option("--trunc-cutoff", metavar="N", type=click.IntRange(0), help="Truncate only the first N style layers.")
+@CLASS
+@NOISE
+@click.option("--out", metavar="FILE", help="A .png.  [default: samples/<run>-<network's hash>-sweep.png]")
+@FORCE
+@MACHINE
+def sweep(network, seeds, truncs, trunc_cutoff, class_index, noise_mode, out, force, precision, device) -> None:
+    """One sheet of seeds under several truncations: what psi to sample with.
+
+    \b
+    Example:
+      python synth.py sweep --seeds 1-6 --truncs 0,0.5,0.7,1
+    """
+    from synth.grid import labelled_grid
+    from synth.latents import parse_seeds
+    from synth.sample import sample
+    from synth.writer import refuse_existing, save_image
+
+    keys = parse_seeds(seeds)
+    try:
+        psis = [float(word) for word in truncs.split(",")]
+    except ValueError:
+        raise UserError(f"--truncs {truncs}: not a list of numbers: write it like 0,0.5,1") from None
+    if not all(-2 <= psi <= 2 for psi in psis) or len(psis) * len(keys) > 10_000:
+        raise UserError(f"--truncs {truncs}: psi are from -2 to 2, and the sheet holds at most 10000 images")
+    G, _, label, _, device, precision = _load(network, device, precision)
+    path = Path(out) if out else Path("samples") / f"{label}-sweep.png"
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out {path}: the sheet is a PNG: call it {path.stem}.png")
+    refuse_existing([path], force)
+    options = {"cutoff": trunc_cutoff, "class_index": class_index, "noise_mode": noise_mode, "precision": precision}
+    with progress(psis, title="sampling", unit="psi") as bar:
+        columns = [sample(G, keys, psi, device=device, **options) for psi in bar]
+    sheet = labelled_grid(
+        [list(row) for row in zip(*columns)], [str(k) for k in keys], [f"{p:g}" for p in psis], corner="psi"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(path, sheet.transpose(2, 0, 1), "png")
+    click.echo(path)
+
+
+@main.command(context_settings=SETTINGS)
+@click.argument("photo", type=click.Path())
+@NETWORK
+@click.option("--steps", type=click.IntRange(1, 1_000_000), default=1000, help="Steps of the search.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of the search's noise.")
+@click.option(
+    "--space",
+    type=click.Choice(["w", "w+"]),
+    default="w",
+    help="w: one latent for all layers. w+: one for each; nearer to the photo, farther from a face.",
+)
+@click.option(
+    "--perceptual",
+    metavar="NAME|FILE",
+    default="auto",
+    help="What looks at the images: vgg16, squeezenet, inception, discriminator (of the run), pyramid (needs no"
+    " weights), or a weight file of the first two or a detector. auto: the first of these that is here.",
+)
+@CLASS
+@click.option(
+    "--crop", type=click.Choice(["center", "none", "pad"]), default="center", help="How a photo becomes square."
+)
+@click.option("--save-video", is_flag=True, help="Also write projection.mp4: the photo and the search beside it.")
+@click.option(
+    "--outdir", metavar="DIR", help="Where to write.  [default: samples/<run>-<network's hash>-<photo's name>]"
+)
+@FORCE
+@MACHINE
+def project(
+    photo, network, steps, seed, space, perceptual, class_index, crop, save_video, outdir, force, precision, device
+) -> None:
+    """Find the latents whose image is nearest to a photo.
+
+    \b
+    Examples:
+      python synth.py project photo.jpg --save-video
+      python synth.py project photo.jpg --steps 300 --space w+ --perceptual squeezenet1_1.pth
+      python synth.py --projected-w samples/<run>-<hash>-photo/projected_w.npz
+
+    The photo should show a face as the training data do: same crop, same place. Writes target.png, projection.png,
+    both in side-by-side.png, projected_w.npz (latents and noise maps) and projection.json (settings and losses).
+    """
+    import contextlib
+
+    import numpy as np
+    import torch
+
+    from app.observer import choose_observer
+    from faces.decode import load_image
+    from faces.preprocess import Preprocess
+    from synth.behind import Behind
+    from synth.latents import check_class
+    from synth.projection import ProjectionSettings
+    from synth.projection import project as search
+    from synth.render import in_precision, render_ws, to_uint8, with_noise
+    from synth.saved import PROJECTION_FILES, save_projection
+    from synth.video import VideoWriter
+    from synth.writer import refuse_existing
+
+    pixels = load_image(photo)
+    G, path, label, sha256, device, precision = _load(network, device, precision)
+    check_class(G, class_index)
+    settings = ProjectionSettings(steps, space, seed)
+    observer = choose_observer(perceptual, G.cfg, path.parent)
+    folder = Path(outdir) if outdir else Path("samples") / f"{label}-{Path(photo).stem}"
+    film_path = folder / "projection.mp4"
+    refuse_existing([*(folder / name for name in PROJECTION_FILES), *([film_path] if save_video else [])], force)
+    click.echo(f"looking with {observer.name}")
+
+    channels = G.cfg.img_channels
+    target = Preprocess(G.cfg.resolution, crop, channels=min(channels, 3)).uint8(pixels).transpose(2, 0, 1)
+    if channels == 4:
+        target = np.concatenate([target, np.full_like(target[:1], 255)])
+    goal = torch.from_numpy(target).to(device).float() / 127.5 - 1
+    folder.mkdir(parents=True, exist_ok=True)
+    every = max(1, steps // 300)  # ten seconds of film
+    with contextlib.ExitStack() as stack:
+        later = None
+        if save_video:
+            scale = max(1, 256 // G.cfg.resolution)
+            film = stack.enter_context(VideoWriter(film_path, 30, scale=scale, force=force))
+            later = stack.enter_context(Behind(film.write))
+        bar = stack.enter_context(progress(total=steps, title="projecting", unit="step"))
+
+        def on_step(step, image, distance):
+            bar.update()
+            if step % 10 == 0:
+                bar.set_postfix_str(f"distance {distance:.3f}", refresh=False)
+            if later is not None and step % every == 0:
+                seen = to_uint8(image).cpu().numpy()
+                later(np.concatenate([target, seen], axis=2).transpose(1, 2, 0))
+
+        result = search(G, goal, observer, settings, class_index=class_index, precision=precision, on_step=on_step)
+    found = next(render_ws(with_noise(in_precision(G, "fp32"), result.noises), [result.ws]))[0]
+    facts = {"photo": str(photo), "crop": crop, "network": str(path), "network_sha256": sha256, "class": class_index}
+    facts |= {"perceptual": observer.name, "precision": precision}
+    likeness = save_projection(folder, target, found, result, settings, facts)
+    first, last = result.history[0][1], result.history[-1][1]
+    click.echo(f"{steps} steps in {result.seconds:.1f} s ({steps / result.seconds:.1f} steps/s)")
+    click.echo(f"distance {first:.3f} -> {last:.3f}, PSNR {likeness:.1f} dB")
+    click.echo(folder)
+
+
+def _load(network, device, precision):
+    """The generator that is meant, its file, a short name for it, its SHA-256, the device and the precision."""
+    from stylegan2_ada.interop import load_any_generator
+    from synth.network import file_sha256, find_network
+    from synth.render import resolve_precision
+
     device = pick_device(device)
+    precision = resolve_precision(precision, device)
     with download_bar() as report:
         path = find_network(network, progress=report)
     G, meta = load_any_generator(path, device)
     sha256 = file_sha256(path)
-    click.echo(f"{path} ({G.cfg.resolution}x{G.cfg.resolution}, sha256 {sha256[:12]}…) on {device}")
+    low = "" if precision == "fp32" else f" in {precision}"
+    click.echo(f"{path} ({G.cfg.resolution}x{G.cfg.resolution}, sha256 {sha256[:12]}…) on {device}{low}")
     for note in meta["notes"]:
         click.echo(f"note: {note}")
-    settings = SampleSettings(sha256, trunc, format_, quality, noise_mode, class_index)
-    folder = Path(outdir) if outdir else Path("samples") / f"{path.resolve().parent.name}-{sha256[:8]}-psi{trunc:g}"
+    # files of a run are all called generator-…, it is the run's name that tells them apart
+    name = path.resolve().parent.name if path.name.startswith("generator-") else path.stem
+    return G, path, f"{name}-{sha256[:8]}", sha256, device, precision
 
+
+def _sample(G, folder: Path, settings, seeds: list[int], batch: int, device):
+    """Make what is missing of `seeds` in `folder`; returns the writer, which knows where the files lie."""
+    from synth.behind import Behind
+    from synth.sample import sample_batches
+    from synth.writer import SampleWriter
+
+    s = settings
+    options = {"psi": s.psi, "cutoff": s.cutoff, "noise_mode": s.noise_mode, "class_index": s.class_index}
     with SampleWriter(folder, settings) as writer:
-        todo = writer.missing(wanted)
-        if len(todo) < len(wanted):
-            click.echo(f"{len(wanted) - len(todo)} of {len(wanted)} images are there already")
+        todo = writer.missing(seeds)
+        if len(todo) < len(seeds):
+            click.echo(f"{len(seeds) - len(todo)} of {len(seeds)} images are there already")
         began = time.monotonic()
-        options = {"psi": trunc, "noise_mode": noise_mode, "class_index": class_index, "batch": batch}
-        with progress(total=len(todo), title="sampling", unit="img") as bar:
-            for names, images in sample_batches(G, todo, **options, device=device):
-                writer.write(names, images)
+        with progress(total=len(todo), title="sampling", unit="img") as bar, Behind(writer.write) as later:
+            for names, images in sample_batches(G, todo, **options, batch=batch, device=device, precision=s.precision):
+                later(names, images)
                 bar.update(len(names))
         seconds = time.monotonic() - began
         if todo:
             click.echo(f"{len(todo)} images in {seconds:.1f} s ({len(todo) / seconds:.1f} images/s)")
+    return writer
+
+
+def _every_class(G, folder: Path, settings, seeds: list[int], batch: int, device, grid: bool) -> None:
+    """A folder of samples for each class, and one sheet of all: a row for each seed, a column for each class."""
+    import dataclasses
+
+    from synth.grid import labelled_grid
+
+    classes = G.cfg.c_dim
+    if classes == 0:
+        raise UserError("--class all: this generator knows no classes: leave --class out")
+    columns = []
+    for k in range(classes):
+        click.echo(f"class {k} of {classes}")
+        writer = _sample(
+            G, folder / f"class{k:03d}", dataclasses.replace(settings, class_index=k), seeds, batch, device
+        )
         if grid:
-            click.echo(_write_grid(writer, wanted[:GRID_IMAGES]))
-    click.echo(folder)
+            columns.append([_pixels(writer.path(seed)) for seed in seeds[: max(1, GRID_IMAGES // classes)]])
+    if grid:
+        names = [str(seed) for seed in seeds[: len(columns[0])]]
+        sheet = labelled_grid(
+            [list(row) for row in zip(*columns)], names, [str(k) for k in range(classes)], corner="class"
+        )
+        _save_sheet(folder / "grid.png", sheet)
 
 
-def _write_grid(writer, seeds: list[int]) -> Path:
-    """The contact sheet of images that lie on disk (so that resumed ones are on it too)."""
+def _render_projected(G, file: Path, outdir, format_: str, quality: int, noise_mode: str, precision: str) -> None:
+    """Images of saved latents, in the folder of their file or in `outdir`."""
+    from synth.render import in_precision, render_ws, with_noise
+    from synth.saved import load_latents
+    from synth.writer import refuse_existing, save_image
+
+    ws, noises = load_latents(file, G)
+    folder = Path(outdir) if outdir else file.parent
+    paths = [folder / f"proj{i:02d}.{format_}" for i in range(len(ws))]
+    refuse_existing(paths, force=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    G = with_noise(in_precision(G, precision), noises)
+    images = (image for block in render_ws(G, ws, noise_mode=noise_mode) for image in block)
+    for path, image in zip(paths, images, strict=True):
+        save_image(path, image, format_, quality)
+        click.echo(path)
+
+
+def _pixels(path: Path):
+    """An image file as uint8 [C, H, W]."""
     import numpy as np
     from PIL import Image
 
+    return np.atleast_3d(np.asarray(Image.open(path))).transpose(2, 0, 1)
+
+
+def _contact_sheet(writer, seeds: list[int]) -> Path:
+    """The contact sheet of images that lie on disk (so that resumed ones are on it too)."""
+    import numpy as np
+
     from synth.grid import contact_sheet
+
+    return _save_sheet(writer.folder / "grid.png", contact_sheet(np.stack([_pixels(writer.path(s)) for s in seeds])))
+
+
+def _save_sheet(path: Path, sheet) -> Path:
+    import numpy as np
+
+    from faces.files import save_atomically
     from synth.writer import save_image
 
-    images = [np.atleast_3d(np.asarray(Image.open(writer.path(seed)))).transpose(2, 0, 1) for seed in seeds]
-    sheet = np.atleast_3d(contact_sheet(np.stack(images))).transpose(2, 0, 1)
-    path = writer.folder / "grid.png"
-    temporary = path.with_name(".grid.png.tmp")
-    save_image(temporary, sheet, "png")
-    temporary.replace(path)
+    save_atomically(path, lambda tmp: save_image(tmp, np.atleast_3d(sheet).transpose(2, 0, 1), "png"))
     return path
 
 

@@ -28,7 +28,9 @@ def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UserError(f"{option} {text}: «{part.strip()}» is neither a number nor a range: write it like 0-99,200")
+            raise UserError(
+                f"{option} {text}: «{part.strip()}» is neither a number nor a range: write it like 0-99,200"
+            )
         low, high = int(first), int(last or first)
         if high < low:
             raise UserError(f"{option} {text}: the range {low}-{high} runs backwards: write {high}-{low}")

@@ -1,4 +1,4 @@
-"""Style mixing: the coarse traits of one face with the fine ones of another (StyleGAN, Karras et al. 2019, section 3.1)."""
+"""Style mixing: coarse traits of one face with fine ones of another (StyleGAN, Karras et al. 2019, section 3.1)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def parse_styles(text: str, num_ws: int) -> list[int]:
         part = part.strip()
         if part in names:
             if not names[part]:
-                raise UserError(f"--styles {part}: a generator of {num_ws} style layers has none so called: use numbers")
+                raise UserError(
+                    f"--styles {part}: a generator of {num_ws} style layers has none so called: use numbers"
+                )
             layers.update(names[part])
             continue
         match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
@@ -90,3 +92,10 @@ def mix(
     images = np.concatenate(list(progress(render_ws(in_precision(G, precision), latents, noise_mode=noise_mode))))
     of_rows, of_columns, of_both = np.split(images, [len(rows), len(rows) + len(columns)])
     return of_rows, of_columns, of_both.reshape(len(rows), len(columns), *images.shape[1:])
+
+
+def mix_files(row_seeds: list[int], column_seeds: list[int]) -> list[tuple[str, int | None, int | None]]:
+    """(file name, row seed, column seed) of every image of a mix, in the order rows, columns, mixtures row by row."""
+    rows = [(f"row{r:06d}.png", r, None) for r in row_seeds]
+    columns = [(f"col{c:06d}.png", None, c) for c in column_seeds]
+    return [*rows, *columns, *((f"row{r:06d}-col{c:06d}.png", r, c) for r in row_seeds for c in column_seeds)]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import nn
 
 from faces.errors import UserError
 from stylegan2_ada.generator import Generator
@@ -34,8 +35,15 @@ def resolve_precision(wish: str, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and fast() else "fp32"
 
 
+def _twin(G: Generator, tensors: dict[int, torch.Tensor]) -> Generator:
+    """A generator of its own that shares all weights with `G`, without gradients, but those replaced in `tensors`, by
+    the id of the old one."""
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in G.parameters()}
+    return copy.deepcopy(G, shared | {id(t): t for t in G.buffers()} | tensors)
+
+
 def in_precision(G: Generator, precision: str) -> Generator:
-    """A generator that computes in `precision` ('fp32' or 'bf16') and shares all weights with `G`, which stays as it is.
+    """A generator that computes in 'fp32' or 'bf16' and shares all weights with `G`, which stays as it is.
 
     fp32: float32 throughout, however it was trained. bf16: the four highest resolutions (or more, if it was trained so)
     compute in bfloat16, all the rest in float32.
@@ -43,10 +51,17 @@ def in_precision(G: Generator, precision: str) -> Generator:
     lowp = 0 if precision == "fp32" else max(LOWP_RES, G.cfg.num_lowp_res)
     if lowp == G.cfg.num_lowp_res and (lowp == 0 or G.lowp_dtype == torch.bfloat16):
         return G
-    twin = copy.deepcopy(G, {id(t): t for t in (*G.parameters(), *G.buffers())})
+    twin = _twin(G, {})
     twin.cfg = twin.synthesis.cfg = dataclasses.replace(G.cfg, num_lowp_res=lowp)
     twin.lowp_dtype = torch.bfloat16
     return twin
+
+
+def with_noise(G: Generator, noises: dict[str, torch.Tensor]) -> Generator:
+    """A generator that shares all weights with `G`, which stays as it is, and has other noise maps: `noises`, by the
+    names of G's buffers. Gradients flow to these and to no weight."""
+    buffers = dict(G.named_buffers())
+    return _twin(G, {id(buffers[name]): noise for name, noise in noises.items()})
 
 
 def render_ws(G: Generator, ws: Iterable[torch.Tensor], *, noise_mode: str = "const") -> Iterator[np.ndarray]:

@@ -96,7 +96,9 @@ def check_video(path: str | Path, fps: float, *, force: bool = False) -> Path:
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"{path}: a video's name ends in {' or '.join(ENDINGS)}: call it {path.stem or 'video'}.mp4")
     if path.exists() and (path.is_dir() or not force):
-        raise UserError(f"{path}: is there already: choose another name" + ("" if path.is_dir() else ", or add --force"))
+        raise UserError(
+            f"{path}: is there already: choose another name" + ("" if path.is_dir() else ", or add --force")
+        )
     if not 0 < fps <= 240:
         raise UserError(f"--fps {fps:g}: must be above 0 and at most 240")
     if path.suffix.lower() == ".gif" and fps > GIF_FASTEST:
@@ -124,7 +126,7 @@ def _rgb(frame: np.ndarray) -> np.ndarray:
 
 
 class _Gif:
-    """GIF89a, each frame with the best 256 colours of its own (one palette for all costs 2 dB of PSNR, dithering 3 more).
+    """GIF89a, each frame with 256 colours of its own (one palette for all costs 2 dB of PSNR, dithering 3 more).
 
     Pillow's `save_all` would keep all frames until the last is known; header and frames are written one by one here.
     """
@@ -160,7 +162,14 @@ class _Ffmpeg:
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:.6f}", "-i", "-"]
         # BT.709 is what players assume for H.264; without saying so colours shift
         colours = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
-        target = ["-vf", f"{even},scale=out_color_matrix=bt709:flags=accurate_rnd+full_chroma_int+full_chroma_inp", "-c:v", codec, *_FFMPEG_CODECS[codec], *colours]
+        target = [
+            "-vf",
+            f"{even},scale=out_color_matrix=bt709:flags=accurate_rnd+full_chroma_int+full_chroma_inp",
+            "-c:v",
+            codec,
+            *_FFMPEG_CODECS[codec],
+            *colours,
+        ]
         target += ["-pix_fmt", "yuv420p", "-movflags", "+faststart", "-y", str(path.resolve())]
         self._process = subprocess.Popen(
             [program, "-hide_banner", "-loglevel", "error", "-nostdin", *source, *target],

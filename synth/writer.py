@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from faces.errors import UserError
+from faces.files import save_atomically
 
 MANIFEST = "manifest.csv"
 COLUMNS = (
@@ -188,6 +189,22 @@ def save_image(path: Path, image: np.ndarray, format: str, quality: int = 95) ->
         picture.save(path, format="JPEG", quality=quality)
     else:
         picture.save(path, format="PNG", compress_level=PNG_LEVEL)
+
+
+def refuse_existing(paths: Iterable[Path], force: bool) -> None:
+    """UserError naming the first of `paths` that is there already, unless `force`."""
+    for path in paths:
+        if path.exists() and (path.is_dir() or not force):
+            raise UserError(f"{path}: is there already: choose another --outdir, or add --force to replace it")
+
+
+def write_table(path: Path, rows: Sequence[dict]) -> None:
+    """Rows of equal keys as CSV, whole or not at all; None becomes an empty field."""
+    text = io.StringIO()
+    lines = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    save_atomically(path, lambda tmp: tmp.write_bytes(text.getvalue().encode()))
 
 
 def _short(value: str | None) -> str:

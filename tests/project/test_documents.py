@@ -36,7 +36,9 @@ def click_command(script: Path) -> click.Command:
 def check_options(script: Path, words: list[str]) -> None:
     command = click_command(script)
     if isinstance(command, click.Group):
-        command = command.commands[next(word for word in words if not word.startswith("-"))]
+        # a group that has options of its own works without a command, too
+        first = next((word for word in words if not word.startswith("-")), None)
+        command = command.commands.get(first, command) if command.invoke_without_command else command.commands[first]
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
         if word.startswith("--"):

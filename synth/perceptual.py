@@ -1,0 +1,174 @@
+"""How far two images are apart for an observer: distances of deep features, and one that needs no weights.
+
+The distance of features is that of Zhang et al. 2018 («The Unreasonable Effectiveness of Deep Features as a Perceptual
+Metric», equation 1) without the channel weights learned there: at several depths of a network, features are scaled to
+unit length over the channels, their squared differences averaged over the image, and the depths added.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from faces.errors import UserError
+
+ENVIRONMENT = "FACES_PERCEPTUAL_WEIGHTS"
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALLEST, LARGEST = 128, 256  # pixels that networks are shown; the upper bound is that of StyleGAN2's projection
+
+
+@dataclass(frozen=True)
+class _Backbone:
+    """A torchvision network: the file name under which torch hub caches it, and after which layers features are taken
+    (those of Zhang et al.)."""
+
+    file: str
+    taps: tuple[int, ...]
+    first: tuple[int, ...]  # shape of the first kernel, by which a file is recognised
+
+
+BACKBONES = {
+    "vgg16": _Backbone("vgg16-397923af.pth", (3, 8, 15, 22, 29), (64, 3, 3, 3)),
+    "squeezenet1_1": _Backbone("squeezenet1_1-b8a52dc0.pth", (1, 4, 7, 9, 10, 11, 12), (64, 3, 3, 3)),
+}
+
+Features = list[torch.Tensor]
+
+
+class Perceptual:
+    """A distance of images. `name` says in words which.
+
+    The target's features are computed once: `distance(features(a), features(b))` with a, b float [N, 1|3|4, R, R] in
+    [-1, 1] gives [N], zero where a equals b.
+    """
+
+    def __init__(self, name: str, extract: Callable[[torch.Tensor], Features], compare: Callable):
+        self.name, self._extract, self._compare = name, extract, compare
+
+    def features(self, images: torch.Tensor) -> Features:
+        return self._extract(_rgb(images))
+
+    def distance(self, a: Features, b: Features) -> torch.Tensor:
+        return sum(self._compare(i, x, y) for i, (x, y) in enumerate(zip(a, b, strict=True)))
+
+
+def of_features(name: str, extract: Callable[[torch.Tensor], Features]) -> Perceptual:
+    """The distance of unit-length features that `extract` takes from RGB images in [-1, 1]: a list of [N, C, h, w]."""
+
+    def unit_length(images: torch.Tensor) -> Features:
+        return [f * (f.float().square().sum(dim=1, keepdim=True) + 1e-10).rsqrt() for f in extract(images)]
+
+    return Perceptual(name, unit_length, lambda _, x, y: (x - y).square().sum(dim=1).mean(dim=(1, 2)))
+
+
+def of_layers(name: str, layers: Sequence[nn.Module], taps: Sequence[int], *, imagenet: bool) -> Perceptual:
+    """The distance of features after the `taps` of a chain of `layers`.
+
+    Images below 128 pixels are enlarged to 128 (bilinear: of smaller ones the deeper layers see next to nothing), those
+    above 256 are reduced to 256 (area). imagenet: the network wants channels of mean 0 and deviation 1 over ImageNet,
+    else [-1, 1].
+    """
+    layers = nn.ModuleList(layers).eval().requires_grad_(False)
+    mean = torch.tensor(_IMAGENET_MEAN if imagenet else (0.5,) * 3)[:, None, None]
+    std = torch.tensor(_IMAGENET_STD if imagenet else (0.5,) * 3)[:, None, None]
+
+    def extract(images: torch.Tensor) -> Features:
+        x, found = _sized(images), []
+        if next(layers.parameters()).device != x.device:
+            layers.to(x.device)
+        x = ((x + 1) / 2 - mean.to(x)) / std.to(x)
+        for i, layer in enumerate(layers[: taps[-1] + 1]):
+            x = layer(x)
+            if i in taps:
+                found.append(x)
+        return found
+
+    return of_features(name, extract)
+
+
+def pyramid() -> Perceptual:
+    """A distance that needs no weights: mean absolute differences of the Laplacian pyramid down to 4 pixels (Bojanowski
+    et al. 2018, «Optimizing the Latent Space of Generative Networks», section 3.2) and of the horizontal and vertical
+    gradients at each level. Every level counts the same, so that large shapes, of which there are few pixels, do."""
+
+    def extract(images: torch.Tensor) -> Features:
+        found = []
+        while images.shape[2] > 4:
+            small = F.avg_pool2d(images, 2)
+            found.append(images - F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False))
+            found += [images.diff(dim=2), images.diff(dim=3)]
+            images = small
+        return [*found, images]
+
+    return Perceptual("multi-scale pyramid (no network)", extract, lambda _, x, y: (x - y).abs().mean(dim=(1, 2, 3)))
+
+
+def _rgb(images: torch.Tensor) -> torch.Tensor:
+    """Grey in three channels, without alpha."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images[:, :3]
+
+
+def _sized(images: torch.Tensor) -> torch.Tensor:
+    side = images.shape[2]
+    if side > LARGEST:
+        return F.interpolate(images, size=(LARGEST, LARGEST), mode="area")
+    if side < SMALLEST:
+        return F.interpolate(images, size=(SMALLEST, SMALLEST), mode="bilinear", align_corners=False)
+    return images
+
+
+def find_backbone(name: str) -> Path:
+    """The weight file of a torchvision network (a key of `BACKBONES`): $FACES_PERCEPTUAL_WEIGHTS if that names one of
+    this network, else torch hub's cache. UserError, with what to do, where there is none."""
+    given = os.environ.get(ENVIRONMENT)
+    if given and name.split("_")[0] in Path(given).name.lower():
+        return Path(given)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[name].file
+    if cached.is_file():
+        return cached
+    fetch = f"python -c \"import torchvision; torchvision.models.{name}(weights='DEFAULT')\""
+    raise UserError(
+        f"--perceptual {name}: its weights are not here: fetch them with {fetch}, or name a file here"
+        f" or in {ENVIRONMENT}"
+    )
+
+
+def load_backbone(path: str | Path) -> Perceptual:
+    """The distance for a weight file in torchvision's names, of VGG16 or SqueezeNet 1.1; no code in it is run.
+
+    Raises `UserError` for a file that is neither.
+    """
+    import torchvision
+
+    path = Path(path)
+    wanted = "give torchvision's ImageNet weights of vgg16 or squeezenet1_1"
+    try:
+        state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"--perceptual {path}: can't be read ({error.strerror}); {wanted}") from None
+    except Exception:  # a damaged file fails in any of a dozen ways
+        raise UserError(f"--perceptual {path}: not a PyTorch weight file, or damaged; {wanted}") from None
+    if not isinstance(state, dict):
+        raise UserError(f"--perceptual {path}: holds no weights by name; {wanted}")
+    name = "squeezenet1_1" if "features.3.squeeze.weight" in state else "vgg16"
+    backbone = BACKBONES[name]
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten at once
+        layers = getattr(torchvision.models, name)(weights=None).features[: backbone.taps[-1] + 1]
+    state = {
+        k.removeprefix("features."): v for k, v in state.items() if isinstance(k, str) and k.startswith("features.")
+    }
+    try:
+        layers.load_state_dict({k: state[k].float() for k in layers.state_dict()})
+    except (KeyError, RuntimeError, AttributeError):
+        raise UserError(f"--perceptual {path}: holds another network's weights; {wanted}") from None
+    for layer in layers:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False  # the layer before may be one whose output is kept
+    return of_layers(f"{name} features", layers, backbone.taps, imagenet=True)

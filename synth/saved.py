@@ -1,0 +1,114 @@
+"""Latents in files: what a projection found, ready to be rendered again."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from faces.errors import UserError
+from faces.files import save_atomically
+from stylegan2_ada.generator import Generator
+from synth.projection import Projection, ProjectionSettings, noise_maps
+from synth.writer import save_image
+
+_NOISE = "noise."  # in front of a noise map's name
+_MAX_BYTES = 1 << 30  # unpacked; a thousand W+ latents are 37 MB, the noise maps of a 1024-pixel network 11 MB
+
+
+PROJECTION_FILES = ("target.png", "projection.png", "side-by-side.png", "projected_w.npz", "projection.json")
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of two uint8 images in dB; infinite where they are equal."""
+    error = np.square(a.astype(np.float64) - b).mean()
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def save_projection(
+    folder: Path, target: np.ndarray, found: np.ndarray, result: Projection, settings: ProjectionSettings, facts: dict
+) -> float:
+    """Write `PROJECTION_FILES` into `folder`; returns the PSNR of the two images in dB.
+
+    target, found: uint8 [C, R, R]; facts: what else the JSON file should say, plain values.
+    """
+    likeness = psnr(target, found)
+    for name, image in zip(PROJECTION_FILES, (target, found, np.concatenate([target, found], axis=2))):
+        save_atomically(folder / name, lambda tmp, image=image: save_image(tmp, image, "png"))
+    save_latents(folder / "projected_w.npz", result.ws[None], result.noises)
+    steps = [
+        {"step": step, "distance": round(distance, 6), "noise_penalty": float(f"{penalty:.4g}")}
+        for step, distance, penalty in result.history
+        if step % 10 == 0 or step == len(result.history) - 1
+    ]
+    report = facts | {
+        "settings": asdict(settings),
+        "psnr": None if math.isinf(likeness) else round(likeness, 3),
+        "seconds": round(result.seconds, 2),
+        "steps_per_second": round(len(result.history) / max(result.seconds, 1e-9), 3),
+        "history": steps,
+    }
+    text = json.dumps(report, indent=1)
+    save_atomically(folder / "projection.json", lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    return likeness
+
+
+def save_latents(path: str | Path, ws: torch.Tensor, noises: dict[str, torch.Tensor] | None = None) -> None:
+    """Write ws [N, num_ws, w_dim] as the array `w` of an .npz (the published form), and noise maps beside it."""
+    arrays = {"w": ws.float().cpu().numpy()}
+    arrays |= {_NOISE + name: t.float().cpu().numpy() for name, t in (noises or {}).items()}
+
+    def write(tmp: Path) -> None:
+        with tmp.open("wb") as file:  # given a name, numpy would add .npz to it
+            np.savez(file, **arrays)
+
+    save_atomically(Path(path), write)
+
+
+def load_latents(path: str | Path, G: Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """ws [N, num_ws, w_dim] and noise maps (none in files of other programs) of an .npz, for the generator `G`.
+
+    The array `w` may also be [num_ws, w_dim], or have a single layer, which is then used for all.
+
+    Raises `UserError` for a file that isn't such a one, or is of a generator of other shapes. No code in it is run.
+    """
+    path = Path(path)
+    wanted = "give the projected_w.npz of a projection"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+                raise UserError(f"--projected-w {path}: unpacks to more than {_MAX_BYTES >> 20} MiB, refused: {wanted}")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name == "w" or name.startswith(_NOISE)}
+    except FileNotFoundError:
+        raise UserError(f"--projected-w {path}: no such file: check the path") from None
+    except IsADirectoryError:
+        raise UserError(f"--projected-w {path}: is a folder: {wanted}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
+        raise UserError(f"--projected-w {path}: can't be read ({error}): {wanted}") from None
+    if "w" not in arrays:
+        raise UserError(f"--projected-w {path}: has no array w: {wanted}")
+    w, layers, width = arrays["w"], G.num_ws, G.cfg.w_dim
+    if w.ndim == 2:
+        w = w[None]
+    if w.dtype.kind != "f" or w.ndim != 3 or w.shape[1] not in (1, layers) or w.shape[2] != width or not len(w):
+        raise UserError(
+            f"--projected-w {path}: its latents are {w.dtype} {list(arrays['w'].shape)}, this generator's are"
+            f" [N, {layers}, {width}]: give the --network they were made with"
+        )
+    maps = noise_maps(G)
+    noises = {name.removeprefix(_NOISE): a for name, a in arrays.items() if name != "w"}
+    if noises and {k: a.shape for k, a in noises.items()} != {k: tuple(t.shape) for k, t in maps.items()}:
+        raise UserError(
+            f"--projected-w {path}: its noise maps are another generator's: give the --network it was made with"
+        )
+    if not all(a.dtype.kind == "f" and np.isfinite(a).all() for a in (w, *noises.values())):
+        raise UserError(f"--projected-w {path}: holds values that are not numbers: project the photo again")
+    device = next(G.parameters()).device
+    ws = torch.from_numpy(w.astype(np.float32)).to(device).expand(-1, layers, -1)
+    return ws, {name: torch.from_numpy(a.astype(np.float32)).to(device) for name, a in noises.items()}
