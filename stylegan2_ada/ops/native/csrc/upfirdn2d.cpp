@@ -3,168 +3,95 @@
 // An image is H rows of W pixels of C interleaved channels; a contiguous (NCHW) tensor is N * C images of one channel.
 // For every row of the result the filter along y is applied first, to a row buffer that stays in the cache, then the
 // filter along x from there to the result. In both passes the vector registers run over the row, whatever C is.
-// A filter that is no outer product takes the same two steps once for every row of taps.
+//
+// - Four taps along both axes and many channels, most of what StyleGAN2 asks for, never leave the registers (`sweep`).
+// - Small NCHW images, whose rows would not fill a register, are interleaved first.
+// - A filter that is no outer product takes the two steps once for every row of its taps.
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <algorithm>
-#include <cmath>
 #include <memory>
-#include <numeric>
-#include <vector>
 
-#include "upfirdn2d.h"
-#include "upfirdn2d_rows.h"
+#include "cpu.h"
+#include "upfirdn2d_plan.h"
+#include "upfirdn2d_sweep.h"
 
+namespace sg {
 namespace {
 
-using sg::Axis;
-using sg::Span;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-typedef ptrdiff_t Index;
-
-// The outputs phase, phase + out_stride, ... along x: the same taps slid over the row of samples.
-template <typename A>
-struct Phase {
-  Index start;              // sample of the first tap for output `phase`, counted from the tile's first sample
-  std::vector<A> taps;      // those that meet a sample
-  std::vector<Index> at;    // where they find it in the row buffer, for output `phase`
+// Rows of one image in memory.
+template <typename T>
+struct Rows {
+  T* first;
+  Index stride;
+  T* operator[](Index i) const { return first + i * stride; }
 };
 
-// What is known before any image is seen.
-template <typename A>
-struct Plan {
-  Axis x_axis, y_axis;
-  Index channels;                     // interleaved
-  Index out_stride, in_stride;        // up and down without their common factor
-  Index tile, tile_samples;           // outputs along x that are worked on at a time, samples they need
-  bool split;                         // sort the samples by their index modulo in_stride, to slide over them in order
-  Index split_pitch;                  // elements of one such sort
-  std::vector<A> taps_y;              // empty if the filter is not separable
-  std::vector<std::vector<Phase<A>>> phases;  // of the filter along x, or of every row of the filter
+// Images in memory: outer * inner of them.
+struct Images {
+  Index outer, inner, outer_stride, inner_stride, row_stride;
+
+  template <typename T>
+  Rows<T> at(T* data, Index i) const {
+    return {data + i / inner * outer_stride + i % inner * inner_stride, row_stride};
+  }
 };
 
-// Taps in the order of a correlation, gain included; [fh, fw] with fh == 1 for a separable filter given as one row.
-template <typename A>
-struct Filter {
-  Index fh, fw;
-  std::vector<A> taps_y, taps_x;  // if separable
-  std::vector<A> taps;            // else
+// A stretch of a row of the result, and the samples it needs.
+struct Stretch {
+  Index first, count;    // outputs
+  Index start, samples;  // samples start + [0, samples), of which
+  Index from, to;        // [from, to) are in the image
+
+  template <typename A>
+  Stretch(const Plan<A>& plan, Index tile) {
+    first = tile * plan.tile;
+    count = std::min<Index>(plan.tile, plan.x_axis.out - first);
+    start = span_unbounded(plan.x_axis, first).sample;
+    samples = plan.samples_of(first, count);
+    from = std::clamp<Index>(start, 0, plan.x_axis.size);
+    to = std::clamp<Index>(start + samples, from, plan.x_axis.size);
+  }
 };
-
-template <typename A, typename F>
-Filter<A> read_filter(const Tensor& f, bool flip, double gain) {
-  const F* p = f.const_data_ptr<F>();
-  const bool row = f.dim() == 1;
-  const Index fh = f.size(0), fw = f.size(f.dim() - 1);
-  Filter<A> filter{fh, fw, {}, {}, {}};
-  std::vector<double> g((row ? 1 : fh) * fw);
-  for (Index i = 0; i < (Index)g.size(); i++) g[i] = p[sg::stored_tap(i, g.size(), flip)];
-  if (row) {
-    filter.taps_x.assign(g.begin(), g.end());
-    for (double v : g) filter.taps_y.push_back(A(v * gain));
-    return filter;
-  }
-  // A product of two filters is known by its largest tap: all rows are multiples of that one's. Products of float32
-  // taps were rounded to float32, and anything nearer than that is the same filter to float32 images.
-  const Index top =
-      std::max_element(g.begin(), g.end(), [](double a, double b) { return std::abs(a) < std::abs(b); }) - g.begin();
-  const Index i = top / fw, j = top % fw;
-  const double largest = g[top], tolerance = (sizeof(A) == 8 ? 1e-15 : 3e-7) * std::abs(largest);
-  bool separable = true;
-  for (Index r = 0; r < fh; r++)
-    for (Index c = 0; c < fw; c++)
-      separable &= largest == 0 || !(std::abs(g[r * fw + j] * g[i * fw + c] / largest - g[r * fw + c]) > tolerance);
-  if (separable) {
-    for (Index c = 0; c < fw; c++) filter.taps_x.push_back(A(largest == 0 ? 0 : g[i * fw + c] / largest));
-    for (Index r = 0; r < fh; r++) filter.taps_y.push_back(A(g[r * fw + j] * gain));
-  } else {
-    for (double v : g) filter.taps.push_back(A(v * gain));
-  }
-  return filter;
-}
-
-// Elements of the row buffer that are worked on at a time, so that it and the rows above it stay in the cache.
-constexpr Index TILE_ELEMENTS = 8192;
-constexpr Index LONG_PIXEL = 16;  // channels from which on a pixel fills vector registers by itself
-
-// Samples between the first and the last that `count` outputs from `first` on may need.
-Index samples_of(const Axis& a, Index first, Index count) {
-  const Index last = sg::floor_div((first + count - 1) * a.down - a.pad + a.taps - 1, a.up);
-  return std::max<Index>(last - sg::span_unbounded(a, first).sample + 1, 1);
-}
-
-template <typename A>
-std::vector<Phase<A>> phases_of(const Plan<A>& plan, const A* taps) {
-  const Axis& a = plan.x_axis;
-  const Index first = sg::span_unbounded(a, 0).sample, c = plan.channels;
-  std::vector<Phase<A>> phases;
-  for (Index p = 0; p < plan.out_stride; p++) {
-    const Span s = sg::span_unbounded(a, p);
-    Phase<A> phase{Index(s.sample) - first, {}, {}};
-    for (Index k = 0; k < s.count; k++) {
-      const Index sample = phase.start + k;
-      phase.taps.push_back(taps[s.tap + k * a.up]);
-      phase.at.push_back(plan.split ? sample % plan.in_stride * plan.split_pitch + sample / plan.in_stride * c
-                                    : sample * c);
-    }
-    phases.push_back(std::move(phase));
-  }
-  return phases;
-}
-
-template <typename A>
-Plan<A> make_plan(const Axis& y_axis, const Axis& x_axis, Index channels, const Filter<A>& filter) {
-  const Index common = std::gcd(x_axis.up, x_axis.down);
-  Plan<A> plan{x_axis, y_axis, channels, Index(x_axis.up) / common, Index(x_axis.down) / common,
-               0,      0,      false,    0,                         filter.taps_y,
-               {}};
-  // Neighbouring tiles share fw / up samples, so a tile is several times that; it starts with phase 0.
-  const Index halo = x_axis.taps / x_axis.up + 1;
-  const Index samples = std::max(TILE_ELEMENTS / channels, 8 * halo);
-  const Index periods = std::max<Index>(samples / plan.in_stride, 1);
-  const Index all = (x_axis.out + plan.out_stride - 1) / plan.out_stride;
-  plan.tile = (all <= periods + periods / 2 ? all : periods) * plan.out_stride;
-  plan.tile_samples = samples_of(x_axis, 0, plan.tile);
-  plan.split = plan.in_stride > 1 && channels < LONG_PIXEL;
-  plan.split_pitch = (plan.tile_samples / plan.in_stride + 2) * channels;
-  if (!filter.taps_y.empty()) {
-    plan.phases.push_back(phases_of(plan, filter.taps_x.data()));
-  } else {
-    for (Index r = 0; r < filter.fh; r++) plan.phases.push_back(phases_of(plan, filter.taps.data() + r * filter.fw));
-  }
-  return plan;
-}
 
 // The buffers of one thread.
 template <typename A>
 struct Scratch {
+  static constexpr Index SLACK = 16;  // some copies write a little too much
   std::unique_ptr<A[]> memory;
-  A *row, *sorted, *phase, *line, *sum;
+  A *row, *sorted, *phases, *line, *sum;
+  std::vector<Index> offsets;  // of the rows above each other, for `sum_rows`
 
-  explicit Scratch(const Plan<A>& plan) {
-    const Index row_size = plan.tile_samples * plan.channels, line_size = plan.tile * plan.channels;
-    const Index sorted_size = plan.split ? plan.split_pitch * plan.in_stride : 0;
-    memory.reset(new A[row_size + sorted_size + 3 * line_size + 64]);
+  Scratch(const Plan<A>& plan, Index row_stride) {
+    const Index row_size = plan.tile_samples * plan.channels + SLACK, line_size = plan.tile * plan.channels + SLACK;
+    const Index sorted_size = plan.sorted ? plan.sorted_pitch * plan.in_stride + SLACK : 0;
+    memory.reset(new A[row_size + sorted_size + 3 * line_size]);
     row = memory.get();
     sorted = row + row_size;
-    phase = sorted + sorted_size;
-    line = phase + line_size + 16;
-    sum = line + line_size + 16;
+    phases = sorted + sorted_size;
+    line = phases + line_size;
+    sum = line + line_size;
+    for (Index k = 0; k <= plan.y_axis.taps / plan.y_axis.up; k++) offsets.push_back(k * row_stride);
   }
 };
 
 template <typename A, typename Out, typename In>
-void convert_row(Out* out, const In* in, Index n) {
+void convert(Out* out, const In* in, Index n) {
   const Index offset = 0;
   const A one = 1;
-  sg::weighted_sum<1>(out, in, &offset, &one, 1, n);
+  weighted_sum<1>(out, in, &offset, &one, 1, n);
 }
 
-// Sort pixels by index modulo `stride`: sorted[r * pitch + q * c] = row[(q * stride + r) * c].
+// Copy `count` pixels of c elements, every in_step-th to every out_step-th place (in elements), in rising order. `exact`
+// forbids to write past the last.
+template <typename A>
+SG_INLINE void copy_pixels(A* out, const A* in, Index count, Index c, Index out_step, Index in_step, bool exact) {
+  Index m = 0;
+  if (c <= 4)  // the fourth element is overwritten by the next pixel, or never read
+    for (; m < count - exact; m++) std::memcpy(out + m * out_step, in + m * in_step, 4 * sizeof(A));
+  for (; m < count; m++)
+    for (Index k = 0; k < c; k++) out[m * out_step + k] = in[m * in_step + k];
+}
+
+// Sort pixels by their index modulo `stride`.
 template <typename A>
 void sort_pixels(A* __restrict sorted, const A* __restrict row, Index samples, Index c, Index stride, Index pitch) {
   if (c == 1 && stride == 2) {
@@ -176,137 +103,242 @@ void sort_pixels(A* __restrict sorted, const A* __restrict row, Index samples, I
     if (samples % 2) sorted[samples / 2] = row[samples - 1];
     return;
   }
-  for (Index r = 0; r < stride; r++)
-    for (Index s = r, q = 0; s < samples; s += stride, q++)
-      for (Index k = 0; k < c; k++) sorted[r * pitch + q * c + k] = row[s * c + k];
+  for (Index r = 0; r < std::min(stride, samples); r++)
+    copy_pixels(sorted + r * pitch, row + r * c, (samples - r + stride - 1) / stride, c, c, stride * c, false);
 }
 
-// The inverse for `count` outputs: out[(m * stride + p) * c] = phase[p * pitch + m * c].
+// The way back: `count` pixels that lie sorted by index modulo `stride`.
 template <typename A>
-void interleave_pixels(A* __restrict out, const A* __restrict phase, Index count, Index c, Index stride, Index pitch) {
-  if (c == 1 && stride == 2) {
-    const A* __restrict odd = phase + pitch;
-    for (Index m = 0; m < count / 2; m++) {
-      out[2 * m] = phase[m];
-      out[2 * m + 1] = odd[m];
+void interleave_pixels(A* __restrict out, const A* __restrict phases, Index count, Index c, Index stride, Index pitch) {
+  if (c <= 4 && stride == 2) {
+    const A* odd = phases + pitch;
+    Index m = 0;
+    for (; m < count / 2 - 1; m++) {
+      std::memcpy(out + 2 * m * c, phases + m * c, 4 * sizeof(A));
+      std::memcpy(out + (2 * m + 1) * c, odd + m * c, 4 * sizeof(A));
     }
-    if (count % 2) out[count - 1] = phase[count / 2];
+    for (Index o = 2 * m; o < count; o++)
+      for (Index k = 0; k < c; k++) out[o * c + k] = (o % 2 ? odd : phases)[o / 2 * c + k];
     return;
   }
   for (Index p = 0; p < stride; p++)
     for (Index o = p, m = 0; o < count; o += stride, m++)
-      for (Index k = 0; k < c; k++) out[o * c + k] = phase[p * pitch + m * c + k];
+      for (Index k = 0; k < c; k++) out[o * c + k] = phases[p * pitch + m * c + k];
 }
 
-// The filter along x: `count` outputs from the row buffer.
+// The filter along x: from the row buffer to `out`.
 template <typename Out, typename A>
-void along_x(Out* out, const Plan<A>& plan, const std::vector<Phase<A>>& phases, Index samples, Index count,
+void along_x(Out* out, const Stretch& s, const Plan<A>& plan, const std::vector<Phase<A>>& phases,
              const Scratch<A>& scratch) {
-  const Index c = plan.channels;
+  const Index c = plan.channels, step = plan.out_stride;
   const A* in = scratch.row;
-  if (plan.split) {
-    sort_pixels(scratch.sorted, scratch.row, samples, c, plan.in_stride, plan.split_pitch);
+  if (plan.sorted) {
+    sort_pixels(scratch.sorted, scratch.row, s.samples, c, plan.in_stride, plan.sorted_pitch);
     in = scratch.sorted;
   }
-  const bool in_order = plan.split || plan.in_stride == 1;
-  if (in_order && plan.out_stride == 1) {
+  if (step == 1 && (plan.sorted || plan.in_stride == 1)) {
     const Phase<A>& p = phases[0];
-    sg::sum_rows(out, in, p.at.data(), p.taps.data(), p.taps.size(), count * c);
-  } else if (c >= LONG_PIXEL) {
-    for (Index o = 0, m = 0; o < count; m++)
-      for (Index q = 0; q < plan.out_stride && o < count; q++, o++) {
+    sum_rows(out, in, p.at.data(), p.taps.data(), p.taps.size(), s.count * c);
+    return;
+  }
+  if (c >= Plan<A>::LONG_PIXEL) {
+    for (Index o = 0; o < s.count; o += step, in += plan.in_stride * c)
+      for (Index q = 0; q < std::min(step, s.count - o); q++) {
         const Phase<A>& p = phases[q];
-        sg::sum_rows(out + o * c, in + m * plan.in_stride * c, p.at.data(), p.taps.data(), p.taps.size(), c);
+        sum_rows(out + (o + q) * c, in, p.at.data(), p.taps.data(), p.taps.size(), c);
       }
+    return;
+  }
+  if (c == 1 && step == 2) {
+    const Phase<A>&even = phases[0], &odd = phases[1];
+    const int n = even.taps.size(), odd_n = odd.taps.size();
+    const auto sums = n != odd_n ? zipped_sums<0, Out, A> : n == 2   ? zipped_sums<2, Out, A>
+                                                        : n == 6 ? zipped_sums<6, Out, A>
+                                                                 : zipped_sums<0, Out, A>;
+    sums(out, in, even.at.data(), even.taps.data(), n, odd.at.data(), odd.taps.data(), odd_n, s.count);
+    return;
+  }
+  const Index pitch = plan.tile / step * c;
+  for (Index q = 0; q < std::min(step, s.count); q++) {
+    const Phase<A>& p = phases[q];
+    const Index n = (s.count - q + step - 1) / step;
+    sum_rows(scratch.phases + q * pitch, in, p.at.data(), p.taps.data(), p.taps.size(), n * c);
+  }
+  if constexpr (std::is_same_v<Out, A>) {
+    interleave_pixels(out, scratch.phases, s.count, c, step, pitch);
   } else {
-    const Index pitch = (plan.tile / plan.out_stride) * c;
-    for (Index q = 0; q < plan.out_stride; q++) {
-      const Phase<A>& p = phases[q];
-      const Index n = (count - q + plan.out_stride - 1) / plan.out_stride;
-      if (n > 0) sg::sum_rows(scratch.phase + q * pitch, in, p.at.data(), p.taps.data(), p.taps.size(), n * c);
-    }
-    if constexpr (std::is_same_v<Out, A>) {
-      interleave_pixels(out, scratch.phase, count, c, plan.out_stride, pitch);
-    } else {
-      interleave_pixels(scratch.line, scratch.phase, count, c, plan.out_stride, pitch);
-      convert_row<A>(out, scratch.line, count * c);
-    }
+    interleave_pixels(scratch.line, scratch.phases, s.count, c, step, pitch);
+    convert<A>(out, scratch.line, s.count * c);
   }
 }
 
-// One row of one image, outputs [first, first + count) along x.
+// A stretch of row oy of the result.
 template <typename T, typename A>
-void output_row(T* out, const T* image, Index row_stride, Index oy, Index first, Index count, const Plan<A>& plan,
-                const Scratch<A>& scratch) {
-  const Index c = plan.channels;
-  const Span sy = sg::span(plan.y_axis, oy);
-  const Index start = sg::span_unbounded(plan.x_axis, first).sample;
-  const Index samples = samples_of(plan.x_axis, first, count);
-  const Index from = std::clamp<Index>(start, 0, plan.x_axis.size);
-  const Index to = std::clamp<Index>(start + samples, from, plan.x_axis.size);
-  if (sy.count == 0 || from == to) {
-    std::memset((void*)out, 0, count * c * sizeof(T));
+void one_row(T* out, Rows<const T> in, Index oy, const Stretch& s, const Plan<A>& plan, const Scratch<A>& scratch) {
+  const Index c = plan.channels, n = (s.to - s.from) * c;
+  const Row& row = plan.rows[oy];
+  if (row.count == 0 || n == 0) {
+    std::memset((void*)out, 0, s.count * c * sizeof(T));
     return;
   }
-  A* row = scratch.row;
-  std::fill(row, row + (from - start) * c, A(0));
-  std::fill(row + (to - start) * c, row + samples * c, A(0));
-  const T* in = image + sy.sample * row_stride + from * c;
-  A* middle = row + (from - start) * c;
-  const Index n = (to - from) * c;
-  if (!plan.taps_y.empty()) {
-    Index offset_small[16];
-    A taps_small[16];
-    std::vector<Index> offset_large;
-    std::vector<A> taps_large;
-    Index* offset = offset_small;
-    A* taps = taps_small;
-    if (sy.count > 16) {
-      offset_large.resize(sy.count);
-      taps_large.resize(sy.count);
-      offset = offset_large.data();
-      taps = taps_large.data();
-    }
-    for (Index k = 0; k < sy.count; k++) {
-      offset[k] = k * row_stride;
-      taps[k] = plan.taps_y[sy.tap + k * plan.y_axis.up];
-    }
-    sg::sum_rows(middle, in, offset, taps, sy.count, n);
-    along_x(out, plan, plan.phases[0], samples, count, scratch);
+  A* middle = scratch.row + (s.from - s.start) * c;
+  if (s.from > s.start) std::fill(scratch.row, middle, A(0));
+  if (s.to < s.start + s.samples) std::fill(middle + n, scratch.row + s.samples * c, A(0));
+  const T* first = in[row.sample] + s.from * c;
+  if (plan.product()) {
+    sum_rows(middle, first, scratch.offsets.data(), plan.taps_y.data() + row.tap, row.count, n);
+    along_x(out, s, plan, plan.phases[0], scratch);
     return;
   }
-  for (Index k = 0; k < sy.count; k++) {
-    convert_row<A>(middle, in + k * row_stride, n);
-    const auto& phases = plan.phases[sy.tap + k * plan.y_axis.up];
-    if (k == 0) {
-      along_x(scratch.sum, plan, phases, samples, count, scratch);
-    } else {
-      along_x(scratch.line, plan, phases, samples, count, scratch);
-      for (Index i = 0; i < count * c; i++) scratch.sum[i] += scratch.line[i];
-    }
+  for (Index k = 0; k < row.count; k++) {
+    convert<A>(middle, first + k * in.stride, n);
+    along_x(k == 0 ? scratch.sum : scratch.line, s, plan, plan.phases[row.filter_row + k * plan.y_axis.up], scratch);
+    if (k > 0)
+      for (Index i = 0; i < s.count * c; i++) scratch.sum[i] += scratch.line[i];
   }
-  convert_row<A>(out, scratch.sum, count * c);
+  convert<A>(out, scratch.sum, s.count * c);
 }
 
-// Images and rows in memory: outer * inner images, rows of `row_stride` elements.
-struct Images {
-  Index outer, inner, outer_stride, inner_stride, row_stride;
+// Four taps along both axes, all in registers.
+template <typename T>
+struct Sweep {
+  typedef acc_t<T> A;
+  const Plan<A>& plan;
+  Index up, down, first;
+  bool early;
+  A gx[4];
+  std::vector<A> gy[2];     // by row of the result modulo `up`
+  std::vector<T> zero_row;  // stands for the rows outside the image
+
+  static constexpr bool COMPILED = std::is_same_v<T, float> || std::is_same_v<T, bf16>;  // what training uses
+
+  static bool possible(const Axis& y, const Axis& x, Index channels, bool product) {
+    return COMPILED && product && channels >= Block<T>::SIZE && x.taps == 4 && y.taps == 4 && x.up == y.up &&
+           x.down == y.down && x.up * x.down <= 2 && x.size > 0 && y.size > 0;
+  }
+
+  Sweep(const Plan<A>& p, const Filter<A>& filter)
+      : plan(p), up(p.x_axis.up), down(p.x_axis.down), zero_row(p.x_axis.size * p.channels) {
+    const Span s = span_unbounded(plan.x_axis, 0);
+    early = up == 2 && s.tap == 1;  // output 0 is an odd step
+    first = s.sample - early;
+    for (Index i = 0; i < 4; i++) gx[i] = filter.along_x[i / (4 / up) + i % (4 / up) * up];
+    for (Index p = 0; p < up; p++)
+      for (Index i = span_unbounded(plan.y_axis, p).tap; i < 4; i += up) gy[p].push_back(filter.along_y[i]);
+  }
+
+  template <int R, int UP, int DOWN>
+  void rows(Rows<T> out, Rows<const T> in, Index oy) const {
+    const Axis& y = plan.y_axis;
+    const T* from[R - 1 + 4 / UP];
+    Index sample = span_unbounded(y, oy).sample;
+    for (const T*& row : from) {
+      row = sample >= 0 && sample < y.size ? in[sample] : zero_row.data();
+      sample++;
+    }
+    const bool more = sample + R * DOWN <= y.size && oy + R < y.out;
+    sweep<R, UP, DOWN, T>(out[oy], out.stride, plan.x_axis.out, from, gy[UP == 2 ? oy % 2 : 0].data(), gx, first,
+                          plan.x_axis.size, plan.channels, early, in[more ? sample : sample - 1], more ? in.stride : 0,
+                          out[more ? oy + R : oy]);
+  }
+
+  void operator()(Rows<T> out, Rows<const T> in, Index begin, Index end) const {
+    for (Index oy = begin; oy < end; oy++) {
+      if (up == 2) {
+        rows<1, 2, 1>(out, in, oy);
+      } else if (down == 2) {
+        rows<1, 1, 2>(out, in, oy);
+      } else if (oy + 1 < end) {
+        rows<2, 1, 1>(out, in, oy++);
+      } else {
+        rows<1, 1, 1>(out, in, oy);
+      }
+    }
+  }
 };
 
+// Work for a thread: about as much as it takes to wake one.
+Index grain(Index elements) { return std::max<Index>(1, GRAIN / std::max<Index>(1, elements)); }
+
+template <typename F>
+void threads(Index units, Index least, const F& work) {
+  if (units <= least)
+    work(0, units);
+  else
+    torch::stable::parallel_for(0, units, least, work);
+}
+
+// All that is needed for images of so many interleaved channels, whichever of the ways they go.
 template <typename T>
-void run(T* out, const Images& to, const T* in, const Images& from, const Plan<sg::acc_t<T>>& plan) {
-  typedef sg::acc_t<T> A;
-  const Index rows = plan.y_axis.out, columns = plan.x_axis.out;
-  const Index tiles = (columns + plan.tile - 1) / plan.tile, images = to.outer * to.inner;
-  const Index grain = std::max<Index>(1, 16384 / std::max<Index>(1, std::min(plan.tile, columns) * plan.channels));
-  torch::stable::parallel_for(0, images * tiles * rows, grain, [&](int64_t begin, int64_t end) {
-    const Scratch<A> scratch(plan);
-    for (Index unit = begin; unit < end; unit++) {
-      const Index oy = unit % rows, tile = unit / rows % tiles, image = unit / rows / tiles;
-      const Index n = image / to.inner, i = image % to.inner, first = tile * plan.tile;
-      output_row(out + n * to.outer_stride + i * to.inner_stride + oy * to.row_stride + first * plan.channels,
-                 in + n * from.outer_stride + i * from.inner_stride, from.row_stride, oy, first,
-                 std::min(plan.tile, columns - first), plan, scratch);
+struct Kernel {
+  typedef acc_t<T> A;
+  Index row_stride;  // of the samples
+  Plan<A> plan;
+  std::optional<Sweep<T>> sweep;
+
+  Kernel(const Axis& y, const Axis& x, Index channels, const Filter<A>& filter, Index in_row_stride)
+      : row_stride(in_row_stride),
+        plan(y, x, channels, filter, Sweep<T>::possible(y, x, channels, !filter.along_x.empty())) {
+    if constexpr (Sweep<T>::COMPILED)
+      if (Sweep<T>::possible(y, x, channels, plan.product())) sweep.emplace(plan, filter);
+  }
+
+  Index tiles() const { return (plan.x_axis.out + plan.tile - 1) / plan.tile; }
+
+  // Rows [begin, end) of one tile of an image.
+  void operator()(Rows<T> out, Rows<const T> in, Index tile, Index begin, Index end, const Scratch<A>& scratch) const {
+    if constexpr (Sweep<T>::COMPILED)
+      if (sweep) return (*sweep)(out, in, begin, end);
+    const Stretch stretch(plan, tile);
+    for (Index oy = begin; oy < end; oy++)
+      one_row(out[oy] + stretch.first * plan.channels, in, oy, stretch, plan, scratch);
+  }
+};
+
+// Images of `channels` interleaved channels.
+template <typename T>
+void interleaved(T* out, const Images& to, const T* in, const Images& from, const Axis& y, const Axis& x,
+                 Index channels, const Filter<acc_t<T>>& filter) {
+  const Kernel<T> kernel(y, x, channels, filter, from.row_stride);
+  const Index height = y.out, tiles = kernel.tiles();
+  const Index least = grain(std::min<Index>(kernel.plan.tile, x.out) * channels);
+  threads(to.outer * to.inner * tiles * height, least, [&](Index begin, Index end) {
+    const Scratch<acc_t<T>> scratch(kernel.plan, from.row_stride);
+    while (begin < end) {  // from row to row of one tile of one image
+      const Index oy = begin % height, tile = begin / height % tiles, image = begin / height / tiles;
+      const Index rows = std::min(end - begin, height - oy);
+      kernel(to.at(out, image), from.at(in, image), tile, oy, oy + rows, scratch);
+      begin += rows;
+    }
+  });
+}
+
+constexpr Index SMALL = 24;  // pixels along an axis
+
+// Small images of one channel: groups of them are interleaved, filtered together and taken apart.
+template <typename T>
+void small_planes(T* out, const Images& to, const T* in, const Images& from, const Axis& y, const Axis& x,
+                  const Filter<acc_t<T>>& filter) {
+  typedef acc_t<T> A;
+  constexpr int GROUP = 16;
+  const Index groups = (from.inner + GROUP - 1) / GROUP;  // per image of the batch
+  const Kernel<A> kernel(y, x, GROUP, filter, x.size * GROUP);
+  threads(from.outer * groups, grain(y.out * x.out * GROUP), [&](Index begin, Index end) {
+    const Scratch<A> scratch(kernel.plan, kernel.row_stride);
+    std::vector<A> pixels(y.size * x.size * GROUP), filtered(y.out * x.out * GROUP);
+    for (Index group = begin; group < end; group++) {
+      // Neighbouring channels, a group of which does not reach over to the next image of the batch.
+      const Index n = group / groups, i = group % groups * GROUP, count = std::min<Index>(GROUP, from.inner - i);
+      const T* first = in + n * from.outer_stride + i * from.inner_stride;
+      T* result = out + n * to.outer_stride + i * to.inner_stride;
+      if (from.row_stride == x.size)
+        interleave_planes<GROUP>(pixels.data(), first, from.inner_stride, count, y.size * x.size);
+      else
+        for (Index r = 0; r < y.size; r++)
+          interleave_planes<GROUP>(pixels.data() + r * kernel.row_stride, first + r * from.row_stride,
+                                   from.inner_stride, count, x.size);
+      kernel({filtered.data(), Index(x.out) * GROUP}, {pixels.data(), kernel.row_stride}, 0, 0, y.out, scratch);
+      part_planes<GROUP>(result, filtered.data(), to.inner_stride, count, y.out * x.out);
     }
   });
 }
@@ -314,59 +346,55 @@ void run(T* out, const Images& to, const T* in, const Images& from, const Plan<s
 template <typename T>
 void resample(Tensor& y, const Tensor& x, bool channels_last, const Tensor& f, const Axis& y_axis, const Axis& x_axis,
               bool flip, double gain) {
-  typedef sg::acc_t<T> A;
-  const auto filter = f.scalar_type() == ScalarType::Double ? read_filter<A, double>(f, flip, gain)
-                                                           : read_filter<A, float>(f, flip, gain);
-  const Index channels = channels_last ? x.size(1) : 1, inner = channels_last ? 1 : x.size(1);
-  const Images from{x.size(0), inner, x.stride(0), x.stride(1), x.stride(2)};
-  const Images to{y.size(0), inner, y.stride(0), y.stride(1), y.stride(2)};
-  run<T>(static_cast<T*>(y.mutable_data_ptr()), to, static_cast<const T*>(x.const_data_ptr()), from,
-         make_plan<A>(y_axis, x_axis, channels, filter));
+  typedef acc_t<T> A;
+  const bool one_row = f.dim() == 1;
+  const auto filter = f.scalar_type() == ScalarType::Double
+                          ? make_filter<A>(in<double>(f), one_row, y_axis.taps, x_axis.taps, flip, gain)
+                          : make_filter<A>(in<float>(f), one_row, y_axis.taps, x_axis.taps, flip, gain);
+  const Index inner = channels_last ? 1 : x.size(1);
+  const Images from{Index(x.size(0)), inner, x.stride(0), x.stride(1), x.stride(2)};
+  const Images to{Index(x.size(0)), inner, y.stride(0), y.stride(1), y.stride(2)};
+  if (!channels_last && std::max({x_axis.size, x_axis.out, y_axis.size, y_axis.out}) <= SMALL && x.size(1) >= 8)
+    small_planes(out<T>(y), to, in<T>(x), from, y_axis, x_axis, filter);
+  else
+    interleaved(out<T>(y), to, in<T>(x), from, y_axis, x_axis, channels_last ? x.size(1) : 1, filter);
 }
 
-Tensor upfirdn2d(const Tensor& input, const Tensor& filter, int64_t up_x, int64_t up_y, int64_t down_x, int64_t down_y,
+Tensor upfirdn2d(const Tensor& images, const Tensor& taps, int64_t up_x, int64_t up_y, int64_t down_x, int64_t down_y,
                  int64_t pad_x0, int64_t pad_y0, int64_t out_h, int64_t out_w, bool flip, double gain) {
-  Tensor x = input, f = filter;
-  STD_TORCH_CHECK(x.dim() == 4 && (f.dim() == 1 || f.dim() == 2) && f.numel() > 0, "upfirdn2d: x [N, C, H, W], f [taps] or [fh, fw]");
-  STD_TORCH_CHECK(std::min({up_x, up_y, down_x, down_y}) >= 1 && out_h >= 0 && out_w >= 0, "upfirdn2d: factors of at least 1, sizes of at least 0");
-  STD_TORCH_CHECK(f.is_cpu() && (f.scalar_type() == ScalarType::Float || f.scalar_type() == ScalarType::Double), "upfirdn2d: f is a float32 or float64 tensor where x is");
-  if (!f.is_contiguous()) f = torch::stable::contiguous(f);
-  const int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
-  const bool channels_last = c > 1 && x.stride(1) == 1 && !x.is_contiguous();
-  // Images and rows may lie anywhere, but the pixels of a row must follow each other.
-  if (channels_last ? w > 1 && x.stride(3) != c : w > 1 && x.stride(3) != 1)
-    x = torch::stable::contiguous(x, channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
-                                                   : torch::headeronly::MemoryFormat::Contiguous);
-  const int64_t sizes[4] = {n, c, out_h, out_w};
+  using torch::headeronly::MemoryFormat;
+  STD_TORCH_CHECK(images.dim() == 4, "stylegan2_ada::upfirdn2d takes images [N, C, H, W]");
+  STD_TORCH_CHECK(taps.is_cpu() && taps.numel() > 0 && (taps.dim() == 1 || taps.dim() == 2) &&
+                      (taps.scalar_type() == ScalarType::Float || taps.scalar_type() == ScalarType::Double),
+                  "stylegan2_ada::upfirdn2d takes a float32 or float64 filter [taps] or [fh, fw], on the CPU as the images");
+  STD_TORCH_CHECK(std::min({up_x, up_y, down_x, down_y}) >= 1 && std::min(out_h, out_w) >= 0,
+                  "stylegan2_ada::upfirdn2d takes factors of at least 1 and sizes of at least 0");
+  const Tensor f = taps.is_contiguous() ? taps : torch::stable::contiguous(taps);
+  const int64_t c = images.size(1), w = images.size(3);
+  const bool channels_last = c > 1 && images.stride(1) == 1 && !images.is_contiguous();
+  // Images and rows may lie anywhere, but the pixels of a row have to follow each other.
+  const bool usable = w <= 1 || images.stride(3) == (channels_last ? c : 1);
+  const MemoryFormat format = channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+  const Tensor x = usable ? images : torch::stable::contiguous(images, format);
+
+  const int64_t sizes[4] = {x.size(0), c, out_h, out_w};
   const int64_t nchw[4] = {c * out_h * out_w, out_h * out_w, out_w, 1}, nhwc[4] = {c * out_h * out_w, 1, out_w * c, c};
   AtenTensorHandle handle;
   int32_t dtype;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, sizes, channels_last ? nhwc : nchw, dtype,
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(4, sizes, channels_last ? nhwc : nchw, dtype, aoti_torch_device_type_cpu(), 0, &handle));
   Tensor y(handle);
   if (y.numel() == 0) return y;
-  const int64_t fh = f.size(0), fw = f.size(f.dim() - 1);
-  const Axis y_axis{h, up_y, down_y, pad_y0, out_h, fh}, x_axis{w, up_x, down_x, pad_x0, out_w, fw};
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      resample<float>(y, x, channels_last, f, y_axis, x_axis, flip, gain);
-      break;
-    case ScalarType::Double:
-      resample<double>(y, x, channels_last, f, y_axis, x_axis, flip, gain);
-      break;
-    case ScalarType::BFloat16:
-      resample<sg::bf16>(y, x, channels_last, f, y_axis, x_axis, flip, gain);
-      break;
-    case ScalarType::Half:
-      resample<sg::fp16>(y, x, channels_last, f, y_axis, x_axis, flip, gain);
-      break;
-    default:
-      STD_TORCH_CHECK(false, "upfirdn2d: images of float32, float64, bfloat16 or float16");
-  }
+  const Axis y_axis{x.size(2), up_y, down_y, pad_y0, out_h, f.size(0)};
+  const Axis x_axis{w, up_x, down_x, pad_x0, out_w, f.size(f.dim() - 1)};
+  by_dtype(x.scalar_type(), "upfirdn2d", [&](auto zero) {
+    resample<decltype(zero)>(y, x, channels_last, f, y_axis, x_axis, flip, gain);
+  });
   return y;
 }
 
 }  // namespace
+}  // namespace sg
 
-STABLE_TORCH_LIBRARY_IMPL(stylegan2_ada, CPU, m) { m.impl("upfirdn2d", TORCH_BOX(&upfirdn2d)); }
+STABLE_TORCH_LIBRARY_IMPL(stylegan2_ada, CPU, m) { m.impl("upfirdn2d", TORCH_BOX(&sg::upfirdn2d)); }
