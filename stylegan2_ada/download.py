@@ -7,6 +7,7 @@ should be can be pinned: `https://example.org/faces.pkl#sha256=<64 hex digits>`.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import re
 import sys
@@ -92,7 +93,7 @@ def fetch(spec: str, progress: Callable[[int, int], None] | None = None, timeout
         _download(url, path, pinned, progress, timeout)
     except urllib.error.HTTPError as e:
         raise ValueError(f"{url}: the server says {e.code} {e.reason}; check the address") from None
-    except (OSError, EOFError) as e:  # name resolution, TLS, connection, disk
+    except (OSError, EOFError, UnicodeError, http.client.HTTPException) as e:  # name resolution, TLS, connection, disk
         reason = getattr(e, "reason", None) or e
         raise ValueError(
             f"{url}: could not be fetched ({' '.join(str(reason).split()) or type(e).__name__}); check the connection,"
@@ -104,6 +105,7 @@ def fetch(spec: str, progress: Callable[[int, int], None] | None = None, timeout
 def _split(spec: str) -> tuple[str, str | None]:
     """(URL, pinned hash or None) of what the user gave."""
     url, _, fragment = PUBLISHED.get(spec, spec).partition("#")
+    url = urllib.parse.quote(url, safe=":/?&=%+,;@!$'()*~[]")
     scheme = urllib.parse.urlsplit(url).scheme.lower()
     pinned = None
     if fragment:

@@ -74,8 +74,9 @@ def channels_of(widths: dict[int, int]) -> tuple[int, int]:
         Refused: where there are none: the counts follow another rule than min(base / resolution, max).
     """
     most = max(widths.values())
-    narrower = [c * res for res, c in widths.items() if c < most]
-    base = max(narrower) if narrower else most * max(widths)
+    base = max(
+        (c * res for res, c in widths.items() if c > 1), default=1
+    )  # the least: one channel may be less than one
     if any(max(min(base // res, most), 1) != c for res, c in widths.items()):
         raise Refused(f"its channel counts {list(widths.values())} are no min(base / resolution, max)")
     return base, most
