@@ -3,7 +3,7 @@
 Winograd's minimal filtering F(2x2, 3x3) (Lavin & Gray 2015, arXiv 1509.09308) for the convolution, its input gradient
 and its weight gradient; the kernels are in native/csrc/conv3x3*. Activations are bfloat16, channels-last; weights and
 their gradients float32. Sums are float32; each of the transformed operands is rounded to bfloat16 once, which doubles
-the error of a direct bfloat16 convolution (relative RMS 0.004 against 0.002 for normal data, less for images).
+the error of a direct bfloat16 convolution (relative RMS 0.0043 against 0.0024 for normal data, 0.0031 for smooth).
 
 Schemas; all three compute with stride 1 and zero padding 1, and are each other's derivatives:
 
@@ -52,7 +52,7 @@ def applies(x: Tensor, w: Tensor) -> bool:
         and w.dtype == torch.float32
         and x.device.type == w.device.type == "cpu"
         and w.shape[2:] == (3, 3)
-        and min(w.shape[:2]) >= 16  # vectors are 16 outputs and 32 inputs wide; what is missing is computed for nothing
+        and min(w.shape[:2]) >= 32  # the transforms cost more than they save where they serve few channels
         and use_native(x)
         and _supported()
     )

@@ -20,7 +20,8 @@ bool supported() { return CONV3X3_SUPPORTED; }
 constexpr auto CHANNELS_LAST = torch::headeronly::MemoryFormat::ChannelsLast;
 
 Tensor images(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::BFloat16, "stylegan2_ada::conv3x3: ", name, " must be bfloat16 [N, C, H, W]");
+  STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::BFloat16, "stylegan2_ada::conv3x3: ", name,
+                  " must be bfloat16 [N, C, H, W]");
   return torch::stable::contiguous(x, CHANNELS_LAST);
 }
 
@@ -53,8 +54,8 @@ Tensor conv3x3_op(const Tensor& x, const Tensor& w_, double gain, bool transpose
   const int64_t o = w.size(0), i = w.size(1), in = transposed ? o : i;
   STD_TORCH_CHECK(x.dim() == 4 && x.size(1) == in, "stylegan2_ada::conv3x3: the weights take ", in, " channels");
   return convolve(x, transposed ? i : o, [&](const conv3x3::WeightLayout& layout) -> const uint32_t* {
-    static thread_local std::vector<char> buffer;
-    uint32_t* u = conv3x3::scratch<uint32_t>(buffer, layout.words());
+    static thread_local conv3x3::Scratch scratch;
+    uint32_t* u = scratch.get<uint32_t>(layout.words());
     conv3x3::transform_weights(data, o, i, static_cast<float>(gain), transposed, threads(), u);
     return u;
   });
@@ -66,7 +67,8 @@ Tensor conv3x3_prepare_op(const Tensor& w_, double gain, bool transposed) {
   const int64_t o = w.size(0), i = w.size(1);
   const conv3x3::WeightLayout layout(transposed ? o : i, transposed ? i : o);
   const Tensor u = torch::stable::empty({layout.words()}, ScalarType::Int, std::nullopt, w.device());
-  if (w.numel()) conv3x3::transform_weights(data, o, i, static_cast<float>(gain), transposed, threads(), sg::out<uint32_t>(u));
+  if (w.numel())
+    conv3x3::transform_weights(data, o, i, static_cast<float>(gain), transposed, threads(), sg::out<uint32_t>(u));
   return u;
 }
 
@@ -74,7 +76,8 @@ Tensor conv3x3_apply_op(const Tensor& x, const Tensor& u_, int64_t out) {
   const Tensor u = torch::stable::contiguous(u_);
   return convolve(x, out, [&](const conv3x3::WeightLayout& layout) -> const uint32_t* {
     STD_TORCH_CHECK(u.scalar_type() == ScalarType::Int && u.numel() == layout.words(),
-                    "stylegan2_ada::conv3x3_apply: u is not of conv3x3_prepare for weights of ", out, " x ", x.size(1), " channels");
+                    "stylegan2_ada::conv3x3_apply: u is not of conv3x3_prepare for weights of ", out, " x ", x.size(1),
+                    " channels");
     return sg::in<uint32_t>(u);
   });
 }
@@ -86,15 +89,17 @@ Tensor conv3x3_wgrad_op(const Tensor& x_, const Tensor& gy_, double gain) {
   const Tensor gw = torch::stable::empty({gy.size(1), x.size(1), 3, 3}, ScalarType::Float, std::nullopt, x.device());
   if (gw.numel() == 0) return gw;
   if (x.numel() == 0) return torch::stable::fill_(gw, 0);
-  conv3x3::weight_gradient(describe(x), sg::in<uint16_t>(x), describe(gy), sg::in<uint16_t>(gy), static_cast<float>(gain),
-                           sg::out<float>(gw), threads());
+  conv3x3::weight_gradient(describe(x), sg::in<uint16_t>(x), describe(gy), sg::in<uint16_t>(gy),
+                           static_cast<float>(gain), sg::out<float>(gw), threads());
   return gw;
 }
 #endif
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(stylegan2_ada, CompositeExplicitAutograd, m) { m.impl("conv3x3_supported", TORCH_BOX(&supported)); }
+STABLE_TORCH_LIBRARY_IMPL(stylegan2_ada, CompositeExplicitAutograd, m) {
+  m.impl("conv3x3_supported", TORCH_BOX(&supported));
+}
 
 #if CONV3X3_SUPPORTED
 STABLE_TORCH_LIBRARY_IMPL(stylegan2_ada, CPU, m) {

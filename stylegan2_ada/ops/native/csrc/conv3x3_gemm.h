@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#define SG_FORCE_INLINE inline __attribute__((always_inline))
+
 namespace conv3x3 {
 
 using bf16 = uint16_t;
@@ -11,11 +13,13 @@ using bf16 = uint16_t;
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // C[r, j] = sum over k of A[r, k] . B[k, j], where each element of A and B is a pair of bfloat16 (one 32-bit word) and
-// `.` adds the two products. Row r of A starts at a + r * a_row and its words lie a_k apart; B is [k, 16 * COLS] words,
-// dense; C is float32. ROWS * COLS accumulators, COLS words of B and one broadcast of A live in registers: 6 x 4 uses 29
-// of 32, and needs 4 loads and 6 broadcasts for 24 multiply-adds, so B may stream from the second-level cache.
+// `.` adds the two products. Row r of A starts at a + r * a_row and its words lie a_k apart; row k of B starts at
+// b + k * b_k and is 16 * COLS words long; C is float32. ROWS * COLS accumulators, COLS words of B and one broadcast of
+// A live in registers: 6 x 4 uses 29 of 32, and needs 4 loads and 6 broadcasts for 24 multiply-adds, so B may stream
+// from the second-level cache.
 template <int ROWS, int COLS>
-inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t k, float* c, int64_t c_row) {
+inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t b_k, int64_t k,
+                         float* c, int64_t c_row) {
   __m512 acc[ROWS][COLS];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
@@ -26,7 +30,7 @@ inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const ui
 #pragma GCC unroll 4
     for (int j = 0; j < COLS; j++) {
       bv[j] = _mm512_loadu_si512(b + 16 * j);
-      _mm_prefetch(reinterpret_cast<const char*>(b + 16 * (j + 8 * COLS)), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(b + 8 * b_k + 16 * j), _MM_HINT_T0);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
@@ -35,7 +39,7 @@ inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const ui
       for (int j = 0; j < COLS; j++) acc[r][j] = _mm512_dpbf16_ps(acc[r][j], (__m512bh)av, (__m512bh)bv[j]);
     }
     a += a_k;
-    b += 16 * COLS;
+    b += b_k;
   }
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
@@ -44,33 +48,43 @@ inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const ui
 }
 
 template <int COLS>
-inline void gemm_columns(
-    int64_t rows, const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t k, float* c, int64_t c_row) {
+inline void gemm_columns(int64_t rows, const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t b_k,
+                         int64_t k, float* c, int64_t c_row) {
   int64_t r = 0;
   const auto call = [&](auto kernel, int64_t n) {
-    kernel(a + r * a_row, a_row, a_k, b, k, c + r * c_row, c_row);
+    kernel(a + r * a_row, a_row, a_k, b, b_k, k, c + r * c_row, c_row);
     r += n;
   };
   while (rows - r >= 9 || rows - r == 6) call(micro_kernel<6, COLS>, 6);
   if (rows - r >= 7) call(micro_kernel<4, COLS>, 4);  // 7 = 4 + 3 and 8 = 4 + 4: a lone row would wait for its own sums
   switch (rows - r) {
-    case 1: return call(micro_kernel<1, COLS>, 1);
-    case 2: return call(micro_kernel<2, COLS>, 2);
-    case 3: return call(micro_kernel<3, COLS>, 3);
-    case 4: return call(micro_kernel<4, COLS>, 4);
-    case 5: return call(micro_kernel<5, COLS>, 5);
-    default: return;
+    case 1:
+      return call(micro_kernel<1, COLS>, 1);
+    case 2:
+      return call(micro_kernel<2, COLS>, 2);
+    case 3:
+      return call(micro_kernel<3, COLS>, 3);
+    case 4:
+      return call(micro_kernel<4, COLS>, 4);
+    case 5:
+      return call(micro_kernel<5, COLS>, 5);
+    default:
+      return;
   }
 }
 
 // As micro_kernel, for any number of rows and 1 to 4 columns of 16.
-inline void gemm(
-    int cols, int64_t rows, const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t k, float* c, int64_t c_row) {
+inline void gemm(int cols, int64_t rows, const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t b_k,
+                 int64_t k, float* c, int64_t c_row) {
   switch (cols) {
-    case 1: return gemm_columns<1>(rows, a, a_row, a_k, b, k, c, c_row);
-    case 2: return gemm_columns<2>(rows, a, a_row, a_k, b, k, c, c_row);
-    case 3: return gemm_columns<3>(rows, a, a_row, a_k, b, k, c, c_row);
-    default: return gemm_columns<4>(rows, a, a_row, a_k, b, k, c, c_row);
+    case 1:
+      return gemm_columns<1>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
+    case 2:
+      return gemm_columns<2>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
+    case 3:
+      return gemm_columns<3>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
+    default:
+      return gemm_columns<4>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
   }
 }
 
@@ -107,20 +121,23 @@ inline void transpose16(__m512 r[16]) {
   }
 }
 
-// 32 neighbouring bfloat16 as float32: the even-numbered and the odd-numbered ones. One shift and one mask, where
-// widening in order would take two shuffles more.
-struct EvenOdd {
-  __m512 even, odd;
-};
-
-inline EvenOdd split(__m512i v) {
-  return {
-      _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)),
-      _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+// Half of 32 neighbouring bfloat16 as float32: the even-numbered or the odd-numbered ones. One shift or one mask, where
+// widening in order would take a shuffle more.
+template <bool ODD>
+inline __m512 widen(__m512i v) {
+  if (ODD) return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
 }
 
 // [low | high], each rounded to nearest even.
 inline __m512i round_pair(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
+
+// 16 words of (low, high).
+inline __m512i round_words(__m512 low, __m512 high) {
+  alignas(64) static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_permutexvar_epi16(_mm512_load_si512(order), round_pair(low, high));
+}
 
 inline __mmask32 mask32(int64_t n) { return n >= 32 ? 0xffffffffu : n <= 0 ? 0u : (1u << n) - 1u; }
 inline __mmask16 mask16(int64_t n) { return n >= 16 ? 0xffffu : n <= 0 ? 0u : static_cast<__mmask16>((1u << n) - 1u); }

@@ -12,88 +12,92 @@ namespace conv3x3 {
 
 constexpr int FREQS = 16;
 
+// Tiles are worked on in pairs of horizontal neighbours, which share two of their four columns. Channels are worked on
+// in groups of 32, first the 16 even-numbered ones, then the odd-numbered; they stay in this order, which the other
+// operand follows: `pair_channel` for the weights, `channel_of` for the weights' gradient.
+
 struct Image {  // channels-last: [n][height][width][channels]
   int64_t n, channels, height, width;
-  int64_t tile_rows() const { return (height + 1) / 2; }
-  int64_t tile_cols() const { return (width + 1) / 2; }
-  int64_t tiles() const { return n * tile_rows() * tile_cols(); }
+  int64_t pair_cols() const { return (width + 3) / 4; }
+  int64_t pairs() const { return n * ((height + 1) / 2) * pair_cols(); }
 };
 
-struct Tile {  // position of the first of its 2x2 pixels
+struct Corner {  // the first pixel of a pair of tiles
   int64_t n, y, x;
 };
 
-inline Tile tile_at(const Image& s, int64_t index) {
-  const int64_t row = index / s.tile_cols();
-  return {row / s.tile_rows(), 2 * (row % s.tile_rows()), 2 * (index % s.tile_cols())};
+inline Corner corner(const Image& s, int64_t pair) {
+  const int64_t row = pair / s.pair_cols(), rows = (s.height + 1) / 2;
+  return {row / rows, 2 * (row % rows), 4 * (pair % s.pair_cols())};
 }
 
-// Addresses of SIZE x SIZE pixels from (y0, x0) on; outside of the image `zeros`.
-template <int SIZE>
-inline void pixels(const Image& s, const bf16* x, int64_t n, int64_t y0, int64_t x0, const bf16* zeros, const bf16* p[]) {
-  for (int r = 0; r < SIZE; r++)
-    for (int c = 0; c < SIZE; c++) {
-      const int64_t i = y0 + r, j = x0 + c;
-      const bool inside = i >= 0 && i < s.height && j >= 0 && j < s.width;
-      p[SIZE * r + c] = inside ? x + ((n * s.height + i) * s.width + j) * s.channels : zeros;
-    }
+// Addresses of ROWS x COLS pixels from (y0, x0) on; outside of the image `zeros`.
+template <int ROWS, int COLS>
+inline void pixels(const Image& s, const bf16* x, int64_t n, int64_t y0, int64_t x0, const bf16* zeros,
+                   const bf16* p[]) {
+  for (int64_t r = 0; r < ROWS; r++) {
+    const bool row_inside = y0 + r >= 0 && y0 + r < s.height;
+    const bf16* row = x + ((n * s.height + y0 + r) * s.width + x0) * s.channels;
+    for (int64_t c = 0; c < COLS; c++)
+      p[COLS * r + c] = row_inside && x0 + c >= 0 && x0 + c < s.width ? row + c * s.channels : zeros;
+  }
 }
 
-inline EvenOdd load_split(const bf16* p, __mmask32 m) { return split(_mm512_maskz_loadu_epi16(m, p)); }
-inline EvenOdd operator+(EvenOdd a, EvenOdd b) { return {_mm512_add_ps(a.even, b.even), _mm512_add_ps(a.odd, b.odd)}; }
-inline EvenOdd operator-(EvenOdd a, EvenOdd b) { return {_mm512_sub_ps(a.even, b.even), _mm512_sub_ps(a.odd, b.odd)}; }
+template <bool ODD, int N>
+inline void load_row(const bf16* const* p, int64_t channel, __mmask32 m, __m512 out[N]) {
+#pragma GCC unroll 8
+  for (int c = 0; c < N; c++) out[c] = widen<ODD>(_mm512_maskz_loadu_epi16(m, p[c] + channel));
+}
 
-inline void store_rounded(bf16* p, EvenOdd v) { _mm512_storeu_si512(p, round_pair(v.even, v.odd)); }
+// B^T d B of two tiles, for half of the 32 channels from `channel` on; to(frequency, first tile's, second tile's).
+template <bool ODD, typename To>
+SG_FORCE_INLINE void transform_input(const bf16* const p[24], int64_t channel, __mmask32 m, const To to) {
+  __m512 d[4][6];
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; r++) load_row<ODD, 6>(p + 6 * r, channel, m, d[r]);
+#pragma GCC unroll 8
+  for (int c = 0; c < 6; c++) {
+    const __m512 b = d[1][c], e = d[2][c];
+    d[0][c] = _mm512_sub_ps(d[0][c], e);
+    d[1][c] = _mm512_add_ps(b, e);
+    d[2][c] = _mm512_sub_ps(e, b);
+    d[3][c] = _mm512_sub_ps(b, d[3][c]);
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; r++) {
+    to(4 * r + 0, _mm512_sub_ps(d[r][0], d[r][2]), _mm512_sub_ps(d[r][2], d[r][4]));
+    to(4 * r + 1, _mm512_add_ps(d[r][1], d[r][2]), _mm512_add_ps(d[r][3], d[r][4]));
+    to(4 * r + 2, _mm512_sub_ps(d[r][2], d[r][1]), _mm512_sub_ps(d[r][4], d[r][3]));
+    to(4 * r + 3, _mm512_sub_ps(d[r][1], d[r][3]), _mm512_sub_ps(d[r][3], d[r][5]));
+  }
+}
 
-// B^T d B of 32 channels, frequency f at dst + f * stride. The channels come out as 16 even-numbered, then 16
-// odd-numbered ones; `pair_channel` tells the weights' side.
-inline void transform_input(const bf16* const p[16], int64_t channel, __mmask32 m, bf16* dst, int64_t stride) {
-  EvenOdd d[4][4];
+// A gY A^T of the 2x2 gradients of two tiles, as above, with the opposite sign for frequencies whose row or column
+// (but not both) is 3: transform_weight_gradient makes up for it.
+template <bool ODD, typename To>
+SG_FORCE_INLINE void transform_gradient(const bf16* const p[8], int64_t channel, __mmask32 m, const To to) {
+  __m512 d[4][4];
+  load_row<ODD, 4>(p, channel, m, d[0]);
+  load_row<ODD, 4>(p + 4, channel, m, d[3]);
 #pragma GCC unroll 4
   for (int c = 0; c < 4; c++) {
-    const EvenOdd a = load_split(p[c] + channel, m), b = load_split(p[4 + c] + channel, m);
-    const EvenOdd e = load_split(p[8 + c] + channel, m), g = load_split(p[12 + c] + channel, m);
-    d[0][c] = a - e;
-    d[1][c] = b + e;
-    d[2][c] = e - b;
-    d[3][c] = b - g;
+    d[1][c] = _mm512_add_ps(d[0][c], d[3][c]);
+    d[2][c] = _mm512_sub_ps(d[0][c], d[3][c]);
   }
 #pragma GCC unroll 4
   for (int r = 0; r < 4; r++) {
-    store_rounded(dst + (4 * r + 0) * stride, d[r][0] - d[r][2]);
-    store_rounded(dst + (4 * r + 1) * stride, d[r][1] + d[r][2]);
-    store_rounded(dst + (4 * r + 2) * stride, d[r][2] - d[r][1]);
-    store_rounded(dst + (4 * r + 3) * stride, d[r][1] - d[r][3]);
+    to(4 * r + 0, d[r][0], d[r][2]);
+    to(4 * r + 1, _mm512_add_ps(d[r][0], d[r][1]), _mm512_add_ps(d[r][2], d[r][3]));
+    to(4 * r + 2, _mm512_sub_ps(d[r][0], d[r][1]), _mm512_sub_ps(d[r][2], d[r][3]));
+    to(4 * r + 3, d[r][1], d[r][3]);
   }
 }
 
-// The first channel of pair `k` (a word of the transformed input) in the order of `transform_input`; the second is
-// two further.
-inline int64_t pair_channel(int64_t k) {
-  const int64_t q = k % 16;
-  return k / 16 * 32 + (q < 8 ? 4 * q : 4 * (q - 8) + 1);
-}
+// Which channel is the i-th in the order of even-numbered, then odd-numbered of each 32.
+inline int64_t channel_of(int64_t i) { return i / 32 * 32 + (i % 16) * 2 + i % 32 / 16; }
 
-// A gY A^T of 32 channels of a 2x2 gradient, as transform_input.
-inline void transform_gradient(const bf16* const p[4], int64_t channel, __mmask32 m, bf16* dst, int64_t stride) {
-  const EvenOdd zero{_mm512_setzero_ps(), _mm512_setzero_ps()};
-  EvenOdd d[4][2];
-#pragma GCC unroll 2
-  for (int c = 0; c < 2; c++) {
-    const EvenOdd a = load_split(p[c] + channel, m), b = load_split(p[2 + c] + channel, m);
-    d[0][c] = a;
-    d[1][c] = a + b;
-    d[2][c] = a - b;
-    d[3][c] = zero - b;
-  }
-#pragma GCC unroll 4
-  for (int r = 0; r < 4; r++) {
-    store_rounded(dst + (4 * r + 0) * stride, d[r][0]);
-    store_rounded(dst + (4 * r + 1) * stride, d[r][0] + d[r][1]);
-    store_rounded(dst + (4 * r + 2) * stride, d[r][0] - d[r][1]);
-    store_rounded(dst + (4 * r + 3) * stride, zero - d[r][1]);
-  }
-}
+// The first channel of pair `k` in this order; the second is two further.
+inline int64_t pair_channel(int64_t k) { return channel_of(2 * k); }
 
 // A^T M A for 16 output channels: y[2 * row + column] from m + f * stride.
 inline void transform_output(const float* m, int64_t stride, __m512 y[4]) {
@@ -112,7 +116,7 @@ inline void transform_output(const float* m, int64_t stride, __m512 y[4]) {
   }
 }
 
-// Row `r` of G g, times 1: g is [3][3] vectors, `out` three of them.
+// Row `r` of G g: g is [3][3] vectors, `out` three of them.
 inline void weight_row(const __m512 g[9], int r, __m512 out[3]) {
   const __m512 half = _mm512_set1_ps(0.5f);
 #pragma GCC unroll 3
@@ -133,7 +137,7 @@ inline void weight_columns(const __m512 g[3], __m512 out[4]) {
   out[3] = g[2];
 }
 
-// gain * G^T m G: 16 frequencies at m + f * stride -> nine vectors.
+// gain * G^T m G: 16 frequencies at m + f * stride, with the signs of transform_gradient -> nine vectors.
 inline void transform_weight_gradient(const float* m, int64_t stride, __m512 gain, __m512 out[9]) {
   const __m512 half = _mm512_set1_ps(0.5f);
   __m512 s[3][4];
@@ -143,14 +147,14 @@ inline void transform_weight_gradient(const float* m, int64_t stride, __m512 gai
     const __m512 mean = _mm512_mul_ps(half, _mm512_add_ps(m1, m2));
     s[0][c] = _mm512_add_ps(_mm512_loadu_ps(m + c * stride), mean);
     s[1][c] = _mm512_mul_ps(half, _mm512_sub_ps(m1, m2));
-    s[2][c] = _mm512_add_ps(mean, _mm512_loadu_ps(m + (12 + c) * stride));
+    s[2][c] = _mm512_sub_ps(mean, _mm512_loadu_ps(m + (12 + c) * stride));
   }
 #pragma GCC unroll 3
   for (int r = 0; r < 3; r++) {
     const __m512 mean = _mm512_mul_ps(half, _mm512_add_ps(s[r][1], s[r][2]));
     out[3 * r] = _mm512_mul_ps(gain, _mm512_add_ps(s[r][0], mean));
     out[3 * r + 1] = _mm512_mul_ps(gain, _mm512_mul_ps(half, _mm512_sub_ps(s[r][1], s[r][2])));
-    out[3 * r + 2] = _mm512_mul_ps(gain, _mm512_add_ps(mean, s[r][3]));
+    out[3 * r + 2] = _mm512_mul_ps(gain, _mm512_sub_ps(mean, s[r][3]));
   }
 }
 
