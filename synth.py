@@ -19,15 +19,13 @@ A seed gives the same image whatever else is asked for. Started again, it makes 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
-from app.cli import download_bar, pick_device, progress, run
+from app.cli import progress, run
 from faces.errors import UserError
 
-GRID_IMAGES = 100  # at most so many on a contact sheet
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
@@ -108,7 +106,7 @@ FORCE = click.option("--force", is_flag=True, help="Replace files that are there
 @click.option("--outdir", metavar="DIR", help="Where to write.  [default: samples/<run>-<network's hash>-psi<PSI>]")
 @click.option("--format", "format_", type=click.Choice(["png", "jpg"]), default="png", help="File format.")
 @click.option("--quality", type=click.IntRange(1, 100), default=95, help="JPEG quality.")
-@click.option("--grid", is_flag=True, help=f"Also write grid.png with the first {GRID_IMAGES} images.")
+@click.option("--grid", is_flag=True, help="Also write grid.png with the first 100 images.")
 @click.option("--batch", type=click.IntRange(1), default=64, help="Images in flight; no pixel depends on it.")
 @MACHINE
 @click.pass_context
@@ -129,21 +127,25 @@ def main(
             if name in given:
                 option = next(p.opts[0] for p in main.params if p.name == name)
                 raise click.UsageError(f"--projected-w and {option} don't go together: the latents are in the file")
+    from app.sampling import load_network, render_projected, sample_every_class, sample_to, write_contact_sheet
     from synth.latents import parse_seeds
     from synth.writer import SampleSettings
 
     wanted = parse_seeds(seeds) if seeds is not None else list(range(64 if n is None else n))
-    G, _, label, sha256, device, precision = _load(network, device, precision)
+    net = load_network(network, device, precision)
     if projected_w is not None:
-        return _render_projected(G, Path(projected_w), outdir, format_, quality, noise_mode, precision)
-    folder = Path(outdir) if outdir else Path("samples") / f"{label}-psi{trunc:g}"
-    settings = SampleSettings(sha256, trunc, format_, quality, noise_mode, class_index, trunc_cutoff, precision)
+        for path in render_projected(net, Path(projected_w), outdir, format_, quality, noise_mode):
+            click.echo(path)
+        return
+    folder = Path(outdir) if outdir else Path("samples") / f"{net.label}-psi{trunc:g}"
+    one = None if class_index == "all" else class_index
+    settings = SampleSettings(net.sha256, trunc, format_, quality, noise_mode, one, trunc_cutoff, net.precision)
     if class_index == "all":
-        _every_class(G, folder, settings, wanted, batch, device, grid)
+        sample_every_class(folder, net, settings, wanted, batch, grid=grid)
     else:
-        writer = _sample(G, folder, settings, wanted, batch, device)
+        writer = sample_to(folder, net, settings, wanted, batch)
         if grid:
-            click.echo(_contact_sheet(writer, wanted[:GRID_IMAGES]))
+            click.echo(write_contact_sheet(writer, wanted))
     click.echo(folder)
 
 
@@ -176,49 +178,27 @@ def mix(
     Writes grid.png, with names beside the images, every image by itself, and a manifest.csv. Coarse layers carry pose
     and the shape of the head, fine ones colours and skin; which numbers they are depends on the resolution.
     """
-    from synth.grid import labelled_grid
+    from app.sampling import load_network
     from synth.latents import parse_seeds
-    from synth.mixing import mix as mixtures
-    from synth.mixing import mix_files, parse_styles
-    from synth.writer import refuse_existing, save_image, write_table
+    from synth.mixing import mix_files, mixtures, parse_styles, save_mix
+    from synth.writer import refuse_existing
 
     row_seeds, column_seeds = parse_seeds(rows, "--rows"), parse_seeds(cols, "--cols")
-    if len(row_seeds) * len(column_seeds) > 10_000:
-        raise UserError(f"--rows and --cols: {len(row_seeds)} x {len(column_seeds)} images on one sheet: name fewer")
-    G, _, label, sha256, device, precision = _load(network, device, precision)
-    layers = parse_styles(styles, G.num_ws)
-    folder = Path(outdir) if outdir else Path("samples") / f"{label}-mix-{styles.replace(',', '+').replace(' ', '')}"
-    grid, table = folder / "grid.png", folder / "manifest.csv"
+    net = load_network(network, device, precision)
+    layers = parse_styles(styles, net.G.num_ws)
+    folder = (
+        Path(outdir) if outdir else Path("samples") / f"{net.label}-mix-{'+'.join(styles.replace(',', ' ').split())}"
+    )
     files = mix_files(row_seeds, column_seeds)
-    refuse_existing([grid, table, *(folder / name for name, *_ in files)], force)
+    refuse_existing([folder / name for name in ("grid.png", "manifest.csv", *(name for name, *_ in files))], force)
 
     options = {"psi": trunc, "cutoff": trunc_cutoff, "class_index": class_index, "noise_mode": noise_mode}
+    options["precision"] = net.precision
     with progress(total=len(files), title="mixing", unit="img") as bar:
-
-        def counted(blocks):
-            for block in blocks:
-                bar.update(len(block))
-                yield block
-
-        of_rows, of_columns, both = mixtures(
-            G, row_seeds, column_seeds, layers, **options, device=device, precision=precision, progress=counted
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {"psi": trunc, "trunc_cutoff": trunc_cutoff, "class": class_index, "noise_mode": noise_mode}
-    facts |= {"precision": precision, "network_sha256": sha256}
-    entries = []
-    for (name, row, column), image in zip(
-        files, [*of_rows, *of_columns, *both.reshape(-1, *both.shape[2:])], strict=True
-    ):
-        save_image(folder / name, image, "png")
-        entries.append(
-            {"file": name, "row_seed": row, "col_seed": column, "styles": " ".join(map(str, layers)), **facts}
-        )
-    cells = [[None, *of_columns], *([row, *line] for row, line in zip(of_rows, both))]
-    sheet = labelled_grid(cells, ["", *map(str, row_seeds)], ["", *map(str, column_seeds)], corner="seed")
-    save_image(grid, sheet.transpose(2, 0, 1), "png")
-    write_table(table, entries)
-    click.echo(f"layers {', '.join(map(str, layers))} of {G.num_ws} come from the columns")
+        images = mixtures(net.G, row_seeds, column_seeds, layers, **options, device=net.device, on_images=bar.update)
+    facts = {"styles": " ".join(map(str, layers)), "network_sha256": net.sha256, **options}
+    grid = save_mix(folder, row_seeds, column_seeds, images, facts)
+    click.echo(f"layers {', '.join(map(str, layers))} of {net.G.num_ws} come from the columns")
     click.echo(grid)
     click.echo(folder)
 
@@ -262,6 +242,7 @@ def video(
     """
     import re
 
+    from app.sampling import load_network
     from synth.behind import Behind
     from synth.interpolate import frame_count, walk
     from synth.latents import parse_seeds
@@ -275,13 +256,13 @@ def video(
     keys = parse_seeds(seeds)
     if out is not None:
         check_video(out, fps, force=force)
-    G, _, label, _, device, precision = _load(network, device, precision)
-    path = check_video(out or Path("samples") / f"{label}-walk.mp4", fps, force=force)
+    net = load_network(network, device, precision)
+    path = check_video(out or Path("samples") / f"{net.label}-walk.mp4", fps, force=force)
     options = {"frames_per_key": frames_per_key, "space": space, "method": method, "loop": loop, "columns": columns}
     options |= {"psi": trunc, "cutoff": trunc_cutoff, "class_index": class_index, "noise_mode": noise_mode}
-    frames = walk(G, keys, rows=rows, **options, device=device, precision=precision)
+    frames = walk(net.G, keys, rows=rows, **options, device=net.device, precision=net.precision)
     total = frame_count(len(keys), frames_per_key, loop)
-    scale = scale or max(1, 256 // G.cfg.resolution)
+    scale = scale or max(1, 256 // net.G.cfg.resolution)
     with (
         progress(total=total, title="rendering", unit="frame") as bar,
         VideoWriter(path, fps, scale=scale, force=force) as film,
@@ -311,10 +292,11 @@ def sweep(network, seeds, truncs, trunc_cutoff, class_index, noise_mode, out, fo
     Example:
       python synth.py sweep --seeds 1-6 --truncs 0,0.5,0.7,1
     """
+    from app.sampling import load_network, save_sheet
     from synth.grid import labelled_grid
     from synth.latents import parse_seeds
     from synth.sample import sample
-    from synth.writer import refuse_existing, save_image
+    from synth.writer import refuse_existing
 
     keys = parse_seeds(seeds)
     try:
@@ -323,20 +305,17 @@ def sweep(network, seeds, truncs, trunc_cutoff, class_index, noise_mode, out, fo
         raise UserError(f"--truncs {truncs}: not a list of numbers: write it like 0,0.5,1") from None
     if not all(-2 <= psi <= 2 for psi in psis) or len(psis) * len(keys) > 10_000:
         raise UserError(f"--truncs {truncs}: psi are from -2 to 2, and the sheet holds at most 10000 images")
-    G, _, label, _, device, precision = _load(network, device, precision)
-    path = Path(out) if out else Path("samples") / f"{label}-sweep.png"
+    net = load_network(network, device, precision)
+    path = Path(out) if out else Path("samples") / f"{net.label}-sweep.png"
     if path.suffix.lower() != ".png":
         raise UserError(f"--out {path}: the sheet is a PNG: call it {path.stem}.png")
     refuse_existing([path], force)
-    options = {"cutoff": trunc_cutoff, "class_index": class_index, "noise_mode": noise_mode, "precision": precision}
+    options = {"cutoff": trunc_cutoff, "class_index": class_index, "noise_mode": noise_mode}
     with progress(psis, title="sampling", unit="psi") as bar:
-        columns = [sample(G, keys, psi, device=device, **options) for psi in bar]
-    sheet = labelled_grid(
-        [list(row) for row in zip(*columns)], [str(k) for k in keys], [f"{p:g}" for p in psis], corner="psi"
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(path, sheet.transpose(2, 0, 1), "png")
-    click.echo(path)
+        columns = [sample(net.G, keys, psi, device=net.device, **options, precision=net.precision) for psi in bar]
+    rows = [list(row) for row in zip(*columns)]
+    sheet = labelled_grid(rows, [str(seed) for seed in keys], [f"{psi:g}" for psi in psis], corner="psi")
+    click.echo(save_sheet(path, sheet))
 
 
 @main.command(context_settings=SETTINGS)
@@ -387,6 +366,7 @@ def project(
     import torch
 
     from app.observer import choose_observer
+    from app.sampling import load_network
     from faces.decode import load_image
     from faces.preprocess import Preprocess
     from synth.behind import Behind
@@ -399,11 +379,12 @@ def project(
     from synth.writer import refuse_existing
 
     pixels = load_image(photo)
-    G, path, label, sha256, device, precision = _load(network, device, precision)
+    net = load_network(network, device, precision)
+    G = net.G
     check_class(G, class_index)
     settings = ProjectionSettings(steps, space, seed)
-    observer = choose_observer(perceptual, G.cfg, path.parent)
-    folder = Path(outdir) if outdir else Path("samples") / f"{label}-{Path(photo).stem}"
+    observer = choose_observer(perceptual, G.cfg, net.path.parent)
+    folder = Path(outdir) if outdir else Path("samples") / f"{net.label}-{Path(photo).stem}"
     film_path = folder / "projection.mp4"
     refuse_existing([*(folder / name for name in PROJECTION_FILES), *([film_path] if save_video else [])], force)
     click.echo(f"looking with {observer.name}")
@@ -412,7 +393,7 @@ def project(
     target = Preprocess(G.cfg.resolution, crop, channels=min(channels, 3)).uint8(pixels).transpose(2, 0, 1)
     if channels == 4:
         target = np.concatenate([target, np.full_like(target[:1], 255)])
-    goal = torch.from_numpy(target).to(device).float() / 127.5 - 1
+    goal = torch.from_numpy(target).to(net.device).float() / 127.5 - 1
     folder.mkdir(parents=True, exist_ok=True)
     every = max(1, steps // 300)  # ten seconds of film
     with contextlib.ExitStack() as stack:
@@ -431,129 +412,15 @@ def project(
                 seen = to_uint8(image).cpu().numpy()
                 later(np.concatenate([target, seen], axis=2).transpose(1, 2, 0))
 
-        result = search(G, goal, observer, settings, class_index=class_index, precision=precision, on_step=on_step)
+        result = search(G, goal, observer, settings, class_index=class_index, precision=net.precision, on_step=on_step)
     found = next(render_ws(with_noise(in_precision(G, "fp32"), result.noises), [result.ws]))[0]
-    facts = {"photo": str(photo), "crop": crop, "network": str(path), "network_sha256": sha256, "class": class_index}
-    facts |= {"perceptual": observer.name, "precision": precision}
+    facts = {"photo": str(photo), "crop": crop, "network": str(net.path), "class": class_index}
+    facts |= {"perceptual": observer.name, "precision": net.precision, "network_sha256": net.sha256}
     likeness = save_projection(folder, target, found, result, settings, facts)
     first, last = result.history[0][1], result.history[-1][1]
     click.echo(f"{steps} steps in {result.seconds:.1f} s ({steps / result.seconds:.1f} steps/s)")
     click.echo(f"distance {first:.3f} -> {last:.3f}, PSNR {likeness:.1f} dB")
     click.echo(folder)
-
-
-def _load(network, device, precision):
-    """The generator that is meant, its file, a short name for it, its SHA-256, the device and the precision."""
-    from stylegan2_ada.interop import load_any_generator
-    from synth.network import file_sha256, find_network
-    from synth.render import resolve_precision
-
-    device = pick_device(device)
-    precision = resolve_precision(precision, device)
-    with download_bar() as report:
-        path = find_network(network, progress=report)
-    G, meta = load_any_generator(path, device)
-    sha256 = file_sha256(path)
-    low = "" if precision == "fp32" else f" in {precision}"
-    click.echo(f"{path} ({G.cfg.resolution}x{G.cfg.resolution}, sha256 {sha256[:12]}…) on {device}{low}")
-    for note in meta["notes"]:
-        click.echo(f"note: {note}")
-    # files of a run are all called generator-…, it is the run's name that tells them apart
-    name = path.resolve().parent.name if path.name.startswith("generator-") else path.stem
-    return G, path, f"{name}-{sha256[:8]}", sha256, device, precision
-
-
-def _sample(G, folder: Path, settings, seeds: list[int], batch: int, device):
-    """Make what is missing of `seeds` in `folder`; returns the writer, which knows where the files lie."""
-    from synth.behind import Behind
-    from synth.sample import sample_batches
-    from synth.writer import SampleWriter
-
-    s = settings
-    options = {"psi": s.psi, "cutoff": s.cutoff, "noise_mode": s.noise_mode, "class_index": s.class_index}
-    with SampleWriter(folder, settings) as writer:
-        todo = writer.missing(seeds)
-        if len(todo) < len(seeds):
-            click.echo(f"{len(seeds) - len(todo)} of {len(seeds)} images are there already")
-        began = time.monotonic()
-        with progress(total=len(todo), title="sampling", unit="img") as bar, Behind(writer.write) as later:
-            for names, images in sample_batches(G, todo, **options, batch=batch, device=device, precision=s.precision):
-                later(names, images)
-                bar.update(len(names))
-        seconds = time.monotonic() - began
-        if todo:
-            click.echo(f"{len(todo)} images in {seconds:.1f} s ({len(todo) / seconds:.1f} images/s)")
-    return writer
-
-
-def _every_class(G, folder: Path, settings, seeds: list[int], batch: int, device, grid: bool) -> None:
-    """A folder of samples for each class, and one sheet of all: a row for each seed, a column for each class."""
-    import dataclasses
-
-    from synth.grid import labelled_grid
-
-    classes = G.cfg.c_dim
-    if classes == 0:
-        raise UserError("--class all: this generator knows no classes: leave --class out")
-    columns = []
-    for k in range(classes):
-        click.echo(f"class {k} of {classes}")
-        writer = _sample(
-            G, folder / f"class{k:03d}", dataclasses.replace(settings, class_index=k), seeds, batch, device
-        )
-        if grid:
-            columns.append([_pixels(writer.path(seed)) for seed in seeds[: max(1, GRID_IMAGES // classes)]])
-    if grid:
-        names = [str(seed) for seed in seeds[: len(columns[0])]]
-        sheet = labelled_grid(
-            [list(row) for row in zip(*columns)], names, [str(k) for k in range(classes)], corner="class"
-        )
-        _save_sheet(folder / "grid.png", sheet)
-
-
-def _render_projected(G, file: Path, outdir, format_: str, quality: int, noise_mode: str, precision: str) -> None:
-    """Images of saved latents, in the folder of their file or in `outdir`."""
-    from synth.render import in_precision, render_ws, with_noise
-    from synth.saved import load_latents
-    from synth.writer import refuse_existing, save_image
-
-    ws, noises = load_latents(file, G)
-    folder = Path(outdir) if outdir else file.parent
-    paths = [folder / f"proj{i:02d}.{format_}" for i in range(len(ws))]
-    refuse_existing(paths, force=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    G = with_noise(in_precision(G, precision), noises)
-    images = (image for block in render_ws(G, ws, noise_mode=noise_mode) for image in block)
-    for path, image in zip(paths, images, strict=True):
-        save_image(path, image, format_, quality)
-        click.echo(path)
-
-
-def _pixels(path: Path):
-    """An image file as uint8 [C, H, W]."""
-    import numpy as np
-    from PIL import Image
-
-    return np.atleast_3d(np.asarray(Image.open(path))).transpose(2, 0, 1)
-
-
-def _contact_sheet(writer, seeds: list[int]) -> Path:
-    """The contact sheet of images that lie on disk (so that resumed ones are on it too)."""
-    import numpy as np
-
-    from synth.grid import contact_sheet
-
-    return _save_sheet(writer.folder / "grid.png", contact_sheet(np.stack([_pixels(writer.path(s)) for s in seeds])))
-
-
-def _save_sheet(path: Path, sheet) -> Path:
-    import numpy as np
-
-    from faces.files import save_atomically
-    from synth.writer import save_image
-
-    save_atomically(path, lambda tmp: save_image(tmp, np.atleast_3d(sheet).transpose(2, 0, 1), "png"))
-    return path
 
 
 if __name__ == "__main__":

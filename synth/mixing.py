@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from faces.errors import UserError
+from faces.files import save_atomically
 from stylegan2_ada.generator import Generator
+from synth.grid import labelled_grid
 from synth.latents import ws_from_seeds
 from synth.render import in_precision, render_ws
+from synth.writer import save_image, write_table
+
+LARGEST_MIX = 10_000  # images
 
 
 def named_layers(num_ws: int) -> dict[str, list[int]]:
@@ -66,7 +74,15 @@ def mixed_ws(rows: torch.Tensor, columns: torch.Tensor, layers: list[int]) -> to
     return mixed
 
 
-def mix(
+class Mix(NamedTuple):
+    """Images of the rows uint8 [R, C, H, W], of the columns, and of every mixture [R, columns, C, H, W]."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    both: np.ndarray
+
+
+def mixtures(
     G: Generator,
     row_seeds: list[int],
     column_seeds: list[int],
@@ -78,20 +94,28 @@ def mix(
     noise_mode: str = "const",
     device: str | torch.device = "cpu",
     precision: str = "fp32",
-    progress=iter,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images of the rows [R, C, H, W], of the columns and of every mixture [R, columns, C, H, W], all uint8.
+    on_images: Callable[[int], object] = lambda _: None,
+) -> Mix:
+    """Render rows, columns and their mixtures: the latents of the row, but in `layers` those of the column.
 
-    A mixture has the latents of its row but in `layers` those of its column. `progress` wraps the iterable of blocks
-    (uint8 [n, C, H, W]) while they are rendered. UserError for a seed, class or cutoff out of range.
+    `on_images` is called with the number of images whenever some are ready.
+
+    Raises:
+        UserError: for a seed, class or cutoff out of range, or more than 10000 mixtures.
     """
+    if len(row_seeds) * len(column_seeds) > LARGEST_MIX:
+        size = f"{len(row_seeds)} x {len(column_seeds)}"
+        raise UserError(f"--rows and --cols: {size} images are more than {LARGEST_MIX}: name fewer")
     options = {"psi": psi, "cutoff": cutoff, "class_index": class_index, "device": device}
     rows, columns = (ws_from_seeds(G, seeds, **options) for seeds in (row_seeds, column_seeds))
-    both = mixed_ws(rows, columns, layers)
-    latents = torch.cat([rows, columns, both.flatten(0, 1)])
-    images = np.concatenate(list(progress(render_ws(in_precision(G, precision), latents, noise_mode=noise_mode))))
+    latents = torch.cat([rows, columns, mixed_ws(rows, columns, layers).flatten(0, 1)])
+    blocks = []
+    for block in render_ws(in_precision(G, precision), latents, noise_mode=noise_mode):
+        blocks.append(block)
+        on_images(len(block))
+    images = np.concatenate(blocks)
     of_rows, of_columns, of_both = np.split(images, [len(rows), len(rows) + len(columns)])
-    return of_rows, of_columns, of_both.reshape(len(rows), len(columns), *images.shape[1:])
+    return Mix(of_rows, of_columns, of_both.reshape(len(rows), len(columns), *images.shape[1:]))
 
 
 def mix_files(row_seeds: list[int], column_seeds: list[int]) -> list[tuple[str, int | None, int | None]]:
@@ -99,3 +123,19 @@ def mix_files(row_seeds: list[int], column_seeds: list[int]) -> list[tuple[str, 
     rows = [(f"row{r:06d}.png", r, None) for r in row_seeds]
     columns = [(f"col{c:06d}.png", None, c) for c in column_seeds]
     return [*rows, *columns, *((f"row{r:06d}-col{c:06d}.png", r, c) for r in row_seeds for c in column_seeds)]
+
+
+def save_mix(folder: Path, row_seeds: list[int], column_seeds: list[int], images: Mix, facts: dict) -> Path:
+    """Write every image by itself, a manifest.csv that repeats `facts` in each line, and the labelled grid.png, whose
+    path is returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    every = [*images.rows, *images.columns, *images.both.reshape(-1, *images.both.shape[2:])]
+    for (name, row, column), image in zip(mix_files(row_seeds, column_seeds), every, strict=True):
+        save_atomically(folder / name, lambda tmp, image=image: save_image(tmp, image, "png"))
+        entries.append({"file": name, "row_seed": row, "col_seed": column, **facts})
+    write_table(folder / "manifest.csv", entries)
+    cells = [[None, *images.columns], *([row, *line] for row, line in zip(images.rows, images.both))]
+    sheet = labelled_grid(cells, ["", *map(str, row_seeds)], ["", *map(str, column_seeds)], corner="seed")
+    save_atomically(folder / "grid.png", lambda tmp: save_image(tmp, sheet.transpose(2, 0, 1), "png"))
+    return folder / "grid.png"
