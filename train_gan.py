@@ -24,7 +24,7 @@ from app.cli import download_bar, pick_device, run
 CFGS = ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny"]
 AUGPIPES = ["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "face"]
 SECTIONS = {
-    "Data": "data data_root resolution crop resize_filter channels mirror mirror_y subset workers",
+    "Data": "data data_root resolution cond crop resize_filter channels mirror mirror_y subset workers",
     "The game": "cfg kimg batch batch_gpu gamma lr mbstd_group aug augpipe p target p_max freezed seed",
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",
@@ -42,6 +42,7 @@ ELSEWHERE = {
     "--allow-tf32": "leave it out, or choose a number format with --precision",
     "--metricdata": "--metric-data SOURCE",
     "--mirrory": "--mirror-y",
+    "--subfolders-as-labels": "--cond",
     "--glr": "--lr, for both networks",
     "--dlr": "--lr, for both networks",
     "--lrate": "--lr",
@@ -105,6 +106,7 @@ class Sectioned(click.Command):
 @click.option("--lr", type=float, metavar="X", help="Learning rate of both networks.  [default: preset]")
 @click.option("--mirror/--no-mirror", default=False, help="Add every image's mirror image.")
 @click.option("--mirror-y", is_flag=True, help="Add every image upside down.")
+@click.option("--cond", is_flag=True, help="Train with classes: from dataset.json, or sub-folders.")
 @click.option("--crop", metavar="HOW", default="center", help="Images that are not square: center, pad or none.")
 @click.option(
     "--resize-filter", metavar="NAME", default="lanczos", help="Kernel: lanczos, box (FFHQ-256), bilinear or bicubic."

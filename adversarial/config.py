@@ -47,6 +47,7 @@ class Options:
     crop: str = "center"
     resize_filter: str = "lanczos"
     channels: int = 3
+    cond: bool = False
     aug: str = "ada"
     augpipe: str = "bgc"
     p: float | None = None
@@ -256,8 +257,10 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
     precision = resolve_precision(o.precision, device)
     lowp = 0 if precision == "fp32" else LOWP_RES
     clamp = CONV_CLAMP if precision == "fp16" else None  # bf16 has the range of fp32: nothing to clamp
+    classes = len(facts.get("classes") or ())
     generator = GeneratorConfig(
         resolution=resolution,
+        c_dim=classes,
         z_dim=base.z_dim,
         w_dim=base.w_dim,
         mapping_layers=base.mapping_layers,
@@ -269,6 +272,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
     )
     trunk = DiscriminatorConfig(
         resolution=resolution,
+        c_dim=classes,
         img_channels=o.channels,
         channel_base=base.channel_base,
         channel_max=base.channel_max,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from faces.classes import ClassLabels
 from faces.dataset import MIN_SIDE, PackedFaces
 from faces.errors import BadImage, UserError
 from faces.preprocess import Preprocess
@@ -28,6 +29,7 @@ class RunData:
     valid: PackedFaces
     test: PackedFaces | None
     facts: dict
+    classes: tuple[np.ndarray, int] | None = None  # of each training image, and how many there are
 
 
 @dataclass
@@ -114,6 +116,7 @@ def pack(
     mirror: bool,
     mirror_y: bool,
     workers: int,
+    classes: ClassLabels | None = None,
     cache_dir: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> RunData:
@@ -159,7 +162,12 @@ def pack(
         raise UserError(f"{splits.source.name}: no real image is left for calibration; give at least 3 real images")
     if counts["train"]["real"] < 2:
         raise UserError(f"{splits.source.name}: fewer than 2 readable real training images; give more")
-    return RunData(train, valid, packed["test"], facts)
+    if classes is None:
+        return RunData(train, valid, packed["test"], facts)
+    of = classes.of(splits.train)[train.kept]
+    facts["classes"] = classes.names
+    facts["class_counts"] = np.bincount(of[of >= 0], minlength=len(classes.names)).tolist()
+    return RunData(train, valid, packed["test"], facts, (of, len(classes.names)))
 
 
 def size_notes(facts: dict, crop: str) -> list[str]:

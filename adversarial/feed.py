@@ -20,7 +20,10 @@ class Feed:
     random reals and fakes, both through the same random degradation, as uint8 in and out.
     """
 
-    def __init__(self, packed: PackedFaces, degradation: Degradation, seed: int) -> None:
+    def __init__(
+        self, packed: PackedFaces, degradation: Degradation, seed: int, classes: tuple[np.ndarray, int] | None = None
+    ) -> None:
+        """classes: the class of each image of `packed` without its mirror images, and how many there are."""
         base = len(packed.images)
         labels = np.asarray(packed.labels[:base])
         real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
@@ -31,10 +34,25 @@ class Feed:
         self.degradation = degradation
         self.seed = seed
         self.stream = IndexStream(len(self.reals), seed)
+        self.classes = None
+        if classes is not None:
+            self.classes, self.num_classes = torch.as_tensor(classes[0]), classes[1]
 
     def reals_at(self, position: int, count: int) -> Tensor:
         """uint8 [count, C, H, W]: the reals at `position` of the endless shuffled order."""
         return self.packed.batch(self.reals[self.stream.at(position, count)])
+
+    def classes_at(self, position: int, count: int) -> Tensor | None:
+        """One-hot classes [count, C] of the same reals; None where the run has no classes."""
+        return None if self.classes is None else self._one_hot(self.stream.at(position, count))
+
+    def random_classes(self, count: int) -> Tensor | None:
+        """One-hot classes [count, C] of random reals, drawn by torch's generator: as frequent as in the data."""
+        return None if self.classes is None else self._one_hot(torch.randint(len(self.reals), (count,)).numpy())
+
+    def _one_hot(self, index: np.ndarray) -> Tensor:
+        classes = self.classes[self.reals[index] % len(self.classes)]
+        return torch.nn.functional.one_hot(classes, self.num_classes).float()
 
     def verdict(
         self, step: int, part: int, count: int, current: np.ndarray, replay: Replay

@@ -9,6 +9,7 @@ in the detective's turn.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -102,20 +103,30 @@ class Game:
         """This process's micro-batches, by their number among all."""
         return range(self.world.rank, self.cfg.micro_batches, self.world.size)
 
-    def _latents(self, count: int) -> tuple[Tensor, Tensor]:
-        """ws [count, num_ws, w_dim] with style mixing, and the mean of w before mixing."""
+    def _latents(self, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """ws [count, num_ws, w_dim] with style mixing, the mean of w before mixing, and the classes (None: none)."""
         G, device = self.G, self.world.device
         z = torch.randn(count, self.cfg.generator.z_dim, device=device)
-        ws = G.mapping(z)
+        c = self._on_device(self.feed.random_classes(count))
+        ws = G.mapping(z, c)
         mean = ws[:, 0].detach().float().mean(dim=0)
         if torch.rand(()).item() < self.cfg.style_mixing_prob:
             cutoff = int(torch.randint(1, G.num_ws, ()).item())
-            other = G.mapping(torch.randn_like(z))
+            other = G.mapping(torch.randn_like(z), c)
             ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
-        return ws, mean
+        return ws, mean, c
 
-    def _critic(self, images: Tensor) -> Tensor:
-        return self.D.adversarial(self.augment(images))
+    def _on_device(self, x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.to(self.world.device)
+
+    def _reals(self, position: int) -> tuple[Tensor, Tensor | None]:
+        """One micro-batch of reals in [-1, 1] and their classes."""
+        count = self.cfg.batch_gpu
+        reals = to_float(self.feed.reals_at(position, count).to(self.world.device))
+        return reals, self._on_device(self.feed.classes_at(position, count))
+
+    def _critic(self, images: Tensor, c: Tensor | None) -> Tensor:
+        return self.D.adversarial(self.augment(images), c)
 
     def _generator_turn(self, it: int) -> None:
         cfg, o = self.cfg, self.cfg.options
@@ -123,9 +134,9 @@ class Game:
         w_sum = torch.zeros(cfg.generator.w_dim, device=self.world.device)
         for m in self.parts():
             seed_torch(o.seed, it, "Gmain", m)
-            ws, w_mean = self._latents(cfg.batch_gpu)
+            ws, w_mean, c = self._latents(cfg.batch_gpu)
             images = self.G.synthesis(ws, noise_mode="random")
-            logits = self._critic(images)
+            logits = self._critic(images, c)
             loss = generator_loss(logits)
             if o.generator_verdict_weight:
                 # towards «real»: the verdict's positive class is fake
@@ -144,7 +155,7 @@ class Game:
         mean = torch.zeros(1, device=self.world.device)
         for m in self.parts():
             seed_torch(cfg.options.seed, it, "Greg", m)
-            ws, _ = self._latents(max(1, cfg.batch_gpu // cfg.pl_batch_shrink))
+            ws, _, _ = self._latents(max(1, cfg.batch_gpu // cfg.pl_batch_shrink))
             images = self.G.synthesis(ws, noise_mode="random")
             lengths = path_lengths(images, ws, torch.randn_like(images))
             penalty, length = path_length_penalty(lengths, self.pl_mean, cfg.pl_decay)
@@ -163,14 +174,13 @@ class Game:
         for m in self.parts():
             seed_torch(o.seed, it, "Dmain", m)
             with torch.no_grad():
-                ws, w_mean = self._latents(cfg.batch_gpu)
+                ws, w_mean, c = self._latents(cfg.batch_gpu)
                 fakes = self.G.synthesis(ws, noise_mode="random")
             w_sum += w_mean / cfg.micro_batches
-            fake_logits = self._critic(fakes)
+            fake_logits = self._critic(fakes, c)
             fake_loss = nn.functional.softplus(fake_logits).mean()
             (fake_loss / cfg.micro_batches).backward()
-            reals = to_float(self.feed.reals_at(it * cfg.batch + m * cfg.batch_gpu, cfg.batch_gpu).to(device))
-            real_logits = self._critic(reals)
+            real_logits = self._critic(*self._reals(it * cfg.batch + m * cfg.batch_gpu))
             real_loss = nn.functional.softplus(-real_logits).mean()
             (real_loss / cfg.micro_batches).backward()
             signs = real_logits.detach().sign()
@@ -205,12 +215,12 @@ class Game:
         self.stats.report("Verdict/logit_fake", logit[labels == 1])
 
     def _r1_turn(self, it: int) -> None:
-        cfg, device = self.cfg, self.world.device
+        cfg = self.cfg
         self._learn(self.D)
         for m in self.parts():
             seed_torch(cfg.options.seed, it, "Dreg", m)
-            reals = to_float(self.feed.reals_at(it * cfg.batch + m * cfg.batch_gpu, cfg.batch_gpu).to(device))
-            loss, square = r1_penalty(self._critic, reals, cfg.gamma)
+            reals, c = self._reals(it * cfg.batch + m * cfg.batch_gpu)
+            loss, square = r1_penalty(functools.partial(self._critic, c=c), reals, cfg.gamma)
             (loss * (cfg.r1_interval / cfg.micro_batches)).backward()
             self.stats.report("Loss/r1_penalty", square)
         self.update("D", self.opt_D, self.adversarial_params, label="Dreg")
@@ -284,8 +294,9 @@ class Game:
             seed_torch(self.cfg.options.seed, step, phase, part)
             z = torch.randn(min(16, count - part), self.cfg.generator.z_dim, device=device)
             psi = 0.5 + 0.5 * torch.rand(len(z), 1, 1, device=device)
+            c = self._on_device(self.feed.random_classes(len(z)))
             w_avg = self.G_ema.mapping.w_avg
-            ws = w_avg.lerp(self.G_ema.mapping(z), psi)
+            ws = w_avg.lerp(self.G_ema.mapping(z, c), psi)
             images.append(to_uint8(self.G_ema.synthesis(ws, noise_mode="random")))
         return np.concatenate(images)
 

@@ -19,6 +19,7 @@ from adversarial.distributed import World, join_world, leave_world, smallest
 from adversarial.game import Game
 from adversarial.memory import split_batch
 from adversarial.transfer import Start, check_start, is_start, open_start
+from faces.classes import ClassLabels
 from faces.errors import UserError
 
 # what a resumed run may change; everything else is part of its identity (`data` may move: its fingerprint is compared)
@@ -44,6 +45,7 @@ class Plan:
     state: dict | None = None
     start: Start | None = None
     steered: tuple[str, ...] = ()
+    classes: ClassLabels | None = None
 
 
 def plan(
@@ -77,7 +79,10 @@ def plan(
     if options.resolution is not None:
         check_resolution(options.resolution)
     splits = open_splits(options.data, options.data_root, subset=options.subset, seed=options.seed, fetch=fetch)
+    classes = ClassLabels(splits.source) if options.cond else None
     facts = {"name": splits.source.name, "fingerprint": splits.source.fingerprint()}
+    if classes is not None:
+        facts["classes"] = classes.names
     if checkpoint is not None and facts["fingerprint"] != saved.data_facts.get("fingerprint"):
         raise UserError(
             f"--data {options.data}: not the images this run was trained on ({checkpoint.parent}); name their new place"
@@ -94,7 +99,7 @@ def plan(
     if checkpoint is not None:
         checkpoint, state = _where_to_go_on(cfg, saved, given, checkpoint, state)
     steered = _steered(saved, cfg) if checkpoint is not None else ()
-    return Plan(cfg, splits, checkpoint, state, start, steered)
+    return Plan(cfg, splits, checkpoint, state, start, steered, classes)
 
 
 def _steered(saved: GameConfig, cfg: GameConfig) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from adversarial.config import GameConfig
@@ -112,7 +113,9 @@ class FidMonitor:
         rows = []
         for count in self.counts:
             progress = self._progress("FID: looking at samples")
-            row = fid_of_generator(G, self.features, self.real, count, device=self.world.device, progress=progress)
+            row = fid_of_generator(
+                G, self.features, self.real, count, device=self.world.device, labels=self._labels(), progress=progress
+            )
             what = {"reals": self._real_name(), "kernel": self._kernel()}
             rows.append({"nimg": nimg, "kimg": nimg / 1000, **row, **what})
         self.spent += time.monotonic() - began
@@ -125,6 +128,13 @@ class FidMonitor:
         if first["best"]:
             self.best = {"fid": first["fid"], "nimg": nimg, **{k: first[k] for k in COMPARED}}
         return first
+
+    def _labels(self) -> np.ndarray | None:
+        """One-hot classes of the training reals: samples are of each class as often as these."""
+        if self.data.classes is None:
+            return None
+        of, count = self.data.classes
+        return np.eye(count, dtype=np.float32)[of[of >= 0]]
 
     def _progress(self, what: str):
         return lambda done, total: self.tel.progress(f"{what} {done}" + (f"/{total}" if total else ""))

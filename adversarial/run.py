@@ -142,7 +142,8 @@ class _Run:
             self.tel.say(CPU_HINT)
         self.data = self._pack(p)
         self.cfg = dataclasses.replace(p.cfg, data_facts=self.data.facts)
-        feed = Feed(self.data.train, degradation_preset(self.cfg.options.degradation), self.cfg.options.seed)
+        degradation = degradation_preset(self.cfg.options.degradation)
+        feed = Feed(self.data.train, degradation, self.cfg.options.seed, self.data.classes)
         self.game = Game(self.cfg, world, feed)
         self.fid = FidMonitor(self.cfg, world, self.data, self.outdir, self.tel)
         self.health = Health()
@@ -182,6 +183,7 @@ class _Run:
         o = p.cfg.options
         pre = Preprocess(p.cfg.resolution, o.crop, o.resize_filter, o.channels)
         args = {"mirror": o.mirror, "mirror_y": o.mirror_y, "workers": o.workers, "cache_dir": cache}
+        args["classes"] = p.classes
         if self.world.is_main:
             data = pack(p.splits, pre, **args, progress=progress)
         barrier(self.world)
@@ -249,6 +251,10 @@ class _Run:
             say(line)
         for line in self.origin:
             say(line)
+        if "classes" in facts:
+            pairs = [f"{name} ({n})" for name, n in zip(facts["classes"], facts["class_counts"], strict=True)]
+            more = f", … and {len(pairs) - 12} more" if len(pairs) > 12 else ""
+            say(f"classes     {len(pairs)}: {', '.join(pairs[:12])}{more}")
         for note in facts["notes"]:
             say(f"note        {note}")
         for name, reason in facts["skipped"][:SHOWN]:

@@ -49,6 +49,8 @@ class Snapshots:
                 "data": self.cfg.data_facts["name"],
                 "fingerprint": self.cfg.data_facts["fingerprint"],
             }
+            if "classes" in self.cfg.data_facts:
+                meta["classes"] = self.cfg.data_facts["classes"]
             save_generator(path, game.G_ema, meta)
         row = self.fid.measure(game.G_ema, game.nimg, final=final)
         if not self.tel.is_main:
@@ -102,13 +104,24 @@ class Snapshots:
 
     def _real_grid(self) -> np.ndarray:
         n = _grid_cells(self.cfg.resolution)
-        index = np.linspace(0, len(self.game.feed.reals) - 1, n).astype(int)
-        return self.data.train.batch(self.game.feed.reals[index]).numpy()
+        return self.data.train.batch(self.game.feed.reals[self._grid_index(n)]).numpy()
 
     @torch.no_grad()
     def _fake_grid(self) -> np.ndarray:
+        """The same seeds every time; with classes, each seed's is that of the real in the same cell of reals.png."""
         n = _grid_cells(self.cfg.resolution)
-        return sample(self.game.G_ema, range(n), psi=1.0, batch=16, device=self.game.world.device)
+        feed, G, device = self.game.feed, self.game.G_ema, self.game.world.device
+        if feed.classes is None:
+            return sample(G, range(n), psi=1.0, batch=16, device=device)
+        of = feed.classes[feed.reals[self._grid_index(n)] % len(feed.classes)].tolist()
+        images: dict[int, np.ndarray] = {}
+        for k in sorted(set(of)):
+            seeds = [i for i in range(n) if of[i] == k]
+            images |= zip(seeds, sample(G, seeds, psi=1.0, batch=16, device=device, class_index=k), strict=True)
+        return np.stack([images[i] for i in range(n)])
+
+    def _grid_index(self, n: int) -> np.ndarray:
+        return np.linspace(0, len(self.game.feed.reals) - 1, n).astype(int)
 
     def reals(self) -> None:
         """reals.png: training images from all over the set."""
@@ -142,7 +155,8 @@ class Snapshots:
         for name in ("none", "web", "hard"):
             judged[name] = detective.judge(game, held, degradation_preset(name), "test")
             result[f"held_out_{'clean' if name == 'none' else name}"] = detective.figures(judged[name], calibration)
-        result["adversarial_logit_auc"] = detective.negative_control(game, judged["none"])
+        if game.feed.classes is None:  # with classes the adversarial head judges image and class together
+            result["adversarial_logit_auc"] = detective.negative_control(game, judged["none"])
         clean = judged["none"]
         scores = {"score": calibration.probability(clean.logits), "label": clean.labels, "origin": clean.origin}
 

@@ -94,9 +94,11 @@ def check_start(cfg: GameConfig, start: Start) -> None:
             f"{where}: its networks are for {G.resolution}x{G.resolution} images, this run is for {cfg.resolution}x"
             f"{cfg.resolution}; add --resolution {G.resolution}, or leave out --resume"
         )
-    if G.c_dim or (D is not None and D.c_dim):
+    ours = cfg.generator.c_dim
+    if G.c_dim != ours or (D is not None and D.c_dim != ours):
         raise UserError(
-            f"{where}: its networks are conditional ({G.c_dim} classes); this trainer has no classes: start without it"
+            f"{where}: its networks know {G.c_dim or 'no'} classes, this run's data {ours or 'none'}; give data of as"
+            f" many classes {'with --cond' if G.c_dim else 'without --cond'}, or leave --resume out"
         )
     if G.img_channels != cfg.generator.img_channels:
         raise UserError(

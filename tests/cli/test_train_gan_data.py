@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from adversarial.feed import Feed
+from discriminator.detector import Detector
 from faces.dataset import PackedFaces
 from faces.degrade import preset
 from faces.preprocess import Preprocess
@@ -115,3 +116,21 @@ def test_what_is_told_of_other_programs_exists_here():
     for old, new in script.ELSEWHERE.items():
         assert old not in known
         assert {w.rstrip(",") for w in new.split() if w.startswith("--")} <= known | {"--nproc_per_node=N"}, new
+
+
+def test_a_run_with_classes(train, photos, tmp_path):
+    for i, path in enumerate(sorted(photos.iterdir())):
+        (tmp_path / "data" / ("young" if i % 3 else "old")).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / ("young" if i % 3 else "old") / path.name).write_bytes(path.read_bytes())
+    one = train("--data", photos, "--cond")
+    assert one.code == 2 and "lies in no class folder" in one.err
+    done = train("--data", "data", "--cond", "--mirror", "--kimg", 0.008, "--verdict-kimg", 0.004)
+    assert done.code == 0, done.err
+    assert "classes     2: old (7), young (15)" in done.out
+    run = tmp_path / "runs" / "00000-data-8-tiny"
+    G, meta = load_generator(run / "generator-000000.safetensors")
+    assert G.cfg.c_dim == 2 and meta["classes"] == ["old", "young"]
+    assert "adversarial_logit_auc" not in json.loads((run / "verdict.json").read_text())
+    Detector.load(run / "detector.safetensors")
+    again = train("--resume", run, "--kimg", 0.012, small=False)
+    assert again.code == 0, again.err
