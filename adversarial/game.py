@@ -31,7 +31,7 @@ from faces.errors import UserError
 from stylegan2_ada.ada import AUGPIPES, AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.generator import Generator
-from stylegan2_ada.ops.convolution import PreparedWeights
+from stylegan2_ada.ops.convolution import weights_unchanged
 
 MAX_BAD_STEPS = 50  # non-finite gradients in a row before the run gives up
 REPLAY_EVERY, REPLAY_IMAGES = 50, 16  # steps between pushes of averaged-generator fakes into the replay, and how many
@@ -68,7 +68,6 @@ class Game:
         self.stats = Stats(device)
         self.pl_mean = torch.zeros((), device=device)
         self.signs = torch.zeros(2, device=device)  # sum of sign(D(real)), count, since the last update of p
-        self.prepared = PreparedWeights()  # of G and D; the averages change outside of it
         self.step_index = 0
         self.bad_steps = 0
 
@@ -82,13 +81,12 @@ class Game:
     def step(self) -> None:
         """Advance by `cfg.batch` real images."""
         cfg, it = self.cfg, self.step_index
-        with self.prepared:
-            self._generator_turn(it)
-            if cfg.pl_weight and it % cfg.pl_interval == 0:
-                self._path_length_turn(it)
-            self._discriminator_turn(it)
-            if cfg.gamma and it % cfg.r1_interval == 0:
-                self._r1_turn(it)
+        self._generator_turn(it)
+        if cfg.pl_weight and it % cfg.pl_interval == 0:
+            self._path_length_turn(it)
+        self._discriminator_turn(it)
+        if cfg.gamma and it % cfg.r1_interval == 0:
+            self._r1_turn(it)
         self._average()
         if cfg.verdict_batch and it % REPLAY_EVERY == 0:
             self.remember(self.sample_ema(REPLAY_IMAGES, "replay", it))
@@ -167,33 +165,39 @@ class Game:
         self.pl_mean.lerp_(mean[0], cfg.pl_decay)
 
     def _discriminator_turn(self, it: int) -> None:
-        cfg, o, device = self.cfg, self.cfg.options, self.world.device
+        cfg = self.cfg
         self._learn(self.D)
-        w_sum = torch.zeros(cfg.generator.w_dim, device=device)
+        w_sum = torch.zeros(cfg.generator.w_dim, device=self.world.device)
         n_verdict = max(2, cfg.verdict_batch // cfg.micro_batches) if cfg.verdict_batch else 0
-        for m in self.parts():
-            seed_torch(o.seed, it, "Dmain", m)
-            with torch.no_grad():
-                ws, w_mean, c = self._latents(cfg.batch_gpu)
-                fakes = self.G.synthesis(ws, noise_mode="random")
-            w_sum += w_mean / cfg.micro_batches
-            fake_logits = self._critic(fakes, c)
-            fake_loss = nn.functional.softplus(fake_logits).mean()
-            (fake_loss / cfg.micro_batches).backward()
-            real_logits = self._critic(*self._reals(it * cfg.batch + m * cfg.batch_gpu))
-            real_loss = nn.functional.softplus(-real_logits).mean()
-            (real_loss / cfg.micro_batches).backward()
-            signs = real_logits.detach().sign()
-            self.signs += torch.stack([signs.sum(), torch.tensor(float(signs.numel()), device=device)])
-            self.stats.report("Loss/D/loss", fake_loss + real_loss)
-            self.stats.report("Loss/scores/real", real_logits)
-            self.stats.report("Loss/signs/real", signs)
-            if n_verdict:
-                self.verdict_backward(it, m, n_verdict, to_uint8(fakes))
+        with weights_unchanged():
+            for m in self.parts():
+                w_sum += self._discriminator_part(it, m, n_verdict) / cfg.micro_batches
         self.update("D", self.opt_D, self.adversarial_params, extra=w_sum)
         if n_verdict:
             self.update("V", self.opt_V, self.verdict_params)
         self._track_w(w_sum)
+
+    def _discriminator_part(self, it: int, m: int, n_verdict: int) -> Tensor:
+        """Gradients of one micro-batch of the discriminator's turn; returns the mean of w."""
+        cfg, o, device = self.cfg, self.cfg.options, self.world.device
+        seed_torch(o.seed, it, "Dmain", m)
+        with torch.no_grad():
+            ws, w_mean, c = self._latents(cfg.batch_gpu)
+            fakes = self.G.synthesis(ws, noise_mode="random")
+        fake_logits = self._critic(fakes, c)
+        fake_loss = nn.functional.softplus(fake_logits).mean()
+        (fake_loss / cfg.micro_batches).backward()
+        real_logits = self._critic(*self._reals(it * cfg.batch + m * cfg.batch_gpu))
+        real_loss = nn.functional.softplus(-real_logits).mean()
+        (real_loss / cfg.micro_batches).backward()
+        signs = real_logits.detach().sign()
+        self.signs += torch.stack([signs.sum(), torch.tensor(float(signs.numel()), device=device)])
+        self.stats.report("Loss/D/loss", fake_loss + real_loss)
+        self.stats.report("Loss/scores/real", real_logits)
+        self.stats.report("Loss/signs/real", signs)
+        if n_verdict:
+            self.verdict_backward(it, m, n_verdict, to_uint8(fakes))
+        return w_mean
 
     def verdict_backward(self, it: int, m: int, count: int, current: np.ndarray) -> None:
         """Gradients of the verdict's losses for one micro-batch; `current`: uint8 fakes just made."""
@@ -253,7 +257,6 @@ class Game:
         if torch.isfinite(norm):
             self.stats.report(f"Gradients/{label or name}", norm)
             opt.step()
-            self.prepared.forget(params)
             self.bad_steps = 0
             for p in params:
                 p.grad = None  # not kept through the other network's turn
@@ -331,7 +334,6 @@ class Game:
             raise UserError(
                 f"the checkpoint holds another architecture ({reason}); resume with its own --cfg"
             ) from None
-        self.prepared = PreparedWeights()
         self.pl_mean.copy_(state["pl_mean"])
         self.signs.copy_(state["signs"])
         self.step_index = int(state["step_index"])

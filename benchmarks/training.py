@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""What a training step costs: seconds per kimg, peak memory and its parts, by resolution, precision and threads.
+"""What training costs: seconds, CPU seconds, arithmetic and memory of an iteration, and of sampling.
 
-Every setting runs in its own process (peak memory is the process's own), on random images, at a fixed augmentation
-probability, with all phases of the published lazy schedule and the verdict head. Times are averages over one period of
-the schedule (16 steps) after a warm-up; CPU seconds are given beside wall seconds because machines are shared.
+Every measurement runs in a process of its own (peak memory is the process's own), on random images, at a fixed
+augmentation probability of 0.2 and without the verdict head unless asked for. An iteration is amortised over the
+published lazy schedule: Gmain + Greg/4 + Dmain + Dreg/16 + averages, each the median over the rounds. GFLOP are those
+of direct convolutions and matrix products, whatever algorithm does them. Machines are shared: CPU seconds stand beside
+seconds, and the rate of a bare convolution measured in the same run beside the rate reached.
 
-    python benchmarks/training.py                              # the default grid, about ten minutes on two cores
-    python benchmarks/training.py --resolution 64 --cfg auto --precision bf16 --threads 2
+    python benchmarks/training.py compare               # against the reference path in float32; four minutes
+    python benchmarks/training.py curves --plot c.png   # over resolution, batch and channels
+    python benchmarks/training.py grid --cfg tiny       # presets as people train them, verdict head included
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -23,112 +28,353 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-PERIOD = 16  # steps after which every phase was due as often as the schedule says
+PHASES = {"Gmain": "_generator_turn", "Greg": "_path_length_turn", "Dmain": "_discriminator_turn", "Dreg": "_r1_turn"}
+SHARE = {"Gmain": 1, "Greg": 1 / 4, "Dmain": 1, "Dreg": 1 / 16, "averages": 1}  # of an iteration
+WAYS = {  # name -> (STYLEGAN_OPS, precision)
+    "reference fp32": ("reference", "fp32"),
+    "torch bf16": ("torch", "bf16"),
+    "native fp32": ("", "fp32"),
+    "native bf16": ("", "bf16"),
+}
 
 
-def measure(cfg: str, resolution: int, precision: str, threads: int, batch: int | None, device: str) -> dict:
-    """One setting, in this process."""
+def make_game(s: dict, device):
+    """The game of the benchmark's settings, on random images."""
     import numpy as np
-    import torch
 
     from adversarial.config import Options, resolve
     from adversarial.distributed import World
     from adversarial.feed import Feed
     from adversarial.game import Game
-    from adversarial.memory import keep_freed_memory, peak_memory_gb
     from faces.dataset import PackedFaces
     from faces.degrade import preset as degradation_preset
     from faces.preprocess import Preprocess
 
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    where = torch.device(device)
-    options = Options(data="random", cfg=cfg, batch=batch, precision=precision, aug="fixed", p=0.2, device=device)
-    config = resolve(options, resolution=resolution, world_size=1, device=where, facts={})
+    options = Options(
+        data="random",
+        cfg=s["cfg"],
+        batch=s["batch"],
+        precision=s["precision"],
+        aug="fixed",
+        p=0.2,
+        device=str(device),
+        verdict_batch=None if s["verdict"] else 0,
+    )
+    resolution = s["resolution"]
+    config = resolve(options, resolution=resolution, world_size=1, device=device, facts={})
+    if s["channel_base"]:
+        for net in (config.generator, config.hybrid.trunk):
+            object.__setattr__(net, "channel_base", s["channel_base"])
     images = np.random.default_rng(0).integers(0, 256, (256, 3, resolution, resolution), dtype=np.uint8)
     faces = PackedFaces(images, np.arange(256) % 2, np.arange(256), Preprocess(resolution))
-    before = peak_memory_gb(where)
-    game = Game(config, World(0, 1, where), Feed(faces, degradation_preset("train"), 0))
+    return Game(config, World(0, 1, device), Feed(faces, degradation_preset("train"), 0)), config
 
-    phases: dict[str, list[float]] = {}
-    for name in ("_generator_turn", "_path_length_turn", "_discriminator_turn", "_r1_turn", "verdict_backward"):
-        setattr(game, name, _timed(getattr(game, name), phases.setdefault(name.lstrip("_"), []), where))
-    game.step()  # allocations, kernels and the phases due at step 0
-    for times in phases.values():
-        times.clear()
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(PERIOD):
-        game.step()
-    if where.type == "cuda":
-        torch.cuda.synchronize()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    kimg = PERIOD * config.batch / 1000
+
+def training_cost(s: dict) -> dict:
+    """One setting's iteration, in this process."""
+    import torch
+
+    from adversarial.memory import keep_freed_memory, peak_memory_gb
+
+    torch.set_num_threads(s["threads"])
+    device = torch.device(s["device"])
+    if os.environ.get("STYLEGAN_OPS") != "reference":  # which has PyTorch's defaults
+        keep_freed_memory()
+    torch.zeros(1, device=device)
+    imports = peak_memory_gb(device)
+    game, config = make_game(s, device)
+
+    def sync():
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def phases():
+        for name, turn in PHASES.items():
+            yield name, getattr(game, turn)
+        yield "averages", game._average
+
+    for name, turn in phases():  # allocations, compiled kernels
+        turn(*([] if name == "averages" else [0]))
+    sync()
+    wall, cpu = ({name: [] for name in SHARE} for _ in range(2))
+    for i in range(s["rounds"]):
+        for name, turn in phases():
+            w, c = time.perf_counter(), time.process_time()
+            turn(*([] if name == "averages" else [16 * i]))
+            sync()
+            wall[name].append(time.perf_counter() - w)
+            cpu[name].append(time.process_time() - c)
+    median = {name: statistics.median(times) for name, times in wall.items()}
     return {
-        "cfg": cfg,
-        "resolution": resolution,
-        "precision": config.precision,
-        "threads": threads,
+        "seconds": amortised(median),
+        "cpu_seconds": amortised({name: statistics.median(times) for name, times in cpu.items()}),
+        "phases": median,
+        "gflop": gflop_of(game, config) if s["count"] else None,
+        "peak_gb": peak_memory_gb(device),
+        "imports_gb": imports if device.type == "cpu" else 0.0,
         "batch": config.batch,
-        "verdict_batch": config.verdict_batch,
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
-        "sec_per_kimg": wall / kimg,
-        "cpu_sec_per_kimg": cpu / kimg,
-        "peak_memory_gb": peak_memory_gb(where),
-        "imports_gb": before if where.type == "cpu" else 0.0,
-        "ms_per_call": {name: 1000 * sum(t) / len(t) for name, t in phases.items() if t},
-        "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
+        "precision": config.precision,
     }
 
 
-def _timed(call, times: list[float], device):
-    def run(*args):
-        import torch
+def gflop_of(game, config) -> float:
+    """Of an iteration, from those of the forward passes g and d: a backward pass costs 1 for the input and 1 for the
+    weights, a second derivative with respect to the input all of that and as much again."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
-        began = time.perf_counter()
-        result = call(*args)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-        return result
+    forward = []
+    with torch.no_grad():
+        images = game.G(torch.randn(config.batch, config.generator.z_dim))
+        for call in (
+            lambda: game.G(torch.randn(config.batch, config.generator.z_dim)),
+            lambda: game.D.adversarial(images),
+        ):
+            with FlopCounterMode(display=False) as counter:
+                call()
+            forward.append(counter.get_total_flops() / 1e9)
+    g, d = forward
+    phases = {"Gmain": 3 * g + 2 * d, "Greg": 6 * g / config.pl_batch_shrink, "Dmain": g + 6 * d, "Dreg": 6 * d}
+    return amortised(phases)
 
-    return run
+
+def amortised(phases: dict) -> float:
+    return sum(SHARE[name] * value for name, value in phases.items())
 
 
-@click.command(help=__doc__.split("\n\n")[0], context_settings={"show_default": True})
-@click.option("--cfg", "cfgs", multiple=True, default=["tiny", "auto"], help="Presets.")
-@click.option("--resolution", "resolutions", multiple=True, type=int, default=[32, 64, 128], help="Image sides.")
-@click.option("--precision", "precisions", multiple=True, default=["fp32", "bf16"], help="Precisions.")
-@click.option("--threads", "threads", multiple=True, type=int, default=[1, 2], help="CPU threads.")
-@click.option("--batch", type=int, help="Images a step.  [default: tiny 16, auto 4]")
-@click.option("--device", default="cpu", help="cpu or cuda.")
-@click.option("--out", default="benchmarks/training.json", metavar="FILE", help="Results as JSON.")
-@click.option("--one", is_flag=True, hidden=True)
-def main(cfgs, resolutions, precisions, threads, batch, device, out, one) -> None:
-    if one:
-        print(json.dumps(measure(cfgs[0], resolutions[0], precisions[0], threads[0], batch, device)))
-        return
-    rows = []
-    grid = [(c, r, p, t) for c in cfgs for r in resolutions for p in precisions for t in threads]
-    for c, r, p, t in grid:
-        size = batch or {"tiny": 16}.get(c, 4)
-        command = [sys.executable, __file__, "--one", "--cfg", c, "--resolution", str(r), "--precision", p]
-        command += ["--threads", str(t), "--batch", str(size), "--device", device]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            print(f"{c} {r} px {p} {t} thread(s): failed: {reason}", file=sys.stderr)
-            continue
-        row = json.loads(done.stdout.strip().splitlines()[-1])
-        rows.append(row)
-        print(
-            f"{c:5s} {r:4d} px {p:5s} {t} thread(s) batch {size:3d}: {row['sec_per_kimg']:8.1f} sec/kimg"
-            f"  (CPU {row['cpu_sec_per_kimg']:8.1f})  {row['peak_memory_gb']:.2f} GB",
-            flush=True,
-        )
-        Path(out).write_text(json.dumps(rows, indent=1) + "\n")
-    if not rows:
+def sampling_cost(s: dict) -> dict:
+    """Seconds for `batch` images of an evaluated generator, in this process."""
+    import torch
+
+    from adversarial.memory import keep_freed_memory
+    from stylegan2_ada.config import GeneratorConfig
+    from stylegan2_ada.generator import Generator
+
+    torch.set_num_threads(s["threads"])
+    device = torch.device(s["device"])
+    if os.environ.get("STYLEGAN_OPS") != "reference":
+        keep_freed_memory()
+    base = s["channel_base"] or 16384
+    lowp = 4 if s["precision"] == "bf16" else 0
+    config = GeneratorConfig(resolution=s["resolution"], mapping_layers=2, channel_base=base, num_lowp_res=lowp)
+    G = Generator(config).to(device).eval()
+    z = torch.randn(s["batch"], G.cfg.z_dim, device=device)
+    times = []
+    with torch.inference_mode():
+        for i in range(3 + 3 * s["rounds"]):
+            began = time.perf_counter()
+            G(z, noise_mode="const")
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if i >= 3:
+                times.append(time.perf_counter() - began)
+    return {"seconds": statistics.median(times)}
+
+
+def bare_convolution(s: dict) -> dict:
+    """GFLOP/s of a 3x3 convolution of 256 channels at 64x64 by PyTorch, the best of ten."""
+    import torch
+
+    torch.set_num_threads(s["threads"])
+    device, rates = torch.device(s["device"]), {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        x = torch.randn(4, 256, 64, 64, device=device).to(dtype, memory_format=torch.channels_last)
+        w = torch.randn(256, 256, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
+        times = []
+        for _ in range(12):
+            began = time.perf_counter()
+            torch.nn.functional.conv2d(x, w, padding=1)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - began)
+        rates[name] = 2 * 256 * 9 * x.numel() / 1e9 / min(times[2:])
+    return rates
+
+
+TASKS = {"training": training_cost, "sampling": sampling_cost, "convolution": bare_convolution}
+
+
+def measure(task: str, way: str, **settings) -> dict:
+    """Run a task in a new process; a failure is one line and exit 2."""
+    ops, precision = WAYS[way]
+    s = {
+        "cfg": "auto",
+        "resolution": 64,
+        "batch": 4,
+        "channel_base": None,
+        "verdict": False,
+        "rounds": 3,
+        "count": False,
+        "precision": precision,
+        **settings,
+    }
+    env = {**os.environ, "STYLEGAN_OPS": ops, "OMP_NUM_THREADS": str(s["threads"])}
+    if not ops:
+        del env["STYLEGAN_OPS"]
+    command = [sys.executable, __file__, "one", task, json.dumps(s)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        print(f"error: {task}, {way}, {s['resolution']} px: {reason}", file=sys.stderr)
         sys.exit(2)
+    return {"way": way, **s, **json.loads(done.stdout.strip().splitlines()[-1])}
+
+
+def facts(device: str) -> dict:
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {"torch": torch.__version__, "python": platform.python_version(), "processor": processor, "gpu": gpu}
+
+
+def common(command):
+    for option in (
+        click.option("--threads", default=os.cpu_count() or 1, show_default=True, help="CPU threads."),
+        click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+        click.option("--rounds", default=3, show_default=True, help="Rounds of all phases to take medians over."),
+        click.option("--out", metavar="FILE", help="Write the results as JSON."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(help=__doc__.split("\n\n")[0], context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None: ...
+
+
+@main.command(help="The project's own fast path against its reference path in float32, alternately, in one run.")
+@click.option("--resolution", "resolutions", multiple=True, type=int, default=[64, 128], show_default=True)
+@click.option("--batch", default=4, show_default=True)
+@click.option("--repeats", default=1, show_default=True, help="How often the whole comparison is repeated.")
+@common
+def compare(resolutions, batch, repeats, threads, device, rounds, out) -> None:
+    rows, rates = [], []
+    common_ = {"threads": threads, "device": device, "batch": batch}
+    for resolution in resolutions:
+        here = {**common_, "resolution": resolution, "rounds": rounds}
+        for _ in range(repeats):
+            rates.append(measure("convolution", "native bf16", **common_))
+            for way in WAYS:
+                rows.append(measure("training", way, **here, count=way == "reference fp32"))
+                sampled = measure("sampling", way, **here)
+                rows[-1]["sampling_seconds"] = sampled["seconds"]
+        mine = [row for row in rows if row["resolution"] == resolution]
+        gflop = next(row["gflop"] for row in mine if row["gflop"])
+        bare = {name: max(rate[name] for rate in rates) for name in ("fp32", "bf16")}
+        print(
+            f"\n{resolution}x{resolution}, batch {batch}, {threads} thread(s), {gflop:.0f} GFLOP an iteration;"
+            f" a bare 3x3 convolution reaches {bare['fp32']:.0f} (fp32) and {bare['bf16']:.0f} (bf16) GFLOP/s\n"
+        )
+        print("way              s/iteration  CPU-s  GFLOP/s   GB  (beyond imports)   ratio  memory  4 samples   ratio")
+        keys = ("seconds", "cpu_seconds", "peak_gb", "imports_gb", "sampling_seconds")
+        table = {
+            way: {key: statistics.median(row[key] for row in mine if row["way"] == way) for key in keys} for way in WAYS
+        }
+        first = table["reference fp32"]
+        for way, row in table.items():
+            print(
+                f"{way:16s} {row['seconds']:10.2f} {row['cpu_seconds']:7.2f} {gflop / row['seconds']:8.0f}"
+                f" {row['peak_gb']:6.2f} {row['peak_gb'] - row['imports_gb']:12.2f}"
+                f" {first['seconds'] / row['seconds']:12.2f}x {100 * row['peak_gb'] / first['peak_gb']:5.0f} %"
+                f" {row['sampling_seconds']:8.3f} s {first['sampling_seconds'] / row['sampling_seconds']:6.2f}x",
+                flush=True,
+            )
+    write(out, {"machine": facts(device), "convolution": rates, "rows": rows})
+
+
+@main.command(help="Cost against resolution, batch and channels, for both paths.")
+@click.option("--plot", metavar="FILE", help="Draw the curves as a PNG.")
+@click.option("--ways", multiple=True, type=click.Choice(list(WAYS)), default=["reference fp32", "native bf16"])
+@common
+def curves(plot, ways, threads, device, rounds, out) -> None:
+    axes = {
+        "resolution": [32, 64, 128, 256],
+        "batch": [2, 4, 8, 16],
+        "channel_base": [4096, 8192, 16384, 32768],
+    }
+    rows = []
+    for axis, values in axes.items():
+        for value in values:
+            for way in ways:
+                settings = {"batch": 4, "channel_base": 16384, "resolution": 64, axis: value}
+                row = measure("training", way, threads=threads, device=device, rounds=rounds, **settings)
+                rows.append({"axis": axis, "value": value, **row})
+                print(f"{axis} {value}: {way}: {row['seconds']:.2f} s, {row['peak_gb']:.2f} GB", flush=True)
+    write(out, {"machine": facts(device), "rows": rows})
+    if plot:
+        draw(rows, axes, ways, plot)
+
+
+def draw(rows: list[dict], axes: dict, ways, plot: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    labels = {"resolution": "resolution", "batch": "batch (64 px)", "channel_base": "channel base (64 px)"}
+    figure, grid = plt.subplots(2, 3, figsize=(11, 6), sharex="col", constrained_layout=True)
+    for column, (axis, values) in enumerate(axes.items()):
+        for way in ways:
+            mine = [row for row in rows if row["axis"] == axis and row["way"] == way]
+            x = [row["value"] for row in mine]
+            grid[0, column].plot(x, [row["seconds"] for row in mine], "o-", label=way)
+            grid[1, column].plot(x, [row["peak_gb"] for row in mine], "o-", label=way)
+        for row in grid[:, column]:
+            row.set_xscale("log", base=2)
+            row.set_xticks(values, [str(v) for v in values])
+            row.minorticks_off()
+            row.grid(alpha=0.3)
+        grid[0, column].set_yscale("log")
+        grid[1, column].set_ylim(bottom=0)
+        grid[1, column].set_xlabel(labels[axis])
+    grid[0, 0].set_ylabel("seconds an iteration")
+    grid[1, 0].set_ylabel("peak memory, GB")
+    grid[0, 0].legend(frameon=False)
+    figure.savefig(plot, dpi=110)
+
+
+@main.command(help="Seconds per thousand images for presets as people train them, verdict head included.")
+@click.option("--cfg", "cfgs", multiple=True, default=["tiny", "auto"], show_default=True)
+@click.option("--resolution", "resolutions", multiple=True, type=int, default=[32, 64, 128], show_default=True)
+@click.option("--precision", "precisions", multiple=True, default=["bf16"], show_default=True)
+@click.option("--batch", type=int, help="Images a step.  [default: tiny 8, auto 4]")
+@common
+def grid(cfgs, resolutions, precisions, batch, threads, device, rounds, out) -> None:
+    rows = []
+    for cfg in cfgs:
+        for resolution in resolutions:
+            for precision in precisions:
+                size = batch or (8 if cfg == "tiny" else 4)
+                settings = {"cfg": cfg, "resolution": resolution, "precision": precision, "batch": size}
+                row = measure(
+                    "training", "native bf16", **settings, verdict=True, threads=threads, device=device, rounds=rounds
+                )
+                row["sec_per_kimg"] = row["seconds"] * 1000 / row["batch"]
+                rows.append(row)
+                print(
+                    f"{cfg:9s} {resolution:5d} px {precision} batch {row['batch']:3d}: {row['sec_per_kimg']:8.1f}"
+                    f" sec/kimg, {row['peak_gb']:.2f} GB",
+                    flush=True,
+                )
+    write(out, {"machine": facts(device), "rows": rows})
+
+
+@main.command(hidden=True)
+@click.argument("task")
+@click.argument("settings")
+def one(task, settings) -> None:
+    print(json.dumps(TASKS[task](json.loads(settings))))
+
+
+def write(out: str | None, results: dict) -> None:
+    if out:
+        Path(out).write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

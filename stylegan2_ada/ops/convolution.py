@@ -3,7 +3,8 @@
 A network keeps its weights in float32 and convolves in bfloat16, with an equalised-rate gain on them (Progressive GAN,
 Karras et al. 2018, section 4.1). Written out in PyTorch that is a multiplication, a cast, a change of layout and
 perhaps a turn of the kernel before every convolution, and all of them again, backwards, in the gradient: a tenth of a
-training step on a CPU. Here the weights are made ready once per update (`PreparedWeights`), and the three functions
+training step on a CPU. Here the weights are made ready by themselves, once for all uses between two updates where that
+is told (`weights_unchanged`), and the functions
 
     convolve(x, w)     y = x * w
     input_gradient     the transposed operator applied to gy
@@ -12,7 +13,6 @@ training step on a CPU. Here the weights are made ready once per update (`Prepar
 are each other's derivatives, so that the double backward passes of R1 and of the path length run on the same three.
 """
 
-from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -185,37 +185,28 @@ def _backward(gy, x, w, g: Geometry, which: int) -> Tensor:
     )[which]
 
 
-class PreparedWeights:
-    """Keeps parameters' prepared weights while it is entered (`with kept:`), from one entry to the next.
+_kept: dict[int, tuple[nn.Parameter, dict]] | None = None
 
-    A training step uses the weights of a discriminator three times between two updates. Whoever changes a parameter
-    must say so by `forget`: fused optimisers change it without a trace.
+
+@contextmanager
+def weights_unchanged():
+    """Inside, no parameter that requires a gradient changes, and is made ready for convolutions once.
+
+    For the turn of a discriminator, which sees fake and real images between two updates. Nothing is kept outside: it
+    would be as much memory as another copy of the network.
     """
-
-    def __init__(self) -> None:
-        self._kept: dict[int, tuple[nn.Parameter, dict]] = {}
-        self._outer: PreparedWeights | None = None
-
-    def forget(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Parameters that have changed."""
-        for w in parameters:
-            self._kept.pop(id(w), None)
-
-    def of(self, w: nn.Parameter) -> dict:
-        """What is kept of one parameter, for `prepared` to read and add to."""
-        return self._kept.setdefault(id(w), (w, {}))[1]  # w is held, so that its id stays its own
-
-    def __enter__(self) -> "PreparedWeights":
-        global _active
-        self._outer, _active = _active, self
-        return self
-
-    def __exit__(self, *_) -> None:
-        global _active
-        _active, self._outer = self._outer, None
+    global _kept
+    before, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept = before
 
 
-_active: PreparedWeights | None = None
+def _kept_of(w: Tensor) -> dict:
+    if _kept is None or not (isinstance(w, nn.Parameter) and w.requires_grad):
+        return {}
+    return _kept.setdefault(id(w), (w, {}))[1]  # w is held, so that its id stays its own
 
 
 def _transformed(w: Tensor, gain: float, transposed: bool) -> Tensor:
@@ -226,22 +217,20 @@ def _transformed(w: Tensor, gain: float, transposed: bool) -> Tensor:
     return kept[key]
 
 
-def _kept_of(w: Tensor) -> dict:
-    return _active.of(w) if _active is not None and isinstance(w, nn.Parameter) else {}
-
-
 def prepared(w: Tensor, dtype: torch.dtype, g: Geometry) -> Tensor:
     """`w * gain`, turned and transposed as the geometry asks, in `dtype` and the geometry's layout."""
-    key = (dtype, g.layout, g.transposed, g.flip, g.gain)
-    kept = _kept_of(w)
+    key, kept = (dtype, g), _kept_of(w)
     if key not in kept:
-        with torch.no_grad():
-            ready = w.detach()
-            if g.gain != 1:
-                ready = ready * g.gain
-            if g.flip:
-                ready = ready.flip([2, 3])
-            if g.transposed:
-                ready = ready.transpose(0, 1)
-            kept[key] = ready.to(dtype=dtype, memory_format=g.layout)
+        kept[key] = _ready(w, dtype, g)
     return kept[key]
+
+
+def _ready(w: Tensor, dtype: torch.dtype, g: Geometry) -> Tensor:
+    w = w.detach()
+    if g.gain != 1:
+        w = w * g.gain
+    if g.flip:
+        w = w.flip([2, 3])
+    if g.transposed:
+        w = w.transpose(0, 1)
+    return w.to(dtype=dtype, memory_format=g.layout)
