@@ -1,6 +1,11 @@
 // The kernels of all .cu files as C++, and a way in for Python: emulate_<source>(kernel, arguments, grid, block).
 #include "cuda_emulation.h"
 
+#include "bias_act.cu"
+#undef SG_ALL
+#include "modconv.cu"
+#undef SG_ALL
+#undef SG_ONE
 #include "upfirdn2d.cu"
 
 namespace {
@@ -22,3 +27,6 @@ void call(const void* args) {
   }
 
 EMULATE(upfirdn2d, UpfirdnArgs)
+EMULATE(bias_act, PointwiseArgs)
+EMULATE(modconv, EpilogueArgs)
+EMULATE(modconv_finish, FinishArgs)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <math.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,16 +38,20 @@ enum State { READY, AT_BLOCK_BARRIER, AT_WARP_BARRIER, DONE };
 
 struct Fiber {
   ucontext_t context;
+  jmp_buf jump;
+  bool started;
   std::vector<char> stack;
   void* sanitizer = nullptr;
   State state = READY;
   emulated_index index;
 };
 
-static const size_t STACK = 256 << 10;
+static const size_t STACK = 128 << 10;
 static std::vector<Fiber> fibers;
-static std::vector<double> slots;  // what the threads of a warp show each other
+static std::vector<double> slots[2];  // what the threads of a warp show each other, by turns
+static std::vector<unsigned char> turn;
 static ucontext_t scheduler;
+static jmp_buf scheduler_jump;
 static void* scheduler_sanitizer;
 static const void* scheduler_stack;
 static size_t scheduler_stack_size;
@@ -56,19 +61,23 @@ static void (*body)(const void*);
 static const void* arguments;
 static char error[256];
 
+// A fiber starts through <ucontext.h>; after that, jumps are quicker because they leave the signal mask alone. The
+// sanitizers want to be told of every switch and follow the slower way only.
+#if defined(__SANITIZE_ADDRESS__)
 inline void to_scheduler(bool last) {
   Fiber& f = fibers[current];
-#if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(last ? nullptr : &f.sanitizer, scheduler_stack, scheduler_stack_size);
-#endif
   if (last)
     setcontext(&scheduler);
   else
     swapcontext(&f.context, &scheduler);
-#if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(f.sanitizer, nullptr, nullptr);
-#endif
 }
+#else
+inline void to_scheduler(bool last) {
+  if (last || _setjmp(fibers[current].jump) == 0) _longjmp(scheduler_jump, 1);
+}
+#endif
 
 inline void fiber_main() {
 #if defined(__SANITIZE_ADDRESS__)
@@ -86,13 +95,18 @@ inline void wait(State barrier) {
 
 inline void resume(size_t i) {
   current = i;
-  threadIdx = fibers[i].index;
+  Fiber& f = fibers[i];
+  threadIdx = f.index;
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(&scheduler_sanitizer, fibers[i].stack.data(), STACK);
-#endif
-  swapcontext(&scheduler, &fibers[i].context);
-#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(&scheduler_sanitizer, f.stack.data(), STACK);
+  swapcontext(&scheduler, &f.context);
   __sanitizer_finish_switch_fiber(scheduler_sanitizer, nullptr, nullptr);
+#else
+  if (_setjmp(scheduler_jump) == 0) {
+    if (f.started) _longjmp(f.jump, 1);
+    f.started = true;
+    setcontext(&f.context);
+  }
 #endif
 }
 
@@ -107,12 +121,14 @@ inline bool release(size_t first, size_t last, State barrier) {
 inline bool run_block(bool descending) {
   const size_t n = size_t(blockDim.x) * blockDim.y * blockDim.z;
   if (fibers.size() < n) fibers.resize(n);
-  slots.resize(n);
+  for (auto& s : slots) s.resize(n);
+  turn.assign(n, 0);
   any = 0;
   for (size_t i = 0; i < n; ++i) {
     Fiber& f = fibers[i];
     f.stack.resize(STACK);
     f.state = READY;
+    f.started = false;
     f.index = {unsigned(i % blockDim.x), unsigned(i / blockDim.x % blockDim.y), unsigned(i / blockDim.x / blockDim.y)};
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.data();
@@ -163,13 +179,14 @@ inline const char* launch(void (*kernel)(const void*), const void* args, unsigne
   return nullptr;
 }
 
+// One barrier is enough: what this one shows is overwritten two exchanges later, behind the next one's barrier.
 template <typename T>
 inline T exchange(T value, size_t partner) {
-  memcpy(&slots[current], &value, sizeof value);
+  auto& shown = slots[turn[current] ^= 1];
+  memcpy(&shown[current], &value, sizeof value);
   wait(AT_WARP_BARRIER);
   T other;
-  memcpy(&other, &slots[partner], sizeof other);
-  wait(AT_WARP_BARRIER);
+  memcpy(&other, &shown[partner], sizeof other);
   return other;
 }
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import cuda_plan as plans
-from .cuda_plan import CODES, Launch, UpfirdnArgs
+from .cuda_plan import CODES, EpilogueArgs, FinishArgs, Launch, PointwiseArgs, UpfirdnArgs
 
 
 class Gpu(NamedTuple):
@@ -96,3 +96,301 @@ def upfirdn2d(
     a.x, a.f, a.y = at, f.data_ptr(), y.data_ptr()
     gpu.launch("upfirdn2d", dtype, what, a)
     return y
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether the elements fill one block of memory, in whatever order of the dimensions."""
+    if x.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted((t, s) for t, s in zip(x.stride(), x.shape) if s > 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x if _is_dense(x) else torch.empty_like(x).copy_(x)
+
+
+def _laid_out(x: Tensor, like: Tensor) -> Tensor:
+    """x in the very memory order of `like`, which is dense."""
+    if x.shape != like.shape or x.dtype != like.dtype or x.device != like.device:
+        raise ValueError(
+            f"stylegan2_ada: {x.dtype} of shape {list(x.shape)} on {x.device} does not go with {like.dtype} of shape "
+            f"{list(like.shape)} on {like.device}"
+        )
+    if all(s < 2 or a == b for s, a, b in zip(x.shape, x.stride(), like.stride())):
+        return x
+    return torch.empty_like(like).copy_(x)
+
+
+def _along(x: Tensor, dim: int) -> tuple[int, int]:
+    """A dense tensor seen along one dimension: its size, and how many elements lie between its neighbours."""
+    size, stride = x.shape[dim], x.stride(dim)
+    if size == 1:
+        return 1, x.numel()
+    inner = 1
+    for k, (s, t) in enumerate(zip(x.shape, x.stride())):
+        if k != dim % x.ndim and s > 1 and t < stride:
+            inner *= s
+    return size, inner
+
+
+def _operand(t: Tensor | None, x: Tensor, wide: bool = False) -> tuple[Tensor | None, int, bool]:
+    """A bias, factor or noise as kernels take it, its address, and whether it is wider than x. Absent: 0.
+
+    It is kept by the caller until the kernel is launched; after that the stream's order protects it.
+    """
+    if t is None:
+        return None, 0, False
+    if t.device != x.device:
+        raise ValueError(f"stylegan2_ada: operands are on {t.device} and {x.device}")
+    wide = x.element_size() == 2 and (wide or t.dtype != x.dtype)
+    t = t.to(torch.float32 if wide else x.dtype).contiguous()
+    if t.data_ptr() % 16:
+        t = t.clone()
+    return t, t.data_ptr(), wide
+
+
+def _pointwise(gpu: Gpu, order: int, x: Tensor, x2, ref, b, dim, act, alpha, gain, clamp) -> Tensor:
+    dtype = _dtype_code(plans.BIAS_ACT[order], x)
+    y = torch.empty_like(x)
+    total = x.numel()
+    if total == 0:
+        return y
+    size, inner = (1, total) if b is None else _along(x, dim)
+    b, b_at, wide = _operand(b, x)
+    arrays = [0 if t is None else t.data_ptr() for t in (x, x2, ref, y)]
+    aligned = all(at % 16 == 0 for at in arrays)
+    if total > plans.LIMIT:
+        _pointwise_pieces(gpu, order, dtype, arrays, b_at, b, wide, total, size, inner, act, alpha, gain, clamp)
+        return y
+    key = (order, dtype, total, size, inner, b is None, wide, act, alpha, gain, clamp, aligned)
+    ready = _ready.plans.get(key)
+    if ready is None:
+        a = PointwiseArgs(0, 0, 0, b_at, 0, alpha, gain, clamp, act=act, wide=wide, aligned=aligned)
+        ready = _remember(key, (plans.plan_bias_act(a, order, dtype, total, size, inner), a))
+    what, a = ready
+    a.x, a.x2, a.ref, a.y = arrays
+    a.b = b_at
+    gpu.launch("bias_act", dtype, what, a)
+    return y
+
+
+def _pointwise_pieces(
+    gpu, order, dtype, arrays, b_at, b, wide, total, size, inner, act, alpha, gain, clamp, limit=plans.LIMIT
+) -> None:
+    """Indices in the kernels have 32 bits: a large tensor is done piece by piece."""
+    start = 0
+    while start < total:
+        piece = plans.next_piece(start, total, size, inner, limit)
+        at = [p + piece.start * plans.BYTES[dtype] if p else 0 for p in arrays]
+        channel_at = b_at + piece.channel * b.element_size() if b_at else 0
+        aligned = all(p % 16 == 0 for p in (*at, channel_at))
+        a = PointwiseArgs(*at[:3], channel_at, at[3], alpha, gain, clamp, act=act, wide=wide, aligned=aligned)
+        what = plans.plan_bias_act(a, order, dtype, piece.elements, piece.size, piece.inner)
+        gpu.launch("bias_act", dtype, what, a)
+        start += piece.elements
+
+
+def bias_act(
+    gpu: Gpu, x: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float, clamp: float
+) -> Tensor:
+    """stylegan2_ada::bias_act; see ../bias_act_native.py for this one and its derivatives."""
+    return _pointwise(gpu, 0, _dense(x), None, None, b, dim, act, alpha, gain, clamp)
+
+
+def bias_act_grad(gpu: Gpu, gy: Tensor, ref: Tensor, act: int, alpha: float, gain: float, clamp: float) -> Tensor:
+    """stylegan2_ada::bias_act_grad."""
+    ref = _dense(ref)
+    return _pointwise(gpu, 1, _laid_out(gy, ref), None, ref, None, 0, act, alpha, gain, clamp)
+
+
+def bias_act_grad2(
+    gpu: Gpu, ggx: Tensor, gy: Tensor, ref: Tensor, act: int, alpha: float, gain: float, clamp: float
+) -> Tensor:
+    """stylegan2_ada::bias_act_grad2."""
+    ref = _dense(ref)
+    gy, ggx = _laid_out(gy, ref), _laid_out(ggx, ref)
+    return _pointwise(gpu, 2, gy, ggx, ref, None, 0, act, alpha, gain, clamp)
+
+
+def _is_straight(act: int, alpha: float) -> bool:
+    return act < 2 or (act == 2 and alpha >= 0)
+
+
+def _sum_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def bias_act_grad_bias(
+    gpu: Gpu, gy: Tensor, ref: Tensor, dim: int, act: int, alpha: float, gain: float, clamp: float
+) -> tuple[Tensor, Tensor]:
+    """stylegan2_ada::bias_act_grad_bias."""
+    ref = _dense(ref)
+    dim %= ref.ndim
+    if not _is_straight(act, alpha):
+        gx = bias_act_grad(gpu, gy, ref, act, alpha, gain, clamp)
+        return gx, gx.movedim(dim, 0).reshape(gx.shape[dim], -1).sum(1, dtype=_sum_dtype(ref))
+    gy, gx = _laid_out(gy, ref), torch.empty_like(ref)
+    gb = torch.empty(ref.shape[dim], dtype=_sum_dtype(ref), device=ref.device)
+    if ref.numel() == 0:
+        return gx, gb.zero_()
+    size, inner = _along(ref, dim)
+    outer = ref.numel() // (size * inner)
+    shape = (1, size, outer, True) if inner == 1 else (outer, size, inner, False)
+    _epilogue_grad(gpu, shape, gy, ref, None, None, None, None, gx, None, gb, None, act, alpha, gain, clamp)
+    return gx, gb
+
+
+def _is_layout(x: Tensor, order: tuple[int, ...]) -> bool:
+    expected = 1
+    for k in order:
+        if x.shape[k] > 1 and x.stride(k) != expected:
+            return False
+        expected *= x.shape[k]
+    return True
+
+
+def _regular(x: Tensor) -> tuple[Tensor, bool]:
+    """[N, C, H, W] in one of its two layouts, and whether it is channels_last."""
+    if x.is_contiguous() or x.numel() == 0:
+        return x, False
+    if _is_layout(x, (1, 3, 2, 0)):
+        return x, True
+    return x.contiguous(), False
+
+
+def modconv_epilogue(
+    gpu: Gpu,
+    y: Tensor,
+    d: Tensor | None,
+    noise: Tensor | None,
+    b: Tensor | None,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float,
+) -> Tensor:
+    """stylegan2_ada::modconv_epilogue; see ../modconv_epilogue.py."""
+    dtype = _dtype_code("modconv_epilogue", y)
+    y, last = _regular(y)
+    out = torch.empty_like(y)
+    if y.numel() == 0:
+        return out
+    n, c, h, w = y.shape
+    d, d_at, _ = _operand(d, y, wide=True)
+    noise, noise_at, noise_wide = _operand(noise, y)
+    b, b_at, b_wide = _operand(b, y)
+    each = noise is not None and noise.shape[0] > 1
+    at, to = y.data_ptr(), out.data_ptr()
+    aligned = at % 16 == 0 and to % 16 == 0
+    key = (
+        "epilogue", dtype, y.shape, last, d_at == 0, noise_at == 0, b_at == 0, noise_wide, b_wide, each, aligned,
+        act, alpha, gain, clamp, gpu.processors,
+    )  # fmt: skip
+    ready = _ready.plans.get(key)
+    if ready is None:
+        a = EpilogueArgs(
+            alpha=alpha, gain=gain, clamp=clamp, act=act, n=n, c=c, pixels=h * w,
+            noise_wide=noise_wide, b_wide=b_wide, noise_each=each,
+        )  # fmt: skip
+        ready = _remember(key, (plans.plan_epilogue(a, False, last, dtype, aligned, gpu.processors), a))
+    what, a = ready
+    a.y, a.result, a.d, a.noise, a.b = at, to, d_at, noise_at, b_at
+    gpu.launch("modconv", dtype, what, a)
+    return out
+
+
+def modconv_epilogue_grad(
+    gpu: Gpu,
+    g: Tensor,
+    out: Tensor,
+    y: Tensor | None,
+    d: Tensor | None,
+    noise: Tensor | None,
+    b: Tensor | None,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """stylegan2_ada::modconv_epilogue_grad."""
+    out, last = _regular(out)
+    if not _is_straight(act, alpha):
+        g = bias_act_grad(gpu, g, out, act, alpha, gain, clamp)
+        act, alpha, gain, clamp = 0, 0.0, 1.0, -1.0
+    g = _laid_out(g, out)
+    y = None if y is None else _laid_out(y, out)
+    n, c, h, w = out.shape
+    wide = {"dtype": _sum_dtype(out), "device": out.device}
+    gy = torch.empty_like(out)
+    gd = torch.empty((0 if d is None else n, c), **wide)
+    gn = torch.empty((0 if noise is None else noise.shape[0], 1, h, w), **wide)
+    gb = torch.empty(0 if b is None else c, **wide)
+    if out.numel() == 0:
+        return gy, gd.zero_(), gn.zero_(), gb.zero_()
+    wanted = (gd if d is not None else None, gb if b is not None else None, gn if noise is not None else None)
+    shape = (n, c, h * w, last)
+    _epilogue_grad(gpu, shape, g, out, y, d, noise, b, gy, *wanted, act, alpha, gain, clamp)
+    return gy, gd, gn, gb
+
+
+def _epilogue_grad(gpu, shape, g, out, y, d, noise, b, gy, gd, gb, gn, act, alpha, gain, clamp) -> None:
+    """Fills gy and those of gd, gb, gn that are not None. shape: samples, channels, pixels, channels are last."""
+    dtype = _dtype_code("modconv_epilogue_grad", out)
+    n, c, pixels, last = shape
+    d, d_at, _ = _operand(d, out, wide=True)
+    noise, noise_at, noise_wide = _operand(noise, out)
+    b, b_at, b_wide = _operand(b, out)
+    each = noise is not None and noise.shape[0] > 1
+    arrays = [0 if t is None else t.data_ptr() for t in (y, out, g, gy)]
+    aligned = all(at % 16 == 0 for at in arrays)
+    given = y is not None
+    wanted = (gd is not None, gb is not None, gn is not None)
+    key = (
+        "epilogue_grad", dtype, shape, given, d_at == 0, noise_at == 0, b_at == 0, noise_wide, b_wide, each, wanted,
+        aligned, act, alpha, gain, clamp, gpu.processors,
+    )  # fmt: skip
+    ready = _ready.plans.get(key)
+    if ready is None:
+        a = EpilogueArgs(
+            alpha=alpha, gain=gain, clamp=clamp, act=act, n=n, c=c, pixels=pixels,
+            noise_wide=noise_wide, b_wide=b_wide, noise_each=each,
+        )  # fmt: skip
+        what = plans.plan_epilogue(a, True, last, dtype, aligned, gpu.processors)
+        finish = FinishArgs(
+            gn=int(wanted[2]), divide=d is not None and not given, n=n, c=c, pixels=pixels, groups=a.groups,
+            pieces=a.pieces, noise_each=each,
+        )  # fmt: skip
+        ready = _remember(key, (what, a, plans.plan_finish(finish, dtype), finish))
+    what, a, then, finish = ready
+    a.y, a.out, a.g, a.result = arrays
+    a.d, a.noise, a.b = d_at, noise_at, b_at
+    by_channel, by_pixel = n * c * a.pieces, n * a.groups * pixels
+    amounts = (by_channel * wanted[0], by_channel * wanted[1], by_pixel * wanted[2])
+    scratch = torch.empty(sum(amounts), dtype=_sum_dtype(out), device=out.device)
+    at = scratch.data_ptr()
+    size = scratch.element_size()
+    a.dots = at if wanted[0] else 0
+    a.sums = at + amounts[0] * size if wanted[1] else 0
+    a.by_pixel = at + (amounts[0] + amounts[1]) * size if wanted[2] else 0
+    gpu.launch("modconv", dtype, what, a)
+    if not any(wanted):
+        return
+    finish.dots, finish.sums, finish.by_pixel, finish.d = a.dots, a.sums, a.by_pixel, d_at
+    finish.gd, finish.gb, finish.gn = (0 if t is None else t.data_ptr() for t in (gd, gb, gn))
+    gpu.launch("modconv", dtype, then, finish)
+
+
+OPERATORS = (
+    upfirdn2d,
+    bias_act,
+    bias_act_grad,
+    bias_act_grad2,
+    bias_act_grad_bias,
+    modconv_epilogue,
+    modconv_epilogue_grad,
+)

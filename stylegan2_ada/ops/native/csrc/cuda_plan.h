@@ -66,4 +66,71 @@ inline Launch plan_upfirdn2d(UpfirdnArgs& a, int dtype, bool aligned, int proces
           static_cast<unsigned int>(x), static_cast<unsigned int>(y), static_cast<unsigned int>(z)};
 }
 
+inline int power_of_two_at_least(long long n, int limit) {
+  int p = 1;
+  while (p < n && p < limit) p *= 2;
+  return p;
+}
+
+// bias_act: 0; bias_act_grad: 1; bias_act_grad2: 2. A piece of at most 2^30 elements of [outer, size, inner]; the caller
+// has set all arguments but elements, inner, size, mode and periodic.
+inline Launch plan_bias_act(PointwiseArgs& a, int order, int dtype, long long elements, long long size, long long inner) {
+  const int width = 16 / bytes_of(dtype), vectors = order == 0 ? 4 : 2;
+  a.elements = static_cast<int>(elements);
+  a.inner = make_divisor(static_cast<unsigned int>(inner));
+  a.size = make_divisor(static_cast<unsigned int>(size));
+  a.mode = !a.b ? 0 : inner % width == 0 ? 1 : inner == 1 && size % width == 0 ? 2 : 3;
+  a.periodic = 256 * width % size == 0;
+  return {order, static_cast<unsigned int>(ceil_div(elements, 256ll * vectors * width)), 256, 1, 1};
+}
+
+// A piece of [outer, size, inner]: elements from `start` on, with the biases from `channel` on.
+struct Piece {
+  long long start, elements, channel, size, inner;
+};
+
+// The next piece after `start` elements, of at most `limit` ones. Pieces begin at multiples of 16 bytes where that is
+// possible without dividing a channel.
+inline Piece next_piece(long long start, long long total, long long size, long long inner, long long limit) {
+  const long long period = size * inner;
+  if (period * 8 <= limit) return {start, least(limit / (period * 8) * (period * 8), total - start), 0, size, inner};
+  const long long row = start % period / inner;  // of biases
+  if (inner * 8 <= limit) {
+    const long long rows = least(limit / (inner * 8) * 8, size - row);
+    return {start, rows * inner, row, rows, inner};
+  }
+  return {start, least(limit, inner - start % inner), row, 1, inner};
+}
+
+// Fills in lanes, groups and pieces; `last`: the channels are the fastest dimension. The kernels: 4 * gradient + 2 * last
+// + (1 unless `vector`), the last one 8.
+inline Launch plan_epilogue(EpilogueArgs& a, bool gradient, bool last, int dtype, bool aligned, int processors) {
+  const int full = 16 / bytes_of(dtype);
+  const bool vector = aligned && dtype != 1 && (last ? a.c : a.pixels) % full == 0;
+  const int width = vector ? full : 1;
+  const long long threads = processors * 2048ll;  // to aim at
+  unsigned int grid;
+  if (last) {
+    const long long vectors = a.c / width;
+    a.lanes = power_of_two_at_least(vectors, 32);
+    a.groups = static_cast<int>(ceil_div(vectors, a.lanes));
+    const long long wanted = ceil_div(threads, 256ll * a.n * a.groups), most_pieces = ceil_div(a.pixels, 4 * (256 / a.lanes));
+    a.pieces = static_cast<int>(least(wanted, most_pieces));
+    grid = static_cast<unsigned int>(static_cast<long long>(a.n) * a.pieces * a.groups);
+  } else {
+    const long long vectors = a.pixels / width;
+    a.lanes = power_of_two_at_least(vectors, 32);
+    a.pieces = static_cast<int>(ceil_div(vectors, a.lanes));
+    const long long teams = static_cast<long long>(a.n) * a.pieces;
+    a.groups = static_cast<int>(least(ceil_div(threads, teams * a.lanes), ceil_div(a.c, 4)));
+    grid = static_cast<unsigned int>(ceil_div(teams * a.groups * a.lanes, 256));
+  }
+  return {4 * gradient + 2 * last + !vector, grid, 256, 1, 1};
+}
+
+inline Launch plan_finish(const FinishArgs& a) {
+  const long long pixels = a.gn ? (a.noise_each ? static_cast<long long>(a.n) : 1) * a.pixels : 0;
+  return {8, static_cast<unsigned int>(a.c + ceil_div(pixels, 256)), 256, 1, 1};
+}
+
 }  // namespace sg

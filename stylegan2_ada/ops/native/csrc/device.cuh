@@ -21,26 +21,6 @@ namespace sg {
 typedef long long i64;
 typedef unsigned long long u64;
 
-// The numbers that stand for number types in arguments, as in SG_DTYPE.
-template <typename T>
-struct Code;
-template <>
-struct Code<float> {
-  static const int value = 0;
-};
-template <>
-struct Code<double> {
-  static const int value = 1;
-};
-template <>
-struct Code<bf16> {
-  static const int value = 2;
-};
-template <>
-struct Code<fp16> {
-  static const int value = 3;
-};
-
 template <typename T>
 struct Width {
   static const int full = 16 / sizeof(T);  // elements of a 16-byte access
@@ -157,6 +137,15 @@ struct Element<double> {
   }
 };
 
+// `count` elements, the rest zero, one after the other.
+template <typename T, int V>
+SG_INLINE Vec<T, V> gather_vec(const T* p, int count) {
+  acc_t<T> v[V];
+#pragma unroll
+  for (int i = 0; i < V; ++i) v[i] = i < count ? acc_t<T>(Num<T>::load(p[i])) : acc_t<T>(0);
+  return Element<T>::template pack<V>(v);
+}
+
 template <typename T, int V>
 SG_INLINE void unpack(const Vec<T, V>& b, acc_t<T>* out) {
 #pragma unroll
@@ -178,46 +167,51 @@ SG_INLINE u32 divide(u32 n, const Divisor& d) {
   return d.d == 1 ? n : high >> d.shift;
 }
 
-// Element i of a vector of any number type.
-template <typename S>
-SG_INLINE S load_any(const void* p, int dtype, i64 i) {
-  switch (dtype) {
-    case 0:
-      return S(static_cast<const float*>(p)[i]);
-    case 1:
-      return S(static_cast<const double*>(p)[i]);
-    case 2:
-      return S(Num<bf16>::load(static_cast<const bf16*>(p)[i]));
-    default:
-      return S(Num<fp16>::load(static_cast<const fp16*>(p)[i]));
-  }
-}
+// Biases, factors and noise: of type T, or (`wide`) of float where T has two bytes. What is loaded and what it means are
+// told apart because a conversion next to a load in a branch would wait for it there.
+template <typename T, int V>
+struct Small {
+  Vec<T, V> w;
+};
+template <int V>
+struct Small<bf16, V> {
+  u32 w[V];
+};
+template <int V>
+struct Small<fp16, V> {
+  u32 w[V];
+};
 
-// V neighbours of one. `aligned`: element i lies at a multiple of what can be loaded at once.
-template <typename T, int V, typename S>
-SG_INLINE void load_any_vec(const void* p, int dtype, bool aligned, i64 i, S* out) {
-  if (aligned && dtype == Code<T>::value) {
-    acc_t<T> part[V];
-    unpack<T, V>(load_vec<T, V>(static_cast<const T*>(p) + i), part);
-#pragma unroll
-    for (int j = 0; j < V; ++j) out[j] = S(part[j]);
-  } else if (aligned && dtype == 0) {
+// Elements i ... i + V - 1; i is a multiple of V.
+template <typename T, int V>
+SG_INLINE Small<T, V> load_small(const void* p, bool wide, i64 i) {
+  Small<T, V> r;
+  if constexpr (sizeof(T) > 2) {
+    r.w = load_vec<T, V>(static_cast<const T*>(p) + i);
+  } else if (V == 1) {
+    r.w[0] = wide ? static_cast<const u32*>(p)[i] : u32(static_cast<const u16*>(p)[i]);
+  } else if (wide) {
     constexpr int W = V < 4 ? V : 4;
 #pragma unroll
     for (int k = 0; k < V; k += W) {
-      float part[W];
-      unpack<float, W>(load_vec<float, W>(static_cast<const float*>(p) + i + k), part);
+      const Vec<float, W> part = load_vec<float, W>(static_cast<const float*>(p) + i + k);
 #pragma unroll
-      for (int j = 0; j < W; ++j) out[k + j] = S(part[j]);
+      for (int j = 0; j < W; ++j) r.w[k + j] = part.w[j];
     }
   } else {
-#pragma unroll 1
-    for (int k = 0; k < V; ++k) {
-      const S value = load_any<S>(p, dtype, i + k);
+    const Bits<V == 1 ? 4 : 2 * V> part = *reinterpret_cast<const Bits<V == 1 ? 4 : 2 * V>*>(static_cast<const u16*>(p) + i);
 #pragma unroll
-      for (int j = 0; j < V; ++j) out[j] = j == k ? value : out[j];  // no index known only at run time: stays in registers
-    }
+    for (int j = 0; j < V; ++j) r.w[j] = part.w[j / 2] >> (16 * (j % 2)) & 0xffffu;
   }
+  return r;
+}
+
+template <typename T, int V>
+SG_INLINE acc_t<T> small_value(const Small<T, V>& r, bool wide, int i) {
+  if constexpr (sizeof(T) > 2)
+    return Element<T>::get(r.w, i);
+  else
+    return wide ? as_float(r.w[i]) : Num<T>::load(T{u16(r.w[i])});
 }
 
 }  // namespace sg
