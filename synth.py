@@ -393,7 +393,7 @@ def project(
     target = Preprocess(G.cfg.resolution, crop, channels=min(channels, 3)).uint8(pixels).transpose(2, 0, 1)
     if channels == 4:
         target = np.concatenate([target, np.full_like(target[:1], 255)])
-    goal = torch.from_numpy(target).to(net.device).float() / 127.5 - 1
+    goal = torch.tensor(target, device=net.device).float() / 127.5 - 1
     folder.mkdir(parents=True, exist_ok=True)
     every = max(1, steps // 300)  # ten seconds of film
     with contextlib.ExitStack() as stack:
@@ -418,7 +418,7 @@ def project(
     facts |= {"perceptual": observer.name, "precision": net.precision, "network_sha256": net.sha256}
     likeness = save_projection(folder, target, found, result, settings, facts)
     first, last = result.history[0][1], result.history[-1][1]
-    click.echo(f"{steps} steps in {result.seconds:.1f} s ({steps / result.seconds:.1f} steps/s)")
+    click.echo(f"{steps} steps, {result.speed:.1f} a second")
     click.echo(f"distance {first:.3f} -> {last:.3f}, PSNR {likeness:.1f} dB")
     click.echo(folder)
 

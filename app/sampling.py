@@ -109,7 +109,7 @@ def render_projected(
     ws, noises = load_latents(file, net.G)
     folder = Path(outdir) if outdir else file.parent
     paths = [folder / f"proj{i:02d}.{format}" for i in range(len(ws))]
-    refuse_existing(paths, force=False)
+    refuse_existing(paths, None)
     folder.mkdir(parents=True, exist_ok=True)
     G = with_noise(in_precision(net.G, net.precision), noises)
     images = (image for block in render_ws(G, ws, noise_mode=noise_mode) for image in block)

@@ -75,12 +75,12 @@ def of_layers(name: str, layers: Sequence[nn.Module], taps: Sequence[int], *, im
     above 256 are reduced to 256 (area). imagenet: the network wants channels of mean 0 and deviation 1 over ImageNet,
     else [-1, 1].
     """
-    layers = nn.ModuleList(layers).eval().requires_grad_(False)
+    layers = nn.ModuleList(layers).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     mean = torch.tensor(_IMAGENET_MEAN if imagenet else (0.5,) * 3)[:, None, None]
     std = torch.tensor(_IMAGENET_STD if imagenet else (0.5,) * 3)[:, None, None]
 
     def extract(images: torch.Tensor) -> Features:
-        x, found = _sized(images), []
+        x, found = _sized(images).contiguous(memory_format=torch.channels_last), []
         if next(layers.parameters()).device != x.device:
             layers.to(x.device)
         x = ((x + 1) / 2 - mean.to(x)) / std.to(x)

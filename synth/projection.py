@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -64,24 +64,34 @@ class ProjectionSettings:
 @dataclass
 class Projection:
     """What was found: `ws` [num_ws, w_dim], noise maps by the name of their buffer in the generator, the history of
-    (step, perceptual distance, noise penalty) and the seconds that the steps took."""
+    (step, perceptual distance, noise penalty) and the steps a second, the first one not counted."""
 
     ws: torch.Tensor
     noises: dict[str, torch.Tensor]
     history: list[tuple[int, float, float]] = field(default_factory=list)
-    seconds: float = 0.0
+    speed: float = 0.0
 
 
-def noise_penalty(noise: torch.Tensor) -> torch.Tensor:
-    """How far a noise map [R, R] is from being noise: squared correlations with itself shifted by a pixel to the side
-    and down, summed over the scales from R to 8 (StyleGAN2, appendix D); 0 for white noise, up to rounding."""
-    penalty = noise.new_zeros(())
-    while True:
-        for axis in (0, 1):
-            penalty = penalty + (noise * noise.roll(1, axis)).mean().square()
-        if noise.shape[0] <= SMALLEST_NOISE:
-            return penalty
-        noise = F.avg_pool2d(noise[None, None], 2)[0, 0] * 2  # times two: the mean of four has half the deviation
+def noise_penalty(noises: Iterable[torch.Tensor]) -> torch.Tensor:
+    """How far square noise maps [R, R] are from being white (StyleGAN2, appendix D).
+
+    The squared correlations of a map with itself shifted by one pixel to the side and down, summed over the maps and
+    over their scales R, R/2, … 8 (maps of 4 and 8 pixels have one scale).
+    """
+    by_side: dict[int, list[torch.Tensor]] = {}
+    for noise in noises:
+        by_side.setdefault(noise.shape[0], []).append(noise[None])
+    penalty, side = torch.zeros(()), max(by_side, default=0)
+    halved: list[torch.Tensor] = []
+    # all maps of one side go together, those that were larger before included: a few operations instead of hundreds
+    while by_side or halved:
+        maps = torch.cat([*by_side.pop(side, []), *halved])
+        shifted = torch.stack([maps * maps.roll(1, 1), maps * maps.roll(1, 2)])
+        penalty = shifted.mean(dim=(2, 3)).square().sum() + penalty.to(maps)
+        # times two: the mean of four independent numbers has half their deviation
+        halved = [F.avg_pool2d(maps[:, None], 2)[:, 0] * 2] if side > SMALLEST_NOISE else []
+        side = side // 2 if halved else max(by_side, default=0)
+    return penalty
 
 
 def noise_maps(G: Generator) -> dict[str, torch.Tensor]:
@@ -138,14 +148,14 @@ def project(
         wanted = perceptual.features(target[None])
 
     adam = torch.optim.Adam([w, *found], betas=(0.9, 0.999), foreach=True)
-    result, began = Projection(w, noises), time.monotonic()
+    result, began = Projection(w, noises), 0.0
     for step in range(s.steps):
         adam.param_groups[0]["lr"] = s.rate(step)
         jitter = torch.randn(w.shape, generator=draws).to(device) * (deviation * s.jitter_at(step))
         ws = (w + jitter).expand(G.num_ws, -1)
         image = net.synthesis(ws[None], noise_mode="const")
         distance = perceptual.distance(perceptual.features(image), wanted).sum()
-        penalty = sum(noise_penalty(n) for n in found)
+        penalty = noise_penalty(found)
         adam.zero_grad(set_to_none=True)
         (distance + s.noise_weight * penalty).backward()
         adam.step()
@@ -153,9 +163,11 @@ def project(
             for n in found:
                 n.sub_(n.mean()).mul_(n.square().mean().rsqrt())
         result.history.append((step, distance.item(), penalty.item()))
+        if step == 0:
+            began = time.monotonic()  # the first step also makes ready what the others need
         if on_step is not None:
             on_step(step, image.detach()[0], result.history[-1][1])
-    result.seconds = time.monotonic() - began
+    result.speed = (s.steps - 1) / max(time.monotonic() - began, 1e-9)
     result.ws = w.detach().expand(G.num_ws, -1).clone()
     result.noises = {name: n.detach() for name, n in noises.items()}
     return result

@@ -49,8 +49,7 @@ def save_projection(
     report = facts | {
         "settings": asdict(settings),
         "psnr": None if math.isinf(likeness) else round(likeness, 3),
-        "seconds": round(result.seconds, 2),
-        "steps_per_second": round(len(result.history) / max(result.seconds, 1e-9), 3),
+        "steps_per_second": round(result.speed, 3),
         "history": steps,
     }
     text = json.dumps(report, indent=1)

@@ -191,11 +191,12 @@ def save_image(path: Path, image: np.ndarray, format: str, quality: int = 95) ->
         picture.save(path, format="PNG", compress_level=PNG_LEVEL)
 
 
-def refuse_existing(paths: Iterable[Path], force: bool) -> None:
-    """UserError naming the first of `paths` that is there already, unless `force`."""
+def refuse_existing(paths: Iterable[Path], force: bool | None) -> None:
+    """UserError naming the first of `paths` that is there already, unless `force` (None: there is no such option)."""
     for path in paths:
         if path.exists() and (path.is_dir() or not force):
-            raise UserError(f"{path}: is there already: choose another --outdir, or add --force to replace it")
+            more = "" if force is None else ", or add --force to replace it"
+            raise UserError(f"{path}: is there already: choose another place{more}")
 
 
 def write_table(path: Path, rows: Sequence[dict]) -> None:
