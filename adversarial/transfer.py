@@ -94,12 +94,11 @@ def check_start(cfg: GameConfig, start: Start) -> None:
             f"{where}: its networks are for {G.resolution}x{G.resolution} images, this run is for {cfg.resolution}x"
             f"{cfg.resolution}; add --resolution {G.resolution}, or leave out --resume"
         )
-    ours = cfg.generator.c_dim
-    if G.c_dim != ours or (D is not None and D.c_dim != ours):
-        raise UserError(
-            f"{where}: its networks know {G.c_dim or 'no'} classes, this run's data {ours or 'none'}; give data of as"
-            f" many classes {'with --cond' if G.c_dim else 'without --cond'}, or leave --resume out"
-        )
+    theirs, ours = (G.c_dim, G.c_dim if D is None else D.c_dim), cfg.generator.c_dim
+    if theirs != (ours, ours):
+        known = max(theirs)
+        advice = f"give data of {known} classes with --cond" if known else "leave out --cond"
+        raise UserError(f"{where}: its networks know {known or 'no'} classes, this run {ours or 'none'}; {advice}")
     if G.img_channels != cfg.generator.img_channels:
         raise UserError(
             f"{where}: its images have {G.img_channels} channels, this run's {cfg.generator.img_channels}; use"
@@ -122,6 +121,10 @@ def _trunk_faults(theirs: DiscriminatorConfig, ours: DiscriminatorConfig) -> lis
     faults = _width_faults(theirs, ours, "discriminator")
     if theirs.architecture != ours.architecture:
         faults.append(f"a discriminator of architecture '{theirs.architecture}', this run '{ours.architecture}'")
+    if theirs.c_dim and theirs.mapping_layers != ours.mapping_layers:
+        faults.append(
+            f"{theirs.mapping_layers} layers that map the discriminator's labels, this run {ours.mapping_layers}"
+        )
     extra = [c.mbstd_num_channels if c.mbstd_group_size else 0 for c in (theirs, ours)]
     if extra[0] != extra[1]:
         faults.append(f"{extra[0]} minibatch-std channels, this run {extra[1]}")

@@ -52,7 +52,7 @@ def test_presets_fit_themselves_and_the_advice_of_others_fits(resolution):
 
 
 def test_the_published_starting_points_and_the_default_cfg():
-    """ffhq256 and its likes have 8 mapping layers, `auto` has 2: the published code takes the first two and is silent."""
+    """ffhq256 and its likes have 8 mapping layers, `auto` has 2; the published code takes the first two in silence."""
     with pytest.raises(UserError, match="8 mapping layers, this run 2 with --cfg auto; use --cfg paper256") as e:
         check_start(Run("auto", 256), start("paper256", 256))
     assert "\n" not in str(e.value)
@@ -62,8 +62,8 @@ def test_the_published_starting_points_and_the_default_cfg():
     ("generator", "trunk", "words"),
     [
         ({"resolution": 64}, {"resolution": 64}, "64x64.*add --resolution 64"),
-        ({"c_dim": 2}, {}, "conditional"),
-        ({}, {"c_dim": 2}, "conditional"),
+        ({"c_dim": 2}, {"c_dim": 2}, "know 2 classes, this run none; give data of 2 classes with --cond"),
+        ({}, {"c_dim": 2}, "know 2 classes, this run none"),
         ({"img_channels": 1}, {}, "--channels 1"),
         ({"channel_max": 256}, {}, "256 generator channels at 4x4, this run 512.*no --cfg has this shape"),
         ({}, {"channel_base": 1024}, "discriminator channels.*no --cfg"),
@@ -74,6 +74,17 @@ def test_the_published_starting_points_and_the_default_cfg():
 def test_other_shapes(generator, trunk, words):
     with pytest.raises(UserError, match=words):
         check_start(Run("auto", 32), start("auto", 32, generator, trunk))
+
+
+def test_classes():
+    run = Run("auto", 32)
+    run.generator = dataclasses.replace(run.generator, c_dim=3)
+    run.hybrid.trunk = dataclasses.replace(run.hybrid.trunk, c_dim=3)
+    check_start(run, start("auto", 32, {"c_dim": 3}, {"c_dim": 3}))
+    with pytest.raises(UserError, match="2 layers that map the discriminator's labels, this run 8"):
+        check_start(run, start("auto", 32, {"c_dim": 3}, {"c_dim": 3, "mapping_layers": 2}))
+    with pytest.raises(UserError, match="know no classes, this run 3; leave out --cond"):
+        check_start(run, start("auto", 32))
 
 
 def test_precision_and_group_size_do_not_matter():

@@ -191,7 +191,7 @@ def test_networks_that_do_not_fit_are_refused_with_the_reason(train, photos, net
     name = other(tmp_path / "deep.pt", networks, mapping_layers=8)
     refused("--resume", name, words=["8 mapping layers, this run 2", "--cfg tiny", "no --cfg has this shape"])
     conditional = shared_dir / "golden" / "cond64_official_format.pkl"
-    refused("--resume", conditional, "--resolution", 64, words=["conditional", "3 classes"])
+    refused("--resume", conditional, "--resolution", 64, words=["know 3 classes, this run none"])
     (tmp_path / "bad.pkl").write_bytes(b"\x80\x04cbuiltins\neval\n.")
     one_line(train("--data", photos, "--resume", "bad.pkl"), "bad.pkl", "builtins.eval")
     one_line(train("--data", photos, "--resume", "https://127.0.0.1:9/a.pkl"), "127.0.0.1:9", "could not be fetched")
