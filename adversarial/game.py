@@ -52,7 +52,7 @@ class Game:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False)
         self.augment = AugmentPipe(**AUGPIPES[o.augpipe]).to(device)
-        self.augment.p.fill_(o.p if o.aug == "fixed" else 0.0)
+        self.augment.set_p(o.p if o.aug == "fixed" else 0.0)
         self.ada = AdaController(target=o.target, interval=1, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
         self.frozen = [p for layer in self.D.trunk.layers_inwards()[: o.freezed] for p in layer.parameters()]
         frozen = {id(p) for p in self.frozen}
@@ -70,6 +70,8 @@ class Game:
         self.signs = torch.zeros(2, device=device)  # sum of sign(D(real)), count, since the last update of p
         self.step_index = 0
         self.bad_steps = 0
+        self.asynchronous = device.type == "cuda"  # the host does not wait for the outcome of an update
+        self._skipped: dict[str, Tensor] = {}
 
     @property
     def nimg(self) -> int:
@@ -94,7 +96,7 @@ class Game:
         if cfg.options.aug == "ada" and self.step_index % cfg.ada_interval == 0:
             sums = sum_tensor(self.signs, self.world)
             p = self.ada.update(float(sums[0]), int(sums[1]), cfg.batch * cfg.ada_interval)
-            self.augment.p.fill_(p)
+            self.augment.set_p(p)
             self.signs.zero_()
 
     def parts(self) -> range:
@@ -120,7 +122,7 @@ class Game:
     def _reals(self, position: int) -> tuple[Tensor, Tensor | None]:
         """One micro-batch of reals in [-1, 1] and their classes."""
         count = self.cfg.batch_gpu
-        reals = to_float(self.feed.reals_at(position, count).to(self.world.device))
+        reals = to_float(self.feed.reals_at(position, count).to(self.world.device, non_blocking=True))
         return reals, self._on_device(self.feed.classes_at(position, count))
 
     def _critic(self, images: Tensor, c: Tensor | None) -> Tensor:
@@ -191,7 +193,7 @@ class Game:
         real_loss = nn.functional.softplus(-real_logits).mean()
         (real_loss / cfg.micro_batches).backward()
         signs = real_logits.detach().sign()
-        self.signs += torch.stack([signs.sum(), torch.tensor(float(signs.numel()), device=device)])
+        self.signs += torch.stack([signs.sum(), torch.full((), float(signs.numel()), device=device)])
         self.stats.report("Loss/D/loss", fake_loss + real_loss)
         self.stats.report("Loss/scores/real", real_logits)
         self.stats.report("Loss/signs/real", signs)
@@ -205,8 +207,8 @@ class Game:
         clean, degraded, labels = self.feed.verdict(it, m, count, current, self.replay)
         both = bool(o.consistency)
         images = torch.cat([clean, degraded]) if both else degraded
-        out = self.D.verdict(to_float(images.to(device)))
-        labels = labels.to(device)
+        out = self.D.verdict(to_float(images.to(device, non_blocking=True)))
+        labels = labels.to(device, non_blocking=True)
         views = [VerdictOut(*view) for view in zip(*(_chunks(x, len(labels)) for x in out), strict=False)]
         losses = verdict_loss(views[0], labels, degraded=views[1] if both else None, cfg=self.verdict_cfg)
         (losses.total * (o.verdict_weight / cfg.micro_batches)).backward()
@@ -254,21 +256,46 @@ class Game:
         if not grads:
             return
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        if torch.isfinite(norm):
+        finite = torch.isfinite(norm)
+        if self.asynchronous:
+            opt.found_inf = bad = 1 - finite.float()  # the kernel looks at it, and the host need not wait for it
+            opt.step()
+            counts = self._skipped.setdefault(name, torch.zeros(2, device=norm.device))  # since settled; in a row
+            counts[0] += bad
+            counts[1] = (counts[1] + 1) * bad
+            self.stats.report(f"Gradients/{label or name}", norm)
+        elif finite:
             self.stats.report(f"Gradients/{label or name}", norm)
             opt.step()
             self.bad_steps = 0
-            for p in params:
-                p.grad = None  # not kept through the other network's turn
+        else:
+            count = sum(int((~torch.isfinite(g)).sum()) for g in grads)
+            self.stats.report(f"Gradients/nonfinite_{name}", float(count))
+            self.bad_steps += 1
+            self._give_up_at_last(name)
             return
-        count = sum(int((~torch.isfinite(g)).sum()) for g in grads)
-        self.stats.report(f"Gradients/nonfinite_{name}", float(count))
-        self.bad_steps += 1
+        for p in params:
+            p.grad = None  # not kept through the other network's turn
+
+    def settle(self) -> None:
+        """Read what a GPU was not waited for; to be called where statistics are read."""
+        worst, of = 0, ""
+        for name, counts in self._skipped.items():
+            skipped, in_a_row = counts.tolist()
+            counts[0] = 0
+            if skipped:
+                self.stats.report(f"Gradients/nonfinite_{name}", skipped)
+            worst, of = max((worst, of), (int(in_a_row), name))
+        if self._skipped:
+            self.bad_steps = worst
+            self._give_up_at_last(of)
+
+    def _give_up_at_last(self, name: str) -> None:
         if self.bad_steps >= MAX_BAD_STEPS:
             raise UserError(
-                f"{self.bad_steps} steps in a row had non-finite gradients (last: {count} values of {name} at"
-                f" {self.nimg / 1000:.1f} kimg); the last checkpoint is intact: resume with --precision fp32 or start"
-                " again with a larger --gamma"
+                f"{self.bad_steps} steps in a row had non-finite gradients (last of {name} at {self.nimg / 1000:.1f}"
+                " kimg); the last checkpoint is intact: resume with --precision fp32 or start again with a larger"
+                " --gamma"
             )
 
     def _track_w(self, mean: Tensor) -> None:
@@ -314,6 +341,7 @@ class Game:
 
     def state_dict(self) -> dict:
         """Everything a step depends on besides the data and the configuration."""
+        self.settle()
         return {
             **{name: getattr(self, name).state_dict() for name in self._MODULES + self._OPTIMISERS},
             "ada": self.ada.state_dict(),

@@ -351,6 +351,7 @@ class _Run:
     def _tick(self, tick: int, done: bool) -> None:
         game, cfg = self.game, self.cfg
         now = time.monotonic()
+        game.settle()
         rows = game.stats.collect(lambda t: sum_tensor(t, self.world))
         kimg = game.nimg / 1000
         sec_per_kimg = (now - self.tick_at) / max((game.nimg - self.tick_nimg) / 1000, 1e-9)
@@ -426,6 +427,7 @@ class _Run:
             left = (total - self.verdict_index) * (time.monotonic() - began) / done
             self.tel.progress(f"verdict step {self.verdict_index}/{total}  {clock(left)} left")
             if self.verdict_index % every == 0 or self.verdict_index == total:
+                game.settle()
                 rows = game.stats.collect(lambda t: sum_tensor(t, self.world))
                 row = {"nimg": game.nimg, "kimg": game.nimg / 1000, "verdict_step": self.verdict_index, **rows}
                 if self.world.is_main:

@@ -18,7 +18,9 @@ class Stats:
 
     def report(self, name: str, value: Tensor | float) -> None:
         """Count every element of `value` towards `name`; non-finite ones are counted apart, never averaged."""
-        x = torch.as_tensor(value, dtype=torch.float32, device=self.device).detach().reshape(-1)
+        if not isinstance(value, Tensor):
+            value = torch.full((), value, device=self.device)  # unlike torch.tensor, waits for no GPU
+        x = value.detach().to(dtype=torch.float32, device=self.device).reshape(-1)
         ok = torch.isfinite(x)
         x = torch.where(ok, x, 0.0).to(self.dtype)
         new = torch.stack([ok.sum().to(self.dtype), x.sum(), x.square().sum(), (~ok).sum().to(self.dtype)])

@@ -60,7 +60,7 @@ class AugmentPipe(nn.Module):
         wait, constant shapes, more memory (1 makes the padded image nine times as large); draws that reach further
         see zeros there.
 
-    `p` is a buffer, a scalar in [0, 1], to be written in place (`pipe.p.fill_(0.3)`); it starts at 1.
+    `p` is a buffer, a scalar in [0, 1], to be written by `set_p` or in place (`pipe.p.fill_(0.3)`); it starts at 1.
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class AugmentPipe(nn.Module):
         debug_percentile: apply every transformation to every image, each random number at this percentile of its
             distribution, 0 < percentile < 1 (for tests).
 
-        Random numbers come from the default generator of the images' device; a call takes the same amount of them
+        Random numbers come from the default generators of the host (with a fixed margin: of the images' device) and,
+        for noise, of the images' device; a call takes the same amount of them
         whatever p > 0 is, and none at p = 0, where the images are returned as they are.
         Raises ValueError for images that are not floating NCHW, or for colour transformations of other than 1 or 3
         channels.
@@ -140,11 +141,12 @@ class AugmentPipe(nn.Module):
         dtype = images.dtype
         if images.element_size() < 4:  # half precision cannot tell neighbouring pixels' positions apart
             images = images.float()
-        # With a fixed margin nothing depends on the numbers drawn, and they stay where the images are. Otherwise they
-        # go to the host: there the few hundred small sums cost less than launching them on a GPU would.
-        keep_on = torch.device("cpu") if self.margin is None else images.device
+        # With a fixed margin nothing depends on the numbers drawn, and they are drawn where the images are. Otherwise
+        # they are drawn on the host, which then knows what to do without waiting for a GPU; and its few hundred small
+        # sums cost less there than launching them on a GPU would.
+        device = torch.device("cpu") if self.margin is None else images.device
         p = self._p_on_host() if self.margin is None else self.p
-        draws = Draws(len(images), images.device, keep_on, debug_percentile)
+        draws = Draws(len(images), device, debug_percentile)
 
         maps = self._maps(draws, p, *images.shape[2:])
         if maps is not None:
@@ -160,13 +162,18 @@ class AugmentPipe(nn.Module):
         if self.noise > 0:
             strength = self.noise * p
             sigma = draws.normal("noise", self.noise_std).abs() * draws.chosen("noise", strength)
-            images = images + torch.randn_like(images) * sigma.to(images)[:, None, None, None]
+            images = images + torch.randn_like(images) * sigma.to(images, non_blocking=True)[:, None, None, None]
         if self.cutout > 0:
             images = self._cut_out(images, draws, self.cutout * p)
         return images.to(dtype)
 
+    def set_p(self, p: float) -> None:
+        """Write the buffer `p` without a later wait for a GPU to read it."""
+        self.p.fill_(p)
+        self._known_p = (self.p, self.p._version, p)
+
     def _p_on_host(self) -> float:
-        """p as a number. Reading it makes a GPU finish its queue, so there it is read only after it was written."""
+        """p as a number. Reading it off a GPU makes that finish its queue, and is done only if `set_p` didn't write it."""
         if self.p.device.type == "cpu":
             return float(self.p)
         if self._known_p is None or self._known_p[0] is not self.p or self._known_p[1] != self.p._version:
@@ -180,7 +187,7 @@ class AugmentPipe(nn.Module):
         index = changed.nonzero()[:, 0]
         if len(index) == 0:
             return images
-        on_device = index.to(images.device)
+        on_device = index.to(images.device, non_blocking=True)
         return images.index_copy(0, on_device, transform(images.index_select(0, on_device), parameters[index]))
 
     def _maps(self, draws: Draws, p: float | Tensor, height: int, width: int) -> Tensor | None:
@@ -237,7 +244,7 @@ class AugmentPipe(nn.Module):
         else:
             mx, my = (min(math.ceil(self.margin * size), size - 1) for size in (w, h))
             margin = (mx, mx, my, my)
-        return geo.warp(images, maps.to(images), self.taps, margin)
+        return geo.warp(images, maps, self.taps, margin)
 
     def _colour_matrices(self, draws: Draws, p: float | Tensor) -> Tensor:
         """Colour to colour, [n, 4, 4] on (red, green, blue, 1). Grey is the axis (1, 1, 1)."""
@@ -284,7 +291,7 @@ class AugmentPipe(nn.Module):
         return gains
 
     def _filter(self, images: Tensor, gains: Tensor) -> Tensor:
-        return filter_bands(images, gains.to(images), self.bank)
+        return filter_bands(images, gains.to(images, non_blocking=True), self.bank)
 
     def _cut_out(self, images: Tensor, draws: Draws, strength: float | Tensor) -> Tensor:
         """Set a rectangle of each image to zero; its centre is anywhere, so it may be partly outside."""
@@ -296,12 +303,12 @@ class AugmentPipe(nn.Module):
             return (centres - draws.uniform(name, 0, 1)[:, None]).abs() >= half[:, None]
 
         keep = outside("cutout.x", w)[:, None, None, :] | outside("cutout.y", h)[:, None, :, None]
-        return images * keep.to(images)
+        return images * keep.to(images, non_blocking=True)
 
 
 def _recolour(images: Tensor, matrices: Tensor) -> Tensor:
     """Apply [n, 4, 4] colour matrices to [n, 3, H, W], or their effect on grey to [n, 1, H, W]."""
-    matrices = matrices.to(images)
+    matrices = matrices.to(images, non_blocking=True)
     n, channels = images.shape[:2]
     if channels == 1:
         row = matrices[:, :3].mean(1)  # grey in, mean of the three channels out

@@ -23,20 +23,19 @@ _NORMAL_COLUMN = {name: i for i, name in enumerate(_NORMAL)}
 class Draws:
     """Numbers for n images, all results [n] float32.
 
-    device: whose default generator is used. keep_on: where the numbers are wanted; they move there in one piece.
+    device: where they are drawn, from its default generator.
     percentile: None draws; a number in (0, 1) puts everything at that percentile of its distribution and chooses every
         transformation, but of the two rotations only the first (the convention of the recorded pipelines).
     """
 
-    def __init__(self, n: int, device: torch.device, keep_on: torch.device, percentile: float | None = None):
+    def __init__(self, n: int, device: torch.device, percentile: float | None = None):
         if percentile is not None and not 0 < percentile < 1:
             raise ValueError(f"debug_percentile must lie between 0 and 1, not {percentile}")
         self.percentile = percentile
-        self.constant = torch.ones(n, device=keep_on)
+        self.constant = torch.ones(n, device=device)
         if percentile is None:
-            flat = torch.cat([torch.rand(len(_UNIFORM), n, device=device), torch.randn(len(_NORMAL), n, device=device)])
-            flat = flat.to(keep_on)
-            self._uniform, self._normal = flat[: len(_UNIFORM)], flat[len(_UNIFORM) :]
+            self._uniform = torch.rand(len(_UNIFORM), n, device=device)
+            self._normal = torch.randn(len(_NORMAL), n, device=device)
 
     def chosen(self, name: str, probability: float | Tensor) -> Tensor:
         """Whether a transformation is applied, as a bool [n]."""

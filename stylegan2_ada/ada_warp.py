@@ -55,12 +55,13 @@ def fitted_margin(maps: Tensor, height: int, width: int, taps: int) -> tuple[int
 def warp(images: Tensor, maps: Tensor, taps: Tensor, margin: tuple[int, int, int, int]) -> Tensor:
     """Resample images through their maps.
 
-    images: [N, C, H, W] float32 or float64. maps: [N, 3, 3], result place to source place. taps: even-length low-pass
-    filter of unit gain. margin: mirrored border (left, right, top, bottom); beyond it the source is zero.
+    images: [N, C, H, W] float32 or float64. maps: [N, 3, 3], result place to source place, on any device. taps:
+    even-length low-pass filter of unit gain. margin: mirrored border (left, right, top, bottom); beyond it the source is zero.
 
     Returns [N, C, H, W], twice differentiable with respect to the images.
     """
     n, c, h, w = images.shape
+    maps = maps.to(images.dtype)
     left, right, top, bottom = margin
     source = upsample2d(reflect_pad(images, left, right, top, bottom), taps)
     # The canvas has room for the shrinking filter to reach over the border of the result, at twice the resolution.
@@ -78,6 +79,6 @@ def warp(images: Tensor, maps: Tensor, taps: Tensor, margin: tuple[int, int, int
             [0, 4 / source_h, ((top - bottom) / 2 - half) * 4 / source_h],
         ]
     )
-    theta = (after @ maps @ before).to(images)
+    theta = (after @ maps @ before).to(images, non_blocking=True)
     grid = F.affine_grid(theta, [n, c, canvas_h, canvas_w], align_corners=False)
     return downsample2d(grid_sample(source, grid), taps, padding=-2 * room, flip_filter=True)

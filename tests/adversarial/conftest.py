@@ -48,4 +48,7 @@ def small_game(cfg, world: World | None = None) -> Game:
 
 @pytest.fixture
 def make_game():
-    return lambda **changes: small_game(small_config(**changes))
+    def make(device: str = "cpu", **changes) -> Game:
+        return small_game(small_config(**changes), World(0, 1, torch.device(device)))
+
+    return make

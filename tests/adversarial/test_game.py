@@ -130,6 +130,41 @@ def test_a_nonfinite_gradient_skips_the_step_and_is_counted(make_game):
             game.update("G", game.opt_G, game.G.parameters())
 
 
+def test_an_update_that_is_not_waited_for_does_the_same(make_game):
+    """What a GPU does: the optimiser's kernel skips a bad step by itself, and the count is read later."""
+    waiting, game = make_game(), make_game()
+    game.asynchronous = True
+    for i in range(4):
+        for one in (waiting, game):
+            one._learn(one.G)
+            for p in one.G.parameters():
+                p.grad = torch.full_like(p, float("nan") if i in (1, 2) else 0.1)
+            one.update("G", one.opt_G, one.G.parameters())
+    game.settle()
+    assert_same(snapshot(waiting), snapshot(game))
+    assert game.bad_steps == 0
+    assert game.stats.collect()["Gradients/nonfinite_G"]["mean"] == 2
+    with pytest.raises(UserError, match="non-finite"):
+        for _ in range(60):
+            for p in game.G.parameters():
+                p.grad = torch.full_like(p, float("inf"))
+            game.update("G", game.opt_G, game.G.parameters())
+        game.settle()
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_gpu_within_an_interval_of_ada(make_game):
+    game = make_game(device="cuda", aug="fixed", p=0.3, verdict_batch=0)
+    for _ in range(3):
+        game.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            game.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_the_verdict_head_learns_to_tell_the_classes(make_game):
     game = make_game(verdict_batch=16, degradation="none", verdict_lr=5e-3)
     bright = game.feed.packed.labels == 1

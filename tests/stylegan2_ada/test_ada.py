@@ -304,11 +304,9 @@ def test_noise_and_cutout_in_closed_form():
 
 
 def test_the_power_of_a_natural_image_is_kept():
-    gains = pipe(imgfilter=1)._band_gains(ada.Draws(50, torch.device("cpu"), torch.device("cpu")), 1.0)
+    gains = pipe(imgfilter=1)._band_gains(ada.Draws(50, torch.device("cpu")), 1.0)
     assert gains.shape == (50, 4) and (gains > 0).all()
-    single = pipe(imgfilter=1, imgfilter_bands=(0, 1, 0, 0))._band_gains(
-        ada.Draws(50, torch.device("cpu"), torch.device("cpu")), 1.0
-    )
+    single = pipe(imgfilter=1, imgfilter_bands=(0, 1, 0, 0))._band_gains(ada.Draws(50, torch.device("cpu")), 1.0)
     power = torch.tensor([10, 1, 1, 1]) / 13
     torch.testing.assert_close((single.square() * power).sum(1), torch.ones(50))
 
