@@ -8,6 +8,7 @@ of direct convolutions and matrix products, whatever algorithm does them. Machin
 seconds, and the rate of a bare convolution measured in the same run beside the rate reached.
 
     python benchmarks/training.py compare               # against the reference path in float32; four minutes
+    python benchmarks/training.py choices               # what each choice buys
     python benchmarks/training.py curves --plot c.png   # over resolution, batch and channels
     python benchmarks/training.py grid --cfg tiny       # presets as people train them, verdict head included
 """
@@ -78,8 +79,9 @@ def training_cost(s: dict) -> dict:
 
     torch.set_num_threads(s["threads"])
     device = torch.device(s["device"])
-    if os.environ.get("STYLEGAN_OPS") != "reference":  # which has PyTorch's defaults
+    if os.environ.get("STYLEGAN_OPS") != "reference" and s["without"] != "kept-memory":  # which has PyTorch's defaults
         keep_freed_memory()
+    leave_out(s["without"])
     torch.zeros(1, device=device)
     imports = peak_memory_gb(device)
     game, config = make_game(s, device)
@@ -205,6 +207,7 @@ def measure(task: str, way: str, **settings) -> dict:
         "verdict": False,
         "rounds": 3,
         "count": False,
+        "without": "nothing",
         "precision": precision,
         **settings,
     }
@@ -286,6 +289,79 @@ def compare(resolutions, batch, repeats, threads, device, rounds, out) -> None:
                 flush=True,
             )
     write(out, {"machine": facts(device), "convolution": rates, "rows": rows})
+
+
+CHOICES = {
+    "nothing": "everything as it is",
+    "winograd": "3x3 convolutions by oneDNN instead of by Winograd's method",
+    "bf16": "float32 everywhere",
+    "native": "PyTorch's operations instead of native ones",
+    "channels-last": "contiguous activations",
+    "prepared-weights": "the discriminator's weights cast and transformed at every use",
+    "no-weight-gradients": "weight gradients in the first half of R1 and path length",
+    "no-graph-for-fakes": "a graph through the generator in the discriminator's turn",
+    "ada-skips": "the warp and the colour matrix applied to every image",
+    "fused-adam": "Adam as PyTorch chooses by itself",
+    "memoryless-adam": "Adam with a first moment",
+    "kept-memory": "memory returned to the system after every tensor",
+}
+
+
+def leave_out(choice: str) -> None:
+    """Undo one choice, in this process, before the game is made."""
+    import contextlib
+
+    import torch
+
+    import adversarial.game as game
+    import adversarial.losses as losses
+    import adversarial.optimiser as optimiser
+    import stylegan2_ada.ada as ada
+    import stylegan2_ada.discriminator as discriminator
+    import stylegan2_ada.generator as generator
+    from stylegan2_ada.ops import conv3x3, convolution
+
+    if choice == "winograd":
+        conv3x3.applies = lambda x, w: False
+    elif choice == "channels-last":
+        contiguous = lambda x, dtype, lowp: x.to(dtype=dtype, memory_format=torch.contiguous_format)  # noqa: E731
+        generator.to_compute = discriminator.to_compute = contiguous
+        conv3x3.applies = lambda x, w: False
+        convolution._layout = lambda x: torch.contiguous_format
+    elif choice == "prepared-weights":
+        game.weights_unchanged = contextlib.nullcontext
+    elif choice == "no-weight-gradients":
+        losses.input_gradients_only = contextlib.nullcontext
+    elif choice == "no-graph-for-fakes":
+        game.torch.no_grad = torch.enable_grad
+    elif choice == "ada-skips":
+        ada.AugmentPipe._on_changed = lambda self, images, changed, transform, parameters: transform(images, parameters)
+    elif choice == "fused-adam":
+        optimiser.fused = lambda device: None
+    elif choice == "memoryless-adam":
+        optimiser.MemorylessAdam = torch.optim.Adam
+
+
+@main.command(help="What each choice buys: an iteration with everything, and without one thing at a time.")
+@click.option("--resolution", default=64, show_default=True)
+@click.option("--batch", default=4, show_default=True)
+@click.option("--choice", "choices_", multiple=True, type=click.Choice(list(CHOICES)), help="Only these.")
+@common
+def choices(resolution, batch, choices_, threads, device, rounds, out) -> None:
+    here = {"threads": threads, "device": device, "batch": batch, "resolution": resolution, "rounds": rounds}
+    rows = []
+    for choice in choices_ or CHOICES:
+        way = {"native": "torch bf16", "bf16": "native fp32"}.get(choice, "native bf16")
+        # the whole is measured again beside each part of it, as machines change their speed
+        base = measure("training", "native bf16", **here)
+        row = base if choice == "nothing" else measure("training", way, **here, without=choice)
+        rows.append({"without": choice, "with_seconds": base["seconds"], "with_gb": base["peak_gb"], **row})
+        print(
+            f"{CHOICES[choice]:70s} {row['seconds']:6.2f} s {row['seconds'] / base['seconds']:6.3f}x"
+            f" {row['peak_gb']:6.2f} GB {row['peak_gb'] - base['peak_gb']:+6.2f}",
+            flush=True,
+        )
+    write(out, {"machine": facts(device), "rows": rows})
 
 
 @main.command(help="Cost against resolution, batch and channels, for both paths.")

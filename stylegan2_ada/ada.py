@@ -173,7 +173,7 @@ class AugmentPipe(nn.Module):
         self._known_p = (self.p, self.p._version, p)
 
     def _p_on_host(self) -> float:
-        """p as a number. Reading it off a GPU makes that finish its queue, and is done only if `set_p` didn't write it."""
+        """p as a number. Reading it off a GPU makes that finish its queue: only done if `set_p` didn't write it."""
         if self.p.device.type == "cpu":
             return float(self.p)
         if self._known_p is None or self._known_p[0] is not self.p or self._known_p[1] != self.p._version:

@@ -56,7 +56,8 @@ def warp(images: Tensor, maps: Tensor, taps: Tensor, margin: tuple[int, int, int
     """Resample images through their maps.
 
     images: [N, C, H, W] float32 or float64. maps: [N, 3, 3], result place to source place, on any device. taps:
-    even-length low-pass filter of unit gain. margin: mirrored border (left, right, top, bottom); beyond it the source is zero.
+    even-length low-pass filter of unit gain. margin: mirrored border (left, right, top, bottom); beyond it the source
+    is zero.
 
     Returns [N, C, H, W], twice differentiable with respect to the images.
     """

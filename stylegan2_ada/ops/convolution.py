@@ -71,9 +71,13 @@ def convolve(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
             return F.conv_transpose2d(x, w.transpose(0, 1), stride=geometry.stride, padding=geometry.padding)
         return F.conv2d(x, w, stride=geometry.stride, padding=geometry.padding)
     # A gradient may come in any layout; left to itself, a double backward pass would go on in the one it began with.
+    return _Convolve.apply(x, w, geometry._replace(layout=_layout(x)))
+
+
+def _layout(x: Tensor) -> torch.memory_format:
     if x.device.type == "cpu" or (x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()):
-        geometry = geometry._replace(layout=torch.channels_last)
-    return _Convolve.apply(x, w, geometry)
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 class _Convolve(torch.autograd.Function):
