@@ -215,7 +215,7 @@ def main(argv):
     if job == "demo":
         return run(["demo.py"] + rest)
     if job == "bench":
-        return run(["benchmarks/training.py"] + rest)
+        return run(["benchmarks/training.py"] + (rest or ["compare"]))
     if job == "lint":
         return lint()
     if job == "test":
