@@ -24,8 +24,8 @@ namespace conv3x3 {
 
 constexpr int64_t PANEL = 64;               // outputs of a panel, the width of the micro-kernel
 constexpr int64_t BLOCK_BYTES = 640 << 10;  // transformed input and products of a block, in a second level of 1 MB
-constexpr int64_t CHUNK_BYTES = 8 << 20;  // transformed tensors of a chunk of the weight gradient, in the third level,
-constexpr int64_t CHUNK_PAIRS = 128;      // but at least so many pairs of tiles: sums are transformed back per chunk
+constexpr int64_t CHUNK_BYTES = 12 << 20;  // transformed tensors of a chunk of the weight gradient, in the third level,
+constexpr int64_t CHUNK_PAIRS = 128;       // but at least so many pairs of tiles: sums are transformed back per chunk
 
 // Memory that is kept between calls: allocated anew, its pages would be mapped and cleared by the operating system each
 // time, which costs as much as the transforms.
