@@ -40,6 +40,8 @@ BACKBONES = {
 }
 
 Features = list[torch.Tensor]
+Extract = Callable[[torch.Tensor], Features]
+Compare = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Perceptual:
@@ -49,23 +51,23 @@ class Perceptual:
     [-1, 1] gives [N], zero where a equals b.
     """
 
-    def __init__(self, name: str, extract: Callable[[torch.Tensor], Features], compare: Callable):
+    def __init__(self, name: str, extract: Extract, compare: Compare):
         self.name, self._extract, self._compare = name, extract, compare
 
     def features(self, images: torch.Tensor) -> Features:
         return self._extract(_rgb(images))
 
     def distance(self, a: Features, b: Features) -> torch.Tensor:
-        return sum(self._compare(i, x, y) for i, (x, y) in enumerate(zip(a, b, strict=True)))
+        return sum(self._compare(x, y) for x, y in zip(a, b, strict=True))
 
 
-def of_features(name: str, extract: Callable[[torch.Tensor], Features]) -> Perceptual:
+def of_features(name: str, extract: Extract) -> Perceptual:
     """The distance of unit-length features that `extract` takes from RGB images in [-1, 1]: a list of [N, C, h, w]."""
 
     def unit_length(images: torch.Tensor) -> Features:
         return [f * (f.float().square().sum(dim=1, keepdim=True) + 1e-10).rsqrt() for f in extract(images)]
 
-    return Perceptual(name, unit_length, lambda _, x, y: (x - y).square().sum(dim=1).mean(dim=(1, 2)))
+    return Perceptual(name, unit_length, lambda x, y: (x - y).square().sum(dim=1).mean(dim=(1, 2)))
 
 
 def of_layers(name: str, layers: Sequence[nn.Module], taps: Sequence[int], *, imagenet: bool) -> Perceptual:
@@ -107,7 +109,7 @@ def pyramid() -> Perceptual:
             images = small
         return [*found, images]
 
-    return Perceptual("multi-scale pyramid (no network)", extract, lambda _, x, y: (x - y).abs().mean(dim=(1, 2, 3)))
+    return Perceptual("multi-scale pyramid (no network)", extract, lambda x, y: (x - y).abs().mean(dim=(1, 2, 3)))
 
 
 def _rgb(images: torch.Tensor) -> torch.Tensor:
