@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import reference
 from .fir_kernels import Axis, resample
-from .native import path, use_native
+from .native import below_autograd, path, use_native
 
 
 def setup_filter(
@@ -186,7 +186,7 @@ def _native(x: Tensor, f: Tensor, options: tuple) -> Tensor:
         return _Functional.apply(x, f, options)
     if x.requires_grad and torch.is_grad_enabled():
         return _Native.apply(x, f, options)
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return _op(x, f, *options)
 
 
@@ -197,7 +197,7 @@ class _Native(torch.autograd.Function):
     def forward(ctx, x: Tensor, f: Tensor, options: tuple) -> Tensor:
         ctx.transposed = _transposed(x, f, options)
         ctx.save_for_backward(f)
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             return _op(x, f, *options)
 
     @staticmethod

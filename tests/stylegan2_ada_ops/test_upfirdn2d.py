@@ -1,4 +1,7 @@
-"""upfirdn2d against the recorded numbers and against its definition written out in numpy."""
+"""upfirdn2d, native, torch and reference, against the recorded numbers and its definition written out in numpy."""
+
+import importlib
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,7 +11,27 @@ from hypothesis import strategies as st
 
 from stylegan2_ada.ada_filters import SYM6
 from stylegan2_ada.ops import fir_kernels as kernels
+from stylegan2_ada.ops.native import status
 from stylegan2_ada.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+
+module = importlib.import_module("stylegan2_ada.ops.upfirdn2d")
+needs_native = pytest.mark.skipif(not status("cpu").native, reason=f"no native ops here: {status('cpu').why}")
+PATHS = [pytest.param("native", marks=needs_native), "torch", "reference"]
+
+
+@contextmanager
+def forced(path):
+    """Only this implementation, whatever the environment says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "use_native", lambda x: path == "native")
+        patch.setattr(module, "path", lambda: path)
+        yield
+
+
+@pytest.fixture(params=PATHS)
+def path(request):
+    with forced(request.param):
+        yield request.param
 
 
 def definition(x, f, up, down, padding, flip_filter, gain):
@@ -27,7 +50,7 @@ def definition(x, f, up, down, padding, flip_filter, gain):
     return np.einsum("nchwij,ij->nchw", windows, f) * gain
 
 
-def test_golden(golden):
+def test_golden(golden, path):
     cases, arrays = golden("upfirdn2d")
     assert len(cases) == 61
     for case in cases:
@@ -52,6 +75,18 @@ def test_golden(golden):
         torch.testing.assert_close(
             gx, torch.tensor(arrays[f"{key}.gx"]), rtol=0, atol=1e-6, msg=lambda m, case=case: f"{case}: {m}"
         )
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x32 = x.detach().float().contiguous(memory_format=layout)
+            y32 = upfirdn2d(
+                x32,
+                f,
+                up=case["up"],
+                down=case["down"],
+                padding=case["padding_x0_x1_y0_y1"],
+                flip_filter=case["flip_filter"],
+                gain=case["gain"],
+            )
+            assert (y32 - y).abs().max() <= 1e-5 * y.abs().max(), case
 
 
 @st.composite
@@ -98,10 +133,15 @@ def laid_out(x: np.ndarray, layout: str) -> torch.Tensor:
     return t
 
 
+@pytest.mark.parametrize("path", PATHS)
 @settings(max_examples=200, deadline=None)
-@given(problems())
-def test_matches_the_definition(problem):
-    x, f, layout, kwargs = problem
+@given(problem=problems())
+def test_matches_the_definition(path, problem):
+    with forced(path):
+        check_against_the_definition(*problem)
+
+
+def check_against_the_definition(x, f, layout, kwargs):
     t = laid_out(x, layout).requires_grad_()
     y = upfirdn2d(t, torch.tensor(f), **kwargs)
     expected = definition(t.detach().numpy(), f.astype(np.float64), **kwargs)
@@ -145,7 +185,7 @@ def test_all_kernels_agree(channels_last):
 @pytest.mark.parametrize(
     "kwargs", [{"up": 2, "padding": 5}, {"down": 2, "padding": 6}, {"up": (1, 3), "down": (2, 1), "padding": 5}]
 )
-def test_first_and_second_derivative(f, kwargs):
+def test_first_and_second_derivative(f, kwargs, path):
     x = torch.randn(1, 2, 5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: upfirdn2d(x, f, **kwargs), x)
     assert torch.autograd.gradgradcheck(lambda x: upfirdn2d(x, f, **kwargs), x)
@@ -157,9 +197,15 @@ def test_first_and_second_derivative(f, kwargs):
 )
 @pytest.mark.parametrize("size", [6, 33, 70])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_every_kernel_choice_in_low_precision(dtype, size, kwargs, layout):
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_every_kernel_choice_in_low_precision(path, dtype, size, kwargs, layout):
+    with forced(path):
+        check_low_precision(dtype, size, kwargs, layout)
+
+
+def check_low_precision(dtype, size, kwargs, layout):
     f = setup_filter([1, 3, 3, 1])
-    for channels in (3, 16):
+    for channels in (3, 70):
         x = torch.randn(1, channels, size, size).to(dtype).contiguous(memory_format=layout).requires_grad_()
         y = upfirdn2d(x, f, **kwargs)
         (gx,) = torch.autograd.grad(y.sum(), x)
@@ -172,7 +218,13 @@ def test_every_kernel_choice_in_low_precision(dtype, size, kwargs, layout):
         torch.testing.assert_close(gx.double(), gx64, rtol=0, atol=16 * eps)
 
 
-def test_channels_last_is_kept():
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_channels_last_is_kept(path):
+    with forced(path):
+        check_layout()
+
+
+def check_layout():
     x = torch.randn(2, 16, 12, 12).contiguous(memory_format=torch.channels_last)
     for dtype in (torch.float32, torch.bfloat16):
         for kwargs in ({"padding": 1}, {"down": 2}, {"up": 2, "padding": 2}):
@@ -180,7 +232,7 @@ def test_channels_last_is_kept():
             assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_result_computed_in_inference_mode_does_not_poison_training():
+def test_result_computed_in_inference_mode_does_not_poison_training(path):
     x = torch.randn(1, 1, 11, 13)
     f = setup_filter([1, 4, 1])
     with torch.inference_mode():
@@ -190,7 +242,7 @@ def test_result_computed_in_inference_mode_does_not_poison_training():
     assert x.grad.isfinite().all()
 
 
-def test_functional_gradient_and_compiled_graph_agree_with_eager():
+def test_functional_gradient_and_compiled_graph_agree_with_eager(path):
     f = setup_filter([1, 3, 3, 1])
     x = torch.randn(1, 2, 8, 8, dtype=torch.float64)
 
@@ -256,7 +308,7 @@ def test_setup_filter():
         lambda: upfirdn2d(torch.ones(1, 1, 3, 3), None, padding=-2),
     ],
 )
-def test_bad_arguments_are_one_line_errors(call):
+def test_bad_arguments_are_one_line_errors(call, path):
     with pytest.raises(ValueError) as error:
         call()
     assert "\n" not in str(error.value)
