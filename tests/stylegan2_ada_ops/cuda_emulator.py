@@ -17,6 +17,7 @@ from stylegan2_ada.ops.native.cuda_plan import FinishArgs
 HERE = Path(__file__).resolve().parent
 FLAGS = ["-std=c++17", "-O1", "-g1", "-w", "-fPIC", "-shared", "-fno-strict-aliasing", f"-I{SOURCES}"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZED = bool(os.environ.get("STYLEGAN_OPS_TEST_SANITIZE"))
 PROCESSORS = 2  # of the GPU that is played; few, so that small tensors meet the ways of large ones
 
 
@@ -41,8 +42,9 @@ def compile_cpp(source: Path, *flags: str) -> Path:
 
 
 @cache
-def library(*flags: str) -> ctypes.CDLL:
-    return ctypes.CDLL(str(compile_cpp(HERE / "cuda_emulation.cpp", *flags)))
+def library(*flags: str, load: bool = True) -> ctypes.CDLL | None:
+    path = compile_cpp(HERE / "cuda_emulation.cpp", *flags)
+    return ctypes.CDLL(str(path)) if load else None
 
 
 class Emulator:
@@ -51,8 +53,7 @@ class Emulator:
     def __init__(self):
         self.launched: dict[str, int] = {}
         self.gpu = Gpu(PROCESSORS, self.launch)
-        flags = SANITIZERS if os.environ.get("STYLEGAN_OPS_TEST_SANITIZE") else []
-        self._library = library(*flags)
+        self._library = library(*(SANITIZERS if SANITIZED else []))
 
     def launch(self, source, dtype, what, args) -> None:
         name = "modconv_finish" if isinstance(args, FinishArgs) else source

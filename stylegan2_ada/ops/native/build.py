@@ -190,7 +190,7 @@ def _ninja_file(part: str, objects: Path) -> str:
         targets = [f"-gencode=arch=compute_{n},code={c}_{n}" for n, c in _gencode()]
         host = ["-ccbin", cxx.command[0], "-Xcompiler", "-fPIC,-fvisibility=hidden"]
         rules.append(("nvcc", [nvcc.command, "-O3", "-std=c++17", *targets, *host, "-c", "$in", "-o", "$out.part"]))
-        link += [f"-L{nvcc.home / 'lib64'}", f"-L{nvcc.home / 'lib'}", "-lcudart"]
+        link += ["-ltorch_cuda", f"-L{nvcc.home / 'lib64'}", f"-L{nvcc.home / 'lib'}", "-lcudart"]
     lines = [f"rule {name}\n  command = {_shell(command)} && mv $out.part $out" for name, command in rules]
     lines.append(f"rule link\n  command = {_shell([*cxx.command, '$in', '-o', '$out', *link])}")
     headers = b"".join(p.read_bytes() for p in sorted(SOURCES.iterdir()) if p.suffix in (".h", ".cuh"))

@@ -394,3 +394,19 @@ OPERATORS = (
     modconv_epilogue,
     modconv_epilogue_grad,
 )
+
+
+def kernel_names(source: str, dtype: int) -> list[str]:
+    """The kernels of csrc/<source>.cu for one number type."""
+    suffix, double = plans.SUFFIXES[dtype], dtype == 1
+    if source == "bias_act":
+        names = list(plans.BIAS_ACT)
+    elif source == "modconv":
+        ways = ("one",) if double else ("vec", "one")
+        names = [f"modconv_{g}{t}_{way}" for g in ("", "grad_") for t in ("planes", "pixels") for way in ways]
+        names.append("modconv_finish")
+    else:
+        four = [f"upfirdn2d_t4_{f}_{way}" for f in ("u1d1", "u2d1", "u1d2") for way in ("vec", "one", "plane")]
+        twelve = [f"upfirdn2d_t12_{f}_one" for f in ("u2d1", "u1d2")]
+        names = ["upfirdn2d_any", *([] if double else four + twelve)]
+    return [f"{name}_{suffix}" for name in names]

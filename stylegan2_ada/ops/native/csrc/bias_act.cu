@@ -6,14 +6,14 @@ namespace sg {
 
 // 16 bytes from element i on; zeros beyond the end.
 template <typename T>
-SG_INLINE Vec<T, Width<T>::full> load_flat(const void* p, int i, int elements, bool aligned) {
+SG_DEVICE Vec<T, Width<T>::full> load_flat(const void* p, int i, int elements, bool aligned) {
   constexpr int V = Width<T>::full;
   const T* x = static_cast<const T*>(p) + i;
   return aligned && i + V <= elements ? load_vec<T, V>(x) : gather_vec<T, V>(x, elements - i);
 }
 
 template <typename T>
-SG_INLINE void store_flat(void* p, int i, int elements, const acc_t<T>* v) {
+SG_DEVICE void store_flat(void* p, int i, int elements, const acc_t<T>* v) {
   constexpr int V = Width<T>::full;
   T* y = static_cast<T*>(p) + i;
   if (i + V <= elements) {
@@ -25,13 +25,13 @@ SG_INLINE void store_flat(void* p, int i, int elements, const acc_t<T>* v) {
   }
 }
 
-SG_INLINE int channel_of(const PointwiseArgs& a, u32 i) {
+SG_DEVICE int channel_of(const PointwiseArgs& a, u32 i) {
   const u32 row = divide(i, a.inner);
   return int(row - divide(row, a.size) * a.size.d);
 }
 
 template <typename T>
-SG_INLINE void bias_act_kernel(const PointwiseArgs& a) {
+SG_DEVICE void bias_act_kernel(const PointwiseArgs& a) {
   typedef acc_t<T> S;
   constexpr int V = Width<T>::full, VECTORS = 4;  // per thread; all are loaded before the first is used
   const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.clamp);
@@ -72,7 +72,7 @@ SG_INLINE void bias_act_kernel(const PointwiseArgs& a) {
 
 // ORDER 1: x * slope(ref). ORDER 2: x2 * x * bend(ref).
 template <typename T, int ORDER>
-SG_INLINE void bias_act_grad_kernel(const PointwiseArgs& a) {
+SG_DEVICE void bias_act_grad_kernel(const PointwiseArgs& a) {
   typedef acc_t<T> S;
   constexpr int V = Width<T>::full, VECTORS = 2;
   const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.clamp), q = straight(a.act, p);
@@ -129,4 +129,16 @@ SG_ALL(sg::bf16, bf16)
 #endif
 #if SG_WANTS(3)
 SG_ALL(sg::fp16, f16)
+#endif
+
+#if defined(__CUDACC__) && !defined(__CUDACC_RTC__)  // launches for cuda_binding.cpp, where nvcc compiles this
+#include "cuda_plan.h"
+
+#define SG_ROW(NAME) \
+  {(const void*)bias_act_##NAME, (const void*)bias_act_grad_##NAME, (const void*)bias_act_grad2_##NAME}
+
+extern "C" int sg_launch_bias_act(int dtype, const sg::Launch* what, const sg::PointwiseArgs* args, void* stream) {
+  static const void* const kernels[4][3] = {SG_ROW(f32), SG_ROW(f64), SG_ROW(bf16), SG_ROW(f16)};
+  return sg::launch_from(kernels[dtype], *what, args, stream);
+}
 #endif

@@ -9,7 +9,7 @@ namespace sg {
 
 // As make_params in bias_act_cpu.h.
 template <typename T>
-SG_INLINE BiasActParams<acc_t<T>> params_of(double alpha, double gain, double clamp) {
+SG_DEVICE BiasActParams<acc_t<T>> params_of(double alpha, double gain, double clamp) {
   typedef acc_t<T> S;
   BiasActParams<S> p;
   p.alpha = S(alpha);
@@ -80,7 +80,7 @@ __device__ __noinline__ S curved_bend(int act, S ref, const BiasActParams<S> p) 
 
 // v[i] = clamp(gain * act(v[i]))
 template <int V, typename S>
-SG_INLINE void activate(int act, const BiasActParams<S>& p, S* v) {
+SG_DEVICE void activate(int act, const BiasActParams<S>& p, S* v) {
   if (act == LINEAR) {
 #pragma unroll
     for (int i = 0; i < V; ++i) v[i] = bias_act_value<LINEAR>(v[i], p);
@@ -99,11 +99,11 @@ SG_INLINE void activate(int act, const BiasActParams<S>& p, S* v) {
 // The slope of an activation of straight pieces is that of a leaky ReLU, whose negative slope is put into the parameters
 // here.
 template <typename S>
-SG_INLINE BiasActParams<S> straight(int act, BiasActParams<S> p) {
+SG_DEVICE BiasActParams<S> straight(int act, BiasActParams<S> p) {
   p.alpha = act == LINEAR ? S(1) : act == RELU ? S(0) : p.alpha;
   return p;
 }
 
-SG_INLINE bool is_straight(int act, double alpha) { return act < LRELU || (act == LRELU && alpha >= 0); }
+SG_DEVICE bool is_straight(int act, double alpha) { return act < LRELU || (act == LRELU && alpha >= 0); }
 
 }  // namespace sg

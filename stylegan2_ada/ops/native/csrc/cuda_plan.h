@@ -11,6 +11,16 @@ struct Launch {
   unsigned int grid, x, y, z;
 };
 
+#ifdef __CUDACC__
+// What the tables are read with: kernel what.kernel of the number type's row, or an error if there is none.
+inline int launch_from(const void* const* row, const Launch& what, const void* args, void* stream) {
+  void* parameters[1] = {const_cast<void*>(args)};
+  if (!row[what.kernel]) return cudaErrorInvalidDeviceFunction;
+  return cudaLaunchKernel(row[what.kernel], dim3(what.grid), dim3(what.x, what.y, what.z), parameters, 0,
+                          static_cast<cudaStream_t>(stream));
+}
+#endif
+
 inline int bytes_of(int dtype) { return dtype == 0 ? 4 : dtype == 1 ? 8 : 2; }
 inline long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
 inline long long least(long long a, long long b) { return a < b ? a : b; }
@@ -88,6 +98,8 @@ inline Launch plan_bias_act(PointwiseArgs& a, int order, int dtype, long long el
 struct Piece {
   long long start, elements, channel, size, inner;
 };
+
+const long long LIMIT = 1ll << 30;  // elements that a kernel of bias_act takes at a time
 
 // The next piece after `start` elements, of at most `limit` ones. Pieces begin at multiples of 16 bytes where that is
 // possible without dividing a channel.

@@ -13,6 +13,8 @@
 #endif
 #define SG_WANTS(i) (SG_DTYPE < 0 || SG_DTYPE == i)
 
+#define SG_DEVICE __device__ __forceinline__
+
 // A kernel with its unmangled name.
 #define SG_KERNEL(NAME) extern "C" __global__ void __launch_bounds__(256) NAME
 
@@ -42,17 +44,17 @@ template <typename T, int V>
 using Vec = Bits<int(sizeof(T)) * V>;
 
 template <typename T, int V>
-SG_INLINE Vec<T, V> load_vec(const T* p) {
+SG_DEVICE Vec<T, V> load_vec(const T* p) {
   return *reinterpret_cast<const Vec<T, V>*>(p);
 }
 
 template <typename T, int V>
-SG_INLINE void store_vec(T* p, const Vec<T, V>& v) {
+SG_DEVICE void store_vec(T* p, const Vec<T, V>& v) {
   *reinterpret_cast<Vec<T, V>*>(p) = v;
 }
 
 template <typename T, int V>
-SG_INLINE Vec<T, V> zero_vec() {
+SG_DEVICE Vec<T, V> zero_vec() {
   Vec<T, V> r;
 #pragma unroll
   for (int i = 0; i < Vec<T, V>::WORDS; ++i) r.w[i] = 0;
@@ -61,18 +63,18 @@ SG_INLINE Vec<T, V> zero_vec() {
 
 // Two numbers of two bytes as a word.
 template <typename T>
-SG_INLINE u32 word_of(float low, float high) {
+SG_DEVICE u32 word_of(float low, float high) {
   return u32(Num<T>::store(low).bits) | u32(Num<T>::store(high).bits) << 16;
 }
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 template <>
-SG_INLINE u32 word_of<bf16>(float low, float high) {
+SG_DEVICE u32 word_of<bf16>(float low, float high) {
   u32 word;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
   return word;
 }
 template <>
-SG_INLINE u32 word_of<fp16>(float low, float high) {
+SG_DEVICE u32 word_of<fp16>(float low, float high) {
   u32 word;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
   return word;
@@ -83,11 +85,11 @@ SG_INLINE u32 word_of<fp16>(float low, float high) {
 template <typename T>
 struct Element {
   template <typename B>
-  static SG_INLINE float get(const B& b, int i) {
+  static SG_DEVICE float get(const B& b, int i) {
     return Num<T>::load(T{u16(b.w[i / 2] >> (16 * (i % 2)))});
   }
   template <int V>
-  static SG_INLINE Vec<T, V> pack(const float* v) {
+  static SG_DEVICE Vec<T, V> pack(const float* v) {
     Vec<T, V> r;
     if (V == 1) r.w[0] = Num<T>::store(v[0]).bits;
 #pragma unroll
@@ -98,11 +100,11 @@ struct Element {
 template <>
 struct Element<float> {
   template <typename B>
-  static SG_INLINE float get(const B& b, int i) {
+  static SG_DEVICE float get(const B& b, int i) {
     return as_float(b.w[i]);
   }
   template <int V>
-  static SG_INLINE Vec<float, V> pack(const float* v) {
+  static SG_DEVICE Vec<float, V> pack(const float* v) {
     Vec<float, V> r;
 #pragma unroll
     for (int i = 0; i < V; ++i) r.w[i] = as_bits(v[i]);
@@ -112,7 +114,7 @@ struct Element<float> {
 template <>
 struct Element<double> {
   template <typename B>
-  static SG_INLINE double get(const B& b, int i) {
+  static SG_DEVICE double get(const B& b, int i) {
 #ifdef __CUDA_ARCH__
     return __hiloint2double(int(b.w[2 * i + 1]), int(b.w[2 * i]));
 #else
@@ -122,7 +124,7 @@ struct Element<double> {
 #endif
   }
   template <int V>
-  static SG_INLINE Vec<double, V> pack(const double* v) {
+  static SG_DEVICE Vec<double, V> pack(const double* v) {
     Vec<double, V> r;
 #pragma unroll
     for (int i = 0; i < V; ++i) {
@@ -139,7 +141,7 @@ struct Element<double> {
 
 // `count` elements, the rest zero, one after the other.
 template <typename T, int V>
-SG_INLINE Vec<T, V> gather_vec(const T* p, int count) {
+SG_DEVICE Vec<T, V> gather_vec(const T* p, int count) {
   acc_t<T> v[V];
 #pragma unroll
   for (int i = 0; i < V; ++i) v[i] = i < count ? acc_t<T>(Num<T>::load(p[i])) : acc_t<T>(0);
@@ -147,18 +149,18 @@ SG_INLINE Vec<T, V> gather_vec(const T* p, int count) {
 }
 
 template <typename T, int V>
-SG_INLINE void unpack(const Vec<T, V>& b, acc_t<T>* out) {
+SG_DEVICE void unpack(const Vec<T, V>& b, acc_t<T>* out) {
 #pragma unroll
   for (int i = 0; i < V; ++i) out[i] = Element<T>::get(b, i);
 }
 
 template <typename T, int V>
-SG_INLINE Vec<T, V> pack(const acc_t<T>* in) {
+SG_DEVICE Vec<T, V> pack(const acc_t<T>* in) {
   return Element<T>::template pack<V>(in);
 }
 
 // n / d for n < 2^31.
-SG_INLINE u32 divide(u32 n, const Divisor& d) {
+SG_DEVICE u32 divide(u32 n, const Divisor& d) {
 #ifdef __CUDA_ARCH__
   const u32 high = __umulhi(n, d.factor);
 #else
@@ -184,7 +186,7 @@ struct Small<fp16, V> {
 
 // Elements i ... i + V - 1; i is a multiple of V.
 template <typename T, int V>
-SG_INLINE Small<T, V> load_small(const void* p, bool wide, i64 i) {
+SG_DEVICE Small<T, V> load_small(const void* p, bool wide, i64 i) {
   Small<T, V> r;
   if constexpr (sizeof(T) > 2) {
     r.w = load_vec<T, V>(static_cast<const T*>(p) + i);
@@ -207,7 +209,7 @@ SG_INLINE Small<T, V> load_small(const void* p, bool wide, i64 i) {
 }
 
 template <typename T, int V>
-SG_INLINE acc_t<T> small_value(const Small<T, V>& r, bool wide, int i) {
+SG_DEVICE acc_t<T> small_value(const Small<T, V>& r, bool wide, int i) {
   if constexpr (sizeof(T) > 2)
     return Element<T>::get(r.w, i);
   else

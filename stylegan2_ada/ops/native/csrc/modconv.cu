@@ -7,7 +7,7 @@ namespace sg {
 const int AHEAD = 4;  // planes or pixels that a thread loads before it uses the first of them
 
 template <typename T, int V>
-SG_INLINE void epilogue_planes(const EpilogueArgs& a) {
+SG_DEVICE void epilogue_planes(const EpilogueArgs& a) {
   typedef acc_t<T> S;
   const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.clamp);
   const PlaneTeam t = plane_team<V>(a);
@@ -43,7 +43,7 @@ SG_INLINE void epilogue_planes(const EpilogueArgs& a) {
 }
 
 template <typename T, int V>
-SG_INLINE void epilogue_pixels(const EpilogueArgs& a) {
+SG_DEVICE void epilogue_pixels(const EpilogueArgs& a) {
   typedef acc_t<T> S;
   const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.clamp);
   const PixelTeam t = pixel_team<V>(a);
@@ -89,7 +89,7 @@ struct Backward {
 };
 
 template <typename T>
-SG_INLINE Backward<T> backward_of(const EpilogueArgs& a) {
+SG_DEVICE Backward<T> backward_of(const EpilogueArgs& a) {
   Backward<T> w;
   w.p = straight(a.act, params_of<T>(a.alpha, a.gain, a.clamp));
   w.inv_alpha = acc_t<T>(1) / w.p.alpha;
@@ -98,7 +98,7 @@ SG_INLINE Backward<T> backward_of(const EpilogueArgs& a) {
 }
 
 template <typename T, int V>
-SG_INLINE void epilogue_grad_planes(const EpilogueArgs& a) {
+SG_DEVICE void epilogue_grad_planes(const EpilogueArgs& a) {
   typedef acc_t<T> S;
   const Backward<T> w = backward_of<T>(a);
   const PlaneTeam t = plane_team<V>(a);
@@ -164,7 +164,7 @@ SG_INLINE void epilogue_grad_planes(const EpilogueArgs& a) {
 
 // The sums of v[k] over the teams of a block, by one team of threads; the others' come back as they went in.
 template <int V, typename S>
-SG_INLINE void block_sum(S* v, int lanes) {
+SG_DEVICE void block_sum(S* v, int lanes) {
   __shared__ S shared[256 * V];
 #pragma unroll
   for (int k = 0; k < V; ++k) shared[k * 256 + threadIdx.x] = v[k];
@@ -180,7 +180,7 @@ SG_INLINE void block_sum(S* v, int lanes) {
 }
 
 template <typename T, int V>
-SG_INLINE void epilogue_grad_pixels(const EpilogueArgs& a) {
+SG_DEVICE void epilogue_grad_pixels(const EpilogueArgs& a) {
   typedef acc_t<T> S;
   const Backward<T> w = backward_of<T>(a);
   const PixelTeam t = pixel_team<V>(a);
@@ -253,7 +253,7 @@ SG_INLINE void epilogue_grad_pixels(const EpilogueArgs& a) {
 
 // Blocks 0 ... c - 1: the sums of a channel, a warp for a sample. The blocks after that: those of the pixels.
 template <typename S>
-SG_INLINE void finish(const FinishArgs& a) {
+SG_DEVICE void finish(const FinishArgs& a) {
   if (int(blockIdx.x) < a.c) {
     __shared__ S by_warp[8];
     const int channel = int(blockIdx.x), warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
@@ -332,4 +332,31 @@ SG_ALL(sg::bf16, bf16, float)
 #endif
 #if SG_WANTS(3)
 SG_ALL(sg::fp16, f16, float)
+#endif
+
+#if defined(__CUDACC__) && !defined(__CUDACC_RTC__)  // launches for cuda_binding.cpp, where nvcc compiles this
+#include "cuda_plan.h"
+
+#define SG_ROW(NAME)                                                                                             \
+  {(const void*)modconv_planes_vec_##NAME,      (const void*)modconv_planes_one_##NAME,                          \
+   (const void*)modconv_pixels_vec_##NAME,      (const void*)modconv_pixels_one_##NAME,                          \
+   (const void*)modconv_grad_planes_vec_##NAME, (const void*)modconv_grad_planes_one_##NAME,                     \
+   (const void*)modconv_grad_pixels_vec_##NAME, (const void*)modconv_grad_pixels_one_##NAME,                     \
+   (const void*)modconv_finish_##NAME}
+
+static const void* const sg_modconv_kernels[4][9] = {
+    SG_ROW(f32),
+    {nullptr, (const void*)modconv_planes_one_f64, nullptr, (const void*)modconv_pixels_one_f64, nullptr,
+     (const void*)modconv_grad_planes_one_f64, nullptr, (const void*)modconv_grad_pixels_one_f64,
+     (const void*)modconv_finish_f64},
+    SG_ROW(bf16),
+    SG_ROW(f16)};
+
+extern "C" int sg_launch_modconv(int dtype, const sg::Launch* what, const sg::EpilogueArgs* args, void* stream) {
+  return sg::launch_from(sg_modconv_kernels[dtype], *what, args, stream);
+}
+
+extern "C" int sg_launch_modconv_finish(int dtype, const sg::Launch* what, const sg::FinishArgs* args, void* stream) {
+  return sg::launch_from(sg_modconv_kernels[dtype], *what, args, stream);
+}
 #endif

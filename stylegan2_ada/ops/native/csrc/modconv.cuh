@@ -19,7 +19,7 @@ namespace sg {
 
 // The sum over the threads of a team. All threads of the warp come here.
 template <typename S>
-SG_INLINE S team_sum(S v, int lanes) {
+SG_DEVICE S team_sum(S v, int lanes) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2)
     if (step < lanes) v += __shfl_xor_sync(0xffffffffu, v, step);
@@ -34,7 +34,7 @@ struct PlaneTeam {
 };
 
 template <int V>
-SG_INLINE PlaneTeam plane_team(const EpilogueArgs& a) {
+SG_DEVICE PlaneTeam plane_team(const EpilogueArgs& a) {
   const u32 thread = blockIdx.x * 256u + threadIdx.x, team = thread / u32(a.lanes);
   PlaneTeam t;
   t.group = int(team % u32(a.groups));
@@ -53,7 +53,7 @@ struct PixelTeam {
 };
 
 template <int V>
-SG_INLINE PixelTeam pixel_team(const EpilogueArgs& a) {
+SG_DEVICE PixelTeam pixel_team(const EpilogueArgs& a) {
   const u32 block = blockIdx.x / u32(a.groups);
   PixelTeam t;
   t.group = int(blockIdx.x % u32(a.groups));
@@ -71,7 +71,7 @@ SG_INLINE PixelTeam pixel_team(const EpilogueArgs& a) {
 
 // d, b and noise as numbers; absent ones are neutral.
 template <typename T, int V>
-SG_INLINE void load_operand(const void* p, bool wide, i64 i, acc_t<T> neutral, acc_t<T>* out) {
+SG_DEVICE void load_operand(const void* p, bool wide, i64 i, acc_t<T> neutral, acc_t<T>* out) {
 #pragma unroll
   for (int k = 0; k < V; ++k) out[k] = neutral;
   if (p) {

@@ -4,13 +4,13 @@
 namespace sg {
 
 template <typename S>
-SG_INLINE S stored_value(const UpfirdnArgs& a, int i) {
+SG_DEVICE S stored_value(const UpfirdnArgs& a, int i) {
   return a.f_double ? S(static_cast<const double*>(a.f)[i]) : S(static_cast<const float*>(a.f)[i]);
 }
 
 // Tap (i, j) of the correlation along y and x, without the gain.
 template <typename S>
-SG_INLINE S tap_value(const UpfirdnArgs& a, int i, int j) {
+SG_DEVICE S tap_value(const UpfirdnArgs& a, int i, int j) {
   const int row = int(stored_tap(i, a.taps_y, a.flip)), column = int(stored_tap(j, a.taps_x, a.flip));
   if (a.separable) return stored_value<S>(a, row) * stored_value<S>(a, column);
   return stored_value<S>(a, row * a.taps_x + column);
@@ -18,7 +18,7 @@ SG_INLINE S tap_value(const UpfirdnArgs& a, int i, int j) {
 
 // One sample of the result, by the definition.
 template <typename T>
-SG_INLINE T filtered(const UpfirdnArgs& a, i64 plane, int channel, int oy, int ox) {
+SG_DEVICE T filtered(const UpfirdnArgs& a, i64 plane, int channel, int oy, int ox) {
   typedef acc_t<T> S;
   const Axis y_axis = {a.h, a.up_y, a.down_y, a.pad_y, a.oh, a.taps_y};
   const Axis x_axis = {a.w, a.up_x, a.down_x, a.pad_x, a.ow, a.taps_x};
@@ -40,7 +40,7 @@ SG_INLINE T filtered(const UpfirdnArgs& a, i64 plane, int channel, int oy, int o
 
 // Any filter and any factors: one sample of the result per thread.
 template <typename T>
-SG_INLINE void upfirdn2d_any(const UpfirdnArgs& a) {
+SG_DEVICE void upfirdn2d_any(const UpfirdnArgs& a) {
   const i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x, elements = i64(a.planes) * a.oh * a.ow * a.c;
   if (i >= elements) return;
   i64 plane;
@@ -98,4 +98,21 @@ SG_ALL(sg::bf16, bf16)
 #endif
 #if SG_WANTS(3)
 SG_ALL(sg::fp16, f16)
+#endif
+
+#if defined(__CUDACC__) && !defined(__CUDACC_RTC__)  // launches for cuda_binding.cpp, where nvcc compiles this
+#include "cuda_plan.h"
+
+#define SG_WAYS(NAME, FACTORS)                                                                              \
+  (const void*)upfirdn2d_t4_##FACTORS##_vec_##NAME, (const void*)upfirdn2d_t4_##FACTORS##_one_##NAME,      \
+      (const void*)upfirdn2d_t4_##FACTORS##_plane_##NAME
+#define SG_ROW(NAME)                                                                           \
+  {(const void*)upfirdn2d_any_##NAME, SG_WAYS(NAME, u1d1), SG_WAYS(NAME, u2d1), SG_WAYS(NAME, u1d2), \
+   (const void*)upfirdn2d_t12_u2d1_one_##NAME, (const void*)upfirdn2d_t12_u1d2_one_##NAME}
+
+extern "C" int sg_launch_upfirdn2d(int dtype, const sg::Launch* what, const sg::UpfirdnArgs* args, void* stream) {
+  static const void* const kernels[4][12] = {
+      SG_ROW(f32), {(const void*)upfirdn2d_any_f64}, SG_ROW(bf16), SG_ROW(f16)};
+  return sg::launch_from(kernels[dtype], *what, args, stream);
+}
 #endif

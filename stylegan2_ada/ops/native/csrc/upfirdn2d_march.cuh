@@ -23,7 +23,7 @@ struct Patch {
   bool inside;
 };
 
-SG_INLINE Patch patch_of_thread(const UpfirdnArgs& a) {
+SG_DEVICE Patch patch_of_thread(const UpfirdnArgs& a) {
   const u32 chunk = blockIdx.x % u32(a.chunks), rest = blockIdx.x / u32(a.chunks);
   const u32 tile = rest % u32(a.tiles_x), z = rest / u32(a.tiles_x) * blockDim.z + threadIdx.z;
   Patch p;
@@ -44,7 +44,7 @@ struct Taps {
 
 // Fills `taps`; false if the filter is no outer product. For all threads of a block.
 template <int T>
-SG_INLINE bool separate(const UpfirdnArgs& a, Taps<T>& taps) {
+SG_DEVICE bool separate(const UpfirdnArgs& a, Taps<T>& taps) {
   const int thread = int((threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x);
   const int threads = int(blockDim.x * blockDim.y * blockDim.z), count = a.separable ? T : T * T;
   const float gain = float(a.gain);
@@ -87,7 +87,7 @@ struct March {
 };
 
 // Bit k: whether start + k is one of the numbers 0 ... size - 1.
-SG_INLINE u32 within(int start, int count, int size) {
+SG_DEVICE u32 within(int start, int count, int size) {
   u32 bits = 0;
   for (int k = 0; k < count; ++k) bits |= u32(u32(start + k) < u32(size)) << k;
   return bits;
@@ -95,7 +95,7 @@ SG_INLINE u32 within(int start, int count, int size) {
 
 // First row of the result that a patch covers, first row of the image that it needs; the same along x.
 template <int UP, int DOWN>
-SG_INLINE void patch_start(int index, int size, int pad, int& out, int& in) {
+SG_DEVICE void patch_start(int index, int size, int pad, int& out, int& in) {
   if (UP == 2) {
     out = index * size - (pad & 1);  // an even distance from sample to tap 0
     in = (out - pad) / 2;            // exact
@@ -108,7 +108,7 @@ SG_INLINE void patch_start(int index, int size, int pad, int& out, int& in) {
 // Goes down `rows` rows of the result, from the image's row `in` on, whose height is `h`. `Rows` holds where in memory it
 // is: load(inside, Raw&) and store(values) go to the next row, filter(Raw, h) filters along x.
 template <int T, int UP, int DOWN, int N, typename Rows>
-SG_INLINE void march(const float* g, int rows, int in, int h, int out, int oh, Rows& r) {
+SG_DEVICE void march(const float* g, int rows, int in, int h, int out, int oh, Rows& r) {
   constexpr int BEFORE = March<T, UP, DOWN>::BEFORE, STEP = March<T, UP, DOWN>::STEP;
   float window[BEFORE + STEP][N], sum[N];
 #pragma unroll
@@ -157,7 +157,7 @@ struct Pixels {
   bool inner;      // all samples do
   bool pair;       // two pixels are stored by one instruction
 
-  SG_INLINE void load(bool inside, Raw& raw) {
+  SG_DEVICE void load(bool inside, Raw& raw) {
 #pragma unroll
     for (int k = 0; k < SAMPLES; ++k) raw.v[k] = zero_vec<T, V>();
     if (inside && inner) {
@@ -172,7 +172,7 @@ struct Pixels {
   }
 
   // Samples along x -> pixels of the result.
-  SG_INLINE void filter(const Raw& raw, float* h) const {
+  SG_DEVICE void filter(const Raw& raw, float* h) const {
     float v[SAMPLES * V];
 #pragma unroll
     for (int k = 0; k < SAMPLES; ++k) unpack<T, V>(raw.v[k], v + k * V);
@@ -186,7 +186,7 @@ struct Pixels {
     }
   }
 
-  SG_INLINE void store(bool inside, const float* sum) {
+  SG_DEVICE void store(bool inside, const float* sum) {
     if (inside && V == 1 && S == 2 && pair) {
       store_vec<T, 2>(q, pack<T, 2>(sum));
     } else if (inside) {
@@ -200,7 +200,7 @@ struct Pixels {
 
 // By the definition, where a 2-D filter proved to be no outer product: rows and s pixels, v channels of the result.
 template <typename T, int TAPS, int UP, int DOWN>
-SG_INLINE void patch_by_definition(const UpfirdnArgs& a, const float* taps, const Patch& p, int out_y, int out_x, int s,
+SG_DEVICE void patch_by_definition(const UpfirdnArgs& a, const float* taps, const Patch& p, int out_y, int out_x, int s,
                                    int v) {
   const T* x = static_cast<const T*>(a.x) + p.plane * a.h * a.w * a.c + p.lane * v;
   T* y = static_cast<T*>(a.y) + p.plane * a.oh * a.ow * a.c + p.lane * v;
@@ -220,7 +220,7 @@ SG_INLINE void patch_by_definition(const UpfirdnArgs& a, const float* taps, cons
 }
 
 template <typename T, int TAPS, int UP, int DOWN, int S, int V>
-SG_INLINE void march_pixels(const UpfirdnArgs& a) {
+SG_DEVICE void march_pixels(const UpfirdnArgs& a) {
   __shared__ Taps<TAPS> taps;
   const bool separable = separate<TAPS>(a, taps);
   const Patch p = patch_of_thread(a);

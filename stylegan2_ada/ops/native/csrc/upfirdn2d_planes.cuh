@@ -30,7 +30,7 @@ struct Plane {
   bool edge;       // some do not
   bool at_end;     // some vectors of the patch may lie outside of the tensor
 
-  SG_INLINE void load(bool inside, Raw& raw) {
+  SG_DEVICE void load(bool inside, Raw& raw) {
     raw.distance = -1;
 #pragma unroll
     for (int j = 0; j < LOADS; ++j) raw.v[j] = zero_vec<T, L>();
@@ -47,12 +47,12 @@ struct Plane {
   }
 
   template <int DISTANCE>
-  SG_INLINE void pick(const Raw& raw, float* v) const {
+  SG_DEVICE void pick(const Raw& raw, float* v) const {
 #pragma unroll
     for (int k = 0; k < SAMPLES; ++k) v[k] = Element<T>::get(raw.v[(k + DISTANCE) / L], (k + DISTANCE) % L);
   }
 
-  SG_INLINE void filter(const Raw& raw, float* h_row) const {
+  SG_DEVICE void filter(const Raw& raw, float* h_row) const {
     float v[SAMPLES];
 #pragma unroll
     for (int k = 0; k < SAMPLES; ++k) v[k] = 0.f;
@@ -89,14 +89,14 @@ struct Plane {
     }
   }
 
-  SG_INLINE void store(bool inside, const float* sum) {
+  SG_DEVICE void store(bool inside, const float* sum) {
     if (inside) store_vec<T, V>(q, pack<T, V>(sum));
     q += pitch_out;
   }
 };
 
 template <typename T, int UP, int DOWN>
-SG_INLINE void march_plane(const UpfirdnArgs& a) {
+SG_DEVICE void march_plane(const UpfirdnArgs& a) {
   constexpr int TAPS = 4;
   typedef Plane<T, TAPS, UP, DOWN> P;
   __shared__ Taps<TAPS> taps;
