@@ -70,7 +70,7 @@ def modulated_conv2d(
     Raises:
         ValueError: when `s` is not one style per sample and input channel, or noise or bias don't fit.
     """
-    n, in_channels = int(x.shape[0]), int(w.shape[1])
+    n, in_channels = x.shape[0], w.shape[1]  # plain numbers, or a symbol where an export leaves the batch open
     if tuple(s.shape) != (n, in_channels):
         raise ValueError(f"styles must have shape [{n}, {in_channels}] for this input and weight, got {list(s.shape)}")
     if demodulate and x.dtype == torch.float16:
