@@ -1,5 +1,9 @@
 """Whole networks: the recorded published numbers, and the properties that don't depend on them."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +12,8 @@ from stylegan2_ada.discriminator import Discriminator, minibatch_stddev
 from stylegan2_ada.generator import Generator
 from stylegan2_ada.layers import Dense, Mapping
 from stylegan2_ada.names import load_published, to_published
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # The recorded numbers are float32: their own rounding is what float64 differs by.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 2e-6}
@@ -283,3 +289,31 @@ def test_low_precision_on_a_gpu(dtype, tolerance):
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     gradient.square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in D.parameters() if p.grad is not None)
+
+
+@pytest.mark.slow
+def test_networks_become_one_graph_each_and_can_be_exported():
+    torch.manual_seed(0)
+    small = {"resolution": 16, "channel_base": 256, "channel_max": 32}
+    G = Generator(GeneratorConfig(**small, z_dim=16, w_dim=16, mapping_layers=2)).eval()
+    D = Discriminator(DiscriminatorConfig(**small))
+    z = torch.randn(2, 16)
+    images = G(z, noise_mode="const")
+    compiled = torch.compile(G, backend="aot_eager", fullgraph=True)(z, noise_mode="const")
+    torch.testing.assert_close(compiled, images)
+    judged = torch.compile(D, backend="aot_eager", fullgraph=True)(compiled)
+    torch.testing.assert_close(judged, D(images))
+    ours, theirs = (
+        torch.autograd.grad(y.sum(), [*G.synthesis.parameters(), *D.parameters()]) for y in (judged, D(images))
+    )
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    exported = torch.export.export(G, (z,), {"noise_mode": "const"}).module()
+    torch.testing.assert_close(exported(z, noise_mode="const"), images)
+
+
+def test_the_compiler_is_not_imported_by_the_networks():
+    """It takes 170 MB and seconds, and few need it."""
+    code = "import sys, stylegan2_ada.generator, stylegan2_ada.discriminator; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False", done.stderr

@@ -39,6 +39,12 @@ class Status:
     why: str
 
 
+def _constant(function):
+    """What `torch.compiler.assume_constant_result` does, which imports the compiler: 170 MB and two seconds."""
+    function._dynamo_marked_constant = True
+    return function
+
+
 @cache
 def _wanted() -> str:
     value = os.environ.get("STYLEGAN_OPS", "").strip().lower()
@@ -47,7 +53,7 @@ def _wanted() -> str:
     return value
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def path() -> str:
     """ "reference", "torch" or "native": the implementation wanted. Raises ValueError for another STYLEGAN_OPS."""
     return _wanted() or "native"
@@ -60,7 +66,8 @@ def use_native(x: Tensor) -> bool:
     fails. False while a model is exported to ONNX, whose readers know PyTorch's operations only.
     """
     kind = "cpu" if x.is_cpu else x.device.type
-    usable = _usable.get(kind)
+    # While a graph is made, this must be no read of a dictionary that the same call may fill: the graph would be void.
+    usable = None if torch.compiler.is_compiling() else _usable.get(kind)
     if usable is None:
         usable = _find_out(kind)
     return usable and x.dtype in _DTYPES and not _exports_onnx()
@@ -71,9 +78,11 @@ def _exports_onnx() -> bool:
     return (torch.compiler.is_compiling() or torch.jit.is_tracing()) and torch.onnx.is_in_onnx_export()
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _find_out(kind: str) -> bool:
     """Fill `_usable` for a device type, with one warning if native code was hoped for in vain."""
+    if kind in _usable:
+        return _usable[kind]
     if path() != "native" or kind not in ("cpu", "cuda"):
         _usable[kind] = False
         return False
