@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from discriminator.detector import Detector
@@ -10,6 +11,7 @@ from metrics.inception import InceptionFeatures, find_weights
 from stylegan2_ada.config import GeneratorConfig
 from synth.perceptual import Perceptual, find_backbone, load_backbone, of_features, of_layers, pyramid
 
+ENVIRONMENT = "FACES_PERCEPTUAL_WEIGHTS"
 OBSERVERS = ("auto", "vgg16", "squeezenet", "inception", "discriminator", "pyramid")
 
 
@@ -18,7 +20,8 @@ def choose_observer(wish: str, cfg: GeneratorConfig, run: Path) -> Perceptual:
 
     Args:
         wish: a name of `OBSERVERS`, or a file: torchvision's ImageNet weights of VGG16 or SqueezeNet 1.1, or a
-            detector. 'auto' takes the first of the names whose weights are here; the last needs none.
+            detector. 'auto' takes the file that $FACES_PERCEPTUAL_WEIGHTS names, else the first of the names whose
+            weights are here; the last needs none.
         cfg: the generator's.
         run: the folder of the generator, where 'discriminator' looks for detector.safetensors.
 
@@ -26,6 +29,8 @@ def choose_observer(wish: str, cfg: GeneratorConfig, run: Path) -> Perceptual:
     """
     if wish != "auto":
         return _observer(wish, cfg, run)
+    if given := os.environ.get(ENVIRONMENT):
+        return _observer(given, cfg, run)
     for name in OBSERVERS[1:-1]:
         try:
             return _observer(name, cfg, run)

@@ -8,7 +8,6 @@ unit length over the channels, their squared differences averaged over the image
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from torch import nn
 
 from faces.errors import UserError
 
-ENVIRONMENT = "FACES_PERCEPTUAL_WEIGHTS"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALLEST, LARGEST = 128, 256  # pixels that networks are shown; the upper bound is that of StyleGAN2's projection
 
@@ -127,18 +125,14 @@ def _sized(images: torch.Tensor) -> torch.Tensor:
 
 
 def find_backbone(name: str) -> Path:
-    """The weight file of a torchvision network (a key of `BACKBONES`): $FACES_PERCEPTUAL_WEIGHTS if that names one of
-    this network, else torch hub's cache. UserError, with what to do, where there is none."""
-    given = os.environ.get(ENVIRONMENT)
-    if given and name.split("_")[0] in Path(given).name.lower():
-        return Path(given)
+    """The weight file of a torchvision network (a key of `BACKBONES`) in torch hub's cache. UserError, with what to do,
+    where there is none."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[name].file
     if cached.is_file():
         return cached
     fetch = f"python -c \"import torchvision; torchvision.models.{name}(weights='DEFAULT')\""
     raise UserError(
-        f"--perceptual {name}: its weights are not here: fetch them with {fetch}, or name a file here"
-        f" or in {ENVIRONMENT}"
+        f"--perceptual {name}: its weights are not here: fetch them with {fetch}, or give their file instead"
     )
 
 

@@ -2,12 +2,14 @@
 
 import csv
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -99,14 +101,38 @@ def test_conflicting_manifest_is_refused(synth):
         (["--class", "1"], "--class 1"),
         (["--device", "toaster"], "toaster"),
         (["--outdir", "file"], "file"),
+        (["--class", "all"], "--class all"),
+        (["--class", "cat"], "cat"),
+        (["--trunc-cutoff", "7"], "--trunc-cutoff 7"),
+        (["--precision", "fp8"], "fp8"),
+        (["--projected-w", "none.npz"], "none.npz"),
+        (["--projected-w", "none.npz", "--trunc", "0.7"], "--trunc"),
+        (["--n", "3", "mix", "--rows", "1", "--cols", "2"], "--n stands before mix"),
+        (["mixx"], "mixx"),
+        (["mix", "--rows", "1"], "--cols"),
+        (["mix", "--rows", "1-x", "--cols", "2"], "--rows 1-x"),
+        (["mix", "--rows", "1", "--cols", "2", "--styles", "0-6"], "layers 0 to 5"),
+        (["mix", "--rows", "1", "--cols", "2", "--class", "0"], "--class 0"),
+        (["video", "--seeds", "1"], "--seeds"),
+        (["video", "--grid", "0x2"], "--grid 0x2"),
+        (["video", "--seeds", "1-3", "--grid", "2x2"], "--grid 2x2"),
+        (["video", "--out", "a.avi"], "a.avi"),
+        (["video", "--space", "w", "--method", "slerp"], "--method slerp"),
+        (["sweep", "--truncs", "0,a"], "--truncs 0,a"),
+        (["sweep", "--out", "a.jpg"], "a.jpg"),
+        (["project", "none.jpg"], "none.jpg"),
+        (["project", "file.png", "--perceptual", "vgg61"], "vgg61"),
+        (["project", "file.png", "--class", "1"], "--class 1"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(home, synth, arguments, said):
     (home / "file").write_text("in the way")
+    Image.new("RGB", (16, 16)).save(home / "file.png")
     (home / "runs/00000-old/log.safetensors").write_text("not weights")
     done = synth(*arguments)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and said in done.stderr
+    assert not list((home / "samples").glob("*mix*")) and not list((home / "samples").glob("*file*"))
 
 
 def test_as_a_program(home):
@@ -121,5 +147,99 @@ def test_help_names_the_options(synth):
     done = synth("--help")
     assert done.returncode == 0
     options = "--network --n --seeds --trunc --outdir --format --quality --grid --batch --device --noise-mode"
-    for option in options.split():
+    more = " --trunc-cutoff --class --projected-w --precision mix video sweep project"
+    for option in (options + more).split():
         assert option in done.stdout
+    for command in ("mix", "video", "sweep", "project"):
+        done = synth(command, "--help")
+        assert done.returncode == 0 and f"python synth.py {command}" in done.stdout and "--network" in done.stdout
+
+
+def test_truncation_of_some_layers_and_precision(home, synth):
+    for i, arguments in enumerate([[], ["--trunc-cutoff", 2], ["--precision", "bf16"]]):
+        done = synth("--seeds", 3, "--trunc", 0.5, "--outdir", f"cut{i}", *arguments)
+        assert done.returncode == 0, done.stderr
+    images = [np.asarray(Image.open(home / f"cut{i}" / "seed000003.png")).astype(int) for i in range(3)]
+    assert np.abs(images[0] - images[1]).max() > 3 > np.abs(images[0] - images[2]).mean()
+    with open(home / "cut2" / "manifest.csv", newline="", encoding="utf-8") as file:
+        assert next(csv.DictReader(file))["precision"] == "bf16"
+    assert "precision" in synth("--seeds", 3, "--trunc", 0.5, "--outdir", "cut2").stderr
+
+
+def test_every_class(home, synth):
+    torch.manual_seed(2)
+    cfg = GeneratorConfig(8, z_dim=8, w_dim=8, c_dim=2, mapping_layers=1, channel_base=64)
+    save_generator(home / "classes.safetensors", Generator(cfg), {"kimg": 1})
+    done = synth("--network", "classes.safetensors", "--seeds", "0-2", "--class", "all", "--grid", "--outdir", "every")
+    assert done.returncode == 0, done.stderr
+    names = {f"class{k:03d}/seed{s:06d}.png" for k in range(2) for s in range(3)}
+    assert names <= {p.relative_to(home / "every").as_posix() for p in (home / "every").rglob("*")}
+    one = synth("--network", "classes.safetensors", "--seeds", 1, "--class", 1, "--outdir", "one")
+    assert one.returncode == 0, one.stderr
+    a, b = (home / "every" / f"class{k:03d}" / "seed000001.png" for k in (0, 1))
+    assert (home / "one" / "seed000001.png").read_bytes() == b.read_bytes() != a.read_bytes()
+    assert Image.open(home / "every" / "grid.png").width > 2 * 64
+    assert "classes 0 to 1" in synth("--network", "classes.safetensors", "--n", 1).stderr
+
+
+def test_mix(home, synth):
+    arguments = ["mix", "--rows", "1,2", "--cols", "3-5", "--styles", "fine", "--outdir", "mixed", "--trunc", 0.8]
+    done = synth(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "layers 3, 4, 5 of 6" in done.stdout and done.stdout.splitlines()[-1] == "mixed"
+    with open(home / "mixed" / "manifest.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 + 3 + 6 and rows[-1]["styles"] == "3 4 5" and rows[-1]["psi"] == "0.8"
+    assert all((home / "mixed" / row["file"]).is_file() for row in rows)
+    assert synth("--seeds", 2, "--outdir", "plain", "--trunc", 0.8).returncode == 0
+    pixels = [np.asarray(Image.open(home / p)) for p in ("mixed/row000002.png", "plain/seed000002.png")]
+    np.testing.assert_array_equal(*pixels)
+    again = synth(*arguments)
+    assert again.returncode == 2 and "--force" in again.stderr
+    assert synth(*arguments, "--force").returncode == 0
+
+
+def test_video(home, synth):
+    arguments = ["video", "--seeds", "1-4", "--frames-per-key", 3, "--grid", "2x1", "--scale", 2]
+    done = synth(*arguments, "--out", "walk.mp4", "--loop")
+    assert done.returncode == 0, done.stderr
+    video, count = cv2.VideoCapture(str(home / "walk.mp4")), 0
+    while True:
+        ok, frame = video.read()
+        if not ok:
+            break
+        count, shape = count + 1, frame.shape
+    assert count == 12 and shape == (32, 64, 3) and "12 frames" in done.stdout
+    assert "--force" in synth(*arguments, "--out", "walk.mp4").stderr
+    done = synth(*arguments, "--out", "walk.gif", "--method", "slerp", "--fps", 20)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(home / "walk.gif").n_frames == 10
+
+
+def test_sweep(home, synth):
+    done = synth("sweep", "--seeds", "1-2", "--truncs", "0,1", "--out", "sweep.png")
+    assert done.returncode == 0, done.stderr
+    sheet = np.asarray(Image.open(home / "sweep.png")).astype(int)
+    mean = [sheet[-66 * k :, -132:-68][:64] for k in (2, 1)]  # psi 0: the same face twice
+    assert np.abs(mean[0] - mean[1]).max() <= 1 < np.abs(sheet[-66:-2, -66:-2] - mean[1]).max()
+    assert "--force" in synth("sweep", "--out", "sweep.png").stderr
+
+
+def test_projection_and_its_latents(home, synth):
+    assert synth("--seeds", 8, "--outdir", "seen").returncode == 0
+    arguments = ["project", "seen/seed000008.png", "--steps", 40, "--perceptual", "pyramid", "--outdir", "found"]
+    done = synth(*arguments, "--save-video")
+    assert done.returncode == 0, done.stderr
+    assert "looking with multi-scale pyramid" in done.stdout and "dB" in done.stdout
+    found = home / "found"
+    names = {"target.png", "projection.png", "side-by-side.png", "projected_w.npz", "projection.json", "projection.mp4"}
+    assert {p.name for p in found.iterdir()} == names
+    assert (found / "target.png").read_bytes() == (home / "seen" / "seed000008.png").read_bytes()
+    report = json.loads((found / "projection.json").read_text(encoding="utf-8"))
+    assert report["history"][-1]["distance"] < report["history"][0]["distance"]
+    assert report["network_sha256"] and report["perceptual"].startswith("multi-scale")
+    assert "--force" in synth(*arguments).stderr
+    again = synth("--projected-w", "found/projected_w.npz")
+    assert again.returncode == 0 and again.stdout.splitlines()[-1] == str(Path("found/proj00.png"))
+    np.testing.assert_array_equal(*(np.asarray(Image.open(found / n)) for n in ("proj00.png", "projection.png")))
+    assert "already" in synth("--projected-w", "found/projected_w.npz").stderr

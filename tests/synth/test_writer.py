@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from faces.errors import UserError
-from synth.writer import COLUMNS, MANIFEST, SampleSettings, SampleWriter
+from synth.writer import COLUMNS, MANIFEST, SampleSettings, SampleWriter, refuse_existing, write_table
 
 SETTINGS = SampleSettings("ab" * 32, psi=0.7)
 
@@ -104,6 +104,8 @@ def test_killed_between_image_and_manifest(tmp_path, images, monkeypatch):
         ({"format": "jpg"}, "jpg"),
         ({"noise_mode": "none"}, "noise_mode"),
         ({"class_index": 1}, "class"),
+        ({"cutoff": 3}, "trunc_cutoff"),
+        ({"precision": "bf16"}, "precision"),
     ],
 )
 def test_other_settings_are_refused_in_one_line(tmp_path, images, change, named):
@@ -130,3 +132,35 @@ def test_wrong_settings():
     for wrong in ({"format": "gif"}, {"quality": 0}, {"quality": 101}):
         with pytest.raises(UserError, match=next(iter(wrong))):
             dataclasses.replace(SETTINGS, **wrong)
+
+
+def test_a_manifest_of_version_0_1_is_carried_on(tmp_path, images):
+    with SampleWriter(tmp_path, SETTINGS) as writer:
+        writer.write([0, 1], images[:2])
+    text = (tmp_path / MANIFEST).read_text()
+    older = "".join(",".join(line.split(",")[:8]) + "\n" for line in text.splitlines())
+    (tmp_path / MANIFEST).write_text(older)
+    with pytest.raises(UserError, match="precision"):  # its images were made in fp32, without a cutoff
+        SampleWriter(tmp_path, dataclasses.replace(SETTINGS, precision="bf16"))
+    assert (tmp_path / MANIFEST).read_text() == older
+    with SampleWriter(tmp_path, SETTINGS) as writer:
+        assert writer.missing([0, 1, 2]) == [2]
+        writer.write([2], images[2:3])
+    assert rows(tmp_path)[0]["precision"] == "fp32" and len(rows(tmp_path)) == 3
+    assert (tmp_path / MANIFEST).read_text().startswith(text)
+
+
+def test_nothing_is_replaced_without_leave(tmp_path):
+    (tmp_path / "b").touch()
+    refuse_existing([tmp_path / "a"], False)
+    refuse_existing([tmp_path / "a", tmp_path / "b"], True)
+    for force, advice in ((False, "--force"), (None, "another place$")):
+        with pytest.raises(UserError, match=advice):
+            refuse_existing([tmp_path / "a", tmp_path / "b"], force)
+    with pytest.raises(UserError, match="there already"):
+        refuse_existing([tmp_path], True)  # a folder is never replaced
+
+
+def test_tables(tmp_path):
+    write_table(tmp_path / "t.csv", [{"a": 1, "b": None}, {"a": "x,y", "b": 2.5}])
+    assert (tmp_path / "t.csv").read_bytes() == b'a,b\n1,\n"x,y",2.5\n'
