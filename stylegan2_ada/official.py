@@ -24,6 +24,7 @@ from .unpickle import Budget, Buildable, Refused, parse
 MAX_LAYERS = 64  # of a mapping network
 MAX_WIDTH = 1 << 16
 MAX_DEPTH = 16  # modules within modules
+_WHOLE_BATCH = 1 << 20  # a minibatch-std group that no batch reaches; published: None
 _SCALARS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B", "b1": "?"}
 
 
@@ -232,6 +233,14 @@ def _filter_and_activation(options: _Options) -> None:
     options.only("resample_filter", [1, 3, 3, 1], (1, 3, 3, 1))
 
 
+def _mapping_options(options: _Options, width: int) -> None:
+    for name in ("embed_features", "layer_features"):
+        options.only(name, None, width)
+    options.only("activation", "lrelu")
+    options.only("lr_multiplier", 0.01)
+    options.done("w_avg_beta")
+
+
 def generator_config(module: Module) -> GeneratorConfig:
     """The configuration a recorded generator was made with. Refused where this project has no such network."""
     synthesis, where = _child(module, "synthesis"), "the generator"
@@ -259,11 +268,7 @@ def generator_config(module: Module) -> GeneratorConfig:
         "num_lowp_res": layers.whole("num_fp16_res", _lowp(blocks), 0, 10),
         "conv_clamp": layers.clamp(clamp),
     }
-    for name in ("embed_features", "layer_features"):
-        mapping.only(name, None, w_dim)
-    mapping.only("activation", "lrelu")
-    mapping.only("lr_multiplier", 0.01)
-    mapping.done("w_avg_beta")
+    _mapping_options(mapping, w_dim)
     layers.only("architecture", "skip")
     layers.only("kernel_size", 3)
     layers.only("use_noise", True)
@@ -290,24 +295,23 @@ def discriminator_config(module: Module) -> DiscriminatorConfig:
         "num_lowp_res": o.whole("num_fp16_res", _lowp(blocks), 0, 10),
         "conv_clamp": o.clamp(clamp),
         "architecture": o.values.pop("architecture", "resnet"),
-        "mbstd_group_size": epilogue.whole("mbstd_group_size", 4, 1, 1 << 20),
+        "mbstd_group_size": _WHOLE_BATCH,
         "mbstd_num_channels": epilogue.whole("mbstd_num_channels", 1, 0, MAX_WIDTH),
-        "mapping_layers": mapping.whole("num_layers", 8, 1, MAX_LAYERS),
     }
+    if epilogue.values.get("mbstd_group_size", 4) is not None:
+        cfg["mbstd_group_size"] = epilogue.whole("mbstd_group_size", 4, 1, _WHOLE_BATCH)
     if cfg["mbstd_num_channels"] == 0:
         cfg |= {"mbstd_group_size": 0, "mbstd_num_channels": 1}
     width = max(min(cfg["channel_base"] // 4, cfg["channel_max"]), 1)
-    o.only("cmap_dim", None, *((width,) if cfg["c_dim"] else (0, width)))
-    for name in ("embed_features", "layer_features"):
-        mapping.only(name, None, width)
-    mapping.only("activation", "lrelu")
-    mapping.only("lr_multiplier", 0.01)
-    mapping.done("w_avg_beta")
+    if cfg["c_dim"]:  # without labels there is no mapping network, and converted snapshots say strange things about it
+        cfg["mapping_layers"] = mapping.whole("num_layers", 8, 1, MAX_LAYERS)
+        o.only("cmap_dim", None, width)
+        _mapping_options(mapping, width)
     epilogue.only("activation", "lrelu")
-    epilogue.done()
+    epilogue.done("mbstd_group_size")
     _filter_and_activation(block)
     block.done("fp16_channels_last", "freeze_layers")
-    o.done()
+    o.done("cmap_dim")
     return _config(DiscriminatorConfig, cfg)
 
 

@@ -56,7 +56,7 @@ def export_onnx(path: str | os.PathLike, G: Generator, *, noise_mode: str = "con
     if absent:
         raise ValueError(f"{path}: exporting to ONNX needs {' and '.join(absent)}: pip install {' '.join(absent)}")
     path, cfg, n = Path(path), G.cfg, batch or 2
-    inputs: dict[str, torch.Tensor] = {"z": torch.randn(n, cfg.z_dim), "psi": torch.ones(1)}
+    inputs: dict[str, torch.Tensor] = {"z": torch.ones(n, cfg.z_dim), "psi": torch.ones(1)}
     shapes: dict[str, dict | None] = {"z": {0: "N"}, "psi": None}
     if cfg.c_dim:
         inputs["c"], shapes["c"] = torch.eye(cfg.c_dim)[[0] * n], {0: "N"}

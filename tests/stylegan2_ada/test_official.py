@@ -160,6 +160,24 @@ def test_discriminators_of_other_shapes(tmp_path):
     assert read_networks(write(tmp_path / "off.pkl", D=recorded)).D.cfg.mbstd_group_size == 0
 
 
+def test_discriminators_that_were_converted_from_tensorflow(tmp_path):
+    """They record options of a mapping network they don't have, and no size of the minibatch-std group."""
+    cfg = DiscriminatorConfig(8, channel_base=64, channel_max=16)
+    D = snapshots.random_state(Discriminator(cfg))
+    recorded = snapshots.discriminator(
+        D,
+        cmap_dim=None,
+        block_kwargs={"activation": "lrelu", "resample_filter": [1, 3, 3, 1], "freeze_layers": 0},
+        mapping_kwargs={"num_layers": 0, "embed_features": None, "activation": "lrelu", "lr_multiplier": 0.1},
+        epilogue_kwargs={"mbstd_group_size": None, "mbstd_num_channels": 1, "activation": "lrelu"},
+    )
+    found = read_networks(write(tmp_path / "a.pkl", D=recorded)).D
+    x = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = Discriminator(dataclasses.replace(cfg, mbstd_group_size=6))
+    whole.load_state_dict(D.state_dict())
+    assert torch.equal(found(x), whole(x))  # one group of all images
+
+
 def test_layers_frozen_by_freeze_d_are_buffers(tmp_path, nets):
     buffers = ("resample_filter", "weight", "bias")
     init = snapshots.discriminator(nets[1]).state["_init_kwargs"]
