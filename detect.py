@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from app.cli import friendly, pick_device, run
+from app.cli import friendly, importing, pick_device, run
 from faces.errors import UserError, one_line
 
 SHIPPED = (Path(__file__).resolve().parent / "models" / "detector.safetensors",)
@@ -64,8 +64,9 @@ def main(
                2  no fake found, but a file could not be read; or nothing could be done at all
     """
     # torch takes a second to import; --help and mistyped options should not.
-    from discriminator.detector import Detector, find_detector
-    from discriminator.judge import Totals, judge_files, list_images
+    with importing():
+        from discriminator.detector import Detector, find_detector
+        from discriminator.judge import Totals, judge_files, list_images
 
     where = find_detector(model, shipped=SHIPPED)
     detector = Detector.load(where, pick_device(device))

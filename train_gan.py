@@ -19,7 +19,7 @@ import os
 
 import click
 
-from app.cli import download_bar, pick_device, run
+from app.cli import download_bar, importing, pick_device, run
 
 CFGS = ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny"]
 AUGPIPES = ["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "face"]
@@ -223,8 +223,9 @@ class Sectioned(click.Command):
 def main(ctx: click.Context, resume: str | None, dry_run: bool, quiet: bool, **options) -> None:
     if options["data"] is None and resume is None:
         raise click.UsageError("give --data SOURCE (try --data demo), or --resume latest")
-    from adversarial.config import Options
-    from adversarial.run import describe, train
+    with importing():
+        from adversarial.config import Options
+        from adversarial.run import describe, train
 
     if options["fid_dims"] is not None:
         options["fid_dims"] = int(options["fid_dims"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ AUGMENTATIONS = ("ada", "fixed", "noaug")
 RESUMED_ADA_KIMG = 100.0  # transfer learning: ADA's speed, as published (else 500)
 LOWP_RES = 4  # the four highest resolutions run in reduced precision, as published
 CONV_CLAMP = 256.0
+MAX_BATCH = 65536  # more is a slip of the finger
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,10 @@ class GameConfig:
 
     @classmethod
     def load(cls, path: Path) -> GameConfig:
+        if not path.exists():
+            raise UserError(f"{path.parent}: no config.json beside the checkpoint; give the run folder it was made in")
         try:
-            return cls.from_dict(json.loads(path.read_text()))
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError) as e:
             raise UserError(f"{path}: cannot be read as a run's config.json ({e}); give another run folder") from None
 
@@ -219,6 +223,12 @@ def check_options(o: Options) -> None:
             value = getattr(o, name)
             if value is not None and not (fits(value) and math.isfinite(value)):
                 raise UserError(f"{flag(name)} {value:g} is {wanted}")
+    cores = os.cpu_count() or 1
+    if o.threads is not None and o.threads > 4 * cores:
+        raise UserError(f"--threads {o.threads}: this machine has {cores} cores; give at most that, or leave it out")
+    for name in ("batch", "batch_gpu", "verdict_batch"):
+        if (getattr(o, name) or 0) > MAX_BATCH:
+            raise UserError(f"{flag(name)} {getattr(o, name)}: a step of so many images never ends; 64 is usual")
     if o.metrics not in ("auto", "none"):
         for name in o.metrics.split(","):
             parse_metric(name.strip())

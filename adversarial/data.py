@@ -17,6 +17,7 @@ from faces.source import FaceSource, open_source
 
 HOLD_OUT = 0.1  # share of a set without splits that is kept for calibration
 MAX_HELD_OUT = 1000
+FEW = 500  # real training images; the ADA paper trains on 1000 and more
 PROBED = 9  # images whose size tells a set's own resolution
 MAX_VALID = 2000  # images of each class; more buys no better threshold for a run's own detector
 
@@ -66,6 +67,11 @@ def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: i
     valid = _at_most(valid, MAX_VALID, seed)
     test = _at_most(test, MAX_VALID, seed) if test is not None else None
     reals = int((train.labels == 0).sum())
+    if reals == 0 and len(train):
+        raise UserError(
+            f"{data}: its images count as fakes, for the folder is called so, and there are no real ones to train on;"
+            " give the folder another name, or the folder above it"
+        )
     if reals < 2:
         raise UserError(f"{data}: {reals} real training image(s); training needs at least 2, better thousands")
     return Splits(train, valid, test, held_out, source)
@@ -168,6 +174,17 @@ def pack(
     facts["classes"] = classes.names
     facts["class_counts"] = np.bincount(of[of >= 0], minlength=len(classes.names)).tolist()
     return RunData(train, valid, packed["test"], facts, (of, len(classes.names)))
+
+
+def count_notes(facts: dict) -> list[str]:
+    """A line where there are too few images to learn from."""
+    reals = facts["counts"]["train"]["real"]
+    if reals >= FEW:
+        return []
+    return [
+        f"few         {reals} training images: the discriminator soon knows them by heart, the generator copies them;"
+        " --mirror doubles them, and ADA (--aug ada) wants a thousand or more"
+    ]
 
 
 def size_notes(facts: dict, crop: str) -> list[str]:

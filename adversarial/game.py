@@ -70,6 +70,7 @@ class Game:
         self.signs = torch.zeros(2, device=device)  # sum of sign(D(real)), count, since the last update of p
         self.step_index = 0
         self.bad_steps = 0
+        self._in_a_row = dict.fromkeys("GDV", 0)
         self.asynchronous = device.type == "cuda"  # the host does not wait for the outcome of an update
         self._skipped: dict[str, Tensor] = {}
 
@@ -267,11 +268,14 @@ class Game:
         elif finite:
             self.stats.report(f"Gradients/{label or name}", norm)
             opt.step()
-            self.bad_steps = 0
+            self._in_a_row[name] = 0
+            self.bad_steps = max(self._in_a_row.values())
         else:
             count = sum(int((~torch.isfinite(g)).sum()) for g in grads)
             self.stats.report(f"Gradients/nonfinite_{name}", float(count))
-            self.bad_steps += 1
+            self.stats.report(f"Gradients/skipped_{name}", 1.0)
+            self._in_a_row[name] += 1  # of its own: the other network's good steps say nothing about this one
+            self.bad_steps = max(self._in_a_row.values())
             self._give_up_at_last(name)
             return
         for p in params:
@@ -285,6 +289,7 @@ class Game:
             counts[0] = 0
             if skipped:
                 self.stats.report(f"Gradients/nonfinite_{name}", skipped)
+                self.stats.report(f"Gradients/skipped_{name}", skipped)
             worst, of = max((worst, of), (int(in_a_row), name))
         if self._skipped:
             self.bad_steps = worst
@@ -366,6 +371,7 @@ class Game:
         self.signs.copy_(state["signs"])
         self.step_index = int(state["step_index"])
         self.bad_steps = int(state["bad_steps"])
+        self._in_a_row = dict.fromkeys("GDV", self.bad_steps)
 
 
 def _chunks(x: Tensor | None, size: int) -> list:

@@ -86,7 +86,7 @@ class Health:
                     )
             past.append(norm)
             del past[:-MEMORY]
-        bad = sum(row["num"] for name, row in rows.items() if name.startswith("Gradients/nonfinite"))
+        bad = round(sum(r["mean"] * r["num"] for name, r in rows.items() if name.startswith("Gradients/skipped")))
         steps = bad + sum(rows[f"Gradients/{n}"]["num"] for n in ("G", "D", "V") if f"Gradients/{n}" in rows)
         if steps:
             scalars["Health/skipped_steps"] = bad / steps

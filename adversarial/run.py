@@ -15,7 +15,7 @@ import torch
 from adversarial import detective
 from adversarial.checkpoint import checkpoint_path, checkpoints, remove_leftovers, save_checkpoint, save_json
 from adversarial.config import Options
-from adversarial.data import RunData, pack, size_notes
+from adversarial.data import RunData, count_notes, pack, size_notes
 from adversarial.distributed import World, barrier, join_world, leave_world, sum_tensor
 from adversarial.feed import Feed
 from adversarial.game import Game
@@ -263,7 +263,7 @@ class _Run:
             say(f"left out    … and {facts['num_skipped'] - SHOWN} more; config.json names up to 100")
         if facts["converted"]:
             say("converted   " + ", ".join(f"{n} {kind}" for kind, n in facts["converted"].items()) + " to RGB")
-        for line in size_notes(facts, cfg.options.crop):
+        for line in count_notes(facts) + size_notes(facts, cfg.options.crop):
             say(line)
         if facts["held_out"]:
             say("splits      the set has no validation split: a tenth of its images is held out for calibration")

@@ -19,6 +19,7 @@ from adversarial.quality import FidMonitor
 from adversarial.telemetry import Telemetry, append_jsonl, clock
 from discriminator.detector import Detector
 from faces.degrade import preset as degradation_preset
+from faces.errors import UserError
 from faces.files import save_atomically
 from stylegan2_ada.files import save_generator
 from synth.grid import contact_sheet
@@ -90,7 +91,12 @@ class Snapshots:
 
     def save_detector(self, **mark) -> dict:
         """The detective as it judges today, calibrated on the validation images; `mark` joins its row of metrics."""
-        detector, values = detective.calibrated_detector(self.game, self.data)
+        try:
+            detector, values = detective.calibrated_detector(self.game, self.data)
+        except UserError as e:  # scores that are not numbers
+            raise UserError(
+                f"{self.folder}: the training has diverged ({e}); start again with a smaller --lr or a larger --gamma"
+            ) from None
         detector.save(self.folder / "detector.safetensors")
         nimg = self.game.nimg
         row = {"nimg": nimg, "kimg": nimg / 1000, "metric": "verdict", **mark, **values}

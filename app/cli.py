@@ -6,11 +6,13 @@ need them.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dis
 import errno
 import functools
 import os
+import signal
 import sys
 import time
 import traceback
@@ -86,9 +88,41 @@ def _raised_by_us(error: BaseException) -> bool:
     return dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]] == "RAISE_VARARGS"
 
 
+def _deaf() -> None:
+    """No more Ctrl-C: a second one would only interrupt Python's own leaving, with a traceback."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread
+        pass
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Ctrl-C while heavy modules are being imported ends the program at once.
+
+    Compiled modules swallow a KeyboardInterrupt that hits them half-way, and the program would go on with the broken
+    rest of numpy. Nothing has been written yet that could be lost.
+    """
+
+    def leave(number, frame) -> None:
+        os.write(2, b"\ninterrupted\n")
+        os._exit(EXIT_INTERRUPTED)
+
+    try:
+        before = signal.signal(signal.SIGINT, leave)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+
+
 def _leave(error: BaseException) -> NoReturn:
     """Print the one line for `error` and exit 2 (130 after Ctrl-C); re-raise what is a bug, or under FACES_DEBUG=1."""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        atexit.register(_deaf)  # first of all that Python does at its end
         if os.environ.get("RANK", "0") == "0":
             click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)

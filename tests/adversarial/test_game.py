@@ -130,6 +130,19 @@ def test_a_nonfinite_gradient_skips_the_step_and_is_counted(make_game):
             game.update("G", game.opt_G, game.G.parameters())
 
 
+def test_one_network_that_is_lost_ends_the_run_however_well_the_other_does(make_game):
+    game = make_game()
+    with pytest.raises(UserError, match="last of G"):
+        for _ in range(60):
+            for net, name, opt in ((game.G, "G", game.opt_G), (game.D, "D", game.opt_D)):
+                params = game.adversarial_params if name == "D" else list(net.parameters())
+                for p in params:
+                    p.grad = torch.full_like(p, float("nan") if name == "G" else 0.0)
+                game.update(name, opt, params)
+    rows = game.stats.collect()
+    assert rows["Gradients/skipped_G"]["num"] == 50 and rows["Gradients/D"]["num"] == 49
+
+
 def test_an_update_that_is_not_waited_for_does_the_same(make_game):
     """What a GPU does: the optimiser's kernel skips a bad step by itself, and the count is read later."""
     waiting, game = make_game(), make_game()

@@ -18,7 +18,7 @@ def rows(real=0.5, fake=-0.7, gap=1.5, g=1.0, d=1.0, bad=0, steps=100) -> dict:
         "Loss/signs/real": row(real), "Loss/signs/fake": row(fake), "Loss/scores/real": row(gap),
         "Loss/scores/fake": row(0.0), "Gradients/G": row(g), "Gradients/D": row(d),
     }  # fmt: skip
-    return out | ({"Gradients/nonfinite_G": row(3.0, bad)} if bad else {})
+    return out | ({"Gradients/nonfinite_G": row(3.0, bad), "Gradients/skipped_G": row(1.0, bad)} if bad else {})
 
 
 def told(health: Health, count: int, *, start=10.0, diverse=None, leak=None, **values) -> list[tuple[int, str]]:

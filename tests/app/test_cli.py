@@ -182,3 +182,30 @@ def test_a_closed_pipe_is_quiet():
         ["bash", "-c", f"{sys.executable} -c '{code}' | head -1"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.stdout == "0\n" and done.stderr == ""
+
+
+IMPORTING = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from app import cli
+with cli.importing():
+    if sys.argv[2] == "inside":
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:  # as compiled modules do
+            print("swallowed")
+print("still here", flush=True)
+import click
+@click.command()
+def command():
+    os.kill(os.getpid(), signal.SIGINT)
+import atexit, weakref
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))  # a second Ctrl-C while Python leaves
+cli.run(command, [])
+"""
+
+
+@pytest.mark.parametrize("where, out", [("inside", ""), ("after", "still here\n")])
+def test_ctrl_c_during_imports_and_after_them(where, out):
+    done = subprocess.run([sys.executable, "-c", IMPORTING, str(ROOT), where], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, out, "\ninterrupted\n")

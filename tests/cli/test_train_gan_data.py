@@ -60,6 +60,8 @@ def test_unknown_shapes_and_colours_are_refused(train, tmp_path, photos):
         (["--crop", "round"], "--crop round is unknown; choose one of center, none, pad"),
         (["--resize-filter", "nearest"], "--resize-filter nearest is unknown"),
         (["--metric-data", "nowhere"], "--metric-data nowhere: no such folder or zip"),
+        (["--threads", 99999], "--threads 99999: this machine has"),
+        (["--batch", 10**9], "--batch 1000000000: a step of so many images never ends"),
         (["--channels", 4], "--channels 4: images are trained in 3 channels (colour) or 1 (grey)"),
     ):
         done = train("--data", photos, *arguments)
@@ -134,3 +136,11 @@ def test_a_run_with_classes(train, photos, tmp_path):
     Detector.load(run / "detector.safetensors")
     again = train("--resume", run, "--kimg", 0.012, small=False)
     assert again.code == 0, again.err
+
+
+def test_few_images_and_images_that_count_as_fakes(train, photos, tmp_path):
+    done = train("--data", photos, "--kimg", 0.004, "--verdict-batch", 0)
+    assert done.code == 0 and "few         22 training images" in done.out, done.err
+    (tmp_path / "fake").symlink_to(photos)
+    refused = train("--data", "fake")
+    assert refused.code == 2 and "its images count as fakes" in refused.err
