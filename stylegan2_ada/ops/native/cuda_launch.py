@@ -92,6 +92,8 @@ class _Device:
         parameters = args.__dict__.get("parameters")
         if parameters is None:
             parameters = args.parameters = (ctypes.c_void_p * 1)(ctypes.addressof(args))
+        if what.grid > 0x7FFFFFFF:
+            raise ValueError(f"{what.kernel}: a tensor of this size needs more blocks than a GPU takes")
         x, y, z = what.block
         result = _launch(function, what.grid, 1, 1, x, y, z, 0, stream, parameters, None)
         if result == _INVALID_CONTEXT:

@@ -15,13 +15,14 @@ import sys
 import sysconfig
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from .build import SOURCES, cache_folder
 from .toolchain import BuildError
 
-_OPTIONS = ("--std=c++17", "--extra-device-vectorization")
+OPTIONS = ("--std=c++17",)
 _INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 _SUCCESS, _COMPILATION = 0, 6  # of nvrtcResult
 
@@ -118,8 +119,15 @@ def text(name: str) -> dict[str, str]:
     return found
 
 
-def compile_text(name: str, target: str, dtype: int, options: tuple[str, ...] = _OPTIONS) -> bytes:
-    """The kernels of csrc/<name>.cu for one number type (see csrc/device.cuh): a cubin, or PTX for a compute_ target.
+class Compiled(NamedTuple):
+    """Machine code (a cubin), or PTX for a compute_ target, and what the compiler said."""
+
+    code: bytes
+    log: str
+
+
+def compile_text(name: str, target: str, dtype: int, options: tuple[str, ...] = OPTIONS) -> Compiled:
+    """The kernels of csrc/<name>.cu for one number type (see csrc/device.cuh).
 
     Raises BuildError with the compiler's first complaint.
     """
@@ -136,14 +144,14 @@ def compile_text(name: str, target: str, dtype: int, options: tuple[str, ...] = 
     )  # fmt: skip
     try:
         result = nvrtc.nvrtcCompileProgram(program, len(arguments), _strings(arguments))
+        log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode(errors="replace")
         if result == _COMPILATION:
-            log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode(errors="replace")
             first = next((line for line in log.splitlines() if "error" in line), log.strip()[:300])
             raise BuildError(f"NVRTC does not compile {name}.cu for {target}: {first}")
         _check(result, f"compile {name}.cu for {target}")
         if target.startswith("compute"):
-            return _read(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
-        return _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+            return Compiled(_read(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program), log)
+        return Compiled(_read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), log)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
@@ -163,7 +171,7 @@ def _read(size, content, program) -> bytes:
 
 def kernels(name: str, target: str, dtype: int) -> bytes:
     """`compile_text` through the cache on disk."""
-    made_of = (sorted(text(f"{name}.cu").items()), target, dtype, _OPTIONS, version())
+    made_of = (sorted(text(f"{name}.cu").items()), target, dtype, OPTIONS, version())
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:24]
     path = cache_folder() / f"nvrtc-{name}-{target}-{dtype}-{key}.bin"
     try:
@@ -172,7 +180,7 @@ def kernels(name: str, target: str, dtype: int) -> bytes:
             return content[32:]
     except OSError:
         pass
-    code = compile_text(name, target, dtype)
+    code = compile_text(name, target, dtype).code
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         part.write_bytes(hashlib.sha256(code).digest() + code)

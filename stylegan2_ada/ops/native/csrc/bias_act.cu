@@ -13,10 +13,10 @@ SG_DEVICE Vec<T, Width<T>::full> load_flat(const void* p, int i, int elements, b
 }
 
 template <typename T>
-SG_DEVICE void store_flat(void* p, int i, int elements, const acc_t<T>* v) {
+SG_DEVICE void store_flat(void* p, int i, int elements, bool aligned, const acc_t<T>* v) {
   constexpr int V = Width<T>::full;
   T* y = static_cast<T*>(p) + i;
-  if (i + V <= elements) {
+  if (aligned && i + V <= elements) {
     store_vec<T, V>(y, pack<T, V>(v));
   } else {
 #pragma unroll
@@ -66,7 +66,7 @@ SG_DEVICE void bias_act_kernel(const PointwiseArgs& a) {
           v[k] += small_value<T, 1>(load_small<T, 1>(a.b, a.wide, channel_of(a, u32(i + k))), a.wide, 0);
     }
     activate<V>(a.act, p, v);
-    store_flat<T>(a.y, i, a.elements, v);
+    store_flat<T>(a.y, i, a.elements, a.aligned, v);
   }
 }
 
@@ -103,7 +103,7 @@ SG_DEVICE void bias_act_grad_kernel(const PointwiseArgs& a) {
 #pragma unroll
       for (int k = 0; k < V; ++k) g[k] *= curved_slope<S>(a.act, r[k], p);
     }
-    store_flat<T>(a.y, i, a.elements, g);
+    store_flat<T>(a.y, i, a.elements, a.aligned, g);
   }
 }
 

@@ -8,7 +8,8 @@ namespace sg {
 
 struct Launch {
   int kernel;  // in the order of the tables at the end of each .cu file
-  unsigned int grid, x, y, z;
+  long long grid;
+  unsigned int x, y, z;
 };
 
 #ifdef __CUDACC__
@@ -16,7 +17,8 @@ struct Launch {
 inline int launch_from(const void* const* row, const Launch& what, const void* args, void* stream) {
   void* parameters[1] = {const_cast<void*>(args)};
   if (!row[what.kernel]) return cudaErrorInvalidDeviceFunction;
-  return cudaLaunchKernel(row[what.kernel], dim3(what.grid), dim3(what.x, what.y, what.z), parameters, 0,
+  if (what.grid > 0x7fffffff) return cudaErrorInvalidConfiguration;
+  return cudaLaunchKernel(row[what.kernel], dim3(static_cast<unsigned int>(what.grid)), dim3(what.x, what.y, what.z), parameters, 0,
                           static_cast<cudaStream_t>(stream));
 }
 #endif
@@ -53,7 +55,7 @@ inline Launch plan_upfirdn2d(UpfirdnArgs& a, int dtype, bool aligned, int proces
   a.rows = a.groups = a.strips = a.tiles_x = a.chunks = 1;
   if (!four && !twelve) {
     const long long elements = static_cast<long long>(a.planes) * a.oh * a.ow * a.c;
-    return {0, static_cast<unsigned int>(ceil_div(elements, 256)), 256, 1, 1};
+    return {0, ceil_div(elements, 256), 256, 1, 1};
   }
   int way = 1;
   if (four && aligned && a.c == 1 && a.ow % width == 0 && static_cast<long long>(a.planes) * a.h * a.w % width == 0)
@@ -72,7 +74,7 @@ inline Launch plan_upfirdn2d(UpfirdnArgs& a, int dtype, bool aligned, int proces
   a.tiles_x = static_cast<int>(ceil_div(a.strips, y));
   const long long groups = static_cast<long long>(a.planes) * a.groups;
   const long long z = least(groups, least(64, most(1, 256 / (x * y))));
-  return {four ? 1 + 3 * factors + way : 9 + factors, static_cast<unsigned int>(a.chunks * a.tiles_x * ceil_div(groups, z)),
+  return {four ? 1 + 3 * factors + way : 9 + factors, a.chunks * ceil_div(groups, z) * a.tiles_x,
           static_cast<unsigned int>(x), static_cast<unsigned int>(y), static_cast<unsigned int>(z)};
 }
 
@@ -91,7 +93,7 @@ inline Launch plan_bias_act(PointwiseArgs& a, int order, int dtype, long long el
   a.size = make_divisor(static_cast<unsigned int>(size));
   a.mode = !a.b ? 0 : inner % width == 0 ? 1 : inner == 1 && size % width == 0 ? 2 : 3;
   a.periodic = 256 * width % size == 0;
-  return {order, static_cast<unsigned int>(ceil_div(elements, 256ll * vectors * width)), 256, 1, 1};
+  return {order, ceil_div(elements, 256ll * vectors * width), 256, 1, 1};
 }
 
 // A piece of [outer, size, inner]: elements from `start` on, with the biases from `channel` on.
@@ -121,28 +123,28 @@ inline Launch plan_epilogue(EpilogueArgs& a, bool gradient, bool last, int dtype
   const bool vector = aligned && dtype != 1 && (last ? a.c : a.pixels) % full == 0;
   const int width = vector ? full : 1;
   const long long threads = processors * 2048ll;  // to aim at
-  unsigned int grid;
+  long long grid;
   if (last) {
     const long long vectors = a.c / width;
     a.lanes = power_of_two_at_least(vectors, 32);
     a.groups = static_cast<int>(ceil_div(vectors, a.lanes));
     const long long wanted = ceil_div(threads, 256ll * a.n * a.groups), most_pieces = ceil_div(a.pixels, 4 * (256 / a.lanes));
     a.pieces = static_cast<int>(least(wanted, most_pieces));
-    grid = static_cast<unsigned int>(static_cast<long long>(a.n) * a.pieces * a.groups);
+    grid = static_cast<long long>(a.n) * a.pieces * a.groups;
   } else {
     const long long vectors = a.pixels / width;
     a.lanes = power_of_two_at_least(vectors, 32);
     a.pieces = static_cast<int>(ceil_div(vectors, a.lanes));
     const long long teams = static_cast<long long>(a.n) * a.pieces;
     a.groups = static_cast<int>(least(ceil_div(threads, teams * a.lanes), ceil_div(a.c, 4)));
-    grid = static_cast<unsigned int>(ceil_div(teams * a.groups * a.lanes, 256));
+    grid = ceil_div(teams * a.groups * a.lanes, 256);
   }
   return {4 * gradient + 2 * last + !vector, grid, 256, 1, 1};
 }
 
 inline Launch plan_finish(const FinishArgs& a) {
   const long long pixels = a.gn ? (a.noise_each ? static_cast<long long>(a.n) : 1) * a.pixels : 0;
-  return {8, static_cast<unsigned int>(a.c + ceil_div(pixels, 256)), 256, 1, 1};
+  return {8, a.c + ceil_div(pixels, 256), 256, 1, 1};
 }
 
 }  // namespace sg
