@@ -117,8 +117,10 @@ void interleave_pixels(A* __restrict out, const A* __restrict phases, Index coun
       std::memcpy(out + 2 * m * c, phases + m * c, 4 * sizeof(A));
       std::memcpy(out + (2 * m + 1) * c, odd + m * c, 4 * sizeof(A));
     }
-    for (Index o = 2 * m; o < count; o++)
-      for (Index k = 0; k < c; k++) out[o * c + k] = (o % 2 ? odd : phases)[o / 2 * c + k];
+    for (Index o = 2 * m; o < count; o++) {
+      const A* pixel = (o % 2 ? odd : phases) + o / 2 * c;
+      for (Index k = 0; k < c; k++) out[o * c + k] = pixel[k];
+    }
     return;
   }
   for (Index p = 0; p < stride; p++)

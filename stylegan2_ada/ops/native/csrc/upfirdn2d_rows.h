@@ -288,9 +288,10 @@ __attribute__((noinline)) void zipped_sums(Out* __restrict out, const A* __restr
   for (; m + L <= pairs; m += L) two(m);
   if (m > 0 && m < pairs) two(pairs - L);
   for (ptrdiff_t o = m > 0 ? 2 * pairs : 0; o < n; o++) {
+    const ptrdiff_t* places = o % 2 ? odd_at : at;
+    const A* weights = o % 2 ? odd_g : g;
     A sum = 0;
-    for (int t = 0; t < (o % 2 ? odd_count : count); t++)
-      sum += (o % 2 ? odd_g : g)[t] * in[(o % 2 ? odd_at : at)[t] + o / 2];
+    for (int t = 0; t < (o % 2 ? odd_count : count); t++) sum += weights[t] * in[places[t] + o / 2];
     out[o] = Num<Out>::store(sum);
   }
 }
