@@ -30,13 +30,17 @@ def compile_cpp(source: Path, *flags: str) -> Path:
     inputs = sorted(
         [*HERE.glob("cuda_*.h"), source, *(p for p in SOURCES.iterdir() if p.suffix in (".cu", ".cuh", ".h"))]
     )
-    h = hashlib.sha256(repr((compiler, FLAGS, flags)).encode())
+    command = [*compiler, *FLAGS, *flags]
+    h = hashlib.sha256(repr(command).encode())
+    stem = f"test-{source.stem}-{h.hexdigest()[:8]}"
     for path in inputs:
         h.update(path.read_bytes())
-    library = cache_folder() / f"test-{source.stem}-{h.hexdigest()[:16]}.so"
+    library = cache_folder() / f"{stem}-{h.hexdigest()[:16]}.so"
     if not library.exists():
+        for old in cache_folder().glob(f"{stem}-*.so"):
+            old.unlink(missing_ok=True)
         part = library.with_suffix(f".{os.getpid()}")
-        subprocess.run([*compiler, *FLAGS, *flags, str(source), "-o", str(part)], check=True)
+        subprocess.run([*command, str(source), "-o", str(part)], check=True)
         os.replace(part, library)
     return library
 

@@ -7,7 +7,9 @@ torch: PyTorch operations arranged to be fast.
 native: C++ on the CPU, CUDA kernels on the GPU; an error where they cannot be had.
 
 Unset, native code is compiled at the first use on a kind of device, and where that fails one warning says why and what
-to do, and `torch` is used. `python -m stylegan2_ada.ops` tells what a machine uses, and checks and times it.
+to do, and `torch` is used. CUDA kernels are compiled by nvcc or, where there is none that suits, by NVRTC, a part of
+PyTorch's wheels (STYLEGAN_OPS_CUDA=nvcc or nvrtc forces one). `python -m stylegan2_ada.ops` tells what a machine uses,
+and checks and times it.
 """
 
 import os
@@ -107,9 +109,29 @@ def status(kind: str) -> Status:
             return Status(True, _load("cpu"))
         if not torch.cuda.is_available():
             raise BuildError("no CUDA device is available")
-        return Status(True, _load("cuda"))
+        return Status(True, _load_cuda())
     except BuildError as error:
         return Status(False, str(error))
+
+
+def _load_cuda() -> str:
+    """By nvcc if there is one that suits, else by NVRTC, which PyTorch brings along; $STYLEGAN_OPS_CUDA forces one."""
+    from . import cuda_launch
+
+    wanted = os.environ.get("STYLEGAN_OPS_CUDA", "").strip().lower()
+    if wanted not in ("", "nvcc", "nvrtc"):
+        raise ValueError(f"STYLEGAN_OPS_CUDA={wanted!r} is neither nvcc nor nvrtc; unset it to use what is there")
+    if wanted == "nvrtc":
+        return cuda_launch.register()
+    try:
+        return _load("cuda")
+    except BuildError as no_nvcc:
+        if wanted == "nvcc":
+            raise
+        try:
+            return f"{cuda_launch.register()} (not by nvcc: {no_nvcc})"
+        except BuildError as error:
+            raise BuildError(f"{error}; nor by nvcc: {no_nvcc}") from None
 
 
 def _load(part: str) -> str:

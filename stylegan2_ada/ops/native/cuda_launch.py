@@ -22,6 +22,17 @@ SOURCES = ("bias_act", "modconv", "upfirdn2d")
 _EAGER = (0, 2, 3)  # number types compiled at the start; float64 is for tests
 _INVALID_CONTEXT = 201
 
+_U, _P = ctypes.c_uint, ctypes.c_void_p
+ARGUMENTS = {  # of the driver's functions
+    "cuLaunchKernel": [_P, _U, _U, _U, _U, _U, _U, _U, _P, _P, _P],
+    "cuLibraryLoadData": [_P, ctypes.c_char_p, _P, _P, _U, _P, _P, _U],
+    "cuLibraryGetKernel": [_P, _P, ctypes.c_char_p],
+    "cuKernelGetFunction": [_P, _P],
+    "cuDevicePrimaryCtxRetain": [_P, ctypes.c_int],
+    "cuCtxSetCurrent": [_P],
+    "cuGetErrorString": [ctypes.c_int, _P],
+}
+
 _gpus: dict[int, Gpu] = {}  # by device index
 _libraries: list[torch.library.Library] = []  # implementations live as long as these
 
@@ -32,14 +43,8 @@ def _driver() -> ctypes.CDLL:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError as error:
         raise BuildError(f"the CUDA driver does not load ({error})") from None
-    u, p = ctypes.c_uint, ctypes.c_void_p
-    driver.cuLaunchKernel.argtypes = [p, u, u, u, u, u, u, u, p, p, p]
-    driver.cuLibraryLoadData.argtypes = [p, ctypes.c_char_p, p, p, u, p, p, u]
-    driver.cuLibraryGetKernel.argtypes = [p, p, ctypes.c_char_p]
-    driver.cuKernelGetFunction.argtypes = [p, p]
-    driver.cuDevicePrimaryCtxRetain.argtypes = [p, ctypes.c_int]
-    driver.cuCtxSetCurrent.argtypes = [p]
-    driver.cuGetErrorString.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)]
+    for name, types in ARGUMENTS.items():
+        getattr(driver, name).argtypes = types
     return driver
 
 
