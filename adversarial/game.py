@@ -50,7 +50,8 @@ class Game:
         self.G.lowp_dtype = self.D.lowp_dtype = dtype
         broadcast_modules([self.G, self.D], world)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False)
+        # the detective to be, so only where one is trained
+        self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False) if cfg.verdict_batch else None
         self.augment = AugmentPipe(**AUGPIPES[o.augpipe]).to(device)
         self.augment.set_p(o.p if o.aug == "fixed" else 0.0)
         self.ada = AdaController(target=o.target, interval=1, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
@@ -316,6 +317,8 @@ class Game:
             span = min(span, self.nimg * cfg.ema_rampup)
         beta = 0.5 ** (cfg.batch / max(span, 1e-8))
         for ema, net in ((self.G_ema, self.G), (self.D_ema, self.D)):
+            if ema is None:
+                continue
             torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - beta)
             for kept, new in zip(ema.buffers(), net.buffers(), strict=True):
                 kept.copy_(new)
@@ -344,11 +347,14 @@ class Game:
     _MODULES = ("G", "D", "G_ema", "D_ema", "augment")
     _OPTIMISERS = ("opt_G", "opt_D", "opt_V")
 
+    def _parts(self) -> list[str]:
+        return [name for name in self._MODULES + self._OPTIMISERS if getattr(self, name) is not None]
+
     def state_dict(self) -> dict:
         """Everything a step depends on besides the data and the configuration."""
         self.settle()
         return {
-            **{name: getattr(self, name).state_dict() for name in self._MODULES + self._OPTIMISERS},
+            **{name: getattr(self, name).state_dict() for name in self._parts()},
             "ada": self.ada.state_dict(),
             "replay": self.replay.state_dict(),
             "stats": self.stats.state_dict(),
@@ -360,7 +366,7 @@ class Game:
 
     def load_state_dict(self, state: dict) -> None:
         try:
-            for name in self._MODULES + self._OPTIMISERS + ("ada", "replay", "stats"):
+            for name in (*self._parts(), "ada", "replay", "stats"):
                 getattr(self, name).load_state_dict(state[name])
         except (KeyError, ValueError, RuntimeError) as e:
             reason = str(e).splitlines()[0].strip()

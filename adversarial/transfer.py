@@ -169,7 +169,7 @@ def begin(game: Game, start: Start) -> list[str]:
     if nets.D is None:
         lines.append("transfer    the file has no discriminator: it starts fresh and has to catch up")
     else:
-        for D in (game.D, game.D_ema):
+        for D in filter(None, (game.D, game.D_ema)):
             D.trunk.load_state_dict(nets.D.state_dict())
     lines.append("transfer    the verdict head starts fresh: files of other programs have none")
     lines += [f"transfer    {note}" for note in nets.notes]

@@ -82,6 +82,8 @@ def training_cost(s: dict) -> dict:
     if os.environ.get("STYLEGAN_OPS") != "reference" and s["without"] != "kept-memory":  # which has PyTorch's defaults
         keep_freed_memory()
     leave_out(s["without"])
+    if os.environ.get("STYLEGAN_OPS") == "reference":
+        leave_out("memoryless-adam")
     torch.zeros(1, device=device)
     imports = peak_memory_gb(device)
     game, config = make_game(s, device)

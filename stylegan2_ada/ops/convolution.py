@@ -214,11 +214,8 @@ def _kept_of(w: Tensor) -> dict:
 
 
 def _transformed(w: Tensor, gain: float, transposed: bool) -> Tensor:
-    """The weights as `conv3x3_apply` takes them."""
-    key, kept = (gain, transposed), _kept_of(w)
-    if key not in kept:
-        kept[key] = torch.ops.stylegan2_ada.conv3x3_prepare(w.detach(), gain, transposed)
-    return kept[key]
+    """The weights as `conv3x3_apply` takes them; never kept: they are as quickly made again as they are large."""
+    return torch.ops.stylegan2_ada.conv3x3_prepare(w.detach(), gain, transposed)
 
 
 def prepared(w: Tensor, dtype: torch.dtype, g: Geometry) -> Tensor:
