@@ -22,6 +22,7 @@ from adversarial.game import Game
 from adversarial.health import Health
 from adversarial.lock import RunLock
 from adversarial.memory import keep_freed_memory, peak_memory_gb
+from adversarial.operations import prepare_operations
 from adversarial.plan import Plan, check_space, check_writable, describe, new_folder, plan
 from adversarial.quality import FidMonitor
 from adversarial.snapshots import Snapshots
@@ -138,6 +139,7 @@ class _Run:
         self.resumed, self.folder, self.steered = p.checkpoint, None, p.steered
         self.tel = Telemetry(world.is_main, quiet)
         self.outdir = Path(p.cfg.options.outdir)
+        self.native, self.ops = prepare_operations(world.device)
         if world.device.type == "cpu" and p.cfg.options.cfg != "tiny" and self.resumed is None:
             self.tel.say(CPU_HINT)
         self.data = self._pack(p)
@@ -245,10 +247,13 @@ class _Run:
             say(f"resuming {self.resumed} at {self.game.nimg / 1000:.2f} kimg{step}")
             if self.steered:
                 say(f"changed     {', '.join(self.steered)}: from here on the run's course is another")
+            if not self.native:
+                say(f"ops         {self.ops}")
             return
         say(f"run         {self.folder}")
         for line in cfg.schedule_lines():
             say(line)
+        say(f"ops         {self.ops}")
         for line in self.origin:
             say(line)
         if "classes" in facts:
