@@ -61,11 +61,9 @@ def split_batch(cfg: GameConfig, world: World) -> GameConfig:
     The minibatch-std group stays whole, so a split changes no statistics; with as little as one group nothing is left
     to split and the configuration is returned as it is.
     """
-    free = free_bytes(world.device)
+    free = _own_share(world)
     if free is None:
         return cfg
-    if world.device.type != "cuda":  # the processes of one machine share its memory
-        free //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", world.size)))
     group = cfg.hybrid.trunk.mbstd_group_size
     size = cfg.batch_gpu
     while step_bytes(dataclasses.replace(cfg, batch_gpu=size)) > SAFE_SHARE * free:
@@ -74,6 +72,24 @@ def split_batch(cfg: GameConfig, world: World) -> GameConfig:
             break
         size = smaller[-1]
     return dataclasses.replace(cfg, batch_gpu=size)
+
+
+def _own_share(world: World) -> int | None:
+    free = free_bytes(world.device)
+    if free is not None and world.device.type != "cuda":  # the processes of one machine share its memory
+        free //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", world.size)))
+    return free
+
+
+def memory_note(cfg: GameConfig, world: World) -> str | None:
+    """A line where a step is expected to need more memory than there is; the system would end the run without one."""
+    free, needed = _own_share(world), step_bytes(cfg)
+    if free is None or needed <= free:
+        return None
+    return (
+        f"memory      a step needs about {needed / 2**30:.1f} GB and {free / 2**30:.1f} GB are free: if the run is"
+        " killed, lower --resolution, or --batch-gpu together with --mbstd-group, or choose a smaller --cfg"
+    )
 
 
 def peak_memory_gb(device: torch.device) -> float:

@@ -21,7 +21,7 @@ from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.health import Health
 from adversarial.lock import RunLock
-from adversarial.memory import keep_freed_memory, peak_memory_gb
+from adversarial.memory import keep_freed_memory, memory_note, peak_memory_gb
 from adversarial.operations import prepare_operations
 from adversarial.plan import Plan, check_space, check_writable, describe, new_folder, plan
 from adversarial.quality import FidMonitor
@@ -139,6 +139,7 @@ class _Run:
         self.resumed, self.folder, self.steered = p.checkpoint, None, p.steered
         self.tel = Telemetry(world.is_main, quiet)
         self.outdir = Path(p.cfg.options.outdir)
+        self.tight = memory_note(p.cfg, world)
         self.native, self.ops = prepare_operations(world.device)
         if world.device.type == "cpu" and p.cfg.options.cfg != "tiny" and self.resumed is None:
             self.tel.say(CPU_HINT)
@@ -254,6 +255,8 @@ class _Run:
         for line in cfg.schedule_lines():
             say(line)
         say(f"ops         {self.ops}")
+        if self.tight:
+            say(self.tight)
         for line in self.origin:
             say(line)
         if "classes" in facts:
