@@ -149,7 +149,7 @@ def main(
     click.echo(folder)
 
 
-@main.command(context_settings=SETTINGS)
+@main.command(context_settings=SETTINGS, short_help="Style mixing: rows' faces with some layers of columns'.")
 @NETWORK
 @click.option("--rows", metavar="LIST", required=True, help="Seeds of the rows, like 1-4,85.")
 @click.option("--cols", metavar="LIST", required=True, help="Seeds of the columns.")
@@ -203,7 +203,7 @@ def mix(
     click.echo(folder)
 
 
-@main.command(context_settings=SETTINGS)
+@main.command(context_settings=SETTINGS, short_help="A walk from seed to seed as .mp4 or .gif.")
 @NETWORK
 @click.option("--seeds", metavar="LIST", default="1-8", help="Seeds that the walk goes through, in this order.")
 @click.option("--frames-per-key", type=click.IntRange(1, 100_000), default=60, help="Frames from seed to seed.")
@@ -275,7 +275,7 @@ def video(
     click.echo(path)
 
 
-@main.command(context_settings=SETTINGS)
+@main.command(context_settings=SETTINGS, short_help="One sheet of seeds under several truncations.")
 @NETWORK
 @click.option("--seeds", metavar="LIST", default="1-6", help="Seeds, one a row.")
 @click.option("--truncs", metavar="LIST", default="-0.7,0,0.3,0.5,0.7,1", help="Truncation psi, one a column.")
@@ -318,7 +318,7 @@ def sweep(network, seeds, truncs, trunc_cutoff, class_index, noise_mode, out, fo
     click.echo(save_sheet(path, sheet))
 
 
-@main.command(context_settings=SETTINGS)
+@main.command(context_settings=SETTINGS, short_help="The latents whose image is nearest to a photo.")
 @click.argument("photo", type=click.Path())
 @NETWORK
 @click.option("--steps", type=click.IntRange(1, 1_000_000), default=1000, help="Steps of the search.")

@@ -29,12 +29,11 @@ class _Backbone:
 
     file: str
     taps: tuple[int, ...]
-    first: tuple[int, ...]  # shape of the first kernel, by which a file is recognised
 
 
 BACKBONES = {
-    "vgg16": _Backbone("vgg16-397923af.pth", (3, 8, 15, 22, 29), (64, 3, 3, 3)),
-    "squeezenet1_1": _Backbone("squeezenet1_1-b8a52dc0.pth", (1, 4, 7, 9, 10, 11, 12), (64, 3, 3, 3)),
+    "vgg16": _Backbone("vgg16-397923af.pth", (3, 8, 15, 22, 29)),
+    "squeezenet1_1": _Backbone("squeezenet1_1-b8a52dc0.pth", (1, 4, 7, 9, 10, 11, 12)),
 }
 
 Features = list[torch.Tensor]
@@ -155,15 +154,13 @@ def load_backbone(path: str | Path) -> Perceptual:
         raise UserError(f"--perceptual {path}: holds no weights by name; {wanted}")
     name = "squeezenet1_1" if "features.3.squeeze.weight" in state else "vgg16"
     backbone = BACKBONES[name]
-    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten at once
+    with torch.device("meta"):  # no memory and no time for initial weights
         layers = getattr(torchvision.models, name)(weights=None).features[: backbone.taps[-1] + 1]
-    state = {
-        k.removeprefix("features."): v for k, v in state.items() if isinstance(k, str) and k.startswith("features.")
-    }
-    try:
-        layers.load_state_dict({k: state[k].float() for k in layers.state_dict()})
-    except (KeyError, RuntimeError, AttributeError):
-        raise UserError(f"--perceptual {path}: holds another network's weights; {wanted}") from None
+    shapes = {k: t.shape for k, t in layers.state_dict().items()}
+    found = {k: state.get(f"features.{k}") for k in shapes}
+    if not all(isinstance(t, torch.Tensor) and t.shape == shapes[k] for k, t in found.items()):
+        raise UserError(f"--perceptual {path}: holds another network's weights; {wanted}")
+    layers.load_state_dict({k: t.float() for k, t in found.items()}, assign=True)
     for layer in layers:
         if isinstance(layer, nn.ReLU):
             layer.inplace = False  # the layer before may be one whose output is kept
