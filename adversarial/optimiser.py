@@ -17,17 +17,23 @@ class MemorylessAdam(torch.optim.Adam):
     remember. Here the kernel is given the gradient in that place; element by element it reads both before it writes.
     """
 
+    def __init__(self, params: Iterable[nn.Parameter], **options) -> None:
+        super().__init__(params, **options)
+        # At once and not at the first step: what stays must not lie between activations that go, and keep their room.
+        for group in self.param_groups:
+            for p in group["params"]:
+                device = p.device if group["fused"] else None  # the fused kernels want the count beside the weights
+                self.state[p] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=device),
+                    "exp_avg": p.new_empty(0),
+                    "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+                }
+
     @torch.no_grad()
     def step(self, closure=None):
         with_grad = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         for p in with_grad:
-            state = self.state[p]
-            if not state:
-                # as Adam begins by itself: the fused kernels want the count on the device
-                fused = self.param_groups[0]["fused"]
-                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device if fused else None)
-                state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            state["exp_avg"] = p.grad
+            self.state[p]["exp_avg"] = p.grad
         result = super().step(closure)
         for p in with_grad:
             self.state[p]["exp_avg"] = p.new_empty(0)
