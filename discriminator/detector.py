@@ -246,7 +246,7 @@ def _read(path: Path) -> bytes:
 
 def _header(data: bytes, path: str | os.PathLike) -> dict:
     """The JSON this project put in a safetensors file's header. UserError where there is none."""
-    if data.startswith(_PICKLES):
+    if data.startswith(_PICKLES) and data[8:9] != b"{":  # the length of a header may begin like a pickle
         raise UserError(f"{path}: a pickle or PyTorch checkpoint, which could run code; give a .safetensors detector")
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > len(data) - 8:

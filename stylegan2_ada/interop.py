@@ -78,10 +78,11 @@ def _read(path: Path, wanted: tuple[str, ...]) -> Networks:
         head, size = file.read(64), os.fstat(file.fileno()).st_size
     if head.startswith(b"PK\x03\x04") or head.startswith(_OLD_TORCH):
         return _read_torch(path, wanted, zipped=head.startswith(b"PK"))
-    if head[:1] == b"\x80":
-        return read_snapshot(path, wanted)
+    # before pickles: the length of the header may begin as they do
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return _read_safetensors(path, wanted)
+    if head[:1] == b"\x80":
+        return read_snapshot(path, wanted)
     if head.lstrip()[:1] == b"<":
         raise Refused("a web page, not a network: the download gave a page instead of the file; fetch it again")
     if head.startswith(b"version https://git-lfs"):

@@ -10,6 +10,7 @@ import torch
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.files import load_generator, save_generator
 from stylegan2_ada.generator import Generator
+from stylegan2_ada.interop import load_any_generator
 
 CONFIG = GeneratorConfig(
     16, z_dim=8, c_dim=2, w_dim=8, mapping_layers=2, channel_base=256, channel_max=16, num_lowp_res=1
@@ -98,3 +99,17 @@ def test_headers_that_do_not_fit_their_weights(saved, config):
     with pytest.raises(ValueError, match="disagree") as e:
         load_generator(path)
     assert "\n" not in str(e.value)
+
+
+def test_a_header_whose_length_begins_like_a_pickle(tmp_path):
+    """Lengths are multiples of 8: one in 32 has 0x80, the first byte of a pickle, as its lowest byte."""
+    G = Generator(CONFIG)
+    for n in range(256):
+        path = tmp_path / f"{n}.safetensors"
+        save_generator(path, G, {"note": "x" * n})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+        path.unlink()
+    assert path.exists()
+    loaded, meta = load_any_generator(path, "cpu")
+    assert meta["note"] == "x" * n and loaded.cfg == CONFIG
