@@ -188,6 +188,11 @@ void one_row(T* out, Rows<const T> in, Index oy, const Stretch& s, const Plan<A>
   if (s.to < s.start + s.samples) std::fill(middle + n, scratch.row + s.samples * c, A(0));
   const T* first = in[row.sample] + s.from * c;
   if (plan.product()) {
+    if (plan.y_axis.down > 1 && n * sizeof(T) >= 512)  // rows in leaps, too short for the processor to run ahead of
+      for (Index r = 0; r < plan.y_axis.down; r++) {
+        const char* next = (const char*)(first + (row.count + r) * in.stride);
+        for (Index byte = 0; byte < std::min<Index>(n * sizeof(T), 1024); byte += 64) __builtin_prefetch(next + byte);
+      }
     sum_rows(middle, first, scratch.offsets.data(), plan.taps_y.data() + row.tap, row.count, n);
     along_x(out, s, plan, plan.phases[0], scratch);
     return;
