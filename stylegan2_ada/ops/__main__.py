@@ -1,0 +1,228 @@
+"""python -m stylegan2_ada.ops: which implementation of the operations this machine uses and why, checked and timed.
+
+Every operation is compared with its definition in float64 on the same numbers, forward and backward, in both memory
+layouts, and timed against the PyTorch form and the definition. Exit code 0: all is right; 1: something is not.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from . import native, reference
+from .bias_act import bias_act
+from .conv3x3 import applies, conv3x3
+from .modconv_epilogue import modconv_epilogue
+from .upfirdn2d import setup_filter, upfirdn2d
+
+SHAPE = (4, 64, 64, 64)  # of the images the operations are tried on
+# Relative error that some roundings to the type may make.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2, torch.float16: 6e-3}
+
+
+def cases(shape: tuple[int, ...], device: torch.device) -> dict:
+    """name -> (quick(x), definition(x)) for images x [N, C, H, W]."""
+    n, c, h, w = shape
+    f = setup_filter([1, 3, 3, 1], device=device)
+    b = torch.linspace(-1, 1, c, device=device)
+    d = torch.linspace(0.5, 2, n * c, device=device).reshape(n, c)
+    noise = torch.linspace(-1, 1, n * h * w, device=device).reshape(n, 1, h, w)
+    like = lambda t, x: t.to(x.dtype) if x.dtype == torch.float64 else t  # noqa: E731
+
+    def resampling(up, down, padding, gain):
+        return (
+            lambda x: upfirdn2d(x, f, up=up, down=down, padding=padding, gain=gain),
+            lambda x: reference.upfirdn2d(x, f.to(x.dtype), (up, up), (down, down), padding, False, gain),
+        )
+
+    return {
+        "upfirdn2d, blur": resampling(1, 1, (2, 1, 2, 1), 1.0),
+        "upfirdn2d, up 2": resampling(2, 1, (2, 1, 2, 1), 4.0),
+        "upfirdn2d, down 2": resampling(1, 2, (1, 1, 1, 1), 1.0),
+        "bias_act, lrelu": (
+            lambda x: bias_act(x, b, act="lrelu"),
+            lambda x: reference.bias_act(x, like(b, x), 1, "lrelu", 0.2, 2**0.5, None),
+        ),
+        "bias_act, swish": (
+            lambda x: bias_act(x, b, act="swish"),
+            lambda x: reference.bias_act(x, like(b, x), 1, "swish", 0.2, 2**0.5, None),
+        ),
+        "modulated convolution's end": (
+            lambda x: modconv_epilogue(x, d, noise, b, act="lrelu"),
+            lambda x: reference.modconv_epilogue(x, like(d, x), like(noise, x), like(b, x), "lrelu", 0.2, 2**0.5, None),
+        ),
+    }
+
+
+def difference(quick, definition, x: Tensor) -> float:
+    """The larger relative error (of norms) of results and input gradients against the definition in float64."""
+    worst, results = 0.0, []
+    for function, dtype in ((quick, x.dtype), (definition, torch.float64)):
+        leaf = x.detach().to(dtype).requires_grad_()
+        y = function(leaf)
+        weights = torch.linspace(-1, 1, y.numel(), device=x.device).reshape(y.shape).to(x.dtype).to(dtype)
+        (gradient,) = torch.autograd.grad(y, leaf, weights)
+        results.append((y.detach().double(), gradient.double()))
+    for ours, exact in zip(*results):
+        # by norms: next to the kink of a leaky ReLU a rounding turns one derivative into the other, rightly
+        worst = max(worst, float((ours - exact).norm() / exact.norm()))
+    return worst
+
+
+def milliseconds(function, x: Tensor, repeats: int = 15) -> float:
+    """The best of several calls, in inference mode."""
+    times = []
+    with torch.inference_mode():
+        for _ in range(repeats + 2):
+            if x.is_cuda:
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+            function(x)
+            if x.is_cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - began)
+    return 1000 * min(times[2:])
+
+
+@contextmanager
+def pytorch_only(kind: str):
+    """Inside, the operations are done by PyTorch's."""
+    before = native._usable.get(kind)
+    native._usable[kind] = False
+    try:
+        yield
+    finally:
+        native._usable[kind] = before
+
+
+def examine(device: torch.device, timed: bool) -> list[dict]:
+    """A row for every operation, number type and memory layout."""
+    kind = device.type
+    half = torch.bfloat16 if kind == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(SHAPE, generator=generator).to(device)
+    rows = []
+    for name, (quick, definition) in cases(SHAPE, device).items():
+        for dtype in (torch.float32, half):
+            for layout in (torch.channels_last, torch.contiguous_format):
+                x = images.to(dtype).contiguous(memory_format=layout)
+                error = difference(quick, definition, x)
+                row = {
+                    "operation": name,
+                    "device": kind,
+                    "dtype": str(dtype).removeprefix("torch."),
+                    "layout": "NHWC" if layout == torch.channels_last else "NCHW",
+                    "error": error,
+                    "right": error <= TOLERANCE[dtype],
+                }
+                if timed:
+                    y = quick(x)
+                    row["ms"] = milliseconds(quick, x)
+                    with pytorch_only(kind):
+                        row["torch_ms"] = milliseconds(quick, x)
+                    row["reference_ms"] = milliseconds(definition, x)
+                    row["gb_per_s"] = (x.numel() + y.numel()) * x.element_size() / 1e6 / row["ms"]
+                rows.append(row)
+    return rows + (winograd(images, timed) if kind == "cpu" else [])
+
+
+def winograd(images: Tensor, timed: bool) -> list[dict]:
+    """The bfloat16 convolution, where this processor has it."""
+    x = images.to(torch.bfloat16, memory_format=torch.channels_last)
+    w = torch.randn(SHAPE[1], SHAPE[1], 3, 3, generator=torch.Generator().manual_seed(1)) / (9 * SHAPE[1]) ** 0.5
+    if not applies(x, w):
+        return []
+    direct = lambda x: torch.nn.functional.conv2d(x, w.to(x.dtype), padding=1)  # noqa: E731
+    error = difference(lambda x: conv3x3(x, w), direct, x)
+    row = {"operation": "3x3 convolution", "device": "cpu", "dtype": "bfloat16", "layout": "NHWC"}
+    row |= {"error": error, "right": error <= TOLERANCE[torch.bfloat16]}
+    if timed:
+        ready = w.to(torch.bfloat16, memory_format=torch.channels_last)
+        row["ms"] = milliseconds(lambda x: conv3x3(x, w), x)
+        row["torch_ms"] = milliseconds(lambda x: torch.nn.functional.conv2d(x, ready, padding=1), x)
+        row["reference_ms"] = milliseconds(lambda x: torch.nn.functional.conv2d(x.float(), w, padding=1), x)
+        row["gb_per_s"] = 2 * x.numel() * x.element_size() / 1e6 / row["ms"]
+    return [row]
+
+
+def surroundings() -> dict:
+    """What the machine has to build with."""
+    from .native import build, toolchain
+
+    def of(ask) -> str:
+        try:
+            return str(ask())
+        except native.BuildError as error:
+            return f"none: {error}"
+
+    return {
+        "PyTorch": torch.__version__,
+        "STYLEGAN_OPS": os.environ.get("STYLEGAN_OPS") or "not set: native where possible",
+        "processor": of(lambda: next((f for f in LEVELS if f in toolchain.cpu_features()), "no AVX")),
+        "threads": str(torch.get_num_threads()),
+        "compiler": of(lambda: toolchain.compiler().version),
+        "ninja": of(toolchain.ninja),
+        "nvcc": of(lambda: toolchain.nvcc().version),
+        "cache": of(build.cache_folder),
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+LEVELS = ("avx512_bf16", "avx512f", "avx2", "asimd")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m stylegan2_ada.ops", description=__doc__.partition(": ")[2], add_help=True
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--no-times", action="store_true", help="check only")
+    options = parser.parse_args()
+    try:
+        path = native.path()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    facts, rows, used = surroundings(), [], {}
+    devices = [torch.device("cpu")] + ([torch.device("cuda")] if torch.cuda.is_available() else [])
+    for device in devices:
+        if path == "native":
+            found = native.status(device.type)
+            used[device.type] = ("native" if found.native else "torch") + f": {found.why}"
+            native._usable[device.type] = found.native  # told here; no warning besides
+        else:
+            used[device.type] = f"{path}, as STYLEGAN_OPS asks"
+        rows += examine(device, not options.no_times)
+    if options.json:
+        print(json.dumps({"surroundings": facts, "used": used, "operations": rows}, indent=1))
+    else:
+        show(facts, used, rows)
+    return 0 if all(row["right"] for row in rows) else 1
+
+
+def show(facts: dict, used: dict, rows: list[dict]) -> None:
+    for name, value in {**facts, **{f"{kind} operations": why for kind, why in used.items()}}.items():
+        print(f"{name:16s} {value}")
+    timed = "ms" in rows[0]
+    print(
+        f"\nimages {list(SHAPE)}; error: relative, against the definition in float64, of the result or its gradient\n"
+    )
+    head = f"{'operation':28s} {'device':6s} {'type':9s} {'layout':6s} {'error':>8s}      "
+    print(head + ("      ms   PyTorch  definition    GB/s" if timed else ""))
+    for row in rows:
+        line = f"{row['operation']:28s} {row['device']:6s} {row['dtype']:9s} {row['layout']:6s} {row['error']:8.1e}"
+        line += "  ok  " if row["right"] else "  FAIL"
+        if timed:
+            line += f"{row['ms']:8.3f} {row['torch_ms']:9.3f} {row['reference_ms']:11.3f} {row['gb_per_s']:7.1f}"
+        print(line)
+    wrong = sum(not row["right"] for row in rows)
+    print(f"\n{wrong} of {len(rows)} are wrong: use STYLEGAN_OPS=torch and report it" if wrong else "\nall right")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
