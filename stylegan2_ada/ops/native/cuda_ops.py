@@ -170,7 +170,9 @@ def _pointwise(gpu: Gpu, order: int, x: Tensor, x2, ref, b, dim, act, alpha, gai
     key = (order, dtype, total, size, inner, b is None, wide, act, alpha, gain, clamp, aligned)
     ready = _ready.plans.get(key)
     if ready is None:
-        a = PointwiseArgs(0, 0, 0, b_at, 0, alpha, gain, clamp, act=act, wide=wide, aligned=aligned)
+        a = PointwiseArgs(
+            0, 0, 0, b_at, 0, alpha, gain, plans.inverse(gain), clamp, act=act, wide=wide, aligned=aligned
+        )
         ready = _remember(key, (plans.plan_bias_act(a, order, dtype, total, size, inner), a))
     what, a = ready
     a.x, a.x2, a.ref, a.y = arrays
@@ -189,7 +191,9 @@ def _pointwise_pieces(
         at = [p + piece.start * plans.BYTES[dtype] if p else 0 for p in arrays]
         channel_at = b_at + piece.channel * b.element_size() if b_at else 0
         aligned = all(p % 16 == 0 for p in (*at, channel_at))
-        a = PointwiseArgs(*at[:3], channel_at, at[3], alpha, gain, clamp, act=act, wide=wide, aligned=aligned)
+        a = PointwiseArgs(
+            *at[:3], channel_at, at[3], alpha, gain, plans.inverse(gain), clamp, act=act, wide=wide, aligned=aligned
+        )
         what = plans.plan_bias_act(a, order, dtype, piece.elements, piece.size, piece.inner)
         gpu.launch("bias_act", dtype, what, a)
         start += piece.elements
@@ -294,7 +298,7 @@ def modconv_epilogue(
     ready = _ready.plans.get(key)
     if ready is None:
         a = EpilogueArgs(
-            alpha=alpha, gain=gain, clamp=clamp, act=act, n=n, c=c, pixels=h * w,
+            alpha=alpha, gain=gain, inv_gain=plans.inverse(gain), clamp=clamp, act=act, n=n, c=c, pixels=h * w,
             noise_wide=noise_wide, b_wide=b_wide, noise_each=each,
         )  # fmt: skip
         ready = _remember(key, (plans.plan_epilogue(a, False, last, dtype, aligned, gpu.processors), a))
@@ -357,7 +361,7 @@ def _epilogue_grad(gpu, shape, g, out, y, d, noise, b, gy, gd, gb, gn, act, alph
     ready = _ready.plans.get(key)
     if ready is None:
         a = EpilogueArgs(
-            alpha=alpha, gain=gain, clamp=clamp, act=act, n=n, c=c, pixels=pixels,
+            alpha=alpha, gain=gain, inv_gain=plans.inverse(gain), clamp=clamp, act=act, n=n, c=c, pixels=pixels,
             noise_wide=noise_wide, b_wide=b_wide, noise_each=each,
         )  # fmt: skip
         what = plans.plan_epilogue(a, True, last, dtype, aligned, gpu.processors)

@@ -36,7 +36,7 @@ class UpfirdnArgs(Structure):
 class PointwiseArgs(Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("x", "x2", "ref", "b", "y")),
-        *((name, c_double) for name in ("alpha", "gain", "clamp")),
+        *((name, c_double) for name in ("alpha", "gain", "inv_gain", "clamp")),
         ("elements", c_int),
         ("inner", Divisor),
         ("size", Divisor),
@@ -47,7 +47,7 @@ class PointwiseArgs(Structure):
 class EpilogueArgs(Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("y", "out", "g", "d", "noise", "b", "result", "dots", "sums", "by_pixel")),
-        *((name, c_double) for name in ("alpha", "gain", "clamp")),
+        *((name, c_double) for name in ("alpha", "gain", "inv_gain", "clamp")),
         *((name, c_int) for name in ("act", "n", "c", "pixels", "noise_wide", "b_wide", "noise_each")),
         *((name, c_int) for name in ("lanes", "groups", "pieces")),
     ]
@@ -58,6 +58,11 @@ class FinishArgs(Structure):
         *((name, c_void_p) for name in ("dots", "sums", "by_pixel", "d", "gd", "gb", "gn")),
         *((name, c_int) for name in ("divide", "n", "c", "pixels", "groups", "pieces", "noise_each")),
     ]
+
+
+def inverse(gain: float) -> float:
+    """What a result is multiplied by to undo the gain; 0 for a gain of 0, whose result is constant."""
+    return 1 / gain if gain else 0.0
 
 
 class Launch(NamedTuple):

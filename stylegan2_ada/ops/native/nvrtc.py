@@ -54,6 +54,10 @@ def library() -> ctypes.CDLL:
     """NVRTC. Raises BuildError where there is none."""
     for path in _candidates():
         try:
+            if os.path.isabs(path):
+                for builtins in Path(path).parent.glob("*nvrtc-builtins[._]*[0-9]*"):
+                    if ".alt" not in builtins.name:
+                        ctypes.CDLL(str(builtins))  # NVRTC 13.0 does not find the one beside it by itself
             found = ctypes.CDLL(path)
             found.nvrtcGetErrorString.restype = ctypes.c_char_p
             return found

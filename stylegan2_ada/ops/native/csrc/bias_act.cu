@@ -34,7 +34,7 @@ template <typename T>
 SG_DEVICE void bias_act_kernel(const PointwiseArgs& a) {
   typedef acc_t<T> S;
   constexpr int V = Width<T>::full, VECTORS = 4;  // per thread; all are loaded before the first is used
-  const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.clamp);
+  const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.inv_gain, a.clamp);
   const int first = (int(blockIdx.x) * VECTORS * 256 + int(threadIdx.x)) * V;
   Vec<T, V> raw[VECTORS];
   Small<T, 1> one[VECTORS];
@@ -75,7 +75,7 @@ template <typename T, int ORDER>
 SG_DEVICE void bias_act_grad_kernel(const PointwiseArgs& a) {
   typedef acc_t<T> S;
   constexpr int V = Width<T>::full, VECTORS = 2;
-  const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.clamp), q = straight(a.act, p);
+  const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.inv_gain, a.clamp), q = straight(a.act, p);
   const int first = (int(blockIdx.x) * VECTORS * 256 + int(threadIdx.x)) * V;
   Vec<T, V> raw_g[VECTORS], raw_r[VECTORS], raw_gg[VECTORS];
 #pragma unroll

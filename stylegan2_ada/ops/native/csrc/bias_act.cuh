@@ -9,12 +9,12 @@ namespace sg {
 
 // As make_params in bias_act_cpu.h.
 template <typename T>
-SG_DEVICE BiasActParams<acc_t<T>> params_of(double alpha, double gain, double clamp) {
+SG_DEVICE BiasActParams<acc_t<T>> params_of(double alpha, double gain, double inv_gain, double clamp) {
   typedef acc_t<T> S;
   BiasActParams<S> p;
   p.alpha = S(alpha);
   p.gain = S(gain);
-  p.inv_gain = gain == 0 ? S(0) : S(1 / gain);
+  p.inv_gain = S(inv_gain);
   p.clamp = clamp >= 0 ? S(clamp) : S(as_float(0x7f800000u));                               // infinity
   p.limit = clamp >= 0 ? S(Num<T>::load(Num<T>::store(S(clamp)))) : S(as_float(0x7fc00000u));  // NaN
   return p;

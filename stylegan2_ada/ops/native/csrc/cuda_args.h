@@ -35,7 +35,7 @@ struct PointwiseArgs {
   const void* ref;  // derivatives are read from it
   const void* b;
   void* y;
-  double alpha, gain, clamp;
+  double alpha, gain, inv_gain, clamp;  // inv_gain is 0 for a gain of 0
   int elements;
   Divisor inner, size;
   int act, wide;
@@ -53,7 +53,7 @@ struct EpilogueArgs {
   void* result;       // out, or the gradient for y
   void *dots, *sums;  // partial sums [n, c, pieces] over pixels
   void* by_pixel;     // partial sums [n, groups, pixels] over channels
-  double alpha, gain, clamp;
+  double alpha, gain, inv_gain, clamp;  // inv_gain is 0 for a gain of 0
   int act, n, c, pixels;
   int noise_wide, b_wide, noise_each;  // noise_each: every sample has its own; d is wide
   int lanes;   // a power of 2: neighbouring threads, over pixels of a plane or over the channels of a pixel

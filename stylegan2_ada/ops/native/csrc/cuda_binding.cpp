@@ -162,6 +162,7 @@ Tensor pointwise(int order, const Tensor& x, const Maybe& x2, const Maybe& ref, 
     a.y = const_cast<void*>(moved(y.mutable_data_ptr(), piece.start * bytes));
     a.alpha = alpha;
     a.gain = gain;
+    a.inv_gain = gain == 0 ? 0 : 1 / gain;
     a.clamp = clamp;
     a.act = static_cast<int>(act);
     a.wide = b.wide;
@@ -237,6 +238,7 @@ EpilogueArgs arguments(const Images& v, int64_t act, double alpha, double gain, 
   a.b = b.at;
   a.alpha = alpha;
   a.gain = gain;
+  a.inv_gain = gain == 0 ? 0 : 1 / gain;
   a.clamp = clamp;
   a.act = static_cast<int>(act);
   a.n = static_cast<int>(v.n);

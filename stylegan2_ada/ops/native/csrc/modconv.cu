@@ -9,24 +9,26 @@ const int AHEAD = 4;  // planes or pixels that a thread loads before it uses the
 template <typename T, int V>
 SG_DEVICE void epilogue_planes(const EpilogueArgs& a) {
   typedef acc_t<T> S;
-  const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.clamp);
+  const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.inv_gain, a.clamp);
   const PlaneTeam t = plane_team<V>(a);
   if (!t.inside) return;
   S noise[V];
-  load_operand<T, V>(a.noise, a.noise_wide, i64(a.noise_each ? t.sample : 0) * a.pixels + t.pixel, S(0), noise);
+  operand_values<T, V>(
+      load_operand<T, V>(a.noise, a.noise_wide, i64(a.noise_each ? t.sample : 0) * a.pixels + t.pixel), a.noise,
+      a.noise_wide, S(0), noise);
   const T* y = static_cast<const T*>(a.y) + t.at;
   T* out = static_cast<T*>(a.result) + t.at;
 #pragma unroll 1
   for (int c = t.group; c < a.c; c += AHEAD * a.groups) {
     Vec<T, V> raw[AHEAD];
-    S d[AHEAD], b[AHEAD];
+    Small<T, 1> d[AHEAD], b[AHEAD];
 #pragma unroll
     for (int u = 0; u < AHEAD; ++u) {
       const int channel = c + u * a.groups;
       if (channel >= a.c) break;
       raw[u] = load_vec<T, V>(y + i64(channel) * a.pixels);
-      load_operand<T, 1>(a.d, true, i64(t.sample) * a.c + channel, S(1), &d[u]);
-      load_operand<T, 1>(a.b, a.b_wide, channel, S(0), &b[u]);
+      d[u] = load_operand<T, 1>(a.d, true, i64(t.sample) * a.c + channel);
+      b[u] = load_operand<T, 1>(a.b, a.b_wide, channel);
     }
 #pragma unroll
     for (int u = 0; u < AHEAD; ++u) {
@@ -35,7 +37,9 @@ SG_DEVICE void epilogue_planes(const EpilogueArgs& a) {
       S v[V];
       unpack<T, V>(raw[u], v);
 #pragma unroll
-      for (int k = 0; k < V; ++k) v[k] = modconv_input(v[k], d[u], b[u], noise[k]);
+      for (int k = 0; k < V; ++k)
+        v[k] = modconv_input(v[k], operand_value<T>(d[u], a.d, true, S(1)), operand_value<T>(b[u], a.b, a.b_wide, S(0)),
+                             noise[k]);
       activate<V>(a.act, p, v);
       store_vec<T, V>(out + i64(channel) * a.pixels, pack<T, V>(v));
     }
@@ -45,25 +49,25 @@ SG_DEVICE void epilogue_planes(const EpilogueArgs& a) {
 template <typename T, int V>
 SG_DEVICE void epilogue_pixels(const EpilogueArgs& a) {
   typedef acc_t<T> S;
-  const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.clamp);
+  const BiasActParams<S> p = params_of<T>(a.alpha, a.gain, a.inv_gain, a.clamp);
   const PixelTeam t = pixel_team<V>(a);
   if (!t.inside) return;
   S d[V], b[V];
-  load_operand<T, V>(a.d, true, i64(t.sample) * a.c + t.channel, S(1), d);
-  load_operand<T, V>(a.b, a.b_wide, t.channel, S(0), b);
+  operand_values<T, V>(load_operand<T, V>(a.d, true, i64(t.sample) * a.c + t.channel), a.d, true, S(1), d);
+  operand_values<T, V>(load_operand<T, V>(a.b, a.b_wide, t.channel), a.b, a.b_wide, S(0), b);
   const i64 at = i64(t.sample) * a.pixels * a.c + t.channel, noise_at = i64(a.noise_each ? t.sample : 0) * a.pixels;
   const T* y = static_cast<const T*>(a.y) + at;
   T* out = static_cast<T*>(a.result) + at;
 #pragma unroll 1
   for (int pixel = t.first; pixel < t.end; pixel += AHEAD * t.step) {
     Vec<T, V> raw[AHEAD];
-    S noise[AHEAD];
+    Small<T, 1> noise[AHEAD];
 #pragma unroll
     for (int u = 0; u < AHEAD; ++u) {
       const int q = pixel + u * t.step;
       if (q >= t.end) break;
       raw[u] = load_vec<T, V>(y + i64(q) * a.c);
-      load_operand<T, 1>(a.noise, a.noise_wide, noise_at + q, S(0), &noise[u]);
+      noise[u] = load_operand<T, 1>(a.noise, a.noise_wide, noise_at + q);
     }
 #pragma unroll
     for (int u = 0; u < AHEAD; ++u) {
@@ -72,7 +76,8 @@ SG_DEVICE void epilogue_pixels(const EpilogueArgs& a) {
       S v[V];
       unpack<T, V>(raw[u], v);
 #pragma unroll
-      for (int k = 0; k < V; ++k) v[k] = modconv_input(v[k], d[k], b[k], noise[u]);
+      for (int k = 0; k < V; ++k)
+        v[k] = modconv_input(v[k], d[k], b[k], operand_value<T>(noise[u], a.noise, a.noise_wide, S(0)));
       activate<V>(a.act, p, v);
       store_vec<T, V>(out + i64(q) * a.c, pack<T, V>(v));
     }
@@ -91,7 +96,7 @@ struct Backward {
 template <typename T>
 SG_DEVICE Backward<T> backward_of(const EpilogueArgs& a) {
   Backward<T> w;
-  w.p = straight(a.act, params_of<T>(a.alpha, a.gain, a.clamp));
+  w.p = straight(a.act, params_of<T>(a.alpha, a.gain, a.inv_gain, a.clamp));
   w.inv_alpha = acc_t<T>(1) / w.p.alpha;
   w.given = a.y != nullptr;
   return w;
@@ -107,12 +112,14 @@ SG_DEVICE void epilogue_grad_planes(const EpilogueArgs& a) {
 #pragma unroll
   for (int k = 0; k < V; ++k) noise[k] = by_pixel[k] = S(0);
   if (t.inside && !w.given)
-    load_operand<T, V>(a.noise, a.noise_wide, i64(a.noise_each ? t.sample : 0) * a.pixels + t.pixel, S(0), noise);
+    operand_values<T, V>(
+        load_operand<T, V>(a.noise, a.noise_wide, i64(a.noise_each ? t.sample : 0) * a.pixels + t.pixel), a.noise,
+        a.noise_wide, S(0), noise);
   const int rounds = (a.c - 1) / a.groups + 1;  // the same for all threads, which meet in the sums
 #pragma unroll 1
   for (int r = 0; r < rounds; r += 2) {
     Vec<T, V> raw_g[2], raw_o[2], raw_y[2];
-    S d[2], b[2];
+    Small<T, 1> raw_d[2], raw_b[2];
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       const int channel = t.group + (r + u) * a.groups;
@@ -121,8 +128,8 @@ SG_DEVICE void epilogue_grad_planes(const EpilogueArgs& a) {
       raw_g[u] = load_vec<T, V>(static_cast<const T*>(a.g) + at);
       raw_o[u] = load_vec<T, V>(static_cast<const T*>(a.out) + at);
       if (w.given) raw_y[u] = load_vec<T, V>(static_cast<const T*>(a.y) + at);
-      load_operand<T, 1>(a.d, true, i64(t.sample) * a.c + channel, S(1), &d[u]);
-      load_operand<T, 1>(w.given ? nullptr : a.b, a.b_wide, channel, S(0), &b[u]);
+      raw_d[u] = load_operand<T, 1>(a.d, true, i64(t.sample) * a.c + channel);
+      raw_b[u] = load_operand<T, 1>(w.given ? nullptr : a.b, a.b_wide, channel);
     }
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
@@ -134,13 +141,15 @@ SG_DEVICE void epilogue_grad_planes(const EpilogueArgs& a) {
         unpack<T, V>(raw_g[u], g);
         unpack<T, V>(raw_o[u], o);
         if (w.given) unpack<T, V>(raw_y[u], y);
+        const S d = operand_value<T>(raw_d[u], a.d, true, S(1));
+        const S b = operand_value<T>(raw_b[u], w.given ? nullptr : a.b, a.b_wide, S(0));
 #pragma unroll
         for (int k = 0; k < V; ++k) {
           const S e = g[k] * bias_act_slope<LRELU, false>(o[k], w.p);
-          dot += e * (w.given ? y[k] : modconv_undone(o[k], w.p.inv_gain, w.inv_alpha) - (b[u] + noise[k]));
+          dot += e * (w.given ? y[k] : modconv_undone(o[k], w.p.inv_gain, w.inv_alpha) - (b + noise[k]));
           sum += e;
           by_pixel[k] += e;
-          gy[k] = e * d[u];
+          gy[k] = e * d;
         }
         store_vec<T, V>(static_cast<T*>(a.result) + t.at + i64(channel) * a.pixels, pack<T, V>(gy));
       }
@@ -188,15 +197,16 @@ SG_DEVICE void epilogue_grad_pixels(const EpilogueArgs& a) {
 #pragma unroll
   for (int k = 0; k < V; ++k) d[k] = b[k] = dot[k] = sum[k] = S(0);
   if (t.inside) {
-    load_operand<T, V>(a.d, true, i64(t.sample) * a.c + t.channel, S(1), d);
-    load_operand<T, V>(w.given ? nullptr : a.b, a.b_wide, t.channel, S(0), b);
+    operand_values<T, V>(load_operand<T, V>(a.d, true, i64(t.sample) * a.c + t.channel), a.d, true, S(1), d);
+    const void* bias = w.given ? nullptr : a.b;
+    operand_values<T, V>(load_operand<T, V>(bias, a.b_wide, t.channel), bias, a.b_wide, S(0), b);
   }
   const i64 start = i64(t.sample) * a.pixels * a.c + t.channel, noise_at = i64(a.noise_each ? t.sample : 0) * a.pixels;
   const int rounds = (t.end - (t.first - int(threadIdx.x / u32(a.lanes))) + t.step - 1) / t.step;
 #pragma unroll 1
   for (int r = 0; r < rounds; r += 2) {
     Vec<T, V> raw_g[2], raw_o[2], raw_y[2];
-    S noise[2];
+    Small<T, 1> noise[2];
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       const int pixel = t.first + (r + u) * t.step;
@@ -205,7 +215,7 @@ SG_DEVICE void epilogue_grad_pixels(const EpilogueArgs& a) {
       raw_g[u] = load_vec<T, V>(static_cast<const T*>(a.g) + at);
       raw_o[u] = load_vec<T, V>(static_cast<const T*>(a.out) + at);
       if (w.given) raw_y[u] = load_vec<T, V>(static_cast<const T*>(a.y) + at);
-      load_operand<T, 1>(w.given ? nullptr : a.noise, a.noise_wide, noise_at + pixel, S(0), &noise[u]);
+      noise[u] = load_operand<T, 1>(w.given ? nullptr : a.noise, a.noise_wide, noise_at + pixel);
     }
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
@@ -217,10 +227,11 @@ SG_DEVICE void epilogue_grad_pixels(const EpilogueArgs& a) {
         unpack<T, V>(raw_g[u], g);
         unpack<T, V>(raw_o[u], o);
         if (w.given) unpack<T, V>(raw_y[u], y);
+        const S here = operand_value<T>(noise[u], w.given ? nullptr : a.noise, a.noise_wide, S(0));
 #pragma unroll
         for (int k = 0; k < V; ++k) {
           const S e = g[k] * bias_act_slope<LRELU, false>(o[k], w.p);
-          dot[k] += e * (w.given ? y[k] : modconv_undone(o[k], w.p.inv_gain, w.inv_alpha) - (b[k] + noise[u]));
+          dot[k] += e * (w.given ? y[k] : modconv_undone(o[k], w.p.inv_gain, w.inv_alpha) - (b[k] + here));
           sum[k] += e;
           by_pixel += e;
           gy[k] = e * d[k];

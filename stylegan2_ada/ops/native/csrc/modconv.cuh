@@ -69,16 +69,24 @@ SG_DEVICE PixelTeam pixel_team(const EpilogueArgs& a) {
   return t;
 }
 
-// d, b and noise as numbers; absent ones are neutral.
+// d, b or noise where they are given; what is loaded is not looked at before it is needed.
 template <typename T, int V>
-SG_DEVICE void load_operand(const void* p, bool wide, i64 i, acc_t<T> neutral, acc_t<T>* out) {
+SG_DEVICE Small<T, V> load_operand(const void* p, bool wide, i64 i) {
+  Small<T, V> r = {};
+  if (p) r = load_small<T, V>(p, wide, i);
+  return r;
+}
+
+// As numbers; absent ones are neutral.
+template <typename T, int V>
+SG_DEVICE void operand_values(const Small<T, V>& r, const void* p, bool wide, acc_t<T> neutral, acc_t<T>* out) {
 #pragma unroll
-  for (int k = 0; k < V; ++k) out[k] = neutral;
-  if (p) {
-    const Small<T, V> raw = load_small<T, V>(p, wide, i);
-#pragma unroll
-    for (int k = 0; k < V; ++k) out[k] = small_value<T, V>(raw, wide, k);
-  }
+  for (int k = 0; k < V; ++k) out[k] = p ? small_value<T, V>(r, wide, k) : neutral;
+}
+
+template <typename T>
+SG_DEVICE acc_t<T> operand_value(const Small<T, 1>& r, const void* p, bool wide, acc_t<T> neutral) {
+  return p ? small_value<T, 1>(r, wide, 0) : neutral;
 }
 
 }  // namespace sg
