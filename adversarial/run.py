@@ -140,6 +140,7 @@ class _Run:
         self.tel = Telemetry(world.is_main, quiet)
         self.outdir = Path(p.cfg.options.outdir)
         self.tight = memory_note(p.cfg, world)
+        self.tel.progress("making native operations ready, once for this machine", at_once=True)
         self.native, self.ops = prepare_operations(world.device)
         if world.device.type == "cpu" and p.cfg.options.cfg != "tiny" and self.resumed is None:
             self.tel.say(CPU_HINT)

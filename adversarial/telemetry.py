@@ -100,10 +100,10 @@ class Telemetry:
             self.quiet, self.live = True, False
             sys.stdout = open(os.devnull, "w")  # python would fail to flush the old one at exit
 
-    def progress(self, text: str) -> None:
-        """A line that overwrites itself, at most four times a second, on a terminal only."""
+    def progress(self, text: str, *, at_once: bool = False) -> None:
+        """A line that overwrites itself, on a terminal only, at most four times a second unless `at_once`."""
         now = time.monotonic()
-        if self.live and now - self.line_at > 0.25:
+        if self.live and (at_once or now - self.line_at > 0.25):
             self.line_at = now
             self._to_terminal(text[: shutil.get_terminal_size().columns - 1])
 
