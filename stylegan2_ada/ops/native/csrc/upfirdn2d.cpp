@@ -153,11 +153,8 @@ void along_x(Out* out, const Stretch& s, const Plan<A>& plan, const std::vector<
   }
   if (c == 1 && step == 2) {
     const Phase<A>&even = phases[0], &odd = phases[1];
-    const int n = even.taps.size(), odd_n = odd.taps.size();
-    const auto sums = n != odd_n ? zipped_sums<0, Out, A> : n == 2   ? zipped_sums<2, Out, A>
-                                                        : n == 6 ? zipped_sums<6, Out, A>
-                                                                 : zipped_sums<0, Out, A>;
-    sums(out, in, even.at.data(), even.taps.data(), n, odd.at.data(), odd.taps.data(), odd_n, s.count);
+    zipped_sums(out, in, even.at.data(), even.taps.data(), even.taps.size(), odd.at.data(), odd.taps.data(),
+                odd.taps.size(), s.count);
     return;
   }
   const Index pitch = plan.tile / step * c;
@@ -217,7 +214,7 @@ struct Sweep {
   std::vector<A> gy[2];     // by row of the result modulo `up`
   std::vector<T> zero_row;  // stands for the rows outside the image
 
-  static constexpr bool COMPILED = std::is_same_v<T, float> || std::is_same_v<T, bf16>;  // what training uses
+  static constexpr bool COMPILED = SPECIALISED<T>;
 
   static bool possible(const Axis& y, const Axis& x, Index channels, bool product) {
     return COMPILED && product && channels >= Block<T>::SIZE && x.taps == 4 && y.taps == 4 && x.up == y.up &&
@@ -354,10 +351,7 @@ template <typename T>
 void resample(Tensor& y, const Tensor& x, bool channels_last, const Tensor& f, const Axis& y_axis, const Axis& x_axis,
               bool flip, double gain) {
   typedef acc_t<T> A;
-  const bool one_row = f.dim() == 1;
-  const auto filter = f.scalar_type() == ScalarType::Double
-                          ? make_filter<A>(in<double>(f), one_row, y_axis.taps, x_axis.taps, flip, gain)
-                          : make_filter<A>(in<float>(f), one_row, y_axis.taps, x_axis.taps, flip, gain);
+  const auto filter = make_filter<A>(to_vector<double>(f, "upfirdn2d"), f.dim() == 1, y_axis.taps, x_axis.taps, flip, gain);
   const Index inner = channels_last ? 1 : x.size(1);
   const Images from{Index(x.size(0)), inner, x.stride(0), x.stride(1), x.stride(2)};
   const Images to{Index(x.size(0)), inner, y.stride(0), y.stride(1), y.stride(2)};

@@ -20,10 +20,10 @@ struct Filter {
 };
 
 // stored: [taps], for both axes, or [fh, fw].
-template <typename A, typename F>
-Filter<A> make_filter(const F* stored, bool one_row, Index fh, Index fw, bool flip, double gain) {
-  std::vector<double> g((one_row ? 1 : fh) * fw);
-  for (Index i = 0; i < Index(g.size()); i++) g[i] = stored[stored_tap(i, g.size(), flip)];
+template <typename A>
+Filter<A> make_filter(const std::vector<double>& stored, bool one_row, Index fh, Index fw, bool flip, double gain) {
+  std::vector<double> g = stored;
+  if (!flip) std::reverse(g.begin(), g.end());  // `stored_tap`
   Filter<A> filter{fh, fw, {}, {}, {}};
   if (one_row) {
     filter.along_x.assign(g.begin(), g.end());

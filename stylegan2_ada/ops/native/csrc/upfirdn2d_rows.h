@@ -254,22 +254,24 @@ __attribute__((noinline)) void weighted_sum(Out* __restrict out, const In* __res
   }
 }
 
-// The same, with the usual numbers of taps known to the compiler.
+// Whether the compiler is told the usual numbers of taps: in the dtypes of training.
+template <typename... T>
+constexpr bool SPECIALISED = ((std::is_same_v<T, float> || std::is_same_v<T, bf16>) && ...);
+
+// The same for any number of taps.
 template <typename Out, typename In, typename A>
 __attribute__((noinline)) void sum_rows(Out* out, const In* in, const ptrdiff_t* offset, const A* g, int taps, long n) {
-  if (taps == 4)
-    weighted_sum<4>(out, in, offset, g, taps, n);
-  else if (taps == 2)
-    weighted_sum<2>(out, in, offset, g, taps, n);
-  else if (taps == 6)
-    weighted_sum<6>(out, in, offset, g, taps, n);
-  else
-    weighted_sum<0>(out, in, offset, g, taps, n);
+  if constexpr (SPECIALISED<Out, In>) {
+    if (taps == 4) return weighted_sum<4>(out, in, offset, g, taps, n);
+    if (taps == 2) return weighted_sum<2>(out, in, offset, g, taps, n);
+    if (taps == 6) return weighted_sum<6>(out, in, offset, g, taps, n);
+  }
+  weighted_sum<0>(out, in, offset, g, taps, n);
 }
 
 // Two sums by turns: out[2 * m] = sum over t of g[t] * in[at[t] + m], out[2 * m + 1] the same of odd_g and odd_at.
 template <int TAPS, typename Out, typename A>
-__attribute__((noinline)) void zipped_sums(Out* __restrict out, const A* __restrict in, const ptrdiff_t* at, const A* g,
+__attribute__((noinline)) void zipped_sums_of(Out* __restrict out, const A* __restrict in, const ptrdiff_t* at, const A* g,
                                            int taps, const ptrdiff_t* odd_at, const A* odd_g, int odd_taps,
                                            ptrdiff_t n) {
   typedef vector_t<A> V;
@@ -294,6 +296,17 @@ __attribute__((noinline)) void zipped_sums(Out* __restrict out, const A* __restr
     for (int t = 0; t < (o % 2 ? odd_count : count); t++) sum += weights[t] * in[places[t] + o / 2];
     out[o] = Num<Out>::store(sum);
   }
+}
+
+template <typename Out, typename A>
+void zipped_sums(Out* out, const A* in, const ptrdiff_t* at, const A* g, int taps, const ptrdiff_t* odd_at,
+                 const A* odd_g, int odd_taps, ptrdiff_t n) {
+  if constexpr (SPECIALISED<Out>)
+    if (taps == odd_taps) {
+      if (taps == 2) return zipped_sums_of<2>(out, in, at, g, taps, odd_at, odd_g, odd_taps, n);
+      if (taps == 6) return zipped_sums_of<6>(out, in, at, g, taps, odd_at, odd_g, odd_taps, n);
+    }
+  zipped_sums_of<0>(out, in, at, g, taps, odd_at, odd_g, odd_taps, n);
 }
 
 // Four at a time, for the transposition of planes.
