@@ -50,7 +50,7 @@ int processors(int device) {
 
 void* stream_of(const Tensor& x) {
   void* stream;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
   return stream;
 }
 
@@ -81,8 +81,8 @@ Tensor upfirdn2d(const Tensor& images, const Tensor& taps, int64_t up_x, int64_t
   const int64_t nchw[4] = {c * out_h * out_w, out_h * out_w, out_w, 1}, nhwc[4] = {c * out_h * out_w, 1, out_w * c, c};
   AtenTensorHandle handle;
   int32_t type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &type));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, sizes, last ? nhwc : nchw, type,
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, sizes, last ? nhwc : nchw, type,
                                                          aoti_torch_device_type_cuda(), x.get_device_index(), &handle));
   Tensor y(handle);
   if (y.numel() == 0) return y;

@@ -382,8 +382,8 @@ Tensor upfirdn2d(const Tensor& images, const Tensor& taps, int64_t up_x, int64_t
   const int64_t nchw[4] = {c * out_h * out_w, out_h * out_w, out_w, 1}, nhwc[4] = {c * out_h * out_w, 1, out_w * c, c};
   AtenTensorHandle handle;
   int32_t dtype;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(4, sizes, channels_last ? nhwc : nchw, dtype, aoti_torch_device_type_cpu(), 0, &handle));
   Tensor y(handle);
   if (y.numel() == 0) return y;
