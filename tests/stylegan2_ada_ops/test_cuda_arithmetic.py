@@ -109,6 +109,9 @@ def test_what_cannot_be_computed_is_refused(ops, draw):
         ops.bias_act(x.int(), None, 1, 0, 0.2, 1.0, -1.0)
     with pytest.raises(ValueError, match="does not go with"):
         ops.bias_act_grad(x, x[..., :2], 0, 0.2, 1.0, -1.0)
+    for call in (ops.bias_act, lambda x, *a: ops.modconv_epilogue(x, None, *a)):
+        with pytest.raises(ValueError, match="no activation has the number 9"):
+            call(x, None, 1 if call is ops.bias_act else None, 9, 0.2, 1.0, -1.0)
     with pytest.raises(ValueError, match="factors of at least 1"):
         ops.upfirdn2d(x, torch.ones(1), 0, 1, 1, 1, 0, 0, 3, 4, False, 1.0)
 

@@ -48,6 +48,11 @@ def _dtype_code(op: str, x: Tensor) -> int:
     return code
 
 
+def _check_act(act: int) -> None:
+    if not 0 <= act <= 8:
+        raise ValueError(f"stylegan2_ada: no activation has the number {act}")
+
+
 def is_channels_last(x: Tensor) -> bool:
     """Whether the result for x is channels_last: the rule of all kernels."""
     return x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
@@ -165,11 +170,13 @@ def _pointwise(gpu: Gpu, order: int, x: Tensor, x2, ref, b, dim, act, alpha, gai
     arrays = [0 if t is None else t.data_ptr() for t in (x, x2, ref, y)]
     aligned = all(at % 16 == 0 for at in arrays)
     if total > plans.LIMIT:
+        _check_act(act)
         _pointwise_pieces(gpu, order, dtype, arrays, b_at, b, wide, total, size, inner, act, alpha, gain, clamp)
         return y
     key = (order, dtype, total, size, inner, b is None, wide, act, alpha, gain, clamp, aligned)
     ready = _ready.plans.get(key)
     if ready is None:
+        _check_act(act)
         a = PointwiseArgs(
             0, 0, 0, b_at, 0, alpha, gain, plans.inverse(gain), clamp, act=act, wide=wide, aligned=aligned
         )
@@ -297,6 +304,7 @@ def modconv_epilogue(
     )  # fmt: skip
     ready = _ready.plans.get(key)
     if ready is None:
+        _check_act(act)
         a = EpilogueArgs(
             alpha=alpha, gain=gain, inv_gain=plans.inverse(gain), clamp=clamp, act=act, n=n, c=c, pixels=h * w,
             noise_wide=noise_wide, b_wide=b_wide, noise_each=each,
@@ -360,6 +368,7 @@ def _epilogue_grad(gpu, shape, g, out, y, d, noise, b, gy, gd, gb, gn, act, alph
     )  # fmt: skip
     ready = _ready.plans.get(key)
     if ready is None:
+        _check_act(act)
         a = EpilogueArgs(
             alpha=alpha, gain=gain, inv_gain=plans.inverse(gain), clamp=clamp, act=act, n=n, c=c, pixels=pixels,
             noise_wide=noise_wide, b_wide=b_wide, noise_each=each,
