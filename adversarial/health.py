@@ -11,6 +11,7 @@ import statistics
 import numpy as np
 
 CERTAIN = 0.95  # |E[sign D]| of both classes from which on the discriminator is called too sure
+BROKEN = 1000.0  # mean score
 WARM_UP = 1.0  # kimg before which the scores say nothing
 PATIENCE = 3  # ticks in a row before a sign counts
 BLIND_PATIENCE = 5
@@ -60,6 +61,12 @@ class Health:
         gap = mean("Loss/scores/real") - mean("Loss/scores/fake")
         if math.isfinite(gap):
             scalars["Health/score_gap"] = gap
+        largest = max(abs(mean("Loss/scores/real")), abs(mean("Loss/scores/fake")))
+        if largest > BROKEN:
+            found["broken"] = (
+                f"the discriminator's scores are about {largest:.0e}, where less than 100 is healthy: the training is"
+                " broken; start again, or go back to an earlier checkpoint, with a lower --lr or a larger --gamma"
+            )
         if kimg >= WARM_UP and real > CERTAIN and fake < -CERTAIN:
             found["sure"] = (
                 f"the discriminator is right about {50 * (1 + real):.0f} % of the reals and {50 * (1 - fake):.0f} % of"
@@ -81,7 +88,7 @@ class Health:
                 scalars[f"Health/gradient_{name}_to_median"] = ratio
                 if ratio > EXPLODED:
                     found[f"gradient {name}"] = (
-                        f"the gradients of {name} are {ratio:.0f} times what they were: the training is about to break;"
+                        f"the gradients of {name} are {ratio:.3g} times what they were: the training is about to break;"
                         " if it does, go back to an earlier checkpoint with a lower --lr or a larger --gamma"
                     )
             past.append(norm)

@@ -57,6 +57,11 @@ def test_a_blind_discriminator():
     assert [i for i, _ in told(Health(), 8, gap=-0.1)] == [4]
 
 
+def test_scores_beyond_all_measure():
+    lines = told(Health(), 5, gap=3e7, start=0.0)
+    assert [i for i, _ in lines] == [0] and "scores are about 3e+07" in lines[0][1]
+
+
 def test_gradients_that_jump():
     health = Health()
     assert told(health, 15) == []
