@@ -37,7 +37,7 @@ def compile_cpp(source: Path, *flags: str) -> Path:
         h.update(path.read_bytes())
     library = cache_folder() / f"{stem}-{h.hexdigest()[:16]}.so"
     if not library.exists():
-        for old in cache_folder().glob(f"{stem}-*.so"):
+        for old in set(cache_folder().glob(f"{stem}-*.so")) - {library}:  # another process may just have made that one
             old.unlink(missing_ok=True)
         part = library.with_suffix(f".{os.getpid()}")
         subprocess.run([*command, str(source), "-o", str(part)], check=True)
