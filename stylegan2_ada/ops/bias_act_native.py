@@ -18,6 +18,7 @@ functions here take the latter, and compilers and exporters see the operators an
 import torch
 from torch import Tensor
 
+from . import convolution
 from .native import below_autograd
 
 LINEAR, RELU, LRELU, SWISH = 0, 1, 2, 8
@@ -106,7 +107,7 @@ def _backward(ctx, gy):
     if b and b[0] is not None:
         ref = ref + along(b[0].to(ref.dtype), ctx.dim, ref.ndim)
     gx = gb = None
-    if ctx.b_dtype is not None and ctx.needs_input_grad[1]:
+    if ctx.b_dtype is not None and ctx.needs_input_grad[1] and convolution._weights_wanted:
         if torch.is_grad_enabled():
             gx = bias_act_grad(gy, ref, *ctx.parameters)
             gb = gx.sum([d for d in range(gx.ndim) if d != ctx.dim % gx.ndim], dtype=_sum_dtype(gx))

@@ -7,10 +7,12 @@ pass each. Its backward pass keeps nothing but the result where the activation c
 of it when activation, bias and noise are taken off again.
 """
 
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
-from . import reference
+from . import convolution, reference
 from .bias_act import ACTIVATIONS, DEFAULT_ALPHA, DEFAULT_GAIN
 from .bias_act import bias_act as _bias_act
 from .bias_act_native import LINEAR, LRELU, bias_act_grad, reads_input
@@ -93,6 +95,24 @@ def modconv_epilogue(
     return _bias_act(y, b, act=act, alpha=alpha, gain=gain, clamp=clamp)
 
 
+_keeps_inputs = False
+
+
+@contextmanager
+def keep_inputs():
+    """Inside, `modconv_epilogue` keeps y for the backward pass although its result would do.
+
+    For the forward pass before a penalty on gradients: a double backward differentiates what y is recovered by, and
+    that takes longer than y takes room.
+    """
+    global _keeps_inputs
+    before, _keeps_inputs = _keeps_inputs, True
+    try:
+        yield
+    finally:
+        _keeps_inputs = before
+
+
 def scale_channels(x: Tensor, s: Tensor) -> Tensor:
     """x * s[:, :, None, None] in the dtype of x: the styles of a modulated convolution (equation 1).
 
@@ -147,7 +167,7 @@ def _save(ctx, inputs, output) -> None:
     if not reads_input(act, alpha):
         needs_y = d is not None and ctx.needs_input_grad[1]
         recoverable = gain > 0 and (act == LINEAR or (act == LRELU and alpha > 0))
-        y = y if needs_y and not recoverable else None
+        y = y if needs_y and (_keeps_inputs or not recoverable) else None
     ctx.save_for_backward(output, y, d, noise, b)
 
 
@@ -163,7 +183,7 @@ def _backward(ctx, g):
         with below_autograd():
             grads = _epilogue_grad(g, out, y, d, noise, b, *parameters)
     grads = [
-        grad.to(operand.dtype) if operand is not None and needed else None
+        grad.to(operand.dtype) if grad is not None and operand is not None and needed else None
         for grad, operand, needed in zip(grads, (out, d, noise, b), ctx.needs_input_grad)
     ]
     return *grads, None, None, None, None
@@ -186,9 +206,10 @@ def _composed(needed, g, out, y, d, noise, b, parameters):
         gy, gd = _scale_grad(gz, y, d)
     else:
         gy = _scale(gz, d)
-    if noise is not None and needed[2]:
+    weights = convolution._weights_wanted
+    if noise is not None and needed[2] and weights:
         gn = gz.sum(dim=(0, 1) if noise.shape[0] == 1 else 1, keepdim=True, dtype=wide)
-    if b is not None and needed[3]:
+    if b is not None and needed[3] and weights:
         gb = gz.sum(dim=(0, 2, 3), dtype=wide)
     return gy, gd, gn, gb
 

@@ -13,6 +13,7 @@ same sources, torch and processor is used whoever compiled it.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def build(part: str, *, damaged: bool = False) -> Library:
         return library
     with _lock(root / f"{own}.lock"):
         library = None if damaged else _intact(folder)
-        return library or _compile(part, folder)
+        return library or _compile(part, folder, reuse=not damaged)
 
 
 def _common_key(part: str) -> str:
@@ -134,27 +135,21 @@ def _intact(folder: Path) -> Library | None:
     return None
 
 
-def _compile(part: str, folder: Path) -> Library:
+def _compile(part: str, folder: Path, *, reuse: bool = True) -> Library:
     root = folder.parent
-    for old in root.glob("*.tmp-*"):
-        if time.time() - old.stat().st_mtime > _STALE_S:
-            shutil.rmtree(old, ignore_errors=True)
+    _tidy(root)
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=root))
     try:
-        start = time.perf_counter()
-        (scratch / "build.ninja").write_text(_ninja_file(part, root / "objects"))
         (root / "objects").mkdir(exist_ok=True)
-        jobs = min(len(sources(part)), os.cpu_count() or 1)
-        environment = {**os.environ, "LC_ALL": "C", "NINJA_STATUS": ""}
-        done = subprocess.run(
-            [toolchain.ninja(), "-C", str(scratch), "-j", str(jobs)],
-            capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment,
-        )  # fmt: skip
+        start = time.perf_counter()
+        log = _ninja(part, scratch, root / "objects", reuse)
+        if log is not None and reuse:  # one of the objects may be damaged
+            log = _ninja(part, scratch, root / "objects", reuse=False)
         seconds = time.perf_counter() - start
-        if done.returncode != 0:
-            log = root / f"{folder.name}.log"
-            log.write_text(done.stdout + done.stderr)
-            raise BuildError(f"compiling the {part} ops failed ({_first_error(done.stdout)}); all of it is in {log}")
+        if log is not None:
+            kept_log = root / f"{folder.name}.log"
+            kept_log.write_text(log)
+            raise BuildError(f"compiling the {part} ops failed ({_first_error(log)}); all of it is in {kept_log}")
         kept = scratch / "kept"  # the library alone is worth keeping
         kept.mkdir()
         os.replace(scratch / _LIBRARY, kept / _LIBRARY)
@@ -171,37 +166,63 @@ def _compile(part: str, folder: Path) -> Library:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _ninja_file(part: str, objects: Path) -> str:
-    """Objects are kept too, under a hash of what they are made of: a changed file does not recompile the others."""
+def _tidy(root: Path) -> None:
+    """Delete what killed builds left, and objects nobody has wanted for long."""
+    for pattern, age in (("*.tmp-*", _STALE_S), ("objects/*", 100 * 24 * _STALE_S)):
+        for old in root.glob(pattern):
+            try:
+                if time.time() - old.stat().st_mtime > age:
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            except OSError:  # another process was quicker
+                pass
+
+
+def _ninja(part: str, scratch: Path, objects: Path, reuse: bool) -> str | None:
+    """Run ninja; None if that made the library, else what it printed."""
+    (scratch / "build.ninja").write_text(_ninja_file(part, objects, reuse))
+    jobs = min(len(sources(part)), os.cpu_count() or 1)
+    done = subprocess.run(
+        [toolchain.ninja(), "-C", str(scratch), "-j", str(jobs)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "LC_ALL": "C", "NINJA_STATUS": ""},
+    )
+    return None if done.returncode == 0 else done.stdout + done.stderr
+
+
+def _ninja_file(part: str, objects: Path, reuse: bool) -> str:
+    """Objects are kept too, under a hash of what they are made of: a changed file does not recompile the others.
+
+    They are compiled in the scratch folder and moved when done, so none is ever seen half written."""
     cxx = toolchain.compiler()
-    include = f"-I{_TORCH / 'include'}"
-    flags = [*cxx.flags, ABI, include]
-    link = [
-        "-shared",
-        f"-L{_TORCH / 'lib'}",
-        "-ltorch_cpu",
-        *(["-undefined", "dynamic_lookup"] * (sys.platform == "darwin")),
-    ]
-    rules = [("cxx", [*cxx.command, *flags, "-c", "$in", "-o", "$out.part"])]
+    flags = [*cxx.flags, ABI, f"-I{_TORCH / 'include'}"]
+    link = ["-shared", f"-L{_TORCH / 'lib'}", "-ltorch_cpu"]
+    if sys.platform == "darwin":
+        link += ["-undefined", "dynamic_lookup"]
+    rules = {}
     if part == "cuda":
         nvcc = toolchain.nvcc()
         flags += ["-DUSE_CUDA", f"-I{nvcc.home / 'include'}"]
-        rules[0][1][1:1] = ["-DUSE_CUDA", f"-I{nvcc.home / 'include'}"]
         targets = [f"-gencode=arch=compute_{n},code={c}_{n}" for n, c in _gencode()]
         host = ["-ccbin", cxx.command[0], "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-        rules.append(("nvcc", [nvcc.command, "-O3", "-std=c++17", *targets, *host, "-c", "$in", "-o", "$out.part"]))
+        rules["nvcc"] = [nvcc.command, "-O3", "-std=c++17", *targets, *host]
         link += ["-ltorch_cuda", f"-L{nvcc.home / 'lib64'}", f"-L{nvcc.home / 'lib'}", "-lcudart"]
-    lines = [f"rule {name}\n  command = {_shell(command)} && mv $out.part $out" for name, command in rules]
+    rules["cxx"] = [*cxx.command, *flags]
+    compile_ = "-c $in -o $part && mv $part $out"
+    lines = [f"rule {name}\n  command = {_shell(command)} {compile_}" for name, command in rules.items()]
     lines.append(f"rule link\n  command = {_shell([*cxx.command, '$in', '-o', '$out', *link])}")
     headers = b"".join(p.read_bytes() for p in sorted(SOURCES.iterdir()) if p.suffix in (".h", ".cuh"))
     outputs = []
     for source in sources(part):
         rule = "nvcc" if source.suffix == ".cu" else "cxx"
-        identity = repr((dict(rules)[rule], torch.__version__, cxx.macros, _compiler_key(part)))
+        identity = repr((rules[rule], torch.__version__, _compiler_key(part)))
         key = hashlib.sha256(headers + source.read_bytes() + identity.encode()).hexdigest()[:24]
-        outputs.append(_escape(objects / f"{source.stem}-{key}.o"))
-        if not (objects / f"{source.stem}-{key}.o").exists():
-            lines.append(f"build {outputs[-1]}: {rule} {_escape(source)}")
+        output = objects / f"{source.stem}-{key}.o"
+        outputs.append(_escape(output))
+        if not (reuse and output.exists() and output.stat().st_size > 0):  # a crash of the machine can leave it empty
+            output.unlink(missing_ok=True)
+            lines.append(f"build {outputs[-1]}: {rule} {_escape(source)}\n  part = {output.name}")
     lines.append(f"build {_LIBRARY}: link {' '.join(outputs)}\ndefault {_LIBRARY}")
     return "\n".join(lines) + "\n"
 
@@ -225,8 +246,9 @@ def _escape(path: Path) -> str:
 
 
 def _first_error(log: str) -> str:
-    lines = log.splitlines()
-    return next((line.strip() for line in lines if "error" in line.lower()), lines[-1] if lines else "no message")[:300]
+    lines = [line.strip() for line in log.splitlines() if not line.startswith("ninja: Entering")]
+    found = next((line for line in lines if re.search(r"\berror\b ?:", line, re.IGNORECASE)), None)
+    return (found or (lines[-1] if lines else "no message"))[:300]
 
 
 @contextmanager

@@ -27,12 +27,18 @@ class Compiler:
     @property
     def instruction_sets(self) -> list[str]:
         """Vector extensions the code is compiled for, by the macros compilers define for them."""
-        names = re.findall(r"#define __(AVX\w*|SSE4_2|F16C|FMA|AMX\w*|ARM_NEON|ARM_FEATURE_SVE\w*) 1", self.macros)
-        return sorted(name.removesuffix("__").lower() for name in names)
+        names = re.findall(
+            r"#define __(AVX\w*?|SSE4_2|F16C|FMA|AMX\w*?|ARM_NEON|ARM_FEATURE_\w*?)(?:__)? 1\n", self.macros
+        )
+        return sorted(name.lower() for name in names)
 
 
-# Comparisons that trap and errno of the math functions are the two things that keep gcc from vectorising selects.
-_FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-trapping-math", "-fno-math-errno", "-w")
+# Comparisons that trap, the errno of math functions and, in gcc, jumps threaded through one another keep selects from
+# becoming vector code, or make it poor.
+_FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-w", "-fno-trapping-math", "-fno-math-errno")
+_OPTIONAL = [
+    [*select, *native] for native in (["-march=native"], ["-mcpu=native"], []) for select in (["-fno-thread-jumps"], [])
+]
 
 
 @cache
@@ -46,8 +52,8 @@ def compiler() -> Compiler:
     for command in candidates:
         if not shutil.which(command[0]):
             continue
-        for native in (["-march=native"], ["-mcpu=native"], []):
-            flags = (*_FLAGS, *native)
+        for optional in _OPTIONAL:  # the first that this compiler knows
+            flags = (*_FLAGS, *optional)
             result = _run([*command, *flags, "-dM", "-E", "-x", "c++", os.devnull])
             if result is not None and result.returncode == 0:
                 version = re.search(r'#define __VERSION__ "(.*)"', result.stdout)

@@ -5,7 +5,8 @@ namespace sg {
 namespace {
 
 template <int A, typename S>
-__attribute__((noinline)) void forward(const S* __restrict x, S* __restrict y, int64_t n, const S* __restrict b, bool vector, BiasActParams<S> p) {
+__attribute__((noinline)) void forward(const S* __restrict x, S* __restrict y, int64_t n, const S* __restrict b,
+                                       bool vector, BiasActParams<S> p) {
   if (vector)
     for (int64_t i = 0; i < n; ++i) y[i] = bias_act_value<A>(x[i] + b[i], p);
   else
@@ -43,13 +44,16 @@ Tensor bias_act(const Tensor& x_, std::optional<Tensor> b, int64_t dim, int64_t 
     auto kernel = forward_kernel<S>(act);
     bool vector = v.inner == 1;
     parallel(x.numel(), 1, [&](int64_t begin, int64_t end) {
-      by_block(end - begin, yp + begin, [&](int64_t at, int64_t m, S* yb, const S* xb) {
-        for (int64_t i = 0, run; i < m; i += run) {
-          int64_t flat = begin + at + i, from = flat % (vector ? v.size : v.inner);
-          run = std::min(m - i, (vector ? v.size : v.inner) - from);
-          kernel(xb + i, yb + i, run, &bias[vector ? from : flat / v.inner % v.size], vector, p);
-        }
-      }, xp + begin);
+      by_block(
+          end - begin, yp + begin,
+          [&](int64_t at, int64_t m, S* yb, const S* xb) {
+            for (int64_t i = 0, run; i < m; i += run) {
+              int64_t flat = begin + at + i, from = flat % (vector ? v.size : v.inner);
+              run = std::min(m - i, (vector ? v.size : v.inner) - from);
+              kernel(xb + i, yb + i, run, &bias[vector ? from : flat / v.inner % v.size], vector, p);
+            }
+          },
+          xp + begin);
     });
   });
   return y;

@@ -5,12 +5,14 @@ namespace sg {
 namespace {
 
 template <int A, bool IN, typename S>
-__attribute__((noinline)) void grad(const S* __restrict gy, const S* __restrict ref, S* __restrict gx, int64_t n, BiasActParams<S> p) {
+__attribute__((noinline)) void grad(const S* __restrict gy, const S* __restrict ref, S* __restrict gx, int64_t n,
+                                    BiasActParams<S> p) {
   for (int64_t i = 0; i < n; ++i) gx[i] = gy[i] * bias_act_slope<A, IN>(ref[i], p);
 }
 
 template <int A, bool IN, typename S>
-__attribute__((noinline)) void grad2(const S* __restrict ggx, const S* __restrict gy, const S* __restrict ref, S* __restrict gr, int64_t n, BiasActParams<S> p) {
+__attribute__((noinline)) void grad2(const S* __restrict ggx, const S* __restrict gy, const S* __restrict ref,
+                                     S* __restrict gr, int64_t n, BiasActParams<S> p) {
   for (int64_t i = 0; i < n; ++i) gr[i] = ggx[i] * gy[i] * bias_act_bend<A, IN>(ref[i], p);
 }
 
@@ -69,17 +71,20 @@ std::tuple<Tensor, Tensor> bias_act_grad_bias(const Tensor& gy_, const Tensor& r
     parallel(pieces, per_piece * row, [&](int64_t piece, int64_t end) {
       for (; piece < end; ++piece) {
         int64_t first = piece * per_piece * row, last = std::min(rows, (piece + 1) * per_piece) * row;
-        by_block(last - first, o + first, [&](int64_t at, int64_t m, S* ob, const S* gb, const S* rb) {
-          for (int64_t i = 0, run; i < m; i += run) {  // short runs: still in the cache when they are summed
-            int64_t flat = first + at + i, from = flat % row;
-            run = std::min({m - i, row - from, 4 * BLOCK});
-            kernel(gb + i, rb + i, ob + i, run, p);
-            if (planes)
-              sums[flat / row] += total(ob + i, run);
-            else
-              accumulate(ob + i, &sums[piece * v.size + from], run);
-          }
-        }, g + first, r + first);
+        by_block(
+            last - first, o + first,
+            [&](int64_t at, int64_t m, S* ob, const S* gb, const S* rb) {
+              for (int64_t i = 0, run; i < m; i += run) {  // short runs: still in the cache when they are summed
+                int64_t flat = first + at + i, from = flat % row;
+                run = std::min({m - i, row - from, 4 * BLOCK});
+                kernel(gb + i, rb + i, ob + i, run, p);
+                if (planes)
+                  sums[flat / row] += total(ob + i, run);
+                else
+                  accumulate(ob + i, &sums[piece * v.size + from], run);
+              }
+            },
+            g + first, r + first);
       }
     });
     S* channel = out<S>(gb);
@@ -101,7 +106,9 @@ Tensor bias_act_grad2(const Tensor& ggx_, const Tensor& gy_, const Tensor& ref_,
     auto kernel =
         by_act_and_ref(act, alpha, [](auto a, auto in) { return &grad2<decltype(a)::value, decltype(in)::value, S>; });
     parallel(ref.numel(), 1, [&](int64_t i, int64_t end) {
-      auto f = [&](int64_t, int64_t m, S* ob, const S* ggb, const S* gb, const S* rb) { kernel(ggb, gb, rb, ob, m, p); };
+      auto f = [&](int64_t, int64_t m, S* ob, const S* ggb, const S* gb, const S* rb) {
+        kernel(ggb, gb, rb, ob, m, p);
+      };
       by_block(end - i, o + i, f, gg + i, g + i, r + i);
     });
   });

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
@@ -50,19 +51,26 @@ inline void store_block(const float* __restrict x, fp16* __restrict y, int64_t n
   for (; i < n; ++i) y[i].bits = float_to_fp16(x[i]);
 }
 
+// Asks for n numbers that will be wanted soon to be brought into the second-level cache.
+template <typename T>
+SG_INLINE void prefetch(const T* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(x + i, 0, 2);
+}
+
 // Calls f(i, m, y', x'...) for consecutive pieces [i, i + m) of n elements, with the elements of x... there as float
-// or double, and stores what f has put into y'.
+// or double, and stores what f has put into y'. A null x is passed on.
 template <typename T, typename F, typename... X>
 SG_INLINE void by_block(int64_t n, T* y, F&& f, const X*... x) {
   if constexpr (!converted<T>) {
     f(int64_t(0), n, y, x...);
   } else {
-    alignas(64) float out[BLOCK];
-    alignas(64) float in[sizeof...(X)][BLOCK];
+    alignas(64) float out[BLOCK + 16];
+    // Not a power of two apart: a load waits for an earlier store to an address that differs in the high bits only.
+    alignas(64) float in[sizeof...(X)][BLOCK + 48];
     for (int64_t i = 0; i < n; i += BLOCK) {
       int64_t m = std::min(BLOCK, n - i);
       [&]<size_t... K>(std::index_sequence<K...>) {
-        (load_block(x + i, in[K], m), ...);
+        ((x ? load_block(x + i, in[K], m) : void()), ...);
         f(i, m, static_cast<float*>(out), static_cast<const float*>(in[K])...);
       }(std::index_sequence_for<X...>{});
       store_block(out, y + i, m);

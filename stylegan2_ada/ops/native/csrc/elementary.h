@@ -6,10 +6,8 @@
 
 namespace sg {
 
-template <typename S>
-SG_INLINE S abs_(S v) {
-  return v < S(0) ? -v : v;
-}
+SG_INLINE float abs_(float x) { return as_float(as_bits(x) & 0x7fffffffu); }
+SG_INLINE double abs_(double x) { return x < 0.0 ? -x : x; }
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
