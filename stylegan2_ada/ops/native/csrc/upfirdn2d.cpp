@@ -80,8 +80,8 @@ void convert(Out* out, const In* in, Index n) {
   weighted_sum<1>(out, in, &offset, &one, 1, n);
 }
 
-// Copy `count` pixels of c elements, every in_step-th to every out_step-th place (in elements), in rising order. `exact`
-// forbids to write past the last.
+// Copy `count` pixels of c elements, every in_step-th to every out_step-th place (in elements), in rising order.
+// `exact` forbids to write past the last.
 template <typename A>
 SG_INLINE void copy_pixels(A* out, const A* in, Index count, Index c, Index out_step, Index in_step, bool exact) {
   Index m = 0;
@@ -203,21 +203,24 @@ void one_row(T* out, Rows<const T> in, Index oy, const Stretch& s, const Plan<A>
   convert<A>(out, scratch.sum, s.count * c);
 }
 
-// Four taps along both axes, all in registers.
+// Four symmetric taps along both axes, all in registers.
 template <typename T>
 struct Sweep {
   typedef acc_t<T> A;
   const Plan<A>& plan;
   Index up, down, first;
   bool early;
-  A gx[4];
+  A gx[4];                  // as for `sweep`
   std::vector<A> gy[2];     // by row of the result modulo `up`
   std::vector<T> zero_row;  // stands for the rows outside the image
 
   static constexpr bool COMPILED = SPECIALISED<T>;
 
-  static bool possible(const Axis& y, const Axis& x, Index channels, bool product) {
-    return COMPILED && product && channels >= Block<T>::SIZE && x.taps == 4 && y.taps == 4 && x.up == y.up &&
+  static bool possible(const Axis& y, const Axis& x, Index channels, const Filter<A>& f) {
+    const auto symmetric = [](const std::vector<A>& g) {
+      return g.size() == 4 && g[0] == g[3] && g[1] == g[2] && g[0] != 0;
+    };
+    return COMPILED && channels >= Block<T>::SIZE && symmetric(f.along_x) && symmetric(f.along_y) && x.up == y.up &&
            x.down == y.down && x.up * x.down <= 2 && x.size > 0 && y.size > 0;
   }
 
@@ -226,9 +229,16 @@ struct Sweep {
     const Span s = span_unbounded(plan.x_axis, 0);
     early = up == 2 && s.tap == 1;  // output 0 is an odd step
     first = s.sample - early;
-    for (Index i = 0; i < 4; i++) gx[i] = filter.along_x[i / (4 / up) + i % (4 / up) * up];
-    for (Index p = 0; p < up; p++)
-      for (Index i = span_unbounded(plan.y_axis, p).tap; i < 4; i += up) gy[p].push_back(filter.along_y[i]);
+    const std::vector<A>&x = filter.along_x, &y = filter.along_y;
+    if (up == 1) {
+      gy[0] = {y[1] / y[0]};
+      gx[0] = x[0] * y[0];
+      gx[1] = x[1] * y[0];
+      return;
+    }
+    for (Index i = 0; i < 4; i++) gx[i] = x[i / 2 + i % 2 * 2];
+    for (Index p = 0; p < 2; p++)
+      for (Index i = span_unbounded(plan.y_axis, p).tap; i < 4; i += 2) gy[p].push_back(y[i]);
   }
 
   template <int R, int UP, int DOWN>
@@ -281,10 +291,9 @@ struct Kernel {
   std::optional<Sweep<T>> sweep;
 
   Kernel(const Axis& y, const Axis& x, Index channels, const Filter<A>& filter, Index in_row_stride)
-      : row_stride(in_row_stride),
-        plan(y, x, channels, filter, Sweep<T>::possible(y, x, channels, !filter.along_x.empty())) {
+      : row_stride(in_row_stride), plan(y, x, channels, filter, Sweep<T>::possible(y, x, channels, filter)) {
     if constexpr (Sweep<T>::COMPILED)
-      if (Sweep<T>::possible(y, x, channels, plan.product())) sweep.emplace(plan, filter);
+      if (Sweep<T>::possible(y, x, channels, filter)) sweep.emplace(plan, filter);
   }
 
   Index tiles() const { return (plan.x_axis.out + plan.tile - 1) / plan.tile; }
@@ -351,7 +360,8 @@ template <typename T>
 void resample(Tensor& y, const Tensor& x, bool channels_last, const Tensor& f, const Axis& y_axis, const Axis& x_axis,
               bool flip, double gain) {
   typedef acc_t<T> A;
-  const auto filter = make_filter<A>(to_vector<double>(f, "upfirdn2d"), f.dim() == 1, y_axis.taps, x_axis.taps, flip, gain);
+  const auto filter =
+      make_filter<A>(to_vector<double>(f, "upfirdn2d"), f.dim() == 1, y_axis.taps, x_axis.taps, flip, gain);
   const Index inner = channels_last ? 1 : x.size(1);
   const Images from{Index(x.size(0)), inner, x.stride(0), x.stride(1), x.stride(2)};
   const Images to{Index(x.size(0)), inner, y.stride(0), y.stride(1), y.stride(2)};
@@ -365,9 +375,10 @@ Tensor upfirdn2d(const Tensor& images, const Tensor& taps, int64_t up_x, int64_t
                  int64_t pad_x0, int64_t pad_y0, int64_t out_h, int64_t out_w, bool flip, double gain) {
   using torch::headeronly::MemoryFormat;
   STD_TORCH_CHECK(images.dim() == 4, "stylegan2_ada::upfirdn2d takes images [N, C, H, W]");
-  STD_TORCH_CHECK(taps.is_cpu() && taps.numel() > 0 && (taps.dim() == 1 || taps.dim() == 2) &&
-                      (taps.scalar_type() == ScalarType::Float || taps.scalar_type() == ScalarType::Double),
-                  "stylegan2_ada::upfirdn2d takes a float32 or float64 filter [taps] or [fh, fw], on the CPU as the images");
+  STD_TORCH_CHECK(
+      taps.is_cpu() && taps.numel() > 0 && (taps.dim() == 1 || taps.dim() == 2) &&
+          (taps.scalar_type() == ScalarType::Float || taps.scalar_type() == ScalarType::Double),
+      "stylegan2_ada::upfirdn2d takes a float32 or float64 filter [taps] or [fh, fw], on the CPU as the images");
   STD_TORCH_CHECK(std::min({up_x, up_y, down_x, down_y}) >= 1 && std::min(out_h, out_w) >= 0,
                   "stylegan2_ada::upfirdn2d takes factors of at least 1 and sizes of at least 0");
   const Tensor f = taps.is_contiguous() ? taps : torch::stable::contiguous(taps);
@@ -389,9 +400,8 @@ Tensor upfirdn2d(const Tensor& images, const Tensor& taps, int64_t up_x, int64_t
   if (y.numel() == 0) return y;
   const Axis y_axis{x.size(2), up_y, down_y, pad_y0, out_h, f.size(0)};
   const Axis x_axis{w, up_x, down_x, pad_x0, out_w, f.size(f.dim() - 1)};
-  by_dtype(x.scalar_type(), "upfirdn2d", [&](auto zero) {
-    resample<decltype(zero)>(y, x, channels_last, f, y_axis, x_axis, flip, gain);
-  });
+  by_dtype(x.scalar_type(), "upfirdn2d",
+           [&](auto zero) { resample<decltype(zero)>(y, x, channels_last, f, y_axis, x_axis, flip, gain); });
   return y;
 }
 

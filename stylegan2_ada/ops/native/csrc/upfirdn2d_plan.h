@@ -65,8 +65,8 @@ struct Row {
 
 template <typename A>
 struct Plan {
-  static constexpr Index LONG_PIXEL = 16;        // channels from which on a pixel fills registers by itself
-  static constexpr Index TILE_ELEMENTS = 8192;   // of a row, so that the buffer and the rows above stay in the cache
+  static constexpr Index LONG_PIXEL = 16;       // channels from which on a pixel fills registers by itself
+  static constexpr Index TILE_ELEMENTS = 8192;  // of a row, so that the buffer and the rows above stay in the cache
 
   Axis y_axis, x_axis;
   Index channels;               // interleaved
@@ -75,7 +75,7 @@ struct Plan {
   bool sorted;                  // samples are sorted by their index modulo in_stride, so that taps slide over them
   Index sorted_pitch;           // elements of one such class
   std::vector<Row> rows;
-  std::vector<A> taps_y;        // sorted by index modulo up; empty if the filter is no product
+  std::vector<A> taps_y;                      // sorted by index modulo up; empty if the filter is no product
   std::vector<std::vector<Phase<A>>> phases;  // of the filter along x, or of every row of the filter
 
   Plan(const Axis& y, const Axis& x, Index interleaved, const Filter<A>& filter, bool whole_rows)

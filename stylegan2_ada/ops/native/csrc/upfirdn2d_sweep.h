@@ -1,7 +1,8 @@
-// upfirdn2d with four taps along both axes, as StyleGAN2 blurs, halves and doubles: all in registers.
+// upfirdn2d with four symmetric taps along both axes, as StyleGAN2 blurs, halves and doubles: all in registers.
 //
 // For a block of channels, a sweep along the row keeps the last few sums along y in registers, adds the next one and
-// has the next output. Every sample is read once for R rows of the result, and nothing is written in between.
+// has the next output. Every sample is read once for R rows of the result, and nothing is written in between. Equal
+// taps are shared: additions run beside multiplications in most processors.
 #pragma once
 
 #include "upfirdn2d_rows.h"
@@ -9,11 +10,12 @@
 namespace sg {
 
 // UP, DOWN: 1 1, 1 2 or 2 1, the same along both axes. R: rows of the result at a time, 2 only without resampling.
-// rows: the R - 1 + 4 / UP rows of samples that the taps along y, gy, are for. gx: four taps along x; for UP = 2 two for
-// the even and two for the odd steps. `first`: sample of the first tap for output 0; for UP = 2 of the first even step,
-// which is output -1 if `early`. size: samples in a row; c: channels of a pixel, at least a block. next_in, next_out: the
-// rows that the next call will read for the first time and write, row_in and out_stride elements apart; processors
-// follow rows by themselves, but here every row is read in strides of a pixel.
+// rows: the R - 1 + 4 / UP rows of samples that a result needs. For UP = 1 the taps along y are 1, gy[0], gy[0], 1 and
+// those along x gx[0], gx[1], gx[1], gx[0]; for UP = 2 two along y are in gy, and in gx two for the even and two for
+// the odd steps along x. `first`: sample of the first tap for output 0; for UP = 2 of the first even step, which is
+// output -1 if `early`. size: samples in a row; c: channels of a pixel, at least a block. next_in, next_out: the rows
+// that the next call will read for the first time and write, row_in and out_stride elements apart; processors follow
+// rows by themselves, but here every row is read in strides of a pixel.
 template <int R, int UP, int DOWN, typename T>
 void sweep(T* out, ptrdiff_t out_stride, ptrdiff_t columns, const T* const* rows, const acc_t<T>* gy,
            const acc_t<T>* gx, ptrdiff_t first, ptrdiff_t size, ptrdiff_t c, bool early, const T* next_in,
@@ -29,15 +31,24 @@ void sweep(T* out, ptrdiff_t out_stride, ptrdiff_t columns, const T* const* rows
         for (int r = 0; r < R; r++) sum[r] = B::zero();
         return;
       }
+      B x[ROWS];
 #pragma GCC unroll 8
-      for (int t = 0; t < ROWS; t++) {
-        const B x = B::load(row[t] + sample * c + k);
+      for (int t = 0; t < ROWS; t++) x[t] = B::load(row[t] + sample * c + k);
 #pragma GCC unroll 2
-        for (int r = 0; r < R; r++) {
-          if (t == r) sum[r] = B::scaled(gy[0], x);
-          if (t > r && t < r + TAPS) sum[r].add(gy[t - r], x);
+      for (int r = 0; r < R; r++) {
+        if constexpr (UP == 2) {
+          sum[r] = B::scaled(gy[0], x[0]);
+          sum[r].add(gy[1], x[1]);
+        } else {
+          sum[r] = B::sum(x[r], x[r + 3]);
+          sum[r].add(gy[0], B::sum(x[r + 1], x[r + 2]));
         }
       }
+    };
+    auto four = [&](const B& a, const B& b, const B& d, const B& e) __attribute__((always_inline)) {
+      B y = B::scaled(gx[0], B::sum(a, e));
+      y.add(gx[1], B::sum(b, d));
+      return y;
     };
     const ptrdiff_t steps = (columns + UP - 1) / UP, done = at * steps;
     auto look_ahead = [&](ptrdiff_t step) __attribute__((always_inline)) {
@@ -60,11 +71,7 @@ void sweep(T* out, ptrdiff_t out_stride, ptrdiff_t columns, const T* const* rows
         along_y(sample + 3 + o, e);
 #pragma GCC unroll 2
         for (int r = 0; r < R; r++) {
-          B y = B::scaled(gx[0], a[r]);
-          y.add(gx[1], b[r]);
-          y.add(gx[2], d[r]);
-          y.add(gx[3], e[r]);
-          y.store(to + r * out_stride);
+          four(a[r], b[r], d[r], e[r]).store(to + r * out_stride);
           a[r] = b[r];
           b[r] = d[r];
           d[r] = e[r];
@@ -75,11 +82,7 @@ void sweep(T* out, ptrdiff_t out_stride, ptrdiff_t columns, const T* const* rows
         look_ahead(o);
         along_y(sample + 2 * o + 2, d);
         along_y(sample + 2 * o + 3, e);
-        B y = B::scaled(gx[0], a[0]);
-        y.add(gx[1], b[0]);
-        y.add(gx[2], d[0]);
-        y.add(gx[3], e[0]);
-        y.store(to);
+        four(a[0], b[0], d[0], e[0]).store(to);
         a[0] = d[0];
         b[0] = e[0];
       }
