@@ -180,10 +180,10 @@ def _native(x: Tensor, f: Tensor, options: tuple) -> Tensor:
     The way through `register_autograd`, which compiled graphs take, costs 50 us a call and as much again going back; a
     filtered image of 8x8 pixels costs 5.
     """
-    if torch.compiler.is_compiling():
-        return _op(x, f, *options)
     if torch._C._are_functorch_transforms_active():
         return _Functional.apply(x, f, options)
+    if torch.compiler.is_compiling():
+        return _op(x, f, *options)
     if x.requires_grad and torch.is_grad_enabled():
         return _Native.apply(x, f, options)
     with below_autograd():

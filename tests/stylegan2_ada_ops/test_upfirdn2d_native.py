@@ -220,6 +220,11 @@ def test_compiled_exported_autocast(monkeypatch):
     torch.testing.assert_close(gx, expected_gx)
     torch.testing.assert_close(compiled(x[..., :6, :7]), f(x[..., :6, :7]))
 
+    def slope(x):
+        return torch.func.grad(lambda x: f(x).square().sum())(x)
+
+    torch.testing.assert_close(torch.compile(slope, backend="aot_eager", fullgraph=True)(x), slope(x))
+
     class Up(torch.nn.Module):
         def forward(self, x):
             return f(x)
