@@ -373,7 +373,7 @@ def choices(resolution, batch, choices_, threads, device, rounds, out) -> None:
 def curves(plot, ways, threads, device, rounds, out) -> None:
     axes = {
         "resolution": [32, 64, 128, 256],
-        "batch": [2, 4, 8, 16],
+        "batch": [4, 8, 16],
         "channel_base": [4096, 8192, 16384, 32768],
     }
     rows = []
