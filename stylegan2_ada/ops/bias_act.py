@@ -1,5 +1,6 @@
 """Add a bias, apply an activation, scale and clamp: the end of every layer of StyleGAN2 (Karras et al. 2020)."""
 
+from functools import lru_cache
 from math import sqrt
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from . import bias_act_native, reference
 from .bias_act_native import along as _along
+from .bias_act_native import sum_along
 from .native import path, use_native
 
 # Activation -> the gain that keeps unit variance for unit-normal input, by the published choice.
@@ -87,13 +89,16 @@ class _Bent(torch.autograd.Function):
             y = x * gain
         else:
             y = torch.add(_along(b.to(x.dtype) * gain, dim, x.ndim), x, alpha=gain)
-        if slope != 1:
+        if slope == 0:
+            torch.relu_(y)
+        elif slope != 1:
             F.leaky_relu_(y, slope)
         return y if clamp is None else y.clamp_(-clamp, clamp)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        _, b, ctx.dim, ctx.slope, ctx.gain, ctx.clamp = inputs
+        _, b, ctx.dim, ctx.slope, ctx.gain, clamp = inputs
+        ctx.clamp = None if clamp is None else _rounded(clamp, output.dtype)  # what clamped results are equal to
         ctx.b_dtype = None if b is None else b.dtype
         ctx.save_for_backward(output)
 
@@ -103,8 +108,13 @@ class _Bent(torch.autograd.Function):
         gx = _Slope.apply(gy, y, ctx.slope, ctx.gain, ctx.clamp)
         gb = None
         if ctx.needs_input_grad[1]:
-            gb = gx.sum([d for d in range(gx.ndim) if d != ctx.dim]).to(ctx.b_dtype)
+            gb = sum_along(gx, ctx.dim).to(ctx.b_dtype)
         return gx, gb, None, None, None, None
+
+
+@lru_cache
+def _rounded(value: float, dtype: torch.dtype) -> float:
+    return torch.tensor(value, dtype=dtype).item()
 
 
 class _Slope(torch.autograd.Function):

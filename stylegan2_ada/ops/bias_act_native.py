@@ -69,6 +69,12 @@ def along(b: Tensor, dim: int, ndim: int) -> Tensor:
     return b.reshape(shape)
 
 
+def sum_along(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """The sum over all dimensions but one, a vector."""
+    others = [d for d in range(x.ndim) if d != dim % x.ndim]
+    return x.sum(others, dtype=dtype) if others else x.to(dtype or x.dtype)  # an empty list would mean all of them
+
+
 @torch.library.register_fake("stylegan2_ada::bias_act")
 def _(x, b, dim, act, alpha, gain, clamp):
     return torch.empty_like(x)
@@ -110,7 +116,7 @@ def _backward(ctx, gy):
     if ctx.b_dtype is not None and ctx.needs_input_grad[1] and convolution._weights_wanted:
         if torch.is_grad_enabled():
             gx = bias_act_grad(gy, ref, *ctx.parameters)
-            gb = gx.sum([d for d in range(gx.ndim) if d != ctx.dim % gx.ndim], dtype=_sum_dtype(gx))
+            gb = sum_along(gx, ctx.dim, _sum_dtype(gx))
         else:
             with below_autograd():
                 gx, gb = _grad_bias(gy, ref, ctx.dim, *ctx.parameters)

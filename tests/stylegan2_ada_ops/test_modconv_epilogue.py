@@ -1,5 +1,7 @@
 """The fused end of a modulated convolution against its definition in float64, and its derivatives by differences."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 from stylegan2_ada.ops import reference
-from stylegan2_ada.ops.modconv_epilogue import modconv_epilogue, scale_channels
+from stylegan2_ada.ops.convolution import input_gradients_only
+from stylegan2_ada.ops.modconv_epilogue import keep_inputs, modconv_epilogue, scale_channels
 from stylegan2_ada.ops.native import use_native
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -49,14 +52,14 @@ def test_values_and_gradients(shape, layout, dtype):
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     inputs = operands(shape, dtype, layout, wide, common_noise=shape[0] == 3)
     out = modconv_epilogue(*inputs, act="lrelu", clamp=1.3)
-    assert out.dtype == dtype and out.is_contiguous(memory_format=layout)
+    assert out.dtype == dtype and (out.numel() == 0 or out.is_contiguous(memory_format=layout))
     exact_inputs = [t.detach().double().requires_grad_() for t in inputs]
     exact = defined(*exact_inputs, "lrelu", 0.2, 2**0.5, 1.3)
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(out.double(), exact, rtol=4 * eps, atol=4 * eps)
     # A result within rounding of zero or of the clamp may be on the other side of it: no gradient comes from there.
-    z = exact.detach().abs()
-    sure = (z > 4 * eps) & ((z - 1.3).abs() > 8 * eps) | (z == 1.3)
+    z = defined(*exact_inputs, "lrelu", 0.2, 2**0.5, None).detach().abs()
+    sure = (z > 32 * eps) & ((z - 1.3).abs() > 32 * eps)
     g = (torch.randn(out.shape, dtype=torch.float64) * sure).to(dtype)
     grads = torch.autograd.grad(out, inputs, g)
     exact_grads = torch.autograd.grad(exact, exact_inputs, g.double())
@@ -100,9 +103,10 @@ def test_scale_channels(layout):
     assert gradcheck(scale_channels, (x, s))
     assert gradgradcheck(scale_channels, (x, s))
     half = scale_channels(x.bfloat16(), s.float())
-    torch.testing.assert_close(half.double(), (x.bfloat16().double() * s[:, :, None, None]), rtol=4e-3, atol=1e-6)
+    torch.testing.assert_close(half.double(), (x.bfloat16().double() * s[:, :, None, None]), rtol=1e-2, atol=1e-6)
     (gs,) = torch.autograd.grad(half.float().sum(), s)
-    torch.testing.assert_close(gs, x.bfloat16().double().sum((2, 3)).float().double(), rtol=1e-4, atol=1e-4)
+    loose = 1e-4 if use_native(x) else 2e-2  # PyTorch sums in float32, too, but rounds the sum to bfloat16
+    torch.testing.assert_close(gs, x.bfloat16().double().sum((2, 3)).float().double(), rtol=loose, atol=loose)
 
 
 @settings(max_examples=60, deadline=None)
@@ -150,6 +154,29 @@ def test_native_and_pytorch_agree_in_their_gradients(monkeypatch):
     monkeypatch.setattr("stylegan2_ada.ops.native._usable", {"cpu": False})
     for a, b in zip(native, run()):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_penalties_leave_out_what_they_do_not_want(layout):
+    """As of the path length: whether inputs are kept or recovered, weight gradients there or not, it is the same."""
+    inputs = y, d, noise, b = operands((2, 5, 6, 7), layout=layout)
+
+    def penalty(keep, only):
+        with keep_inputs() if keep else nullcontext():
+            out = modconv_epilogue(*inputs, act="lrelu", clamp=1.0)
+        with input_gradients_only() if only else nullcontext():
+            first = torch.autograd.grad(out.sin().sum(), (y, d), create_graph=True)
+        return *first, *torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+
+    expected = penalty(False, False)
+    for keep, only in ((True, False), (False, True), (True, True)):
+        for a, e in zip(penalty(keep, only), expected):
+            torch.testing.assert_close(a, e)
+    out = modconv_epilogue(*inputs, act="lrelu")
+    with input_gradients_only():
+        gradients = torch.autograd.grad(out.sum(), inputs, create_graph=True, allow_unused=True)
+    if use_native(y):
+        assert gradients[2] is None and gradients[3] is None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
