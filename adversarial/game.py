@@ -20,7 +20,7 @@ from adversarial.config import GameConfig
 from adversarial.distributed import World, broadcast_modules, sum_gradients, sum_tensor
 from adversarial.feed import Feed, to_uint8
 from adversarial.losses import generator_loss, path_length_penalty, path_lengths, r1_penalty
-from adversarial.optimiser import fused, lazy_adam
+from adversarial.optimiser import FusedAdam, adam, lazy_adam
 from adversarial.randomness import seed_torch
 from adversarial.replay import Replay
 from adversarial.stats import Stats
@@ -31,7 +31,6 @@ from faces.errors import UserError
 from stylegan2_ada.ada import AUGPIPES, AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.generator import Generator
-from stylegan2_ada.ops.convolution import weights_unchanged
 
 MAX_BAD_STEPS = 50  # non-finite gradients in a row before the run gives up
 REPLAY_EVERY, REPLAY_IMAGES = 50, 16  # steps between pushes of averaged-generator fakes into the replay, and how many
@@ -62,7 +61,7 @@ class Game:
         # lazy regularisation: one Adam per network, its rates corrected for the extra steps (StyleGAN2, appendix B)
         self.opt_G = lazy_adam(self.G.parameters(), cfg.lr, cfg.pl_interval if cfg.pl_weight else None)
         self.opt_D = lazy_adam(self.adversarial_params, cfg.lr, cfg.r1_interval if cfg.gamma else None)
-        self.opt_V = torch.optim.Adam(self.verdict_params, lr=o.verdict_lr, betas=(0.9, 0.99), fused=fused(device))
+        self.opt_V = adam(self.verdict_params, o.verdict_lr, (0.9, 0.99))
         shape = (cfg.generator.img_channels, cfg.resolution, cfg.resolution)
         self.verdict_cfg = VerdictLossConfig(consistency=o.consistency)
         self.replay = Replay(o.replay_capacity, shape, o.seed)
@@ -173,9 +172,8 @@ class Game:
         self._learn(self.D)
         w_sum = torch.zeros(cfg.generator.w_dim, device=self.world.device)
         n_verdict = max(2, cfg.verdict_batch // cfg.micro_batches) if cfg.verdict_batch else 0
-        with weights_unchanged():
-            for m in self.parts():
-                w_sum += self._discriminator_part(it, m, n_verdict) / cfg.micro_batches
+        for m in self.parts():
+            w_sum += self._discriminator_part(it, m, n_verdict) / cfg.micro_batches
         self.update("D", self.opt_D, self.adversarial_params, extra=w_sum)
         if n_verdict:
             self.update("V", self.opt_V, self.verdict_params)
@@ -246,7 +244,7 @@ class Game:
     def update(
         self,
         name: str,
-        opt: torch.optim.Optimizer,
+        opt: FusedAdam | torch.optim.Adam,
         params: Iterable[nn.Parameter],
         extra: Tensor | None = None,
         label: str | None = None,

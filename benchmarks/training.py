@@ -82,8 +82,6 @@ def training_cost(s: dict) -> dict:
     if os.environ.get("STYLEGAN_OPS") != "reference" and s["without"] != "kept-memory":  # which has PyTorch's defaults
         keep_freed_memory()
     leave_out(s["without"])
-    if os.environ.get("STYLEGAN_OPS") == "reference":
-        leave_out("memoryless-adam")
     torch.zeros(1, device=device)
     imports = peak_memory_gb(device)
     game, config = make_game(s, device)
@@ -299,12 +297,10 @@ CHOICES = {
     "bf16": "float32 everywhere",
     "native": "PyTorch's operations instead of native ones",
     "channels-last": "contiguous activations",
-    "prepared-weights": "the discriminator's weights cast and transformed at every use",
     "no-weight-gradients": "weight gradients in the first half of R1 and path length",
     "no-graph-for-fakes": "a graph through the generator in the discriminator's turn",
     "ada-skips": "the warp and the colour matrix applied to every image",
-    "fused-adam": "Adam as PyTorch chooses by itself",
-    "memoryless-adam": "Adam with a first moment",
+    "own-adam": "PyTorch's Adam: several passes, a first moment, the compiler in memory",
     "kept-memory": "memory returned to the system after every tensor",
 }
 
@@ -330,18 +326,14 @@ def leave_out(choice: str) -> None:
         generator.to_compute = discriminator.to_compute = contiguous
         conv3x3.applies = lambda x, w: False
         convolution._layout = lambda x: torch.contiguous_format
-    elif choice == "prepared-weights":
-        game.weights_unchanged = contextlib.nullcontext
     elif choice == "no-weight-gradients":
         losses.input_gradients_only = contextlib.nullcontext
     elif choice == "no-graph-for-fakes":
         game.torch.no_grad = torch.enable_grad
     elif choice == "ada-skips":
         ada.AugmentPipe._on_changed = lambda self, images, changed, transform, parameters: transform(images, parameters)
-    elif choice == "fused-adam":
-        optimiser.fused = lambda device: None
-    elif choice == "memoryless-adam":
-        optimiser.MemorylessAdam = torch.optim.Adam
+    elif choice == "own-adam":
+        optimiser.FusedAdam = torch.optim.Adam
 
 
 @main.command(help="What each choice buys: an iteration with everything, and without one thing at a time.")

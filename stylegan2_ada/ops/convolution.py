@@ -3,8 +3,7 @@
 A network keeps its weights in float32 and convolves in bfloat16, with an equalised-rate gain on them (Progressive GAN,
 Karras et al. 2018, section 4.1). Written out in PyTorch that is a multiplication, a cast, a change of layout and
 perhaps a turn of the kernel before every convolution, and all of them again, backwards, in the gradient: a tenth of a
-training step on a CPU. Here the weights are made ready by themselves, once for all uses between two updates where that
-is told (`weights_unchanged`), and the functions
+training step on a CPU. Here the weights are made ready by themselves, and the functions
 
     convolve(x, w)     y = x * w
     input_gradient     the transposed operator applied to gy
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import conv3x3
 from .native import path
@@ -189,30 +188,6 @@ def _backward(gy, x, w, g: Geometry, which: int) -> Tensor:
     )[which]
 
 
-_kept: dict[int, tuple[nn.Parameter, dict]] | None = None
-
-
-@contextmanager
-def weights_unchanged():
-    """Inside, no parameter that requires a gradient changes, and is made ready for convolutions once.
-
-    For the turn of a discriminator, which sees fake and real images between two updates. Nothing is kept outside: it
-    would be as much memory as another copy of the network.
-    """
-    global _kept
-    before, _kept = _kept, {}
-    try:
-        yield
-    finally:
-        _kept = before
-
-
-def _kept_of(w: Tensor) -> dict:
-    if _kept is None or not (isinstance(w, nn.Parameter) and w.requires_grad):
-        return {}
-    return _kept.setdefault(id(w), (w, {}))[1]  # w is held, so that its id stays its own
-
-
 def _transformed(w: Tensor, gain: float, transposed: bool) -> Tensor:
     """The weights as `conv3x3_apply` takes them; never kept: they are as quickly made again as they are large."""
     return torch.ops.stylegan2_ada.conv3x3_prepare(w.detach(), gain, transposed)
@@ -220,13 +195,6 @@ def _transformed(w: Tensor, gain: float, transposed: bool) -> Tensor:
 
 def prepared(w: Tensor, dtype: torch.dtype, g: Geometry) -> Tensor:
     """`w * gain`, turned and transposed as the geometry asks, in `dtype` and the geometry's layout."""
-    key, kept = (dtype, g), _kept_of(w)
-    if key not in kept:
-        kept[key] = _ready(w, dtype, g)
-    return kept[key]
-
-
-def _ready(w: Tensor, dtype: torch.dtype, g: Geometry) -> Tensor:
     w = w.detach()
     if g.gain != 1:
         w = w * g.gain

@@ -2,13 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from adversarial.checkpoint import checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
-from adversarial.optimiser import MemorylessAdam, lazy_adam
+from adversarial.optimiser import FusedAdam, lazy_adam
 from adversarial.randomness import PHASES, derive
 from adversarial.replay import Replay
 from adversarial.stats import Stats
@@ -126,22 +128,54 @@ def test_rows_after_the_checkpoint_are_dropped_on_resume(tmp_path):
     assert read_jsonl(path) == [{"nimg": 10}, {"nimg": 20}]
 
 
-def test_adam_without_memory_of_gradients_is_adam():
+@pytest.mark.parametrize("betas", [(0.0, 0.98), (0.9, 0.99)])
+def test_fused_adam_is_adam(betas):
     torch.manual_seed(0)
     start, runs = torch.randn(7, 5), []
-    for kind in (MemorylessAdam, torch.optim.Adam):
-        for fused in (True, False):
-            w = torch.nn.Parameter(start.clone())
-            optimiser = kind([w], lr=0.01, betas=(0.0, 0.98), fused=fused)
-            for i in range(5):
-                w.grad = torch.sin(w.detach() * (i + 1))
-                optimiser.step()
-                if i == 2:  # and it can be saved and restored
-                    again = kind([w], lr=0.5, betas=(0.0, 0.98), fused=fused)
-                    again.load_state_dict(optimiser.state_dict())
-                    optimiser = again
-            runs.append(w.detach())
-            stored = sum(v.numel() for v in optimiser.state[w].values())
-            assert stored == 1 + w.numel() * (1 if kind is MemorylessAdam else 2)
-    for w in runs[1:]:
-        torch.testing.assert_close(w, runs[0], rtol=1e-6, atol=1e-6)
+    for kind in (FusedAdam, torch.optim.Adam):
+        w, idle = torch.nn.Parameter(start.clone()), torch.nn.Parameter(torch.ones(3))
+        optimiser = kind([w, idle], lr=0.01, betas=betas)
+        for i in range(5):
+            w.grad = torch.sin(w.detach() * (i + 1))
+            optimiser.step()
+            if i == 2:  # and it can be saved and restored
+                again = kind([w, idle], lr=0.5, betas=betas)
+                again.load_state_dict(optimiser.state_dict())
+                optimiser = again
+        runs.append(w.detach())
+        assert idle.eq(1).all()
+    torch.testing.assert_close(runs[0], runs[1], rtol=1e-6, atol=1e-6)
+
+
+def test_fused_adam_goes_on_from_the_state_of_adam_and_without_its_first_moment():
+    w = torch.nn.Parameter(torch.randn(6))
+    theirs = torch.optim.Adam([w], lr=0.01, betas=(0.0, 0.98))
+    w.grad = torch.randn(6)
+    theirs.step()
+    ours = FusedAdam([w], lr=0.5, betas=(0.0, 0.98))
+    assert sum(v.numel() for v in ours.state[w].values()) == 1 + w.numel()
+    ours.load_state_dict(theirs.state_dict())
+    before = w.detach().clone()
+    w.grad = torch.randn(6)
+    ours.step()
+    after = w.detach().clone()
+    w.data.copy_(before)
+    theirs.step()
+    torch.testing.assert_close(w.detach(), after, rtol=1e-6, atol=1e-7)
+    with pytest.raises(ValueError, match="2 weights, not of 1"):
+        ours.load_state_dict(torch.optim.Adam([w, torch.nn.Parameter(torch.ones(1))]).state_dict())
+
+
+def test_fused_adam_changes_nothing_where_a_gradient_is_not_finite():
+    w = torch.nn.Parameter(torch.ones(3))
+    ours = FusedAdam([w], lr=0.5, betas=(0.0, 0.98))
+    w.grad, ours.found_inf = torch.full((3,), torch.nan), torch.ones(())
+    ours.step()
+    assert w.eq(1).all() and all(v.eq(0).all() for v in ours.state[w].values())
+
+
+def test_a_game_does_not_load_the_compiler():
+    code = "import sys; from adversarial.optimiser import FusedAdam; import adversarial.game, torch\n"
+    code += "p = torch.nn.Parameter(torch.ones(3)); p.grad = p.detach(); FusedAdam([p], 0.1).step()\n"
+    code += "sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from stylegan2_ada.ops import convolution
-from stylegan2_ada.ops.convolution import Geometry, convolve, input_gradients_only, weights_unchanged
+from stylegan2_ada.ops.convolution import Geometry, convolve, input_gradients_only
 
 GEOMETRIES = [
     Geometry(1, (1, 1)),
@@ -61,25 +60,6 @@ def test_low_precision_activations_with_full_precision_weights():
     gx, gw = torch.autograd.grad(y.sum(), [x, w])
     assert (y.dtype, gx.dtype, gw.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
     torch.testing.assert_close(y.double(), exact, rtol=2e-2, atol=2e-2)
-
-
-def test_weights_are_made_ready_once_while_they_are_said_not_to_change(monkeypatch):
-    x, w = operands(torch.float32, parameter=True)
-    g, calls = Geometry(1, (1, 1), gain=2.0), []
-    monkeypatch.setattr(convolution, "_ready", lambda *args, make=convolution._ready: calls.append(1) or make(*args))
-    optimiser = torch.optim.Adam([w], lr=0.1, fused=True)
-    for _ in range(3):
-        calls.clear()
-        with weights_unchanged():
-            w.grad = None
-            for _ in range(2):
-                y = convolve(x, w, g)
-                torch.testing.assert_close(y, plain(x, w, g))
-                y.sum().backward()
-        assert len(calls) == 1
-        optimiser.step()
-        torch.testing.assert_close(convolve(x, w, g), plain(x, w, g))
-        assert len(calls) == 2
 
 
 def test_unwanted_weight_gradients_are_left_out():
