@@ -88,15 +88,10 @@ def read_file(path: str | os.PathLike, name: str | None = None) -> bytes:
 
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Decoded:
     """`decode_image` that also tells what the file was."""
-    image = _open(data, name, max_pixels)
+    image = open_header(data, name, max_pixels=max_pixels, min_side=min_side)
     try:
         with image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadImage(name, f"{width}x{height} pixels is more than the {max_pixels:,} allowed, refused")
-            if min(width, height) < min_side:
-                raise BadImage(name, f"{width}x{height} pixels: too small (at least {min_side} a side)")
-            mode, form = _kind(image), image.format or "?"
+            mode, form = mode_name(image), image.format or "?"
             image.load()
             upright, rotated = _upright(image)
             pixels = np.ascontiguousarray(_rgb(upright, name))
@@ -107,6 +102,17 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: in
     except Exception as error:  # broken files raise almost anything in the format plugins (struct, zlib, Index, …)
         raise BadImage(name, _reason(error)) from None
     return Decoded(pixels, mode, "JPEG" if form == "MPO" else form, rotated)
+
+
+def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Image.Image:
+    """The image opened but not decoded: size, format and tables can be looked at. Raises BadImage as `decode` does."""
+    image = _open(data, name, max_pixels)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImage(name, f"{width}x{height} pixels is more than the {max_pixels:,} allowed, refused")
+    if min(width, height) < min_side:
+        raise BadImage(name, f"{width}x{height} pixels: too small (at least {min_side} a side)")
+    return image
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -145,7 +151,8 @@ def _reason(error: Exception) -> str:
     return f"broken image ({text or type(error).__name__})"
 
 
-def _kind(image: Image.Image) -> str:
+def mode_name(image: Image.Image) -> str:
+    """What `Decoded.mode` says of an opened image."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return "16-bit grey"
     names = {"1": "grey", "L": "grey", "LA": "grey+alpha", "P": "palette", "PA": "palette"}
@@ -155,13 +162,18 @@ def _kind(image: Image.Image) -> str:
     return mode
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
-    """The image turned as its EXIF says. Unreadable EXIF is no reason to lose the photo: taken as upright."""
+def orientation_of(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8. Unreadable EXIF is no reason to lose the photo: taken as upright."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:
-        return image, False
-    if orientation not in TRANSPOSE:
+        return 1
+    return orientation if orientation in TRANSPOSE else 1
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    orientation = orientation_of(image)
+    if orientation == 1:
         return image, False
     return image.transpose(TRANSPOSE[orientation]), True
 

@@ -72,6 +72,10 @@ class FaceSource:
         """Where image `i` lies, for messages: a file's path, or archive:member."""
         return self.store.locate(self.items[i].path)
 
+    def size(self, i: int) -> int:
+        """Bytes of image `i` as listed; for a rendered set its side in pixels."""
+        return self._entries[i].size
+
     def read(self, i: int) -> bytes:
         """The encoded bytes of image `i`. Raises BadImage when they can't be had."""
         return self.store.read(self.items[i].path)

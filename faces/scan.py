@@ -1,0 +1,166 @@
+"""What is in the files of a source: hash, format, size, JPEG tables and a perceptual hash of every image, in one pass.
+
+A file is read once. JPEGs are decoded at an eighth of their size (only the mean of each 8 x 8 block is computed), which
+is all that the perceptual hash needs and still notices a truncated file; other formats are decoded whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from faces.decode import TRANSPOSE, decode, mode_name, open_header, orientation_of
+from faces.errors import BadImage
+from faces.similar import SIDE, hashes_of, mirrored, thumbnail
+from faces.source import FaceSource
+
+CHUNK = 32
+# The luminance table of ITU-T T.81, table K.1, row by row: what almost every encoder scales to make its own.
+K1 = np.array(
+    "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62 18 22 37 56 68 "
+    "109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99".split(),
+    dtype=np.int64,
+)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one file is. Where `error` says why it can't be used, the fields that could not be had are empty.
+
+    path, label (0 real, 1 fake), split: as the source lists it. bytes: size of the file. sha256: hex, of the file.
+    format: JPEG, PNG, … width, height: pixels, upright. mode: see `faces.decode.Decoded`. quality: 1 to 100, JPEG only,
+    the scale of the standard luminance table that comes nearest. tables: 16 hex digits that stand for the quantisation
+    tables. subsampling: grey, 4:4:4, 4:2:2, 4:2:0 or the factors of another, JPEG only. phash: 64 bits, None where
+    nothing was decoded or the image is flat; mirrored: that of the mirror image."""
+
+    path: str
+    label: int | None
+    split: str | None
+    bytes: int
+    sha256: str = ""
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    quality: int | None = None
+    tables: str = ""
+    subsampling: str | None = None
+    phash: int | None = None
+    mirrored: int | None = None
+    error: str | None = None
+
+
+def scan(
+    source: FaceSource, *, workers: int | None = None, pixels: bool = True, progress: Progress | None = None
+) -> list[Facts]:
+    """The facts of every image of `source`, in its order, read by `workers` threads (default: one per core).
+
+    pixels=False looks at headers only: faster, but there is no perceptual hash and a file broken further on passes.
+    progress(done, total) is called from this thread. A bad file is told by its `error`, nothing is raised for it."""
+    count = len(source)
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    facts: list[Facts] = []
+    pool = ThreadPoolExecutor(workers or available_cores())
+    try:
+        for part in pool.map(lambda chunk: _scan_chunk(source, chunk, pixels), chunks):
+            facts += part
+            if progress is not None:
+                progress(len(facts), count)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return facts
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def jpeg_quality(table: Sequence[int]) -> int:
+    """The quality (1 to 100) at which the usual scaling of K1 comes nearest to a luminance table of 64 numbers.
+
+    Exact for libjpeg and what is made like it; for encoders with tables of their own the nearest equivalent."""
+    return int(np.abs(_SCALED - np.asarray(table)).sum(axis=1).argmin()) + 1
+
+
+def _scaled() -> np.ndarray:
+    quality = np.arange(1, 101)[:, None]
+    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    return np.clip((K1 * scale + 50) // 100, 1, 255)
+
+
+_SCALED = _scaled()
+
+
+def _scan_chunk(source: FaceSource, chunk: range, pixels: bool) -> list[Facts]:
+    raw = [_one(source, i, pixels) for i in chunk]
+    seen = [k for k, (_, small) in enumerate(raw) if small is not None]
+    hashes = dict(zip(seen, hashes_of(np.stack([raw[k][1] for k in seen])).tolist())) if seen else {}
+    facts = []
+    for k, (fields, _) in enumerate(raw):
+        if code := hashes.get(k):
+            fields |= {"phash": code, "mirrored": mirrored(code)}
+        facts.append(Facts(**fields))
+    return facts
+
+
+def _one(source: FaceSource, i: int, pixels: bool) -> tuple[dict, np.ndarray | None]:
+    """Fields of Facts, and the thumbnail to be hashed."""
+    item = source.items[i]
+    fields = {"path": item.path, "label": item.label, "split": item.split, "bytes": source.size(i)}
+    name = source.locate(i)
+    try:
+        data = source.read(i)
+        fields |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        with open_header(data, name) as image:
+            orientation = orientation_of(image)
+            _describe(image, orientation, fields)
+            small = _thumbnail(image, orientation, data, name) if pixels else None
+        return fields, small
+    except BadImage as error:
+        return {**fields, "error": error.reason}, None
+    except MemoryError:
+        return {**fields, "error": "too large for the memory of this machine"}, None
+
+
+def _describe(image: Image.Image, orientation: int, fields: dict) -> None:
+    """Fill in what the header says."""
+    form = "JPEG" if image.format == "MPO" else image.format or "?"
+    width, height = image.size[::-1] if orientation >= 5 else image.size
+    fields |= {"format": form, "width": width, "height": height, "mode": mode_name(image)}
+    tables = getattr(image, "quantization", None)
+    if form == "JPEG" and tables:
+        first = next(iter(tables.values()))
+        flat = repr([(k, list(v)) for k, v in sorted(tables.items())]).encode()
+        fields |= {
+            "quality": jpeg_quality(tables.get(0, first)),
+            "tables": hashlib.sha256(flat).hexdigest()[:16],
+            "subsampling": _subsampling(image),
+        }
+
+
+def _subsampling(image: Image.Image) -> str:
+    if len(image.layer) == 1:
+        return "grey"
+    named = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
+    return named or " ".join(f"{layer[1]}x{layer[2]}" for layer in image.layer)
+
+
+def _thumbnail(image: Image.Image, orientation: int, data: bytes, name: str) -> np.ndarray:
+    """Luma thumbnail of the upright image. Raises BadImage where it can't be decoded."""
+    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB", "YCbCr"):
+        try:
+            image.draft("L", (SIDE, SIDE))
+            small = thumbnail(image)
+        except Exception:  # decode() finds the words for what is wrong
+            return thumbnail(Image.fromarray(decode(data, name).pixels))
+        return small if orientation == 1 else np.asarray(Image.fromarray(small).transpose(TRANSPOSE[orientation]))
+    return thumbnail(Image.fromarray(decode(data, name).pixels))
