@@ -6,11 +6,19 @@ is all that the perceptual hash needs and still notices a truncated file; other 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, JpegImagePlugin
@@ -21,6 +29,7 @@ from faces.similar import SIDE, hashes_of, mirrored, thumbnail
 from faces.source import FaceSource
 
 CHUNK = 32
+PROCESSES_FROM = 3000  # images: to start processes takes half a second
 # The luminance table of ITU-T T.81, table K.1, row by row: what almost every encoder scales to make its own.
 K1 = np.array(
     "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62 18 22 37 56 68 "
@@ -61,22 +70,85 @@ class Facts:
 def scan(
     source: FaceSource, *, workers: int | None = None, pixels: bool = True, progress: Progress | None = None
 ) -> list[Facts]:
-    """The facts of every image of `source`, in its order, read by `workers` threads (default: one per core).
+    """The facts of every image of `source`, in its order, by `workers` (default: one per core).
 
-    pixels=False looks at headers only: faster, but there is no perceptual hash and a file broken further on passes.
-    progress(done, total) is called from this thread. A bad file is told by its `error`, nothing is raised for it."""
-    count = len(source)
+    The workers are processes where there is much to do, because half of the time is spent in Python code, which runs
+    in one thread at a time; else threads. pixels=False looks at headers only: faster, but there is no perceptual hash
+    and a file broken further on passes. progress(done, total) is called from this thread. A bad file is told by its
+    `error`, nothing is raised for it."""
+    count, workers = len(source), workers or available_cores()
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    workers = min(workers, len(chunks)) or 1
     facts: list[Facts] = []
-    pool = ThreadPoolExecutor(workers or available_cores())
+    crew = Crew(source, pixels, workers) if workers > 1 and count >= PROCESSES_FROM else None
+    job = crew or (lambda chunk: _scan_chunk(source, chunk, pixels))
+    pool = ThreadPoolExecutor(workers)
     try:
-        for part in pool.map(lambda chunk: _scan_chunk(source, chunk, pixels), chunks):
+        for part in pool.map(job, chunks):
             facts += part
             if progress is not None:
                 progress(len(facts), count)
     finally:
         pool.shutdown(cancel_futures=True)
+        if crew is not None:
+            crew.close()
     return facts
+
+
+class Crew:
+    """Worker processes that scan; called from several threads, each call keeps one of them busy.
+
+    They are started as fresh interpreters: a fork of a process with threads may hang, and multiprocessing's fresh
+    processes run the caller's script a second time. One that dies is not replaced, its chunk is done here."""
+
+    def __init__(self, source: FaceSource, pixels: bool, workers: int) -> None:
+        self.source, self.pixels = source, pixels
+        self.idle: queue.SimpleQueue[subprocess.Popen | None] = queue.SimpleQueue()
+        self.all = []
+        root = str(Path(__file__).resolve().parent.parent)
+        code = f"import sys; sys.path.insert(0, {root!r}); from faces.scan import work; work()"
+        for _ in range(workers):
+            worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.all.append(worker)
+            self.idle.put(worker)
+            with contextlib.suppress(OSError):
+                pickle.dump((source.name, source.store, pixels), worker.stdin)
+
+    def __call__(self, chunk: range) -> list[Facts]:
+        worker = self.idle.get()
+        try:
+            if worker is None:
+                return _scan_chunk(self.source, chunk, self.pixels)
+            part = self.source.select(chunk)
+            pickle.dump((part.items, part._entries), worker.stdin)
+            worker.stdin.flush()
+            return pickle.load(worker.stdout)
+        except (OSError, EOFError, pickle.UnpicklingError):
+            worker = None
+            return _scan_chunk(self.source, chunk, self.pixels)
+        finally:
+            self.idle.put(worker)
+
+    def close(self) -> None:
+        """End the workers; what they were doing is lost."""
+        for worker in self.all:
+            with contextlib.suppress(OSError):
+                worker.stdin.close()
+            worker.stdout.close()
+            worker.terminate()
+            worker.wait()
+
+
+def work() -> None:
+    """The life of a worker process: chunks come in on stdin, facts go out on stdout, until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    inp, out = sys.stdin.buffer, sys.stdout.buffer
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        name, store, pixels = pickle.load(inp)
+        while True:
+            items, entries = pickle.load(inp)
+            pickle.dump(_scan_chunk(FaceSource(name, store, items, entries), range(len(items)), pixels), out)
+            out.flush()
 
 
 def available_cores() -> int:
@@ -138,13 +210,14 @@ def _describe(image: Image.Image, orientation: int, fields: dict) -> None:
     fields |= {"format": form, "width": width, "height": height, "mode": mode_name(image)}
     tables = getattr(image, "quantization", None)
     if form == "JPEG" and tables:
-        first = next(iter(tables.values()))
-        flat = repr([(k, list(v)) for k, v in sorted(tables.items())]).encode()
-        fields |= {
-            "quality": jpeg_quality(tables.get(0, first)),
-            "tables": hashlib.sha256(flat).hexdigest()[:16],
-            "subsampling": _subsampling(image),
-        }
+        quality, mark = _of_tables(tuple((number, *table) for number, table in sorted(tables.items())))
+        fields |= {"quality": quality, "tables": mark, "subsampling": _subsampling(image)}
+
+
+@lru_cache(maxsize=256)
+def _of_tables(tables: tuple[tuple[int, ...], ...]) -> tuple[int, str]:
+    """Quality by the first table, which is luminance's, and what stands for all of them (each with its number)."""
+    return jpeg_quality(tables[0][1:]), hashlib.sha256(repr(tables).encode()).hexdigest()[:16]
 
 
 def _subsampling(image: Image.Image) -> str:
