@@ -312,3 +312,20 @@ def test_bad_arguments_are_one_line_errors(call, path):
     with pytest.raises(ValueError) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("down", [1, 2])
+def test_results_larger_than_the_caches(dtype, down):
+    """Which are stored past them: 17 MB, compared with a depthwise convolution of PyTorch's."""
+    f = setup_filter([1, 3, 3, 1])
+    channels, size = (64, 186) if down == 1 else (64, 369)
+    channels *= 4 // dtype.itemsize
+    x = torch.randn(2, channels, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
+    y = upfirdn2d(x, f, down=down, padding=[1, 2, 2, 1])
+    assert y.numel() * y.element_size() > 16 << 20
+    taps = f if f.ndim == 2 else torch.outer(f, f)
+    padded = torch.nn.functional.pad(x.float(), [1, 2, 2, 1])
+    expected = torch.nn.functional.conv2d(padded, taps.expand(channels, 1, 4, 4), stride=down, groups=channels)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(y.float(), expected, rtol=2 * eps, atol=4 * eps)

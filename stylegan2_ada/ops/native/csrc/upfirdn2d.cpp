@@ -8,6 +8,7 @@
 // - Small NCHW images, whose rows would not fill a register, are interleaved first.
 // - A filter that is no outer product takes the two steps once for every row of its taps.
 
+#include <cstdint>
 #include <memory>
 
 #include "cpu.h"
@@ -209,7 +210,7 @@ struct Sweep {
   typedef acc_t<T> A;
   const Plan<A>& plan;
   Index up, down, first;
-  bool early;
+  bool early, stream;
   A gx[4];                  // as for `sweep`
   std::vector<A> gy[2];     // by row of the result modulo `up`
   std::vector<T> zero_row;  // stands for the rows outside the image
@@ -224,8 +225,8 @@ struct Sweep {
            x.down == y.down && x.up * x.down <= 2 && x.size > 0 && y.size > 0;
   }
 
-  Sweep(const Plan<A>& p, const Filter<A>& filter)
-      : plan(p), up(p.x_axis.up), down(p.x_axis.down), zero_row(p.x_axis.size * p.channels) {
+  Sweep(const Plan<A>& p, const Filter<A>& filter, bool stream)
+      : plan(p), up(p.x_axis.up), down(p.x_axis.down), stream(stream && up == 1), zero_row(p.x_axis.size * p.channels) {
     const Span s = span_unbounded(plan.x_axis, 0);
     early = up == 2 && s.tap == 1;  // output 0 is an odd step
     first = s.sample - early;
@@ -251,9 +252,9 @@ struct Sweep {
       sample++;
     }
     const bool more = sample + R * DOWN <= y.size && oy + R < y.out;
-    sweep<R, UP, DOWN, T>(out[oy], out.stride, plan.x_axis.out, from, gy[UP == 2 ? oy % 2 : 0].data(), gx, first,
-                          plan.x_axis.size, plan.channels, early, in[more ? sample : sample - 1], more ? in.stride : 0,
-                          out[more ? oy + R : oy]);
+    const auto along = stream ? sweep<R, UP, DOWN, STREAMS && UP == 1, T> : sweep<R, UP, DOWN, false, T>;
+    along(out[oy], out.stride, plan.x_axis.out, from, gy[UP == 2 ? oy % 2 : 0].data(), gx, first, plan.x_axis.size,
+          plan.channels, early, in[more ? sample : sample - 1], more ? in.stride : 0, out[more ? oy + R : oy]);
   }
 
   void operator()(Rows<T> out, Rows<const T> in, Index begin, Index end) const {
@@ -268,6 +269,7 @@ struct Sweep {
         rows<1, 1, 1>(out, in, oy);
       }
     }
+    if (stream) end_of_stream();
   }
 };
 
@@ -290,10 +292,10 @@ struct Kernel {
   Plan<A> plan;
   std::optional<Sweep<T>> sweep;
 
-  Kernel(const Axis& y, const Axis& x, Index channels, const Filter<A>& filter, Index in_row_stride)
+  Kernel(const Axis& y, const Axis& x, Index channels, const Filter<A>& filter, Index in_row_stride, bool stream = false)
       : row_stride(in_row_stride), plan(y, x, channels, filter, Sweep<T>::possible(y, x, channels, filter)) {
     if constexpr (Sweep<T>::COMPILED)
-      if (Sweep<T>::possible(y, x, channels, filter)) sweep.emplace(plan, filter);
+      if (Sweep<T>::possible(y, x, channels, filter)) sweep.emplace(plan, filter, stream);
   }
 
   Index tiles() const { return (plan.x_axis.out + plan.tile - 1) / plan.tile; }
@@ -308,14 +310,20 @@ struct Kernel {
   }
 };
 
+// Results beyond what a core finds in its caches again; doubled images, four results to a sample, gain nothing.
+constexpr Index STREAM_BYTES = 16 << 20;
+
 // Images of `channels` interleaved channels.
 template <typename T>
 void interleaved(T* out, const Images& to, const T* in, const Images& from, const Axis& y, const Axis& x,
                  Index channels, const Filter<acc_t<T>>& filter) {
-  const Kernel<T> kernel(y, x, channels, filter, from.row_stride);
+  const Index images = to.outer * to.inner;
+  const bool lines = channels % Block<T>::SIZE == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  const bool stream = lines && images * y.out * x.out * channels * Index(sizeof(T)) >= STREAM_BYTES;
+  const Kernel<T> kernel(y, x, channels, filter, from.row_stride, stream);
   const Index height = y.out, tiles = kernel.tiles();
   const Index least = grain(std::min<Index>(kernel.plan.tile, x.out) * channels);
-  threads(to.outer * to.inner * tiles * height, least, [&](Index begin, Index end) {
+  threads(images * tiles * height, least, [&](Index begin, Index end) {
     const Scratch<acc_t<T>> scratch(kernel.plan, from.row_stride);
     while (begin < end) {  // from row to row of one tile of one image
       const Index oy = begin % height, tile = begin / height % tiles, image = begin / height / tiles;

@@ -15,8 +15,8 @@ namespace sg {
 // the odd steps along x. `first`: sample of the first tap for output 0; for UP = 2 of the first even step, which is
 // output -1 if `early`. size: samples in a row; c: channels of a pixel, at least a block. next_in, next_out: the rows
 // that the next call will read for the first time and write, row_in and out_stride elements apart; processors follow
-// rows by themselves, but here every row is read in strides of a pixel.
-template <int R, int UP, int DOWN, typename T>
+// rows by themselves, but here every row is read in strides of a pixel. STREAM: the result goes past the caches.
+template <int R, int UP, int DOWN, bool STREAM, typename T>
 void sweep(T* out, ptrdiff_t out_stride, ptrdiff_t columns, const T* const* rows, const acc_t<T>* gy,
            const acc_t<T>* gx, ptrdiff_t first, ptrdiff_t size, ptrdiff_t c, bool early, const T* next_in,
            ptrdiff_t row_in, const T* next_out) {
@@ -50,12 +50,18 @@ void sweep(T* out, ptrdiff_t out_stride, ptrdiff_t columns, const T* const* rows
       y.add(gx[1], B::sum(b, d));
       return y;
     };
+    auto put = [&](T* p, const B& block) __attribute__((always_inline)) {
+      if constexpr (STREAM)
+        stream_line(p, block);
+      else
+        block.store(p);
+    };
     const ptrdiff_t steps = (columns + UP - 1) / UP, done = at * steps;
     auto look_ahead = [&](ptrdiff_t step) __attribute__((always_inline)) {
       for (int r = 0; r < NEW; r++)
         for (int d = 0; d < DOWN; d++)
           __builtin_prefetch(next_in + r * row_in + (done + step * B::SIZE) * DOWN + d * B::SIZE, 0, 2);
-      for (int r = 0; r < R; r++)
+      for (int r = 0; r < R && !STREAM; r++)
         for (int u = 0; u < UP; u++)
           __builtin_prefetch(next_out + r * out_stride + (done + step * B::SIZE) * UP + u * B::SIZE, 1, 2);
     };
@@ -71,7 +77,7 @@ void sweep(T* out, ptrdiff_t out_stride, ptrdiff_t columns, const T* const* rows
         along_y(sample + 3 + o, e);
 #pragma GCC unroll 2
         for (int r = 0; r < R; r++) {
-          four(a[r], b[r], d[r], e[r]).store(to + r * out_stride);
+          put(to + r * out_stride, four(a[r], b[r], d[r], e[r]));
           a[r] = b[r];
           b[r] = d[r];
           d[r] = e[r];
@@ -82,7 +88,7 @@ void sweep(T* out, ptrdiff_t out_stride, ptrdiff_t columns, const T* const* rows
         look_ahead(o);
         along_y(sample + 2 * o + 2, d);
         along_y(sample + 2 * o + 3, e);
-        four(a[0], b[0], d[0], e[0]).store(to);
+        put(to, four(a[0], b[0], d[0], e[0]));
         a[0] = d[0];
         b[0] = e[0];
       }
@@ -93,8 +99,8 @@ void sweep(T* out, ptrdiff_t out_stride, ptrdiff_t columns, const T* const* rows
         B even = B::scaled(gx[0], a[0]), odd = B::scaled(gx[2], b[0]);
         even.add(gx[1], b[0]);
         odd.add(gx[3], d[0]);
-        if (o >= 0) even.store(to + o * c);
-        if (o + 1 < columns) odd.store(to + (o + 1) * c);
+        if (o >= 0) put(to + o * c, even);
+        if (o + 1 < columns) put(to + (o + 1) * c, odd);
         a[0] = b[0];
         b[0] = d[0];
       }

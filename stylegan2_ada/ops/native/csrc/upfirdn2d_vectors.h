@@ -194,6 +194,35 @@ struct Block {
   }
 };
 
+// Whether `stream_line` goes past the caches.
+#if defined(__AVX512F__)
+constexpr bool STREAMS = true;
+#else
+constexpr bool STREAMS = false;
+#endif
+
+// Stores a block that is one cache line, at a multiple of its size, in memory and not in the caches: the line is not
+// read before, and what the caches hold stays there. For results that are larger than the caches.
+template <typename T>
+SG_INLINE void stream_line(T* p, const Block<T>& b) {
+#if defined(__AVX512F__)
+  alignas(64) T line[Block<T>::SIZE];
+  b.store(line);
+  __m512i bits;
+  std::memcpy(&bits, line, sizeof bits);
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), bits);
+#else
+  b.store(p);
+#endif
+}
+
+// To be called by a thread when it has stored its last line.
+SG_INLINE void end_of_stream() {
+#if defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
+
 template <>
 SG_INLINE Block<bf16> Block<bf16>::load(const bf16* p) {
   WordVector u;
