@@ -4,9 +4,9 @@
     faces = finder.find(image)                       # biggest first; empty when there is none
     aligned, how = align_face(image, faces[0], 256)  # how: "ffhq" by landmarks, "box" by the box alone
 
-The detector is YuNet (`faces.yunet`), through OpenCV; where its file can't be had, OpenCV's own Haar cascade, which finds
+The detector is YuNet (`faces.yunet`), through OpenCV; where its file can't be had, OpenCV's Haar cascade, which finds
 fewer faces and no landmarks. `FaceFinder.name` says which. Measured (threshold .7, 120 photos of each set): YuNet
-finds a face in all of flickr140k, Yonsei and UTKFace at 64 to 320 pixels and in 97.5 % or more of the Unsplash portraits;
+finds a face in all of flickr140k, Yonsei and UTKFace at 64 to 320 pixels and in 97.5 % or more of Unsplash portraits;
 the cascade in 97.5 to 100 %, 84 %, and 78 % of the portraits.
 
 Coordinates are pixels from the image's upper left corner; the middle of the first pixel is (0.5, 0.5).
@@ -34,7 +34,7 @@ LOOK_CLOSER = 1280  # … and, if nothing was found, at which is looked again: s
 LOOK_LEAST = 128  # smaller pictures are enlarged to this: at 64 px scores of clear faces fall below .9
 HAAR_NEIGHBOURS = 4
 HAAR_MIN = 1 / 8  # of the shorter side
-# Where the frame of an FFHQ photo lies about the cascade's box, in box widths: measured on 240 photos of flickr140k, whose
+# Where an FFHQ photo's frame lies about the cascade's box, in box widths: measured on 240 photos of flickr140k, whose
 # frames are known (box 0.67 +- 0.05 of the frame, its middle 0.050 +- 0.012 below the frame's).
 HAAR_FRAME, HAAR_UP = 1.49, 0.075
 
@@ -182,7 +182,7 @@ def _load_cascade():
 def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
     """float64 [4, 2]: the upper left, lower left, lower right and upper right corner of a face's frame, in pixels.
 
-    The oriented square of Karras et al., "Progressive Growing of GANs" (ICLR 2018), appendix C: with the eyes e0, e1 and
+    The oriented square of Karras et al., "Progressive Growing of GANs" (ICLR 2018), appendix C: with eyes e0, e1 and
     the corners of the mouth m0, m1, x' = e1 - e0, y' = (e0 + e1) / 2 - (m0 + m1) / 2, its middle is
     c = (e0 + e1) / 2 - 0.1 y', its side s = max(4.0 |x'|, 3.6 |y'|), its axis x along x' - Rotate90(y').
 
