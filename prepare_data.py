@@ -16,14 +16,37 @@ SOURCE is a folder, a .zip, a named set (demo, flickr140k, rvf10k, deepfake-and-
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
 import click
 
-from app.cli import importing, run
+from app.cli import friendly, importing, progress, run
+from faces.errors import one_line
 
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 DATA_ROOT = click.option(
     "--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]"
 )
+
+
+@contextlib.contextmanager
+def scan_bar(title: str = "scanning", unit: str = "file") -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function of (done, total); it appears with the first call."""
+    bar = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = progress(total=total, title=title, unit=unit)
+        bar.update(done - bar.n)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 @click.group(help=__doc__, context_settings=SETTINGS)
@@ -53,10 +76,229 @@ def fetch(name: str, data_root: str | None) -> None:
 # ---- normalise --------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _steps(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function of (done, total)."""
+    bar = None
+
+    def step(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = progress(total=total, title=title, unit=unit)
+        bar.update(done - bar.n)
+
+    try:
+        yield step
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _two(text: str, option: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not low.strip().isdecimal() or (dash and not high.strip().isdecimal()):
+        raise click.BadParameter(
+            f"{text!r} is neither a number nor two with a dash between, like 75-95", param_hint=option
+        )
+    return int(low), int(high if dash else low)
+
+
+def _tell_skipped(skipped: list[tuple[str, str]], where: str) -> None:
+    from faces.errors import one_line
+
+    for name, reason in skipped[:10]:
+        click.echo(one_line(f"skipped {name}: {reason}"), err=True)
+    if len(skipped) > 10:
+        click.echo(f"… and {len(skipped) - 10} more{where}", err=True)
+
+
+@main.command()
+@click.argument("source", metavar="SOURCE")
+@click.argument("dest", metavar="DEST", type=click.Path(file_okay=False))
+@DATA_ROOT
+@click.option("--resolution", type=click.IntRange(8, 8192), default=256, help="Side of every result, in pixels.")
+@click.option("--align", type=click.Choice(["none", "ffhq"]), default="none", help="ffhq: cut the biggest face out.")
+@click.option("--crop", type=click.Choice(["center", "none", "pad"]), default="center", help="How an unaligned picture"
+              " becomes a square: its middle, all of it squeezed, or with grey bars.")  # fmt: skip
+@click.option("--resample", type=click.Choice(["lanczos", "box", "bilinear", "bicubic"]), default="lanczos",
+              help="The one resize kernel.")  # fmt: skip
+@click.option("--through", type=click.IntRange(0, 8192), default=0, metavar="PX", help="Reduce all pictures to this"
+              " common size first, smaller ones are skipped; 0: don't.")  # fmt: skip
+@click.option("--min-side", type=click.IntRange(1), default=16, metavar="PX", help="Skip pictures (with --align: faces)"
+              " of fewer pixels a side.")  # fmt: skip
+@click.option("--no-face", type=click.Choice(["skip", "keep"]), default="skip", help="With --align: what to do with a"
+              " picture in which no face is found.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["jpeg", "png"]), default="jpeg", help="The one encoder.")
+@click.option(
+    "--quality", default="75-95", metavar="LOW-HIGH", help="JPEG quality, drawn for each image by its content."
+)
+@click.option("--chroma", type=click.Choice(["420", "444"]), default="420", help="JPEG's chroma subsampling.")
+@click.option("--seed", type=int, default=0, help="Of the draw of qualities.")
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), help="Only one split of the source.")
+@click.option("--face-model", metavar="PATH", help="YuNet's ONNX file.  [default: fetched once into a cache]")
+@click.option("--offline", is_flag=True, help="Download nothing: without YuNet's file, OpenCV's Haar cascade.")
+@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one per core]")
+def normalise(
+    source, dest, data_root, resolution, align, crop, resample, through, min_side, no_face, form, quality, chroma, seed,
+    split, face_model, offline, workers,
+) -> None:  # fmt: skip
+    """Write both classes anew into folder DEST: one decoder, alignment, kernel and encoder for all.
+
+    The originals are only read. Started again after an interruption, it makes what is missing. DEST/manifest.csv tells
+    the origin of every file.
+    """
+    with importing():
+        from app.cli import download_bar
+        from faces.align import FaceFinder
+        from faces.naming import LABEL_NAMES
+        from faces.normalise import JOURNAL, Recipe
+        from faces.normalise import normalise as run_it
+        from faces.source import open_source
+
+    recipe = Recipe(
+        resolution, align, crop, resample, through, min_side, no_face, form, _two(quality, "--quality"), chroma, seed
+    )
+    opened = open_source(source, data_root=data_root, split=split)
+    finder = None
+    if align != "none":
+        with download_bar("YuNet") as report:
+            finder = FaceFinder.open(face_model, not offline, progress=report)
+        if finder.fallback:
+            click.echo(
+                f"faces are looked for with OpenCV's Haar cascade, which finds fewer: {finder.fallback}", err=True
+            )
+    with _steps("normalising", "img") as step:
+        report = run_it(opened, dest, recipe, finder, workers=workers, progress=step)
+    _tell_skipped(report.skipped, f": see {report.dest}/{JOURNAL}")
+    for note in opened.notes:
+        click.echo(f"note: {note}", err=True)
+    for label, tally in sorted(report.classes.items()):
+        parts = [f"{tally.written} written"]
+        parts += [f"{tally.enlarged} enlarged"] if tally.enlarged else []
+        parts += [f"{tally.several} with several faces (the biggest was cut out)"] if tally.several else []
+        parts += [f"{tally.whole} without a face (kept whole)"] if tally.whole else []
+        parts += [f"{count} skipped ({kind})" for kind, count in sorted(tally.skipped.items())]
+        click.echo(f"{LABEL_NAMES[label]}: {', '.join(parts)}")
+    if report.detector:
+        click.echo(f"face detector: {report.detector}")
+    if report.reused:
+        click.echo(f"{report.reused} were there from an earlier run")
+    if report.left_over:
+        click.echo(f"note: {report.left_over} files in {report.dest} are of images that the source no longer has")
+    for line in report.warnings():
+        click.echo(f"warning: {line}", err=True)
+    click.echo(f"{report.dest}: {report.written} images; next: python prepare_data.py audit {dest}")
+
+
 # ---- split ------------------------------------------------------------------------------------------------------
 
 
+@main.command()
+@click.argument("source", metavar="SOURCE")
+@click.option("--out", metavar="FILE", default="manifest.csv", help="The manifest: .csv, or .parquet with pyarrow.")
+@click.option("--ratios", metavar="A/B/C", default="80/10/10", help="Shares of train, valid and test.")
+@click.option("--folds", metavar="K", type=click.IntRange(0, 1000), default=0, help="Also K folds of train and valid.")
+@click.option(
+    "--group-by",
+    type=click.Choice(["near-duplicate", "identity", "none"]),
+    default="near-duplicate",
+    help="What must stay together. Identity: by the manifest's column «identity», or --identity.",
+)
+@click.option("--identity", metavar="REGEX", help="Captures who is seen from the path, like '(id[0-9]+)_'.")
+@click.option(
+    "--max-distance",
+    metavar="BITS",
+    type=click.IntRange(0, 12),
+    help="Near-duplicates: hashes differ in at most so many of 64 bits.  [default: 4; composites by identity 7]",
+)
+@click.option("--keep-splits", is_flag=True, help="Images that have a split keep it; only the others are dealt out.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Another number, another split.")
+@click.option("--rescan", is_flag=True, help="Look at the files of a manifest again, though it has their hashes.")
+@click.option("--force", is_flag=True, help="Replace a manifest that is there already.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes that read.  [default: all cores]")
+@DATA_ROOT
+@friendly
+def split(
+    source, out, ratios, folds, group_by, identity, max_distance, keep_splits, seed, rescan, force, workers, data_root
+) -> None:  # fmt: skip
+    """Deal images out to train, valid, test and folds; write a manifest.
+
+    Every class (and source, and generator) comes in the same proportion everywhere, and images that belong together
+    (copies, re-saved or mirrored ones) land on one side. Every other command takes the manifest as SOURCE. Folds leave
+    the test split alone. A manifest that has hashes already is dealt out again without a look at the files.
+    """
+    with importing():
+        from faces import splitting
+        from faces.manifest import check_writable, relative_to, write_manifest
+        from faces.tabulate import table_for
+
+    check_writable(out, replace=force)
+    shares = splitting.parse_ratios(ratios)
+    with scan_bar() as report:
+        table, bad, notes = table_for(source, data_root=data_root, rescan=rescan, workers=workers, progress=report)
+    _tell_bad(bad, notes)
+    groups = splitting.groups_of(table, group_by, identity=identity, max_distance=max_distance)
+    before = table["split"]
+    parts, fold = splitting.split(table, shares, folds, groups=groups, seed=seed, keep_splits=keep_splits)
+    table = table.having(split=parts, fold=fold)
+    write_manifest(out, relative_to(os.path.dirname(out) or ".", table), replace=force)
+    for line in splitting.describe(table, groups, group_by, before=before, kept=keep_splits):
+        click.echo(line)
+    click.echo(f"wrote {one_line(out)}")
+
+
+def _tell_bad(bad: list, notes: list[str]) -> None:
+    for note in notes:
+        click.echo(f"note: {one_line(note)}", err=True)
+    for fact in bad[:5]:
+        click.echo(f"left out: {one_line(fact.path)}: {fact.error}", err=True)
+    if len(bad) > 5:
+        click.echo(f"left out: {len(bad) - 5} more that can't be read", err=True)
+
+
 # ---- pack -------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("source", metavar="SOURCE")
+@click.argument("dest", metavar="DEST.zip", type=click.Path(dir_okay=False))
+@DATA_ROOT
+@click.option("--resolution", type=click.IntRange(8, 8192), required=True, help="Side of every image, in pixels.")
+@click.option("--crop", type=click.Choice(["center", "none", "pad"]), default="center", help="How a picture becomes a"
+              " square: its middle, all of it squeezed, or with grey bars.")  # fmt: skip
+@click.option("--resample", type=click.Choice(["lanczos", "box", "bilinear", "bicubic"]), default="lanczos",
+              help="The resize kernel.")  # fmt: skip
+@click.option("--labels", type=click.Choice(["auto", "none", "classes", "real-fake"]), default="auto", help="What"
+              " dataset.json says: the source's classes (auto: where it has a dataset.json), real and fake as 0 and 1, or"
+              " nothing.")  # fmt: skip
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), help="Only one split of the source.")
+@click.option("--only", type=click.Choice(["real", "fake"]), help="Only one label.")
+@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one per core]")
+def pack(source, dest, data_root, resolution, crop, resample, labels, split, only, workers) -> None:
+    """Write SOURCE as one uncompressed archive for fast training: train_gan.py --data DEST.zip.
+
+    The layout is StyleGAN2-ADA's: square PNG files of one size and a dataset.json. Folders named real and fake, train,
+    valid and test carry labels and splits; the numbers in dataset.json are classes for --cond.
+    """
+    with importing():
+        from faces.packing import pack as run_it
+        from faces.preprocess import Preprocess
+        from faces.source import open_source
+
+    opened = open_source(source, data_root=data_root, split=split, label={"real": 0, "fake": 1}.get(only))
+    with _steps("packing", "img") as step:
+        packed = run_it(
+            opened, dest, Preprocess(resolution, crop, resample), labels=labels, workers=workers, progress=step
+        )
+    _tell_skipped(packed.skipped, "")
+    for note in opened.notes:
+        click.echo(f"note: {note}", err=True)
+    parts = [f"{packed.reals} real", f"{packed.fakes} fake", f"{packed.classes or 'no'} classes"]
+    parts += [f"{packed.enlarged} enlarged"] if packed.enlarged else []
+    parts += [f"{len(packed.skipped)} skipped"] if packed.skipped else []
+    click.echo(f"{packed.dest}: {', '.join(parts)} at {resolution} px")
+    if resolution & (resolution - 1):
+        click.echo(f"note: networks of StyleGAN2 want a power of two, which {resolution} is not", err=True)
 
 
 if __name__ == "__main__":

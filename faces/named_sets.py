@@ -17,27 +17,48 @@ PROBE_SECONDS = 6.0
 @dataclass(frozen=True)
 class NamedSet:
     """A published set. `handle` is its Kaggle name, `example` a folder that exists below the set's folder once it is
-    unpacked right, `inner` a folder of the archive distinctive enough to be recognised straight under the data root."""
+    unpacked right, `inner` a folder of the archive distinctive enough to be recognised straight under the data root.
+    `counts` (real, fake) are the images of each split ("" where it has none) as published, None where nobody counted
+    them for us. `generator` says what made its fakes."""
 
     name: str
     handle: str
     example: str
     inner: str | None = None
+    counts: dict[str, tuple[int, int]] | None = None
+    generator: str = ""
 
 
 NAMED_SETS = {
     s.name: s
     for s in (
         NamedSet(
-            "flickr140k", "xhlulu/140k-real-and-fake-faces", "real_vs_fake/real-vs-fake/train/real", "real_vs_fake"
+            "flickr140k",
+            "xhlulu/140k-real-and-fake-faces",
+            "real_vs_fake/real-vs-fake/train/real",
+            "real_vs_fake",
+            {"train": (50_000, 50_000), "valid": (10_000, 10_000), "test": (10_000, 10_000)},
+            "StyleGAN",
         ),
-        NamedSet("rvf10k", "sachchitkunichetty/rvf10k", "rvf10k/train/real"),
-        NamedSet("deepfake-and-real", "manjilkarki/deepfake-and-real-images", "Dataset/Train/Real"),
+        NamedSet(
+            "rvf10k",
+            "sachchitkunichetty/rvf10k",
+            "rvf10k/train/real",
+            counts={"train": (3500, 3500), "valid": (1500, 1500)},
+        ),
+        NamedSet(
+            "deepfake-and-real",
+            "manjilkarki/deepfake-and-real-images",
+            "Dataset/Train/Real",
+            counts={"train": (70_001, 70_001), "valid": (19_787, 19_641), "test": (5_413, 5_492)},
+        ),
         NamedSet(
             "yonsei",
             "ciplab/real-and-fake-face-detection",
             "real_and_fake_face/training_real",
             "real_and_fake_face",
+            {"": (1081, 960)},
+            "Photoshop",
         ),
     )
 }

@@ -140,7 +140,7 @@ def joined(*groupings: np.ndarray) -> np.ndarray:
         groups = in_order(np.asarray(groups))
         edges.append(np.stack([np.arange(count), groups + offset], axis=1))
         offset += count
-    return in_order(_components(offset, np.concatenate(edges))[:count])
+    return in_order(components(offset, np.concatenate(edges))[:count])
 
 
 def near_pairs(hashes: np.ndarray, *, max_distance: int = MAX_DISTANCE) -> np.ndarray:
@@ -222,7 +222,8 @@ def _within_runs(
     return np.concatenate(found)
 
 
-def _components(count: int, edges: np.ndarray) -> np.ndarray:
+def components(count: int, edges: np.ndarray) -> np.ndarray:
+    """int64 [count]: the connected component of every node of a graph with `edges` int64 [m, 2]."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -232,7 +233,7 @@ def _components(count: int, edges: np.ndarray) -> np.ndarray:
 
 def _compact(nodes: np.ndarray, flipped: np.ndarray | None, pairs: np.ndarray, max_distance: int) -> np.ndarray:
     """Component of every node, with chains of more than CHAIN nodes broken up as `near_groups` says."""
-    groups = _components(len(nodes), pairs)
+    groups = components(len(nodes), pairs)
     sizes = np.bincount(groups, minlength=1)
     todo = list(np.flatnonzero(sizes > CHAIN))
     following = len(sizes)
@@ -252,7 +253,7 @@ def _compact(nodes: np.ndarray, flipped: np.ndarray | None, pairs: np.ndarray, m
         place = np.full(len(nodes), -1)
         place[rest] = np.arange(len(rest))
         links = place[inside]
-        parts = _components(len(rest), links[(links >= 0).all(axis=1)])
+        parts = components(len(rest), links[(links >= 0).all(axis=1)])
         groups[rest] = following + parts
         counts = np.bincount(parts)
         todo += [following + int(k) for k in np.flatnonzero(counts > CHAIN)]

@@ -1,9 +1,9 @@
-"""Face sources: a folder, a zip or a named set becomes one ordered list of images with labels and splits.
+"""Face sources: a folder, a zip, a manifest or a named set becomes one ordered list of images with labels and splits.
 
     source = open_source("flickr140k", split="train")
     source.image(0), source.labels[0]
 
-Labels: 0 real, 1 fake. Order is the same on every machine (natural order of the paths).
+Labels: 0 real, 1 fake. Order is the same on every machine (natural order of the paths, a manifest's own order).
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy as np
 from faces.decode import EXTENSIONS, Decoded, decode
 from faces.errors import BadImage, UserError
 from faces.layout import FAKE, REAL, label_of, natural_key, parts_of, split_of, without_copies
+from faces.manifest import Manifest, is_manifest, read_manifest
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
-from faces.stores import Entry, FolderStore, RenderedStore, ZipStore, list_folder, list_zip
+from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, list_folder, list_zip
 
 SPLIT_NAMES = ("train", "valid", "test")
 DEMO_RESOLUTION = 64
@@ -38,18 +39,19 @@ class FaceItem(NamedTuple):
 class FaceSource:
     """An ordered list of images that can be read. Made by `open_source`; picklable, usable from several threads.
 
-    name: the set's name, or the folder's or zip's. items: list of FaceItem. notes: lines worth telling the user (what
-    was left out while listing)."""
+    name: the set's name, or the folder's, zip's or manifest's. items: list of FaceItem. notes: lines worth telling the
+    user (what was left out while listing). manifest: for a source made from one, its rows, one for each item."""
 
     def __init__(
         self,
         name: str,
-        store: FolderStore | ZipStore | RenderedStore,
+        store: FolderStore | ZipStore | ManifestStore | RenderedStore,
         items: Sequence[FaceItem],
         entries: Sequence[Entry],
         notes: Sequence[str] = (),
+        manifest: Manifest | None = None,
     ):
-        self.name, self.store, self.notes = name, store, tuple(notes)
+        self.name, self.store, self.notes, self.manifest = name, store, tuple(notes), manifest
         self.items, self._entries = list(items), list(entries)
 
     def __len__(self) -> int:
@@ -99,9 +101,9 @@ class FaceSource:
             chosen = [i for i in chosen if self.items[i].label == label]
         if split is not None:
             chosen = [i for i in chosen if self.items[i].split == split]
-        return FaceSource(
-            self.name, self.store, [self.items[i] for i in chosen], [self._entries[i] for i in chosen], self.notes
-        )
+        items, entries = [self.items[i] for i in chosen], [self._entries[i] for i in chosen]
+        rows = None if self.manifest is None else self.manifest.select(chosen)
+        return FaceSource(self.name, self.store, items, entries, self.notes, rows)
 
     def rendered_at(self, resolution: int) -> FaceSource:
         """A rendered set drawn at `resolution` where that is more than it has; photos come back as they are."""
@@ -143,12 +145,14 @@ def open_source(
     max_items: int | None = None,
     allow_fetch: bool = True,
 ) -> FaceSource:
-    """A folder, a zip of images, or a named set (demo, flickr140k, rvf10k, deepfake-and-real, yonsei).
+    """A folder, a zip of images, a manifest (.csv, .parquet), or a named set (demo, flickr140k, rvf10k,
+    deepfake-and-real, yonsei).
 
     Labels and splits come from folder names below the source at any depth (`faces.layout`). Without label folders all
     images are real — unless the given folder is itself called "fake". Beside fakes, images of no label folder are left
     out and noted. A named set is looked for under `data_root` (default: FACES_DATA_ROOT, else ./datasets), then fetched
-    from Kaggle if `allow_fetch`.
+    from Kaggle if `allow_fetch`. A manifest says itself which label and split an image has; where it has no column for
+    them, the folder names in its paths do.
 
     split: "train", "valid", "test", or None for all. label: 0 or 1 for one class. max_items: at most so many, evenly
     spread over the list. Raises UserError where nothing is there, or no images, or not the split or label."""
@@ -213,7 +217,7 @@ class NoImages(UserError):
 
 
 def _open_path(spec: str) -> FaceSource:
-    choices = f"give --data a folder, a zip or one of {', '.join(SET_NAMES)}"
+    choices = f"give --data a folder, a zip, a manifest (.csv) or one of {', '.join(SET_NAMES)}"
     if not spec:
         raise UserError(f"the data source is empty; {choices}")
     try:
@@ -224,6 +228,8 @@ def _open_path(spec: str) -> FaceSource:
         store = FolderStore(os.path.abspath(spec))
         entries, notes = list_folder(store.root)
         name = os.path.basename(store.root) or store.root
+    elif is_file and is_manifest(spec):
+        return _open_manifest(spec)
     elif is_file:
         store, name = ZipStore(os.path.abspath(spec)), os.path.basename(spec)
         try:
@@ -231,10 +237,10 @@ def _open_path(spec: str) -> FaceSource:
         except OSError:
             is_zip = True  # opening it tells why
         if not is_zip and not spec.lower().endswith(".zip"):
-            raise UserError(f"{spec}: neither a folder nor a zip of images; {choices}")
+            raise UserError(f"{spec}: neither a folder nor a zip of images nor a manifest; {choices}")
         entries, notes = list_zip(store)
     else:
-        raise UserError(f"{spec}: no such folder or zip; {choices}")
+        raise UserError(f"{spec}: no such folder, zip or manifest; {choices}")
 
     keep = without_copies([entry.path for entry in entries])
     entries = sorted((e for e, kept in zip(entries, keep) if kept), key=lambda entry: natural_key(entry.path))
@@ -243,6 +249,56 @@ def _open_path(spec: str) -> FaceSource:
         raise NoImages(f"no images in {spec}{hint} (looked for {' '.join(EXTENSIONS)}); {choices}")
     items, entries, notes = _labelled(entries, notes, name if is_folder else "")
     return FaceSource(name, store, items, entries, notes)
+
+
+def _open_manifest(spec: str) -> FaceSource:
+    rows = read_manifest(spec)
+    if not len(rows):
+        raise NoImages(f"{spec}: a manifest without images; give another")
+    rows.folder = os.path.abspath(rows.folder)
+    store, paths, notes = ManifestStore(rows.folder), rows["path"].tolist(), []
+    entries = [store.entry(path) for path in paths]
+    missing = [i for i, entry in enumerate(entries) if entry is None]
+    if len(missing) == len(paths):
+        raise UserError(
+            f"{spec}: none of its {len(paths)} images is where it says (not {store.locate(paths[0])}); paths are"
+            " relative to the manifest's own folder: move it back, or write it again with prepare_data.py split"
+        )
+    if missing:
+        notes.append(f"{spec}: {_count(len(missing))} not there, like {store.locate(paths[missing[0]])}")
+    found, repeated = set(), np.zeros(len(paths), dtype=bool)
+    for i, path in enumerate(paths):
+        repeated[i] = path in found
+        found.add(path)
+    if repeated.any():
+        notes.append(f"{spec}: {_count(int(repeated.sum()))} listed before in it, left out")
+    # what is missing stays in the list: whoever reads it counts it as a bad image, by name
+    entries = [entry or Entry(path, 0, 0) for entry, path in zip(entries, paths)]
+
+    folders = [parts_of(path)[:-1] for path in paths]
+    labels = rows["label"] if "label" in rows else labels_by_folder(paths)
+    if unknown := int((labels[~repeated] < 0).sum()):
+        if unknown == int((~repeated).sum()):
+            labels = np.full(len(paths), REAL)  # as in a folder that tells nothing
+        else:
+            notes.append(f"{spec}: {_count(unknown)} without a label, left out")
+    splits = [text or None for text in rows["split"]] if "split" in rows else [split_of(names) for names in folders]
+    kept = np.flatnonzero((labels >= 0) & ~repeated)
+    chosen = kept.tolist()
+    items = [FaceItem(paths[i], int(labels[i]), splits[i]) for i in chosen]
+    name = os.path.basename(spec)
+    return FaceSource(name, store, items, [entries[i] for i in chosen], notes, rows.select(kept))
+
+
+def _count(images: int) -> str:
+    return f"{images} image{'s' * (images > 1)}"
+
+
+def labels_by_folder(paths: Sequence[str]) -> np.ndarray:
+    """int8 [n]: labels by the folder names in paths, -1 for those outside where there are fakes; all real without."""
+    labels = [label_of(parts_of(path)[:-1]) for path in paths]
+    unknown = -1 if FAKE in labels else REAL
+    return np.array([unknown if label is None else label for label in labels], dtype=np.int8)
 
 
 def _labelled(entries: list[Entry], notes: list[str], root_name: str) -> tuple[list[FaceItem], list[Entry], list[str]]:

@@ -183,6 +183,67 @@ def list_zip(store: ZipStore) -> tuple[list[Entry], list[str]]:
     return list(found.values()), []
 
 
+class ManifestStore:
+    """Images anywhere, by their paths in a manifest: absolute or relative to `folder`, through archives by
+    `faces.zip/inner/name.png`."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self._zips: dict[str, ZipStore | None] = {}
+
+    def __getstate__(self) -> dict:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict) -> None:
+        self.folder, self._zips = state["folder"], {}
+
+    def locate(self, path: str) -> str:
+        store, inner = self._inside(path)
+        return store.locate(inner) if store is not None else os.path.join(self.folder, path)
+
+    def read(self, path: str) -> bytes:
+        store, inner = self._inside(path)
+        if store is None:
+            return read_file(os.path.join(self.folder, path))
+        try:
+            return store.read(inner)
+        except BadImage:
+            raise
+        except UserError as error:  # the archive itself is broken: the images beside it are not
+            raise BadImage(store.locate(inner), str(error).removeprefix(f"{store.path}: ")) from None
+
+    def entry(self, path: str) -> Entry | None:
+        """Size and stamp of an image; None where there is none."""
+        try:
+            store, inner = self._inside(path)
+            if store is not None:
+                info = store.archive()[0].getinfo(inner)
+                return Entry(path, info.file_size, info.CRC)
+            status = os.stat(os.path.join(self.folder, path))
+        except (OSError, KeyError, ValueError, UserError):  # ValueError: a NUL byte
+            return None
+        return Entry(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+    def _inside(self, path: str) -> tuple[ZipStore | None, str]:
+        """The archive on the way of a path, and the member's name in it. A folder may be called *.zip, too."""
+        at = path.lower().find(".zip/")
+        while at >= 0:
+            prefix = path[: at + 4]
+            if prefix not in self._zips:
+                file = os.path.join(self.folder, prefix)
+                self._zips[prefix] = ZipStore(file) if os.path.isfile(file) else None
+            if self._zips[prefix] is not None:
+                return self._zips[prefix], path[at + 5 :]
+            at = path.lower().find(".zip/", at + 5)
+        return None, path
+
+    def close(self) -> None:
+        for store in self._zips.values():
+            if store is not None:
+                store.close()
+        self._zips = {}
+
+
 class RenderedStore:
     """Procedural faces at `resolution` x `resolution`, drawn when asked for: path "<split>/<number>" is one seed."""
 

@@ -1,0 +1,364 @@
+"""A manifest: one table of images with label, origin, split and what was measured, as CSV or Parquet.
+
+It is plain text that a spreadsheet opens: a header, a line per image, paths relative to the manifest's own folder so
+that both can be moved together. An image inside an archive is `faces.zip/inner/name.png`. Only the column `path` is
+needed; columns that are not known here are kept as text. A CSV is UTF-8; bytes of a file name that are not UTF-8 stay
+as they are, and names with commas, quotes or line breaks are quoted (RFC 4180).
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from faces.errors import UserError
+from faces.files import save_atomically
+from faces.layout import LABELS, SPLITS
+
+ENDINGS = (".csv", ".parquet")
+COLUMNS = (
+    "path", "label", "source", "generator", "split", "fold", "sha256", "phash", "size", "quality", "width", "height",
+    "format",
+)  # fmt: skip
+# Columns of whole numbers: type, the number that stands for an empty cell, and the largest that may be written.
+NUMBERS = {
+    "label": (np.int8, -1, 1),
+    "fold": (np.int32, -1, 2**31 - 1),
+    "phash": (np.uint64, 0, 2**64 - 1),
+    "size": (np.int64, -1, 2**63 - 1),
+    "quality": (np.int16, -1, 100),
+    "width": (np.int64, 0, 2**31 - 1),
+    "height": (np.int64, 0, 2**31 - 1),
+}
+ROWS = 20_000  # rows that are text at the same time
+_SPECIAL = re.compile('[",\r\n]')
+
+
+@dataclass
+class Manifest:
+    """Columns of equal length: `columns["path"]` and so on.
+
+    Text columns are object arrays of str ("" where empty). label int8: 0 real, 1 fake, -1 unknown. fold int32, size
+    int64 (bytes), quality int16 (JPEG, 1 to 100): -1 unknown. phash uint64, width, height int64 (pixels): 0 unknown.
+    split is "train", "valid", "test" or "". `folder` is what relative paths are relative to."""
+
+    columns: dict[str, np.ndarray]
+    folder: str = "."
+
+    def __post_init__(self) -> None:
+        if "path" not in self.columns:
+            raise ValueError("a manifest needs the column path")
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the columns of a manifest must be equally long, not {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.columns["path"])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A column; one of the known names that is absent comes back empty (-1, 0 or "")."""
+        if name in self.columns:
+            return self.columns[name]
+        if name not in COLUMNS:
+            raise KeyError(name)
+        if name in NUMBERS:
+            kind, unknown, _ = NUMBERS[name]
+            return np.full(len(self), unknown, dtype=kind)
+        return np.full(len(self), "", dtype=object)
+
+    def select(self, mask: np.ndarray | Sequence[int]) -> Manifest:
+        """The rows where a boolean mask [n] is true, or those at the given positions."""
+        mask = np.asarray(mask)
+        if mask.dtype != bool:
+            mask = mask.astype(np.int64)
+        return Manifest({name: values[mask] for name, values in self.columns.items()}, self.folder)
+
+    def having(self, **columns: np.ndarray) -> Manifest:
+        """A copy with some columns replaced or added."""
+        return Manifest({**self.columns, **columns}, self.folder)
+
+    def located(self, i: int) -> str:
+        """Where image `i` lies: absolute, or relative to the working folder."""
+        return os.path.join(self.folder, self.columns["path"][i])
+
+
+def is_manifest(spec: str) -> bool:
+    """Whether a name is that of a manifest."""
+    return spec.lower().endswith(ENDINGS)
+
+
+def text_column(values: Sequence[str]) -> np.ndarray:
+    """object [n] of str."""
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def read_manifest(path: str | os.PathLike) -> Manifest:
+    """The manifest in a .csv or .parquet file. Raises UserError, with file and line, for what can't be understood.
+
+    A CSV may be separated by commas, semicolons or tabs; a label may be 0, 1, real or fake, in upper or lower case."""
+    path = os.fspath(path)
+    rows = _read_parquet(path) if path.lower().endswith(".parquet") else _read_csv(path)
+    parts: dict[str, list[np.ndarray]] = {}
+    for line, header, texts in rows:
+        for name, column in zip(header, texts):
+            parts.setdefault(name, []).append(_parsed(name, column, path, line))
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    ordered = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
+    return Manifest({name: columns[name] for name in ordered}, os.path.dirname(path) or ".")
+
+
+def write_manifest(path: str | os.PathLike, manifest: Manifest, *, replace: bool = False) -> None:
+    """Write a .csv or .parquet file, whole or not at all; an existing one only with `replace`.
+
+    The paths are written as they are: see `relative_to` for a manifest that goes into another folder."""
+    check_writable(path, replace=replace)
+    path = Path(path)
+    parquet = path.suffix.lower() == ".parquet"
+    save_atomically(path, _parquet_writer(str(path), manifest) if parquet else _csv_writer(manifest))
+
+
+def check_writable(path: str | os.PathLike, *, replace: bool = False) -> None:
+    """Raises UserError where `write_manifest` would: to be asked before hours of scanning."""
+    path = Path(path)
+    if not is_manifest(path.name):
+        raise UserError(f"{path}: a manifest's name must end in {' or '.join(ENDINGS)}; choose another")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another place")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; choose another name")
+    if os.path.lexists(path) and not replace:
+        raise UserError(f"{path} exists and is not overwritten; choose another name, or say --force")
+    if path.suffix.lower() == ".parquet":
+        _arrow(str(path))
+
+
+def relative_to(folder: str | os.PathLike, manifest: Manifest) -> Manifest:
+    """The same manifest with paths relative to another folder, as it must be before it is written there.
+
+    Absolute paths stay absolute, unless they lie below that folder."""
+    new, old = os.path.abspath(folder), os.path.abspath(manifest.folder)
+    if new == old:
+        return Manifest(manifest.columns, os.fspath(folder))
+    up = os.path.relpath(old, new) if os.path.splitdrive(old)[0] == os.path.splitdrive(new)[0] else old
+    below = os.path.join(new, "")
+
+    def moved(path: str) -> str:
+        if os.path.isabs(path):
+            return path[len(below) :].replace(os.sep, "/") if path.startswith(below) else path
+        # what comes after an archive's name is a member's name, and must stay letter by letter
+        archive = re.match(r".*?\.zip/", path, re.IGNORECASE | re.DOTALL)
+        outside, inner = (archive[0][:-1], path[archive.end() - 1 :]) if archive else (path, "")
+        return os.path.normpath(os.path.join(up, outside)).replace(os.sep, "/") + inner
+
+    paths = text_column([moved(path) for path in manifest["path"]])
+    return Manifest({**manifest.columns, "path": paths}, os.fspath(folder))
+
+
+# ---- cells ------------------------------------------------------------------------------------------------------
+
+
+def _parsed(name: str, column: Sequence[str], path: str, line: int | None) -> np.ndarray:
+    """The array of one column; `line` is the file's line of the first cell where that is known."""
+    if name == "split":
+        kinds = {text: _split(text) for text in set(column)}
+    elif name == "label":
+        kinds = {text: _label(text) for text in set(column)}
+    elif name not in NUMBERS:
+        if name == "path" and ("" in column or any("\0" in text for text in column)):
+            at = next(i for i, text in enumerate(column) if not text or "\0" in text)
+            raise UserError(f"{path}{_where(line, at)}: no path in this row; write one, or delete the row")
+        return text_column(column)
+    else:
+        kind, unknown, largest = NUMBERS[name]
+        try:
+            # an empty cell is the commonest exception, hence the fast way for a column without one
+            base = 16 if name == "phash" else 10
+            numbers = [int(text, base) if text else unknown for text in column]
+            if not numbers or (min(numbers) >= min(unknown, 0) and max(numbers) <= largest):
+                return np.array(numbers, dtype=kind)
+        except ValueError:
+            pass
+        kinds = {text: _number(name, text) for text in set(column)}
+    if None in kinds.values():
+        at = next(i for i, text in enumerate(column) if kinds[text] is None)
+        wanted = {
+            "label": "0, 1, real, fake or nothing",
+            "split": "train, valid, test or nothing",
+            "phash": "16 hexadecimal digits or nothing",
+        }.get(name, "a whole number or nothing")
+        raise UserError(f"{path}{_where(line, at)}: {name} is {column[at][:40]!r}; it must be {wanted}")
+    values = [kinds[text] for text in column]
+    return text_column(values) if name == "split" else np.array(values, dtype=NUMBERS[name][0])
+
+
+def _where(line: int | None, at: int) -> str:
+    return f", row {line + at}" if line is not None else f", row {at + 1}"
+
+
+def _split(text: str) -> str | None:
+    return SPLITS.get(text.strip().lower()) if text.strip() else ""
+
+
+def _label(text: str) -> int | None:
+    text = text.strip().lower()
+    if text in LABELS:
+        return LABELS[text]
+    return {"": -1, "-1": -1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(text)
+
+
+def _number(name: str, text: str) -> int | None:
+    """A cell as a number, kindly: spreadsheets write 90.0, and nan for nothing."""
+    kind, unknown, largest = NUMBERS[name]
+    text = text.strip().lower()
+    if text in ("", "nan", "none", "null"):
+        return unknown
+    try:
+        value = int(text, 16) if name == "phash" else float(text)
+    except ValueError:
+        return None
+    if value != value or value != int(value) or not min(unknown, 0) <= value <= largest:
+        return None
+    return int(value)
+
+
+def _texts(name: str, values: np.ndarray) -> list[str]:
+    if name not in NUMBERS:
+        return values.tolist()
+    unknown = NUMBERS[name][1]
+    write: Callable[[int], str] = "{:016x}".format if name == "phash" else str
+    return ["" if value == unknown else write(value) for value in values.tolist()]
+
+
+# ---- CSV --------------------------------------------------------------------------------------------------------
+
+Rows = Iterator[tuple[int | None, Sequence[str], list[Sequence[str]]]]
+
+
+def _read_csv(path: str) -> Rows:
+    """(number of the first row, header, columns of text) of at most ROWS rows at a time."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=_delimiter(first), strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(header, path)
+            number, rows = 1, []
+            yield number, header, [[] for _ in header]  # so that a manifest without rows has its columns
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise UserError(
+                        f"{path}, row {number + len(rows)} (line {reader.line_num}): {len(row)} cells where the header"
+                        f" has {len(header)}; quote cells that hold the separator"
+                    )
+                rows.append(row)
+                if len(rows) == ROWS:
+                    yield number, header, list(zip(*rows))
+                    number, rows = number + ROWS, []
+            if rows:
+                yield number, header, list(zip(*rows))
+    except csv.Error as error:
+        raise UserError(f"{path}: not a readable CSV ({error}); write it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); check the path") from None
+
+
+def _delimiter(header: str) -> str:
+    """Spreadsheets of some languages separate by semicolons."""
+    return max(",;\t", key=header.count)
+
+
+def _check_header(header: Sequence[str], path: str) -> None:
+    if "path" not in header:
+        seen = ", ".join(header[:8])[:80] or "nothing"
+        raise UserError(f"{path}: not a manifest: its header has no column «path» (it has: {seen}); name one so")
+    if double := next((name for name in header if list(header).count(name) > 1), None):
+        raise UserError(f"{path}: its header names the column {double!r} twice; rename one")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
+
+
+def _csv_writer(manifest: Manifest) -> Callable[[Path], None]:
+    names = list(manifest.columns)
+
+    def write(path: Path) -> None:
+        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(",".join(map(_quoted, names)) + "\n")
+            for start in range(0, len(manifest), ROWS):
+                texts = [_texts(name, values[start : start + ROWS]) for name, values in manifest.columns.items()]
+                texts = [
+                    column if name in NUMBERS else list(map(_quoted, column)) for name, column in zip(names, texts)
+                ]
+                if len(names) == 1:
+                    texts = [['""' if not text else text for text in texts[0]]]
+                file.writelines(map("{}\n".format, map(",".join, zip(*texts))))
+
+    return write
+
+
+# ---- Parquet ----------------------------------------------------------------------------------------------------
+
+
+def _arrow(path: str) -> ModuleType:
+    try:  # by name: the package is an extra that only those need who write .parquet
+        importlib.import_module("pyarrow.parquet")
+        return importlib.import_module("pyarrow")
+    except ImportError:
+        raise UserError(
+            f"{path}: Parquet needs the package pyarrow; install it with pip install pyarrow, or use .csv"
+        ) from None
+
+
+def _read_parquet(path: str) -> Rows:
+    arrow = _arrow(path)
+    try:
+        table = arrow.parquet.read_table(path)
+    except (OSError, arrow.ArrowException) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error}); write it again") from None
+    header = table.column_names
+    _check_header(header, path)
+    texts = []
+    for name, column in zip(header, table.columns):
+        if name == "phash" and arrow.types.is_integer(column.type):
+            values = ["" if not value else f"{value % 2**64:016x}" for value in column.to_pylist()]
+        elif arrow.types.is_binary(column.type) or arrow.types.is_large_binary(column.type):
+            values = [os.fsdecode(value) if value is not None else "" for value in column.to_pylist()]
+        else:
+            values = ["" if value is None else str(value) for value in column.to_pylist()]
+        texts.append(values)
+    yield 1, header, texts
+
+
+def _parquet_writer(path: str, manifest: Manifest) -> Callable[[Path], None]:
+    arrow = _arrow(path)
+
+    def write(target: Path) -> None:
+        arrays = {}
+        for name, values in manifest.columns.items():
+            if name in NUMBERS:
+                arrays[name] = arrow.array(values, mask=values == NUMBERS[name][1])
+            else:
+                try:
+                    arrays[name] = arrow.array(values.tolist(), arrow.string())
+                except UnicodeEncodeError:  # bytes that are not UTF-8
+                    arrays[name] = arrow.array([os.fsencode(text) for text in values], arrow.binary())
+        arrow.parquet.write_table(arrow.table(arrays), target)
+
+    return write

@@ -1,0 +1,105 @@
+"""From a source to its manifest: every image with what a scan found in its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from faces.errors import UserError
+from faces.layout import COMPOSITE, FAKE, parts_of
+from faces.manifest import Manifest, is_manifest, read_manifest, text_column
+from faces.named_sets import NAMED_SETS, SET_NAMES
+from faces.scan import Facts, Progress, scan
+from faces.source import FaceSource, labels_by_folder, open_source
+from faces.stores import ManifestStore, RenderedStore, ZipStore
+
+
+def table_for(
+    spec: str,
+    *,
+    data_root: str | None = None,
+    rescan: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Manifest, list[Facts], list[str]]:
+    """(manifest, bad images that are not in it, notes) of a source by its name; see `open_source` for `spec`.
+
+    A manifest whose rows all have a SHA-256, some with a perceptual hash, is taken at its word and no file is opened,
+    unless `rescan`. progress(done, total) tells of the scan. Raises UserError where there is no usable image."""
+    spec = os.path.expanduser(os.fspath(spec))
+    if not rescan and spec not in SET_NAMES and is_manifest(spec) and os.path.isfile(spec):
+        table = read_manifest(spec)
+        if len(table) and (table["sha256"] != "").all() and table["phash"].any():
+            return _taken_at_its_word(spec, table)
+    source = open_source(spec, data_root=data_root)
+    facts = scan(source, workers=workers, progress=progress)
+    table = tabulate(source, facts)
+    bad = [fact for fact in facts if fact.error is not None]
+    if not len(table):
+        raise UserError(f"{spec}: none of its {len(bad)} images can be read (first: {bad[0].path}: {bad[0].error})")
+    return table, bad, list(source.notes)
+
+
+def _taken_at_its_word(spec: str, table: Manifest) -> tuple[Manifest, list[Facts], list[str]]:
+    notes, paths = [], table["path"].tolist()
+    first = dict(zip(reversed(paths), range(len(paths) - 1, -1, -1)))
+    if len(first) < len(paths):
+        table = table.select(sorted(first.values()))
+        notes.append(f"{spec}: {len(paths) - len(table)} rows name an image for the second time, left out")
+    if "label" not in table:
+        table = table.having(label=labels_by_folder(table["path"]))
+    return table, [], notes
+
+
+def tabulate(source: FaceSource, facts: Sequence[Facts]) -> Manifest:
+    """The manifest of a source and what a scan found, without the bad images; columns that a source made from a
+    manifest has already are kept. Raises UserError where images have no file of their own to be named."""
+    good = [i for i, fact in enumerate(facts) if fact.error is None]
+    found = [facts[i] for i in good]
+    folder, paths = _places(source, found)
+    known = source.manifest.select(good) if source.manifest is not None else None
+    labels = np.array([-1 if fact.label is None else fact.label for fact in found], dtype=np.int8)
+    named = NAMED_SETS.get(source.name)
+    made_by = [
+        _generator(fact, named.generator if named is not None else "") if fact.label == FAKE else "" for fact in found
+    ]
+    columns = {
+        "path": text_column(paths),
+        "label": labels,
+        "source": text_column([source.name] * len(found)),
+        "generator": text_column(made_by),
+        "split": text_column([fact.split or "" for fact in found]),
+        "fold": np.full(len(found), -1, dtype=np.int32),
+        "sha256": text_column([fact.sha256 for fact in found]),
+        "phash": np.array([fact.phash or 0 for fact in found], dtype=np.uint64),
+        "size": np.array([fact.bytes for fact in found], dtype=np.int64),
+        "quality": np.array([-1 if fact.quality is None else fact.quality for fact in found], dtype=np.int16),
+        "width": np.array([fact.width for fact in found], dtype=np.int64),
+        "height": np.array([fact.height for fact in found], dtype=np.int64),
+        "format": text_column([fact.format for fact in found]),
+    }
+    if known is not None:  # what was measured just now holds, what people wrote stays
+        columns |= {name: known[name] for name in ("source", "generator", "fold") if name in known}
+        columns |= {name: values for name, values in known.columns.items() if name not in columns}
+    return Manifest(columns, folder)
+
+
+def _places(source: FaceSource, facts: Sequence[Facts]) -> tuple[str, list[str]]:
+    """The folder that a manifest's paths are relative to, and the paths."""
+    store, paths = source.store, [fact.path for fact in facts]
+    if isinstance(store, RenderedStore):
+        raise UserError(f"{source.name} is drawn, it has no files that a manifest could name; give photos")
+    if isinstance(store, ZipStore):
+        folder, archive = os.path.split(store.path)
+        if not archive.lower().endswith(".zip"):
+            raise UserError(f"{store.path}: rename it to end in .zip, so that a manifest can name what is in it")
+        return folder, [f"{archive}/{path}" for path in paths]
+    return (store.folder if isinstance(store, ManifestStore) else store.root), paths
+
+
+def _generator(fact: Facts, made_by: str) -> str:
+    """Yonsei's composites say in their names how hard they are to tell: a stratum of their own each."""
+    name = parts_of(fact.path)[-1]
+    return f"Photoshop {name.split('_')[0]}" if COMPOSITE.fullmatch(name) else made_by
