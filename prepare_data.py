@@ -268,9 +268,8 @@ def _tell_bad(bad: list, notes: list[str]) -> None:
               " square: its middle, all of it squeezed, or with grey bars.")  # fmt: skip
 @click.option("--resample", type=click.Choice(["lanczos", "box", "bilinear", "bicubic"]), default="lanczos",
               help="The resize kernel.")  # fmt: skip
-@click.option("--labels", type=click.Choice(["auto", "none", "classes", "real-fake"]), default="auto", help="What"
-              " dataset.json says: the source's classes (auto: where it has a dataset.json), real and fake as 0 and 1, or"
-              " nothing.")  # fmt: skip
+@click.option("--labels", type=click.Choice(["auto", "none", "classes", "real-fake"]), default="auto",
+              help="In dataset.json: classes (auto: if the source has a dataset.json), or real 0, fake 1.")  # fmt: skip
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), help="Only one split of the source.")
 @click.option("--only", type=click.Choice(["real", "fake"]), help="Only one label.")
 @click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one per core]")

@@ -1,0 +1,429 @@
+"""Both classes of a source through the same hands: one decoder, one alignment, one kernel, one encoder.
+
+Most of what gives a class away without a look at a face is how its files were made: another format, another quality,
+another size. Afterwards all images have one size, one format, one chroma subsampling and no metadata, and a quality
+that is drawn from one range by the image's own SHA-256 and the seed: not by its class, nor by its place in a list.
+
+What cannot be undone is what a class has lost before: a photo enlarged from 100 pixels stays soft, a face that was
+compressed hard keeps its blocks. `Report.warnings` says where the classes differ in that, and `Recipe.through` takes
+all of them through one smaller common size first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from faces.align import FaceFinder, box_quad, cut_quad, ffhq_quad
+from faces.decode import Decoded, decode
+from faces.errors import BadImage, UserError
+from faces.files import save_atomically
+from faces.manifest import Manifest, text_column, write_manifest
+from faces.naming import LABEL_NAMES, targets
+from faces.parallel import in_order
+from faces.preprocess import CROPS, RESAMPLE, Preprocess
+from faces.similar import phash
+from faces.source import FaceSource
+from faces.stores import FolderStore, RenderedStore, ZipStore
+
+RECORD, JOURNAL, MANIFEST = "normalise.json", "normalise.jsonl", "manifest.csv"
+VERSION = 1
+ALIGNMENTS, FORMATS, NO_FACE = ("none", "ffhq"), ("jpeg", "png"), ("skip", "keep")
+LEAST = 16  # smaller pictures are no photos
+# trouble with one name, not with the disk
+_OF_ONE_FILE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to every image.
+
+    resolution: side of the results, pixels. align: "ffhq" cuts the biggest face out (`faces.align`), "none" takes the
+    picture by `crop` (as in `Preprocess`). resample: the one kernel. through: every cut is brought to this side first,
+    and from there to `resolution`; images that would have to be enlarged for it are skipped; 0: not done. min_side:
+    cuts of fewer pixels a side are skipped. no_face: "skip", or "keep" whole pictures in which no face is found.
+    format: "jpeg" or "png". quality: JPEG's, lowest and highest. chroma: "420" or "444". seed: of the draw of
+    qualities."""
+
+    resolution: int = 256
+    align: str = "none"
+    crop: str = "center"
+    resample: str = "lanczos"
+    through: int = 0
+    min_side: int = LEAST
+    no_face: str = "skip"
+    format: str = "jpeg"
+    quality: tuple[int, int] = (75, 95)
+    chroma: str = "420"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        allowed = {"align": ALIGNMENTS, "crop": CROPS, "resample": tuple(RESAMPLE), "no_face": NO_FACE}
+        allowed |= {"format": FORMATS, "chroma": ("420", "444")}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise UserError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
+        low, high = self.quality
+        if not 1 <= low <= high <= 100:
+            raise UserError(f"quality must be two numbers from 1 to 100, the lower first, not {low}-{high}")
+        if not 8 <= self.resolution <= 8192:
+            raise UserError(f"resolution must be between 8 and 8192 pixels, not {self.resolution}")
+        if self.through and not 8 <= self.through <= 8192:
+            raise UserError(f"through must be between 8 and 8192 pixels, or 0, not {self.through}")
+
+    @property
+    def least(self) -> int:
+        """Cuts must have as many pixels a side."""
+        return max(self.min_side, self.through, 1)
+
+    def quality_of(self, digest: str) -> int:
+        """The JPEG quality for the image whose file has this SHA-256 (hex): uniform over the range."""
+        low, high = self.quality
+        drawn = hashlib.sha256(f"{self.seed}:{digest}".encode()).digest()
+        return low + int.from_bytes(drawn[:8], "big") % (high - low + 1)
+
+
+@dataclass
+class Tally:
+    """What came of the images of one class. sides: pixels a side of every cut, before it was resized."""
+
+    written: int = 0
+    enlarged: int = 0
+    several: int = 0
+    whole: int = 0
+    skipped: Counter = field(default_factory=Counter)
+    sides: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """What a run did. classes: by label. skipped: (name, reason) of every image left out. reused: results that an
+    earlier, interrupted run had made. detector: which face detector, "" without alignment. dest: the new folder."""
+
+    dest: str
+    resolution: int
+    classes: dict[int, Tally]
+    skipped: list[tuple[str, str]]
+    reused: int
+    detector: str
+    left_over: int = 0
+
+    @property
+    def written(self) -> int:
+        return sum(tally.written for tally in self.classes.values())
+
+    def warnings(self) -> list[str]:
+        """Lines about what may still tell the classes apart; empty where there is one class only."""
+        full = {label: t for label, t in self.classes.items() if t.written}
+        if len(full) < 2:
+            return []
+        lines = []
+        share = {label: t.enlarged / t.written for label, t in full.items()}
+        middle = {label: float(np.median(t.sides)) for label, t in full.items()}
+        small = min(float(np.quantile(t.sides, 0.05)) for t in full.values())
+        to = max(LEAST, int(small) // 8 * 8)
+        if max(share.values()) - min(share.values()) > 0.02:
+            told = ", ".join(f"{share[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
+            lines.append(
+                f"{told} images were enlarged to {self.resolution} px, and enlarged pictures are soft: take all "
+                f"through one size with --through {to}, or leave the small ones out with --min-side {self.resolution}"
+            )
+        elif max(middle.values()) > 1.25 * min(middle.values()):
+            told = ", ".join(f"{middle[label]:.0f} px a side ({LABEL_NAMES[label]})" for label in sorted(full))
+            lines.append(
+                f"the pictures were of different size before: {told}; reducing one class more takes away more of its "
+                f"noise and blocks: --through {to} (or smaller) evens that out in part, sources of like size altogether"
+            )
+        lost = {label: sum(t.skipped.values()) / (t.written + sum(t.skipped.values())) for label, t in full.items()}
+        if max(lost.values()) - min(lost.values()) > 0.05:
+            told = ", ".join(f"{lost[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
+            lines.append(f"{told} images were skipped: what is left of the classes is a different choice of each")
+        return lines
+
+
+def normalise(
+    source: FaceSource,
+    dest: str | os.PathLike,
+    recipe: Recipe,
+    finder: FaceFinder | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Write every usable image of `source` into the folder `dest` by `recipe`; the originals are only read.
+
+    The folder keeps the source's folders (`faces.naming`) and gets MANIFEST with the origin of every file, RECORD with
+    the recipe, and JOURNAL with a line for each image. Files appear whole under their names or not at all. Called again
+    after an interruption it makes what is missing; the result does not depend on that, nor on `workers`.
+
+    Raises UserError where dest lies in the source or the other way round, is a folder of something else or of another
+    recipe, or where no image is usable; OSError where the disk is full."""
+    if recipe.align != "none" and finder is None:
+        raise ValueError("alignment needs a face finder")
+    dest = Path(os.path.abspath(dest))
+    _check_apart(source, dest)
+    detector = finder.name if recipe.align != "none" else ""
+    _take(dest, recipe, detector, source.name)
+    names = targets(source, ".jpg" if recipe.format == "jpeg" else ".png")
+    done, left_over = _finished(dest, source, names)
+    made = _Maker(source, dest, recipe, finder, names)
+    report = Report(str(dest), recipe.resolution, {}, [], len(done), detector, left_over)
+    lines = []
+    total = len(source)
+    with open(dest / JOURNAL, "a", encoding="utf-8") as journal:
+        for i, fresh in enumerate(in_order(lambda i: done[i] if i in done else made(i), total, workers)):
+            if i not in done:
+                journal.write(json.dumps(fresh) + "\n")
+                if i % 64 == 63:
+                    journal.flush()
+            lines.append(fresh)
+            _count(report, fresh, source.items[i].label, recipe)
+            if progress is not None:
+                progress(i + 1, total)
+    if not report.written:
+        name, reason = report.skipped[0] if report.skipped else (source.name, "it holds no images")
+        raise UserError(f"none of the {total} images of {source.name} can be used; the first, {name}: {reason}")
+    kept = [i for i, line in enumerate(lines) if not line["skipped"]]
+    write_manifest(dest / MANIFEST, _manifest(source, [lines[i] for i in kept], kept, recipe), replace=True)
+    return report
+
+
+def _check_apart(source: FaceSource, dest: Path) -> None:
+    real = os.path.realpath(dest)
+    if isinstance(source.store, RenderedStore):
+        return
+    if isinstance(source.store, FolderStore):
+        root = os.path.realpath(source.store.root)
+        for inner, outer, words in ((real, root, "lies in"), (root, real, "holds")):
+            if inner == outer or inner.startswith(os.path.join(outer, "")):
+                words = "is" if inner == outer else words
+                raise UserError(f"{dest}: {words} the source {source.store.root}; choose a folder apart from it")
+        return
+    folders = {os.path.dirname(source.store.path)} if isinstance(source.store, ZipStore) else set()
+    if not folders:
+        folders = {os.path.dirname(source.locate(i)) for i in range(len(source))}
+    for folder in folders:
+        inside = os.path.realpath(folder)
+        if inside == real or inside.startswith(os.path.join(real, "")):
+            raise UserError(f"{dest}: images of the source lie in it ({folder}); choose a folder apart from it")
+
+
+def _take(dest: Path, recipe: Recipe, detector: str, name: str) -> None:
+    """Make the folder ours, or find that it is: by the record of the same recipe."""
+    record = {"version": VERSION, "source": name, "detector": detector, **asdict(recipe)}
+    record["quality"] = list(recipe.quality)
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        with os.scandir(dest) as found:
+            empty = next(found, None) is None
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{dest}: there is a file of that name; choose another folder") from None
+    if empty:
+        save_atomically(dest / RECORD, lambda tmp: tmp.write_text(json.dumps(record, indent=1) + "\n"))
+        return
+    try:
+        saved = json.loads((dest / RECORD).read_text(encoding="utf-8"))
+        differs = [key for key in record if saved.get(key) != record[key]]
+    except FileNotFoundError:
+        raise UserError(f"{dest}: is not empty, and not a folder that normalise made; choose a new one") from None
+    except (OSError, ValueError, AttributeError):
+        raise UserError(f"{dest / RECORD}: can't be read; choose a new folder") from None
+    if differs:
+        key = differs[0]
+        raise UserError(
+            f"{dest}: was begun with {key} {saved.get(key)!r}, not {record[key]!r}; go on as it was, or choose a new "
+            "folder"
+        )
+
+
+def _finished(dest: Path, source: FaceSource, names: list[str | None]) -> tuple[dict[int, dict], int]:
+    """The journal's lines of images whose results are there, by position, and how many results belong to no image."""
+    lines: dict[str, dict] = {}
+    with contextlib.suppress(FileNotFoundError), open(dest / JOURNAL, encoding="utf-8") as journal:
+        for text in journal:
+            with contextlib.suppress(
+                ValueError, TypeError, KeyError
+            ):  # the last line of a killed run may be half a line
+                line = json.loads(text)
+                lines[line["path"]] = line
+        _end_line(dest / JOURNAL)
+    done = {}
+    for i, (item, entry) in enumerate(zip(source.items, source._entries)):
+        line = lines.pop(item.path, None)
+        if line is None or line.get("skipped") or line.get("out") != names[i]:
+            continue
+        if [line.get("stamp"), line.get("size_before")] != [entry.stamp, entry.size]:
+            continue
+        with contextlib.suppress(OSError):
+            if os.path.getsize(dest / line["out"]) == line["size"]:
+                done[i] = line
+    return done, sum(not line.get("skipped") for line in lines.values())
+
+
+def _end_line(path: Path) -> None:
+    with open(path, "rb+") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+class _Maker:
+    """Called with a position: makes that image's result and returns its journal line. From several threads."""
+
+    def __init__(self, source: FaceSource, dest: Path, recipe: Recipe, finder: FaceFinder | None, names: list):
+        self.source, self.dest, self.recipe, self.finder, self.names = source, dest, recipe, finder, names
+
+    def __call__(self, i: int) -> dict:
+        source, recipe, entry = self.source, self.recipe, self.source._entries[i]
+        line = {"path": source.items[i].path, "stamp": entry.stamp, "size_before": entry.size, "out": self.names[i]}
+        line |= {"skipped": "", "reason": ""}
+        try:
+            if self.names[i] is None:
+                raise BadImage(source.locate(i), "its name leads out of the archive")
+            data = source.read(i)
+            digest = hashlib.sha256(data).hexdigest()
+            if isinstance(source.store, RenderedStore):
+                decoded = source.decoded(i)
+            else:
+                decoded = decode(data, source.locate(i), min_side=min(LEAST, recipe.least))
+            pixels, facts = cut(decoded.pixels, recipe, self.finder)
+            if "skipped" in facts:
+                return line | facts
+            encoded, quality = _encode(pixels, digest, recipe)
+            self._write(self.dest / self.names[i], encoded, i)
+        except BadImage as error:
+            return line | {"skipped": "unusable", "reason": error.reason}
+        except OSError as error:
+            if error.errno not in _OF_ONE_FILE:
+                raise
+            return line | {"skipped": "unusable", "reason": f"can't be written under its name ({error.strerror})"}
+        return line | facts | _origin(decoded, digest) | {
+            "size": len(encoded),
+            "sha256": hashlib.sha256(encoded).hexdigest(),
+            "quality": quality,
+            # of what will be read again, not of what went into the encoder
+            "phash": phash(np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))),
+        }  # fmt: skip
+
+    def _write(self, path: Path, data: bytes, i: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{i}.tmp"
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def cut(image: np.ndarray, recipe: Recipe, finder: FaceFinder | None) -> tuple[np.ndarray | None, dict]:
+    """uint8 [H, W, 3] -> (uint8 [R, R, 3], what was done), or (None, {"skipped": kind, "reason": words}).
+
+    What was done: faces (how many were found; -1: not looked for), aligned ("ffhq", "box" or "none"), side (pixels a
+    side of the cut in the photo)."""
+    facts = {"faces": -1, "aligned": "none"}
+    quad = None
+    if recipe.align == "ffhq":
+        faces = finder.find(image)
+        facts["faces"] = len(faces)
+        if faces:
+            try:
+                facts["aligned"], quad = (
+                    ("box", box_quad(faces[0].box))
+                    if faces[0].landmarks is None
+                    else ("ffhq", ffhq_quad(faces[0].landmarks))
+                )
+            except ValueError:
+                faces = []
+        if not faces and recipe.no_face == "skip":
+            return None, {"skipped": "no face", "reason": f"no face found by {finder.name}"}
+    height, width = image.shape[:2]
+    side = max(height, width) if recipe.crop == "pad" else min(height, width)
+    if quad is not None:
+        side = float(np.hypot(*(quad[3] - quad[0])))
+    facts["side"] = round(side, 1)
+    if side < recipe.least:
+        what = "the face's frame has" if quad is not None else "it has"
+        reason = f"{what} {side:.0f} pixels a side, fewer than {recipe.least}"
+        return None, {"skipped": "too small", "reason": reason}
+    first = recipe.through or recipe.resolution
+    if quad is not None:
+        try:
+            image = cut_quad(image, quad, first, resample=recipe.resample)
+        except ValueError as error:
+            return None, {"skipped": "no face", "reason": str(error)}
+    else:
+        image = Preprocess(first, recipe.crop, recipe.resample).uint8(image)
+    return Preprocess(recipe.resolution, "none", recipe.resample).uint8(image), facts
+
+
+def _encode(pixels: np.ndarray, digest: str, recipe: Recipe) -> tuple[bytes, int]:
+    buffer = io.BytesIO()
+    if recipe.format == "png":
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
+        return buffer.getvalue(), -1
+    quality = recipe.quality_of(digest)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=2 if recipe.chroma == "420" else 0)
+    return buffer.getvalue(), quality
+
+
+def _origin(decoded: Decoded, digest: str) -> dict:
+    height, width = decoded.pixels.shape[:2]
+    was = {"sha256": digest, "width": width, "height": height, "format": decoded.format, "mode": decoded.mode}
+    return {f"original_{key}": value for key, value in was.items()}
+
+
+def _count(report: Report, line: dict, label: int, recipe: Recipe) -> None:
+    tally = report.classes.setdefault(label, Tally())
+    if line["skipped"]:
+        tally.skipped[line["skipped"]] += 1
+        report.skipped.append((line["path"], line["reason"]))
+        return
+    tally.written += 1
+    tally.sides.append(line["side"])
+    tally.enlarged += line["side"] < recipe.resolution
+    tally.several += line["faces"] > 1
+    tally.whole += recipe.align != "none" and line["aligned"] == "none"
+
+
+def _manifest(source: FaceSource, lines: list[dict], kept: list[int], recipe: Recipe) -> Manifest:
+    rows = source.manifest.select(kept) if source.manifest is not None else None
+    items = [source.items[i] for i in kept]
+    count = len(items)
+    columns = {
+        "path": text_column([line["out"] for line in lines]),
+        "label": np.array([item.label for item in items], np.int8),
+        "source": rows["source"] if rows is not None and "source" in rows else text_column([source.name] * count),
+        "generator": rows["generator"] if rows is not None else text_column([""] * count),
+        "split": text_column([item.split or "" for item in items]),
+        "fold": rows["fold"] if rows is not None else np.full(count, -1, np.int32),
+        "sha256": text_column([line["sha256"] for line in lines]),
+        "phash": np.array([line["phash"] for line in lines], np.uint64),
+        "size": np.array([line["size"] for line in lines], np.int64),
+        "quality": np.array([line["quality"] for line in lines], np.int16),
+        "width": np.full(count, recipe.resolution, np.int64),
+        "height": np.full(count, recipe.resolution, np.int64),
+        "format": text_column([recipe.format.upper()] * count),
+        "original": text_column([item.path for item in items]),
+    }
+    for key in ("sha256", "width", "height", "format", "mode"):
+        columns[f"original_{key}"] = text_column([str(line[f"original_{key}"]) for line in lines])
+    for key in ("faces", "aligned", "side"):
+        columns[key] = text_column([str(line[key]) for line in lines])
+    if rows is not None:  # what the manifest knew besides
+        for name, values in rows.columns.items():
+            columns.setdefault(name, values)
+    return Manifest(columns)

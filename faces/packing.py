@@ -1,0 +1,198 @@
+"""A source as one uncompressed zip of PNG files with a dataset.json: the published layout of StyleGAN2-ADA's data.
+
+    00000/img00000000.png        square, all of one size, RGB, stored without compression: reading is one copy
+    dataset.json                 {"labels": null} or {"labels": [["00000/img00000000.png", 3], …]}
+    manifest.csv                 where each image came from (for people; no reader needs it)
+
+What is real and what is fake, and what is a class, are two things here, and are kept in two places:
+
+- real and fake, and splits, are the names of folders: `real/00000/img00000000.png`, `train/fake/00000/…`. An archive
+  without such folders is one of real images. So an archive that was made for another program, whatever its numbers
+  mean, is read as real images.
+- the numbers of dataset.json are classes for a conditional generator (`train_gan.py --cond`), read by `faces.classes`.
+
+An archive of one label and one split has the published names without folders before them, unless it is one of fakes:
+those must not pass for photos.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from faces.classes import FILE, ClassLabels
+from faces.errors import BadImage, UserError
+from faces.layout import FAKE
+from faces.naming import LABEL_NAMES
+from faces.parallel import in_order
+from faces.preprocess import Preprocess
+from faces.source import FaceSource
+from faces.stores import RenderedStore
+
+LABELS = ("auto", "none", "classes", "real-fake")
+MIN_SIDE = 16
+PER_FOLDER = 1000
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images make the same archive, byte by byte
+
+
+@dataclass
+class Packed:
+    """What was packed. reals, fakes: images of each. skipped: (name, reason). enlarged: how many were smaller than
+    the resolution. classes: how many classes dataset.json tells, 0 for null."""
+
+    dest: str
+    reals: int = 0
+    fakes: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    enlarged: int = 0
+    classes: int = 0
+
+
+def pack(
+    source: FaceSource,
+    dest: str | os.PathLike,
+    preprocess: Preprocess,
+    *,
+    labels: str = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Packed:
+    """Write every usable image of `source`, in its order, into the new zip `dest`, which appears when it is whole.
+
+    labels: "classes" writes those of the source (its dataset.json, or its folders' names; real images only), "auto"
+    does so where the source has a dataset.json with labels, "real-fake" writes 0 and 1, "none" null. Images are
+    `preprocess.uint8` of the decoded ones, always RGB: training at that resolution gets the same pixels from the
+    archive as from the source.
+
+    Raises UserError where dest exists, where no image is usable, or the disk is full."""
+    if labels not in LABELS:
+        raise UserError(f"labels must be one of {', '.join(LABELS)}, not {labels!r}")
+    dest = Path(dest)
+    if dest.suffix.lower() != ".zip":
+        raise UserError(f"{dest}: the archive's name must end in .zip; choose another")
+    if os.path.lexists(dest):
+        raise UserError(f"{dest} exists and is not overwritten; choose another name or move it away")
+    if not dest.parent.is_dir():
+        raise UserError(f"{dest}: there is no folder {dest.parent}; make it, or choose another place")
+    if preprocess.channels != 3:
+        raise ValueError("archives hold RGB images")
+    source = source.rendered_at(preprocess.resolution)
+    if not len(source):
+        raise UserError(f"{source.name or 'the source'} holds no images to pack")
+    classes = _classes(source, labels)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=dest.parent, prefix=f".{dest.stem}-", suffix=".tmp", delete=False) as file:
+            temporary = file.name
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                packed = _fill(archive, source, preprocess, classes, workers, progress)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        _give_name(temporary, dest)
+    except FileExistsError:
+        raise UserError(f"{dest} exists and is not overwritten; choose another name or move it away") from None
+    except OSError as error:
+        raise UserError(f"{dest}: the archive can't be written ({error.strerror}); choose another place") from None
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+    packed.dest = str(dest)
+    return packed
+
+
+def _give_name(temporary: str, dest: Path) -> None:
+    try:
+        os.link(temporary, dest)  # unlike a renaming, it never replaces what somebody else put there meanwhile
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.replace(temporary, dest)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _classes(source: FaceSource, labels: str) -> np.ndarray | None:
+    """The number of each image, -1 for none; None for no numbers at all."""
+    if labels == "none" or (labels == "auto" and not _has_classes(source)):
+        return None
+    if labels == "real-fake":
+        return source.labels
+    return ClassLabels(source).of(source)
+
+
+def _has_classes(source: FaceSource) -> bool:
+    if isinstance(source.store, RenderedStore) or source.manifest is not None:
+        return False
+    try:
+        return json.loads(source.store.read(FILE)).get("labels") is not None
+    except (BadImage, ValueError, AttributeError):
+        return False
+
+
+def _fill(
+    archive: zipfile.ZipFile,
+    source: FaceSource,
+    preprocess: Preprocess,
+    classes: np.ndarray | None,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Packed:
+    def one(i: int) -> tuple[bytes, bool] | BadImage:
+        try:
+            image = source.decoded(i, min_side=MIN_SIDE).pixels
+        except BadImage as error:
+            return error
+        buffer = io.BytesIO()
+        # level 0: the archive is read thousands of times, and inflating would take most of that
+        Image.fromarray(preprocess.uint8(image)).save(buffer, "PNG", compress_level=0)
+        return buffer.getvalue(), min(image.shape[:2]) < preprocess.resolution
+
+    labelled = bool((source.labels == FAKE).any())
+    split = len({item.split for item in source.items}) > 1
+    packed, labels = Packed(""), []
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(("path", "label", "split", "original"))
+    number = 0
+    for i, result in enumerate(in_order(one, len(source), workers)):
+        item = source.items[i]
+        if isinstance(result, BadImage):
+            packed.skipped.append((result.name, result.reason))
+        else:
+            data, enlarged = result
+            name = f"{number // PER_FOLDER:05d}/img{number:08d}.png"
+            name = f"{LABEL_NAMES[item.label]}/{name}" if labelled else name
+            name = f"{item.split}/{name}" if split and item.split else name
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), data)
+            if classes is not None and classes[i] >= 0:
+                labels.append([name, int(classes[i])])
+            rows.writerow((name, item.label, item.split or "", item.path))
+            packed.enlarged += enlarged
+            packed.fakes += item.label == FAKE
+            packed.reals += item.label != FAKE
+            number += 1
+        if progress is not None:
+            progress(i + 1, len(source))
+    if not number:
+        name, reason = packed.skipped[0]
+        raise UserError(f"none of the {len(source)} images of {source.name} can be used; the first, {name}: {reason}")
+    packed.classes = len({number for _, number in labels})
+    text = json.dumps({"labels": labels if classes is not None else None})
+    archive.writestr(zipfile.ZipInfo(FILE, EPOCH), text)
+    archive.writestr(zipfile.ZipInfo("manifest.csv", EPOCH), table.getvalue().encode("utf-8", "surrogateescape"))
+    return packed

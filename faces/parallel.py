@@ -1,0 +1,47 @@
+"""Work on many images in threads: Pillow, OpenCV and hashlib run without the interpreter's lock, on all cores."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+CHUNK = 16
+AHEAD = 8  # chunks for each worker that may be done before they are asked for
+
+
+def cores() -> int:
+    """The cores this process may use, which in a container or under a job scheduler are not all of the machine's."""
+    try:
+        return min(16, len(os.sched_getaffinity(0)))
+    except AttributeError:  # not Linux
+        return min(16, os.cpu_count() or 1)
+
+
+def in_order(work: Callable[[int], T], count: int, workers: int | None = None, *, chunk: int = CHUNK) -> Iterator[T]:
+    """work(0), work(1), … work(count - 1), done in `workers` threads (default: one per core) and given in this order.
+
+    The threads run ahead of the reader by AHEAD chunks each and no more, so a slow reader does not fill the memory. An
+    exception of `work` is raised here; then, and when the reader stops, what has not begun is not begun any more."""
+    workers = max(1, cores() if workers is None else workers)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="faces")
+
+    def part(start: int) -> list[T]:
+        return [work(i) for i in range(start, min(start + chunk, count))]
+
+    starts = iter(range(0, count, chunk))
+    waiting: deque = deque()
+    try:
+        for start in starts:
+            waiting.append(pool.submit(part, start))
+            if len(waiting) >= AHEAD * workers:
+                break
+        while waiting:
+            yield from waiting.popleft().result()
+            if (start := next(starts, None)) is not None:
+                waiting.append(pool.submit(part, start))
+    finally:  # also on Ctrl-C and on a full disk
+        pool.shutdown(wait=True, cancel_futures=True)
