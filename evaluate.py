@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli import run
+from app.cli import importing, run
 
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
@@ -22,6 +22,77 @@ def main() -> None:
 
 
 # ---- generator --------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("target", metavar="NETWORK|FOLDER|ZIP")
+@click.option("--data", metavar="SOURCE", help="Real images: folder, zip, manifest, or flickr140k, rvf10k, …")
+@click.option("--metrics", default="fid,kid,pr", metavar="NAMES", help="Of fid, kid, pr, is and ppl.")
+@click.option("--num", type=click.IntRange(1), default=50000, metavar="N", help="Samples; of a folder at most so many.")
+@click.option(
+    "--dims",
+    type=click.Choice(["64", "192", "768", "2048"]),
+    help="Width of the Inception features.  [default: 2048; 768 with a trunk]",
+)
+@click.option(
+    "--resize",
+    type=click.Choice(["tf1", "clean", "original", "none"]),
+    default="tf1",
+    help="To 299 x 299: tf1 as pytorch-fid, clean as clean-fid, original as the graph of 2015 and torch-fidelity.",
+)
+@click.option("--inception-weights", metavar="FILE", help="InceptionV3 weights.  [default: downloaded once]")
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "torch", "onnx"]),
+    default="auto",
+    help="What computes the features; auto: onnx on a CPU. The numbers are the same.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of the samples, and of KID's subsets.")
+@click.option("--trunc", type=click.FloatRange(-2, 2), default=1.0, metavar="PSI", help="Truncation; 1 is none.")
+@click.option("--noise-mode", type=click.Choice(["random", "const", "none"]), default="random", help="Noise inputs.")
+@click.option("--class", "class_index", type=click.IntRange(0), metavar="K", help="Only this class of the network.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    help="Of --data.  [default: train where there is one, else all]",
+)
+@click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
+@click.option("--resolution", type=click.IntRange(8, 4096), metavar="N", help="Bring all images to N x N first.")
+@click.option("--crop", type=click.Choice(["center", "pad", "none"]), default="center", help="How they become square.")
+@click.option(
+    "--resize-filter",
+    type=click.Choice(["lanczos", "box", "bilinear", "bicubic"]),
+    default="lanczos",
+    help="How they become N x N, or the network's size.",
+)
+@click.option("--allow-grey", is_flag=True, help="Grey images among colour ones are no error.")
+@click.option("--stats", metavar="FILE.npz", help="Statistics of the reals (pytorch-fid's format), instead of --data.")
+@click.option("--save-stats", metavar="FILE.npz", help="Keep those of --data, in pytorch-fid's format.")
+@click.option("--cache", metavar="DIR", help="Where features of images are kept.  [default: $FACES_CACHE/features]")
+@click.option("--no-cache", is_flag=True, help="Compute everything again, keep nothing.")
+@click.option(
+    "--ppl-distance",
+    default="auto",
+    metavar="NAME|FILE",
+    help="vgg16, squeezenet, inception, or a weight file; auto: vgg16 where it is here, else inception.",
+)
+@click.option("--workers", type=click.IntRange(1), default=2, metavar="N", help="Image decoding threads.")
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--json", metavar="FILE", help="Write the numbers there, too.")
+@click.option("--report", metavar="FILE.html", help="And a page with pictures of both sides.")
+@click.option("--force", is_flag=True, help="Replace files that are there already.")
+def generator(**options) -> None:
+    """FID, KID, precision and recall, Inception Score, path length of a network or of generated images.
+
+    \b
+    NETWORK is a .safetensors, .pkl or .pt file, a URL, or a run folder; FOLDER or ZIP holds generated images; an .npz
+    of statistics serves for fid. Under torchrun the images are shared among the processes, with the same result.
+    """
+    with importing():
+        from app.generator_metrics import Request, evaluate
+
+    options["dims"] = options["dims"] and int(options["dims"])
+    evaluate(Request(**options))
 
 
 # ---- detector ---------------------------------------------------------------------------------------------------

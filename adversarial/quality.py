@@ -12,26 +12,36 @@ from adversarial.config import GameConfig
 from adversarial.data import RunData
 from adversarial.distributed import World
 from adversarial.telemetry import Telemetry, clock
-from faces.dataset import stream
 from faces.errors import UserError
 from faces.source import FaceSource, open_source
-from metrics.fid import dataset_stats, estimate_seconds, fid_of_generator, parse_metric
+from metrics.collect import Features, collect, collect_cached, is_cached, seconds_for
+from metrics.fid import compare, metric_name, needs_vectors, parse_metric
+from metrics.images import ArrayImages, GeneratedImages, Images, SourceImages
 from metrics.inception import InceptionFeatures
-from metrics.stats import GaussianStats
+from metrics.ranks import Ranks
+from metrics.sampling import Sampling
 from metrics.weights import find_weights
 
 COMPARED = ("metric", "dims", "reals", "kernel")  # FIDs that differ in one of these are not compared
 SHARE = 0.1  # of a run's time that `auto` may spend on FID
+NUMBERS = ("fid", "kid", "kid_standard_error", "precision", "recall", "density", "coverage")
 
 
-def metric_counts(metrics: str) -> list[int]:
-    """Images each metric of a list such as `fid1k,fid5k` asks for; UserError for an unknown name."""
-    return [parse_metric(name.strip()) for name in metrics.split(",") if name.strip()]
+def metric_counts(metrics: str) -> dict[int, set[str]]:
+    """What a list such as `fid1k,kid1k,fid5k` asks for: {1000: {fid, kid}, 5000: {fid}}, in its order. The FID comes
+    with every count: it says which snapshot is the best. UserError for an unknown name."""
+    counts: dict[int, set[str]] = {}
+    for name in metrics.split(","):
+        if name.strip():
+            kind, count = parse_metric(name.strip())
+            counts.setdefault(count, {"fid"}).add(kind)
+    return counts
 
 
 class FidMonitor:
-    """FID against the training reals, or those of --metric-data. `auto` measures a cheap one and only where the
-    weights are at hand."""
+    """FID (and KID, precision and recall where asked for) against the training reals, or those of --metric-data. `auto`
+    measures a cheap FID and only where the weights are at hand, for at most a tenth of the run's time. The processes of
+    a run share the images."""
 
     def __init__(self, cfg: GameConfig, world: World, data: RunData, outdir: Path, tel: Telemetry) -> None:
         self.cfg, self.world, self.data, self.tel = cfg, world, data, tel
@@ -39,21 +49,23 @@ class FidMonitor:
         self.auto = cfg.metrics == "auto"
         self.best: dict | None = None
         self.features: InceptionFeatures | None = None
-        self.real = None
+        self.real: Features | None = None
         self.skipped: str | None = None
         self.spent, self.began = 0.0, time.monotonic()
+        self.cost = 0.0  # seconds that the next measurement of samples will take
         self.counts = self._counts()
         self.other: FaceSource | None = None
-        if cfg.options.metric_data and world.is_main:
+        if cfg.options.metric_data:
             self.other = _reals_of(cfg.options.metric_data, cfg.options.data_root)
-        if self.counts and world.is_main:
+        self.ranks = Ranks.join() if self.counts else Ranks()
+        if self.counts:
             self.features = self._open_features()
 
-    def _counts(self) -> list[int]:
+    def _counts(self) -> dict[int, set[str]]:
         if self.cfg.metrics == "none":
-            return []
+            return {}
         if self.auto:
-            return [5000 if self.world.device.type == "cuda" else 1000]
+            return {5000 if self.world.device.type == "cuda" else 1000: {"fid"}}
         return metric_counts(self.cfg.metrics)
 
     def _open_features(self) -> InceptionFeatures | None:
@@ -67,18 +79,15 @@ class FidMonitor:
 
         self.told = False
         try:
-            weights = find_weights(o.inception_weights, download=not self.auto, progress=fetching)
+            weights = self.ranks.main_does(
+                lambda: find_weights(o.inception_weights, download=not self.auto, progress=fetching)
+            )
         except UserError as e:
             if not self.auto or o.inception_weights:
                 raise
             self.skipped = f"FID is not measured: {e}"
             return None
-        if o.fid_dims is not None:
-            return InceptionFeatures(weights, o.fid_dims).to(self.world.device)
-        try:
-            return InceptionFeatures(weights, 2048).to(self.world.device)
-        except UserError:
-            return InceptionFeatures(weights, 768).to(self.world.device)
+        return InceptionFeatures(weights, o.fid_dims).to(self.world.device)
 
     def announce(self) -> list[str]:
         """Lines for the start of a run: what will be measured and what it costs, or why nothing is."""
@@ -86,48 +95,84 @@ class FidMonitor:
             return [f"fid         {self.skipped}"]
         if self.features is None:
             return []
-        count = max(self.counts)
-        seconds = estimate_seconds(None, self.features, count, device=self.world.device, max_images=16)
-        reals = len(self.other) if self.other is not None else self.data.facts["counts"]["train"]["real"]
-        names = ", ".join(f"fid{n}" if n % 1000 else f"fid{n // 1000}k" for n in self.counts)
+        side = self.data.facts["preprocess"]["resolution"]
+        probe = ArrayImages(np.zeros((16, 3, side, side), np.uint8))
+        one = seconds_for(probe, self.features) / len(probe) / self.ranks.size
+        self.cost = one * sum(self.counts)
+        count = self._real_count()
+        names = ", ".join(metric_name(kind, n) for n, kinds in self.counts.items() for kind in sorted(kinds))
         limit = f", at most {SHARE:.0%} of the time" if self.auto else ""
         return [
-            f"fid         {names} with {self.features.dims} features against {reals} reals of {self._real_name()} at"
-            " snapshots,"
-            f" about {clock(seconds)} each and {clock(seconds * reals / count)} once{limit}"
+            f"fid         {names} with {self.features.dims} features against {count} reals of {self._real_name()} at"
+            f" snapshots, about {clock(self.cost)} each and {clock(one * count)} once{limit}"
         ]
 
     def measure(self, G: torch.nn.Module, nimg: int, *, final: bool = False) -> dict | None:
-        """FIDs of `G` at `nimg` images; the row of the first metric with `best` telling whether it is the lowest yet.
+        """The numbers of `G` at `nimg` images: a row of the first count's, with `best` telling whether its FID is the
+        lowest yet. Called on every process; rank 0 gets the row.
 
-        None where nothing is measured: no weights, another rank, or (`auto`) the share of time is used up.
+        None where nothing is measured: no weights, another rank, or the share of time that `auto` has is used up.
         """
         if self.features is None:
             return None
-        if self.auto and self.spent > SHARE * (time.monotonic() - self.began) and not final:
+        if self.auto and not self.ranks.main_does(lambda: self._affordable(final)):
             return None
         began = time.monotonic()
         if self.real is None:
-            self.real = self._real_stats(self._progress("FID: looking at real images"))
-            began = time.monotonic()  # the reals are counted once, not against the share
+            self.real = self._real_features(self._progress("FID: looking at real images"))
+        sampled = time.monotonic()
         rows = []
-        for count in self.counts:
-            progress = self._progress("FID: looking at samples")
-            row = fid_of_generator(
-                G, self.features, self.real, count, device=self.world.device, labels=self._labels(), progress=progress
-            )
+        for count, kinds in self.counts.items():
+            row = self._row(G, count, kinds)
             what = {"reals": self._real_name(), "kernel": self._kernel()}
             rows.append({"nimg": nimg, "kimg": nimg / 1000, **row, **what})
-        self.spent += time.monotonic() - began
+        now = time.monotonic()
+        self.spent, self.cost = self.spent + now - began, now - sampled
+        if not self.world.is_main:
+            return None
         first = rows[0]
         same = self.best is not None and all(first[k] == self.best.get(k, first[k]) for k in COMPARED)
         first["best"] = not same or first["fid"] < self.best["fid"]
-        for i, row in enumerate(rows[1:], 1):
-            first[f"fid_{i + 1}"] = row["fid"]
-            first[f"metric_{i + 1}"] = row["metric"]
+        for i, row in enumerate(rows[1:], 2):
+            first |= {f"{k}_{i}": v for k, v in row.items() if k == "metric" or (k in NUMBERS and v is not None)}
         if first["best"]:
             self.best = {"fid": first["fid"], "nimg": nimg, **{k: first[k] for k in COMPARED}}
         return first
+
+    def _affordable(self, final: bool) -> bool:
+        """Whether the next FID stays within the share of the time until now, that of the reals (once) included."""
+        cost = self.cost
+        if self.real is None and not is_cached(self.features, self._real_key(), self.cache):
+            cost += self.cost * self._real_count() / sum(self.counts)
+        elapsed = time.monotonic() - self.began
+        affordable = self.spent + cost <= SHARE * elapsed
+        if final and not affordable:
+            self.tel.say(
+                f"FID of the last snapshot is not measured: {clock(cost)} are more than {SHARE:.0%} of the run's"
+                f" {clock(elapsed)} (--metrics fid1k measures it always; evaluate.py generator does so afterwards)"
+            )
+        return affordable
+
+    def _row(self, G: torch.nn.Module, count: int, kinds: set[str]) -> dict:
+        """The numbers of one count, and all that they depend on; empty on other ranks than 0."""
+        began = time.perf_counter()
+        sampling = Sampling(device=self.world.device, labels=self._labels())
+        images = GeneratedImages(G, count, sampling)
+        progress = self._progress("FID: looking at samples")
+        keep = needs_vectors(kinds)
+        fake = collect(images, self.features, keep=keep, ranks=self.ranks, progress=progress)
+        if not self.ranks.is_main:
+            return {}
+        found = compare(kinds, fake, self.real, self.features, device=self.world.device)
+        return {
+            "metric": metric_name("fid", count),
+            **{k: v for k, v in found.items() if k in NUMBERS},
+            **self.features.describe(),
+            "n_fake": fake.n,
+            "n_real": self.real.n,
+            **sampling.describe(),
+            "seconds": time.perf_counter() - began,
+        }
 
     def _labels(self) -> np.ndarray | None:
         """One-hot classes of the training reals: samples are of each class as often as these."""
@@ -147,20 +192,33 @@ class FidMonitor:
         pre = self.data.facts["preprocess"]
         return f"{pre['crop']} {pre['resample']} {pre['resolution']}"
 
-    def _real_stats(self, progress) -> GaussianStats:
+    def _real_count(self) -> int:
+        return len(self.other) if self.other is not None else self.data.facts["counts"]["train"]["real"]
+
+    def _real_key(self) -> str:
+        """What names the content of the reals, in the cache."""
+        pre = self.data.facts["preprocess"]
+        if self.other is not None:
+            return f"{self.other.rendered_at(pre['resolution']).content_stamp()}|{pre}|reals {len(self.other)}"
+        return f"{self.data.facts['train_stamp']}|{pre}|train reals {self._real_count()}"
+
+    def _real_images(self) -> Images:
         if self.other is not None:
             pre, workers = self.data.train.preprocess, self.cfg.options.workers
-            source = self.other.rendered_at(pre.resolution)
-            key = f"{source.content_stamp()}|{pre.to_dict()}|reals {len(source)}"
-            images = stream(source, pre, workers=workers)
-            return dataset_stats(images, self.features, cache_dir=self.cache, cache_key=key, progress=progress)
+            return SourceImages(self.other, pre, workers=workers, allow_grey=True)
         train = self.data.train
-        labels = torch.as_tensor(train.labels[: len(train.images)])
-        index = torch.nonzero(labels == 0).flatten().numpy()
-        facts = self.data.facts
-        key = f"{facts['train_stamp']}|{facts['preprocess']}|train reals {len(index)}"
-        images = (train.batch(index[i : i + 64]) for i in range(0, len(index), 64))
-        return dataset_stats(images, self.features, cache_dir=self.cache, cache_key=key, progress=progress)
+        index = np.flatnonzero(np.asarray(train.labels[: len(train.images)]) == 0)
+        return ArrayImages(train.images, index)
+
+    def _real_features(self, progress) -> Features:
+        keep = any(needs_vectors(kinds) for kinds in self.counts.values())
+        images = self._real_images()
+        try:
+            return collect_cached(
+                images, self.features, self._real_key(), self.cache, keep=keep, ranks=self.ranks, progress=progress
+            )
+        finally:
+            images.close()
 
     def state_dict(self) -> dict:
         return {"best": self.best}

@@ -1,300 +1,117 @@
-"""FID of a generator against a data set: generated images, feature statistics, and their cache.
+"""Numbers of a set of generated images, most of them against a set of real ones.
 
-Every result says its feature width, resize mode, sample counts, weights and seed: FIDs that differ in any of them
+Every result says its feature width, resize mode, sample counts, weights and seed: numbers that differ in any of them
 cannot be compared.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Collection
 
-import numpy as np
 import torch
 
 from faces.errors import UserError
-from metrics.frechet import frechet_distance
+from metrics.collect import Features
+from metrics.frechet import frechet_distance, frechet_from_features
 from metrics.inception import InceptionFeatures
-from metrics.stats import GaussianStats, StreamingStats, load_stats, save_stats
+from metrics.inception_score import SPLITS, inception_score
+from metrics.kernel import kid
+from metrics.manifold import K_DENSITY, K_PRECISION, manifold
+from metrics.stats import GaussianStats
 
-Progress = Callable[[int, int | None], None]
-"""Called with (images done, images in all or None where nobody knows)."""
+KINDS = {"fid": (), "kid": ("vectors",), "pr": ("vectors",), "is": ("vectors", "classifier"), "ppl": ("network",)}
+"""The metrics, and what each needs beyond statistics."""
 
-_STEP = 64  # images between two calls of a progress function
-_NOISE_BLOCK = 8  # images that share one random noise stream; part of what a seed means
+IN_TRAINING = ("fid", "kid", "pr")
 
 
-def parse_metric(name: str) -> int:
-    """Number of generated images a metric name asks for: 'fid5k' -> 5000, 'fid500' -> 500, 'fid50k_full' -> 50000.
+def parse_metric(name: str) -> tuple[str, int]:
+    """What a metric name of the training asks for: 'fid1k' -> ('fid', 1000), 'kid500' -> ('kid', 500), 'fid50k_full' ->
+    ('fid', 50000).
 
     Raises:
         UserError: for a name of another form or fewer than two images.
     """
-    match = re.fullmatch(r"fid([1-9]\d*)(k?)(_full)?", name)
-    count = int(match[1]) * (1000 if match[2] else 1) if match else 0
+    match = re.fullmatch(r"(fid|kid|pr)([1-9]\d*)(k?)(_full)?", name)
+    count = int(match[2]) * (1000 if match[3] else 1) if match else 0
     if count < 2:
         raise UserError(
             f"--metrics: metric '{name}' is unknown; give fid1k, fid5k, fid10k, fid50k or another number of images"
+            " (kid5k and pr5k add the kernel distance and precision and recall; evaluate.py has all the others)"
         )
-    return count
+    return match[1], count
 
 
-def dataset_stats(
-    images: np.ndarray | torch.Tensor | Iterable,
+def metric_name(kind: str, count: int) -> str:
+    """The inverse of `parse_metric`."""
+    return f"{kind}{count // 1000}k" if count % 1000 == 0 else f"{kind}{count}"
+
+
+def parse_kinds(text: str) -> list[str]:
+    """'fid, kid' -> ['fid', 'kid'], doubles dropped. UserError for a name that is none of KINDS."""
+    kinds = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(
+                f"--metrics: '{kind}' is unknown; choose among {', '.join(KINDS)} (as in --metrics fid,kid)"
+            )
+    if not kinds:
+        raise UserError(f"--metrics: nothing is asked for; choose among {', '.join(KINDS)}")
+    return kinds
+
+
+def needs_vectors(kinds: Collection[str]) -> bool:
+    return any("vectors" in KINDS[kind] for kind in kinds)
+
+
+def compare(
+    kinds: Collection[str],
+    fake: Features,
+    real: Features | None,
     features: InceptionFeatures,
     *,
-    cache_dir: str | Path | None = None,
-    cache_key: str | None = None,
-    progress: Progress | None = None,
-) -> GaussianStats:
-    """Feature statistics of uint8 images, from the cache if they were computed before.
-
-    Args:
-        images: array or tensor [N, 3, H, W], or an iterable of such batches or of single images [3, H, W].
-        features: the feature extractor; its weights, width and resize mode are part of the cache key.
-        cache_dir: folder of the cache; None turns it off.
-        cache_key: what names the *content* (a source fingerprint with the preprocessing). None: the SHA-256 of the
-            pixels, possible for an array only; an iterable without key is not cached.
-        progress: called after every few images.
-
-    Raises:
-        UserError: for fewer than two images or images of a wrong kind.
-    """
-    meta = features.describe()
-    path = None
-    if cache_dir is not None:
-        if cache_key is None and isinstance(images, np.ndarray | torch.Tensor):
-            cache_key = _pixel_hash(images)
-        if cache_key is not None:
-            meta["content"] = cache_key
-            key = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:24]
-            path = Path(cache_dir) / f"stats-{key}.npz"
-            cached = _cached(path, meta)
-            if cached is not None:
-                return cached
-    stats, total = StreamingStats(features.dims), len(images) if hasattr(images, "__len__") else None
-    for batch in _batches(images):
-        stats.update(features(batch).cpu().numpy())
-        if progress:
-            progress(stats.n, total)
-    result = stats.finish(meta)
-    if path is not None:
-        try:
-            save_stats(path, result)
-        except UserError as error:  # the numbers are good, only the next run will have to compute them again
-            warnings.warn(f"statistics are not cached: {error}", stacklevel=2)
-    return result
-
-
-def generator_stats(
-    G: torch.nn.Module,
-    features: InceptionFeatures,
-    n: int,
-    *,
-    batch: int = 32,
     seed: int = 0,
-    device: str | torch.device | None = None,
-    psi: float = 1.0,
-    noise_mode: str = "random",
-    labels: np.ndarray | None = None,
-    progress: Progress | None = None,
-) -> GaussianStats:
-    """Feature statistics of ``n`` generated images; arguments as in ``fid_of_generator``."""
-    if n < 2:
-        raise UserError(f"FID needs two images or more, got {n}")
-    stats = StreamingStats(features.dims)
-    for images in generate(G, n, batch=batch, seed=seed, device=device, psi=psi, noise_mode=noise_mode, labels=labels):
-        stats.update(features(images).cpu().numpy())
-        if progress:
-            progress(stats.n, n)
-    return stats.finish({**features.describe(), "seed": seed, "psi": psi, "noise_mode": noise_mode})
-
-
-def fid_of_generator(
-    G: torch.nn.Module,
-    features: InceptionFeatures,
-    real_stats: GaussianStats,
-    n: int,
-    *,
-    batch: int = 32,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    psi: float = 1.0,
-    noise_mode: str = "random",
-    labels: np.ndarray | None = None,
-    progress: Progress | None = None,
-) -> dict:
-    """FID between ``n`` images of a generator and the statistics of a data set.
-
-    Args:
-        G: ``G(z, c, psi=..., noise_mode=...) -> [N, C, H, W]`` in [-1, 1], with ``G.cfg.z_dim`` and ``G.cfg.c_dim``.
-        features: the extractor that made ``real_stats``.
-        n: number of images; FID is biased upwards for few, so compare equal ``n`` only.
-        batch: images per generator call. With noise_mode 'random' calls always take 8 images, because images of one
-            call share a noise stream and the result must not depend on ``batch``.
-        seed: latent i is drawn from the stream (seed, i), whatever the batch size and device.
-        device: where to generate; None leaves the networks where they are.
-        psi: truncation; 1 is none, as in published numbers.
-        noise_mode: 'random' as in published numbers, 'const' or 'none'.
-        labels: for a conditional generator, rows [M, c_dim] to draw conditions from; None: classes, uniformly.
-        progress: called with (images done, n).
+    device: str | torch.device = "cpu",
+) -> dict[str, float | int]:
+    """The numbers of `kinds` ('fid', 'kid', 'pr', 'is').
 
     Returns:
-        dict with fid, metric, dims, resize, n_fake, n_real, weights_sha256, seed, psi, noise_mode and seconds.
+        dict with, as far as asked for: fid; kid, kid_standard_error, kid_spread, kid_subsets, kid_subset_size;
+        precision, recall, density, coverage, pr_k, density_k; inception_score, inception_score_spread,
+        inception_score_splits.
 
     Raises:
-        UserError: if the statistics come from other features, or the generator gives NaN.
+        UserError: where `real` comes from other features, or there are too few images for a metric.
     """
-    _check_same_features(real_stats, features)
-    began = time.perf_counter()
-    fake = generator_stats(
-        G, features, n, batch=batch, seed=seed, device=device, psi=psi, noise_mode=noise_mode, labels=labels,
-        progress=progress,
-    )  # fmt: skip
-    fid = frechet_distance(fake.mu, fake.sigma, real_stats.mu, real_stats.sigma)
-    return {
-        "metric": f"fid{n // 1000}k" if n % 1000 == 0 else f"fid{n}",
-        "fid": fid,
-        **features.describe(),
-        "n_fake": fake.n,
-        "n_real": real_stats.n,
-        "seed": seed,
-        "psi": psi,
-        "noise_mode": noise_mode,
-        "seconds": time.perf_counter() - began,
-    }
+    found: dict[str, float | int] = {}
+    if real is not None:
+        check_same_features(real.stats, features)
+    if "fid" in kinds:
+        found["fid"] = frechet(fake, real)
+    if "kid" in kinds:
+        k = kid(fake.vectors, real.vectors, seed=seed)
+        found |= {"kid": k.mean, "kid_standard_error": k.standard_error, "kid_spread": k.spread}
+        found |= {"kid_subsets": k.subsets, "kid_subset_size": k.size}
+    if "pr" in kinds:
+        m = manifold(real.vectors, fake.vectors, device=device)
+        found |= {"precision": m.precision, "recall": m.recall, "density": m.density, "coverage": m.coverage}
+        found |= {"pr_k": K_PRECISION, "density_k": K_DENSITY}
+    if "is" in kinds:
+        score, spread = inception_score(fake.vectors, features.classifier.numpy(), seed=seed)
+        found |= {"inception_score": score, "inception_score_spread": spread, "inception_score_splits": SPLITS}
+    return found
 
 
-def estimate_seconds(
-    G: torch.nn.Module | None,
-    features: InceptionFeatures,
-    n: int,
-    *,
-    batch: int = 32,
-    device: str | torch.device | None = None,
-    noise_mode: str = "random",
-    max_images: int = 32,
-) -> float:
-    """Seconds that ``n`` images will take, measured on at most ``max_images`` after a warm-up of one chunk.
-
-    With G None it is the time for the features alone (of 64x64 images; the resize hides the original size).
-    """
-
-    def run(count: int) -> float:
-        began = time.perf_counter()
-        if G is None:
-            features(torch.zeros(count, 3, 64, 64, dtype=torch.uint8)).cpu()
-        else:
-            for images in generate(G, count, batch=batch, seed=0, device=device, psi=1.0, noise_mode=noise_mode):
-                features(images).cpu()
-        return time.perf_counter() - began
-
-    run(min(features.chunk, n))
-    count = min(max_images, n)
-    return run(count) * n / count
+def frechet(a: Features, b: Features) -> float:
+    """FID of two sets, from the vectors where they are few and at hand (faster then), else from the statistics."""
+    if a.vectors is not None and b.vectors is not None and max(a.n, b.n) <= len(a.stats.mu):
+        return frechet_from_features(a.vectors, b.vectors)
+    return frechet_distance(a.stats.mu, a.stats.sigma, b.stats.mu, b.stats.sigma)
 
 
-def generate(
-    G: torch.nn.Module,
-    n: int,
-    *,
-    batch: int = 32,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    psi: float = 1.0,
-    noise_mode: str = "random",
-    labels: np.ndarray | None = None,
-) -> Iterator[torch.Tensor]:
-    """Images of a generator as uint8 batches [k, C, H, W], ``n`` in all; the caller's random state is left alone."""
-    device = torch.device(device) if device is not None else next(G.parameters()).device
-    G = G.to(device)
-    step = _NOISE_BLOCK if noise_mode == "random" else max(batch, 1)
-    for start in range(0, n, step):
-        # The last block is generated whole and cut, so that an image does not depend on how many were asked for.
-        indices = range(start, start + step)
-        drawn = [_draw(G.cfg, seed, i, labels) for i in indices]
-        z = torch.from_numpy(np.stack([z for z, _ in drawn])).to(device)
-        c = torch.from_numpy(np.stack([c for _, c in drawn])).to(device) if G.cfg.c_dim else None
-        gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=gpus), torch.no_grad():
-            # no_grad, not inference_mode: whatever the generator caches here must still serve training afterwards.
-            noise_seed = int(np.random.SeedSequence([seed, 1, start]).generate_state(1, np.uint64)[0] >> 1)
-            torch.random.default_generator.manual_seed(noise_seed)
-            for gpu in gpus:
-                torch.cuda.default_generators[gpu].manual_seed(noise_seed)
-            images = G(z, c, psi=psi, noise_mode=noise_mode)
-        if not torch.isfinite(images).all():
-            raise UserError(
-                "the generator gives NaN or infinite pixels, so it has no FID; go back to an earlier snapshot"
-            )
-        yield (images.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)[: n - start]
-
-
-def _draw(cfg, seed: int, index: int, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Latent [z_dim] and condition [c_dim] of one image."""
-    rng = np.random.default_rng([seed, 0, index])
-    z = rng.standard_normal(cfg.z_dim, dtype=np.float32)
-    if not cfg.c_dim:
-        return z, None
-    if labels is not None:
-        return z, np.asarray(labels[rng.integers(len(labels))], np.float32)
-    return z, np.eye(cfg.c_dim, dtype=np.float32)[rng.integers(cfg.c_dim)]
-
-
-def _batches(images) -> Iterator[torch.Tensor]:
-    if isinstance(images, np.ndarray | torch.Tensor):
-        if images.ndim == 3:
-            images = images[None]
-        for start in range(0, len(images), _STEP):
-            yield _tensor(images[start : start + _STEP])
-        return
-    held: list[torch.Tensor] = []
-    for item in images:
-        item = _tensor(item)
-        if item.ndim == 4:
-            yield item
-        elif held and item.shape != held[0].shape:
-            yield torch.stack(held)
-            held = [item]
-        else:
-            held.append(item)
-        if len(held) == _STEP:
-            yield torch.stack(held)
-            held = []
-    if held:
-        yield torch.stack(held)
-
-
-def _tensor(images) -> torch.Tensor:
-    if isinstance(images, torch.Tensor):
-        return images
-    # A copy: memory-mapped packs are read-only, which torch warns about.
-    return torch.from_numpy(np.array(images))
-
-
-def _pixel_hash(images: np.ndarray | torch.Tensor) -> str:
-    digest = hashlib.sha256(repr((tuple(images.shape), str(images.dtype).removeprefix("torch."))).encode())
-    for start in range(0, len(images), _STEP):
-        digest.update(np.ascontiguousarray(_tensor(images[start : start + _STEP]).cpu().numpy()))
-    return f"pixels-{digest.hexdigest()}"
-
-
-def _cached(path: Path, meta: dict) -> GaussianStats | None:
-    if not path.is_file():
-        return None
-    try:
-        stats = load_stats(path)
-    except UserError:  # a damaged cache file is computed again and replaced
-        return None
-    return stats if stats.meta == meta and stats.n is not None else None
-
-
-def _check_same_features(stats: GaussianStats, features: InceptionFeatures) -> None:
+def check_same_features(stats: GaussianStats, features: InceptionFeatures) -> None:
+    """UserError where `stats` say that they were made with other features."""
     if len(stats.mu) != features.dims:
         raise UserError(
             f"the real statistics have {len(stats.mu)} dimensions, these features {features.dims}; "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from faces.errors import UserError
+from faces.files import save_atomically
 
 
 @dataclass(frozen=True)
@@ -149,25 +148,18 @@ def save_stats(path: str | Path, stats: GaussianStats) -> None:
     """
     path = Path(path)
     extra = {} if stats.n is None else {"n": np.int64(stats.n)}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as out:
+            np.savez(out, mu=stats.mu, sigma=stats.sigma, meta=json.dumps(stats.meta, sort_keys=True), **extra)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+        save_atomically(path, write)
     except OSError as error:
         raise UserError(
             f"{path}: statistics cannot be written there ({error.strerror}); choose another place"
         ) from error
-    try:
-        with os.fdopen(handle, "wb") as out:
-            np.savez(out, mu=stats.mu, sigma=stats.sigma, meta=json.dumps(stats.meta, sort_keys=True), **extra)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            reason = f"{path}: statistics cannot be written there ({error.strerror}); choose another place"
-            raise UserError(reason) from error
-        raise
 
 
 def load_stats(path: str | Path) -> GaussianStats:

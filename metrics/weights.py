@@ -119,7 +119,8 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
     """Reads a weight file into {layer: (kernel [out, in, h, w], bias [out])}, batch norm folded, and its SHA-256.
 
     Accepts pytorch-fid's layout (``<layer>.conv.weight`` with ``<layer>.bn.*``) and the folded one
-    (``<layer>.conv.weight`` with ``<layer>.conv.bias``). Runs no code from the file.
+    (``<layer>.conv.weight`` with ``<layer>.conv.bias``). Where the file has the classifier, it comes as layer ``fc``
+    (weight [1008, 2048], bias [1008]). Runs no code from the file.
 
     Raises:
         UserError: if the file is neither.
@@ -139,7 +140,13 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
     if "Conv2d_1a_3x3" not in layers:
         raise UserError(f"{path}: holds other weights than the FID InceptionV3; {wanted}")
     try:
-        return {layer: _fold(state, layer) for layer in layers}, digest
+        folded = {layer: _fold(state, layer) for layer in layers}
+        if "fc.weight" in state:
+            weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
+            if weight.shape != (1008, 2048) or bias.shape != (1008,):
+                raise KeyError(f"fc: weight {list(weight.shape)}, bias {list(bias.shape)}")
+            folded["fc"] = (weight, bias)
+        return folded, digest
     except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the layers do not fit together ({reason}); {wanted}") from error

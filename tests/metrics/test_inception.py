@@ -81,7 +81,7 @@ def test_chunks_and_grey_images_change_nothing(random_inception):
 
 
 def test_resize_none_reads_images_as_they_are(random_inception):
-    resized, direct = (InceptionFeatures(random_inception.path, 64, resize=r) for r in ("pytorch-fid", "none"))
+    resized, direct = (InceptionFeatures(random_inception.path, 64, resize=r) for r in ("tf1", "none"))
     np.testing.assert_array_equal(direct(images_of(299)), resized(images_of(299)))
     assert not np.allclose(direct(images_of(96)), resized(images_of(96)), rtol=1e-2)
     assert direct.describe()["resize"] == "none"

@@ -1,0 +1,253 @@
+"""Features of many images: one pass, streaming statistics, vectors kept only where a metric needs them, cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from faces.errors import UserError
+from faces.files import save_atomically
+from metrics.images import BLOCK, Images
+from metrics.inception import InceptionFeatures
+from metrics.ranks import Ranks
+from metrics.stats import GaussianStats, StreamingStats, load_stats, save_stats
+
+Progress = Callable[[int, int | None], None]
+"""Called with (images done, images in all or None where nobody knows)."""
+
+CACHE_FORMAT = 1  # raise it when the same images would give other features
+
+
+@dataclass
+class Features:
+    """What was seen in a set of images. `vectors`: float32 [n, dims] in the images' order, None where they were not
+    kept. `skipped`: (name, reason) of every file left out. `size`: (height, width) of the images. `cached`: nothing had
+    to be computed."""
+
+    stats: GaussianStats
+    vectors: np.ndarray | None = None
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    cached: bool = False
+
+    @property
+    def n(self) -> int | None:
+        return self.stats.n
+
+
+@dataclass
+class _Part:
+    """What one process found in one block; made to be sent to the others."""
+
+    vectors: np.ndarray
+    names: list[str]
+    sizes: list[tuple[int, int]]
+    grey: list[bool]
+    skipped: list[tuple[str, str]]
+    error: str | None = None
+
+
+def collect(
+    images: Images,
+    features: InceptionFeatures,
+    *,
+    keep: bool = False,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    progress: Progress | None = None,
+) -> Features:
+    """Features of all `images`. Blocks of 64 are shared among `ranks` and added in their order, so the result does not
+    depend on how many processes there are. Called on every rank; rank 0's result has the vectors.
+
+    Args:
+        keep: whether vectors are kept: 4 * n * dims bytes.
+
+    Raises (on every rank):
+        UserError: for fewer than two usable images, images of different sizes, grey files among colour ones (where that
+            matters), or features that are not finite. The line names the image.
+    """
+    blocks = -(-len(images) // BLOCK)
+
+    def work(number: int) -> _Part:
+        try:
+            block = images.block(number, (number + ranks.size, number + 2 * ranks.size))
+            sizes = [image.shape[-2:] for image in block.images]
+            vectors = np.empty((0, features.dims), np.float32)
+            if len(set(sizes)) == 1:  # else the consumer below will complain
+                vectors = features(torch.from_numpy(np.stack(block.images))).cpu().numpy()
+            return _Part(vectors, block.names, sizes, block.grey, block.skipped)
+        except UserError as error:
+            return _Part(np.empty((0, features.dims), np.float32), [], [], [], [], str(error))
+
+    stats, census = StreamingStats(features.dims), _Census(images.grey_matters)
+    vectors = np.empty((len(images), features.dims), np.float32) if keep and ranks.is_main else None
+    for part in ranks.share(blocks, work):
+        if part.error:
+            raise UserError(part.error)
+        census.add(part)
+        _check_finite(part)
+        if vectors is not None:
+            vectors[stats.n : stats.n + len(part.vectors)] = part.vectors
+        stats.update(part.vectors)
+        if progress:
+            progress(stats.n + len(census.skipped), len(images))
+    if stats.n < 2:
+        why = (
+            f" ({len(census.skipped)} can't be used, the first, {': '.join(census.skipped[0])})"
+            if census.skipped
+            else ""
+        )
+        raise UserError(f"statistics need two images or more, got {stats.n}{why}")
+    meta = features.describe()
+    return Features(
+        stats.finish(meta),
+        None if vectors is None else vectors[: stats.n],
+        census.skipped,
+        census.size and census.size[0],
+    )
+
+
+class _Census:
+    """Holds images to one size and one kind."""
+
+    def __init__(self, grey_matters: bool):
+        self.grey_matters = grey_matters
+        self.size: tuple[tuple[int, int], str] | None = None
+        self.first: dict[bool, str] = {}
+        self.skipped: list[tuple[str, str]] = []
+
+    def add(self, part: _Part) -> None:
+        self.skipped += part.skipped
+        for name, size, grey in zip(part.names, part.sizes, part.grey, strict=True):
+            self.size = self.size or (size, name)
+            if size != self.size[0]:
+                a, b = (f"{w}x{h}" for h, w in (self.size[0], size))
+                raise UserError(
+                    f"images of mixed sizes: {self.size[1]} is {a}, {name} is {b}; give --resolution N to bring all to "
+                    "N x N, or sort them first"
+                )
+            self.first.setdefault(grey, name)
+            if self.grey_matters and len(self.first) == 2:
+                raise UserError(
+                    f"{self.first[True]}: a grey image among colour ones (such as {self.first[False]}); take it out, "
+                    "or give --allow-grey to count it as a colour image, as pytorch-fid does"
+                )
+
+
+def _check_finite(part: _Part) -> None:
+    bad = ~np.isfinite(part.vectors).all(axis=1)
+    if bad.any():
+        raise UserError(
+            f"{part.names[int(np.argmax(bad))]}: its features hold NaN or infinite values ({int(bad.sum())} such "
+            "images here); the weight file is damaged, or does not belong to this network"
+        )
+
+
+def collect_cached(
+    images: Images,
+    features: InceptionFeatures,
+    content: str | Callable[[], str],
+    folder: str | Path | None,
+    *,
+    keep: bool = False,
+    ranks: Ranks = Ranks(),  # noqa: B008
+    progress: Progress | None = None,
+    before: Callable[[], None] | None = None,
+) -> Features:
+    """Like `collect`, from the cache `folder` where the same content was seen with the same features before.
+
+    content: what names the content (or a function that finds out), such as `SourceImages.content_key`. It goes into the
+    key together with the weights' hash, the width and the resize mode; no file name does. None as folder: no cache.
+    before: called, on every rank, where something has to be computed.
+    """
+    if folder is None:
+        if before:
+            before()
+        return collect(images, features, keep=keep, ranks=ranks, progress=progress)
+    meta = _meta(features, ranks.main_does(content) if callable(content) else content)
+    path = Path(folder) / f"stats-{cache_key(meta)}.npz"
+    found = _from_cache(path, meta, keep) if ranks.is_main else None
+    if ranks.main_does(lambda: found is not None):
+        return found if found is not None else Features(GaussianStats(np.zeros(0), np.zeros((0, 0))), cached=True)
+    if before:
+        before()
+    result = collect(images, features, keep=keep, ranks=ranks, progress=progress)
+    if ranks.is_main:
+        extra = {"skipped": [list(pair) for pair in result.skipped], "size": result.size}
+        saved = GaussianStats(result.stats.mu, result.stats.sigma, result.stats.n, {**meta, **extra})
+        try:
+            if result.vectors is not None:  # before the statistics, which say that all is there
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_atomically(_vectors(path), lambda tmp: _write_array(tmp, result.vectors))
+            save_stats(path, saved)
+        except (OSError, UserError) as error:  # the numbers are good, only the next run will have to compute them again
+            warnings.warn(f"statistics are not cached: {error}", stacklevel=2)
+    return result
+
+
+def is_cached(features: InceptionFeatures, content: str, folder: str | Path) -> bool:
+    """Whether `collect_cached` will find statistics of this content (they may yet prove damaged)."""
+    return (Path(folder) / f"stats-{cache_key(_meta(features, content))}.npz").is_file()
+
+
+def _meta(features: InceptionFeatures, content: str) -> dict:
+    return {**features.describe(), "format": CACHE_FORMAT, "content": content}
+
+
+def cache_key(meta: dict) -> str:
+    """24 hex digits of the SHA-256 of what `meta` says."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _vectors(path: Path) -> Path:
+    return path.with_name(path.name.replace("stats-", "vectors-").replace(".npz", ".npy"))
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+
+
+def _from_cache(path: Path, meta: dict, keep: bool) -> Features | None:
+    """None where there is nothing, or something damaged: it is computed again and replaced."""
+    if not path.is_file():
+        return None
+    try:
+        stats = load_stats(path)
+        if stats.n is None or any(stats.meta.get(k) != v for k, v in meta.items()):
+            return None
+        vectors = None
+        if keep:
+            vectors = np.load(_vectors(path), mmap_mode="r", allow_pickle=False)
+            if vectors.shape != (stats.n, len(stats.mu)) or vectors.dtype != np.float32:
+                return None
+        skipped = [(name, reason) for name, reason in stats.meta["skipped"]]
+        size = stats.meta["size"] and tuple(stats.meta["size"])
+    except (UserError, OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    return Features(stats, vectors, skipped, size, cached=True)
+
+
+def seconds_for(images: Images, features: InceptionFeatures, *, probe: int = 16) -> float:
+    """Seconds that `collect` will take in one process, measured on the first few images after a warm-up."""
+    few = min(probe, len(images), BLOCK)
+    if few == 0:
+        return 0.0
+    began = time.perf_counter()
+    first = images.block(0).images
+    making = (time.perf_counter() - began) / max(1, len(first))
+    same = [image for image in first if image.shape == first[0].shape][:few] if first else []
+    if not same:
+        return 0.0
+    batch = torch.from_numpy(np.stack(same))
+    features(batch[: features.chunk]).cpu()
+    began = time.perf_counter()
+    features(batch).cpu()
+    return (making + (time.perf_counter() - began) / len(batch)) * len(images)

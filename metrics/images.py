@@ -1,0 +1,155 @@
+"""Images to be measured, in blocks that can be asked for in any order: those of a source, and those of a generator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from faces.errors import BadImage
+from faces.preprocess import Preprocess
+from faces.source import FaceSource
+from faces.stores import RenderedStore
+from metrics.sampling import Sampling, generate
+
+BLOCK = 64  # images of one block; what a generator draws together, so part of what a seed means
+
+_GREY = ("grey", "grey+alpha", "16-bit grey")
+
+
+@dataclass
+class Block:
+    """Some images: uint8 [C, H, W] each with its name and whether its file is grey; files that can't be used."""
+
+    images: list[np.ndarray] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    grey: list[bool] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Images(Protocol):
+    """`len`, and block number b: images b * BLOCK … (b + 1) * BLOCK - 1. `upcoming` names blocks that will be asked for
+    next, which may be begun already. `grey_matters`: whether grey files among colour ones are worth an error."""
+
+    grey_matters: bool
+
+    def __len__(self) -> int: ...
+
+    def block(self, number: int, upcoming: Sequence[int] = ()) -> Block: ...
+
+    def close(self) -> None: ...
+
+
+class SourceImages:
+    """The images of a source, decoded in `workers` threads while the network is busy with the ones before.
+
+    preprocess: how each becomes square and of one size; None takes the pixels as they are.
+    allow_grey: grey files count as colour ones.
+    """
+
+    def __init__(
+        self, source: FaceSource, preprocess: Preprocess | None = None, *, workers: int = 2, allow_grey: bool = False
+    ):
+        self.source = source.rendered_at(preprocess.resolution) if preprocess else source
+        self.preprocess, self.grey_matters = preprocess, not allow_grey
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="metrics-decode")
+        self._begun: dict[int, list[Future]] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def block(self, number: int, upcoming: Sequence[int] = ()) -> Block:
+        futures = self._begin(number)
+        for later in upcoming:
+            if later not in self._begun and later * BLOCK < len(self):
+                self._begun[later] = self._begin(later)
+        found = Block()
+        for future in futures:
+            try:
+                name, pixels, grey = future.result()
+            except BadImage as error:
+                found.skipped.append((error.name, error.reason))
+                continue
+            found.images.append(pixels)
+            found.names.append(name)
+            found.grey.append(grey)
+        return found
+
+    def _begin(self, number: int) -> list[Future]:
+        if number in self._begun:
+            return self._begun.pop(number)
+        return [self._pool.submit(self._one, i) for i in range(number * BLOCK, min((number + 1) * BLOCK, len(self)))]
+
+    def _one(self, i: int) -> tuple[str, np.ndarray, bool]:
+        decoded = self.source.decoded(i)
+        pixels = decoded.pixels if self.preprocess is None else self.preprocess.uint8(decoded.pixels)
+        return self.source.locate(i), np.ascontiguousarray(pixels.transpose(2, 0, 1)), decoded.mode in _GREY
+
+    def content_key(self) -> str:
+        """SHA-256 over the bytes of all files in order and the preprocessing: equal for equal content, whatever the
+        files are called and wherever they lie."""
+        digest = hashlib.sha256(repr(self.preprocess and self.preprocess.to_dict()).encode())
+        if isinstance(self.source.store, RenderedStore):
+            digest.update(self.source.content_stamp().encode())
+            return digest.hexdigest()
+        for start in range(0, len(self), 1024):  # not all at once: a million futures weigh more than the files
+            part = range(start, min(start + 1024, len(self)))
+            for one in self._pool.map(self._hash, part):
+                digest.update(one)
+        return digest.hexdigest()
+
+    def _hash(self, i: int) -> bytes:
+        try:
+            return hashlib.sha256(self.source.read(i)).digest()
+        except BadImage as error:
+            return hashlib.sha256(f"unreadable: {error.reason}".encode()).digest()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class GeneratedImages:
+    """`n` images of a generator (see `metrics.sampling.generate`)."""
+
+    grey_matters = False
+
+    def __init__(self, G: torch.nn.Module, n: int, sampling: Sampling):
+        self.G, self.n, self.sampling = G, n, sampling
+
+    def __len__(self) -> int:
+        return self.n
+
+    def block(self, number: int, upcoming: Sequence[int] = ()) -> Block:
+        first, last = number * BLOCK, min((number + 1) * BLOCK, self.n)
+        batches = generate(self.G, last, self.sampling, first=first)
+        images = [image for batch in batches for image in batch.cpu().numpy()]
+        names = [f"sample {i}" for i in range(first, last)]
+        return Block(images, names, [False] * len(images), [])
+
+    def close(self) -> None:
+        pass
+
+
+class ArrayImages:
+    """Images that lie in memory: uint8 [N, C, H, W], an array or a memory map; those at `index` (None: all)."""
+
+    grey_matters = False
+
+    def __init__(self, images: np.ndarray, index: np.ndarray | None = None):
+        self.images, self.index = images, np.arange(len(images)) if index is None else index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def block(self, number: int, upcoming: Sequence[int] = ()) -> Block:
+        chosen = self.index[number * BLOCK : (number + 1) * BLOCK]
+        images = list(np.asarray(self.images[chosen]))
+        return Block(images, [f"image {i}" for i in chosen], [False] * len(images), [])
+
+    def close(self) -> None:
+        pass
