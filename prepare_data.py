@@ -59,15 +59,35 @@ def main() -> None:
 
 @main.command()
 @click.argument("name", metavar="NAME")
+@click.option("--from", "given", metavar="FILE|FOLDER", help="The archive you downloaded, or where you unpacked it.")
+@click.option("--partial", is_flag=True, help="Accept a set that has not the published number of images.")
 @DATA_ROOT
-def fetch(name: str, data_root: str | None) -> None:
-    """Bring a named set here: flickr140k, rvf10k, deepfake-and-real or yonsei."""
-    with importing():
-        from faces.source import open_source
+@friendly
+def fetch(name: str, given: str | None, partial: bool, data_root: str | None) -> None:
+    """Bring a named set here and count it: flickr140k, rvf10k, deepfake-and-real or yonsei.
 
-    source = open_source(name, data_root=data_root)
-    fakes = int(source.labels.sum())
-    click.echo(f"{name}: {len(source) - fakes} real, {fakes} fake")
+    It is downloaded from Kaggle by kagglehub, which goes on with a broken download. Where that does not work (no
+    network, no account), download the archive with a browser and give it with --from: it is checked, then unpacked
+    below the data root.
+    """
+    with importing():
+        from faces import fetching
+
+    named = fetching.named_set(name)
+    if given is None:
+        source, apart = fetching.bring(named, data_root, partial=partial)
+    else:
+        with scan_bar("unpacking", "image") as report:
+            source, apart = fetching.place(named, given, data_root, partial=partial, progress=report)
+    click.echo(f"{'split':7}{'real':>9}{'fake':>9}")
+    found = fetching.counts(source)
+    for split_name in [s for s in ("train", "valid", "test", "") if any(key[0] == s for key in found)]:
+        click.echo(f"{split_name or 'all':7}{found.get((split_name, 0), 0):9}{found.get((split_name, 1), 0):9}")
+    for line in apart:
+        click.echo(f"differs: {one_line(line)}")
+    if not apart:
+        click.echo("complete: every split and class has the published number of images")
+    click.echo(f"{name} is in {one_line(source.store.locate('').rstrip('/:'))}; give it to any command as {name}")
 
 
 # ---- inspect, audit ---------------------------------------------------------------------------------------------

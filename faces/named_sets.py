@@ -119,9 +119,15 @@ def by_hand(named: NamedSet, root: str, why: str) -> UserError:
     """The error that tells a person how to get the set without us."""
     folder = os.path.join(root, named.name)
     return UserError(
-        f"{named.name} is not under {root} and can't be fetched ({why}): download kaggle.com/datasets/{named.handle} "
-        f"and unpack it into {folder} (so that {os.path.join(folder, named.example)} exists), or give --data-root"
+        f"{named.name} is not under {root} and can't be fetched ({why}): {by_hand_steps(named)}, or unpack it into"
+        f" {folder} (so that {os.path.join(folder, named.example)} exists), or give --data-root"
     )
+
+
+def by_hand_steps(named: NamedSet) -> str:
+    """How to get the set with a browser."""
+    say = f"python prepare_data.py fetch {named.name} --from archive.zip"
+    return f"download kaggle.com/datasets/{named.handle} and say {say}"
 
 
 def _reachable(host: str, port: int) -> bool:

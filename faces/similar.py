@@ -175,7 +175,7 @@ def _blocks(max_distance: int, count: int) -> tuple[int, int]:
 
     def steps(plan: tuple[int, int]) -> float:
         blocks, agree = plan
-        candidates = count * count / 2 / 2 ** (0.7 * 64 / blocks * agree)  # 0.7: bits of faces are not independent
+        candidates = count * count / 2 / 2 ** (0.75 * 64 / blocks * agree)  # 0.75: bits of faces are not independent
         return math.comb(blocks, agree) * (20 * count + candidates)
 
     plans = [(max_distance + agree, agree) for agree in range(1, 7) if max_distance + agree <= 16]
@@ -189,13 +189,24 @@ def _search(hashes: np.ndarray, side: np.ndarray, max_distance: int, between: bo
     present = np.flatnonzero(hashes)
     values, side = hashes[present], side[present]
     blocks, agree = _blocks(max_distance, len(values))
-    edges = np.linspace(0, 64, blocks + 1).round().astype(int)
-    masks = [_BITS[low:high].sum(dtype=np.uint64) for low, high in itertools.pairwise(edges)]
+    edges = np.linspace(0, 64, blocks + 1).round().astype(int).tolist()
+    spans = [(np.uint64(low), high - low) for low, high in itertools.pairwise(edges)]
+    # A key and its position share 64 bits, because sorting numbers is many times quicker than argsort. Of a key too
+    # long for that the last bits are not sorted by, which makes for more candidates and misses none.
+    numbers = np.arange(len(values), dtype=np.uint64)
+    room = 64 - len(values).bit_length()
     found = [np.zeros((0, 2), dtype=np.int64)]
-    for chosen in itertools.combinations(masks, agree):
-        keys = values & np.bitwise_or.reduce(np.array(chosen))
-        order = np.argsort(keys)
-        found.append(_within_runs(keys[order], order, values, side if between else None, max_distance))
+    for chosen in itertools.combinations(spans, agree):
+        keys, length = np.zeros_like(values), 0
+        for low, width in chosen:
+            keys = (keys << np.uint64(width)) | ((values >> low) & np.uint64((1 << width) - 1))
+            length += width
+        keys >>= np.uint64(max(0, length - room))
+        packed = np.sort((keys << np.uint64(64 - room)) | numbers)
+        order = (packed & np.uint64((1 << (64 - room)) - 1)).astype(np.int64)
+        found.append(
+            _within_runs(packed >> np.uint64(64 - room), order, values, side if between else None, max_distance)
+        )
     pairs = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
     return present[pairs]
 
