@@ -33,10 +33,10 @@ def kid(x: np.ndarray, y: np.ndarray, *, subsets: int = SUBSETS, size: int | Non
             subsets differ.
         seed: which subsets.
 
-    The standard error: the variance of one subset's MMD falls with 1 / size (Binkowski et al., section 4), and the
-    subsets are parts of one sample, so their mean is not known better than from the whole sample at once:
-    spread * sqrt(max(size / min(n, m), 1 / subsets)). Where the two distributions are equal it is too large, not too
-    small. NaN for a single subset.
+    The standard error of the mean has two parts: the sample's own, which all subsets share (the variance of an MMD falls
+    with 1 / size, and subsets of one sample differ less by 1 - size / n, so it is spread^2 size / (n - size)), and that
+    of having drawn only so many subsets (spread^2 / subsets). Where the two distributions are equal it is too large,
+    not too small. NaN where nothing can be said: for a single subset, or subsets that are the whole set.
 
     Memory: a few size x size matrices, whatever n and m. Float64.
 
@@ -57,7 +57,8 @@ def kid(x: np.ndarray, y: np.ndarray, *, subsets: int = SUBSETS, size: int | Non
         a, b = (np.sort(rng.choice(len(s), size, replace=False)) for s in (x, y))
         values[i] = squared_mmd(x[a], y[b])
     spread = float(values.std())
-    error = spread * np.sqrt(max(size / fewest, 1 / subsets)) if subsets > 1 else float("nan")
+    known = subsets > 1 and size < fewest
+    error = spread * np.sqrt(size / (fewest - size) + 1 / subsets) if known else float("nan")
     return Kid(float(values.mean()), float(error), spread, subsets, size)
 
 
