@@ -190,7 +190,7 @@ def test_a_tilted_face_comes_out_upright(photos, finder):
         assert how == "ffhq"
         left, right = finder.find(aligned)[0].landmarks[:2]
         assert abs(np.degrees(np.arctan2(*(right - left)[::-1]))) < 7
-        assert np.abs((left + right) / 2 - [128, 118]).max() < 15 and 45 < np.hypot(*(right - left)) < 80
+        assert np.abs((left + right) / 2 - [128, 118]).max() < 25 and 45 < np.hypot(*(right - left)) < 80
 
 
 def test_threads_and_processes_see_the_same(photos, finder):
