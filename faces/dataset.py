@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,12 +20,13 @@ import PIL
 import torch
 
 from faces.errors import BadImage, UserError
+from faces.files import cache_folder
+from faces.parallel import in_order
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 
 MIN_SIDE = 16  # smaller "photos" are thumbnails, spacers or accidents
-CHUNK = 32
-AHEAD = 512
+PACE = 32  # images between two calls of a progress function
 CACHE_FORMAT = 2
 
 Progress = Callable[[int, int], None]
@@ -77,9 +78,10 @@ class PackedFaces:
 
         Bad images, and those with a side below `min_side` pixels, are skipped and listed. The result lies in memory;
         with `cache_dir`, in a file there that the next build of the same content and preprocessing finds again.
-        progress(done, total) is called from this thread. ram_limit: bytes (default: half of what is free).
+        progress(done, total) is called from this thread. ram_limit: bytes (default: half of what is free); what takes
+        more goes into a nameless file in `faces.files.cache_folder()` that ends with the process.
 
-        Raises UserError when no image is usable, when the array fits neither limit nor cache, or the disk is full."""
+        Raises UserError when no image is usable, when the array fits neither limit nor disk, or the disk is full."""
         source = source.rendered_at(preprocess.resolution)
         if not len(source):
             raise UserError(f"{source.name or 'the source'} holds no images to pack")
@@ -138,14 +140,23 @@ class PackedFaces:
         return "; ".join(parts)
 
 
-def stream(source: FaceSource, preprocess: Preprocess, *, workers: int | None = None) -> Iterator[np.ndarray]:
-    """The usable images of `source` one by one, uint8 [C, R, R], decoded in `workers` threads and kept nowhere."""
+def stream(
+    source: FaceSource,
+    preprocess: Preprocess,
+    *,
+    workers: int | None = None,
+    skipped: list[tuple[str, str]] | None = None,
+) -> Iterator[np.ndarray]:
+    """The usable images of `source` one by one, uint8 [C, R, R], decoded in `workers` threads and kept nowhere.
+
+    (name, reason) of each bad image is appended to `skipped`, where that is given."""
     source = source.rendered_at(preprocess.resolution)
-    for start in range(0, len(source), AHEAD):  # the threads must not fill the memory while the images wait
-        part = source.select(range(start, min(start + AHEAD, len(source))))
-        for _, image, _, _ in _decoded(part, preprocess, workers, None, MIN_SIDE):
-            if not isinstance(image, BadImage):
-                yield image
+    for _, image, _, _ in _decoded(source, preprocess, workers, None, MIN_SIDE):
+        if isinstance(image, BadImage):
+            if skipped is not None:
+                skipped.append((image.name, image.reason))
+        else:
+            yield image
 
 
 class IndexStream:
@@ -220,9 +231,7 @@ def _decoded(
     source: FaceSource, preprocess: Preprocess, workers: int | None, progress: Progress | None, min_side: int
 ) -> Iterator[_Result]:
     """(position, C x R x R uint8 or the reason against, kind of file, its height and width) for every image of the
-    source, in order.
-
-    Pillow decodes and resizes without the interpreter's lock, so threads use all cores."""
+    source, in order."""
 
     def one(i: int) -> _Result:
         try:
@@ -234,26 +243,10 @@ def _decoded(
         kind = "RGB" if kind in ("YCbCr", "RGBX") else kind
         return i, preprocess.uint8(image.pixels).transpose(2, 0, 1), kind, image.pixels.shape[:2]
 
-    def chunk(start: int) -> list[_Result]:
-        return [one(i) for i in range(start, min(start + CHUNK, total))]
-
-    total = len(source)
-    pool = ThreadPoolExecutor(max(1, _cores() if workers is None else workers), thread_name_prefix="faces-decode")
-    try:
-        for results in pool.map(chunk, range(0, total, CHUNK)):
-            yield from results
-            if progress is not None:
-                progress(results[-1][0] + 1, total)
-    finally:  # also on Ctrl-C and on a full disk: don't decode the rest first
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _cores() -> int:
-    """The cores this process may use, which in a container or under a job scheduler are not all of the machine's."""
-    try:
-        return min(16, len(os.sched_getaffinity(0)))
-    except AttributeError:  # not Linux
-        return min(16, os.cpu_count() or 1)
+    for result in in_order(one, len(source), workers):
+        yield result
+        if progress is not None and (result[0] % PACE == PACE - 1 or result[0] == len(source) - 1):
+            progress(result[0] + 1, len(source))
 
 
 def _in_memory(
@@ -266,18 +259,43 @@ def _in_memory(
 ) -> tuple[np.ndarray, _Record]:
     shape = (len(source), preprocess.channels, preprocess.resolution, preprocess.resolution)
     size, limit = int(np.prod(shape, dtype=np.int64)), _half_of_free_memory() if ram_limit is None else ram_limit
+    record, results = _Record(), _decoded(source, preprocess, workers, progress, min_side)
     if size > limit:
-        raise UserError(
-            f"{source.name} at {preprocess.resolution} px takes {size / 2**30:.1f} GiB, more than the "
-            f"{limit / 2**30:.1f} GiB of memory it may have: give a cache folder on a disk with that much room, or a "
-            "lower resolution"
-        )
-    record, images = _Record(), np.empty(shape, np.uint8)
+        return _in_a_file(source, record, results, preprocess, size, limit), record
+    images = np.empty(shape, np.uint8)
     count = 0
-    for count, image in enumerate(record.images(_decoded(source, preprocess, workers, progress, min_side)), 1):
+    for count, image in enumerate(record.images(results), 1):
         images[count - 1] = image
     record.check(source)
     return images[:count], record
+
+
+def _in_a_file(
+    source: FaceSource, record: _Record, results: Iterator[_Result], preprocess: Preprocess, size: int, limit: int
+) -> np.ndarray:
+    """The images in a file that only this process knows: what memory has no room for is read from the disk's cache."""
+    folder = cache_folder()
+    trouble = "there is no room"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        if shutil.disk_usage(folder).free > size:
+            file = tempfile.TemporaryFile(dir=folder, prefix="packing-")
+            for image in record.images(results):
+                file.write(image.tobytes())
+            record.check(source)
+            file.flush()
+            side = preprocess.resolution
+            shape = (len(record.kept), preprocess.channels, side, side)
+            images = np.memmap(file, np.uint8, mode="r", shape=shape)
+            images.kept_open = file  # where files can't lose their names while open, closing would delete it
+            return images
+    except OSError as error:
+        trouble = f"it can't be written ({error.strerror})"
+    raise UserError(
+        f"{source.name} at {preprocess.resolution} px takes {size / 2**30:.1f} GiB, more than the "
+        f"{limit / 2**30:.1f} GiB of memory it may have, and {trouble} in {folder}: set FACES_CACHE to a folder on a "
+        "disk with that much room, or give a lower resolution"
+    )
 
 
 def _half_of_free_memory() -> int:

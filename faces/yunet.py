@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import threading
 import urllib.request
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from faces.errors import UserError, one_line
+from faces.files import cache_folder
 
 FILE_NAME = "face_detection_yunet_2023mar.onnx"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
@@ -26,17 +26,8 @@ Progress = Callable[[int, int], None]
 
 
 def cache_path() -> Path:
-    """Where a fetched file is kept: $FACES_CACHE, else `ganface` in the user's own cache folder."""
-    if given := os.environ.get("FACES_CACHE"):
-        return Path(given).expanduser() / FILE_NAME
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "ganface" / FILE_NAME
+    """Where a fetched file is kept."""
+    return cache_folder() / FILE_NAME
 
 
 def find_model(

@@ -127,14 +127,25 @@ def test_nothing_usable_and_too_large(folder, tmp_path):
     assert not list((tmp_path / "cache").iterdir())
     with pytest.raises(UserError, match="holds no images"):
         PackedFaces.build(open_source(folder).select([]), Preprocess(32))
-    with pytest.raises(UserError, match="photos at 4096 px takes 0.2 GiB, more than the 0.0 GiB"):
-        PackedFaces.build(open_source(folder), Preprocess(4096), ram_limit=1000)
 
 
-def test_a_stream_gives_the_same_images_without_keeping_them(folder, monkeypatch):
-    monkeypatch.setattr("faces.dataset.AHEAD", 4)
-    streamed = np.stack(list(stream(open_source(folder), Preprocess(32), workers=2)))
-    assert np.array_equal(streamed, PackedFaces.build(open_source(folder), Preprocess(32)).images)
+def test_what_memory_cannot_hold_lies_in_a_nameless_file(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("FACES_CACHE", str(tmp_path / "cache"))
+    source = open_source(folder)
+    packed, want = PackedFaces.build(source, Preprocess(32), ram_limit=1000), PackedFaces.build(source, Preprocess(32))
+    assert isinstance(packed.images, np.memmap) and packed.skipped == want.skipped
+    assert torch.equal(packed.batch([9, 0, 4]), want.batch([9, 0, 4]))
+    assert list((tmp_path / "cache").iterdir()) == []
+    monkeypatch.setattr("faces.dataset.shutil.disk_usage", lambda path: type("Usage", (), {"free": 99})())
+    with pytest.raises(UserError, match="takes 0.0 GiB, more than the 0.0 GiB .*no room in .*set FACES_CACHE"):
+        PackedFaces.build(source, Preprocess(32), ram_limit=1000)
+
+
+def test_a_stream_gives_the_same_images_without_keeping_them(folder):
+    skipped = []
+    streamed = np.stack(list(stream(open_source(folder), Preprocess(32), workers=2, skipped=skipped)))
+    packed = PackedFaces.build(open_source(folder), Preprocess(32))
+    assert np.array_equal(streamed, packed.images) and skipped == packed.skipped
 
 
 def test_mirroring_is_a_second_half(folder):
@@ -154,7 +165,7 @@ def test_mirroring_is_a_second_half(folder):
 
 
 def test_progress_and_interruption(folder, monkeypatch):
-    monkeypatch.setattr("faces.dataset.CHUNK", 4)
+    monkeypatch.setattr("faces.dataset.PACE", 4)
     seen = []
     PackedFaces.build(open_source(folder), Preprocess(32), progress=lambda *at: seen.append(at))
     assert seen == [(4, 15), (8, 15), (12, 15), (15, 15)]
