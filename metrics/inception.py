@@ -120,6 +120,8 @@ class InceptionFeatures(nn.Module):
 
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+            # Its threads would spin while they wait, and take the cores from the threads that decode the next images.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.log_severity_level = 3
             session = onnxruntime.InferenceSession(onnx_model(self.net), options, providers=["CPUExecutionProvider"])
             self._session = (threads, session)

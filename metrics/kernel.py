@@ -33,10 +33,10 @@ def kid(x: np.ndarray, y: np.ndarray, *, subsets: int = SUBSETS, size: int | Non
             subsets differ.
         seed: which subsets.
 
-    The standard error of the mean has two parts: the sample's own, which all subsets share (the variance of an MMD falls
-    with 1 / size, and subsets of one sample differ less by 1 - size / n, so it is spread^2 size / (n - size)), and that
-    of having drawn only so many subsets (spread^2 / subsets). Where the two distributions are equal it is too large,
-    not too small. NaN where nothing can be said: for a single subset, or subsets that are the whole set.
+    The standard error of the mean has two parts: the sample's own, which all subsets share (the variance of an MMD
+    falls with 1 / size, and subsets of one sample differ less by 1 - size / n, so it is spread^2 size / (n - size)),
+    and that of having drawn only so many subsets (spread^2 / subsets). Where the two distributions are equal it is too
+    large, not too small. NaN where nothing can be said: for a single subset, or subsets that are the whole set.
 
     Memory: a few size x size matrices, whatever n and m. Float64.
 
