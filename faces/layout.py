@@ -21,8 +21,8 @@ SPLITS = {
 # Kaggle's copy of the Yonsei set carries itself a second time: (folder of the copy, the original beside it).
 COPIES = (("real_and_fake_face_detection", "real_and_fake_face"),)
 # Photoshopped faces of Yonsei University: difficulty, a number of its own, and which parts were replaced (left eye,
-# right eye, nose, mouth). Nothing in such a name says whose photo it was.
-COMPOSITE = re.compile(r"(easy|mid|hard)_[0-9]+_[01]{4}\.\w+")
+# right eye, nose, mouth; one name lacks a digit). Nothing in such a name says whose photo it was.
+COMPOSITE = re.compile(r"(easy|mid|hard)_[0-9]+_[01]{3,4}\.\w+")
 
 _DIGITS = re.compile(r"[0-9]+")
 

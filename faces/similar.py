@@ -86,10 +86,14 @@ def distance(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
 
 
 def exact_groups(keys: Sequence[str] | np.ndarray) -> np.ndarray:
-    """int64 [n]: equal keys (SHA-256) get equal group numbers, in order of first appearance. Empty keys stand alone."""
+    """int64 [n]: equal keys (SHA-256) get equal group numbers, by first appearance. Empty texts stand alone."""
     numbers: dict[object, int] = {}
     keys = keys.tolist() if isinstance(keys, np.ndarray) else keys
-    return np.fromiter((numbers.setdefault(k or (i,), len(numbers)) for i, k in enumerate(keys)), np.int64, len(keys))
+    return np.fromiter(
+        (numbers.setdefault((i,) if isinstance(k, str) and not k else k, len(numbers)) for i, k in enumerate(keys)),
+        np.int64,
+        len(keys),
+    )
 
 
 def near_groups(

@@ -177,9 +177,9 @@ def describe(
 
 def _like(table: Manifest, groups: np.ndarray, group: int, part: np.ndarray) -> str:
     """An example: two images of a group that are in different parts."""
-    members = np.flatnonzero(groups == group)
-    other = next(i for i in members if part[i] != part[members[0]])
-    return one_line(f" (like {table['path'][members[0]]} and {table['path'][other]})")
+    first, *rest = [i for i in np.flatnonzero(groups == group) if part[i] not in ("", -1)]
+    other = next(i for i in rest if part[i] != part[first])
+    return one_line(f" (like {table['path'][first]} and {table['path'][other]})")
 
 
 def strata_of(manifest: Manifest) -> np.ndarray:
