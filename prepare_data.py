@@ -116,6 +116,50 @@ def _stages(unit: str = "img") -> Iterator[Callable[[str, int, int], None]]:
 @main.command()
 @click.argument("source", metavar="SOURCE")
 @DATA_ROOT
+@click.option("--out", metavar="FILE.html", help="The page; a .json of the same name goes beside it.  [default: "
+              "inspect-NAME.html in the working folder]")  # fmt: skip
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), help="Only one split of the source.")
+@click.option("--limit", type=click.IntRange(1), default=4000, metavar="N", help="Images whose pixels are looked at.")
+@click.option("--json", "as_json", is_flag=True, help="Only the JSON, on stdout; no file is written.")
+@click.option("--force", is_flag=True, help="Replace a report that is there already.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the draw of images.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Readers.  [default: one per core]")
+@friendly
+def inspect(source, data_root, out, split, limit, as_json, force, seed, workers) -> None:
+    """Write one HTML page about a set: counts, formats, sizes, brightness, mean images, spectra, samples, duplicates.
+
+    Works on a folder without labels, too. Pictures are inside the page, so that it can be mailed or kept.
+    """
+    with importing():
+        from pathlib import Path
+
+        from app.data_report import write_data_report
+        from faces.errors import UserError
+        from faces.source import open_source
+        from faces.survey import survey_source
+
+    opened = open_source(source, data_root=data_root, split=split)
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in opened.name)
+    path = Path(out or f"inspect-{name}.html")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {out}: the page's name must end in .html; choose another")
+    if not as_json and path.exists() and not force:  # told before the work, not after it
+        raise UserError(f"{path} exists and is not overwritten; give another --out, or --force")
+    with _stages() as report:
+        survey = survey_source(opened, limit=limit, seed=seed, workers=workers, progress=report)
+    if as_json:
+        click.echo(json.dumps(survey.to_dict(), indent=1, ensure_ascii=True))
+        return
+    page, numbers = write_data_report(survey, path, force=force)
+    for bad, reason in survey.bad[:10]:
+        click.echo(one_line(f"unreadable: {bad}: {reason}"), err=True)
+    click.echo(one_line(f"{page} and {numbers.name}: {len(survey.facts)} images, {len(survey.bad)} unreadable, "
+                        f"{len(survey.exact)} groups of copies, {len(survey.near)} of near duplicates"))  # fmt: skip
+
+
+@main.command()
+@click.argument("source", metavar="SOURCE")
+@DATA_ROOT
 @click.option("--against", multiple=True, metavar="OTHER", help="A set that may share no picture with it; repeatable.")
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), help="Only one split of the source.")
 @click.option("--quick", is_flag=True, help="Only the gates that need no decoding: header, size, copies.")
