@@ -217,7 +217,7 @@ class NoImages(UserError):
 
 
 def _open_path(spec: str) -> FaceSource:
-    choices = f"give --data a folder, a zip, a manifest (.csv) or one of {', '.join(SET_NAMES)}"
+    choices = f"give a folder, a zip, a manifest (.csv) or one of {', '.join(SET_NAMES)}"
     if not spec:
         raise UserError(f"the data source is empty; {choices}")
     try:
@@ -240,7 +240,7 @@ def _open_path(spec: str) -> FaceSource:
             raise UserError(f"{spec}: neither a folder nor a zip of images nor a manifest; {choices}")
         entries, notes = list_zip(store)
     else:
-        raise UserError(f"{spec}: no such folder, zip or manifest; {choices}")
+        raise UserError(f"{spec}: no such folder or zip or manifest; {choices}")
 
     keep = without_copies([entry.path for entry in entries])
     entries = sorted((e for e, kept in zip(entries, keep) if kept), key=lambda entry: natural_key(entry.path))

@@ -34,6 +34,7 @@ def table_for(
         if len(table) and (table["sha256"] != "").all() and table["phash"].any():
             return _taken_at_its_word(spec, table)
     source = open_source(spec, data_root=data_root)
+    _places(source, [])  # what can't be named is refused before the work
     facts = scan(source, workers=workers, progress=progress)
     table = tabulate(source, facts)
     bad = [fact for fact in facts if fact.error is not None]

@@ -160,7 +160,7 @@ def test_fingerprint_is_cheap_and_follows_content(tmp_path):
 def test_no_images(tmp_path, content):
     plant(tmp_path, *content)
     with pytest.raises(
-        UserError, match=r"^no images in .* \(looked for \.jpg .*\.gif .*\); give --data a folder, a zip or"
+        UserError, match=r"^no images in .* \(looked for \.jpg .*\.gif .*\); give a folder, a zip, a manifest"
     ):
         open_source(tmp_path)
     zipped(tmp_path / "photos.zip", *content)

@@ -1,0 +1,124 @@
+"""`prepare_data.py split` as a user runs it."""
+
+import csv
+import io
+import os
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import prepare_data
+
+
+def run(*words):
+    return CliRunner().invoke(prepare_data.main, ["split", *map(str, words)])
+
+
+def face(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def leaky(tmp_path, monkeypatch):
+    """40 photos in train and test, of which three in test are in train, too: copied, saved again, mirrored."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(40):
+        path = tmp_path / "faces" / ("test" if i % 4 == 0 else "train") / ("fake" if i % 2 else "real") / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        face(i).save(path, quality=90)
+    train, test = tmp_path / "faces/train/real", tmp_path / "faces/test/real"
+    (test / "copy.jpg").write_bytes((train / "2.jpg").read_bytes())
+    face(6).resize((50, 50)).save(test / "again.jpg", quality=60)
+    face(10).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(test / "mirrored.jpg", quality=80)
+    return tmp_path
+
+
+def rows(path="manifest.csv") -> dict:
+    with open(path, newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def test_leaks_are_told_and_repaired(leaky):
+    result = run("faces", "--ratios", "60/20/20", "--folds", 3, "--seed", 5)
+    assert result.exit_code == 0, result.output
+    assert "3 groups were in several of the old splits" in result.output and "on one side now" in result.output
+    found = rows()
+    assert len(found) == 43 and {row["split"] for row in found.values()} == {"train", "valid", "test"}
+    for a, b in (("train/real/2", "copy"), ("train/real/6", "again"), ("train/real/10", "mirrored")):
+        pair = found[f"faces/{a}.jpg"], found[f"faces/test/real/{b}.jpg"]
+        assert pair[0]["split"] == pair[1]["split"] and pair[0]["fold"] == pair[1]["fold"]
+    assert {row["fold"] for row in found.values() if row["split"] == "test"} == {""}
+    assert all(len(row["sha256"]) == 64 and len(row["phash"]) == 16 and row["quality"] for row in found.values())
+
+
+def test_kept_splits_stay_torn_and_that_is_told(leaky):
+    result = run("faces", "--keep-splits")
+    assert result.exit_code == 0 and "stay torn: leave --keep-splits out" in result.output
+    assert all(row["split"] == path.split("/")[1] for path, row in rows().items())
+    again = run("manifest.csv", "--out", "second.csv", "--group-by", "none", "--ratios", "50/0/50")
+    assert again.exit_code == 0 and {row["split"] for row in rows("second.csv").values()} == {"train", "test"}
+
+
+def test_the_same_seed_gives_the_same_file(leaky):
+    for name, seed in (("a.csv", 1), ("b.csv", 1), ("c.csv", 2)):
+        assert run("faces", "--out", name, "--seed", seed, "--workers", 1).exit_code == 0
+    a, b, c = (open(name, "rb").read() for name in ("a.csv", "b.csv", "c.csv"))
+    assert a == b != c
+
+
+def test_bad_files_are_named_and_left_out(leaky):
+    for i in range(7):
+        (leaky / f"faces/train/real/bad{i}\n.jpg").write_bytes(b"no image")
+    result = run("faces")
+    assert result.exit_code == 0 and len(rows()) == 43
+    assert "left out: train/real/bad0\\n.jpg: not an image" in result.stderr and "2 more" in result.stderr
+
+
+def test_nothing_is_overwritten_before_or_after_the_work(leaky):
+    (leaky / "manifest.csv").write_text("mine")
+    result = run("faces")
+    assert result.exit_code == 2 and "exists and is not overwritten" in result.stderr
+    assert (leaky / "manifest.csv").read_text() == "mine"
+    assert run("faces", "--force").exit_code == 0 and len(rows()) == 43
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere"], "nowhere: no such folder or zip or manifest"),
+        (["faces", "--ratios", "80/20"], "--ratios 80/20: not three shares"),
+        (["faces", "--out", "m.txt"], "must end in .csv or .parquet"),
+        (["faces", "--out", "no/m.csv"], "there is no folder no"),
+        (["faces", "--group-by", "identity"], "nothing tells who is who"),
+        (["faces", "--group-by", "identity", "--identity", "("], "not a regular expression"),
+        (["demo"], "demo is drawn"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(leaky, words, told):
+    result = run(*words)
+    assert result.exit_code == 2 and told in result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not list(leaky.glob("*.csv"))
+
+
+def test_odd_names_and_an_archive(leaky):
+    buffer = io.BytesIO()
+    face(1).save(buffer, "PNG")
+    odd = os.fsdecode(b'"\xff,\n.png')
+    (leaky / "faces/train/real" / odd).write_bytes(buffer.getvalue())
+    assert run("faces").exit_code == 0
+    from faces.source import open_source
+
+    paths = [item.path for item in open_source("manifest.csv").items]
+    assert f"faces/train/real/{odd}" in paths and len(paths) == 44
+
+
+def test_training_takes_the_manifest(leaky):
+    """The other commands' way to data."""
+    from adversarial.data import open_source as opened_by_training
+
+    assert run("faces", "--ratios", "70/15/15").exit_code == 0
+    assert opened_by_training("manifest.csv", split="train").splits == {"train"}

@@ -1,0 +1,159 @@
+"""A manifest as SOURCE: images anywhere, in archives too, with the labels and splits it says."""
+
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faces.errors import BadImage, UserError
+from faces.manifest import read_manifest, relative_to, write_manifest
+from faces.scan import scan
+from faces.source import open_source
+from faces.tabulate import table_for, tabulate
+
+
+def png(seed: int, path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path, "PNG")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four photos in folders that name label and split, and two in an archive."""
+    for i, name in enumerate(("train/real/a.png", "train/fake/b.png", "test/real/c.png", "test/fake/d.png")):
+        png(i, tmp_path / "photos" / name)
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        for i, name in enumerate(("fake/e.png", "../up.png")):
+            png(10 + i, tmp_path / "x.png")
+            archive.write(tmp_path / "x.png", name)
+    (tmp_path / "x.png").unlink()
+    return tmp_path
+
+
+def write(folder, text: str, name: str = "m.csv") -> str:
+    (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    return str(folder / name)
+
+
+def test_labels_splits_and_order_are_the_manifests(folder):
+    spec = write(
+        folder,
+        "path,label,split,note\nphotos/test/real/c.png,fake,train,n1\nmore.zip/fake/e.png,0,val,n2\n"
+        "more.zip/../up.png,1,,n3\n" + str(folder / "photos/train/real/a.png") + ",0,test,n4\n",
+    )
+    source = open_source(spec)
+    assert source.labels.tolist() == [1, 0, 1, 0]
+    assert [item.split for item in source.items] == ["train", "valid", None, "test"]
+    assert source.manifest["note"].tolist() == ["n1", "n2", "n3", "n4"]
+    assert (source.image(0) == np.asarray(Image.open(folder / "photos/test/real/c.png"))).all()
+    assert source.locate(1) == f"{folder / 'more.zip'}:fake/e.png"
+    assert source.read(2) == zipfile.ZipFile(folder / "more.zip").read("../up.png")
+    part = open_source(spec, split="valid")
+    assert len(part) == 1 and part.manifest["note"].tolist() == ["n2"] and part.read(0) == source.read(1)
+    assert pickle.loads(pickle.dumps(source)).read(1) == source.read(1)
+    assert open_source(spec, label=1).manifest["note"].tolist() == ["n1", "n3"]
+
+
+def test_a_list_of_paths_is_judged_by_its_folders(folder):
+    source = open_source(write(folder, "path\nphotos/train/real/a.png\nphotos/test/fake/d.png\nmore.zip/fake/e.png\n"))
+    assert source.labels.tolist() == [0, 1, 1] and [item.split for item in source.items] == ["train", "test", None]
+    plain = open_source(write(folder, "path\nmore.zip/../up.png\n", "p.csv"))
+    assert plain.labels.tolist() == [0]
+
+
+def test_what_is_missing_or_said_twice_is_noted(folder):
+    text = "path,label\nphotos/train/real/a.png,0\ngone.png,1\nphotos/train/real/a.png,0\nphotos/train/fake/b.png,\n"
+    source = open_source(write(folder, text))
+    assert [item.path for item in source.items] == ["photos/train/real/a.png", "gone.png"]
+    notes = " ".join(source.notes)
+    assert "1 image not there" in notes and "1 image listed before" in notes and "1 image without a label" in notes
+    with pytest.raises(BadImage, match="no such file"):
+        source.image(1)
+    assert [fact.error for fact in scan(source)] == [None, "no such file"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("path\nno/a.png\nno/b.png\n", "none of its 2 images is where it says"),
+        ("path\n", "a manifest without images"),
+        ("path,split\nphotos/train/real/a.png,sometimes\n", "row 1: split is 'sometimes'"),
+    ],
+)
+def test_hopeless_manifests_are_told(folder, text, told):
+    with pytest.raises(UserError, match=told):
+        open_source(write(folder, text))
+    with pytest.raises(UserError, match="has no 'valid' split"):
+        open_source(write(folder, "path,split\nphotos/train/real/a.png,train\n"), split="valid")
+
+
+def test_hostile_rows(folder):
+    """Pipes, folders, broken archives, loops and odd names are bad images by name, and hold nobody up."""
+    os.mkfifo(folder / "pipe.png")
+    os.symlink("loop.png", folder / "loop.png")
+    (folder / "broken.zip").write_bytes(b"PK not really")
+    (folder / "dir.zip").mkdir()
+    png(5, folder / "dir.zip" / "fine.png")
+    odd = os.fsdecode(b'l\xff"\n,.png')
+    png(6, folder / odd)
+    names = ["pipe.png", "loop.png", "photos", "broken.zip/a.png", "more.zip/none.png", "dir.zip/fine.png"]
+    quoted = odd.replace('"', '""')
+    source = open_source(write(folder, "path\n" + "\n".join(names) + f'\n"{quoted}"\n'))
+    facts = {fact.path: fact.error for fact in scan(source)}
+    assert facts["dir.zip/fine.png"] is None and facts[odd] is None
+    assert all(facts[name] for name in names[:5]) and len(facts) == 7
+    assert "not a readable zip archive" in facts["broken.zip/a.png"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "manifest"])
+def test_a_manifest_of_a_source_is_the_source(folder, kind):
+    spec = {"folder": folder / "photos", "zip": folder / "more.zip"}.get(kind)
+    if spec is None:
+        spec = write(folder, "path,label,who\nphotos/train/real/a.png,0,ann\nmore.zip/fake/e.png,1,bob\n")
+    source = open_source(spec)
+    table = tabulate(source, scan(source))
+    (folder / "deep" / "er").mkdir(parents=True)
+    write_manifest(folder / "deep/er/m.csv", relative_to(folder / "deep/er", table))
+    again = open_source(folder / "deep/er/m.csv")
+    assert again.labels.tolist() == source.labels.tolist()
+    assert [item.split for item in again.items] == [item.split for item in source.items]
+    assert [again.read(i) for i in range(len(again))] == [source.read(i) for i in range(len(source))]
+    if kind == "manifest":
+        assert again.manifest["who"].tolist() == ["ann", "bob"]
+    moved = folder.rename(folder.with_name(folder.name + "-moved"))
+    assert len(open_source(moved / "deep/er/m.csv").read(0)) > 0, "a folder can be moved with its manifest"
+
+
+def test_hashes_in_a_manifest_are_believed_unless_told_otherwise(folder):
+    first, bad, _ = table_for(str(folder / "photos"))
+    write_manifest(folder / "m.csv", relative_to(folder, first))
+    png(99, folder / "photos/train/real/a.png")
+    believed, _, _ = table_for(str(folder / "m.csv"))
+    assert believed["sha256"].tolist() == first["sha256"].tolist() and not bad
+    fresh, _, _ = table_for(str(folder / "m.csv"), rescan=True)
+    assert (fresh["sha256"] != first["sha256"]).sum() == 1
+
+
+def test_what_can_not_be_named_is_refused(folder):
+    with pytest.raises(UserError, match="is drawn, it has no files"):
+        source = open_source("demo", max_items=1)
+        tabulate(source, scan(source))
+    (folder / "more.zip").rename(folder / "more.dat")
+    with pytest.raises(UserError, match="rename it to end in .zip"):
+        table_for(str(folder / "more.dat"))
+    (folder / "bad").mkdir()
+    (folder / "bad" / "a.png").write_bytes(b"no")
+    with pytest.raises(UserError, match="none of its 1 images can be read"):
+        table_for(str(folder / "bad"))
+
+
+def test_the_columns_of_issue_4(folder):
+    table, _, _ = table_for(str(folder / "photos"))
+    write_manifest(folder / "m.csv", table)
+    header = (folder / "m.csv").read_text().splitlines()[0].split(",")
+    assert header[:10] == "path label source generator split fold sha256 phash size quality".split()
+    assert read_manifest(folder / "m.csv")["size"].tolist() == [os.path.getsize(table.located(i)) for i in range(4)]
