@@ -235,19 +235,20 @@ def _from_cache(path: Path, meta: dict, keep: bool) -> Features | None:
     return Features(stats, vectors, skipped, size, cached=True)
 
 
-def seconds_for(images: Images, features: InceptionFeatures, *, probe: int = 16) -> float:
-    """Seconds that `collect` will take in one process, measured on the first few images after a warm-up."""
-    few = min(probe, len(images), BLOCK)
-    if few == 0:
+def seconds_for(images: Images, features: InceptionFeatures) -> float:
+    """Seconds that `collect` will take in one process, measured on the first images: two passes of `features.chunk`
+    after a warm-up, of which the quicker counts (another program may have had the cores in one of them)."""
+    if len(images) == 0:
         return 0.0
     began = time.perf_counter()
     first = images.block(0).images
     making = (time.perf_counter() - began) / max(1, len(first))
-    same = [image for image in first if image.shape == first[0].shape][:few] if first else []
+    same = [image for image in first if image.shape == first[0].shape][: features.chunk]
     if not same:
         return 0.0
-    batch = torch.from_numpy(np.stack(same))
-    features(batch[: features.chunk]).cpu()
-    began = time.perf_counter()
-    features(batch).cpu()
-    return (making + (time.perf_counter() - began) / len(batch)) * len(images)
+    batch, passes = torch.from_numpy(np.stack(same)), []
+    for _ in range(3):
+        began = time.perf_counter()
+        features(batch).cpu()
+        passes.append((time.perf_counter() - began) / len(batch))
+    return (making + min(passes[1:])) * len(images)

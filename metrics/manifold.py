@@ -19,6 +19,7 @@ import torch
 from faces.errors import UserError
 
 K_PRECISION, K_DENSITY = 3, 5  # as published
+_TILE = 4096  # vectors that are centred at a time
 _ROUNDING = 4e-6  # of |a|^2 + |b|^2: squared distances below it are those of equal vectors, in float32
 
 
@@ -38,12 +39,13 @@ def manifold(
     *,
     k: int = K_PRECISION,
     k_density: int = K_DENSITY,
-    block: int = 1024,
+    block: int = 512,
     device: str | torch.device = "cpu",
 ) -> Manifold:
     """Precision, recall (of `k` neighbours), density and coverage (of `k_density`) of features [n, d] and [m, d].
 
-    Distances are computed in float32, `block` rows at a time: memory is block x max(n, m), whatever n and m are.
+    Distances are computed in float32, `block` rows at a time: beyond the vectors themselves, which may be a memory map,
+    memory is a few block x max(n, m).
 
     Raises:
         UserError: for unequal widths, or sets of no more than k images.
@@ -59,7 +61,7 @@ def manifold(
             f"and {len(fake)} generated"
         )
     centre = real.mean(axis=0, dtype=np.float64).astype(np.float32)  # shorter vectors, smaller rounding errors
-    r, f = (_Points(x - centre, device, block) for x in (real, fake))
+    r, f = (_Points(x, centre, device, block) for x in (real, fake))
     real_radii, real_wide = r.radii(k, k_density)
     fake_radii = f.radii(k)[0]
     precise = torch.zeros(len(fake), dtype=torch.bool, device=device)
@@ -80,17 +82,28 @@ def manifold(
 
 
 class _Points:
-    def __init__(self, x: np.ndarray, device: str | torch.device, block: int):
-        self.x = torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device)
-        self.norms, self.block = self.x.square().sum(dim=1), block
+    """Vectors of a set, not copied; what is computed with is a tile of them less `centre`."""
+
+    def __init__(self, x: np.ndarray, centre: np.ndarray, device: str | torch.device, block: int):
+        self.x, self.centre, self.device, self.block = x, centre, device, block
+        self.norms = torch.cat([self.tile(start).square().sum(dim=1) for start in range(0, len(x), _TILE)])
+
+    def tile(self, start: int, length: int = _TILE) -> torch.Tensor:
+        part = np.asarray(self.x[start : start + length], np.float32) - self.centre
+        return torch.from_numpy(part).to(self.device)
 
     def distances(self, other: _Points):
         """Squared distances to all of `other`, a block of rows at a time: (rows, [block, m])."""
         for start in range(0, len(self.x), self.block):
             rows = slice(start, min(start + self.block, len(self.x)))
-            scale = self.norms[rows, None] + other.norms[None]
-            d = torch.addmm(scale, self.x[rows], other.x.T, alpha=-2)
-            yield rows, d.masked_fill_(d < _ROUNDING * scale, 0)
+            mine = self.tile(start, self.block)
+            d = torch.empty(len(mine), len(other.x), device=self.device)
+            for first in range(0, len(other.x), _TILE):
+                theirs = other.tile(first)
+                scale = self.norms[rows, None] + other.norms[None, first : first + len(theirs)]
+                found = torch.addmm(scale, mine, theirs.T, alpha=-2)
+                d[:, first : first + len(theirs)] = found.masked_fill_(found < _ROUNDING * scale, 0)
+            yield rows, d
 
     def radii(self, *ks: int) -> list[torch.Tensor]:
         """Squared distances [n] to the k-th nearest other point, for each k."""

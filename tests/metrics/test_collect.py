@@ -154,4 +154,4 @@ def test_time_is_estimated_on_a_few_images(monkeypatch):
     monkeypatch.setattr(Pooled, "forward", slow)
     monkeypatch.setattr(metrics.collect.time, "perf_counter", lambda: clock[0])
     assert seconds_for(ArrayImages(np.zeros((5000, 3, 4, 4), np.uint8)), features) == pytest.approx(2500)
-    assert clock[0] == pytest.approx(0.5 * (8 + 16))
+    assert clock[0] == pytest.approx(0.5 * 3 * 8)
