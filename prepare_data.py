@@ -406,7 +406,7 @@ def _tell_bad(bad: list, notes: list[str]) -> None:
 @click.argument("source", metavar="SOURCE")
 @click.argument("dest", metavar="DEST.zip", type=click.Path(dir_okay=False))
 @DATA_ROOT
-@click.option("--resolution", type=click.IntRange(8, 8192), required=True, help="Side of every image, in pixels.")
+@click.option("--resolution", type=click.IntRange(16, 8192), required=True, help="Side of every image, in pixels.")
 @click.option("--crop", type=click.Choice(["center", "none", "pad"]), default="center", help="How a picture becomes a"
               " square: its middle, all of it squeezed, or with grey bars.")  # fmt: skip
 @click.option("--resample", type=click.Choice(["lanczos", "box", "bilinear", "bicubic"]), default="lanczos",

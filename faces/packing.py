@@ -40,7 +40,7 @@ from faces.source import FaceSource
 from faces.stores import RenderedStore
 
 LABELS = ("auto", "none", "classes", "real-fake")
-MIN_SIDE = 16
+MIN_SIDE = 16  # what training leaves out as no photo
 PER_FOLDER = 1000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images make the same archive, byte by byte
 
@@ -84,6 +84,10 @@ def pack(
         raise UserError(f"{dest} exists and is not overwritten; choose another name or move it away")
     if not dest.parent.is_dir():
         raise UserError(f"{dest}: there is no folder {dest.parent}; make it, or choose another place")
+    if preprocess.resolution < MIN_SIDE:
+        raise UserError(
+            f"resolution {preprocess.resolution}: such thumbnails are not read again; give at least {MIN_SIDE}"
+        )
     if preprocess.channels != 3:
         raise ValueError("archives hold RGB images")
     source = source.rendered_at(preprocess.resolution)
