@@ -1,4 +1,4 @@
-"""Is a face photo real, or made by a generator? Verdicts for files and folders on a terminal or as JSON.
+"""Is a face photo real, or made by a generator? Verdicts for files, folders and manifests on a terminal or as JSON.
 
 python detect.py photo.jpg more.png folder/
 python detect.py photo.jpg --explain out.png
@@ -24,7 +24,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @click.command(context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
-@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER...", type=click.Path())
+@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|MANIFEST...", type=click.Path())
 @click.option("--model", metavar="FILE|RUN", help="Detector file or run folder.  [default: newest run in ./runs]")
 @click.option(
     "--fpr", type=float, help="Calibrated false-alarm rate that sets the threshold.  [default: the detector's]"

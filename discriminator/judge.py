@@ -13,6 +13,7 @@ from discriminator.detector import Detector, Verdict
 from discriminator.heatmap import fit
 from faces.decode import load_image
 from faces.errors import BadImage, UserError
+from faces.manifest import is_manifest, read_manifest
 from faces.stores import list_folder
 
 MIN_SIDE = 16  # pixels; below that there is no face, and nothing to judge
@@ -59,11 +60,15 @@ class Totals:
 def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Judged]]:
     """Files named by `inputs`, and what could not be listed.
 
-    A file stands for itself, whatever its name; a folder for the image files at any depth in it, sorted by path.
+    A file stands for itself; a folder for the image files at any depth in it, sorted by path; a manifest (.csv,
+    .parquet) for the images it lists, in its order.
     """
     files: list[str] = []
     failures: list[Judged] = []
     for given in inputs:
+        if is_manifest(given) and os.path.isfile(given):
+            _list_manifest(given, files, failures)
+            continue
         if not os.path.isdir(given):
             files.append(given)
             continue
@@ -76,6 +81,22 @@ def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Judged]]:
             failures.append(Judged(given, None, "no image files in this folder"))
         files += [os.path.join(given, *path.split("/")) for path in sorted(entry.path for entry in entries)]
     return files, failures
+
+
+def _list_manifest(given: str, files: list[str], failures: list[Judged]) -> None:
+    try:
+        table = read_manifest(given)
+    except UserError as error:
+        failures.append(Judged(given, None, str(error).removeprefix(f"{given}: ")))
+        return
+    if not len(table):
+        failures.append(Judged(given, None, "no images in this manifest"))
+    for i, path in enumerate(table["path"]):
+        file = table.located(i)
+        if ".zip/" in path.lower() and not os.path.lexists(file):
+            failures.append(Judged(file, None, "in an archive: unpack it first"))
+        else:
+            files.append(file)
 
 
 def judge_files(

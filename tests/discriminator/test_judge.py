@@ -84,3 +84,13 @@ def test_totals_count_every_outcome(detector, photos):
         totals.add(Judged("x", verdict))
     totals.add(Judged("y", None, "broken"))
     assert totals.judged == len(photos) and totals.unreadable == 1
+
+
+def test_a_manifest_is_a_list_of_files(folder):
+    (folder / "m.csv").write_text("label,path\n1,sub/c.png\n,a.jpg\n0,more.zip/x.png\n")
+    files, failures = list_images([str(folder / "m.csv")])
+    assert [f.removeprefix(f"{folder}/") for f in files] == ["sub/c.png", "a.jpg"]
+    assert [f.error for f in failures] == ["in an archive: unpack it first"]
+    (folder / "bad.csv").write_text("name\na.jpg\n")
+    files, failures = list_images([str(folder / "bad.csv")])
+    assert files == [] and "no column «path»" in failures[0].error

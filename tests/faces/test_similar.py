@@ -185,4 +185,4 @@ def test_a_million_hashes():
     start = time.process_time()
     groups = near_groups(hashes, True)
     assert time.process_time() - start < 40
-    assert groups.max() + 1 == 980_000
+    assert 979_995 < groups.max() + 1 <= 980_000, "of a million random hashes hardly two are alike by chance"
