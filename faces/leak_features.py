@@ -150,7 +150,7 @@ def _jpeg_marks(data: bytes) -> set[str]:
             found.add("restart")
         elif marker in (0xC2, 0xC6, 0xCA):
             found.add("progressive")
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
     return found
 
 
