@@ -5,8 +5,8 @@ score is at or above the threshold. Ties are one step of every curve, as in scik
 never an exception and never 0: ROC-AUC without one of the classes, precision when nothing was called fake.
 
 Every metric is computed from image weights, so the bootstrap runs many resamples at once: a resample is a row of counts
-saying how often each image was drawn. Resampling is stratified (each class keeps its size; Efron & Tibshirani 1993,
-chapter 13, percentile intervals).
+saying how often each image was drawn (`metrics.bootstrap`: stratified by class, whole groups, percentile intervals).
+Shares of one class (recall, false alarms) have exact intervals instead, which are closed forms of the same.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from faces.errors import UserError
+from metrics.bootstrap import LEVEL, RESAMPLES, interval, rate
+from metrics.bootstrap import resamples as _resamples
 
 FPRS = (0.005, 0.01, 0.05)
 """False-alarm rates at which reports give the detection rate."""
+
+ORACLES = ("eer", "best_balanced_accuracy", "tpr_at_fpr_")
+"""Metrics (or their names' beginnings) that choose a threshold on the very images they judge: upper bounds."""
 
 
 class Curve(NamedTuple):
@@ -95,6 +100,19 @@ def tpr_at_fpr(labels, scores, fpr: float) -> float:
     return _one(_Ranked(*_check(labels, scores)), lambda tps, fps: _tpr_at_fpr(tps, fps, fpr))
 
 
+def best_threshold(labels, scores) -> tuple[float, float]:
+    """(balanced accuracy, threshold) of the threshold that suits these very images best: an oracle, an upper bound.
+
+    Infinity as threshold calls nothing fake. NaN for both with one class only.
+    """
+    ranked = _Ranked(*_check(labels, scores))
+    tps, fps = ranked.counts(ranked.ones())
+    value = float(_best_balanced(tps, fps)[0])
+    if np.isnan(value):
+        return value, value
+    return value, float(ranked.thresholds[np.argmax(tps[0] / tps[0, -1] - fps[0] / fps[0, -1])])
+
+
 def confusion(labels, scores, threshold: float = 0.5) -> Confusion:
     """Counts at ``threshold`` (score >= threshold is called fake)."""
     fake, scores = _check(labels, scores)
@@ -168,44 +186,53 @@ def report(
     threshold: float = 0.5,
     fprs: tuple[float, ...] = FPRS,
     bins: int = 15,
-    resamples: int = 1000,
-    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
     seed: int = 0,
+    groups=None,
+    calibrated: bool = True,
 ) -> dict:
-    """Every metric with its bootstrap interval, ready for JSON.
+    """Every metric with its interval, ready for JSON.
 
     Args:
         labels: [N] of 0 (real) and 1 (fake).
-        probabilities: [N] of P(fake) in [0, 1].
-        threshold: the shipped threshold; all calls are made with it. Only ``tpr_at_fpr_*`` and ``eer`` choose one on
-            these images.
+        probabilities: [N] of P(fake) in [0, 1]; any scores that grow with it where not `calibrated`.
+        threshold: the shipped threshold; all calls are made with it. Only those of `ORACLES` choose one on these
+            images.
         fprs: false-alarm rates for ``tpr_at_fpr_*``.
         bins: of the calibration error.
         resamples: bootstrap resamples; 0 leaves the intervals out (NaN).
         level: coverage of the intervals.
         seed: of the resampling; the same seed gives the same intervals.
+        groups: [N], images with the same value are one observation (near duplicates, one person).
+        calibrated: whether scores are probabilities; Brier score, log loss and calibration error are NaN if not.
 
     Returns:
-        {"n_real", "n_fake", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
-        "metrics": {name: {"value", "low", "high"}}}; undefined values are NaN.
+        {"n_real", "n_fake", "groups", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
+        "metrics": {name: {"value", "low", "high"}}}; undefined values are NaN. "groups": how many, None without.
 
     Raises:
         UserError: for empty, unequal or NaN input, labels other than 0 and 1, probabilities outside [0, 1].
     """
-    fake, p = _check(labels, probabilities, probability=True)
+    fake, p = _check(labels, probabilities, probability=calibrated)
     ranked = _Ranked(fake, p)
+    bins = bins if calibrated else 0
     values = {name: v[0] for name, v in _everything(ranked, ranked.ones(), threshold, fprs, bins).items()}
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
-    for weights in _resamples(ranked.fake, resamples, seed):
+    sorted_groups = None if groups is None else np.asarray(groups)[ranked.order]
+    for weights in _resamples(ranked.fake, sorted_groups, resamples, seed):
         for name, found in _everything(ranked, weights, threshold, fprs, bins).items():
             drawn[name].append(found)
     metrics = {}
     for name, value in values.items():
-        low, high = _interval(np.concatenate(drawn[name]) if drawn[name] else np.empty(0), level)
+        low, high = interval(np.concatenate(drawn[name]) if drawn[name] else np.empty(0), level)
         metrics[name] = {"value": float(value), "low": low, "high": high}
+    if resamples:
+        _exact_intervals(metrics, fake, p >= threshold, groups, level)
     return {
         "n_real": int(np.sum(~fake)),
         "n_fake": int(np.sum(fake)),
+        "groups": None if groups is None else len(np.unique(np.asarray(groups))),
         "threshold": float(threshold),
         "level": level,
         "resamples": resamples,
@@ -215,12 +242,33 @@ def report(
     }
 
 
+def _exact_intervals(metrics: dict, fake: np.ndarray, called: np.ndarray, groups, level: float) -> None:
+    """Replace the bootstrap's intervals of one class's shares, and those that came out without any width because
+    nothing, or everything, was right."""
+
+    def exact(hits: np.ndarray, among: np.ndarray) -> tuple[float, float]:
+        return rate(hits[among], None if groups is None else np.asarray(groups)[among], level=level)[1:3]
+
+    kept, found = exact(~called, ~fake), exact(called, fake)
+    new = {"recall_real": kept, "recall_fake": found, "false_alarm_rate": exact(called, ~fake)}
+    of_all = {
+        "accuracy": exact(called == fake, np.ones(len(fake), dtype=bool)),
+        "balanced_accuracy": tuple((a + b) / 2 for a, b in zip(kept, found)),
+        "recall_macro": tuple((a + b) / 2 for a, b in zip(kept, found)),
+        "precision_fake": exact(fake, called),
+        "precision_real": exact(~fake, ~called),
+    }
+    new |= {name: both for name, both in of_all.items() if metrics[name]["value"] in (0.0, 1.0)}
+    for name, (low, high) in new.items():
+        metrics[name] |= {"low": low, "high": high}
+
+
 class _Ranked:
     """Images sorted by falling score; counts above each distinct score for any image weights."""
 
     def __init__(self, fake: np.ndarray, scores: np.ndarray):
         order = np.argsort(-scores, kind="stable")
-        self.fake, self.scores = fake[order], scores[order]
+        self.order, self.fake, self.scores = order, fake[order], scores[order]
         self.ends = np.r_[np.flatnonzero(self.scores[1:] != self.scores[:-1]), len(scores) - 1]
         self.thresholds = np.r_[np.inf, self.scores[self.ends]]
 
@@ -236,13 +284,16 @@ class _Ranked:
 
 
 def _everything(ranked: _Ranked, weights: np.ndarray, threshold: float, fprs, bins: int) -> dict[str, np.ndarray]:
-    """All metrics of a report for weights [B, N]: name -> [B]."""
+    """All metrics of a report for weights [B, N]: name -> [B]. No bins: the scores are no probabilities."""
     tps, fps = ranked.counts(weights)
     above = int(np.sum(ranked.thresholds >= threshold)) - 1  # the last curve point that the threshold lets through
     tp, fp = tps[:, above], fps[:, above]
     result = _threshold_metrics(fps[:, -1] - fp, fp, tps[:, -1] - tp, tp)
     result |= {"roc_auc": _roc_auc(tps, fps), "pr_auc": _pr_auc(tps, fps), "eer": _eer(tps, fps)}
     result |= {f"tpr_at_fpr_{fpr:g}": _tpr_at_fpr(tps, fps, fpr) for fpr in fprs}
+    result["best_balanced_accuracy"] = _best_balanced(tps, fps)
+    if not bins:
+        return result | {name: np.full(len(weights), np.nan) for name in ("brier", "log_loss", "ece")}
     fake, p, total = ranked.fake, ranked.scores, weights.sum(axis=1)
     index = _bin_index(p, bins)
     member = np.zeros((len(p), bins))
@@ -300,6 +351,10 @@ def _tpr_at_fpr(tps, fps, fpr):
     return np.where(fps[:, -1] > 0, found, np.nan)
 
 
+def _best_balanced(tps, fps):
+    return np.max(_ratio(tps, tps[:, -1:]) - _ratio(fps, fps[:, -1:]), axis=1) / 2 + 0.5
+
+
 def _log_losses(fake: np.ndarray, p: np.ndarray) -> np.ndarray:
     eps = np.finfo(np.float64).eps
     p = np.clip(p, eps, 1 - eps)
@@ -327,31 +382,6 @@ def _at_threshold(labels, scores, threshold: float, name: str) -> float:
     if name not in found:
         raise UserError(f"'{name.rsplit('_', 1)[1]}' is no class; give 'fake', 'real' or 'macro'")
     return float(found[name])
-
-
-def _resamples(fake: np.ndarray, count: int, seed: int):
-    """Weights [B, N] of stratified resamples, ``count`` rows in all, in blocks of bounded memory."""
-    rng = np.random.default_rng(seed)
-    strata = [np.flatnonzero(fake), np.flatnonzero(~fake)]
-    block = max(1, 2_000_000 // len(fake))
-    for start in range(0, count, block):
-        rows = min(block, count - start)
-        weights = np.zeros((rows, len(fake)), np.int32)
-        for members in strata:
-            if len(members):
-                drawn = rng.integers(len(members), size=(rows, len(members)))
-                drawn += np.arange(rows)[:, None] * len(members)
-                counts = np.bincount(drawn.ravel(), minlength=rows * len(members))
-                weights[:, members] = counts.reshape(rows, len(members))
-        yield weights
-
-
-def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _check(labels, scores, *, probability: bool = False) -> tuple[np.ndarray, np.ndarray]:

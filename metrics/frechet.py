@@ -8,6 +8,7 @@ The last trace is what costs. With any factors S1 = A A^T and S2 = B B^T it is t
 singular values), so no matrix square root is needed, nothing complex appears, and singular covariances need no epsilon:
 
 * both covariances well conditioned: with the Cholesky factor of S1, the eigenvalues of L^T S2 L and their square roots;
+* one of them singular: its pivoted Cholesky factor has as many columns as its rank, and the same follows with it;
 * otherwise: eigenvectors give factors with as many columns as the rank; singular values of the product;
 * fewer samples than dimensions: the centred samples themselves are the factors; no covariance is ever formed.
 
@@ -17,6 +18,7 @@ All in float64.
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg.lapack import dpstrf, dsygst
 
 from faces.errors import UserError
 
@@ -71,9 +73,10 @@ def frechet_from_features(x: np.ndarray, y: np.ndarray) -> float:
 
 def trace_sqrt_product(sigma1: np.ndarray, sigma2: np.ndarray) -> float:
     """tr((sigma1 sigma2)^(1/2)) of two symmetric positive semi-definite matrices [d, d] in float64."""
-    fast = _by_cholesky(sigma1, sigma2)
-    if fast is not None:
-        return fast
+    for way in (_by_cholesky, _by_low_rank):
+        fast = way(sigma1, sigma2)
+        if fast is not None:
+            return fast
     return _nuclear_norm(_factor(sigma1).T @ _factor(sigma2))
 
 
@@ -88,7 +91,35 @@ def _by_cholesky(sigma1: np.ndarray, sigma2: np.ndarray) -> float | None:
         lower = np.linalg.cholesky(sigma1)
     except np.linalg.LinAlgError:
         return None
-    values = np.linalg.eigvalsh(lower.T @ sigma2 @ lower)
+    # L^T S2 L by the routine for it, which knows that L is triangular and the result symmetric (its lower half is made)
+    product, info = dsygst(np.asfortranarray(sigma2), np.asfortranarray(lower), itype=2, lower=1)
+    return None if info else _sum_of_roots(product, sigma1, sigma2)
+
+
+def _by_low_rank(sigma1: np.ndarray, sigma2: np.ndarray) -> float | None:
+    """The trace from a pivoted Cholesky factor of the matrix of lower rank, if that is exact, else None."""
+    factors = [_pivoted(sigma) for sigma in (sigma1, sigma2)]
+    for factor, other in sorted(zip(factors, (sigma2, sigma1)), key=lambda pair: pair[0].shape[1]):
+        if not factor.size:
+            return 0.0
+        found = _sum_of_roots(factor.T @ other @ factor, sigma1, sigma2)
+        if found is not None:
+            return found
+    return None
+
+
+def _pivoted(sigma: np.ndarray) -> np.ndarray:
+    """A [d, rank] with A A^T = sigma up to rounding (dpstrf stops where what is left is d * eps of the largest)."""
+    packed, pivots, rank, _ = dpstrf(np.asfortranarray(sigma), lower=1)
+    factor = np.empty((len(sigma), rank))
+    factor[pivots - 1] = np.tril(packed)[:, :rank]
+    return factor
+
+
+def _sum_of_roots(product: np.ndarray, sigma1: np.ndarray, sigma2: np.ndarray) -> float | None:
+    """Sum of the square roots of the eigenvalues of a symmetric matrix (its lower half is read); None where they may be
+    off by more than _TOLERANCE of the mean trace."""
+    values = np.linalg.eigvalsh(product)
     if values[0] <= 0:
         return None
     # eigvalsh is off by about eps * largest in each value, and a square root turns that into error / (2 sqrt(value)).

@@ -1,0 +1,192 @@
+"""`python evaluate.py generator` from the outside: what it prints and writes, and one line for what cannot be."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from app.cli import run
+from metrics.inception import InceptionFeatures
+from metrics.stats import load_stats, stats_of
+from stylegan2_ada.config import GeneratorConfig
+from stylegan2_ada.files import save_generator
+from stylegan2_ada.generator import Generator
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """A trunk that ends after the first 64 channels: enough for --dims 64, and quick."""
+    g, state = torch.Generator().manual_seed(0), {}
+    for name, shape in (("1a_3x3", (32, 3, 3, 3)), ("2a_3x3", (32, 32, 3, 3)), ("2b_3x3", (64, 32, 3, 3))):
+        state[f"Conv2d_{name}.conv.weight"] = torch.randn(shape, generator=g) * 0.2
+        state[f"Conv2d_{name}.conv.bias"] = torch.randn(shape[0], generator=g) * 0.1
+    path = tmp_path_factory.mktemp("weights") / "trunk.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """real/ and fake/ with twelve images each."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name, grain in (("real", 5), ("fake", 7)):
+        (root / name).mkdir()
+        for i in range(12):
+            image = Image.fromarray(rng.integers(0, 256, (grain, grain, 3), dtype=np.uint8)).resize((32, 32))
+            image.save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    cfg = GeneratorConfig(resolution=16, z_dim=16, w_dim=16, mapping_layers=2, channel_base=256, channel_max=16)
+    path = tmp_path_factory.mktemp("run") / "generator-000001.safetensors"
+    save_generator(path, Generator(cfg), {})
+    return path
+
+
+@pytest.fixture
+def evaluate(weights, tmp_path, monkeypatch, capsys):
+    """`evaluate(*arguments)` -> code, out, err of the command in `tmp_path`, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FACES_CACHE", str(tmp_path / "cache"))
+    spec = importlib.util.spec_from_file_location("evaluate_script", ROOT / "evaluate.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def call(*arguments, plain=False):
+        words = ["generator", *map(str, arguments)]
+        if not plain:
+            words += ["--inception-weights", str(weights), "--dims", "64", "--device", "cpu"]
+        with pytest.raises(SystemExit) as left:
+            run(script.main, words)
+        said = capsys.readouterr()
+        return SimpleNamespace(code=left.value.code or 0, out=said.out, err=said.err)
+
+    return call
+
+
+def refused(result, *words: str) -> None:
+    lines = result.err.splitlines()
+    assert result.code == 2 and len(lines) == 1 and lines[0].startswith("error: "), result.err
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def test_two_folders(evaluate, photos, weights, tmp_path):
+    done = evaluate(
+        photos / "fake", "--data", photos / "real", "--json", "n.json", "--save-stats", "s.npz", "--report", "r.html"
+    )
+    assert done.code == 0, done.err
+    for name in ("FID-64", "KID-64", "precision", "recall", "density", "coverage"):
+        (line,) = (line for line in done.out.splitlines() if line.startswith(name))
+        assert "64 dims, resize tf1, 12 generated vs 12 real, seed 0" in line
+    told = json.loads((tmp_path / "n.json").read_text())
+    assert told["settings"]["weights_sha256"] == InceptionFeatures(weights, 64).weights_sha256
+    values = {row["name"]: row["value"] for row in told["metrics"]}
+    page = (tmp_path / "r.html").read_text()
+    assert "data:image/png;base64" in page and f"{values['FID-64']:.4f}" in page
+
+    again = evaluate(photos / "fake", "--stats", "s.npz", "--metrics", "fid")
+    assert f"{values['FID-64']:.4f}" in again.out and "seen before" in again.out
+    both = evaluate(photos, "--data", photos, "--metrics", "fid")  # fakes of the one against reals of the other
+    assert f"{values['FID-64']:.4f}" in both.out and "the 12 fake ones are measured" in both.out
+    turned = evaluate(photos / "real", "--data", photos / "real", "--metrics", "fid", "--no-cache")
+    assert " 0.0000 " in turned.out and "seen before" not in turned.out
+    np.testing.assert_allclose(load_stats(tmp_path / "s.npz").mu, load_stats("s.npz").mu)
+
+
+def test_a_network_with_its_path_length(evaluate, photos, network):
+    first = evaluate(network, "--data", photos / "real", "--metrics", "fid,ppl", "--num", 10)
+    assert first.code == 0, first.err
+    assert "center lanczos 16" in first.out and "about" in first.out and "10 samples, psi 1" in first.out
+    (line,) = (line for line in first.out.splitlines() if line.startswith("PPL"))
+    assert "FID InceptionV3 features" in line and "not comparable with LPIPS" in line
+    second = evaluate(
+        network.parent, "--data", photos / "real", "--metrics", "ppl,fid", "--num", 10
+    )  # the run's folder
+    numbers = [sorted(x for x in done.out.splitlines() if x[:3] in ("FID", "PPL")) for done in (first, second)]
+    assert numbers[0] == numbers[1]
+
+
+def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path):
+    fake, real = photos / "fake", ("--data", photos / "real")
+    refused(evaluate(fake), "--metrics fid,kid,pr", "--data SOURCE")
+    refused(evaluate(fake, *real, "--metrics", "fid5k"), "'fid5k' is unknown")
+    refused(evaluate(tmp_path / "none", *real), "none", "network")
+    refused(evaluate(fake, *real, "--metrics", "is"), "Inception Score", "trunk.pth", "--dims 64")
+    refused(evaluate(fake, *real, "--metrics", "ppl"), "needs a network")
+    refused(evaluate(fake, "--data", photos / "fake"), "no real images")
+    refused(evaluate(network, *real, "--num", 1), "--num 1")
+    refused(evaluate(network, *real, "--resolution", 64), "16x16")
+    words = (*real, "--inception-weights", weights, "--device", "cpu", "--no-cache")
+    refused(evaluate(fake, *words, "--dims", 2048, plain=True), "trunk.pth", "no layer Conv2d_3b_1x1")
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    refused(evaluate(fake, *real, "--inception-weights", "junk.pth", plain=True), "junk.pth", "not a PyTorch")
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "one" / "a.png")
+    refused(evaluate("one", *real), "two images or more, got 1")
+    Image.new("RGB", (40, 32)).save(tmp_path / "one" / "b.png")
+    refused(evaluate("one", *real), "mixed sizes", "a.png", "b.png", "--resolution")
+    assert evaluate("one", *real, "--resolution", 16, "--metrics", "fid").code == 0
+    Image.new("L", (32, 32)).save(tmp_path / "one" / "b.png")
+    refused(evaluate("one", *real), "b.png", "grey", "--allow-grey")
+    np.savez(tmp_path / "s.npz", **{"mu": np.zeros(3), "sigma": np.eye(3)})
+    refused(evaluate(fake, "--stats", "s.npz", "--metrics", "fid"), "3 dimensions", "64")
+    refused(evaluate(fake, "--stats", "s.npz"), "kid")
+    (tmp_path / "n.json").touch()
+    refused(evaluate(fake, *real, "--json", "n.json"), "n.json", "--force")
+
+
+def test_statistics_of_another_resize_are_refused(evaluate, photos, tmp_path):
+    assert evaluate(photos / "fake", "--data", photos / "real", "--save-stats", "s.npz", "--metrics", "fid").code == 0
+    refused(evaluate(photos / "fake", "--stats", "s.npz", "--metrics", "fid", "--resize", "clean"), "resize tf1")
+    assert stats_of(np.eye(3)).n == 3
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, evaluate; evaluate.main(['generator', '--help'], standalone_mode=False); "
+    code += "print([m for m in ('torch', 'sklearn', 'onnxruntime', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(evaluate, photos, network, weights, tmp_path):
+    """Under torchrun, of images and of a network."""
+    for name in ("real", "fake"):
+        (tmp_path / name).mkdir()
+        for i in range(150):
+            image = np.random.default_rng([i, name == "real"]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    for target, more in (("fake", ["--metrics", "fid,kid,pr"]), (str(network), ["--metrics", "fid,kid,ppl"])):
+        words = [target, "--data", "real", "--num", "140", "--no-cache", *more]
+        alone = evaluate(*words, "--json", f"{more[-1]}1.json")
+        assert alone.code == 0, alone.err
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        processes = []
+        for rank in range(2):
+            env = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+            env |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, ROOT / "evaluate.py", "generator", *words, "--json", f"{more[-1]}2.json"]
+            command += ["--inception-weights", str(weights), "--dims", "64", "--device", "cpu"]
+            processes.append(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL))
+            time.sleep(0.1)
+        assert [p.wait(timeout=200) for p in processes] == [0, 0]
+        one, two = (json.loads((tmp_path / f"{more[-1]}{k}.json").read_text()) for k in (1, 2))
+        assert one["metrics"] == two["metrics"] and one["settings"] == two["settings"]
