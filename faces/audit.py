@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from faces.copies import against_gate, split_gates
 from faces.crossval import cross_validated_auc
 from faces.errors import BadImage, UserError
 from faces.gates import (
@@ -27,7 +28,6 @@ from faces.gates import (
     Gate,
     classifier_gate,
     colour_detail,
-    counting_gate,
     landmark_features,
     look_features,
     metadata_columns,
@@ -39,7 +39,7 @@ from faces.gates import (
 from faces.layout import LABELS, SPLITS, parts_of
 from faces.leak_features import Look, header_marks, look
 from faces.scan import Facts, available_cores, scan
-from faces.similar import exact_groups, joined, near_groups, overlaps
+from faces.similar import exact_groups, joined, near_groups
 from faces.source import FaceSource
 
 if TYPE_CHECKING:
@@ -173,9 +173,11 @@ def run_gates(
             gates.append(_landmark_gate(part, y, g, finder, no_finder, seed, workers, repairs, progress))
             y, g = y[seen], g[seen]
         gates.append(_control(features, y, g, seed, repairs))
-    gates[len(gates) :] = _overlap_gates(good, cheap_only, repairs)
+    gates += split_gates(source.select(usable), good, cheap_only, repairs)
     for other in against:
-        gates.append(_against(good, other, workers, cheap_only, repairs, progress))
+        stage = _stage(progress, f"reading {other.name}")
+        theirs = scan(other, workers=workers, pixels=not cheap_only, progress=stage)
+        gates.append(against_gate(source.select(usable), good, other, theirs, repairs))
     bad = [(f.path, f.error) for f in facts if f.error is not None]
     notes = [*source.notes, *_origins(source, good)]
     real, fake = int((labels == 0).sum()), int((labels == 1).sum())
@@ -309,66 +311,6 @@ def _by_lot(labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator) ->
     """As many of each label, but whose is drawn by lot; the images of a group get one label, or nothing is shuffled."""
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return rng.permutation(labels[first])[inverse]
-
-
-def _overlap_gates(facts: Sequence[Facts], cheap_only: bool, repairs: dict[str, str]) -> list[Gate]:
-    exact = exact_groups([f.sha256 for f in facts])
-    splits = np.array([f.split or "" for f in facts])
-    gates = []
-    if len(np.unique(splits[splits != ""])) > 1:
-        gates.append(_across("copies across splits", exact, splits, facts, repairs, "files"))
-        if not cheap_only:
-            hashes = np.array([f.phash or 0 for f in facts], np.uint64)
-            near = near_groups(hashes, True)
-            kept = np.unique(exact, return_index=True)[1]
-            few = [facts[i] for i in kept]  # of copies within a split one; copies across are counted above
-            gates.append(_across("near duplicates across splits", near[kept], splits[kept], few, repairs, "pictures"))
-    labels = np.array([-1 if f.label is None else f.label for f in facts])
-    both = _spanning(exact, labels.astype(str), labels >= 0)
-    examples = [_pair(members, labels, facts) for members in both[:20]]
-    gates.append(counting_gate("one image, both labels", len(both), examples, repairs, f"{len(both)} files"))
-    return gates
-
-
-def _across(
-    name: str, groups: np.ndarray, splits: np.ndarray, facts: Sequence[Facts], repairs: dict[str, str], what: str
-) -> Gate:
-    spanning = _spanning(groups, splits, splits != "")
-    images = sum(len(members) for members in spanning)
-    examples = [_pair(members, splits, facts) for members in spanning[:20]]
-    which = " ".join("+".join(sorted(set(splits[m].tolist()))) for m in spanning[:1])
-    detail = f"{len(spanning)} {what} ({images} images) are in more than one split, e.g. {which}" if spanning else ""
-    return counting_gate(name, len(spanning), examples, repairs, detail)
-
-
-def _spanning(groups: np.ndarray, parts: np.ndarray, counted: np.ndarray) -> list[np.ndarray]:
-    """Members of each group that has images in more than one part (among those counted)."""
-    order = np.flatnonzero(counted)
-    order = order[np.argsort(groups[order], kind="stable")]
-    runs = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
-    return [run for run in runs if len(run) > 1 and len(set(parts[run].tolist())) > 1]
-
-
-def _pair(members: np.ndarray, parts: np.ndarray, facts: Sequence[Facts]) -> tuple[str, str]:
-    first = int(members[0])
-    other = next(int(i) for i in members if parts[i] != parts[first])
-    return facts[first].path, facts[other].path
-
-
-def _against(
-    facts: Sequence[Facts], other: FaceSource, workers: int | None, cheap_only: bool, repairs: dict[str, str],
-    progress: Progress | None,
-) -> Gate:  # fmt: skip
-    theirs = scan(other, workers=workers, pixels=not cheap_only, progress=_stage(progress, f"reading {other.name}"))
-    theirs = [f for f in theirs if f.error is None]
-    by_sha = {f.sha256: f.path for f in theirs}
-    pairs = {f.path: (f.path, by_sha[f.sha256]) for f in facts if f.sha256 in by_sha}
-    exact = len(pairs)
-    mine, yours = (np.array([f.phash or 0 for f in each], np.uint64) for each in (facts, theirs))
-    for i, j, _ in overlaps(mine, yours, mirror=True):
-        pairs.setdefault(facts[i].path, (facts[i].path, theirs[j].path))
-    detail = f"{exact} copies and {len(pairs) - exact} near duplicates"
-    return counting_gate("overlap", len(pairs), list(pairs.values()), repairs, detail, of=f"with {other.name}")
 
 
 def _origins(source: FaceSource, facts: Sequence[Facts]) -> list[str]:

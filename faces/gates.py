@@ -4,7 +4,7 @@ A gate's classifier may see one kind of trace only. Verdicts, with the 99 % inte
 
     fail      AUC above .55, and more than chance explains
     pass      AUC at most .55, and the interval ends at or below .60
-    unclear   everything else: there are too few images to tell (some 400 of each class are enough)
+    unclear   everything else: there are too few images to tell (1000 of each class are enough)
     skipped   it could not be looked at: one class only, or no face model
 
 An AUC below .5 in cross-validation is no leak: what was learnt did not hold on other images. Gates that count (copies,
@@ -147,7 +147,7 @@ def classifier_gate(name: str, found: Auc, repairs: dict[str, str], detail: str 
     sees, meaning, repair = ABOUT[name]
     verdict = judge(found)
     if verdict == UNCLEAR:
-        meaning = f"{found.real} real and {found.fake} fake images are too few to tell; some 400 of each are enough"
+        meaning = f"{found.real} real and {found.fake} fake images are too few to tell; 1000 of each are enough"
         repair = ""
     if verdict == PASS:
         meaning = repair = ""
