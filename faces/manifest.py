@@ -21,7 +21,7 @@ import numpy as np
 
 from faces.errors import UserError
 from faces.files import save_atomically
-from faces.layout import LABELS, SPLITS
+from faces.layout import FAKE, LABELS, SPLITS
 
 ENDINGS = (".csv", ".parquet")
 COLUMNS = (
@@ -38,6 +38,7 @@ NUMBERS = {
     "width": (np.int64, 0, 2**31 - 1),
     "height": (np.int64, 0, 2**31 - 1),
 }
+SAMPLES = {"seed", "network_sha256"}  # columns by which the manifest of `synth.py` is known
 ROWS = 20_000  # rows that are text at the same time
 _SPECIAL = re.compile('[",\r\n]')
 
@@ -108,7 +109,8 @@ def text_column(values: Sequence[str]) -> np.ndarray:
 def read_manifest(path: str | os.PathLike) -> Manifest:
     """The manifest in a .csv or .parquet file. Raises UserError, with file and line, for what can't be understood.
 
-    A CSV may be separated by commas, semicolons or tabs; a label may be 0, 1, real or fake, in upper or lower case."""
+    A CSV may be separated by commas, semicolons or tabs; a label may be 0, 1, real or fake, in upper or lower case. The
+    manifest that `synth.py` leaves beside its samples is read as well: its images are fakes."""
     path = os.fspath(path)
     rows = _read_parquet(path) if path.lower().endswith(".parquet") else _read_csv(path)
     parts: dict[str, list[np.ndarray]] = {}
@@ -116,6 +118,9 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
         for name, column in zip(header, texts):
             parts.setdefault(name, []).append(_parsed(name, column, path, line))
     columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    if SAMPLES <= columns.keys() and "label" not in columns:
+        columns["label"] = np.full(len(columns["path"]), FAKE, dtype=np.int8)
+        columns["generator"] = text_column([sha[:12] for sha in columns["network_sha256"].tolist()])
     ordered = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
     return Manifest({name: columns[name] for name in ordered}, os.path.dirname(path) or ".")
 
@@ -255,6 +260,8 @@ def _read_csv(path: str) -> Rows:
             file.seek(0)
             reader = csv.reader(file, delimiter=_delimiter(first), strict=True)
             header = [name.strip() for name in next(reader, [])]
+            if SAMPLES <= set(header) and "path" not in header:
+                header = ["path" if name == "file" else name for name in header]
             _check_header(header, path)
             number, rows = 1, []
             yield number, header, [[] for _ in header]  # so that a manifest without rows has its columns

@@ -26,6 +26,7 @@ from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipSt
 
 SPLIT_NAMES = ("train", "valid", "test")
 DEMO_RESOLUTION = 64
+MANY = 10  # images whose labels all contradict their folders: no accident
 
 
 class FaceItem(NamedTuple):
@@ -282,12 +283,29 @@ def _open_manifest(spec: str) -> FaceSource:
             labels = np.full(len(paths), REAL)  # as in a folder that tells nothing
         else:
             notes.append(f"{spec}: {_count(unknown)} without a label, left out")
+    if "label" in rows:
+        notes += _contradictions(spec, paths, labels)
     splits = [text or None for text in rows["split"]] if "split" in rows else [split_of(names) for names in folders]
     kept = np.flatnonzero((labels >= 0) & ~repeated)
     chosen = kept.tolist()
     items = [FaceItem(paths[i], int(labels[i]), splits[i]) for i in chosen]
     name = os.path.basename(spec)
     return FaceSource(name, store, items, [entries[i] for i in chosen], notes, rows.select(kept))
+
+
+def _contradictions(spec: str, paths: Sequence[str], labels: np.ndarray) -> list[str]:
+    """A note where labels and folder names disagree; UserError where they always do: for some, 1 is real."""
+    said = np.array([-1 if (label := label_of(parts_of(path)[:-1])) is None else label for path in paths])
+    known = (said >= 0) & (labels >= 0)
+    against = np.flatnonzero(known & (said != labels))
+    if not len(against):
+        return []
+    if len(against) == known.sum() >= MANY:
+        raise UserError(
+            f"{spec}: every label is the opposite of the folder's name (like {paths[against[0]]}: label"
+            f" {labels[against[0]]}); here 0 is real and 1 is fake: swap them, or delete the column, then folders count"
+        )
+    return [f"{spec}: {_count(len(against))} with another label than the folder's name says, like {paths[against[0]]}"]
 
 
 def _count(images: int) -> str:

@@ -157,3 +157,25 @@ def test_the_columns_of_issue_4(folder):
     header = (folder / "m.csv").read_text().splitlines()[0].split(",")
     assert header[:10] == "path label source generator split fold sha256 phash size quality".split()
     assert read_manifest(folder / "m.csv")["size"].tolist() == [os.path.getsize(table.located(i)) for i in range(4)]
+
+
+def test_labels_that_mean_the_opposite_are_refused(folder):
+    """The lists beside the 140k set say 1 for real."""
+    for i in range(12):
+        png(i, folder / f"photos/train/real/more{i}.png")
+    lines = [f"photos/train/real/more{i}.png,1\n" for i in range(12)]
+    with pytest.raises(UserError, match="every label is the opposite of the folder's name .*swap them, or delete"):
+        open_source(write(folder, "path,label\n" + "".join(lines)))
+    some = open_source(write(folder, "path,label\n" + "".join(lines) + "photos/train/real/a.png,0\n"))
+    assert "12 images with another label than the folder's name says" in some.notes[0]
+
+
+def test_the_manifest_of_samples_lists_fakes(folder):
+    from synth.writer import COLUMNS
+
+    png(0, folder / "seed000001.png")
+    cells = {"file": "seed000001.png", "seed": "1", "psi": "1.0", "network_sha256": "ab" * 32, "format": "png"}
+    line = ",".join(cells.get(name, "") for name in COLUMNS)
+    source = open_source(write(folder, ",".join(COLUMNS) + "\n" + line + "\n"))
+    assert source.labels.tolist() == [1] and source.manifest["generator"].tolist() == ["abababababab"]
+    assert source.image(0).shape == (16, 16, 3)
