@@ -1,0 +1,204 @@
+"""A detector's scores of many images as one table, and as CSV, so that any detector can be judged by its scores.
+
+A file has one image per row: `path,label,score` and, where known, `source,generator,degradation` and a group. What this
+project writes (with `verdict` besides) it reads again.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from faces.errors import UserError
+from faces.files import save_atomically
+from faces.layout import LABELS
+
+GROUPS = ("group", "identity", "person", "subject", "duplicate_group", "near_duplicate")
+CLEAN = "clean"
+_LABELS = {**LABELS, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
+
+
+def texts(values: Sequence[str]) -> np.ndarray:
+    """object [n] of str."""
+    column = np.empty(len(values), dtype=object)
+    column[:] = list(values)
+    return column
+
+
+@dataclass
+class Scores:
+    """Images with what a detector said of them, all [N].
+
+    path, source, generator, degradation: object arrays of str. label int8: 0 real, 1 fake. score float64: grows with
+    the belief that the image is fake. group: what must be drawn together by a bootstrap (object of str), or None.
+    grouped_by: the column that `group` was.
+    """
+
+    path: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    source: np.ndarray
+    generator: np.ndarray
+    degradation: np.ndarray
+    group: np.ndarray | None = None
+    grouped_by: str = field(default="", compare=False)
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+    def select(self, mask: np.ndarray) -> Scores:
+        """The rows where `mask` [N] is true, or those at the positions it holds."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "grouped_by"}
+        return replace(self, **{name: None if c is None else c[mask] for name, c in columns.items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Scores]) -> Scores:
+        """All rows of `parts`. Where only some know groups, an image of the others is a group of its own."""
+        columns = {
+            f.name: np.concatenate([getattr(part, f.name) for part in parts])
+            for f in fields(cls)
+            if f.name not in ("group", "grouped_by")
+        }
+        known = [part for part in parts if part.group is not None]
+        if not known:
+            return cls(**columns)
+        groups = [
+            part.group if part.group is not None else texts([f"\0{i}\0{path}" for path in part.path])
+            for i, part in enumerate(parts)
+        ]
+        return cls(**columns, group=np.concatenate(groups), grouped_by=known[0].grouped_by)
+
+
+def groups_from(values: Sequence[str], paths: Sequence[str]) -> np.ndarray | None:
+    """A column of group names as `Scores.group`: an empty cell is a group of its own; None if all are empty."""
+    if not any(values):
+        return None
+    return texts([value or f"\0{path}" for value, path in zip(values, paths)])
+
+
+def read_scores(path: str | os.PathLike, *, group_by: str | None = None) -> Scores:
+    """A CSV of scores. The source of a row that names none is the file's name without its ending.
+
+    group_by: the column whose equal values belong together (default: the first of `GROUPS` that is there).
+    UserError, with the row, for a missing column, a label or a score that is none, or an image listed twice.
+    """
+    path = os.fspath(path)
+    header, rows = _rows(path)
+    for name in ("path", "label", "score"):
+        if name not in header:
+            seen = ", ".join(header[:8])[:80] or "nothing"
+            raise UserError(f"{path}: has no column «{name}» (it has: {seen}); scores need path, label and score")
+    if not rows:
+        raise UserError(f"{path}: holds no rows, only a header; there is nothing to judge")
+    if group_by is not None and group_by not in header:
+        raise UserError(f"--group-by {group_by}: {path} has no such column (it has: {', '.join(header)[:80]})")
+    columns = {name: [row[i] for _, row in rows] for i, name in enumerate(header)}
+    lines = [line for line, _ in rows]
+    empty = [""] * len(rows)
+    stem = Path(path).stem
+    column = group_by or next((name for name in GROUPS if name in columns), "")
+    found = Scores(
+        path=texts(columns["path"]),
+        label=np.array(_parsed(path, lines, columns["label"], "label", _label), dtype=np.int8),
+        score=np.array(_parsed(path, lines, columns["score"], "score", _score), dtype=np.float64),
+        source=texts([value or stem for value in columns.get("source", empty)]),
+        generator=texts(columns.get("generator", empty)),
+        degradation=texts([value.strip() or CLEAN for value in columns.get("degradation", empty)]),
+        group=groups_from(columns.get(column, empty), columns["path"]),
+        grouped_by=column,
+    )
+    seen: dict[tuple[str, str, str], int] = {}
+    for line, *key in zip(lines, found.source, found.path, found.degradation):
+        first = seen.setdefault(tuple(key), line)
+        if first != line:
+            raise UserError(
+                f"{path}, line {line}: {key[1]} was listed in line {first} already; one row per image (and degradation)"
+            )
+    return found
+
+
+def _rows(path: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
+            header = [name.strip().lower() for name in next(reader, [])]
+            rows = []
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: {len(row)} cells where the header has {len(header)}; "
+                        "correct the row"
+                    )
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise UserError(f"{path}: not a readable CSV ({error}); write it again") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; give a CSV of scores, or a detector") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); check the path") from None
+    if double := next((name for name in header if header.count(name) > 1), None):
+        raise UserError(f"{path}: its header names the column {double!r} twice; rename one")
+    return header, rows
+
+
+def _parsed(path: str, lines: Sequence[int], cells: Sequence[str], name: str, parse) -> list:
+    values = [parse(cell.strip()) for cell in cells]
+    bad = [i for i, value in enumerate(values) if value is None]
+    if bad:
+        more = f", and {len(bad) - 1} more rows like it" if len(bad) > 1 else ""
+        wanted = {"label": "0, 1, real or fake", "score": "a number"}[name]
+        raise UserError(
+            f"{path}, line {lines[bad[0]]}: the {name} is {cells[bad[0]][:40]!r}, not {wanted}{more}; correct the file"
+        )
+    return values
+
+
+def _label(cell: str) -> int | None:
+    return _LABELS.get(cell.lower())
+
+
+def _score(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def write_scores(path: str | os.PathLike, scores: Scores, verdicts: Sequence[str]) -> None:
+    """Write the table with a `verdict` for each row, whole or not at all; scores keep every digit.
+
+    The column degradation is there if there is more than clean images, the group's under its own name if there is one.
+    """
+    columns = {
+        "path": scores.path,
+        "label": scores.label.tolist(),
+        "source": scores.source,
+        "generator": scores.generator,
+        "score": map(repr, scores.score.tolist()),
+        "verdict": verdicts,
+    }
+    if (scores.degradation != CLEAN).any():
+        columns["degradation"] = scores.degradation
+    if scores.group is not None:
+        columns[scores.grouped_by or "group"] = ["" if name.startswith("\0") else name for name in scores.group]
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values()))
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_atomically(path, write)
