@@ -289,7 +289,8 @@ def _rows(kinds, numbers: dict, features: InceptionFeatures, length, distance, n
             rows.append(Row(f"FID{mark}", n["fid"], 4, "" if dims == 2048 else "no published FID is of these features"))
         elif kind == "kid":
             what = f"standard error; {n['kid_subsets']} subsets of {n['kid_subset_size']}, spread {n['kid_spread']:.6f}"
-            rows.append(Row(f"KID{mark}", n["kid"], 6, what, n["kid_standard_error"]))
+            error = n["kid_standard_error"] if np.isfinite(n["kid_standard_error"]) else None
+            rows.append(Row(f"KID{mark}", n["kid"], 6, what if error is not None else what[16:], error))
         elif kind == "pr":
             vgg = f"{inception}, k {n['pr_k']}; the published metric is of VGG16's"
             rows += [Row("precision", n["precision"], 4, vgg), Row("recall", n["recall"], 4, vgg)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from app.generator_metrics import Evaluation
 from app.plots import contact_sheet
 from app.report import Number, Picture, Section, pairs, write_report
 
 COLUMNS = 8
+SIDE = 128  # pixels of an image on the page, at most
 
 
 def write_generator_report(path: str | Path, result: Evaluation) -> Path:
@@ -56,6 +58,17 @@ def write_generator_report(path: str | Path, result: Evaluation) -> Path:
 def _sheet(title: str, images: list[np.ndarray], caption: str) -> list[Section]:
     if not images:
         return []
-    square = [image.transpose(1, 2, 0) for image in images if image.shape == images[0].shape]
+    square = [_small(image) for image in images if image.shape == images[0].shape]
     picture = Picture(contact_sheet(np.stack(square), COLUMNS), caption, alt=title, pixelated=images[0].shape[-1] < 64)
     return [Section(title, pictures=[picture])]
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    """uint8 [C, H, W] -> [h, w, C], no side longer than SIDE."""
+    pixels = image.transpose(1, 2, 0)
+    height, width = pixels.shape[:2]
+    if max(height, width) <= SIDE:
+        return pixels
+    size = (max(1, width * SIDE // max(height, width)), max(1, height * SIDE // max(height, width)))
+    found = np.asarray(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).resize(size, Image.BOX))
+    return found.reshape(size[1], size[0], -1)
