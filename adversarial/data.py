@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from faces.audit import header_warning
 from faces.classes import ClassLabels
 from faces.dataset import MIN_SIDE, PackedFaces
 from faces.errors import BadImage, UserError
@@ -156,7 +157,7 @@ def pack(
         "converted": dict(sorted(converted.items())),
         "enlarged": sum(p.enlarged for p in packed.values() if p is not None),
         "not_square": sum(p.not_square for p in packed.values() if p is not None),
-        "notes": list(splits.source.notes),
+        "notes": [*splits.source.notes, *filter(None, [header_warning(splits.train)])],
         # what the training images are, to the byte: statistics of them are cached under this name
         "train_stamp": splits.train.rendered_at(pre.resolution).content_stamp(),
     }

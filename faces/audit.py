@@ -124,6 +124,20 @@ def cheap_gates(
     return run_gates(source, spec=spec, cheap_only=True, workers=workers, progress=progress)
 
 
+def header_warning(source: FaceSource, *, count: int = 1000) -> str:
+    """One line if the headers of `count` images already tell real from fake, else "". For programs that only warn: it
+    takes a second at most, and nothing for a set of one class."""
+    part = source.select(_sample(source.labels, count, 0))
+    if len(np.unique(part.labels)) < 2:
+        return ""
+    facts = scan(part, workers=1, pixels=False)
+    usable = [i for i, f in enumerate(facts) if f.error is None]
+    part, good = part.select(usable), [facts[i] for i in usable]
+    gates, _ = _metadata_gates(part, good, part.labels, np.arange(len(good)), _repairs(source.store.locate("")))
+    found = AuditResult(source.name, len(source), 0, 0, len(good), [gate for gate in gates if gate.name == "metadata"])
+    return found.complaint()
+
+
 def run_gates(
     source: FaceSource,
     *,
@@ -332,4 +346,4 @@ def _origins(source: FaceSource, facts: Sequence[Facts]) -> list[str]:
     return []
 
 
-__all__ = ["AuditResult", "Gate", "LeakFound", "cheap_gates", "run_gates"]
+__all__ = ["AuditResult", "Gate", "LeakFound", "cheap_gates", "header_warning", "run_gates"]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from faces.align import FaceFinder
-from faces.audit import LeakFound, cheap_gates, run_gates
+from faces.audit import LeakFound, cheap_gates, header_warning, run_gates
 from faces.crossval import Auc
 from faces.filters import jpeg, resize
 from faces.gates import judge
@@ -63,6 +63,8 @@ def test_png_against_jpeg(faces, tmp_path):
     with pytest.raises(LeakFound, match="metadata") as caught:
         result.check()
     assert "\n" not in str(caught.value) and caught.value.result is result
+    assert "metadata (AUC 1.00, format JPEG: 100 % of the reals, 0 % of the fakes)" in header_warning(source)
+    assert header_warning(source.select(label=0)) == "" == header_warning(source.select([]))
 
 
 def test_quality_75_against_95(faces, tmp_path):
