@@ -210,13 +210,14 @@ def _check_apart(source: FaceSource, dest: Path) -> None:
                 words = "is" if inner == outer else words
                 raise UserError(f"{dest}: {words} the source {source.store.root}; choose a folder apart from it")
         return
-    folders = {os.path.dirname(source.store.path)} if isinstance(source.store, ZipStore) else set()
-    if not folders:
-        folders = {os.path.dirname(source.locate(i)) for i in range(len(source))}
+    archive = isinstance(source.store, ZipStore)
+    folders = {os.path.dirname(source.store.path if archive else source.locate(i)) for i in range(len(source))}
     for folder in folders:
         inside = os.path.realpath(folder)
         if inside == real or inside.startswith(os.path.join(real, "")):
             raise UserError(f"{dest}: images of the source lie in it ({folder}); choose a folder apart from it")
+        if not archive and real.startswith(os.path.join(inside, "")):
+            raise UserError(f"{dest}: lies beside images of the source ({folder}); choose a folder apart from them")
 
 
 def _take(dest: Path, recipe: Recipe, detector: str, name: str) -> None:

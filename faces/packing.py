@@ -136,7 +136,11 @@ def _classes(source: FaceSource, labels: str) -> np.ndarray | None:
         return None
     if labels == "real-fake":
         return source.labels
-    return ClassLabels(source).of(source)
+    try:
+        return ClassLabels(source).of(source)
+    except UserError as error:
+        text = str(error).removeprefix("--cond: ").replace("leave --cond out", "give --labels none")
+        raise UserError(f"--labels {labels}: {text}") from None
 
 
 def _has_classes(source: FaceSource) -> bool:

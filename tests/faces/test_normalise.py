@@ -156,6 +156,8 @@ def test_wrong_destinations_are_refused(leaky, tmp_path):
     write_manifest(leaky / "list.csv", Manifest({"path": text_column(["train/real/1.jpeg"])}, str(leaky)))
     with pytest.raises(UserError, match="images of the source lie in it"):
         normalise(open_source(leaky / "list.csv"), leaky, Recipe(64))
+    with pytest.raises(UserError, match="beside images of the source"):
+        normalise(open_source(leaky / "list.csv"), leaky / "train/real/even", Recipe(64))
     assert json.loads((tmp_path / "even" / RECORD).read_text())["resolution"] == 64
 
 

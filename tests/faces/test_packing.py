@@ -127,6 +127,14 @@ def test_folders_as_classes(tmp_path):
     assert [label for _, label in read_as_published(tmp_path / "c.zip")[2]] == [0, 0, 1]
 
 
+def test_lacking_classes_are_told(both, tmp_path):
+    with pytest.raises(UserError, match="^--labels classes: .* lies in no class folder"):
+        pack(open_source(both), tmp_path / "c.zip", Preprocess(32), labels="classes")
+    with pytest.raises(UserError, match="at least 16"):
+        pack(open_source(both), tmp_path / "c.zip", Preprocess(8))
+    assert not list(tmp_path.glob("*.zip"))
+
+
 def test_grey_and_transparent_become_rgb(tmp_path):
     (tmp_path / "in").mkdir()
     Image.new("L", (40, 50), 77).save(tmp_path / "in/g.png")
