@@ -234,6 +234,24 @@ def test_one_face_several_none(tmp_path):
         normalise(open_source(root), tmp_path / "tiny", tiny, finder)
 
 
+def test_mirrored_surroundings_are_told(tmp_path):
+    square = np.array([[-20, 10], [-20, 50], [20, 50], [20, 10]], float)
+    assert module.outside(square, 100, 100) == 0.5 and module.outside(square + 30, 100, 100) == 0
+    assert module.outside(square + [0, 70], 100, 100) == 0.75
+    landmarks = np.array([[40, 38], [60, 38], [50, 45], [42, 52], [58, 52]], np.float32)
+    for label, left in (("real", 0), ("fake", 30)):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (100 - left, 90), (i, 99, 99)).save(tmp_path / "in" / label / f"{i}.png")
+
+    class Moving(Finder):
+        def find(self, image):
+            return [Face((0, 0, 40, 40), landmarks - [100 - image.shape[1], 0], 0.9)]
+
+    report = normalise(open_source(tmp_path / "in"), tmp_path / "out", Recipe(48, "ffhq"), Moving())
+    assert any("0% of the real, 25% of the fake pictures' area" in line for line in report.warnings())
+
+
 def test_labels_of_a_manifest_go_before_folder_names(tmp_path):
     save(tmp_path / "data/real/a.png", 1)
     save(tmp_path / "data/fake/a.png", 2)
