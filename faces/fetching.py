@@ -91,6 +91,7 @@ def place(
             f"--from {given}: {len(broken)} of {len(source)} images can't be read ({broken[0]}); download it again"
             " (what was good is kept), or say --partial"
         )
+    _check_nothing_else(source, unfinished)
     os.rename(unfinished, target)
     return open_source(named.name, data_root=root, allow_fetch=False), apart + broken
 
@@ -135,6 +136,18 @@ def _copy(source: FaceSource, folder: str, progress: Progress | None) -> list[st
         if progress is not None:
             progress(i + 1, len(source))
     return broken
+
+
+def _check_nothing_else(source: FaceSource, folder: str) -> None:
+    """An earlier, broken-off unpacking of another archive must not be mixed in."""
+    wanted = {"/".join(parts_of(item.path)) for item in source.items}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/")
+            if path not in wanted:
+                raise UserError(
+                    f"{folder} holds files of another archive (like {path}); delete that folder, then again"
+                )
 
 
 def _is_there(path: str, size: int) -> bool:

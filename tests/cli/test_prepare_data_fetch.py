@@ -132,6 +132,17 @@ def test_it_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert all((placed / name).read_bytes() == (given / name).read_bytes() for name in files(given))
 
 
+def test_what_another_archive_left_behind_is_not_mixed_in(tmp_path):
+    given = make(tmp_path / "got")
+    left = tmp_path / "datasets/.rvf10k.unfinished/rvf10k/train/real/stranger.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"x")
+    result = run("rvf10k", "--from", given)
+    assert result.exit_code == 2 and "files of another archive (like rvf10k/train/real/stranger.png)" in result.stderr
+    left.unlink()
+    assert run("rvf10k", "--from", given).exit_code == 0
+
+
 def test_a_broken_archive_is_told(tmp_path):
     archive = packed(make(tmp_path / "got"))
     data = archive.read_bytes()
