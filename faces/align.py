@@ -7,7 +7,9 @@
 The detector is YuNet (`faces.yunet`), through OpenCV; where its file can't be had, OpenCV's Haar cascade, which finds
 fewer faces and no landmarks. `FaceFinder.name` says which. Measured (threshold .7, 120 photos of each set): YuNet
 finds a face in all of flickr140k, Yonsei and UTKFace at 64 to 320 pixels and in 97.5 % or more of Unsplash portraits;
-the cascade in 97.5 to 100 %, 84 %, and 78 % of the portraits.
+the cascade in 97.5 to 100 %, 84 %, and 78 % of the portraits. Of 60 pictures put together from shuffled pieces of
+faces YuNet took 2 for faces. On flickr140k, whose photos are aligned, the frame found has 1.01 +- 0.07 of the photo's
+side, its middle within 0.01; of photos turned by 25 degrees it is off by a fifth of its side, by 45 it is no use.
 
 Coordinates are pixels from the image's upper left corner; the middle of the first pixel is (0.5, 0.5).
 """
@@ -28,7 +30,7 @@ from faces.filters import resize
 from faces.yunet import SHA256, find_model, sha256_of
 
 SCORE = 0.7  # YuNet's confidence from which on something is a face
-MIN_FACE = 12.0  # pixels: smaller boxes are told apart from nothing by chance alone
+MIN_FACE = 12.0  # pixels: there is nothing to align in smaller boxes
 LOOK = 320  # the longer side at which is looked first; faces that fill a larger picture are found worse, not better
 LOOK_CLOSER = 1280  # … and, if nothing was found, at which is looked again: small faces in big photos
 LOOK_LEAST = 128  # smaller pictures are enlarged to this: at 64 px scores of clear faces fall below .9

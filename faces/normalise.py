@@ -17,9 +17,8 @@ import hashlib
 import io
 import json
 import os
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,8 @@ from faces.decode import Decoded, decode
 from faces.errors import BadImage, UserError
 from faces.files import save_atomically
 from faces.manifest import Manifest, text_column, write_manifest
-from faces.naming import LABEL_NAMES, targets
+from faces.naming import targets
+from faces.normalise_report import Report
 from faces.parallel import in_order
 from faces.preprocess import CROPS, RESAMPLE, Preprocess
 from faces.similar import phash
@@ -94,73 +94,6 @@ class Recipe:
         return low + int.from_bytes(drawn[:8], "big") % (high - low + 1)
 
 
-@dataclass
-class Tally:
-    """What came of the images of one class. sides: pixels a side of every cut, before it was resized. outside:
-    the sum of the shares of the cuts that lay beyond the photos' edges."""
-
-    written: int = 0
-    enlarged: int = 0
-    several: int = 0
-    whole: int = 0
-    skipped: Counter = field(default_factory=Counter)
-    sides: list[float] = field(default_factory=list)
-    outside: float = 0.0
-
-
-@dataclass
-class Report:
-    """What a run did. classes: by label. skipped: (name, reason) of every image left out. reused: results that an
-    earlier, interrupted run had made. detector: which face detector, "" without alignment. dest: the new folder."""
-
-    dest: str
-    resolution: int
-    classes: dict[int, Tally]
-    skipped: list[tuple[str, str]]
-    reused: int
-    detector: str
-    left_over: int = 0
-
-    @property
-    def written(self) -> int:
-        return sum(tally.written for tally in self.classes.values())
-
-    def warnings(self) -> list[str]:
-        """Lines about what may still tell the classes apart; empty where there is one class only."""
-        full = {label: t for label, t in self.classes.items() if t.written}
-        if len(full) < 2:
-            return []
-        lines = []
-        share = {label: t.enlarged / t.written for label, t in full.items()}
-        middle = {label: float(np.median(t.sides)) for label, t in full.items()}
-        small = min(float(np.quantile(t.sides, 0.05)) for t in full.values())
-        to = max(LEAST, int(small) // 8 * 8)
-        if max(share.values()) - min(share.values()) > 0.02:
-            told = ", ".join(f"{share[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
-            lines.append(
-                f"{told} images were enlarged to {self.resolution} px, and enlarged pictures are soft: take all "
-                f"through one size with --through {to}, or leave the small ones out with --min-side {self.resolution}"
-            )
-        elif max(middle.values()) > 1.25 * min(middle.values()):
-            told = ", ".join(f"{middle[label]:.0f} px a side ({LABEL_NAMES[label]})" for label in sorted(full))
-            lines.append(
-                f"the pictures were of different size before: {told}; reducing one class more takes away more of its "
-                f"noise and blocks: --through {to} (or smaller) evens that out in part, sources of like size altogether"
-            )
-        beyond = {label: t.outside / t.written for label, t in full.items()}
-        if max(beyond.values()) - min(beyond.values()) > 0.02:
-            told = ", ".join(f"{beyond[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
-            lines.append(
-                f"{told} pictures' area lay beyond the photos' edges and is mirrored: tight crops show so; take photos "
-                "with more around the face, or --align none"
-            )
-        lost = {label: sum(t.skipped.values()) / (t.written + sum(t.skipped.values())) for label, t in full.items()}
-        if max(lost.values()) - min(lost.values()) > 0.05:
-            told = ", ".join(f"{lost[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
-            lines.append(f"{told} images were skipped: what is left of the classes is a different choice of each")
-        return lines
-
-
 def normalise(
     source: FaceSource,
     dest: str | os.PathLike,
@@ -197,7 +130,7 @@ def normalise(
                 if i % 64 == 63:
                     journal.flush()
             lines.append(fresh)
-            _count(report, fresh, source.items[i].label, recipe)
+            report.count(fresh, source.items[i].label)
             if progress is not None:
                 progress(i + 1, total)
     if not report.written:
@@ -402,20 +335,6 @@ def _origin(decoded: Decoded, digest: str) -> dict:
     height, width = decoded.pixels.shape[:2]
     was = {"sha256": digest, "width": width, "height": height, "format": decoded.format, "mode": decoded.mode}
     return {f"original_{key}": value for key, value in was.items()}
-
-
-def _count(report: Report, line: dict, label: int, recipe: Recipe) -> None:
-    tally = report.classes.setdefault(label, Tally())
-    if line["skipped"]:
-        tally.skipped[line["skipped"]] += 1
-        report.skipped.append((line["path"], line["reason"]))
-        return
-    tally.written += 1
-    tally.sides.append(line["side"])
-    tally.outside += line["outside"]
-    tally.enlarged += line["side"] < recipe.resolution
-    tally.several += line["faces"] > 1
-    tally.whole += recipe.align != "none" and line["aligned"] == "none"
 
 
 def _manifest(source: FaceSource, lines: list[dict], kept: list[int], recipe: Recipe) -> Manifest:
