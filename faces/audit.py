@@ -328,22 +328,28 @@ def _by_lot(labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator) ->
 
 
 def _origins(source: FaceSource, facts: Sequence[Facts]) -> list[str]:
-    """A line where each class has an origin of its own: a manifest's columns `source` and `generator`, or folders that
-    name more than a label or split."""
+    """Lines where all fakes come from one generator, or each class from an origin of its own, by a manifest's columns
+    `generator` and `source`, else by folders that name more than a label or split."""
+    notes = []
     plain = LABELS.keys() | SPLITS.keys()
     folders = ["/".join(p for p in parts_of(f.path)[:-1] if p.lower() not in plain) for f in facts]
-    fields = [("folder", folders, [f.label for f in facts])]
+    origins = [("folder", folders, [f.label for f in facts])]
     if source.manifest is not None:
-        rows = source.manifest
-        for name in ("source", "generator"):
-            fields.insert(0, (name, [str(value) for value in rows[name]], source.labels.tolist()))
-    for name, values, labels in fields:
+        labels = source.labels.tolist()
+        made = {str(v) for v, label in zip(source.manifest["generator"], labels) if label == 1}
+        if len(made) == 1 and "" not in made:
+            notes.append(f"all fakes come from one generator ({made.pop()}): nothing here tells about others")
+        origins.insert(0, ("source", [str(v) for v in source.manifest["source"]], labels))
+    for name, values, labels in origins:
         real, fake = ({v for v, label in zip(values, labels) if label == which} for which in (0, 1))
-        if real and fake and not real & fake:
-            each = (f"{what}: {', '.join(sorted(of)[:4]) or '.'}" for what, of in (("real", real), ("fake", fake)))
-            told = f"each class has a {name} of its own ({'; '.join(each)})".replace("(real: ;", "(")
-            return [f"{told}: whatever else differs between them can be learnt in place of what makes a fake"]
-    return []
+        if real and fake and not real & fake and "" not in real | fake:
+            each = (f"{what}: {', '.join(sorted(of)[:4])}" for what, of in (("real", real), ("fake", fake)))
+            notes.append(
+                f"each class has a {name} of its own ({'; '.join(each)}): whatever else differs between them can be "
+                "learnt in place of what makes a fake"
+            )
+            break
+    return notes
 
 
 __all__ = ["AuditResult", "Gate", "LeakFound", "cheap_gates", "header_warning", "run_gates"]
