@@ -198,12 +198,10 @@ def _features(r: Request, kinds: list[str], device: torch.device, ranks: Ranks, 
     chunk = (16 if runtime == "onnx" else 8) if device.type == "cpu" else 64
     features = InceptionFeatures(weights, r.dims, resize=r.resize, chunk=chunk, runtime=runtime).to(device)
     if "is" in kinds and features.classifier is None:
-        why = "this file is a trunk without one" if features.dims != 2048 or r.dims is None else "this file lacks it"
-        if r.dims not in (None, 2048):
-            why = f"it works on 2048 dimensions, not on --dims {r.dims}"
+        why = f"--dims is {r.dims}" if r.dims not in (None, 2048) else f"{weights} has none"
         raise UserError(
-            f"--metrics is: the Inception Score needs the classifier of the full network, and {weights}: {why}; "
-            "leave `is` out, or give pytorch-fid's full weights with --dims 2048"
+            "--metrics is: the Inception Score needs the classifier of the full network behind its 2048 dimensions, and"
+            f" {why}; leave `is` out, or give pytorch-fid's full weights with --dims 2048"
         )
     if r.dims is None and features.dims != 2048:
         say(f"note: {weights} is a trunk: the numbers are of {features.dims} dimensions, not of the usual 2048")

@@ -127,7 +127,7 @@ def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path
     refused(evaluate(fake), "--metrics fid,kid,pr", "--data SOURCE")
     refused(evaluate(fake, *real, "--metrics", "fid5k"), "'fid5k' is unknown")
     refused(evaluate(tmp_path / "none", *real), "none", "network")
-    refused(evaluate(fake, *real, "--metrics", "is"), "Inception Score", "trunk.pth", "--dims 64")
+    refused(evaluate(fake, *real, "--metrics", "is"), "Inception Score", "--dims is 64")
     refused(evaluate(fake, *real, "--metrics", "ppl"), "needs a network")
     refused(evaluate(fake, "--data", photos / "fake"), "no real images")
     refused(evaluate(network, *real, "--num", 1), "--num 1")
