@@ -48,8 +48,8 @@ ABOUT = {
     ),
     "blockiness": (
         "how strongly the picture breaks at each shift of the 8 x 8 grid",
-        "one class was compressed otherwise before, or its generator draws a grid. Saving again on the same grid leaves "
-        "it; aligning turns and scales the pictures off it",
+        "one class was compressed otherwise before, or its generator draws a grid. Saving again on the same grid "
+        "leaves it; aligning turns and scales the pictures off it",
         ALIGN,
     ),
     "spectrum": (
