@@ -5,13 +5,15 @@
 Examples:
   python evaluate.py generator runs/00003-faces-256 --data flickr140k --metrics fid,kid,pr
   python evaluate.py generator samples/faces --data my_faces/ --num 5000 --json fid.json
+  python evaluate.py detector runs/00003-faces-256 --data flickr140k --data unseen/ --robustness --report out.html
+  python evaluate.py detector their_scores.csv --calibrate-on their_valid_scores.csv
 """
 
 from __future__ import annotations
 
 import click
 
-from app.cli import importing, run
+from app.cli import friendly, importing, run
 
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
@@ -96,6 +98,51 @@ def generator(**options) -> None:
 
 
 # ---- detector ---------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("target", metavar="MODEL|SCORES.csv")
+@click.option("--data", multiple=True, metavar="SOURCE", help="Images to judge; may be given several times.")
+@click.option("--robustness", is_flag=True, help="Judge them again re-saved, resized, blurred … (44 degradations).")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="A quick look: at most N of a class of each --data.")
+@click.option("--fpr", type=float, help="The calibrated false-alarm rate whose threshold counts.  [default: shipped]")
+@click.option("--threshold", type=float, help="FAKE from this score on, instead of the detector's own threshold.")
+@click.option("--unsure-from", type=float, help="UNSURE from this score up to the threshold.")
+@click.option("--calibrate-on", metavar="VALID.csv", help="For SCORES.csv: validation scores that set the threshold.")
+@click.option("--reals-from", metavar="NAME", help="Pair this source's reals with fakes of sources without reals.")
+@click.option("--group-by", metavar="COLUMN", help="Images equal there count as one.  [default: group, identity, …]")
+@click.option("--label", type=click.Choice(["real", "fake"]), help="What images are whose source doesn't say it.")
+@click.option(
+    "--split", type=click.Choice(["train", "valid", "test", "all"]), help="[default: test where there is one, else all]"
+)
+@click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
+@click.option("--resamples", type=click.IntRange(0), default=1000, metavar="N", help="Of the bootstrap.")
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of bootstrap and degradations.")
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--batch", type=click.IntRange(1), default=32, metavar="N", help="Images judged at once.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Image decoding threads.  [default: one a core]")
+@click.option("--no-cache", is_flag=True, help="Judge everything again, remember nothing.")
+@click.option("--csv", metavar="FILE", help="Write every image with its score and verdict; can be judged again.")
+@click.option("--json", metavar="FILE", help="Write all numbers.")
+@click.option("--report", metavar="FILE.html", help="Write one page with all numbers and figures.")
+@click.option("--plots", metavar="FOLDER", help="Write the figures as PNG, light and dark.")
+@click.option("--force", is_flag=True, help="Replace files that are there already.")
+@friendly
+def detector(**options) -> None:
+    """Accuracy, false alarms, calibration and robustness of a detector, with 95 % intervals.
+
+    \b
+    MODEL is a detector file or a run folder. Everything is measured at its shipped threshold; what chooses a threshold
+    on the test images is labelled an oracle. SCORES.csv holds scores of any other detector, in columns
+    path,label,score[,source,generator,degradation]; it needs --threshold or --calibrate-on.
+
+    A --data and each of its folders is a source; a manifest may name source and generator. A source with only reals
+    gives a false-alarm rate, one with only fakes a detection rate, and neither an AUC.
+    """
+    with importing():
+        from app.detector_metrics import Request, evaluate
+
+    evaluate(Request(**options))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,216 @@
+"""A table of scores and one fixed rule, and all that is to be said of the detector: together, by source, by generator.
+
+A source with reals only has a false-alarm rate, one with fakes only a detection rate. What needs both classes (AUC,
+balanced accuracy, calibration) is told only of images that belong together: of sources with both, or of pairs somebody
+asked for. Reals from here and fakes from there differ in more than the generator, and an AUC would measure that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from faces.errors import UserError
+from metrics.bootstrap import RESAMPLES, Rate, rate
+from metrics.classification import FPRS, report
+from metrics.scores import Scores, texts
+
+ANSWERS = ("REAL", "UNSURE", "FAKE")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """FAKE is said of scores >= threshold, REAL of those < unsure_low, UNSURE between. `origin`: where it is from."""
+
+    threshold: float
+    unsure_low: float
+    origin: str
+
+    def __post_init__(self) -> None:
+        if not self.unsure_low <= self.threshold:
+            raise ValueError(f"UNSURE from {self.unsure_low} can't begin above the threshold {self.threshold}")
+
+    def answers(self, scores: np.ndarray) -> np.ndarray:
+        """object [N] of "REAL", "UNSURE" and "FAKE"."""
+        return texts(np.select([scores >= self.threshold, scores < self.unsure_low], ["FAKE", "REAL"], "UNSURE"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of the images. Rates are NaN where the part has no image of the class.
+
+    fpr: share of reals called FAKE; tpr: share of fakes called FAKE; unsure: share of all that is answered UNSURE.
+    balanced, auc: {"value", "low", "high"}, or None where the part has not both classes.
+    """
+
+    name: str
+    n_real: int
+    n_fake: int
+    fpr: Rate
+    tpr: Rate
+    unsure: Rate
+    balanced: dict | None = None
+    auc: dict | None = None
+
+    def to_dict(self) -> dict:
+        return asdict(self) | {k: getattr(self, k).to_dict() for k in ("fpr", "tpr", "unsure")}
+
+
+@dataclass(frozen=True)
+class Point:
+    """Another threshold with the rate it was set for, and what it does here."""
+
+    target_fpr: float
+    threshold: float
+    fpr: Rate
+    tpr: Rate
+
+
+@dataclass
+class Judgement:
+    """What was found.
+
+    overall: `metrics.classification.report` of the images `pool` (row numbers), None where reals and fakes have nothing
+    in common. pool_name: what these are. confusion: {"real": {answer: count}, "fake": {…}} of all images that were
+    given. answered: {"coverage", "error"} of the pool as rates: share not UNSURE, and share of wrong ones among these.
+    """
+
+    overall: dict | None
+    pool: np.ndarray
+    pool_name: str
+    confusion: dict[str, dict[str, int]]
+    answered: dict[str, Rate]
+    points: list[Point]
+    sources: list[Row]
+    generators: list[Row]
+    pairs: list[Row]
+
+
+def judge(
+    scores: Scores,
+    rule: Rule,
+    *,
+    points: Sequence[tuple[float, float]] = (),
+    reals_from: str | None = None,
+    calibrated: bool = True,
+    count: int = RESAMPLES,
+    seed: int = 0,
+) -> Judgement:
+    """Judge a detector by its scores of undegraded images.
+
+    points: (false-alarm rate it was set for, threshold) of further operating points. reals_from: the source whose reals
+    are paired with the fakes of sources without reals. calibrated: whether scores are probabilities.
+    UserError where `reals_from` is no source with reals, or there is nothing to judge.
+    """
+    if not len(scores):
+        raise UserError("there are no images to judge; give a source that holds some")
+    fake, of = scores.label == 1, scores.source
+    has = {name: (bool((~fake[of == name]).any()), bool(fake[of == name].any())) for name in dict.fromkeys(of)}
+    settings = {"calibrated": calibrated, "count": count, "seed": seed}
+
+    alone = [name for name, (reals, fakes) in has.items() if fakes and not reals]
+    lent = np.zeros(len(scores), dtype=bool)
+    if reals_from is not None:
+        if not has.get(reals_from, (False, False))[0]:
+            known = ", ".join(name for name, (reals, _) in has.items() if reals) or "none has"
+            raise UserError(f"--reals-from {reals_from}: no source of that name with reals (with reals: {known})")
+        if not alone:
+            raise UserError(f"--reals-from {reals_from}: every source with fakes has reals of its own; leave it out")
+        lent = (of == reals_from) & ~fake
+    pairs = [
+        _row(f"fakes of {name}, reals of {reals_from}", scores, rule, lent | ((of == name) & fake), **settings)
+        for name in (alone if reals_from is not None else ())
+    ]
+
+    whole = [name for name, both in has.items() if all(both)]
+    if whole:
+        pool = np.isin(of.astype(str), whole)
+        pool_name = ", ".join(whole)
+    elif reals_from is not None:
+        pool = lent | (np.isin(of.astype(str), alone) & fake)
+        pool_name = f"fakes of {', '.join(alone)}, reals of {reals_from}"
+    else:
+        pool, pool_name = np.zeros(len(scores), dtype=bool), ""
+    chosen = scores.select(pool)
+    overall = None
+    if len(chosen):
+        overall = report(
+            chosen.label, chosen.score, threshold=rule.threshold, groups=chosen.group, resamples=count, seed=seed,
+            calibrated=calibrated,
+        )  # fmt: skip
+    among = chosen if len(chosen) else scores
+    said, wrong = rule.answers(among.score), np.where(among.label == 1, "REAL", "FAKE")
+    decided = said != "UNSURE"
+    groups = among.group
+    answered = {
+        "coverage": rate(decided, groups),
+        "error": rate((said == wrong)[decided], None if groups is None else groups[decided]),
+    }
+    answers = rule.answers(scores.score)
+    confusion = {
+        word: {answer: int(np.sum(answers[mask] == answer)) for answer in ANSWERS}
+        for word, mask in (("real", ~fake), ("fake", fake))
+        if mask.any()
+    }
+    return Judgement(
+        overall=overall,
+        pool=np.flatnonzero(pool),
+        pool_name=pool_name,
+        confusion=confusion,
+        answered=answered,
+        points=[Point(target, t, *_rates(among, t)) for target, t in points],
+        sources=[_row(name, scores, rule, of == name, **settings) for name in has],
+        generators=_generators(scores, rule, has, settings),
+        pairs=pairs,
+    )
+
+
+def _generators(scores: Scores, rule: Rule, has: dict, settings: dict) -> list[Row]:
+    """A row for each named generator, with the reals of the sources its fakes lie in."""
+    fake, of = scores.label == 1, scores.source
+    rows = []
+    for name in dict.fromkeys(scores.generator[fake]):
+        if not name:
+            continue
+        mine = fake & (scores.generator == name)
+        homes = [home for home in dict.fromkeys(of[mine]) if has[home][0]]
+        rows.append(_row(name, scores, rule, mine | (np.isin(of.astype(str), homes) & ~fake), **settings))
+    return rows
+
+
+def _rates(scores: Scores, threshold: float) -> tuple[Rate, Rate]:
+    """(fpr, tpr)"""
+    called, fake = scores.score >= threshold, scores.label == 1
+    return tuple(rate(called[c], None if scores.group is None else scores.group[c]) for c in (~fake, fake))
+
+
+def _row(name: str, scores: Scores, rule: Rule, mask: np.ndarray, *, calibrated: bool, count: int, seed: int) -> Row:
+    part = scores.select(mask)
+    fake = part.label == 1
+    fpr, tpr = _rates(part, rule.threshold)
+    both = {}
+    if fake.any() and not fake.all():
+        found = report(
+            part.label, part.score, threshold=rule.threshold, groups=part.group, resamples=count, seed=seed,
+            calibrated=calibrated,
+        )["metrics"]  # fmt: skip
+        both = {"balanced": found["balanced_accuracy"], "auc": found["roc_auc"]}
+    unsure = rate(rule.answers(part.score) == "UNSURE", part.group)
+    return Row(name, int((~fake).sum()), int(fake.sum()), fpr, tpr, unsure, **both)
+
+
+def most_accused(rows: Sequence[Row]) -> Row | None:
+    """The row with the highest false-alarm rate; None where no row has reals."""
+    return max((row for row in rows if row.n_real), key=lambda row: row.fpr.value, default=None)
+
+
+def least_found(rows: Sequence[Row]) -> Row | None:
+    """The row with the lowest detection rate; None where no row has fakes."""
+    return min((row for row in rows if row.n_fake), key=lambda row: row.tpr.value, default=None)
+
+
+__all__ = [
+    "ANSWERS", "FPRS", "Judgement", "Point", "Row", "Rule", "judge", "least_found", "most_accused",
+]  # fmt: skip
