@@ -179,6 +179,8 @@ def run_gates(
         if not cheap_only:
             looks = _looks(part, workers, _stage(progress, "looking"))
             seen = np.array([i for i, each in enumerate(looks) if each is not None], np.int64)
+            if not len(seen):
+                raise UserError(f"{source.name}: its images vanished while they were looked at; check the disk")
             features = look_features([looks[i] for i in seen])
             for name in PIXEL_GATES:
                 found = cross_validated_auc(features[name], y[seen], g[seen])
