@@ -49,7 +49,9 @@ def path_distance(wish: str, features: InceptionFeatures) -> PathDistance:
             wish = "inception"
     if wish == "inception":
         layers = list(features.net)
-        return _of(of_layers("FID InceptionV3 features", layers, range(len(layers)), imagenet=False))
+        return _of(
+            of_layers(f"FID InceptionV3 features up to {features.dims}", layers, range(len(layers)), imagenet=False)
+        )
     if wish in ("vgg16", "squeezenet"):
         wish = str(find_backbone("squeezenet1_1" if wish == "squeezenet" else wish))
     elif not Path(wish).is_file():

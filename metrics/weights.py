@@ -145,6 +145,9 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
             if weight.shape != (1008, 2048) or bias.shape != (1008,):
                 raise KeyError(f"fc: weight {list(weight.shape)}, bias {list(bias.shape)}")
             folded["fc"] = (weight, bias)
+        for layer, tensors in folded.items():
+            if not all(torch.isfinite(tensor).all() for tensor in tensors):
+                raise UserError(f"{path}: layer {layer} holds NaN or infinite weights, the file is damaged; {wanted}")
         return folded, digest
     except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())

@@ -134,3 +134,17 @@ def test_absent_and_truncated_files(tmp_path, random_inception):
     cut.write_bytes(random_inception.path.read_bytes()[:1_000_000])
     with pytest.raises(UserError, match="not a PyTorch weight file, or damaged"):
         InceptionFeatures(cut, 64)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    kernel = torch.zeros(32, 3, 3, 3)
+    kernel[1, 2, 0, 0] = torch.nan
+    torch.save({"Conv2d_1a_3x3.conv.weight": kernel, "Conv2d_1a_3x3.conv.bias": torch.zeros(32)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth: layer Conv2d_1a_3x3 holds NaN .* damaged; give the FID"):
+        weights.load_folded(tmp_path / "w.pth")
+
+
+def test_the_classifier_comes_along(random_inception):
+    folded, _ = weights.load_folded(random_inception.path)
+    weight, bias = folded["fc"]
+    assert torch.equal(weight, random_inception.state["fc.weight"]) and bias.shape == (1008,)
