@@ -129,9 +129,9 @@ def _rows(kind: str, rows: list[Row]) -> Iterator[str]:
 def worst_of(kind: str, rows: list[Row]) -> Iterator[str]:
     """The lines that name the worst rows, where there are several to choose from."""
     accused, missed = most_accused(rows), least_found(rows)
-    if kind == "source" and accused is not None and sum(row.n_real > 0 for row in rows) > 1:
+    if kind == "source" and len({row.fpr.value for row in rows if row.n_real}) > 1:
         yield f"most false alarms: {accused.name}, {with_interval(accused.fpr)}"
-    if missed is not None and sum(row.n_fake > 0 for row in rows) > 1:
+    if len({row.tpr.value for row in rows if row.n_fake}) > 1:
         yield f"worst {kind}: {missed.name}, {with_interval(missed.tpr)} of its fakes found"
 
 

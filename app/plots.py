@@ -202,9 +202,11 @@ def roc(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *,
     point: tuple[float, float] | None = None,
+    point_name: str = "shipped threshold",
     theme: str = "light",
 ) -> bytes:
-    """ROC curves; `curves` maps a name to (labels, scores). `point` (false-alarm rate, hit rate) is the shipped one."""
+    """ROC curves; `curves` maps a name to (labels, scores). `point` (false-alarm rate, hit rate) is the shipped one,
+    or what `point_name` says."""
     from metrics.classification import roc_auc, roc_curve
 
     with _sheet(theme, width=4.6, height=4.2) as sheet:
@@ -216,7 +218,7 @@ def roc(
                 found.fpr, found.tpr, color=colour, label=f"{name} (AUC {roc_auc(labels, scores):.3f})", clip_on=False
             )
         if point is not None:
-            axis.plot(*point, "o", color=c["ink"], markersize=6, label="shipped threshold", zorder=5, clip_on=False)
+            axis.plot(*point, "o", color=c["ink"], markersize=6, label=point_name, zorder=5, clip_on=False)
         axis.set(xlabel="real photos called fake", ylabel="fakes found", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axis.legend(loc="lower right")
     return sheet.png
