@@ -11,7 +11,8 @@ import numpy as np
 from app import plots
 from app.detector_metrics import Judged
 from app.detector_plots import bars, precision_recall, robustness_bars, robustness_curves
-from app.detector_table import blocks, percent, with_interval, worst_of
+from app.detector_table import blocks, percent, worst_of
+from app.detector_table import with_interval as _with_interval
 from app.report import Number, Picture, Section, pairs, write_report
 from faces.errors import one_line
 from metrics.classification import reliability_bins
@@ -95,6 +96,11 @@ def _ranked_histogram(labels, scores, rule, *, theme: str = "light") -> bytes:
     return sheet.png
 
 
+def with_interval(found) -> str:
+    """A rate that stays on one line of a table."""
+    return _with_interval(found).replace(" ", "\u00a0")
+
+
 # ---- the page ---------------------------------------------------------------------------------------------------
 
 
@@ -104,7 +110,7 @@ def write_detector_report(path: str | Path, result: Judged, drawn: Figures | Non
     j = result.judgement
     sections = [
         Section("In short", numbers=_headline(result), notes=result.notes),
-        _metrics(result),
+        *_metrics(result),
         Section(
             "Answers",
             text=[
@@ -169,7 +175,8 @@ def _headline(result: Judged) -> list[Number]:
         numbers.append(_tile(found["false_alarm_rate"], "of the reals called FAKE"))
     accused, missed = most_accused(j.sources), least_found(j.generators or j.sources)
     if accused is not None and (j.overall is None or sum(row.n_real > 0 for row in j.sources) > 1):
-        numbers.append(_tile(accused.fpr, "false alarms on the worst source", one_line(accused.name)))
+        where = one_line(accused.name) if accused.fpr.value > 0 else "none on any source"
+        numbers.append(_tile(accused.fpr, "false alarms on the worst source", where))
     many = sum(row.n_fake > 0 for row in (j.generators or j.sources))
     if missed is not None and (j.overall is None or many > 1):
         kind = "generator" if j.generators else "source"
@@ -186,17 +193,15 @@ def _tile(found, label: str, note: str = "") -> Number:
     return Number(percent(value), label, "; ".join(part for part in (between, note) if part))
 
 
-def _metrics(result: Judged) -> Section:
+def _metrics(result: Judged) -> list[Section]:
     if result.judgement.overall is None:
-        return Section("Numbers")
+        return []
     o = result.judgement.overall
-    rows: list[Sequence[object]] = [("", "value", "95 % interval")]
-    for title, lines in blocks(result):
-        rows += [(title[0].upper() + title[1:], "", ""), *(("  " + name, value, low) for name, value, low in lines)]
-    return Section(
-        "Numbers", [f"{o['n_real']} real and {o['n_fake']} fake images: {result.judgement.pool_name}."],
-        rows=rows, head=True,
-    )  # fmt: skip
+    of = f"{o['n_real']} real and {o['n_fake']} fake images: {one_line(result.judgement.pool_name)}."
+    return [
+        Section(title[0].upper() + title[1:], [of], rows=[("", "value", "95 % interval"), *rows], head=True)
+        for title, rows in blocks(result)
+    ]
 
 
 def _points(result: Judged) -> Section:

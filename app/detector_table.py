@@ -77,7 +77,7 @@ def blocks(result: Judged) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
     yield "at every threshold", rows(RANKING)
     if result.calibrated:
         yield "probabilities", rows(CALIBRATION)
-    yield "oracle: threshold chosen on these very images, an upper bound", rows(ORACLE)
+    yield "oracle (upper bound): threshold chosen on these images", rows(ORACLE)
 
 
 def lines_of(result: Judged) -> Iterator[str]:

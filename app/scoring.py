@@ -83,10 +83,12 @@ def open_parts(
     seen: set[str] = set()
     for spec, (anchor, short) in zip(specs, anchors):
         clash = any(a != anchor and s == short for a, s in anchors)
-        name = os.path.join(os.path.basename(os.path.dirname(anchor)), short) if clash else short
+        name = anchor if clash else short  # two folders of one name are told apart by where they lie
         part = _open(spec, name, data_root, split, label, group_by)
         fresh = [i for i in range(len(part)) if part.source.locate(i) not in seen]
         seen.update(part.source.locate(i) for i in range(len(part)))
+        if not fresh:
+            raise UserError(f"--data {spec}: all of its images belong to an earlier --data; leave it out")
         if len(fresh) < len(part):
             part.notes.append(f"{len(part) - len(fresh)} images of an earlier --data left out")
             part = _chosen(part, np.array(fresh, dtype=np.int64))
@@ -95,8 +97,7 @@ def open_parts(
             if len(kept) < len(part):
                 part.notes.append(f"a quick look: {len(kept)} of {len(part)} images, --limit {limit} of a class")
                 part = _chosen(part, kept)
-        if len(part):
-            parts.append(part)
+        parts.append(part)
     if group_by is not None and all(part.group is None for part in parts):
         raise UserError(f"--group-by {group_by}: no --data is a manifest with such a column that says something")
     return parts
@@ -116,15 +117,17 @@ def _chosen(part: Part, rows: np.ndarray) -> Part:
 
 
 def _anchor(spec: str) -> tuple[str, str]:
-    """(what a source is the images of, its short name): data/faces/real and data/faces/fake are both data/faces."""
+    """(where a source lies, its short name): that of data/faces/test/real is faces/test/real."""
     if spec in SET_NAMES:
         return spec, spec
     path = os.path.abspath(os.path.expanduser(spec))
-    while os.path.basename(path).lower() in (LABELS.keys() | SPLITS.keys()):
-        path = os.path.dirname(path)
-    name = os.path.basename(path) or path
+    parts = [part for part in path.split(os.sep) if part] or [path]
+    name = parts.pop()
     stem, ending = os.path.splitext(name)
-    return path, stem if ending.lower() in (".zip", ".csv", ".parquet") else name
+    name = stem if ending.lower() in (".zip", ".csv", ".parquet") else name
+    while parts and name.split("/")[0].lower() in (LABELS.keys() | SPLITS.keys()):
+        name = f"{parts.pop()}/{name}"
+    return path, name
 
 
 def short_name(spec: str) -> str:

@@ -80,7 +80,7 @@ def measure(
     """
     fake = np.asarray(labels).astype(bool)
     right = {name: (np.asarray(s) >= threshold) == fake for name, s in scores.items()}
-    table = np.stack(list(right.values()), axis=1).astype(np.float32)  # [N, conditions]
+    table = np.stack(list(right.values()), axis=1).astype(np.float64)  # [N, conditions]
     drawn = np.concatenate([_balanced(w, fake, table) for w in resamples(fake, groups, count, seed)])
     value = _balanced(np.ones((1, len(fake)), np.int32), fake, table)[0]
     clean = list(scores).index(CLEAN)
@@ -104,10 +104,10 @@ def measure(
 
 def _balanced(weights: np.ndarray, fake: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Balanced accuracy [B, conditions] for image weights [B, N]; NaN without one of the classes."""
-    weights = weights.astype(np.float32)
+    weights = weights.astype(np.float64)  # whole matrices go through BLAS
     with np.errstate(invalid="ignore"):
         parts = [weights[:, c] @ right[c] / weights[:, c].sum(axis=1, keepdims=True) for c in (fake, ~fake)]
-    return (parts[0].astype(np.float64) + parts[1]) / 2
+    return (parts[0] + parts[1]) / 2
 
 
 def _with_exact(value: float, drawn: np.ndarray, tpr: Rate, fpr: Rate, level: float) -> tuple[float, float]:

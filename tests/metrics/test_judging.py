@@ -1,0 +1,88 @@
+"""One rule on a table of scores: by hand."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from faces.errors import UserError
+from metrics.judging import Rule, judge, least_found, most_accused
+from metrics.scores import Scores, texts
+
+RULE = Rule(0.7, 0.3, "a test")
+
+
+def table(*rows, group=None):
+    """rows: (label, score, source[, generator])"""
+    n = len(rows)
+    return Scores(
+        texts([f"{i}.png" for i in range(n)]), np.array([r[0] for r in rows], np.int8), np.array([r[1] for r in rows]),
+        texts([r[2] for r in rows]), texts([r[3] if len(r) > 3 else "" for r in rows]), texts(["clean"] * n), group,
+    )  # fmt: skip
+
+
+BOTH = [(0, 0.1, "a"), (0, 0.3, "a"), (0, 0.8, "a"), (0, 0.2, "a"), (1, 0.7, "a", "G1"), (1, 0.69, "a", "G2"),
+        (1, 0.9, "a", "G2"), (1, 0.05, "a", "G1")]  # fmt: skip
+
+
+def test_answers_at_the_edges():
+    assert RULE.answers(np.array([0.7, 0.6999, 0.3, 0.2999])).tolist() == ["FAKE", "UNSURE", "UNSURE", "REAL"]
+    assert Rule(0.5, 0.5, "").answers(np.array([0.5, 0.4])).tolist() == ["FAKE", "REAL"]
+    with pytest.raises(ValueError):
+        Rule(0.3, 0.5, "")
+
+
+def test_confusion_has_a_third_column():
+    found = judge(table(*BOTH), RULE, count=20)
+    assert found.confusion == {
+        "real": {"REAL": 2, "UNSURE": 1, "FAKE": 1}, "fake": {"REAL": 1, "UNSURE": 1, "FAKE": 2},
+    }  # fmt: skip
+    assert found.answered["coverage"].value == 6 / 8 and found.answered["error"].value == 2 / 6
+    assert found.overall["confusion"] == {"tn": 3, "fp": 1, "fn": 2, "tp": 2}  # UNSURE is not FAKE
+    assert found.pool_name == "a" and len(found.pool) == 8 and not found.pairs
+
+
+def test_generators_against_the_reals_beside_them():
+    found = judge(table(*BOTH, (0, 0.99, "elsewhere")), RULE, count=20)
+    assert [(g.name, g.n_fake, g.n_real, g.tpr.value) for g in found.generators] == [
+        ("G1", 2, 4, 0.5),
+        ("G2", 2, 4, 0.5),
+    ]
+    assert found.generators[1].auc["value"] == pytest.approx(
+        roc_auc_score([0] * 4 + [1] * 2, [0.1, 0.3, 0.8, 0.2, 0.69, 0.9])
+    )
+
+
+def test_sources_of_one_class_have_no_auc():
+    rows = [*BOTH, (0, 0.9, "reals"), (0, 0.1, "reals"), (1, 0.1, "fakes"), (1, 0.2, "fakes"), (1, 0.75, "fakes")]
+    found = judge(table(*rows), RULE, count=20)
+    a, reals, fakes = found.sources
+    assert (reals.n_real, reals.n_fake, reals.fpr.value) == (2, 0, 0.5) and reals.auc is reals.balanced is None
+    assert (fakes.n_real, fakes.n_fake, fakes.tpr.value) == (0, 3, pytest.approx(1 / 3)) and fakes.auc is None
+    assert np.isnan(reals.tpr.value) and np.isnan(fakes.fpr.value)
+    assert found.overall["n_real"] == 4 and found.overall["n_fake"] == 4 and a.auc is not None
+    assert most_accused(found.sources) is reals and least_found(found.sources) is fakes
+    # nothing belongs together
+    alone = judge(table(*rows[8:]), RULE, count=20)
+    assert alone.overall is None and not len(alone.pool) and alone.confusion["fake"]["FAKE"] == 1
+
+
+def test_pairs_on_request():
+    rows = [(0, 0.1, "r"), (0, 0.4, "r"), (1, 0.3, "f"), (1, 0.9, "f"), (1, 0.9, "g")]
+    found = judge(table(*rows), RULE, reals_from="r", count=20)
+    assert [(p.name, p.n_real, p.n_fake) for p in found.pairs] == [
+        ("fakes of f, reals of r", 2, 2), ("fakes of g, reals of r", 2, 1),
+    ]  # fmt: skip
+    assert found.pairs[0].auc["value"] == 0.75 and found.overall["n_fake"] == 3
+    with pytest.raises(UserError, match="no source of that name with reals .with reals: r."):
+        judge(table(*rows), RULE, reals_from="f")
+    with pytest.raises(UserError, match="every source with fakes has reals of its own"):
+        judge(table(*BOTH), RULE, reals_from="a")
+
+
+def test_further_points_and_nothing_at_all():
+    found = judge(table(*BOTH), RULE, points=[(0.01, 0.85), (0.5, 0.25)], count=20)
+    assert [(p.target_fpr, p.fpr.value, p.tpr.value) for p in found.points] == [(0.01, 0, 0.25), (0.5, 0.5, 0.75)]
+    with pytest.raises(UserError, match="no images to judge"):
+        judge(table(*BOTH).select(np.zeros(8, bool)), RULE)
+    margins = judge(table((0, -3.0, "a"), (1, 8.0, "a")), Rule(0.0, 0.0, ""), calibrated=False, count=20)
+    assert np.isnan(margins.overall["metrics"]["ece"]["value"]) and margins.overall["metrics"]["accuracy"]["value"] == 1
