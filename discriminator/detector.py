@@ -9,9 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +16,14 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from discriminator.calibration import Calibration, OperatingPoint
+from discriminator.calibration import Calibration
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from discriminator.verdict import NOT_NUMBERS, JudgesImages, Verdict, decide, find_detector
 from faces.errors import UserError
 from faces.files import save_atomically
 from faces.preprocess import Preprocess
+
+__all__ = ["Detector", "Verdict", "decide", "find_detector"]
 
 FORMAT = "ganface-detector"
 VERSION = 1
@@ -39,50 +39,7 @@ _TRUNK_LIMITS = {
 _PICKLES = (b"\x80", b"PK\x03\x04", b"(dp", b"ccopy")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What is said about one image.
-
-    label: FAKE if probability >= threshold, REAL if probability < unsure_low, UNSURE between.
-    probability: P(made by a generator), calibrated, at equal odds beforehand.
-    fpr: share of the `n_real` validation reals that this threshold called FAKE.
-    logit: the network's raw output before calibration.
-    patch_map: float32 [h, w] in [0, 1], how much each patch by itself looks generated; None without artefact branch.
-    note: what the reader of the verdict should know about this image, or "".
-    """
-
-    label: str
-    probability: float
-    threshold: float
-    unsure_low: float
-    fpr: float
-    n_real: int
-    logit: float
-    patch_map: np.ndarray | None = field(default=None, repr=False, compare=False)
-    note: str = ""
-
-    def to_dict(self) -> dict:
-        """Plain JSON types, without the map."""
-        return {
-            "verdict": self.label,
-            "probability": self.probability,
-            "threshold": self.threshold,
-            "unsure_low": self.unsure_low,
-            "false_alarm_rate": self.fpr,
-            "validation_reals": self.n_real,
-            "logit": self.logit,
-            "note": self.note,
-        }
-
-
-def decide(probability: float, point: OperatingPoint) -> str:
-    """REAL, FAKE or UNSURE at an operating point."""
-    if probability >= point.threshold:
-        return "FAKE"
-    return "REAL" if probability < point.unsure_low else "UNSURE"
-
-
-class Detector:
+class Detector(JudgesImages):
     """A calibrated network with its preprocessing.
 
     `meta`: JSON values about where it comes from (training data, project version, kimg…); `sha256`: hex digest of the
@@ -110,38 +67,9 @@ class Detector:
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
-    def predict(self, images: Iterable[np.ndarray], *, batch: int = 32, fpr: float | None = None) -> list[Verdict]:
-        """Verdicts in the order of `images`, each uint8 [H, W, 3] RGB of any size.
-
-        Images are taken one by one and only their preprocessed form is kept, so a generator that decodes files needs
-        the memory of one photo.
-        fpr: which calibrated false-alarm rate sets the threshold (default: the file's). An image's verdict does not
-        depend on its neighbours. UserError for a rate that was not calibrated or a network that gives no numbers.
-        """
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, not {batch}")
-        point = self.calibration.at(fpr)
-        verdicts: list[Verdict] = []
-        prepared = ((self.preprocess(image), self._note(image)) for image in images)
-        while part := list(islice(prepared, batch)):
-            logits, maps = self.logits(torch.from_numpy(np.stack([pixels for pixels, _ in part])))
-            probabilities = self.calibration.probability(logits)
-            for i, (_, note) in enumerate(part):
-                p = float(probabilities[i])
-                verdicts.append(
-                    Verdict(
-                        label=decide(p, point),
-                        probability=p,
-                        threshold=point.threshold,
-                        unsure_low=point.unsure_low,
-                        fpr=point.fpr,
-                        n_real=point.n_real,
-                        logit=float(logits[i]),
-                        patch_map=None if maps is None else maps[i],
-                        note=note,
-                    )
-                )
-        return verdicts
+    def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """As `logits`, for numpy."""
+        return self.logits(torch.from_numpy(pixels))
 
     @torch.inference_mode()
     def logits(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
@@ -150,20 +78,13 @@ class Detector:
         out = self.net.verdict(pixels.to(self.device))
         logits = out.logit.double().cpu().numpy()
         if not np.isfinite(logits).all():
-            raise UserError("the detector's network gives values that are not numbers: the file is damaged, retrain it")
+            raise UserError(NOT_NUMBERS)
         maps = None if out.patch_logits is None else out.patch_logits.sigmoid().float().cpu().numpy()
         return logits, maps
 
     def recalibrated(self, calibration: Calibration) -> Detector:
         """The same network and preprocessing under another calibration."""
         return Detector(self.net, self.preprocess, calibration, self.meta)
-
-    def _note(self, image: np.ndarray) -> str:
-        height, width = image.shape[:2]
-        side = self.preprocess.resolution
-        if min(height, width) < side:
-            return f"only {width}x{height} pixels, enlarged to the {side}x{side} this detector looks at"
-        return ""
 
     def save(self, path: str | os.PathLike) -> str:
         """Write the detector file and return its SHA-256. A reader sees the old file or the new one, never a half."""
@@ -267,32 +188,3 @@ def _header(data: bytes, path: str | os.PathLike) -> dict:
             f"{path}: detector file version {header.get('version')}, this program reads {VERSION}; update the program"
         )
     return header
-
-
-def find_detector(
-    spec: str | os.PathLike | None, *, runs: str | os.PathLike = "runs", shipped: Sequence[Path] = ()
-) -> Path:
-    """The detector file meant by `spec`: a file, a run folder, or None for the newest run's, else the shipped one.
-
-    Runs are `runs/<run>`, or failing these `runs/<group>/<run>`; newest is by the file's time.
-    UserError, with what to do about it, where there is none.
-    """
-    if spec is not None:
-        path = Path(spec)
-        if not path.is_dir():
-            return path
-        inside = path / "detector.safetensors"
-        if inside.is_file():
-            return inside
-        raise UserError(f"{path}: the folder has no detector.safetensors; give a finished run or a detector file")
-    for depth in ("*", "*/*"):  # runs of a group, such as runs/demo/, only where no run lies in `runs` itself
-        found = [p for p in Path(runs).glob(f"{depth}/detector.safetensors") if p.is_file()]
-        if found:
-            return max(found, key=lambda p: (p.stat().st_mtime_ns, p.parent.name))
-    for path in shipped:
-        if Path(path).is_file():
-            return Path(path)
-    raise UserError(
-        f"no detector yet: there is no {runs}/*/detector.safetensors; train one with `make demo` or "
-        "`python train_gan.py --data demo`, or give --model FILE"
-    )

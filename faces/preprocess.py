@@ -77,7 +77,12 @@ class Preprocess:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """H x W x 3 uint8 -> channels x resolution x resolution float32 in [-1, 1] (x / 127.5 - 1)."""
-        planes = self.uint8(image).transpose(2, 0, 1)
+        return self.normalise(self.uint8(image))
+
+    @staticmethod
+    def normalise(pixels: np.ndarray) -> np.ndarray:
+        """What `uint8` made, [..., R, R, C], as network input: float32 [..., C, R, R] in [-1, 1] (x / 127.5 - 1)."""
+        planes = np.moveaxis(pixels, -1, -3)
         return np.ascontiguousarray(planes).astype(np.float32) / np.float32(127.5) - np.float32(1)
 
     def _squared(self, image: np.ndarray) -> np.ndarray:
