@@ -17,7 +17,6 @@ import itertools
 import json
 import multiprocessing
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -219,6 +218,8 @@ def _peak(kind: str, n: int, dims: int, pipe) -> None:
         for _, d in itertools.islice(a.distances(b), 1):  # all other blocks of rows are like the first
             d.topk(5, dim=1, largest=False)
             (d <= b.norms).any(dim=1)
+    import resource  # not on Windows
+
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
