@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from app import plots
-from app.detector_metrics import Judged
 from app.detector_plots import bars, precision_recall, robustness_bars, robustness_curves
 from app.detector_table import blocks, percent, worst_of
 from app.detector_table import with_interval as _with_interval
+from app.judged import Judged
 from app.report import Number, Picture, Section, pairs, write_report
 from faces.errors import one_line
 from metrics.classification import reliability_bins

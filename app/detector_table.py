@@ -6,11 +6,15 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import click
+
+from faces.errors import one_line
 from metrics.bootstrap import Rate
 from metrics.judging import ANSWERS, Row, least_found, most_accused
+from metrics.robustness import worst
 
 if TYPE_CHECKING:
-    from app.detector_metrics import Judged
+    from app.judged import Judged
     from metrics.robustness import Condition
 
 # name, how it is shown; those with % are shares
@@ -37,6 +41,7 @@ ORACLE = {
     "tpr_at_fpr_0.01": "fakes found at 1 % false alarms",
     "tpr_at_fpr_0.05": "fakes found at 5 % false alarms",
 }
+NAMED = 5  # broken images that are named on the terminal
 _SHARES = ("accuracy", "recall", "precision", "false", "f1", "eer", "tpr", "best", "balanced")
 
 
@@ -87,7 +92,8 @@ def lines_of(result: Judged) -> Iterator[str]:
     yield f"threshold: FAKE from {rule.threshold:.4f}{band} ({rule.origin})"
     if j.overall is not None:
         yield ""
-        yield f"together: {j.overall['n_real']} real and {j.overall['n_fake']} fake ({j.pool_name}); 95 % intervals"
+        counts = f"{j.overall['n_real']} real and {j.overall['n_fake']} fake"
+        yield f"together: {counts} ({one_line(j.pool_name)}); 95 % intervals"
         for title, rows in blocks(result):
             yield f"  {title}"
             for name, value, between in rows:
@@ -120,7 +126,7 @@ def _rows(kind: str, rows: list[Row]) -> Iterator[str]:
     for row in rows:
         auc = f"{row.auc['value']:.4f}" if row.auc is not None else ""
         yield (
-            f"{row.name:<{wide}}{row.n_real:>6}{row.n_fake:>6}   {with_interval(row.fpr):<23}"
+            f"{one_line(row.name):<{wide}}{row.n_real:>6}{row.n_fake:>6}   {with_interval(row.fpr):<23}"
             f"{with_interval(row.tpr):<23}{auc:<9}{percent(row.unsure.value)}"
         )
     yield from worst_of(kind, rows)
@@ -130,9 +136,9 @@ def worst_of(kind: str, rows: list[Row]) -> Iterator[str]:
     """The lines that name the worst rows, where there are several to choose from."""
     accused, missed = most_accused(rows), least_found(rows)
     if kind == "source" and len({row.fpr.value for row in rows if row.n_real}) > 1:
-        yield f"most false alarms: {accused.name}, {with_interval(accused.fpr)}"
+        yield f"most false alarms: {one_line(accused.name)}, {with_interval(accused.fpr)}"
     if len({row.tpr.value for row in rows if row.n_fake}) > 1:
-        yield f"worst {kind}: {missed.name}, {with_interval(missed.tpr)} of its fakes found"
+        yield f"worst {kind}: {one_line(missed.name)}, {with_interval(missed.tpr)} of its fakes found"
 
 
 def robustness_line(condition: Condition | None) -> str:
@@ -142,3 +148,27 @@ def robustness_line(condition: Condition | None) -> str:
     c = condition
     auc = f"{c.auc:.4f}" if math.isfinite(c.auc) else "–"
     return f"  {c.name:<24}{with_interval(c.fpr):<24}{with_interval(c.tpr):<24}{auc:<9}{percent(c.balanced.value)}"
+
+
+def print_found(result: Judged, *, everything: bool) -> None:
+    for name, reason in result.skipped[:NAMED]:
+        click.echo(f"left out: {one_line(name)}: {reason}")
+    if len(result.skipped) > NAMED:
+        click.echo(f"left out: … and {len(result.skipped) - NAMED} more; --json names them all")
+    for line in lines_of(result):
+        click.echo(line)
+    if everything and result.robustness:
+        click.echo(robustness_line(None))
+
+
+def print_end(result: Judged) -> None:
+    if result.robustness:
+        bad = worst(result.robustness)
+        alarms = max((c for c in result.robustness if c.fpr.n), key=lambda c: c.fpr.value, default=None)
+        click.echo(f"worst degradation: {bad.name}")
+        click.echo(robustness_line(bad))
+        if alarms is not None:
+            where = f" under {alarms.name}" if alarms.fpr.value > 0 else " under any degradation"
+            click.echo(f"most false alarms: {100 * alarms.fpr.value:.1f} %{where}")
+    for note in result.notes:
+        click.echo(f"note: {note}")

@@ -19,7 +19,7 @@ import numpy as np
 
 from discriminator.detector import Detector
 from faces.degrade import Degradation
-from faces.errors import BadImage, UserError
+from faces.errors import BadImage, UserError, one_line
 from faces.files import save_atomically
 from faces.layout import LABELS, SPLITS, label_of, parts_of
 from faces.parallel import in_order
@@ -53,7 +53,7 @@ class Part:
     def describe(self) -> str:
         real, fake = int((self.labels == 0).sum()), int((self.labels == 1).sum())
         counts = " and ".join(f"{n} {what}" for n, what in ((real, "real"), (fake, "fake")) if n)
-        return f"{self.spec}: {counts}" + (f" ({'; '.join(self.notes)})" if self.notes else "")
+        return one_line(f"{self.spec}: {counts}" + (f" ({'; '.join(self.notes)})" if self.notes else ""))
 
     def scores(self, values: np.ndarray, degradation: str) -> Scores:
         """The rows of the images whose score is a number."""

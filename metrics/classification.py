@@ -209,7 +209,8 @@ def report(
 
     Returns:
         {"n_real", "n_fake", "groups", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
-        "metrics": {name: {"value", "low", "high"}}}; undefined values are NaN. "groups": how many, None without.
+        "metrics": {name: {"value", "low", "high"}}}; undefined values are NaN, and so are the bounds of what came out
+        the same in every resample (an AUC of 1). "groups": how many, None without.
 
     Raises:
         UserError: for empty, unequal or NaN input, labels other than 0 and 1, probabilities outside [0, 1].
@@ -226,6 +227,8 @@ def report(
     metrics = {}
     for name, value in values.items():
         low, high = interval(np.concatenate(drawn[name]) if drawn[name] else np.empty(0), level)
+        if low == high:  # no resample differed, which is no certainty
+            low = high = float("nan")
         metrics[name] = {"value": float(value), "low": low, "high": high}
     if resamples:
         _exact_intervals(metrics, fake, p >= threshold, groups, level)

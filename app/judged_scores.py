@@ -1,0 +1,102 @@
+"""Judging any detector by a CSV of its scores, with a threshold given or set on validation scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+
+from app.detector_table import print_end, print_found, robustness_line
+from app.judged import Judged, Request, add_robustness, judged
+from faces.errors import UserError
+from metrics.classification import FPRS
+from metrics.judging import Rule
+from metrics.robustness import by_condition
+from metrics.scores import CLEAN, Scores, read_scores, write_scores
+
+
+def judge_table(r: Request) -> Judged:
+    """Judge the scores in the file `r.target` and print what was found."""
+    everything = read_scores(r.target, group_by=r.group_by)
+    notes = []
+    points: list[tuple[float, float]] = []
+    if r.calibrate_on is not None:
+        rule, points, change = _calibrated_on(r, everything)
+        everything.score = change(everything.score)
+    else:
+        low = r.threshold if r.unsure_from is None else r.unsure_from
+        rule = Rule(r.threshold, low, "given by --threshold")
+    outside = everything.score.min() < 0 or everything.score.max() > 1
+    if outside:
+        notes.append(
+            f"scores go from {everything.score.min():g} to {everything.score.max():g}: they are ranks, not"
+            " probabilities, so there is no Brier score, log loss or calibration error"
+        )
+    degraded = (everything.degradation != CLEAN).any()
+    if not (everything.degradation == CLEAN).any():
+        raise UserError(f"{r.target}: every row has a degradation; add the rows of the clean images (it left empty)")
+    clean = everything.select(everything.degradation == CLEAN)
+    if r.robustness and not degraded:
+        raise UserError(
+            f"--robustness: {r.target} has no column degradation with scores of degraded images; add them, or give the"
+            " detector itself with --data"
+        )
+    click.echo(f"{r.target}: scores of {len(clean)} images")
+    settings = {"target": r.target, "seed": r.seed, "resamples": r.resamples}
+    result = judged(r, r.target, rule, clean, points, not outside, notes, settings)
+    if degraded:
+        seen, scores, left_out = by_condition(everything)
+        if left_out:
+            result.notes.append(f"{left_out} images lack some degradation and are left out of the robustness part")
+        if not len(seen):
+            raise UserError(f"{r.target}: no image has scores under all its degradations; complete the rows")
+        add_robustness(r, result, seen, scores)
+    print_found(result, everything=True)
+    for condition in result.robustness:
+        click.echo(robustness_line(condition))
+    print_end(result)
+    if r.csv:
+        write_scores(r.csv, everything, rule.answers(everything.score))
+        click.echo(f"{r.csv} written: every row with its verdict")
+    return result
+
+
+def _calibrated_on(r: Request, tested: Scores) -> tuple[Rule, list[tuple[float, float]], Callable]:
+    """(rule, further operating points, what turns raw scores into those the rule is for)."""
+    from discriminator.calibration import calibrate, threshold_at_fpr, unsure_band
+
+    valid = read_scores(r.calibrate_on)
+    valid = valid.select(valid.degradation == CLEAN)
+    shared = set(zip(valid.source, valid.path)) & set(zip(tested.source, tested.path))
+    same = set(valid.path) & set(tested.path) if Path(r.calibrate_on).resolve() == Path(r.target).resolve() else shared
+    if same:
+        raise UserError(
+            f"--calibrate-on {r.calibrate_on}: holds {len(same)} of the images that are judged, like"
+            f" {sorted(same, key=str)[0]}: a threshold set on them proves nothing; give validation images"
+        )
+    real, fake = valid.score[valid.label == 0], valid.score[valid.label == 1]
+    if not len(real):
+        raise UserError(f"--calibrate-on {r.calibrate_on}: has no real images, and they set the threshold; add some")
+    fpr = 0.01 if r.fpr is None else r.fpr
+    if not 0 <= fpr < 1:
+        raise UserError(f"--fpr {fpr:g}: a false-alarm rate is at least 0 and below 1")
+    everything = np.concatenate([valid.score, tested.score])
+    said = f"set for {100 * fpr:g} % false alarms on the {len(real)} reals of {r.calibrate_on}"
+    change: Callable = np.asarray
+    if everything.min() < 0 or everything.max() > 1:
+        if len(fake):
+            found = calibrate(valid.score, valid.label)
+            change = found.probability
+            real, fake = change(real), change(fake)
+            said += f", scores made probabilities there (temperature {found.temperature:.3g}, bias {found.bias:.3g})"
+    threshold = threshold_at_fpr(real, fpr)
+    low = threshold
+    if r.unsure_from is not None:
+        low = r.unsure_from
+    elif len(fake):
+        low = unsure_band(real, fake, threshold).low
+    if low > threshold:
+        raise UserError(f"--unsure-from {low:g}: lies above the threshold {threshold:g}: lower it")
+    return Rule(threshold, low, said), [(f, threshold_at_fpr(real, f)) for f in FPRS], change
