@@ -115,8 +115,7 @@ def write_detector_report(path: str | Path, result: Judged, drawn: Figures | Non
             "Answers",
             text=[
                 f"FAKE from {result.rule.threshold:.4f}, REAL below {result.rule.unsure_low:.4f}, UNSURE between. The"
-                " threshold was fixed before these images were seen"
-                f" ({result.rule.origin}). In the two-way numbers UNSURE counts as not FAKE."
+                f" threshold: {one_line(result.rule.origin)}. In the two-way numbers UNSURE counts as not FAKE."
             ],
             rows=[("", *ANSWERS), *((f"is {k}", *(n[a] for a in ANSWERS)) for k, n in j.confusion.items())],
             head=True,
@@ -268,7 +267,7 @@ def _rows(title: str, kind: str, rows: list[Row], pictures: list[Picture]) -> Se
 
 def _auc(found: Mapping) -> str:
     between = f" ({found['low']:.3f} to {found['high']:.3f})" if math.isfinite(found["low"]) else ""
-    return f"{found['value']:.3f}{between}"
+    return f"{found['value']:.3f}{between}".replace(" ", "\u00a0")
 
 
 def _robustness(result: Judged, drawn: Figures) -> list[Section]:

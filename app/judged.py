@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from metrics.bootstrap import Rate
 from metrics.classification import best_threshold
 from metrics.judging import Judgement, Rule, judge
 from metrics.robustness import Condition, measure
@@ -121,6 +122,7 @@ def judged(
         )
     if scores.group is not None:
         count = len(set(scores.group))
+    if scores.group is not None and count < len(scores):
         notes.append(f"intervals: {len(scores)} images are {count} groups by «{scores.grouped_by}», each drawn whole")
     return Judged(title, rule, scores, found, calibrated, oracle, notes=notes, settings=settings)
 
@@ -151,10 +153,12 @@ def add_robustness(r: Request, result: Judged, clean: Scores, scores: dict[str, 
     result.robustness = of(pool, list(scores), max(r.resamples, 2))
     result.robustness_of = result.judgement.pool_name or "all"
     if not inside:  # reals and fakes that have nothing in common
-        result.robustness = [_without_auc(c) for c in result.robustness]
+        result.robustness = [_rates_alone(c) for c in result.robustness]
     for name in dict.fromkeys(clean.source):
         result.by_source[name] = of(clean.source == name, list(scores), 2)
 
 
-def _without_auc(c: Condition) -> Condition:
-    return Condition(**{**c.__dict__, "auc": float("nan")})
+def _rates_alone(c: Condition) -> Condition:
+    """Without what would set reals from one place against fakes from another."""
+    nan = float("nan")
+    return replace(c, auc=nan, balanced=Rate(nan, nan, nan, 0), change=Rate(nan, nan, nan, 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 import numpy as np
@@ -69,12 +68,12 @@ def _calibrated_on(r: Request, tested: Scores) -> tuple[Rule, list[tuple[float, 
 
     valid = read_scores(r.calibrate_on)
     valid = valid.select(valid.degradation == CLEAN)
-    shared = set(zip(valid.source, valid.path)) & set(zip(tested.source, tested.path))
-    same = set(valid.path) & set(tested.path) if Path(r.calibrate_on).resolve() == Path(r.target).resolve() else shared
+    # equal paths alone may be chance (0001.png), equal scores with all their digits are not
+    same = set(zip(valid.path, valid.label, valid.score)) & set(zip(tested.path, tested.label, tested.score))
     if same:
         raise UserError(
-            f"--calibrate-on {r.calibrate_on}: holds {len(same)} of the images that are judged, like"
-            f" {sorted(same, key=str)[0]}: a threshold set on them proves nothing; give validation images"
+            f"--calibrate-on {r.calibrate_on}: holds {len(same)} of the images that are judged, like {min(same)[0]}: a"
+            " threshold set on them proves nothing; give validation images"
         )
     real, fake = valid.score[valid.label == 0], valid.score[valid.label == 1]
     if not len(real):

@@ -88,6 +88,8 @@ def rate(hits, groups=None, *, level: float = LEVEL) -> Rate:
 def _worth(hits: np.ndarray, groups: np.ndarray, share: float) -> float:
     inverse = np.unique(groups, return_inverse=True)[1]
     count, n = int(inverse.max()) + 1, len(hits)
+    if count == n:
+        return float(n)
     if share in (0.0, 1.0) or count < 2:
         return float(count)
     apart = np.bincount(inverse, hits - share)  # each group's deviation from what it should hold

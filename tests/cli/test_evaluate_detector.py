@@ -295,6 +295,7 @@ def test_scores_of_another_detector(tmp_path):
         (["d.safetensors", "--data", "both", "--threshold", 0.1, "--fpr", 0.1], "give one of them"),
         (["d.safetensors", "--data", "both", "--unsure-from", 0.9, "--threshold", 0.1], "lies above the threshold"),
         (["d.safetensors", "--data", "both", "--json", "{s}"], "is there already"),
+        (["d.safetensors", "--data", "both", "--json", "{s}/o.json"], "s.csv is a file, not a folder"),
         (["d.safetensors", "--data", "both", "--split", "valid"], "has no 'valid' split"),
         (["d.safetensors", "--data", "both", "--calibrate-on", "{s}"], "a detector has its own calibration"),
         (["both", "--data", "both"], "has no detector.safetensors"),
@@ -304,7 +305,7 @@ def test_one_line_for_what_can_not_be_done(words, line, tmp_path):
     (tmp_path / "s.csv").write_text(SCORES)
     (tmp_path / "bad.csv").write_text("path,label,score\na,0,nan\n")
     names = {"{s}": str(tmp_path / "s.csv"), "{bad}": str(tmp_path / "bad.csv")}
-    assert line in refused(*(names.get(word, word) for word in words))
+    assert line in refused(*(str(word).replace("{s}", names["{s}"]).replace("{bad}", names["{bad}"]) for word in words))
     assert (tmp_path / "s.csv").read_text() == SCORES
 
 

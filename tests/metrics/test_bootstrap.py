@@ -75,6 +75,7 @@ def test_copies_of_an_image_are_no_further_evidence():
         assert width(thrice, name) == pytest.approx(width(once, name), rel=0.03), name
         assert width(naive, name) < 0.65 * width(once, name), name
     assert thrice["groups"] == 200 and naive["groups"] is None
+    assert rate(labels == 1, np.arange(200)) == rate(labels == 1)
     # nothing wrong: as many observations as groups
     hits = np.ones(60, bool)
     assert rate(hits, np.repeat(np.arange(20), 3)).low == pytest.approx(binomial_interval(20, 20)[0])
