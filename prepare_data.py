@@ -19,7 +19,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
 
 import click
 
@@ -30,24 +32,47 @@ SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names":
 DATA_ROOT = click.option(
     "--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]"
 )
+TOLD = 10  # bad files that are named on the screen
 
 
 @contextlib.contextmanager
-def scan_bar(title: str = "scanning", unit: str = "file") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar as a function of (done, total); it appears with the first call."""
-    bar = None
+def _stages(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars as a function of (stage, done, total), a new one for each stage, at its first call."""
+    bars: dict = {}
 
-    def report(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = progress(total=total, title=title, unit=unit)
-        bar.update(done - bar.n)
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[stage] = progress(total=total, title=stage, unit=unit)
+        bars[stage].update(done - bars[stage].n)
 
     try:
         yield report
     finally:
-        if bar is not None:
+        for bar in bars.values():
             bar.close()
+
+
+@contextlib.contextmanager
+def _one_stage(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function of (done, total)."""
+    with _stages(unit) as report:
+        yield lambda done, total: report(title, done, total)
+
+
+def _tell_skipped(skipped: Iterable[tuple[str, str]], where: str = "") -> None:
+    """Name bad files and why, the first ten of them."""
+    skipped = list(skipped)
+    for name, reason in skipped[:TOLD]:
+        click.echo(one_line(f"skipped {name}: {reason}"), err=True)
+    if len(skipped) > TOLD:
+        click.echo(f"… and {len(skipped) - TOLD} more{where}", err=True)
+
+
+def _tell_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        click.echo(one_line(f"note: {note}"), err=True)
 
 
 @click.group(help=__doc__, context_settings=SETTINGS)
@@ -78,7 +103,7 @@ def fetch(name: str, given: str | None, partial: bool, data_root: str | None) ->
     if given is None:
         source, apart = fetching.bring(named, data_root, partial=partial)
     else:
-        with scan_bar("unpacking", "image") as report:
+        with _one_stage("unpacking", "img") as report:
             source, apart = fetching.place(named, given, data_root, partial=partial, progress=report)
     click.echo(f"{'split':7}{'real':>9}{'fake':>9}")
     found = fetching.counts(source)
@@ -92,25 +117,6 @@ def fetch(name: str, given: str | None, partial: bool, data_root: str | None) ->
 
 
 # ---- inspect, audit ---------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _stages(unit: str = "img") -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars as a function of (stage, done, total), a new one for each stage."""
-    bars: dict = {}
-
-    def report(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
-            for bar in bars.values():
-                bar.close()
-            bars[stage] = progress(total=total, title=stage, unit=unit)
-        bars[stage].update(done - bars[stage].n)
-
-    try:
-        yield report
-    finally:
-        for bar in bars.values():
-            bar.close()
 
 
 @main.command()
@@ -145,14 +151,13 @@ def inspect(source, data_root, out, split, limit, as_json, force, seed, workers)
         raise UserError(f"--out {out}: the page's name must end in .html; choose another")
     if not as_json and path.exists() and not force:  # told before the work, not after it
         raise UserError(f"{path} exists and is not overwritten; give another --out, or --force")
-    with _stages() as report:
+    with _stages("img") as report:
         survey = survey_source(opened, limit=limit, seed=seed, workers=workers, progress=report)
     if as_json:
         click.echo(json.dumps(survey.to_dict(), indent=1, ensure_ascii=True))
         return
     page, numbers = write_data_report(survey, path, force=force)
-    for bad, reason in survey.bad[:10]:
-        click.echo(one_line(f"unreadable: {bad}: {reason}"), err=True)
+    _tell_skipped(survey.bad, f": see {numbers}")
     click.echo(one_line(f"{page} and {numbers.name}: {len(survey.facts)} images, {len(survey.bad)} unreadable, "
                         f"{len(survey.exact)} groups of copies, {len(survey.near)} of near duplicates"))  # fmt: skip
 
@@ -193,7 +198,7 @@ def audit(
     opened = open_source(source, data_root=data_root, split=split)
     others = [open_source(other, data_root=data_root) for other in against]
     finder, why = (None, "not in --quick") if quick else _finder(face_model, offline)
-    with _stages() as report:
+    with _stages("img") as report:
         result = run_gates(
             opened, spec=source, against=others, cheap_only=quick, limit=limit, finder=finder, no_finder=why,
             workers=workers, seed=seed, progress=report,
@@ -219,24 +224,6 @@ def _finder(face_model: str | None, offline: bool):
 # ---- normalise --------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _steps(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar as a function of (done, total)."""
-    bar = None
-
-    def step(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = progress(total=total, title=title, unit=unit)
-        bar.update(done - bar.n)
-
-    try:
-        yield step
-    finally:
-        if bar is not None:
-            bar.close()
-
-
 def _two(text: str, option: str) -> tuple[int, int]:
     low, dash, high = text.partition("-")
     if not low.strip().isdecimal() or (dash and not high.strip().isdecimal()):
@@ -244,15 +231,6 @@ def _two(text: str, option: str) -> tuple[int, int]:
             f"{text!r} is neither a number nor two with a dash between, like 75-95", param_hint=option
         )
     return int(low), int(high if dash else low)
-
-
-def _tell_skipped(skipped: list[tuple[str, str]], where: str) -> None:
-    from faces.errors import one_line
-
-    for name, reason in skipped[:10]:
-        click.echo(one_line(f"skipped {name}: {reason}"), err=True)
-    if len(skipped) > 10:
-        click.echo(f"… and {len(skipped) - 10} more{where}", err=True)
 
 
 @main.command()
@@ -310,11 +288,10 @@ def normalise(
             click.echo(
                 f"faces are looked for with OpenCV's Haar cascade, which finds fewer: {finder.fallback}", err=True
             )
-    with _steps("normalising", "img") as step:
+    with _one_stage("normalising", "img") as step:
         report = run_it(opened, dest, recipe, finder, workers=workers, progress=step)
     _tell_skipped(report.skipped, f": see {report.dest}/{JOURNAL}")
-    for note in opened.notes:
-        click.echo(f"note: {note}", err=True)
+    _tell_notes(opened.notes)
     for label, tally in sorted(report.classes.items()):
         parts = [f"{tally.written} written"]
         parts += [f"{tally.enlarged} enlarged"] if tally.enlarged else []
@@ -377,26 +354,18 @@ def split(
 
     check_writable(out, replace=force)
     shares = splitting.parse_ratios(ratios)
-    with scan_bar() as report:
+    with _one_stage("scanning", "file") as report:
         table, bad, notes = table_for(source, data_root=data_root, rescan=rescan, workers=workers, progress=report)
-    _tell_bad(bad, notes)
+    _tell_skipped((fact.path, fact.error) for fact in bad)
+    _tell_notes(notes)
     groups = splitting.groups_of(table, group_by, identity=identity, max_distance=max_distance)
     before = table["split"]
     parts, fold = splitting.split(table, shares, folds, groups=groups, seed=seed, keep_splits=keep_splits)
     table = table.having(split=parts, fold=fold)
     write_manifest(out, relative_to(os.path.dirname(out) or ".", table), replace=force)
-    for line in splitting.describe(table, groups, group_by, before=before, kept=keep_splits):
+    for line in splitting.describe(table, groups, group_by, before=before, kept=keep_splits, ratios=shares):
         click.echo(line)
     click.echo(f"wrote {one_line(out)}")
-
-
-def _tell_bad(bad: list, notes: list[str]) -> None:
-    for note in notes:
-        click.echo(f"note: {one_line(note)}", err=True)
-    for fact in bad[:5]:
-        click.echo(f"left out: {one_line(fact.path)}: {fact.error}", err=True)
-    if len(bad) > 5:
-        click.echo(f"left out: {len(bad) - 5} more that can't be read", err=True)
 
 
 # ---- pack -------------------------------------------------------------------------------------------------------
@@ -428,13 +397,12 @@ def pack(source, dest, data_root, resolution, crop, resample, labels, split, onl
         from faces.source import open_source
 
     opened = open_source(source, data_root=data_root, split=split, label={"real": 0, "fake": 1}.get(only))
-    with _steps("packing", "img") as step:
+    with _one_stage("packing", "img") as step:
         packed = run_it(
             opened, dest, Preprocess(resolution, crop, resample), labels=labels, workers=workers, progress=step
         )
-    _tell_skipped(packed.skipped, "")
-    for note in opened.notes:
-        click.echo(f"note: {note}", err=True)
+    _tell_skipped(packed.skipped)
+    _tell_notes(opened.notes)
     parts = [f"{packed.reals} real", f"{packed.fakes} fake", f"{packed.classes or 'no'} classes"]
     parts += [f"{packed.enlarged} enlarged"] if packed.enlarged else []
     parts += [f"{len(packed.skipped)} skipped"] if packed.skipped else []
@@ -444,4 +412,6 @@ def pack(source, dest, data_root, resolution, crop, resample, labels, split, onl
 
 
 if __name__ == "__main__":
+    # like Ctrl-C, an order to end lets half-written files be taken away and worker processes end
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     run(main)

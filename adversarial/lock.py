@@ -8,28 +8,9 @@ import socket
 from pathlib import Path
 
 from faces.errors import UserError
+from faces.files import try_lock
 
 NAME = ".lock"
-
-
-def _try_lock(handle: int) -> bool:
-    """Whether this process now holds the lock of an open file. The system lets go of it when the process ends, however
-    that happens, so a killed run leaves nothing that has to be removed by hand."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            os.lseek(handle, 1 << 20, os.SEEK_SET)  # beyond what the file says, so that others can read it
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # some network file systems know no locks: train on without
-        return True
-    return True
 
 
 class RunLock:
@@ -43,7 +24,7 @@ class RunLock:
         path = folder / NAME
         while folder not in self.held:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            if not _try_lock(handle):
+            if not try_lock(handle):
                 os.close(handle)
                 raise UserError(
                     f"{folder}: {_owner(path)} is training this run; wait for it, stop it with Ctrl-C, or start a run"

@@ -38,6 +38,7 @@ _OWN_MODULES = frozenset(
 # What the person at the keyboard can put right. Other OS errors are bugs or broken hardware: they keep their traceback.
 _USER_ERRNOS = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
+    errno.EFBIG: "the file is larger than this file system or a limit (`ulimit -f`) allows: choose another folder",
     errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
     errno.EACCES: "no permission: check the owner and mode, or choose another path",
     errno.EPERM: "not permitted: check the owner and mode, or choose another path",

@@ -11,10 +11,10 @@ apart, and no picture may be in two splits.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +38,9 @@ from faces.gates import (
 )
 from faces.layout import LABELS, SPLITS, parts_of
 from faces.leak_features import Look, header_marks, look
-from faces.scan import Facts, available_cores, scan
+from faces.manifest import ENDINGS
+from faces.parallel import in_order
+from faces.scan import Facts, scan
 from faces.similar import exact_groups, joined, near_groups
 from faces.source import FaceSource
 
@@ -217,8 +219,10 @@ def _ordered(gates: list[Gate]) -> list[Gate]:
 
 def _repairs(spec: str) -> dict[str, str]:
     base = spec.rstrip("/\\") or spec
-    base = base[: -len(".zip")] if base.lower().endswith(".zip") else base
-    return {"source": shlex.quote(spec), "even": shlex.quote(base + "_even"), "manifest": shlex.quote(base + ".csv")}
+    stem, ending = os.path.splitext(base)
+    base = stem if ending.lower() in (".zip", *ENDINGS) else base
+    manifest = base + ("_split.csv" if ending.lower() in ENDINGS else ".csv")
+    return {"source": shlex.quote(spec), "even": shlex.quote(base + "_even"), "manifest": shlex.quote(manifest)}
 
 
 def _sample(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
@@ -273,11 +277,10 @@ def _looks(part: FaceSource, workers: int | None, progress: Callable[[int, int],
 def _in_threads(work: Callable[[int], Any], count: int, workers: int | None, progress) -> list[Any]:
     """[work(0), …, work(count - 1)]; decoding, resizing and Fourier transforms leave Python's lock to others."""
     found = []
-    with ThreadPoolExecutor(workers or available_cores()) as pool:
-        for each in pool.map(work, range(count)):
-            found.append(each)
-            if progress is not None and (len(found) % 16 == 0 or len(found) == count):
-                progress(len(found), count)
+    for each in in_order(work, count, workers):
+        found.append(each)
+        if progress is not None and (len(found) % 16 == 0 or len(found) == count):
+            progress(len(found), count)
     return found
 
 
@@ -318,8 +321,12 @@ def _control(
         found.append(cross_validated_auc(everything[few], lot, groups[few], seed=turn))
     known = [each for each in found if each.known]
     if not known:
-        return classifier_gate("control", found[0], repairs)
-    middle = sorted(known, key=lambda each: each.auc)[len(known) // 2]
+        known = found
+    # as many of each as there are; groups of unlike sizes shift the numbers of a draw
+    real, fake = (int((labels[few] == label).sum()) for label in (0, 1))
+    middle = replace(sorted(known, key=lambda each: each.auc)[len(known) // 2], real=real, fake=fake)
+    if not middle.known:
+        return classifier_gate("control", middle, repairs)
     return classifier_gate("control", middle, repairs, f"median of {len(known)} shuffles")
 
 

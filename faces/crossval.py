@@ -69,10 +69,11 @@ def cross_validated_auc(
     found = {name: clustered_auc(labels, scores, folds, groups) for name, scores in both.items()}
     by = max(found, key=lambda name: np.nan_to_num(found[name][0]))
     auc, error = found[by][0], SHARED * found[by][1]
+    of_chance = SHARED * np.sqrt((real + fake + 1) / (12 * real * fake))  # Mann & Whitney 1947, variance of U, no ties
+    if fewest < 2 * FOLDS:  # a class with one group in a fold shows no spread there, and the interval would be a point
+        error = max(error, of_chance)
     if not np.isfinite(auc):
         return Auc(nothing, nothing, nothing, real, fake)
-    # Mann & Whitney 1947, the variance of U without ties
-    of_chance = SHARED * np.sqrt((real + fake + 1) / (12 * real * fake))
     low, high = max(0.0, auc - Z * error), min(1.0, auc + Z * error)
     return Auc(float(auc), float(low), float(high), real, fake, by, False, bool(auc - 0.5 > Z * max(error, of_chance)))
 

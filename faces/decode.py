@@ -33,6 +33,7 @@ EXTENSIONS = (
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .avif .jp2 .j2k .tga"
 ).split()
 MAX_PIXELS = 178_956_970  # 2/3 GiB of RGB, where Pillow itself refuses
+MAX_SIDE = 32_767  # OpenCV's warping knows no more, and no photo has
 MAX_BYTES = 512 << 20  # no encoded photo is larger; a zip member that claims to be is a bomb
 MATTE = 128
 
@@ -58,8 +59,8 @@ class Decoded:
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> np.ndarray:
     """Encoded image bytes -> H x W x 3 uint8 sRGB, upright (the module's docstring tells the conversions).
 
-    `name` is only used in messages. An image of more than `max_pixels` pixels, or with a side shorter than `min_side`,
-    is refused. Raises BadImage (name, one-line reason) for anything that isn't a whole image."""
+    `name` is only used in messages. An image of more than `max_pixels` pixels, or with a side longer than MAX_SIDE or
+    shorter than `min_side`, is refused. Raises BadImage (name, one-line reason) for what isn't a whole image."""
     return decode(data, name, max_pixels=max_pixels, min_side=min_side).pixels
 
 
@@ -110,6 +111,8 @@ def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_sid
     width, height = image.size
     if width * height > max_pixels:
         raise BadImage(name, f"{width}x{height} pixels is more than the {max_pixels:,} allowed, refused")
+    if max(width, height) > MAX_SIDE:
+        raise BadImage(name, f"{width}x{height} pixels: a side of more than {MAX_SIDE:,}, refused")
     if min(width, height) < min_side:
         raise BadImage(name, f"{width}x{height} pixels: too small (at least {min_side} a side)")
     return image

@@ -4,30 +4,66 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+NAME_BYTES = 255  # of a file's name, on almost all file systems
 
-def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
+
+def save_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
     """Call `write(temporary path)`, flush it to the disk, then give it its name: a reader sees all of it or nothing.
 
-    An existing file at `path` is replaced. If writing fails the temporary file is removed and the error passed on.
+    An existing file at `path` is replaced. If writing fails the temporary file is removed and the error passed on; an
+    OSError names the file. durable=False leaves the flushing to the system: for thousands of small files, of which a
+    failing power supply may take the last.
     """
-    tmp = path.with_name(f".{path.name}.tmp")
+    tmp = path.with_name(_temporary(path.name))
     try:
         write(tmp)
-        with open(tmp, "rb+") as f:
-            os.fsync(f.fileno())
+        if durable:
+            with open(tmp, "rb+") as f:
+                os.fsync(f.fileno())
         os.replace(tmp, path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened to be flushed
+        if durable and os.name == "posix":  # elsewhere a folder cannot be opened to be flushed
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-    except BaseException:
-        tmp.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # a full disk says nothing but that
+            error.filename = str(path)
+        try:
+            tmp.unlink(missing_ok=True)
+        except OSError:  # a name that can't be is not there either
+            pass
         raise
+
+
+def _temporary(name: str) -> str:
+    whole = f".{name}.tmp"
+    return whole if len(os.fsencode(whole)) <= NAME_BYTES else f".{zlib.crc32(os.fsencode(name)):08x}.tmp"
+
+
+def try_lock(handle: int) -> bool:
+    """Whether this process now holds the lock of an open file. The system lets go of it when the process ends, however
+    that happens, so a killed run leaves nothing that has to be removed by hand."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            os.lseek(handle, 1 << 40, os.SEEK_SET)  # beyond what the file says, so that others can read it
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # some network file systems know no locks: go on without
+        return True
+    return True
 
 
 def cache_folder() -> Path:

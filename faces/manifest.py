@@ -8,6 +8,7 @@ as they are, and names with commas, quotes or line breaks are quoted (RFC 4180).
 
 from __future__ import annotations
 
+import codecs
 import csv
 import importlib
 import os
@@ -109,7 +110,8 @@ def text_column(values: Sequence[str]) -> np.ndarray:
 def read_manifest(path: str | os.PathLike) -> Manifest:
     """The manifest in a .csv or .parquet file. Raises UserError, with file and line, for what can't be understood.
 
-    A CSV may be separated by commas, semicolons or tabs; a label may be 0, 1, real or fake, in upper or lower case. The
+    A CSV may be separated by commas, semicolons or tabs, in UTF-8 or marked UTF-16; known columns may be written in
+    upper case; a label may be 0, 1, real or fake, in upper or lower case. The
     manifest that `synth.py` leaves beside its samples is read as well: its images are fakes."""
     path = os.fspath(path)
     rows = _read_parquet(path) if path.lower().endswith(".parquet") else _read_csv(path)
@@ -255,11 +257,11 @@ Rows = Iterator[tuple[int | None, Sequence[str], list[Sequence[str]]]]
 def _read_csv(path: str) -> Rows:
     """(number of the first row, header, columns of text) of at most ROWS rows at a time."""
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open(path, encoding=_encoding(path), errors="surrogateescape", newline="") as file:
             first = file.readline()
             file.seek(0)
             reader = csv.reader(file, delimiter=_delimiter(first), strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            header = _as_known([name.strip() for name in next(reader, [])])
             if SAMPLES <= set(header) and "path" not in header:
                 header = ["path" if name == "file" else name for name in header]
             _check_header(header, path)
@@ -279,10 +281,22 @@ def _read_csv(path: str) -> Rows:
                     number, rows = number + ROWS, []
             if rows:
                 yield number, header, list(zip(*rows))
-    except csv.Error as error:
+    except (csv.Error, UnicodeError) as error:
         raise UserError(f"{path}: not a readable CSV ({error}); write it again") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); check the path") from None
+
+
+def _encoding(path: str) -> str:
+    """UTF-8, with or without a mark; some spreadsheets' "Unicode text" is UTF-16 and always has one."""
+    with open(path, "rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _as_known(header: list[str]) -> list[str]:
+    """Other programs' «Path» and «Label» are the columns known here, where those are not there as well."""
+    lower = [name.lower() for name in header]
+    return [low if low in COLUMNS and lower.count(low) == 1 else name for name, low in zip(header, lower)]
 
 
 def _delimiter(header: str) -> str:

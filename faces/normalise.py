@@ -17,9 +17,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
@@ -27,7 +28,7 @@ from PIL import Image
 from faces.align import FaceFinder, box_quad, cut_quad, ffhq_quad
 from faces.decode import Decoded, decode
 from faces.errors import BadImage, UserError
-from faces.files import save_atomically
+from faces.files import save_atomically, try_lock
 from faces.manifest import Manifest, text_column, write_manifest
 from faces.naming import targets
 from faces.normalise_report import Report
@@ -115,24 +116,36 @@ def normalise(
         raise ValueError("alignment needs a face finder")
     dest = Path(os.path.abspath(dest))
     _check_apart(source, dest)
+    try:
+        with _taken(dest) as journal:
+            return _fill(source, dest, recipe, finder, journal, workers, progress)
+    except OSError as error:
+        if error.filename is None:  # a full disk says nothing but that
+            error.filename = str(dest)
+        raise
+
+
+def _fill(
+    source: FaceSource, dest: Path, recipe: Recipe, finder: FaceFinder | None, journal: TextIO, workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Report:  # fmt: skip
     detector = finder.name if recipe.align != "none" else ""
-    _take(dest, recipe, detector, source.name)
+    _check_recipe(dest, recipe, detector, source.name)
     names = targets(source, ".jpg" if recipe.format == "jpeg" else ".png")
     done, left_over = _finished(dest, source, names)
     made = _Maker(source, dest, recipe, finder, names)
     report = Report(str(dest), recipe.resolution, {}, [], len(done), detector, left_over)
     lines = []
     total = len(source)
-    with open(dest / JOURNAL, "a", encoding="utf-8") as journal:
-        for i, fresh in enumerate(in_order(lambda i: done[i] if i in done else made(i), total, workers)):
-            if i not in done:
-                journal.write(json.dumps(fresh) + "\n")
-                if i % 64 == 63:
-                    journal.flush()
-            lines.append(fresh)
-            report.count(fresh, source.items[i].label)
-            if progress is not None:
-                progress(i + 1, total)
+    for i, fresh in enumerate(in_order(lambda i: done[i] if i in done else made(i), total, workers)):
+        if i not in done:
+            journal.write(json.dumps(fresh) + "\n")
+            if i % 64 == 63:
+                journal.flush()
+        lines.append(fresh)
+        report.count(fresh, source.items[i].label)
+        if progress is not None:
+            progress(i + 1, total)
     if not report.written:
         name, reason = report.skipped[0] if report.skipped else (source.name, "it holds no images")
         raise UserError(f"none of the {total} images of {source.name} can be used; the first, {name}: {reason}")
@@ -162,24 +175,32 @@ def _check_apart(source: FaceSource, dest: Path) -> None:
             raise UserError(f"{dest}: lies beside images of the source ({folder}); choose a folder apart from them")
 
 
-def _take(dest: Path, recipe: Recipe, detector: str, name: str) -> None:
-    """Make the folder ours, or find that it is: by the record of the same recipe."""
-    record = {"version": VERSION, "source": name, "detector": detector, **asdict(recipe)}
-    record["quality"] = list(recipe.quality)
+@contextlib.contextmanager
+def _taken(dest: Path) -> Iterator[TextIO]:
+    """The folder's journal, open for appending; as long as it is, no other process gets the folder."""
     try:
         dest.mkdir(parents=True, exist_ok=True)
-        with os.scandir(dest) as found:
-            empty = next(found, None) is None
+        found = set(os.listdir(dest))
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"{dest}: there is a file of that name; choose another folder") from None
-    if empty:
+    if RECORD not in found and found - {JOURNAL, f".{RECORD}.tmp"}:
+        raise UserError(f"{dest}: is not empty, and not a folder that normalise made; choose a new one")
+    with open(dest / JOURNAL, "a", encoding="utf-8") as journal:
+        if not try_lock(journal.fileno()):
+            raise UserError(f"{dest}: another normalise is writing into it; wait for it, or choose another folder")
+        yield journal
+
+
+def _check_recipe(dest: Path, recipe: Recipe, detector: str, name: str) -> None:
+    """Make the folder one of this recipe, or find that it is: by its record."""
+    record = {"version": VERSION, "source": name, "detector": detector, **asdict(recipe)}
+    record["quality"] = list(recipe.quality)
+    if not (dest / RECORD).exists():
         save_atomically(dest / RECORD, lambda tmp: tmp.write_text(json.dumps(record, indent=1) + "\n"))
         return
     try:
         saved = json.loads((dest / RECORD).read_text(encoding="utf-8"))
         differs = [key for key in record if saved.get(key) != record[key]]
-    except FileNotFoundError:
-        raise UserError(f"{dest}: is not empty, and not a folder that normalise made; choose a new one") from None
     except (OSError, ValueError, AttributeError):
         raise UserError(f"{dest / RECORD}: can't be read; choose a new folder") from None
     if differs:
@@ -246,7 +267,9 @@ class _Maker:
             if "skipped" in facts:
                 return line | facts
             encoded, quality = _encode(pixels, digest, recipe)
-            self._write(self.dest / self.names[i], encoded, i)
+            path = self.dest / self.names[i]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_atomically(path, lambda tmp: tmp.write_bytes(encoded), durable=False)
         except BadImage as error:
             return line | {"skipped": "unusable", "reason": error.reason}
         except OSError as error:
@@ -260,16 +283,6 @@ class _Maker:
             # of what will be read again, not of what went into the encoder
             "phash": phash(np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))),
         }  # fmt: skip
-
-    def _write(self, path: Path, data: bytes, i: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{i}.tmp"
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def cut(image: np.ndarray, recipe: Recipe, finder: FaceFinder | None) -> tuple[np.ndarray | None, dict]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import pickle
 import queue
 import signal
@@ -25,6 +24,7 @@ from PIL import Image, JpegImagePlugin
 
 from faces.decode import TRANSPOSE, decode, mode_name, open_header, orientation_of
 from faces.errors import BadImage
+from faces.parallel import cores
 from faces.similar import SIDE, hashes_of, mirrored, thumbnail
 from faces.source import FaceSource
 
@@ -76,7 +76,7 @@ def scan(
     in one thread at a time; else threads. pixels=False looks at headers only: faster, but there is no perceptual hash
     and a file broken further on passes. progress(done, total) is called from this thread. A bad file is told by its
     `error`, nothing is raised for it."""
-    count, workers = len(source), workers or available_cores()
+    count, workers = len(source), workers or cores()
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     workers = min(workers, len(chunks)) or 1
     facts: list[Facts] = []
@@ -149,11 +149,6 @@ def work() -> None:
             items, entries = pickle.load(inp)
             pickle.dump(_scan_chunk(FaceSource(name, store, items, entries), range(len(items)), pixels), out)
             out.flush()
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def jpeg_quality(table: Sequence[int]) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from faces.decode import EXTENSIONS, Decoded, decode
 from faces.errors import BadImage, UserError
 from faces.layout import FAKE, REAL, label_of, natural_key, parts_of, split_of, without_copies
-from faces.manifest import Manifest, is_manifest, read_manifest
+from faces.manifest import Manifest, is_manifest, read_manifest, text_column
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
 from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, list_folder, list_zip
 
@@ -247,6 +247,7 @@ def _open_path(spec: str) -> FaceSource:
     entries = sorted((e for e, kept in zip(entries, keep) if kept), key=lambda entry: natural_key(entry.path))
     if not entries:
         hint = f" (it holds {os.path.basename(inner)}: give that file)" if (inner := _only_zip_in(spec)) else ""
+        hint += "".join(f" ({note})" for note in notes)
         raise NoImages(f"no images in {spec}{hint} (looked for {' '.join(EXTENSIONS)}); {choices}")
     items, entries, notes = _labelled(entries, notes, name if is_folder else "")
     return FaceSource(name, store, items, entries, notes)
@@ -259,6 +260,9 @@ def _open_manifest(spec: str) -> FaceSource:
     rows.folder = os.path.abspath(rows.folder)
     store, paths, notes = ManifestStore(rows.folder), rows["path"].tolist(), []
     entries = [store.entry(path) for path in paths]
+    if windows := _written_by_windows(store, paths, entries):
+        rows = rows.having(path=text_column(paths))
+        notes.append(f"{spec}: {_count(windows)} with backslashes in their paths, which were taken as slashes")
     missing = [i for i, entry in enumerate(entries) if entry is None]
     if len(missing) == len(paths):
         raise UserError(
@@ -291,6 +295,18 @@ def _open_manifest(spec: str) -> FaceSource:
     items = [FaceItem(paths[i], int(labels[i]), splits[i]) for i in chosen]
     name = os.path.basename(spec)
     return FaceSource(name, store, items, [entries[i] for i in chosen], notes, rows.select(kept))
+
+
+def _written_by_windows(store: ManifestStore, paths: list[str], entries: list[Entry | None]) -> int:
+    """Set right, in both lists, paths that lead to an image only with their backslashes as slashes; how many."""
+    changed = 0
+    for i, path in enumerate(paths):
+        if entries[i] is None and "\\" in path:
+            slashed = path.replace("\\", "/")
+            if (entry := store.entry(slashed)) is not None:
+                paths[i], entries[i] = slashed, entry
+                changed += 1
+    return changed
 
 
 def _contradictions(spec: str, paths: Sequence[str], labels: np.ndarray) -> list[str]:

@@ -128,11 +128,18 @@ def split(
 
 
 def describe(
-    table: Manifest, groups: np.ndarray, group_by: str, *, before: np.ndarray | None = None, kept: bool = False
+    table: Manifest,
+    groups: np.ndarray,
+    group_by: str,
+    *,
+    before: np.ndarray | None = None,
+    kept: bool = False,
+    ratios: Sequence[float] | None = None,
 ) -> list[str]:
     """What came out of a split, line by line: a table of counts, what was grouped, and what is not as it should be.
 
-    before: the splits that images had; kept: whether they were to stay."""
+    before: the splits that images had; kept: whether they were to stay; ratios: what was asked for."""
+    shares = None if ratios is None else dict(zip(SPLIT_ORDER, ratios))
     labels, parts, fold = table["label"], table["split"], table["fold"]
     names = {REAL: "real", FAKE: "fake", -1: "unlabelled"}
     kinds = [kind for kind in (REAL, FAKE, -1) if (labels == kind).any()]
@@ -143,6 +150,11 @@ def describe(
     lines += [
         f"{name:7}" + "".join(f"{int((row & (labels == kind)).sum()):>11}" for kind in kinds) for name, row in rows
     ]
+    for kind in kinds:
+        here = labels == kind
+        wanted = [(name, row) for name, row in rows if shares is None or shares.get(name, 1)]
+        if empty := ", ".join(name for name, row in wanted if not (row & here).any()):
+            lines.append(f"warning: no {names[kind]} images in {empty}: there are too few, or too few groups of them")
     sizes = np.bincount(groups, minlength=1)
     if group_by != "none":
         together = int(sizes[sizes > 1].sum())
@@ -153,7 +165,7 @@ def describe(
         )
         mixed = straddling(groups, labels)
         if len(mixed):
-            lines.append(f"{len(mixed)} groups hold real and fake images{_like(table, groups, mixed[0], labels)}")
+            lines.append(f"{_groups(len(mixed))} with real and fake images{_like(table, groups, mixed[0], labels)}")
     if sizes.max() > len(table) / 10 and sizes.max() > 2:
         lines.append("warning: one group holds more than a tenth of all images; the shares may be missed")
     if group_by == "identity" and any(COMPOSITE.fullmatch(parts_of(path)[-1]) for path in table["path"]):
@@ -165,14 +177,18 @@ def describe(
     if before is not None and (before != "").any():
         torn = straddling(groups, before)
         if len(torn) and group_by != "none":
-            verdict = "stay torn: leave --keep-splits out" if kept else "are on one side now"
+            verdict = "left so, leave --keep-splits out to repair it" if kept else "on one side now"
             lines.append(
-                f"{len(torn)} groups were in several of the old splits{_like(table, groups, torn[0], before)};"
-                f" they {verdict}"
+                f"{_groups(len(torn))} with images in several of the old splits"
+                f"{_like(table, groups, torn[0], before)}: {verdict}"
             )
         if not kept:
             lines.append("the old splits were replaced; --keep-splits keeps them")
     return lines
+
+
+def _groups(count: int) -> str:
+    return f"{count} group{'s' * (count > 1)}"
 
 
 def _like(table: Manifest, groups: np.ndarray, group: int, part: np.ndarray) -> str:

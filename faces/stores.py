@@ -12,6 +12,7 @@ import stat
 import threading
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ import numpy as np
 from faces.decode import EXTENSIONS, MAX_BYTES, read_file
 from faces.errors import BadImage, UserError
 from faces.layout import is_hidden, parts_of
+
+UNKNOWN = (".heic", ".heif", ".jxl")
 
 
 class Entry(NamedTuple):
@@ -32,6 +35,14 @@ class Entry(NamedTuple):
 
 def is_image_name(name: str) -> bool:
     return name.lower().endswith(tuple(EXTENSIONS))
+
+
+def _undecodable(names: list[str]) -> list[str]:
+    """A note about photos of kinds that can't be decoded here: left out without a word they would be missed."""
+    if not names:
+        return []
+    few = f"{len(names)} HEIC or JPEG XL files" if len(names) > 1 else "a HEIC or JPEG XL file"
+    return [f"{few} (like {names[0]}), left out: save them as JPEG or PNG to use them"]
 
 
 class FolderStore:
@@ -50,8 +61,10 @@ class FolderStore:
         pass
 
 
-def list_folder(root: str) -> tuple[list[Entry], list[str]]:
+def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tuple[list[Entry], list[str]]:
     """Every image file below `root`, in no particular order, and notes about what could not be looked at.
+
+    wanted(file name): whether a file is to be listed, where it is not images that are looked for.
 
     Links to folders and files are followed, but no folder is entered twice and a linked file that was met already is
     left out, so loops end and nothing is doubled. Real folders come before linked ones: a file keeps its real path.
@@ -62,7 +75,7 @@ def list_folder(root: str) -> tuple[list[Entry], list[str]]:
     seen_files: set[tuple[int, int]] = set()
     linked_files: list[tuple[str, os.stat_result]] = []
     later = [(root, "")]
-    broken = 0
+    broken, unknown = 0, []
 
     while later:
         stack, later = sorted(later, key=lambda pair: pair[1], reverse=True), []
@@ -87,7 +100,7 @@ def list_folder(root: str) -> tuple[list[Entry], list[str]]:
                 try:
                     if child.is_dir():
                         (later if child.is_symlink() else stack).append((child.path, path + "/"))
-                    elif is_image_name(child.name):
+                    elif wanted(child.name):
                         status = child.stat()
                         if not stat.S_ISREG(status.st_mode):
                             continue
@@ -96,8 +109,10 @@ def list_folder(root: str) -> tuple[list[Entry], list[str]]:
                             continue
                         seen_files.add((status.st_dev, status.st_ino))
                         entries.append(Entry(path, status.st_size, status.st_mtime_ns))
+                    elif child.name.lower().endswith(UNKNOWN):
+                        unknown.append(path)
                 except OSError:  # a link to nothing, a loop of links, or a file that vanished
-                    broken += is_image_name(child.name)
+                    broken += wanted(child.name)
 
     for path, status in sorted(linked_files, key=lambda pair: pair[0]):
         if (status.st_dev, status.st_ino) not in seen_files:
@@ -105,7 +120,7 @@ def list_folder(root: str) -> tuple[list[Entry], list[str]]:
             entries.append(Entry(path, status.st_size, status.st_mtime_ns))
     if broken:
         notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
-    return entries, notes
+    return entries, notes + _undecodable(sorted(unknown))
 
 
 def _ancestors(folder: str) -> set[tuple[int, int]]:
@@ -175,12 +190,16 @@ def list_zip(store: ZipStore) -> tuple[list[Entry], list[str]]:
     the same name the last counts, as it does for every unpacker."""
     archive, _ = store.archive()
     found: dict[str, Entry] = {}
+    unknown = []
     for info in archive.infolist():
         is_link = stat.S_ISLNK(info.external_attr >> 16)
-        if info.is_dir() or is_link or not is_image_name(info.filename) or is_hidden(parts_of(info.filename)):
+        if info.is_dir() or is_link or is_hidden(parts_of(info.filename)):
             continue
-        found[info.filename] = Entry(info.filename, info.file_size, info.CRC)
-    return list(found.values()), []
+        if is_image_name(info.filename):
+            found[info.filename] = Entry(info.filename, info.file_size, info.CRC)
+        elif info.filename.lower().endswith(UNKNOWN):
+            unknown.append(info.filename)
+    return list(found.values()), _undecodable(unknown)
 
 
 class ManifestStore:

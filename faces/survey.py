@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +19,9 @@ import scipy.fft
 
 from faces.errors import BadImage, UserError
 from faces.leak_features import BANDS, HIGHEST, look
+from faces.parallel import in_order
 from faces.preprocess import Preprocess
-from faces.scan import Facts, available_cores, scan
+from faces.scan import Facts, scan
 from faces.similar import exact_groups, near_groups
 from faces.source import FaceSource
 
@@ -210,21 +210,21 @@ def _look_at(
             return None
         return i, look(image), _small(image, i in shown)
 
-    with ThreadPoolExecutor(workers or available_cores()) as pool:
-        for done, answer in enumerate(pool.map(one, chosen), start=1):
-            if progress is not None and (done % 16 == 0 or done == len(chosen)):
-                progress(done, len(chosen))
-            if answer is None:
-                continue
-            i, found, (histograms, picture, spectrum, sample) = answer
-            group = groups[int(labels[i])]
-            group.looked_at += 1
-            group.histograms += histograms
-            group.mean_image += picture
-            group.spectrum_image += spectrum
-            if sample is not None:
-                group.samples = np.concatenate([group.samples, sample[None]])
-            numbers[int(labels[i])].append(found)
+    answers = in_order(lambda at: one(chosen[at]), len(chosen), workers)
+    for done, answer in enumerate(answers, start=1):
+        if progress is not None and (done % 16 == 0 or done == len(chosen)):
+            progress(done, len(chosen))
+        if answer is None:
+            continue
+        i, found, (histograms, picture, spectrum, sample) = answer
+        group = groups[int(labels[i])]
+        group.looked_at += 1
+        group.histograms += histograms
+        group.mean_image += picture
+        group.spectrum_image += spectrum
+        if sample is not None:
+            group.samples = np.concatenate([group.samples, sample[None]])
+        numbers[int(labels[i])].append(found)
     for label, group in groups.items():
         group.mean_image /= max(group.looked_at, 1)
         group.spectrum_image /= max(group.looked_at, 1)

@@ -97,6 +97,44 @@ def test_what_is_said(noisy, tmp_path):
         assert not (tmp_path / "x").exists()
 
 
+def test_told_to_end_it_tidies_up_and_two_do_not_mix(noisy, tmp_path):
+    jobs = {
+        "out": command("normalise", noisy, tmp_path / "out", "--resolution", 512, "--workers", 1),
+        "faces.zip": command("pack", noisy, tmp_path / "faces.zip", "--resolution", 512, "--workers", 1),
+    }
+    started = [subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for job in jobs.values()]
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (
+        len(list(tmp_path.glob("out/*/*.jpg"))) > 5 and [p for p in tmp_path.glob(".faces-*.tmp") if p.stat().st_size]
+    ):
+        time.sleep(0.01)
+    second = call("normalise", noisy, tmp_path / "out", "--resolution", 512)
+    assert "another normalise is writing into it" in str(second.exception)
+    for job in started:
+        job.send_signal(signal.SIGTERM)
+    assert [job.wait() for job in started] == [143, 143]
+    assert not list(tmp_path.rglob(".*")) and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits of file sizes")
+def test_a_disk_that_takes_no_more_is_one_line(noisy, tmp_path):
+    import resource
+
+    for arguments in (
+        ("normalise", noisy, tmp_path / "out", "--resolution", 64),
+        ("pack", noisy, tmp_path / "x.zip", "--resolution", 64),
+        ("split", noisy, "--out", tmp_path / "x.csv"),
+    ):
+        done = subprocess.run(
+            command(*arguments), capture_output=True, text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)),
+        )  # fmt: skip
+        assert done.returncode == 2 and str(tmp_path) in done.stderr
+        assert "larger than" in done.stderr or "too large" in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert not list(tmp_path.rglob(".*.tmp")) and not list(tmp_path.glob("x.*"))
+
+
 def test_errors_are_one_line_and_two(tmp_path):
     done = subprocess.run(command("normalise", "nowhere", tmp_path / "x"), capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: nowhere: no such folder")

@@ -98,3 +98,11 @@ def test_missing_numbers_constants_and_few_images():
     assert not cross_validated_auc(x[:61], labels[:61]).known  # one fake
     assert not cross_validated_auc(x[:60], labels[:60]).known
     assert cross_validated_auc(np.zeros((0, 2)), np.zeros(0, int)).real == 0
+
+
+def test_a_class_of_few_groups_is_not_judged_by_a_point():
+    """Nine copies of one photo, in three groups, against eight: the spread inside the folds is none."""
+    rng = np.random.default_rng(8)
+    groups = np.r_[np.arange(9) // 3, 10 + np.arange(8)]
+    found = cross_validated_auc(rng.normal(size=(20, 2))[groups], np.repeat([0, 1], [9, 8]), groups)
+    assert found.high - found.low > 0.3 and not found.beats_chance

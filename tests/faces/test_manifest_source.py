@@ -179,3 +179,26 @@ def test_the_manifest_of_samples_lists_fakes(folder):
     source = open_source(write(folder, ",".join(COLUMNS) + "\n" + line + "\n"))
     assert source.labels.tolist() == [1] and source.manifest["generator"].tolist() == ["abababababab"]
     assert source.image(0).shape == (16, 16, 3)
+
+
+def test_manifests_of_other_programs(folder):
+    """Written on Windows, with other capitals, by a spreadsheet in UTF-16."""
+    rows = "photos\\train\\real\\a.png,REAL\nphotos\\train\\fake\\b.png,Fake\nmore.zip\\fake\\e.png,1\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (folder / "m.csv").write_text("Path,LABEL\n" + rows, encoding=encoding, newline="\r\n")
+        source = open_source(folder / "m.csv")
+        assert source.labels.tolist() == [0, 1, 1] and source.image(0).shape == (16, 16, 3)
+        assert source.image(2).shape == (16, 16, 3) and source.manifest["path"][0] == "photos/train/real/a.png"
+        assert any("3 images with backslashes" in note for note in source.notes)
+    (folder / "m.csv").write_text("Path,path\na.png,photos/train/real/a.png\n")  # both there: the exact one counts
+    assert open_source(folder / "m.csv").items[0].path == "photos/train/real/a.png"
+    (folder / "m.csv").write_bytes("path\nab".encode("utf-16")[:-1])
+    with pytest.raises(UserError, match="not a readable CSV"):
+        open_source(folder / "m.csv")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a backslash is no part of a name there")
+def test_a_backslash_that_is_part_of_a_name(folder):
+    png(7, folder / "photos" / "odd\\name.png")
+    source = open_source(write(folder, "path\nphotos/odd\\name.png\n"))
+    assert source.items[0].path == "photos/odd\\name.png" and not source.notes

@@ -334,3 +334,18 @@ def test_real_photos(shared_dir):
     hard = open_source(shared_dir / "data" / "unseen_stylegan2_hardfake")
     assert np.bincount(hard.labels).tolist() == [500, 500]
     assert set(open_source(shared_dir / "data" / "unseen_stylegan2_sfhq").labels) == {1}
+
+
+def test_photos_that_can_not_be_decoded_here_are_told(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/phone.HEIC").write_bytes(b"x")
+    with pytest.raises(UserError, match="no images in .*HEIC.*save them as JPEG"):
+        open_source(tmp_path)
+    Image.new("RGB", (20, 20)).save(tmp_path / "real/a.png")
+    (tmp_path / "real/new.jxl").write_bytes(b"x")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("a.png", "phone.HEIC", "new.jxl"):
+            archive.write(tmp_path / "real" / name, name)
+    for spec in (tmp_path / "real", tmp_path / "a.zip"):
+        source = open_source(spec)
+        assert len(source) == 1 and "2 HEIC or JPEG XL files (like " in source.notes[0]

@@ -127,7 +127,7 @@ def test_kept_splits_stay_and_the_rest_fills_up(leaky):
     assert (parts[~had] == "valid").all()  # train and test have their shares already
     told = "\n".join(describe(leaky.having(split=parts, fold=np.full(100, -1)), groups_of(leaky, "near-duplicate"),
                               "near-duplicate", before=before, kept=True))  # fmt: skip
-    assert "3 groups were in several of the old splits" in told and "stay torn" in told
+    assert "3 groups with images in several of the old splits" in told and "left so" in told
 
 
 def test_a_free_copy_follows_the_kept_one(leaky):
@@ -246,3 +246,11 @@ def test_a_million_rows_in_a_minute_and_two_gigabytes(tmp_path):
     assert seconds < 60 and gigabytes < 2
     out = read_manifest(tmp_path / "out.csv")
     assert len(out) == count and not len(straddling(groups_of(out, "near-duplicate"), out["split"]))
+
+
+def test_an_empty_split_is_told():
+    m = table(["real/a.jpg", "real/b.jpg", "fake/a.jpg"], label=np.array([0, 0, 1], np.int8))
+    groups = groups_of(m, "none")
+    parts, fold = split(m, (0.8, 0.1, 0.1), groups=groups)
+    lines = describe(m.having(split=parts, fold=fold), groups, "none", ratios=(0.8, 0.2, 0.0))
+    assert "warning: no fake images in valid: there are too few, or too few groups of them" in lines
