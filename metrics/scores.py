@@ -89,6 +89,7 @@ def read_scores(path: str | os.PathLike, *, group_by: str | None = None) -> Scor
     UserError, with the row, for a missing column, a label or a score that is none, or an image listed twice.
     """
     path = os.fspath(path)
+    group_by = group_by and group_by.strip().lower()  # as the header is taken
     header, rows = _rows(path)
     for name in ("path", "label", "score"):
         if name not in header:

@@ -238,6 +238,18 @@ def test_a_manifest_names_sources_generators_and_groups(place, tmp_path):
     assert "--group-by nobody" in refused("d.safetensors", "--data", tmp_path / "m.csv", "--group-by", "nobody")
 
 
+def test_near_duplicates_of_a_manifest_are_one_image(place, tmp_path):
+    lines = ["path,label,phash,sha256"]
+    for i in range(12):
+        mark = (i // 3 + 1) * 0x9E3779B97F4A7C15 % 2**64  # three copies of each of four photos
+        lines.append(f"{place}/both/real/{i:02d}.png,real,{mark:016x},{i:064x}")
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    out = run("d.safetensors", "--data", tmp_path / "m.csv", "--json", tmp_path / "o.json", "--threshold", 1)
+    assert "12 images are 4 groups by «near_duplicate»" in out
+    found = json.loads((tmp_path / "o.json").read_text())["sources"][0]["fpr"]
+    assert (found["value"], found["n"]) == (0, 12) and found["high"] == pytest.approx(1 - 0.025 ** (1 / 4))
+
+
 def test_folders_of_a_set_are_sources(place, tmp_path):
     for name in ("x/ffhq/real", "x/gan/fake", "y/ffhq/real", "plain"):
         (tmp_path / name).mkdir(parents=True)
