@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from discriminator.detector import Verdict
+from discriminator.verdict import Verdict
 
 # Blue and vermilion of Okabe & Ito (2008), which stay apart under every common colour blindness.
 REAL_COLOUR = np.array([0, 114, 178], dtype=np.float32)
@@ -60,17 +60,49 @@ def _project(patch_map: np.ndarray, shape: tuple[int, int], crop: str) -> tuple[
     return out[..., None], seen[..., None]
 
 
-def explain(photo: np.ndarray, verdict: Verdict, *, crop: str = "center", title: str = "") -> np.ndarray:
-    """A panel for people: verdict in words, the photo, the photo under its map, and the scale: uint8 [H', W', 3].
+def overlay_cam(photo: np.ndarray, cam: np.ndarray, *, crop: str = "center", towards_fake: bool = True) -> np.ndarray:
+    """Photo uint8 [H, W, 3] under a Grad-CAM float [h, w] in [0, 1]: the stronger a place spoke for FAKE (or, in blue,
+    for REAL), the more colour. uint8 [H, W, 3]."""
+    strength, seen = _project(cam, photo.shape[:2], crop)
+    grey = np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float32)[..., None]
+    strength = strength.clip(0, 1) * OPACITY
+    mixed = grey * (1 - strength) + (FAKE_COLOUR if towards_fake else REAL_COLOUR) * strength
+    return np.where(seen, mixed, grey * 0.35).round().clip(0, 255).astype(np.uint8)
 
-    ValueError for a verdict without a patch map (a detector without the artefact branch).
+
+def explain(
+    photo: np.ndarray,
+    verdict: Verdict,
+    *,
+    crop: str = "center",
+    title: str = "",
+    view: np.ndarray | None = None,
+    cam: np.ndarray | None = None,
+    towards_fake: bool = True,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """A panel for people: verdict in words, the photo, what was judged under its maps, the scale: uint8 [H', W', 3].
+
+    view: what was judged where that is not the photo itself (an aligned face). cam: Grad-CAM [h, w] in [0, 1], drawn
+    beside the patch map; towards_fake: what it speaks for. box: the face's x0, y0, x1, y1 as shares of the photo's
+    sides, drawn on it. ValueError where there is neither a patch map nor a Grad-CAM.
     """
-    if verdict.patch_map is None:
-        raise ValueError("this detector has no artefact branch, so there is no patch map to draw")
+    if verdict.patch_map is None and cam is None:
+        raise ValueError("this detector has no artefact branch, so there is no patch map to draw, and no Grad-CAM came")
     photo = fit(photo)
-    height, width = photo.shape[:2]
-    head, foot, legend = 96, 44, 128
-    panel = Image.new("RGB", (2 * width + 3 * _GAP + legend, head + height + foot), "white")
+    view = photo if view is None else fit(view)
+    pictures, captions = [_boxed(photo, box)], ["the photo"]
+    if verdict.patch_map is not None:
+        pictures.append(overlay(view, verdict.patch_map, crop=crop))
+        captions.append("what each patch looks like by itself")
+    if cam is not None:
+        pictures.append(overlay_cam(view, cam, crop=crop, towards_fake=towards_fake))
+        captions.append(f"what spoke for {'FAKE' if towards_fake else 'REAL'} (Grad-CAM)")
+
+    height = max(picture.shape[0] for picture in pictures)
+    head, foot, legend = 96, 68, 128
+    width = sum(picture.shape[1] + _GAP for picture in pictures) + 2 * _GAP + legend
+    panel = Image.new("RGB", (width, head + height + foot), "white")
     draw = ImageDraw.Draw(panel)
     big, normal, small = (ImageFont.load_default(size) for size in (30, 17, 14))
 
@@ -80,22 +112,37 @@ def explain(photo: np.ndarray, verdict: Verdict, *, crop: str = "center", title:
     rule = f"FAKE from {verdict.threshold:.4f}"
     if verdict.unsure_low < verdict.threshold:
         rule += f", REAL below {verdict.unsure_low:.4f}"
-    rule += f"; {100 * verdict.fpr:.2g} % false alarms on {verdict.n_real} validation reals"
+    if verdict.fpr is None:
+        rule += "; a threshold of the user's own"
+    else:
+        rule += f"; {100 * verdict.fpr:.2g} % false alarms on {verdict.n_real} validation reals"
     _write(draw, (_GAP, 52), rule, small, panel.width - 2 * _GAP)
     _write(draw, (_GAP, 72), title, small, panel.width - 2 * _GAP)
 
-    panel.paste(Image.fromarray(photo), (_GAP, head))
-    panel.paste(Image.fromarray(overlay(photo, verdict.patch_map, crop=crop)), (2 * _GAP + width, head))
-    bar_x = 3 * _GAP + 2 * width
-    panel.paste(Image.fromarray(_scale(18, height)), (bar_x, head))
-    draw.rectangle((bar_x, head, bar_x + 17, head + height - 1), outline=(120, 120, 120))
+    x = _GAP
+    for picture, caption in zip(pictures, captions):
+        panel.paste(Image.fromarray(picture), (x, head))
+        _write(draw, (x, head + height + 10), caption, small, picture.shape[1])
+        x += picture.shape[1] + _GAP
+    panel.paste(Image.fromarray(_scale(18, height)), (x, head))
+    draw.rectangle((x, head, x + 17, head + height - 1), outline=(120, 120, 120))
     for value, text in ((1.0, "1 looks\ngenerated"), (0.5, "0.5 says\nnothing"), (0.0, "0 looks\nphotographed")):
         y = head + (1 - value) * height
         y = min(max(y - 17, head), head + height - 34)
-        draw.multiline_text((bar_x + 24, y), text, fill="black", font=small)
-    caption = verdict.note or "left: the photo; right: the same in grey under what each patch looks like by itself"
-    _write(draw, (_GAP, head + height + 12), caption, small, panel.width - 2 * _GAP)
+        draw.multiline_text((x + 24, y), text, fill="black", font=small)
+    _write(draw, (_GAP, head + height + 36), verdict.note, small, panel.width - 2 * _GAP)
     return np.asarray(panel)
+
+
+def _boxed(photo: np.ndarray, box: tuple[float, float, float, float] | None) -> np.ndarray:
+    if box is None:
+        return photo
+    picture = Image.fromarray(photo)
+    x0, y0, x1, y1 = (x * side for x, side in zip(box, (picture.width, picture.height) * 2))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline="black", width=4)  # seen on light and on dark
+    draw.rectangle((x0, y0, x1, y1), outline="white", width=2)
+    return np.asarray(picture)
 
 
 def fit(photo: np.ndarray) -> np.ndarray:

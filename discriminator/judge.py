@@ -3,130 +3,144 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from discriminator.detector import Detector, Verdict
 from discriminator.heatmap import fit
+from discriminator.inputs import expand, list_images, paths_from
+from discriminator.outcome import Judged, Totals
+from discriminator.verdict import JudgesImages, Rule
+from discriminator.video import VideoOptions, judge_video
 from faces.decode import load_image
-from faces.errors import BadImage, UserError
-from faces.manifest import is_manifest, read_manifest
-from faces.stores import list_folder
+from faces.errors import BadImage
+from faces.face_step import FaceStep, View
+from faces.parallel import in_batches
+from faces.video import is_video_name
+
+__all__ = ["Judged", "Totals", "expand", "judge_files", "list_images", "paths_from"]
 
 MIN_SIDE = 16  # pixels; below that there is no face, and nothing to judge
 
 
-@dataclass(frozen=True)
-class Judged:
-    """One file's outcome: a verdict, or the reason there is none. `photo`: uint8 [H, W, 3] reduced for display, where
-    it was asked for."""
+@dataclass
+class _Read:
+    """One file as the threads leave it: what the network is to see of it, or why there is nothing to see."""
 
     file: str
-    verdict: Verdict | None
-    error: str = ""
+    failure: Judged | None = None
+    pixels: list[np.ndarray] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    faces: list[dict | None] = field(default_factory=list)
+    views: list[np.ndarray | None] = field(default_factory=list)
     photo: np.ndarray | None = None
-
-
-@dataclass
-class Totals:
-    """Counts of outcomes; `add` is called once per file."""
-
-    real: int = 0
-    fake: int = 0
-    unsure: int = 0
-    unreadable: int = 0
-
-    def add(self, judged: Judged) -> None:
-        kind = "unreadable" if judged.verdict is None else judged.verdict.label.lower()
-        setattr(self, kind, getattr(self, kind) + 1)
-
-    @property
-    def judged(self) -> int:
-        return self.real + self.fake + self.unsure
-
-    def exit_code(self, *, strict: bool = False) -> int:
-        """1 if a fake was found (or, when strict, anything unsure), else 2 if a file could not be judged, else 0.
-
-        An alarm is never hidden behind a broken file beside it.
-        """
-        if self.fake or (strict and self.unsure):
-            return 1
-        return 2 if self.unreadable else 0
-
-
-def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Judged]]:
-    """Files named by `inputs`, and what could not be listed.
-
-    A file stands for itself; a folder for the image files at any depth in it, sorted by path; a manifest (.csv,
-    .parquet) for the images it lists, in its order.
-    """
-    files: list[str] = []
-    failures: list[Judged] = []
-    for given in inputs:
-        if is_manifest(given) and os.path.isfile(given):
-            _list_manifest(given, files, failures)
-            continue
-        if not os.path.isdir(given):
-            files.append(given)
-            continue
-        try:
-            entries, _ = list_folder(given)
-        except UserError as error:
-            failures.append(Judged(given, None, str(error).removeprefix(f"{given}: ")))
-            continue
-        if not entries:
-            failures.append(Judged(given, None, "no image files in this folder"))
-        files += [os.path.join(given, *path.split("/")) for path in sorted(entry.path for entry in entries)]
-    return files, failures
-
-
-def _list_manifest(given: str, files: list[str], failures: list[Judged]) -> None:
-    try:
-        table = read_manifest(given)
-    except UserError as error:
-        failures.append(Judged(given, None, str(error).removeprefix(f"{given}: ")))
-        return
-    if not len(table):
-        failures.append(Judged(given, None, "no images in this manifest"))
-    for i, path in enumerate(table["path"]):
-        file = table.located(i)
-        if ".zip/" in path.lower() and not os.path.lexists(file):
-            failures.append(Judged(file, None, "in an archive: unpack it first"))
-        else:
-            files.append(file)
+    size: tuple[int, int] = (0, 0)
+    stages: dict[str, float] = field(default_factory=dict)
+    is_video: bool = False
 
 
 def judge_files(
-    detector: Detector,
-    files: Iterable[str],
+    detector: JudgesImages,
+    files: Iterable[str | Judged],
     *,
     batch: int = 32,
     fpr: float | None = None,
     keep_photos: bool = False,
+    rule: Rule | None = None,
+    faces: FaceStep | None = None,
+    workers: int | None = None,
+    patience: float | None = None,
+    video: VideoOptions | None = None,
+    on_read: Callable[[], object] = lambda: None,
 ) -> Iterator[Judged]:
-    """One `Judged` per file, in the order of `files`; a file that can't be decoded never stops the rest."""
-    remaining = iter(files)
-    while part := list(islice(remaining, batch)):
-        errors: dict[int, str] = {}
-        photos: dict[int, np.ndarray] = {}
+    """The outcomes of each file, in the order of `files`; a file that can't be decoded never stops the rest.
 
-        def decoded(part=part, errors=errors, photos=photos) -> Iterator[np.ndarray]:
-            for i, file in enumerate(part):
-                try:
-                    image = load_image(file, min_side=MIN_SIDE)
-                except BadImage as error:
-                    errors[i] = error.reason
-                    continue
-                if keep_photos:
-                    photos[i] = fit(image)
-                yield image
+    A photo has one outcome for each face, the biggest first, or one that says that there is none; a video has one. What
+    is in `files` but no path is an outcome already and is handed through in its place.
+    batch: crops judged at once. rule: the threshold (default: `fpr`'s, or the detector's). faces: the face step
+    (default: photos are judged whole). workers: threads that decode and look for faces, ahead of the network. patience:
+    see `faces.parallel.in_batches`. on_read: called when a file is through.
+    """
+    rule = rule or Rule.of(detector.calibration, fpr=fpr)
+    faces = faces or FaceStep()
+    video = video or VideoOptions()
 
-        verdicts = iter(detector.predict(decoded(), batch=batch, fpr=fpr))
-        for i, file in enumerate(part):
-            if i in errors:
-                yield Judged(file, None, errors[i])
-            else:
-                yield Judged(file, next(verdicts), photo=photos.get(i))
+    def read(file: str | Judged) -> _Read:
+        return _read(file, detector, faces, keep_photos)
+
+    for part in in_batches(read, files, batch, workers, patience=patience):
+        crops = [(one, i) for one in part for i in range(len(one.pixels))]
+        verdicts, seconds = {}, {}
+        for start in range(0, len(crops), batch):
+            some = crops[start : start + batch]
+            begin = time.perf_counter()
+            pixels = np.stack([one.pixels[i] for one, i in some])
+            found = detector.judge(pixels, rule, [one.notes[i] for one, i in some])
+            share = (time.perf_counter() - begin) / len(some)
+            for (one, i), verdict in zip(some, found, strict=True):
+                verdicts[id(one), i], seconds[id(one), i] = verdict, share
+        for one in part:
+            if one.is_video:
+                yield judge_video(detector, one.file, rule, faces, video, batch=batch, keep_photos=keep_photos)
+            elif one.failure is not None:
+                yield replace(one.failure, stages=one.stages)
+            for i, pixels in enumerate(one.pixels):
+                yield Judged(
+                    one.file,
+                    verdicts[id(one), i],
+                    photo=one.photo,
+                    face=one.faces[i],
+                    stages={
+                        **{name: spent / len(one.pixels) for name, spent in one.stages.items()},
+                        "network": seconds[id(one), i],
+                    },
+                    view=one.views[i],
+                    pixels=pixels if keep_photos else None,
+                    size=one.size,
+                )
+            on_read()
+
+
+def _read(file: str | Judged, detector: JudgesImages, faces: FaceStep, keep_photos: bool) -> _Read:
+    """Decode a file, look for faces, and preprocess what was found; done by many threads."""
+    if isinstance(file, Judged):
+        return _Read(file.file, file)
+    if is_video_name(file) and not os.path.isdir(file):
+        return _Read(file, is_video=True)
+    out, begin = _Read(file), time.perf_counter()
+    try:
+        image = load_image(file, min_side=MIN_SIDE)
+    except BadImage as error:
+        out.failure = Judged(file, None, error.reason)
+        out.stages["read"] = time.perf_counter() - begin
+        return out
+    read = time.perf_counter()
+    views = faces(image)
+    found = time.perf_counter()
+    out.size = image.shape[:2]
+    if not views:
+        out.failure = Judged(file, None, no_face=True, size=out.size)
+    for i, view in enumerate(views):
+        out.pixels.append(detector.preprocess.uint8(view.pixels))
+        out.notes.append(note_on(view, detector))
+        out.faces.append(None if faces.finder is None else view.to_dict(i + 1, len(views), faces.name))
+        out.views.append(fit(view.pixels) if keep_photos else None)
+    if keep_photos:
+        out.photo = fit(image)
+    out.stages = {"read": read - begin + time.perf_counter() - found, "face": found - read}
+    return out
+
+
+def note_on(view: View, detector: JudgesImages) -> str:
+    """What the reader of a verdict on this view should know, or ""."""
+    if view.face is None or view.how == "crop":
+        return detector.note(view.pixels)
+    notes = []
+    # an aligned frame is about 1.6 box sides: the face had fewer pixels than the network looks at
+    if view.face.size * 1.6 < detector.preprocess.resolution:
+        notes.append(f"the face has only {view.face.size:.0f} pixels")
+    if view.how == "box":
+        notes.append("cut out by its box only, not turned upright")
+    return "; ".join(notes)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import queue
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 CHUNK = 16
 AHEAD = 8  # chunks for each worker that may be done before they are asked for
@@ -45,3 +48,54 @@ def in_order(work: Callable[[int], T], count: int, workers: int | None = None, *
                 waiting.append(pool.submit(part, start))
     finally:  # also on Ctrl-C and on a full disk
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_batches(
+    work: Callable[[S], T], items: Iterable[S], batch: int, workers: int | None = None, *, patience: float | None = None
+) -> Iterator[list[T]]:
+    """work(item) of each item, done in `workers` threads (default: one per core), in the items' order, `batch` at once.
+
+    The items are drawn in a thread of their own, so they may come slowly, as from a pipe: a batch that is not full
+    after `patience` seconds (None: however long it takes) is given away as it is. Two batches ahead of the reader are
+    done and no more. An exception of `work` or `items` is raised here."""
+    workers = max(1, cores() if workers is None else workers)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="faces")
+    room, stop = threading.Semaphore(2 * batch + workers), threading.Event()
+    begun: queue.SimpleQueue = queue.SimpleQueue()
+    end = object()
+
+    def feed() -> None:
+        try:
+            for item in items:
+                room.acquire()
+                if stop.is_set():
+                    return
+                begun.put(pool.submit(work, item))
+            begun.put(end)
+        except BaseException as error:  # raised where the results are read
+            begun.put(error)
+
+    threading.Thread(target=feed, name="faces-feeder", daemon=True).start()
+    try:
+        while True:
+            part: list[T] = []
+            while len(part) < batch:
+                try:
+                    future = begun.get(timeout=patience if part else None)
+                except queue.Empty:
+                    break
+                if future is end:
+                    if part:
+                        yield part
+                    return
+                if isinstance(future, BaseException):
+                    if part:
+                        yield part
+                    raise future
+                part.append(future.result())
+                room.release()
+            yield part
+    finally:  # also on Ctrl-C
+        stop.set()
+        room.release()
+        pool.shutdown(wait=False, cancel_futures=True)

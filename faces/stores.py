@@ -22,6 +22,7 @@ from faces.errors import BadImage, UserError
 from faces.layout import is_hidden, parts_of
 
 UNKNOWN = (".heic", ".heif", ".jxl")
+SHEET, MANIFESTS, SAMPLES = "grid.png", ("manifest.csv", "class000/manifest.csv"), b"file,"
 
 
 class Entry(NamedTuple):
@@ -43,6 +44,23 @@ def _undecodable(names: list[str]) -> list[str]:
         return []
     few = f"{len(names)} HEIC or JPEG XL files" if len(names) > 1 else "a HEIC or JPEG XL file"
     return [f"{few} (like {names[0]}), left out: save them as JPEG or PNG to use them"]
+
+
+def _without_sheets(entries: list[Entry], begins: Callable[[str], bytes]) -> tuple[list[Entry], list[str]]:
+    """Entries without the contact sheets that synth.py --grid puts beside samples, and a note about them.
+
+    begins(path): the first bytes of a file of the same store, empty where there is none."""
+    kept, sheets = [], []
+    for entry in entries:
+        folder, _, name = entry.path.rpartition("/")
+        here = folder + "/" if folder else ""
+        # of all classes the sheet lies above the folders of the single ones
+        beside = name == SHEET and any(begins(here + path).startswith(SAMPLES) for path in MANIFESTS)
+        (sheets if beside else kept).append(entry)
+    if not sheets:
+        return kept, []
+    what = "a contact sheet of samples" if len(sheets) == 1 else f"{len(sheets)} contact sheets of samples"
+    return kept, [f"{what} ({sheets[0].path}), left out"]
 
 
 class FolderStore:
@@ -120,7 +138,16 @@ def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tup
             entries.append(Entry(path, status.st_size, status.st_mtime_ns))
     if broken:
         notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
-    return entries, notes + _undecodable(sorted(unknown))
+    entries, sheets = _without_sheets(entries, lambda path: _begins(os.path.join(root, *path.split("/"))))
+    return entries, notes + sheets + _undecodable(sorted(unknown))
+
+
+def _begins(file: str) -> bytes:
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(len(SAMPLES))
+    except OSError:
+        return b""
 
 
 def _ancestors(folder: str) -> set[tuple[int, int]]:
@@ -199,7 +226,15 @@ def list_zip(store: ZipStore) -> tuple[list[Entry], list[str]]:
             found[info.filename] = Entry(info.filename, info.file_size, info.CRC)
         elif info.filename.lower().endswith(UNKNOWN):
             unknown.append(info.filename)
-    return list(found.values()), _undecodable(unknown)
+
+    def begins(path: str) -> bytes:
+        try:
+            return store.read(path)[: len(SAMPLES)]
+        except BadImage:
+            return b""
+
+    entries, sheets = _without_sheets(list(found.values()), begins)
+    return entries, sheets + _undecodable(unknown)
 
 
 class ManifestStore:

@@ -1,0 +1,166 @@
+"""A detector as an ONNX file: the network's verdict, and in the metadata all that makes a verdict of its output."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from discriminator.detector import Detector
+from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONNX_VERSION, PATCHES, OnnxDetector
+from faces.errors import UserError
+from faces.files import save_atomically
+
+NEEDED = ("onnx", "onnxscript")
+OPSET = 18
+TOLERANCE = 1e-4  # in probability, between PyTorch and ONNX Runtime
+CHECKED = (1, 3)  # sizes of the batches that are compared before the file gets its name
+
+
+class _Verdict(nn.Module):
+    def __init__(self, net: nn.Module, patches: bool):
+        super().__init__()
+        self.net, self.patches = net, patches
+
+    def forward(self, image):
+        out = self.net.verdict(image)
+        return (out.logit, out.patch_logits.sigmoid()) if self.patches else out.logit
+
+
+def describe(detector: Detector) -> dict:
+    """What is written beside the network, as plain JSON types."""
+    p = detector.preprocess
+    return {
+        "format": ONNX_FORMAT,
+        "version": ONNX_VERSION,
+        "source_sha256": detector.sha256,
+        "architecture": detector.net.cfg.to_dict(),
+        "preprocess": p.to_dict(),
+        "calibration": detector.calibration.to_dict(),
+        "meta": detector.meta,
+        "in_words": {
+            "input": f"{INPUT}: float32 [N, {p.channels}, {p.resolution}, {p.resolution}], x / 127.5 - 1 of upright"
+            f" 8-bit sRGB pixels ({'RGB' if p.channels == 3 else 'luma'})",
+            "preprocess": f"crop {p.crop}, then Pillow's {p.resample} to {p.resolution}x{p.resolution} where it has"
+            " another size",
+            "output": f"{LOGIT}: float32 [N], uncalibrated; probability of a generated image = sigmoid({LOGIT} /"
+            " temperature + bias); FAKE from `threshold` of a point of the calibration on, REAL below its `unsure_low`,"
+            " UNSURE between",
+        },
+    }
+
+
+def export_detector(path: str | os.PathLike, detector: Detector, *, opset: int = OPSET) -> float:
+    """Write an .onnx file, float32 with an open batch, and return the largest difference in probability that a check
+    against PyTorch found on random images.
+
+    UserError without the packages torch's exporter needs, where a file is in the way, where the network can't be
+    exported, or where the check finds more than TOLERANCE; then nothing is written.
+    """
+    path = Path(path)
+    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UserError(f"{path}: exporting to ONNX needs {' and '.join(absent)}: pip install {' '.join(absent)}")
+    if path.suffix.lower() != ".onnx":
+        raise UserError(f"{path}: the exported file's name must end in .onnx; choose another")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another place")
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists and will not be overwritten; choose another name, or remove it")
+    difference = 0.0
+
+    def write(temporary: Path) -> None:
+        nonlocal difference
+        _program(detector, opset).save(str(temporary), external_data=False)
+        _describe_in(temporary, describe(detector))
+        difference = _difference(detector, OnnxDetector.load(temporary))
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"{path}: the exported network differs by {difference:.2g} in probability from the original, more than"
+                f" {TOLERANCE:g}; nothing was written"
+            )
+
+    save_atomically(path, write)
+    return difference
+
+
+def _program(detector: Detector, opset: int) -> torch.onnx.ONNXProgram:
+    p, net = detector.preprocess, detector.net
+    where = detector.device
+    image = torch.zeros(2, p.channels, p.resolution, p.resolution)
+    try:
+        net.cpu()
+        with torch.no_grad():
+            patches = net.verdict(image).patch_logits is not None
+        with _quiet():
+            return torch.onnx.export(
+                _Verdict(net, patches).eval(),
+                (image,),
+                input_names=[INPUT],
+                output_names=[LOGIT, PATCHES] if patches else [LOGIT],
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes={"image": {0: torch.export.Dim("N")}},
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise UserError(f"--onnx: this network can't be exported ({' '.join(str(error).split())[:160]})") from None
+    finally:
+        net.to(where)
+
+
+def _describe_in(path: Path, header: dict) -> None:
+    onnx = importlib.import_module("onnx")  # by name: an extra that only those need who export
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = ONNX_KEY, json.dumps(header, sort_keys=True, allow_nan=False)
+    model.producer_name, model.doc_string = "ganface", "see metadata_props: detector"
+    for node in [*model.graph.node, *(n for f in model.functions for n in f.node)]:
+        del node.metadata_props[:]  # the exporter's stack traces name this machine's folders
+        node.doc_string = ""
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _difference(detector: Detector, exported: OnnxDetector) -> float:
+    """Largest difference in probability over noise, flat and smooth images in batches of several sizes."""
+    p, rng = detector.preprocess, np.random.default_rng(0)
+    largest = 0.0
+    for n in CHECKED:
+        noise = rng.uniform(-1, 1, (n, p.channels, p.resolution, p.resolution)).astype(np.float32)
+        ramp = np.broadcast_to(np.linspace(-1, 1, p.resolution, dtype=np.float32), noise.shape)
+        for pixels in (noise, np.ascontiguousarray(ramp), np.clip(ramp + noise * 0.05, -1, 1)):
+            a, b = (d.calibration.probability(d.raw(pixels)[0]) for d in (detector, exported))
+            largest = max(largest, float(np.abs(a - b).max()))
+    return largest
+
+
+@contextlib.contextmanager
+def _quiet():
+    """The exporter's progress and hints are for its developers."""
+    level = logging.root.manager.disable
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(level)

@@ -1,0 +1,65 @@
+"""Grad-CAM: which places of the last spatial feature map moved a network's answer, for any network.
+
+R. R. Selvaraju et al., "Grad-CAM: Visual explanations from deep networks via gradient-based localization" (ICCV 2017),
+equations 1 and 2: with feature maps A^k and the score y, alpha_k is the mean over places of dy / dA^k, and the map is
+ReLU(sum_k alpha_k A^k). The patch map of an artefact branch needs none of this: there, every place has its own logit.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import is_dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+SMALLEST = 7  # places a side: a smaller map is taken only where no larger one is
+
+
+def gradcam(net: nn.Module, pixels: torch.Tensor, *, towards_fake: bool = True) -> np.ndarray | None:
+    """What in the image spoke for FAKE (or for REAL): float32 [h, w] in [0, 1], its largest value 1 (or all 0).
+
+    net: has `verdict(img)` with a `logit` [N]. pixels: float [1, C, R, R] in [-1, 1]. The map taken is the coarsest of
+    at least SMALLEST places a side on the way to the logit, and of those the last. None where the network has no such
+    map."""
+    maps: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.requires_grad and min(output.shape[2:]) > 1:
+            maps.append(output)
+
+    net = _with_gradients(net)
+    hooks = [module.register_forward_hook(keep) for module in net.modules()]
+    try:
+        with torch.enable_grad():
+            image = pixels.detach().clone().requires_grad_()
+            logit = net.verdict(image).logit.sum()
+            gradients = torch.autograd.grad(logit if towards_fake else -logit, maps, allow_unused=True) if maps else ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    used = [(a, g) for a, g in zip(maps, gradients) if g is not None]
+    if not used:
+        return None
+    large = [pair for pair in used if min(pair[0].shape[2:]) >= SMALLEST]
+    if large:
+        side = min(min(a.shape[2:]) for a, _ in large)
+    else:
+        large, side = used, max(min(a.shape[2:]) for a, _ in used)
+    activations, gradient = [pair for pair in large if min(pair[0].shape[2:]) == side][-1]
+    weights = gradient.float().mean((2, 3), keepdim=True)
+    cam = (weights * activations.detach().float()).sum(1)[0].relu()
+    largest = float(cam.max())
+    return (cam / largest if largest > 0 else cam).cpu().numpy()
+
+
+def _with_gradients(net: nn.Module) -> nn.Module:
+    """The network itself, but for a hybrid that keeps the verdict's gradient out of its trunk: there the gradient is
+    what is looked for. The weights are shared."""
+    cfg = getattr(net, "cfg", None)
+    if not is_dataclass(cfg) or not hasattr(cfg, "trunk_grad_scale"):
+        return net
+    net = copy.copy(net)
+    net.cfg = replace(cfg, trunk_grad_scale=1.0)
+    return net

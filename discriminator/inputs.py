@@ -1,0 +1,110 @@
+"""What a person names on the command line, to the list of files that are meant."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from discriminator.outcome import Judged
+from faces.errors import UserError
+from faces.manifest import is_manifest, read_manifest
+from faces.stores import is_image_name, list_folder
+from faces.video import is_video_name
+
+BLOCK = 1 << 16
+LONGEST = 1 << 20  # bytes without a line's end: what comes in there is no list of paths
+
+
+def expand(inputs: Iterable[str]) -> Iterator[str | Judged]:
+    """The files that `inputs` name, one after the other, and in their place what could not be listed.
+
+    A file stands for itself; a folder for the images and videos at any depth in it, sorted by path; a manifest (.csv,
+    .parquet) for the images it lists, in its order; a pattern (*, ?, [..], ** for any depth) that is not a file's name
+    for what matches, sorted."""
+    for given in inputs:
+        if is_manifest(given) and os.path.isfile(given):
+            yield from _manifest(given)
+        elif os.path.isdir(given):
+            yield from _folder(given)
+        elif glob.has_magic(given) and not os.path.lexists(given):
+            yield from _pattern(given)
+        else:
+            yield given
+
+
+def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Judged]]:
+    """Files named by `inputs` (see `expand`), and what could not be listed."""
+    files: list[str] = []
+    failures: list[Judged] = []
+    for found in expand(inputs):
+        if isinstance(found, str):
+            files.append(found)
+        else:
+            failures.append(found)
+    return files, failures
+
+
+def _folder(given: str) -> Iterator[str | Judged]:
+    try:
+        entries, _ = list_folder(given, lambda name: is_image_name(name) or is_video_name(name))
+    except UserError as error:
+        yield Judged(given, None, str(error).removeprefix(f"{given}: "))
+        return
+    if not entries:
+        yield Judged(given, None, "no image files in this folder")
+    for path in sorted(entry.path for entry in entries):
+        yield os.path.join(given, *path.split("/"))
+
+
+def _pattern(given: str) -> Iterator[str | Judged]:
+    some = False
+    for path in sorted(glob.glob(given, recursive=True)):
+        if os.path.isdir(path):
+            if "**" not in given:  # ** names folders and what is in them: the files come by themselves
+                some = True
+                yield from _folder(path)
+        elif is_image_name(path) or is_video_name(path) or not given.endswith("*"):
+            some = True
+            yield path
+    if not some:
+        yield Judged(given, None, "no image is called like this pattern")
+
+
+def _manifest(given: str) -> Iterator[str | Judged]:
+    try:
+        table = read_manifest(given)
+    except UserError as error:
+        yield Judged(given, None, str(error).removeprefix(f"{given}: "))
+        return
+    if not len(table):
+        yield Judged(given, None, "no images in this manifest")
+    for i in range(len(table)):
+        file = table.located(i)
+        if ".zip/" in file.lower() and not os.path.lexists(file):
+            yield Judged(file, None, "in an archive: unpack it first")
+        else:
+            yield file
+
+
+def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:
+    """Paths from a stream, each as soon as it is there: one a line, or separated by NUL as of `find -print0`.
+
+    read(n): up to n bytes, b"" at the end. NUL it is when one comes in the first block. Empty lines are left out."""
+    rest, separator = b"", None
+    while block := read(BLOCK):
+        if separator is None:
+            separator = b"\0" if b"\0" in block else b"\n"
+        *whole, rest = (rest + block).split(separator)
+        for path in whole:
+            yield from _path(path, separator)
+        if len(rest) > LONGEST:
+            raise UserError("-: what comes on stdin is no list of paths (give one path a line)")
+    if rest:
+        yield from _path(rest, separator or b"\n")
+
+
+def _path(path: bytes, separator: bytes) -> Iterator[str]:
+    path = path.removesuffix(b"\r") if separator == b"\n" else path
+    if path:
+        yield os.fsdecode(path)

@@ -1,0 +1,112 @@
+"""A detector that ONNX Runtime serves: the same preprocessing, calibration and verdicts, without PyTorch.
+
+The file (`discriminator.export_onnx` writes it) holds the network and, as JSON in its metadata under the key
+`detector`, all that makes its output a verdict. Input `image` float32 [N, C, R, R] in [-1, 1]; outputs `logit` float32
+[N], positive = fake, uncalibrated, and where the network has patches `patch_map` float32 [N, h, w] in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from discriminator.calibration import Calibration
+from discriminator.verdict import NOT_NUMBERS, JudgesImages
+from faces.errors import UserError
+from faces.preprocess import Preprocess
+
+ONNX_FORMAT = "ganface-detector-onnx"
+ONNX_VERSION = 1
+ONNX_KEY = "detector"
+INPUT, LOGIT, PATCHES = "image", "logit", "patch_map"
+
+
+class OnnxDetector(JudgesImages):
+    """Made by `load`. sha256: of the .onnx file; source_sha256: of the detector file it came from; header: the
+    JSON of its metadata."""
+
+    def __init__(self, session, header: dict, sha256: str):
+        self._session, self.header, self.sha256 = session, header, sha256
+        self.preprocess = Preprocess.from_dict(header["preprocess"])
+        self.calibration = Calibration.from_dict(header["calibration"])
+        self.meta = dict(header.get("meta") or {})
+        self.source_sha256 = str(header.get("source_sha256") or "")
+        outputs = [output.name for output in session.get_outputs()]
+        self._outputs = [name for name in (LOGIT, PATCHES) if name in outputs]
+        if LOGIT not in outputs or [i.name for i in session.get_inputs()] != [INPUT]:
+            raise ValueError(f"the network takes {INPUT} and gives {LOGIT}, this one has other names")
+        side, channels = self.preprocess.resolution, self.preprocess.channels
+        if list(session.get_inputs()[0].shape)[1:] != [channels, side, side]:
+            raise ValueError(f"the network does not take {channels} channels of {side} px as the preprocessing makes")
+
+    @property
+    def has_patches(self) -> bool:
+        return PATCHES in self._outputs
+
+    @property
+    def providers(self) -> list[str]:
+        """ONNX Runtime's names of what it computes with."""
+        return self._session.get_providers()
+
+    def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `JudgesImages.raw`."""
+        out = self._session.run(self._outputs, {INPUT: pixels})
+        logits = out[0].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise UserError(NOT_NUMBERS)
+        return logits, out[1] if self.has_patches else None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, device: str = "cpu", threads: int | None = None) -> OnnxDetector:
+        """Read an .onnx detector. UserError if it isn't one, or damaged, or for a device ONNX Runtime doesn't have.
+
+        device: "auto", "cpu" or "cuda"; auto is the CPU. threads: for one operation (default: ONNX Runtime's)."""
+        try:
+            data = Path(path).read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{path}: there is no such file; make one with `detect.py export`") from None
+        except OSError as error:
+            raise UserError(f"{path}: can't be read: {error.strerror}") from None
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        # threads that wait by spinning take the cores from those that decode the next photos
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # without the arena a batch's memory is given back, which halves the peak and costs no time worth measuring
+        options.enable_cpu_mem_arena = False
+        if threads:
+            options.intra_op_num_threads = threads
+        providers = ["CPUExecutionProvider"]
+        if device.startswith("cuda"):
+            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+                raise UserError(
+                    f"--device {device}: this ONNX Runtime has no CUDA; use --runtime torch, or install onnxruntime-gpu"
+                )
+            index = int(device.partition(":")[2] or 0)
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
+        elif device not in ("auto", "cpu"):
+            raise UserError(f"--device {device}: ONNX Runtime is used with cpu or cuda; give one, or --runtime torch")
+        try:
+            session = onnxruntime.InferenceSession(data, options, providers=providers)
+        except Exception as error:  # its exceptions have no base class of their own
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{path}: not a network ONNX Runtime can load ({reason}); export it again") from None
+        try:
+            text = session.get_modelmeta().custom_metadata_map.get(ONNX_KEY)
+            header = json.loads(text) if text else {}
+            if not isinstance(header, dict) or header.get("format") != ONNX_FORMAT:
+                raise UserError(f"{path}: an ONNX file, but not of a detector; make one with `detect.py export`")
+            if header.get("version") != ONNX_VERSION:
+                raise UserError(
+                    f"{path}: detector file version {header.get('version')}, this program reads {ONNX_VERSION};"
+                    " update the program"
+                )
+            return cls(session, header, hashlib.sha256(data).hexdigest())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{path}: the detector's description does not fit: {reason}; export it again") from None

@@ -1,0 +1,92 @@
+"""What came of judging one face, photo or video, and the count of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from discriminator.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One outcome: a verdict, «no face», or the reason why there is neither.
+
+    file: as it was given. verdict: None where there is none; then `error` says why, or `no_face` is true.
+    face: the face in plain JSON types (`faces.face_step.View.to_dict`), None where none was looked for.
+    video: what a video's verdict was made of, in plain JSON types. seconds: what this outcome took, in all threads.
+    stages: seconds of it by name ("read", "face", "network").
+    photo: uint8 [H, W, 3] reduced for display, view: what was judged of it, pixels: uint8 [R, R, C] as the network saw
+    it; these where they were asked for. size: height and width of the photo.
+    """
+
+    file: str
+    verdict: Verdict | None
+    error: str = ""
+    photo: np.ndarray | None = field(default=None, repr=False)
+    no_face: bool = False
+    face: dict | None = None
+    video: dict | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    view: np.ndarray | None = field(default=None, repr=False)
+    pixels: np.ndarray | None = field(default=None, repr=False)
+    size: tuple[int, int] | None = None
+
+    @property
+    def status(self) -> str:
+        """ "judged", "no face" or "unreadable"."""
+        if self.verdict is not None:
+            return "judged"
+        return "no face" if self.no_face else "unreadable"
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.stages.values())
+
+    def to_dict(self) -> dict:
+        """Plain JSON types: one line of --jsonl."""
+        row: dict = {"file": self.file, "status": self.status}
+        if self.verdict is not None:
+            row |= self.verdict.to_dict()
+        elif self.error:
+            row["error"] = self.error
+        if self.face is not None:
+            row["face"] = self.face
+        if self.video is not None:
+            row["video"] = self.video
+        return {**row, "seconds": round(self.seconds, 6)}
+
+
+@dataclass
+class Totals:
+    """Counts of outcomes (one for each face); `add` is called once per outcome."""
+
+    real: int = 0
+    fake: int = 0
+    unsure: int = 0
+    unreadable: int = 0
+    no_face: int = 0
+    files: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "face", "network"), 0.0))
+
+    def add(self, judged: Judged) -> None:
+        kind = judged.verdict.label.lower() if judged.verdict is not None else judged.status.replace(" ", "_")
+        setattr(self, kind, getattr(self, kind) + 1)
+        self.files += judged.face is None or judged.face["index"] <= 1
+        for name, seconds in judged.stages.items():
+            self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + seconds
+
+    @property
+    def judged(self) -> int:
+        return self.real + self.fake + self.unsure
+
+    def exit_code(self, *, strict: bool = False, required: bool = False) -> int:
+        """1 if a fake was found (or, when strict, anything unsure), else 2 if a file could not be judged, else 0.
+
+        An alarm is never hidden behind a broken file beside it. required: a photo without a face counts as one that
+        could not be judged.
+        """
+        if self.fake or (strict and self.unsure):
+            return 1
+        return 2 if self.unreadable or (required and self.no_face) else 0
