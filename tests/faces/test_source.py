@@ -349,3 +349,19 @@ def test_photos_that_can_not_be_decoded_here_are_told(tmp_path):
     for spec in (tmp_path / "real", tmp_path / "a.zip"):
         source = open_source(spec)
         assert len(source) == 1 and "2 HEIC or JPEG XL files (like " in source.notes[0]
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_the_contact_sheet_beside_samples_is_no_sample(tmp_path, as_zip):
+    plant(tmp_path / "s", "seed000000.png", "grid.png", "classes/grid.png", "classes/class000/seed000000.png")
+    plant(tmp_path / "s", "photos/grid.png", "photos/a.png")  # somebody's photos, with a manifest of the data room
+    for folder, text in (("", "file,seed,psi\n"), ("classes/class000", "file,seed\n"), ("photos", "path,label\n")):
+        (tmp_path / "s" / folder / "manifest.csv").write_text(text)
+    if as_zip:
+        with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+            for file in sorted((tmp_path / "s").rglob("*.*")):
+                archive.write(file, file.relative_to(tmp_path / "s"))
+    source = open_source(tmp_path / ("s.zip" if as_zip else "s"))
+    kept = ["classes/class000/seed000000.png", "photos/a.png", "photos/grid.png", "seed000000.png"]
+    assert sorted(item.path for item in source.items) == kept
+    assert any("2 contact sheets" in note and "grid.png" in note for note in source.notes)
