@@ -21,14 +21,15 @@ import csv
 import io
 import json
 import os
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from faces.classes import FILE, ClassLabels
 from faces.errors import BadImage, UserError
@@ -115,6 +116,23 @@ def pack(
     return packed
 
 
+def stored_png(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] RGB as a PNG that is nearly the pixels themselves: neither compressed nor filtered.
+
+    An archive is read thousands of times. Image libraries filter the rows even where they do not compress; to undo that
+    takes five times as long as all the rest of reading (0.89 against 0.17 ms at 256 x 256)."""
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # a row's first byte is its filter, 0: none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 0)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
 def _give_name(temporary: str, dest: Path) -> None:
     try:
         os.link(temporary, dest)  # unlike a renaming, it never replaces what somebody else put there meanwhile
@@ -165,10 +183,7 @@ def _fill(
             image = source.decoded(i, min_side=MIN_SIDE).pixels
         except BadImage as error:
             return error
-        buffer = io.BytesIO()
-        # level 0: the archive is read thousands of times, and inflating would take most of that
-        Image.fromarray(preprocess.uint8(image)).save(buffer, "PNG", compress_level=0)
-        return buffer.getvalue(), min(image.shape[:2]) < preprocess.resolution
+        return stored_png(preprocess.uint8(image)), min(image.shape[:2]) < preprocess.resolution
 
     labelled = bool((source.labels == FAKE).any())
     split = len({item.split for item in source.items}) > 1

@@ -8,6 +8,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +16,7 @@ from PIL import Image
 from faces.classes import ClassLabels
 from faces.dataset import PackedFaces
 from faces.errors import UserError
-from faces.packing import pack
+from faces.packing import pack, stored_png
 from faces.preprocess import Preprocess
 from faces.procedural import render_face
 from faces.source import open_source
@@ -185,3 +186,15 @@ def test_hostile_members(tmp_path):
         with zipfile.ZipFile(tmp_path / "ruins.zip", "w") as archive:
             archive.writestr("half.png", png(2)[:200])
         pack(open_source(tmp_path / "ruins.zip"), tmp_path / "x.zip", Preprocess(32))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (1, 300), (257, 33)])
+def test_stored_png_is_read_by_all(size):
+    """Pillow, OpenCV (libpng or spng) and the checksums of the container agree."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    data = stored_png(pixels)
+    image = Image.open(io.BytesIO(data))
+    image.verify()
+    assert image.format == "PNG" and image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], pixels)
