@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from discriminator.calibration import Calibration
-from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from discriminator.models import build
 from discriminator.verdict import NOT_NUMBERS, JudgesImages, Verdict, decide, find_detector
 from faces.errors import UserError
 from faces.files import save_atomically
@@ -28,36 +28,29 @@ __all__ = ["Detector", "Verdict", "decide", "find_detector"]
 FORMAT = "ganface-detector"
 VERSION = 1
 HEADER_KEY = "detector"
-_TRUNK_LIMITS = {
-    "channel_base": 1 << 17,
-    "channel_max": 1024,
-    "c_dim": 10_000,
-    "mapping_layers": 16,
-    "mbstd_group_size": 4096,
-    "mbstd_num_channels": 64,
-}
 _PICKLES = (b"\x80", b"PK\x03\x04", b"(dp", b"ccopy")
 
 
 class Detector(JudgesImages):
     """A calibrated network with its preprocessing.
 
-    `meta`: JSON values about where it comes from (training data, project version, kimg…); `sha256`: hex digest of the
-    file it was loaded from or last saved to, else "". ValueError if network and preprocessing don't fit.
+    net: one of `discriminator.models`. `meta`: JSON values about where it comes from (training data, project version,
+    kimg…); `sha256`: hex digest of the file it was loaded from or last saved to, else "". ValueError if network and
+    preprocessing don't fit.
     """
 
     def __init__(
         self,
-        net: HybridDiscriminator,
+        net: torch.nn.Module,
         preprocess: Preprocess,
         calibration: Calibration,
         meta: dict | None = None,
     ):
-        trunk = net.cfg.trunk
-        if (preprocess.resolution, preprocess.channels) != (trunk.resolution, trunk.img_channels):
+        cfg = net.cfg
+        if (preprocess.resolution, preprocess.channels) != (cfg.resolution, cfg.img_channels):
             raise ValueError(
                 f"the preprocessing makes {preprocess.channels} channels of {preprocess.resolution} px, "
-                f"the network takes {trunk.img_channels} of {trunk.resolution}"
+                f"the network takes {cfg.img_channels} of {cfg.resolution}"
             )
         self.net = net.eval().requires_grad_(False)
         self.preprocess, self.calibration, self.meta = preprocess, calibration, dict(meta or {})
@@ -113,12 +106,9 @@ class Detector(JudgesImages):
         except SafetensorError as error:
             raise UserError(f"{path}: the file is damaged or cut short ({error}); get it again") from None
         try:
-            cfg = HybridConfig.from_dict(header["architecture"])
             preprocess = Preprocess.from_dict(header["preprocess"])
             calibration = Calibration.from_dict(header["calibration"])
-            _check_size(cfg)
-            net = HybridDiscriminator(cfg)
-            _check_tensors(net.state_dict(), tensors)
+            net = build(header["architecture"], lambda expected: _check_tensors(expected, tensors))
             net.load_state_dict(tensors)
             detector = cls(net.to(device), preprocess, calibration, dict(header.get("meta") or {}))
         except (KeyError, TypeError, ValueError, UserError) as error:
@@ -129,13 +119,6 @@ class Detector(JudgesImages):
 
 def _reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
-
-
-def _check_size(cfg: HybridConfig) -> None:
-    """A damaged or hostile header must not make us allocate what no detector needs."""
-    for name, limit in _TRUNK_LIMITS.items():
-        if not 0 <= getattr(cfg.trunk, name) <= limit:
-            raise ValueError(f"{name} {getattr(cfg.trunk, name)} is beyond {limit}")
 
 
 def _check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:

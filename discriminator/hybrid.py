@@ -73,6 +73,16 @@ class HybridConfig:
         blocks = min(2, max(trunk.resolution.bit_length() - 3, 0))
         return cls(trunk, artefact_blocks=blocks, trunk_grad_scale=trunk_grad_scale)
 
+    @property
+    def resolution(self) -> int:
+        """Side of the images."""
+        return self.trunk.resolution
+
+    @property
+    def img_channels(self) -> int:
+        """3 for colour, 1 for grey."""
+        return self.trunk.img_channels
+
     def to_dict(self) -> dict:
         """Plain JSON types; `from_dict` is its inverse."""
         return {**asdict(self), "trunk": self.trunk.to_dict(), "branches": list(self.branches)}
@@ -219,6 +229,21 @@ class HybridDiscriminator(nn.Module):
         """All the rest: the artefact branch and the verdict head."""
         owned = {id(p) for p in self.trunk.parameters()}
         return [p for p in self.parameters() if id(p) not in owned]
+
+    @property
+    def any_size(self) -> bool:
+        """Whether verdicts are possible on images of other sizes: the trunk's number of halvings is fixed."""
+        return "spatial" not in self.cfg.branches
+
+    def taught(self) -> list[nn.Parameter]:
+        """What a training of the verdict alone changes: the branches it looks through, and its own head."""
+        unused = ("conv", "fc", "out", "mapping") if "spatial" in self.cfg.branches else ("",)
+        prefixes = tuple(f"trunk.{name}{'.' if name else ''}" for name in unused)
+        return [p for name, p in self.named_parameters() if not name.startswith(prefixes)]
+
+    def borrowed(self) -> None:
+        """Nothing of it comes with weights of other pictures."""
+        return None
 
 
 def _pooled_resolutions(cfg: DiscriminatorConfig) -> tuple[int, ...]:

@@ -1,0 +1,285 @@
+"""Published image networks as detectors: torchvision's or timm's layers, our head on them.
+
+The layers come from the libraries, with or without weights learnt on other pictures; nothing of them is written again
+here. What is added: the normalisation those weights expect (inside, so that an exported network has it, too), the
+option to leave out the first down-samplings, and the two heads: one logit for the photo and one for each cell of the
+feature map.
+
+Leaving out early down-sampling is what made detectors of generated images most robust in Gragnaniello et al. 2021
+("Are GAN generated images easy to detect?", section 4): the traces lie in frequencies that a strided stem discards. It
+costs four times the time for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from discriminator.hybrid import VerdictOut
+from faces.errors import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MAX_STRIDE1 = 2  # further ones lie on branches that must keep equal shapes
+_TIMM_NAME = re.compile(r"[a-z0-9_]{1,80}(\.[a-z0-9_]{1,80})?")  # no "hf-hub:" nor paths: a name never downloads code
+_CLASSIFIERS = ("classifier.", "fc.", "head.", "last_linear.", "aux_classifier.", "head_dist.")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A published network with our heads. ValueError on a value out of range.
+
+    model: "squeezenet1_1", or "timm:" and a name of timm's. resolution: side of the images it is made to judge (its
+    layers take others as well where `any_size`). stride1: how many of its first down-sampling layers keep the
+    resolution instead. dropout: before the verdict. patches: whether there are patch logits, which needs a feature map.
+    mean, std: normalisation of RGB in [0, 1].
+    """
+
+    model: str
+    resolution: int
+    img_channels: int = 3
+    stride1: int = 0
+    dropout: float = 0.3
+    patches: bool = True
+    any_size: bool = True
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        name = self.model.removeprefix("timm:") if isinstance(self.model, str) else ""
+        if not (self.model in TORCHVISION or (self.model == f"timm:{name}" and _TIMM_NAME.fullmatch(name))):
+            raise ValueError(f"unknown network {self.model!r}: give one of {', '.join(TORCHVISION)} or timm:NAME")
+        for key, low, high in (("resolution", 32, 2048), ("stride1", 0, MAX_STRIDE1)):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(f"{key} must be a whole number from {low} to {high}, not {value!r}")
+        if self.img_channels != 3:
+            raise ValueError(f"{self.model} takes colour images (3 channels), not {self.img_channels!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+        for key in ("mean", "std"):
+            values = getattr(self, key)
+            if len(values) != 3 or not all(math.isfinite(v) for v in values) or (key == "std" and min(values) <= 0):
+                raise ValueError(f"{key} must be three numbers, not {values!r}")
+
+    def to_dict(self) -> dict:
+        """Plain JSON types; `from_dict` is its inverse."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> BackboneConfig:
+        if unknown := set(data) - {f.name for f in fields(cls)}:
+            raise ValueError(f"unknown option {', '.join(sorted(unknown))} of {data.get('model')}")
+        return cls(**{**data, **{key: tuple(data[key]) for key in ("mean", "std") if key in data}})
+
+
+class _Features(nn.Module):
+    """timm's network up to its feature map (or tokens), without its classifier."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net.forward_features(x)
+
+    def pooled(self, features: torch.Tensor) -> torch.Tensor:
+        """[N, num_features] as the network itself pools them."""
+        return self.net.forward_head(features, pre_logits=True)
+
+
+def _squeezenet1_1() -> tuple[nn.Module, int]:
+    from torchvision.models import squeezenet1_1
+
+    return squeezenet1_1().features, 512
+
+
+# Name -> (layers from image to feature map [N, width, h, w], width). Imported when asked for.
+TORCHVISION: dict[str, Callable[[], tuple[nn.Module, int]]] = {"squeezenet1_1": _squeezenet1_1}
+
+
+class Backbone(nn.Module):
+    """Images float [N, 3, R, R] in [-1, 1] -> `VerdictOut`. Random weights; see `load_pretrained`.
+
+    `lowp_dtype` (None: float32): what the layers compute in, in training; in evaluation too where `lowp_eval` is set,
+    which is for choosing between states and never for a verdict.
+    """
+
+    def __init__(self, cfg: BackboneConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.lowp_dtype: torch.dtype | None = None
+        self.lowp_eval = False
+        self.body, width = _timm(cfg.model) if cfg.model.startswith("timm:") else TORCHVISION[cfg.model]()
+        _keep_resolution(self.body, cfg)
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.head = nn.Linear(width, 1)
+        self.patch = nn.Conv2d(width, 1, 1) if cfg.patches else None
+        for layer in (self.head, self.patch):
+            if layer is not None:  # an untrained detective should say "I don't know"
+                nn.init.normal_(layer.weight, std=0.1 / width**0.5)
+                nn.init.zeros_(layer.bias)
+        # (x / 2 + 1 / 2 - mean) / std of images in [-1, 1], as one multiplication and one addition
+        scale = 0.5 / torch.tensor(cfg.std)
+        shift = (0.5 - torch.tensor(cfg.mean)) / torch.tensor(cfg.std)
+        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def any_size(self) -> bool:
+        return self.cfg.any_size
+
+    def features(self, img: torch.Tensor) -> torch.Tensor:
+        """The last feature map [N, width, h, w] (tokens [N, T, width] of a transformer) of images in [-1, 1]."""
+        low = self.lowp_dtype is not None and (self.training or self.lowp_eval)
+        with torch.autocast(img.device.type, self.lowp_dtype) if low else contextlib.nullcontext():
+            return self.body((img * self.scale + self.shift).contiguous(memory_format=torch.channels_last))
+
+    def verdict(self, img: torch.Tensor) -> VerdictOut:
+        """Logits of images float [N, 3, R, R] in [-1, 1]."""
+        features = self.features(img).float()
+        pooled = self.body.pooled(features) if isinstance(self.body, _Features) else features.mean((2, 3))
+        patches = None if self.patch is None else self.patch(features).squeeze(1)
+        return VerdictOut(self.head(self.dropout(pooled)).squeeze(1), patches)
+
+    def forward(self, img: torch.Tensor) -> VerdictOut:
+        return self.verdict(img)
+
+    def taught(self) -> list[nn.Parameter]:
+        """What training changes: everything."""
+        return list(self.parameters())
+
+    def borrowed(self) -> nn.Module:
+        """The part that may come with weights and be frozen at first."""
+        return self.body
+
+
+def _timm(model: str) -> tuple[nn.Module, int]:
+    import timm
+
+    name = model.removeprefix("timm:")
+    if name.split(".")[0] not in timm.list_models():
+        raise ValueError(f"{model}: this timm ({timm.__version__}) knows no such network; see timm.list_models()")
+    net = timm.create_model(name, pretrained=False, num_classes=0)
+    return _Features(net), int(getattr(net, "head_hidden_size", None) or net.num_features)
+
+
+def _keep_resolution(body: nn.Module, cfg: BackboneConfig) -> None:
+    left = cfg.stride1
+    for layer in body.modules():
+        if left == 0:
+            return
+        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) and layer.stride not in (1, (1, 1)):
+            layer.stride = (1, 1) if isinstance(layer, nn.Conv2d) else 1
+            left -= 1
+    if left:
+        raise ValueError(f"{cfg.model} has no {cfg.stride1} down-sampling layers to do without")
+
+
+def fitted(cfg: BackboneConfig) -> BackboneConfig:
+    """`cfg` with what only the network itself knows: normalisation, whether it makes a feature map, and whether it
+    takes images of any size. UserError for an unknown network or a size it cannot take."""
+    try:
+        if cfg.model.startswith("timm:"):
+            import timm
+
+            _timm(cfg.model)
+            told = timm.get_pretrained_cfg(cfg.model.removeprefix("timm:"))
+            if told is not None and told.mean and told.std:
+                cfg = replace(cfg, mean=tuple(told.mean), std=tuple(told.std))
+        net = Backbone(replace(cfg, patches=False)).eval()
+    except ValueError as error:
+        raise UserError(f"--model {cfg.model}: {error}") from None
+    width = net.head.in_features
+    with torch.inference_mode():
+        for side, fixed in ((cfg.resolution, False), (max(32, cfg.resolution // 2 + 16), True)):
+            try:
+                features = net.features(torch.zeros(1, 3, side, side))
+                pooled = net.verdict(torch.zeros(1, 3, side, side)).logit
+            except (RuntimeError, AssertionError, ValueError) as error:
+                if fixed:
+                    return replace(cfg, any_size=False)
+                reason = str(error).splitlines()[0]
+                raise UserError(f"--model {cfg.model}: it takes no images of {side} px ({reason})") from None
+            if not fixed:
+                cfg = replace(cfg, patches=cfg.patches and features.ndim == 4 and features.shape[1] == width)
+            del pooled
+    return cfg
+
+
+def load_pretrained(net: Backbone, file: str | os.PathLike | None) -> str:
+    """Weights learnt elsewhere into `net.body`: of `file` (a .pth of tensors or .safetensors, under the library's
+    names), or downloaded by the library. Returns where they are from. UserError for a file that does not fit."""
+    if file is None:
+        state, origin = _downloaded(net.cfg.model)
+    else:
+        state, origin = _read(Path(file)), Path(file).name
+    own = net.body.state_dict()
+    # The library's network has `features.` before torchvision's layers; timm's whole network is our `body.net`.
+    prefix = "" if isinstance(net.body, _Features) else "features."
+    found = {("net." if not prefix else "") + key.removeprefix(prefix): value for key, value in state.items()
+             if key.startswith(prefix) and not (not prefix and key.startswith(_CLASSIFIERS))}  # fmt: skip
+    where = file or net.cfg.model
+    known = {key: value for key, value in found.items() if key in own}
+    missing = [key for key in own if key not in known and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(
+            f"{where}: not weights of {net.cfg.model}: {len(missing)} of its {len(own)} tensors are missing, like"
+            f" {prefix}{missing[0].removeprefix('net.')}"
+        )
+    for key, value in known.items():
+        if not isinstance(value, torch.Tensor) or value.shape != own[key].shape:
+            raise UserError(
+                f"{where}: {key} has another shape than in {net.cfg.model}; give the weights of that network"
+            )
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(f"{where}: {key} holds values that are not numbers; get the file again")
+    net.body.load_state_dict(known, strict=False)
+    return origin
+
+
+def _downloaded(model: str) -> tuple[dict, str]:
+    try:
+        if model.startswith("timm:"):
+            import timm
+
+            name = model.removeprefix("timm:")
+            return timm.create_model(name, pretrained=True).state_dict(), f"timm's weights of {name}"
+        import torchvision
+
+        weights = torchvision.models.get_model_weights(model).DEFAULT
+        return weights.get_state_dict(progress=True, check_hash=True), f"torchvision's {weights}"
+    except (OSError, RuntimeError, ValueError) as error:  # no network, no such file, a wrong checksum
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"--pretrained: the weights of {model} could not be fetched ({reason}); give --backbone-weights FILE"
+        ) from None
+
+
+def _read(path: Path) -> dict:
+    try:
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"--backbone-weights {path}: there is no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"--backbone-weights {path}: is a folder; give the file of weights in it") from None
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(f"--backbone-weights {path}: can't be read as weights ({reason})") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state:
+        raise UserError(f"--backbone-weights {path}: holds no dictionary of tensors")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}

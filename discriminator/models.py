@@ -1,0 +1,143 @@
+"""Every architecture a detector file may name: one dict from name to builder.
+
+A builder makes a network with random weights from the architecture's dict in a file's header (`net.cfg.to_dict()`).
+What every network offers:
+
+- `verdict(img float [N, C, R, R] in [-1, 1]) -> VerdictOut(logit [N], patch_logits [N, h, w] or None)`;
+- `cfg.to_dict()`, `cfg.resolution`, `cfg.img_channels`;
+- `any_size`: whether it takes images of other sizes, so that it can learn from crops;
+- `taught()`: the parameters that training changes; `borrowed()`: the module that may come with weights of other
+  pictures and stay frozen at first, or None; `lowp_dtype`: what it computes in while it learns.
+
+A new network needs one line in `ARCHITECTURES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from discriminator.backbones import TORCHVISION, Backbone, BackboneConfig, fitted
+from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from faces.errors import UserError
+from stylegan2_ada.config import DiscriminatorConfig
+
+HYBRID_SIZES = {
+    # (channel_base, channel_max, artefact_channels, verdict_dim)
+    "tiny": (1024, 64, 8, 64),
+    "base": (4096, 128, 16, 128),
+}
+_TRUNK_LIMITS = {
+    "channel_base": 1 << 17,
+    "channel_max": 1024,
+    "c_dim": 10_000,
+    "mapping_layers": 16,
+    "mbstd_group_size": 4096,
+    "mbstd_num_channels": 64,
+}
+
+Check = Callable[[dict[str, torch.Tensor]], None]
+
+
+def _hybrid(values: dict, check: Check) -> nn.Module:
+    cfg = HybridConfig.from_dict({key: value for key, value in values.items() if key != "model"})
+    # A damaged or hostile header must not make us allocate what no detector needs.
+    for name, limit in _TRUNK_LIMITS.items():
+        if not 0 <= getattr(cfg.trunk, name) <= limit:
+            raise ValueError(f"{name} {getattr(cfg.trunk, name)} is beyond {limit}")
+    net = HybridDiscriminator(cfg)
+    check(net.state_dict())
+    return net
+
+
+def _backbone(values: dict, check: Check) -> nn.Module:
+    cfg = BackboneConfig.from_dict(values)
+    with torch.device("meta"):  # shapes without memory: a name may stand for gigabytes
+        check(Backbone(cfg).state_dict())
+    return Backbone(cfg)
+
+
+# Name in the header -> builder. "timm" stands for all "timm:NAME".
+ARCHITECTURES: dict[str, Callable[[dict, Check], nn.Module]] = {
+    "hybrid": _hybrid,
+    "timm": _backbone,
+    **dict.fromkeys(TORCHVISION, _backbone),
+}
+
+
+def build(architecture: dict, check: Check = lambda state: None) -> nn.Module:
+    """The network of a header's `architecture`; `check(state_dict)` sees its shapes before much memory is spent.
+
+    A dict without "model" is a hybrid's, as files had it at first. ValueError or TypeError where it does not fit."""
+    if not isinstance(architecture, dict):
+        raise ValueError("the architecture must be a dictionary")
+    name = architecture.get("model", "hybrid")
+    family = "timm" if str(name).startswith("timm:") else name
+    if family not in ARCHITECTURES:
+        raise ValueError(f"unknown network {name!r}; this program knows {', '.join(names())}")
+    return ARCHITECTURES[family](architecture, check)
+
+
+def names() -> list[str]:
+    """What `--model` may be."""
+    return [*(name for name in ARCHITECTURES if name != "timm"), "timm:NAME"]
+
+
+def hybrid_config(
+    size: str,
+    resolution: int,
+    channels: int = 3,
+    *,
+    branches: tuple[str, ...] = ("spatial", "artefact"),
+    residual: str = "highpass",
+) -> HybridConfig:
+    """A hybrid detective that plays no game: the verdict's gradient goes through the whole trunk."""
+    if size not in HYBRID_SIZES:
+        raise UserError(f"--size {size}: give one of {', '.join(HYBRID_SIZES)}")
+    base, most, width, hidden = HYBRID_SIZES[size]
+    trunk = DiscriminatorConfig(
+        resolution=resolution, img_channels=channels, channel_base=base, channel_max=most, mbstd_group_size=0,
+        num_lowp_res=16,
+    )  # fmt: skip
+    return HybridConfig(
+        trunk,
+        artefact_channels=width,
+        artefact_blocks=min(2, max(resolution.bit_length() - 3, 0)),
+        residual=residual,
+        verdict_dim=hidden,
+        trunk_grad_scale=1.0,
+        branches=branches,
+    )
+
+
+def new_network(
+    model: str,
+    resolution: int,
+    channels: int = 3,
+    *,
+    size: str = "tiny",
+    branches: tuple[str, ...] = ("spatial", "artefact"),
+    residual: str = "highpass",
+    stride1: int = 0,
+    dropout: float = 0.3,
+    seed: int = 0,
+) -> nn.Module:
+    """An untrained network for `train_detector.py --model`; its weights follow from `seed`. UserError, one line, for
+    names and sizes it can't be."""
+    torch.manual_seed(seed)
+    if model == "hybrid":
+        try:
+            return HybridDiscriminator(hybrid_config(size, resolution, channels, branches=branches, residual=residual))
+        except ValueError as error:
+            raise UserError(f"--model hybrid: {error}") from None
+    if model not in TORCHVISION and not model.startswith("timm:"):
+        raise UserError(f"--model {model}: unknown; give one of {', '.join(names())}")
+    try:
+        cfg = BackboneConfig(model, resolution, channels, stride1=stride1, dropout=dropout)
+    except ValueError as error:
+        raise UserError(f"--model {model}: {error}") from None
+    cfg = fitted(cfg)
+    torch.manual_seed(seed)
+    return Backbone(cfg)

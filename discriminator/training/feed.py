@@ -1,0 +1,162 @@
+"""The images of a step, found from (seed, step) alone, prepared by threads ahead of the network.
+
+A stream is an endless shuffled order over one group of images. Which image a stream gives at a position, how it is
+mirrored, degraded and cropped, follows from (seed, group, epoch, index): not from threads, timing or how often the run
+was resumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from discriminator.training.recipe import Recipe
+from faces.dataset import IndexStream
+from faces.degrade import Degradation
+from faces.errors import UserError
+from faces.filters import to_uint8
+
+AHEAD = 3  # batches for each thread
+
+
+@dataclass
+class Group:
+    """Images that are shown together with one label: uint8 [N, C, R, R] and where in them the group's own lie.
+
+    dose: share of the fakes shown that come from this group; 0 for what fills the rest, and for reals."""
+
+    name: str
+    images: np.ndarray
+    where: np.ndarray
+    label: int
+    dose: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+
+class Batch(NamedTuple):
+    """uint8 [N, C, S, S] twice (clean is None where only degraded images are shown), labels float32 [N], 1 = fake."""
+
+    clean: torch.Tensor | None
+    degraded: torch.Tensor
+    labels: torch.Tensor
+
+
+def shares(groups: Sequence[Group], balance: str) -> list[float]:
+    """The share of each group in what is shown; they add up to 1. UserError where doses don't fit."""
+    reals, fakes = (sum(len(g) for g in groups if g.label == label) for label in (0, 1))
+    if not reals or not fakes:
+        kind, option = ("real", "--data") if not reals else ("fake", "--data or --extra-fakes")
+        raise UserError(f"there are no {kind} images to learn from; give some by {option}")
+    dosed = sum(g.dose for g in groups)
+    rest = sum(len(g) for g in groups if g.label == 1 and not g.dose)
+    if dosed > 1 + 1e-9 or (rest and dosed > 1 - 1e-9):
+        raise UserError(
+            f"the doses of extra fakes add up to {dosed:g}: they are shares of all fakes shown and must leave room for"
+            " the set's own; lower them"
+        )
+    half = 0.5 if balance == "sampling" else reals / (reals + fakes)
+    out = []
+    for g in groups:
+        if g.label == 0:
+            out.append(half * len(g) / reals)
+        else:
+            own = g.dose / (1 if rest else dosed) if g.dose else (1 - dosed) * len(g) / rest
+            out.append((1 - half) * own)
+    return out
+
+
+class Feed:
+    """Batches of a training. `len_epoch`: steps in which as many images are shown as the groups hold in all."""
+
+    def __init__(self, groups: Sequence[Group], degradation: Degradation, recipe: Recipe) -> None:
+        self.groups = [g for g in groups if len(g)]
+        self.shares = shares(self.groups, recipe.balance)
+        self.degradation, self.recipe = degradation, recipe
+        self.streams = [IndexStream(len(g), recipe.seed + 7919 * i) for i, g in enumerate(self.groups)]
+        undosed = sum(len(g) for g in self.groups if not g.dose)
+        self.len_epoch = max(1, math.ceil((undosed or sum(map(len, self.groups))) / recipe.batch))
+        side = self.groups[0].images.shape[-1]
+        if recipe.crop > side:
+            raise UserError(f"--crop {recipe.crop}: the images have only {side} px; give at most that, or 0 for whole")
+        self.side = recipe.crop or side
+        # Rounding a share in every step would favour groups; positions of a common line don't.
+        self._edges = np.cumsum(self.shares)
+
+    def composition(self, step: int) -> list[tuple[int, int]]:
+        """(first position, count) of each group's stream in step `step`; counts add up to the batch."""
+        batch = self.recipe.batch
+        before, after = (self._shown(step + i) for i in (0, 1))
+        counts = [b - a for a, b in zip(before, after, strict=True)]
+        assert sum(counts) == batch and min(counts) >= 0
+        return list(zip(before, counts, strict=True))
+
+    def _shown(self, step: int) -> list[int]:
+        """Images of each group shown before `step`: floors of the shares' running sums, so no group falls behind."""
+        batch = self.recipe.batch
+        edges = [math.floor(edge * batch * step + 1e-6) for edge in self._edges[:-1]] + [batch * step]
+        return [b - a for a, b in zip([0, *edges[:-1]], edges, strict=True)]
+
+    def batch(self, step: int, rank: int = 0, size: int = 1) -> Batch:
+        """The images of a step; with several processes, those of this one (every size-th, of both classes)."""
+        picked = []
+        for number, (first, count) in enumerate(self.composition(step)):
+            index = self.streams[number].at(first, count)
+            picked += [(number, (first + k) // len(self.groups[number]), int(i)) for k, i in enumerate(index)]
+        picked = picked[rank::size]
+        channels, side = self.groups[0].images.shape[1], self.side
+        clean = np.empty((len(picked), channels, side, side), np.uint8)
+        degraded = np.empty_like(clean)
+        for k, (number, epoch, i) in enumerate(picked):
+            group = self.groups[number]
+            clean[k], degraded[k] = self._one(group.images[group.where[i]], number, epoch, i)
+        labels = torch.tensor([float(self.groups[number].label) for number, _, _ in picked])
+        both = self.recipe.consistency > 0
+        return Batch(torch.from_numpy(clean) if both else None, torch.from_numpy(degraded), labels)
+
+    def _one(self, image: np.ndarray, group: int, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Both views of an image [C, R, R], mirrored and cropped alike. Degraded before it is cropped, as a photo is
+        re-saved whole."""
+        rng = np.random.Generator(np.random.PCG64([self.recipe.seed, group, epoch, index]))
+        if self.recipe.mirror and rng.random() < 0.5:
+            image = image[:, :, ::-1]
+        room = image.shape[-1] - self.side + 1
+        top, left = int(room * rng.random()), int(room * rng.random())
+        cut = (slice(None), slice(top, top + self.side), slice(left, left + self.side))
+        return image[cut], degrade(self.degradation, image, rng)[cut]
+
+    def run(self, first: int, last: int, *, workers: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
+        """The batches of steps first … last - 1, made by `workers` threads that run ahead (0: when asked for)."""
+        if workers == 0:
+            yield from (self.batch(step, rank, size) for step in range(first, last))
+            return
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="feed")
+        waiting: deque = deque()
+        steps = iter(range(first, last))
+        try:
+            for step in steps:
+                waiting.append(pool.submit(self.batch, step, rank, size))
+                if len(waiting) >= AHEAD * workers:
+                    break
+            while waiting:
+                yield waiting.popleft().result()
+                if (step := next(steps, None)) is not None:
+                    waiting.append(pool.submit(self.batch, step, rank, size))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def degrade(degradation: Degradation, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`image` uint8 [C, H, W] (C = 3, or 1 for grey) through a chain: same shape."""
+    if len(image) == 1:
+        grey = np.ascontiguousarray(np.repeat(image, 3, axis=0).transpose(1, 2, 0))
+        return to_uint8(degradation.apply(grey, rng).mean(axis=2))[None]
+    return degradation.apply(np.ascontiguousarray(image.transpose(1, 2, 0)), rng).transpose(2, 0, 1)

@@ -1,0 +1,322 @@
+"""The loop: a network learns the verdict, its averaged weights are validated, the best state is kept.
+
+Two phases where layers came with weights learnt on other pictures: first only the new heads learn (the borrowed layers
+stay frozen, their batch normalisation in evaluation mode), then everything. Every random draw follows from (seed,
+step), so a run that is stopped and resumed on the same machine ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from discriminator.hybrid import VerdictOut
+from discriminator.training import state as files
+from discriminator.training.feed import Batch, Feed
+from discriminator.training.peers import Alone
+from discriminator.training.recipe import Recipe
+from discriminator.training.selection import Validation, figures, scores
+from discriminator.verdict_loss import verdict_loss
+from faces.dataset import to_float
+from faces.errors import UserError
+
+TICKS = 10  # log rows in an epoch
+SHORTEST_TICK = 20  # steps
+HOPELESS = 20  # steps in a row without a finite gradient
+
+
+class Report(Protocol):
+    """Where a training tells what it does; `adversarial.telemetry.Telemetry` is one."""
+
+    def say(self, text: str) -> None: ...
+    def progress(self, text: str, *, at_once: bool = False) -> None: ...
+    def tick(self, row: dict) -> None: ...
+    def metric(self, row: dict) -> None: ...
+
+
+class Fit:
+    """One training. `run()` returns when it is over or `stop()` became true; `best_network()` is its result.
+
+    net: of `discriminator.models`. folder: for checkpoints (None: none are written). stop: asked after every step.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        feed: Feed,
+        validation: Validation,
+        recipe: Recipe,
+        report: Report,
+        *,
+        folder: Path | None = None,
+        peers: Alone | None = None,
+        workers: int = 1,
+        checkpoint_minutes: float = 10.0,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.peers = peers or Alone()
+        self.net = net.to(self.peers.device).to(memory_format=torch.channels_last)
+        if recipe.crop and recipe.crop != net.cfg.resolution and not net.any_size:
+            raise UserError(
+                f"--crop {recipe.crop}: this network takes whole images of {net.cfg.resolution} px only; leave it out"
+            )
+        self.feed, self.validation, self.recipe, self.report = feed, validation, recipe, report
+        self.folder, self.workers, self.stop = folder, workers, stop
+        self.checkpoint_minutes = checkpoint_minutes
+        self.net.lowp_dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        self.params = net.taught()
+        self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.optimiser = self._adam()
+        self.steps = max(1, round(recipe.epochs * feed.len_epoch))
+        self.frozen = round(recipe.frozen_epochs * feed.len_epoch) if net.borrowed() is not None else 0
+        self.every = max(1, round(recipe.validate_every * feed.len_epoch))
+        self.tick_every = max(min(SHORTEST_TICK, feed.len_epoch), feed.len_epoch // TICKS)
+        self.step = 0
+        self.elapsed = 0.0
+        self.best: dict | None = None  # {"auc", "step", "state"}
+        self.idle = 0  # validations since the best
+        self.waited, self.factor = 0, 1.0  # of the plateau schedule
+        self.skipped = 0
+        self.sums = torch.zeros(6, dtype=torch.float64)
+        self.over = False
+
+    def _adam(self) -> torch.optim.AdamW:
+        decayed = [p for p in self.params if p.ndim > 1]
+        plain = [p for p in self.params if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.recipe.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        fused = self.peers.device.type in ("cpu", "cuda")
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.recipe.lr, fused=fused)
+
+    # ---- the state ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict:
+        """All that the next step depends on."""
+        return {
+            "step": self.step, "elapsed": self.elapsed, "net": self.net.state_dict(), "ema": self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "best": self.best, "idle": self.idle, "waited": self.waited,
+            "factor": self.factor, "skipped": self.skipped, "sums": self.sums, "over": self.over,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict) -> None:
+        """UserError where it is of another network."""
+        try:
+            self.net.load_state_dict(state["net"])
+            self.ema.load_state_dict(state["ema"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.elapsed, self.best = int(state["step"]), float(state["elapsed"]), state["best"]
+            self.idle, self.waited, self.factor = int(state["idle"]), int(state["waited"]), float(state["factor"])
+            self.skipped, self.sums, self.over = int(state["skipped"]), state["sums"].clone(), bool(state["over"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = str(error).splitlines()[0][:160]
+            raise UserError(f"the checkpoint does not fit the run's configuration: {reason}") from None
+
+    def save(self) -> None:
+        """A checkpoint now, if there is a folder."""
+        if self.folder is not None and self.peers.is_main:
+            files.save(self.folder, self.step, self.state_dict())
+
+    # ---- a step ------------------------------------------------------------------------------------------------
+
+    def rate(self) -> float:
+        """The learning rate of the coming step."""
+        r = self.recipe
+        if self.step < self.frozen:
+            return r.head_lr * min(1.0, (self.step + 1) / max(1, min(r.warmup, self.frozen // 4)))
+        t, total = self.step - self.frozen, max(1, self.steps - self.frozen)
+        warm = min(1.0, (t + 1) / max(1, min(r.warmup, total // 4)))
+        if r.schedule == "plateau":
+            return r.lr * warm * self.factor
+        return r.lr * warm * 0.5 * (1 + math.cos(math.pi * t / total))
+
+    def _set_mode(self) -> None:
+        """Training mode; the borrowed layers frozen in the first phase."""
+        self.net.train()
+        borrowed = self.net.borrowed()
+        if borrowed is not None:
+            frozen = self.step < self.frozen
+            borrowed.requires_grad_(not frozen)
+            if frozen:
+                borrowed.eval()
+
+    def learn(self, batch: Batch) -> None:
+        """One step on a batch."""
+        r, device = self.recipe, self.peers.device
+        self._set_mode()
+        lr = self.rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        torch.manual_seed((r.seed * 1_000_003 + self.step) * 64 + self.peers.rank)  # dropout
+        labels = batch.labels.to(device)
+        views = [v for v in (batch.clean, batch.degraded) if v is not None]
+        images = to_float(torch.cat(views).to(device, non_blocking=True))
+        out = self.net.verdict(images)
+        parts = _split(out, len(views))
+        loss = verdict_loss(parts[0], labels, degraded=parts[1] if len(views) == 2 else None, cfg=r.loss)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()
+        learning = [p for p in self.params if p.requires_grad]
+        self.peers.average(learning)
+        norm = nn.utils.clip_grad_norm_(learning, r.clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+            self.skipped = 0
+        else:
+            self.skipped += 1
+            if self.skipped >= HOPELESS:
+                raise UserError(
+                    f"{HOPELESS} steps in a row had no finite gradient (step {self.step}): lower --lr, or use"
+                    " --precision fp32"
+                )
+        self.step += 1
+        self._average()
+        with torch.no_grad():
+            right = ((parts[-1].logit > 0) == (labels > 0.5)).double().mean()
+            row = [loss.total, loss.verdict, loss.patch, loss.consistency, right, norm]
+            self.sums += torch.stack([v.detach().double().cpu() for v in row])
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # A fresh average would remember the random start for 1 / (1 - ema) steps: it begins short.
+        decay = min(self.recipe.ema, self.step / (self.step + 20))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
+        for mine, now in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+            mine.copy_(now)
+
+    # ---- the loop ----------------------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Learn to the end (True), or until `stop` (False). Checkpoints on the way, at the end and when stopped."""
+        began, saved = time.monotonic() - self.elapsed, time.monotonic()
+        mark, mark_step = time.monotonic(), self.step
+        batches = self.feed.run(
+            self.step, 0 if self.over else self.steps, workers=self.workers, rank=self.peers.rank, size=self.peers.size
+        )
+        with contextlib.closing(batches):
+            for batch in batches:
+                self.learn(batch)
+                now = time.monotonic()
+                self.elapsed = now - began
+                pace = (now - mark) / (self.step - mark_step)
+                self._show(pace)
+                if self.step % self.tick_every == 0 or self.step == self.steps:
+                    self._tick(pace)
+                    mark, mark_step = time.monotonic(), self.step
+                if self.step % self.every == 0 or self.step == self.steps:
+                    self._validate()
+                    mark, mark_step = time.monotonic(), self.step
+                    if self.over:
+                        break
+                if self.peers.any(self.stop()):
+                    self.save()
+                    return False
+                due = self.peers.told(float(now - saved > 60 * self.checkpoint_minutes))
+                if due:
+                    self.save()
+                    saved = time.monotonic()
+        self.over = True
+        self.save()
+        return True
+
+    def _show(self, pace: float) -> None:
+        left = (self.steps - self.step) * pace
+        self.report.progress(
+            f"epoch {self.step / self.feed.len_epoch:.2f}/{self.recipe.epochs:g}  step {self.step}/{self.steps}"
+            f"  {self.recipe.batch / max(pace, 1e-9):.1f} images/s  {clock(left)} left"
+        )
+
+    def _tick(self, pace: float) -> None:
+        since = (self.step - 1) % self.tick_every + 1
+        total, verdict, patch, consistency, right, norm = (self.sums / since).tolist()
+        self.sums.zero_()
+        epoch = self.step / self.feed.len_epoch
+        self.report.tick(
+            {
+                "nimg": self.step * self.recipe.batch, "step": self.step, "epoch": round(epoch, 4),
+                "timestamp": time.time(), "Loss/total": total, "Loss/verdict": verdict, "Loss/patch": patch,
+                "Loss/consistency": consistency, "Train/accuracy": right, "Gradients/norm": norm,
+                "Progress/lr": self.rate(), "Progress/epoch": epoch,
+                "Timing/images_per_sec": self.recipe.batch / max(pace, 1e-9), "Timing/total_sec": self.elapsed,
+            }
+        )  # fmt: skip
+        left = (self.steps - self.step) * pace
+        self.report.say(
+            f"epoch {epoch:<7.2f} step {self.step:<7d} loss {total:.4f}  verdict {verdict:.4f}  accuracy {right:.3f}"
+            f"  lr {self.rate():.1e}  {self.recipe.batch / max(pace, 1e-9):.1f} images/s  time {clock(self.elapsed)}"
+            f"  left {clock(left)}"
+        )
+
+    def _validate(self) -> None:
+        """Judge the averaged weights; keep them if they are the best; tell the schedule and the patience."""
+        began = time.monotonic()
+        value, row = math.nan, {}
+        if self.peers.is_main:
+            self.ema.lowp_eval = self.recipe.precision == "bf16"
+            logits = scores(
+                self.ema,
+                self.validation,
+                workers=self.workers,
+                progress=lambda done, total: self.report.progress(f"validating {done}/{total}"),
+            )
+            self.ema.lowp_eval = False
+            row = figures(self.validation, logits) if np.isfinite(logits).all() else {"auc": math.nan}
+            value = row["auc"]
+        value = self.peers.told(value)
+        better = math.isfinite(value) and (self.best is None or value > self.best["auc"])
+        if better:
+            kept = {name: t.detach().cpu().clone() for name, t in self.ema.state_dict().items()}
+            self.best = {"auc": value, "step": self.step, "state": kept}
+            self.idle = self.waited = 0
+        else:
+            self.idle += 1
+            self.waited += 1
+        if self.step >= self.frozen and self.waited >= self.recipe.plateau_patience:
+            self.factor, self.waited = self.factor * self.recipe.plateau_factor, 0
+        if self.recipe.patience and self.step > self.frozen and self.idle >= self.recipe.patience:
+            self.over = True
+        if self.peers.is_main:
+            seconds = time.monotonic() - began
+            shown = "  ".join(f"{name.replace('_', ' ')} {v:.4f}" for name, v in row.items())
+            self.report.say(f"validation  {shown}  ({clock(seconds)}){'  best so far' if better else ''}")
+            self.report.metric(
+                {"nimg": self.step * self.recipe.batch, "step": self.step, "seconds": seconds, "best": better}
+                | {k: (v if math.isfinite(v) else None) for k, v in row.items()}
+            )
+            if self.over:
+                self.report.say(f"early stop  {self.idle} validations without gain; best was step {self.best_step()}")
+
+    def best_step(self) -> int:
+        """The step whose averaged weights validated best (the last where none did)."""
+        return self.step if self.best is None else int(self.best["step"])
+
+    def best_network(self) -> nn.Module:
+        """The averaged weights of the best validation, in evaluation mode. UserError where no state gave numbers."""
+        if self.best is None:
+            raise UserError("no state of this training gave finite scores; lower --lr and start again")
+        self.ema.load_state_dict(self.best["state"])
+        return self.ema
+
+
+def _split(out: VerdictOut, views: int) -> list[VerdictOut]:
+    logits = out.logit.chunk(views)
+    patches = [None] * views if out.patch_logits is None else out.patch_logits.chunk(views)
+    return [VerdictOut(a, b) for a, b in zip(logits, patches, strict=True)]
+
+
+def clock(seconds: float) -> str:
+    """A duration as `3h 20m`, `4m 05s` or `12.3s`."""
+    s = int(seconds)
+    if s >= 3600:
+        return f"{s // 3600}h {s // 60 % 60:02d}m"
+    return f"{s // 60}m {s % 60:02d}s" if s >= 60 else f"{seconds:.1f}s"

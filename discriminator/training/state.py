@@ -1,0 +1,53 @@
+"""The state of a training on disk: one file, whole or absent, read without running code from it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from faces.errors import UserError
+from faces.files import save_atomically
+
+FORMAT = "detective-1"
+_NAME = re.compile(r"checkpoint-(\d{6,})\.pt")
+KEEP = 2
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first."""
+    found = [(int(m.group(1)), p) for p in run.glob("checkpoint-*.pt") if (m := _NAME.fullmatch(p.name))]
+    return [p for _, p in sorted(found)]
+
+
+def save(run: Path, step: int, state: dict) -> Path:
+    """Write the state after `step` steps, then remove all but the last KEEP, and those of later steps that the run has
+    left. UserError where the disk doesn't take it."""
+    path = run / f"checkpoint-{step:06d}.pt"
+    try:
+        save_atomically(path, lambda tmp: torch.save({"format": FORMAT, **state}, tmp))
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise UserError(f"{path}: could not be written ({reason}); free some space, then go on with --resume") from None
+    found = checkpoints(run)
+    current = found.index(path)
+    for old in found[: max(0, current + 1 - KEEP)] + found[current + 1 :]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load(run: Path) -> tuple[Path, dict]:
+    """The newest checkpoint of a run, on the CPU. UserError where there is none of this program's."""
+    found = checkpoints(run)
+    if not found:
+        raise UserError(f"{run}: holds no checkpoint to go on from; start the training again in another folder")
+    path = found[-1]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(f"{path}: can't be read ({reason}); remove it to go on from the one before") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of train_detector.py of this version; give a run of it")
+    return path, state

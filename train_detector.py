@@ -1,0 +1,276 @@
+#!/usr/bin/env python3
+"""Train a detector of generated faces by itself, calibrate it, and keep it as one file.
+
+\b
+Examples:
+  python train_detector.py --data flickr140k --model hybrid --size tiny
+  python train_detector.py --data my_faces/ --model squeezenet1_1 --pretrained --frozen-epochs 1 --crop 192
+  python train_detector.py --data my_faces/ --model timm:efficientnet_b0 --extra-fakes samples/:0.25
+  python train_detector.py --data demo --extra-fakes samples/ --resolution 64
+  python train_detector.py --resume latest
+  torchrun --nproc_per_node=4 train_detector.py --data faces.zip --model timm:resnet50 --pretrained
+  python train_detector.py calibrate detector.safetensors --reals my_photos/ --out mine.safetensors
+
+The set's folders called real and fake give the labels; its training split teaches, its validation split chooses and
+calibrates, its test split is not looked at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from app.cli import importing, pick_device, run
+
+SECTIONS = {
+    "Data": "data data_root resolution square resize_filter subset valid_images degradation extra_fakes replay"
+    " allow_leaks cache face",
+    "The network": "model size branches residual stride1 dropout pretrained backbone_weights",
+    "Learning": "epochs frozen_epochs batch lr head_lr weight_decay schedule warmup plateau_patience plateau_factor"
+    " clip ema crop mirror balance seed",
+    "What it learns": "patch consistency consistency_kind smoothing",
+    "Choosing": "validate_every patience",
+    "Output and resuming": "out outdir resume checkpoint_minutes quiet help",
+    "Machine": "device precision workers threads",
+}
+SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
+
+
+class Dosed(click.ParamType):
+    """WHERE or WHERE:DOSE, a dose being a share between 0 and 1."""
+
+    name = "where"
+
+    def convert(self, value, param, ctx):
+        where, colon, dose = str(value).rpartition(":")
+        if not colon or not where:
+            return str(value), 0.0
+        try:
+            share = float(dose)
+        except ValueError:  # a colon of the path's own
+            return str(value), 0.0
+        if not 0 < share <= 1:
+            self.fail(f"{value}: the dose is the share of fakes shown that come from there: above 0 and at most 1")
+        return where, share
+
+
+class Branches(click.ParamType):
+    """One or both branches of the hybrid."""
+
+    name = "branches"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        parts = tuple(part.strip() for part in str(value).split(","))
+        if not set(parts) <= {"spatial", "artefact"} or len(set(parts)) < len(parts):
+            self.fail(f"{value!r}: give spatial, artefact, or spatial,artefact")
+        return parts
+
+
+class Trainer(click.Group):
+    """Without a sub-command it trains; its --help lists the options under the headings of SECTIONS."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        params = {max(p.opts, key=len)[2:].replace("-", "_"): p for p in self.get_params(ctx)}
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                records = [params[name].get_help_record(ctx) for name in names.split()]
+                formatter.write_dl([record for record in records if record is not None], col_max=28)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(cls=Trainer, invoke_without_command=True, help=__doc__, context_settings=SETTINGS)
+@click.option(
+    "--data", metavar="SOURCE", help="Folder, zip, manifest, or flickr140k, rvf10k, deepfake-and-real, yonsei."
+)
+@click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
+@click.option(
+    "--resolution", type=click.IntRange(16, 2048), metavar="N", help="Side of the images.  [default: the data's]"
+)
+@click.option(
+    "--square", type=click.Choice(["center", "pad", "none"]), default="center", help="Images that are not square."
+)
+@click.option(
+    "--resize-filter", type=click.Choice(["lanczos", "box", "bilinear", "bicubic"]), default="lanczos", help="Kernel."
+)
+@click.option("--subset", type=click.IntRange(2), metavar="N", help="Train on N random images of each class.")
+@click.option(
+    "--valid-images",
+    type=click.IntRange(2),
+    metavar="N",
+    default=1000,
+    help="Validation images of each class, at most.",
+)
+@click.option(
+    "--degradation",
+    metavar="NAME|FILE",
+    default="train",
+    help="What both classes go through: none, light, train, web, hard, or a .json.",
+)
+@click.option(
+    "--extra-fakes",
+    type=Dosed(),
+    multiple=True,
+    metavar="SOURCE[:DOSE]",
+    help="More fakes, such as synth.py's; DOSE is their share of the fakes shown.  [default: by number]",
+)
+@click.option(
+    "--replay",
+    type=Dosed(),
+    multiple=True,
+    metavar="RUN[:DOSE]",
+    help="Fakes of older generators that a run of train_gan.py remembers.  [default dose: 0.2]",
+)
+@click.option("--allow-leaks", is_flag=True, help="Train although the files give the classes away.")
+@click.option(
+    "--cache",
+    metavar="DIR",
+    help="Where decoded images are kept; none: nowhere.  [default: $FACES_CACHE, else the user's cache folder]",
+)
+@click.option(
+    "--face",
+    type=click.Choice(["ffhq", "whole"]),
+    help="What the images are, for detect.py: faces cut out as in FFHQ, or whole pictures.",
+)
+@click.option("--model", metavar="NAME", default="hybrid", help="hybrid, squeezenet1_1, or timm:NAME.")
+@click.option("--size", type=click.Choice(["tiny", "base"]), default="tiny", help="Size of the hybrid.")
+@click.option(
+    "--branches", type=Branches(), default="spatial,artefact", metavar="LIST", help="What the hybrid looks through."
+)
+@click.option(
+    "--residual",
+    type=click.Choice(["highpass", "neighbour", "wavelet", "pixels"]),
+    default="highpass",
+    help="What the hybrid's artefact branch sees.",
+)
+@click.option(
+    "--stride1",
+    type=click.IntRange(0, 2),
+    metavar="N",
+    default=0,
+    help="Leave out a backbone's first N down-samplings: finer traces, 4 times the time each.",
+)
+@click.option(
+    "--dropout", type=click.FloatRange(0, 0.95), metavar="P", default=0.3, help="Before a backbone's verdict."
+)
+@click.option("--pretrained", is_flag=True, help="Begin from the library's weights, downloaded.")
+@click.option("--backbone-weights", metavar="FILE", help="Begin from these weights (.pth, .safetensors) instead.")
+@click.option("--epochs", type=float, metavar="X", default=30.0, help="Passes over the training images.")
+@click.option(
+    "--frozen-epochs",
+    type=float,
+    metavar="X",
+    help="The first of them, in which borrowed layers stay as they came.  [default: 1 with borrowed weights]",
+)
+@click.option("--batch", type=int, metavar="N", default=32, help="Images a step, all processes together.")
+@click.option("--lr", type=float, metavar="X", help="Learning rate.  [default: 2e-3; 5e-4 with borrowed weights]")
+@click.option("--head-lr", type=float, metavar="X", default=1e-3, help="Learning rate of the frozen phase.")
+@click.option("--weight-decay", type=float, metavar="X", default=0.01, help="AdamW's.")
+@click.option(
+    "--schedule", type=click.Choice(["cosine", "plateau"]), default="cosine", help="Course of the learning rate."
+)
+@click.option("--warmup", type=int, metavar="STEPS", default=200, help="Steps over which it rises.")
+@click.option("--plateau-patience", type=int, metavar="N", default=3, help="Validations without gain before it falls.")
+@click.option("--plateau-factor", type=float, metavar="X", default=0.2, help="By how much it falls then.")
+@click.option("--clip", type=float, metavar="X", default=1.0, help="Bound of the gradient's norm.")
+@click.option(
+    "--ema",
+    type=float,
+    metavar="X",
+    default=0.998,
+    help="Decay of the averaged weights, which are kept; 0: no averaging.",
+)
+@click.option(
+    "--crop", type=int, metavar="N", default=0, help="Learn from random squares of N pixels; 0: whole images."
+)
+@click.option("--mirror/--no-mirror", default=True, help="Flip every second image.")
+@click.option(
+    "--balance",
+    type=click.Choice(["sampling", "weights", "none"]),
+    default="sampling",
+    help="Half of each batch real; as in the data with equal class weights; or as it is.",
+)
+@click.option("--seed", type=int, metavar="N", default=0, help="Everything random follows from it.")
+@click.option("--patch", type=float, metavar="X", default=0.5, help="Weight of the patches' own verdicts.")
+@click.option(
+    "--consistency",
+    type=float,
+    metavar="X",
+    default=0.5,
+    help="Weight of agreement between an image and its degraded copy; 0: degraded only, half the time.",
+)
+@click.option("--consistency-kind", type=click.Choice(["kl", "mse"]), default="kl", help="Of verdicts, or of logits.")
+@click.option("--smoothing", type=float, metavar="X", default=0.0, help="Label smoothing.")
+@click.option("--validate-every", type=float, metavar="EPOCHS", default=1.0, help="Between two validations.")
+@click.option(
+    "--patience", type=int, metavar="N", default=0, help="Validations without gain that end the training; 0: never."
+)
+@click.option("--out", metavar="RUN", help="The run's folder.  [default: a numbered one in --outdir]")
+@click.option("--outdir", metavar="DIR", default="runs", help="Where numbered runs go.")
+@click.option("--resume", metavar="RUN", help="Go on exactly from a run's last checkpoint, or «latest».")
+@click.option("--checkpoint-minutes", type=float, metavar="X", default=10.0, help="Save the state at least this often.")
+@click.option("--quiet", is_flag=True, help="Nothing on the terminal, only the run's log.txt.")
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    help="Number format of learning; verdicts are always fp32.",
+)
+@click.option(
+    "--workers", type=click.IntRange(0), metavar="N", help="Threads that prepare images.  [default: 1 on two cores]"
+)
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads for computing.  [default: all cores]")
+@click.pass_context
+def main(ctx: click.Context, **options) -> None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if options["data"] is None and options["resume"] is None:
+        raise click.UsageError("give --data SOURCE, or --resume RUN; --help tells more")
+    with importing():
+        from dataclasses import fields
+
+        from app.detector_training import Options, newest_run, precision_of, train
+        from discriminator.training.recipe import Recipe
+
+    borrowed = options["pretrained"] or options["backbone_weights"] is not None
+    defaults = {"lr": 5e-4 if borrowed else 2e-3, "frozen_epochs": 1.0 if borrowed else 0.0}
+    if defaults["frozen_epochs"] >= options["epochs"]:
+        defaults["frozen_epochs"] = 0.0
+    for name, value in defaults.items():
+        if options[name] is None:
+            options[name] = value
+    options["replay"] = tuple((where, dose or 0.2) for where, dose in options["replay"])
+    options["face"] = options["face"] or ""
+    options["device"] = str(pick_device(options["device"]))
+    options["precision"] = precision_of(options["precision"], options["device"])
+    resume = None
+    if options["resume"] is not None:
+        resume = newest_run(Path(options["outdir"])) if options["resume"] == "latest" else Path(options["resume"])
+        options["data"] = options["data"] or ""
+        _only_the_machines(ctx)
+    train(
+        Options(**{f.name: options[f.name] for f in fields(Options)}),
+        Recipe(**{f.name: options[f.name] for f in fields(Recipe)}),
+        out=None if options["out"] is None else Path(options["out"]),
+        resume=resume,
+        outdir=Path(options["outdir"]),
+        quiet=options["quiet"],
+    )
+
+
+MACHINE = {"resume", "outdir", "device", "workers", "threads", "checkpoint_minutes", "quiet", "cache"}
+
+
+def _only_the_machines(ctx: click.Context) -> None:
+    """A run goes on exactly as it began: other options with --resume would not count, so they are refused."""
+    for name in ctx.params:
+        if name not in MACHINE and ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{flag} with --resume: a run goes on with its own options; leave it out")
+
+
+if __name__ == "__main__":
+    run(main)
