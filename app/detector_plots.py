@@ -112,7 +112,7 @@ def robustness_curves(conditions: Sequence[Condition], *, theme: str = "light") 
                 for rate, colour in ((clean.tpr, "fake"), (clean.fpr, "real")):
                     if rate.n:
                         axis.axhline(100 * rate.value, color=c[colour], alpha=0.6, linewidth=0.9, linestyle=(0, (4, 3)))
-            _axis(axis, family, line)
+            _axis(axis, family, sorted({c.level for line in lines.values() for c in line}))
         for axis in sheet.axes[len(found) :]:
             axis.axis("off")
         if len(found) < len(sheet.axes):
@@ -124,19 +124,19 @@ def _drawable(lines: dict[str, list[Condition]]) -> bool:
     return any(len({condition.level for condition in line}) > 1 for line in lines.values())
 
 
-def _axis(axis, family: str, line: Sequence[Condition]) -> None:
+def _axis(axis, family: str, levels: Sequence[float]) -> None:
     from matplotlib.ticker import NullLocator
 
     axis.set(xlabel=FAMILIES[family][0], ylabel="% of the class", ylim=(0, 100))
     if family in ("jpeg", "webp"):
         axis.invert_xaxis()  # what hurts is on the right
-        axis.set_xticks([c.level for c in line])
+        axis.set_xticks(levels)
     if family == "resize":
         axis.set_xscale("log", base=2)
-        axis.set_xticks([c.level for c in line], [f"{c.level:g}" for c in line])
+        axis.set_xticks(levels, [f"{level:g}" for level in levels])
         axis.xaxis.set_minor_locator(NullLocator())
     if family in ("blur", "noise"):
-        axis.set_xticks([c.level for c in line], [f"{c.level:g}" for c in line])
+        axis.set_xticks(levels, [f"{level:g}" for level in levels])
     handles = axis.get_legend_handles_labels()[0]
     if handles:
         axis.legend(ncols=2 if len(handles) > 3 else 1, loc="best", fontsize=7.5)
