@@ -226,23 +226,33 @@ def main(
             interrupted = error  # what was judged is told all the same
         seconds = time.perf_counter() - start
 
-    code = totals.exit_code(strict=strict, required=face == "required")
+    stopped = interrupted is not None
+    code = 130 if stopped else totals.exit_code(strict=strict, required=face == "required")
     if as_json:
         document = {
-            "detector": {"file": str(where), "sha256": detector.sha256, "resolution": detector.preprocess.resolution},
+            "detector": {
+                "file": str(where),
+                "sha256": detector.source_sha256 if engine.onnx not in (None, where) else detector.sha256,
+                "resolution": detector.preprocess.resolution,
+            },
             "runtime": engine.runtime,
             "faces": describe_faces(step),
             "operating_point": rule.to_dict(),
             "results": results,
-            "summary": {**totals.__dict__, "seconds": seconds, "exit_code": code, "interrupted": bool(interrupted)},
+            "summary": {
+                **totals.__dict__,
+                "seconds": seconds,
+                "exit_code": code,
+                "interrupted": stopped,
+            },
         }
         if engine.runtime == "onnx":
-            document["detector"] |= {"onnx": str(engine.onnx), "source_sha256": detector.source_sha256}
+            document["detector"] |= {"onnx": str(engine.onnx), "onnx_sha256": detector.sha256}
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     elif not quiet:
         for line in summary(totals, seconds, rule, step):
             click.echo(line, err=not show_table)
-    if interrupted is not None:
+    if stopped:
         raise interrupted
     ctx.exit(code)
 

@@ -12,7 +12,7 @@ import numpy as np
 from discriminator.heatmap import fit
 from discriminator.inputs import expand, list_images, paths_from
 from discriminator.outcome import Judged, Totals
-from discriminator.verdict import JudgesImages, Rule
+from discriminator.verdict import JudgesImages, Rule, Verdict
 from discriminator.video import VideoOptions, judge_video
 from faces.decode import load_image
 from faces.errors import BadImage
@@ -33,6 +33,7 @@ class _Read:
     failure: Judged | None = None
     pixels: list[np.ndarray] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     faces: list[dict | None] = field(default_factory=list)
     views: list[np.ndarray | None] = field(default_factory=list)
     photo: np.ndarray | None = None
@@ -59,48 +60,55 @@ def judge_files(
 
     A photo has one outcome for each face, the biggest first, or one that says that there is none; a video has one. What
     is in `files` but no path is an outcome already and is handed through in its place.
-    batch: crops judged at once. rule: the threshold (default: `fpr`'s, or the detector's). faces: the face step
-    (default: photos are judged whole). workers: threads that decode and look for faces, ahead of the network. patience:
-    see `faces.parallel.in_batches`. on_read: called when a file is through.
+    batch: crops judged at once (by an engine that gains from it). rule: the threshold (default: `fpr`'s, or the
+    detector's). faces: the face step (default: photos are judged whole). workers: threads that decode and look for
+    faces, ahead of the network. patience: see `faces.parallel.in_batches`. on_read: called when a file is through.
     """
     rule = rule or Rule.of(detector.calibration, fpr=fpr)
     faces = faces or FaceStep()
     video = video or VideoOptions()
 
     def read(file: str | Judged) -> _Read:
-        return _read(file, detector, faces, keep_photos)
+        one = _read(file, detector, faces, keep_photos)
+        if detector.in_threads:
+            _judge([one], detector, rule, batch)
+        return one
 
     for part in in_batches(read, files, batch, workers, patience=patience):
-        crops = [(one, i) for one in part for i in range(len(one.pixels))]
-        verdicts, seconds = {}, {}
-        for start in range(0, len(crops), batch):
-            some = crops[start : start + batch]
-            begin = time.perf_counter()
-            pixels = np.stack([one.pixels[i] for one, i in some])
-            found = detector.judge(pixels, rule, [one.notes[i] for one, i in some])
-            share = (time.perf_counter() - begin) / len(some)
-            for (one, i), verdict in zip(some, found, strict=True):
-                verdicts[id(one), i], seconds[id(one), i] = verdict, share
+        if not detector.in_threads:
+            _judge(part, detector, rule, batch)
         for one in part:
             if one.is_video:
-                yield judge_video(detector, one.file, rule, faces, video, batch=batch, keep_photos=keep_photos)
+                yield judge_video(
+                    detector, one.file, rule, faces, video, batch=batch, workers=workers, keep_photos=keep_photos
+                )
             elif one.failure is not None:
                 yield replace(one.failure, stages=one.stages)
-            for i, pixels in enumerate(one.pixels):
+            for i, verdict in enumerate(one.verdicts):
                 yield Judged(
                     one.file,
-                    verdicts[id(one), i],
+                    verdict,
                     photo=one.photo,
                     face=one.faces[i],
-                    stages={
-                        **{name: spent / len(one.pixels) for name, spent in one.stages.items()},
-                        "network": seconds[id(one), i],
-                    },
+                    stages={name: spent / len(one.verdicts) for name, spent in one.stages.items()},
                     view=one.views[i],
-                    pixels=pixels if keep_photos else None,
+                    pixels=one.pixels[i] if keep_photos else None,
                     size=one.size,
                 )
             on_read()
+
+
+def _judge(part: list[_Read], detector: JudgesImages, rule: Rule, batch: int) -> None:
+    """The network's part for some files at once."""
+    pixels, notes = [p for one in part for p in one.pixels], [n for one in part for n in one.notes]
+    if not pixels:
+        return
+    begin = time.perf_counter()
+    verdicts = iter(detector.judge_some(pixels, rule, notes, batch))
+    share = (time.perf_counter() - begin) / len(pixels)
+    for one in part:
+        one.verdicts = [next(verdicts) for _ in one.pixels]
+        one.stages["network"] = share * len(one.pixels)
 
 
 def _read(file: str | Judged, detector: JudgesImages, faces: FaceStep, keep_photos: bool) -> _Read:

@@ -125,11 +125,16 @@ class Rule:
 
 
 class JudgesImages:
-    """The course of a verdict for any engine. A subclass has `preprocess`, `calibration`, `meta` and `raw`."""
+    """The course of a verdict for any engine. A subclass has `preprocess`, `calibration`, `meta`, `sha256` and `raw`.
+
+    in_threads: whether the engine does most when many threads ask it for one image each; else one thread is to ask it
+    for many at once."""
 
     preprocess: Preprocess
     calibration: Calibration
     meta: dict
+    sha256: str
+    in_threads = False
 
     def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Preprocessed float32 [N, C, R, R] in [-1, 1] to raw logits float64 [N] and patch maps float32 [N, h, w] in
@@ -163,6 +168,14 @@ class JudgesImages:
             )
             for i, p in enumerate(probabilities)
         ]
+
+    def judge_some(self, pixels: Sequence[np.ndarray], rule: Rule, notes: Sequence[str], batch: int) -> list[Verdict]:
+        """As `judge`, for any number of images, at most `batch` at once (one at a time where `in_threads`)."""
+        batch, verdicts = 1 if self.in_threads else batch, []
+        for start in range(0, len(pixels), batch):
+            part = slice(start, start + batch)
+            verdicts += self.judge(np.stack(pixels[part]), rule, notes[part])
+        return verdicts
 
     def verdict(
         self, logit: float, probability: float, rule: Rule, patch_map: np.ndarray | None = None, note: str = ""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 import numpy as np
 
@@ -20,10 +19,12 @@ from discriminator.outcome import Judged
 from discriminator.verdict import JudgesImages, Rule, Verdict
 from faces.errors import BadImage
 from faces.face_step import FaceStep, View
+from faces.parallel import in_batches
 from faces.video import Frame, Video
 
 MIN_FRAMES = 5
 TRIM = 0.2  # of the frames, left out at each end
+AHEAD = 4  # frames judged at once, and twice as many waiting: of a 4K video each has 25 MB
 KEPT = 64  # frames that are kept to be shown
 _NOTHING = np.zeros((0, 0, 3), np.uint8)
 FRAME_COLUMNS = (
@@ -59,6 +60,7 @@ class _Seen:
     pixels: list[np.ndarray]
     photo: np.ndarray | None
     size: tuple[int, int]
+    stages: dict[str, float]
     verdicts: list[Verdict] = field(default_factory=list)
 
 
@@ -70,6 +72,7 @@ def judge_video(
     options: VideoOptions | None = None,
     *,
     batch: int = 32,
+    workers: int | None = None,
     keep_photos: bool = False,
 ) -> Judged:
     """One outcome for a video file. With `keep_photos` it carries the frame whose score is nearest to the video's (of
@@ -83,11 +86,20 @@ def judge_video(
     try:
         with Video(path) as video:
             every = video.interval(options.every)
-            looked = (_look(frame, detector, faces, stages, keep_photos) for frame in video.frames(every))
-            while part := list(islice(looked, batch)):
-                _judge(detector, part, rule, stages, batch)
+
+            def look(frame: Frame) -> _Seen:
+                seen = _look(frame, detector, faces, keep_photos)
+                if detector.in_threads:
+                    _judge([seen], detector, rule, batch)
+                return seen
+
+            for part in in_batches(look, video.frames(every), min(batch, AHEAD), workers):
+                if not detector.in_threads:
+                    _judge(part, detector, rule, batch)
                 for seen in part:
                     frames += 1
+                    for name, spent in seen.stages.items():
+                        stages[name] += spent
                     if options.on_frame is not None:
                         for row in _rows(path, seen):
                             options.on_frame(row)
@@ -106,7 +118,6 @@ def judge_video(
             }
     except BadImage as error:
         return Judged(path, None, error.reason, stages={"read": time.perf_counter() - begin})
-    stages["read"] = max(time.perf_counter() - begin - stages["face"] - stages["network"], 0.0)
     if not shown:
         return Judged(path, None, no_face=True, video=facts, stages=stages)
     logits = np.array([seen.verdicts[0].logit for seen in shown])
@@ -142,26 +153,29 @@ def _verdict(detector: JudgesImages, logits: np.ndarray, rule: Rule, facts: dict
     return replace(verdict, note="; ".join(notes))
 
 
-def _look(frame: Frame, detector: JudgesImages, faces: FaceStep, stages: dict[str, float], keep_photos: bool) -> _Seen:
+def _look(frame: Frame, detector: JudgesImages, faces: FaceStep, keep_photos: bool) -> _Seen:
     begin = time.perf_counter()
     views = faces(frame.pixels)
-    stages["face"] += time.perf_counter() - begin
+    found = time.perf_counter()
     told = [None if faces.finder is None else v.to_dict(i + 1, len(views), faces.name) for i, v in enumerate(views)]
     pixels = [detector.preprocess.uint8(view.pixels) for view in views]
     photo = fit(frame.pixels) if keep_photos else None
-    if not keep_photos:  # a batch of whole frames would fill the memory
+    if not keep_photos:  # frames that wait for the network would fill the memory
         views = [replace(view, pixels=_NOTHING) for view in views]
-    return _Seen(frame.number, frame.seconds, views, told, pixels, photo, frame.pixels.shape[:2])
+    stages = {"read": frame.spent + time.perf_counter() - found, "face": found - begin}
+    return _Seen(frame.number, frame.seconds, views, told, pixels, photo, frame.pixels.shape[:2], stages)
 
 
-def _judge(detector: JudgesImages, part: list[_Seen], rule: Rule, stages: dict[str, float], batch: int) -> None:
+def _judge(part: list[_Seen], detector: JudgesImages, rule: Rule, batch: int) -> None:
+    pixels = [p for seen in part for p in seen.pixels]
+    if not pixels:
+        return
     begin = time.perf_counter()
-    crops = [(seen, pixels) for seen in part for pixels in seen.pixels]
-    for start in range(0, len(crops), batch):
-        some = crops[start : start + batch]
-        for (seen, _), verdict in zip(some, detector.judge(np.stack([pixels for _, pixels in some]), rule)):
-            seen.verdicts.append(verdict)
-    stages["network"] += time.perf_counter() - begin
+    verdicts = iter(detector.judge_some(pixels, rule, (), batch))
+    share = (time.perf_counter() - begin) / len(pixels)
+    for seen in part:
+        seen.verdicts = [next(verdicts) for _ in seen.pixels]
+        seen.stages["network"] = share * len(seen.pixels)
 
 
 def _rows(path: str, seen: _Seen) -> Iterator[dict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,11 +24,13 @@ def is_video_name(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One sampled frame: its number in the video (from 0), its time in seconds, uint8 RGB [H, W, 3]."""
+    """One sampled frame: its number in the video (from 0), its time in seconds, uint8 RGB [H, W, 3]. spent: seconds it
+    took to get there from the sample before."""
 
     number: int
     seconds: float
     pixels: np.ndarray
+    spent: float = 0.0
 
 
 class Video:
@@ -68,13 +71,15 @@ class Video:
 
         Times are the frames' own, so a variable frame rate is no matter. Frames between are decoded (H.264 needs that)
         but not converted."""
-        number, due, seconds = 0, 0.0, 0.0
+        number, due, seconds, begin = 0, 0.0, 0.0, time.perf_counter()
         while self._reader.grab():
             seconds = self._time(number, seconds)
             if seconds + 1e-6 >= due:
                 good, bgr = self._reader.retrieve()
                 if good and bgr is not None and bgr.size:
-                    yield Frame(number, seconds, np.ascontiguousarray(bgr[..., ::-1]))
+                    pixels = np.ascontiguousarray(bgr[..., ::-1])
+                    yield Frame(number, seconds, pixels, time.perf_counter() - begin)
+                    begin = time.perf_counter()
                 if every > 0:
                     due = (np.floor((seconds + 1e-6) / every) + 1) * every
             number += 1
