@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.plots import image_png
+from faces.files import save_atomically
 
 if TYPE_CHECKING:
     from discriminator.detector import Verdict
@@ -93,12 +93,8 @@ def write_report(path: str | Path, *, title: str, sections: Sequence[Section], s
     """Write the page to `path`, whole or not at all; returns the path. OS errors of the disk are passed on."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(render(title, sections, subtitle), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = render(title, sections, subtitle)
+    save_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
 
 
