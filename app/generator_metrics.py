@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from adversarial.distributed import join_world, leave_world
 from adversarial.telemetry import clock
 from app.cli import download_bar, pick_device, progress
 from app.measured import Measured, open_measured, open_reals
+from app.outputs import check_output
 from app.path_length import mean_path_length, path_distance
 from faces.errors import UserError
 from faces.files import save_atomically
-from metrics.collect import Features, collect, collect_cached, seconds_for
-from metrics.fid import KINDS, compare, needs_vectors, parse_kinds
+from metrics.collect import Features, collect_cached, is_cached, seconds_for
+from metrics.fid import KINDS, StatedFeatures, check_same_features, compare, needs_vectors, parse_kinds
 from metrics.images import SourceImages
 from metrics.inception import InceptionFeatures
 from metrics.ranks import Ranks
@@ -103,7 +104,7 @@ def evaluate(request: Request) -> Evaluation | None:
             return None
         _print(result)
         if request.json is not None:
-            text = json.dumps(result.to_json(), indent=2) + "\n"
+            text = json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n"
             save_atomically(_made(request.json), lambda tmp: tmp.write_text(text, encoding="utf-8") and None)
             click.echo(f"{request.json} written")
         if request.report is not None:
@@ -118,7 +119,7 @@ def evaluate(request: Request) -> Evaluation | None:
 def _checked(request: Request) -> list[str]:
     """The metrics asked for; everything that can be refused before anything is opened."""
     kinds = parse_kinds(request.metrics)
-    against = [kind for kind in kinds if kind in ("fid", "kid", "pr")]
+    against = _against(kinds)
     if request.stats and request.data:
         raise UserError("--stats takes the place of --data: give one of them")
     if against and not (request.data or request.stats):
@@ -129,10 +130,13 @@ def _checked(request: Request) -> list[str]:
     if request.save_stats and not request.data:
         raise UserError("--save-stats keeps the statistics of --data: give --data SOURCE")
     for option in ("json", "report", "save_stats"):
-        path = getattr(request, option)
-        if path is not None and Path(path).exists() and not request.force:
-            raise UserError(f"--{option.replace('_', '-')} {path}: is there already: choose another name, or --force")
+        check_output(f"--{option.replace('_', '-')}", getattr(request, option), force=request.force)
     return kinds
+
+
+def _against(kinds: list[str]) -> list[str]:
+    """Those that compare with real images."""
+    return [kind for kind in kinds if kind in ("fid", "kid", "pr")]
 
 
 def _measure(
@@ -142,35 +146,48 @@ def _measure(
     sampling = Sampling(r.seed, r.trunc, r.noise_mode, device=device)
     fake = open_measured(r, sampling, device, say)
     stack.callback(fake.close)
-    features = _features(r, kinds, device, ranks, say)
-    if "ppl" in kinds and fake.G is None:
-        raise UserError(f"--metrics ppl: the path length needs a network, {r.target} holds images: leave it out")
-    reals = open_reals(r, fake, say) if r.data else None
-    if reals is not None:
-        stack.callback(reals.close)
-    distance = path_distance(r.ppl_distance, features) if "ppl" in kinds else None
     compared = [kind for kind in kinds if kind != "ppl"]
     keep, folder = needs_vectors(compared), _cache(r)
+    if "ppl" in kinds and fake.G is None:
+        raise UserError(f"--metrics ppl: the path length needs a network, {r.target} is none: leave it out")
+    if keep and fake.stats is not None:
+        raise UserError(f"{fake.name}: mean and covariance are enough for fid only: give the images themselves")
+    real = Features(load_stats(r.stats)) if r.stats else None
+    inception = functools.cache(lambda: _features(r, kinds, device, ranks, say))
+    features = None
+    if real is not None and fake.stats is not None:
+        features = StatedFeatures.of(fake.stats, real.stats)
+    elif compared or r.save_stats:
+        features = inception()
+    for whose, stats in (("generated images'", fake.stats), ("real", real and real.stats)):
+        if stats is not None and features is not None:
+            check_same_features(stats, features, f"the {whose} statistics")
+    distance = path_distance(r.ppl_distance, inception) if "ppl" in kinds else None
+    reals = open_reals(r, fake, say) if r.data and (_against(kinds) or r.save_stats) else None
+    if reals is not None:
+        stack.callback(reals.close)
 
     notes = list(fake.notes) + (list(reals.notes) if reals is not None else [])
-    real = load_stats(r.stats) if r.stats else None
-    real = None if real is None else Features(real)
     fake_features, numbers = None, {}
-    if compared:
-        if reals is not None:
-            real = _collected(reals, features, keep and compared != ["is"], folder, ranks, say)
-        fake_features = _collected(fake, features, keep, folder if fake.G is None else None, ranks, say)
+    for side in (reals, fake if compared else None):
+        if side is not None and side.images is not None:
+            _look_over(side, features, folder, ranks)
+    if reals is not None:
+        real = _collected(reals, features, keep and compared != ["is"], folder, ranks, say)
         if r.save_stats and ranks.is_main:
             save_stats(r.save_stats, real.stats)
             say(f"{r.save_stats} written: the statistics of {reals.name}")
+    if compared:
+        fake_features = _collected(fake, features, keep, folder, ranks, say)
         if ranks.is_main:
             numbers = compare(compared, fake_features, real, features, seed=r.seed, device=device)
-            notes += _differences(fake_features, real)
+            notes += _differences(kinds, fake_features, real)
+            notes += _unsaid(r, fake_features, real)
     length = mean_path_length(fake.G, distance, r, sampling, ranks, say) if distance is not None else None
     if not ranks.is_main:
         return None
     settings = {
-        **features.describe(),
+        **(features.describe() if features else dict.fromkeys(("dims", "resize", "weights_sha256"))),
         "n_fake": fake_features.n if fake_features is not None else None,
         "n_real": real.n if real is not None else None,
         **(sampling.describe() if fake.G is not None else {"seed": r.seed}),
@@ -178,13 +195,23 @@ def _measure(
         "target": fake.name,
         "data": reals.name if reals is not None else r.stats,
         "preprocess": reals.preprocess.to_dict() if reals is not None and reals.preprocess else None,
-        "runtime": features.runtime,
+        "runtime": features.runtime if features else None,
         "network_sha256": fake.sha256,
         "skipped": [list(pair) for f in (fake_features, real) if f is not None for pair in f.skipped],
     }
-    rows = _rows(kinds, numbers, features, length, distance, r.num)
+    rows = _rows(kinds, numbers, features.dims if features else None, length, distance, r.num)
     samples = fake.first() if r.report else []
     return Evaluation(rows, settings, notes, samples, reals.first() if r.report and reals is not None else [])
+
+
+def _look_over(side: Measured, features: InceptionFeatures, folder: Path | None, ranks: Ranks) -> None:
+    """Refuse before the work begins what would end it, perhaps hours later; find out whether it was done before."""
+    if len(side.images) < 2:
+        raise UserError(f"{side.name}: a single image: these metrics need two or more, better thousands")
+    if isinstance(side.images, SourceImages):
+        side.key = None if folder is None else ranks.main_does(side.images.content_key)
+        if not ranks.main_does(lambda: side.key is not None and is_cached(features, side.key, folder)):
+            ranks.main_does(side.images.check_alike)
 
 
 def _features(r: Request, kinds: list[str], device: torch.device, ranks: Ranks, say) -> InceptionFeatures:
@@ -217,8 +244,6 @@ def _cache(r: Request) -> Path | None:
 def _collected(side: Measured, features, keep: bool, folder: Path | None, ranks: Ranks, say) -> Features:
     """Features of one side, after saying how long they will take."""
     if side.stats is not None:
-        if keep:
-            raise UserError(f"{side.name}: mean and covariance are enough for fid only: give the images themselves")
         return Features(side.stats)
     bar = None
 
@@ -237,15 +262,10 @@ def _collected(side: Measured, features, keep: bool, folder: Path | None, ranks:
         say(f"{side.title}: {len(side.images)} images, about {clock(seconds)}")
 
     try:
-        if folder is None or not isinstance(side.images, SourceImages):
-            _on_main(ranks, announce)
-            result = collect(side.images, features, keep=keep, ranks=ranks, progress=report)
-        else:
-            key = side.images.content_key
-            result = collect_cached(
-                side.images, features, key, folder, keep=keep, ranks=ranks, progress=report,
-                before=lambda: _on_main(ranks, announce),
-            )  # fmt: skip
+        result = collect_cached(
+            side.images, features, side.key, folder if side.key else None, keep=keep, ranks=ranks, progress=report,
+            before=lambda: ranks.main_does(announce),
+        )  # fmt: skip
     finally:
         if bar is not None:
             bar.close()
@@ -258,12 +278,7 @@ def _collected(side: Measured, features, keep: bool, folder: Path | None, ranks:
     return result
 
 
-def _on_main(ranks: Ranks, work: Callable[[], None]) -> None:
-    """`work` on rank 0; an error there is one on all ranks."""
-    ranks.main_does(work)
-
-
-def _differences(fake: Features, real: Features | None) -> list[str]:
+def _differences(kinds: list[str], fake: Features, real: Features | None) -> list[str]:
     notes = []
     if real is not None and fake.size and real.size and fake.size != real.size:
         (a, b), (c, d) = fake.size, real.size
@@ -271,14 +286,28 @@ def _differences(fake: Features, real: Features | None) -> list[str]:
             f"the generated images are {b}x{a}, the real ones {d}x{c}: a difference in sharpness counts as a difference"
             " of the sets; --resolution N brings both to one size"
         )
-    few = min(n for n in (fake.n, real.n if real is not None else fake.n) if n is not None)
-    if few < 10000:
+    few = min((side.n for side in (fake, real) if side is not None and side.n is not None), default=10000)
+    if few < 10000 and "fid" in kinds:
         notes.append(f"FID of few images ({few}) is too high; compare it only with FIDs of as many")
     return notes
 
 
-def _rows(kinds, numbers: dict, features: InceptionFeatures, length, distance, num: int) -> list[Row]:
-    dims, n = features.dims, numbers
+def _unsaid(r: Request, fake: Features, real: Features | None) -> list[str]:
+    """A note for each file of statistics that does not say what its numbers are of."""
+    sides = ((r.target, fake), (r.stats, real))
+    keys = {"resize": "the resize mode", "weights_sha256": "the Inception weights"}
+    notes = []
+    for path, side in sides:
+        missing = [what for key, what in keys.items() if path and side is not None and key not in side.stats.meta]
+        if missing:
+            notes.append(
+                f"{path} does not say {' and '.join(missing)} of its numbers: they must be those of the others"
+            )
+    return notes
+
+
+def _rows(kinds, numbers: dict, dims: int | None, length, distance, num: int) -> list[Row]:
+    n = numbers
     mark = "" if dims == 2048 else f"-{dims}"
     inception = f"Inception-{dims} features"
     rows = []
@@ -305,14 +334,15 @@ def _rows(kinds, numbers: dict, features: InceptionFeatures, length, distance, n
 
 def _print(result: Evaluation) -> None:
     s = result.settings
-    counts = " vs ".join(f"{s[k]} {what}" for k, what in (("n_fake", "generated"), ("n_real", "real")) if s[k])
-    of = [f"{s['dims']} dims", f"resize {s['resize']}", counts or None, f"seed {s['seed']}"]
-    tail = ", ".join(part for part in of if part)
+    sides = [("n_fake", "generated"), ("n_real", "real")][: 2 if s["data"] else 1]
+    counts = " vs ".join(f"{s[key] or 'unknown number of'} {what}" for key, what in sides)
+    tail = f"{s['dims']} dims, resize {s['resize'] or 'unknown'}, {counts}, seed {s['seed']}"
     for note in result.notes:
         click.echo(f"note: {note}")
     for row in result.rows:
         value = f"{row.value:.{row.digits}f}" + (f" ± {row.error:.{row.digits}f}" if row.error is not None else "")
-        click.echo(f"{row.name:<16}{value:<24}{tail}" + (f" ({row.what})" if row.what else ""))
+        of = f"seed {s['seed']}" if row.name == "PPL" else tail  # which is of other features, perhaps
+        click.echo(f"{row.name:<16}{value:<24}{of}" + (f" ({row.what})" if row.what else ""))
 
 
 def _made(path: str) -> Path:

@@ -35,7 +35,8 @@ Say = Callable[[str], None]
 
 @dataclass
 class Measured:
-    """One side. `images` are measured, or `stats` stand for them; `G` is the network they come from."""
+    """One side. `images` are measured, or `stats` stand for them; `G` is the network they come from, `key` what names
+    their content in the cache."""
 
     title: str
     name: str
@@ -44,6 +45,7 @@ class Measured:
     G: torch.nn.Module | None = None
     sha256: str | None = None
     preprocess: Preprocess | None = None
+    key: str | None = None
     notes: list[str] = field(default_factory=list)
 
     def first(self) -> list[np.ndarray]:

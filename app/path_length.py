@@ -36,9 +36,10 @@ class PathDistance:
     between: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def path_distance(wish: str, features: InceptionFeatures) -> PathDistance:
+def path_distance(wish: str, inception: Callable[[], InceptionFeatures]) -> PathDistance:
     """The distance for `--ppl-distance`: 'vgg16' or 'squeezenet' (torchvision's ImageNet weights), 'inception' (the
-    network of the other metrics), a weight file, or 'auto': VGG16 where its weights are here, else Inception.
+    network of the other metrics, asked for only then), a weight file, or 'auto': VGG16 where its weights are here, else
+    Inception.
 
     All of them are squared distances of unit-length features (Zhang et al. 2018), without LPIPS' learned weights.
     """
@@ -48,6 +49,7 @@ def path_distance(wish: str, features: InceptionFeatures) -> PathDistance:
         except UserError:
             wish = "inception"
     if wish == "inception":
+        features = inception()
         layers = list(features.net)
         return _of(
             of_layers(f"FID InceptionV3 features up to {features.dims}", layers, range(len(layers)), imagenet=False)

@@ -15,7 +15,7 @@ import torch
 
 from faces.errors import UserError
 from faces.files import save_atomically
-from metrics.images import BLOCK, Images
+from metrics.images import BLOCK, Census, Images
 from metrics.inception import InceptionFeatures
 from metrics.ranks import Ranks
 from metrics.stats import GaussianStats, StreamingStats, load_stats, save_stats
@@ -86,59 +86,25 @@ def collect(
         except UserError as error:
             return _Part(np.empty((0, features.dims), np.float32), [], [], [], [], str(error))
 
-    stats, census = StreamingStats(features.dims), _Census(images.grey_matters)
+    stats, census, skipped = StreamingStats(features.dims), Census(images.grey_matters), []
     vectors = np.empty((len(images), features.dims), np.float32) if keep and ranks.is_main else None
     for part in ranks.share(blocks, work):
         if part.error:
             raise UserError(part.error)
-        census.add(part)
+        skipped += part.skipped
+        for seen in zip(part.names, part.sizes, part.grey, strict=True):
+            census.add(*seen)
         _check_finite(part)
         if vectors is not None:
             vectors[stats.n : stats.n + len(part.vectors)] = part.vectors
         stats.update(part.vectors)
         if progress:
-            progress(stats.n + len(census.skipped), len(images))
+            progress(stats.n + len(skipped), len(images))
     if stats.n < 2:
-        why = (
-            f" ({len(census.skipped)} can't be used, the first, {': '.join(census.skipped[0])})"
-            if census.skipped
-            else ""
-        )
+        why = f" ({len(skipped)} can't be used, such as {': '.join(skipped[0])})" if skipped else ""
         raise UserError(f"statistics need two images or more, got {stats.n}{why}")
     meta = features.describe()
-    return Features(
-        stats.finish(meta),
-        None if vectors is None else vectors[: stats.n],
-        census.skipped,
-        census.size and census.size[0],
-    )
-
-
-class _Census:
-    """Holds images to one size and one kind."""
-
-    def __init__(self, grey_matters: bool):
-        self.grey_matters = grey_matters
-        self.size: tuple[tuple[int, int], str] | None = None
-        self.first: dict[bool, str] = {}
-        self.skipped: list[tuple[str, str]] = []
-
-    def add(self, part: _Part) -> None:
-        self.skipped += part.skipped
-        for name, size, grey in zip(part.names, part.sizes, part.grey, strict=True):
-            self.size = self.size or (size, name)
-            if size != self.size[0]:
-                a, b = (f"{w}x{h}" for h, w in (self.size[0], size))
-                raise UserError(
-                    f"images of mixed sizes: {self.size[1]} is {a}, {name} is {b}; give --resolution N to bring all to "
-                    "N x N, or sort them first"
-                )
-            self.first.setdefault(grey, name)
-            if self.grey_matters and len(self.first) == 2:
-                raise UserError(
-                    f"{self.first[True]}: a grey image among colour ones (such as {self.first[False]}); take it out, "
-                    "or give --allow-grey to count it as a colour image, as pytorch-fid does"
-                )
+    return Features(stats.finish(meta), None if vectors is None else vectors[: stats.n], skipped, census.size)
 
 
 def _check_finite(part: _Part) -> None:

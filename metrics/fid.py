@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 
@@ -69,7 +70,7 @@ def compare(
     kinds: Collection[str],
     fake: Features,
     real: Features | None,
-    features: InceptionFeatures,
+    features: InceptionFeatures | StatedFeatures,
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -86,7 +87,8 @@ def compare(
     """
     found: dict[str, float | int] = {}
     if real is not None:
-        check_same_features(real.stats, features)
+        check_same_features(real.stats, features, "the real statistics")
+    check_same_features(fake.stats, features, "the generated images' statistics")
     if "fid" in kinds:
         found["fid"] = frechet(fake, real)
     if "kid" in kinds:
@@ -110,16 +112,30 @@ def frechet(a: Features, b: Features) -> float:
     return frechet_distance(a.stats.mu, a.stats.sigma, b.stats.mu, b.stats.sigma)
 
 
-def check_same_features(stats: GaussianStats, features: InceptionFeatures) -> None:
+@dataclass(frozen=True)
+class StatedFeatures:
+    """What two files of statistics say of the features they are of; None for what neither says."""
+
+    dims: int
+    resize: str | None = None
+    weights_sha256: str | None = None
+    runtime: str | None = None
+
+    @classmethod
+    def of(cls, a: GaussianStats, b: GaussianStats) -> StatedFeatures:
+        said = {**b.meta, **a.meta}
+        return cls(len(a.mu), *(said.get(key) for key in ("resize", "weights_sha256")))
+
+    def describe(self) -> dict:
+        return {"dims": self.dims, "resize": self.resize, "weights_sha256": self.weights_sha256}
+
+
+def check_same_features(stats: GaussianStats, features: InceptionFeatures | StatedFeatures, whose: str) -> None:
     """UserError where `stats` say that they were made with other features."""
     if len(stats.mu) != features.dims:
         raise UserError(
-            f"the real statistics have {len(stats.mu)} dimensions, these features {features.dims}; "
-            "use the same --dims for both"
+            f"{whose} have {len(stats.mu)} dimensions, the others {features.dims}; use the same --dims for both"
         )
     for key, value in features.describe().items():
         if stats.meta.get(key, value) != value:
-            raise UserError(
-                f"the real statistics were made with {key} {stats.meta[key]}, these features with {value}; "
-                "make them again"
-            )
+            raise UserError(f"{whose} were made with {key} {stats.meta[key]}, the others with {value}; make them again")

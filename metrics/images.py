@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from faces.errors import BadImage
+from faces.decode import mode_name, open_header, orientation_of
+from faces.errors import BadImage, UserError
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 from faces.stores import RenderedStore
 from metrics.sampling import Sampling, generate
+
+T = TypeVar("T")
 
 BLOCK = 64  # images of one block; what a generator draws together, so part of what a seed means
 
@@ -43,6 +46,33 @@ class Images(Protocol):
     def block(self, number: int, upcoming: Sequence[int] = ()) -> Block: ...
 
     def close(self) -> None: ...
+
+
+class Census:
+    """Holds images to one size and, with `grey_matters`, one kind. `size`: (height, width), None before the first."""
+
+    def __init__(self, grey_matters: bool):
+        self.grey_matters = grey_matters
+        self.size: tuple[int, int] | None = None
+        self._sized = ""
+        self._first: dict[bool, str] = {}
+
+    def add(self, name: str, size: tuple[int, int], grey: bool) -> None:
+        """UserError, with both names, where this image is unlike the ones before."""
+        if self.size is None:
+            self.size, self._sized = size, name
+        if size != self.size:
+            a, b = (f"{w}x{h}" for h, w in (self.size, size))
+            raise UserError(
+                f"images of mixed sizes: {self._sized} is {a}, {name} is {b}; give --resolution N to bring all to "
+                "N x N, or sort them first"
+            )
+        self._first.setdefault(grey, name)
+        if self.grey_matters and len(self._first) == 2:
+            raise UserError(
+                f"{self._first[True]}: a grey image among colour ones (such as {self._first[False]}); take it out, "
+                "or give --allow-grey to count it as a colour image, as pytorch-fid does"
+            )
 
 
 class SourceImages:
@@ -90,18 +120,42 @@ class SourceImages:
         pixels = decoded.pixels if self.preprocess is None else self.preprocess.uint8(decoded.pixels)
         return self.source.locate(i), np.ascontiguousarray(pixels.transpose(2, 0, 1)), decoded.mode in _GREY
 
+    def check_alike(self) -> None:
+        """UserError for images of mixed sizes or kinds, by their headers alone: what `collect` would come upon perhaps
+        hours later. Files that can't be read are left to it."""
+        if isinstance(self.source.store, RenderedStore) or (self.preprocess and not self.grey_matters):
+            return
+        census = Census(self.grey_matters)
+        for found in self._over_all(self._header):
+            if found is not None:
+                census.add(*found)
+
+    def _header(self, i: int) -> tuple[str, tuple[int, int], bool] | None:
+        name = self.source.locate(i)
+        try:
+            with open_header(self.source.read(i), name) as image:
+                width, height = image.size if orientation_of(image) < 5 else image.size[::-1]
+                size = (self.preprocess.resolution,) * 2 if self.preprocess else (height, width)
+                return name, size, mode_name(image) in _GREY
+        except BadImage:
+            return None
+
     def content_key(self) -> str:
-        """SHA-256 over the bytes of all files in order and the preprocessing: equal for equal content, whatever the
+        """SHA-256 over the bytes of all files in order and what is done to them: equal for equal content, whatever the
         files are called and wherever they lie."""
-        digest = hashlib.sha256(repr(self.preprocess and self.preprocess.to_dict()).encode())
+        what = (self.preprocess and self.preprocess.to_dict(), self.grey_matters)  # refused once, refused again
+        digest = hashlib.sha256(repr(what).encode())
         if isinstance(self.source.store, RenderedStore):
             digest.update(self.source.content_stamp().encode())
             return digest.hexdigest()
-        for start in range(0, len(self), 1024):  # not all at once: a million futures weigh more than the files
-            part = range(start, min(start + 1024, len(self)))
-            for one in self._pool.map(self._hash, part):
-                digest.update(one)
+        for one in self._over_all(self._hash):
+            digest.update(one)
         return digest.hexdigest()
+
+    def _over_all(self, work: Callable[[int], T]) -> Iterator[T]:
+        """`work` of every index, in order; not all at once: a million futures weigh more than the files."""
+        for start in range(0, len(self), 1024):
+            yield from self._pool.map(work, range(start, min(start + 1024, len(self))))
 
     def _hash(self, i: int) -> bytes:
         try:

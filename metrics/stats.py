@@ -174,13 +174,22 @@ def load_stats(path: str | Path) -> GaussianStats:
         with np.load(path, allow_pickle=False) as npz:
             if not {"mu", "sigma"} <= set(npz.files):
                 raise UserError(f"{path}: no 'mu' and 'sigma' in it; {wanted}")
-            mu, sigma = npz["mu"].astype(np.float64), npz["sigma"].astype(np.float64)
+            mu, sigma = (npz[key].astype(np.float64, casting="same_kind") for key in ("mu", "sigma"))
             n = int(npz["n"]) if "n" in npz.files else None
             meta = json.loads(str(npz["meta"])) if "meta" in npz.files else {}
+            if not isinstance(meta, dict):
+                raise ValueError("meta")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or 'not an npz file'}); {wanted}") from error
     except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a statistics file, or damaged; {wanted}") from error
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise UserError(f"{path}: 'mu' {mu.shape} and 'sigma' {sigma.shape} do not fit together; {wanted}")
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise UserError(f"{path}: its numbers are not all finite; make it again")
+    if (
+        not np.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-6 * np.abs(sigma).max(initial=0))
+        or (sigma.diagonal() < 0).any()
+    ):
+        raise UserError(f"{path}: 'sigma' is no covariance (not symmetric, or of negative variances); {wanted}")
     return GaussianStats(mu, sigma, n, meta)

@@ -12,12 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from PIL import Image
 
 from app.cli import run
 from metrics.inception import InceptionFeatures
-from metrics.stats import load_stats, stats_of
+from metrics.stats import load_stats, save_stats, stats_of
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.files import save_generator
 from stylegan2_ada.generator import Generator
@@ -138,7 +139,7 @@ def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path
     refused(evaluate(fake, *real, "--inception-weights", "junk.pth", plain=True), "junk.pth", "not a PyTorch")
     (tmp_path / "one").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "one" / "a.png")
-    refused(evaluate("one", *real), "two images or more, got 1")
+    refused(evaluate("one", *real), "one: a single image", "two or more")
     Image.new("RGB", (40, 32)).save(tmp_path / "one" / "b.png")
     refused(evaluate("one", *real), "mixed sizes", "a.png", "b.png", "--resolution")
     assert evaluate("one", *real, "--resolution", 16, "--metrics", "fid").code == 0
@@ -154,7 +155,30 @@ def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path
 def test_statistics_of_another_resize_are_refused(evaluate, photos, tmp_path):
     assert evaluate(photos / "fake", "--data", photos / "real", "--save-stats", "s.npz", "--metrics", "fid").code == 0
     refused(evaluate(photos / "fake", "--stats", "s.npz", "--metrics", "fid", "--resize", "clean"), "resize tf1")
-    assert stats_of(np.eye(3)).n == 3
+    refused(evaluate("s.npz", "--data", photos / "real", "--metrics", "fid", "--resize", "clean"), "resize tf1")
+
+
+def test_two_files_of_statistics_need_no_weights(evaluate, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    a, b = (stats_of(rng.standard_normal((50, 6)) + shift) for shift in (0, 2))
+    np.savez(tmp_path / "a.npz", mu=a.mu, sigma=a.sigma)  # as pytorch-fid writes it
+    save_stats(tmp_path / "b.npz", b)
+    monkeypatch.setenv("FACES_INCEPTION_WEIGHTS", "nowhere")
+    done = evaluate(
+        "a.npz", "--stats", "b.npz", "--metrics", "fid", "--json", "n.json", "--report", "r.html", plain=True
+    )
+    assert done.code == 0, done.err
+    assert "unknown number of generated vs 50 real" in done.out and "a.npz does not say the resize mode" in done.out
+    (row,) = json.loads((tmp_path / "n.json").read_text())["metrics"]
+    root = scipy.linalg.sqrtm(a.sigma @ b.sigma).real
+    assert row["value"] == pytest.approx(np.sum((a.mu - b.mu) ** 2) + np.trace(a.sigma + b.sigma - 2 * root), rel=1e-6)
+
+
+def test_a_path_length_with_its_own_distance_needs_no_inception(evaluate, network, photos, weights, monkeypatch):
+    monkeypatch.setenv("FACES_INCEPTION_WEIGHTS", "nowhere")
+    words = (network, "--metrics", "ppl", "--num", 4, "--device", "cpu")
+    refused(evaluate(*words, "--ppl-distance", "inception", plain=True), "nowhere")
+    refused(evaluate(*words, "--ppl-distance", weights, plain=True), "trunk.pth")  # read, and seen to be no VGG
 
 
 def test_help_imports_nothing_heavy():

@@ -119,7 +119,7 @@ def test_one_clear_line_for_what_cannot_be(tmp_path):
             collect(ArrayImages(pixels(n)), Pooled())
     folder(tmp_path / "broken", pixels(2))
     (tmp_path / "broken" / "001.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"two images or more, got 1 \(1 can't be used, the first, .*001.png"):
+    with pytest.raises(UserError, match=r"two images or more, got 1 \(1 can't be used, such as .*001.png"):
         collect(images_of(tmp_path / "broken"), Pooled())
 
     folder(tmp_path / "mixed", [*pixels(70), pixels(1, side=20)[0]])
@@ -155,3 +155,27 @@ def test_time_is_estimated_on_a_few_images(monkeypatch):
     monkeypatch.setattr(metrics.collect.time, "perf_counter", lambda: clock[0])
     assert seconds_for(ArrayImages(np.zeros((5000, 3, 4, 4), np.uint8)), features) == pytest.approx(2500)
     assert clock[0] == pytest.approx(0.5 * 3 * 8)
+
+
+def test_unlike_images_are_found_by_their_headers_before_anything_is_computed(tmp_path):
+    colour = pixels(3)
+    images_of(folder(tmp_path / "alike", colour)).check_alike()
+    mixed = images_of(folder(tmp_path / "mixed", [*colour, *pixels(1, side=20)]))
+    (tmp_path / "mixed" / "000.png").write_bytes(b"no image")  # is left to `collect`, which counts and names it
+    with pytest.raises(UserError, match=r"mixed sizes: .*001.png is 16x16, .*003.png is 20x20"):
+        mixed.check_alike()
+    images_of(tmp_path / "mixed", preprocess=Preprocess(8)).check_alike()
+    turned = Image.fromarray(np.zeros((16, 20, 3), np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    (tmp_path / "turned").mkdir()
+    turned.save(tmp_path / "turned" / "a.jpg", exif=exif)
+    Image.new("RGB", (16, 20)).save(tmp_path / "turned" / "b.png")
+    images_of(tmp_path / "turned").check_alike()
+    Image.new("L", (16, 20)).save(tmp_path / "turned" / "c.png")
+    with pytest.raises(UserError, match=r"c.png: a grey image among colour ones \(such as .*a.jpg"):
+        images_of(tmp_path / "turned").check_alike()
+    images_of(tmp_path / "turned", allow_grey=True).check_alike()
+    # whoever allowed it once has not allowed it for ever
+    keys = {images_of(tmp_path / "turned", allow_grey=allowed).content_key() for allowed in (True, False)}
+    assert len(keys) == 2

@@ -118,8 +118,8 @@ def test_statistics_and_vectors_give_the_same_fid():
         a, b = Features(stats_of(x), x), Features(stats_of(y), y)
         wanted = frechet_distance(a.stats.mu, a.stats.sigma, b.stats.mu, b.stats.sigma)
         assert compare(["fid"], a, b, Wide())["fid"] == pytest.approx(wanted, rel=1e-7)
-    with pytest.raises(UserError, match="2 dimensions, these features 30"):
+    with pytest.raises(UserError, match="2 dimensions, the others 30"):
         compare(["fid"], a, Features(GaussianStats(np.zeros(2), np.eye(2))), Wide())
-    with pytest.raises(UserError, match="made with resize tf1, these features with clean"):
+    with pytest.raises(UserError, match="made with resize tf1, the others with clean"):
         Wide.describe = lambda self: {"dims": 30, "resize": "clean"}
         compare(["fid"], a, Features(GaussianStats(b.stats.mu, b.stats.sigma, 5, {"resize": "tf1"})), Wide())

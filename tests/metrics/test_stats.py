@@ -87,11 +87,21 @@ def test_one_clear_line_for_bad_input(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
     np.savez(tmp_path / "other.npz", images=np.zeros(3))
     np.savez(tmp_path / "shapes.npz", mu=np.zeros(3), sigma=np.eye(4))
+    np.savez(tmp_path / "nan.npz", mu=np.full(3, np.nan), sigma=np.eye(3))
+    np.savez(tmp_path / "complex.npz", mu=np.zeros(3), sigma=np.eye(3) + 1j)
+    np.savez(tmp_path / "skewed.npz", mu=np.zeros(3), sigma=np.eye(3) + [[0, 1, 0]])
+    np.savez(tmp_path / "negative.npz", mu=np.zeros(3), sigma=-np.eye(3))
+    np.savez(tmp_path / "list.npz", mu=np.zeros(3), sigma=np.eye(3), meta="[1]")
     for name, line in (
         ("absent", "cannot be read"),
         ("text", "statistics file|cannot be read"),
         ("other", "no 'mu'"),
         ("shapes", "do not fit"),
+        ("nan", "not all finite"),
+        ("complex", "not a statistics file"),
+        ("skewed", "no covariance"),
+        ("negative", "no covariance"),
+        ("list", "not a statistics file"),
     ):
         with pytest.raises(UserError, match=line):
             load_stats(tmp_path / f"{name}.npz")
