@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-import threading
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from faces.download import download as fetch
 from faces.errors import UserError, one_line
 from faces.files import cache_folder
 
@@ -56,7 +54,7 @@ def find_model(
     if not download:
         raise UserError(f"the face detector YuNet is not here; {advice}")
     try:
-        _download(cached, timeout, progress)
+        fetch(URL, cached, sha256=SHA256, max_bytes=MAX_BYTES, timeout=timeout, progress=progress)
     except Exception as error:  # name resolution, TLS, HTTP, disk: the user's next step is the same
         reason = one_line(" ".join(str(error).split()) or type(error).__name__)
         raise UserError(f"the face detector YuNet could not be fetched ({reason}); {advice}") from None
@@ -67,50 +65,3 @@ def sha256_of(path: str | os.PathLike) -> str:
     """SHA-256 (hex) of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _open(url: str, timeout: float):
-    """`urlopen` that gives up in time: a socket's timeout does not cover name resolution, so a thread waits for it."""
-    box: list = []
-
-    def connect() -> None:
-        try:
-            request = urllib.request.Request(url, headers={"User-Agent": "ganface"})
-            box.append(urllib.request.urlopen(request, timeout=timeout))
-        except BaseException as error:  # handed to the waiting thread
-            box.append(error)
-
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(2 * timeout)
-    if not box:
-        raise TimeoutError(f"no answer in {2 * timeout:.0f} s")
-    if isinstance(box[0], BaseException):
-        raise box[0]
-    return box[0]
-
-
-def _download(target: Path, timeout: float, progress: Progress | None) -> None:
-    with _open(URL, timeout) as response:
-        total = int(response.headers.get("Content-Length") or 0)
-        data = b""
-        while block := response.read(1 << 16):
-            data += block
-            if len(data) > MAX_BYTES:
-                raise ValueError(f"more than {MAX_BYTES >> 20} MiB came, which is not that file")
-            if progress is not None:
-                progress(len(data), total)
-    found = hashlib.sha256(data).hexdigest()
-    if found != SHA256:
-        raise ValueError(f"what came has SHA-256 {found[:16]}..., not {SHA256[:16]}...")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

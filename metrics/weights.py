@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
-import threading
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from faces.download import download as fetch
 from faces.errors import UserError
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 ENVIRONMENT = "FACES_INCEPTION_WEIGHTS"
+MAX_BYTES = 256 << 20  # the file has 96 MB
 
 _BN_EPS = 1e-3  # of the 2015-12-05 graph
 
@@ -60,58 +59,11 @@ def find_weights(
     if not download:
         raise UserError(f"the Inception weights for FID are not here; {advice}")
     try:
-        _download(cached, timeout, progress)
-    except UserError:
-        raise
+        fetch(URL, cached, sha256=SHA256, max_bytes=MAX_BYTES, timeout=timeout, progress=progress)
     except Exception as error:  # name resolution, TLS, HTTP, disk: all of them leave the user with the same next step
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"the Inception weights for FID could not be fetched ({reason}); {advice}") from error
     return cached
-
-
-def _open(url: str, timeout: float):
-    """``urlopen`` that gives up in time: a socket timeout does not cover name resolution, so a thread waits for it."""
-    box: list = []
-
-    def connect():
-        try:
-            box.append(urllib.request.urlopen(url, timeout=timeout))
-        except BaseException as error:  # handed to the waiting thread
-            box.append(error)
-
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(2 * timeout)
-    if not box:
-        raise TimeoutError(f"no answer in {2 * timeout:.0f} s")
-    if isinstance(box[0], BaseException):
-        raise box[0]
-    return box[0]
-
-
-def _download(target: Path, timeout: float, progress: Callable[[int, int], None] | None) -> None:
-    with _open(URL, timeout) as response:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        total = int(response.headers.get("Content-Length") or 0)
-        digest, done = hashlib.sha256(), 0
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name + ".")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                while block := response.read(1 << 20):
-                    out.write(block)
-                    digest.update(block)
-                    done += len(block)
-                    if progress:
-                        progress(done, total)
-            if digest.hexdigest() != SHA256:
-                raise UserError(
-                    f"{URL}: what came has SHA-256 {digest.hexdigest()[:16]}..., expected {SHA256[:16]}...; "
-                    f"try again, or download it otherwise and put it at {target}"
-                )
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
 
 def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], str]:

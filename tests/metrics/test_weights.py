@@ -87,7 +87,7 @@ def test_offline_says_what_to_do(monkeypatch):
 
 
 def test_a_network_that_never_answers_does_not_hang(monkeypatch):
-    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda *_, **__: time.sleep(5))
+    monkeypatch.setattr("faces.download.urllib.request.urlopen", lambda *_, **__: time.sleep(5))
     began = time.monotonic()
     with pytest.raises(UserError, match="no answer"):
         weights.find_weights(timeout=0.1)

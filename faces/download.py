@@ -1,0 +1,79 @@
+"""One file from the internet into a cache: checked by its SHA-256, whole or absent, and given up on in time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+BLOCK = 1 << 18
+
+
+def download(
+    url: str,
+    target: Path,
+    *,
+    sha256: str,
+    max_bytes: int,
+    timeout: float = 10.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Fetch `url` to `target`, whose folder is made where it is missing.
+
+    sha256: hex digest that the file must have. max_bytes: what it can't be larger than; a page that comes in its place
+    must not fill the disk. timeout: seconds to wait for the connection and for each read. progress: called with (bytes
+    so far, bytes in all or 0).
+
+    Raises OSError or http.client.HTTPException for what goes wrong on the way, ValueError where something else came;
+    nothing is left behind then.
+    """
+    with _open(url, timeout) as response:
+        total = int(response.headers.get("Content-Length") or 0)
+        digest, done = hashlib.sha256(), 0
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                while block := response.read(BLOCK):
+                    done += len(block)
+                    if done > max_bytes:
+                        raise ValueError(f"more than {max_bytes >> 20} MiB came, which is not that file")
+                    out.write(block)
+                    digest.update(block)
+                    if progress is not None:
+                        progress(done, total)
+                out.flush()
+                os.fsync(out.fileno())
+            if digest.hexdigest() != sha256:
+                raise ValueError(
+                    f"what came has SHA-256 {digest.hexdigest()[:16]}…, not {sha256[:16]}…, and was thrown away"
+                )
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def _open(url: str, timeout: float):
+    """`urlopen` that gives up in time: a socket's timeout does not cover name resolution, so a thread waits for it."""
+    box: list = []
+
+    def connect() -> None:
+        try:
+            request = urllib.request.Request(url, headers={"User-Agent": "ganface"})
+            box.append(urllib.request.urlopen(request, timeout=timeout))
+        except BaseException as error:  # handed to the waiting thread
+            box.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(2 * timeout)
+    if not box:
+        raise TimeoutError(f"no answer in {2 * timeout:.0f} s")
+    if isinstance(box[0], BaseException):
+        raise box[0]
+    return box[0]
