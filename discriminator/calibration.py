@@ -158,7 +158,8 @@ class OperatingPoint:
     target_fpr: the false-alarm rate asked for; threshold: FAKE when p >= it; unsure_low: REAL when p < it.
     n_real real photos were scored `views` times each (clean, re-saved…), and false_alarms of these n_real * views
     scores were FAKE: a rate of fpr, with the 95 % interval fpr_low to fpr_high for n_real independent photos.
-    tpr: share of fakes called FAKE; miss: share of fakes called REAL. coverage, error: see `Band`.
+    tpr: share of fakes called FAKE; miss: share of fakes called REAL. coverage, error: see `Band`. These four are None
+    where the threshold was set on real photos alone.
     """
 
     target_fpr: float
@@ -170,10 +171,10 @@ class OperatingPoint:
     fpr: float
     fpr_low: float
     fpr_high: float
-    tpr: float
-    miss: float
-    coverage: float
-    error: float
+    tpr: float | None
+    miss: float | None
+    coverage: float | None
+    error: float | None
 
     @property
     def enough_reals(self) -> bool:
@@ -256,6 +257,38 @@ def calibrate(
     """
     labels = np.asarray(labels)
     temperature, bias = fit_temperature(logits, labels, balanced=True)
+    return _at(temperature, bias, logits, labels, fprs, default_fpr, miss, views)
+
+
+def recalibrate(old: Calibration, logits: np.ndarray, labels: np.ndarray, *, miss: float = DEFAULT_MISS) -> Calibration:
+    """New thresholds on scores of a person's own photos, each seen once.
+
+    With both classes all is fitted anew. With real photos alone temperature and bias stay, the thresholds move to what
+    these reals allow, and the unsure band keeps its lower end (never above the threshold): what is known of fakes is
+    what was known before. UserError without real photos."""
+    labels = np.asarray(labels)
+    if not (labels == 0).any():
+        raise UserError("calibration needs real photos, and none of those given could be judged")
+    fprs = tuple(p.target_fpr for p in old.points)
+    if (labels == 1).any():
+        return calibrate(logits, labels, fprs=fprs, default_fpr=old.default_fpr, miss=miss)
+    low = {p.target_fpr: p.unsure_low for p in old.points}
+    return _at(old.temperature, old.bias, logits, labels, fprs, old.default_fpr, miss, 1, low)
+
+
+def _at(
+    temperature: float,
+    bias: float,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    fprs: tuple[float, ...],
+    default_fpr: float,
+    miss: float,
+    views: int,
+    known_low: dict[float, float] | None = None,
+) -> Calibration:
+    """Operating points of scores under a temperature and bias. known_low: ends of the unsure bands where there are no
+    fakes to set them by."""
     scores = sigmoid(np.asarray(logits, dtype=np.float64) / temperature + bias)
     real, fake = scores[labels == 0], scores[labels == 1]
     if views < 1 or len(real) % views or len(fake) % views:
@@ -264,7 +297,7 @@ def calibrate(
     points = []
     for fpr in fprs:
         t = threshold_at_fpr(real, fpr)
-        band = unsure_band(real, fake, t, miss=miss)
+        band = unsure_band(real, fake, t, miss=miss) if known_low is None else None
         alarms = int((real >= t).sum())
         # The interval of a share of photos; a fraction of a photo is rounded outwards, against ourselves.
         low, high = clopper_pearson(alarms // views, photos)[0], clopper_pearson(-(-alarms // views), photos)[1]
@@ -272,17 +305,17 @@ def calibrate(
             OperatingPoint(
                 target_fpr=float(fpr),
                 threshold=t,
-                unsure_low=band.low,
+                unsure_low=band.low if band else min(known_low[fpr], t),
                 false_alarms=alarms,
                 n_real=photos,
                 views=views,
                 fpr=alarms / len(real),
                 fpr_low=low,
                 fpr_high=high,
-                tpr=float((fake >= t).mean()),
-                miss=float((fake < band.low).mean()),
-                coverage=band.coverage,
-                error=band.error,
+                tpr=float((fake >= t).mean()) if band else None,
+                miss=float((fake < band.low).mean()) if band else None,
+                coverage=band.coverage if band else None,
+                error=band.error if band else None,
             )
         )
     return Calibration(temperature, bias, tuple(points), float(default_fpr), photos, len(fake) // views)
