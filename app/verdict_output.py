@@ -125,6 +125,5 @@ def stdin_reader() -> Callable[[int], bytes]:
     try:
         number = sys.stdin.fileno()
     except (AttributeError, OSError, ValueError):  # a test's stand-in
-        stream = click.get_binary_stream("stdin")
-        return lambda n: stream.read(n)
+        return sys.stdin.buffer.read
     return lambda n: os.read(number, n)

@@ -145,6 +145,8 @@ def _verdict(detector: JudgesImages, logits: np.ndarray, rule: Rule, facts: dict
     facts |= {"logit_quartiles": [float(low), float(high)]}
     verdict = detector.verdict(logit, float(detector.calibration.probability(np.array([logit]))[0]), rule)
     notes = [f"{len(logits)} of {facts['frames']} frames, {facts['fake_frames']} of them FAKE by themselves"]
+    if rule.fpr is not None:
+        notes.append("false alarms measured on photos")
     if len(logits) < MIN_FRAMES:
         verdict = replace(verdict, label="UNSURE")
         notes.append(f"a verdict takes at least {MIN_FRAMES} frames with a face")

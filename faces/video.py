@@ -50,7 +50,7 @@ class Video:
         self.fps = self._positive(cv2.CAP_PROP_FPS)
         count = self._positive(cv2.CAP_PROP_FRAME_COUNT)
         self.seconds = count / self.fps if self.fps else 0.0
-        self.count, self.whole = int(count), True
+        self.count, self.whole, self._begun = int(count), True, False
         if self._positive(cv2.CAP_PROP_FRAME_WIDTH) * self._positive(cv2.CAP_PROP_FRAME_HEIGHT) > MAX_PIXELS:
             raise BadImage(self.path, f"frames of more than {MAX_PIXELS:,} pixels, refused")
 
@@ -58,7 +58,8 @@ class Video:
         return self
 
     def __exit__(self, *_) -> None:
-        self._reader.release()
+        if not self._begun:  # else `frames`, perhaps in another thread, releases what it may still be using
+            self._reader.release()
 
     def interval(self, every: float | None = None) -> float:
         """Seconds between two samples: `every`, else EVERY, or less for a short video, so that it has LEAST samples."""
@@ -71,6 +72,13 @@ class Video:
 
         Times are the frames' own, so a variable frame rate is no matter. Frames between are decoded (H.264 needs that)
         but not converted."""
+        self._begun = True
+        try:
+            yield from self._frames(every)
+        finally:
+            self._reader.release()
+
+    def _frames(self, every: float) -> Iterator[Frame]:
         number, due, seconds, begin = 0, 0.0, 0.0, time.perf_counter()
         while self._reader.grab():
             seconds = self._time(number, seconds)

@@ -1,0 +1,215 @@
+"""The exported detector: the same scores for the same bytes as training and PyTorch, and no PyTorch to get them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from discriminator.detector import Detector
+from discriminator.engine import open_engine
+from discriminator.export_onnx import TOLERANCE, export_detector
+from discriminator.judge import judge_files
+from discriminator.onnx_detector import OnnxDetector
+from discriminator.verdict import Rule
+from faces.dataset import PackedFaces, to_float
+from faces.errors import UserError
+from faces.preprocess import Preprocess
+from faces.procedural import render_face
+from faces.source import open_source
+from tests.discriminator.conftest import make_calibration, make_net
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder with detector.safetensors and detector.onnx, and the detector."""
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.mktemp("exported")
+    detector = Detector(make_net(), Preprocess(32), make_calibration(), {"trained_on": "nothing"})
+    detector.save(folder / "detector.safetensors")
+    assert export_detector(folder / "detector.onnx", detector) <= TOLERANCE
+    return folder, detector
+
+
+def fixture_photos(folder: Path) -> list[Path]:
+    """A face in every kind of file that has a trap of its own; 96 x 80, and nothing in it is symmetric."""
+    folder.mkdir()
+    face = Image.fromarray(render_face(5, 96)[:, 4:84])
+    face.save(folder / "a.png")
+    face.save(folder / "b.jpg", quality=85)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    face.transpose(Image.Transpose.ROTATE_90).save(folder / "c-rotated.jpg", exif=exif, quality=95)
+    alpha = face.copy()
+    alpha.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 80, dtype=np.uint8), (96, 1))))
+    alpha.save(folder / "d-alpha.png")
+    face.convert("CMYK").save(folder / "e-cmyk.jpg", quality=90)
+    face.convert("L").save(folder / "f-grey.jpg", quality=90)
+    deep = np.asarray(face.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(folder / "g-deep.png")
+    face.quantize(32).save(folder / "h-palette.png")
+    return sorted(folder.iterdir())
+
+
+def test_one_photo_has_one_score_however_it_is_judged(exported, tmp_path):
+    """Training's data path, `Detector`, `judge_files` and ONNX Runtime."""
+    folder, detector = exported
+    photos = fixture_photos(tmp_path / "photos")
+    packed = PackedFaces.build(open_source(tmp_path / "photos"), detector.preprocess)
+    assert len(packed) == len(photos) == 8
+    with torch.no_grad():
+        logits = detector.net.verdict(to_float(torch.from_numpy(np.array(packed.images)))).logit.numpy()
+    training = detector.calibration.probability(logits)
+    served = OnnxDetector.load(folder / "detector.onnx")
+    for engine in (Detector.load(folder / "detector.safetensors"), served):
+        judged = list(judge_files(engine, [str(p) for p in photos], batch=3, workers=2))
+        assert [j.file for j in judged] == [str(p) for p in photos]
+        np.testing.assert_allclose([j.verdict.probability for j in judged], training, atol=1e-5)
+    assert np.ptp(training) > 1e-3, "scores that are all alike would agree whatever was done to the photos"
+    # the rotated photo is the PNG but for its compression, and so is the palette's but for its colours
+    assert abs(training[2] - training[0]) < abs(training - training[0]).max()
+
+
+def test_patch_maps_and_verdicts_agree(exported, photos):
+    folder, detector = exported
+    served = OnnxDetector.load(folder / "detector.onnx")
+    assert served.in_threads and served.has_patches and served.source_sha256 == detector.sha256
+    assert (served.preprocess, served.calibration, served.meta) == (
+        detector.preprocess,
+        detector.calibration,
+        detector.meta,
+    )
+    for ours, theirs in zip(detector.predict(photos), served.predict(photos, batch=3), strict=True):
+        assert ours.label == theirs.label and ours.note == theirs.note
+        assert ours.probability == pytest.approx(theirs.probability, abs=1e-5)
+        np.testing.assert_allclose(ours.patch_map, theirs.patch_map, atol=1e-5)
+
+
+def test_a_verdict_does_not_depend_on_the_batch_bit_for_bit(exported, photos):
+    served = OnnxDetector.load(exported[0] / "detector.onnx")
+    rule = Rule.of(served.calibration)
+    pixels = [served.preprocess.uint8(photo) for photo in photos]
+    together = served.judge_some(pixels, rule, (), 32)
+    assert together == [served.judge_some([p], rule, (), 1)[0] for p in pixels]
+
+
+def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported):
+    data = (exported[0] / "detector.onnx").read_bytes()
+    assert str(ROOT).encode() not in data and b"site-packages" not in data
+    header = OnnxDetector.load(exported[0] / "detector.onnx").header
+    assert header["preprocess"]["resample"] == "lanczos" and header["calibration"]["points"]
+    assert "x / 127.5 - 1" in header["in_words"]["input"] and "temperature" in header["in_words"]["output"]
+
+
+def test_the_exported_network_serves_only_the_file_it_came_from(exported, tmp_path):
+    folder, detector = exported
+    engine = open_engine(folder / "detector.safetensors")
+    assert (engine.runtime, engine.onnx, engine.note) == ("onnx", folder / "detector.onnx", "")
+    assert open_engine(folder / "detector.safetensors", gradients=True).runtime == "torch"
+    assert open_engine(folder / "detector.safetensors", runtime="torch").runtime == "torch"
+    assert open_engine(folder / "detector.onnx").runtime == "onnx"
+    with pytest.raises(UserError, match="is for ONNX Runtime"):
+        open_engine(folder / "detector.onnx", runtime="torch")
+
+    other = Detector(detector.net, detector.preprocess, detector.calibration, {"calibrated": "again"})
+    other.save(tmp_path / "detector.safetensors")
+    with pytest.raises(UserError, match="detect.py export"):
+        open_engine(tmp_path / "detector.safetensors", runtime="onnx")
+    (tmp_path / "detector.onnx").write_bytes((folder / "detector.onnx").read_bytes())
+    stale = open_engine(tmp_path / "detector.safetensors")
+    assert stale.runtime == "torch" and "exported from another detector" in stale.note
+    with pytest.raises(UserError, match="exported from another"):
+        open_engine(tmp_path / "detector.safetensors", runtime="onnx")
+    (tmp_path / "detector.onnx").write_bytes(b"broken")
+    assert "PyTorch is used" in open_engine(tmp_path / "detector.safetensors").note
+
+
+def test_what_is_no_exported_detector_is_refused_in_one_line(exported, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(exported[0] / "detector.onnx"))
+    header = json.loads(model.metadata_props[0].value)
+
+    def refused(word: str, value: str | None) -> None:
+        del model.metadata_props[:]
+        if value is not None:
+            entry = model.metadata_props.add()
+            entry.key, entry.value = "detector", value
+        onnx.save(model, str(tmp_path / "x.onnx"))
+        with pytest.raises(UserError, match=word) as caught:
+            OnnxDetector.load(tmp_path / "x.onnx")
+        assert "x.onnx" in str(caught.value) and "\n" not in str(caught.value)
+
+    refused("not of a detector", None)
+    refused("does not fit", "{")
+    refused("version 9", json.dumps({**header, "version": 9}))
+    refused("calibration. is missing", json.dumps({k: v for k, v in header.items() if k != "calibration"}))
+    refused("3 channels of 64", json.dumps({**header, "preprocess": {"resolution": 64}}))
+    for name, data in (
+        ("text", b"hello"),
+        ("empty", b""),
+        ("half", (exported[0] / "detector.onnx").read_bytes()[:9000]),
+    ):
+        (tmp_path / f"{name}.onnx").write_bytes(data)
+        with pytest.raises(UserError, match=name):
+            OnnxDetector.load(tmp_path / f"{name}.onnx")
+    with pytest.raises(UserError, match="no such file"):
+        OnnxDetector.load(tmp_path / "absent.onnx")
+    with pytest.raises(UserError, match="cpu or cuda"):
+        OnnxDetector.load(exported[0] / "detector.onnx", device="mps")
+
+
+def test_export_overwrites_nothing_and_checks_before_it_writes(exported, tmp_path, monkeypatch):
+    folder, detector = exported
+    with pytest.raises(UserError, match="exists"):
+        export_detector(folder / "detector.onnx", detector)
+    with pytest.raises(UserError, match="end in .onnx"):
+        export_detector(folder / "detector.bin", detector)
+    with pytest.raises(UserError, match="no folder"):
+        export_detector(folder / "no" / "d.onnx", detector)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install onnx onnxscript"):
+        export_detector(folder / "d.onnx", detector)
+
+
+PROGRAM = """
+import io, sys
+from contextlib import redirect_stdout
+from click.testing import CliRunner
+import detect
+result = CliRunner().invoke(detect.main, sys.argv[1:])
+assert result.exit_code in (0, 1), (result.output, result.exception)
+print(sorted({"torch", "torchvision", "scipy", "matplotlib", "onnx"} & set(sys.modules)))
+"""
+
+
+def test_onnx_serves_without_pytorch(exported, tmp_path):
+    """A whole run with face step, CSV and explanation: `sys.modules` afterwards."""
+    (photo,) = [p for p in fixture_photos(tmp_path / "photos") if p.name == "a.png"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "FACES_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    env.pop("FACES_FACE_MODEL", None)
+    args = ["--model", "detector.onnx", "--face", "required", "--offline", "--explain", str(tmp_path / "out.png")]
+    for model in ("detector.onnx", "detector.safetensors"):
+        args[1] = model
+        some = args if model.endswith("onnx") else args[:-2]
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(photo), *some],
+            cwd=exported[0],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().splitlines()[-1] == "[]"
+    with Image.open(io.BytesIO((tmp_path / "out.png").read_bytes())) as panel:
+        assert panel.width > panel.height
