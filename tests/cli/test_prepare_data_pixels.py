@@ -97,22 +97,28 @@ def test_what_is_said(noisy, tmp_path):
         assert not (tmp_path / "x").exists()
 
 
-def test_told_to_end_it_tidies_up_and_two_do_not_mix(noisy, tmp_path):
-    jobs = {
-        "out": command("normalise", noisy, tmp_path / "out", "--resolution", 512, "--workers", 1),
-        "faces.zip": command("pack", noisy, tmp_path / "faces.zip", "--resolution", 512, "--workers", 1),
-    }
-    started = [subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for job in jobs.values()]
+def begun(job: list[str], sign) -> subprocess.Popen:
+    """A process that has got so far that `sign()` is true."""
+    process = subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
-    while time.monotonic() < until and not (
-        len(list(tmp_path.glob("out/*/*.jpg"))) > 5 and [p for p in tmp_path.glob(".faces-*.tmp") if p.stat().st_size]
-    ):
+    while time.monotonic() < until and process.poll() is None and not sign():
         time.sleep(0.01)
-    second = call("normalise", noisy, tmp_path / "out", "--resolution", 512)
+    return process
+
+
+def test_told_to_end_it_tidies_up_and_two_do_not_mix(noisy, tmp_path):
+    size = ("--resolution", 1024, "--workers", 1)
+    job = begun(command("normalise", noisy, tmp_path / "out", *size), lambda: list(tmp_path.glob("out/*/*.jpg")))
+    second = call("normalise", noisy, tmp_path / "out", *size)
     assert "another normalise is writing into it" in str(second.exception)
-    for job in started:
-        job.send_signal(signal.SIGTERM)
-    assert [job.wait() for job in started] == [143, 143]
+    job.terminate()
+    assert job.wait() == 143
+    job = begun(
+        command("pack", noisy, tmp_path / "faces.zip", *size),
+        lambda: any(file.stat().st_size for file in tmp_path.glob(".faces-*.tmp")),
+    )
+    job.terminate()
+    assert job.wait() == 143
     assert not list(tmp_path.rglob(".*")) and [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
