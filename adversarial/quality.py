@@ -120,6 +120,8 @@ class FidMonitor:
         began = time.monotonic()
         if self.real is None:
             self.real = self._real_features(self._progress("FID: looking at real images"))
+            if self.real.unkept:
+                self.tel.say(f"fid         the features of the reals can't be kept: {self.real.unkept}")
         sampled = time.monotonic()
         rows = []
         for count, kinds in self.counts.items():

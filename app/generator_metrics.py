@@ -19,7 +19,7 @@ from app.measured import Measured, open_measured, open_reals
 from app.outputs import check_output
 from app.path_length import mean_path_length, path_distance
 from faces.errors import UserError
-from faces.files import save_atomically
+from faces.files import cache_folder, save_atomically
 from metrics.collect import Features, collect_cached, is_cached, seconds_for
 from metrics.fid import KINDS, StatedFeatures, check_same_features, compare, needs_vectors, parse_kinds
 from metrics.images import SourceImages
@@ -27,8 +27,7 @@ from metrics.inception import InceptionFeatures
 from metrics.ranks import Ranks
 from metrics.sampling import Sampling
 from metrics.stats import load_stats, save_stats
-from metrics.weights import find_weights
-from stylegan2_ada.download import cache_folder
+from metrics.weights import SHA256, find_weights
 
 
 @dataclass(frozen=True)
@@ -232,6 +231,8 @@ def _features(r: Request, kinds: list[str], device: torch.device, ranks: Ranks, 
         )
     if r.dims is None and features.dims != 2048:
         say(f"note: {weights} is a trunk: the numbers are of {features.dims} dimensions, not of the usual 2048")
+    elif features.dims == 2048 and features.weights_sha256 != SHA256:
+        say(f"note: {weights} is not pytorch-fid's file: its numbers compare only with those of the same weights")
     return features
 
 
@@ -271,6 +272,8 @@ def _collected(side: Measured, features, keep: bool, folder: Path | None, ranks:
             bar.close()
     if result.cached:
         say(f"{side.title}: {len(side.images)} images, seen before (the features come from {folder})")
+    if result.unkept:
+        say(f"note: the features of {side.name} can't be kept in {folder}: {result.unkept}")
     for name, reason in result.skipped[:5]:
         say(f"left out: {name}: {reason}")
     if len(result.skipped) > 5:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from faces.errors import UserError
-from faces.files import save_atomically
+from faces.files import save_atomically, try_lock
 from metrics.images import BLOCK, Census, Images
 from metrics.inception import InceptionFeatures
 from metrics.ranks import Ranks
@@ -30,13 +29,14 @@ CACHE_FORMAT = 1  # raise it when the same images would give other features
 class Features:
     """What was seen in a set of images. `vectors`: float32 [n, dims] in the images' order, None where they were not
     kept. `skipped`: (name, reason) of every file left out. `size`: (height, width) of the images. `cached`: nothing had
-    to be computed."""
+    to be computed. `unkept`: why they could not be put into the cache."""
 
     stats: GaussianStats
     vectors: np.ndarray | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     size: tuple[int, int] | None = None
     cached: bool = False
+    unkept: str | None = None
 
     @property
     def n(self) -> int | None:
@@ -146,16 +146,22 @@ def collect_cached(
         before()
     result = collect(images, features, keep=keep, ranks=ranks, progress=progress)
     if ranks.is_main:
-        extra = {"skipped": [list(pair) for pair in result.skipped], "size": result.size}
-        saved = GaussianStats(result.stats.mu, result.stats.sigma, result.stats.n, {**meta, **extra})
         try:
-            if result.vectors is not None:  # before the statistics, which say that all is there
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save_atomically(_vectors(path), lambda tmp: _write_array(tmp, result.vectors))
-            save_stats(path, saved)
+            _keep(path, meta, result)
         except (OSError, UserError) as error:  # the numbers are good, only the next run will have to compute them again
-            warnings.warn(f"statistics are not cached: {error}", stacklevel=2)
+            result.unkept = str(error)
     return result
+
+
+def _keep(path: Path, meta: dict, result: Features) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("a") as lock:
+        if not try_lock(lock.fileno()):
+            return  # another process is writing the same
+        if result.vectors is not None:  # before the statistics, which say that all is there
+            save_atomically(_vectors(path), lambda tmp: _write_array(tmp, result.vectors))
+        extra = {"skipped": [list(pair) for pair in result.skipped], "size": result.size}
+        save_stats(path, GaussianStats(result.stats.mu, result.stats.sigma, result.stats.n, {**meta, **extra}))
 
 
 def is_cached(features: InceptionFeatures, content: str, folder: str | Path) -> bool:
@@ -194,6 +200,9 @@ def _from_cache(path: Path, meta: dict, keep: bool) -> Features | None:
             vectors = np.load(_vectors(path), mmap_mode="r", allow_pickle=False)
             if vectors.shape != (stats.n, len(stats.mu)) or vectors.dtype != np.float32:
                 return None
+            scale = np.sqrt(stats.sigma.diagonal().max()) + np.abs(stats.mu).max()
+            if not np.abs(vectors.mean(axis=0, dtype=np.float64) - stats.mu).max() <= 1e-6 * scale:  # NaN, too
+                return None
         skipped = [(name, reason) for name, reason in stats.meta["skipped"]]
         size = stats.meta["size"] and tuple(stats.meta["size"])
     except (UserError, OSError, ValueError, KeyError, TypeError, EOFError):
@@ -202,14 +211,16 @@ def _from_cache(path: Path, meta: dict, keep: bool) -> Features | None:
 
 
 def seconds_for(images: Images, features: InceptionFeatures) -> float:
-    """Seconds that `collect` will take in one process, measured on the first images: two passes of `features.chunk`
-    after a warm-up, of which the quicker counts (another program may have had the cores in one of them)."""
+    """Seconds that `collect` will take in one process, measured on the first images: two passes of `features.chunk` (of
+    a small set fewer, so that measuring costs less than the work) after a warm-up, of which the quicker counts
+    (another program may have had the cores in one of them)."""
     if len(images) == 0:
         return 0.0
     began = time.perf_counter()
     first = images.block(0).images
     making = (time.perf_counter() - began) / max(1, len(first))
-    same = [image for image in first if image.shape == first[0].shape][: features.chunk]
+    same = [image for image in first if image.shape == first[0].shape]
+    same = same[: min(features.chunk, max(1, len(images) // 12))]
     if not same:
         return 0.0
     batch, passes = torch.from_numpy(np.stack(same)), []

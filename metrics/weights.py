@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,7 +85,9 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
         raise UserError(f"{path}: cannot be read ({error.strerror}); {wanted}") from error
     digest = hashlib.sha256(data).hexdigest()
     try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that are then refused
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in any of a dozen ways
         raise UserError(f"{path}: not a PyTorch weight file, or damaged; {wanted}") from error
     layers = [k.removesuffix(".conv.weight") for k in state if k.endswith(".conv.weight")] if _is_state(state) else []
@@ -94,6 +97,10 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
         folded = {layer: _fold(state, layer) for layer in layers}
         if "fc.weight" in state:
             weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
+            if len(weight) == 1000:
+                raise UserError(
+                    f"{path}: torchvision's InceptionV3 of 1000 classes, which is another network; {wanted}"
+                )
             if weight.shape != (1008, 2048) or bias.shape != (1008,):
                 raise KeyError(f"fc: weight {list(weight.shape)}, bias {list(bias.shape)}")
             folded["fc"] = (weight, bias)

@@ -102,8 +102,21 @@ def test_cache_is_by_content_not_by_name(tmp_path):
 
 def test_an_unwritable_cache_costs_no_result(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.warns(UserWarning, match="statistics are not cached"):
-        assert collect_cached(ArrayImages(pixels()), Pooled(), "abc", tmp_path / "file").n == 150
+    found = collect_cached(ArrayImages(pixels()), Pooled(), "abc", tmp_path / "file")
+    assert found.n == 150 and "file" in found.unkept
+
+
+def test_vectors_that_are_not_those_of_the_statistics_are_made_again(tmp_path):
+    images, features = ArrayImages(pixels(70)), Pooled()
+    right = collect_cached(images, features, "abc", tmp_path, keep=True).vectors
+    (file,) = tmp_path.glob("vectors-*")
+    for damage in (np.nan, 1e9):
+        wrong = right.copy()
+        wrong[3, 4] = damage
+        np.save(file, wrong)
+        found = collect_cached(images, features, "abc", tmp_path, keep=True)
+        assert not found.cached and np.array_equal(found.vectors, right)
+    assert collect_cached(images, features, "abc", tmp_path, keep=True).cached
 
 
 def test_one_bad_file_is_left_out_and_named(tmp_path):
