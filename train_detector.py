@@ -248,9 +248,9 @@ def main(ctx: click.Context, **options) -> None:
     options["precision"] = precision_of(options["precision"], options["device"])
     resume = None
     if options["resume"] is not None:
-        resume = newest_run(Path(options["outdir"])) if options["resume"] == "latest" else Path(options["resume"])
-        options["data"] = options["data"] or ""
         _only_the_machines(ctx)
+        resume = newest_run(Path(options["outdir"])) if options["resume"] == "latest" else Path(options["resume"])
+        options["data"] = ""
     train(
         Options(**{f.name: options[f.name] for f in fields(Options)}),
         Recipe(**{f.name: options[f.name] for f in fields(Recipe)}),

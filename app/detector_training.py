@@ -160,8 +160,6 @@ class _Run:
     def prepare(self) -> None:
         """Data, gates, network: everything that can be refused."""
         o = self.o
-        for name in ("TF_CPP_MIN_LOG_LEVEL",):
-            os.environ.setdefault(name, "3")
         import cv2
 
         cv2.setNumThreads(1)  # the feed's threads are the parallel ones
@@ -191,6 +189,16 @@ class _Run:
         if not self.resumed:
             self._gates()
         self._pack(splits, extra)
+        self.fit = Fit(
+            net,
+            self.feed,
+            self.validation,
+            self.recipe,
+            self.tel,
+            peers=_Peers(self.world),
+            workers=self.workers,
+            checkpoint_minutes=o.checkpoint_minutes,
+        )
 
     def _gates(self) -> None:
         """What tells the classes apart without looking at a face is refused, unless the person insists."""
@@ -273,11 +281,8 @@ class _Run:
 
     def go(self, folder: Path, state: dict | None, stop: Callable[[], bool]) -> Path:
         """Learn, then calibrate and write the detector."""
-        peers = _Peers(self.world)
-        fit = Fit(
-            self.net, self.feed, self.validation, self.recipe, self.tel, folder=folder, peers=peers,
-            workers=self.workers, checkpoint_minutes=self.o.checkpoint_minutes, stop=stop,
-        )  # fmt: skip
+        fit = self.fit
+        fit.folder, fit.stop = folder, stop
         if state is not None:
             fit.load_state_dict(state)
         broadcast_modules([fit.net, fit.ema], self.world)

@@ -95,14 +95,14 @@ class _Features(nn.Module):
         return self.net.forward_head(features, pre_logits=True)
 
 
-def _squeezenet1_1() -> tuple[nn.Module, int]:
+def _squeezenet1_1() -> tuple[nn.Module, int, int]:
     from torchvision.models import squeezenet1_1
 
-    return squeezenet1_1().features, 512
+    return squeezenet1_1().features, 512, 512
 
 
-# Name -> (layers from image to feature map [N, width, h, w], width). Imported when asked for.
-TORCHVISION: dict[str, Callable[[], tuple[nn.Module, int]]] = {"squeezenet1_1": _squeezenet1_1}
+# Name -> (layers from image to feature map [N, cells, h, w], width once pooled, cells). Imported when asked for.
+TORCHVISION: dict[str, Callable[[], tuple[nn.Module, int, int]]] = {"squeezenet1_1": _squeezenet1_1}
 
 
 class Backbone(nn.Module):
@@ -117,14 +117,14 @@ class Backbone(nn.Module):
         self.cfg = cfg
         self.lowp_dtype: torch.dtype | None = None
         self.lowp_eval = False
-        self.body, width = _timm(cfg.model) if cfg.model.startswith("timm:") else TORCHVISION[cfg.model]()
+        self.body, width, cells = _timm(cfg.model) if cfg.model.startswith("timm:") else TORCHVISION[cfg.model]()
         _keep_resolution(self.body, cfg)
         self.dropout = nn.Dropout(cfg.dropout)
         self.head = nn.Linear(width, 1)
-        self.patch = nn.Conv2d(width, 1, 1) if cfg.patches else None
+        self.patch = nn.Conv2d(cells, 1, 1) if cfg.patches else None
         for layer in (self.head, self.patch):
             if layer is not None:  # an untrained detective should say "I don't know"
-                nn.init.normal_(layer.weight, std=0.1 / width**0.5)
+                nn.init.normal_(layer.weight, std=0.1 / layer.weight.shape[1] ** 0.5)
                 nn.init.zeros_(layer.bias)
         # (x / 2 + 1 / 2 - mean) / std of images in [-1, 1], as one multiplication and one addition
         scale = 0.5 / torch.tensor(cfg.std)
@@ -138,7 +138,7 @@ class Backbone(nn.Module):
 
     def features(self, img: torch.Tensor) -> torch.Tensor:
         """The last feature map [N, width, h, w] (tokens [N, T, width] of a transformer) of images in [-1, 1]."""
-        low = self.lowp_dtype is not None and (self.training or self.lowp_eval)
+        low = self.lowp_dtype not in (None, torch.float32) and (self.training or self.lowp_eval)
         with torch.autocast(img.device.type, self.lowp_dtype) if low else contextlib.nullcontext():
             return self.body((img * self.scale + self.shift).contiguous(memory_format=torch.channels_last))
 
@@ -161,14 +161,14 @@ class Backbone(nn.Module):
         return self.body
 
 
-def _timm(model: str) -> tuple[nn.Module, int]:
+def _timm(model: str) -> tuple[nn.Module, int, int]:
     import timm
 
     name = model.removeprefix("timm:")
     if name.split(".")[0] not in timm.list_models():
         raise ValueError(f"{model}: this timm ({timm.__version__}) knows no such network; see timm.list_models()")
     net = timm.create_model(name, pretrained=False, num_classes=0)
-    return _Features(net), int(getattr(net, "head_hidden_size", None) or net.num_features)
+    return _Features(net), int(getattr(net, "head_hidden_size", None) or net.num_features), int(net.num_features)
 
 
 def _keep_resolution(body: nn.Module, cfg: BackboneConfig) -> None:
@@ -188,29 +188,28 @@ def fitted(cfg: BackboneConfig) -> BackboneConfig:
     takes images of any size. UserError for an unknown network or a size it cannot take."""
     try:
         if cfg.model.startswith("timm:"):
+            _timm(cfg.model)  # tells an unknown name in words
             import timm
 
-            _timm(cfg.model)
             told = timm.get_pretrained_cfg(cfg.model.removeprefix("timm:"))
             if told is not None and told.mean and told.std:
                 cfg = replace(cfg, mean=tuple(told.mean), std=tuple(told.std))
         net = Backbone(replace(cfg, patches=False)).eval()
     except ValueError as error:
         raise UserError(f"--model {cfg.model}: {error}") from None
-    width = net.head.in_features
+    cells = (_timm(cfg.model) if cfg.model.startswith("timm:") else TORCHVISION[cfg.model]())[2]
     with torch.inference_mode():
         for side, fixed in ((cfg.resolution, False), (max(32, cfg.resolution // 2 + 16), True)):
             try:
                 features = net.features(torch.zeros(1, 3, side, side))
-                pooled = net.verdict(torch.zeros(1, 3, side, side)).logit
+                net.verdict(torch.zeros(1, 3, side, side))
             except (RuntimeError, AssertionError, ValueError) as error:
                 if fixed:
                     return replace(cfg, any_size=False)
                 reason = str(error).splitlines()[0]
                 raise UserError(f"--model {cfg.model}: it takes no images of {side} px ({reason})") from None
             if not fixed:
-                cfg = replace(cfg, patches=cfg.patches and features.ndim == 4 and features.shape[1] == width)
-            del pooled
+                cfg = replace(cfg, patches=cfg.patches and features.ndim == 4 and features.shape[1] == cells)
     return cfg
 
 

@@ -1,0 +1,285 @@
+"""`train_detector.py` as a user runs it, on folders of a few small pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train_detector
+from app.cli import run
+from discriminator.detector import Detector
+from faces.degrade import preset
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "--epochs",
+    2,
+    "--batch",
+    8,
+    "--warmup",
+    2,
+    "--threads",
+    1,
+    "--workers",
+    1,
+    "--cache",
+    "none",
+    "--device",
+    "cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    """24 real and 24 fake pictures of 32 px, one a half-size one enlarged; no encoder tells them apart."""
+    folder = tmp_path_factory.mktemp("data") / "faces"
+    write(folder, 48)
+    return folder
+
+
+def write(folder: Path, count: int, seed: int = 0, side: int = 32, kind: str = "png", only: str = "") -> None:
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        label = only or ("real", "fake")[i % 2]
+        pixels = rng.integers(60, 196, (side, side, 3)).astype(np.uint8)
+        if label == "fake":
+            pixels = np.repeat(np.repeat(pixels[::2, ::2], 2, 0), 2, 1)
+        target = folder if only else folder / label
+        target.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(target / f"{i:03d}.{kind}", compress_level=1)
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path):
+    """`command(*arguments)` -> code, out, err; `small=False` without the options of a tiny run."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FACES_DATA_ROOT", "FACES_DEBUG", "WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FACES_CACHE", str(tmp_path / "cache"))
+
+    def call(*arguments, small: bool = True) -> SimpleNamespace:
+        argv = [str(a) for a in [*(SMALL if small else []), *arguments]]
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            run(train_detector.main, argv)
+        code = leaving.value.code
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code or 0, out=captured.out, err=captured.err)
+
+    return call
+
+
+def refused(result, *words: str) -> None:
+    assert result.code == 2, result.out
+    assert result.err.startswith("error: ") and result.err.count("\n") == 1, result.err
+    for word in words:
+        assert word in result.err, result.err
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_training_from_folder_to_detector(command, faces, tmp_path):
+    result = command("--data", faces, "--out", "run")
+    assert result.code == 0, result.err
+    folder = tmp_path / "run"
+    detector = Detector.load(folder / "detector.safetensors")
+    assert detector.preprocess.resolution == 32 and detector.meta["trained_on"] == "faces"
+    assert detector.meta["model"] == "hybrid" and detector.meta["recipe"]["batch"] == 8
+    assert detector.meta["train_images"] == {"real": 22, "set's fakes": 22} and detector.meta["version"]
+    assert detector.calibration.n_real == 2 and set(detector.calibration.thresholds) == {0.005, 0.01, 0.05}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["degradation"]["name"] == "train" and config["architecture"] == detector.net.cfg.to_dict()
+    stats, metrics = rows(folder / "stats.jsonl"), rows(folder / "metrics.jsonl")
+    assert [row["step"] for row in stats] == [6, 12] and stats[-1]["nimg"] == 96
+    assert [row["step"] for row in metrics] == [6, 12, 12] and metrics[-1]["final"]
+    assert list((folder / "tensorboard").glob("events*"))
+    for word in ("half of each batch is real", "images/s", "best", "calibrated", "unsure"):
+        assert word in result.out
+    assert result.out == (folder / "log.txt").read_text()
+    refused(command("--data", faces, "--out", "run"), "--out run", "--resume run")
+
+
+def test_ablations_and_backbones_by_option(command, faces, tmp_path):
+    result = command("--data", faces, "--branches", "artefact", "--residual", "neighbour", "--crop", 16, "--out", "a")
+    assert result.code == 0, result.err
+    cfg = Detector.load(tmp_path / "a" / "detector.safetensors").net.cfg
+    assert cfg.branches == ("artefact",) and cfg.residual == "neighbour"
+    chain = preset("web").to_dict()
+    (tmp_path / "chain.json").write_text(json.dumps(chain))
+    weights = tmp_path / "w.pth"
+    import torch
+    import torchvision
+
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
+    result = command("--data", faces, "--model", "squeezenet1_1", "--backbone-weights", weights, "--stride1", 1,
+                     "--degradation", "chain.json", "--consistency", 0, "--balance", "weights",
+                     "--face", "whole")  # fmt: skip
+    assert result.code == 0, result.err
+    (made,) = (tmp_path / "runs").iterdir()
+    assert made.name == "00000-detector-faces-32-squeezenet1_1"
+    detector = Detector.load(made / "detector.safetensors")
+    assert detector.net.cfg.stride1 == 1 and detector.meta["weights_from"] == "w.pth"
+    assert detector.meta["degradation"] == chain and detector.meta["face"] == "whole"
+    assert not detector.trained_on_aligned_faces
+    assert "with frozen layers" in result.out and "each class weighs half" in result.out
+
+
+def test_reals_alone_with_fakes_of_ones_own(command, tmp_path):
+    write(tmp_path / "photos", 24, seed=1, only="real")
+    write(tmp_path / "samples", 20, seed=2, only="fake")
+    refused(command("--data", "photos"), "no fakes", "--extra-fakes")
+    result = command("--data", "photos", "--extra-fakes", "samples:0.5", "--out", "run")
+    assert result.code == 0, result.err
+    meta = Detector.load(tmp_path / "run" / "detector.safetensors").meta
+    assert meta["train_images"] == {"real": 22, "samples": 18} and meta["shown"] == {"real": 0.5, "samples": 0.5}
+    assert meta["validation_images"] == {"real": 2, "fake": 2}
+    write(tmp_path / "thumbs", 4, seed=3, side=16, only="fake")
+    refused(command("--data", "photos", "--extra-fakes", "thumbs"), "smaller than the 32 px", "--allow-leaks")
+
+
+def test_files_that_give_the_class_away_are_refused(command, tmp_path):
+    write(tmp_path / "leak", 80)
+    for path in (tmp_path / "leak" / "real").iterdir():
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    refused(command("--data", "leak", "--out", "run"), "metadata", "--allow-leaks", "normalise")
+    assert not (tmp_path / "run").exists()
+    result = command("--data", "leak", "--out", "run", "--allow-leaks", "--epochs", 1, "--subset", 8)
+    assert result.code == 0, result.err
+    assert "note        --allow-leaks: " in result.out
+    assert "metadata" in Detector.load(tmp_path / "run" / "detector.safetensors").meta["gates"]["failed"]
+
+
+def test_replay_of_older_fakes(command, faces, tmp_path):
+    import torch
+
+    from adversarial.checkpoint import save_checkpoint
+
+    gan = tmp_path / "gan"
+    gan.mkdir()
+    images = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8)
+    save_checkpoint(gan, 1, {"game": {"replay": {"images": images}}})
+    result = command("--data", faces, "--replay", "gan:0.3", "--out", "run", "--epochs", 1)
+    assert result.code == 0, result.err
+    meta = Detector.load(tmp_path / "run" / "detector.safetensors").meta
+    assert meta["shown"] == {"real": 0.5, "set's fakes": 0.35, "gan": 0.15} and meta["train_images"]["gan"] == 10
+    refused(command("--data", faces, "--replay", "gan", "--resolution", 64), "--resolution 32")
+    refused(command("--data", faces, "--replay", "nowhere"), "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["--data"]),
+        (["--data", "nowhere"], ["nowhere"]),
+        (["--data", "F", "--model", "resnet"], ["--model resnet", "timm:NAME"]),
+        (["--data", "F", "--resolution", 48], ["--model hybrid", "48"]),
+        (["--data", "F", "--branches", "deep"], ["spatial"]),
+        (["--data", "F", "--lr", -1], ["--lr"]),
+        (["--data", "F", "--crop", 16], ["--crop 16"]),
+        (["--data", "F", "--degradation", "acid"], ["acid", "train"]),
+        (["--data", "F", "--degradation", "absent.json"], ["absent.json"]),
+        (["--data", "F", "--pretrained"], ["--pretrained"]),
+        (["--data", "F", "--extra-fakes", "F:1.5"], ["dose"]),
+        (["--data", "F", "--extra-fakes", "absent:0.5"], ["absent"]),
+        (["--data", "F", "--model", "squeezenet1_1", "--backbone-weights", "absent.pth"], ["absent.pth"]),
+        (["--resume", "nowhere"], ["nowhere"]),
+        (["--resume", "F"], ["config.json"]),
+        (["--resume", "latest"], ["runs"]),
+        (["--resume", "latest", "--lr", 1], ["--lr"]),
+        (["--data", "F", "--device", "tpu"], ["tpu"]),
+        (["calibrate", "absent", "--reals", "F", "--out", "x.safetensors"], ["absent"]),
+        (["calibrate", "F", "--reals", "F", "--out", "x.pth"], [".safetensors"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(command, faces, arguments, words, tmp_path):
+    arguments = [str(faces) + a[1:] if str(a) == "F" or str(a).startswith("F:") else a for a in arguments]
+    small = "--data" in arguments
+    refused(command(*arguments, small=small), *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(faces, tmp_path, command):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "FACES_CACHE": str(tmp_path / "cache")}
+    argv = [sys.executable, str(ROOT / "train_detector.py"), "--data", str(faces), "--out", "run", *map(str, SMALL)]
+    argv[argv.index("--epochs") + 1] = "400"
+    with subprocess.Popen(
+        argv, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as job:
+        log = tmp_path / "run" / "log.txt"
+        until = time.monotonic() + 120
+        while not (log.is_file() and "validation" in log.read_text()):
+            assert job.poll() is None and time.monotonic() < until, job.stderr.read()
+            time.sleep(0.05)
+        job.send_signal(signal.SIGINT)
+        out, err = job.communicate(timeout=60)
+    assert job.returncode == 130, err
+    assert "saved; go on with --resume run" in out and "Traceback" not in err
+    folder = tmp_path / "run"
+    assert list(folder.glob("checkpoint-*.pt")) and not (folder / "detector.safetensors").exists()
+
+    config = json.loads((folder / "config.json").read_text())
+    stopped_at = max(int(p.stem.split("-")[1]) for p in folder.glob("checkpoint-*.pt"))
+    config["recipe"]["epochs"] = (stopped_at + 3) / 6  # the test needn't wait for all 400
+    config["recipe"]["schedule"] = "plateau"
+    (folder / "config.json").write_text(json.dumps(config))
+    result = command("--resume", "run", "--threads", 1, "--workers", 1, "--device", "cpu", small=False)
+    assert result.code == 0, result.err
+    assert f"resuming    run at step {stopped_at} of {stopped_at + 3}" in result.out
+    steps = [row["step"] for row in rows(folder / "stats.jsonl")]
+    assert steps == sorted(set(steps)) and steps[-1] == stopped_at + 3
+    Detector.load(folder / "detector.safetensors")
+    shutil.copytree(folder, tmp_path / "runs" / "copy")
+    assert command("--resume", "latest", "--threads", 1, small=False).code == 0  # finished: nothing left to do
+
+
+def test_thresholds_on_ones_own_photos(command, faces, tmp_path):
+    assert command("--data", faces, "--out", "run", "--epochs", 1).code == 0
+    write(tmp_path / "mine", 120, seed=5, only="real")
+    write(tmp_path / "theirs", 30, seed=6, only="fake")
+    (tmp_path / "mine" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    result = command("calibrate", "run", "--reals", "mine", "--out", "own.safetensors", small=False)
+    assert result.code == 0, result.err
+    assert "120 of 121 photos judged (1 unreadable left out)" in result.out and "broken.png" in result.out
+    assert "nothing about 0.5 %: that takes at least 200 real photos" in result.out
+    old, new = (Detector.load(tmp_path / f) for f in ("run/detector.safetensors", "own.safetensors"))
+    assert (new.calibration.temperature, new.calibration.bias) == (old.calibration.temperature, old.calibration.bias)
+    assert new.calibration.n_real == 120 and new.calibration.n_fake == 0
+    assert new.meta["own_photos"] == {"reals": "mine", "n_real": 120, "recalibrated_from": old.sha256}
+    photos = [np.asarray(Image.open(p)) for p in sorted((tmp_path / "mine").glob("[0-9]*.png"))]
+    scores = np.array([v.probability for v in new.predict(photos, batch=8)])
+    for fpr, allowed in ((0.005, 0), (0.01, 1), (0.05, 6)):
+        assert (scores >= new.calibration.at(fpr).threshold).sum() == allowed
+        assert new.calibration.at(fpr).unsure_low <= new.calibration.at(fpr).threshold
+
+    argv = ["--reals", "mine", "--fakes", "theirs", "--out", "both.safetensors"]
+    result = command("calibrate", "own.safetensors", *argv, small=False)
+    assert result.code == 0, result.err
+    both = Detector.load(tmp_path / "both.safetensors")
+    assert both.calibration.n_fake == 30 and both.calibration.at().tpr is not None
+    again = command("calibrate", "run", "--reals", "mine", "--out", "own.safetensors", small=False)
+    refused(again, "exists already")
+    (tmp_path / "empty").mkdir()
+    refused(command("calibrate", "run", "--reals", "empty", "--out", "x.safetensors", small=False), "empty")
+
+
+def test_help_answers_at_once():
+    code = "import sys, train_detector\ntry: train_detector.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'numpy', 'sklearn'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    for option in train_detector.main.params:
+        assert max(option.opts, key=len) in done.stdout
+    assert "calibrate" in done.stdout
