@@ -141,7 +141,7 @@ class Trainer(click.Group):
 )
 @click.option(
     "--residual",
-    type=click.Choice(["highpass", "neighbour", "wavelet", "pixels"]),
+    type=click.Choice(["highpass", "neighbour", "wavelet", "spectrum", "pixels"]),
     default="highpass",
     help="What the hybrid's artefact branch sees.",
 )

@@ -117,3 +117,13 @@ def test_a_constant_image_has_finite_gradients():
 def test_unknown_residual_is_named():
     with pytest.raises(ValueError, match="'dct'"):
         ResidualBank("dct", 3)
+
+
+def test_the_local_spectrum_is_scipys_cosine_transform():
+    from scipy.fft import dctn
+
+    img = torch.rand(1, 1, 16, 16) * 0.1
+    found = ResidualBank("spectrum", 1)(img)[0]
+    # a 4x4 kernel lies at rows and columns 0 to 3 of its 5x5 window, so output (6, 7) sees rows 4 to 7, columns 5 to 8
+    expected = dctn(img[0, 0, 4:8, 5:9].double().numpy(), norm="ortho").ravel()[1:] * SCALE
+    torch.testing.assert_close(found[:, 6, 7].double(), torch.from_numpy(expected).clamp(-3, 3), atol=1e-5, rtol=0)
