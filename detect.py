@@ -227,6 +227,8 @@ def main(
         seconds = time.perf_counter() - start
 
     stopped = interrupted is not None
+    if not totals.files and not stopped:
+        raise UserError("-: no paths came on stdin; nothing was judged")
     code = 130 if stopped else totals.exit_code(strict=strict, required=face == "required")
     if as_json:
         document = {
@@ -265,7 +267,10 @@ def _face_step(face: str, face_model: str | None, offline: bool, detector):
     if face == "whole" or (face == "auto" and not detector.trained_on_aligned_faces):
         return FaceStep(None, side)
     with importing():
+        import cv2
+
         from faces.align import FaceFinder
+    cv2.setNumThreads(1)  # every photo has a thread; OpenCV's own would only be in their way
     with download_bar("YuNet") as report:
         return FaceStep(FaceFinder.open(face_model, not offline, progress=report), side)
 
