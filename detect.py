@@ -180,7 +180,7 @@ def main(
     count = None if named is not None and explain is None else len(entries)
     bar = _bar(count, show_table)
 
-    def echo(text: str, err: bool = False) -> None:
+    def echo(text: str | bytes, err: bool = False) -> None:
         with type(bar).external_write_mode(file=sys.stderr) if bar is not None else contextlib.nullcontext():
             click.echo(text, err=err)
 

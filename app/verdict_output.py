@@ -81,7 +81,7 @@ class CsvOut:
 
     target: a new file (UserError where it exists: nothing is overwritten), or "-" for stdout."""
 
-    def __init__(self, target: str, columns: tuple[str, ...], option: str, echo: Callable[[str], None] = print):
+    def __init__(self, target: str, columns: tuple[str, ...], option: str, echo: Callable[[bytes], None]):
         self._file: IO[str] | None = None
         if target == "-":
             self._write = csv.DictWriter(_Lines(echo), columns, restval="", lineterminator="\n")
@@ -110,11 +110,12 @@ class CsvOut:
 class _Lines:
     """What csv writes, by way of `echo`."""
 
-    def __init__(self, echo: Callable[[str], None]):
+    def __init__(self, echo: Callable[[bytes], None]):
         self._echo = echo
 
     def write(self, text: str) -> None:
-        self._echo(text.removesuffix("\n"))
+        # bytes of names that are not UTF-8 go out as they came in
+        self._echo(text.removesuffix("\n").encode("utf-8", "surrogateescape"))
 
 
 def stdin_reader() -> Callable[[int], bytes]:

@@ -16,6 +16,8 @@ EXTENSIONS = ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ogv .wmv .flv .3gp .mts
 EVERY = 1.0  # seconds between two samples
 LEAST = 16  # samples of a short video, where the interval was not asked for
 MAX_PIXELS = 64 << 20  # of a frame
+# FFmpeg's remarks about a broken file name no file and tear the lines of output apart; what is wrong is told here
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def is_video_name(name: str) -> bool:
@@ -44,7 +46,13 @@ class Video:
             raise BadImage(self.path, "is not a file" if os.path.lexists(self.path) else "no such file")
         if not os.access(self.path, os.R_OK):
             raise BadImage(self.path, "no permission to read it")
-        self._reader = cv2.VideoCapture(os.path.abspath(self.path), cv2.CAP_FFMPEG)
+        logging = cv2.utils.logging
+        before = logging.getLogLevel()
+        logging.setLogLevel(min(before, logging.LOG_LEVEL_ERROR))
+        try:
+            self._reader = cv2.VideoCapture(os.path.abspath(self.path), cv2.CAP_FFMPEG)
+        finally:
+            logging.setLogLevel(before)
         if not self._reader.isOpened():
             raise BadImage(self.path, "not a video that can be read, or a broken one")
         self.fps = self._positive(cv2.CAP_PROP_FPS)

@@ -303,3 +303,20 @@ def test_ctrl_c_keeps_what_was_printed(place):
     assert [row["status"] for row in first] == ["judged"] * 2
     with open("kept.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
+
+
+def test_names_that_are_not_utf8_go_out_as_they_came_in(place):
+    name = os.fsdecode(b"photos/\xff\xfe.png")
+    try:
+        shutil.copy("photos/c-portrait.png", name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    piped = run("-", "--model", "whole.safetensors", "--csv", "-", stdin=os.fsencode(name))
+    assert piped.stdout_bytes.splitlines()[1].startswith(b"photos/\xff\xfe.png,judged,")
+    (row,) = lines(run(name, "--model", "whole.safetensors", "--jsonl").stdout)
+    assert os.fsencode(row["file"]) == b"photos/\xff\xfe.png"
+
+
+def test_no_paths_on_stdin_is_nothing_done(place):
+    result = run("-", "--model", "whole.safetensors", stdin=b"\n")
+    assert result.exit_code == 2 and "no paths came on stdin" in result.stderr
