@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 import click
 import numpy as np
 
 from app.judged import Judged, Request
+from app.outputs import check_folder, check_output
 from faces.errors import UserError
 from faces.files import save_atomically
 
@@ -34,10 +34,7 @@ def _check(r: Request, is_table: bool) -> None:
     """Everything that can be refused before anything is opened."""
     for option in OUTPUTS:
         path = getattr(r, option)
-        if path is not None and Path(path).exists() and (Path(path).is_dir() or not r.force):
-            raise UserError(f"--{option} {path}: is there already: choose another name, or --force")
-        if path is not None:
-            _check_writable(f"--{option}", Path(path).absolute().parent)
+        check_output(f"--{option}", path, force=r.force)
         if path is not None and is_table and Path(path).resolve() == Path(r.target).resolve():
             raise UserError(f"--{option} {path}: is the file that is judged: choose another name")
     if r.plots is not None and Path(r.plots).is_dir() and any(Path(r.plots).glob("*.png")) and not r.force:
@@ -45,7 +42,7 @@ def _check(r: Request, is_table: bool) -> None:
     if r.plots is not None and Path(r.plots).is_file():
         raise UserError(f"--plots {r.plots}: is a file: give a folder")
     if r.plots is not None:
-        _check_writable("--plots", Path(r.plots).absolute())
+        check_folder("--plots", Path(r.plots).absolute())
     for name, value in (("threshold", r.threshold), ("unsure-from", r.unsure_from)):
         if value is not None and not math.isfinite(value):
             raise UserError(f"--{name} {value}: is not a finite number: give one")
@@ -71,16 +68,6 @@ def _check(r: Request, is_table: bool) -> None:
             raise UserError("no images to judge: give --data SOURCE, once or several times")
         if r.calibrate_on is not None:
             raise UserError("--calibrate-on is for SCORES.csv: a detector has its own calibration; leave it out")
-
-
-def _check_writable(option: str, folder: Path) -> None:
-    """Whether files can be made in a folder that is there or can be made itself."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise UserError(f"{option}: {folder} is a file, not a folder: choose another place")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{option}: nothing can be written in {folder}: choose another place")
 
 
 def _write(r: Request, result: Judged) -> None:

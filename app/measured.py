@@ -77,7 +77,8 @@ def open_measured(r: Request, sampling: Sampling, device: torch.device, say: Say
         source = source.select(np.arange(r.num, dtype=np.int64) * len(source) // r.num)
     preprocess = Preprocess(r.resolution, r.crop, r.resize_filter) if r.resolution else None
     images = SourceImages(source, preprocess, workers=r.workers, allow_grey=r.allow_grey)
-    say(f"{r.target}: {len(source)} images{f' brought to {r.resolution}x{r.resolution}' if preprocess else ''}")
+    brought = f" brought to {r.resolution}x{r.resolution}" if preprocess else ""
+    say(f"{r.target}: {len(source)} image{'s' * (len(source) > 1)}{brought}")
     return Measured("generated", r.target, images, preprocess=preprocess, notes=notes)
 
 
@@ -88,8 +89,11 @@ def _holds_a_generator(folder: Path) -> bool:
 def _network(r: Request, sampling: Sampling, device: torch.device, say: Say) -> Measured:
     if r.num < 2:
         raise UserError(f"--num {r.num}: a generator's numbers need two images or more, better thousands")
-    with download_bar() as report:
-        path = find_network(r.target, progress=report)
+    try:
+        with download_bar() as report:
+            path = find_network(r.target, progress=report)
+    except UserError as error:
+        raise UserError(str(error).removeprefix("--network ")) from None
     G, meta = load_any_generator(path, device)
     G = in_precision(G, "fp32")
     size, channels = G.cfg.resolution, G.cfg.img_channels

@@ -6,7 +6,7 @@ from metrics.inception import InceptionFeatures
 from metrics.onnx_graph import onnx_model
 
 
-@pytest.mark.parametrize("dims", [64, 192, 768, 2048])
+@pytest.mark.parametrize("dims", [64, 2048])  # those between are the beginning of the last
 def test_onnx_runtime_gives_the_same_features(dims, random_inception):
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     a, b = (InceptionFeatures(random_inception.path, dims, runtime=r)(images).numpy() for r in ("torch", "onnx"))
