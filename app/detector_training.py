@@ -6,18 +6,14 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from adversarial.checkpoint import find_checkpoint as find_game
-from adversarial.checkpoint import load_checkpoint as load_game
 from adversarial.checkpoint import remove_leftovers, save_json
 from adversarial.config import resolve_precision
-from adversarial.data import native_resolution, open_splits
 from adversarial.distributed import (
     World,
     barrier,
@@ -30,59 +26,23 @@ from adversarial.distributed import (
 from adversarial.lock import RunLock
 from adversarial.run import StopRequest
 from adversarial.telemetry import Telemetry, rewind_jsonl
+from app.detector_data import Options, load_degradation, open_all, pack, pass_gates
 from discriminator.backbones import Backbone, load_pretrained
 from discriminator.models import new_network
 from discriminator.training import state as checkpoints
-from discriminator.training.feed import Feed, Group
 from discriminator.training.finish import calibrated
 from discriminator.training.fit import Fit, clock
 from discriminator.training.peers import Alone
 from discriminator.training.recipe import Recipe
-from discriminator.training.selection import Validation
-from faces.audit import cheap_gates
 from faces.dataset import PackedFaces
-from faces.degrade import Degradation, preset
+from faces.degrade import Degradation
 from faces.errors import UserError
-from faces.files import cache_folder
 from faces.parallel import cores
 from faces.preprocess import Preprocess
-from faces.source import FaceSource, open_source
+from faces.source import FaceSource
 
 DETECTOR = "detector.safetensors"
 SHOWN = 5  # left-out images named
-MAX_HELD_OUT = 500
-
-
-@dataclass
-class Options:
-    """What a training is asked for. `extra_fakes`, `replay`: (where, dose) pairs, dose a share of the fakes shown."""
-
-    data: str
-    model: str = "hybrid"
-    size: str = "tiny"
-    branches: tuple[str, ...] = ("spatial", "artefact")
-    residual: str = "highpass"
-    stride1: int = 0
-    dropout: float = 0.3
-    pretrained: bool = False
-    backbone_weights: str | None = None
-    data_root: str | None = None
-    resolution: int | None = None
-    square: str = "center"
-    resize_filter: str = "lanczos"
-    subset: int | None = None
-    valid_images: int = 1000
-    degradation: str = "train"
-    extra_fakes: tuple[tuple[str, float], ...] = ()
-    replay: tuple[tuple[str, float], ...] = ()
-    allow_leaks: bool = False
-    cache: str | None = None
-    face: str = ""
-    device: str = "auto"
-    precision: str = "auto"
-    workers: int | None = None
-    threads: int | None = None
-    checkpoint_minutes: float = 10.0
 
 
 class _Peers(Alone):
@@ -128,15 +88,15 @@ def train(
     tel = Telemetry(world.is_main, quiet)
     try:
         with RunLock() as lock, StopRequest(tell=world.is_main) as stop:
-            state = None
+            state = config = None
             if resume is not None:
-                folder, state, options, recipe = _resumed(resume, options)
+                folder, state, options, recipe, config = _resumed(resume, options)
                 if world.is_main:
                     lock.take(folder)
                     remove_leftovers(folder)
             else:
                 _check_free(out, outdir)
-            run = _Run(options, recipe, world, tel, resumed=state is not None)
+            run = _Run(options, recipe, world, tel, config)
             run.prepare()
             if resume is None:
                 folder = _new_folder(run, out, outdir)
@@ -149,11 +109,14 @@ def train(
 
 
 class _Run:
-    def __init__(self, options: Options, recipe: Recipe, world: World, tel: Telemetry, *, resumed: bool) -> None:
-        self.o, self.recipe, self.world, self.tel, self.resumed = options, recipe, world, tel, resumed
+    def __init__(self, options: Options, recipe: Recipe, world: World, tel: Telemetry, begun: dict | None) -> None:
+        """begun: config.json of the run that is resumed."""
+        self.o, self.recipe, self.world, self.tel, self.begun = options, recipe, world, tel, begun
         self.workers = options.workers if options.workers is not None else min(2, max(1, cores() - 1))
-        self.degradation = load_degradation(options.degradation)
-        self.facts: dict = {}
+        if begun is None:
+            self.degradation = load_degradation(options.degradation)
+        else:  # as it was then, whatever has become of the file
+            self.degradation = Degradation.from_dict(begun["degradation"])
 
     # ---- before anything is written ----------------------------------------------------------------------------
 
@@ -163,36 +126,35 @@ class _Run:
         import cv2
 
         cv2.setNumThreads(1)  # the feed's threads are the parallel ones
-        splits = open_splits(o.data, o.data_root, subset=o.subset, seed=self.recipe.seed)
-        self.source = splits.source
-        extra = [(_fakes_of(spec, o.data_root), spec, dose) for spec, dose in o.extra_fakes]
-        if not (self.source.labels == 1).any() and not extra and not o.replay:
+        self.data = open_all(o, self.recipe.seed)
+        if self.begun is not None and self.data.source.fingerprint() != self.begun["data"]["fingerprint"]:
             raise UserError(
-                f"{o.data}: has no fakes to learn from (folders called real and fake give the labels); add some with"
-                " --extra-fakes FOLDER"
+                f"--resume: {o.data} is not what it was when the run began (other files, sizes or labels); bring it"
+                " back, or start a new run"
             )
-        self.resolution = o.resolution or native_resolution(splits.train)
-        self.pre = Preprocess(self.resolution, o.square, o.resize_filter)
+        self.pre = self.data.pre
         net = new_network(
-            o.model, self.resolution, 3, size=o.size, branches=o.branches, residual=o.residual, stride1=o.stride1,
+            o.model, self.pre.resolution, 3, size=o.size, branches=o.branches, residual=o.residual, stride1=o.stride1,
             dropout=o.dropout, seed=self.recipe.seed,
         )  # fmt: skip
         self.origin = "random weights"
         if o.pretrained or o.backbone_weights:
             if not isinstance(net, Backbone):
                 raise UserError(f"--model {o.model}: has no published weights; leave --pretrained out")
-            if not self.resumed:
+            if self.begun is None:
                 self.origin = load_pretrained(net, o.backbone_weights)
         self.net = net
         self.sizes = _count(net)
-        self.notes = [*self.source.notes]
-        if not self.resumed:
-            self._gates()
-        self._pack(splits, extra)
+        if self.begun is not None:
+            self.origin, self.data.facts["gates"] = self.begun["origin"], self.begun["data"].get("gates")
+        elif self.world.is_main:
+            pass_gates(self.data, o, workers=self.workers, progress=self.tel.progress)
+        pack(self.data, o, self.recipe, self.degradation, self._packed)
+        self.facts = self.data.facts
         self.fit = Fit(
             net,
-            self.feed,
-            self.validation,
+            self.data.feed,
+            self.data.validation,
             self.recipe,
             self.tel,
             peers=_Peers(self.world),
@@ -200,75 +162,10 @@ class _Run:
             checkpoint_minutes=o.checkpoint_minutes,
         )
 
-    def _gates(self) -> None:
-        """What tells the classes apart without looking at a face is refused, unless the person insists."""
-        if not self.world.is_main:
-            return
-        if len(np.unique(self.source.labels)) < 2:
-            self.facts["gates"] = "one class only: nothing to tell apart"
-            return
-        result = cheap_gates(
-            self.source, spec=self.o.data, workers=self.workers,
-            progress=lambda stage, done, total: self.tel.progress(f"leak gates: {stage} {done}/{total}"),
-        )  # fmt: skip
-        if result.failed and not self.o.allow_leaks:
-            raise UserError(f"{result.complaint()}; or train all the same with --allow-leaks")
-        if result.failed:
-            self.notes.append(f"--allow-leaks: {result.complaint()}")
-        passed = [f"{g.name} {g.verdict}" for g in result.gates]
-        self.facts["gates"] = {"failed": [g.name for g in result.failed], "all": passed}
-        self.notes += [note for note in result.notes if note not in self.notes]
-
-    def _pack(self, splits, extra: list[tuple[FaceSource, str, float]]) -> None:
-        o, seed = self.o, self.recipe.seed
-        cache = {None: cache_folder() / "packed", "none": None}.get(o.cache, Path(o.cache or ""))
-        train = self._packed(splits.train, "training", cache)
-        valid = self._packed(_at_most(splits.valid, o.valid_images, seed), "validation", cache)
-        labels = np.asarray(train.labels)
-        groups = [
-            Group("real", train.images, np.flatnonzero(labels == 0), 0),
-            Group("set's fakes", train.images, np.flatnonzero(labels == 1), 1),
-        ]
-        judged, judged_labels = [valid.images], [np.asarray(valid.labels)]
-        own_fakes = bool((np.asarray(valid.labels) == 1).any())
-        added = [(self._packed(source, Path(spec).name, cache), spec, dose) for source, spec, dose in extra]
-        for packed, spec, _ in added:
-            if packed.enlarged and not train.enlarged and not o.allow_leaks:
-                raise UserError(
-                    f"--extra-fakes {spec}: {packed.enlarged} of its images are smaller than the {self.resolution} px"
-                    " of the real ones: enlarged, they would give themselves away; give larger ones, a lower"
-                    " --resolution, or --allow-leaks"
-                )
-        many = [(p.images, spec, dose) for p, spec, dose in added]
-        many += [(_replayed(run, self.resolution), run, dose) for run, dose in o.replay]
-        for k, (images, spec, dose) in enumerate(many):
-            where = np.arange(len(images))
-            if not own_fakes:  # the set cannot say what a fake is: some of these must
-                where = np.random.default_rng([seed, 0xFA4E, k]).permutation(where)
-                out, where = np.split(where, [min(max(1, len(where) // 10), MAX_HELD_OUT)])
-                judged.append(images[np.sort(out)])
-                judged_labels.append(np.ones(len(out), np.int64))
-                where = np.sort(where)
-            groups.append(Group(Path(spec).name or spec, images, where, 1, dose))
-        self.feed = Feed(groups, self.degradation, self.recipe)
-        images = judged[0] if len(judged) == 1 else np.concatenate(judged)
-        self.validation = Validation.of(images, np.concatenate(judged_labels), self.degradation)
-        if len(np.unique(self.validation.labels)) < 2:
-            raise UserError(f"{o.data}: validation needs images of both classes; give more images")
-        skipped = [s for p in (train, valid, *(p for p, _, _ in added)) for s in p.skipped]
-        self.facts |= {
-            "name": self.source.name, "fingerprint": self.source.fingerprint(), "preprocess": self.pre.to_dict(),
-            "train": {g.name: len(g) for g in groups if len(g)},
-            "shown": {g.name: round(s, 4) for g, s in zip(self.feed.groups, self.feed.shares, strict=True)},
-            "valid": {"real": int((self.validation.labels == 0).sum()), "fake": int(self.validation.labels.sum())},
-            "held_out": splits.held_out, "num_skipped": len(skipped),
-            "skipped": [[str(a), str(b)] for a, b in skipped[:100]], "notes": self.notes,
-        }  # fmt: skip
-
-    def _packed(self, source: FaceSource, what: str, cache: Path | None) -> PackedFaces:
+    def _packed(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
         def build() -> PackedFaces:
             return PackedFaces.build(
-                source, self.pre, workers=max(1, self.workers), cache_dir=cache,
+                source, pre, workers=max(1, self.workers), cache_dir=cache,
                 progress=lambda done, total: self.tel.progress(f"reading {what} images {done}/{total}"),
             )  # fmt: skip
 
@@ -302,13 +199,13 @@ class _Run:
 
     def _announce(self, folder: Path, fit: Fit) -> None:
         say, r = self.tel.say, self.recipe
-        if self.resumed:
+        if self.begun is not None:
             say(f"resuming    {folder} at step {fit.step} of {fit.steps}")
             return
         say(f"run         {folder}")
         say(f"network     {self.o.model}: {self.sizes}; {self.origin}")
         counts = ", ".join(f"{n} {name}" for name, n in self.facts["train"].items())
-        say(f"data        {self.facts['name']} at {self.resolution} px: {counts}; validation {self.facts['valid']}")
+        say(f"data        {self.facts['name']} at {self.pre.resolution} px: {counts}; validation {self.facts['valid']}")
         shown = ", ".join(f"{100 * s:.3g} % {name}" for name, s in self.facts["shown"].items())
         how = {
             "sampling": "half of each batch is real", "weights": "as frequent as in the data, each class weighs half",
@@ -323,13 +220,13 @@ class _Run:
             say(f"left out    {name}: {reason}")
         if self.facts["num_skipped"] > SHOWN:
             say(f"left out    … and {self.facts['num_skipped'] - SHOWN} more; config.json names up to 100")
-        for note in self.notes:
+        for note in self.data.notes:
             say(f"note        {note}")
 
     def _finish(self, folder: Path, fit: Fit) -> None:
         meta = {
             "trained_on": self.facts["name"], "fingerprint": self.facts["fingerprint"], "model": self.o.model,
-            "weights_from": self.origin_told(folder), "shown": self.facts["shown"], "train_images": self.facts["train"],
+            "weights_from": self.origin, "shown": self.facts["shown"], "train_images": self.facts["train"],
             "recipe": self.recipe.to_dict(), "degradation": self.degradation.to_dict(), "best_step": fit.best_step(),
             "steps": fit.step, "parameters": sum(p.numel() for p in fit.net.parameters()), "version": _version(),
             "gates": self.facts.get("gates"),
@@ -337,7 +234,7 @@ class _Run:
         if self.o.face:
             meta["face"] = self.o.face
         detector, found = calibrated(
-            fit.best_network(), self.validation, self.pre, meta, workers=self.workers,
+            fit.best_network(), self.data.validation, self.pre, meta, workers=self.workers,
             progress=lambda done, total: self.tel.progress(f"calibrating {done}/{total}"),
         )  # fmt: skip
         path = folder / DETECTOR
@@ -354,13 +251,6 @@ class _Run:
             )
         self.tel.say(f"unsure      {100 * (1 - point.coverage):.1f} % of validation images get no verdict")
         self.tel.say(f"detector    {path} ({path.stat().st_size / 1e6:.1f} MB) in {clock(fit.elapsed)}")
-
-    def origin_told(self, folder: Path) -> str:
-        """Where the first weights came from, also after a resume."""
-        try:
-            return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["origin"])
-        except (OSError, ValueError, KeyError):
-            return self.origin
 
     def config(self) -> dict:
         """For config.json, from which a run is resumed."""
@@ -389,7 +279,7 @@ def _new_folder(run: _Run, out: Path | None, outdir: Path) -> Path:
     if run.world.is_main:
         folder = out
         if folder is None:
-            words = f"{run.facts['name']}-{run.resolution}-{run.o.model}"
+            words = f"{run.facts['name']}-{run.pre.resolution}-{run.o.model}"
             if run.o.model == "hybrid":
                 words += f"-{run.o.size}"
             outdir.mkdir(parents=True, exist_ok=True)
@@ -404,14 +294,15 @@ def _new_folder(run: _Run, out: Path | None, outdir: Path) -> Path:
     return Path(box[0])
 
 
-def _resumed(resume: Path, now: Options) -> tuple[Path, dict, Options, Recipe]:
-    """The run's folder, state, options and recipe, with the machine's options as asked for now."""
+def _resumed(resume: Path, now: Options) -> tuple[Path, dict, Options, Recipe, dict]:
+    """The run's folder, state, options, recipe and config.json, with the machine's options as asked for now."""
     folder = resume.parent if resume.is_file() else resume
     if not folder.is_dir():
         raise UserError(f"--resume {resume}: no such run folder")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         saved, recipe = config["options"], config["recipe"]
+        _ = config["degradation"], config["origin"], config["data"]["fingerprint"]
         if config.get("detective") != 1:
             raise KeyError("detective")
     except (OSError, ValueError, KeyError, TypeError):
@@ -424,7 +315,7 @@ def _resumed(resume: Path, now: Options) -> tuple[Path, dict, Options, Recipe]:
     for name in ("device", "workers", "threads", "checkpoint_minutes", "cache"):
         values[name] = getattr(now, name)
     _, state = checkpoints.load(folder)
-    return folder, state, Options(**values), Recipe.from_dict(recipe)
+    return folder, state, Options(**values), Recipe.from_dict(recipe), config
 
 
 def newest_run(outdir: Path) -> Path:
@@ -437,58 +328,6 @@ def newest_run(outdir: Path) -> Path:
     if not runs:
         raise UserError(f"{outdir}: no training of a detector to go on with; start one without --resume")
     return max(runs)[1]
-
-
-# ---- data ---------------------------------------------------------------------------------------------------------
-
-
-def load_degradation(spec: str) -> Degradation:
-    """A preset's name, or a JSON file in the form of `Degradation.to_dict`. UserError for neither."""
-    if not spec.endswith(".json"):
-        return preset(spec)
-    try:
-        data = json.loads(Path(spec).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--degradation {spec}: can't be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"--degradation {spec}: is not JSON ({error})") from None
-    try:
-        return Degradation.from_dict(data)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"--degradation {spec}: {error}") from None
-
-
-def _fakes_of(spec: str, root: str | None) -> FaceSource:
-    """The fakes of a source; all images of one that has no label folders."""
-    source = open_source(spec, data_root=root)
-    if len(np.unique(source.labels)) == 2:
-        return source.select(label=1)
-    items = [item._replace(label=1) for item in source.items]
-    return FaceSource(source.name, source.store, items, source._entries, source.notes, source.manifest)
-
-
-def _replayed(run: str, resolution: int) -> np.ndarray:
-    """The fakes of older generators that a run of `train_gan.py` remembers, uint8 [N, 3, R, R]."""
-    path = find_game(run, Path("runs"))
-    try:
-        images = load_game(path)["game"]["replay"]["images"].numpy()
-    except (KeyError, AttributeError, TypeError):
-        raise UserError(f"--replay {run}: {path.name} holds no older fakes; give a run with a verdict head") from None
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise UserError(f"--replay {run}: {path.name} remembers no colour images; give another run")
-    if images.shape[-1] != resolution:
-        raise UserError(
-            f"--replay {run}: its generator draws {images.shape[-1]} px, the detector looks at {resolution}: scaling"
-            f" one class only would give it away; use --resolution {images.shape[-1]}"
-        )
-    return images
-
-
-def _at_most(source: FaceSource, count: int, seed: int) -> FaceSource:
-    """At most `count` random images of each class, in order."""
-    rng = np.random.default_rng([seed, 0xA1])
-    chosen = [rng.permutation(np.flatnonzero(source.labels == label))[:count] for label in (0, 1)]
-    return source.select(np.sort(np.concatenate(chosen)))
 
 
 def _count(net: torch.nn.Module) -> str:

@@ -57,7 +57,7 @@ def write(folder: Path, count: int, seed: int = 0, side: int = 32, kind: str = "
             pixels = np.repeat(np.repeat(pixels[::2, ::2], 2, 0), 2, 1)
         target = folder if only else folder / label
         target.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(target / f"{i:03d}.{kind}", compress_level=1)
+        Image.fromarray(pixels).save(target / f"{i:03d}.{kind}")
 
 
 @pytest.fixture
@@ -146,6 +146,9 @@ def test_reals_alone_with_fakes_of_ones_own(command, tmp_path):
     meta = Detector.load(tmp_path / "run" / "detector.safetensors").meta
     assert meta["train_images"] == {"real": 22, "samples": 18} and meta["shown"] == {"real": 0.5, "samples": 0.5}
     assert meta["validation_images"] == {"real": 2, "fake": 2}
+    write(tmp_path / "jpegs", 40, seed=3, only="fake", kind="jpg")
+    write(tmp_path / "photos", 60, seed=4, only="real")
+    refused(command("--data", "photos", "--extra-fakes", "jpegs"), "files alone", "JPEG", "normalise")
     write(tmp_path / "thumbs", 4, seed=3, side=16, only="fake")
     refused(command("--data", "photos", "--extra-fakes", "thumbs"), "smaller than the 32 px", "--allow-leaks")
 
@@ -242,6 +245,10 @@ def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(faces, tmp_path
     steps = [row["step"] for row in rows(folder / "stats.jsonl")]
     assert steps == sorted(set(steps)) and steps[-1] == stopped_at + 3
     Detector.load(folder / "detector.safetensors")
+    write(faces, 50)  # two more
+    refused(command("--resume", "run", small=False), "is not what it was")
+    for path in (faces / "real" / "048.png", faces / "fake" / "049.png"):
+        path.unlink()
     shutil.copytree(folder, tmp_path / "runs" / "copy")
     assert command("--resume", "latest", "--threads", 1, small=False).code == 0  # finished: nothing left to do
 
