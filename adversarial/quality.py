@@ -38,6 +38,13 @@ def metric_counts(metrics: str) -> dict[int, set[str]]:
     return counts
 
 
+def beside_fid(row: dict) -> str:
+    """The numbers of a row that were asked for besides its FID, for a line of the log; empty without any."""
+    parts = [f"{name} {row[name]:.4g}" for name in ("kid", "precision", "recall") if name in row]
+    parts += [f"{row[name]} {row[f'fid_{name[7:]}']:.2f}" for name in row if name.startswith("metric_")]
+    return "".join(f", {part}" for part in parts)
+
+
 class FidMonitor:
     """FID (and KID, precision and recall where asked for) against the training reals, or those of --metric-data. `auto`
     measures a cheap FID and only where the weights are at hand, for at most a tenth of the run's time. The processes of
@@ -168,7 +175,7 @@ class FidMonitor:
         found = compare(kinds, fake, self.real, self.features, device=self.world.device)
         return {
             "metric": metric_name("fid", count),
-            **{k: v for k, v in found.items() if k in NUMBERS},
+            **{k: v for k, v in found.items() if k in NUMBERS and np.isfinite(v)},
             **self.features.describe(),
             "n_fake": fake.n,
             "n_real": self.real.n,

@@ -15,7 +15,7 @@ from adversarial.config import GameConfig
 from adversarial.data import RunData
 from adversarial.game import Game
 from adversarial.health import diversity
-from adversarial.quality import FidMonitor
+from adversarial.quality import FidMonitor, beside_fid
 from adversarial.telemetry import Telemetry, append_jsonl, clock
 from discriminator.detector import Detector
 from faces.degrade import preset as degradation_preset
@@ -59,7 +59,7 @@ class Snapshots:
         if row:
             self.tel.metric(row)
             self.tel.say(
-                f"{row['metric']} {row['fid']:.2f} at {kimg:.2f} kimg ({row['dims']} dimensions,"
+                f"{row['metric']} {row['fid']:.2f}{beside_fid(row)} at {kimg:.2f} kimg ({row['dims']} dimensions,"
                 f" {clock(row['seconds'])})" + ("  best so far" if row["best"] else "")
             )
             if row["best"]:

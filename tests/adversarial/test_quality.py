@@ -8,7 +8,7 @@ import torch
 
 import adversarial.quality
 from adversarial.distributed import World
-from adversarial.quality import FidMonitor, metric_counts
+from adversarial.quality import FidMonitor, beside_fid, metric_counts
 from faces.errors import UserError
 from faces.preprocess import Preprocess
 from stylegan2_ada.config import GeneratorConfig
@@ -100,3 +100,9 @@ def test_auto_stays_within_a_tenth_of_the_time(monitor, G, monkeypatch):
     assert fid.measure(G, 2000) is None
     clock.now = 180.0
     assert fid.measure(G, 2000) is not None
+
+
+def test_the_log_shows_what_was_asked_for_besides_the_fid():
+    row = {"metric": "fid1k", "fid": 2.0, "kid": 0.00321, "kid_standard_error": 0.1, "metric_2": "fid5k", "fid_2": 1.5}
+    assert beside_fid(row) == ", kid 0.00321, fid5k 1.50"
+    assert beside_fid({"metric": "fid1k", "fid": 2.0}) == ""
