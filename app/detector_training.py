@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -87,7 +86,7 @@ def train(
     world = join_world(options.device)
     tel = Telemetry(world.is_main, quiet)
     try:
-        with RunLock() as lock, StopRequest(tell=world.is_main) as stop:
+        with RunLock() as lock:
             state = config = None
             if resume is not None:
                 folder, state, options, recipe, config = _resumed(resume, options)
@@ -102,7 +101,7 @@ def train(
                 folder = _new_folder(run, out, outdir)
                 if world.is_main:
                     lock.take(folder)
-            return run.go(folder, state, lambda: stop.asked)
+            return run.go(folder, state)
     finally:
         tel.close()
         leave_world()
@@ -176,10 +175,10 @@ class _Run:
 
     # ---- the run -----------------------------------------------------------------------------------------------
 
-    def go(self, folder: Path, state: dict | None, stop: Callable[[], bool]) -> Path:
+    def go(self, folder: Path, state: dict | None) -> Path:
         """Learn, then calibrate and write the detector."""
         fit = self.fit
-        fit.folder, fit.stop = folder, stop
+        fit.folder = folder
         if state is not None:
             fit.load_state_dict(state)
         broadcast_modules([fit.net, fit.ema], self.world)
@@ -189,7 +188,10 @@ class _Run:
                 rewind_jsonl(folder / name, nimg)
         self.tel.open(folder, nimg + 1 if state is not None else None)
         self._announce(folder, fit)
-        if not fit.run():
+        with StopRequest(tell=self.world.is_main) as stop:  # before and after it, Ctrl-C ends the program at once
+            fit.stop = lambda: stop.asked
+            finished = fit.run()
+        if not finished:
             self.tel.say(f"stopped at step {fit.step}, saved; go on with --resume {folder}")
             raise KeyboardInterrupt
         if self.world.is_main:

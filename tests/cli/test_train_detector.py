@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -249,8 +248,6 @@ def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(faces, tmp_path
     refused(command("--resume", "run", small=False), "is not what it was")
     for path in (faces / "real" / "048.png", faces / "fake" / "049.png"):
         path.unlink()
-    shutil.copytree(folder, tmp_path / "runs" / "copy")
-    assert command("--resume", "latest", "--threads", 1, small=False).code == 0  # finished: nothing left to do
 
 
 def test_thresholds_on_ones_own_photos(command, faces, tmp_path):
@@ -290,3 +287,21 @@ def test_help_answers_at_once():
     for option in train_detector.main.params:
         assert max(option.opts, key=len) in done.stdout
     assert "calibrate" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(faces, tmp_path, command):
+    """Without dropout and degradation: the mean of two half batches' gradients is the whole batch's."""
+    import torch
+
+    options = ["--data", str(faces), *map(str, SMALL), "--degradation", "none", "--precision", "fp32", "--no-mirror"]
+    assert command(*options, "--out", "one", small=False).code == 0
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "FACES_CACHE": str(tmp_path / "cache")}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    argv = [*launcher, str(ROOT / "train_detector.py"), *options, "--out", "two"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("detector    two/") == 1
+    one, two = (torch.load(tmp_path / name / "checkpoint-000012.pt", weights_only=True) for name in ("one", "two"))
+    for name, value in one["net"].items():
+        torch.testing.assert_close(value, two["net"][name], atol=1e-4, rtol=1e-3, msg=name)
