@@ -5,7 +5,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-JOBS := demo test test-slow test-gpu lint bench setup clean
+JOBS := demo test test-slow test-gpu lint reproduce-detector bench setup clean
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -29,6 +29,7 @@ JOBS = {
     "test-slow": "the tests that take minutes",
     "test-gpu": "the tests that need a CUDA device",
     "lint": "ruff check and ruff format --check",
+    "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; half an hour)",
     "bench": "the training benchmark (further arguments go to it)",
     "setup": "only make the virtual environment",
     "clean": "remove the virtual environment and caches; runs, samples and data sets stay",
@@ -182,6 +183,25 @@ def marked(marker, arguments):
     return 0 if code == 5 else code
 
 
+def reproduce_detector(arguments):
+    """The commands of MODEL_CARD.md."""
+    shared = os.environ.get("FACES_SHARED")
+    if not shared:
+        fail("reproduce-detector: set FACES_SHARED to the folder with data/flickr140k and weights/")
+    data, weights = os.path.join(shared, "data"), os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
+    folder = os.path.join("runs", "shipped-detector")
+    training = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--model", "squeezenet1_1"]
+    training += ["--backbone-weights", weights, "--face", "ffhq", "--crop", "192", "--epochs", "12"]
+    training += ["--consistency", "0", "--lr", "6e-4", "--valid-images", "500", "--out", folder]
+    code = run(training + arguments)
+    if code:
+        return code
+    judging = ["evaluate.py", "detector", folder, "--reals-from", "flickr140k"]
+    for source in ("flickr140k", "unseen_stylegan2_hardfake", "unseen_stylegan2_sfhq", "foreign_real_utkface"):
+        judging += ["--data", os.path.join(data, source)]
+    return run(judging + ["--report", folder + "/judged.html", "--json", folder + "/judged.json"])
+
+
 def clean():
     import shutil
 
@@ -203,7 +223,7 @@ def main(argv):
     if job in ("help", "-h", "--help"):
         print(__doc__)
         for name, text in JOBS.items():
-            print("  %-10s %s" % (name, text))
+            print("  %-19s %s" % (name, text))
         return 0
     if job not in JOBS:
         fail("there is no job %r: give one of %s" % (job, ", ".join(JOBS)))
@@ -214,6 +234,8 @@ def main(argv):
     rest = argv[1:]
     if job == "demo":
         return run(["demo.py"] + rest)
+    if job == "reproduce-detector":
+        return reproduce_detector(rest)
     if job == "bench":
         return run(["benchmarks/training.py"] + (rest or ["compare"]))
     if job == "lint":

@@ -58,7 +58,9 @@ def _of_detector(path: Path, cfg: GeneratorConfig) -> Perceptual:
     """The trunk of a detector, which was the generator's opponent: it knows the data set's faces, and little else."""
     if not path.is_file():
         raise UserError(f"--perceptual discriminator: there is no {path}: give a detector file, or use pyramid")
-    trunk = Detector.load(path).net.trunk
+    trunk = getattr(Detector.load(path).net, "trunk", None)
+    if trunk is None:
+        raise UserError(f"--perceptual {path}: no generator's opponent is in this detector: give a hybrid one, or pyramid")
     found, needed = (trunk.cfg.resolution, trunk.cfg.img_channels), (cfg.resolution, min(cfg.img_channels, 3))
     if found != needed:
         raise UserError(

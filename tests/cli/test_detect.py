@@ -40,6 +40,7 @@ def make_detector(verdict: str) -> Detector:
 def place(tmp_path, monkeypatch):
     """A working folder with three detectors and a few photos."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(detect, "SHIPPED", ())
     for verdict in ("FAKE", "REAL", "UNSURE"):
         make_detector(verdict).save(tmp_path / f"{verdict}.safetensors")
     (tmp_path / "photos" / "more").mkdir(parents=True)

@@ -67,6 +67,7 @@ def material(tmp_path_factory):
 def place(material, tmp_path, monkeypatch):
     shutil.copytree(material, tmp_path / "w")
     monkeypatch.chdir(tmp_path / "w")
+    monkeypatch.setattr(detect, "SHIPPED", ())
     monkeypatch.setenv("FACES_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FACES_FACE_MODEL", raising=False)
     return tmp_path / "w"
@@ -320,3 +321,17 @@ def test_names_that_are_not_utf8_go_out_as_they_came_in(place):
 def test_no_paths_on_stdin_is_nothing_done(place):
     result = run("-", "--model", "whole.safetensors", stdin=b"\n")
     assert result.exit_code == 2 and "no paths came on stdin" in result.stderr
+
+
+def test_the_shipped_detector_serves_where_there_is_no_other(tmp_path, monkeypatch):
+    """And its ONNX file is of the same network."""
+    monkeypatch.chdir(tmp_path)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(photo)
+    documents = []
+    for runtime in ("torch", "onnx"):
+        result = run(str(photo), "--face", "whole", "--json", "--runtime", runtime)
+        documents.append(json.loads(result.stdout))
+    first, second = (d["results"][0]["probability"] for d in documents)
+    assert abs(first - second) < 1e-4
+    assert documents[0]["detector"]["sha256"] in (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8")

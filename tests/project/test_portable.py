@@ -1,5 +1,6 @@
 """Nothing in the repository belongs to one machine, and no file of others slipped in."""
 
+import hashlib
 import re
 import subprocess
 from pathlib import Path
@@ -45,6 +46,10 @@ def test_patterns_find_what_they_should():
 
 
 def test_no_weights_no_archives_no_large_files():
-    for path in tracked_files():
+    shipped = {ROOT / "models" / name for name in ("detector.safetensors", "detector.onnx")}
+    assert sum(path.stat().st_size for path in shipped) <= 10_000_000
+    card = (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() in card for path in shipped)
+    for path in set(tracked_files()) - shipped:
         assert path.stat().st_size <= MAX_BYTES, f"{path.relative_to(ROOT)} is larger than {MAX_BYTES} bytes"
         assert path.suffix not in {".pt", ".pth", ".pkl", ".onnx", ".safetensors", ".zip", ".npz"}, path.name
