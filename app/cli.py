@@ -14,6 +14,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -171,6 +172,7 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
     if "--debug" in argv:
         argv = [word for word in argv if word != "--debug"]
         os.environ["FACES_DEBUG"] = "1"
+    threading.excepthook = _in_a_thread
     try:
         status = command.main(args=argv, standalone_mode=False)
         sys.stdout.flush()
@@ -183,6 +185,12 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
     except (Exception, KeyboardInterrupt) as error:
         _leave(error)
     sys.exit(status if isinstance(status, int) and not isinstance(status, bool) else 0)
+
+
+def _in_a_thread(failure) -> None:
+    """A thread that found the disk full (TensorBoard's, writing events) is silent: the program itself meets it, too."""
+    if getattr(failure.exc_value, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        threading.__excepthook__(failure)
 
 
 def progress(

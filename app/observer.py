@@ -60,7 +60,7 @@ def _of_detector(path: Path, cfg: GeneratorConfig) -> Perceptual:
         raise UserError(f"--perceptual discriminator: there is no {path}: give a detector file, or use pyramid")
     trunk = getattr(Detector.load(path).net, "trunk", None)
     if trunk is None:
-        raise UserError(f"--perceptual {path}: no generator's opponent is in this detector: give a hybrid one, or pyramid")
+        raise UserError(f"--perceptual {path}: no generator's opponent is in this detector: give a hybrid one")
     found, needed = (trunk.cfg.resolution, trunk.cfg.img_channels), (cfg.resolution, min(cfg.img_channels, 3))
     if found != needed:
         raise UserError(
