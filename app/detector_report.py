@@ -82,12 +82,7 @@ def _ranked_histogram(labels, scores, rule, *, theme: str = "light") -> bytes:
     with plots._sheet(theme, width=4.6, height=4.2) as sheet:
         axis, c = sheet.axes[0], sheet.colours
         bins = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-9), 41)
-        for which, name, colour in ((0, "real", c["real"]), (1, "fake", c["fake"])):
-            mine = scores[labels == which]
-            if len(mine):
-                share = np.full(len(mine), 100 / len(mine))
-                axis.hist(mine, bins, weights=share, color=colour, alpha=0.45, label=f"{name} ({len(mine)})")
-                axis.hist(mine, bins, weights=share, color=colour, histtype="step", linewidth=1.4)
+        plots.class_histograms(axis, c, labels, scores, bins)
         axis.axvline(rule.threshold, color=c["ink"], linewidth=1.3, label=f"FAKE from {rule.threshold:.3g}")
         if rule.unsure_low < rule.threshold:
             axis.axvspan(rule.unsure_low, rule.threshold, color=c["faint"], alpha=0.16, linewidth=0, label="UNSURE")

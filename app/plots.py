@@ -224,6 +224,16 @@ def roc(
     return sheet.png
 
 
+def class_histograms(axis: Axes, colours: dict[str, str], labels: np.ndarray, scores: np.ndarray, bins) -> None:
+    """Reals and fakes over the same bins, each class in per cent of itself."""
+    for which, name in ((0, "real"), (1, "fake")):
+        mine, colour = scores[labels == which], colours[name]
+        if len(mine):
+            share = np.full(len(mine), 100 / len(mine))
+            axis.hist(mine, bins, weights=share, color=colour, alpha=0.45, label=f"{name} ({len(mine)})")
+            axis.hist(mine, bins, weights=share, color=colour, histtype="step", linewidth=1.4)
+
+
 def score_histogram(
     labels: np.ndarray, scores: np.ndarray, *, threshold: float | None = None, unsure: float | None = None,
     theme: str = "light",
@@ -233,12 +243,7 @@ def score_histogram(
     with _sheet(theme, width=4.6, height=4.2) as sheet:
         axis, c = sheet.axes[0], sheet.colours
         bins = np.linspace(0, 1, 31)
-        for which, name, colour in ((0, "real", c["real"]), (1, "fake", c["fake"])):
-            mine = scores[labels == which]
-            if len(mine):
-                share = np.full(len(mine), 100 / len(mine))
-                axis.hist(mine, bins, weights=share, color=colour, alpha=0.45, label=f"{name} ({len(mine)})")
-                axis.hist(mine, bins, weights=share, color=colour, histtype="step", linewidth=1.4)
+        class_histograms(axis, c, labels, scores, bins)
         if threshold is not None:
             axis.axvline(threshold, color=c["ink"], linewidth=1.3, label=f"FAKE from {threshold:.3f}")
             if unsure is not None and unsure < threshold:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from discriminator.calibration import Calibration
 from discriminator.models import build
-from discriminator.verdict import NOT_NUMBERS, JudgesImages, Verdict, decide, find_detector
+from discriminator.verdict import NOT_NUMBERS, JudgesImages, Verdict, decide, find_detector, reading
 from faces.errors import UserError
 from faces.files import save_atomically
 from faces.preprocess import Preprocess
@@ -138,14 +138,8 @@ def _check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Ten
 def _read(path: Path) -> bytes:
     if path.is_dir():
         raise UserError(f"{path}: is a folder, not a detector file (a run's file is called detector.safetensors)")
-    try:
+    with reading(path):
         return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: there is no such detector file; give a detector.safetensors or a run folder"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}") from None
 
 
 def _header(data: bytes, path: str | os.PathLike) -> dict:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from discriminator.verdict import reading
 from faces.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,12 +80,5 @@ def _onnx(path: Path, device: str):
 
 
 def _sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: there is no such detector file; give a detector.safetensors or a run folder"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}") from None
+    with reading(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import json
-import logging
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +15,7 @@ from discriminator.detector import Detector
 from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONNX_VERSION, PATCHES, OnnxDetector
 from faces.errors import UserError
 from faces.files import save_atomically
+from stylegan2_ada.onnx_export import quiet_exporter
 
 NEEDED = ("onnx", "onnxscript")
 OPSET = 18
@@ -101,7 +98,7 @@ def _program(detector: Detector, opset: int) -> torch.onnx.ONNXProgram:
         net.cpu()
         with torch.no_grad():
             patches = net.verdict(image).patch_logits is not None
-        with _quiet():
+        with quiet_exporter():
             return torch.onnx.export(
                 _Verdict(net, patches).eval(),
                 (image,),
@@ -147,20 +144,3 @@ def _difference(detector: Detector, exported: OnnxDetector) -> float:
             a, b = (d.calibration.probability(d.raw(pixels)[0]) for d in (detector, exported))
             largest = max(largest, float(np.abs(a - b).max()))
     return largest
-
-
-@contextlib.contextmanager
-def _quiet():
-    """The exporter's progress and hints are for its developers."""
-    level = logging.root.manager.disable
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(level)

@@ -7,7 +7,8 @@ photo, preprocessing, logit, calibration, verdict. What they share is here, so t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -210,6 +211,19 @@ class JudgesImages:
         if isinstance(face, str) and face:
             return face not in ("whole", "none")
         return self.meta.get("trained_on") in ALIGNED_SETS
+
+
+@contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Inside, a detector file that is not there or can't be read is a UserError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: there is no such detector file; give a detector.safetensors or a run folder"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
 
 
 def find_detector(

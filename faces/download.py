@@ -31,7 +31,7 @@ def download(
     Raises OSError or http.client.HTTPException for what goes wrong on the way, ValueError where something else came;
     nothing is left behind then.
     """
-    with _open(url, timeout) as response:
+    with open_url(url, timeout) as response:
         total = int(response.headers.get("Content-Length") or 0)
         digest, done = hashlib.sha256(), 0
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def download(
             raise
 
 
-def _open(url: str, timeout: float):
+def open_url(url: str, timeout: float):
     """`urlopen` that gives up in time: a socket's timeout does not cover name resolution, so a thread waits for it."""
     box: list = []
 

@@ -10,19 +10,19 @@ import hashlib
 import http.client
 import os
 import re
-import sys
 import tempfile
-import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from faces.download import open_url
+from faces.files import cache_folder
+
 MAX_BYTES = 4 << 30  # a published snapshot has some 400 MB
 TIMEOUT = 15.0  # seconds, for the connection and for every read
 BLOCK = 1 << 20
-ENVIRONMENT = "FACES_CACHE"
 
 _NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
 # Starting points for transfer learning under the names that the published --resume gives them.
@@ -42,20 +42,6 @@ LICENCE = (
 def is_remote(spec: str) -> bool:
     """Whether `spec` is a URL or one of the names in PUBLISHED, rather than a path."""
     return spec in PUBLISHED or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", spec) is not None
-
-
-def cache_folder() -> Path:
-    """$FACES_CACHE, else `ganface` in the user's own cache folder."""
-    if given := os.environ.get(ENVIRONMENT):
-        return Path(given).expanduser()
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "ganface"
 
 
 def cached_path(spec: str) -> Path:
@@ -125,29 +111,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _open(url: str, timeout: float):
-    """`urlopen` that gives up in time: a socket's timeout does not cover name resolution, so a thread waits for it."""
-    box: list = []
-
-    def connect() -> None:
-        try:
-            request = urllib.request.Request(url, headers={"User-Agent": "ganface"})
-            box.append(urllib.request.urlopen(request, timeout=timeout))
-        except BaseException as e:  # handed to the waiting thread
-            box.append(e)
-
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(2 * timeout)
-    if not box:
-        raise TimeoutError(f"no answer in {2 * timeout:.0f} s")
-    if isinstance(box[0], BaseException):
-        raise box[0]
-    return box[0]
-
-
 def _download(url: str, path: Path, pinned: str | None, progress, timeout: float) -> None:
-    with _open(url, timeout) as response:
+    with open_url(url, timeout) as response:
         if url.startswith("https:") and not response.geturl().startswith("https:"):
             raise ValueError(f"{url}: leads to an address without https; download it otherwise and give the file")
         length = response.headers.get("Content-Length") or ""

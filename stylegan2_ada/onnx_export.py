@@ -60,7 +60,7 @@ def export_onnx(path: str | os.PathLike, G: Generator, *, noise_mode: str = "con
     shapes: dict[str, dict | None] = {"z": {0: "N"}, "psi": None}
     if cfg.c_dim:
         inputs["c"], shapes["c"] = torch.eye(cfg.c_dim)[[0] * n], {0: "N"}
-    with _quiet():
+    with quiet_exporter():
         program = torch.onnx.export(
             _Sampler(G, noise_mode).eval(),
             kwargs=inputs,
@@ -76,7 +76,7 @@ def export_onnx(path: str | os.PathLike, G: Generator, *, noise_mode: str = "con
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet_exporter():
     """The exporter's progress and hints are for its developers."""
     level = logging.root.manager.disable
     with (
