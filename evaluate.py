@@ -104,6 +104,7 @@ def generator(**options) -> None:
 @click.argument("target", metavar="MODEL|SCORES.csv")
 @click.option("--data", multiple=True, metavar="SOURCE", help="Images to judge; may be given several times.")
 @click.option("--robustness", is_flag=True, help="Judge them again re-saved, resized, blurred … (44 degradations).")
+@click.option("--conditions", metavar="LIST", help="Of the 44 only these, such as web,hard; means --robustness, too.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="A quick look: at most N of a class of each --data.")
 @click.option("--fpr", type=float, help="The calibrated false-alarm rate whose threshold counts.  [default: shipped]")
 @click.option("--threshold", type=float, help="FAKE from this score on, instead of the detector's own threshold.")
@@ -141,6 +142,8 @@ def detector(**options) -> None:
     """
     with importing():
         from app.detector_metrics import Request, evaluate
+
+    options["robustness"] |= options["conditions"] is not None
 
     evaluate(Request(**options))
 

@@ -53,7 +53,7 @@ def _check(r: Request, is_table: bool) -> None:
     if r.limit is not None and r.limit < 1:
         raise UserError(f"--limit {r.limit}: at least one image of a class is needed")
     if is_table:
-        for option in ("data", "limit", "label", "split"):
+        for option in ("data", "limit", "label", "split", "conditions"):
             if getattr(r, option):
                 raise UserError(f"--{option}: {r.target} brings its own images and labels: leave --{option} out")
         if r.threshold is not None and r.calibrate_on is not None:

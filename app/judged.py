@@ -21,6 +21,7 @@ class Request:
     target: str
     data: tuple[str, ...] = ()
     robustness: bool = False
+    conditions: str | None = None
     limit: int | None = None
     threshold: float | None = None
     fpr: float | None = None

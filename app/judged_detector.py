@@ -34,7 +34,7 @@ def judge_detector(r: Request) -> Judged:
     for part in parts:
         click.echo(part.describe())
     total = sum(map(len, parts))
-    conditions = list(grid().values()) if r.robustness else [PRESETS["none"]]
+    conditions = _conditions(r) if r.robustness else [PRESETS["none"]]
     clean = conditions[0]
     cache = None if r.no_cache else cache_folder() / "scores"
     scorer = Scorer(
@@ -93,6 +93,19 @@ def _rule(r: Request, detector: Detector) -> tuple[Rule, list[tuple[float, float
     if low > point.threshold:
         raise UserError(f"--unsure-from {low:g}: lies above the threshold {point.threshold:g}: lower it")
     return Rule(point.threshold, low, f"{shipped}, for {100 * point.target_fpr:g} % false alarms"), points
+
+
+def _conditions(r: Request) -> list[Degradation]:
+    """The degradations asked for, the clean images first."""
+    known = grid()
+    if r.conditions is None:
+        return list(known.values())
+    names = dict.fromkeys(name.strip() for name in r.conditions.split(",") if name.strip())
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"--conditions: no degradation is called {unknown[0]!r}; there are {', '.join(known)}")
+    if not set(names) - {CLEAN}:
+        raise UserError("--conditions: name at least one degradation, such as web,hard")
+    return [known[CLEAN], *(known[name] for name in names if name != CLEAN)]
 
 
 def _scored(scorer: Scorer, parts: Sequence[Part], degradation: Degradation, bar) -> list[np.ndarray]:

@@ -171,6 +171,18 @@ def test_robustness_streams_keeps_and_draws(tmp_path):
     ]
 
 
+def test_some_conditions_are_the_same_as_in_the_whole_grid(tmp_path):
+    words = ("d.safetensors", "--data", "both", "--limit", 2, "--resamples", 50)
+    out = run(
+        *words, "--conditions", "web, hard", "--json", tmp_path / "o.json", "--report", tmp_path / "o.html"
+    )  # fmt: skip
+    assert "2 degradations of 4 images" in out and "hard" in (tmp_path / "o.html").read_text()
+    run(*words, "--robustness", "--json", tmp_path / "all.json")
+    some, whole = (json.loads((tmp_path / f"{n}.json").read_text())["robustness"]["conditions"] for n in ("o", "all"))
+    assert [c["name"] for c in some] == ["clean", "web", "hard"]
+    assert some == [c for c in whole if c["name"] in ("clean", "web", "hard")]
+
+
 def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch):
     from app import scoring
 
@@ -308,6 +320,9 @@ def test_scores_of_another_detector(tmp_path):
         (["d.safetensors", "--data", "both", "--unsure-from", 0.9, "--threshold", 0.1], "lies above the threshold"),
         (["d.safetensors", "--data", "both", "--json", "{s}"], "is there already"),
         (["d.safetensors", "--data", "both", "--json", "{s}/o.json"], "s.csv is a file, not a folder"),
+        (["d.safetensors", "--data", "both", "--conditions", "web,rain"], "no degradation is called 'rain'"),
+        (["d.safetensors", "--data", "both", "--conditions", "clean"], "name at least one"),
+        (["{s}", "--threshold", 0.1, "--conditions", "web"], "leave --conditions out"),
         (["d.safetensors", "--data", "both", "--split", "valid"], "has no 'valid' split"),
         (["d.safetensors", "--data", "both", "--calibrate-on", "{s}"], "a detector has its own calibration"),
         (["both", "--data", "both"], "has no detector.safetensors"),
