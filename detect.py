@@ -145,7 +145,7 @@ def main(
             HEAD,
             CsvOut,
             csv_row,
-            describe_faces,
+            document,
             json_line,
             stdin_reader,
             summary,
@@ -231,26 +231,8 @@ def main(
         raise UserError("-: no paths came on stdin; nothing was judged")
     code = 130 if stopped else totals.exit_code(strict=strict, required=face == "required")
     if as_json:
-        document = {
-            "detector": {
-                "file": str(where),
-                "sha256": detector.source_sha256 if engine.onnx not in (None, where) else detector.sha256,
-                "resolution": detector.preprocess.resolution,
-            },
-            "runtime": engine.runtime,
-            "faces": describe_faces(step),
-            "operating_point": rule.to_dict(),
-            "results": results,
-            "summary": {
-                **totals.__dict__,
-                "seconds": seconds,
-                "exit_code": code,
-                "interrupted": stopped,
-            },
-        }
-        if engine.runtime == "onnx":
-            document["detector"] |= {"onnx": str(engine.onnx), "onnx_sha256": detector.sha256}
-        click.echo(json.dumps(document, indent=2, allow_nan=False))
+        told = document(engine, step, rule, totals, results, seconds=seconds, exit_code=code, interrupted=stopped)
+        click.echo(json.dumps(told, indent=2, allow_nan=False))
     elif not quiet:
         for line in summary(totals, seconds, rule, step):
             click.echo(line, err=not show_table)

@@ -14,6 +14,7 @@ import click
 from faces.errors import UserError, one_line
 
 if TYPE_CHECKING:
+    from discriminator.engine import Engine
     from discriminator.outcome import Judged, Totals
     from discriminator.verdict import Rule
     from faces.face_step import FaceStep
@@ -74,6 +75,38 @@ def summary(totals: Totals, seconds: float, rule: Rule, step: FaceStep) -> list[
 def describe_faces(step: FaceStep) -> dict:
     """Who looked for the faces, and if it is not YuNet, why, in plain JSON types."""
     return {"finder": step.name, "fallback": step.finder.fallback if step.finder is not None else ""}
+
+
+def document(
+    engine: Engine,
+    step: FaceStep,
+    rule: Rule,
+    totals: Totals,
+    results: list[dict],
+    *,
+    seconds: float,
+    exit_code: int,
+    interrupted: bool = False,
+    file: str | None = None,
+) -> dict:
+    """The one document of --json and of the HTTP API. file: what the detector's file is called (default: its path)."""
+    detector, served = engine.detector, engine.runtime == "onnx"
+    head = {
+        "file": str(engine.file) if file is None else file,
+        "sha256": detector.source_sha256 if served and engine.onnx != engine.file else detector.sha256,
+        "resolution": detector.preprocess.resolution,
+    }
+    if served:
+        onnx = engine.onnx if file is None else engine.onnx.name
+        head |= {"onnx": str(onnx), "onnx_sha256": detector.sha256}
+    return {
+        "detector": head,
+        "runtime": engine.runtime,
+        "faces": describe_faces(step),
+        "operating_point": rule.to_dict(),
+        "results": results,
+        "summary": {**totals.__dict__, "seconds": seconds, "exit_code": exit_code, "interrupted": interrupted},
+    }
 
 
 class CsvOut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,10 @@ from discriminator.engine import Engine
 from discriminator.heatmap import explain
 from discriminator.outcome import Judged
 from faces.errors import UserError
+
+if TYPE_CHECKING:
+    from discriminator.detector import Detector
+    from discriminator.verdict import Verdict
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_PANELS = 8  # faces of one photo that are drawn
@@ -44,16 +49,11 @@ class Painter:
         self._at, self._panels = self._at + 1, []
 
     def _panel(self, judged: Judged) -> np.ndarray:
-        cam, verdict = None, judged.verdict
-        towards_fake = verdict.label == "FAKE" or (verdict.label == "UNSURE" and verdict.probability >= 0.5)
+        verdict = judged.verdict
+        towards_fake = leans_to_fake(verdict)
+        cam = None
         if self.engine.runtime == "torch":
-            import torch
-
-            from discriminator.gradcam import gradcam
-
-            detector = self.engine.detector
-            pixels = torch.from_numpy(detector.preprocess.normalise(judged.pixels)[None]).to(detector.device)
-            cam = gradcam(detector.net, pixels, towards_fake=towards_fake)
+            cam = cam_of(self.engine.detector, judged.pixels, towards_fake)
         box = None
         if judged.face is not None and judged.face["box"] and judged.size:
             height, width = judged.size
@@ -68,6 +68,21 @@ class Painter:
             towards_fake=towards_fake,
             box=box,
         )
+
+
+def leans_to_fake(verdict: Verdict) -> bool:
+    """What a Grad-CAM is drawn for: what spoke for FAKE, or (False) for REAL."""
+    return verdict.label == "FAKE" or (verdict.label == "UNSURE" and verdict.probability >= 0.5)
+
+
+def cam_of(detector: Detector, pixels: np.ndarray, towards_fake: bool) -> np.ndarray | None:
+    """Grad-CAM float32 [h, w] in [0, 1] of what the network saw, uint8 [R, R, C]; None where it has no such map."""
+    import torch
+
+    from discriminator.gradcam import gradcam
+
+    image = torch.from_numpy(detector.preprocess.normalise(pixels)[None]).to(detector.device)
+    return gradcam(detector.net, image, towards_fake=towards_fake)
 
 
 def _stacked(panels: list[np.ndarray]) -> np.ndarray:

@@ -14,13 +14,13 @@ from discriminator.inputs import expand, list_images, paths_from
 from discriminator.outcome import Judged, Totals
 from discriminator.verdict import JudgesImages, Rule, Verdict
 from discriminator.video import VideoOptions, judge_video
-from faces.decode import load_image
+from faces.decode import MAX_PIXELS, decode_image, load_image
 from faces.errors import BadImage
 from faces.face_step import FaceStep, View
 from faces.parallel import in_batches
 from faces.video import is_video_name
 
-__all__ = ["Judged", "Totals", "expand", "judge_files", "list_images", "paths_from"]
+__all__ = ["Judged", "Totals", "expand", "judge_bytes", "judge_files", "list_images", "paths_from"]
 
 MIN_SIDE = 16  # pixels; below that there is no face, and nothing to judge
 
@@ -82,20 +82,44 @@ def judge_files(
                 yield judge_video(
                     detector, one.file, rule, faces, video, batch=batch, workers=workers, keep_photos=keep_photos
                 )
-            elif one.failure is not None:
-                yield replace(one.failure, stages=one.stages)
-            for i, verdict in enumerate(one.verdicts):
-                yield Judged(
-                    one.file,
-                    verdict,
-                    photo=one.photo,
-                    face=one.faces[i],
-                    stages={name: spent / len(one.verdicts) for name, spent in one.stages.items()},
-                    view=one.views[i],
-                    pixels=one.pixels[i] if keep_photos else None,
-                    size=one.size,
-                )
+            yield from _outcomes(one, keep_photos)
             on_read()
+
+
+def judge_bytes(
+    detector: JudgesImages,
+    data: bytes,
+    name: str,
+    rule: Rule,
+    faces: FaceStep,
+    *,
+    batch: int = 8,
+    max_pixels: int = MAX_PIXELS,
+    keep_photos: bool = False,
+) -> list[Judged]:
+    """The outcomes of one photo whose encoded bytes are in memory, as `judge_files` gives them for a file; in this
+    thread. `name` is only told on; of more than `max_pixels` pixels it is unreadable."""
+    one = _seen(
+        name, lambda: decode_image(data, name, max_pixels=max_pixels, min_side=MIN_SIDE), detector, faces, keep_photos
+    )
+    _judge([one], detector, rule, batch)
+    return list(_outcomes(one, keep_photos))
+
+
+def _outcomes(one: _Read, keep_photos: bool) -> Iterator[Judged]:
+    if one.failure is not None:
+        yield replace(one.failure, stages=one.stages)
+    for i, verdict in enumerate(one.verdicts):
+        yield Judged(
+            one.file,
+            verdict,
+            photo=one.photo,
+            face=one.faces[i],
+            stages={name: spent / len(one.verdicts) for name, spent in one.stages.items()},
+            view=one.views[i],
+            pixels=one.pixels[i] if keep_photos else None,
+            size=one.size,
+        )
 
 
 def _judge(part: list[_Read], detector: JudgesImages, rule: Rule, batch: int) -> None:
@@ -117,9 +141,16 @@ def _read(file: str | Judged, detector: JudgesImages, faces: FaceStep, keep_phot
         return _Read(file.file, file)
     if is_video_name(file) and not os.path.isdir(file):
         return _Read(file, is_video=True)
+    return _seen(file, lambda: load_image(file, min_side=MIN_SIDE), detector, faces, keep_photos)
+
+
+def _seen(
+    file: str, load: Callable[[], np.ndarray], detector: JudgesImages, faces: FaceStep, keep_photos: bool
+) -> _Read:
+    """What the network is to see of the photo that `load` decodes."""
     out, begin = _Read(file), time.perf_counter()
     try:
-        image = load_image(file, min_side=MIN_SIDE)
+        image = load()
     except BadImage as error:
         out.failure = Judged(file, None, error.reason)
         out.stages["read"] = time.perf_counter() - begin
