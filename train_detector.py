@@ -6,6 +6,7 @@ Examples:
   python train_detector.py --data flickr140k --model hybrid --size tiny
   python train_detector.py --data my_faces/ --model squeezenet1_1 --pretrained --frozen-epochs 1 --crop 192
   python train_detector.py --data my_faces/ --model timm:efficientnet_b0 --extra-fakes samples/:0.25
+  python train_detector.py --data rvf10k --recipe xception-two-phase
   python train_detector.py --data demo --extra-fakes samples/ --resolution 64
   python train_detector.py --resume latest
   torchrun --nproc_per_node=4 train_detector.py --data faces.zip --model timm:resnet50 --pretrained
@@ -23,12 +24,13 @@ import click
 
 from app.cli import download_bar, importing, pick_device, progress, run
 
+from faces.errors import UserError
 SECTIONS = {
     "Data": "data data_root resolution square resize_filter subset valid_images degradation extra_fakes replay"
     " allow_leaks cache face",
-    "The network": "model size branches residual stride1 dropout pretrained backbone_weights",
+    "The network": "recipe model size branches residual stride1 head dropout reconstruct pretrained backbone_weights",
     "Learning": "epochs frozen_epochs batch lr head_lr weight_decay schedule warmup plateau_patience plateau_factor"
-    " clip ema crop mirror balance seed",
+    " clip ema crop mirror augment balance seed",
     "What it learns": "patch consistency consistency_kind smoothing",
     "Choosing": "validate_every patience",
     "Output and resuming": "out outdir resume checkpoint_minutes quiet help",
@@ -71,6 +73,46 @@ class Branches(click.ParamType):
 
 class Trainer(click.Group):
     """Without a sub-command it trains; its --help lists the options under the headings of SECTIONS."""
+class Augmentations(click.ParamType):
+    """Names of steps, each with or without a probability."""
+
+    name = "augmentations"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        return tuple(part.strip() for part in str(value).split(",") if part.strip())
+
+
+def _take_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The recipe's values become the defaults of this call: what is on the command line wins."""
+    if value is None or ctx.resilient_parsing:
+        return value
+    from discriminator.training import recipe_file
+
+    params = {max(p.opts, key=len)[2:]: p for p in ctx.command.params if p.name not in NO_RECIPE}
+    found = recipe_file.load(value, params)
+    defaults = {}
+    for key, given in found.values.items():
+        option = params[key]
+        listed = isinstance(given, list) and not (option.multiple or key in LISTS)
+        if listed or isinstance(given, bool) != bool(option.is_flag):
+            what = "true or false" if option.is_flag else "a value of its own"
+            raise UserError(f"--recipe {value}: {key} takes {what}, not {given!r}")
+        if isinstance(given, list):
+            given = given if option.multiple else ",".join(given)
+        elif not isinstance(given, bool):
+            given = [str(given)] if option.multiple else str(given)
+        try:
+            option.type_cast_value(ctx, given)
+        except click.BadParameter as error:
+            raise UserError(f"--recipe {value}: {key}: {error.message}") from None
+        defaults[option.name] = given
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    ctx.obj = found
+    return value
+
+
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         params = {max(p.opts, key=len)[2:].replace("-", "_"): p for p in self.get_params(ctx)}
@@ -134,7 +176,20 @@ class Trainer(click.Group):
     type=click.Choice(["ffhq", "whole"]),
     help="What the images are, for detect.py: faces cut out as in FFHQ, or whole pictures.",
 )
-@click.option("--model", metavar="NAME", default="hybrid", help="hybrid, squeezenet1_1, or timm:NAME.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    is_eager=True,
+    callback=_take_recipe,
+    help="Options from a file, such as xception-two-phase (discriminator/recipes); those given here win.",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    default="hybrid",
+    help="hybrid, custom_cnn, blur_noise_cnn, capsnet; resnet50, vgg16, vggface, densenet121, xception,"
+    " efficientnet_b0|b2|b4, squeezenet1_1; or timm:NAME.",
+)
 @click.option("--size", type=click.Choice(["tiny", "base"]), default="tiny", help="Size of the hybrid.")
 @click.option(
     "--branches", type=Branches(), default="spatial,artefact", metavar="LIST", help="What the hybrid looks through."
@@ -153,9 +208,14 @@ class Trainer(click.Group):
     help="Leave out a backbone's first N down-samplings: finer traces, 4 times the time each.",
 )
 @click.option(
-    "--dropout", type=click.FloatRange(0, 0.95), metavar="P", default=0.3, help="Before a backbone's verdict."
+    "--head",
+    type=click.Choice(["linear", "seeds"]),
+    default="linear",
+    help="A backbone's: one layer; or pooling, dense with L2, dropout, batch norm, one layer.",
 )
-@click.option("--pretrained", is_flag=True, help="Begin from the library's weights, downloaded.")
+@click.option("--dropout", type=click.FloatRange(0, 0.95), metavar="P", default=0.3, help="Before the verdict.")
+@click.option("--reconstruct", is_flag=True, help="capsnet: with the decoder that redraws the image.")
+@click.option("--pretrained/--no-pretrained", help="Begin from the library's weights, downloaded.")
 @click.option("--backbone-weights", metavar="FILE", help="Begin from these weights (.pth, .safetensors) instead.")
 @click.option("--epochs", type=float, metavar="X", default=30.0, help="Passes over the training images.")
 @click.option(
@@ -188,6 +248,13 @@ class Trainer(click.Group):
 @click.option("--mirror/--no-mirror", default=True, help="Flip every second image.")
 @click.option(
     "--balance",
+@click.option(
+    "--augment",
+    type=Augmentations(),
+    default="",
+    metavar="LIST",
+    help="Of both views: clahe,shear,rotate and more, each for half of the images or as in rotate:0.2.",
+)
     type=click.Choice(["sampling", "weights", "none"]),
     default="sampling",
     help="Half of each batch real; as in the data with equal class weights; or as it is.",
@@ -250,6 +317,11 @@ def main(ctx: click.Context, **options) -> None:
     if options["resume"] is not None:
         _only_the_machines(ctx)
         resume = newest_run(Path(options["outdir"])) if options["resume"] == "latest" else Path(options["resume"])
+    options["recipe_file"] = None
+    if ctx.obj is not None:
+        options["recipe_file"] = {"name": ctx.obj.name, "about": ctx.obj.about, "options": ctx.obj.values}
+        if not borrowed:
+            _without_weights(ctx, options)
         options["data"] = ""
     train(
         Options(**{f.name: options[f.name] for f in fields(Options)}),
@@ -349,3 +421,22 @@ def _only_the_machines(ctx: click.Context) -> None:
 
 if __name__ == "__main__":
     run(main)
+NO_RECIPE = {"recipe", "resume", "out", "help"}
+LISTS = {"augment", "branches"}  # in a recipe a list of texts as well
+
+
+def _without_weights(ctx: click.Context, options: dict) -> None:
+    """A recipe's frozen phase is for layers that come with weights; without any, all learn at its rate at once."""
+    said = {
+        name
+        for name in ("frozen_epochs", "head_lr", "lr")
+        if ctx.get_parameter_source(name) == click.core.ParameterSource.DEFAULT_MAP
+    }
+    if "frozen_epochs" in said and options["frozen_epochs"]:
+        options["frozen_epochs"] = 0.0
+        if "lr" in said:
+            options["lr"] = options["head_lr"]
+        rate = "" if options["lr"] is None else f" at {options['lr']:g}"
+        click.echo(f"note        no weights to begin from: no frozen phase, everything learns{rate}", err=True)
+
+

@@ -40,7 +40,8 @@ Extra = tuple[FaceSource, str, float]
 
 @dataclass
 class Options:
-    """What a training is asked for. `extra_fakes`, `replay`: (where, dose) pairs, dose a share of the fakes shown."""
+    """What a training is asked for. `extra_fakes`, `replay`: (where, dose) pairs, dose a share of the fakes shown.
+    `recipe_file`: name, about and options of the file that the options came from, for the record."""
 
     data: str
     model: str = "hybrid"
@@ -49,6 +50,8 @@ class Options:
     residual: str = "highpass"
     stride1: int = 0
     dropout: float = 0.3
+    head: str = "linear"
+    reconstruct: bool = False
     pretrained: bool = False
     backbone_weights: str | None = None
     data_root: str | None = None
@@ -68,6 +71,7 @@ class Options:
     workers: int | None = None
     threads: int | None = None
     checkpoint_minutes: float = 10.0
+    recipe_file: dict | None = None
 
 
 @dataclass

@@ -134,7 +134,8 @@ class _Run:
         self.pre = self.data.pre
         net = new_network(
             o.model, self.pre.resolution, 3, size=o.size, branches=o.branches, residual=o.residual, stride1=o.stride1,
-            dropout=o.dropout, seed=self.recipe.seed,
+            dropout=o.dropout, head=o.head, patches=self.recipe.patch > 0, reconstruct=o.reconstruct,
+            seed=self.recipe.seed,
         )  # fmt: skip
         self.origin = "random weights"
         if o.pretrained or o.backbone_weights:
@@ -233,6 +234,8 @@ class _Run:
             "steps": fit.step, "parameters": sum(p.numel() for p in fit.net.parameters()), "version": _version(),
             "gates": self.facts.get("gates"),
         }  # fmt: skip
+        if self.o.recipe_file:
+            meta["recipe_file"] = self.o.recipe_file["name"]
         if self.o.face:
             meta["face"] = self.o.face
         detector, found = calibrated(

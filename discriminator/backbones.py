@@ -5,6 +5,9 @@ here. What is added: the normalisation those weights expect (inside, so that an 
 option to leave out the first down-samplings, and the two heads: one logit for the photo and one for each cell of the
 feature map.
 
+`--head seeds` is the head of transfer learning as the projects before this one had it: the mean over the feature map, a
+dense layer (its weights held small by L2), dropout, batch normalisation, one logit.
+
 Leaving out early down-sampling is what made detectors of generated images most robust in Gragnaniello et al. 2021
 ("Are GAN generated images easy to detect?", section 4): the traces lie in frequencies that a strided stem discards. It
 costs four times the time for each.
@@ -16,7 +19,6 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -24,9 +26,12 @@ import torch
 from torch import nn
 
 from discriminator.hybrid import VerdictOut
+from discriminator.published import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, TimmFeatures, own_name
 from faces.errors import UserError
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HEADS = ("linear", "seeds")
+HEAD_WIDTH = 256  # of the seeds' dense layer
+HEAD_L2 = 1e-4  # times the sum of its squared weights, as Keras counts L2
 MAX_STRIDE1 = 2  # further ones lie on branches that must keep equal shapes
 _TIMM_NAME = re.compile(r"[a-z0-9_]{1,80}(\.[a-z0-9_]{1,80})?")  # no "hf-hub:" nor paths: a name never downloads code
 _CLASSIFIERS = ("classifier.", "fc.", "head.", "last_linear.", "aux_classifier.", "head_dist.")
@@ -36,10 +41,10 @@ _CLASSIFIERS = ("classifier.", "fc.", "head.", "last_linear.", "aux_classifier."
 class BackboneConfig:
     """A published network with our heads. ValueError on a value out of range.
 
-    model: "squeezenet1_1", or "timm:" and a name of timm's. resolution: side of the images it is made to judge (its
-    layers take others as well where `any_size`). stride1: how many of its first down-sampling layers keep the
+    model: a name of `PUBLISHED`, or "timm:" and a name of timm's. resolution: side of the images it is made to judge
+    (its layers take others as well where `any_size`). stride1: how many of its first down-sampling layers keep the
     resolution instead. dropout: before the verdict. patches: whether there are patch logits, which needs a feature map.
-    mean, std: normalisation of RGB in [0, 1].
+    mean, std: normalisation of RGB in [0, 1]. head: "linear", or "seeds" (see above).
     """
 
     model: str
@@ -51,12 +56,14 @@ class BackboneConfig:
     any_size: bool = True
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    head: str = "linear"
 
     def __post_init__(self) -> None:
         name = self.model.removeprefix("timm:") if isinstance(self.model, str) else ""
-        if not (self.model in TORCHVISION or (self.model == f"timm:{name}" and _TIMM_NAME.fullmatch(name))):
-            raise ValueError(f"unknown network {self.model!r}: give one of {', '.join(TORCHVISION)} or timm:NAME")
-        for key, low, high in (("resolution", 32, 2048), ("stride1", 0, MAX_STRIDE1)):
+        if not (self.model in PUBLISHED or (self.model == f"timm:{name}" and _TIMM_NAME.fullmatch(name))):
+            raise ValueError(f"unknown network {self.model!r}: give one of {', '.join(PUBLISHED)} or timm:NAME")
+        most = PUBLISHED[self.model].stride1 if self.model in PUBLISHED else MAX_STRIDE1
+        for key, low, high in (("resolution", 32, 2048), ("stride1", 0, most)):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"{key} must be a whole number from {low} to {high}, not {value!r}")
@@ -64,6 +71,8 @@ class BackboneConfig:
             raise ValueError(f"{self.model} takes colour images (3 channels), not {self.img_channels!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+        if self.head not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}, not {self.head!r}")
         for key in ("mean", "std"):
             values = getattr(self, key)
             if len(values) != 3 or not all(math.isfinite(v) for v in values) or (key == "std" and min(values) <= 0):
@@ -80,31 +89,6 @@ class BackboneConfig:
         return cls(**{**data, **{key: tuple(data[key]) for key in ("mean", "std") if key in data}})
 
 
-class _Features(nn.Module):
-    """timm's network up to its feature map (or tokens), without its classifier."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.net.forward_features(x)
-
-    def pooled(self, features: torch.Tensor) -> torch.Tensor:
-        """[N, num_features] as the network itself pools them."""
-        return self.net.forward_head(features, pre_logits=True)
-
-
-def _squeezenet1_1() -> tuple[nn.Module, int, int]:
-    from torchvision.models import squeezenet1_1
-
-    return squeezenet1_1().features, 512, 512
-
-
-# Name -> (layers from image to feature map [N, cells, h, w], width once pooled, cells). Imported when asked for.
-TORCHVISION: dict[str, Callable[[], tuple[nn.Module, int, int]]] = {"squeezenet1_1": _squeezenet1_1}
-
-
 class Backbone(nn.Module):
     """Images float [N, 3, R, R] in [-1, 1] -> `VerdictOut`. Random weights; see `load_pretrained`.
 
@@ -117,9 +101,14 @@ class Backbone(nn.Module):
         self.cfg = cfg
         self.lowp_dtype: torch.dtype | None = None
         self.lowp_eval = False
-        self.body, width, cells = _timm(cfg.model) if cfg.model.startswith("timm:") else TORCHVISION[cfg.model]()
+        self.body, width, cells = _body(cfg.model)
+        self.cells = cells
         _keep_resolution(self.body, cfg)
         self.dropout = nn.Dropout(cfg.dropout)
+        self.dense = self.norm = None
+        if cfg.head == "seeds":
+            self.dense, self.norm = nn.Linear(width, HEAD_WIDTH), nn.BatchNorm1d(HEAD_WIDTH)
+            width = HEAD_WIDTH
         self.head = nn.Linear(width, 1)
         self.patch = nn.Conv2d(cells, 1, 1) if cfg.patches else None
         for layer in (self.head, self.patch):
@@ -145,8 +134,11 @@ class Backbone(nn.Module):
     def verdict(self, img: torch.Tensor) -> VerdictOut:
         """Logits of images float [N, 3, R, R] in [-1, 1]."""
         features = self.features(img).float()
-        pooled = self.body.pooled(features) if isinstance(self.body, _Features) else features.mean((2, 3))
+        pooled = self.body.pooled(features) if isinstance(self.body, TimmFeatures) else features.mean((2, 3))
         patches = None if self.patch is None else self.patch(features).squeeze(1)
+        if self.dense is not None:
+            pooled = self.norm(self.dropout(self.dense(pooled).relu()))
+            return VerdictOut(self.head(pooled).squeeze(1), patches)
         return VerdictOut(self.head(self.dropout(pooled)).squeeze(1), patches)
 
     def forward(self, img: torch.Tensor) -> VerdictOut:
@@ -160,6 +152,19 @@ class Backbone(nn.Module):
         """The part that may come with weights and be frozen at first."""
         return self.body
 
+    def penalty(self) -> torch.Tensor:
+        """What is added to every step's loss: L2 of the seeds' dense layer, else 0."""
+        weight = self.head.weight if self.dense is None else self.dense.weight
+        return weight.new_zeros(()) if self.dense is None else HEAD_L2 * weight.square().sum()
+
+
+def _body(model: str) -> tuple[nn.Module, int, int]:
+    """Layers from image to feature map [N, cells, h, w], their width once pooled, and cells."""
+    if model.startswith("timm:"):
+        return _timm(model)
+    known = PUBLISHED[model]
+    return known.body(), known.width, known.width
+
 
 def _timm(model: str) -> tuple[nn.Module, int, int]:
     import timm
@@ -168,7 +173,7 @@ def _timm(model: str) -> tuple[nn.Module, int, int]:
     if name.split(".")[0] not in timm.list_models():
         raise ValueError(f"{model}: this timm ({timm.__version__}) knows no such network; see timm.list_models()")
     net = timm.create_model(name, pretrained=False, num_classes=0)
-    return _Features(net), int(getattr(net, "head_hidden_size", None) or net.num_features), int(net.num_features)
+    return TimmFeatures(net), int(getattr(net, "head_hidden_size", None) or net.num_features), int(net.num_features)
 
 
 def _keep_resolution(body: nn.Module, cfg: BackboneConfig) -> None:
@@ -194,10 +199,12 @@ def fitted(cfg: BackboneConfig) -> BackboneConfig:
             told = timm.get_pretrained_cfg(cfg.model.removeprefix("timm:"))
             if told is not None and told.mean and told.std:
                 cfg = replace(cfg, mean=tuple(told.mean), std=tuple(told.std))
+        else:
+            cfg = replace(cfg, mean=PUBLISHED[cfg.model].mean, std=PUBLISHED[cfg.model].std)
         net = Backbone(replace(cfg, patches=False)).eval()
     except ValueError as error:
         raise UserError(f"--model {cfg.model}: {error}") from None
-    cells = (_timm(cfg.model) if cfg.model.startswith("timm:") else TORCHVISION[cfg.model]())[2]
+    cells = net.cells
     with torch.inference_mode():
         for side, fixed in ((cfg.resolution, False), (max(32, cfg.resolution // 2 + 16), True)):
             try:
@@ -220,11 +227,16 @@ def load_pretrained(net: Backbone, file: str | os.PathLike | None) -> str:
         state, origin = _downloaded(net.cfg.model)
     else:
         state, origin = _read(Path(file)), Path(file).name
-    own = net.body.state_dict()
-    # The library's network has `features.` before torchvision's layers; timm's whole network is our `body.net`.
-    prefix = "" if isinstance(net.body, _Features) else "features."
-    found = {("net." if not prefix else "") + key.removeprefix(prefix): value for key, value in state.items()
-             if key.startswith(prefix) and not (not prefix and key.startswith(_CLASSIFIERS))}  # fmt: skip
+    model, own = net.cfg.model, net.body.state_dict()
+    # What stands before the body's names: `features.` in most of torchvision's files, nothing in timm's, whose whole
+    # network is our `body.net`.
+    prefix = "" if model.startswith("timm:") else PUBLISHED[model].prefix
+    within = "net." if isinstance(net.body, TimmFeatures) else ""
+    found = {}
+    for key, value in state.items():
+        key = own_name(model, key)
+        if key.startswith(prefix) and not (not within and key.startswith(_CLASSIFIERS)):
+            found[within + key.removeprefix(prefix)] = value
     where = file or net.cfg.model
     known = {key: value for key, value in found.items() if key in own}
     missing = [key for key in own if key not in known and not key.endswith("num_batches_tracked")]
@@ -245,11 +257,16 @@ def load_pretrained(net: Backbone, file: str | os.PathLike | None) -> str:
 
 
 def _downloaded(model: str) -> tuple[dict, str]:
+    if model == "vggface":
+        raise UserError(
+            "--pretrained: no library gives VGG-Face's weights away; fetch them from their authors and give"
+            " --backbone-weights FILE"
+        )
     try:
-        if model.startswith("timm:"):
+        if model.startswith("timm:") or model == "xception":
             import timm
 
-            name = model.removeprefix("timm:")
+            name = "legacy_xception" if model == "xception" else model.removeprefix("timm:")
             return timm.create_model(name, pretrained=True).state_dict(), f"timm's weights of {name}"
         import torchvision
 

@@ -9,6 +9,11 @@ What every network offers:
 - `taught()`: the parameters that training changes; `borrowed()`: the module that may come with weights of other
   pictures and stay frozen at first, or None; `lowp_dtype`: what it computes in while it learns.
 
+What it may offer besides, and `discriminator.training.fit` then asks for:
+
+- `lesson(img, targets float [N]) -> (VerdictOut, loss [N])`: a loss of its own in place of the cross-entropy;
+- `penalty() -> scalar`: what is added to every step's loss, such as L2 of some of its weights.
+
 A new network needs one line in `ARCHITECTURES`.
 """
 
@@ -19,8 +24,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from discriminator.backbones import TORCHVISION, Backbone, BackboneConfig, fitted
+from discriminator.backbones import HEADS, Backbone, BackboneConfig, fitted
+from discriminator.capsnet import CapsNet, CapsNetConfig
+from discriminator.custom_cnn import PLAIN, Plain, PlainConfig
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from discriminator.published import PUBLISHED
 from faces.errors import UserError
 from stylegan2_ada.config import DiscriminatorConfig
 
@@ -59,11 +67,27 @@ def _backbone(values: dict, check: Check) -> nn.Module:
     return Backbone(cfg)
 
 
+def _plain(values: dict, check: Check) -> nn.Module:
+    cfg = PlainConfig.from_dict(values)
+    with torch.device("meta"):
+        check(Plain(cfg).state_dict())
+    return Plain(cfg)
+
+
+def _capsnet(values: dict, check: Check) -> nn.Module:
+    cfg = CapsNetConfig.from_dict(values)
+    with torch.device("meta"):
+        check(CapsNet(cfg).state_dict())
+    return CapsNet(cfg)
+
+
 # Name in the header -> builder. "timm" stands for all "timm:NAME".
 ARCHITECTURES: dict[str, Callable[[dict, Check], nn.Module]] = {
     "hybrid": _hybrid,
     "timm": _backbone,
-    **dict.fromkeys(TORCHVISION, _backbone),
+    **dict.fromkeys(PUBLISHED, _backbone),
+    **dict.fromkeys(PLAIN, _plain),
+    "capsnet": _capsnet,
 }
 
 
@@ -122,22 +146,47 @@ def new_network(
     residual: str = "highpass",
     stride1: int = 0,
     dropout: float = 0.3,
+    head: str = "linear",
+    patches: bool = True,
+    blur: float = 1.0,
+    noise: float = 0.05,
+    reconstruct: bool = False,
     seed: int = 0,
 ) -> nn.Module:
     """An untrained network for `train_detector.py --model`; its weights follow from `seed`. UserError, one line, for
-    names and sizes it can't be."""
+    names and sizes it can't be.
+
+    size, branches, residual: of the hybrid. stride1, head, patches: of published networks. blur, noise: of
+    blur_noise_cnn. reconstruct: of capsnet."""
     torch.manual_seed(seed)
     if model == "hybrid":
         try:
             return HybridDiscriminator(hybrid_config(size, resolution, channels, branches=branches, residual=residual))
         except ValueError as error:
             raise UserError(f"--model hybrid: {error}") from None
-    if model not in TORCHVISION and not model.startswith("timm:"):
-        raise UserError(f"--model {model}: unknown; give one of {', '.join(names())}")
+    if head != "linear" and not _published(model):
+        raise UserError(f"--head {head}: for published networks only, not {model}; leave it out")
+    if head not in HEADS:
+        raise UserError(f"--head {head}: give one of {', '.join(HEADS)}")
+    if reconstruct and model != "capsnet":
+        raise UserError(f"--reconstruct: {model} has no decoder; it is capsnet's")
     try:
-        cfg = BackboneConfig(model, resolution, channels, stride1=stride1, dropout=dropout)
+        if model in PLAIN:
+            both = (blur, noise) if model == "blur_noise_cnn" else (0.0, 0.0)
+            return Plain(PlainConfig(model, resolution, channels, dropout, *both))
+        if model == "capsnet":
+            return CapsNet(CapsNetConfig(resolution, channels, reconstruct=reconstruct))
+        if not _published(model):
+            raise UserError(f"--model {model}: unknown; give one of {', '.join(names())}")
+        cfg = BackboneConfig(
+            model, resolution, channels, stride1=stride1, dropout=dropout, patches=patches, head=head
+        )  # fmt: skip
     except ValueError as error:
         raise UserError(f"--model {model}: {error}") from None
     cfg = fitted(cfg)
     torch.manual_seed(seed)
     return Backbone(cfg)
+
+
+def _published(model: str) -> bool:
+    return model in PUBLISHED or model.startswith("timm:")

@@ -5,6 +5,7 @@ Labels: 0 = real, 1 = fake. All terms are means over images in nats, so their we
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,13 +62,15 @@ def verdict_loss(
     *,
     degraded: VerdictOut | None = None,
     cfg: VerdictLossConfig = DEFAULTS,
+    own: Sequence[torch.Tensor] | None = None,
 ) -> VerdictLoss:
     """Loss of N images seen once, or twice: `degraded` holds the verdicts on the same images in the same order,
     re-saved, resized and so on.
 
-    labels: [N], 0 real, 1 fake. With two views both are taught the label (half the weight each) and asked to agree:
-    the stability training of Zheng et al. 2016 ("Improving the robustness of deep neural networks via stability
-    training", eq. 4), here with a gradient into both views. ValueError on other shapes.
+    labels: [N], 0 real, 1 fake. own: each view's loss of each image [N] by the network's own lights (capsules' margin
+    loss), in place of the cross-entropy of the verdict. With two views both are taught the label (half the weight each)
+    and asked to agree: the stability training of Zheng et al. 2016 ("Improving the robustness of deep neural networks
+    via stability training", eq. 4), here with a gradient into both views. ValueError on other shapes.
     """
     views = [clean] if degraded is None else [clean, degraded]
     if labels.dim() != 1 or len(labels) == 0 or any(view.logit.shape != labels.shape for view in views):
@@ -75,9 +78,12 @@ def verdict_loss(
         raise ValueError(f"verdicts of shape {shapes} don't belong to labels of shape {tuple(labels.shape)}")
     labels = labels.to(clean.logit)
     weights = class_weights(labels) if cfg.balance else torch.full_like(labels, 1 / len(labels))
-    targets = labels * (1 - cfg.smoothing) + cfg.smoothing / 2
+    targets = smoothed(labels, cfg)
 
-    verdict = sum(_bce(view.logit[:, None], targets, weights) for view in views) / len(views)
+    if own is None:
+        verdict = sum(_bce(view.logit[:, None], targets, weights) for view in views) / len(views)
+    else:
+        verdict = sum((weights * each).sum() for each in own) / len(views)
     patch = consistency = verdict.new_zeros(())
     if clean.patch_logits is not None:
         patch = sum(_bce(view.patch_logits.flatten(1), targets, weights) for view in views) / len(views)
@@ -89,6 +95,11 @@ def verdict_loss(
         consistency = (weights * apart).sum()
     total = verdict + cfg.patch * patch + cfg.consistency * consistency
     return VerdictLoss(total, verdict.detach(), patch.detach(), consistency.detach())
+
+
+def smoothed(labels: torch.Tensor, cfg: VerdictLossConfig) -> torch.Tensor:
+    """What the verdict is asked to be: labels float [N], drawn towards 1/2 by label smoothing."""
+    return labels * (1 - cfg.smoothing) + cfg.smoothing / 2
 
 
 def class_weights(labels: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from faces.errors import UserError
 from faces.filters import to_uint8
 
 AHEAD = 3  # batches for each thread
+AUGMENTED = 0xA06  # sets the augmentations' random numbers apart
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Feed:
     def __init__(self, groups: Sequence[Group], degradation: Degradation, recipe: Recipe) -> None:
         self.groups = [g for g in groups if len(g)]
         self.shares = shares(self.groups, recipe.balance)
-        self.degradation, self.recipe = degradation, recipe
+        self.degradation, self.recipe, self.augmentation = degradation, recipe, recipe.augmentation
         self.streams = [IndexStream(len(g), recipe.seed + 7919 * i) for i, g in enumerate(self.groups)]
         undosed = sum(len(g) for g in self.groups if not g.dose)
         self.len_epoch = max(1, math.ceil((undosed or sum(map(len, self.groups))) / recipe.batch))
@@ -123,11 +124,14 @@ class Feed:
         return Batch(torch.from_numpy(clean) if both else None, torch.from_numpy(degraded), labels)
 
     def _one(self, image: np.ndarray, group: int, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Both views of an image [C, R, R], mirrored and cropped alike. Degraded before it is cropped, as a photo is
-        re-saved whole."""
+        """Both views of an image [C, R, R], mirrored, augmented and cropped alike. Degraded before it is cropped, as a
+        photo is re-saved whole."""
         rng = np.random.Generator(np.random.PCG64([self.recipe.seed, group, epoch, index]))
         if self.recipe.mirror and rng.random() < 0.5:
             image = image[:, :, ::-1]
+        if self.augmentation.steps:  # with a generator of its own: the other draws stay what they are without it
+            own = np.random.Generator(np.random.PCG64([self.recipe.seed, group, epoch, index, AUGMENTED]))
+            image = degrade(self.augmentation, image, own)
         room = image.shape[-1] - self.side + 1
         top, left = int(room * rng.random()), int(room * rng.random())
         cut = (slice(None), slice(top, top + self.side), slice(left, left + self.side))

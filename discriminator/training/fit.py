@@ -25,7 +25,7 @@ from discriminator.training.feed import Batch, Feed
 from discriminator.training.peers import Alone
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, figures, scores
-from discriminator.verdict_loss import verdict_loss
+from discriminator.verdict_loss import smoothed, verdict_loss
 from faces.dataset import to_float
 from faces.errors import UserError
 
@@ -161,11 +161,17 @@ class Fit:
         labels = batch.labels.to(device)
         views = [v for v in (batch.clean, batch.degraded) if v is not None]
         images = to_float(torch.cat(views).to(device, non_blocking=True))
-        out = self.net.verdict(images)
+        own = None
+        if hasattr(self.net, "lesson"):
+            out, each = self.net.lesson(images, smoothed(labels, r.loss).repeat(len(views)))
+            own = each.chunk(len(views))
+        else:
+            out = self.net.verdict(images)
         parts = _split(out, len(views))
-        loss = verdict_loss(parts[0], labels, degraded=parts[1] if len(views) == 2 else None, cfg=r.loss)
+        loss = verdict_loss(parts[0], labels, degraded=parts[1] if len(views) == 2 else None, cfg=r.loss, own=own)
+        total = loss.total + self.net.penalty() if hasattr(self.net, "penalty") else loss.total
         self.optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
+        total.backward()
         learning = [p for p in self.params if p.requires_grad]
         self.peers.average(learning)
         norm = nn.utils.clip_grad_norm_(learning, r.clip)
@@ -183,7 +189,7 @@ class Fit:
         self._average()
         with torch.no_grad():
             right = ((parts[-1].logit > 0) == (labels > 0.5)).double().mean()
-            row = [loss.total, loss.verdict, loss.patch, loss.consistency, right, norm]
+            row = [total, loss.verdict, loss.patch, loss.consistency, right, norm]
             self.sums += torch.stack([v.detach().double().cpu() for v in row])
 
     @torch.no_grad()

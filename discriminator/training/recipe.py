@@ -6,11 +6,14 @@ import math
 from dataclasses import asdict, dataclass, fields
 
 from discriminator.verdict_loss import CONSISTENCIES, VerdictLossConfig
+from faces.degrade import STEPS, Degradation, Step
 from faces.errors import UserError
 
 SCHEDULES = ("cosine", "plateau")
 BALANCES = ("sampling", "weights", "none")
 PRECISIONS = ("fp32", "bf16")
+AUGMENTATIONS = tuple(name for name in STEPS if name != "hflip")  # `mirror` does that
+AUGMENT = 0.5  # probability of each: half of the images keep the traces that resampling wipes away
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Recipe:
     balance: "sampling": half of every batch is real; "weights": images as frequent as in the data, each class weighing
     half; "none": as frequent as in the data, each image weighing the same.
     crop: side of the random squares that are learnt from, 0 for whole images. mirror: flip every second image.
+    augment: what else befalls an image before both views are made of it, steps of `faces.degrade` such as "clahe",
+    "shear" or "rotate", each with its own probability ("rotate:0.3") or `AUGMENT`.
     validate_every: epochs between two validations. patience: how many without gain end the training, 0 for never.
     """
 
@@ -49,12 +54,15 @@ class Recipe:
     balance: str = "sampling"
     crop: int = 0
     mirror: bool = True
+    augment: tuple[str, ...] = ()
     validate_every: float = 1.0
     patience: int = 0
     precision: str = "fp32"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "augment", tuple(self.augment))  # JSON has lists
+        _ = self.augmentation
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, float) and not math.isfinite(value):
@@ -85,9 +93,28 @@ class Recipe:
             self.patch, self.consistency, self.consistency_kind, self.smoothing, balance=self.balance != "none"
         )
 
+    @property
+    def augmentation(self) -> Degradation:
+        """What `augment` names, as a chain. UserError for an unknown step or a probability that is none."""
+        steps = []
+        for word in self.augment:
+            name, colon, share = word.partition(":")
+            try:
+                probability = float(share) if colon else AUGMENT
+            except ValueError:
+                probability = -1.0
+            if name not in AUGMENTATIONS:
+                raise UserError(
+                    f"--augment {word}: unknown; give some of {', '.join(AUGMENTATIONS)}, with commas between"
+                )
+            if not 0 < probability <= 1:
+                raise UserError(f"--augment {word}: what follows the colon is a probability above 0 and at most 1")
+            steps.append(Step(name, probability))
+        return Degradation("augment", tuple(steps))
+
     def to_dict(self) -> dict:
         """Plain JSON types; `from_dict` is its inverse."""
-        return asdict(self)
+        return {**asdict(self), "augment": list(self.augment)}
 
     @classmethod
     def from_dict(cls, data: dict) -> Recipe:

@@ -1,0 +1,67 @@
+"""Recipe files: the options of `train_detector.py` for one kind of training, as a person would read them.
+
+A recipe is a TOML file: `about`, a few words, and a table `[options]` whose keys are the options without the
+dashes in front (`frozen-epochs = 20`). An option on the command line wins over the recipe's. No PyTorch here: `--help`
+must answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from faces.errors import UserError
+
+FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+PLAIN = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """name: as it was asked for, without folder and ending. values: option -> value as the file has it."""
+
+    name: str
+    about: str
+    values: dict[str, object]
+
+
+def names() -> list[str]:
+    """The recipes that come with the program."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(spec: str, known: Collection[str]) -> RecipeFile:
+    """The recipe called `spec`, or the file of that path. known: what options there are, as `frozen-epochs`.
+
+    UserError, naming the file, where there is none, it is no recipe, or an option is unknown."""
+    path = FOLDER / f"{spec}.toml"
+    if spec not in names():
+        path = Path(spec)
+        if not path.suffix == ".toml" and not path.exists():
+            near = difflib.get_close_matches(spec, names(), 1)
+            hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(names())}, or a .toml file"
+            raise UserError(f"--recipe {spec}: there is no such recipe; {hint}")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--recipe {spec}: can't be read ({error.strerror}); check the path") from None
+    except ValueError as error:  # not UTF-8, or not TOML
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--recipe {spec}: is not TOML ({reason}); mend the file") from None
+    about, values = data.get("about", ""), data.get("options")
+    if extra := sorted(set(data) - {"about", "options"}):
+        raise UserError(f"--recipe {spec}: {extra[0]} does not belong there: options stand below a line [options]")
+    if not isinstance(about, str) or not isinstance(values, dict) or not values:
+        raise UserError(f"--recipe {spec}: has no options; a recipe has a line [options] with lines like epochs = 30")
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "train_detector.py --help lists them all"
+            raise UserError(f"--recipe {spec}: unknown option {key!r}; {hint}")
+        listed = isinstance(value, list) and all(isinstance(v, str) for v in value)
+        if not (type(value) in PLAIN or listed):
+            raise UserError(f"--recipe {spec}: {key} must be a number, true, false, a text or a list of texts")
+    return RecipeFile(path.stem, about, values)
