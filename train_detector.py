@@ -8,6 +8,7 @@ Examples:
   python train_detector.py --data my_faces/ --model timm:efficientnet_b0 --extra-fakes samples/:0.25
   python train_detector.py --data rvf10k --recipe xception-two-phase
   python train_detector.py --data demo --extra-fakes samples/ --resolution 64
+  python train_detector.py --data my_faces/ --model squeezenet1_1 --pretrained --folds 5
   python train_detector.py --resume latest
   torchrun --nproc_per_node=4 train_detector.py --data faces.zip --model timm:resnet50 --pretrained
   python train_detector.py calibrate detector.safetensors --reals my_photos/ --out mine.safetensors
@@ -23,8 +24,8 @@ from pathlib import Path
 import click
 
 from app.cli import download_bar, importing, pick_device, progress, run
-
 from faces.errors import UserError
+
 SECTIONS = {
     "Data": "data data_root resolution square resize_filter subset valid_images degradation extra_fakes replay"
     " allow_leaks cache face",
@@ -33,6 +34,7 @@ SECTIONS = {
     " clip ema crop mirror augment balance seed",
     "What it learns": "patch consistency consistency_kind smoothing",
     "Choosing": "validate_every patience",
+    "Cross-validation": "folds repeats",
     "Output and resuming": "out outdir resume checkpoint_minutes quiet help",
     "Machine": "device precision workers threads",
 }
@@ -71,8 +73,6 @@ class Branches(click.ParamType):
         return parts
 
 
-class Trainer(click.Group):
-    """Without a sub-command it trains; its --help lists the options under the headings of SECTIONS."""
 class Augmentations(click.ParamType):
     """Names of steps, each with or without a probability."""
 
@@ -113,6 +113,8 @@ def _take_recipe(ctx: click.Context, param: click.Parameter, value: str | None) 
     return value
 
 
+class Trainer(click.Group):
+    """Without a sub-command it trains; its --help lists the options under the headings of SECTIONS."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         params = {max(p.opts, key=len)[2:].replace("-", "_"): p for p in self.get_params(ctx)}
@@ -247,19 +249,19 @@ def _take_recipe(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @click.option("--mirror/--no-mirror", default=True, help="Flip every second image.")
 @click.option(
-    "--balance",
-@click.option(
     "--augment",
     type=Augmentations(),
     default="",
     metavar="LIST",
     help="Of both views: clahe,shear,rotate and more, each for half of the images or as in rotate:0.2.",
 )
+@click.option(
+    "--balance",
     type=click.Choice(["sampling", "weights", "none"]),
     default="sampling",
     help="Half of each batch real; as in the data with equal class weights; or as it is.",
 )
-@click.option("--seed", type=int, metavar="N", default=0, help="Everything random follows from it.")
+@click.option("--seed", type=int, metavar="N", help="Everything random follows from it.  [default: 0; 42 with --folds]")
 @click.option("--patch", type=float, metavar="X", default=0.5, help="Weight of the patches' own verdicts.")
 @click.option(
     "--consistency",
@@ -274,6 +276,13 @@ def _take_recipe(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option(
     "--patience", type=int, metavar="N", default=0, help="Validations without gain that end the training; 0: never."
 )
+@click.option(
+    "--folds",
+    type=click.IntRange(2, 100),
+    metavar="K",
+    help="A detector for each of K folds of all labelled images but the test split, judged on the fold it never saw.",
+)
+@click.option("--repeats", type=click.IntRange(1, 1000), metavar="N", default=1, help="Deal the folds N times anew.")
 @click.option("--out", metavar="RUN", help="The run's folder.  [default: a numbered one in --outdir]")
 @click.option("--outdir", metavar="DIR", default="runs", help="Where numbered runs go.")
 @click.option("--resume", metavar="RUN", help="Go on exactly from a run's last checkpoint, or «latest».")
@@ -294,15 +303,25 @@ def _take_recipe(ctx: click.Context, param: click.Parameter, value: str | None) 
 def main(ctx: click.Context, **options) -> None:
     if ctx.invoked_subcommand is not None:
         return
+    if options["repeats"] > 1 and options["folds"] is None and options["resume"] is None:
+        raise click.UsageError("--repeats: how often folds are dealt; give --folds K, too")
     if options["data"] is None and options["resume"] is None:
         raise click.UsageError("give --data SOURCE, or --resume RUN; --help tells more")
     with importing():
         from dataclasses import fields
 
         from app.detector_training import Options, newest_run, precision_of, train
+        from app.fold_training import Asked, cross_validate, holds_folds
         from discriminator.training.recipe import Recipe
 
+    if options["seed"] is None:
+        options["seed"] = 0 if options["folds"] is None else 42
     borrowed = options["pretrained"] or options["backbone_weights"] is not None
+    options["recipe_file"] = None
+    if ctx.obj is not None:
+        options["recipe_file"] = {"name": ctx.obj.name, "about": ctx.obj.about, "options": ctx.obj.values}
+        if not borrowed:
+            _without_weights(ctx, options)
     defaults = {"lr": 5e-4 if borrowed else 2e-3, "frozen_epochs": 1.0 if borrowed else 0.0}
     if defaults["frozen_epochs"] >= options["epochs"]:
         defaults["frozen_epochs"] = 0.0
@@ -317,20 +336,15 @@ def main(ctx: click.Context, **options) -> None:
     if options["resume"] is not None:
         _only_the_machines(ctx)
         resume = newest_run(Path(options["outdir"])) if options["resume"] == "latest" else Path(options["resume"])
-    options["recipe_file"] = None
-    if ctx.obj is not None:
-        options["recipe_file"] = {"name": ctx.obj.name, "about": ctx.obj.about, "options": ctx.obj.values}
-        if not borrowed:
-            _without_weights(ctx, options)
         options["data"] = ""
-    train(
-        Options(**{f.name: options[f.name] for f in fields(Options)}),
-        Recipe(**{f.name: options[f.name] for f in fields(Recipe)}),
-        out=None if options["out"] is None else Path(options["out"]),
-        resume=resume,
-        outdir=Path(options["outdir"]),
-        quiet=options["quiet"],
-    )
+    asked = Options(**{f.name: options[f.name] for f in fields(Options)})
+    recipe = Recipe(**{f.name: options[f.name] for f in fields(Recipe)})
+    out, outdir = None if options["out"] is None else Path(options["out"]), Path(options["outdir"])
+    if options["folds"] is not None or (resume is not None and holds_folds(resume)):
+        folds = Asked(options["folds"] or 0, options["repeats"])
+        cross_validate(asked, recipe, folds, out=out, resume=resume, outdir=outdir, quiet=options["quiet"])
+        return
+    train(asked, recipe, out=out, resume=resume, outdir=outdir, quiet=options["quiet"])
 
 
 @main.command(context_settings=SETTINGS)
@@ -408,19 +422,6 @@ def calibrate(
     click.echo(f"wrote {out}; use it with detect.py --model {out}")
 
 
-MACHINE = {"resume", "outdir", "device", "workers", "threads", "checkpoint_minutes", "quiet", "cache"}
-
-
-def _only_the_machines(ctx: click.Context) -> None:
-    """A run goes on exactly as it began: other options with --resume would not count, so they are refused."""
-    for name in ctx.params:
-        if name not in MACHINE and ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            flag = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{flag} with --resume: a run goes on with its own options; leave it out")
-
-
-if __name__ == "__main__":
-    run(main)
 NO_RECIPE = {"recipe", "resume", "out", "help"}
 LISTS = {"augment", "branches"}  # in a recipe a list of texts as well
 
@@ -440,3 +441,16 @@ def _without_weights(ctx: click.Context, options: dict) -> None:
         click.echo(f"note        no weights to begin from: no frozen phase, everything learns{rate}", err=True)
 
 
+MACHINE = {"resume", "outdir", "device", "workers", "threads", "checkpoint_minutes", "quiet", "cache"}
+
+
+def _only_the_machines(ctx: click.Context) -> None:
+    """A run goes on exactly as it began: other options with --resume would not count, so they are refused."""
+    for name in ctx.params:
+        if name not in MACHINE and ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{flag} with --resume: a run goes on with its own options; leave it out")
+
+
+if __name__ == "__main__":
+    run(main)
