@@ -162,9 +162,9 @@ def pack(g: Gathered, o: Options, recipe: Recipe, degradation: Degradation, pack
     """Decode everything by `packed(source, what, preprocess, cache folder) -> PackedFaces`, and make feed and
     validation. UserError for what does not fit together."""
     seed, side = recipe.seed, g.pre.resolution
-    cache = {None: cache_folder() / "packed", "none": None}.get(o.cache, Path(o.cache or ""))
+    cache = cache_of(o)
     train: PackedFaces = packed(g.splits.train, "training", g.pre, cache)
-    valid: PackedFaces = packed(_at_most(g.splits.valid, o.valid_images, seed), "validation", g.pre, cache)
+    valid: PackedFaces = packed(at_most(g.splits.valid, o.valid_images, seed), "validation", g.pre, cache)
     labels = np.asarray(train.labels)
     groups = [
         Group("real", train.images, np.flatnonzero(labels == 0), 0),
@@ -206,6 +206,11 @@ def pack(g: Gathered, o: Options, recipe: Recipe, degradation: Degradation, pack
         "held_out": g.splits.held_out, "num_skipped": len(skipped),
         "skipped": [[str(a), str(b)] for a, b in skipped[:100]], "notes": g.notes,
     }  # fmt: skip
+
+
+def cache_of(o: Options) -> Path | None:
+    """The folder of packed images; None: nothing is kept."""
+    return {None: cache_folder() / "packed", "none": None}.get(o.cache, Path(o.cache or ""))
 
 
 def load_degradation(spec: str) -> Degradation:
@@ -250,7 +255,7 @@ def _replayed(run: str, resolution: int) -> np.ndarray:
     return images
 
 
-def _at_most(source: FaceSource, count: int, seed: int) -> FaceSource:
+def at_most(source: FaceSource, count: int, seed: int) -> FaceSource:
     """At most `count` random images of each class, in order."""
     rng = np.random.default_rng([seed, 0xA1])
     chosen = [rng.permutation(np.flatnonzero(source.labels == label))[:count] for label in (0, 1)]

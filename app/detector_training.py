@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from adversarial.distributed import (
 from adversarial.lock import RunLock
 from adversarial.run import StopRequest
 from adversarial.telemetry import Telemetry, rewind_jsonl
-from app.detector_data import Options, load_degradation, open_all, pack, pass_gates
+from app.detector_data import Gathered, Options, load_degradation, open_all, pack, pass_gates
 from discriminator.backbones import Backbone, load_pretrained
 from discriminator.models import new_network
 from discriminator.training import state as checkpoints
@@ -67,6 +68,18 @@ class _Peers(Alone):
         return flag if self.size == 1 else bool(sum_tensor(torch.tensor([float(flag)], device=self.device), self.world))
 
 
+@dataclass(frozen=True)
+class Part:
+    """A training that is one of several on shared images: its data comes from whoever leads them, gates passed.
+
+    gather() -> what it learns from; packed: in place of decoding; whole: the folder by which all of them are resumed.
+    """
+
+    gather: Callable[[], Gathered]
+    packed: Callable[[FaceSource, str, Preprocess, Path | None], PackedFaces]
+    whole: Path
+
+
 def train(
     options: Options,
     recipe: Recipe,
@@ -75,6 +88,7 @@ def train(
     resume: Path | None = None,
     outdir: Path = Path("runs"),
     quiet: bool = False,
+    part: Part | None = None,
 ) -> Path:
     """Train (or go on) and return the run's folder, which then holds detector.safetensors.
 
@@ -90,12 +104,17 @@ def train(
             state = config = None
             if resume is not None:
                 folder, state, options, recipe, config = _resumed(resume, options)
+                if part is None and "fold" in config["data"]:
+                    raise UserError(
+                        f"--resume {resume}: is one fold of several, which are resumed together; give their folder"
+                        " (it holds folds.json)"
+                    )
                 if world.is_main:
                     lock.take(folder)
                     remove_leftovers(folder)
             else:
-                _check_free(out, outdir)
-            run = _Run(options, recipe, world, tel, config)
+                check_free(out, outdir)
+            run = _Run(options, recipe, world, tel, config, part)
             run.prepare()
             if resume is None:
                 folder = _new_folder(run, out, outdir)
@@ -108,9 +127,11 @@ def train(
 
 
 class _Run:
-    def __init__(self, options: Options, recipe: Recipe, world: World, tel: Telemetry, begun: dict | None) -> None:
+    def __init__(
+        self, options: Options, recipe: Recipe, world: World, tel: Telemetry, begun: dict | None, part: Part | None
+    ) -> None:
         """begun: config.json of the run that is resumed."""
-        self.o, self.recipe, self.world, self.tel, self.begun = options, recipe, world, tel, begun
+        self.o, self.recipe, self.world, self.tel, self.begun, self.part = options, recipe, world, tel, begun, part
         self.workers = options.workers if options.workers is not None else min(2, max(1, cores() - 1))
         if begun is None:
             self.degradation = load_degradation(options.degradation)
@@ -125,7 +146,7 @@ class _Run:
         import cv2
 
         cv2.setNumThreads(1)  # the feed's threads are the parallel ones
-        self.data = open_all(o, self.recipe.seed)
+        self.data = open_all(o, self.recipe.seed) if self.part is None else self.part.gather()
         if self.begun is not None and self.data.source.fingerprint() != self.begun["data"]["fingerprint"]:
             raise UserError(
                 f"--resume: {o.data} is not what it was when the run began (other files, sizes or labels); bring it"
@@ -147,9 +168,10 @@ class _Run:
         self.sizes = _count(net)
         if self.begun is not None:
             self.origin, self.data.facts["gates"] = self.begun["origin"], self.begun["data"].get("gates")
-        elif self.world.is_main:
+        elif self.world.is_main and self.part is None:
             pass_gates(self.data, o, workers=self.workers, progress=self.tel.progress)
-        pack(self.data, o, self.recipe, self.degradation, self._packed)
+        packed = self._packed if self.part is None else self.part.packed
+        pack(self.data, o, self.recipe, self.degradation, packed)
         self.facts = self.data.facts
         self.fit = Fit(
             net,
@@ -193,7 +215,8 @@ class _Run:
             fit.stop = lambda: stop.asked
             finished = fit.run()
         if not finished:
-            self.tel.say(f"stopped at step {fit.step}, saved; go on with --resume {folder}")
+            whole = folder if self.part is None else self.part.whole
+            self.tel.say(f"stopped at step {fit.step}, saved; go on with --resume {whole}")
             raise KeyboardInterrupt
         if self.world.is_main:
             self._finish(folder, fit)
@@ -231,9 +254,11 @@ class _Run:
             "trained_on": self.facts["name"], "fingerprint": self.facts["fingerprint"], "model": self.o.model,
             "weights_from": self.origin, "shown": self.facts["shown"], "train_images": self.facts["train"],
             "recipe": self.recipe.to_dict(), "degradation": self.degradation.to_dict(), "best_step": fit.best_step(),
-            "steps": fit.step, "parameters": sum(p.numel() for p in fit.net.parameters()), "version": _version(),
+            "steps": fit.step, "parameters": sum(p.numel() for p in fit.net.parameters()), "version": own_version(),
             "gates": self.facts.get("gates"),
         }  # fmt: skip
+        if "fold" in self.facts:
+            meta["fold"] = self.facts["fold"]
         if self.o.recipe_file:
             meta["recipe_file"] = self.o.recipe_file["name"]
         if self.o.face:
@@ -262,14 +287,14 @@ class _Run:
         return {
             "detective": 1, "options": asdict(self.o), "recipe": self.recipe.to_dict(),
             "architecture": self.net.cfg.to_dict(), "degradation": self.degradation.to_dict(), "origin": self.origin,
-            "data": self.facts, "version": _version(), "torch": torch.__version__,
+            "data": self.facts, "version": own_version(), "torch": torch.__version__,
         }  # fmt: skip
 
 
 # ---- folders ------------------------------------------------------------------------------------------------------
 
 
-def _check_free(out: Path | None, outdir: Path) -> None:
+def check_free(out: Path | None, outdir: Path) -> None:
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: already holds something; give another folder, or go on with --resume {out}")
     parent = out if out is not None else outdir
@@ -279,18 +304,19 @@ def _check_free(out: Path | None, outdir: Path) -> None:
         raise UserError(f"{parent}: can't be written; give another folder with --out")
 
 
+def numbered(outdir: Path, kind: str, name: str, resolution: int, o: Options) -> Path:
+    """The next free numbered name in `outdir`, which is made if it is not there."""
+    words = f"{name}-{resolution}-{o.model}" + (f"-{o.size}" if o.model == "hybrid" else "")
+    outdir.mkdir(parents=True, exist_ok=True)
+    numbers = [int(m.group()) for d in outdir.iterdir() if (m := re.match(r"\d+", d.name))]
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", words)
+    return outdir / f"{max(numbers, default=-1) + 1:05d}-{kind}-{words}"
+
+
 def _new_folder(run: _Run, out: Path | None, outdir: Path) -> Path:
     box: list = [None]
     if run.world.is_main:
-        folder = out
-        if folder is None:
-            words = f"{run.facts['name']}-{run.pre.resolution}-{run.o.model}"
-            if run.o.model == "hybrid":
-                words += f"-{run.o.size}"
-            outdir.mkdir(parents=True, exist_ok=True)
-            numbers = [int(m.group()) for d in outdir.iterdir() if (m := re.match(r"\d+", d.name))]
-            words = re.sub(r"[^A-Za-z0-9_.-]+", "-", words)
-            folder = outdir / f"{max(numbers, default=-1) + 1:05d}-detector-{words}"
+        folder = out or numbered(outdir, "detector", run.facts["name"], run.pre.resolution, run.o)
         folder.mkdir(parents=True, exist_ok=True)
         save_json(folder / "config.json", run.config())
         box[0] = str(folder)
@@ -312,6 +338,12 @@ def _resumed(resume: Path, now: Options) -> tuple[Path, dict, Options, Recipe, d
             raise KeyError("detective")
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"--resume {resume}: holds no config.json of train_detector.py; give a run of it") from None
+    _, state = checkpoints.load(folder)
+    return folder, state, saved_options(saved, now), Recipe.from_dict(recipe), config
+
+
+def saved_options(saved: dict, now: Options) -> Options:
+    """A run's own options from its JSON, with the machine's as asked for now."""
     known = {f.name for f in fields(Options)}
     values = {key: value for key, value in saved.items() if key in known}
     values["branches"] = tuple(values["branches"])
@@ -319,8 +351,7 @@ def _resumed(resume: Path, now: Options) -> tuple[Path, dict, Options, Recipe, d
         values[name] = tuple((spec, dose) for spec, dose in values[name])
     for name in ("device", "workers", "threads", "checkpoint_minutes", "cache"):
         values[name] = getattr(now, name)
-    _, state = checkpoints.load(folder)
-    return folder, state, Options(**values), Recipe.from_dict(recipe), config
+    return Options(**values)
 
 
 def newest_run(outdir: Path) -> Path:
@@ -330,6 +361,9 @@ def newest_run(outdir: Path) -> Path:
         found = checkpoints.checkpoints(config.parent)
         if found and '"detective"' in config.read_text(encoding="utf-8", errors="replace")[:200]:
             runs.append((found[-1].stat().st_mtime_ns, config.parent))
+    for plan in outdir.glob("*/folds.json"):  # of folds the newest sign of life
+        signs = [plan, *plan.parent.glob("log.txt"), *plan.parent.glob("**/checkpoint-*.pt")]
+        runs.append((max(sign.stat().st_mtime_ns for sign in signs), plan.parent))
     if not runs:
         raise UserError(f"{outdir}: no training of a detector to go on with; start one without --resume")
     return max(runs)[1]
@@ -340,7 +374,7 @@ def _count(net: torch.nn.Module) -> str:
     return f"{n / 1e6:.2f} million weights"
 
 
-def _version() -> str:
+def own_version() -> str:
     try:
         return version("ganface")
     except PackageNotFoundError:
