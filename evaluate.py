@@ -7,6 +7,7 @@ Examples:
   python evaluate.py generator samples/faces --data my_faces/ --num 5000 --json fid.json
   python evaluate.py detector runs/00003-faces-256 --data flickr140k --data unseen/ --robustness --report out.html
   python evaluate.py detector their_scores.csv --calibrate-on their_valid_scores.csv
+  python evaluate.py ensemble runs/a runs/b runs/c --method weighted --data flickr140k --out all.safetensors
 """
 
 from __future__ import annotations
@@ -146,6 +147,58 @@ def detector(**options) -> None:
     options["robustness"] |= options["conditions"] is not None
 
     evaluate(Request(**options))
+
+
+# ---- ensemble ---------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("models", metavar="MODEL MODEL…", nargs=-1)
+@click.option(
+    "--method",
+    type=click.Choice(["average", "majority", "weighted", "stacking"]),
+    default="average",
+    help="How the members' answers are joined.",
+)
+@click.option(
+    "--data", multiple=True, metavar="SOURCE", help="Its validation split fits and calibrates, its test split tests."
+)
+@click.option("--oof", multiple=True, metavar="OOF.csv", help="Fit on out-of-fold scores instead; one for each member.")
+@click.option("--out", required=True, metavar="FILE.safetensors", help="The ensemble, one detector file.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    help="What to fit on.  [default: valid, or what the members' trainings held out]",
+)
+@click.option("--label", type=click.Choice(["real", "fake"]), help="What images are whose source doesn't say it.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N images of a class of each --data.")
+@click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
+@click.option("--resamples", type=click.IntRange(1), default=1000, metavar="N", help="Of the bootstrap.")
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of folds, bootstrap and degradations.")
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--batch", type=click.IntRange(1), default=32, metavar="N", help="Images judged at once.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Image decoding threads.  [default: one a core]")
+@click.option("--no-cache", is_flag=True, help="Judge everything again, remember nothing.")
+@click.option("--json", metavar="FILE", help="Write all numbers.")
+@click.option("--force", is_flag=True, help="Replace files that are there already.")
+@friendly
+def ensemble(**options) -> None:
+    """Join detectors into one, calibrate it, and say whether it beats its best member.
+
+    \b
+    MODEL is a detector file or a run folder. Methods, all of the members' calibrated log-odds:
+      average   their mean
+      majority  each votes at its own threshold; equal votes are ordered by the mean
+      weighted  a weighted mean, fitted on validation images
+      stacking  principal components and a support vector machine, fitted on validation images
+
+    What is fitted is cross-fitted for thresholds and figures, and never sees an image that a member was taught with.
+    The result is a detector file like any other: detect.py, evaluate.py and `Detector.load` run it.
+    """
+    with importing():
+        from app.ensembling import Request, make_ensemble
+
+    make_ensemble(Request(**options))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def _check(r: Request, is_table: bool) -> None:
 
 def _write(r: Request, result: Judged) -> None:
     if r.json is not None:
-        text = json.dumps(_plain(result.to_json()), indent=2, allow_nan=False) + "\n"
+        text = json.dumps(plain(result.to_json()), indent=2, allow_nan=False) + "\n"
         path = Path(r.json)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8") and None)
@@ -93,12 +93,12 @@ def _write(r: Request, result: Judged) -> None:
         click.echo(f"{write_detector_report(r.report, result, drawn)} written")
 
 
-def _plain(value):
+def plain(value):
     """JSON has no NaN and no infinity: what can't be told is null. File names may hold bytes that are no text."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.integer):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from discriminator.detector import Detector
+from discriminator.verdict import Rule
 from faces.degrade import Degradation
 from faces.errors import BadImage, UserError, one_line
 from faces.files import save_atomically
@@ -91,12 +92,12 @@ def open_parts(
             raise UserError(f"--data {spec}: all of its images belong to an earlier --data; leave it out")
         if len(fresh) < len(part):
             part.notes.append(f"{len(part) - len(fresh)} images of an earlier --data left out")
-            part = _chosen(part, np.array(fresh, dtype=np.int64))
+            part = chosen(part, np.array(fresh, dtype=np.int64))
         if limit is not None:
             kept = np.sort(np.concatenate([_spread(np.flatnonzero(part.labels == c), limit) for c in (0, 1)]))
             if len(kept) < len(part):
                 part.notes.append(f"a quick look: {len(kept)} of {len(part)} images, --limit {limit} of a class")
-                part = _chosen(part, kept)
+                part = chosen(part, kept)
         parts.append(part)
     if group_by is not None and all(part.group is None for part in parts):
         raise UserError(f"--group-by {group_by}: no --data is a manifest with such a column that says something")
@@ -108,7 +109,8 @@ def _spread(rows: np.ndarray, count: int) -> np.ndarray:
     return rows[np.arange(count, dtype=np.int64) * len(rows) // max(count, 1)]
 
 
-def _chosen(part: Part, rows: np.ndarray) -> Part:
+def chosen(part: Part, rows: np.ndarray) -> Part:
+    """The images at the positions `rows`."""
     group = None if part.group is None else part.group[rows]
     return Part(
         part.spec, part.source.select(rows), part.labels[rows], part.names[rows], part.generators[rows], group,
@@ -249,7 +251,6 @@ class Scorer:
         name = zlib.crc32(degradation.name.encode())
 
         def prepared(i: int) -> np.ndarray | BadImage:
-            """The network's input as uint8: preprocessing it once more changes nothing, so `predict` can take it."""
             try:
                 photo = self._photo(part, source, i)
             except BadImage as error:
@@ -257,15 +258,14 @@ class Scorer:
             # an image's draws depend on itself, not on its place in the list or on what else is judged
             path = zlib.crc32(source.items[i].path.encode("utf-8", "surrogateescape"))
             rng = np.random.Generator(np.random.PCG64([self.seed, name, path]))
-            pixels = self.detector.preprocess.uint8(degradation.apply(photo, rng))
-            return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+            return self.detector.preprocess.uint8(degradation.apply(photo, rng))
 
-        values, reasons = np.full(len(part), np.nan), {}
+        values, reasons, rule = np.full(len(part), np.nan), {}, Rule.of(self.detector.calibration)
         results: Iterator = enumerate(in_order(prepared, len(part), self.workers))
         while some := list(islice(results, self.batch)):
             good = [(i, pixels) for i, pixels in some if not isinstance(pixels, BadImage)]
             reasons |= {error.name: error.reason for _, error in some if isinstance(error, BadImage)}
-            verdicts = self.detector.predict([pixels for _, pixels in good], batch=self.batch)
+            verdicts = self.detector.judge(np.stack([pixels for _, pixels in good]), rule) if good else []
             for (i, _), verdict in zip(good, verdicts):
                 values[i] = verdict.probability
             self.advance(len(some))

@@ -16,9 +16,11 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from discriminator import ensemble
 from discriminator.calibration import Calibration
 from discriminator.models import build
 from discriminator.verdict import NOT_NUMBERS, JudgesImages, Verdict, decide, find_detector, reading
+from discriminator.views import Views, preprocess_from
 from faces.errors import UserError
 from faces.files import save_atomically
 from faces.preprocess import Preprocess
@@ -34,7 +36,8 @@ _PICKLES = (b"\x80", b"PK\x03\x04", b"(dp", b"ccopy")
 class Detector(JudgesImages):
     """A calibrated network with its preprocessing.
 
-    net: one of `discriminator.models`. `meta`: JSON values about where it comes from (training data, project version,
+    net: one of `discriminator.models`, or an `Ensemble` of them (whose members may look at a photo in different ways:
+    `preprocess` is then `Views`). `meta`: JSON values about where it comes from (training data, project version,
     kimg…); `sha256`: hex digest of the file it was loaded from or last saved to, else "". ValueError if network and
     preprocessing don't fit.
     """
@@ -42,7 +45,7 @@ class Detector(JudgesImages):
     def __init__(
         self,
         net: torch.nn.Module,
-        preprocess: Preprocess,
+        preprocess: Preprocess | Views,
         calibration: Calibration,
         meta: dict | None = None,
     ):
@@ -89,7 +92,7 @@ class Detector(JudgesImages):
             "calibration": self.calibration.to_dict(),
             "meta": self.meta,
         }
-        tensors = {name: t.detach().float().cpu().contiguous() for name, t in self.net.state_dict().items()}
+        tensors = {name: _stored(tensor) for name, tensor in self.net.state_dict().items()}
         # One metadata key: the order of several is not fixed by the format, and equal detectors should be equal files.
         data = safetensors.torch.save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
         save_atomically(Path(path), lambda tmp: tmp.write_bytes(data))
@@ -106,9 +109,9 @@ class Detector(JudgesImages):
         except SafetensorError as error:
             raise UserError(f"{path}: the file is damaged or cut short ({error}); get it again") from None
         try:
-            preprocess = Preprocess.from_dict(header["preprocess"])
+            preprocess = preprocess_from(header["preprocess"])
             calibration = Calibration.from_dict(header["calibration"])
-            net = build(header["architecture"], lambda expected: _check_tensors(expected, tensors))
+            net = _network(header["architecture"], tensors)
             net.load_state_dict(tensors)
             detector = cls(net.to(device), preprocess, calibration, dict(header.get("meta") or {}))
         except (KeyError, TypeError, ValueError, UserError) as error:
@@ -121,13 +124,40 @@ def _reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
+def _network(architecture: dict, tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The network of a header, unfilled; ValueError where these are not its tensors."""
+
+    def single(values: dict, own: dict[str, torch.Tensor]) -> torch.nn.Module:
+        return build(values, lambda expected: _check_tensors(expected, own))
+
+    if not isinstance(architecture, dict) or architecture.get("model") != "ensemble":
+        return single(architecture, tensors)
+
+    def member(k: int, values: dict) -> torch.nn.Module:
+        prefix = f"members.{k}."
+        own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        return single(values, own)
+
+    net = ensemble.built(architecture, member)
+    _check_tensors(net.state_dict(), tensors)
+    return net
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    """As it lies in the file: float32, but the few numbers an ensemble joins its members with keep their float64."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def _check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
     for name, tensor in expected.items():
         if name not in found:
             raise ValueError(f"the tensor {name} is missing")
-        if found[name].shape != tensor.shape or found[name].dtype != torch.float32:
+        wanted = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+        if found[name].shape != tensor.shape or found[name].dtype != wanted:
             what = f"{found[name].dtype} {tuple(found[name].shape)}"
-            raise ValueError(f"the tensor {name} is {what}, not float32 {tuple(tensor.shape)}")
+            kind = str(wanted).removeprefix("torch.")
+            raise ValueError(f"the tensor {name} is {what}, not {kind} {tuple(tensor.shape)}")
         if not torch.isfinite(found[name]).all():
             raise ValueError(f"the tensor {name} holds values that are not numbers")
     extra = sorted(set(found) - set(expected))

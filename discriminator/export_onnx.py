@@ -13,6 +13,7 @@ from torch import nn
 
 from discriminator.detector import Detector
 from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONNX_VERSION, PATCHES, OnnxDetector
+from discriminator.views import Views
 from faces.errors import UserError
 from faces.files import save_atomically
 from stylegan2_ada.onnx_export import quiet_exporter
@@ -73,6 +74,11 @@ def export_detector(path: str | os.PathLike, detector: Detector, *, opset: int =
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another place")
     if os.path.lexists(path):
         raise UserError(f"{path} exists and will not be overwritten; choose another name, or remove it")
+    if isinstance(detector.preprocess, Views):
+        raise UserError(
+            f"{path}: an ensemble whose members prepare a photo in different ways is no single network for ONNX; export"
+            " its members, or make an ensemble of members of one --resolution"
+        )
     difference = 0.0
 
     def write(temporary: Path) -> None:

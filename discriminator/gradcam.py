@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from discriminator.ensemble import Ensemble
+
 SMALLEST = 7  # places a side: a smaller map is taken only where no larger one is
 
 
@@ -23,6 +25,8 @@ def gradcam(net: nn.Module, pixels: torch.Tensor, *, towards_fake: bool = True) 
     net: has `verdict(img)` with a `logit` [N]. pixels: float [1, C, R, R] in [-1, 1]. The map taken is the coarsest of
     at least SMALLEST places a side on the way to the logit, and of those the last. None where the network has no such
     map."""
+    if isinstance(net, Ensemble):
+        return _of_members(net, pixels, towards_fake)
     maps: list[torch.Tensor] = []
 
     def keep(module: nn.Module, inputs: object, output: object) -> None:
@@ -52,6 +56,23 @@ def gradcam(net: nn.Module, pixels: torch.Tensor, *, towards_fake: bool = True) 
     cam = (weights * activations.detach().float()).sum(1)[0].relu()
     largest = float(cam.max())
     return (cam / largest if largest > 0 else cam).cpu().numpy()
+
+
+def _of_members(net: Ensemble, pixels: torch.Tensor, towards_fake: bool) -> np.ndarray | None:
+    """The mean of the members' maps, at the size of the largest, its own largest value 1; of those members whose view
+    of a photo lies where the ensemble's does."""
+    maps = [
+        gradcam(member, x, towards_fake=towards_fake)
+        for member, x, place in zip(net.members, net.inputs(pixels), net.cfg.members, strict=True)
+        if place.preprocess.crop == net.preprocess.crop
+    ]
+    maps = [torch.from_numpy(cam)[None, None] for cam in maps if cam is not None]
+    if not maps:
+        return None
+    size = max((cam.shape[2:] for cam in maps), key=lambda shape: shape[0] * shape[1])
+    cam = torch.cat([nn.functional.interpolate(cam, size=tuple(size), mode="bilinear") for cam in maps]).mean(0)[0]
+    largest = float(cam.max())
+    return (cam / largest if largest > 0 else cam).numpy()
 
 
 def _with_gradients(net: nn.Module) -> nn.Module:
