@@ -35,7 +35,7 @@ SECTIONS = {
     "What it learns": "patch consistency consistency_kind smoothing",
     "Choosing": "validate_every patience",
     "Cross-validation": "folds repeats",
-    "Output and resuming": "out outdir resume checkpoint_minutes quiet help",
+    "Output and resuming": "out outdir resume checkpoint_minutes report quiet help",
     "Machine": "device precision workers threads",
 }
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
@@ -274,7 +274,7 @@ class Trainer(click.Group):
 @click.option("--smoothing", type=float, metavar="X", default=0.0, help="Label smoothing.")
 @click.option("--validate-every", type=float, metavar="EPOCHS", default=1.0, help="Between two validations.")
 @click.option(
-    "--patience", type=int, metavar="N", default=0, help="Validations without gain that end the training; 0: never."
+    "--patience", type=int, metavar="N", default=0, help="Validations without gain that end a phase; 0: never."
 )
 @click.option(
     "--folds",
@@ -287,6 +287,7 @@ class Trainer(click.Group):
 @click.option("--outdir", metavar="DIR", default="runs", help="Where numbered runs go.")
 @click.option("--resume", metavar="RUN", help="Go on exactly from a run's last checkpoint, or «latest».")
 @click.option("--checkpoint-minutes", type=float, metavar="X", default=10.0, help="Save the state at least this often.")
+@click.option("--report/--no-report", default=True, help="RUN/report.html and pictures in TensorBoard.")
 @click.option("--quiet", is_flag=True, help="Nothing on the terminal, only the run's log.txt.")
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
@@ -342,9 +343,18 @@ def main(ctx: click.Context, **options) -> None:
     out, outdir = None if options["out"] is None else Path(options["out"]), Path(options["outdir"])
     if options["folds"] is not None or (resume is not None and holds_folds(resume)):
         folds = Asked(options["folds"] or 0, options["repeats"])
-        cross_validate(asked, recipe, folds, out=out, resume=resume, outdir=outdir, quiet=options["quiet"])
+        cross_validate(
+            asked,
+            recipe,
+            folds,
+            out=out,
+            resume=resume,
+            outdir=outdir,
+            quiet=options["quiet"],
+            report=options["report"],
+        )
         return
-    train(asked, recipe, out=out, resume=resume, outdir=outdir, quiet=options["quiet"])
+    train(asked, recipe, out=out, resume=resume, outdir=outdir, quiet=options["quiet"], report=options["report"])
 
 
 @main.command(context_settings=SETTINGS)
@@ -441,7 +451,7 @@ def _without_weights(ctx: click.Context, options: dict) -> None:
         click.echo(f"note        no weights to begin from: no frozen phase, everything learns{rate}", err=True)
 
 
-MACHINE = {"resume", "outdir", "device", "workers", "threads", "checkpoint_minutes", "quiet", "cache"}
+MACHINE = {"resume", "outdir", "device", "workers", "threads", "checkpoint_minutes", "quiet", "report", "cache"}
 
 
 def _only_the_machines(ctx: click.Context) -> None:

@@ -24,16 +24,20 @@ from adversarial.distributed import (
     sum_tensor,
 )
 from adversarial.lock import RunLock
+from adversarial.memory import keep_freed_memory
 from adversarial.run import StopRequest
 from adversarial.telemetry import Telemetry, rewind_jsonl
 from app.detector_data import Gathered, Options, load_degradation, open_all, pack, pass_gates
+from app.exploration import explore, imbalance, say_imbalance
+from app.training_report import Outcome, TrainingPage
 from discriminator.backbones import Backbone, load_pretrained
 from discriminator.models import new_network
 from discriminator.training import state as checkpoints
-from discriminator.training.finish import calibrated
+from discriminator.training.finish import fitted
 from discriminator.training.fit import Fit, clock
 from discriminator.training.peers import Alone
 from discriminator.training.recipe import Recipe
+from discriminator.training.selection import scores
 from faces.dataset import PackedFaces
 from faces.degrade import Degradation
 from faces.errors import UserError
@@ -89,6 +93,7 @@ def train(
     outdir: Path = Path("runs"),
     quiet: bool = False,
     part: Part | None = None,
+    report: bool = True,
 ) -> Path:
     """Train (or go on) and return the run's folder, which then holds detector.safetensors.
 
@@ -115,6 +120,7 @@ def train(
             else:
                 check_free(out, outdir)
             run = _Run(options, recipe, world, tel, config, part)
+            run.report = report
             run.prepare()
             if resume is None:
                 folder = _new_folder(run, out, outdir)
@@ -132,6 +138,7 @@ class _Run:
     ) -> None:
         """begun: config.json of the run that is resumed."""
         self.o, self.recipe, self.world, self.tel, self.begun, self.part = options, recipe, world, tel, begun, part
+        self.report, self.page = True, None
         self.workers = options.workers if options.workers is not None else min(2, max(1, cores() - 1))
         if begun is None:
             self.degradation = load_degradation(options.degradation)
@@ -173,6 +180,7 @@ class _Run:
         packed = self._packed if self.part is None else self.part.packed
         pack(self.data, o, self.recipe, self.degradation, packed)
         self.facts = self.data.facts
+        self.facts["imbalance"] = imbalance(self.data.feed, self.recipe.balance)
         self.fit = Fit(
             net,
             self.data.feed,
@@ -200,6 +208,8 @@ class _Run:
 
     def go(self, folder: Path, state: dict | None) -> Path:
         """Learn, then calibrate and write the detector."""
+        if self.world.device.type == "cpu":  # a sixth of the time went into page faults
+            keep_freed_memory()
         fit = self.fit
         fit.folder = folder
         if state is not None:
@@ -211,6 +221,8 @@ class _Run:
                 rewind_jsonl(folder / name, nimg)
         self.tel.open(folder, nimg + 1 if state is not None else None)
         self._announce(folder, fit)
+        if self.report and self.world.is_main:
+            self._look_at_data(folder)
         with StopRequest(tell=self.world.is_main) as stop:  # before and after it, Ctrl-C ends the program at once
             fit.stop = lambda: stop.asked
             finished = fit.run()
@@ -233,11 +245,8 @@ class _Run:
         counts = ", ".join(f"{n} {name}" for name, n in self.facts["train"].items())
         say(f"data        {self.facts['name']} at {self.pre.resolution} px: {counts}; validation {self.facts['valid']}")
         shown = ", ".join(f"{100 * s:.3g} % {name}" for name, s in self.facts["shown"].items())
-        how = {
-            "sampling": "half of each batch is real", "weights": "as frequent as in the data, each class weighs half",
-            "none": "as frequent as in the data, each image weighs the same",
-        }[r.balance]  # fmt: skip
-        say(f"shown       {shown} ({how}); degraded by {self.degradation.name!r}")
+        say(f"shown       {shown}; degraded by {self.degradation.name!r}")
+        say(f"balance     {say_imbalance(self.facts['imbalance'])}")
         phases = f"{r.epochs:g} epochs = {fit.steps} steps of {r.batch}"
         if fit.frozen:
             phases += f", the first {fit.frozen} with frozen layers"
@@ -248,6 +257,14 @@ class _Run:
             say(f"left out    … and {self.facts['num_skipped'] - SHOWN} more; config.json names up to 100")
         for note in self.data.notes:
             say(f"note        {note}")
+
+    def _look_at_data(self, folder: Path) -> None:
+        self.tel.progress("drawing what the data look like", at_once=True)
+        test = self.data.splits.source.select(split="test")
+        counts = {"real": int((test.labels == 0).sum()), "fake": int((test.labels == 1).sum())} if len(test) else None
+        found = explore(self.data.feed, self.data.validation, self.degradation, self.recipe.seed, counts)
+        self.page = TrainingPage(folder, self.config(), found, self.tel)
+        self.page.begin()
 
     def _finish(self, folder: Path, fit: Fit) -> None:
         meta = {
@@ -263,10 +280,12 @@ class _Run:
             meta["recipe_file"] = self.o.recipe_file["name"]
         if self.o.face:
             meta["face"] = self.o.face
-        detector, found = calibrated(
-            fit.best_network(), self.data.validation, self.pre, meta, workers=self.workers,
+        net, validation = fit.best_network(), self.data.validation
+        logits = scores(
+            net, validation, workers=self.workers,
             progress=lambda done, total: self.tel.progress(f"calibrating {done}/{total}"),
         )  # fmt: skip
+        detector, found = fitted(net, validation, logits, self.pre, meta)
         path = folder / DETECTOR
         detector.save(path)
         self.tel.metric({"nimg": fit.step * self.recipe.batch, "step": fit.step, "final": True, **found})
@@ -280,6 +299,10 @@ class _Run:
                 f" {false:.1f} % false alarms, balanced accuracy {both:.1f} %"
             )
         self.tel.say(f"unsure      {100 * (1 - point.coverage):.1f} % of validation images get no verdict")
+        if self.page is not None:
+            views = {name: row for (name, _), row in zip(validation.views, logits, strict=True)}
+            outcome = Outcome(validation.labels, views, detector.calibration, fit.best_step(), found)
+            self.tel.say(f"report      {self.page.finish(outcome, fit.step * self.recipe.batch)}")
         self.tel.say(f"detector    {path} ({path.stat().st_size / 1e6:.1f} MB) in {clock(fit.elapsed)}")
 
     def config(self) -> dict:

@@ -28,6 +28,8 @@ from faces.splitting import strata_of
 from faces.stores import RenderedStore
 from faces.tabulate import tabulate
 
+MOST_TESTED = 5000  # test images of a class
+
 Packer = Callable[[FaceSource, str, Preprocess, Path | None], PackedFaces]
 
 
@@ -100,7 +102,7 @@ class Pool:
         of = {"fold": fold.number, "repeat": fold.repeat, "held_out": int(fold.held_out.sum())}
         facts = {"gates": self.data.facts.get("gates"), "fold": of}
         splits = Splits(parts[0], parts[1], None, False, self.data.source)
-        return Gathered(self.data.source, splits, self.data.extra, self.data.pre, facts, [*self.notes])
+        return Gathered(self.data.source, splits, self.data.extra, self.data.pre, facts)
 
     def packed_rows(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
         """Stands in for the packing of a training: rows of what is decoded, and extra fakes decoded once."""
@@ -141,9 +143,7 @@ def open_pool(
         raise UserError("--replay: with --folds every fold learns from the set's own fakes; give them by --extra-fakes")
     if gates:
         pass_gates(whole, o, workers=workers, progress=progress)
-    source, test, notes = _pool_and_test(whole.source, o)
-    if o.subset is not None:
-        source = at_most(source, o.subset, seed)
+    source, test, notes = _pool_and_test(whole.source, seed, o)
     if len(np.unique(source.labels)) < 2:
         raise UserError(f"{o.data}: --folds needs real and fake images (folders called real and fake give the labels)")
     cache = cache_of(o)
@@ -165,18 +165,32 @@ def open_pool(
     return pool
 
 
-def _pool_and_test(source: FaceSource, o: Options) -> tuple[FaceSource, FaceSource | None, list[str]]:
+def _pool_and_test(source: FaceSource, seed: int, o: Options) -> tuple[FaceSource, FaceSource | None, list[str]]:
+    def some(part: FaceSource) -> FaceSource:
+        return part if o.subset is None else at_most(part, o.subset, seed)
+
     if not source.splits & {"train", "valid"}:
-        return source, None, [f"{source.name} has no splits: all {len(source)} labelled images take part in the folds"]
-    pool = source.select([i for i, item in enumerate(source.items) if item.split != "test"])
-    test = source.select(split="test") if "test" in source.splits else None
-    if test is None:
-        return pool, None, [f"train and valid of {source.name} take part in the folds together; there is no test split"]
-    test = at_most(test, 2000, 0)
-    return pool, test, [
-        f"train and valid of {source.name} take part in the folds together; the test split stays out of them and every"
-        " fold's detector judges it when all is decided"
-    ]  # fmt: skip
+        pool = some(source)
+        return pool, None, [f"{source.name} has no splits: {_so_many(pool, source)} take part in the folds"]
+    both = source.select([i for i, item in enumerate(source.items) if item.split != "test"])
+    pool = some(both)
+    said = f"train and valid of {source.name} take part in the folds together ({_so_many(pool, both)})"
+    test = source.select(split="test")
+    if not len(test):
+        return pool, None, [f"{said}; there is no test split"]
+    few = at_most(test, MOST_TESTED, seed)
+    return (
+        pool,
+        few,
+        [
+            f"{said}; the test split stays out of them, each fold's detector judges {_so_many(few, test)} of it when"
+            " it is finished"
+        ],
+    )
+
+
+def _so_many(part: FaceSource, of: FaceSource) -> str:
+    return f"all {len(of)} images" if len(part) == len(of) else f"{len(part)} of {len(of)} images, drawn at random"
 
 
 def _scanned(source: FaceSource, workers: int, progress: Callable[[int, int], None]) -> list[Facts] | None:

@@ -69,7 +69,7 @@ def answers(tables: Sequence[tuple[str, Mapping[str, int]]], *, theme: str = "li
                     axis.add_patch(_cell(j, i, c["third"] if i == j else c["fake"], 0.06 + 0.55 * share[i, j]))
                     axis.text(j, i, f"{int(counts[i, j])}\n{100 * share[i, j]:.1f} %", ha="center", va="center")
             axis.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), title=name, xlabel="said", ylabel="is")
-            axis.set_xticks([0, 1], ["REAL", "FAKE"])
+            axis.set_xticks([0, 1], ["not FAKE", "FAKE"])
             axis.set_yticks([0, 1], ["real", "fake"])
             axis.spines[:].set_visible(False)
         for axis in sheet.axes[len(shown) :]:
@@ -98,9 +98,7 @@ def figures_by_fold(rows: Sequence[tuple[str, Sequence[float], Mapping]], *, the
     return sheet.png
 
 
-def histories(
-    runs: Sequence[tuple[str, Sequence[Mapping], Sequence[Mapping]]], *, best: Sequence[int] = (), theme: str = "light"
-) -> bytes:
+def histories(runs: Sequence[tuple[str, Sequence[Mapping], Sequence[Mapping]]], *, theme: str = "light") -> bytes:
     """Validation AUC and loss of every fold (name, rows of stats.jsonl, rows of metrics.jsonl) over its steps."""
     with _sheet(theme, 2, 1, width=4.6, height=3.2) as sheet:
         c = sheet.colours

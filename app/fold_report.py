@@ -11,6 +11,7 @@ import numpy as np
 
 from adversarial.telemetry import read_jsonl
 from app import fold_plots, plots
+from app.exploration import HOW
 from app.fold_metrics import CAUTION, NAMES, ORACLES, Found
 from app.report import Number, Picture, Section, pairs, write_report
 from faces.errors import one_line
@@ -20,11 +21,6 @@ DRAWN = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_f
          "false_alarm_rate", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
 COLUMNS = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "precision_real", "recall_real",
            "f1_real", "f1_macro", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
-HOW = {
-    "sampling": "half of every batch is real, whatever the data hold (balanced sampling)",
-    "weights": "images come as often as in the data, and each class weighs half in the loss (class weights)",
-    "none": "none: images come as often as in the data, and each weighs the same",
-}
 
 
 def write_folds_report(path: Path, found: Found, plan: Mapping, runs: Sequence[Path]) -> dict[str, np.ndarray]:

@@ -60,6 +60,7 @@ def cross_validate(
     resume: Path | None = None,
     outdir: Path = Path("runs"),
     quiet: bool = False,
+    report: bool = True,
     stop_after: int | None = None,
 ) -> Path:
     """Train a detector for every fold (or go on) and return the folder RUN; everything above is then in it.
@@ -80,6 +81,7 @@ def cross_validate(
             else:
                 check_free(out, outdir)
             run = _Folds(options, recipe, asked, tel, plan, quiet)
+            run.report = report
             run.prepare()
             folder = resume
             if folder is None:
@@ -101,7 +103,7 @@ class _Folds:
         self, options: Options, recipe: Recipe, asked: Asked, tel: Telemetry, plan: dict | None, quiet: bool
     ) -> None:
         self.options, self.recipe, self.asked, self.tel = options, recipe, asked, tel
-        self.plan, self.quiet = plan, quiet
+        self.plan, self.quiet, self.report = plan, quiet, True
         self.workers = options.workers if options.workers is not None else min(2, max(1, cores() - 1))
         if plan is None:
             load_degradation(options.degradation)  # refused before an hour of decoding
@@ -225,7 +227,7 @@ class _Folds:
                 shutil.rmtree(folder)
             train(
                 self.options, recipe, out=None if began else folder, resume=folder if began else None,
-                quiet=self.quiet, part=part,
+                quiet=self.quiet, part=part, report=self.report,
             )  # fmt: skip
         detector = Detector.load(folder / DETECTOR)
         self._judge(

@@ -30,6 +30,13 @@ def calibrated(
     degraded views together, so that a stated false-alarm rate holds for re-saved photos too; its interval counts
     photos, not views. UserError if a class is missing or scores are not finite."""
     logits = scores(net, validation, workers=workers, progress=progress)
+    return fitted(net, validation, logits, preprocess, meta)
+
+
+def fitted(
+    net: nn.Module, validation: Validation, logits: np.ndarray, preprocess: Preprocess, meta: dict
+) -> tuple[Detector, dict[str, float]]:
+    """The same from logits that are known already, float64 [views, N] of `selection.scores`."""
     n_real = int((validation.labels == 0).sum())
     calibration = calibrate(
         logits.ravel(),

@@ -36,6 +36,7 @@ SMALL = [
     "none",
     "--device",
     "cpu",
+    "--no-report",
 ]
 
 
