@@ -1,7 +1,8 @@
 """The loop: a network learns the verdict, its averaged weights are validated, the best state is kept.
 
 Two phases where layers came with weights learnt on other pictures: first only the new heads learn (the borrowed layers
-stay frozen, their batch normalisation in evaluation mode), then everything. Every random draw follows from (seed,
+stay frozen, their batch normalisation in evaluation mode), then everything. Where `patience` runs out in the first, the
+second begins early and keeps its length. Every random draw follows from (seed,
 step), so a run that is stopped and resumed on the same machine ends with the same bits.
 """
 
@@ -107,6 +108,7 @@ class Fit:
             "step": self.step, "elapsed": self.elapsed, "net": self.net.state_dict(), "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(), "best": self.best, "idle": self.idle, "waited": self.waited,
             "factor": self.factor, "skipped": self.skipped, "sums": self.sums, "over": self.over,
+            "frozen": self.frozen, "steps": self.steps,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
@@ -118,6 +120,7 @@ class Fit:
             self.step, self.elapsed, self.best = int(state["step"]), float(state["elapsed"]), state["best"]
             self.idle, self.waited, self.factor = int(state["idle"]), int(state["waited"]), float(state["factor"])
             self.skipped, self.sums, self.over = int(state["skipped"]), state["sums"].clone(), bool(state["over"])
+            self.frozen, self.steps = int(state.get("frozen", self.frozen)), int(state.get("steps", self.steps))
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0][:160]
             raise UserError(f"the checkpoint does not fit the run's configuration: {reason}") from None
@@ -133,7 +136,7 @@ class Fit:
         """The learning rate of the coming step."""
         r = self.recipe
         if self.step < self.frozen:
-            return r.head_lr * min(1.0, (self.step + 1) / max(1, min(r.warmup, self.frozen // 4)))
+            return r.head_lr * self.factor * min(1.0, (self.step + 1) / max(1, min(r.warmup, self.frozen // 4)))
         t, total = self.step - self.frozen, max(1, self.steps - self.frozen)
         warm = min(1.0, (t + 1) / max(1, min(r.warmup, total // 4)))
         if r.schedule == "plateau":
@@ -212,6 +215,8 @@ class Fit:
         with contextlib.closing(batches):
             for batch in batches:
                 self.learn(batch)
+                if self.step == self.frozen:
+                    self._everything_learns()
                 now = time.monotonic()
                 self.elapsed = now - began
                 pace = (now - mark) / (self.step - mark_step)
@@ -222,7 +227,7 @@ class Fit:
                 if self.step % self.every == 0 or self.step == self.steps:
                     self._validate()
                     mark, mark_step = time.monotonic(), self.step
-                    if self.over:
+                    if self.over or self.step >= self.steps:
                         break
                 if self.peers.any(self.stop()):
                     self.save()
@@ -287,10 +292,15 @@ class Fit:
         else:
             self.idle += 1
             self.waited += 1
-        if self.step >= self.frozen and self.waited >= self.recipe.plateau_patience:
+        if self.recipe.schedule == "plateau" and self.waited >= self.recipe.plateau_patience:
             self.factor, self.waited = self.factor * self.recipe.plateau_factor, 0
-        if self.recipe.patience and self.step > self.frozen and self.idle >= self.recipe.patience:
-            self.over = True
+        thawed, idle = False, self.idle
+        if self.recipe.patience and idle >= self.recipe.patience:
+            if self.step < self.frozen:
+                self.steps, self.frozen, thawed = self.steps - (self.frozen - self.step), self.step, True
+                self._everything_learns()
+            elif self.step > self.frozen:
+                self.over = True
         if self.peers.is_main:
             seconds = time.monotonic() - began
             shown = "  ".join(f"{name.replace('_', ' ')} {v:.4f}" for name, v in row.items())
@@ -299,8 +309,15 @@ class Fit:
                 {"nimg": self.step * self.recipe.batch, "step": self.step, "seconds": seconds, "best": better}
                 | {k: (v if math.isfinite(v) else None) for k, v in row.items()}
             )
+            if thawed:
+                self.report.say(f"thawed      {idle} validations without gain: the frozen layers learn from here on")
             if self.over:
                 self.report.say(f"early stop  {self.idle} validations without gain; best was step {self.best_step()}")
+
+    def _everything_learns(self) -> None:
+        """The second phase has its own patience and its own rate."""
+        self.idle = self.waited = 0
+        self.factor = 1.0
 
     def best_step(self) -> int:
         """The step whose averaged weights validated best (the last where none did)."""

@@ -32,7 +32,8 @@ class Recipe:
     crop: side of the random squares that are learnt from, 0 for whole images. mirror: flip every second image.
     augment: what else befalls an image before both views are made of it, steps of `faces.degrade` such as "clahe",
     "shear" or "rotate", each with its own probability ("rotate:0.3") or `AUGMENT`.
-    validate_every: epochs between two validations. patience: how many without gain end the training, 0 for never.
+    validate_every: epochs between two validations. patience: how many without gain end a phase: the frozen one, or
+    the training; 0 for never.
     """
 
     epochs: float = 30.0
