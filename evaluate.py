@@ -136,7 +136,8 @@ def detector(**options) -> None:
     \b
     MODEL is a detector file or a run folder. Everything is measured at its shipped threshold; what chooses a threshold
     on the test images is labelled an oracle. SCORES.csv holds scores of any other detector, in columns
-    path,label,score[,source,generator,degradation]; it needs --threshold or --calibrate-on.
+    path,label,score[,source,generator,degradation,threshold]; without a column threshold (out-of-fold scores of
+    train_detector.py --folds have one) it needs --threshold or --calibrate-on.
 
     A --data and each of its folders is a source; a manifest may name source and generator. A source with only reals
     gives a false-alarm rate, one with only fakes a detection rate, and neither an AUC.

@@ -13,6 +13,7 @@ from app.judged import Judged, Request
 from app.outputs import check_folder, check_output
 from faces.errors import UserError
 from faces.files import save_atomically
+from metrics.scores import own_thresholds
 
 OUTPUTS = ("json", "report", "csv")
 
@@ -58,7 +59,7 @@ def _check(r: Request, is_table: bool) -> None:
                 raise UserError(f"--{option}: {r.target} brings its own images and labels: leave --{option} out")
         if r.threshold is not None and r.calibrate_on is not None:
             raise UserError("--threshold and --calibrate-on both set the threshold: give one of them")
-        if r.threshold is None and r.calibrate_on is None:
+        if r.threshold is None and r.calibrate_on is None and own_thresholds(r.target) is None:
             raise UserError(
                 f"{r.target}: scores have no threshold of their own: give --threshold T, or --calibrate-on VALID.csv,"
                 " scores of validation images, to set it by --fpr"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.fold_scores import FoldScores
-from metrics.folds import pooled, spreads
+from metrics.folds import AT_HALF, HALF, pooled, spreads
 
 NAMES = {
     "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "precision_fake": "precision (fake)",
@@ -20,6 +20,7 @@ NAMES = {
     "tpr_at_fpr_0.05": "TPR at 5 % FPR", "best_balanced_accuracy": "balanced accuracy, at best", "eer": "equal error",
     "brier": "Brier score", "ece": "calibration error",
 }  # fmt: skip
+NAMES |= {name: f"{NAMES[name.removesuffix(HALF)]} at 0.5" for name in AT_HALF}
 ORACLES = ("tpr_at_fpr_0.01", "tpr_at_fpr_0.05", "best_balanced_accuracy", "eer")
 CAUTION = (
     "Folds are not independent: any two of them were taught with mostly the same images, and repeats test the same"
@@ -61,12 +62,12 @@ class Found:
 
     def lines(self) -> list[str]:
         """For the terminal: mean, spread and pooled figures."""
-        out = [f"{'':<22}{'mean':>8}{'sd':>8}   {'95 % corrected':<18}{'pooled':>8}"]
-        for name in ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "f1_macro", "roc_auc",
-                     "tpr_at_fpr_0.01", "false_alarm_rate"):  # fmt: skip
+        out = [f"{'':<26}{'mean':>8}{'sd':>8}   {'95 % corrected':<18}{'pooled':>8}"]
+        for name in ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "f1_macro",
+                     "false_alarm_rate", *AT_HALF, "roc_auc", "tpr_at_fpr_0.01"):  # fmt: skip
             s, p = self.spread[name], self.pooled["metrics"][name]["value"]
             out.append(
-                f"{NAMES[name]:<22}{s['mean']:>8.4f}{s['sd']:>8.4f}   {s['low']:>7.4f} … {s['high']:<8.4f}{p:>8.4f}"
+                f"{NAMES[name]:<26}{s['mean']:>8.4f}{s['sd']:>8.4f}   {s['low']:>7.4f} … {s['high']:<8.4f}{p:>8.4f}"
             )
         if self.tests:
             s = self.spread_test

@@ -13,7 +13,7 @@ from faces.errors import UserError
 from metrics.classification import FPRS
 from metrics.judging import Rule
 from metrics.robustness import by_condition
-from metrics.scores import CLEAN, Scores, read_scores, write_scores
+from metrics.scores import CLEAN, Scores, own_thresholds, read_scores, write_scores
 
 
 def judge_table(r: Request) -> Judged:
@@ -21,18 +21,23 @@ def judge_table(r: Request) -> Judged:
     everything = read_scores(r.target, group_by=r.group_by)
     notes = []
     points: list[tuple[float, float]] = []
+    shifted = ""
     if r.calibrate_on is not None:
         rule, points, change = _calibrated_on(r, everything)
         everything.score = change(everything.score)
-    else:
+    elif r.threshold is not None:
         low = r.threshold if r.unsure_from is None else r.unsure_from
         rule = Rule(r.threshold, low, "given by --threshold")
+    else:
+        rule, everything.score, shifted = _by_their_own(r, everything.score)
     outside = everything.score.min() < 0 or everything.score.max() > 1
     if outside:
         notes.append(
             f"scores go from {everything.score.min():g} to {everything.score.max():g}: they are ranks, not"
             " probabilities, so there is no Brier score, log loss or calibration error"
         )
+    if shifted:
+        notes.append(shifted)
     degraded = (everything.degradation != CLEAN).any()
     if not (everything.degradation == CLEAN).any():
         raise UserError(f"{r.target}: every row has a degradation; add the rows of the clean images (it left empty)")
@@ -44,7 +49,7 @@ def judge_table(r: Request) -> Judged:
         )
     click.echo(f"{r.target}: scores of {len(clean)} images")
     settings = {"target": r.target, "seed": r.seed, "resamples": r.resamples}
-    result = judged(r, r.target, rule, clean, points, not outside, notes, settings)
+    result = judged(r, r.target, rule, clean, points, not (outside or shifted), notes, settings)
     if degraded:
         seen, scores, left_out = by_condition(everything)
         if left_out:
@@ -60,6 +65,35 @@ def judge_table(r: Request) -> Judged:
         write_scores(r.csv, everything, rule.answers(everything.score))
         click.echo(f"{r.csv} written: every row with its verdict")
     return result
+
+
+def _by_their_own(r: Request, score: np.ndarray) -> tuple[Rule, np.ndarray, str]:
+    """(rule, scores, note): every row judged at the threshold in its column `threshold`.
+
+    Where there are several (folds have one each), the scores of each are moved, in log-odds where they are
+    probabilities, so that all thresholds lie at the middling one. No row's call and no order within a fold changes."""
+    own = own_thresholds(r.target)
+    common = float(np.sort(own)[len(own) // 2])
+    low = common if r.unsure_from is None else r.unsure_from
+    if low > common:
+        raise UserError(f"--unsure-from {low:g}: lies above the threshold {common:g}: lower it")
+    different = np.unique(own)
+    if len(different) == 1:
+        return Rule(common, low, "the file's column threshold"), score, ""
+    both = np.r_[score, own]
+    if both.min() >= 0 and both.max() <= 1:
+        edge = np.finfo(np.float64).tiny
+        odds, at = (np.log(np.maximum(v, edge)) - np.log1p(-np.minimum(v, 1 - 2**-53)) for v in (score, own))
+        moved = 1 / (1 + np.exp(-(odds - at + np.log(common) - np.log1p(-min(common, 1 - 2**-53)))))
+    else:
+        moved = score - own + common
+    moved = np.where(score >= own, np.maximum(moved, common), np.minimum(moved, np.nextafter(common, -np.inf)))
+    note = (
+        f"{len(different)} thresholds, from {different[0]:.4g} to {different[-1]:.4g}, such as folds have: every image"
+        f" is called at its own. Scores were moved so that all lie at {common:.4g}, and rank so; there is no calibration"
+        " error of them"
+    )
+    return Rule(common, low, "each row's own, by the file's column threshold"), moved, note
 
 
 def _calibrated_on(r: Request, tested: Scores) -> tuple[Rule, list[tuple[float, float]], Callable]:

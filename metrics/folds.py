@@ -22,7 +22,12 @@ AT_THRESHOLD = (
     "recall_real", "f1_real", "precision_macro", "recall_macro", "f1_macro", "mcc",
 )  # fmt: skip
 BY_RANK = ("roc_auc", "pr_auc", "eer", "tpr_at_fpr_0.01", "tpr_at_fpr_0.05", "best_balanced_accuracy", "brier", "ece")
-ALL = (*AT_THRESHOLD, *BY_RANK)
+HALF = "_at_half"  # at probability 0.5 instead of the shipped threshold, which is stricter: what most tables print
+AT_HALF = tuple(
+    f"{name}{HALF}"
+    for name in ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "f1_macro")
+)
+ALL = (*AT_THRESHOLD, *AT_HALF, *BY_RANK)
 
 
 def figures(labels, probabilities, called) -> dict:
@@ -47,7 +52,7 @@ def pooled(labels, probabilities, called, *, groups=None, resamples: int = RESAM
     said = report(labels, np.asarray(called, np.float64), threshold=0.5, calibrated=False, **options)
     ranked = report(labels, probabilities, threshold=0.5, **options)
     metrics = {name: said["metrics"][name] for name in AT_THRESHOLD}
-    metrics |= {name: ranked["metrics"][name] for name in BY_RANK}
+    metrics |= {name: ranked["metrics"][name.removesuffix(HALF)] for name in (*AT_HALF, *BY_RANK)}
     return {key: said[key] for key in ("n_real", "n_fake", "groups", "confusion")} | {"metrics": metrics}
 
 

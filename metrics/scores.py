@@ -124,6 +124,18 @@ def read_scores(path: str | os.PathLike, *, group_by: str | None = None) -> Scor
     return found
 
 
+def own_thresholds(path: str | os.PathLike) -> np.ndarray | None:
+    """float64 [n]: the column `threshold` of a table of scores, in its order, such as of out-of-fold scores whose folds
+    have one each; None where it has no such column. UserError, with the row, for a cell that is no number."""
+    path = os.fspath(path)
+    header, rows = _rows(path)
+    if "threshold" not in header:
+        return None
+    at = header.index("threshold")
+    lines, cells = [line for line, _ in rows], [row[at] for _, row in rows]
+    return np.array(_parsed(path, lines, cells, "threshold", _score), dtype=np.float64)
+
+
 def _rows(path: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -157,7 +169,7 @@ def _parsed(path: str, lines: Sequence[int], cells: Sequence[str], name: str, pa
     bad = [i for i, value in enumerate(values) if value is None]
     if bad:
         more = f", and {len(bad) - 1} more rows like it" if len(bad) > 1 else ""
-        wanted = {"label": "0, 1, real or fake", "score": "a number"}[name]
+        wanted = "0, 1, real or fake" if name == "label" else "a number"
         raise UserError(
             f"{path}, line {lines[bad[0]]}: the {name} is {cells[bad[0]][:40]!r}, not {wanted}{more}; correct the file"
         )
