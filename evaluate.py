@@ -8,6 +8,7 @@ Examples:
   python evaluate.py detector runs/00003-faces-256 --data flickr140k --data unseen/ --robustness --report out.html
   python evaluate.py detector their_scores.csv --calibrate-on their_valid_scores.csv
   python evaluate.py ensemble runs/a runs/b runs/c --method weighted --data flickr140k --out all.safetensors
+  python evaluate.py compare --models runs/a runs/b all.safetensors --data flickr140k --out compared/
 """
 
 from __future__ import annotations
@@ -200,6 +201,66 @@ def ensemble(**options) -> None:
         from app.ensembling import Request, make_ensemble
 
     make_ensemble(Request(**options))
+
+
+# ---- compare ----------------------------------------------------------------------------------------------------
+
+
+class _Lists(click.Command):
+    """Takes `--models A B C` as well as `--models A --models B --models C`, and --data alike."""
+
+    def parse_args(self, ctx, args):
+        spread, current = [], None
+        for word in args:
+            if word.startswith("-") and word != "-":
+                name, _, value = word.partition("=")
+                current = name if name in ("--models", "--data") else None
+                if current is None or value:
+                    spread.append(word)
+            elif current is not None:
+                spread += [current, word]
+            else:
+                spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+@main.command(cls=_Lists)
+@click.option(
+    "--models", multiple=True, required=True, metavar="MODEL…", help="Detectors, run folders, CSVs of scores."
+)
+@click.option("--data", multiple=True, metavar="SOURCE…", help="Images to judge; its test split where there is one.")
+@click.option("--out", required=True, metavar="FOLDER", help="Where the tables, the page and the figures go.")
+@click.option("--fpr", type=float, help="The calibrated false-alarm rate whose threshold counts.  [default: shipped]")
+@click.option(
+    "--split", type=click.Choice(["train", "valid", "test", "all"]), help="[default: test where there is one, else all]"
+)
+@click.option("--label", type=click.Choice(["real", "fake"]), help="What images are whose source doesn't say it.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N images of a class of each --data.")
+@click.option("--group-by", metavar="COLUMN", help="Images equal there count as one.  [default: group, identity, …]")
+@click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
+@click.option("--resamples", type=click.IntRange(1), default=1000, metavar="N", help="Of the bootstrap.")
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of the bootstrap.")
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--batch", type=click.IntRange(1), default=32, metavar="N", help="Images judged at once.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Image decoding threads.  [default: one a core]")
+@click.option("--speed/--no-speed", default=True, help="Measure images a second of the networks, by turns.")
+@click.option("--no-cache", is_flag=True, help="Judge everything again, remember nothing.")
+@click.option("--force", is_flag=True, help="Replace files that are there already.")
+@friendly
+def compare(**options) -> None:
+    """Several detectors on the same images: one table, figures, and tests of every difference.
+
+    \b
+    MODEL is a detector file, a run folder, or a CSV of another program's scores (path,label,score[,verdict]).
+    --models A B C and --data X Y take several; without --data all models are CSVs of the same images.
+
+    Images that any of them can't read are left out for all. AUCs are compared by DeLong's test, verdicts at the shipped
+    thresholds by McNemar's exact test, both with Holm's correction over all pairs.
+    """
+    with importing():
+        from app.compare import Request, compare
+
+    compare(Request(**options))
 
 
 if __name__ == "__main__":
