@@ -17,8 +17,8 @@ from app.report import Number, Picture, Section, pairs, write_report
 from faces.errors import one_line
 from metrics.folds import ALL
 
-DRAWN = ("accuracy_at_half", "f1_macro_at_half", "accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "f1_real", "f1_macro",
-         "false_alarm_rate", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
+DRAWN = ("accuracy_at_half", "f1_macro_at_half", "accuracy", "balanced_accuracy", "precision_fake", "recall_fake",
+         "f1_fake", "f1_real", "f1_macro", "false_alarm_rate", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
 COLUMNS = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "precision_real", "recall_real",
            "f1_real", "f1_macro", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
 

@@ -90,8 +90,8 @@ def _by_their_own(r: Request, score: np.ndarray) -> tuple[Rule, np.ndarray, str]
     moved = np.where(score >= own, np.maximum(moved, common), np.minimum(moved, np.nextafter(common, -np.inf)))
     note = (
         f"{len(different)} thresholds, from {different[0]:.4g} to {different[-1]:.4g}, such as folds have: every image"
-        f" is called at its own. Scores were moved so that all lie at {common:.4g}, and rank so; there is no calibration"
-        " error of them"
+        f" is called at its own. Scores were moved so that all lie at {common:.4g}, and rank so; there is no"
+        " calibration error of them"
     )
     return Rule(common, low, "each row's own, by the file's column threshold"), moved, note
 
