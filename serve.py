@@ -91,7 +91,8 @@ def main(
             import uvicorn  # noqa: F401
         except ImportError as error:
             raise UserError(
-                f"serve.py needs {error.name}, which is not installed: pip install 'fastapi>=0.165,<1' 'uvicorn>=0.40,<1'"
+                f"serve.py needs {error.name}, which is not installed: pip install 'fastapi>=0.165,<1'"
+                " 'uvicorn>=0.40,<1'"
             ) from None
         from app.web import server
         from app.web.api import build_app

@@ -136,10 +136,13 @@ def build_app(
                 _same_site(request, cors)
                 if unknown := sorted(set(request.query_params) - OPTIONS):
                     raise Refused(422, f"no option {unknown[0][:40]}; there are {', '.join(sorted(OPTIONS))}")
+                if len(request.query_params.multi_items()) > len(request.query_params):
+                    raise Refused(422, "an option is given twice; give each once")
                 ask = service.ask(face, fpr, threshold, [name for name in explain.split(",") if name])
                 uploads, form = await read_uploads(request, limits, take)
-            except (Refused, UserError):
-                await linger(request, limits)
+            except (Refused, UserError) as error:
+                if getattr(error, "status", 0) != 408:
+                    await linger(request, limits)
                 raise
             own = asyncio.Semaphore(threads)  # the photos of one request do not stand in line before all others'
 
@@ -162,11 +165,11 @@ def build_app(
     async def model() -> Response:
         return Json(known)
 
-    @app.get("/healthz", summary="Whether the server answers", response_class=Json)
+    @app.api_route("/healthz", methods=["GET", "HEAD"], summary="Whether the server answers", response_class=Json)
     async def healthz() -> Response:
         return Json({"status": "ok", "waiting": held.requests})
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def root() -> Response:
         return HTMLResponse(page, headers={"Content-Security-Policy": page_policy})
 

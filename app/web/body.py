@@ -147,6 +147,8 @@ def split_form(body: bytes, boundary: bytes, limits: Limits) -> list[Upload]:
     delimiter = b"\r\n--" + boundary
     body = b"\r\n" + body
     at, uploads = body.find(delimiter), []
+    if at < 0 and len(body) == 2:
+        raise Refused(422, f"no photo came; {HOW}")
     if at < 0:
         raise Refused(400, "the form is broken (its boundary is not in it); let your HTTP library write it")
     while True:

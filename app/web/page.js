@@ -12,7 +12,7 @@
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
     return node;
   };
-  const percent = (x) => `${Number((100 * x).toPrecision(2))} %`;
+  const percent = (x) => `${Number((100 * x).toPrecision(2))}\u00a0%`;
   const FAKE = [213, 94, 0], REAL = [0, 114, 178]; // as detect.py --explain draws
   const SIDE = 1024; // pixels of a drawn photo's longest side
   const AT_ONCE = 2;
@@ -124,11 +124,14 @@
     const has = model?.maps.includes("patches");
     try {
       const told = await ask(job.file, has ? "patches" : "");
+      if (!job.card.node.isConnected) return; // cleared meanwhile
       documents.set(job.id, told);
       await show(job, told);
     } catch (error) {
+      if (!job.card.node.isConnected) return;
       documents.set(job.id, { file: job.file.name, error: error.message });
-      fail(job.card, error.message);
+      const named = `${job.file.name}: `; // which the card says already
+      fail(job.card, error.message.startsWith(named) ? error.message.slice(named.length) : error.message);
     }
   };
 
@@ -230,9 +233,13 @@
     if (one.verdict === "UNSURE") out.push(`Between ${low} and ${t}: too suspicious for REAL, not enough for FAKE.`);
     if (one.false_alarm_rate === null) out.push("The threshold was set by hand; its false-alarm rate was not measured.");
     else {
-      const range = point.fpr_low !== undefined ? ` (95 % interval ${percent(point.fpr_low)} to ${percent(point.fpr_high)})` : "";
+      const range = point.fpr_low != null && point.fpr != null ? ` (95 % interval ${percent(point.fpr_low)} to ${percent(point.fpr_high)})` : "";
       out.push(`False alarms: this threshold called ${percent(one.false_alarm_rate)} of ${one.validation_reals} real ` +
         `validation photos FAKE${range}. On photos of other kinds it may be more.`);
+    }
+    if (one.verdict !== "FAKE" && point.tpr != null && one.false_alarm_rate !== null) {
+      out.push(`Fakes found: at this threshold ${percent(point.tpr)} of the validation fakes were called FAKE. The others, ` +
+        "and more of other generators', were not.");
     }
     return out;
   };
