@@ -104,7 +104,7 @@ def histories(runs: Sequence[tuple[str, Sequence[Mapping], Sequence[Mapping]]], 
         c = sheet.colours
         shades = [c["real"], c["fake"], c["third"], c["fourth"], c["ink"]]
         for k, (name, stats, metrics) in enumerate(runs):
-            colour, label = shades[k % len(shades)], name if len(runs) <= 6 else ""
+            colour, label = shades[k % len(shades)], name if len(runs) <= len(shades) else ""
             x, y = series([row for row in metrics if not row.get("final")], "auc", "step")
             sheet.axes[0].plot(x, y, color=colour, label=label, alpha=0.85, linewidth=1.3)
             if len(y):
@@ -114,7 +114,8 @@ def histories(runs: Sequence[tuple[str, Sequence[Mapping], Sequence[Mapping]]], 
         sheet.axes[0].set(title="Validation AUC (clean and degraded)", xlabel="step", ylabel="AUC")
         sheet.axes[1].set(title="Training loss", xlabel="step", ylabel="loss")
         for axis in sheet.axes:
-            if len(runs) <= 6 and axis.has_data():
-                axis.legend()
             _nothing(axis, c)
+        handles, names = sheet.axes[0].get_legend_handles_labels()
+        if handles:
+            sheet.figure.legend(handles, names, loc="outside lower center", ncols=len(handles))
     return sheet.png

@@ -36,11 +36,11 @@ def write_folds_report(path: Path, found: Found, plan: Mapping, runs: Sequence[P
             "Answers",
             ["What was said of the held-out images, each fold at its own shipped threshold (set on its own validation"
              " images, never on those it is tested on)."],
-            pictures=_pictures(drawn, {"answers": "", "scores": "Out-of-fold probabilities of all images"}),
-            columns=2,
+            pictures=_pictures(drawn, {"answers": _few(found)}),
         ),
-        Section("ROC", pictures=_pictures(drawn, {"roc": "Pooled: all folds' probabilities as if one detector had given"
-                " them, which costs a little where folds are calibrated differently"}), columns=2),
+        Section("ROC and scores", pictures=_pictures(drawn, {"roc": "Pooled: all folds' probabilities as if one detector"
+                " had given them, which costs a little where folds are calibrated differently",
+                "scores": "Out-of-fold probabilities of all images"}), columns=2),
         _repeats(found),
         _test(found),
         Section("Training", pictures=_pictures(drawn, {"history": "Dots: the state that was kept, by validation AUC"})),
@@ -61,7 +61,8 @@ def _pixels(png: bytes) -> np.ndarray:
 
 
 def _name(row: Mapping, found: Found) -> str:
-    return f"fold {row['fold']}" if found.repeats == 1 else f"repeat {row['repeat'] + 1}, fold {row['fold']}"
+    name = f"fold {row['fold']}" if found.repeats == 1 else f"repeat {row['repeat'] + 1}, fold {row['fold']}"
+    return name.replace(" ", "\u00a0")  # on one line of a table
 
 
 def _figures(found: Found, runs: Sequence[Path]) -> dict[str, tuple[bytes, bytes]]:
@@ -101,8 +102,12 @@ def _headline(found: Found) -> list[Number]:
         "false_alarm_rate",
     ):
         s, p = found.spread[name], found.pooled["metrics"][name]["value"]
-        tiles.append(Number(f"{s['mean']:.3f} ± {s['sd']:.3f}", NAMES[name], f"over folds; pooled {p:.3f}"))
+        tiles.append(Number(f"{s['mean']:.3f}", NAMES[name], f"mean of folds, ± {s['sd']:.3f}; pooled {p:.3f}"))
     return tiles
+
+
+def _few(found: Found) -> str:
+    return "" if len(found.each) < fold_plots.MOST else f"All together, and the first {fold_plots.MOST - 1} folds"
 
 
 def _f(value: float | None, digits: int = 3) -> str:
