@@ -29,6 +29,13 @@ def short(name: str) -> str:
     return name if len(name) <= LONGEST else "…" + name[1 - LONGEST :]
 
 
+def size_of(number: int | None) -> str:
+    """A number of parameters as 1.25 M or 8.4 k."""
+    if number is None:
+        return "–"
+    return f"{number / 1e6:.2f} M" if number >= 1e5 else f"{number / 1e3:.1f} k"
+
+
 def roc_overlay(contestants: list[Contestant], labels: np.ndarray, *, theme: str = "light") -> bytes:
     """All ROC curves; beside them the same with a logarithmic axis of false alarms, where a detector works. Dots are
     the shipped thresholds."""
@@ -113,23 +120,22 @@ def speed_against_auc(contestants: list[Contestant], *, threads: int, theme: str
     known = [c for c in contestants if c.images_per_second]
     paint = colours_of(contestants, theme)
     largest = max(c.parameters or 1 for c in known)
-    with _sheet(theme, width=6.4, height=4.2) as sheet:
-        axis, c = sheet.axes[0], sheet.colours
+    with _sheet(theme, width=7.4, height=4.2) as sheet:
+        axis = sheet.axes[0]
         for one in known:
             auc, colour = one.metrics["roc_auc"], paint[one.name][0]
             axis.plot([one.images_per_second] * 2, [_low(auc), _high(auc)], color=colour, linewidth=1.3, alpha=0.8)
             area = 30 + 300 * (one.parameters or 1) / largest
-            axis.scatter(one.images_per_second, auc["value"], s=area, color=colour, alpha=0.85, zorder=3)
-            size = f"{(one.parameters or 0) / 1e6:.2g} M"
-            axis.annotate(
-                f"{short(one.name)}\n{size}", (one.images_per_second, auc["value"]), xytext=(12, 0), fontsize=8,
-                textcoords="offset points", va="center", color=c["ink"],
-            )  # fmt: skip
+            label = f"{short(one.name)}, {size_of(one.parameters)}"
+            axis.scatter(one.images_per_second, auc["value"], s=area, color=colour, alpha=0.85, zorder=3, label=label)
+        found = axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="parameters", alignment="left")
+        for mark in found.legend_handles:
+            mark.set_sizes([45])
         from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
         axis.set_xscale("log")
         speeds = [one.images_per_second for one in known]
-        axis.set_xlim(min(speeds) / 1.6, max(speeds) * 3)
+        axis.set_xlim(min(speeds) / 1.6, max(speeds) * 1.6)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

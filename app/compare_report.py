@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app import plots
-from app.compare_plots import bars, roc_overlay, speed_against_auc
+from app.compare_plots import bars, roc_overlay, size_of, speed_against_auc
 from app.report import Picture, Section, write_report
 from faces.errors import one_line
 from faces.files import save_atomically
@@ -56,7 +56,7 @@ def lines_of(result: Compared) -> list[str]:
         m = {name: _percent(c.metrics.get(name)) for name, _ in RATES}
         lines.append(
             f"{c.name:{width}}  {_value(c.metrics['roc_auc'], 4)}  {m['balanced_accuracy']:>9}  {m['recall_fake']:>5}"
-            f"  {m['false_alarm_rate']:>12}  {m['tpr_at_fpr_0.01']:>15}  {_count(c.parameters):>7}  {_flops(c):>6}"
+            f"  {m['false_alarm_rate']:>12}  {m['tpr_at_fpr_0.01']:>15}  {size_of(c.parameters):>7}  {_flops(c):>6}"
             f"  {_speed(c):>8}"
         )
     lines += [pair_line(pair) for pair in result.pairs[:20]]
@@ -151,7 +151,7 @@ def _costs(result: Compared) -> list[tuple]:
     for c in result.contestants:
         side = UNKNOWN if c.resolution is None else f"{c.resolution} px"
         epochs = UNKNOWN if c.epochs is None else f"{c.epochs:.3g}"
-        rows.append((one_line(c.name), side, _count(c.parameters), _flops(c), _speed(c), _time(c), epochs))
+        rows.append((one_line(c.name), side, size_of(c.parameters), _flops(c), _speed(c), _time(c), epochs))
     return rows
 
 
@@ -209,12 +209,6 @@ def _percent(found: dict | None) -> str:
 
 def _value(found: dict | None, digits: int) -> str:
     return UNKNOWN if found is None or not math.isfinite(found["value"]) else f"{found['value']:.{digits}f}"
-
-
-def _count(number: int | None) -> str:
-    if number is None:
-        return UNKNOWN
-    return f"{number / 1e6:.2f} M" if number >= 1e5 else f"{number / 1e3:.1f} k"
 
 
 def _flops(c: Contestant) -> str:

@@ -135,9 +135,9 @@ def _check_members(r: Request, members: Sequence[Detector], names: Sequence[str]
     for spec, member in zip(r.models, members):
         if isinstance(member.net, Ensemble):
             raise UserError(f"{spec}: is an ensemble itself; give its members instead")
-        first = seen.setdefault(member.sha256, spec)
-        if first is not spec:
+        if first := seen.get(member.sha256):
             raise UserError(f"{spec}: is the same detector as {first}; each member counts once, leave one out")
+        seen[member.sha256] = spec
         out = Path(r.out)
         if out.exists() and out.resolve() == find_detector(spec).resolve():
             raise UserError(f"--out {r.out}: is one of the members; choose another name")

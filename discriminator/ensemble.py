@@ -230,7 +230,8 @@ class Ensemble(nn.Module):
             m if m.shape[1:] == size else nn.functional.interpolate(m[:, None], size=tuple(size), mode="bilinear")[:, 0]
             for m in maps
         ]
-        return torch.stack(same).mean(0).clamp(1e-6, 1 - 1e-6).logit()
+        mean = torch.stack(same).mean(0).clamp(1e-6, 1 - 1e-6)
+        return torch.log(mean / (1 - mean))  # exported, torch.logit would take the name of the network's output
 
     def taught(self) -> list[nn.Parameter]:
         return list(self.parameters())

@@ -61,15 +61,23 @@ def fit_weights(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     The coefficients' sum says how sharp the joint log-odds are, which calibration finds anew. Where the classes don't
     overlap, Platt's (1999) targets keep the optimum finite. If no member says anything, all weigh the same."""
-    from scipy.optimize import minimize
-
     z, y = np.asarray(z, np.float64), np.asarray(labels, np.float64)
     n1, n0 = y.sum(), (1 - y).sum()
-    target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
-    weight = np.where(y == 1, 0.5 / n1, 0.5 / n0)
+    found = _coefficients(z, y, y)
+    joint = z @ found
+    if joint[y == 1].min() > joint[y == 0].max():
+        found = _coefficients(z, y, np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2)))
+    total = found.sum()
+    return found / total if total > 1e-9 else np.full(z.shape[1], 1 / z.shape[1])
+
+
+def _coefficients(z: np.ndarray, y: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """float64 [M] >= 0 (times a common scale) of the logistic regression of `target` on z, classes balanced."""
+    from scipy.optimize import minimize
+
+    weight = np.where(y == 1, 0.5 / y.sum(), 0.5 / (1 - y).sum())
     # Scaled alike, so that the steps suit members of any confidence.
-    unit = max(float(z.std()), 1e-9)
-    x = np.c_[z / unit, np.ones(len(z))]
+    x = np.c_[z / max(float(z.std()), 1e-9), np.ones(len(z))]
 
     def loss(u: np.ndarray) -> tuple[float, np.ndarray]:
         s = x @ u
@@ -77,12 +85,10 @@ def fit_weights(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return value, x.T @ (weight * (sigmoid(s) - target))
 
     count = z.shape[1]
-    start = np.r_[np.full(count, 1 / count), 0.0]
-    bounds = [(0, None)] * count + [(None, None)]
+    # From 0: a member that says nothing has no gradient and stays there.
+    bounds = [(0, 1e4)] * count + [(None, None)]
     options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-10}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x[:count]
-    total = found.sum()
-    return found / total if total > 1e-9 else np.full(count, 1 / count)
+    return minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x[:count]
 
 
 def fit_stack(z: np.ndarray, labels: np.ndarray, seed: int = 0) -> Stack:

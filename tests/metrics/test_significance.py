@@ -1,0 +1,126 @@
+"""Tests of differences, against definitions written out, scipy and simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from faces.errors import UserError
+from metrics.classification import roc_auc, tpr_at_fpr
+from metrics.significance import delong, delong_covariance, holm, mcnemar, paired
+
+
+def some_scores(seed, n=90, detectors=3, ties=True, gap=1.0):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % 3 == 0).astype(int)
+    common = rng.normal(size=n) + gap * labels
+    scores = np.stack([common + k * rng.normal(size=n) for k in range(1, detectors + 1)])
+    return labels, np.round(scores, 1) if ties else scores
+
+
+def by_definition(labels, scores):
+    """DeLong et al. 1988, equations 4 to 6, pair by pair."""
+    fake, real = scores[:, labels == 1], scores[:, labels == 0]
+    psi = (fake[:, :, None] > real[:, None, :]) + 0.5 * (fake[:, :, None] == real[:, None, :])
+    v10, v01 = psi.mean(2), psi.mean(1)
+    m, n = fake.shape[1], real.shape[1]
+    theta = psi.mean((1, 2))
+    s10 = (v10 - theta[:, None]) @ (v10 - theta[:, None]).T / (m - 1)
+    s01 = (v01 - theta[:, None]) @ (v01 - theta[:, None]).T / (n - 1)
+    return theta, s10 / m + s01 / n
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_delong_equals_its_definition(ties):
+    labels, scores = some_scores(1, ties=ties)
+    theta, cov = by_definition(labels, scores)
+    aucs, fast = delong_covariance(labels, scores)
+    np.testing.assert_allclose(aucs, theta, atol=1e-14)
+    np.testing.assert_allclose(fast, cov, atol=1e-15)
+    assert aucs[0] == pytest.approx(roc_auc(labels, scores[0]))
+    found = delong(labels, scores[0], scores[2])
+    error = math.sqrt(cov[0, 0] + cov[2, 2] - 2 * cov[0, 2])
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(theta[0] - theta[2]) / error))
+    assert found.high - found.difference == pytest.approx(stats.norm.ppf(0.975) * error)
+
+
+def test_delong_s_error_is_that_of_a_bootstrap():
+    labels, scores = some_scores(2, n=300)
+    rng = np.random.default_rng(0)
+    real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    drawn = []
+    for _ in range(1500):
+        rows = np.r_[rng.choice(real, len(real)), rng.choice(fake, len(fake))]
+        drawn.append(roc_auc(labels[rows], scores[0, rows]) - roc_auc(labels[rows], scores[1, rows]))
+    found = delong(labels, scores[0], scores[1])
+    error = (found.high - found.low) / 2 / stats.norm.ppf(0.975)
+    assert error == pytest.approx(np.std(drawn), rel=0.1)
+
+
+def test_delong_says_no_more_than_the_level_where_nothing_differs():
+    seen = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        labels = np.repeat([0, 1], 40)
+        common = rng.normal(size=80) + labels
+        seen.append(delong(labels, common + rng.normal(size=80), common + rng.normal(size=80)).p < 0.05)
+    assert np.mean(seen) == pytest.approx(0.05, abs=0.03)
+
+
+def test_delong_at_its_ends():
+    labels = np.repeat([0, 1], 5)
+    perfect = delong(labels, np.arange(10), np.arange(10) ** 2)
+    assert (perfect.first, perfect.second, perfect.p, perfect.z) == (1, 1, 1, 0)
+    assert math.isnan(delong(labels, np.arange(10), -np.arange(10)).p)
+    assert math.isnan(delong([0, 1, 1], [0, 1, 2], [1, 0, 3]).p)  # one real: no variance to be had
+    with pytest.raises(UserError, match="both classes"):
+        delong([1, 1], [1, 2], [2, 1])
+    with pytest.raises(UserError, match="not a number"):
+        delong([0, 1, 0, 1], [0, 1, np.nan, 1], [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (7, 2), (3, 3), (40, 61), (0, 12)])
+def test_mcnemar_is_the_binomial_test(only_first, only_second):
+    a = np.r_[np.ones(only_first), np.zeros(only_second), np.ones(5), np.zeros(4)].astype(bool)
+    b = np.r_[np.zeros(only_first), np.ones(only_second), np.ones(5), np.zeros(4)].astype(bool)
+    found = mcnemar(a, b)
+    assert (found.only_first, found.only_second) == (only_first, only_second)
+    n = only_first + only_second
+    assert found.p == pytest.approx(stats.binomtest(only_first, n, 0.5).pvalue if n else 1.0)
+    with pytest.raises(UserError, match="same images"):
+        mcnemar(a, b[1:])
+
+
+def test_holm_by_hand():
+    # sorted .01 .02 .03 .04 times 4 3 2 1 = .04 .06 .06 .04, then never falling
+    np.testing.assert_allclose(holm([0.03, 0.01, np.nan, 0.04, 0.02]), [0.06, 0.04, np.nan, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.9, 0.8]), [1.0, 1.0])
+    assert len(holm([])) == 0
+
+
+def test_paired_differences_are_of_the_same_resamples():
+    labels, scores = some_scores(5, n=240, ties=False)
+    called = {"a": scores[0] > 1, "b": scores[1] > 1}
+    found = paired(labels, {"a": scores[0], "b": scores[1]}, (0.05,), called=called, count=400)["b"]
+    assert found["auc"]["value"] == pytest.approx(roc_auc(labels, scores[0]) - roc_auc(labels, scores[1]))
+    gap = tpr_at_fpr(labels, scores[0], 0.05) - tpr_at_fpr(labels, scores[1], 0.05)
+    assert found["tpr_at_fpr_0.05"]["value"] == pytest.approx(gap)
+    fake = labels == 1
+    assert found["found"]["value"] == pytest.approx(called["a"][fake].mean() - called["b"][fake].mean())
+    assert found["false_alarms"]["value"] == pytest.approx(called["a"][~fake].mean() - called["b"][~fake].mean())
+    test = delong(labels, scores[0], scores[1])
+    assert found["auc"]["low"] == pytest.approx(test.low, abs=0.02)
+    assert found["auc"]["high"] == pytest.approx(test.high, abs=0.02)
+    same = paired(labels, {"a": scores[0], "b": 2 * scores[0]}, (0.05,), count=50)["b"]
+    assert all(entry == {"value": 0, "low": 0, "high": 0} for entry in same.values())
+
+
+def test_groups_widen_paired_intervals():
+    labels, scores = some_scores(6, n=60, ties=False)
+    many = np.repeat(np.arange(60), 10)
+    alone, together = (
+        paired(labels[many], {"a": scores[0, many], "b": scores[1, many]}, (0.05,), groups=g, count=300)["b"]["auc"]
+        for g in (None, many)
+    )
+    assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
