@@ -253,7 +253,8 @@ def _oof(file: str) -> dict[str, tuple[int, int, float, str]]:
                 f"--oof {file}: has no column «{name}»; give the oof.csv of a `train_detector.py --folds` run"
             )
     found: dict[str, tuple[int, int, float, str]] = {}
-    for line, row in enumerate(rows, 2):
+    numbered = sorted(enumerate(rows, 2), key=lambda pair: str(pair[1].get("repeat") or "").zfill(9))
+    for line, row in numbered:
         try:
             label, fold, score = int(row["label"]), int(row["fold"]), float(row["score"])
         except (TypeError, ValueError):
