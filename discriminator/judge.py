@@ -95,18 +95,19 @@ def judge_bytes(
     *,
     batch: int = 8,
     max_pixels: int = MAX_PIXELS,
-    keep_photos: bool = False,
+    keep_pixels: bool = False,
 ) -> list[Judged]:
     """The outcomes of one photo whose encoded bytes are in memory, as `judge_files` gives them for a file; in this
-    thread. `name` is only told on; of more than `max_pixels` pixels it is unreadable."""
+    thread. `name` is only told on; of more than `max_pixels` pixels it is unreadable. keep_pixels: what the network saw
+    stays with the outcome."""
     one = _seen(
-        name, lambda: decode_image(data, name, max_pixels=max_pixels, min_side=MIN_SIDE), detector, faces, keep_photos
+        name, lambda: decode_image(data, name, max_pixels=max_pixels, min_side=MIN_SIDE), detector, faces, False
     )
     _judge([one], detector, rule, batch)
-    return list(_outcomes(one, keep_photos))
+    return list(_outcomes(one, keep_pixels))
 
 
-def _outcomes(one: _Read, keep_photos: bool) -> Iterator[Judged]:
+def _outcomes(one: _Read, keep_pixels: bool) -> Iterator[Judged]:
     if one.failure is not None:
         yield replace(one.failure, stages=one.stages)
     for i, verdict in enumerate(one.verdicts):
@@ -117,7 +118,7 @@ def _outcomes(one: _Read, keep_photos: bool) -> Iterator[Judged]:
             face=one.faces[i],
             stages={name: spent / len(one.verdicts) for name, spent in one.stages.items()},
             view=one.views[i],
-            pixels=one.pixels[i] if keep_photos else None,
+            pixels=one.pixels[i] if keep_pixels else None,
             size=one.size,
         )
 

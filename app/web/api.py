@@ -109,9 +109,7 @@ def build_app(
         response_class=Json,
         openapi_extra={"requestBody": BODY},
         responses={
-            200: {
-                "description": "as `detect.py --json`: one entry of results for each face, in the order of the photos"
-            },
+            200: {"description": "as detect.py --json: one entry of results for each face, in the order of the photos"},
             **{status: {"description": text, "content": ERROR} for status, text in ERRORS.items()},
         },
     )
@@ -126,7 +124,7 @@ def build_app(
             str, Query(max_length=40, description="patches, gradcam, or both with a comma: maps of where it was seen")
         ] = "",
     ) -> Response:
-        """Photos as multipart/form-data in fields called `file`, or one photo as the body.
+        """Photos as multipart/form-data in fields called file, or one photo as the body.
 
         A photo that can't be read never stops the others: its entry says why. Where it is the only one, the status is
         400. Nothing that comes is written to a disk or a log."""
@@ -165,7 +163,8 @@ def build_app(
     async def model() -> Response:
         return Json(known)
 
-    @app.api_route("/healthz", methods=["GET", "HEAD"], summary="Whether the server answers", response_class=Json)
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", summary="Whether the server answers", response_class=Json)
     async def healthz() -> Response:
         return Json({"status": "ok", "waiting": held.requests})
 

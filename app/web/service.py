@@ -158,7 +158,7 @@ class Service:
                 ask.rule,
                 ask.step,
                 max_pixels=self.max_pixels,
-                keep_photos=bool(ask.maps),
+                keep_pixels="gradcam" in ask.maps,
             )
         return self._told(judged, ask)
 
