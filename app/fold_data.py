@@ -22,7 +22,7 @@ from faces.manifest import Manifest, text_column
 from faces.naming import LABEL_NAMES
 from faces.preprocess import Preprocess
 from faces.scan import Facts, scan
-from faces.similar import hashes_of, thumbnail
+from faces.similar import hashes_of, overlaps, thumbnail
 from faces.source import FaceSource
 from faces.splitting import strata_of
 from faces.stores import RenderedStore
@@ -115,8 +115,23 @@ class Pool:
             )
         key = source.content_stamp()
         if key not in self._extra:
-            self._extra[key] = self.packer(source, what, pre, cache)
+            self._extra[key] = self._strangers(self.packer(source, what, pre, cache), what)
         return self._extra[key]
+
+    def _strangers(self, extra: PackedFaces, what: str) -> PackedFaces:
+        """Extra fakes without those that an image of the folds or of the test split nearly equals: whoever learnt from
+        them would know what it is tested on."""
+        hashes = hashes_of_packed(extra.images)
+        known = [self.packed.images] + ([] if self.test is None else [self.test.images])
+        seen = np.concatenate([hashes_of_packed(images) for images in known])
+        near = np.unique(overlaps(hashes, seen, mirror=True)[:, 0])
+        if not len(near):
+            return extra
+        left = np.setdiff1d(np.arange(len(extra.images)), near)
+        if not len(left):
+            raise UserError(f"--extra-fakes {what}: all of them are in {self.source.name} already; leave them out")
+        self.notes.append(f"--extra-fakes {what}: {len(near)} are (nearly) images of {self.source.name}: left out")
+        return replace(extra, images=Rows(extra.images, left), labels=extra.labels[left], kept=extra.kept[left])
 
     def counts(self, mask: np.ndarray) -> dict[str, int]:
         """{"real": …, "fake": …} of a bool [n]."""
@@ -159,6 +174,8 @@ def open_pool(
         None if test is None else test.select(tested.kept), said, [*whole.notes, *notes],
     )  # fmt: skip
     pool.notes += _remarks(pool, folds)
+    for extra, spec, _ in whole.extra:  # what can't be used is refused before the first fold
+        pool.packed_rows(extra, Path(spec).name, whole.pre, cache)
     if packed.skipped:
         whole.facts["skipped"] = [[str(a), str(b)] for a, b in packed.skipped[:100]]
         whole.facts["num_skipped"] = len(packed.skipped)
@@ -190,7 +207,9 @@ def _pool_and_test(source: FaceSource, seed: int, o: Options) -> tuple[FaceSourc
 
 
 def _so_many(part: FaceSource, of: FaceSource) -> str:
-    return f"all {len(of)} images" if len(part) == len(of) else f"{len(part)} of {len(of)} images, drawn at random"
+    if len(part) == len(of):
+        return f"all {len(of)} labelled images"
+    return f"{len(part)} of {len(of)} images, drawn at random"
 
 
 def _scanned(source: FaceSource, workers: int, progress: Callable[[int, int], None]) -> list[Facts] | None:
@@ -209,11 +228,15 @@ def _table(source: FaceSource, facts: list[Facts] | None, packed: PackedFaces) -
     if facts is None:
         if source.manifest is not None:
             return source.manifest.having(path=paths, label=labels)
-        small = [thumbnail(Image.fromarray(image.transpose(1, 2, 0))) for image in packed.images]
-        return Manifest({"path": paths, "label": labels, "phash": hashes_of(np.stack(small))})
+        return Manifest({"path": paths, "label": labels, "phash": hashes_of_packed(packed.images)})
     # decoded whole a moment ago: whatever a scan has against one of them, it takes part
     table = tabulate(source, [replace(fact, error=None) for fact in facts])
     return table.having(path=paths)
+
+
+def hashes_of_packed(images: np.ndarray | Rows) -> np.ndarray:
+    """uint64 [n]: perceptual hashes of uint8 [n, 3, R, R]."""
+    return hashes_of(np.stack([thumbnail(Image.fromarray(image.transpose(1, 2, 0))) for image in images]))
 
 
 def _remarks(pool: Pool, folds: int) -> list[str]:

@@ -66,9 +66,10 @@ class Found:
         for name in ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "f1_macro",
                      "false_alarm_rate", *AT_HALF, "roc_auc", "tpr_at_fpr_0.01"):  # fmt: skip
             s, p = self.spread[name], self.pooled["metrics"][name]["value"]
-            out.append(
-                f"{NAMES[name]:<26}{s['mean']:>8.4f}{s['sd']:>8.4f}   {s['low']:>7.4f} … {s['high']:<8.4f}{p:>8.4f}"
-            )
+            few = f" ({s['n']} of {len(self.each)})" if s["n"] < len(self.each) else ""
+            known = [f"{v:.4f}" if math.isfinite(v) else "–" for v in (s["mean"], s["sd"], s["low"], s["high"], p)]
+            mean, sd, low, high, pool = known
+            out.append(f"{NAMES[name] + few:<26}{mean:>8}{sd:>8}   {low:>7} … {high:<8}{pool:>8}")
         if self.tests:
             s = self.spread_test
             out.append(

@@ -38,8 +38,8 @@ def write_folds_report(path: Path, found: Found, plan: Mapping, runs: Sequence[P
              " images, never on those it is tested on)."],
             pictures=_pictures(drawn, {"answers": _few(found)}),
         ),
-        Section("ROC and scores", pictures=_pictures(drawn, {"roc": "Pooled: all folds' probabilities as if one detector"
-                " had given them, which costs a little where folds are calibrated differently",
+        Section("ROC and scores", pictures=_pictures(drawn, {"roc": "Pooled: all folds' probabilities as if one"
+                " detector had given them, which costs a little where folds are calibrated differently",
                 "scores": "Out-of-fold probabilities of all images"}), columns=2),
         _repeats(found),
         _test(found),

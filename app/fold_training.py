@@ -24,7 +24,7 @@ from adversarial.checkpoint import remove_leftovers, save_json
 from adversarial.lock import RunLock
 from adversarial.telemetry import Telemetry
 from app.detector_data import Options, load_degradation
-from app.detector_training import DETECTOR, Part, check_free, numbered, own_version, saved_options, train
+from app.detector_training import DETECTOR, SHOWN, Part, check_free, numbered, own_version, saved_options, train
 from app.fold_data import Fold, Rows, open_pool
 from app.fold_scores import read_fold, write_fold, write_table
 from discriminator.detector import Detector
@@ -208,6 +208,11 @@ class _Folds:
         again = "resuming   " if self.plan is not None else "run        "
         say(f"{again} {root}: {self.asked.folds} folds, {self.asked.repeats} repeat(s), seed {self.recipe.seed}")
         say(f"images      {p.source.name}: {n['real']} real + {n['fake']} fake in {len(np.unique(p.groups))} groups")
+        facts = p.data.facts if self.plan is None else self.plan["data"]
+        for name, reason in facts.get("skipped", [])[:SHOWN]:
+            say(f"left out    {name}: {reason}")
+        if facts.get("num_skipped", 0) > SHOWN:
+            say(f"left out    … and {facts['num_skipped'] - SHOWN} more; {PLAN} names up to 100")
         for note in p.notes:
             say(f"note        {note}")
 
