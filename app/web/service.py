@@ -96,8 +96,9 @@ class Service:
         self._gradcam, self._cam_detector = gradcam, None
         self._one_cam, self._one_large = threading.Lock(), threading.Lock()
         # a first image: engines take their time for it, and it shows what comes out
-        side, channels = self.detector.preprocess.resolution, self.detector.preprocess.channels
-        self._has_patches = self.detector.raw(np.zeros((1, channels, side, side), np.float32))[1] is not None
+        side = self.detector.preprocess.resolution
+        blank = self.detector.preprocess(np.zeros((side, side, 3), np.uint8))
+        self._has_patches = self.detector.raw(blank[None])[1] is not None
 
     def close(self) -> None:
         if isinstance(self.detector, InTurns):
