@@ -188,14 +188,16 @@ def _gather(r: Request, members: Sequence[Detector]) -> tuple[Rows, Rows | None]
         test_parts = fit_parts(r, members, oof_paths=known)[1] if r.data else []
         for spec in r.oof:
             click.echo(f"{spec}: out-of-fold scores of {len(fit.labels)} images in {len(np.unique(fit.folds))} folds")
+        for part in test_parts:
+            click.echo(f"tested on {part.describe()}")
     else:
         valid_parts, test_parts = fit_parts(r, members)
         for part in valid_parts:
             click.echo(f"fitted and calibrated on {part.describe()}")
+        for part in test_parts:
+            click.echo(f"tested on {part.describe()}")
         fit = score_parts(members, valid_parts, degraded=True, what="validation", **options)
         fit.folds = deal_rows(fit, r.seed)
-    for part in test_parts:
-        click.echo(f"tested on {part.describe()}")
     test = score_parts(members, test_parts, degraded=False, what="test", **options) if test_parts else None
     if test is not None and len(np.unique(test.labels)) < 2:
         raise UserError(f"--data {', '.join(r.data)}: its test images are of one class only; give some with both")
