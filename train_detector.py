@@ -19,6 +19,7 @@ calibrates, its test split is not looked at.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -227,7 +228,7 @@ class Trainer(click.Group):
     help="The first of them, in which borrowed layers stay as they came.  [default: 1 with borrowed weights]",
 )
 @click.option("--batch", type=int, metavar="N", default=32, help="Images a step, all processes together.")
-@click.option("--lr", type=float, metavar="X", help="Learning rate.  [default: 2e-3; 5e-4 with borrowed weights]")
+@click.option("--lr", type=float, metavar="X", help="Learning rate.  [default: the network's own; 5e-4 with weights]")
 @click.option("--head-lr", type=float, metavar="X", default=1e-3, help="Learning rate of the frozen phase.")
 @click.option("--weight-decay", type=float, metavar="X", default=0.01, help="AdamW's.")
 @click.option(
@@ -321,9 +322,9 @@ def main(ctx: click.Context, **options) -> None:
     options["recipe_file"] = None
     if ctx.obj is not None:
         options["recipe_file"] = {"name": ctx.obj.name, "about": ctx.obj.about, "options": ctx.obj.values}
-        if not borrowed:
-            _without_weights(ctx, options)
-    defaults = {"lr": 5e-4 if borrowed else 2e-3, "frozen_epochs": 1.0 if borrowed else 0.0}
+        _fit_the_frozen_phase(ctx, options, borrowed)
+    rate = RATES.get(options["model"], 2e-3)
+    defaults = {"lr": min(rate, 5e-4) if borrowed else rate, "frozen_epochs": 1.0 if borrowed else 0.0}
     if defaults["frozen_epochs"] >= options["epochs"]:
         defaults["frozen_epochs"] = 0.0
     for name, value in defaults.items():
@@ -432,22 +433,30 @@ def calibrate(
     click.echo(f"wrote {out}; use it with detect.py --model {out}")
 
 
+# Learning rates of networks that have no batch normalisation, or would saturate: others take 2e-3.
+RATES = {"custom_cnn": 1e-3, "blur_noise_cnn": 1e-3, "capsnet": 3e-4, "vgg16": 1e-4, "vggface": 1e-4}
 NO_RECIPE = {"recipe", "resume", "out", "help"}
 LISTS = {"augment", "branches"}  # in a recipe a list of texts as well
 
 
-def _without_weights(ctx: click.Context, options: dict) -> None:
-    """A recipe's frozen phase is for layers that come with weights; without any, all learn at its rate at once."""
-    said = {
-        name
-        for name in ("frozen_epochs", "head_lr", "lr")
-        if ctx.get_parameter_source(name) == click.core.ParameterSource.DEFAULT_MAP
-    }
-    if "frozen_epochs" in said and options["frozen_epochs"]:
-        options["frozen_epochs"] = 0.0
-        if "lr" in said:
-            options["lr"] = options["head_lr"]
-        rate = "" if options["lr"] is None else f" at {options['lr']:g}"
+def _fit_the_frozen_phase(ctx: click.Context, options: dict, borrowed: bool) -> None:
+    """A recipe's frozen phase keeps its share of fewer epochs. It is for layers that come with weights: without any,
+    all learn at its rate at once."""
+
+    def recipes(name: str) -> bool:
+        return ctx.get_parameter_source(name) == click.core.ParameterSource.DEFAULT_MAP
+
+    if not recipes("frozen_epochs") or not options["frozen_epochs"]:
+        return
+    if borrowed:
+        if not recipes("epochs"):
+            options["frozen_epochs"] *= min(1.0, options["epochs"] / float(ctx.obj.values.get("epochs", 30)))
+        return
+    options["frozen_epochs"] = 0.0
+    if recipes("lr"):
+        options["lr"] = min(options["head_lr"], RATES.get(options["model"], 2e-3))
+    rate = "" if options["lr"] is None else f" at {options['lr']:g}"
+    if os.environ.get("RANK", "0") == "0" and not options["quiet"]:
         click.echo(f"note        no weights to begin from: no frozen phase, everything learns{rate}", err=True)
 
 

@@ -79,8 +79,15 @@ class Capsules(nn.Module):
         if grid < 1:
             raise ValueError(f"images of {side} px are too small for two convolutions of {KERNEL} x {KERNEL}")
         self.count = types * grid * grid
-        # Of a size that class capsules begin neither at length 0, where routing sees nothing, nor at length 1.
-        self.W = nn.Parameter(torch.randn(self.count, classes, dim, class_dim) * (8 / self.count) ** 0.5)
+        # The paper does not say where it begins. Sizes by which no capsule begins near length 0, where squashing and
+        # routing have no slope, nor near 1. W is kept larger than it counts: thousands of capsules add up, and Adam's
+        # first steps, alike for all of them, would saturate every length.
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(self.primary.weight, nonlinearity="linear")
+        for layer in (self.conv, self.primary):
+            nn.init.zeros_(layer.bias)
+        self.W = nn.Parameter(torch.randn(self.count, classes, dim, class_dim))
+        self.scale = self.count**-0.5
 
     def primaries(self, x: torch.Tensor) -> torch.Tensor:
         """u [N, i, dim], squashed: the channels of one kind at one place are one capsule."""
@@ -92,7 +99,7 @@ class Capsules(nn.Module):
         """dtype: what the convolutions compute in; routing is always float32."""
         with torch.autocast(x.device.type, dtype) if dtype is not None else contextlib.nullcontext():
             u = self.primaries(x)
-        u_hat = torch.einsum("nid,ijdk->nijk", u, self.W)  # eq. 2, right
+        u_hat = torch.einsum("nid,ijdk->nijk", u, self.W * self.scale)  # eq. 2, right
         return route(u_hat, self.iterations)
 
 
