@@ -175,12 +175,17 @@ def test_a_test_split_stays_out_and_repeats_are_dealt_anew(faces, tmp_path, caps
         file.write("path,label,split\n")
         for i, path in enumerate(sorted(faces.glob("*/*.png"))):
             file.write(f"{path},{path.parent.name},{('train', 'train', 'test', 'valid')[i % 4]}\n")
+    (tmp_path / "extra").mkdir()
+    shutil.copy(faces / "fake" / "01.png", tmp_path / "extra")
+    upside_down = Image.open(faces / "real" / "06.png").transpose(Image.Transpose.ROTATE_180)
+    upside_down.resize((48, 48)).resize((64, 64)).save(tmp_path / "extra" / "new.png")
     result = call(
         train_detector.main, capsys, "--data", "set.csv", "--folds", 2, "--repeats", 2, *TINY, "--out", "run",
-        "--seed", 7, "--balance", "weights",
+        "--seed", 7, "--balance", "weights", "--extra-fakes", "extra",
     )  # fmt: skip
     assert result.code == 0, result.err
     assert "test split stays out" in result.out and "class weights" in result.out
+    assert "--extra-fakes extra: 1 are (nearly) images of set.csv: left out" in result.out
     rows, plan = table(tmp_path / "run" / "oof.csv"), json.loads((tmp_path / "run" / "folds.json").read_text())
     assert len(rows) == 2 * 27 and len({(row["source"], row["path"]) for row in rows}) == len(rows)
     assert plan["seed"] == 7 and plan["images"]["fold"][0] != plan["images"]["fold"][1]
