@@ -14,7 +14,7 @@ from PIL import Image
 from adversarial.telemetry import Telemetry, read_jsonl
 from app import exploration_plots as draw
 from app import plots
-from app.exploration import CHANNELS, DRAWS, Exploration, say_imbalance
+from app.exploration import CHANNELS, DRAWS, LOOKED_AT, Exploration, say_imbalance
 from app.report import Number, Picture, Section, pairs, write_report
 from discriminator.calibration import Calibration, OperatingPoint
 from faces.errors import one_line
@@ -153,7 +153,7 @@ class TrainingPage:
             Section("Samples", ["Training images as the network gets them, before any degradation."], pictures=samples),
             Section(
                 "Pixels",
-                [f"Of at most {found.parts[0].looked_at or 0} images of each class and split, drawn at random:"
+                [f"Of at most {LOOKED_AT} images of each class and split, drawn at random:"
                  f" {', '.join(CHANNELS)}. Classes that differ here can be told apart without a trace of a generator."],
                 pictures=[_picture(drawn["levels"], ""), _picture(drawn["brightness"], "")],
                 rows=found.table(),
