@@ -298,6 +298,19 @@ def _cell(column: int, row: int, colour: str, opacity: float) -> Patch:
     return Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=colour, alpha=opacity, linewidth=0)
 
 
+def intervals(rows: Mapping[str, tuple[float, float, Sequence[float]]], *, label: str, theme: str = "light") -> bytes:
+    """One line a name: the single values, their mean and the interval around it. `rows`: name to (mean, half width,
+    values); a half width that is not a number is not drawn."""
+    with _sheet(theme, width=6.2, height=0.9 + 0.32 * len(rows)) as sheet:
+        axis, c = sheet.axes[0], sheet.colours
+        for y, (mean, half, values) in enumerate(rows.values()):
+            axis.plot(values, [y] * len(values), "o", color=c["real"], markersize=4, alpha=0.5, linewidth=0)
+            axis.errorbar(mean, y, xerr=half if np.isfinite(half) else None, color=c["fake"], marker="|",
+                          markersize=11, capsize=3, linewidth=1.4)  # fmt: skip
+        axis.set(xlabel=label, yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.6))
+    return sheet.png
+
+
 def image_png(image: np.ndarray) -> bytes:
     """uint8 [H, W, 3] or [H, W] as PNG bytes, unchanged."""
     from PIL import Image
