@@ -137,7 +137,7 @@ def build_app(
                 if len(request.query_params.multi_items()) > len(request.query_params):
                     raise Refused(422, "an option is given twice; give each once")
                 ask = service.ask(face, fpr, threshold, [name for name in explain.split(",") if name])
-                uploads, form = await read_uploads(request, limits, take)
+                uploads = await read_uploads(request, limits, take)
             except (Refused, UserError) as error:
                 if getattr(error, "status", 0) != 408:
                     await linger(request, limits)

@@ -77,8 +77,8 @@ def busy(reason: str) -> Refused:
     return Refused(503, f"the server is busy: {reason}; try again in a few seconds", {"Retry-After": "5"})
 
 
-async def read_uploads(request: Request, limits: Limits, take) -> tuple[list[Upload], bool]:
-    """The photos of a request, and whether they came as a form. `take(n)` is called before n bytes are kept.
+async def read_uploads(request: Request, limits: Limits, take) -> list[Upload]:
+    """The photos of a request. `take(n)` is called before n bytes are kept.
 
     Refused: 400 a broken form, 408 too slow, 413 too large, 415 neither a form nor an image, 422 no photo, 503."""
     boundary = _boundary(request)
@@ -98,7 +98,7 @@ async def read_uploads(request: Request, limits: Limits, take) -> tuple[list[Upl
         ) from None
     data = bytes(body)
     del body
-    return ([Upload(NAME, data)], False) if boundary is None else (split_form(data, boundary, limits), True)
+    return [Upload(NAME, data)] if boundary is None else split_form(data, boundary, limits)
 
 
 async def linger(request: Request, limits: Limits) -> None:

@@ -13,6 +13,9 @@
     return node;
   };
   const percent = (x) => `${Number((100 * x).toPrecision(2))}\u00a0%`;
+  // a name may turn the direction of writing, and so show another ending than it has
+  const plain = (name) => (name || "pasted").replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+    (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
   const FAKE = [213, 94, 0], REAL = [0, 114, 178]; // as detect.py --explain draws
   const SIDE = 1024; // pixels of a drawn photo's longest side
   const AT_ONCE = 2;
@@ -138,7 +141,7 @@
   // ---- results out ---------------------------------------------------------------------------------------------
   const card = (file) => {
     const canvas = make("canvas", { width: 320, height: 240 });
-    const words = make("div", {}, make("h3", { textContent: file.name || "pasted", dir: "auto" }),
+    const words = make("div", {}, make("h3", { textContent: plain(file.name), dir: "auto" }),
       make("p", { className: "small", textContent: "waiting …" }));
     const node = make("li", { className: "card" }, make("div", {}, canvas), words);
     canvas.setAttribute("role", "img");
