@@ -123,6 +123,13 @@ def compare(r: Request) -> Compared:
     for one in contestants:
         _judge(one, result, r)
     result.pairs = _pairs(contestants, result.labels)
+    targets = sorted({c.target_fpr for c in contestants if c.target_fpr is not None})
+    if len(targets) > 1:
+        rates = " and ".join(f"{100 * t:g} %" for t in targets)
+        result.notes.append(
+            f"shipped thresholds were set for different false-alarm rates ({rates}), and figures and McNemar's test at"
+            f" them show that, too; --fpr {targets[-1]:g} compares all at one"
+        )
     if r.speed and any(c.detector is not None for c in contestants):
         measure_speed([c for c in contestants if c.detector is not None], progress)
     from app.compare_report import lines_of, write_comparison

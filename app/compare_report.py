@@ -132,7 +132,7 @@ def _table(rows: list[tuple]) -> list[str]:
 
 
 def _rates(result: Compared) -> list[tuple]:
-    rows = [("", *(heading for _, heading in RATES))]
+    rows = [("", "threshold set for", *(heading for _, heading in RATES))]
     for c in result.contestants:
         cells = []
         for name, _ in RATES:
@@ -142,7 +142,8 @@ def _rates(result: Compared) -> list[tuple]:
                 low, high = found["low"], found["high"]
                 text += f" ({low:.4f}–{high:.4f})" if name == "roc_auc" else f" ({100 * low:.1f}–{100 * high:.1f})"
             cells.append(text.replace(" ", "\u00a0"))
-        rows.append((one_line(c.name), *cells))
+        target = UNKNOWN if c.target_fpr is None else f"{100 * c.target_fpr:g}\u00a0% false alarms"
+        rows.append((one_line(c.name), target, *cells))
     return rows
 
 

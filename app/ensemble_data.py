@@ -45,6 +45,7 @@ class Rows:
     said: str
     folds: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     notes: list[str] = field(default_factory=list)
+    out_of_fold: bool = False
 
 
 # ---- which images -------------------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def read_oof(files: Sequence[str]) -> Rows:
     if all(first[path][3] for path in paths):
         groups = np.array([first[path][3] for path in paths], dtype=object)
     said = f"out-of-fold scores of {', '.join(files)}"
-    return Rows(log_odds(p)[None], labels, groups, paths, said, folds, notes)
+    return Rows(log_odds(p)[None], labels, groups, paths, said, folds, notes, out_of_fold=True)
 
 
 def _oof(file: str) -> dict[str, tuple[int, int, float, str]]:

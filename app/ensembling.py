@@ -122,6 +122,8 @@ def _check(r: Request) -> None:
             f"--oof was given {len(r.oof)} times for {len(r.models)} members: give each member's out-of-fold scores, in"
             " the members' order"
         )
+    if len({Path(file).resolve() for file in r.oof}) < len(r.oof):
+        raise UserError("--oof names the same file twice: give each member's own out-of-fold scores")
     if not r.data and not r.oof:
         raise UserError(
             "no images to fit and calibrate on: give --data SOURCE (its validation split is used), or --oof of each"
@@ -300,7 +302,7 @@ def compare_with_members(
         all_scores = {NAME: scores[0]} | {name: fit.z[0, :, k] for k, name in enumerate(names)}
         whole = {NAME: scores} | {name: fit.z[:, :, k] for k, name in enumerate(names)}
         called = {name: _cross_called(whole[name], fit, target) for name in all_scores}
-        of = "the images it was fitted on, cross-fitted: each judged by what was fitted and set without its fold"
+        of = "images, those it was fitted on, cross-fitted: each judged by what was fitted and set without its fold"
     if isinstance(detector.net.head, Majority):
         plain_vote = all_scores[NAME] >= 0
     reals = int((rows.labels == 0).sum())
@@ -322,7 +324,11 @@ def compare_with_members(
             f" {100 * plain_vote[~fake].mean():.1f} % false alarms"
         )
     if test is None:
-        found.notes.append("no test images: the members chose their best state by validation images, maybe these")
+        found.notes.append(
+            "no test images: these scores are of the folds' detectors, which the members in the file may not be"
+            if fit.out_of_fold
+            else "no test images: the members chose their best state by validation images, maybe these"
+        )
     return found
 
 

@@ -110,20 +110,21 @@ def fit_stack(z: np.ndarray, labels: np.ndarray, seed: int = 0) -> Stack:
     if not flat.any():
         raise UserError("the members say the same of every image, so there is nothing to stack")
     pca = PCA(n_components=KEPT_VARIANCE, whiten=True, svd_solver="full").fit(flat)
-    svc = SVC(kernel="rbf", C=1.0, gamma="scale", class_weight="balanced").fit(pca.transform(flat), labels)
+    x = pca.transform(flat)
+    gamma = 1 / (x.shape[1] * x.var())  # what scikit-learn calls "scale"
+    svc = SVC(kernel="rbf", C=1.0, gamma=gamma, class_weight="balanced").fit(x, labels)
     return stack_of(scaler, pca, svc)
 
 
 def stack_of(scaler, pca, svc) -> Stack:
-    """Fitted StandardScaler, whitened PCA and two-class SVC with a Gaussian kernel as a `Stack` with the same decision
-    function."""
+    """Fitted StandardScaler, whitened PCA and two-class SVC (Gaussian kernel, gamma a number) as a `Stack` with the
+    same decision function."""
     axes = pca.components_ / np.sqrt(pca.explained_variance_)[:, None]
     # transform(x) = (x - pca.mean_) axes^T; the mean of what a StandardScaler made is 0 but for rounding
     mean = scaler.mean_ + pca.mean_ * scaler.scale_
-    gamma = svc._gamma if hasattr(svc, "_gamma") else svc.gamma
     return Stack(
         *(torch.from_numpy(np.array(v, np.float64)) for v in (mean, scaler.scale_, axes, svc.support_vectors_)),
         torch.from_numpy(np.array(svc.dual_coef_[0], np.float64)),
-        torch.tensor([float(gamma)], dtype=torch.float64),
+        torch.tensor([float(svc.gamma)], dtype=torch.float64),
         torch.tensor([float(svc.intercept_[0])], dtype=torch.float64),
     )

@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import minimize
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -127,11 +128,15 @@ def test_a_stack_is_scikit_learn_s_decision_function():
     new = some(200, seed=9, members=4)[0] * 3
     scaler = StandardScaler().fit(z)
     pca = PCA(3, whiten=True).fit(scaler.transform(z))
-    for gamma in ("scale", 0.37):
-        svc = SVC(C=2.0, gamma=gamma).fit(pca.transform(scaler.transform(z)), labels)
-        ours = joined_scores(stack_of(scaler, pca, svc), new)
-        theirs = svc.decision_function(pca.transform(scaler.transform(new)))
-        np.testing.assert_allclose(ours, theirs, atol=1e-9)
+    svc = SVC(C=2.0, gamma=0.37).fit(pca.transform(scaler.transform(z)), labels)
+    theirs = svc.decision_function(pca.transform(scaler.transform(new)))
+    np.testing.assert_allclose(joined_scores(stack_of(scaler, pca, svc), new), theirs, atol=1e-9)
+
+    # and the whole fit is this pipeline
+    pipeline = make_pipeline(
+        StandardScaler(), PCA(0.99, whiten=True, svd_solver="full"), SVC(gamma="scale", class_weight="balanced")
+    ).fit(z, labels)
+    np.testing.assert_allclose(joined_scores(fit_stack(z, labels), new), pipeline.decision_function(new), atol=1e-6)
 
 
 def test_cross_fitting_leaves_the_fold_out():
