@@ -15,10 +15,11 @@ import numpy as np
 from app.cli import pick_device, progress
 from app.compare_models import Contestant, measure_speed, open_model
 from app.detector_metrics import plain
-from app.ensembling import short_names
+from app.ensemble_data import rendered_alike
+from app.ensembling import detector_file, short_names
 from app.outputs import check_folder
 from app.scoring import Part, Scorer, open_parts
-from discriminator.detector import Detector, find_detector
+from discriminator.detector import Detector
 from faces.degrade import PRESETS
 from faces.errors import UserError
 from faces.files import cache_folder, save_atomically
@@ -166,7 +167,7 @@ def _open(r: Request) -> list[Contestant]:
     seen: dict[str, str] = {}
     contestants = []
     for spec, name in zip(r.models, short_names(list(r.models))):
-        path = Path(spec) if _is_table(spec) else find_detector(spec)
+        path = Path(spec) if _is_table(spec) else detector_file(spec)
         if first := seen.get(str(path.resolve())):
             raise UserError(f"--models {spec}: is the same file as {first}; leave one out")
         seen[str(path.resolve())] = spec
@@ -191,6 +192,7 @@ def _on_images(r: Request, contestants: list[Contestant]) -> Compared:
         click.echo(part.describe())
     labels = np.concatenate([part.labels for part in parts]).astype(int)
     judges = [c for c in contestants if c.detector is not None]
+    parts = rendered_alike(parts, [c.detector for c in judges])
     skipped: dict[str, str] = {}
     bar = progress(total=len(labels) * len(judges), title="judging", unit="img")
     cache = None if r.no_cache else cache_folder() / "scores"

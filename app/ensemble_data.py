@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,6 +140,7 @@ def score_parts(
 ) -> Rows:
     """Every member's log-odds of every image, clean and, if asked for, once degraded (by TURN, an image's place within
     its class deciding which). Images that can't be read are left out for all."""
+    parts = rendered_alike(parts, members)
     total = sum(map(len, parts)) * len(members) * (2 if degraded else 1)
     bar = progress(total=total, title=f"{what} scores", unit="img")
     columns, skipped = [], {}
@@ -172,6 +173,12 @@ def score_parts(
     if len(skipped) > 5:
         notes.append(f"and {len(skipped) - 5} more images that can't be read are left out")
     return Rows(log_odds(p[:, good]), labels[good], groups, [x for x, ok in zip(paths, good) if ok], said, notes=notes)
+
+
+def rendered_alike(parts: Sequence[Part], detectors: Sequence[Detector]) -> list[Part]:
+    """A rendered set drawn once for all, large enough for each; photos are what they are."""
+    side = max((d.preprocess.resolution for d in detectors), default=1)
+    return [replace(part, source=part.source.rendered_at(side)) for part in parts]
 
 
 def _degraded(scorer: Scorer, part: Part) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from app.cli import pick_device, progress
 from app.detector_metrics import plain
-from app.ensemble_data import FOLDS, Rows, deal_rows, fit_parts, read_oof, score_parts
+from app.ensemble_data import Rows, deal_rows, fit_parts, read_oof, score_parts
 from app.outputs import check_output
 from discriminator.calibration import FPRS, Calibration, calibrate, sigmoid, threshold_at_fpr
 from discriminator.detector import Detector, find_detector
@@ -72,8 +72,7 @@ def make_ensemble(r: Request) -> tuple[Detector, Comparison]:
     """Fit, calibrate, write `r.out`, compare, print. UserError, one line, for what a person can mend."""
     _check(r)
     device = pick_device(r.device)
-    paths = [find_detector(spec) for spec in r.models]
-    members = [Detector.load(path, device) for path in paths]
+    members = [Detector.load(detector_file(spec), device) for spec in r.models]
     names = short_names([str(spec) for spec in r.models])
     _check_members(r, members, names)
     for name, member in zip(names, members):
@@ -157,6 +156,14 @@ def _notes(members: Sequence[Detector], fit: Rows) -> list[str]:
             "some members know aligned faces only, others whole photos: photos will be brought to aligned faces for all"
         )
     return notes
+
+
+def detector_file(spec: str) -> Path:
+    """The detector file that `spec`, a file or a run folder, means. UserError where it is none that PyTorch reads."""
+    path = find_detector(spec)
+    if path.suffix.lower() == ".onnx":
+        raise UserError(f"{spec}: is a network exported for ONNX Runtime; give the detector.safetensors it came from")
+    return path
 
 
 def short_names(specs: Sequence[str]) -> list[str]:
@@ -395,6 +402,3 @@ def lines_of(found: Comparison) -> list[str]:
         f" {auc['high']:+.4f}; DeLong's p {found.p:.2g})"
     )
     return [*lines, found.words, *(f"note: {note}" for note in found.notes)]
-
-
-__all__ = ["FOLDS", "Comparison", "Request", "compare_with_members", "join", "make_ensemble", "short_names"]
