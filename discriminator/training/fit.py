@@ -79,6 +79,7 @@ class Fit:
         self.optimiser = self._adam()
         self.steps = max(1, round(recipe.epochs * feed.len_epoch))
         self.frozen = round(recipe.frozen_epochs * feed.len_epoch) if net.borrowed() is not None else 0
+        self.spared = 0  # steps of the frozen phase that patience did without
         self.every = max(1, round(recipe.validate_every * feed.len_epoch))
         self.tick_every = max(min(SHORTEST_TICK, feed.len_epoch), feed.len_epoch // TICKS)
         self.step = 0
@@ -108,7 +109,7 @@ class Fit:
             "step": self.step, "elapsed": self.elapsed, "net": self.net.state_dict(), "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(), "best": self.best, "idle": self.idle, "waited": self.waited,
             "factor": self.factor, "skipped": self.skipped, "sums": self.sums, "over": self.over,
-            "frozen": self.frozen, "steps": self.steps,
+            "spared": self.spared,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
@@ -120,7 +121,7 @@ class Fit:
             self.step, self.elapsed, self.best = int(state["step"]), float(state["elapsed"]), state["best"]
             self.idle, self.waited, self.factor = int(state["idle"]), int(state["waited"]), float(state["factor"])
             self.skipped, self.sums, self.over = int(state["skipped"]), state["sums"].clone(), bool(state["over"])
-            self.frozen, self.steps = int(state.get("frozen", self.frozen)), int(state.get("steps", self.steps))
+            self._spare(int(state.get("spared", 0)))
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0][:160]
             raise UserError(f"the checkpoint does not fit the run's configuration: {reason}") from None
@@ -129,6 +130,11 @@ class Fit:
         """A checkpoint now, if there is a folder."""
         if self.folder is not None and self.peers.is_main:
             files.save(self.folder, self.step, self.state_dict())
+
+    def _spare(self, steps: int) -> None:
+        """Do without the last `steps` of the frozen phase."""
+        self.spared += steps
+        self.frozen, self.steps = self.frozen - steps, self.steps - steps
 
     # ---- a step ------------------------------------------------------------------------------------------------
 
@@ -297,7 +303,8 @@ class Fit:
         thawed, idle = False, self.idle
         if self.recipe.patience and idle >= self.recipe.patience:
             if self.step < self.frozen:
-                self.steps, self.frozen, thawed = self.steps - (self.frozen - self.step), self.step, True
+                self._spare(self.frozen - self.step)
+                thawed = True
                 self._everything_learns()
             elif self.step > self.frozen:
                 self.over = True
