@@ -38,7 +38,7 @@ def size_of(number: int | None) -> str:
 
 def roc_overlay(contestants: list[Contestant], labels: np.ndarray, *, theme: str = "light") -> bytes:
     """All ROC curves; beside them the same with a logarithmic axis of false alarms, where a detector works. Dots are
-    the shipped thresholds."""
+    the thresholds in force."""
     paint = colours_of(contestants, theme)
     least = 0.5 / max(1, int((labels == 0).sum()))
     with _sheet(theme, 2, 1, width=4.7, height=4.4) as sheet:
@@ -70,7 +70,7 @@ def roc_overlay(contestants: list[Contestant], labels: np.ndarray, *, theme: str
             else:
                 axis.set_xlim(0, 1)
                 axis.legend(loc="lower right", title="AUC", alignment="left")
-                axis.set_title("ROC; dots: shipped thresholds", fontweight="normal")
+                axis.set_title("ROC; dots: thresholds in force", fontweight="normal")
     return sheet.png
 
 
@@ -78,7 +78,7 @@ def bars(contestants: list[Contestant], *, theme: str = "light") -> bytes:
     """AUC, balanced accuracy, and fakes found at 1 % false alarms, each with its 95 % interval."""
     panels = [
         ("ROC-AUC", "roc_auc", ""),
-        ("Balanced accuracy", "balanced_accuracy", "at the shipped threshold"),
+        ("Balanced accuracy", "balanced_accuracy", "at the threshold in force"),
         ("Fakes found at 1 % false alarms", "tpr_at_fpr_0.01", "by these images' ROC"),
     ]
     panels = [p for p in panels if any(p[1] in c.metrics for c in contestants)]

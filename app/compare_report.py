@@ -93,14 +93,22 @@ def write_comparison(out: Path, result: Compared) -> None:
     _text(out / "compare.csv", _csv(result))
     _text(out / "compare.md", markdown(result, list(drawn)))
     captions = {
-        "roc": "Every threshold's false alarms and fakes found; dots are the shipped thresholds",
+        "roc": "Every threshold's false alarms and fakes found; dots are the thresholds in force",
         "bars": "With 95 % intervals",
         "speed": "Quick and right is up and to the right; larger dots have more parameters",
     }
     pictures = {n: Picture(p[0], captions[n], p[1], alt=captions[n]) for n, p in drawn.items()}
     n = f"{result.n_real} real and {result.n_fake} fake images"
     sections = [
-        Section("Figures", text=[f"The same {n} for all: {'; '.join(result.images)}."], rows=_rates(result), head=True),
+        Section(
+            "Figures",
+            text=[f"The same {n} for all: {'; '.join(result.images)}."],
+            rows=_rates(result, RATES[:6]),
+            head=True,
+        ),
+        Section(
+            "Order, and 1 % false alarms", rows=[row[:1] + row[2:] for row in _rates(result, RATES[6:])], head=True
+        ),
         Section("Cost", rows=_costs(result), head=True, notes=[_threads(result)]),
         Section("Curves and bars", pictures=[pictures[name] for name in ("roc", "bars")]),
         Section("Speed", pictures=[pictures["speed"]] if "speed" in pictures else []),
@@ -131,11 +139,11 @@ def _table(rows: list[tuple]) -> list[str]:
     return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
-def _rates(result: Compared) -> list[tuple]:
-    rows = [("", "threshold set for", *(heading for _, heading in RATES))]
+def _rates(result: Compared, columns: tuple = RATES) -> list[tuple]:
+    rows = [("", "threshold set for", *(heading for _, heading in columns))]
     for c in result.contestants:
         cells = []
-        for name, _ in RATES:
+        for name, _ in columns:
             found = c.metrics.get(name)
             text = _value(found, 4) if name == "roc_auc" else _percent(found)
             if found is not None and math.isfinite(found["low"]):
