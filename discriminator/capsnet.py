@@ -22,14 +22,14 @@ M_PLUS, M_MINUS, LAMBDA = 0.9, 0.1, 0.5  # of the margin loss
 RECONSTRUCTION = 0.0005  # weight of the reconstruction's sum of squares (section 4.1)
 REDRAWN = 28  # pixels a side of what the decoder draws, as in the paper
 KERNEL = 9
-TINY = 1e-8  # under a root, whose slope is infinite at 0
+TINY = 1e-12  # the least under a root, whose slope is infinite at 0; as a summand an exporter takes it for 0
 CLASSES = ("real", "fake")
 
 
 def squash(s: torch.Tensor) -> torch.Tensor:
     """Eq. 1 over the last dimension: |s|^2 / (1 + |s|^2) * s / |s|. Lengths go to [0, 1), directions stay."""
     squared = s.square().sum(-1, keepdim=True)
-    return s * (squared / ((1 + squared) * (squared + TINY).sqrt()))
+    return s * (squared / ((1 + squared) * squared.clamp(min=TINY).sqrt()))
 
 
 def route(u_hat: torch.Tensor, iterations: int) -> torch.Tensor:
@@ -218,7 +218,7 @@ class CapsNet(nn.Module):
 
 def lengths(v: torch.Tensor) -> torch.Tensor:
     """|v_j| of [N, j, d]: [N, j] in [0, 1)."""
-    return (v.square().sum(-1) + TINY).sqrt()
+    return v.square().sum(-1).clamp(min=TINY).sqrt()
 
 
 def log_odds(length: torch.Tensor) -> torch.Tensor:

@@ -178,6 +178,41 @@ def test_the_way_of_own_networks(model, tmp_path):
     live(new_network(model, 32, dropout=0.1, reconstruct=model == "capsnet"), 32, tmp_path, lr=3e-4)
 
 
+def test_dead_capsules_are_numbers_in_an_exported_network_too(tmp_path):
+    """A capsule of length 0 (a black picture, a dead unit) is 0 / 0 where the root has no floor."""
+    pytest.importorskip("onnxscript")
+    net = new_network("capsnet", 32)
+    torch.nn.init.zeros_(net.capsules.primary.weight)
+    detector = Detector(net, Preprocess(32), make_calibration(), {})
+    assert export_detector(tmp_path / "detector.onnx", detector) <= TOLERANCE
+    assert OnnxDetector.load(tmp_path / "detector.onnx").predict([np.zeros((32, 32, 3), np.uint8)])[0].logit == 0
+
+
+# One network of each family; all of them, exported as well, are the slow test's.
+FAMILIES = ("resnet50", "vggface", "densenet121", "xception", "efficientnet_b0", "timm:mobilenetv3_small_050")
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_every_family_learns_survives_its_file_and_explains(model, tmp_path):
+    side = 64 if model == "xception" else 32
+    net = new_network(model, side, head="seeds", dropout=0.0)
+    losses = overfit(net, side, steps=4, lr=1e-4 if model == "vggface" else 5e-4)
+    assert np.isfinite(losses).all() and min(losses[1:]) < losses[0], losses
+    detector = Detector(net, Preprocess(side), make_calibration(), {})
+    detector.save(tmp_path / "detector.safetensors")
+    loaded = Detector.load(tmp_path / "detector.safetensors").net
+    images = torch.rand(1, 3, side, side) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.verdict(images).logit, net.verdict(images).logit, atol=1e-4, rtol=1e-4)
+    cam = gradcam(loaded, images)
+    assert cam is not None and cam.ndim == 2 and 0 <= cam.min() <= cam.max() <= 1
+
+
+def test_the_way_of_a_small_published_network(tmp_path):
+    """To the exported file, in the quick suite as well."""
+    live(new_network("squeezenet1_1", 32, head="seeds", dropout=0.1), 32, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [*KNOWN, "timm:mobilenetv3_small_050"])
 def test_the_way_of_published_networks(model, tmp_path):
