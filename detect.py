@@ -24,6 +24,7 @@ from faces.errors import UserError, one_line
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = (HERE / "models" / "detector.safetensors", HERE / "models" / "detector.onnx")
+MODEL_HELP = "Detector file or run folder.  [default: newest run in ./runs, else the shipped detector]"
 PATIENCE = 0.05  # seconds a batch waits for more paths from stdin
 
 
@@ -59,7 +60,7 @@ class JudgesByDefault(click.Group):
 @click.argument(
     "inputs", nargs=-1, required=True, metavar="IMAGE|VIDEO|FOLDER|PATTERN|MANIFEST|-...", type=click.Path()
 )
-@click.option("--model", metavar="FILE|RUN", help="Detector file or run folder.  [default: newest run in ./runs]")
+@click.option("--model", metavar="FILE|RUN", help=MODEL_HELP)
 @click.option(
     "--fpr", type=float, help="Calibrated false-alarm rate that sets the threshold.  [default: the detector's]"
 )
@@ -234,7 +235,7 @@ def main(
         told = document(engine, step, rule, totals, results, seconds=seconds, exit_code=code, interrupted=stopped)
         click.echo(json.dumps(told, indent=2, allow_nan=False))
     elif not quiet:
-        for line in summary(totals, seconds, rule, step):
+        for line in summary(totals, seconds, rule, step, engine.file if model is None else None):
             click.echo(line, err=not show_table)
     if stopped:
         raise interrupted
@@ -270,7 +271,7 @@ def _bar(count: int | None, show_table: bool):
 
 
 @main.command(context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
-@click.option("--model", metavar="FILE|RUN", help="Detector file or run folder.  [default: newest run in ./runs]")
+@click.option("--model", metavar="FILE|RUN", help=MODEL_HELP)
 @click.option("--onnx", "target", metavar="FILE", help="A new .onnx file.  [default: beside the detector file]")
 @friendly
 def export(model: str | None, target: str | None) -> None:

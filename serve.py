@@ -19,7 +19,11 @@ SHIPPED = (HERE / "models" / "detector.safetensors", HERE / "models" / "detector
 
 
 @click.command(context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
-@click.option("--model", metavar="FILE|RUN", help="Detector file or run folder.  [default: newest run in ./runs]")
+@click.option(
+    "--model",
+    metavar="FILE|RUN",
+    help="Detector file or run folder.  [default: newest run in ./runs, else the shipped detector]",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option("--fpr", type=float, help="Calibrated false-alarm rate that sets the threshold.")

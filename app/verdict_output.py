@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -58,14 +59,18 @@ def csv_row(judged: Judged) -> dict:
     return row
 
 
-def summary(totals: Totals, seconds: float, rule: Rule, step: FaceStep) -> list[str]:
-    """The last lines for people: counts, the threshold, and who looked for the faces."""
+def summary(totals: Totals, seconds: float, rule: Rule, step: FaceStep, chosen: Path | None) -> list[str]:
+    """The last lines for people: counts, the threshold, the detector file where the user did not name it (`chosen`),
+    and who looked for the faces."""
     line = f"{totals.real} real, {totals.fake} fake, {totals.unsure} unsure, {totals.unreadable} unreadable"
     if step.finder is not None:
         line += f", {totals.no_face} without a face"
     if totals.files > 1 and seconds > 0:
-        line += f", {totals.files / seconds:.0f} images/s"
+        rate = totals.files / seconds
+        line += f", {rate:.{0 if rate >= 10 else 1 if rate >= 1 else 2}f} images/s"
     lines = [line, rule.describe()]
+    if chosen is not None:
+        lines.append(f"judged by {one_line(chosen)}")
     if step.finder is not None:
         told = describe_faces(step)
         lines.append(f"faces found by {told['finder']}" + (f" ({told['fallback']})" if told["fallback"] else ""))

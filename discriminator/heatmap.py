@@ -1,6 +1,6 @@
 """Where the detective saw it: the patch map laid over the photo.
 
-Blue patches look photographed, red ones generated, by themselves and before any calibration; the photo goes grey
+Blue patches look photographed, orange ones generated, by themselves and before any calibration; the photo goes grey
 underneath, so that no colour of its own can be taken for evidence. The scale is fixed from 0 to 1: a map that says
 nothing stays pale instead of being stretched into drama.
 """

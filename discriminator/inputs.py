@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from discriminator.outcome import Judged
 from faces.errors import UserError
 from faces.manifest import is_manifest, read_manifest
-from faces.stores import is_image_name, list_folder
+from faces.stores import UNKNOWN, is_image_name, list_folder
 from faces.video import is_video_name
 
 BLOCK = 1 << 16
@@ -19,7 +19,8 @@ LONGEST = 1 << 20  # bytes without a line's end: what comes in there is no list 
 def expand(inputs: Iterable[str]) -> Iterator[str | Judged]:
     """The files that `inputs` name, one after the other, and in their place what could not be listed.
 
-    A file stands for itself; a folder for the images and videos at any depth in it, sorted by path; a manifest (.csv,
+    A file stands for itself; a folder for the images and videos at any depth in it, sorted by path, and for a failure
+    where something in it could not be looked at (a folder without permission, a link to nothing); a manifest (.csv,
     .parquet) for the images it lists, in its order; a pattern (*, ?, [..], ** for any depth) that is not a file's name
     for what matches, sorted."""
     for given in inputs:
@@ -47,14 +48,22 @@ def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Judged]]:
 
 def _folder(given: str) -> Iterator[str | Judged]:
     try:
-        entries, _ = list_folder(given, lambda name: is_image_name(name) or is_video_name(name))
+        entries, notes = list_folder(given, _is_wanted)
     except UserError as error:
         yield Judged(given, None, str(error).removeprefix(f"{given}: "))
         return
-    if not entries:
-        yield Judged(given, None, "no image files in this folder")
     for path in sorted(entry.path for entry in entries):
         yield os.path.join(given, *path.split("/"))
+    lost = [note for note in notes if "contact sheet" not in note]  # synth.py's sheets are no photos, the rest is lost
+    for note in lost:
+        yield Judged(given, None, note.removeprefix(f"{given}: "))
+    if not entries and not lost:
+        yield Judged(given, None, "no image files in this folder")
+
+
+def _is_wanted(name: str) -> bool:
+    """Photos and videos, also those that can't be decoded here: left out without a word they would count as judged."""
+    return is_image_name(name) or is_video_name(name) or name.lower().endswith(UNKNOWN)
 
 
 def _pattern(given: str) -> Iterator[str | Judged]:
@@ -64,7 +73,7 @@ def _pattern(given: str) -> Iterator[str | Judged]:
             if "**" not in given:  # ** names folders and what is in them: the files come by themselves
                 some = True
                 yield from _folder(path)
-        elif is_image_name(path) or is_video_name(path) or not given.endswith("*"):
+        elif _is_wanted(path) or not given.endswith("*"):
             some = True
             yield path
     if not some:

@@ -107,7 +107,7 @@ class Rule:
         low, high = (100 * rate for rate in self.between)
         return (
             f"threshold {p.threshold:.4f} was given: its false alarms were not measured; by the calibrated thresholds"
-            f" around it, {low:.2g} to {high:.2g} % of {p.n_real} validation reals"
+            f" around it, {low:.3g} to {high:.3g} % of {p.n_real} validation reals"
         )
 
     def to_dict(self) -> dict:

@@ -126,6 +126,8 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError:
         if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc"):
             raise BadImage(name, "HEIC is not supported: save it as JPEG or PNG") from None
+        if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
+            raise BadImage(name, "JPEG XL is not supported: save it as JPEG or PNG") from None
         if data.startswith((b"II*\0", b"MM\0*")):
             raise BadImage(
                 name, "this TIFF can't be read (broken, or floating-point or other rare channels): save it as 8-bit PNG"

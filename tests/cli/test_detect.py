@@ -147,7 +147,8 @@ def test_the_newest_run_is_the_default(place):
         file = place / "runs" / name / "detector.safetensors"
         make_detector(verdict).save(file)
         os.utime(file, (when, when))
-    assert run("one.png").exit_code == 0
+    result = run("one.png")
+    assert result.exit_code == 0 and "judged by runs/00001-b/detector.safetensors" in result.stdout
     assert run("one.png", "--model", "runs/00000-a").exit_code == 1
 
 

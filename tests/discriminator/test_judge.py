@@ -33,6 +33,14 @@ def test_an_empty_folder_is_a_failure(tmp_path):
     assert files == [] and failures[0].verdict is None and "no image files" in failures[0].error
 
 
+def test_what_a_folder_holds_and_cannot_be_judged_is_said(folder):
+    (folder / "phone.HEIC").write_bytes(b"x")
+    (folder / "nowhere.jpg").symlink_to("gone")
+    files, failures = list_images([str(folder)])
+    assert [f.removeprefix(f"{folder}/") for f in files] == ["a.jpg", "b.png", "phone.HEIC", "sub/c.png", "sub/d.webp"]
+    assert [(f.file, f.error) for f in failures] == [(str(folder), "1 broken link, left out")]
+
+
 def test_broken_files_keep_their_place(detector, folder, photos):
     (folder / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes()[:200])
     (folder / "text.jpg").write_text("not a photo")
