@@ -13,11 +13,10 @@ import click
 import numpy as np
 
 from app.cli import pick_device, progress
-from app.compare_models import Contestant, measure_speed, open_model
-from app.detector_metrics import plain
-from app.ensemble_data import rendered_alike
+from app.compare_models import OF_REALS, Contestant, measure_speed, open_model
+from app.ensemble_data import groups_of_parts, rendered_alike
 from app.ensembling import detector_file, short_names
-from app.outputs import check_folder
+from app.outputs import check_folder, plain
 from app.scoring import Part, Scorer, open_parts
 from discriminator.detector import Detector
 from faces.degrade import PRESETS
@@ -210,22 +209,13 @@ def _on_images(r: Request, contestants: list[Contestant]) -> Compared:
     for one in contestants:
         if one.detector is None:
             notes += _fill(one, parts, labels, readable)
-    groups = _groups(parts)
+    groups = groups_of_parts(parts)
     for one in contestants:
         one.keep(readable)
     return Compared(
         contestants, [], labels[readable], None if groups is None else groups[readable],
         [part.describe() for part in parts], _threads(), list(skipped.items()), notes,
     )  # fmt: skip
-
-
-def _groups(parts: Sequence[Part]) -> np.ndarray | None:
-    if all(part.group is None for part in parts):
-        return None
-    return np.concatenate([
-        part.group if part.group is not None else np.array([f"\0{i}\0{k}" for k in range(len(part))], dtype=object)
-        for i, part in enumerate(parts)
-    ])  # fmt: skip
 
 
 def _fill(one: Contestant, parts: Sequence[Part], labels: np.ndarray, readable: np.ndarray) -> list[str]:
@@ -320,7 +310,7 @@ def _judge(one: Contestant, result: Compared, r: Request) -> None:
     if one.called is not None:
         said = report(result.labels, one.called.astype(float), threshold=0.5, **options)["metrics"]
         names = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "false_alarm_rate")
-        one.metrics |= {name: said[name] for name in names}
+        one.metrics |= {name: said[name] for name in (*names, *OF_REALS)}
     if one.at_one_percent is not None:
         at = report(result.labels, (one.scores >= one.at_one_percent).astype(float), threshold=0.5, **options)
         one.metrics["tpr_at_shipped_0.01"] = at["metrics"]["recall_fake"]

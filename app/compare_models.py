@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,10 +12,12 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from adversarial.telemetry import read_jsonl
 from discriminator.detector import Detector
 from faces.errors import UserError
 
 AT_ONCE = 8  # images
+OF_REALS = ("precision_real", "recall_real", "f1_real")  # figures in compare.csv and compare.json, not in the tables
 ROUNDS = 7
 LONGEST = 60.0  # seconds of measuring for all
 
@@ -91,7 +92,7 @@ def _zeros(detector: Detector, count: int) -> torch.Tensor:
 def training_of(path: Path, meta: dict) -> tuple[float | None, float | None]:
     """(seconds, epochs) of the training: of the run's log beside the file, else what the header tells."""
     seconds = epochs = None
-    for row in _rows(path.parent / "stats.jsonl"):
+    for row in read_jsonl(path.parent / "stats.jsonl"):
         seconds = row.get("Timing/total_sec", seconds)
         epochs = row.get("Progress/epoch", row.get("epoch", epochs))
     if seconds is None:
@@ -102,22 +103,6 @@ def training_of(path: Path, meta: dict) -> tuple[float | None, float | None]:
         if isinstance(steps, int) and recipe.get("batch") and shown:
             epochs = steps * recipe["batch"] / shown
     return _number(seconds), _number(epochs)
-
-
-def _rows(path: Path) -> list[dict]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
 
 
 def _number(value: object) -> float | None:

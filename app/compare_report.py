@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app import plots
+from app.compare_models import OF_REALS
 from app.compare_plots import bars, roc_overlay, size_of, speed_against_auc
 from app.report import Picture, Section, write_report
 from faces.errors import one_line
@@ -29,7 +30,8 @@ COSTS = ("parameters", "GFLOPs", "images/s", "training", "epochs")
 UNKNOWN = "–"
 
 HOW = [
-    "All figures are of the same images; precision, recall and F1 are of the class fake. Accuracy to false alarms are"
+    "All figures are of the same images; precision, recall and F1 are of the class fake (compare.csv and compare.json"
+    " have those of the class real as well). Accuracy to false alarms are"
     " at each detector's own shipped threshold, where UNSURE counts as not FAKE. AUC and «TPR at 1 % FPR (ROC)» need no"
     " threshold; the latter takes the best one on these very images, so it is an upper bound of what a shipped"
     " threshold gives. «TPR at the 1 % threshold» is what the threshold set for 1 % on validation images finds here,"
@@ -182,7 +184,7 @@ def _tests(result: Compared) -> list[tuple]:
 def _csv(result: Compared) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    names = [name for name, _ in RATES]
+    names = [*(name for name, _ in RATES), *OF_REALS]
     bounds = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     writer.writerow(
         ["name", "file", "n_real", "n_fake", *bounds, "threshold", "resolution", "parameters", "flops",

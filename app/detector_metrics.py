@@ -7,10 +7,9 @@ import math
 from pathlib import Path
 
 import click
-import numpy as np
 
 from app.judged import Judged, Request
-from app.outputs import check_folder, check_output
+from app.outputs import check_folder, check_output, plain
 from faces.errors import UserError
 from faces.files import save_atomically
 from metrics.scores import own_thresholds
@@ -92,16 +91,3 @@ def _write(r: Request, result: Judged) -> None:
         click.echo(f"{folder}: {2 * len(drawn)} pictures written")
     if r.report is not None:
         click.echo(f"{write_detector_report(r.report, result, drawn)} written")
-
-
-def plain(value):
-    """JSON has no NaN and no infinity: what can't be told is null. File names may hold bytes that are no text."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return value

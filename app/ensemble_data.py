@@ -7,6 +7,7 @@ scores, or a set that no member was taught with.
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -158,13 +159,7 @@ def score_parts(
     if not good.any():
         name, reason = next(iter(skipped.items()))
         raise UserError(f"none of the {len(good)} {what} images can be judged; the first, {name}: {reason}")
-    groups = None
-    if any(part.group is not None for part in parts):
-        own = [
-            part.group if part.group is not None else np.array([f"\0{i}\0{k}" for k in range(len(part))], dtype=object)
-            for i, part in enumerate(parts)
-        ]
-        groups = np.concatenate(own)[good]
+    groups = groups_of_parts(parts)
     paths = [part.source.locate(i) for part in parts for i in range(len(part))]
     said = "; ".join(f"{part.spec} ({', '.join(part.notes)})" for part in parts)
     if degraded:
@@ -172,7 +167,19 @@ def score_parts(
     notes = [f"{name} left out: {reason}" for name, reason in list(skipped.items())[:5]]
     if len(skipped) > 5:
         notes.append(f"and {len(skipped) - 5} more images that can't be read are left out")
-    return Rows(log_odds(p[:, good]), labels[good], groups, [x for x, ok in zip(paths, good) if ok], said, notes=notes)
+    kept = [path for path, ok in zip(paths, good) if ok]
+    groups = None if groups is None else groups[good]
+    return Rows(log_odds(p[:, good]), labels[good], groups, kept, said, notes=notes)
+
+
+def groups_of_parts(parts: Sequence[Part]) -> np.ndarray | None:
+    """object [n] over all parts, an image of a part without groups being one of its own; None where no part has any."""
+    if all(part.group is None for part in parts):
+        return None
+    return np.concatenate([
+        part.group if part.group is not None else np.array([f"\0{i}\0{k}" for k in range(len(part))], dtype=object)
+        for i, part in enumerate(parts)
+    ])  # fmt: skip
 
 
 def rendered_alike(parts: Sequence[Part], detectors: Sequence[Detector]) -> list[Part]:
@@ -211,6 +218,21 @@ def deal_rows(rows: Rows, seed: int) -> np.ndarray:
 # ---- out-of-fold scores -------------------------------------------------------------------------------------------
 
 
+def check_order(r: Request, members: Sequence[Detector]) -> None:
+    """UserError where the run that wrote an --oof says that it is of another network than the member in its place."""
+    for spec, member, file in zip(r.models, members, r.oof):
+        try:
+            plan = json.loads((Path(file).parent / "folds.json").read_text(encoding="utf-8"))
+            model = plan["options"]["model"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # the table has left its run, which nothing says of it
+        if member.meta.get("model") not in (None, model):
+            raise UserError(
+                f"--oof {file}: is of a {model}, and {spec}, the member in its place, a {member.meta['model']}; give"
+                " them in the members' order"
+            )
+
+
 def read_oof(files: Sequence[str]) -> Rows:
     """Out-of-fold scores of several members, the images that all of them have, in the first file's order.
 
@@ -233,8 +255,6 @@ def read_oof(files: Sequence[str]) -> Rows:
     labels = np.array([first[path][0] for path in paths])
     # an image's fold is what a stack must not be fitted with: of members with different folds, the pair
     folds = np.unique([[table[path][1] for table in tables] for path in paths], axis=0, return_inverse=True)[1].ravel()
-    if len(np.unique(folds)) < 2:
-        raise UserError(f"--oof {files[0]}: has one fold only; give the oof.csv of a --folds run")
     notes = []
     if len(np.unique(folds)) > 2 * FOLDS:
         folds = np.array([first[path][1] for path in paths])
@@ -261,6 +281,7 @@ def _oof(file: str) -> dict[str, tuple[int, int, float, str]]:
                 f"--oof {file}: has no column «{name}»; give the oof.csv of a `train_detector.py --folds` run"
             )
     found: dict[str, tuple[int, int, float, str]] = {}
+    seen: dict[tuple[str, str], int] = {}
     numbered = sorted(enumerate(rows, 2), key=lambda pair: str(pair[1].get("repeat") or "").zfill(9))
     for line, row in numbered:
         try:
@@ -269,5 +290,28 @@ def _oof(file: str) -> dict[str, tuple[int, int, float, str]]:
             label = -1
         if label not in (0, 1) or not (math.isfinite(score) and 0 <= score <= 1):
             raise UserError(f"--oof {file}, line {line}: label 0 or 1, a fold and a score from 0 to 1 are needed there")
+        once = (row["path"], str(row.get("repeat") or ""))
+        if seen.setdefault(once, line) != line:
+            raise UserError(f"--oof {file}, line {line}: {row['path']} is in line {seen[once]} already; leave one out")
         found.setdefault(row["path"], (label, fold, score, str(row.get("group") or "")))
+    _check_folds(file, found)
     return found
+
+
+def _check_folds(file: str, table: dict[str, tuple[int, int, float, str]]) -> None:
+    """UserError unless there are images enough, and both classes outside every fold."""
+    labels, folds = (np.array([row[k] for row in table.values()]) for k in (0, 1))
+    if len(np.unique(folds)) < 2:
+        raise UserError(f"--oof {file}: has one fold only; give the oof.csv of a --folds run")
+    for label, name in ((0, "real"), (1, "fake")):
+        if (count := int((labels == label).sum())) < LEAST:
+            raise UserError(
+                f"--oof {file}: only {count} {name} images: fitting and calibrating an ensemble takes {LEAST} of each"
+                " class at least; cross-validate on more"
+            )
+        for fold in np.unique(folds):
+            if not (labels[folds != fold] == label).any():
+                raise UserError(
+                    f"--oof {file}: all {name} images are in fold {fold}; deal the folds so that each class"
+                    " is in several"
+                )

@@ -11,9 +11,8 @@ import click
 import numpy as np
 
 from app.cli import pick_device, progress
-from app.detector_metrics import plain
-from app.ensemble_data import Rows, deal_rows, fit_parts, read_oof, score_parts
-from app.outputs import check_output
+from app.ensemble_data import Rows, check_order, deal_rows, fit_parts, read_oof, score_parts
+from app.outputs import check_output, plain
 from discriminator.calibration import FPRS, Calibration, calibrate, sigmoid, threshold_at_fpr
 from discriminator.detector import Detector, find_detector
 from discriminator.ensemble import METHODS, Ensemble, EnsembleConfig, Majority, Member, Stack, Weighted
@@ -79,6 +78,7 @@ def make_ensemble(r: Request) -> tuple[Detector, Comparison]:
         p = member.preprocess
         click.echo(f"member {name}: {p.resolution}x{p.resolution}, sha256 {member.sha256[:12]}…")
 
+    check_order(r, members)
     fit, test = _gather(r, members)
     notes = _notes(members, fit)
     for line in notes:

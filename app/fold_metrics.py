@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.fold_scores import FoldScores
+from app.outputs import plain
 from metrics.folds import AT_HALF, HALF, pooled, spreads
 
 NAMES = {
@@ -119,14 +120,3 @@ def _pooled(tables: Sequence[FoldScores], seed: int, *, groups: bool) -> dict:
     if not groups:
         return pooled(label, score, called, resamples=0)
     return pooled(label, score, called, groups=np.unique(group, return_inverse=True)[1], seed=seed)
-
-
-def plain(value):
-    """JSON has no NaN: what can't be told is null."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value

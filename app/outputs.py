@@ -1,8 +1,10 @@
-"""Files that a command is going to write: what cannot be is refused before the work, not after it."""
+"""Files that a command is going to write: what cannot be is refused before the work, not after it; numbers for JSON."""
 
 from __future__ import annotations
 
+import math
 import os
+from numbers import Integral, Real
 from pathlib import Path
 
 from faces.errors import UserError
@@ -28,3 +30,18 @@ def check_folder(option: str, folder: Path) -> None:
         raise UserError(f"{option}: {folder} is a file, not a folder: choose another place")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{option}: nothing can be written in {folder}: choose another place")
+
+
+def plain(value):
+    """JSON has no NaN and no infinity: what can't be told is null. numpy's numbers become Python's."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    return value

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adversarial.telemetry import read_jsonl
 from app import plots
 from app.report import Number, Picture, Section, VerdictCard, pairs, write_report
 from faces.errors import UserError
@@ -39,7 +40,7 @@ def run_report(
     config = _json(run / "config.json")
     if config is None:
         raise UserError(f"{run}: no readable config.json there: give the folder of a training run")
-    stats, metrics = _rows(run / "stats.jsonl"), _rows(run / "metrics.jsonl")
+    stats, metrics = read_jsonl(run / "stats.jsonl"), read_jsonl(run / "metrics.jsonl")
     verdict = _json(run / "verdict.json") or {}
     fid = [row for row in metrics if "fid" in row]
     sections = [
@@ -64,20 +65,6 @@ def _json(path: Path) -> dict | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _rows(path: Path) -> list[dict]:
-    """The whole lines of a .jsonl file; a line cut off by a crash is left out."""
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows
 
 
 def _at(data: Mapping, *keys: str) -> object:

@@ -257,4 +257,9 @@ def built(values: dict, member: Callable[[int, dict], nn.Module]) -> Ensemble:
     cfg = EnsembleConfig.from_dict(values)
     if any(not isinstance(m.architecture, dict) or m.architecture.get("model") == "ensemble" for m in cfg.members):
         raise ValueError("an ensemble's members are single networks")
-    return Ensemble(cfg, [member(k, m.architecture) for k, m in enumerate(cfg.members)], blank_head(cfg))
+    nets = [member(k, m.architecture) for k, m in enumerate(cfg.members)]
+    for m, net in zip(cfg.members, nets, strict=True):  # or a photo would be blown up to whatever a header says
+        made, taken = (m.preprocess.resolution, m.preprocess.channels), (net.cfg.resolution, net.cfg.img_channels)
+        if made != taken:
+            raise ValueError(f"a member takes {taken[1]} channels of {taken[0]} px and is given {made[1]} of {made[0]}")
+    return Ensemble(cfg, nets, blank_head(cfg))

@@ -165,12 +165,32 @@ def test_a_stack_of_out_of_fold_scores(tmp_path):
     (tmp_path / "less.csv").write_text(text.rsplit("x/119", 1)[0])
     (tmp_path / "swapped.csv").write_text(text.replace("x/7.png,1", "x/7.png,0"))
     (tmp_path / "bad.csv").write_text(text.replace("x/7.png,1,3,", "x/7.png,1,3,9"))
+    rows = text.splitlines(keepends=True)
+    (tmp_path / "twice.csv").write_text(text + rows[1])
+    (tmp_path / "few.csv").write_text("".join(rows[:20]))
+    (tmp_path / "torn.csv").write_text(rows[0] + "".join(f"x/{i}.png,{i % 2},{i % 2},.5,\n" for i in range(40)))
     for name, match in (
         ("less", "other images"), ("swapped", "calls x/7.png real"), ("bad", "line 9"), ("none", "can't be read"),
+        ("twice", "x/0.png is in line 2 already"), ("few", "takes 10 of each class"), ("torn", "are in fold 0"),
     ):  # fmt: skip
         files = [*(tmp_path / f"{k}.csv" for k in (0, 1)), tmp_path / f"{name}.csv"]
         words = [w for file in files for w in ("--oof", file)]
         assert match in refused("ensemble", *MEMBERS, *words, "--out", tmp_path / "n.safetensors")
+
+
+def test_out_of_fold_scores_of_another_member_are_refused(tmp_path):
+    words = []
+    for k, model in enumerate(("hybrid", "xception")):
+        d = Detector.load("abc"[k] + ".safetensors")
+        Detector(d.net, d.preprocess, d.calibration, {"model": model}).save(tmp_path / f"{model}.safetensors")
+        (tmp_path / str(k)).mkdir()
+        oof(tmp_path / str(k) / "oof.csv", k)
+        (tmp_path / str(k) / "folds.json").write_text(json.dumps({"options": {"model": model}}))
+        words = [*words, "--oof", tmp_path / str(k) / "oof.csv"]
+    members = [tmp_path / "hybrid.safetensors", tmp_path / "xception.safetensors"]
+    run("ensemble", *members, *words, "--out", tmp_path / "e.safetensors", "--resamples", 20)
+    line = refused("ensemble", *reversed(members), *words, "--out", tmp_path / "f.safetensors")
+    assert "in the members' order" in line and "xception" in line
 
 
 @pytest.mark.parametrize(
@@ -249,6 +269,7 @@ def test_a_table_of_the_same_images(tmp_path):
         assert m["accuracy"] == pytest.approx(sk.accuracy_score(labels, fake))
         assert m["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, fake))
         assert m["precision_fake"] == pytest.approx(sk.precision_score(labels, fake))
+        assert m["f1_real"] == pytest.approx(sk.f1_score(labels, fake, pos_label=0))
         assert m["recall_fake"] == pytest.approx(sk.recall_score(labels, fake))
         assert m["f1_fake"] == pytest.approx(sk.f1_score(labels, fake))
         assert m["false_alarm_rate"] == pytest.approx(fake[labels == 0].mean())

@@ -254,4 +254,10 @@ def test_damaged_and_hostile_files_are_refused(tmp_path):
     refused(lambda h: within(h)["members"][0].update(architecture=json.loads(json.dumps(within(h)))), "single networks")
     refused(lambda h: within(h)["members"][0].update(calibration={}), "a calibration has")
     refused(lambda h: within(h).update(more=1), "unknown option")
+
+    def giant(header):  # all places agree on it, but the networks
+        for place in (header, *within(header)["members"]):
+            place["preprocess"]["resolution"] = 10**6
+
+    refused(giant, "a member takes 3 channels of 16 px")
     refused(lambda h: h.update(preprocess={"views": [{"resolution": 8}]}), "two or more")
