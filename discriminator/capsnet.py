@@ -3,7 +3,8 @@
 The layers are the paper's (section 4): a 9 x 9 convolution with ReLU, primary capsules from a 9 x 9 convolution of
 stride 2, and one capsule for each class, whose length says whether its class is there. Equations are numbered as in the
 paper. What differs, because these images are not 28 x 28 digits: the image is first averaged down to `inner` pixels,
-there are two classes, and fewer channels, so that a CPU can teach it. The layers take any of these numbers, the paper's
+the first convolution has stride 2 where those are more than 48, there are two classes, and fewer channels, so that a
+CPU can teach it. The layers take any of these numbers, the paper's
 own among them.
 """
 
