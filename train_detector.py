@@ -340,7 +340,11 @@ def main(ctx: click.Context, **options) -> None:
         resume = newest_run(Path(options["outdir"])) if options["resume"] == "latest" else Path(options["resume"])
         options["data"] = ""
     asked = Options(**{f.name: options[f.name] for f in fields(Options)})
-    recipe = Recipe(**{f.name: options[f.name] for f in fields(Recipe)})
+    try:
+        recipe = Recipe(**{f.name: options[f.name] for f in fields(Recipe)})
+    except UserError as error:
+        told = "" if ctx.obj is None else f" (options not given here are those of --recipe {options['recipe']})"
+        raise UserError(f"{error}{told}") from None
     out, outdir = None if options["out"] is None else Path(options["out"]), Path(options["outdir"])
     if options["folds"] is not None or (resume is not None and holds_folds(resume)):
         folds = Asked(options["folds"] or 0, options["repeats"])

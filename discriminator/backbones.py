@@ -30,6 +30,7 @@ from discriminator.published import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, Timm
 from faces.errors import UserError
 
 HEADS = ("linear", "seeds")
+IMAGENET_CLASSES = 1000
 HEAD_WIDTH = 256  # of the seeds' dense layer
 HEAD_L2 = 1e-4  # times the sum of its squared weights, as Keras counts L2
 MAX_STRIDE1 = 2  # further ones lie on branches that must keep equal shapes
@@ -171,7 +172,7 @@ def _timm(model: str) -> tuple[nn.Module, int, int]:
 
     name = model.removeprefix("timm:")
     if name.split(".")[0] not in timm.list_models():
-        raise ValueError(f"{model}: this timm ({timm.__version__}) knows no such network; see timm.list_models()")
+        raise ValueError(f"this timm ({timm.__version__}) knows no {name!r}; see timm.list_models()")
     net = timm.create_model(name, pretrained=False, num_classes=0)
     return TimmFeatures(net), int(getattr(net, "head_hidden_size", None) or net.num_features), int(net.num_features)
 
@@ -237,21 +238,23 @@ def load_pretrained(net: Backbone, file: str | os.PathLike | None) -> str:
         key = own_name(model, key)
         if key.startswith(prefix) and not (not within and key.startswith(_CLASSIFIERS)):
             found[within + key.removeprefix(prefix)] = value
-    where = file or net.cfg.model
+    where = "--pretrained" if file is None else f"--backbone-weights {file}"
+    last = state.get("classifier.6.weight")
+    if model == "vggface" and isinstance(last, torch.Tensor) and last.ndim == 2 and len(last) == IMAGENET_CLASSES:
+        raise UserError(f"{where}: VGG16's weights for ImageNet, not VGG-Face's; give them to --model vgg16")
     known = {key: value for key, value in found.items() if key in own}
     missing = [key for key in own if key not in known and not key.endswith("num_batches_tracked")]
     if missing:
         raise UserError(
             f"{where}: not weights of {net.cfg.model}: {len(missing)} of its {len(own)} tensors are missing, like"
-            f" {prefix}{missing[0].removeprefix('net.')}"
+            f" {prefix}{missing[0].removeprefix('net.')}; give the file of that network"
         )
     for key, value in known.items():
+        name = prefix + key.removeprefix("net.")
         if not isinstance(value, torch.Tensor) or value.shape != own[key].shape:
-            raise UserError(
-                f"{where}: {key} has another shape than in {net.cfg.model}; give the weights of that network"
-            )
+            raise UserError(f"{where}: {name} has another shape than in {net.cfg.model}; give the file of that network")
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(f"{where}: {key} holds values that are not numbers; get the file again")
+            raise UserError(f"{where}: {name} holds values that are not numbers; get the file again")
     net.body.load_state_dict(known, strict=False)
     return origin
 

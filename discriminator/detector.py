@@ -55,6 +55,8 @@ class Detector(JudgesImages):
                 f"the preprocessing makes {preprocess.channels} channels of {preprocess.resolution} px, "
                 f"the network takes {cfg.img_channels} of {cfg.resolution}"
             )
+        if isinstance(net, ensemble.Ensemble) and preprocess != net.preprocess:
+            raise ValueError("an ensemble's preprocessing is its members' own, and the one given is another")
         self.net = net.eval().requires_grad_(False)
         self.preprocess, self.calibration, self.meta = preprocess, calibration, dict(meta or {})
         self.sha256 = ""

@@ -260,4 +260,7 @@ def test_damaged_and_hostile_files_are_refused(tmp_path):
             place["preprocess"]["resolution"] = 10**6
 
     refused(giant, "a member takes 3 channels of 16 px")
+    views = [{"resolution": 16}, {"resolution": 16, "crop": "pad"}]
+    refused(lambda h: h.update(preprocess={"views": views}), "its members' own")
+    refused(lambda h: h["preprocess"].update(crop="pad"), "its members' own")
     refused(lambda h: h.update(preprocess={"views": [{"resolution": 8}]}), "two or more")
