@@ -95,8 +95,8 @@ def newest_run(outdir: Path) -> Path:
     raise UserError(f"{outdir}: no run with a checkpoint to resume; start one without --resume, or name --outdir")
 
 
-def find_checkpoint(resume: str, outdir: Path) -> Path:
-    """What `--resume` names: `latest`, a run folder or a checkpoint file."""
+def find_checkpoint(resume: str, outdir: Path, option: str = "--resume") -> Path:
+    """What `option` names: `latest`, a run folder or a checkpoint file."""
     if resume == "latest":
         return checkpoints(newest_run(outdir))[-1]
     path = Path(resume)
@@ -106,5 +106,5 @@ def find_checkpoint(resume: str, outdir: Path) -> Path:
             raise UserError(f"{path}: the folder holds no checkpoint-*.pt; give a run folder, a checkpoint or «latest»")
         return found[-1]
     if not path.exists():
-        raise UserError(f"--resume {resume}: no such run folder or checkpoint; give one of them or «latest»")
+        raise UserError(f"{option} {resume}: no such run folder or checkpoint; give one of them or «latest»")
     return path

@@ -240,7 +240,7 @@ def _fakes_of(spec: str, root: str | None) -> FaceSource:
 
 def _replayed(run: str, resolution: int) -> np.ndarray:
     """The fakes of older generators that a run of `train_gan.py` remembers, uint8 [N, 3, R, R]."""
-    path = find_game(run, Path("runs"))
+    path = find_game(run, Path("runs"), "--replay")
     try:
         images = load_game(path)["game"]["replay"]["images"].numpy()
     except (KeyError, AttributeError, TypeError):
