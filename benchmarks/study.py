@@ -198,7 +198,7 @@ def main(study: Path, out: Path, data_root: str | None, weights: str | None, onl
     rows: dict[str, dict[int, dict[str, float]]] = {}
     for variant in plan.variant:
         for seed in plan.seeds:
-            if (numbers := out / f"{variant.name}-{seed}.json").is_file():
+            if (numbers := out / f"{variant.folder}-{seed}.json").is_file():
                 rows.setdefault(variant.name, {})[seed] = figures(json.loads(numbers.read_text()))
     if not rows:
         raise UserError(f"{out}: nothing was finished; the logs there say why")
