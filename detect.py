@@ -19,12 +19,11 @@ from pathlib import Path
 
 import click
 
-from app.cli import download_bar, friendly, importing, pick_device, progress, run
+from app.cli import MODEL_HELP, download_bar, face_file_options, friendly, importing, pick_device, progress, run
 from faces.errors import UserError, one_line
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = (HERE / "models" / "detector.safetensors", HERE / "models" / "detector.onnx")
-MODEL_HELP = "Detector file or run folder.  [default: newest run in ./runs, else the shipped detector]"
 PATIENCE = 0.05  # seconds a batch waits for more paths from stdin
 
 
@@ -73,8 +72,7 @@ class JudgesByDefault(click.Group):
     help="auto: find and judge every face where the detector was trained on aligned faces, else judge photos whole. "
     "whole: never look for faces. required: always look, and a photo without a face fails (exit code 2).",
 )
-@click.option("--face-model", metavar="FILE", help="YuNet's file.  [default: the cache's, or a download once]")
-@click.option("--offline", is_flag=True, help="Download nothing; without YuNet the Haar cascade finds the faces.")
+@face_file_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the table.")
 @click.option("--jsonl", "as_lines", is_flag=True, help="A line of JSON for each face as soon as it is judged.")
 @click.option("--csv", "csv_target", metavar="FILE|-", help="A line for each face in a new CSV, or (-) on stdout.")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from app.cli import download_bar, friendly, importing, pick_device, run
+from app.cli import MODEL_HELP, download_bar, face_file_options, friendly, importing, own_version, pick_device, run
 from faces.errors import UserError
 
 HERE = Path(__file__).resolve().parent
@@ -19,11 +19,7 @@ SHIPPED = (HERE / "models" / "detector.safetensors", HERE / "models" / "detector
 
 
 @click.command(context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
-@click.option(
-    "--model",
-    metavar="FILE|RUN",
-    help="Detector file or run folder.  [default: newest run in ./runs, else the shipped detector]",
-)
+@click.option("--model", metavar="FILE|RUN", help=MODEL_HELP)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option("--fpr", type=float, help="Calibrated false-alarm rate that sets the threshold.")
@@ -35,8 +31,7 @@ SHIPPED = (HERE / "models" / "detector.safetensors", HERE / "models" / "detector
     show_default=True,
     help="What a request that does not say it gets; whole: no request can have faces looked for.",
 )
-@click.option("--face-model", metavar="FILE", help="YuNet's file.  [default: the cache's, or a download once]")
-@click.option("--offline", is_flag=True, help="Download nothing; without YuNet the Haar cascade finds the faces.")
+@face_file_options
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--runtime",
@@ -123,7 +118,7 @@ def main(
         limits = Limits(
             max_bytes=int(max_mb * (1 << 20)), max_files=max_files, body_seconds=timeout, wait_seconds=timeout
         )
-        app = build_app(service, limits, threads=threads or cores(), cors=cors, version=_version())
+        app = build_app(service, limits, threads=threads or cores(), cors=cors, version=own_version(""))
         server.many_connections()
         if service.engine.note:
             click.echo(f"note: {service.engine.note}", err=True)
@@ -136,15 +131,6 @@ def main(
         click.echo(f"{server.address(sock)} (Ctrl-C ends it)", err=True)
         server.make_server(app, access_log=access_log, proxy=proxy).run(sockets=[sock])
         service.close()
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("ganface")
-    except PackageNotFoundError:
-        return ""
 
 
 if __name__ == "__main__":

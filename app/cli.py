@@ -1,4 +1,4 @@
-"""Manners of every command: one-line errors with an exit code, progress bars, and the choice of a device.
+"""Manners of every command: one-line errors with an exit code, progress bars, the choice of a device, shared options.
 
 Light on purpose: `--help` of every script must answer at once, so torch and tqdm are imported by the functions that
 need them.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 EXIT_ERROR = 2
+MODEL_HELP = "Detector file or run folder.  [default: newest run in ./runs, else the shipped detector]"
 EXIT_INTERRUPTED = 130
 RANK_PATIENCE = 10.0  # seconds
 
@@ -269,3 +270,25 @@ def pick_device(wish: str = "auto") -> torch.device:
     if kind == "mps" and not mps:
         raise UserError(f"--device {wish}: this machine has no Apple GPU that PyTorch can use: use --device cpu")
     return torch.device(wish)
+
+
+def face_file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--face-model` and `--offline`: where the face step's network comes from."""
+    for option in (
+        click.option(
+            "--offline", is_flag=True, help="Download nothing; without YuNet the Haar cascade finds the faces."
+        ),
+        click.option("--face-model", metavar="FILE", help="YuNet's file.  [default: the cache's, or a download once]"),
+    ):
+        command = option(command)
+    return command
+
+
+def own_version(otherwise: str = "source") -> str:
+    """The installed project's version; `otherwise` where it runs from a checkout that was not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ganface")
+    except PackageNotFoundError:
+        return otherwise

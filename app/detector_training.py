@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -27,6 +26,7 @@ from adversarial.lock import RunLock
 from adversarial.memory import keep_freed_memory
 from adversarial.run import StopRequest
 from adversarial.telemetry import Telemetry, rewind_jsonl
+from app.cli import own_version
 from app.detector_data import Gathered, Options, load_degradation, open_all, pack, pass_gates
 from app.exploration import explore, imbalance, say_imbalance
 from app.training_report import Outcome, TrainingPage
@@ -395,13 +395,6 @@ def newest_run(outdir: Path) -> Path:
 def _count(net: torch.nn.Module) -> str:
     n = sum(p.numel() for p in net.parameters())
     return f"{n / 1e6:.2f} million weights"
-
-
-def own_version() -> str:
-    try:
-        return version("ganface")
-    except PackageNotFoundError:
-        return "source"
 
 
 def precision_of(asked: str, device: str) -> str:

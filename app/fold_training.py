@@ -23,8 +23,9 @@ import numpy as np
 from adversarial.checkpoint import remove_leftovers, save_json
 from adversarial.lock import RunLock
 from adversarial.telemetry import Telemetry
+from app.cli import own_version
 from app.detector_data import Options, load_degradation
-from app.detector_training import DETECTOR, SHOWN, Part, check_free, numbered, own_version, saved_options, train
+from app.detector_training import DETECTOR, SHOWN, Part, check_free, numbered, saved_options, train
 from app.fold_data import Fold, Rows, open_pool
 from app.fold_scores import read_fold, write_fold, write_table
 from discriminator.detector import Detector
