@@ -312,7 +312,8 @@ def main(ctx: click.Context, **options) -> None:
     with importing():
         from dataclasses import fields
 
-        from app.detector_training import Options, newest_run, precision_of, train
+        from app.detector_folders import newest_run
+        from app.detector_training import Options, precision_of, train
         from app.fold_training import Asked, cross_validate, holds_folds
         from discriminator.training.recipe import Recipe
 

@@ -25,7 +25,8 @@ from adversarial.lock import RunLock
 from adversarial.telemetry import Telemetry
 from app.cli import own_version
 from app.detector_data import Options, load_degradation
-from app.detector_training import DETECTOR, SHOWN, Part, check_free, numbered, saved_options, train
+from app.detector_folders import check_free, numbered, saved_options
+from app.detector_training import DETECTOR, SHOWN, Part, train
 from app.fold_data import Fold, Rows, open_pool
 from app.fold_scores import read_fold, write_fold, write_table
 from discriminator.detector import Detector
