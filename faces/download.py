@@ -17,23 +17,27 @@ def download(
     url: str,
     target: Path,
     *,
-    sha256: str,
+    sha256: str | None,
     max_bytes: int,
     timeout: float = 10.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Fetch `url` to `target`, whose folder is made where it is missing.
 
-    sha256: hex digest that the file must have. max_bytes: what it can't be larger than; a page that comes in its place
-    must not fill the disk. timeout: seconds to wait for the connection and for each read. progress: called with (bytes
-    so far, bytes in all or 0).
+    sha256: hex digest that the file must have; None: not pinned. max_bytes: what it can't be larger than; a page that
+    comes in its place must not fill the disk. timeout: seconds to wait for the connection and for each read. progress:
+    called with (bytes so far, bytes in all or 0).
 
-    Raises OSError or http.client.HTTPException for what goes wrong on the way, ValueError where something else came;
-    nothing is left behind then.
+    Raises OSError, EOFError or http.client.HTTPException for what goes wrong on the way, ValueError where something
+    else came; nothing is left behind then.
     """
     with open_url(url, timeout) as response:
-        total = int(response.headers.get("Content-Length") or 0)
-        digest, done = hashlib.sha256(), 0
+        if url.startswith("https:") and not response.geturl().startswith("https:"):
+            raise ValueError("it leads to an address without https; download it otherwise and give the file")
+        length = response.headers.get("Content-Length") or ""
+        total, done, digest = int(length) if length.isdecimal() else 0, 0, hashlib.sha256()
+        if total > max_bytes:
+            raise ValueError(f"{_size(total)} are offered, and that file has no more than {_size(max_bytes)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
@@ -41,21 +45,25 @@ def download(
                 while block := response.read(BLOCK):
                     done += len(block)
                     if done > max_bytes:
-                        raise ValueError(f"more than {max_bytes >> 20} MiB came, which is not that file")
+                        raise ValueError(f"more than {_size(max_bytes)} came, which is not that file")
                     out.write(block)
                     digest.update(block)
                     if progress is not None:
                         progress(done, total)
+                if total and done != total:
+                    raise EOFError(f"the connection ended after {done} of {total} bytes")
                 out.flush()
                 os.fsync(out.fileno())
-            if digest.hexdigest() != sha256:
-                raise ValueError(
-                    f"what came has SHA-256 {digest.hexdigest()[:16]}…, not {sha256[:16]}…, and was thrown away"
-                )
+            if sha256 is not None and digest.hexdigest() != sha256:
+                raise ValueError(f"what came has SHA-256 {digest.hexdigest()}, not {sha256}, and was thrown away")
             os.replace(temporary, target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 1 << 30 else f"{count / 2**20:.1f} MiB"
 
 
 def open_url(url: str, timeout: float):

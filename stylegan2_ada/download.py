@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import re
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from faces.download import open_url
+from faces.download import download
 from faces.files import cache_folder
 
 MAX_BYTES = 4 << 30  # a published snapshot has some 400 MB
 TIMEOUT = 15.0  # seconds, for the connection and for every read
-BLOCK = 1 << 20
 
 _NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
 # Starting points for transfer learning under the names that the published --resume gives them.
@@ -76,10 +73,14 @@ def fetch(spec: str, progress: Callable[[int, int], None] | None = None, timeout
     if url.startswith("file:"):
         raise ValueError(f"{url}: no such file; check the path")
     try:
-        _download(url, path, pinned, progress, timeout)
+        download(url, path, sha256=pinned, max_bytes=MAX_BYTES, timeout=timeout, progress=progress)
+    except UnicodeError as e:  # a host name that is none; a ValueError, too
+        raise ValueError(f"{url}: could not be fetched ({e}); check the address") from None
+    except ValueError as e:
+        raise ValueError(f"{url}: {e}") from None
     except urllib.error.HTTPError as e:
         raise ValueError(f"{url}: the server says {e.code} {e.reason}; check the address") from None
-    except (OSError, EOFError, UnicodeError, http.client.HTTPException) as e:  # name resolution, TLS, connection, disk
+    except (OSError, EOFError, http.client.HTTPException) as e:  # name resolution, TLS, connection, disk
         reason = getattr(e, "reason", None) or e
         raise ValueError(
             f"{url}: could not be fetched ({' '.join(str(reason).split()) or type(e).__name__}); check the connection,"
@@ -109,37 +110,3 @@ def _split(spec: str) -> tuple[str, str | None]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _download(url: str, path: Path, pinned: str | None, progress, timeout: float) -> None:
-    with open_url(url, timeout) as response:
-        if url.startswith("https:") and not response.geturl().startswith("https:"):
-            raise ValueError(f"{url}: leads to an address without https; download it otherwise and give the file")
-        length = response.headers.get("Content-Length") or ""
-        total, done, digest = int(length) if length.isdecimal() else 0, 0, hashlib.sha256()
-        if total > MAX_BYTES:
-            raise ValueError(f"{url}: {total / 2**30:.1f} GB, more than any network has ({MAX_BYTES >> 30} GB)")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                while block := response.read(BLOCK):
-                    done += len(block)
-                    if done > MAX_BYTES:
-                        raise ValueError(f"{url}: more than {MAX_BYTES >> 30} GB, more than any network has")
-                    out.write(block)
-                    digest.update(block)
-                    if progress is not None:
-                        progress(done, total)
-                if total and done != total:
-                    raise EOFError(f"the connection ended after {done} of {total} bytes")
-                out.flush()
-                os.fsync(out.fileno())
-            if pinned and digest.hexdigest() != pinned:
-                raise ValueError(
-                    f"{url}: what came has SHA-256 {digest.hexdigest()}, not {pinned} as pinned; it was thrown away"
-                )
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise

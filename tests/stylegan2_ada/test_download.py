@@ -85,7 +85,7 @@ def refused(spec, *words):
 def test_what_cannot_be_had_leaves_nothing_behind(server, cache, monkeypatch):
     refused(pin(f"{server}/missing"), f"{server}/missing", "404")
     refused(pin(f"{server}/short"), "could not be fetched", "ended after")
-    refused(pin(f"{server}/huge"), "1024.0 GB")
+    refused(pin(f"{server}/huge"), "1024.0 GiB")
     refused(pin(f"{server}/good", "0" * 64), "SHA-256", HASH, "thrown away")
     refused(pin("http://127.0.0.1:9/closed"), "could not be fetched", "check the connection")
     monkeypatch.setattr(download, "MAX_BYTES", 1000)
