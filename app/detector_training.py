@@ -21,6 +21,7 @@ from adversarial.distributed import (
 )
 from adversarial.lock import RunLock
 from adversarial.memory import keep_freed_memory
+from adversarial.operations import prepare_operations
 from adversarial.run import StopRequest
 from adversarial.telemetry import Telemetry, rewind_jsonl
 from app.cli import own_version
@@ -135,7 +136,7 @@ class _Run:
     ) -> None:
         """begun: config.json of the run that is resumed."""
         self.o, self.recipe, self.world, self.tel, self.begun, self.part = options, recipe, world, tel, begun, part
-        self.report, self.page = True, None
+        self.report, self.page, self.operations = True, None, None
         self.workers = options.workers if options.workers is not None else min(2, max(1, cores() - 1))
         if begun is None:
             self.degradation = load_degradation(options.degradation)
@@ -170,6 +171,9 @@ class _Run:
                 self.origin = load_pretrained(net, o.backbone_weights)
         self.net = net
         self.sizes = _count(net)
+        if o.model == "hybrid":  # its trunk is StyleGAN2's
+            self.tel.progress("making native operations ready, once for this machine", at_once=True)
+            self.operations = prepare_operations(self.world.device)[1]
         if self.begun is not None:
             self.origin, self.data.facts["gates"] = self.begun["origin"], self.begun["data"].get("gates")
         elif self.world.is_main and self.part is None:
@@ -239,6 +243,8 @@ class _Run:
             return
         say(f"run         {folder}")
         say(f"network     {self.o.model}: {self.sizes}; {self.origin}")
+        if self.operations:
+            say(f"operations  {self.operations}")
         counts = ", ".join(f"{n} {name}" for name, n in self.facts["train"].items())
         say(f"data        {self.facts['name']} at {self.pre.resolution} px: {counts}; validation {self.facts['valid']}")
         shown = ", ".join(f"{100 * s:.3g} % {name}" for name, s in self.facts["shown"].items())

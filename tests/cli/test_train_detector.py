@@ -98,6 +98,7 @@ def test_a_training_from_folder_to_detector(command, faces, tmp_path):
     detector = Detector.load(folder / "detector.safetensors")
     assert detector.preprocess.resolution == 32 and detector.meta["trained_on"] == "faces"
     assert detector.meta["model"] == "hybrid" and detector.meta["recipe"]["batch"] == 8
+    assert isinstance(detector.meta["seconds"], int) and detector.meta["seconds"] >= 0
     assert detector.meta["train_images"] == {"real": 22, "set's fakes": 22} and detector.meta["version"]
     assert detector.calibration.n_real == 2 and set(detector.calibration.thresholds) == {0.005, 0.01, 0.05}
     config = json.loads((folder / "config.json").read_text())
@@ -106,7 +107,7 @@ def test_a_training_from_folder_to_detector(command, faces, tmp_path):
     assert [row["step"] for row in stats] == [6, 12] and stats[-1]["nimg"] == 96
     assert [row["step"] for row in metrics] == [6, 12, 12] and metrics[-1]["final"]
     assert list((folder / "tensorboard").glob("events*"))
-    for word in ("half of each batch is real", "images/s", "best", "calibrated", "unsure"):
+    for word in ("operations  ", "half of each batch is real", "images/s", "best", "calibrated", "unsure"):
         assert word in result.out
     assert result.out == (folder / "log.txt").read_text()
     refused(command("--data", faces, "--out", "run"), "--out run", "--resume run")
