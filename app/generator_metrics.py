@@ -194,7 +194,7 @@ def _measure(
         "target": fake.name,
         "data": reals.name if reals is not None else r.stats,
         "preprocess": reals.preprocess.to_dict() if reals is not None and reals.preprocess else None,
-        "runtime": features.runtime if features else None,
+        "runtime": features.used if features else None,  # None too where all was in the cache
         "network_sha256": fake.sha256,
         "skipped": [list(pair) for f in (fake_features, real) if f is not None for pair in f.skipped],
     }
@@ -216,13 +216,11 @@ def _look_over(side: Measured, features: InceptionFeatures, folder: Path | None,
 def _features(r: Request, kinds: list[str], device: torch.device, ranks: Ranks, say) -> InceptionFeatures:
     with download_bar("fetching the Inception weights") as report:
         weights = ranks.main_does(lambda: find_weights(r.inception_weights, progress=report))
-    runtime = r.runtime
-    if runtime == "auto":
-        runtime = "onnx" if device.type == "cpu" else "torch"
-    elif runtime == "onnx" and device.type != "cpu":
-        raise UserError(f"--runtime onnx computes on the CPU, not on {device}: add --device cpu, or --runtime torch")
-    chunk = (16 if runtime == "onnx" else 8) if device.type == "cpu" else 64
-    features = InceptionFeatures(weights, r.dims, resize=r.resize, chunk=chunk, runtime=runtime).to(device)
+    if r.runtime in ("native", "onnx") and device.type != "cpu":
+        raise UserError(
+            f"--runtime {r.runtime} computes on the CPU, not on {device}: add --device cpu, or --runtime torch"
+        )
+    features = InceptionFeatures(weights, r.dims, resize=r.resize, runtime=r.runtime).to(device)
     if "is" in kinds and features.classifier is None:
         why = f"--dims is {r.dims}" if r.dims not in (None, 2048) else f"{weights} has none"
         raise UserError(

@@ -89,16 +89,17 @@ def features(weights: Path, state: dict, n: int, repeats: int) -> list[dict]:
 
         return run
 
-    ours, small = InceptionFeatures(weights, 2048), InceptionFeatures(weights, 2048, chunk=50)
-    onnx = InceptionFeatures(weights, 2048, runtime="onnx", chunk=16)
+    ours, onnx, native = (InceptionFeatures(weights, 2048, runtime=r) for r in ("torch", "onnx", "native"))
+    large = InceptionFeatures(weights, 2048, runtime="torch", chunk=50)
     last = torch.channels_last
     variants = {
         "pytorch-fid, batches of 50": reference(plain, 50),
         "batches of 8, inference mode": reference(plain, 8, guard=torch.inference_mode),
         "channels-last": reference(nhwc, 8, last, torch.inference_mode),
-        "folded batch norm, merged branches (batches of 50)": small,
+        "folded batch norm, merged branches (batches of 50)": large,
         "the same in batches of 8: ours, PyTorch": ours,
         "ours, ONNX Runtime": onnx,
+        "ours, minimal filtering": native,
     }
     theirs = torch_fidelity_extractor(weights)
     if theirs is not None:

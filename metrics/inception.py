@@ -2,7 +2,7 @@
 
 What makes it fast and leaves the function as it was, up to float32 rounding, besides the network's own form
 (`metrics.network`): tensors are channels-last and go through in chunks of 8 images, which keeps the working set in
-cache; on a CPU, ONNX Runtime can do the same arithmetic.
+cache; on a CPU, convolutions of our own with fewer multiplications (`metrics.native_network`), or ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ __all__ = ["DIMS", "RESIZES", "RUNTIMES", "InceptionFeatures", "find_weights"]
 DIMS = (64, 192, 768, 2048)
 """Feature widths: after the first max pool, the second, the last 17x17 block, and the final pool."""
 
-RUNTIMES = ("torch", "onnx")
+RUNTIMES = ("auto", "native", "onnx", "torch")
+"""What computes on a CPU; on a GPU PyTorch does. 'auto': 'native', compiled code, where it can be had, else 'onnx'."""
 
+_CHUNK = {"native": 8, "onnx": 16, "torch": 8}
 _SMALLEST_INPUT = 75  # below this a valid (unpadded) 3x3 step has nothing left to read
 
 
@@ -36,10 +38,11 @@ class InceptionFeatures(nn.Module):
         dims: 64, 192, 768 or 2048. Distances of different ``dims`` are different quantities. None: 2048, or 768 where
             the file is a trunk.
         resize: one of ``metrics.resize.RESIZES``: 'tf1' (pytorch-fid's), 'clean', 'original' or 'none'.
-        chunk: images per pass through the network; changes speed and memory, not results.
-        runtime: 'torch' or 'onnx', which is ONNX Runtime on the CPU. Both give the same features to about 1e-6.
+        chunk: images per pass through the network; changes speed and memory, not results. None: what suits the runtime.
+        runtime: one of ``RUNTIMES``. All give the same features to about 1e-6 of their size.
 
     Attributes ``dims``, ``resize``, ``weights_sha256`` say which features these are; keep them with every number.
+    ``used`` is the runtime of the last images, None before the first.
     ``classifier`` is float32 [1008, 2048], the weights of the class scores without their bias (what the Inception Score
     needs), or None where the file or the width has none.
 
@@ -53,14 +56,14 @@ class InceptionFeatures(nn.Module):
         dims: int | None = 2048,
         *,
         resize: str = "tf1",
-        chunk: int = 8,
-        runtime: str = "torch",
+        chunk: int | None = None,
+        runtime: str = "auto",
     ):
         super().__init__()
         if dims is not None and dims not in DIMS:
             raise UserError(f"Inception features have {', '.join(map(str, DIMS))} dimensions, not {dims}; choose one")
         check_resize(resize)
-        if chunk < 1:
+        if chunk is not None and chunk < 1:
             raise UserError(f"chunk is {chunk}; give 1 image or more per pass")
         if runtime not in RUNTIMES:
             raise UserError(f"runtime '{runtime}' is unknown; choose one of {', '.join(RUNTIMES)}")
@@ -72,10 +75,42 @@ class InceptionFeatures(nn.Module):
                 "ask for 64, 192 or 768, or give pytorch-fid's full weights"
             )
         self.dims = dims or (768 if trunk else 2048)
-        self.resize, self.chunk, self.runtime = resize, chunk, runtime
+        self.resize, self._chunk, self._wish = resize, chunk, runtime
         self.net = build(taker(folded, str(weights)), self.dims).to(memory_format=torch.channels_last).eval()
         self.classifier = folded["fc"][0] if self.dims == 2048 and "fc" in folded else None
-        self._session = None
+        self.used: str | None = None
+        self._session = self._native = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    @property
+    def runtime(self) -> str:
+        """'native', 'onnx' or 'torch': what computes the features where this module is now.
+
+        Raises:
+            UserError: 'native' was asked for and this machine has no such code.
+        """
+        if self.device.type != "cpu":
+            return "torch"
+        if self._wish in ("onnx", "torch"):
+            return self._wish
+        from metrics.native_network import usable  # compiles the code where that was not yet done
+
+        if usable(self.net):
+            return "native"
+        if self._wish == "native":
+            raise UserError(
+                "runtime 'native': there is no compiled code for this machine (python -m stylegan2_ada.ops tells why); "
+                "use 'auto', 'onnx' or 'torch'"
+            )
+        return "onnx"
+
+    @property
+    def chunk(self) -> int:
+        """Images per pass."""
+        return self._chunk or (_CHUNK[self.runtime] if self.device.type == "cpu" else 64)
 
     def describe(self) -> dict:
         """What identifies these features, ready for a result or a cache key."""
@@ -94,21 +129,32 @@ class InceptionFeatures(nn.Module):
                 f"images of {images.shape[2]}x{images.shape[3]} are too small for resize 'none' "
                 f"(at least {_SMALLEST_INPUT}x{_SMALLEST_INPUT}); use resize 'tf1' or 'clean'"
             )
-        device = next(self.net.parameters()).device
+        device, chunk = self.device, self.chunk
         out = torch.empty(len(images), self.dims, device=device)
+        self.used = self.runtime
+        run = {"native": self._natively, "onnx": self._by_onnx, "torch": self._by_torch}[self.used]
         # TF32 would cost three digits of the features; a caller's autocast would cost more.
         with (
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
             torch.autocast(device.type, enabled=False),
         ):
-            for start in range(0, len(images), self.chunk):
-                x = network_input(images[start : start + self.chunk].to(device), self.resize)
-                if self.runtime == "onnx" and device.type == "cpu":
-                    found = self._onnx().run(None, {"x": x.contiguous().numpy()})[0]
-                    out[start : start + self.chunk] = torch.from_numpy(found)
-                else:
-                    out[start : start + self.chunk] = self.net(x).mean(dim=(2, 3))
+            for start in range(0, len(images), chunk):
+                x = network_input(images[start : start + chunk].to(device), self.resize)
+                out[start : start + chunk] = run(x)
         return out
+
+    def _by_torch(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x).mean(dim=(2, 3))
+
+    def _natively(self, x: torch.Tensor) -> torch.Tensor:
+        if self._native is None:
+            from metrics.native_network import NativeNetwork
+
+            self._native = NativeNetwork(self.net)
+        return self._native(x).mean(dim=(2, 3))
+
+    def _by_onnx(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self._onnx().run(None, {"x": x.contiguous().numpy()})[0])
 
     def _onnx(self):
         """ONNX Runtime's session, with as many threads as PyTorch has; made at the first use."""

@@ -54,7 +54,7 @@ Tensor conv3x3_op(const Tensor& x, const Tensor& w_, double gain, bool transpose
   const int64_t o = w.size(0), i = w.size(1), in = transposed ? o : i;
   STD_TORCH_CHECK(x.dim() == 4 && x.size(1) == in, "stylegan2_ada::conv3x3: the weights take ", in, " channels");
   return convolve(x, transposed ? i : o, [&](const conv3x3::WeightLayout& layout) -> const uint32_t* {
-    static thread_local conv3x3::Scratch scratch;
+    static thread_local sg::Scratch scratch;
     uint32_t* u = scratch.get<uint32_t>(layout.words());
     conv3x3::transform_weights(data, o, i, static_cast<float>(gain), transposed, threads(), u);
     return u;

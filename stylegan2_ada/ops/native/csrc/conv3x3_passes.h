@@ -10,15 +10,13 @@
 // fit the third level are summed in registers from end to end; 64 x 64 channels at a time, all 16 frequencies, so that
 // the sums go from the second level straight through the back transform into the result.
 #pragma once
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <vector>
 
 #include "conv3x3_winograd.h"
 #include "cpu.h"
+#include "scratch.h"
 
 namespace conv3x3 {
 
@@ -26,34 +24,6 @@ constexpr int64_t PANEL = 64;               // outputs of a panel, the width of 
 constexpr int64_t BLOCK_BYTES = 640 << 10;  // transformed input and products of a block, in a second level of 1 MB
 constexpr int64_t CHUNK_BYTES = 12 << 20;  // transformed tensors of a chunk of the weight gradient, in the third level,
 constexpr int64_t CHUNK_PAIRS = 128;       // but at least so many pairs of tiles: sums are transformed back per chunk
-
-// Memory that is kept between calls: allocated anew, its pages would be mapped and cleared by the operating system each
-// time, which costs as much as the transforms.
-class Scratch {
- public:
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  ~Scratch() { std::free(memory_); }
-  template <typename T>
-  T* get(int64_t count) {
-    const size_t bytes = round_up(count * sizeof(T), HUGE_PAGE);
-    if (bytes > bytes_) {
-      std::free(memory_);
-      memory_ = std::aligned_alloc(HUGE_PAGE, bytes);
-      STD_TORCH_CHECK(memory_, "stylegan2_ada::conv3x3: out of memory for ", bytes, " bytes");
-      bytes_ = bytes;
-#if defined(MADV_HUGEPAGE)
-      madvise(memory_, bytes, MADV_HUGEPAGE);  // a hint: thousands of small pages are more than the processor tracks
-#endif
-    }
-    return static_cast<T*>(memory_);
-  }
-
- private:
-  static constexpr size_t HUGE_PAGE = 2 << 20;
-  void* memory_ = nullptr;
-  size_t bytes_ = 0;
-};
 
 // f(item, thread) for each item; threads take the next one when they are done, so that a disturbed thread is not
 // waited for.
@@ -180,7 +150,7 @@ inline void convolve(const Image& in, const bf16* x, const uint32_t* u, const We
   const int64_t padded = layout.pairs * 2;                                              // channels, bfloat16
   const int64_t v_freq = 2 * c.pairs * padded + 32, m_freq = 2 * c.pairs * PANEL + 16;  // + one cache line, as above
   const int64_t v_bytes = round_up(FREQS * v_freq * 2, 64), item_bytes = v_bytes + FREQS * m_freq * 4;
-  static thread_local Scratch scratch;
+  static thread_local sg::Scratch scratch;
   char* memory = scratch.get<char>(threads * item_bytes);
   const std::vector<bf16> zeros(padded);
 
@@ -298,7 +268,7 @@ inline void weight_gradient(const Image& in, const bf16* x, const Image& result,
   const int64_t i_groups = items(in.channels, rows), o_groups = items(round_up(result.channels, 32), cols);
   const int64_t m_freq = rows * PANEL + 16;
 
-  static thread_local Scratch scratch;
+  static thread_local sg::Scratch scratch;
   uint32_t* va = scratch.get<uint32_t>(a.words() + b.words() + threads * FREQS * m_freq);
   uint32_t* vb = va + a.words();
   float* products = reinterpret_cast<float*>(vb + b.words());

@@ -1,0 +1,86 @@
+// Vectors as wide as the processor's, and the products of small matrices that stay in its registers and caches.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#define SG_FORCE_INLINE inline __attribute__((always_inline))
+
+namespace conv_forward {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 14;  // 14 x 2 sums, two vectors of B and a broadcast: 31 of 32 registers
+#else
+constexpr int LANES = 8, ROWS = 6;  // 15 of 16
+#endif
+constexpr int PANEL = 2 * LANES;  // columns that are worked on together
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+
+SG_FORCE_INLINE vec load(const float* p) {
+  vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+SG_FORCE_INLINE void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
+SG_FORCE_INLINE vec broadcast(float s) { return s - vec{}; }
+
+constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// Calls f with 0 to N - 1, each known to the compiler.
+template <int N, typename F>
+SG_FORCE_INLINE void repeat(F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) {
+    (f(std::integral_constant<int, I>{}), ...);
+  }(std::make_integer_sequence<int, N>{});
+}
+
+// C[r, j] = sum over k of A[r, k] B[k, j]. A lies in blocks of LANES values of k: a[block * a_block + r * LANES + lane];
+// B is [k][COLS * LANES], C has `c_row` values a row.
+template <int R, int COLS>
+void kernel(const float* a, int64_t a_block, const float* b, int64_t blocks, float* c, int64_t c_row) {
+  vec sum[R][COLS] = {};
+  for (int64_t block = 0; block < blocks; block++, a += a_block) {
+#pragma GCC unroll 4
+    for (int k = 0; k < LANES; k++, b += COLS * LANES) {
+      vec row[COLS];
+#pragma GCC unroll 2
+      for (int j = 0; j < COLS; j++) row[j] = load(b + j * LANES);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const vec x = broadcast(a[r * LANES + k]);
+#pragma GCC unroll 2
+        for (int j = 0; j < COLS; j++) sum[r][j] += x * row[j];
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+    for (int j = 0; j < COLS; j++) store(c + r * c_row + j * LANES, sum[r][j]);
+}
+
+using Kernel = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t);
+
+template <int COLS, int... R>
+constexpr auto kernels(std::integer_sequence<int, R...>) {
+  struct {
+    Kernel of[sizeof...(R)];
+  } table{{kernel<R + 1, COLS>...}};
+  return table;
+}
+
+// As `kernel`, for any number of rows, in groups of about the same size.
+inline void multiply(int64_t rows, int cols, const float* a, int64_t a_block, const float* b, int64_t blocks, float* c,
+                     int64_t c_row) {
+  static constexpr auto one = kernels<1>(std::make_integer_sequence<int, ROWS>{});
+  static constexpr auto two = kernels<2>(std::make_integer_sequence<int, ROWS>{});
+  const Kernel* table = cols > LANES ? two.of : one.of;
+  for (int64_t groups = (rows + ROWS - 1) / ROWS, r = 0; groups > 0; groups--) {
+    const int64_t here = (rows - r) / groups;
+    table[here - 1](a + r * LANES, a_block, b, blocks, c + r * c_row, c_row);
+    r += here;
+  }
+}
+
+}  // namespace conv_forward

@@ -1,0 +1,246 @@
+// A convolution block by block: some tiles of the input are transformed into a scratch that stays in the second-level
+// cache, multiplied with the weights value by value, transformed back, and written with bias and ReLU.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "conv_forward_filters.h"
+#include "cpu.h"
+#include "scratch.h"
+
+namespace conv_forward {
+
+// Float32 [n][channels][height][width] in any order of memory but with channels next to each other.
+template <typename T>
+struct Images {
+  T* data;
+  int64_t n, channels, height, width, step_n, step_y, step_x;
+};
+
+// One of several convolutions of the same input: weights as `prepare` of conv_forward.py lays them out.
+struct Part {
+  const float *u, *bias;
+  Images<float> y;
+  bool relu;
+  int64_t padded() const { return round_up(y.channels, LANES); }
+};
+
+struct Window {
+  int64_t taps_y, taps_x, pad_y, pad_x, stride;
+};
+
+// Tiles of OUT x OUT results, numbered image by image, row by row.
+struct Tiles {
+  int64_t rows, cols, out_y, out_x;
+  struct Corner {
+    int64_t n, y, x;
+  };
+  Corner corner(int64_t tile) const {
+    return {tile / (rows * cols), tile / cols % rows * out_y, tile % cols * out_x};
+  }
+};
+
+// Where a block's transformed input lies: [point][block of LANES channels][tile][lane].
+struct Layout {
+  int64_t tiles, blocks, point;
+  Layout(int64_t tiles, int64_t blocks)
+      // An odd number of cache lines from point to point, so that they don't compete for the same places in the cache.
+      : tiles(tiles), blocks(blocks), point((tiles * blocks | 1) * LANES) {}
+};
+
+// Minimal filtering FY x FX.
+template <typename FY, typename FX>
+struct Filtered {
+  static constexpr int POINTS = FY::SIZE * FX::SIZE;
+  Window window;
+  int64_t points() const { return POINTS; }
+  int64_t blocks(int64_t channels) const { return (channels + LANES - 1) / LANES; }
+  Tiles tiles(const Images<float>& y) const {
+    return {(y.height + FY::OUT - 1) / FY::OUT, (y.width + FX::OUT - 1) / FX::OUT, FY::OUT, FX::OUT};
+  }
+
+  void read(const Images<const float>& x, Tiles::Corner at, const float* zeros, float* v, const Layout& to) const {
+    const float* p[POINTS];
+    const int64_t y0 = at.y - window.pad_y, x0 = at.x - window.pad_x;
+    for (int r = 0; r < FY::SIZE; r++)
+      for (int c = 0; c < FX::SIZE; c++) {
+        const int64_t row = y0 + r, col = x0 + c;
+        const bool inside = row >= 0 && row < x.height && col >= 0 && col < x.width;
+        p[r * FX::SIZE + c] = inside ? x.data + at.n * x.step_n + row * x.step_y + col * x.step_x : zeros;
+      }
+    const int64_t whole = x.channels / LANES, rest = x.channels % LANES;
+    for (int64_t block = 0; block < whole; block++) transform(p, block * LANES, v + block * to.tiles * LANES, to.point);
+    if (rest) {
+      float copy[POINTS][LANES] = {};
+      for (int i = 0; i < POINTS; i++) {
+        std::memcpy(copy[i], p[i] + whole * LANES, rest * sizeof(float));
+        p[i] = copy[i];
+      }
+      transform(p, 0, v + whole * to.tiles * LANES, to.point);
+    }
+  }
+
+  static void transform(const float* const (&p)[POINTS], int64_t channel, float* v, int64_t step) {
+    vec half[FY::SIZE][FX::SIZE];
+    repeat<FX::SIZE>([&](auto c) {
+      vec d[FY::SIZE], t[FY::SIZE];
+      repeat<FY::SIZE>([&](auto r) { d[r] = load(p[r * FX::SIZE + c] + channel); });
+      transform_input<FY>(d, t);
+      repeat<FY::SIZE>([&](auto r) { half[r][c] = t[r]; });
+    });
+    repeat<FY::SIZE>([&](auto r) {
+      vec t[FX::SIZE];
+      transform_input<FX>(half[r], t);
+      repeat<FX::SIZE>([&](auto c) { store(v + (r * FX::SIZE + c) * step, t[c]); });
+    });
+  }
+
+  // LANES channels of a tile's results from m[point * step].
+  static void write(const float* m, int64_t step, const Part& part, int64_t channel, Tiles::Corner at) {
+    vec half[FY::OUT][FX::SIZE];
+    repeat<FX::SIZE>([&](auto c) {
+      vec d[FY::SIZE], t[FY::OUT];
+      repeat<FY::SIZE>([&](auto r) { d[r] = load(m + (r * FX::SIZE + c) * step); });
+      transform_output<FY>(d, t);
+      repeat<FY::OUT>([&](auto r) { half[r][c] = t[r]; });
+    });
+    const Images<float>& y = part.y;
+    const vec bias = load(part.bias + channel), floor = broadcast(part.relu ? 0.f : -__builtin_inff());
+    float* to = y.data + at.n * y.step_n + at.y * y.step_y + at.x * y.step_x + channel;
+    const int64_t rest = y.channels - channel;
+    repeat<FY::OUT>([&](auto r) {
+      if (at.y + r >= y.height) return;
+      vec t[FX::OUT];
+      transform_output<FX>(half[r], t);
+      repeat<FX::OUT>([&](auto c) {
+        if (at.x + c >= y.width) return;
+        vec value = t[c] + bias;
+        value = value < floor ? floor : value;  // NaN stays NaN
+        float* p = to + r * y.step_y + c * y.step_x;
+        if (rest >= LANES)
+          store(p, value);
+        else
+          std::memcpy(p, &value, rest * sizeof(float));
+      });
+    });
+  }
+};
+
+// Every product of a window of any size and stride, as one product of matrices.
+struct Direct {
+  Window window;
+  int64_t points() const { return 1; }
+  int64_t blocks(int64_t channels) const { return (window.taps_y * window.taps_x * channels + LANES - 1) / LANES; }
+  Tiles tiles(const Images<float>& y) const { return {y.height, y.width, 1, 1}; }
+
+  void read(const Images<const float>& x, Tiles::Corner at, const float* zeros, float* v, const Layout& to) const {
+    const int64_t step = to.tiles * LANES, bytes = x.channels * sizeof(float);
+    float row[LANES];
+    int64_t filled = 0;
+    for (int64_t r = 0; r < window.taps_y; r++)
+      for (int64_t c = 0; c < window.taps_x; c++) {
+        const int64_t row_y = at.y * window.stride - window.pad_y + r, col = at.x * window.stride - window.pad_x + c;
+        const bool inside = row_y >= 0 && row_y < x.height && col >= 0 && col < x.width;
+        const float* p = inside ? x.data + at.n * x.step_n + row_y * x.step_y + col * x.step_x : zeros;
+        if (x.channels % LANES == 0) {
+          for (int64_t channel = 0; channel < x.channels; channel += LANES, v += step) store(v, load(p + channel));
+        } else {
+          for (int64_t channel = 0; channel < x.channels; channel++) {
+            row[filled++] = p[channel];
+            if (filled == LANES) {
+              store(v, load(row));
+              v += step;
+              filled = 0;
+            }
+          }
+        }
+      }
+    if (filled) {
+      while (filled < LANES) row[filled++] = 0;
+      store(v, load(row));
+    }
+  }
+
+  static void write(const float* m, int64_t step, const Part& part, int64_t channel, Tiles::Corner at) {
+    Filtered<Filter<1, 1>, Filter<1, 1>>::write(m, step, part, channel, at);
+  }
+};
+
+constexpr int64_t V_BYTES = 256 << 10, M_BYTES = 128 << 10;  // of transformed input and products, in a second level of 1 MB
+constexpr int64_t FEWEST_TILES = 28, MOST_TILES = 168;
+
+template <typename Way>
+void convolve(const Way& way, const Images<const float>& x, const std::vector<Part>& parts, int64_t threads) {
+  const int64_t points = way.points(), blocks = way.blocks(x.channels);
+  const Tiles tiles = way.tiles(parts[0].y);
+  const int64_t count = x.n * tiles.rows * tiles.cols;
+  // As many tiles at once as keep their transforms in the cache, and as many blocks as divide evenly among the threads.
+  int64_t most = V_BYTES / (points * blocks * LANES * int64_t(sizeof(float))) / ROWS * ROWS;
+  most = std::clamp<int64_t>(most, FEWEST_TILES, MOST_TILES);
+  const int64_t jobs = round_up((count + most - 1) / most, threads);
+  const int64_t here = (count + jobs - 1) / jobs;
+  const Layout layout(here, blocks);
+  // Results of as many panels at once as stay in the cache; of all, if the input does not stay there anyway.
+  const bool large = points * layout.point * int64_t(sizeof(float)) > 2 * V_BYTES;
+  int64_t widest = 0;
+  for (const Part& part : parts) widest = std::max(widest, part.padded());
+  int64_t width = M_BYTES / (points * here * int64_t(sizeof(float))) / PANEL * PANEL;
+  width = large ? widest : std::clamp<int64_t>(width, PANEL, widest);
+  const int64_t m_point = (here * width / LANES | 1) * LANES;
+  const std::vector<float> zeros(round_up(x.channels, LANES));
+
+  sg::parallel(jobs, sg::GRAIN, [&](int64_t begin, int64_t end) {
+    static thread_local sg::Scratch scratch;
+    float* v = scratch.get<float>(points * (layout.point + m_point));
+    float* m = v + points * layout.point;
+    for (int64_t job = begin; job < end; job++) {
+      const int64_t first = count * job / jobs, rows = count * (job + 1) / jobs - first;
+      for (int64_t t = 0; t < rows; t++) way.read(x, tiles.corner(first + t), zeros.data(), v + t * LANES, layout);
+      for (const Part& part : parts)
+        for (int64_t o = 0; o < part.padded(); o += width) {
+          const int64_t o_end = std::min(o + width, part.padded());
+          for (int64_t point = 0; point < points; point++)
+            for (int64_t j = o; j < o_end; j += PANEL)
+              multiply(rows, std::min<int64_t>(PANEL, o_end - j), v + point * layout.point, here * LANES,
+                       part.u + (point * part.padded() + j) * blocks * LANES, blocks, m + point * m_point + j - o, width);
+          for (int64_t t = 0; t < rows; t++)
+            for (int64_t j = o; j < o_end; j += LANES)
+              way.write(m + t * width + j - o, m_point, part, j, tiles.corner(first + t));
+        }
+    }
+  });
+}
+
+// The greatest value or the mean of a window, of those of its pixels that lie inside of the image.
+inline void pool(const Images<const float>& x, const Window& w, bool mean, bool relu, const Images<float>& y) {
+  sg::parallel(y.n * y.height, y.width * y.channels, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) {
+      const int64_t n = row / y.height, top = row % y.height * w.stride - w.pad_y;
+      const int64_t y0 = std::max<int64_t>(top, 0), y1 = std::min(top + w.taps_y, x.height);
+      for (int64_t col = 0; col < y.width; col++) {
+        const int64_t left = col * w.stride - w.pad_x;
+        const int64_t x0 = std::max<int64_t>(left, 0), x1 = std::min(left + w.taps_x, x.width);
+        const float* from = x.data + n * x.step_n + y0 * x.step_y + x0 * x.step_x;
+        float* to = y.data + n * y.step_n + row % y.height * y.step_y + col * y.step_x;
+        const float part = 1.f / ((y1 - y0) * (x1 - x0));
+        const auto reduce = [&](auto get, auto put) {
+          auto found = get(from);
+          for (int64_t i = 0; i < y1 - y0; i++)
+            for (int64_t j = i == 0; j < x1 - x0; j++) {
+              const auto value = get(from + i * x.step_y + j * x.step_x);
+              found = mean ? found + value : value > found || value != value ? value : found;
+            }
+          if (mean) found = found * part;
+          if (relu) found = found < 0 ? found * 0 : found;
+          put(found);
+        };
+        int64_t c = 0;
+        for (; c + LANES <= y.channels; c += LANES, from += LANES)
+          reduce([](const float* p) { return load(p); }, [&](vec v) { store(to + c, v); });
+        for (; c < y.channels; c++, from++) reduce([](const float* p) { return *p; }, [&](float v) { to[c] = v; });
+      }
+    }
+  });
+}
+
+}  // namespace conv_forward
