@@ -41,8 +41,8 @@ void by_filter(int64_t out_y, int64_t out_x, const Window& w, const F& f) {
   using One = Filter<1, 1>;
   if (is(4, 3, 4, 3)) return f(Filtered<Filter<4, 3>, Filter<4, 3>>{w});
   if (is(4, 5, 4, 5)) return f(Filtered<Filter<4, 5>, Filter<4, 5>>{w});
-  if (is(1, 1, 6, 7)) return f(Filtered<One, Filter<6, 7>>{w});
-  if (is(6, 7, 1, 1)) return f(Filtered<Filter<6, 7>, One>{w});
+  if (is(1, 1, 4, 7)) return f(Filtered<One, Filter<4, 7>>{w});
+  if (is(4, 7, 1, 1)) return f(Filtered<Filter<4, 7>, One>{w});
   if (is(1, 1, 4, 3)) return f(Filtered<One, Filter<4, 3>>{w});
   if (is(4, 3, 1, 1)) return f(Filtered<Filter<4, 3>, One>{w});
   if (is(1, 1, 1, 1)) return f(Filtered<One, One>{w});
@@ -101,8 +101,8 @@ Tensor conv_forward_matrix_op(int64_t out, int64_t taps) {
     fill<4, 3>(data);
   else if (out == 4 && taps == 5)
     fill<4, 5>(data);
-  else if (out == 6 && taps == 7)
-    fill<6, 7>(data);
+  else if (out == 4 && taps == 7)
+    fill<4, 7>(data);
   else
     STD_TORCH_CHECK(false, "stylegan2_ada::conv_forward: no transforms F(", out, ", ", taps, ")");
   return g;

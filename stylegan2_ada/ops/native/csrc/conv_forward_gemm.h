@@ -35,32 +35,41 @@ SG_FORCE_INLINE void repeat(F&& f) {
   }(std::make_integer_sequence<int, N>{});
 }
 
-// C[r, j] = sum over k of A[r, k] B[k, j]. A lies in blocks of LANES values of k: a[block * a_block + r * LANES + lane];
-// B is [k][COLS * LANES], C has `c_row` values a row.
+// C[r, j] = sum over k of A[r, k] B[k, j]. A lies in blocks of LANES values of k: a[block * a_block + r * LANES + lane],
+// B is [k][COLS * LANES], C has `c_row` values a row. Every `together` blocks the sums are added to C: one long sum
+// would have a larger rounding error.
 template <int R, int COLS>
-void kernel(const float* a, int64_t a_block, const float* b, int64_t blocks, float* c, int64_t c_row) {
-  vec sum[R][COLS] = {};
-  for (int64_t block = 0; block < blocks; block++, a += a_block) {
+void kernel(const float* a, int64_t a_block, const float* b, int64_t blocks, int64_t together, float* c,
+            int64_t c_row) {
+  for (int64_t block = 0; block < blocks;) {
+    const bool first = block == 0;
+    const int64_t end = block + together < blocks ? block + together : blocks;
+    vec sum[R][COLS] = {};
+    for (; block < end; block++, a += a_block) {
 #pragma GCC unroll 4
-    for (int k = 0; k < LANES; k++, b += COLS * LANES) {
-      vec row[COLS];
+      for (int k = 0; k < LANES; k++, b += COLS * LANES) {
+        vec row[COLS];
 #pragma GCC unroll 2
-      for (int j = 0; j < COLS; j++) row[j] = load(b + j * LANES);
+        for (int j = 0; j < COLS; j++) row[j] = load(b + j * LANES);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; r++) {
-        const vec x = broadcast(a[r * LANES + k]);
+        for (int r = 0; r < R; r++) {
+          const vec x = broadcast(a[r * LANES + k]);
 #pragma GCC unroll 2
-        for (int j = 0; j < COLS; j++) sum[r][j] += x * row[j];
+          for (int j = 0; j < COLS; j++) sum[r][j] += x * row[j];
+        }
       }
     }
-  }
 #pragma GCC unroll 16
-  for (int r = 0; r < R; r++)
+    for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-    for (int j = 0; j < COLS; j++) store(c + r * c_row + j * LANES, sum[r][j]);
+      for (int j = 0; j < COLS; j++) {
+        float* to = c + r * c_row + j * LANES;
+        store(to, first ? sum[r][j] : load(to) + sum[r][j]);
+      }
+  }
 }
 
-using Kernel = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t);
+using Kernel = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
 
 template <int COLS, int... R>
 constexpr auto kernels(std::integer_sequence<int, R...>) {
@@ -71,14 +80,14 @@ constexpr auto kernels(std::integer_sequence<int, R...>) {
 }
 
 // As `kernel`, for any number of rows, in groups of about the same size.
-inline void multiply(int64_t rows, int cols, const float* a, int64_t a_block, const float* b, int64_t blocks, float* c,
-                     int64_t c_row) {
+inline void multiply(int64_t rows, int cols, const float* a, int64_t a_block, const float* b, int64_t blocks,
+                     int64_t together, float* c, int64_t c_row) {
   static constexpr auto one = kernels<1>(std::make_integer_sequence<int, ROWS>{});
   static constexpr auto two = kernels<2>(std::make_integer_sequence<int, ROWS>{});
   const Kernel* table = cols > LANES ? two.of : one.of;
   for (int64_t groups = (rows + ROWS - 1) / ROWS, r = 0; groups > 0; groups--) {
     const int64_t here = (rows - r) / groups;
-    table[here - 1](a + r * LANES, a_block, b, blocks, c + r * c_row, c_row);
+    table[here - 1](a + r * LANES, a_block, b, blocks, together, c + r * c_row, c_row);
     r += here;
   }
 }

@@ -134,31 +134,37 @@ struct Direct {
   Tiles tiles(const Images<float>& y) const { return {y.height, y.width, 1, 1}; }
 
   void read(const Images<const float>& x, Tiles::Corner at, const float* zeros, float* v, const Layout& to) const {
-    const int64_t step = to.tiles * LANES, bytes = x.channels * sizeof(float);
-    float row[LANES];
-    int64_t filled = 0;
-    for (int64_t r = 0; r < window.taps_y; r++)
-      for (int64_t c = 0; c < window.taps_x; c++) {
-        const int64_t row_y = at.y * window.stride - window.pad_y + r, col = at.x * window.stride - window.pad_x + c;
-        const bool inside = row_y >= 0 && row_y < x.height && col >= 0 && col < x.width;
-        const float* p = inside ? x.data + at.n * x.step_n + row_y * x.step_y + col * x.step_x : zeros;
-        if (x.channels % LANES == 0) {
-          for (int64_t channel = 0; channel < x.channels; channel += LANES, v += step) store(v, load(p + channel));
-        } else {
-          for (int64_t channel = 0; channel < x.channels; channel++) {
-            row[filled++] = p[channel];
-            if (filled == LANES) {
-              store(v, load(row));
-              v += step;
-              filled = 0;
-            }
-          }
-        }
-      }
-    if (filled) {
-      while (filled < LANES) row[filled++] = 0;
-      store(v, load(row));
+    const int64_t step = to.tiles * LANES, n = x.channels;
+    const int64_t y0 = at.y * window.stride - window.pad_y, x0 = at.x * window.stride - window.pad_x;
+    const float* image = x.data + at.n * x.step_n;
+    if (n % LANES == 0) {
+      pixels(x, y0, x0, [&](int64_t row, int64_t col, bool inside) {
+        const float* p = inside ? image + row * x.step_y + col * x.step_x : zeros;
+        for (int64_t channel = 0; channel < n; channel += LANES, v += step) store(v, load(p + channel));
+      });
+      return;
     }
+    static thread_local std::vector<float> window_values;
+    window_values.resize(to.blocks * LANES);
+    float* to_value = window_values.data();
+    if (x.step_x == n && y0 >= 0 && x0 >= 0 && y0 + window.taps_y <= x.height && x0 + window.taps_x <= x.width) {
+      for (int64_t r = 0; r < window.taps_y; r++, to_value += window.taps_x * n)
+        std::memcpy(to_value, image + (y0 + r) * x.step_y + x0 * n, window.taps_x * n * sizeof(float));
+    } else {
+      pixels(x, y0, x0, [&](int64_t row, int64_t col, bool inside) {
+        const float* p = inside ? image + row * x.step_y + col * x.step_x : zeros;
+        std::memcpy(to_value, p, n * sizeof(float));
+        to_value += n;
+      });
+    }
+    for (int64_t block = 0; block < to.blocks; block++) store(v + block * step, load(&window_values[block * LANES]));
+  }
+
+  template <typename F>
+  void pixels(const Images<const float>& x, int64_t y0, int64_t x0, const F& f) const {
+    for (int64_t row = y0; row < y0 + window.taps_y; row++)
+      for (int64_t col = x0; col < x0 + window.taps_x; col++)
+        f(row, col, row >= 0 && row < x.height && col >= 0 && col < x.width);
   }
 
   static void write(const float* m, int64_t step, const Part& part, int64_t channel, Tiles::Corner at) {
@@ -166,12 +172,14 @@ struct Direct {
   }
 };
 
-constexpr int64_t V_BYTES = 256 << 10, M_BYTES = 128 << 10;  // of transformed input and products, in a second level of 1 MB
+// Of transformed input and of products, in a second level of 1 MB (or half of one).
+constexpr int64_t V_BYTES = 256 << 10, M_BYTES = 128 << 10;
 constexpr int64_t FEWEST_TILES = 28, MOST_TILES = 168;
 
 template <typename Way>
 void convolve(const Way& way, const Images<const float>& x, const std::vector<Part>& parts, int64_t threads) {
   const int64_t points = way.points(), blocks = way.blocks(x.channels);
+  const int64_t together = (points == 1 ? 256 : 64) / LANES;  // transforms make rounding errors larger
   const Tiles tiles = way.tiles(parts[0].y);
   const int64_t count = x.n * tiles.rows * tiles.cols;
   // As many tiles at once as keep their transforms in the cache, and as many blocks as divide evenly among the threads.
@@ -202,7 +210,8 @@ void convolve(const Way& way, const Images<const float>& x, const std::vector<Pa
           for (int64_t point = 0; point < points; point++)
             for (int64_t j = o; j < o_end; j += PANEL)
               multiply(rows, std::min<int64_t>(PANEL, o_end - j), v + point * layout.point, here * LANES,
-                       part.u + (point * part.padded() + j) * blocks * LANES, blocks, m + point * m_point + j - o, width);
+                       part.u + (point * part.padded() + j) * blocks * LANES, blocks, together,
+                       m + point * m_point + j - o, width);
           for (int64_t t = 0; t < rows; t++)
             for (int64_t j = o; j < o_end; j += LANES)
               way.write(m + t * width + j - o, m_point, part, j, tiles.corner(first + t));
@@ -228,10 +237,13 @@ inline void pool(const Images<const float>& x, const Window& w, bool mean, bool 
           for (int64_t i = 0; i < y1 - y0; i++)
             for (int64_t j = i == 0; j < x1 - x0; j++) {
               const auto value = get(from + i * x.step_y + j * x.step_x);
-              found = mean ? found + value : value > found || value != value ? value : found;
+              if (mean)
+                found = found + value;
+              else
+                found = (value > found) | (value != value) ? value : found;
             }
           if (mean) found = found * part;
-          if (relu) found = found < 0 ? found * 0 : found;
+          if (relu) found = found < decltype(found){} ? decltype(found){} : found;
           put(found);
         };
         int64_t c = 0;
