@@ -11,7 +11,6 @@
 // the sums go from the second level straight through the back transform into the result.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "conv3x3_winograd.h"
@@ -24,17 +23,6 @@ constexpr int64_t PANEL = 64;               // outputs of a panel, the width of 
 constexpr int64_t BLOCK_BYTES = 640 << 10;  // transformed input and products of a block, in a second level of 1 MB
 constexpr int64_t CHUNK_BYTES = 12 << 20;  // transformed tensors of a chunk of the weight gradient, in the third level,
 constexpr int64_t CHUNK_PAIRS = 128;       // but at least so many pairs of tiles: sums are transformed back per chunk
-
-// f(item, thread) for each item; threads take the next one when they are done, so that a disturbed thread is not
-// waited for.
-template <typename F>
-void for_each_item(int64_t items, int64_t threads, const F& f) {
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, std::min(items, threads), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; t++)
-      for (int64_t i = next++; i < items; i = next++) f(i, t);
-  });
-}
 
 // Transformed weights: panels of 64 outputs; in each 16 frequencies of [pairs][width] words.
 struct WeightLayout {
@@ -80,7 +68,7 @@ inline void transform_weights(const float* w, int64_t o_count, int64_t i_count, 
                               int64_t threads, uint32_t* u) {
   const int64_t in = transposed ? o_count : i_count;
   const WeightLayout layout(in, transposed ? i_count : o_count);
-  for_each_item(round_up(layout.outputs, 16) / 16, threads, [&](int64_t group, int64_t) {
+  sg::for_each_item(round_up(layout.outputs, 16) / 16, threads, [&](int64_t group, int64_t) {
     const __m512 g = _mm512_set1_ps(gain);
     const int64_t panel = group * 16 / PANEL, width = layout.width(panel), stride = layout.frequency(panel);
     uint32_t* base = u + panel * layout.panel_words() + group * 16 % PANEL;
@@ -154,7 +142,7 @@ inline void convolve(const Image& in, const bf16* x, const uint32_t* u, const We
   char* memory = scratch.get<char>(threads * item_bytes);
   const std::vector<bf16> zeros(padded);
 
-  for_each_item(c.blocks * c.groups, threads, [&](int64_t item, int64_t thread) {
+  sg::for_each_item(c.blocks * c.groups, threads, [&](int64_t item, int64_t thread) {
     bf16* v = reinterpret_cast<bf16*>(memory + thread * item_bytes);
     float* m = reinterpret_cast<float*>(memory + thread * item_bytes + v_bytes);
     const int64_t first = item / c.groups * c.pairs, pairs = std::min(c.pairs, in.pairs() - first);
@@ -276,13 +264,13 @@ inline void weight_gradient(const Image& in, const bf16* x, const Image& result,
 
   for (int64_t first = 0; first < all; first += pairs) {
     const int64_t count = std::min(pairs, all - first), step = 8;  // pairs of tiles per item
-    for_each_item((count + step - 1) / step, threads, [&](int64_t item, int64_t) {
+    sg::for_each_item((count + step - 1) / step, threads, [&](int64_t item, int64_t) {
       for (int64_t k = item * step; k < std::min(count, (item + 1) * step); k++) {
         transform_pair<4>(in, x, zeros.data(), first, k, a, va);
         transform_pair<2>(result, gy, zeros.data(), first, k, b, vb);
       }
     });
-    for_each_item(i_groups * o_groups, threads, [&](int64_t item, int64_t thread) {
+    sg::for_each_item(i_groups * o_groups, threads, [&](int64_t item, int64_t thread) {
       const int64_t i0 = item % i_groups * rows, o0 = item / i_groups * cols;
       const int64_t here = std::min(rows, round_up(in.channels - i0, 32)),
                     width = std::min(cols, round_up(result.channels, 32) - o0);

@@ -197,26 +197,24 @@ void convolve(const Way& way, const Images<const float>& x, const std::vector<Pa
   const int64_t m_point = (here * width / LANES | 1) * LANES;
   const std::vector<float> zeros(round_up(x.channels, LANES));
 
-  sg::parallel(jobs, sg::GRAIN, [&](int64_t begin, int64_t end) {
+  sg::for_each_item(jobs, threads, [&](int64_t job, int64_t) {
     static thread_local sg::Scratch scratch;
     float* v = scratch.get<float>(points * (layout.point + m_point));
     float* m = v + points * layout.point;
-    for (int64_t job = begin; job < end; job++) {
-      const int64_t first = count * job / jobs, rows = count * (job + 1) / jobs - first;
-      for (int64_t t = 0; t < rows; t++) way.read(x, tiles.corner(first + t), zeros.data(), v + t * LANES, layout);
-      for (const Part& part : parts)
-        for (int64_t o = 0; o < part.padded(); o += width) {
-          const int64_t o_end = std::min(o + width, part.padded());
-          for (int64_t point = 0; point < points; point++)
-            for (int64_t j = o; j < o_end; j += PANEL)
-              multiply(rows, std::min<int64_t>(PANEL, o_end - j), v + point * layout.point, here * LANES,
-                       part.u + (point * part.padded() + j) * blocks * LANES, blocks, together,
-                       m + point * m_point + j - o, width);
-          for (int64_t t = 0; t < rows; t++)
-            for (int64_t j = o; j < o_end; j += LANES)
-              way.write(m + t * width + j - o, m_point, part, j, tiles.corner(first + t));
-        }
-    }
+    const int64_t first = count * job / jobs, rows = count * (job + 1) / jobs - first;
+    for (int64_t t = 0; t < rows; t++) way.read(x, tiles.corner(first + t), zeros.data(), v + t * LANES, layout);
+    for (const Part& part : parts)
+      for (int64_t o = 0; o < part.padded(); o += width) {
+        const int64_t o_end = std::min(o + width, part.padded());
+        for (int64_t point = 0; point < points; point++)
+          for (int64_t j = o; j < o_end; j += PANEL)
+            multiply(rows, std::min<int64_t>(PANEL, o_end - j), v + point * layout.point, here * LANES,
+                     part.u + (point * part.padded() + j) * blocks * LANES, blocks, together,
+                     m + point * m_point + j - o, width);
+        for (int64_t t = 0; t < rows; t++)
+          for (int64_t j = o; j < o_end; j += LANES)
+            way.write(m + t * width + j - o, m_point, part, j, tiles.corner(first + t));
+      }
   });
 }
 

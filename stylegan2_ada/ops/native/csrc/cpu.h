@@ -7,6 +7,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <optional>
 #include <tuple>
@@ -125,6 +126,17 @@ void parallel(int64_t count, int64_t work, const F& f) {  // `work`: elements pe
     f(0, count);
   else
     torch::stable::parallel_for(0, count, grain, f);
+}
+
+// f(item, thread) for each item; threads take the next one when they are done, so that a disturbed thread is not
+// waited for.
+template <typename F>
+void for_each_item(int64_t items, int64_t threads, const F& f) {
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, std::min(items, threads), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t i = next++; i < items; i = next++) f(i, t);
+  });
 }
 
 }  // namespace sg
