@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from . import native, reference
+from . import conv_forward, native, reference
 from .bias_act import bias_act
 from .conv3x3 import applies, conv3x3
 from .modconv_epilogue import modconv_epilogue
@@ -128,7 +128,7 @@ def examine(device: torch.device, timed: bool) -> list[dict]:
                     row["reference_ms"] = milliseconds(definition, x)
                     row["gb_per_s"] = (x.numel() + y.numel()) * x.element_size() / 1e6 / row["ms"]
                 rows.append(row)
-    return rows + (winograd(images, timed) if kind == "cpu" else [])
+    return rows + (winograd(images, timed) + forward_only(images, timed) if kind == "cpu" else [])
 
 
 def winograd(images: Tensor, timed: bool) -> list[dict]:
@@ -148,6 +148,31 @@ def winograd(images: Tensor, timed: bool) -> list[dict]:
         row["reference_ms"] = milliseconds(lambda x: torch.nn.functional.conv2d(x.float(), w, padding=1), x)
         row["gb_per_s"] = 2 * x.numel() * x.element_size() / 1e6 / row["ms"]
     return [row]
+
+
+def forward_only(images: Tensor, timed: bool) -> list[dict]:
+    """The float32 convolutions of finished networks, where this processor has them."""
+    x = images.contiguous(memory_format=torch.channels_last)
+    if not conv_forward.applies(x):
+        return []
+    rows, g = [], torch.Generator().manual_seed(1)
+    for taps, padding in (((1, 1), (0, 0)), ((3, 3), (1, 1)), ((1, 7), (0, 3)), ((5, 5), (2, 2))):
+        w, b = torch.randn(SHAPE[1], SHAPE[1], *taps, generator=g), torch.randn(SHAPE[1], generator=g)
+        conv, y = conv_forward.prepare(w, b, padding), torch.empty_like(x)
+        quick = lambda x, conv=conv, y=y: conv_forward.convolve(x, [conv], [True], [y])  # noqa: E731
+        plain = lambda x, w=w, b=b, p=padding: torch.nn.functional.conv2d(x, w.to(x), b.to(x), padding=p).relu_()  # noqa: E731
+        quick(x)
+        exact = plain(x.double())
+        error = float((y - exact).norm() / exact.norm())
+        name = f"{taps[0]}x{taps[1]} convolution, forward"
+        row = {"operation": name, "device": "cpu", "dtype": "float32", "layout": "NHWC"}
+        row |= {"error": error, "right": error <= TOLERANCE[torch.float32]}
+        if timed:
+            row["ms"] = milliseconds(quick, x)
+            row["torch_ms"] = row["reference_ms"] = milliseconds(plain, x)
+            row["gb_per_s"] = 2 * x.numel() * x.element_size() / 1e6 / row["ms"]
+        rows.append(row)
+    return rows
 
 
 def surroundings() -> dict:
