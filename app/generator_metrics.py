@@ -194,7 +194,7 @@ def _measure(
         "target": fake.name,
         "data": reals.name if reals is not None else r.stats,
         "preprocess": reals.preprocess.to_dict() if reals is not None and reals.preprocess else None,
-        "runtime": features.used if features else None,  # None too where all was in the cache
+        "runtime": features.used if features else None,  # None where all was computed before
         "network_sha256": fake.sha256,
         "skipped": [list(pair) for f in (fake_features, real) if f is not None for pair in f.skipped],
     }

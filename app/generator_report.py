@@ -37,7 +37,7 @@ def write_generator_report(path: str | Path, result: Evaluation) -> Path:
         "compared with": s["data"],
         "preprocessing of the reals": s["preprocess"] and ", ".join(f"{k} {v}" for k, v in s["preprocess"].items()),
         "Inception weights' SHA-256": s["weights_sha256"],
-        "computed by": s["runtime"] or "an earlier run (cached)",
+        "computed by": s["runtime"] or "an earlier run",
         "files left out": len(s["skipped"]),
     }
     sections = [

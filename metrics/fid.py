@@ -119,7 +119,7 @@ class StatedFeatures:
     dims: int
     resize: str | None = None
     weights_sha256: str | None = None
-    runtime: str | None = None
+    used: str | None = None  # no runtime: nothing is computed
 
     @classmethod
     def of(cls, a: GaussianStats, b: GaussianStats) -> StatedFeatures:
