@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from metrics.network import Block, Chain, Fork, MaxPoolBlock, Reduction
 from stylegan2_ada.ops.conv_forward import Prepared, applies, convolve, pool, prepare
+from stylegan2_ada.ops.native import path, status
 
 
 def usable(net: nn.Module) -> bool:
-    """Whether this machine has kernels for a network of this dtype and on this device."""
-    return all(applies(p) for p in net.parameters())
+    """Whether this machine has kernels for a network of this dtype and on this device, asked without a warning."""
+    return path() == "native" and status("cpu").native and all(applies(p) for p in net.parameters())
 
 
 class NativeNetwork:

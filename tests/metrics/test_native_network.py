@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +11,8 @@ from faces.errors import UserError
 from metrics.inception import DIMS, InceptionFeatures
 from metrics.native_network import NativeNetwork, usable
 from stylegan2_ada.ops import conv_forward
+
+ROOT = Path(__file__).parents[2]
 
 
 def images_of(height, width, n=2):
@@ -57,3 +64,11 @@ def test_without_compiled_code_auto_takes_onnx_runtime(random_inception, monkeyp
     assert features.runtime == "onnx"
     with pytest.raises(UserError, match="no compiled code for this machine"):
         InceptionFeatures(random_inception.path, 64, runtime="native")(images_of(64, 64))
+
+
+def test_without_a_compiler_auto_says_nothing(random_inception, tmp_path):
+    """ONNX Runtime stands in, so a word about slower operations would be wrong."""
+    code = f"from metrics.inception import InceptionFeatures as F; print(F({str(random_inception.path)!r}, 64).runtime)"
+    env = {**os.environ, "CXX": str(tmp_path / "none"), "STYLEGAN_OPS": "", "STYLEGAN_OPS_CACHE": str(tmp_path / "ops")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "onnx" and "slower" not in done.stderr, done.stderr
