@@ -29,7 +29,14 @@ def save(run: Path, step: int, state: dict) -> Path:
         save_atomically(path, lambda tmp: torch.save({"format": FORMAT, **state}, tmp))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-        raise UserError(f"{path}: could not be written ({reason}); free some space, then go on with --resume") from None
+        left = checkpoints(run)
+        if not run.is_dir():
+            advice = "the run's folder was removed while it ran: start again"
+        elif left:
+            advice = f"free some space, then go on from the earlier {left[-1].name} with --resume {run}"
+        else:
+            advice = "free some space or choose another --out, then start again"
+        raise UserError(f"{path}: could not be written ({reason}); {advice}") from None
     found = checkpoints(run)
     current = found.index(path)
     for old in found[: max(0, current + 1 - KEEP)] + found[current + 1 :]:

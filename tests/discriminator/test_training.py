@@ -329,3 +329,17 @@ def test_the_detector_is_calibrated_on_the_held_out_images():
     assert called.sum() == calibration.at().false_alarms <= 0.05 * 24
     assert found["false_alarms_clean"] == called[0].mean() and found["false_alarms_degraded"] == called[1].mean()
     assert detector.meta["a"] == 1 and detector.meta["validation_images"] == {"real": 12, "fake": 12}
+
+
+def test_a_state_that_cannot_be_kept_says_what_is_left(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    checkpoints.save(run, 5, {"a": 1})
+    full = OSError(28, "No space left on device")
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", lambda *a, **k: (_ for _ in ()).throw(full))
+        with pytest.raises(UserError, match=r"No space left.*earlier checkpoint-000005\.pt with --resume \S+run"):
+            checkpoints.save(run, 9, {"a": 2})
+    assert [p.name for p in checkpoints.checkpoints(run)] == ["checkpoint-000005.pt"]
+    with pytest.raises(UserError, match="folder was removed while it ran: start again"):
+        checkpoints.save(tmp_path / "gone", 9, {"a": 2})
