@@ -51,11 +51,11 @@ def test_a_file_of_nobody_is_no_lock(tmp_path):
 def test_of_many_that_ask_again_and_again_never_two_hold_it(tmp_path):
     inside, most, taken = 0, 0, 0
     guard = threading.Lock()
-    end = time.monotonic() + 0.5
+    end = time.monotonic() + 30  # a busy machine needs longer
 
     def compete():
         nonlocal inside, most, taken
-        while time.monotonic() < end:
+        while time.monotonic() < end and taken < 200:
             try:
                 with RunLock() as lock:
                     lock.take(tmp_path)

@@ -130,11 +130,15 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(start, straight, p
 
 @pytest.mark.parametrize("moment", ["tick 1", "verdict 2/6"], ids=["game", "verdict"])
 def test_ctrl_c_saves_and_says_how_to_go_on(start, train, straight, photos, tmp_path, moment):
-    job = start("--data", photos, *LENGTH)
-    while moment not in job.out.read_text() and not ended(job):
-        time.sleep(0.005)
-    os.kill(job.pid, signal.SIGINT)
-    result = job.wait()
+    for _ in range(5):
+        job = start("--data", photos, *LENGTH)
+        while moment not in job.out.read_text() and not ended(job):
+            time.sleep(0.005)
+        os.kill(job.pid, signal.SIGINT)
+        result = job.wait()
+        if result.code != 0:
+            break
+        shutil.rmtree(tmp_path / "runs")  # on a busy machine it may have ended before the signal came
     assert result.code == 130, result.err
     assert "stopping after this step" in result.err and "Traceback" not in result.err
     assert f"go on with --resume runs/{RUN}" in result.out.splitlines()[-1]
