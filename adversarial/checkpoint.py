@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
+from discriminator.training.state import CHECKPOINT_NAME, checkpoints, save
+from discriminator.training.state import checkpoint_path as checkpoint_path
 from faces.errors import UserError
 from faces.files import save_atomically
 
 FORMAT = 1
-_NAME = re.compile(r"checkpoint-(\d{6,})\.pt$")
 
 
 def save_json(path: Path, value: dict) -> None:
@@ -27,44 +27,14 @@ def remove_leftovers(run: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def checkpoint_path(run: Path, step: int) -> Path:
-    return run / f"checkpoint-{step:06d}.pt"
-
-
 def is_checkpoint_name(path: Path) -> bool:
     """Whether a file is called like a checkpoint of this project."""
-    return _NAME.fullmatch(path.name) is not None
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The run's checkpoints, oldest first."""
-    found = [(int(m.group(1)), p) for p in run.glob("checkpoint-*.pt") if (m := _NAME.search(p.name))]
-    return [p for _, p in sorted(found)]
+    return CHECKPOINT_NAME.fullmatch(path.name) is not None
 
 
 def save_checkpoint(run: Path, step: int, state: dict, keep: int = 2, spare: Collection[Path] = ()) -> Path:
-    """Write the state after `step` steps; then remove all but the last `keep` checkpoints and those in `spare`.
-
-    Checkpoints of later steps belong to a course the run has left (it was resumed from an earlier one): they go too.
-    """
-    path = checkpoint_path(run, step)
-    try:
-        save_atomically(path, lambda tmp: torch.save({"format": FORMAT, **state}, tmp))
-    except (OSError, RuntimeError) as e:  # torch reports a full disk as a RuntimeError of its zip writer
-        left = checkpoints(run)
-        advice = (
-            f"free some space, then go on from the earlier {left[-1].name} with --resume {run}"
-            if left
-            else "free some space or choose another --outdir, then start again"
-        )
-        reason = (getattr(e, "strerror", None) or str(e)).splitlines()[0]
-        raise UserError(f"{path}: the checkpoint could not be written ({reason}); {advice}") from None
-    found = checkpoints(run)
-    current = found.index(path)
-    for old in found[: max(0, current + 1 - keep)] + found[current + 1 :]:
-        if old not in spare:
-            old.unlink(missing_ok=True)
-    return path
+    """`discriminator.training.state.save` for the game's state."""
+    return save(run, step, state, keep, spare, form=FORMAT, elsewhere="--outdir")
 
 
 def load_checkpoint(path: Path) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -11,36 +12,53 @@ from faces.errors import UserError
 from faces.files import save_atomically
 
 FORMAT = "detective-1"
-_NAME = re.compile(r"checkpoint-(\d{6,})\.pt")
-KEEP = 2
+CHECKPOINT_NAME = re.compile(r"checkpoint-(\d{6,})\.pt")
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    return run / f"checkpoint-{step:06d}.pt"
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
-    found = [(int(m.group(1)), p) for p in run.glob("checkpoint-*.pt") if (m := _NAME.fullmatch(p.name))]
+    found = [(int(m.group(1)), p) for p in run.glob("checkpoint-*.pt") if (m := CHECKPOINT_NAME.fullmatch(p.name))]
     return [p for _, p in sorted(found)]
 
 
-def save(run: Path, step: int, state: dict) -> Path:
-    """Write the state after `step` steps, then remove all but the last KEEP, and those of later steps that the run has
-    left. UserError where the disk doesn't take it."""
-    path = run / f"checkpoint-{step:06d}.pt"
+def save(
+    run: Path,
+    step: int,
+    state: dict,
+    keep: int = 2,
+    spare: Collection[Path] = (),
+    *,
+    form: str | int = FORMAT,
+    elsewhere: str = "--out",
+) -> Path:
+    """Write the state after `step` steps; then remove all but the last `keep` checkpoints and those in `spare`.
+
+    Checkpoints of later steps belong to a course the run has left (it was resumed from an earlier one): they go too.
+    form: what the reader knows its own files by. elsewhere: the option that names another place, for the UserError of a
+    disk that doesn't take it.
+    """
+    path = checkpoint_path(run, step)
     try:
-        save_atomically(path, lambda tmp: torch.save({"format": FORMAT, **state}, tmp))
+        save_atomically(path, lambda tmp: torch.save({"format": form, **state}, tmp))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
-        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         left = checkpoints(run)
         if not run.is_dir():
             advice = "the run's folder was removed while it ran: start again"
         elif left:
             advice = f"free some space, then go on from the earlier {left[-1].name} with --resume {run}"
         else:
-            advice = "free some space or choose another --out, then start again"
-        raise UserError(f"{path}: could not be written ({reason}); {advice}") from None
+            advice = f"free some space or choose another {elsewhere}, then start again"
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise UserError(f"{path}: the checkpoint could not be written ({reason}); {advice}") from None
     found = checkpoints(run)
     current = found.index(path)
-    for old in found[: max(0, current + 1 - KEEP)] + found[current + 1 :]:
-        old.unlink(missing_ok=True)
+    for old in found[: max(0, current + 1 - keep)] + found[current + 1 :]:
+        if old not in spare:
+            old.unlink(missing_ok=True)
     return path
 
 
