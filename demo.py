@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from app.cli import run
+from common.cli import run
 
 ROOT = Path(__file__).resolve().parent
 UNSEEN = 6  # images of each class that are judged at the end
@@ -72,7 +72,7 @@ def _render_unseen(folder: Path, resolution: int) -> None:
     """Write faces of seeds the demo set does not contain."""
     from PIL import Image
 
-    from faces.procedural import render_face
+    from faces.procedural.portrait import render_face
 
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(UNSEEN):
@@ -82,10 +82,10 @@ def _render_unseen(folder: Path, resolution: int) -> None:
 
 def _report(folder: Path, unseen: Path) -> Path:
     """The HTML report of the run with the verdicts on the unseen images, also written as JSON."""
-    from app.report import VerdictCard
-    from app.run_report import run_report
     from discriminator.detector import Detector
     from faces.decode import load_image
+    from reports.gan_run import run_report
+    from reports.page import VerdictCard
 
     detector = Detector.load(folder / "detector.safetensors")
     paths = [p for kind in ("real", "fake") for p in sorted((unseen / kind).glob("*.png"))]

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import click
 
-from app.cli import MODEL_HELP, download_bar, face_file_options, friendly, importing, pick_device, progress, run
-from faces.errors import UserError, one_line
+from common.cli import MODEL_HELP, download_bar, face_file_options, friendly, importing, pick_device, progress, run
+from common.errors import UserError, one_line
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = (HERE / "models" / "detector.safetensors", HERE / "models" / "detector.onnx")
@@ -139,7 +139,11 @@ def main(
         raise click.UsageError("--json, --jsonl and --csv - all write to stdout; give one of them")
     # Imports take a moment (PyTorch's seconds); --help and mistyped options should not.
     with importing():
-        from app.verdict_output import (
+        from discriminator.engine import open_engine
+        from discriminator.judge import Totals, expand, judge_files, paths_from
+        from discriminator.verdict import Rule, find_detector
+        from discriminator.video import FRAME_COLUMNS, VideoOptions
+        from reports.verdicts import (
             CSV_COLUMNS,
             HEAD,
             CsvOut,
@@ -150,10 +154,6 @@ def main(
             summary,
             table_line,
         )
-        from discriminator.engine import open_engine
-        from discriminator.judge import Totals, expand, judge_files, paths_from
-        from discriminator.verdict import Rule, find_detector
-        from discriminator.video import FRAME_COLUMNS, VideoOptions
 
     where = find_detector(model, shipped=SHIPPED)
     with importing():
@@ -170,7 +170,7 @@ def main(
     entries = named if named is not None and explain is None else list(named or expand(inputs))
     painter = None
     if explain is not None:
-        from app.verdict_panels import Painter
+        from reports.verdict_panels import Painter
 
         painter = Painter(explain, [entry for entry in entries if isinstance(entry, str)], engine)
 
@@ -242,7 +242,7 @@ def main(
 
 def _face_step(face: str, face_model: str | None, offline: bool, detector):
     """The face step that was asked for; no finder where photos are judged whole."""
-    from faces.face_step import FaceStep
+    from faces.finding.face_step import FaceStep
 
     side = detector.preprocess.resolution
     if face == "whole" or (face == "auto" and not detector.trained_on_aligned_faces):
@@ -250,7 +250,7 @@ def _face_step(face: str, face_model: str | None, offline: bool, detector):
     with importing():
         import cv2
 
-        from faces.align import FaceFinder
+        from faces.finding.align import FaceFinder
     cv2.setNumThreads(1)  # every photo has a thread; OpenCV's own would only be in their way
     with download_bar("YuNet") as report:
         return FaceStep(FaceFinder.open(face_model, not offline, progress=report), side)

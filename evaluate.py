@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli import friendly, importing, run
+from common.cli import friendly, importing, run
 
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
@@ -93,7 +93,7 @@ def generator(**options) -> None:
     of statistics serves for fid. Under torchrun the images are shared among the processes, with the same result.
     """
     with importing():
-        from app.generator_metrics import Request, evaluate
+        from evaluation.generator import Request, evaluate
 
     options["dims"] = options["dims"] and int(options["dims"])
     evaluate(Request(**options))
@@ -144,7 +144,7 @@ def detector(**options) -> None:
     gives a false-alarm rate, one with only fakes a detection rate, and neither an AUC.
     """
     with importing():
-        from app.detector_metrics import Request, evaluate
+        from evaluation.detector import Request, evaluate
 
     options["robustness"] |= options["conditions"] is not None
 
@@ -198,7 +198,7 @@ def ensemble(**options) -> None:
     The result is a detector file like any other: detect.py, evaluate.py and `Detector.load` run it.
     """
     with importing():
-        from app.ensembling import Request, make_ensemble
+        from evaluation.ensemble import Request, make_ensemble
 
     make_ensemble(Request(**options))
 
@@ -258,7 +258,7 @@ def compare(**options) -> None:
     thresholds by McNemar's exact test, both with Holm's correction over all pairs.
     """
     with importing():
-        from app.compare import Request, compare
+        from evaluation.compare import Request, compare
 
     compare(Request(**options))
 

@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from app.cli import friendly, importing, progress, run
-from faces.errors import one_line
+from common.cli import friendly, importing, progress, run
+from common.errors import one_line
 
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 DATA_ROOT = click.option(
@@ -139,10 +139,10 @@ def inspect(source, data_root, out, split, limit, as_json, force, seed, workers)
     with importing():
         from pathlib import Path
 
-        from app.data_report import write_data_report
-        from faces.errors import UserError
+        from common.errors import UserError
+        from faces.audit.survey import survey_source
         from faces.source import open_source
-        from faces.survey import survey_source
+        from reports.data import write_data_report
 
     opened = open_source(source, data_root=data_root, split=split)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in opened.name)
@@ -191,9 +191,9 @@ def audit(
                2  bad input
     """
     with importing():
-        from app.audit_table import as_lines
-        from faces.audit import run_gates
+        from faces.audit.leak_gates import run_gates
         from faces.source import open_source
+        from reports.audit_lines import as_lines
 
     opened = open_source(source, data_root=data_root, split=split)
     others = [open_source(other, data_root=data_root) for other in against]
@@ -213,8 +213,8 @@ def audit(
 
 def _finder(face_model: str | None, offline: bool):
     """(YuNet, "") or (None, why there is none)."""
-    from app.cli import download_bar
-    from faces.align import FaceFinder
+    from common.cli import download_bar
+    from faces.finding.align import FaceFinder
 
     with download_bar("YuNet") as report:
         finder = FaceFinder.open(face_model, not offline, progress=report)
@@ -269,8 +269,8 @@ def normalise(
     the origin of every file.
     """
     with importing():
-        from app.cli import download_bar
-        from faces.align import FaceFinder
+        from common.cli import download_bar
+        from faces.finding.align import FaceFinder
         from faces.naming import LABEL_NAMES
         from faces.normalise import JOURNAL, Recipe
         from faces.normalise import normalise as run_it

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from app.cli import MODEL_HELP, download_bar, face_file_options, friendly, importing, own_version, pick_device, run
-from faces.errors import UserError
+from common.cli import MODEL_HELP, download_bar, face_file_options, friendly, importing, own_version, pick_device, run
+from common.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = (HERE / "models" / "detector.safetensors", HERE / "models" / "detector.onnx")
@@ -93,11 +93,11 @@ def main(
                 f"serve.py needs {error.name}, which is not installed: pip install 'fastapi>=0.165,<1'"
                 " 'uvicorn>=0.40,<1'"
             ) from None
-        from app.web import server
-        from app.web.api import build_app
-        from app.web.body import Limits
-        from app.web.opened import open_service
-        from faces.parallel import cores
+        from common.parallel import cores
+        from web import server
+        from web.api import build_app
+        from web.body import Limits
+        from web.opened import open_service
 
     sock = server.listen(host, port)  # first of all: it is what is wrong most often
     with sock:

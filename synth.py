@@ -23,8 +23,8 @@ from pathlib import Path
 
 import click
 
-from app.cli import progress, run
-from faces.errors import UserError
+from common.cli import progress, run
+from common.errors import UserError
 
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
@@ -127,8 +127,8 @@ def main(
             if name in given:
                 option = next(p.opts[0] for p in main.params if p.name == name)
                 raise click.UsageError(f"--projected-w and {option} don't go together: the latents are in the file")
-    from app.sampling import load_network, render_projected, sample_every_class, sample_to, write_contact_sheet
     from synth.latents import parse_seeds
+    from synth.sampling import load_network, render_projected, sample_every_class, sample_to, write_contact_sheet
     from synth.writer import SampleSettings
 
     wanted = parse_seeds(seeds) if seeds is not None else list(range(64 if n is None else n))
@@ -178,9 +178,9 @@ def mix(
     Writes grid.png, with names beside the images, every image by itself, and a manifest.csv. Coarse layers carry pose
     and the shape of the head, fine ones colours and skin; which numbers they are depends on the resolution.
     """
-    from app.sampling import load_network
     from synth.latents import parse_seeds
     from synth.mixing import mix_files, mixtures, parse_styles, save_mix
+    from synth.sampling import load_network
     from synth.writer import refuse_existing
 
     row_seeds, column_seeds = parse_seeds(rows, "--rows"), parse_seeds(cols, "--cols")
@@ -242,10 +242,10 @@ def video(
     """
     import re
 
-    from app.sampling import load_network
     from synth.behind import Behind
     from synth.interpolate import frame_count, walk
     from synth.latents import parse_seeds
+    from synth.sampling import load_network
     from synth.video import VideoWriter, check_video
 
     match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", grid)
@@ -292,10 +292,10 @@ def sweep(network, seeds, truncs, trunc_cutoff, class_index, noise_mode, out, fo
     Example:
       python synth.py sweep --seeds 1-6 --truncs 0,0.5,0.7,1
     """
-    from app.sampling import load_network, save_sheet
     from synth.grid import labelled_grid
     from synth.latents import parse_seeds
     from synth.sample import sample
+    from synth.sampling import load_network, save_sheet
     from synth.writer import refuse_existing
 
     keys = parse_seeds(seeds)
@@ -365,15 +365,15 @@ def project(
     import numpy as np
     import torch
 
-    from app.observer import choose_observer
-    from app.sampling import load_network
     from faces.decode import load_image
     from faces.preprocess import Preprocess
     from synth.behind import Behind
     from synth.latents import check_class
+    from synth.observer import choose_observer
     from synth.projection import ProjectionSettings
     from synth.projection import project as search
     from synth.render import in_precision, render_ws, to_uint8, with_noise
+    from synth.sampling import load_network
     from synth.saved import PROJECTION_FILES, save_projection
     from synth.video import VideoWriter
     from synth.writer import refuse_existing

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import click
 
-from app.cli import download_bar, importing, pick_device, progress, run
-from faces.errors import UserError
+from common.cli import download_bar, importing, pick_device, progress, run
+from common.errors import UserError
 
 SECTIONS = {
     "Data": "data data_root resolution square resize_filter subset valid_images degradation extra_fakes replay"
@@ -312,10 +312,10 @@ def main(ctx: click.Context, **options) -> None:
     with importing():
         from dataclasses import fields
 
-        from app.detector_folders import newest_run
-        from app.detector_training import Options, precision_of, train
-        from app.fold_training import Asked, cross_validate, holds_folds
+        from discriminator.folds.run import Asked, cross_validate, holds_folds
+        from discriminator.training.folders import newest_run
         from discriminator.training.recipe import Recipe
+        from discriminator.training.run import Options, precision_of, train
 
     if options["seed"] is None:
         options["seed"] = 0 if options["folds"] is None else 42
@@ -405,11 +405,11 @@ def calibrate(
     that accuse at most 0.5, 1 and 5 % of them.
     """
     with importing():
-        from app.own_photos import calibrate_on, check_out, lines, score
         from discriminator.detector import Detector
         from discriminator.verdict import find_detector
-        from faces.align import FaceFinder
-        from faces.face_step import FaceStep
+        from evaluation.own_photos import calibrate_on, check_out, lines, score
+        from faces.finding.align import FaceFinder
+        from faces.finding.face_step import FaceStep
 
     check_out(Path(out))
     detector = Detector.load(find_detector(model), pick_device(device))

@@ -19,7 +19,7 @@ import os
 
 import click
 
-from app.cli import download_bar, importing, pick_device, run
+from common.cli import download_bar, importing, pick_device, run
 
 CFGS = ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny"]
 AUGPIPES = ["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "face"]

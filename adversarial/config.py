@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from common.errors import UserError
 from discriminator.hybrid import HybridConfig
 from faces.degrade import PRESETS as DEGRADATIONS
-from faces.errors import UserError
 from faces.preprocess import CROPS, RESAMPLE
 from metrics.fid import parse_metric
 from stylegan2_ada.ada import AUGPIPES

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adversarial.randomness import derive
 from adversarial.replay import Replay
 from faces.dataset import IndexStream, PackedFaces
 from faces.degrade import Degradation, apply_batch
 from synth.sample import to_uint8 as pixels
+from training.randomness import derive
 
 
 class Feed:

@@ -17,20 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from adversarial.config import GameConfig
-from adversarial.distributed import World, broadcast_modules, sum_gradients, sum_tensor
 from adversarial.feed import Feed, to_uint8
 from adversarial.losses import generator_loss, path_length_penalty, path_lengths, r1_penalty
 from adversarial.optimiser import FusedAdam, adam, lazy_adam
-from adversarial.randomness import seed_torch
 from adversarial.replay import Replay
-from adversarial.stats import Stats
+from common.errors import UserError
 from discriminator.hybrid import HybridDiscriminator, VerdictOut
 from discriminator.verdict_loss import VerdictLossConfig, verdict_loss
 from faces.dataset import to_float
-from faces.errors import UserError
 from stylegan2_ada.ada import AUGPIPES, AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.generator import Generator
+from training.distributed import World, broadcast_modules, sum_gradients, sum_tensor
+from training.randomness import seed_torch
+from training.stats import Stats
 
 MAX_BAD_STEPS = 50  # non-finite gradients in a row before the run gives up
 REPLAY_EVERY, REPLAY_IMAGES = 50, 16  # steps between pushes of averaged-generator fakes into the replay, and how many

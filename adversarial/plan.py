@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from adversarial.checkpoint import checkpoint_path, find_checkpoint, load_checkpoint, save_json
 from adversarial.config import GameConfig, Options, check_options, check_resolution, resolve
-from adversarial.data import Splits, native_resolution, open_splits
-from adversarial.distributed import World, join_world, leave_world, smallest
 from adversarial.game import Game
-from adversarial.memory import split_batch
 from adversarial.transfer import Start, check_start, is_start, open_start
+from common.errors import UserError
 from faces.classes import ClassLabels
-from faces.errors import UserError
+from training.checkpoint import checkpoint_path, find_checkpoint, load_checkpoint, save_json
+from training.data import Splits, native_resolution, open_splits
+from training.distributed import World, join_world, leave_world, smallest
+from training.memory import split_batch
 
 # what a resumed run may change; everything else is part of its identity (`data` may move: its fingerprint is compared)
 RESUMABLE = {

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from adversarial.config import GameConfig
-from adversarial.data import RunData
-from adversarial.distributed import World
-from adversarial.telemetry import Telemetry, clock
-from faces.errors import UserError
+from common.errors import UserError
 from faces.source import FaceSource, open_source
 from metrics.collect import Features, collect, collect_cached, is_cached, seconds_for
 from metrics.fid import compare, metric_name, needs_vectors, parse_metric
 from metrics.images import ArrayImages, GeneratedImages, Images, SourceImages
 from metrics.inception import InceptionFeatures
-from metrics.ranks import Ranks
 from metrics.sampling import Sampling
 from metrics.weights import find_weights
+from training.data import RunData
+from training.distributed import World
+from training.ranks import Ranks
+from training.telemetry import Telemetry, clock
 
 COMPARED = ("metric", "dims", "reals", "kernel")  # FIDs that differ in one of these are not compared
 SHARE = 0.1  # of a run's time that `auto` may spend on FID

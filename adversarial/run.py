@@ -12,25 +12,25 @@ from pathlib import Path
 
 import torch
 
-from adversarial import detective
-from adversarial.checkpoint import checkpoint_path, checkpoints, remove_leftovers, save_checkpoint, save_json
+from adversarial import verdict_phase as detective
 from adversarial.config import Options
-from adversarial.data import RunData, count_notes, pack, size_notes
-from adversarial.distributed import World, barrier, join_world, leave_world, sum_tensor
 from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.health import Health
-from adversarial.lock import RunLock
-from adversarial.memory import keep_freed_memory, memory_note, peak_memory_gb
-from adversarial.operations import prepare_operations
 from adversarial.plan import Plan, check_space, check_writable, describe, new_folder, plan
 from adversarial.quality import FidMonitor
 from adversarial.snapshots import Snapshots
-from adversarial.telemetry import Telemetry, append_jsonl, clock, rewind_jsonl
 from adversarial.transfer import begin
+from common.errors import UserError
 from faces.degrade import preset as degradation_preset
-from faces.errors import UserError
 from faces.preprocess import Preprocess
+from training.checkpoint import checkpoint_path, checkpoints, remove_leftovers, save_checkpoint, save_json
+from training.data import RunData, count_notes, pack, size_notes
+from training.distributed import World, barrier, join_world, leave_world, sum_tensor
+from training.lock import RunLock
+from training.memory import keep_freed_memory, memory_note, peak_memory_gb
+from training.operations import prepare_operations
+from training.telemetry import Telemetry, append_jsonl, clock, rewind_jsonl
 
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
 SHOWN = 5  # left-out images named in the log; config.json has up to 100

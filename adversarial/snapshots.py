@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adversarial import detective
-from adversarial.checkpoint import save_json
+from adversarial import verdict_phase as detective
 from adversarial.config import GameConfig
-from adversarial.data import RunData
 from adversarial.game import Game
 from adversarial.health import diversity
 from adversarial.quality import FidMonitor, beside_fid
-from adversarial.telemetry import Telemetry, append_jsonl, clock
+from common.errors import UserError
+from common.files import save_atomically
 from discriminator.detector import Detector
 from faces.degrade import preset as degradation_preset
-from faces.errors import UserError
-from faces.files import save_atomically
 from stylegan2_ada.files import save_generator
 from synth.grid import contact_sheet
 from synth.sample import sample
+from training.checkpoint import save_json
+from training.data import RunData
+from training.telemetry import Telemetry, append_jsonl, clock
 
 
 class Snapshots:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adversarial.checkpoint import is_checkpoint_name
 from adversarial.config import GameConfig
-from adversarial.distributed import World, barrier
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.config import PRESETS, DiscriminatorConfig, GeneratorConfig, preset
 from stylegan2_ada.download import LICENCE, PUBLISHED, cached_path, fetch, is_remote
 from stylegan2_ada.interop import read_networks
 from stylegan2_ada.networks import Networks
+from training.checkpoint import is_checkpoint_name
+from training.distributed import World, barrier
 
 if TYPE_CHECKING:
     from adversarial.game import Game

@@ -30,10 +30,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from app.cli import run  # noqa: E402
+from common.cli import run  # noqa: E402
+from common.parallel import cores  # noqa: E402
 from faces.dataset import IndexStream, PackedFaces, stream  # noqa: E402
 from faces.packing import pack  # noqa: E402
-from faces.parallel import cores  # noqa: E402
 from faces.preprocess import Preprocess  # noqa: E402
 from faces.source import FaceSource, open_source  # noqa: E402
 
@@ -104,7 +104,7 @@ def rate(way: Callable[[], Iterator[int]]) -> float:
 
 def drawn(folder: Path, count: int, resolution: int) -> str:
     """`count` JPEG files of quality 90; drawn once in `count` / 8 versions, the others turned and mirrored."""
-    from faces.procedural import render_face
+    from faces.procedural.portrait import render_face
 
     folder.mkdir()
     rng = np.random.default_rng(0)

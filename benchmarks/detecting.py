@@ -24,14 +24,14 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from app.cli import run  # noqa: E402
+from common.cli import run  # noqa: E402
+from common.parallel import cores  # noqa: E402
 from discriminator.calibration import calibrate  # noqa: E402
 from discriminator.detector import Detector  # noqa: E402
 from discriminator.export_onnx import export_detector  # noqa: E402
 from discriminator.models import HYBRID_SIZES, new_network  # noqa: E402
-from faces.parallel import cores  # noqa: E402
 from faces.preprocess import Preprocess  # noqa: E402
-from faces.procedural import render_face  # noqa: E402
+from faces.procedural.portrait import render_face  # noqa: E402
 from faces.source import open_source  # noqa: E402
 
 SIDE = 256

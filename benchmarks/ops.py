@@ -30,12 +30,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from adversarial.memory import keep_freed_memory  # noqa: E402
 from stylegan2_ada.ada_filters import SYM6  # noqa: E402
 from stylegan2_ada.ops import native  # noqa: E402
 from stylegan2_ada.ops.bias_act import bias_act  # noqa: E402
 from stylegan2_ada.ops.modulated_conv import modulated_conv2d  # noqa: E402
 from stylegan2_ada.ops.upfirdn2d import setup_filter, upfirdn2d  # noqa: E402
+from training.memory import keep_freed_memory  # noqa: E402
 
 WAYS = ("native", "torch", "reference")
 OPS = ("bias_act", "upfirdn2d", "modulated_conv2d")

@@ -28,10 +28,10 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from app.cli import run  # noqa: E402
-from app.plots import both, intervals  # noqa: E402
-from faces.errors import UserError  # noqa: E402
-from faces.files import save_atomically  # noqa: E402
+from common.cli import run  # noqa: E402
+from common.errors import UserError  # noqa: E402
+from common.files import save_atomically  # noqa: E402
+from reports.plots import both, intervals  # noqa: E402
 
 
 @dataclass(frozen=True)

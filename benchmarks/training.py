@@ -44,12 +44,12 @@ def make_game(s: dict, device):
     import numpy as np
 
     from adversarial.config import Options, resolve
-    from adversarial.distributed import World
     from adversarial.feed import Feed
     from adversarial.game import Game
     from faces.dataset import PackedFaces
     from faces.degrade import preset as degradation_preset
     from faces.preprocess import Preprocess
+    from training.distributed import World
 
     options = Options(
         data="random",
@@ -75,7 +75,7 @@ def training_cost(s: dict) -> dict:
     """One setting's iteration, in this process."""
     import torch
 
-    from adversarial.memory import keep_freed_memory, peak_memory_gb
+    from training.memory import keep_freed_memory, peak_memory_gb
 
     torch.set_num_threads(s["threads"])
     device = torch.device(s["device"])
@@ -148,9 +148,9 @@ def sampling_cost(s: dict) -> dict:
     """Seconds for `batch` images of an evaluated generator, in this process."""
     import torch
 
-    from adversarial.memory import keep_freed_memory
     from stylegan2_ada.config import GeneratorConfig
     from stylegan2_ada.generator import Generator
+    from training.memory import keep_freed_memory
 
     torch.set_num_threads(s["threads"])
     device = torch.device(s["device"])

@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from common.errors import UserError
 from discriminator.hybrid import VerdictOut
 from discriminator.published import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, TimmFeatures, own_name
-from faces.errors import UserError
 
 HEADS = ("linear", "seeds")
 IMAGENET_CLASSES = 1000

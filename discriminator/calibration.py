@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faces.errors import UserError
+from common.errors import UserError
 
 FPRS = (0.005, 0.01, 0.05)
 DEFAULT_FPR = 0.01

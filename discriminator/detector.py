@@ -16,13 +16,13 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from common.errors import UserError
+from common.files import save_atomically
 from discriminator import ensemble
 from discriminator.calibration import Calibration
 from discriminator.models import build
 from discriminator.verdict import NOT_NUMBERS, JudgesImages, Verdict, decide, find_detector, reading
 from discriminator.views import Views, preprocess_from
-from faces.errors import UserError
-from faces.files import save_atomically
 from faces.preprocess import Preprocess
 
 __all__ = ["Detector", "Verdict", "decide", "find_detector"]

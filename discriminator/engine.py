@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.errors import UserError
 from discriminator.verdict import reading
-from faces.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from common.errors import UserError
 from discriminator.calibration import Calibration, sigmoid
 from discriminator.ensemble import LIMIT, Average, Head, Majority, Stack, Weighted
-from faces.errors import UserError
 
 MOST_ROWS = 6000  # of a support vector machine's fit, whose time grows with their square
 KEPT_VARIANCE = 0.99

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.errors import UserError
+from common.files import save_atomically
 from discriminator.detector import Detector
 from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONNX_VERSION, PATCHES, OnnxDetector
 from discriminator.views import Views
-from faces.errors import UserError
-from faces.files import save_atomically
 from stylegan2_ada.onnx_export import quiet_exporter
 
 NEEDED = ("onnx", "onnxscript")

@@ -6,8 +6,8 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from common.errors import UserError
 from discriminator.outcome import Judged
-from faces.errors import UserError
 from faces.manifest import is_manifest, read_manifest
 from faces.stores import UNKNOWN, is_image_name, list_folder
 from faces.video import is_video_name

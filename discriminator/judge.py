@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from common.errors import BadImage
+from common.parallel import in_batches
 from discriminator.heatmap import fit
 from discriminator.inputs import expand, list_images, paths_from
 from discriminator.outcome import Judged, Totals
 from discriminator.verdict import JudgesImages, Rule, Verdict
 from discriminator.video import VideoOptions, judge_video
 from faces.decode import MAX_PIXELS, decode_image, load_image
-from faces.errors import BadImage
-from faces.face_step import FaceStep, View
-from faces.parallel import in_batches
+from faces.finding.face_step import FaceStep, View
 from faces.video import is_video_name
 
 __all__ = ["Judged", "Totals", "expand", "judge_bytes", "judge_files", "list_images", "paths_from"]
@@ -62,7 +62,7 @@ def judge_files(
     is in `files` but no path is an outcome already and is handed through in its place.
     batch: crops judged at once (by an engine that gains from it). rule: the threshold (default: `fpr`'s, or the
     detector's). faces: the face step (default: photos are judged whole). workers: threads that decode and look for
-    faces, ahead of the network. patience: see `faces.parallel.in_batches`. on_read: called when a file is through.
+    faces, ahead of the network. patience: see `common.parallel.in_batches`. on_read: called when a file is through.
     """
     rule = rule or Rule.of(detector.calibration, fpr=fpr)
     faces = faces or FaceStep()

@@ -24,12 +24,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from common.errors import UserError
 from discriminator.backbones import HEADS, Backbone, BackboneConfig, fitted
 from discriminator.capsnet import CapsNet, CapsNetConfig
 from discriminator.custom_cnn import PLAIN, Plain, PlainConfig
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from discriminator.published import PUBLISHED
-from faces.errors import UserError
 from stylegan2_ada.config import DiscriminatorConfig
 
 HYBRID_SIZES = {

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import UserError
 from discriminator.calibration import Calibration
 from discriminator.verdict import NOT_NUMBERS, JudgesImages
-from faces.errors import UserError
 from faces.preprocess import Preprocess
 
 ONNX_FORMAT = "ganface-detector-onnx"

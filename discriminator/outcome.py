@@ -14,7 +14,7 @@ class Judged:
     """One outcome: a verdict, «no face», or the reason why there is neither.
 
     file: as it was given. verdict: None where there is none; then `error` says why, or `no_face` is true.
-    face: the face in plain JSON types (`faces.face_step.View.to_dict`), None where none was looked for.
+    face: the face in plain JSON types (`faces.finding.face_step.View.to_dict`), None where none was looked for.
     video: what a video's verdict was made of, in plain JSON types. seconds: what this outcome took, in all threads.
     stages: seconds of it by name ("read", "face", "network").
     photo: uint8 [H, W, 3] reduced for display, view: what was judged of it, pixels: uint8 [R, R, C] as the network saw

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import UserError
 from discriminator.calibration import Calibration, OperatingPoint
-from faces.errors import UserError
 from faces.preprocess import Preprocess
 
 ALIGNED_SETS = ("flickr140k", "rvf10k")  # named sets of which every photo is an aligned crop, as in FFHQ

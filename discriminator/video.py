@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from common.errors import BadImage
+from common.parallel import in_batches
 from discriminator.heatmap import fit
 from discriminator.outcome import Judged
 from discriminator.verdict import JudgesImages, Rule, Verdict
-from faces.errors import BadImage
-from faces.face_step import FaceStep, View
-from faces.parallel import in_batches
+from faces.finding.face_step import FaceStep, View
 from faces.video import Frame, Video
 
 MIN_FRAMES = 5

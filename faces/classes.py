@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from faces.errors import BadImage, UserError
+from common.errors import BadImage, UserError
 from faces.layout import LABELS, SPLITS, natural_key, parts_of
 from faces.source import FaceSource
 from faces.stores import RenderedStore

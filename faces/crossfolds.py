@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faces.errors import UserError
+from common.errors import UserError
 from faces.layout import COMPOSITE, parts_of
 from faces.manifest import Manifest, text_column
 from faces.similar import MAX_DISTANCE, exact_groups, in_order, joined

@@ -19,9 +19,9 @@ import numpy as np
 import PIL
 import torch
 
-from faces.errors import BadImage, UserError
-from faces.files import cache_folder
-from faces.parallel import in_order
+from common.errors import BadImage, UserError
+from common.files import cache_folder
+from common.parallel import in_order
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 
@@ -79,7 +79,7 @@ class PackedFaces:
         Bad images, and those with a side below `min_side` pixels, are skipped and listed. The result lies in memory;
         with `cache_dir`, in a file there that the next build of the same content and preprocessing finds again.
         progress(done, total) is called from this thread. ram_limit: bytes (default: half of what is free); what takes
-        more goes into a nameless file in `faces.files.cache_folder()` that ends with the process.
+        more goes into a nameless file in `common.files.cache_folder()` that ends with the process.
 
         Raises UserError when no image is usable, when the array fits neither limit nor disk, or the disk is full."""
         source = source.rendered_at(preprocess.resolution)

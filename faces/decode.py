@@ -25,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from faces.errors import BadImage
+from common.errors import BadImage
 
 # Only raster formats are tried: Pillow would also run Ghostscript for EPS and open network-ish or vector containers.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")

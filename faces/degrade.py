@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from faces.errors import UserError
+from common.errors import UserError
 from faces.filters import (
     KERNELS,
     blur,

@@ -8,7 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 
-from faces.errors import BadImage, UserError
+from common.errors import BadImage, UserError
 from faces.layout import FAKE, REAL, parts_of
 from faces.named_sets import NAMED_SETS, NamedSet, by_hand_steps, root_folder
 from faces.source import FaceSource, open_source

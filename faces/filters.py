@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from faces.errors import UserError
+from common.errors import UserError
 
 KERNELS = ("nearest", "bilinear", "bicubic", "box", "lanczos")
 

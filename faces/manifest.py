@@ -20,8 +20,8 @@ from types import ModuleType
 
 import numpy as np
 
-from faces.errors import UserError
-from faces.files import save_atomically
+from common.errors import UserError
+from common.files import save_atomically
 from faces.layout import FAKE, LABELS, SPLITS
 
 ENDINGS = (".csv", ".parquet")

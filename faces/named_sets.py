@@ -9,7 +9,7 @@ import threading
 import urllib.request
 from dataclasses import dataclass
 
-from faces.errors import UserError, one_line
+from common.errors import UserError, one_line
 
 PROBE_SECONDS = 6.0
 

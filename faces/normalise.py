@@ -25,14 +25,14 @@ from typing import TextIO
 import numpy as np
 from PIL import Image
 
-from faces.align import FaceFinder, box_quad, cut_quad, ffhq_quad
+from common.errors import BadImage, UserError
+from common.files import save_atomically, try_lock
+from common.parallel import in_order
 from faces.decode import Decoded, decode
-from faces.errors import BadImage, UserError
-from faces.files import save_atomically, try_lock
+from faces.finding.align import FaceFinder, box_quad, cut_quad, ffhq_quad
 from faces.manifest import Manifest, text_column, write_manifest
 from faces.naming import targets
 from faces.normalise_report import Report
-from faces.parallel import in_order
 from faces.preprocess import CROPS, RESAMPLE, Preprocess
 from faces.similar import phash
 from faces.source import FaceSource
@@ -50,10 +50,10 @@ _OF_ONE_FILE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, er
 class Recipe:
     """What is done to every image.
 
-    resolution: side of the results, pixels. align: "ffhq" cuts the biggest face out (`faces.align`), "none" takes the
-    picture by `crop` (as in `Preprocess`). resample: the one kernel. through: every cut is brought to this side first,
-    and from there to `resolution`; images that would have to be enlarged for it are skipped; 0: not done. min_side:
-    cuts of fewer pixels a side are skipped. no_face: "skip", or "keep" whole pictures in which no face is found.
+    resolution: side of the results, pixels. align: "ffhq" cuts the biggest face out (`faces.finding.align`), "none"
+    takes the picture by `crop` (as in `Preprocess`). resample: the one kernel. through: every cut is brought to this
+    side first, and from there to `resolution`; images that would have to be enlarged for it are skipped; 0: not done.
+    min_side: cuts of fewer pixels a side are skipped. no_face: "skip", or "keep" whole pictures without a face.
     format: "jpeg" or "png". quality: JPEG's, lowest and highest. chroma: "420" or "444". seed: of the draw of
     qualities."""
 

@@ -31,11 +31,11 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import BadImage, UserError
+from common.parallel import in_order
 from faces.classes import FILE, ClassLabels
-from faces.errors import BadImage, UserError
 from faces.layout import FAKE
 from faces.naming import LABEL_NAMES
-from faces.parallel import in_order
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 from faces.stores import RenderedStore

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
+from common.errors import BadImage
+from common.parallel import cores
 from faces.decode import TRANSPOSE, decode, mode_name, open_header, orientation_of
-from faces.errors import BadImage
-from faces.parallel import cores
 from faces.similar import SIDE, hashes_of, mirrored, thumbnail
 from faces.source import FaceSource
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.errors import BadImage, UserError
 from faces.decode import EXTENSIONS, Decoded, decode
-from faces.errors import BadImage, UserError
 from faces.layout import FAKE, REAL, label_of, natural_key, parts_of, split_of, without_copies
 from faces.manifest import Manifest, is_manifest, read_manifest, text_column
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder

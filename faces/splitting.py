@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from faces.errors import UserError, one_line
+from common.errors import UserError, one_line
 from faces.layout import COMPOSITE, FAKE, REAL, parts_of
 from faces.manifest import Manifest, text_column
 from faces.similar import MAX_DISTANCE, components, exact_groups, in_order, joined, near_groups

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.errors import BadImage, UserError
 from faces.decode import EXTENSIONS, MAX_BYTES, read_file
-from faces.errors import BadImage, UserError
 from faces.layout import is_hidden, parts_of
 
 UNKNOWN = (".heic", ".heif", ".jxl")
@@ -308,7 +308,7 @@ class RenderedStore:
         return f"{self.name}/{path}"
 
     def pixels(self, path: str) -> np.ndarray:
-        from faces.procedural import render_face
+        from faces.procedural.portrait import render_face
 
         return render_face(int(parts_of(path)[-1]), self.resolution)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from faces.errors import UserError
+from common.errors import UserError
 from faces.layout import COMPOSITE, FAKE, parts_of
 from faces.manifest import Manifest, is_manifest, read_manifest, text_column
 from faces.named_sets import NAMED_SETS, SET_NAMES

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from faces.errors import BadImage
+from common.errors import BadImage
 
 EXTENSIONS = ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ogv .wmv .flv .3gp .mts .m2ts .ts".split()
 EVERY = 1.0  # seconds between two samples

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.bootstrap import LEVEL, RESAMPLES, interval, rate
 from metrics.bootstrap import resamples as _resamples
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from faces.errors import UserError
-from faces.files import save_atomically, try_lock
+from common.errors import UserError
+from common.files import save_atomically, try_lock
 from metrics.images import BLOCK, Census, Images
 from metrics.inception import InceptionFeatures
-from metrics.ranks import Ranks
 from metrics.stats import GaussianStats, StreamingStats, load_stats, save_stats
+from training.ranks import Ranks
 
 Progress = Callable[[int, int | None], None]
 """Called with (images done, images in all or None where nobody knows)."""

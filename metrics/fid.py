@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.collect import Features
 from metrics.frechet import frechet_distance, frechet_from_features
 from metrics.inception import InceptionFeatures

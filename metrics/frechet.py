@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg.lapack import dpstrf, dsygst
 
-from faces.errors import UserError
+from common.errors import UserError
 
 _TOLERANCE = 1e-9  # of the mean trace: the rounding error the fast way may add
 

@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
+from common.errors import BadImage, UserError
 from faces.decode import mode_name, open_header, orientation_of
-from faces.errors import BadImage, UserError
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 from faces.stores import RenderedStore

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.network import build, taker
 from metrics.resize import RESIZES, check_resize, network_input
 from metrics.weights import find_weights, load_folded

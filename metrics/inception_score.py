@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faces.errors import UserError
+from common.errors import UserError
 
 SPLITS = 10
 

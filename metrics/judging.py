@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.bootstrap import RESAMPLES, Rate, rate
 from metrics.classification import FPRS, report
 from metrics.scores import Scores, texts

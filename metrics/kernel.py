@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faces.errors import UserError
+from common.errors import UserError
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # as published
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 
 K_PRECISION, K_DENSITY = 3, 5  # as published
 _TILE = 4096  # vectors that are centred at a time

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from faces.errors import UserError
+from common.errors import UserError
 
 Take = Callable[..., nn.Conv2d]
 

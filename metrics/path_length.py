@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 
 EPSILON = 1e-4
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from faces.errors import UserError
+from common.errors import UserError
 
 INPUT_SIZE = 299
 

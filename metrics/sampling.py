@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 
 _NOISE_BLOCK = 8  # images that share one random noise stream; part of what a seed means
 

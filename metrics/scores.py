@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from faces.errors import UserError
-from faces.files import save_atomically
+from common.errors import UserError
+from common.files import save_atomically
 from faces.layout import LABELS
 
 GROUPS = ("group", "identity", "person", "subject", "duplicate_group", "near_duplicate")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.bootstrap import LEVEL, RESAMPLES, interval, resamples
 from metrics.classification import _Ranked, _roc_auc, _tpr_at_fpr
 

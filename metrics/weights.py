@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from faces.download import download as fetch
-from faces.errors import UserError
+from common.download import download as fetch
+from common.errors import UserError
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"

@@ -22,7 +22,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from faces.errors import UserError, one_line
+from common.errors import UserError, one_line
 
 ENDINGS = {".safetensors": "generator", ".pt": "published", ".pth": "published", ".onnx": "onnx"}
 ALLOWED = {"generator": (".safetensors",), "published": (".pt", ".pth", ".safetensors"), "onnx": (".onnx",)}

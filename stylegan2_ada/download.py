@@ -15,8 +15,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from faces.download import download
-from faces.files import cache_folder
+from common.download import download
+from common.files import cache_folder
 
 MAX_BYTES = 4 << 30  # a published snapshot has some 400 MB
 TIMEOUT = 15.0  # seconds, for the connection and for every read

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from faces.files import save_atomically
+from common.files import save_atomically
 
 from .config import GeneratorConfig
 from .generator import Generator

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from faces.files import save_atomically
+from common.files import save_atomically
 
 from .generator import Generator
 

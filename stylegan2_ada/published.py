@@ -11,7 +11,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from faces.files import save_atomically
+from common.files import save_atomically
 
 from .config import DiscriminatorConfig, GeneratorConfig
 from .files import halved

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.generator import Generator
 from synth.latents import check_class, check_cutoff, one_hot, ws_from_seeds, z_from_seed
 from synth.render import in_precision, render_ws

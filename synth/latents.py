@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.generator import Generator
 
 MAX_SEED = 2**32 - 1

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from faces.errors import UserError
-from faces.files import save_atomically
+from common.errors import UserError
+from common.files import save_atomically
 from stylegan2_ada.generator import Generator
 from synth.grid import labelled_grid
 from synth.latents import ws_from_seeds

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.download import fetch, is_remote
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from faces.errors import UserError
+from common.errors import UserError
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALLEST, LARGEST = 128, 256  # pixels that networks are shown; the upper bound is that of StyleGAN2's projection

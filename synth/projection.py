@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.generator import Generator
 from synth.latents import one_hot
 from synth.perceptual import Perceptual

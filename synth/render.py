@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.generator import Generator
 from synth.latents import block_size
 

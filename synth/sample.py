@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.generator import Generator
 from synth.latents import MAX_SEED, block_size, block_ws, blocks_of, check_class, check_cutoff, parse_seeds, z_from_seed
 from synth.render import in_precision, to_uint8

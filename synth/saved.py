@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from faces.errors import UserError
-from faces.files import save_atomically
+from common.errors import UserError
+from common.files import save_atomically
 from stylegan2_ada.generator import Generator
 from synth.projection import Projection, ProjectionSettings, noise_maps
 from synth.writer import save_image

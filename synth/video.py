@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from PIL import GifImagePlugin, Image
 
-from faces.errors import UserError
+from common.errors import UserError
 
 ENDINGS = (".mp4", ".gif")
 MATTE = 128  # grey behind transparent pixels, as in `faces.decode`

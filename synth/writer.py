@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from faces.errors import UserError
-from faces.files import save_atomically
+from common.errors import UserError
+from common.files import save_atomically
 
 MANIFEST = "manifest.csv"
 COLUMNS = (

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from common.errors import UserError
 from discriminator.training.recipe import Recipe
 from faces.dataset import IndexStream
 from faces.degrade import Degradation
-from faces.errors import UserError
 from faces.filters import to_uint8
 
 AHEAD = 3  # batches for each thread

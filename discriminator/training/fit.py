@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.errors import UserError
 from discriminator.hybrid import VerdictOut
-from discriminator.training import state as files
 from discriminator.training.feed import Batch, Feed
-from discriminator.training.peers import Alone
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, figures, scores
 from discriminator.verdict_loss import smoothed, verdict_loss
 from faces.dataset import to_float
-from faces.errors import UserError
+from training import state as files
+from training.peers import Alone
 
 TICKS = 10  # log rows in an epoch
 SHORTEST_TICK = 20  # steps
@@ -36,7 +36,7 @@ HOPELESS = 20  # steps in a row without a finite gradient
 
 
 class Report(Protocol):
-    """Where a training tells what it does; `adversarial.telemetry.Telemetry` is one."""
+    """Where a training tells what it does; `training.telemetry.Telemetry` is one."""
 
     def say(self, text: str) -> None: ...
     def progress(self, text: str, *, at_once: bool = False) -> None: ...

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 
+from common.errors import UserError
 from discriminator.verdict_loss import CONSISTENCIES, VerdictLossConfig
 from faces.degrade import STEPS, Degradation, Step
-from faces.errors import UserError
 
 SCHEDULES = ("cosine", "plateau")
 BALANCES = ("sampling", "weights", "none")

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from faces.errors import UserError
+from common.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 PLAIN = (bool, int, float, str)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.parallel import in_order
 from discriminator.training.feed import degrade
 from faces.dataset import to_float
 from faces.degrade import Degradation, preset
-from faces.parallel import in_order
 
 BATCH = 64
 SEED = 0x5E1EC7

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from adversarial.config import Options, resolve
-from adversarial.distributed import World
 from adversarial.feed import Feed
 from adversarial.game import Game
 from faces.dataset import PackedFaces
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
+from training.distributed import World
 
 RESOLUTION = 8
 

@@ -10,9 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from adversarial.stats import Stats
 from stylegan2_ada.ada import AUGPIPES, AugmentPipe
 from synth.sample import sample
+from training.stats import Stats
 
 ROOT = Path(__file__).resolve().parents[2]
 POSIX_ONLY = {"fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty"}

@@ -7,7 +7,7 @@ import socket
 import torch
 import torch.multiprocessing as mp
 
-from adversarial.distributed import World, join_world, leave_world, parameters_agree, sum_tensor
+from training.distributed import World, join_world, leave_world, parameters_agree, sum_tensor
 
 
 def _free_port() -> int:

@@ -6,8 +6,8 @@ import dataclasses
 import pytest
 import torch
 
-from adversarial import detective
-from faces.errors import UserError
+from adversarial import verdict_phase as detective
+from common.errors import UserError
 
 
 def snapshot(game) -> dict[str, torch.Tensor]:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from adversarial.checkpoint import checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
 from adversarial.optimiser import FusedAdam, lazy_adam
-from adversarial.randomness import PHASES, derive
 from adversarial.replay import Replay
-from adversarial.stats import Stats
-from adversarial.telemetry import read_jsonl, rewind_jsonl
-from faces.errors import UserError
-from faces.files import save_atomically
+from common.errors import UserError
+from common.files import save_atomically
+from training.checkpoint import checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
+from training.randomness import PHASES, derive
+from training.stats import Stats
+from training.telemetry import read_jsonl, rewind_jsonl
 
 
 def test_seeds_differ_between_steps_phases_and_parts():

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import adversarial.quality
-from adversarial.distributed import World
 from adversarial.quality import FidMonitor, beside_fid, metric_counts
-from faces.errors import UserError
+from common.errors import UserError
 from faces.preprocess import Preprocess
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
+from training.distributed import World
 
 
 class Told:

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from adversarial.distributed import World
 from adversarial.transfer import Start, check_start, is_start, open_start
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.config import PRESETS, DiscriminatorConfig, GeneratorConfig, preset
 from stylegan2_ada.networks import Networks
+from training.distributed import World
 
 
 class Shape:

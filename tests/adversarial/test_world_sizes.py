@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adversarial.config import Options, resolve
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.config import preset
 
 

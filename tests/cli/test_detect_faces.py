@@ -26,7 +26,7 @@ from discriminator.judge import judge_files
 from discriminator.verdict import Rule
 from discriminator.video import trimmed_mean
 from faces.preprocess import Preprocess
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
 from tests.discriminator.conftest import make_calibration, make_net
 
 ROOT = Path(__file__).resolve().parents[2]

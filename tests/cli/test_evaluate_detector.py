@@ -184,7 +184,7 @@ def test_some_conditions_are_the_same_as_in_the_whole_grid(tmp_path):
 
 
 def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch):
-    from app import scoring
+    from evaluation import scoring
 
     judge, calls = scoring.Scorer._judge, []
 

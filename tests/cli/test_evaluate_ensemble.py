@@ -23,7 +23,7 @@ from discriminator.calibration import calibrate
 from discriminator.detector import Detector
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from faces.preprocess import Preprocess
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
 from stylegan2_ada.config import DiscriminatorConfig
 
 NAMES = {"a": (32, 0, "center"), "b": (32, 1, "center"), "c": (16, 2, "pad")}

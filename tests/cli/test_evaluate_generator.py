@@ -16,7 +16,7 @@ import scipy.linalg
 import torch
 from PIL import Image
 
-from app.cli import run
+from common.cli import run
 from metrics.inception import InceptionFeatures
 from metrics.stats import load_stats, save_stats, stats_of
 from stylegan2_ada.config import GeneratorConfig

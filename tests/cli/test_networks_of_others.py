@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from adversarial.checkpoint import checkpoints, load_checkpoint
 from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig
 from stylegan2_ada.discriminator import Discriminator
 from stylegan2_ada.files import load_generator, save_generator
@@ -20,6 +19,7 @@ from stylegan2_ada.generator import Generator
 from stylegan2_ada.networks import Networks
 from stylegan2_ada.published import save_published
 from tests.stylegan2_ada import snapshots
+from training.checkpoint import checkpoints, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
 
 SCRIPT = Path(__file__).resolve().parents[2] / "prepare_data.py"
 

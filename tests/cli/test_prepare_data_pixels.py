@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import prepare_data
-from faces.yunet import FILE_NAME
+from faces.finding.yunet import FILE_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -118,7 +118,7 @@ def test_odd_names_and_an_archive(leaky):
 
 def test_training_takes_the_manifest(leaky):
     """The other commands' way to data."""
-    from adversarial.data import open_source as opened_by_training
+    from training.data import open_source as opened_by_training
 
     assert run("faces", "--ratios", "70/15/15").exit_code == 0
     assert opened_by_training("manifest.csv", split="train").splits == {"train"}

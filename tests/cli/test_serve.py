@@ -18,17 +18,17 @@ from click.testing import CliRunner
 from PIL import Image
 
 import serve
-from app.web import server as web_server
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
+from web import server as web_server
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 1.0  # seconds for a request's head, in this test
 START = f"""
 import sys
-import app.web.server as server
+import web.server as server
 server.HEAD_SECONDS = {PATIENCE}
 import serve
-from app.cli import run
+from common.cli import run
 sys.argv[0] = "serve.py"
 run(serve.main)
 """

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import train_detector
-from app.cli import run
+from common.cli import run
 from discriminator.detector import Detector
 from faces.degrade import preset
 
@@ -170,7 +170,7 @@ def test_files_that_give_the_class_away_are_refused(command, tmp_path):
 def test_replay_of_older_fakes(command, faces, tmp_path):
     import torch
 
-    from adversarial.checkpoint import save_checkpoint
+    from training.checkpoint import save_checkpoint
 
     gan = tmp_path / "gan"
     gan.mkdir()

@@ -20,7 +20,7 @@ from sklearn import metrics as reference
 
 import evaluate
 import train_detector
-from app.cli import run
+from common.cli import run
 from discriminator.detector import Detector
 from faces.source import open_source
 

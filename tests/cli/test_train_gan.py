@@ -228,8 +228,8 @@ def test_images_outside_the_label_folders_are_told(train, tmp_path, photos):
 
 
 def test_the_resolution_of_the_data_does_not_follow_one_odd_image():
-    from adversarial.data import native_resolution
-    from faces.errors import BadImage
+    from common.errors import BadImage
+    from training.data import native_resolution
 
     class Source:
         name = "set"
@@ -290,11 +290,11 @@ def test_what_a_run_writes_and_prints(train, tmp_path, photos):
 
 def test_a_live_line_on_a_terminal(tmp_path, photos):
     """Through `script`, which pretends to be a terminal of 80 columns."""
-    from adversarial.telemetry import Telemetry
+    from training.telemetry import Telemetry
 
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "from adversarial.telemetry import Telemetry\n"
+        "from training.telemetry import Telemetry\n"
         "t = Telemetry(True); t.line_at -= 1; t.progress('kimg ' + 'x' * 200); t.say('a line'); t.line_at -= 1\n"
         "t.progress('again'); t.close()\n"
     )
@@ -312,7 +312,7 @@ def test_a_live_line_on_a_terminal(tmp_path, photos):
 
 
 def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path, monkeypatch):
-    from adversarial.telemetry import Telemetry
+    from training.telemetry import Telemetry
 
     read, write = os.pipe()
     os.close(read)

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from adversarial.checkpoint import checkpoint_path, checkpoints, newest_run, save_checkpoint
 from adversarial.snapshots import Snapshots
+from training.checkpoint import checkpoint_path, checkpoints, newest_run, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adversarial.checkpoint import checkpoints, load_checkpoint
+from training.checkpoint import checkpoints, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "00000-photos-8-tiny"

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
+from common.errors import UserError
 from discriminator.calibration import (
     Calibration,
     calibrate,
@@ -19,7 +20,6 @@ from discriminator.calibration import (
     threshold_at_fpr,
     unsure_band,
 )
-from faces.errors import UserError
 
 
 def overlapping(n0: int = 300, n1: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

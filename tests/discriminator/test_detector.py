@@ -14,8 +14,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from common.errors import UserError
 from discriminator.detector import HEADER_KEY, Detector, decide, find_detector
-from faces.errors import UserError
 from faces.preprocess import Preprocess
 
 

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from common.errors import UserError
 from discriminator.calibration import calibrate
 from discriminator.detector import HEADER_KEY, Detector
 from discriminator.ensemble import Average, Ensemble, EnsembleConfig, Majority, Member, Stack, Weighted
@@ -22,9 +23,8 @@ from discriminator.gradcam import gradcam
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.views import Views, joined, preprocess_from
-from faces.errors import UserError
 from faces.preprocess import Preprocess
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
 from stylegan2_ada.config import DiscriminatorConfig
 
 

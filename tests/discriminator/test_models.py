@@ -11,12 +11,12 @@ import safetensors.torch
 import torch
 import torchvision
 
+from common.errors import UserError
 from discriminator.backbones import Backbone, BackboneConfig, fitted, load_pretrained
 from discriminator.calibration import calibrate
 from discriminator.detector import HEADER_KEY, Detector
 from discriminator.hybrid import HybridDiscriminator
 from discriminator.models import HYBRID_SIZES, build, hybrid_config, names, new_network
-from faces.errors import UserError
 from faces.preprocess import Preprocess
 
 

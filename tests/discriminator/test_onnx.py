@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.engine import open_engine
 from discriminator.export_onnx import TOLERANCE, export_detector
@@ -21,9 +22,8 @@ from discriminator.judge import judge_files
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.verdict import Rule
 from faces.dataset import PackedFaces, to_float
-from faces.errors import UserError
 from faces.preprocess import Preprocess
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
 from faces.source import open_source
 from tests.discriminator.conftest import make_calibration, make_net
 

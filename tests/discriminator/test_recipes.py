@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import app.detector_training
+import discriminator.training.run
 import train_detector
-from app.cli import explain
+from common.cli import explain
+from common.errors import UserError
 from discriminator.models import new_network
 from discriminator.training import recipe_file
 from discriminator.training.feed import Feed, Group
 from discriminator.training.recipe import AUGMENTATIONS, Recipe
 from faces import filters
 from faces.degrade import preset
-from faces.errors import UserError
 
 NAMES = recipe_file.names()
 
@@ -30,7 +30,7 @@ def asked(monkeypatch):
     def ask(*arguments: str):
         seen = {}
         monkeypatch.setattr(
-            app.detector_training, "train", lambda options, recipe, **rest: seen.update(o=options, r=recipe)
+            discriminator.training.run, "train", lambda options, recipe, **rest: seen.update(o=options, r=recipe)
         )
         train_detector.main.main(["--data", "x", "--device", "cpu", *arguments], standalone_mode=False)
         return seen["o"], seen["r"]

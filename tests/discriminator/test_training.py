@@ -10,16 +10,16 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from common.errors import UserError
 from discriminator.models import new_network
-from discriminator.training import state as checkpoints
 from discriminator.training.feed import Feed, Group, shares
 from discriminator.training.finish import calibrated
 from discriminator.training.fit import Fit
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, auc, figures, scores
 from faces.degrade import preset
-from faces.errors import UserError
 from faces.preprocess import Preprocess
+from training import state as checkpoints
 
 SIDE = 32
 NONE = preset("none")

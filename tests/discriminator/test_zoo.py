@@ -10,6 +10,7 @@ import scipy.ndimage
 import torch
 import torchvision
 
+from common.errors import UserError
 from discriminator.backbones import Backbone, BackboneConfig, fitted, load_pretrained
 from discriminator.custom_cnn import Plain, PlainConfig, gaussian
 from discriminator.detector import Detector
@@ -23,7 +24,6 @@ from discriminator.training.fit import Fit
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation
 from faces.degrade import preset
-from faces.errors import UserError
 from faces.preprocess import Preprocess
 from tests.discriminator.conftest import make_calibration
 from tests.discriminator.test_training import Quiet

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from faces import yunet
-from faces.align import Face, FaceFinder, align_face, align_ffhq, box_quad, cut_quad, ffhq_quad
+from common.errors import UserError
 from faces.decode import load_image
-from faces.errors import UserError
-from faces.procedural import render_face
+from faces.finding import yunet
+from faces.finding.align import Face, FaceFinder, align_face, align_ffhq, box_quad, cut_quad, ffhq_quad
+from faces.procedural.portrait import render_face
 
 UPRIGHT = np.array([[38, 46], [62, 46], [50, 58], [41, 70], [59, 70]], np.float32)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faces.align import FaceFinder
-from faces.audit import LeakFound, cheap_gates, header_warning, run_gates
-from faces.crossval import Auc
+from faces.audit.crossval import Auc
+from faces.audit.gates import judge
+from faces.audit.leak_gates import LeakFound, cheap_gates, header_warning, run_gates
 from faces.filters import jpeg, resize
-from faces.gates import judge
-from faces.procedural import render_face
+from faces.finding.align import FaceFinder
+from faces.procedural.portrait import render_face
 from faces.source import open_source
 
 COUNT = 200

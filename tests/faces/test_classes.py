@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from faces.classes import ClassLabels
-from faces.errors import UserError
 from faces.source import open_source
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from faces.crossfolds import cut_validation, deal_folds, relatives, taught, torn
-from faces.errors import UserError
 from faces.manifest import Manifest, text_column
 from faces.splitting import strata_of
 

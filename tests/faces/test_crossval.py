@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from faces.crossval import clustered_auc, cross_validated_auc, grouped_folds
+from faces.audit.crossval import clustered_auc, cross_validated_auc, grouped_folds
 
 
 def data(n=200, features=4, shift=0.0, seed=0):

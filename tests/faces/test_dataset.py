@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from common.errors import UserError
 from faces.dataset import IndexStream, PackedFaces, stream, to_float
-from faces.errors import UserError
 from faces.preprocess import Preprocess
 from faces.source import open_source
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 
 import faces.decode as decode_module
+from common.errors import BadImage, UserError, one_line
 from faces.decode import decode, decode_image, load_image
-from faces.errors import BadImage, UserError, one_line
 
 RNG = np.random.default_rng(7)
 PHOTO = cv2.GaussianBlur(RNG.integers(0, 256, (40, 56, 3), dtype=np.uint8), (0, 0), 3)

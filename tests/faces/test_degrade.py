@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from common.errors import UserError
 from faces import filters
 from faces.degrade import PRESETS, STEPS, Degradation, Step, apply_batch, grid, preset
-from faces.errors import UserError
 from faces.filters import KERNELS
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
 
 
 @pytest.fixture(scope="module")

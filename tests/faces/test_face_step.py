@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faces.align import Face, FaceFinder, align_ffhq, box_quad, ffhq_quad
 from faces.decode import load_image
-from faces.face_step import ALIGNED_SIDE, FaceStep, is_aligned_crop
-from faces.procedural import render_face
+from faces.finding.align import Face, FaceFinder, align_ffhq, box_quad, ffhq_quad
+from faces.finding.face_step import ALIGNED_SIDE, FaceStep, is_aligned_crop
+from faces.procedural.portrait import render_face
 
 SEEN = (2, 3, 5)  # seeds of drawn faces that OpenCV's cascade finds
 

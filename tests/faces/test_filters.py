@@ -14,7 +14,7 @@ from scipy import ndimage, stats
 
 from faces import filters
 from faces.degrade import STEPS, Degradation, Step, apply_batch
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
 
 PROMISED = (
     "hflip rotate shear brightness contrast saturation hue clahe blur noise jpeg webp resize cutout double_jpeg"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from faces.parallel import in_batches
+from common.parallel import in_batches
 
 
 def test_batches_in_order_whatever_ends_first():

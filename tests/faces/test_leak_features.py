@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
+from faces.audit.leak_features import BANDS, HIGHEST, blockiness, header_marks, look, radial_spectrum
 from faces.filters import jpeg
-from faces.leak_features import BANDS, HIGHEST, blockiness, header_marks, look, radial_spectrum
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (128, 96), (255, 255), (600, 700), (40, 40)])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faces.errors import UserError
+from common.errors import UserError
 from faces.manifest import NUMBERS, Manifest, read_manifest, relative_to, text_column, write_manifest
 
 # everything that a file name may hold: any character but NUL, and bytes that are not UTF-8 (as Python shows them)

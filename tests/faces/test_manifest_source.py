@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faces.errors import BadImage, UserError
+from common.errors import BadImage, UserError
 from faces.manifest import read_manifest, relative_to, write_manifest
 from faces.scan import scan
 from faces.source import open_source

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import faces.named_sets as named_sets
-from faces.errors import UserError
-from faces.procedural import render_face
+from common.errors import UserError
+from faces.procedural.portrait import render_face
 from faces.source import open_source
 
 

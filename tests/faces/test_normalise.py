@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from faces import normalise as module
-from faces.align import Face
-from faces.errors import UserError
+from faces.finding.align import Face
 from faces.manifest import Manifest, read_manifest, text_column, write_manifest
 from faces.normalise import JOURNAL, MANIFEST, RECORD, Recipe, normalise
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
 from faces.source import open_source
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from faces.classes import ClassLabels
 from faces.dataset import PackedFaces
-from faces.errors import UserError
 from faces.packing import pack, stored_png
 from faces.preprocess import Preprocess
-from faces.procedural import render_face
+from faces.procedural.portrait import render_face
 from faces.source import open_source
 
 

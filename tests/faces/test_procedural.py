@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from faces.canvas import Canvas, bump, lattice_field, noise_1d, normals, smoothstep, to_bytes
-from faces.errors import UserError
-from faces.procedural import render_face
-from faces.traits import draw_traits
+from common.errors import UserError
+from faces.procedural.canvas import Canvas, bump, lattice_field, noise_1d, normals, smoothstep, to_bytes
+from faces.procedural.portrait import render_face
+from faces.procedural.traits import draw_traits
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faces.errors import BadImage, UserError
+from common.errors import BadImage, UserError
 from faces.layout import natural_key, split_of
 from faces.source import FaceSource, open_source
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faces.errors import UserError
+from common.errors import UserError
 from faces.manifest import Manifest, text_column
 from faces.similar import mirrored
 from faces.splitting import deal, describe, groups_of, identity_groups, parse_ratios, split, straddling

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from faces.procedural import render_face
+from faces.audit.survey import counted, survey_source
+from faces.procedural.portrait import render_face
 from faces.source import open_source
-from faces.survey import counted, survey_source
 
 
 @pytest.fixture(scope="module")

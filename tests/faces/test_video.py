@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from faces.errors import BadImage
+from common.errors import BadImage
 from faces.video import EVERY, LEAST, Video, is_video_name
 
 FPS = 10.0

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics import classification as ours
 from metrics.bootstrap import resamples
 

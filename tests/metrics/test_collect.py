@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from faces.errors import UserError
+from common.errors import UserError
 from faces.preprocess import Preprocess
 from faces.source import open_source
 from metrics.collect import collect, collect_cached, is_cached, seconds_for

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from faces.errors import UserError
+from common.errors import UserError
 from faces.source import open_source
 from metrics.collect import Features, collect
 from metrics.fid import compare, metric_name, parse_kinds, parse_metric

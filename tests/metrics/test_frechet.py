@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.frechet import frechet_distance, frechet_from_features, trace_sqrt_product
 
 

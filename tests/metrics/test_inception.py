@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.inception import DIMS, InceptionFeatures
 
 BLOCK = {64: 0, 192: 1, 768: 2, 2048: 3}

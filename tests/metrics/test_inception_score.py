@@ -3,7 +3,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.inception_score import inception_score
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.judging import Rule, judge, least_found, most_accused
 from metrics.scores import Scores, texts
 

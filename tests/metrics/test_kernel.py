@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.kernel import kid, squared_mmd
 
 

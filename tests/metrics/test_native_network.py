@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.inception import DIMS, InceptionFeatures
 from metrics.native_network import NativeNetwork, usable
 from stylegan2_ada.ops import conv_forward

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.path_length import path_lengths, summary
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.sampling import Sampling, generate
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.scores import Scores, read_scores, texts, write_scores
 
 

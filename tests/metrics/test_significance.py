@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics.classification import roc_auc, tpr_at_fpr
 from metrics.significance import delong, delong_covariance, holm, mcnemar, paired
 

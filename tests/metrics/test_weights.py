@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from metrics import weights
 from metrics.inception import InceptionFeatures
 
@@ -87,7 +87,7 @@ def test_offline_says_what_to_do(monkeypatch):
 
 
 def test_a_network_that_never_answers_does_not_hang(monkeypatch):
-    monkeypatch.setattr("faces.download.urllib.request.urlopen", lambda *_, **__: time.sleep(5))
+    monkeypatch.setattr("common.download.urllib.request.urlopen", lambda *_, **__: time.sleep(5))
     began = time.monotonic()
     with pytest.raises(UserError, match="no answer"):
         weights.find_weights(timeout=0.1)

@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FLOORS = {
-    "faces": 0,
-    "stylegan2_ada.ops": 0,
-    "stylegan2_ada": 1,
-    "discriminator": 2,
-    "synth": 2,
-    "metrics": 2,
-    "adversarial": 3,
-    "app": 4,
-}
-ROOMS = sorted({room.split(".")[0] for room in FLOORS})
+# one line of rooms, as docs/architecture.md draws it; rooms that share a place do not know each other
+LINE = (
+    "common < faces, stylegan2_ada < training < metrics < discriminator < synth"
+    " < adversarial, evaluation < reports < web"
+)
+PLACE = {room: place for place, rooms in enumerate(LINE.split(" < ")) for room in rooms.split(", ")}
+ROOMS = sorted(PLACE)
+OPS = "stylegan2_ada.ops"  # a house of its own inside its room: it knows nothing of the rest of it
 # packages whose import name is not their distribution's name
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
-def room_of(module: str) -> str | None:
-    parts = module.split(".")
-    return next((room for n in (2, 1) if (room := ".".join(parts[:n])) in FLOORS), None)
+def allowed(here: str, there: str) -> bool:
+    """Whether module `here` may import module `there`, both of rooms."""
+    room, other = here.split(".")[0], there.split(".")[0]
+    if room == other:
+        return not here.startswith(OPS) or there.startswith(OPS)
+    return PLACE[other] < PLACE[room]
 
 
 def imported_by(file: Path, root: Path = ROOT):
@@ -45,17 +45,59 @@ def imported_by(file: Path, root: Path = ROOT):
 def wrong_arrows(root: Path):
     scripts = {file.stem for file in root.glob("*.py")}
     for file in sorted(file for room in ROOMS for file in (root / room).rglob("*.py")):
-        here = room_of(".".join(file.relative_to(root).with_suffix("").parts))
+        here = ".".join(file.relative_to(root).with_suffix("").parts)
         for line, name in imported_by(file, root):
-            there = room_of(name)
-            if there is None:
-                wrong = name.split(".")[0] in scripts
-            else:
-                wrong = there != here and FLOORS[there] >= FLOORS[here]
-            if wrong:
-                yield f"{file.relative_to(root)}:{line} imports {name}: {there or 'a script'} is not below {here}"
+            top = name.split(".")[0]
+            if top in scripts - set(ROOMS) or (top in ROOMS and not allowed(here, name)):
+                yield f"{file.relative_to(root)}:{line} imports {name}: it is not to the left of {here} in the line"
 
 
+def imports_between_files(root: Path) -> dict[str, set[str]]:
+    """Which module imports which, late and type-only imports included; packages' own __init__ stand aside."""
+    modules = {
+        ".".join(file.relative_to(root).with_suffix("").parts): file
+        for room in ROOMS
+        for file in (root / room).rglob("*.py")
+        if file.name != "__init__.py"
+    }
+    return {
+        here: {there for _, name in imported_by(file, root) for there in (name, name.rpartition(".")[0])}
+        & modules.keys() - {here}
+        for here, file in modules.items()
+    }
+
+
+def circles(root: Path) -> list[set[str]]:
+    """Groups of modules that reach each other by imports."""
+    arrows = imports_between_files(root)
+
+    def reached(start: str) -> set[str]:
+        seen, waiting = set(), [start]
+        while waiting:
+            new = arrows[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    reach = {module: reached(module) for module in arrows}
+    found = {frozenset(m for m in reach[module] if module in reach[m]) for module in arrows if module in reach[module]}
+    return sorted((set(group) for group in found), key=sorted)
+
+
+@pytest.mark.xfail(strict=True, reason="three circles of evaluations and their pages are left")
+def test_no_module_reaches_itself():
+    assert circles(ROOT) == []
+
+
+def test_a_circle_is_found(tmp_path):
+    for room, text in (("faces/a", "from faces import b"), ("faces/b", "def f():\n    from faces.c import x"),
+                       ("faces/c", "import faces.a"), ("faces/d", "import faces.a")):  # fmt: skip
+        (tmp_path / room).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{room}.py").write_text(text)
+    assert circles(tmp_path) == [{"faces.a", "faces.b", "faces.c"}]
+
+
+@pytest.mark.xfail(strict=True, reason="trainers and evaluations still write their own pages")
 def test_arrows_point_down():
     wrong = list(wrong_arrows(ROOT))
     assert not wrong, "\n".join(wrong)
@@ -70,11 +112,14 @@ def test_arrows_point_down():
         ("stylegan2_ada/ops/a.py", "from . import b", False),
         ("stylegan2_ada/a.py", "from .ops import b", False),
         ("stylegan2_ada/a.py", "from . import ops", False),
-        ("synth/a.py", "def f():\n    import metrics.fid", True),
+        ("stylegan2_ada/a.py", "from faces.decode import decode", True),
+        ("metrics/a.py", "def f():\n    import synth.grid", True),
         ("synth/a.py", "from faces import decode", False),
-        ("adversarial/a.py", "from app.cli import run", True),
-        ("app/a.py", "import detect", True),
-        ("app/a.py", "from adversarial import run", False),
+        ("adversarial/a.py", "from evaluation import compare", True),
+        ("evaluation/a.py", "if TYPE_CHECKING:\n    from reports import page", True),
+        ("common/a.py", "from faces import decode", True),
+        ("web/a.py", "import detect", True),
+        ("web/a.py", "from adversarial import run", False),
     ],
 )
 def test_the_check_knows_up_from_down(tmp_path, file, text, wrong):

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-ROOMS = ("adversarial", "app", "discriminator", "faces", "metrics", "stylegan2_ada", "synth")
-SOURCES = [*ROOT.glob("*.py"), *(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))]
+ROOMS = [init.parent for init in ROOT.glob("*/__init__.py")]
+SOURCES = [*ROOT.glob("*.py"), *(p for room in ROOMS for p in room.rglob("*.py"))]
 FOREIGN = {"--nproc_per_node", "--install"}  # of torchrun and xcode-select
 OTHERS = {"NCCL_DEBUG", "PYTORCH_ENABLE_MPS_FALLBACK"}
 

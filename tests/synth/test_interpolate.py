@@ -6,7 +6,7 @@ import torch
 from scipy.interpolate import make_interp_spline
 from scipy.spatial import geometric_slerp
 
-from faces.errors import UserError
+from common.errors import UserError
 from synth.interpolate import frame_count, path_through, slerp, walk
 from synth.latents import z_from_seed
 from synth.render import to_uint8

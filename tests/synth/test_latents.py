@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from synth.latents import one_hot, parse_seeds, ws_from_seeds, z_from_seed
 
 

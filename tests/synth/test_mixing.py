@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from faces.errors import UserError
+from common.errors import UserError
 from synth.mixing import LARGEST_MIX, mix_files, mixtures, named_layers, parse_styles, save_mix
 from synth.render import to_uint8
 from synth.sample import sample

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from faces.errors import UserError
+from common.errors import UserError
 from synth.network import file_sha256, find_network
 
 

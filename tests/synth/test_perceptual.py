@@ -6,8 +6,8 @@ import torch
 import torchvision
 from torch import nn
 
-from faces.errors import UserError
-from faces.procedural import render_face
+from common.errors import UserError
+from faces.procedural.portrait import render_face
 from synth.perceptual import BACKBONES, find_backbone, load_backbone, of_features, of_layers, pyramid
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
 from stylegan2_ada.names import load_published

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from synth.latents import ws_from_seeds
 from synth.render import in_precision, render_ws, resolve_precision, with_noise
 from synth.sample import sample

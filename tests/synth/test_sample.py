@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from faces.errors import UserError
+from common.errors import UserError
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
 from synth.sample import MAX_SEED, block_size, parse_seeds, sample, sample_batches, to_uint8, z_from_seed

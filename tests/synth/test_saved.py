@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from faces.errors import UserError
+from common.errors import UserError
 from synth.latents import ws_from_seeds
 from synth.perceptual import pyramid
 from synth.projection import ProjectionSettings, noise_maps, project

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faces.errors import UserError
-from faces.procedural import render_face
+from common.errors import UserError
+from faces.procedural.portrait import render_face
 from synth.video import VideoWriter, check_video, write_video
 
 

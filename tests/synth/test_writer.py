@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faces.errors import UserError
+from common.errors import UserError
 from synth.writer import COLUMNS, MANIFEST, SampleSettings, SampleWriter, refuse_existing, write_table
 
 SETTINGS = SampleSettings("ab" * 32, psi=0.7)

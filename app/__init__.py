@@ -1,1 +1,0 @@
-"""Everything a person meets: command-line manners, plots and reports. Knows detectors, not the training game."""

@@ -1,0 +1,1 @@
+"""What every room may use: errors, files, parallel work, downloads, the choice of a device, command-line manners."""

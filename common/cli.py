@@ -1,0 +1,294 @@
+"""Manners of every command: one-line errors with an exit code, progress bars, the choice of a device, shared options.
+
+Light on purpose: `--help` of every script must answer at once, so torch and tqdm are imported by the functions that
+need them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dis
+import errno
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from common.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    import torch
+
+EXIT_ERROR = 2
+MODEL_HELP = "Detector file or run folder.  [default: newest run in ./runs, else the shipped detector]"
+EXIT_INTERRUPTED = 130
+RANK_PATIENCE = 10.0  # seconds
+
+_OWN_MODULES = frozenset(
+    "__main__ common faces stylegan2_ada training metrics discriminator synth adversarial evaluation reports web "
+    "train_gan train_detector detect evaluate prepare_data serve".split()
+)
+
+# What the person at the keyboard can put right. Other OS errors are bugs or broken hardware: they keep their traceback.
+_USER_ERRNOS = {
+    errno.ENOSPC: "the disk is full: free some space or choose another folder",
+    errno.EFBIG: "the file is larger than this file system or a limit (`ulimit -f`) allows: choose another folder",
+    errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
+    errno.EACCES: "no permission: check the owner and mode, or choose another path",
+    errno.EPERM: "not permitted: check the owner and mode, or choose another path",
+    errno.EROFS: "the file system is read-only: choose another path",
+    errno.ENOENT: "no such file or folder: check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
+    errno.EISDIR: "it is a folder where a file is needed: check the path",
+    errno.EEXIST: "it already exists and is in the way: move it or choose another path",
+    errno.ENAMETOOLONG: "the name is too long for the file system: shorten it",
+    errno.ELOOP: "symbolic links go round in a circle: check the path",
+    errno.EMFILE: "too many open files: raise the limit with `ulimit -n`, or use fewer --workers",
+}
+
+
+def _line(text: object) -> str:
+    """`text` on one printable line: line breaks and runs of blanks folded, what can't be printed escaped."""
+    return one_line(" ".join(str(text).split()))
+
+
+def explain(error: BaseException) -> str | None:
+    """The line a person should read for `error`, or None where it is a bug whose traceback must be kept.
+
+    A `ValueError` counts as the user's only where this project's own code raised it by a `raise` statement: the same
+    exception out of numpy or torch (shapes that do not match, say) is a bug and is not dressed up as an option error.
+    """
+    if isinstance(error, click.ClickException):
+        return _line(error.format_message())
+    if isinstance(error, UserError):
+        return _line(error)
+    if isinstance(error, ValueError) and _raised_by_us(error):
+        return _line(error)
+    if isinstance(error, OSError) and error.errno in _USER_ERRNOS:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _line(f"{where}{_USER_ERRNOS[error.errno]}")
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the device ran out of memory: lower --batch or --resolution, or use --device cpu"
+    return None
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    step = error.__traceback__
+    if step is None:
+        return False
+    while step.tb_next is not None:
+        step = step.tb_next
+    if step.tb_frame.f_globals.get("__name__", "").split(".")[0] not in _OWN_MODULES:
+        return False
+    return dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _deaf() -> None:
+    """No more Ctrl-C: a second one would only interrupt Python's own leaving, with a traceback."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread
+        pass
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Ctrl-C while heavy modules are being imported ends the program at once.
+
+    Compiled modules swallow a KeyboardInterrupt that hits them half-way, and the program would go on with the broken
+    rest of numpy. Nothing has been written yet that could be lost.
+    """
+
+    def leave(number, frame) -> None:
+        os.write(2, b"\ninterrupted\n")
+        os._exit(EXIT_INTERRUPTED)
+
+    try:
+        before = signal.signal(signal.SIGINT, leave)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """Print the one line for `error` and exit 2 (130 after Ctrl-C); re-raise what is a bug, or under FACES_DEBUG=1."""
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        atexit.register(_deaf)  # first of all that Python does at its end
+        if os.environ.get("RANK", "0") == "0":
+            click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    line = explain(error)
+    if line is None:
+        raise error
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        # Under torchrun rank 0 tells what goes wrong on all. Its end makes torchrun end this process, too; whoever is
+        # still alive after that has a trouble of its own.
+        time.sleep(RANK_PATIENCE)
+        line = f"process {rank}: {line}"
+    if os.environ.get("FACES_DEBUG", "") not in ("", "0"):
+        traceback.print_exception(error)
+    click.echo(f"error: {line}", err=True)
+    sys.exit(EXIT_ERROR)
+
+
+def friendly(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a click callback (below `@click.option`): bad input becomes `error: <line>` on stderr and exit code 2.
+
+    `UserError`, a `ValueError` this project raised, and disk errors a person can mend are told in one line; Ctrl-C
+    exits 130; anything else is a bug and keeps its traceback. `FACES_DEBUG=1` prints the traceback for all of them.
+    """
+
+    @functools.wraps(fn)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            _leave(error)
+
+    return wrapper
+
+
+def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
+    """Run a click command as a program and exit: like `friendly`, and option errors are one line as well.
+
+    An int returned by the callback, or given to `ctx.exit`, is the exit code; any other result means 0.
+    """
+    if argv is None:
+        argv = sys.argv[1:]
+    if "--debug" in argv:
+        argv = [word for word in argv if word != "--debug"]
+        os.environ["FACES_DEBUG"] = "1"
+    threading.excepthook = _in_a_thread
+    try:
+        status = command.main(args=argv, standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as leaving:
+        status = leaving.exit_code
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except (Exception, KeyboardInterrupt) as error:
+        _leave(error)
+    sys.exit(status if isinstance(status, int) and not isinstance(status, bool) else 0)
+
+
+def _in_a_thread(failure) -> None:
+    """A thread that found the disk full (TensorBoard's, writing events) is silent: the program itself meets it, too."""
+    if getattr(failure.exc_value, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        threading.__excepthook__(failure)
+
+
+def progress(
+    items: Iterable | None = None,
+    *,
+    total: float | None = None,
+    title: str = "",
+    unit: str = "it",
+    unit_scale: bool = False,
+    show: bool | None = None,
+) -> Any:
+    """A tqdm bar on stderr with rate and time left: iterate over it, or call `.update(n)` and `.close()`.
+
+    `show=None` draws it only when stderr is a terminal; True forces it (in a log it is then refreshed every 10 s);
+    False, or the environment variable FACES_PROGRESS=0, keeps silent.
+    """
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    wish = os.environ.get("FACES_PROGRESS")
+    if show is None:
+        show = terminal if wish is None else wish != "0"
+    return tqdm(
+        items,
+        total=total,
+        desc=title or None,
+        unit=unit,
+        unit_scale=unit_scale,
+        file=sys.stderr,
+        disable=not show,
+        dynamic_ncols=terminal,
+        ncols=None if terminal else 100,
+        mininterval=0.2 if terminal else 10.0,
+        smoothing=0.1,
+        leave=True,
+    )
+
+
+@contextlib.contextmanager
+def download_bar(title: str = "downloading") -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for a download: yields a function of (bytes so far, bytes in all or 0). It appears with the first
+    bytes, so that nothing is drawn where nothing is downloaded."""
+    bar = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = progress(total=total or None, title=title, unit="B", unit_scale=True)
+        bar.update(done - bar.n)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def pick_device(wish: str = "auto") -> torch.device:
+    """The torch device for `auto` (CUDA, else Apple MPS, else CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
+
+    Raises `UserError` where the wish has no such device on this machine.
+    """
+    import torch
+
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = torch.backends.mps.is_available()
+    if wish == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    kind, _, index = wish.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
+        raise UserError(f"--device {wish}: unknown device: give auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and not cuda:
+        raise UserError(f"--device {wish}: PyTorch sees no CUDA GPU here: use --device cpu, or install a CUDA PyTorch")
+    if kind == "cuda" and index and int(index) >= cuda:
+        raise UserError(f"--device {wish}: there are only {cuda} CUDA devices, numbered from 0: lower the number")
+    if kind == "mps" and not mps:
+        raise UserError(f"--device {wish}: this machine has no Apple GPU that PyTorch can use: use --device cpu")
+    return torch.device(wish)
+
+
+def face_file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--face-model` and `--offline`: where the face step's network comes from."""
+    for option in (
+        click.option(
+            "--offline", is_flag=True, help="Download nothing; without YuNet the Haar cascade finds the faces."
+        ),
+        click.option("--face-model", metavar="FILE", help="YuNet's file.  [default: the cache's, or a download once]"),
+    ):
+        command = option(command)
+    return command
+
+
+def own_version(otherwise: str = "source") -> str:
+    """The installed project's version; `otherwise` where it runs from a checkout that was not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ganface")
+    except PackageNotFoundError:
+        return otherwise

@@ -1,0 +1,258 @@
+"""The images of `train_detector.py --folds`: decoded once, dealt into folds, and handed to each fold's training.
+
+All labelled images outside the test split take part. Every fold's training sees rows of one packed array, so nothing is
+decoded or copied again however many folds and repeats there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.errors import UserError
+from discriminator.training.data import Gathered, Options, at_most, cache_of, open_all, pass_gates
+from faces.crossfolds import cut_validation, deal_folds, related, relatives, taught, torn
+from faces.dataset import PackedFaces
+from faces.manifest import Manifest, text_column
+from faces.naming import LABEL_NAMES
+from faces.preprocess import Preprocess
+from faces.scan import Facts, scan
+from faces.similar import hashes_of, overlaps, thumbnail
+from faces.source import FaceSource
+from faces.splitting import strata_of
+from faces.stores import RenderedStore
+from faces.tabulate import tabulate
+from training.data import Splits
+
+MOST_TESTED = 5000  # test images of a class
+
+Packer = Callable[[FaceSource, str, Preprocess, Path | None], PackedFaces]
+
+
+class Rows:
+    """Some rows of an array as an array of their own: read where they lie, not copied."""
+
+    def __init__(self, images: np.ndarray, index: np.ndarray) -> None:
+        self.images, self.index = images, np.asarray(index)
+        self.shape, self.dtype = (len(self.index), *images.shape[1:]), images.dtype
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, which) -> np.ndarray:
+        return self.images[self.index[which]]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.images[self.index], dtype)
+
+
+@dataclass
+class Fold:
+    """One fold of one repeat; all bool [n] over the pool's images. `number`, `repeat` count from 0."""
+
+    repeat: int
+    number: int
+    held_out: np.ndarray
+    valid: np.ndarray
+    taught: np.ndarray
+
+
+@dataclass
+class Pool:
+    """All images that take part, decoded. table: their manifest [n]; groups: int64 [n]; fold: int32 [repeats, n]."""
+
+    data: Gathered
+    source: FaceSource
+    packed: PackedFaces
+    table: Manifest
+    groups: np.ndarray
+    fold: np.ndarray
+    options: Options
+    packer: Packer
+    test: PackedFaces | None = None
+    test_source: FaceSource | None = None
+    grouped_by: str = ""
+    notes: list[str] = field(default_factory=list)
+    _extra: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.asarray(self.packed.labels)
+
+    def folds(self, seed: int) -> list[Fold]:
+        """Every fold of every repeat, in the order in which they are trained."""
+        out = []
+        for repeat, row in enumerate(self.fold):
+            for number in range(int(row.max()) + 1):
+                held_out = row == number
+                valid = cut_validation(self.table, self.groups, held_out, (seed, 0xF01E, repeat, number))
+                out.append(Fold(repeat, number, held_out, valid, taught(self.groups, held_out, valid)))
+        return out
+
+    def gathered(self, fold: Fold) -> Gathered:
+        """What a training of this fold learns from and chooses on."""
+        parts = [self.source.select(np.flatnonzero(mask)) for mask in (fold.taught, fold.valid)]
+        of = {"fold": fold.number, "repeat": fold.repeat, "held_out": int(fold.held_out.sum())}
+        facts = {"gates": self.data.facts.get("gates"), "fold": of}
+        splits = Splits(parts[0], parts[1], None, False, self.data.source)
+        return Gathered(self.data.source, splits, self.data.extra, self.data.pre, facts)
+
+    def packed_rows(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
+        """Stands in for the packing of a training: rows of what is decoded, and extra fakes decoded once."""
+        if what in ("training", "validation"):
+            place = {item.path: i for i, item in enumerate(self.source.items)}
+            index = np.array([place[item.path] for item in source.items], np.int64)
+            p = self.packed
+            return PackedFaces(
+                Rows(p.images, index), self.labels[index], np.arange(len(index)), pre, enlarged=p.enlarged, name=p.name
+            )
+        key = source.content_stamp()
+        if key not in self._extra:
+            self._extra[key] = self._strangers(self.packer(source, what, pre, cache), what)
+        return self._extra[key]
+
+    def _strangers(self, extra: PackedFaces, what: str) -> PackedFaces:
+        """Extra fakes without those that an image of the folds or of the test split nearly equals: whoever learnt from
+        them would know what it is tested on."""
+        hashes = hashes_of_packed(extra.images)
+        known = [self.packed.images] + ([] if self.test is None else [self.test.images])
+        seen = np.concatenate([hashes_of_packed(images) for images in known])
+        near = np.unique(overlaps(hashes, seen, mirror=True)[:, 0])
+        if not len(near):
+            return extra
+        left = np.setdiff1d(np.arange(len(extra.images)), near)
+        if not len(left):
+            raise UserError(f"--extra-fakes {what}: all of them are in {self.source.name} already; leave them out")
+        self.notes.append(f"--extra-fakes {what}: {len(near)} are (nearly) images of {self.source.name}: left out")
+        return replace(extra, images=Rows(extra.images, left), labels=extra.labels[left], kept=extra.kept[left])
+
+    def counts(self, mask: np.ndarray) -> dict[str, int]:
+        """{"real": …, "fake": …} of a bool [n]."""
+        return {name: int((mask & (self.labels == label)).sum()) for label, name in enumerate(LABEL_NAMES)}
+
+
+def open_pool(
+    o: Options,
+    folds: int,
+    repeats: int,
+    seed: int,
+    *,
+    workers: int,
+    packer: Packer,
+    progress: Callable[[str], None],
+    gates: bool = True,
+) -> Pool:
+    """Open `o.data`, pass the leak gates, decode everything and deal the folds.
+
+    packer(source, what, preprocess, cache folder): decodes. UserError where a class is missing or has too few images.
+    """
+    whole = open_all(replace(o, subset=None), seed)
+    if o.replay:
+        raise UserError("--replay: with --folds every fold learns from the set's own fakes; give them by --extra-fakes")
+    if gates:
+        pass_gates(whole, o, workers=workers, progress=progress)
+    source, test, notes = _pool_and_test(whole.source, seed, o)
+    if len(np.unique(source.labels)) < 2:
+        raise UserError(f"{o.data}: --folds needs real and fake images (folders called real and fake give the labels)")
+    cache = cache_of(o)
+    packed = packer(source, "all", whole.pre, cache)
+    tested = packer(test, "test", whole.pre, cache) if test is not None else None
+    source = source.select(packed.kept)
+    facts = _scanned(source, workers, lambda done, total: progress(f"looking for relatives {done}/{total}"))
+    table = _table(source, facts, packed)
+    groups, said = relatives(table)
+    fold = deal_folds(table, groups, folds, repeats, seed)
+    pool = Pool(
+        whole, source, packed, table, groups, fold, o, packer, tested,
+        None if test is None else test.select(tested.kept), said, [*whole.notes, *notes],
+    )  # fmt: skip
+    pool.notes += _remarks(pool, folds)
+    for extra, spec, _ in whole.extra:  # what can't be used is refused before the first fold
+        pool.packed_rows(extra, Path(spec).name, whole.pre, cache)
+    if packed.skipped:
+        whole.facts["skipped"] = [[str(a), str(b)] for a, b in packed.skipped[:100]]
+        whole.facts["num_skipped"] = len(packed.skipped)
+    return pool
+
+
+def _pool_and_test(source: FaceSource, seed: int, o: Options) -> tuple[FaceSource, FaceSource | None, list[str]]:
+    def some(part: FaceSource) -> FaceSource:
+        return part if o.subset is None else at_most(part, o.subset, seed)
+
+    if not source.splits & {"train", "valid"}:
+        pool = some(source)
+        return pool, None, [f"{source.name} has no splits: {_so_many(pool, source)} take part in the folds"]
+    both = source.select([i for i, item in enumerate(source.items) if item.split != "test"])
+    pool = some(both)
+    said = f"train and valid of {source.name} take part in the folds together ({_so_many(pool, both)})"
+    test = source.select(split="test")
+    if not len(test):
+        return pool, None, [f"{said}; there is no test split"]
+    few = at_most(test, MOST_TESTED, seed)
+    return (
+        pool,
+        few,
+        [
+            f"{said}; the test split stays out of them, each fold's detector judges {_so_many(few, test)} of it when"
+            " it is finished"
+        ],
+    )
+
+
+def _so_many(part: FaceSource, of: FaceSource) -> str:
+    if len(part) == len(of):
+        return f"all {len(of)} labelled images"
+    return f"{len(part)} of {len(of)} images, drawn at random"
+
+
+def _scanned(source: FaceSource, workers: int, progress: Callable[[int, int], None]) -> list[Facts] | None:
+    """Hashes of the files, or None where there is no file, or a manifest has them."""
+    rows = source.manifest
+    if isinstance(source.store, RenderedStore):
+        return None
+    if rows is not None and (rows["sha256"] != "").all() and rows["phash"].any():
+        return None
+    return scan(source, workers=workers, progress=progress)
+
+
+def _table(source: FaceSource, facts: list[Facts] | None, packed: PackedFaces) -> Manifest:
+    """One row for each image of `source`, in its order."""
+    paths, labels = text_column([item.path for item in source.items]), source.labels.astype(np.int8)
+    if facts is None:
+        if source.manifest is not None:
+            return source.manifest.having(path=paths, label=labels)
+        return Manifest({"path": paths, "label": labels, "phash": hashes_of_packed(packed.images)})
+    # decoded whole a moment ago: whatever a scan has against one of them, it takes part
+    table = tabulate(source, [replace(fact, error=None) for fact in facts])
+    return table.having(path=paths)
+
+
+def hashes_of_packed(images: np.ndarray | Rows) -> np.ndarray:
+    """uint64 [n]: perceptual hashes of uint8 [n, 3, R, R]."""
+    return hashes_of(np.stack([thumbnail(Image.fromarray(image.transpose(1, 2, 0))) for image in images]))
+
+
+def _remarks(pool: Pool, folds: int) -> list[str]:
+    sizes = np.bincount(np.unique(pool.groups, return_inverse=True)[1])
+    together = int(sizes[sizes > 1].sum())
+    lines = [
+        f"{together} of {len(pool)} images are in {int((sizes > 1).sum())} groups, the largest of {sizes.max()}; each"
+        f" group is in one fold. Grouped by {pool.grouped_by}"
+    ]
+    if count := torn(pool.groups, pool.fold[0]):
+        away = sum(int(related(pool.groups, pool.fold[0] == k).sum()) for k in range(folds))
+        lines.append(
+            f"the manifest's folds tear {count} groups apart; relatives of held-out images are left out of learning"
+            f" ({away} times)"
+        )
+    rare = np.bincount(strata_of(pool.table))
+    if rare.min() < folds:
+        lines.append(f"{int((rare < folds).sum())} kinds (label, source, generator) have fewer images than folds")
+    return lines

@@ -1,0 +1,316 @@
+"""`train_detector.py --folds`: a detector for every fold, each judged on the images that it was kept away from.
+
+RUN/
+  folds.json            what was dealt to whom, with all options: from it a run is resumed
+  fold-0/ … fold-4/     ordinary run folders; of several repeats RUN/repeat-1/fold-0/ …
+  oof.csv               every image, judged by the one detector that never saw it
+  metrics.json          figures of every fold, their spread, and all folds pooled
+  report.html, log.txt, tensorboard/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from common.cli import own_version
+from common.errors import UserError
+from common.parallel import cores
+from discriminator.detector import Detector
+from discriminator.folds.data import Fold, Rows, open_pool
+from discriminator.folds.scores import read_fold, write_fold, write_table
+from discriminator.training.data import Options, load_degradation
+from discriminator.training.fit import clock
+from discriminator.training.folders import check_free, numbered, saved_options
+from discriminator.training.recipe import Recipe
+from discriminator.training.run import DETECTOR, SHOWN, Part, train
+from discriminator.training.selection import Validation, scores
+from faces.dataset import PackedFaces
+from faces.preprocess import Preprocess
+from faces.source import FaceSource
+from training import state as checkpoints
+from training.checkpoint import remove_leftovers, save_json
+from training.lock import RunLock
+from training.telemetry import Telemetry
+
+PLAN = "folds.json"
+HELD_OUT, TESTED = "oof.csv", "test.csv"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How many folds, how often."""
+
+    folds: int
+    repeats: int = 1
+
+
+def cross_validate(
+    options: Options,
+    recipe: Recipe,
+    asked: Asked,
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    outdir: Path = Path("runs"),
+    quiet: bool = False,
+    report: bool = True,
+    stop_after: int | None = None,
+) -> Path:
+    """Train a detector for every fold (or go on) and return the folder RUN; everything above is then in it.
+
+    resume: a folder RUN, whose own options, recipe and folds count (of `options` only the machine's). stop_after: end
+    after so many folds of this call, as if somebody had stopped it there.
+    UserError, one line, for what a person can mend; KeyboardInterrupt after a clean stop."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("--folds trains one detector after the other in one process; start it without torchrun")
+    tel = Telemetry(True, quiet)
+    try:
+        with RunLock() as lock:
+            plan = None
+            if resume is not None:
+                plan, options, recipe, asked = _resumed(resume, options)
+                lock.take(resume)
+                remove_leftovers(resume)
+            else:
+                check_free(out, outdir)
+            run = _Folds(options, recipe, asked, tel, plan, quiet)
+            run.report = report
+            run.prepare()
+            folder = resume
+            if folder is None:
+                o = run.options
+                kind = f"{asked.folds}folds" if asked.repeats == 1 else f"{asked.repeats}x{asked.folds}folds"
+                folder = out or numbered(outdir, kind, run.pool.source.name, run.pool.data.pre.resolution, o)
+                folder.mkdir(parents=True, exist_ok=True)
+                lock.take(folder)
+                save_json(folder / PLAN, run.plan_json())
+            tel.open(folder)
+            run.go(folder, stop_after)
+            return folder
+    finally:
+        tel.close()
+
+
+class _Folds:
+    def __init__(
+        self, options: Options, recipe: Recipe, asked: Asked, tel: Telemetry, plan: dict | None, quiet: bool
+    ) -> None:
+        self.options, self.recipe, self.asked, self.tel = options, recipe, asked, tel
+        self.plan, self.quiet, self.report = plan, quiet, True
+        self.workers = options.workers if options.workers is not None else min(2, max(1, cores() - 1))
+        if plan is None:
+            load_degradation(options.degradation)  # refused before an hour of decoding
+
+    def prepare(self) -> None:
+        """Images, gates, folds: everything that can be refused."""
+        import cv2
+
+        cv2.setNumThreads(1)
+        self.pool = open_pool(
+            self.options, self.asked.folds, self.asked.repeats, self.recipe.seed, workers=self.workers,
+            packer=self._packed, progress=self.tel.progress, gates=self.plan is None,
+        )  # fmt: skip
+        if self.plan is None:
+            self.folds = self.pool.folds(self.recipe.seed)
+            return
+        self.pool.data.facts["gates"] = self.plan["data"].get("gates")
+        saved = self.plan["images"]
+        if self.pool.data.source.fingerprint() != self.plan["data"]["fingerprint"] or saved["path"] != self._paths():
+            raise UserError(
+                f"--resume: {self.options.data} is not what it was when the run began (other files, sizes or labels);"
+                " bring it back, or start a new run"
+            )
+        # as it was dealt then, whatever a newer version would deal
+        self.pool.groups = np.array(saved["group"], np.int64)
+        self.pool.fold = np.array(saved["fold"], np.int32)
+        self.folds = self.pool.folds(self.recipe.seed)
+        for fold, index in zip(self.folds, saved["validation"], strict=True):
+            fold.valid[:] = False
+            fold.valid[index] = True
+            fold.taught &= ~fold.valid
+
+    def _paths(self) -> list[str]:
+        return [str(path) for path in self.pool.table["path"].tolist()]
+
+    def _packed(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
+        return PackedFaces.build(
+            source, pre, workers=max(1, self.workers), cache_dir=cache,
+            progress=lambda done, total: self.tel.progress(f"reading {what} images {done}/{total}"),
+        )  # fmt: skip
+
+    def plan_json(self) -> dict:
+        """For folds.json."""
+        p, source = self.pool, self.pool.data.source
+        return {
+            "format": FORMAT, "folds": self.asked.folds, "repeats": self.asked.repeats, "seed": self.recipe.seed,
+            "options": asdict(self.options), "recipe": self.recipe.to_dict(), "version": own_version(),
+            "data": {
+                "name": source.name, "fingerprint": source.fingerprint(), "preprocess": p.data.pre.to_dict(),
+                "images": p.counts(np.ones(len(p), bool)), "test": None if p.test is None else len(p.test.images),
+                "grouped_by": p.grouped_by, "groups": len(np.unique(p.groups)), "notes": p.notes,
+                "gates": p.data.facts.get("gates"), "num_skipped": p.data.facts.get("num_skipped", 0),
+                "skipped": p.data.facts.get("skipped", []),
+            },
+            "images": {
+                "path": self._paths(), "label": p.labels.tolist(), "group": p.groups.tolist(), "fold": p.fold.tolist(),
+                "validation": [np.flatnonzero(fold.valid).tolist() for fold in self.folds],
+            },
+        }  # fmt: skip
+
+    # ---- the run -----------------------------------------------------------------------------------------------
+
+    def folder(self, root: Path, fold: Fold) -> Path:
+        inside = root if self.asked.repeats == 1 else root / f"repeat-{fold.repeat + 1}"
+        return inside / f"fold-{fold.number}"
+
+    def go(self, root: Path, stop_after: int | None) -> None:
+        self._announce(root)
+        began, trained = time.monotonic(), 0
+        waiting = [fold for fold in self.folds if not self._done(self.folder(root, fold))]
+        for fold in waiting:
+            if stop_after is not None and trained >= stop_after:
+                self.tel.say(f"stopped after {trained} folds; go on with --resume {root}")
+                raise KeyboardInterrupt
+            self.tel.say(f"--- {self.name(fold)}: {self._counts(fold)}")
+            self._one(root, fold)
+            trained += 1
+            left = (time.monotonic() - began) / trained * (len(waiting) - trained)
+            f = read_fold(self.folder(root, fold) / HELD_OUT).figures()
+            self.tel.say(
+                f"--- {self.name(fold)}: held-out AUC {f['roc_auc']:.4f}, balanced accuracy"
+                f" {100 * f['balanced_accuracy']:.1f} %, F1 {f['f1_fake']:.3f}"
+                + (f"; {len(waiting) - trained} folds to go, about {clock(left)}" if left else "")
+            )
+        self._conclude(root)
+
+    def name(self, fold: Fold) -> str:
+        repeat = f"repeat {fold.repeat + 1} of {self.asked.repeats}, " if self.asked.repeats > 1 else ""
+        return f"{repeat}fold {fold.number} of {self.asked.folds}"
+
+    def _counts(self, fold: Fold) -> str:
+        parts = {"learns from": fold.taught, "validates on": fold.valid, "is tested on": fold.held_out}
+        words = []
+        for verb, mask in parts.items():
+            n = self.pool.counts(mask)
+            words.append(f"{verb} {n['real']} real + {n['fake']} fake")
+        return ", ".join(words)
+
+    def _announce(self, root: Path) -> None:
+        p, say = self.pool, self.tel.say
+        n = p.counts(np.ones(len(p), bool))
+        again = "resuming   " if self.plan is not None else "run        "
+        say(f"{again} {root}: {self.asked.folds} folds, {self.asked.repeats} repeat(s), seed {self.recipe.seed}")
+        say(f"images      {p.source.name}: {n['real']} real + {n['fake']} fake in {len(np.unique(p.groups))} groups")
+        facts = p.data.facts if self.plan is None else self.plan["data"]
+        for name, reason in facts.get("skipped", [])[:SHOWN]:
+            say(f"left out    {name}: {reason}")
+        if facts.get("num_skipped", 0) > SHOWN:
+            say(f"left out    … and {facts['num_skipped'] - SHOWN} more; {PLAN} names up to 100")
+        for note in p.notes:
+            say(f"note        {note}")
+
+    def _done(self, folder: Path) -> bool:
+        return (folder / HELD_OUT).is_file() and (self.pool.test is None or (folder / TESTED).is_file())
+
+    def _one(self, root: Path, fold: Fold) -> None:
+        """Train a fold (or go on with it), judge its held-out images, and let its checkpoints go."""
+        folder = self.folder(root, fold)
+        part = Part(lambda: self.pool.gathered(fold), self.pool.packed_rows, root)
+        # every repeat starts from other weights, every fold of it from the same
+        recipe = replace(self.recipe, seed=self.recipe.seed + fold.repeat)
+        if not (folder / DETECTOR).is_file():
+            began = bool(checkpoints.checkpoints(folder)) if folder.is_dir() else False
+            if folder.is_dir() and not began and any(folder.iterdir()):
+                self.tel.say(f"note        {folder} was ended before its first checkpoint: it begins again")
+                shutil.rmtree(folder)
+            train(
+                self.options, recipe, out=None if began else folder, resume=folder if began else None,
+                quiet=self.quiet, part=part, report=self.report,
+            )  # fmt: skip
+        detector = Detector.load(folder / DETECTOR)
+        self._judge(
+            detector, fold, folder / HELD_OUT, self.pool.packed, self.pool.source, np.flatnonzero(fold.held_out)
+        )
+        if self.pool.test is not None:
+            everything = np.arange(len(self.pool.test.images))
+            self._judge(detector, fold, folder / TESTED, self.pool.test, self.pool.test_source, everything)
+        for path in checkpoints.checkpoints(folder):  # of use only to a training that is not over
+            path.unlink()
+
+    def _judge(
+        self, detector: Detector, fold: Fold, path: Path, packed: PackedFaces, source: FaceSource, index: np.ndarray
+    ) -> None:
+        labels = np.asarray(packed.labels)[index]
+        told: Callable[[int, int], None] = lambda done, total: self.tel.progress(f"judging {done}/{total}")  # noqa: E731
+        images = Validation(Rows(packed.images, index), labels, (("clean", ()),))
+        device = self.options.device
+        detector.net.to(device)
+        logits = scores(detector.net, images, workers=self.workers, progress=told)[0]
+        detector.net.to("cpu")
+        if not np.isfinite(logits).all():
+            raise UserError(f"{path.parent}: its detector gives no numbers; lower --lr and start again")
+        rows, groups = source.manifest, None
+        if packed is self.pool.packed:
+            rows, groups = self.pool.table, self.pool.groups[index]
+        write_fold(
+            path, [source.items[i].path for i in index], labels, logits, detector.calibration,
+            name=source.name, rows=None if rows is None else rows.select(index), groups=groups,
+            fold=fold.number, repeat=fold.repeat,
+        )  # fmt: skip
+
+    def _conclude(self, root: Path) -> None:
+        from discriminator.folds.figures import collect
+        from reports.folds import write_folds_report
+
+        tables = [read_fold(self.folder(root, fold) / HELD_OUT) for fold in self.folds]
+        order = np.concatenate([np.flatnonzero(fold.held_out) for fold in self.folds])
+        write_table(root / HELD_OUT, tables, order, self.asked.repeats)
+        tests = [read_fold(self.folder(root, fold) / TESTED) for fold in self.folds] if self.pool.test else []
+        found = collect(
+            tables, tests, folds=self.asked.folds, repeats=self.asked.repeats, seed=self.recipe.seed,
+            tested_to_taught=np.mean([f.held_out.sum() / (f.taught.sum() + f.valid.sum()) for f in self.folds]),
+            dealt=[{"repeat": f.repeat, "fold": f.number, "learnt": self.pool.counts(f.taught),
+                    "validated": self.pool.counts(f.valid), "held_out": self.pool.counts(f.held_out)}
+                   for f in self.folds],
+        )  # fmt: skip
+        save_json(root / "metrics.json", found.to_json())
+        for line in found.lines():
+            self.tel.say(line)
+        plan = self.plan or self.plan_json()
+        runs = [self.folder(root, fold) for fold in self.folds]
+        pictures = write_folds_report(root / "report.html", found, plan, runs)
+        for name, values in found.scalars().items():
+            for k, value in enumerate(values):
+                self.tel.scalars({f"Folds/{name}": value}, k)
+        for name, image in pictures.items():
+            self.tel.image(f"Folds/{name}", image, 0)
+        self.tel.say(f"written     {root / HELD_OUT}, metrics.json, report.html")
+
+
+# ---- folders ------------------------------------------------------------------------------------------------------
+
+
+def holds_folds(folder: Path) -> bool:
+    """Whether it is the folder of a cross-validation."""
+    return (folder / PLAN).is_file()
+
+
+def _resumed(resume: Path, now: Options) -> tuple[dict, Options, Recipe, Asked]:
+    try:
+        plan = json.loads((resume / PLAN).read_text(encoding="utf-8"))
+        _ = plan["images"]["validation"], plan["data"]["fingerprint"]
+        if plan.get("format") != FORMAT:
+            raise KeyError("format")
+        asked = Asked(int(plan["folds"]), int(plan["repeats"]))
+        return plan, saved_options(plan["options"], now), Recipe.from_dict(plan["recipe"]), asked
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"--resume {resume}: its {PLAN} can't be read; give a run of --folds") from None

@@ -1,0 +1,262 @@
+"""The images of `train_detector.py`: opened, passed through the leak gates, packed, and shared out.
+
+Everything here happens before a training writes its first file, and says in one line what cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import BadImage, UserError
+from common.files import cache_folder
+from discriminator.training.feed import Feed, Group
+from discriminator.training.recipe import Recipe
+from discriminator.training.selection import Validation
+from faces.audit.crossval import cross_validated_auc
+from faces.audit.gates import FAIL, classifier_gate, metadata_columns, metadata_features, telling
+from faces.audit.leak_features import header_marks
+from faces.audit.leak_gates import cheap_gates
+from faces.dataset import PackedFaces
+from faces.degrade import Degradation, preset
+from faces.preprocess import Preprocess
+from faces.scan import scan
+from faces.source import FaceSource, open_source
+from faces.stores import RenderedStore
+from training.checkpoint import find_checkpoint as find_game
+from training.checkpoint import load_checkpoint as load_game
+from training.data import Splits, native_resolution, open_splits
+
+MAX_HELD_OUT = 500
+GATE_SAMPLE = 1000  # images of each side whose headers are compared
+
+Progress = Callable[[str], None]
+Extra = tuple[FaceSource, str, float]
+
+
+@dataclass
+class Options:
+    """What a training is asked for. `extra_fakes`, `replay`: (where, dose) pairs, dose a share of the fakes shown.
+    `recipe_file`: name, about and options of the file that the options came from, for the record."""
+
+    data: str
+    model: str = "hybrid"
+    size: str = "tiny"
+    branches: tuple[str, ...] = ("spatial", "artefact")
+    residual: str = "highpass"
+    stride1: int = 0
+    dropout: float = 0.3
+    head: str = "linear"
+    reconstruct: bool = False
+    pretrained: bool = False
+    backbone_weights: str | None = None
+    data_root: str | None = None
+    resolution: int | None = None
+    square: str = "center"
+    resize_filter: str = "lanczos"
+    subset: int | None = None
+    valid_images: int = 1000
+    degradation: str = "train"
+    extra_fakes: tuple[tuple[str, float], ...] = ()
+    replay: tuple[tuple[str, float], ...] = ()
+    allow_leaks: bool = False
+    cache: str | None = None
+    face: str = ""
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    threads: int | None = None
+    checkpoint_minutes: float = 10.0
+    recipe_file: dict | None = None
+
+
+@dataclass
+class Gathered:
+    """What a training learns from. `facts`: for config.json and the detector's header; `notes`: lines for people."""
+
+    source: FaceSource
+    splits: Splits
+    extra: list[Extra]
+    pre: Preprocess
+    facts: dict = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    feed: Feed | None = None
+    validation: Validation | None = None
+
+
+def open_all(o: Options, seed: int) -> Gathered:
+    """The sources and the preprocessing, nothing decoded yet. UserError where there is nothing to learn from."""
+    splits = open_splits(o.data, o.data_root, subset=o.subset, seed=seed)
+    extra = [(_fakes_of(spec, o.data_root), spec, dose) for spec, dose in o.extra_fakes]
+    if not (splits.source.labels == 1).any() and not extra and not o.replay:
+        raise UserError(
+            f"{o.data}: has no fakes to learn from (folders called real and fake give the labels); add some with"
+            " --extra-fakes FOLDER"
+        )
+    pre = Preprocess(o.resolution or native_resolution(splits.train), o.square, o.resize_filter)
+    return Gathered(splits.source, splits, extra, pre, notes=[*splits.source.notes])
+
+
+def pass_gates(g: Gathered, o: Options, *, workers: int, progress: Progress) -> None:
+    """What tells the classes apart without looking at a face is refused, unless the person insists; what the gates said
+    is kept in the facts."""
+    found: dict = {"failed": [], "all": []}
+
+    def refuse(name: str, complaint: str) -> None:
+        if not o.allow_leaks:
+            raise UserError(f"{complaint}; or train all the same with --allow-leaks")
+        g.notes.append(f"--allow-leaks: {complaint}")
+        found["failed"].append(name)
+
+    if len(np.unique(g.source.labels)) == 2:
+        result = cheap_gates(
+            g.source, spec=o.data, workers=workers,
+            progress=lambda stage, done, total: progress(f"leak gates: {stage} {done}/{total}"),
+        )  # fmt: skip
+        found["all"] = [f"{gate.name} {gate.verdict}" for gate in result.gates]
+        if result.failed:
+            refuse(", ".join(gate.name for gate in result.failed), result.complaint())
+        g.notes += [note for note in result.notes if note not in g.notes]
+    for source, spec, _ in g.extra:
+        progress(f"leak gates: headers of {spec}")
+        if complaint := _headers_differ(g.splits.train.select(label=0), source, spec, workers):
+            refuse(f"metadata of {spec}", complaint)
+    g.facts["gates"] = found
+
+
+def _headers_differ(reals: FaceSource, fakes: FaceSource, spec: str, workers: int) -> str:
+    """One line where the headers of extra fakes (format, quality, size …) tell them from the photos, else ""."""
+    if isinstance(reals.store, RenderedStore) or isinstance(fakes.store, RenderedStore):
+        return ""  # no files, no headers
+    facts, marks, labels = [], [], []
+    for label, source in enumerate((reals, fakes)):
+        count = min(GATE_SAMPLE, len(source))
+        part = source.select(np.arange(count) * len(source) // count)
+        for i, one in enumerate(scan(part, workers=workers, pixels=False)):
+            try:
+                mark = header_marks(part.read(i)) if one.error is None else None
+            except BadImage:
+                mark = None
+            if mark is not None:
+                facts.append(one)
+                marks.append(mark)
+                labels.append(label)
+    labels = np.array(labels)
+    columns = metadata_columns(facts, marks)
+    auc = cross_validated_auc(metadata_features(facts, columns), labels, np.arange(len(labels)))
+    if classifier_gate("metadata", auc, {"source": "", "even": "", "manifest": ""}).verdict != FAIL:
+        return ""
+    detail = telling(columns, labels)
+    return (
+        f"--extra-fakes {spec}: their files alone tell them from the real photos (AUC {auc.auc:.2f}"
+        f"{', ' if detail else ''}{detail}): put both into one folder, real and fake, and through"
+        " `prepare_data.py normalise`"
+    )
+
+
+def pack(g: Gathered, o: Options, recipe: Recipe, degradation: Degradation, packed: Callable) -> None:
+    """Decode everything by `packed(source, what, preprocess, cache folder) -> PackedFaces`, and make feed and
+    validation. UserError for what does not fit together."""
+    seed, side = recipe.seed, g.pre.resolution
+    cache = cache_of(o)
+    train: PackedFaces = packed(g.splits.train, "training", g.pre, cache)
+    valid: PackedFaces = packed(at_most(g.splits.valid, o.valid_images, seed), "validation", g.pre, cache)
+    labels = np.asarray(train.labels)
+    groups = [
+        Group("real", train.images, np.flatnonzero(labels == 0), 0),
+        Group("set's fakes", train.images, np.flatnonzero(labels == 1), 1),
+    ]
+    added = [(packed(source, Path(spec).name, g.pre, cache), spec, dose) for source, spec, dose in g.extra]
+    for each, spec, _ in added:
+        if each.enlarged and not train.enlarged and not o.allow_leaks:
+            raise UserError(
+                f"--extra-fakes {spec}: {each.enlarged} of its images are smaller than the {side} px of the real ones:"
+                " enlarged, they would give themselves away; give larger ones, a lower --resolution, or --allow-leaks"
+            )
+    more = [(each.images, spec, dose) for each, spec, dose in added]
+    more += [(_replayed(run, side), run, dose) for run, dose in o.replay]
+    judged, judged_labels = [valid.images], [np.asarray(valid.labels)]
+    own_fakes = bool((judged_labels[0] == 1).any())
+    for k, (images, spec, dose) in enumerate(more):
+        where = np.arange(len(images))
+        if not own_fakes:  # the set cannot say what a fake is: some of these must
+            order = np.random.default_rng([seed, 0xFA4E, k]).permutation(len(images))
+            out, where = (np.sort(part) for part in np.split(order, [min(max(1, len(order) // 10), MAX_HELD_OUT)]))
+            judged.append(images[out])
+            judged_labels.append(np.ones(len(out), np.int64))
+        name = Path(spec).name or spec
+        groups.append(Group(spec if any(name == one.name for one in groups) else name, images, where, 1, dose))
+    g.feed = Feed(groups, degradation, recipe)
+    images = judged[0] if len(judged) == 1 else np.concatenate(judged)
+    g.validation = Validation.of(images, np.concatenate(judged_labels), degradation)
+    if len(np.unique(g.validation.labels)) < 2:
+        raise UserError(f"{o.data}: validation needs images of both classes; give more images")
+    skipped = [s for p in (train, valid, *(p for p, _, _ in added)) for s in p.skipped]
+    if g.splits.held_out:
+        g.notes.append("the set has no validation split: a tenth of its images, at random, is held out for it")
+    g.facts |= {
+        "name": g.source.name, "fingerprint": g.source.fingerprint(), "preprocess": g.pre.to_dict(),
+        "train": {one.name: len(one) for one in groups if len(one)},
+        "shown": {one.name: round(s, 4) for one, s in zip(g.feed.groups, g.feed.shares, strict=True)},
+        "valid": {"real": int((g.validation.labels == 0).sum()), "fake": int(g.validation.labels.sum())},
+        "held_out": g.splits.held_out, "num_skipped": len(skipped),
+        "skipped": [[str(a), str(b)] for a, b in skipped[:100]], "notes": g.notes,
+    }  # fmt: skip
+
+
+def cache_of(o: Options) -> Path | None:
+    """The folder of packed images; None: nothing is kept."""
+    return {None: cache_folder() / "packed", "none": None}.get(o.cache, Path(o.cache or ""))
+
+
+def load_degradation(spec: str) -> Degradation:
+    """A preset's name, or a JSON file in the form of `Degradation.to_dict`. UserError for neither."""
+    if not spec.endswith(".json"):
+        return preset(spec)
+    try:
+        data = json.loads(Path(spec).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--degradation {spec}: can't be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"--degradation {spec}: is not JSON ({error})") from None
+    try:
+        return Degradation.from_dict(data)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--degradation {spec}: {error}") from None
+
+
+def _fakes_of(spec: str, root: str | None) -> FaceSource:
+    """The fakes of a source; all images of one that has no label folders."""
+    source = open_source(spec, data_root=root)
+    if len(np.unique(source.labels)) == 2:
+        return source.select(label=1)
+    items = [item._replace(label=1) for item in source.items]
+    return FaceSource(source.name, source.store, items, source._entries, source.notes, source.manifest)
+
+
+def _replayed(run: str, resolution: int) -> np.ndarray:
+    """The fakes of older generators that a run of `train_gan.py` remembers, uint8 [N, 3, R, R]."""
+    path = find_game(run, Path("runs"), "--replay")
+    try:
+        images = load_game(path)["game"]["replay"]["images"].numpy()
+    except (KeyError, AttributeError, TypeError):
+        raise UserError(f"--replay {run}: {path.name} holds no older fakes; give a run with a verdict head") from None
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise UserError(f"--replay {run}: {path.name} remembers no colour images; give another run")
+    if images.shape[-1] != resolution:
+        raise UserError(
+            f"--replay {run}: its generator draws {images.shape[-1]} px, the detector looks at {resolution}: scaling"
+            f" one class only would give it away; use --resolution {images.shape[-1]}"
+        )
+    return images
+
+
+def at_most(source: FaceSource, count: int, seed: int) -> FaceSource:
+    """At most `count` random images of each class, in order."""
+    rng = np.random.default_rng([seed, 0xA1])
+    chosen = [rng.permutation(np.flatnonzero(source.labels == label))[:count] for label in (0, 1)]
+    return source.select(np.sort(np.concatenate(chosen)))

@@ -1,0 +1,1 @@
+"""Measuring detectors and generators: these functions return results and print or draw nothing."""

@@ -1,0 +1,333 @@
+"""What `evaluate.py compare` does: several detectors judged on the same images, one table, tests for every pair."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import numpy as np
+
+from common.cli import pick_device, progress
+from common.errors import UserError
+from common.files import cache_folder, save_atomically
+from common.outputs import check_folder, plain
+from discriminator.detector import Detector
+from evaluation.contestants import OF_REALS, Contestant, measure_speed, open_model
+from evaluation.ensemble import detector_file, short_names
+from evaluation.ensemble_scores import groups_of_parts, rendered_alike
+from evaluation.scoring import Part, Scorer, open_parts
+from faces.degrade import PRESETS
+from metrics.bootstrap import RESAMPLES
+from metrics.classification import FPRS, report
+from metrics.scores import CLEAN, read_scores
+from metrics.significance import DeLong, McNemar, delong, holm, mcnemar
+
+OUTPUTS = ("compare.html", "compare.md", "compare.csv", "compare.json")
+ENOUGH = 20  # images of a class below which a comparison is refused
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command, by name."""
+
+    models: tuple[str, ...]
+    out: str
+    data: tuple[str, ...] = ()
+    fpr: float | None = None
+    split: str | None = None
+    label: str | None = None
+    limit: int | None = None
+    data_root: str | None = None
+    group_by: str | None = None
+    resamples: int = RESAMPLES
+    seed: int = 0
+    device: str = "auto"
+    batch: int = 32
+    workers: int | None = None
+    speed: bool = True
+    no_cache: bool = False
+    force: bool = False
+
+
+@dataclass
+class Pair:
+    """Two contestants and the tests of them; p_holm of each test over all pairs."""
+
+    first: str
+    second: str
+    auc: DeLong
+    verdicts: McNemar | None
+    auc_holm: float = float("nan")
+    verdicts_holm: float = float("nan")
+
+    def to_dict(self) -> dict:
+        both = None if self.verdicts is None else {**self.verdicts._asdict(), "p_holm": self.verdicts_holm}
+        return {
+            "first": self.first,
+            "second": self.second,
+            "delong": {**self.auc._asdict(), "p_holm": self.auc_holm},
+            "mcnemar": both,
+        }
+
+
+@dataclass
+class Compared:
+    """All that was found. labels [n]; groups [n] or None: of the images everybody judged."""
+
+    contestants: list[Contestant]
+    pairs: list[Pair]
+    labels: np.ndarray
+    groups: np.ndarray | None
+    images: list[str]
+    threads: int
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def n_real(self) -> int:
+        return int((self.labels == 0).sum())
+
+    @property
+    def n_fake(self) -> int:
+        return int((self.labels == 1).sum())
+
+    def to_json(self) -> dict:
+        return {
+            "images": {"sources": self.images, "real": self.n_real, "fake": self.n_fake},
+            "contestants": [c.to_dict() for c in self.contestants],
+            "pairs": [pair.to_dict() for pair in self.pairs],
+            "threads": self.threads,
+            "skipped": [list(pair) for pair in self.skipped],
+            "notes": self.notes,
+        }
+
+
+def compare(r: Request) -> Compared:
+    """Judge, test, print and write `r.out`/compare.{html,md,csv,json}, plots and every image's scores."""
+    _check(r)
+    contestants = _open(r)
+    if r.data:
+        result = _on_images(r, contestants)
+    else:
+        result = _on_tables(contestants)
+    if min(result.n_real, result.n_fake) < ENOUGH:
+        raise UserError(
+            f"{result.n_real} real and {result.n_fake} fake images are too few to compare detectors: {ENOUGH} of each"
+            " class are the least; give more --data"
+        )
+    for one in contestants:
+        _judge(one, result, r)
+    result.pairs = _pairs(contestants, result.labels)
+    targets = sorted({c.target_fpr for c in contestants if c.target_fpr is not None})
+    if len(targets) > 1:
+        rates = " and ".join(f"{100 * t:g} %" for t in targets)
+        result.notes.append(
+            f"shipped thresholds were set for different false-alarm rates ({rates}), and figures and McNemar's test at"
+            f" them show that, too; --fpr {targets[-1]:g} compares all at one"
+        )
+    if r.speed and any(c.detector is not None for c in contestants):
+        measure_speed([c for c in contestants if c.detector is not None], progress)
+    from reports.compare import lines_of, write_comparison
+
+    for line in lines_of(result):
+        click.echo(line)
+    out = Path(r.out)
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain(result.to_json()), indent=2, allow_nan=False) + "\n"
+    save_atomically(out / "compare.json", lambda tmp: tmp.write_text(text, encoding="utf-8") and None)
+    write_comparison(out, result)
+    click.echo(f"{out}: compare.html, compare.md, compare.csv, compare.json and plots written")
+    return result
+
+
+def _check(r: Request) -> None:
+    if len(r.models) < 2:
+        raise UserError("--models: a comparison takes two or more: detector files, run folders or CSVs of scores")
+    check_folder("--out", Path(r.out).absolute())
+    if Path(r.out).exists() and not Path(r.out).is_dir():
+        raise UserError(f"--out {r.out}: is a file: give a folder")
+    if not r.force and (there := [name for name in OUTPUTS if (Path(r.out) / name).exists()]):
+        raise UserError(f"--out {r.out}: holds a {there[0]} already: choose another folder, or --force")
+    if not r.data and not all(_is_table(spec) for spec in r.models):
+        raise UserError("no images to compare detectors on: give --data SOURCE, once or several times")
+
+
+def _is_table(spec: str) -> bool:
+    return spec.lower().endswith(".csv")
+
+
+def _open(r: Request) -> list[Contestant]:
+    device = pick_device(r.device)
+    seen: dict[str, str] = {}
+    contestants = []
+    for spec, name in zip(r.models, short_names(list(r.models))):
+        path = Path(spec) if _is_table(spec) else detector_file(spec)
+        if first := seen.get(str(path.resolve())):
+            raise UserError(f"--models {spec}: is the same file as {first}; leave one out")
+        seen[str(path.resolve())] = spec
+        one = Contestant(name, spec, path)
+        if not _is_table(spec):
+            open_model(one, Detector.load(path, device), r.fpr)
+            if first := seen.get(one.detector.sha256):
+                raise UserError(f"--models {spec}: is the same detector as {first}; leave one out")
+            seen[one.detector.sha256] = spec
+        contestants.append(one)
+    return contestants
+
+
+# ---- the same images ----------------------------------------------------------------------------------------------
+
+
+def _on_images(r: Request, contestants: list[Contestant]) -> Compared:
+    parts = open_parts(
+        r.data, data_root=r.data_root, split=r.split, label=r.label, limit=r.limit, group_by=r.group_by
+    )  # fmt: skip
+    for part in parts:
+        click.echo(part.describe())
+    labels = np.concatenate([part.labels for part in parts]).astype(int)
+    judges = [c for c in contestants if c.detector is not None]
+    parts = rendered_alike(parts, [c.detector for c in judges])
+    skipped: dict[str, str] = {}
+    bar = progress(total=len(labels) * len(judges), title="judging", unit="img")
+    cache = None if r.no_cache else cache_folder() / "scores"
+    for one in judges:
+        scorer = Scorer(
+            one.detector, batch=r.batch, workers=r.workers, seed=r.seed, cache=cache, advance=bar.update
+        )  # fmt: skip
+        one.scores = np.concatenate([scorer.score(part, PRESETS["none"]) for part in parts])
+        one.called = one.scores >= one.threshold
+        skipped |= scorer.skipped
+    bar.close()
+    readable = np.all([np.isfinite(c.scores) for c in judges], axis=0) if judges else np.ones(len(labels), bool)
+    notes = [f"{len(labels) - int(readable.sum())} images can't be read and are left out for all"] if skipped else []
+    # a table without detectors beside it can't tell what is unreadable from what is missing
+    for one in contestants:
+        if one.detector is None:
+            notes += _fill(one, parts, labels, readable)
+    groups = groups_of_parts(parts)
+    for one in contestants:
+        one.keep(readable)
+    return Compared(
+        contestants, [], labels[readable], None if groups is None else groups[readable],
+        [part.describe() for part in parts], _threads(), list(skipped.items()), notes,
+    )  # fmt: skip
+
+
+def _fill(one: Contestant, parts: Sequence[Part], labels: np.ndarray, readable: np.ndarray) -> list[str]:
+    """A table's scores for the images, found by their paths. UserError where it lacks some or calls them otherwise."""
+    table, called = _table(one.path)
+    located = [part.source.locate(i) for part in parts for i in range(len(part))]
+    inside = [part.source.items[i].path for part in parts for i in range(len(part))]
+    rows = {path: k for k, path in enumerate(table.path)}
+    absolute = {str(Path(path).absolute()): k for path, k in rows.items()}
+    where = np.array([
+        rows.get(a, rows.get(b, absolute.get(str(Path(a).absolute()), -1))) for a, b in zip(located, inside)
+    ])  # fmt: skip
+    missing = readable & (where < 0)
+    if missing.any():
+        example = located[int(np.argmax(missing))]
+        raise UserError(
+            f"--models {one.spec}: has no score for {int(missing.sum())} of the {int(readable.sum())} images, like"
+            f" {example}; compare on images that all have judged"
+        )
+    wrong = readable & (where >= 0)
+    wrong[wrong] = table.label[where[wrong]] != labels[wrong]
+    if wrong.any():
+        example = located[int(np.argmax(wrong))]
+        raise UserError(f"--models {one.spec}: calls {example} otherwise than --data does; correct its label")
+    one.scores = np.where(where >= 0, table.score[where], np.nan)
+    one.called = None if called is None else called[where]
+    unused = len(table) - int((where >= 0).sum())
+    return [f"{one.spec}: {unused} rows of other images are not used"] if unused else []
+
+
+def _on_tables(contestants: list[Contestant]) -> Compared:
+    tables = [_table(one.path) for one in contestants]
+    first = tables[0][0]
+    order = {(source, path): k for k, (source, path) in enumerate(zip(_sources(first), first.path))}
+    for one, (table, called) in zip(contestants, tables):
+        keys = list(zip(_sources(table), table.path))
+        if set(keys) != set(order):
+            odd = sorted(set(keys) ^ set(order))
+            raise UserError(
+                f"--models {one.spec}: holds other images than {contestants[0].spec} ({len(odd)} are in one of them"
+                f" only, like {odd[0][1]}); compare on images that all have judged"
+            )
+        place = np.array([order[key] for key in keys])
+        back = np.argsort(place)
+        if (table.label[back] != first.label).any():
+            example = first.path[int(np.argmax(table.label[back] != first.label))]
+            raise UserError(f"--models {one.spec}: calls {example} otherwise than {contestants[0].spec}; correct one")
+        one.scores, one.called = table.score[back], None if called is None else called[back]
+    said = [f"the {len(first)} images of {contestants[0].spec}"]
+    return Compared(contestants, [], first.label.astype(int), first.group, said, _threads())
+
+
+def _sources(table) -> list[str]:
+    """Sources where a file names several; the file's own name is no source."""
+    return list(table.source) if len(set(table.source)) > 1 else [""] * len(table)
+
+
+def _table(path: Path):
+    """(scores of the clean images, bool [n] what was called FAKE, or None without a column verdict)"""
+    table = read_scores(path)
+    called = None
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        first = file.readline()
+        file.seek(0)
+        rows = [row for row in csv.reader(file, delimiter=max(",;\t", key=first.count)) if row]
+    header = [name.strip().lower() for name in rows[0]]
+    if "verdict" in header:
+        said = [row[header.index("verdict")].strip().upper() for row in rows[1:]]
+        if bad := next((word for word in said if word not in ("FAKE", "REAL", "UNSURE")), None):
+            raise UserError(f"{path}: the verdict {bad[:40]!r} is none of FAKE, REAL and UNSURE; correct the file")
+        called = np.array([word == "FAKE" for word in said])
+    clean = table.degradation == CLEAN
+    if not clean.any():
+        raise UserError(f"{path}: every row has a degradation; add the rows of the clean images")
+    return table.select(clean), None if called is None else called[clean]
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+# ---- figures ------------------------------------------------------------------------------------------------------
+
+
+def _judge(one: Contestant, result: Compared, r: Request) -> None:
+    options = {"groups": result.groups, "resamples": r.resamples, "seed": r.seed, "calibrated": False}
+    ranked = report(result.labels, one.scores, threshold=np.inf, fprs=FPRS, **options)["metrics"]
+    names = ["roc_auc", *(f"tpr_at_fpr_{f:g}" for f in FPRS)]
+    one.metrics = {name: ranked[name] for name in names}
+    if one.called is not None:
+        said = report(result.labels, one.called.astype(float), threshold=0.5, **options)["metrics"]
+        names = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "false_alarm_rate")
+        one.metrics |= {name: said[name] for name in (*names, *OF_REALS)}
+    if one.at_one_percent is not None:
+        at = report(result.labels, (one.scores >= one.at_one_percent).astype(float), threshold=0.5, **options)
+        one.metrics["tpr_at_shipped_0.01"] = at["metrics"]["recall_fake"]
+        one.metrics["fpr_at_shipped_0.01"] = at["metrics"]["false_alarm_rate"]
+
+
+def _pairs(contestants: Sequence[Contestant], labels: np.ndarray) -> list[Pair]:
+    fake = labels == 1
+    pairs = []
+    for a, b in itertools.combinations(contestants, 2):
+        both = None
+        if a.called is not None and b.called is not None:
+            both = mcnemar(a.called == fake, b.called == fake)
+        pairs.append(Pair(a.name, b.name, delong(labels, a.scores, b.scores), both))
+    for pair, p in zip(pairs, holm([pair.auc.p for pair in pairs])):
+        pair.auc_holm = float(p)
+    tested = [pair for pair in pairs if pair.verdicts is not None]
+    for pair, p in zip(tested, holm([pair.verdicts.p for pair in tested])):
+        pair.verdicts_holm = float(p)
+    return pairs

@@ -1,0 +1,165 @@
+"""A detector's evaluation as data: what was asked for, what was found, and what every way to it has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from metrics.bootstrap import Rate
+from metrics.classification import best_threshold
+from metrics.judging import Judgement, Rule, judge
+from metrics.robustness import Condition, measure
+from metrics.scores import Scores
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command, by name."""
+
+    target: str
+    data: tuple[str, ...] = ()
+    robustness: bool = False
+    conditions: str | None = None
+    limit: int | None = None
+    threshold: float | None = None
+    fpr: float | None = None
+    unsure_from: float | None = None
+    calibrate_on: str | None = None
+    reals_from: str | None = None
+    group_by: str | None = None
+    label: str | None = None
+    split: str | None = None
+    data_root: str | None = None
+    resamples: int = 1000
+    seed: int = 0
+    device: str = "auto"
+    batch: int = 32
+    workers: int | None = None
+    no_cache: bool = False
+    csv: str | None = None
+    json: str | None = None
+    report: str | None = None
+    plots: str | None = None
+    force: bool = False
+
+
+@dataclass
+class Judged:
+    """All that was found. `scores`: the undegraded images. `robustness`: conditions of the images `pool_name`, clean
+    first; `by_source`: for each source the same as far as it is shown. `skipped`: (name, reason) of broken images."""
+
+    title: str
+    rule: Rule
+    scores: Scores
+    judgement: Judgement
+    calibrated: bool
+    oracle: tuple[float, float] | None
+    robustness: list[Condition] = field(default_factory=list)
+    robustness_of: str = ""
+    by_source: dict[str, list[Condition]] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    settings: dict = field(default_factory=dict)
+
+    def to_json(self) -> dict:
+        j = self.judgement
+        return {
+            "settings": self.settings,
+            "rule": {"threshold": self.rule.threshold, "unsure_low": self.rule.unsure_low, "origin": self.rule.origin},
+            "overall": j.overall and {"images": j.pool_name, **j.overall},
+            "oracle": self.oracle and {"balanced_accuracy": self.oracle[0], "threshold": self.oracle[1]},
+            "answers": j.confusion,
+            "answered": {name: found.to_dict() for name, found in j.answered.items()},
+            "operating_points": [
+                {"target_fpr": p.target_fpr, "threshold": p.threshold, "fpr": p.fpr.to_dict(), "tpr": p.tpr.to_dict()}
+                for p in j.points
+            ],
+            "sources": [row.to_dict() for row in j.sources],
+            "generators": [row.to_dict() for row in j.generators],
+            "pairs": [row.to_dict() for row in j.pairs],
+            "robustness": {"images": self.robustness_of, "conditions": [c.to_dict() for c in self.robustness]},
+            "robustness_by_source": {name: [c.to_dict() for c in rows] for name, rows in self.by_source.items()},
+            "skipped": [list(pair) for pair in self.skipped],
+            "notes": self.notes,
+        }
+
+
+def judged(
+    r: Request,
+    title: str,
+    rule: Rule,
+    scores: Scores,
+    points: Sequence[tuple[float, float]],
+    calibrated: bool,
+    notes: list[str],
+    settings: dict,
+) -> Judged:
+    """Judge the scores of undegraded images. points: (false-alarm rate, threshold) of further operating points;
+    calibrated: whether scores are probabilities; settings: what the report names as the basis."""
+    names = set(scores.source)
+    lender = r.reals_from
+    if lender is not None and lender not in names:
+        from evaluation.scoring import short_name
+
+        lender = short_name(lender) if short_name(lender) in names else lender
+    found = judge(
+        scores, rule, points=points, reals_from=lender, calibrated=calibrated, count=r.resamples, seed=r.seed
+    )  # fmt: skip
+    oracle = None
+    if found.overall is not None:
+        oracle = best_threshold(scores.label[found.pool], scores.score[found.pool])
+        share = found.overall["n_fake"] / (found.overall["n_fake"] + found.overall["n_real"])
+        if calibrated and not 0.4 <= share <= 0.6:
+            notes.append(
+                f"{100 * share:.0f} % of these images are fake; a probability is meant at equal odds, so Brier score,"
+                " log loss and calibration error measure the odds as well"
+            )
+    elif scores.label.min() != scores.label.max():
+        notes.append(
+            "no source has both reals and fakes, so there is no AUC and no accuracy: --reals-from NAME pairs the reals"
+            " of one source with the fakes of the others"
+        )
+    if scores.group is not None:
+        count = len(set(scores.group))
+    if scores.group is not None and count < len(scores):
+        notes.append(f"intervals: {len(scores)} images are {count} groups by «{scores.grouped_by}», each drawn whole")
+    return Judged(title, rule, scores, found, calibrated, oracle, notes=notes, settings=settings)
+
+
+def pool_of(result: Judged) -> np.ndarray:
+    """Rows that a robustness curve is of: those that belong together, else all."""
+    pool = result.judgement.pool
+    return pool if len(pool) else np.arange(len(result.scores))
+
+
+def add_robustness(r: Request, result: Judged, clean: Scores, scores: dict[str, np.ndarray]) -> None:
+    """`clean`: the images; `scores`: each condition's, in their order."""
+    inside = set(result.scores.source[result.judgement.pool])
+    pool = np.array([source in inside for source in clean.source]) if inside else np.ones(len(clean), dtype=bool)
+    if inside and len(clean) == len(result.scores):
+        pool = np.isin(np.arange(len(clean)), result.judgement.pool)
+
+    def of(mask: np.ndarray, names: Sequence[str], count: int) -> list[Condition]:
+        return measure(
+            clean.label[mask],
+            {name: scores[name][mask] for name in names},
+            result.rule.threshold,
+            groups=None if clean.group is None else clean.group[mask],
+            count=count,
+            seed=r.seed,
+        )
+
+    result.robustness = of(pool, list(scores), max(r.resamples, 2))
+    result.robustness_of = result.judgement.pool_name or "all"
+    if not inside:  # reals and fakes that have nothing in common
+        result.robustness = [_rates_alone(c) for c in result.robustness]
+    for name in dict.fromkeys(clean.source):
+        result.by_source[name] = of(clean.source == name, list(scores), 2)
+
+
+def _rates_alone(c: Condition) -> Condition:
+    """Without what would set reals from one place against fakes from another."""
+    nan = float("nan")
+    return replace(c, auc=nan, balanced=Rate(nan, nan, nan, 0), change=Rate(nan, nan, nan, 0))

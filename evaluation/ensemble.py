@@ -1,0 +1,404 @@
+"""What `evaluate.py ensemble` does: joins detectors, calibrates the joint answer, and says whether it was worth it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import numpy as np
+
+from common.cli import pick_device, progress
+from common.errors import UserError
+from common.files import cache_folder, save_atomically
+from common.outputs import check_output, plain
+from discriminator.calibration import FPRS, Calibration, calibrate, sigmoid, threshold_at_fpr
+from discriminator.detector import Detector, find_detector
+from discriminator.ensemble import METHODS, Ensemble, EnsembleConfig, Majority, Member, Stack, Weighted
+from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
+from discriminator.training.finish import ENOUGH_FOR_1_PERCENT
+from discriminator.views import joined
+from evaluation.ensemble_scores import Rows, check_order, deal_rows, fit_parts, read_oof, score_parts
+from metrics.classification import roc_auc
+from metrics.significance import delong, paired
+
+NAME = "the ensemble"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command, by name."""
+
+    models: tuple[str, ...]
+    out: str
+    method: str = "average"
+    data: tuple[str, ...] = ()
+    oof: tuple[str, ...] = ()
+    split: str | None = None
+    data_root: str | None = None
+    label: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    resamples: int = 1000
+    device: str = "auto"
+    batch: int = 32
+    workers: int | None = None
+    no_cache: bool = False
+    json: str | None = None
+    force: bool = False
+
+
+@dataclass
+class Comparison:
+    """The ensemble beside its members on images `of`. systems: {name: {"auc", "found", "false_alarms", "balanced",
+    "tpr_at_fpr_…"}}; gaps: the ensemble less its best member, with intervals; words: what that means."""
+
+    of: str
+    n_real: int
+    n_fake: int
+    best: str
+    target: float
+    systems: dict[str, dict[str, float]]
+    gaps: dict[str, dict[str, float]]
+    p: float
+    words: str
+    notes: list[str] = field(default_factory=list)
+
+
+def make_ensemble(r: Request) -> tuple[Detector, Comparison]:
+    """Fit, calibrate, write `r.out`, compare, print. UserError, one line, for what a person can mend."""
+    _check(r)
+    device = pick_device(r.device)
+    members = [Detector.load(detector_file(spec), device) for spec in r.models]
+    names = short_names([str(spec) for spec in r.models])
+    _check_members(r, members, names)
+    for name, member in zip(names, members):
+        p = member.preprocess
+        click.echo(f"member {name}: {p.resolution}x{p.resolution}, sha256 {member.sha256[:12]}…")
+
+    check_order(r, members)
+    fit, test = _gather(r, members)
+    notes = _notes(members, fit)
+    for line in notes:
+        click.echo(f"note: {line}")
+    detector, scores = join(r.method, names, members, fit, resamples=r.resamples)
+    detector.meta["ensemble"]["notes"] = notes
+    out = Path(r.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    detector.save(out)
+    for line in describe(detector, names):
+        click.echo(line)
+    found = compare_with_members(detector, names, members, fit, scores, test, resamples=r.resamples, seed=r.seed)
+    for line in lines_of(found):
+        click.echo(line)
+    click.echo(f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {detector.sha256[:12]}…)")
+    if r.json is not None:
+        document = {"file": str(out), "sha256": detector.sha256, "meta": detector.meta, "comparison": found.__dict__}
+        document["calibration"] = detector.calibration.to_dict()
+        text = json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
+        Path(r.json).parent.mkdir(parents=True, exist_ok=True)
+        save_atomically(Path(r.json), lambda tmp: tmp.write_text(text, encoding="utf-8") and None)
+        click.echo(f"{r.json} written")
+    return detector, found
+
+
+# ---- checks -------------------------------------------------------------------------------------------------------
+
+
+def _check(r: Request) -> None:
+    if r.method not in METHODS:
+        raise UserError(f"--method {r.method}: give one of {', '.join(METHODS)}")
+    if len(r.models) < 2:
+        raise UserError("an ensemble has two members or more: name at least two detector files or run folders")
+    if Path(r.out).suffix != ".safetensors":
+        raise UserError(f"--out {r.out}: a detector file's name ends in .safetensors: choose another")
+    check_output("--out", r.out, force=r.force)
+    check_output("--json", r.json, force=r.force)
+    if r.oof and len(r.oof) != len(r.models):
+        raise UserError(
+            f"--oof was given {len(r.oof)} times for {len(r.models)} members: give each member's out-of-fold scores, in"
+            " the members' order"
+        )
+    if len({Path(file).resolve() for file in r.oof}) < len(r.oof):
+        raise UserError("--oof names the same file twice: give each member's own out-of-fold scores")
+    if not r.data and not r.oof:
+        raise UserError(
+            "no images to fit and calibrate on: give --data SOURCE (its validation split is used), or --oof of each"
+        )
+    if r.oof and r.split:
+        raise UserError("--split: with --oof the out-of-fold scores are fitted on, --data only tests; leave it out")
+
+
+def _check_members(r: Request, members: Sequence[Detector], names: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for spec, member in zip(r.models, members):
+        if isinstance(member.net, Ensemble):
+            raise UserError(f"{spec}: is an ensemble itself; give its members instead")
+        if first := seen.get(member.sha256):
+            raise UserError(f"{spec}: is the same detector as {first}; each member counts once, leave one out")
+        seen[member.sha256] = spec
+        out = Path(r.out)
+        if out.exists() and out.resolve() == find_detector(spec).resolve():
+            raise UserError(f"--out {r.out}: is one of the members; choose another name")
+        if "fold" in member.meta and not r.oof:
+            raise UserError(
+                f"{spec}: is one fold of a cross-validation, taught with most of its set, the validation images"
+                " included; give the out-of-fold scores with --oof RUN/oof.csv, one for each member"
+            )
+
+
+def _notes(members: Sequence[Detector], fit: Rows) -> list[str]:
+    notes = list(fit.notes)
+    if len({m.trained_on_aligned_faces for m in members}) > 1:
+        notes.append(
+            "some members know aligned faces only, others whole photos: photos will be brought to aligned faces for all"
+        )
+    return notes
+
+
+def detector_file(spec: str) -> Path:
+    """The detector file that `spec`, a file or a run folder, means. UserError where it is none that PyTorch reads."""
+    path = find_detector(spec)
+    if path.suffix.lower() == ".onnx":
+        raise UserError(f"{spec}: is a network exported for ONNX Runtime; give the detector.safetensors it came from")
+    return path
+
+
+def short_names(specs: Sequence[str]) -> list[str]:
+    """What detectors are called in tables: the last part of each path that tells them apart."""
+    parts = []
+    for spec in specs:
+        path = Path(spec)
+        words = [w for w in path.parts if w not in ("/", ".", "..")]
+        last = path.name.rsplit(".", 1)[0] if path.suffix in (".safetensors", ".csv") else path.name
+        words = [*words[:-1], last] if words else [last]
+        if words[-1] == "detector" and len(words) > 1:
+            words = words[:-1]
+        parts.append(words)
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(words[-depth:]) for words in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{'/'.join(words)} ({i + 1})" for i, words in enumerate(parts)]
+
+
+# ---- data ---------------------------------------------------------------------------------------------------------
+
+
+def _gather(r: Request, members: Sequence[Detector]) -> tuple[Rows, Rows | None]:
+    """(what is fitted and calibrated on, what tests)."""
+    cache = None if r.no_cache else cache_folder() / "scores"
+    options = {"batch": r.batch, "workers": r.workers, "cache": cache, "progress": progress}
+    if r.oof:
+        fit = read_oof(r.oof)
+        known = set(fit.paths)
+        test_parts = fit_parts(r, members, oof_paths=known)[1] if r.data else []
+        for spec in r.oof:
+            click.echo(f"{spec}: out-of-fold scores of {len(fit.labels)} images in {len(np.unique(fit.folds))} folds")
+        for part in test_parts:
+            click.echo(f"tested on {part.describe()}")
+    else:
+        valid_parts, test_parts = fit_parts(r, members)
+        for part in valid_parts:
+            click.echo(f"fitted and calibrated on {part.describe()}")
+        for part in test_parts:
+            click.echo(f"tested on {part.describe()}")
+        fit = score_parts(members, valid_parts, degraded=True, what="validation", **options)
+        fit.folds = deal_rows(fit, r.seed)
+    test = score_parts(members, test_parts, degraded=False, what="test", **options) if test_parts else None
+    if test is not None and len(np.unique(test.labels)) < 2:
+        raise UserError(f"--data {', '.join(r.data)}: its test images are of one class only; give some with both")
+    return fit, test
+
+
+# ---- fitting ------------------------------------------------------------------------------------------------------
+
+
+def join(
+    method: str, names: Sequence[str], members: Sequence[Detector], fit: Rows, *, resamples: int = 0
+) -> tuple[Detector, np.ndarray]:
+    """(the ensemble with its calibration, its scores float64 [views, n] on the rows, cross-fitted where something was
+    fitted). UserError where a class is missing."""
+    views, n, count = fit.z.shape
+    labels = np.tile(fit.labels, views)
+    z, folds = fit.z.reshape(-1, count), np.tile(fit.folds, views)
+    calibrations = [m.calibration for m in members]
+    if len(np.unique(fit.labels)) < 2:
+        raise UserError("calibrating needs real and fake images; give --data with both")
+
+    def fitted(z: np.ndarray, labels: np.ndarray):
+        return fit_head(method, z, labels, calibrations)
+
+    head = fitted(z, labels)
+    learnt = isinstance(head, (Weighted, Stack))
+    scores = cross_fitted(z, labels, folds, fitted) if learnt else joined_scores(head, z)
+    n_real = int((fit.labels == 0).sum())
+    calibration = calibrate(
+        scores, labels, default_fpr=0.01 if n_real >= ENOUGH_FOR_1_PERCENT else 0.05, views=views
+    )  # fmt: skip
+    cfg = EnsembleConfig(
+        tuple(
+            Member(m.net.cfg.to_dict(), m.preprocess, m.calibration, name, m.sha256) for m, name in zip(members, names)
+        ),
+        method,
+        (head.axes.shape[0], len(head.vectors)) if isinstance(head, Stack) else (0, 0),
+    )
+    net = Ensemble(cfg, [m.net for m in members], head)
+    meta = {
+        "model": "ensemble", "parameters": sum(p.numel() for p in net.parameters()),
+        "trained_on": ", ".join(dict.fromkeys(str(m.meta.get("trained_on")) for m in members)),
+        "calibrated_on": fit.said, "validation_images": {"real": n_real, "fake": n - n_real},
+        "face": "ffhq" if any(m.trained_on_aligned_faces for m in members) else "whole",
+        "ensemble": {
+            "method": method, "members": list(names), "sha256": [m.sha256 for m in members], "fitted_on": fit.said,
+            "cross_fitted_folds": int(len(np.unique(fit.folds))) if learnt else 0,
+        },
+    }  # fmt: skip
+    detector = Detector(net, joined([m.preprocess for m in members])[0], calibration, meta)
+    return detector, scores.reshape(views, n)
+
+
+def describe(detector: Detector, names: Sequence[str]) -> list[str]:
+    """Lines for people: how it joins, and what its thresholds did."""
+    head, out = detector.net.head, []
+    if isinstance(head, Weighted):
+        shares = ", ".join(f"{name} {w:.3f}" for name, w in zip(names, head.weights.tolist()))
+        out.append(f"weights: {shares}")
+    elif isinstance(head, Stack):
+        k, vectors = head.axes.shape[0], len(head.vectors)
+        out.append(f"stack: {k} principal components of {len(names)} log-odds, {vectors} support vectors")
+    elif isinstance(head, Majority):
+        shares = ", ".join(f"{name} {t:.4f}" for name, t in zip(names, head.thresholds.tolist()))
+        out.append(f"votes are cast at each member's own threshold: {shares}; ties go by the mean log-odds")
+    out += [f"calibrated: {100 * p.target_fpr:g} %: {p.describe()}" for p in detector.calibration.points]
+    return out
+
+
+# ---- comparing ----------------------------------------------------------------------------------------------------
+
+
+def compare_with_members(
+    detector: Detector,
+    names: Sequence[str],
+    members: Sequence[Detector],
+    fit: Rows,
+    scores: np.ndarray,
+    test: Rows | None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """The ensemble and its members at the same false-alarm rates; the best member is chosen where the ensemble was
+    fitted, not where it is tested. scores [views, n]: the ensemble's on the rows `fit`."""
+    flat = np.tile(fit.labels, fit.z.shape[0])
+    aucs = [roc_auc(flat, fit.z[:, :, k].ravel()) for k in range(len(names))]
+    best = names[int(np.argmax(aucs))]
+    target = detector.calibration.default_fpr
+    if test is not None:
+        rows, z = test, test.z[0]
+        joint = joined_scores(detector.net.head, z)
+        all_scores = {NAME: joint} | {name: z[:, k] for k, name in enumerate(names)}
+        called = {NAME: detector.calibration.probability(joint) >= detector.calibration.at(target).threshold}
+        for k, (name, member) in enumerate(zip(names, members)):
+            called[name] = sigmoid(z[:, k]) >= _point(member.calibration, target).threshold
+        of = "test images, at thresholds set on validation images"
+    else:
+        rows = fit
+        all_scores = {NAME: scores[0]} | {name: fit.z[0, :, k] for k, name in enumerate(names)}
+        whole = {NAME: scores} | {name: fit.z[:, :, k] for k, name in enumerate(names)}
+        called = {name: _cross_called(whole[name], fit, target) for name in all_scores}
+        of = "images, those it was fitted on, cross-fitted: each judged by what was fitted and set without its fold"
+    if isinstance(detector.net.head, Majority):
+        plain_vote = all_scores[NAME] >= 0
+    reals = int((rows.labels == 0).sum())
+    fprs = [f for f in FPRS if reals * f >= 1] or [max(FPRS)]
+    shown = target if target in fprs else max(fprs)
+    systems = _systems(rows, all_scores, called, fprs)
+    gaps = paired(
+        rows.labels, {NAME: all_scores[NAME], best: all_scores[best]}, fprs,
+        called={NAME: called[NAME], best: called[best]}, groups=rows.groups, count=resamples, seed=seed,
+    )[best]  # fmt: skip
+    p = delong(rows.labels, all_scores[NAME], all_scores[best]).p
+    found = Comparison(
+        of, reals, len(rows.labels) - reals, best, shown, systems, gaps, p, _words(gaps, best, shown, len(names))
+    )
+    if isinstance(detector.net.head, Majority):
+        fake = rows.labels == 1
+        found.notes.append(
+            f"the plain majority (ties by the mean) finds {100 * plain_vote[fake].mean():.1f} % of the fakes at"
+            f" {100 * plain_vote[~fake].mean():.1f} % false alarms"
+        )
+    if test is None:
+        found.notes.append(
+            "no test images: these scores are of the folds' detectors, which the members in the file may not be"
+            if fit.out_of_fold
+            else "no test images: the members chose their best state by validation images, maybe these"
+        )
+    return found
+
+
+def _point(calibration: Calibration, target: float):
+    try:
+        return calibration.at(target)
+    except UserError:
+        return calibration.at()
+
+
+def _cross_called(scores: np.ndarray, fit: Rows, target: float) -> np.ndarray:
+    """bool [n] for the first view: called FAKE at a threshold that was set without the image's fold."""
+    called = np.zeros(scores.shape[1], bool)
+    for fold in np.unique(fit.folds):
+        out = fit.folds == fold
+        threshold = threshold_at_fpr(scores[:, ~out & (fit.labels == 0)].ravel(), target)
+        called[out] = scores[0, out] >= threshold
+    return called
+
+
+def _systems(rows: Rows, scores: dict, called: dict, fprs: Sequence[float]) -> dict[str, dict[str, float]]:
+    from metrics.classification import tpr_at_fpr
+
+    fake, out = rows.labels == 1, {}
+    for name, values in scores.items():
+        hit, alarm = float(called[name][fake].mean()), float(called[name][~fake].mean())
+        out[name] = {"auc": roc_auc(rows.labels, values), "found": hit, "false_alarms": alarm}
+        out[name] |= {"balanced": (1 - alarm + hit) / 2, "accuracy": float((called[name] == fake).mean())}
+        out[name] |= {f"tpr_at_fpr_{f:g}": tpr_at_fpr(rows.labels, values, f) for f in fprs}
+    return out
+
+
+def _words(gaps: dict, best: str, target: float, count: int) -> str:
+    gap = gaps[f"tpr_at_fpr_{target:g}"]
+    value, low, high = (100 * gap[key] for key in ("value", "low", "high"))
+    said = f"{value:+.1f} points of fakes found at {100 * target:g} % false alarms"
+    said += f" (95 % interval {low:+.1f} to {high:+.1f})"
+    if low > 0:
+        return f"the ensemble beats its best member, {best}: {said}"
+    if high < 0:
+        return f"the ensemble is WORSE than its best member, {best}: {said}; use {best} alone"
+    return (
+        f"the ensemble does NOT beat its best member, {best}, as far as these images can tell: {said}; {best} alone"
+        f" needs one network instead of {count}"
+    )
+
+
+def lines_of(found: Comparison) -> list[str]:
+    """The comparison as lines for the terminal."""
+    width = max(map(len, found.systems))
+    key = f"tpr_at_fpr_{found.target:g}"
+    lines = [f"compared on {found.n_real} real and {found.n_fake} fake {found.of}"]
+    head = f"TPR at {100 * found.target:g} % FPR (ROC)"
+    lines.append(f"{'':{width}}     AUC  {head}   found  false alarms  balanced  (at its own threshold)")
+    for name, s in found.systems.items():
+        star = " *" if name == found.best else "  "
+        lines.append(
+            f"{name:{width}}{star} {s['auc']:.4f}  {100 * s[key]:>{len(head) - 2}.1f} %  {100 * s['found']:5.1f} %"
+            f"  {100 * s['false_alarms']:10.2f} %  {100 * s['balanced']:6.1f} %"
+        )
+    auc = found.gaps["auc"]
+    lines.append(
+        f"* best member on the images that were fitted on; AUC {auc['value']:+.4f} (95 % interval {auc['low']:+.4f} to"
+        f" {auc['high']:+.4f}; DeLong's p {found.p:.2g})"
+    )
+    return [*lines, found.words, *(f"note: {note}" for note in found.notes)]

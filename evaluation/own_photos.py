@@ -1,0 +1,125 @@
+"""`train_detector.py calibrate`: a detector's thresholds set anew on photos of the person who uses it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from discriminator.calibration import Calibration, clopper_pearson, recalibrate
+from discriminator.detector import Detector
+from discriminator.inputs import list_images
+from discriminator.judge import judge_files
+from discriminator.verdict import Rule
+from faces.finding.face_step import FaceStep
+from faces.video import is_video_name
+
+PLENTY = 10  # false alarms to be expected before a rate is known to about half of itself
+
+
+@dataclass
+class Scored:
+    """One class of a person's photos: a logit for each that could be judged, by its biggest face, and the others."""
+
+    logits: np.ndarray
+    files: int
+    no_face: int
+    unreadable: list[tuple[str, str]]
+
+
+def score(
+    detector: Detector,
+    folder: str,
+    option: str,
+    faces: FaceStep,
+    *,
+    workers: int | None = None,
+    on_read: Callable[[], object] = lambda: None,
+) -> Scored:
+    """The photos in `folder` the way detect.py judges them. UserError where it holds none."""
+    entries, _ = list_images([folder])
+    photos = [entry for entry in entries if isinstance(entry, str) and not is_video_name(entry)]
+    if not photos:
+        raise UserError(f"{option} {folder}: holds no photos; give a folder of them")
+    logits, no_face, bad = [], 0, []
+    rule = Rule.of(detector.calibration)
+    for judged in judge_files(detector, photos, batch=8, rule=rule, faces=faces, workers=workers, on_read=on_read):
+        if judged.verdict is None:
+            no_face += judged.no_face
+            if not judged.no_face:
+                bad.append((judged.file, judged.error))
+        elif (
+            judged.face is None or judged.face["index"] <= 1
+        ):  # one score for each photo: faces of one are no two photos
+            logits.append(judged.verdict.logit)
+    return Scored(np.array(logits, np.float64), len(photos), no_face, bad)
+
+
+def calibrate_on(detector: Detector, reals: Scored, fakes: Scored | None, names: dict[str, str | None]) -> Detector:
+    """The detector under thresholds set on these scores; its `meta` tells so. `names`: of the folders."""
+    given = [reals] + ([fakes] if fakes is not None else [])
+    logits = np.concatenate([s.logits for s in given])
+    labels = np.concatenate([np.full(len(s.logits), k) for k, s in enumerate(given)])
+    calibration = recalibrate(detector.calibration, logits, labels)
+    new = detector.recalibrated(calibration)
+    new.meta = {
+        **detector.meta,
+        "calibrated_on": "photos of the user's own",
+        "own_photos": {
+            "reals": Path(names["reals"]).name, "n_real": len(reals.logits), "recalibrated_from": detector.sha256,
+            **({"fakes": Path(names["fakes"]).name, "n_fake": len(fakes.logits)} if fakes is not None else {}),
+        },
+    }  # fmt: skip
+    return new
+
+
+def needed(fpr: float) -> tuple[int, int]:
+    """(least, enough) real photos for a false-alarm rate: with fewer than `least` no threshold can show it at all; with
+    `enough` the true rate is known to about half of itself."""
+    return math.ceil(1 / fpr - 1e-9), math.ceil(PLENTY / fpr - 1e-9)
+
+
+def lines(old: Calibration, new: Calibration) -> list[str]:
+    """What changed, for people."""
+    out = [f"{'asked rate':>10}  {'threshold':>9}  {'was':>7}  {'false alarms':>14}  what that says"]
+    for before, point in zip(old.points, new.points, strict=True):
+        least, enough = needed(point.target_fpr)
+        if point.n_real < least:
+            says = (
+                f"nothing about {100 * point.target_fpr:g} %: that takes at least {least} real photos, better {enough}"
+            )
+        else:
+            top = clopper_pearson(point.false_alarms, point.n_real)[1]
+            says = f"on photos like these at most {100 * top:.2g} % (95 % sure)"
+            if point.n_real < enough:
+                says += f"; {enough} photos would narrow that"
+        out.append(
+            f"{100 * point.target_fpr:>8g} %  {point.threshold:>9.4f}  {before.threshold:>7.4f}"
+            f"  {point.false_alarms:>6} of {point.n_real:<5}  {says}"
+        )
+    point = new.at()
+    if point.coverage is None:
+        out.append("without --fakes the probability's scale and the lower end of the unsure band stay as they were")
+    else:
+        out.append(
+            f"at {100 * point.target_fpr:g} %: {100 * point.tpr:.1f} % of the fakes found,"
+            f" {100 * (1 - point.coverage):.1f} % of the photos unsure"
+        )
+    return out
+
+
+def check_out(out: Path) -> None:
+    """UserError unless a new detector file can have this name: nothing is overwritten."""
+    if out.exists():
+        raise UserError(f"--out {out}: exists already; give another name")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: detector files end in .safetensors; give {out.with_suffix('.safetensors')}")
+
+
+__all__ = ["Scored", "calibrate_on", "check_out", "lines", "needed", "score"]

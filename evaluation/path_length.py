@@ -1,0 +1,102 @@
+"""Perceptual path length of a network, with a distance that is at hand, named in the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from common.cli import progress
+from common.errors import UserError
+from metrics.inception import InceptionFeatures
+from metrics.path_length import path_lengths, summary
+from metrics.sampling import Sampling, draw_latents
+from synth.perceptual import Perceptual, find_backbone, load_backbone, of_layers
+from training.ranks import Ranks
+from training.telemetry import clock
+
+if TYPE_CHECKING:
+    from evaluation.generator import Request
+
+DISTANCES = ("auto", "vgg16", "squeezenet", "inception")
+PAIRS = 4  # of one network call, so that no length depends on how many were asked for
+
+
+@dataclass(frozen=True)
+class PathDistance:
+    """`name` says which distance a path length is of."""
+
+    name: str
+    between: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def path_distance(wish: str, inception: Callable[[], InceptionFeatures]) -> PathDistance:
+    """The distance for `--ppl-distance`: 'vgg16' or 'squeezenet' (torchvision's ImageNet weights), 'inception' (the
+    network of the other metrics, asked for only then), a weight file, or 'auto': VGG16 where its weights are here, else
+    Inception.
+
+    All of them are squared distances of unit-length features (Zhang et al. 2018), without LPIPS' learned weights.
+    """
+    if wish == "auto":
+        try:
+            return _of(load_backbone(find_backbone("vgg16")))
+        except UserError:
+            wish = "inception"
+    if wish == "inception":
+        features = inception()
+        layers = list(features.net)
+        return _of(
+            of_layers(f"FID InceptionV3 features up to {features.dims}", layers, range(len(layers)), imagenet=False)
+        )
+    if wish in ("vgg16", "squeezenet"):
+        wish = str(find_backbone("squeezenet1_1" if wish == "squeezenet" else wish))
+    elif not Path(wish).is_file():
+        raise UserError(f"--ppl-distance {wish}: neither one of {', '.join(DISTANCES)} nor a file: check the spelling")
+    return _of(load_backbone(wish))
+
+
+def _of(perceptual: Perceptual) -> PathDistance:
+    def between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return perceptual.distance(perceptual.features(a), perceptual.features(b))
+
+    return PathDistance(perceptual.name, between)
+
+
+def mean_path_length(
+    G: torch.nn.Module, distance: PathDistance, r: Request, sampling: Sampling, ranks: Ranks, say
+) -> float:
+    """PPL of `r.num` pairs of latents in W at the end of paths, epsilon 1e-4, stored noise maps; equal on all ranks."""
+    if r.class_index is not None:
+        sampling = dataclasses.replace(sampling, labels=np.eye(G.cfg.c_dim, dtype=np.float32)[[r.class_index]])
+    device = next(G.parameters()).device
+
+    def work(job: int) -> np.ndarray:
+        first = job * PAIRS
+        z, c = draw_latents(G, sampling, 2 * first, 2 * (first + PAIRS))
+        if c is not None:
+            c = c[0::2].repeat_interleave(2, dim=0).to(device)  # a path stays within one class
+        lengths = path_lengths(
+            lambda z: G.mapping(z, c, psi=sampling.psi),
+            lambda ws: G.synthesis(ws, noise_mode="const"),
+            distance.between,
+            z.to(device),
+        )
+        return lengths.cpu().numpy()[: r.num - first]
+
+    jobs = -(-r.num // PAIRS)
+    work(0)
+    began = time.perf_counter()
+    work(0)
+    say(f"path length: {r.num} pairs, about {clock((time.perf_counter() - began) * jobs / ranks.size)}")
+    found = []
+    with progress(total=r.num, title="path length", unit="pair", show=None if ranks.is_main else False) as bar:
+        for part in ranks.share(jobs, work):
+            found.append(part)
+            bar.update(len(part))
+    return summary(np.concatenate(found))

@@ -1,0 +1,317 @@
+"""Data sources to a table of scores: opening, labelling and naming them, judging every image, remembering it.
+
+What was judged once lies in a cache under a key of the content (detector, images, degradation, versions), one file per
+source and degradation, so an interrupted run goes on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import BadImage, UserError, one_line
+from common.files import save_atomically
+from common.parallel import in_order
+from discriminator.detector import Detector
+from discriminator.verdict import Rule
+from faces.degrade import Degradation
+from faces.layout import LABELS, SPLITS, label_of, parts_of
+from faces.source import SET_NAMES, FaceSource, open_source
+from faces.splitting import groups_of
+from faces.stores import FolderStore, ManifestStore, RenderedStore
+from metrics.scores import GROUPS, Scores, groups_from, texts
+
+CACHE_FORMAT = 1
+MIN_SIDE = 16  # pixels, as in discriminator.judge
+KEPT = 1 << 30  # bytes of decoded photos that are kept for the next degradation
+FOLDERS = 40  # more sub-folders than that are a way of storing, not sources
+
+
+@dataclass
+class Part:
+    """One --data. `names`, `generators`: object [n] of str, one per image; labels int [n]; group as in `Scores`."""
+
+    spec: str
+    source: FaceSource
+    labels: np.ndarray
+    names: np.ndarray
+    generators: np.ndarray
+    group: np.ndarray | None
+    grouped_by: str
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def describe(self) -> str:
+        real, fake = int((self.labels == 0).sum()), int((self.labels == 1).sum())
+        counts = " and ".join(f"{n} {what}" for n, what in ((real, "real"), (fake, "fake")) if n)
+        return one_line(f"{self.spec}: {counts}" + (f" ({'; '.join(self.notes)})" if self.notes else ""))
+
+    def scores(self, values: np.ndarray, degradation: str) -> Scores:
+        """The rows of the images whose score is a number."""
+        names = texts([degradation] * len(self))
+        paths = texts([self.source.locate(i) for i in range(len(self))])
+        table = Scores(paths, self.labels.astype(np.int8), values, self.names, self.generators, names, self.group)
+        table.grouped_by = self.grouped_by
+        return table.select(np.isfinite(values))
+
+
+def open_parts(
+    specs: Sequence[str],
+    *,
+    data_root: str | None = None,
+    split: str | None = None,
+    label: str | None = None,
+    limit: int | None = None,
+    group_by: str | None = None,
+) -> list[Part]:
+    """Open every source. split: "train", "valid", "test", "all", or None: test where there is one, else all.
+
+    label: "real" or "fake", what the images are where a source doesn't say. limit: at most so many of each class of
+    each source, evenly spread. group_by: a manifest's column. UserError where a source can't be opened or says nothing
+    of its labels, or no source has that column.
+    """
+    parts, anchors = [], [_anchor(spec) for spec in specs]
+    seen: set[str] = set()
+    for spec, (anchor, short) in zip(specs, anchors):
+        clash = any(a != anchor and s == short for a, s in anchors)
+        name = anchor if clash else short  # two folders of one name are told apart by where they lie
+        part = _open(spec, name, data_root, split, label, group_by)
+        fresh = [i for i in range(len(part)) if part.source.locate(i) not in seen]
+        seen.update(part.source.locate(i) for i in range(len(part)))
+        if not fresh:
+            raise UserError(f"--data {spec}: all of its images belong to an earlier --data; leave it out")
+        if len(fresh) < len(part):
+            part.notes.append(f"{len(part) - len(fresh)} images of an earlier --data left out")
+            part = chosen(part, np.array(fresh, dtype=np.int64))
+        if limit is not None:
+            kept = np.sort(np.concatenate([_spread(np.flatnonzero(part.labels == c), limit) for c in (0, 1)]))
+            if len(kept) < len(part):
+                part.notes.append(f"a quick look: {len(kept)} of {len(part)} images, --limit {limit} of a class")
+                part = chosen(part, kept)
+        parts.append(part)
+    if group_by is not None and all(part.group is None for part in parts):
+        raise UserError(f"--group-by {group_by}: no --data is a manifest with such a column that says something")
+    return parts
+
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    count = min(count, len(rows))
+    return rows[np.arange(count, dtype=np.int64) * len(rows) // max(count, 1)]
+
+
+def chosen(part: Part, rows: np.ndarray) -> Part:
+    """The images at the positions `rows`."""
+    group = None if part.group is None else part.group[rows]
+    return Part(
+        part.spec, part.source.select(rows), part.labels[rows], part.names[rows], part.generators[rows], group,
+        part.grouped_by, part.notes,
+    )  # fmt: skip
+
+
+def _anchor(spec: str) -> tuple[str, str]:
+    """(where a source lies, its short name): that of data/faces/test/real is faces/test/real."""
+    if spec in SET_NAMES:
+        return spec, spec
+    path = os.path.abspath(os.path.expanduser(spec))
+    parts = [part for part in path.split(os.sep) if part] or [path]
+    name = parts.pop()
+    stem, ending = os.path.splitext(name)
+    name = stem if ending.lower() in (".zip", ".csv", ".parquet") else name
+    while parts and name.split("/")[0].lower() in (LABELS.keys() | SPLITS.keys()):
+        name = f"{parts.pop()}/{name}"
+    return path, name
+
+
+def short_name(spec: str) -> str:
+    """What images of a --data are called where it is one source."""
+    return _anchor(spec)[1]
+
+
+def _open(
+    spec: str, name: str, data_root: str | None, split: str | None, label: str | None, group_by: str | None
+) -> Part:
+    try:
+        source = open_source(spec, data_root=data_root, split=None if split == "all" else split)
+    except UserError as error:
+        raise UserError(f"--data {error}" if str(error).startswith(spec) else f"--data {spec}: {error}") from None
+    notes = list(source.notes)
+    if split is None and "test" in source.splits:
+        total = len(source)
+        source = source.select(split="test")
+        notes.insert(0, "test split" if len(source) < total else "all of it test split")
+    labels = source.labels
+    if not _says_labels(source):
+        if label is None:
+            raise UserError(
+                f"--data {spec}: nothing says which images are real and which are fake; put them into folders real/ "
+                "and fake/, give a manifest with a column label, or say --label real or --label fake"
+            )
+        labels = np.full(len(source), LABELS[label])
+        notes.append(f"all {label} by --label")
+    rows = source.manifest
+    names = _source_names(source, name)
+    generators, group, grouped_by = texts([""] * len(source)), None, ""
+    if rows is not None:
+        paths = rows["path"].tolist()
+        if "source" in rows:
+            names = texts([own or found for own, found in zip(rows["source"], names)])
+        if "generator" in rows:
+            generators = texts([g if label == 1 else "" for g, label in zip(rows["generator"], labels)])
+        grouped_by = group_by or next((column for column in GROUPS if column in rows), "")
+        if grouped_by and grouped_by in rows:
+            group = groups_from([str(value) for value in rows[grouped_by]], paths)
+        elif not group_by and len(rows) and "phash" in rows and rows["phash"].any():
+            numbers = groups_of(rows, "near-duplicate")
+            grouped_by, group = "near_duplicate", texts([f"{name}:{number}" for number in numbers])
+    return Part(spec, source, labels, names, generators, group, grouped_by, notes)
+
+
+def _says_labels(source: FaceSource) -> bool:
+    if isinstance(source.store, RenderedStore):
+        return True
+    rows = source.manifest
+    if rows is not None and "label" in rows:
+        return bool((rows["label"] >= 0).any())
+    if any(label_of(folders) is not None for folders in {parts_of(item.path)[:-1] for item in source.items}):
+        return True
+    return isinstance(source.store, FolderStore) and label_of((source.name,)) is not None
+
+
+def _source_names(source: FaceSource, name: str) -> np.ndarray:
+    """Each image's source: the set's name, and the folder where the set has several besides labels and splits."""
+    if isinstance(source.store, RenderedStore):
+        return texts([name] * len(source))
+    if isinstance(source.store, ManifestStore):  # its paths may lead anywhere
+        return texts([name] * len(source))
+    skip = LABELS.keys() | SPLITS.keys()
+    folders = [tuple(f for f in parts_of(item.path)[:-1] if f.lower() not in skip) for item in source.items]
+    different = set(folders)
+    common = os.path.commonprefix(sorted(different)) if different else ()
+    if len(different) == 1 or len(different) > FOLDERS:
+        return texts([name] * len(source))
+    return texts(["/".join((name, *f[len(common) :])) for f in folders])
+
+
+# ---- scores -----------------------------------------------------------------------------------------------------
+
+
+class Scorer:
+    """A detector that judges the images of parts under degradations.
+
+    seed: of the degradations' draws. cache: a folder, or None. advance(n): called as images are done. `skipped`: (name,
+    reason) of every image that can't be used, found on the way.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        batch: int = 32,
+        workers: int | None = None,
+        seed: int = 0,
+        cache: Path | None = None,
+        keep: bool = False,
+        advance: Callable[[int], None] = lambda n: None,
+    ):
+        self.detector, self.batch, self.workers, self.seed, self.cache = detector, batch, workers, seed, cache
+        self.advance = advance
+        self.skipped: dict[str, str] = {}
+        self._room = KEPT if keep else 0
+        self._photos: dict[tuple[int, int], np.ndarray] = {}
+
+    def score(self, part: Part, degradation: Degradation) -> np.ndarray:
+        """float64 [n]: P(fake) of every image of the part under the degradation, NaN for those that can't be used."""
+        path = self._path(part, degradation)
+        found = self._read(path, len(part))
+        if found is None:
+            found = self._judge(part, degradation)
+            self._write(path, *found)
+        else:
+            self.advance(len(part))
+        values, reasons = found
+        self.skipped.update(reasons)
+        return values
+
+    def is_known(self, part: Part, degradation: Degradation) -> bool:
+        """Whether the scores lie in the cache."""
+        return self._read(self._path(part, degradation), len(part)) is not None
+
+    def _judge(self, part: Part, degradation: Degradation) -> tuple[np.ndarray, dict[str, str]]:
+        source = part.source.rendered_at(self.detector.preprocess.resolution)
+        name = zlib.crc32(degradation.name.encode())
+
+        def prepared(i: int) -> np.ndarray | BadImage:
+            try:
+                photo = self._photo(part, source, i)
+            except BadImage as error:
+                return error
+            # an image's draws depend on itself, not on its place in the list or on what else is judged
+            path = zlib.crc32(source.items[i].path.encode("utf-8", "surrogateescape"))
+            rng = np.random.Generator(np.random.PCG64([self.seed, name, path]))
+            return self.detector.preprocess.uint8(degradation.apply(photo, rng))
+
+        values, reasons, rule = np.full(len(part), np.nan), {}, Rule.of(self.detector.calibration)
+        results: Iterator = enumerate(in_order(prepared, len(part), self.workers))
+        while some := list(islice(results, self.batch)):
+            good = [(i, pixels) for i, pixels in some if not isinstance(pixels, BadImage)]
+            reasons |= {error.name: error.reason for _, error in some if isinstance(error, BadImage)}
+            verdicts = self.detector.judge(np.stack([pixels for _, pixels in good]), rule) if good else []
+            for (i, _), verdict in zip(good, verdicts):
+                values[i] = verdict.probability
+            self.advance(len(some))
+        return values, reasons
+
+    def _photo(self, part: Part, source: FaceSource, i: int) -> np.ndarray:
+        key = (id(part), i)
+        if (photo := self._photos.get(key)) is None:
+            photo = source.decoded(i, min_side=MIN_SIDE).pixels
+            if photo.nbytes <= self._room:
+                self._room -= photo.nbytes
+                self._photos[key] = photo
+        return photo
+
+    # ---- what is remembered
+
+    def _path(self, part: Part, degradation: Degradation) -> Path | None:
+        if self.cache is None:
+            return None
+        import cv2
+        import PIL
+        import torch
+
+        versions = [np.__version__, PIL.__version__, cv2.__version__, torch.__version__, str(self.detector.device.type)]
+        what = [CACHE_FORMAT, self.detector.sha256, part.source.content_stamp(), degradation.to_dict(), self.seed]
+        text = json.dumps([*what, *versions, [item.path for item in part.source.items]], sort_keys=True)
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        return self.cache / f"scores-{key}.npz"
+
+    def _read(self, path: Path | None, count: int) -> tuple[np.ndarray, dict[str, str]] | None:
+        if path is None or not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                values, reasons = saved["scores"], json.loads(str(saved["reasons"]))
+        except (OSError, ValueError, KeyError, EOFError):
+            return None
+        return (values, reasons) if values.shape == (count,) else None
+
+    def _write(self, path: Path | None, values: np.ndarray, reasons: dict[str, str]) -> None:
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+        def write(temporary: Path) -> None:
+            with open(temporary, "wb") as file:
+                np.savez(file, scores=values, reasons=json.dumps(reasons))
+
+        save_atomically(path, write)

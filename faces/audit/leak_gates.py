@@ -1,0 +1,364 @@
+"""Does anything but the face tell real from fake? The gates of `faces.audit.gates`, run over a source.
+
+    result = run_gates(open_source("flickr140k"))
+    result.failed, result.to_dict()
+    cheap_gates(source).check()        # before a training: seconds; raises LeakFound
+
+A detector is only worth its accuracy where these gates pass: classifiers that are shown nothing but the file's
+header, its size, the 8 x 8 grid, the spectrum, the place of the eyes or the mean colour must fail to tell the classes
+apart, and no picture may be in two splits.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.errors import BadImage, UserError
+from common.parallel import in_order
+from faces.audit.copies import against_gate, split_gates
+from faces.audit.crossval import cross_validated_auc
+from faces.audit.gates import (
+    FAIL,
+    UNCLEAR,
+    Gate,
+    classifier_gate,
+    colour_detail,
+    landmark_features,
+    look_features,
+    metadata_columns,
+    metadata_features,
+    size_features,
+    skipped,
+    telling,
+)
+from faces.audit.leak_features import Look, header_marks, look
+from faces.layout import LABELS, SPLITS, parts_of
+from faces.manifest import ENDINGS
+from faces.scan import Facts, scan
+from faces.similar import exact_groups, joined, near_groups
+from faces.source import FaceSource
+
+if TYPE_CHECKING:
+    from faces.finding.align import FaceFinder
+
+MAX_IMAGES = 8000  # shown to the classifiers; the interval is then +- .024, and no set needs better
+MAX_FACES = 2000  # in which landmarks are looked for, at some 10 ms each
+MAX_CONTROL = 3000
+SHUFFLES = 3
+PIXEL_GATES = ("blockiness", "spectrum", "colour", "layout")
+
+Progress = Callable[[str, int, int], None]
+
+
+class LeakFound(UserError):
+    """A gate failed: `result` is the audit, the message names the gates and what they found in one line."""
+
+    def __init__(self, result: AuditResult):
+        super().__init__(result.complaint())
+        self.result = result
+
+
+@dataclass
+class AuditResult:
+    """What the gates said. `images`: all in the source; `looked_at`: shown to the classifiers; `bad`: (name, reason) of
+    the files that can't be used; `notes`: lines worth reading beside the table."""
+
+    name: str
+    images: int
+    real: int
+    fake: int
+    looked_at: int
+    gates: list[Gate]
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Gate]:
+        return [gate for gate in self.gates if gate.verdict == FAIL]
+
+    @property
+    def unclear(self) -> list[Gate]:
+        return [gate for gate in self.gates if gate.verdict == UNCLEAR]
+
+    def complaint(self) -> str:
+        """One line about the gates that failed; "" where none did."""
+        if not self.failed:
+            return ""
+        found = "; ".join(_short(gate) for gate in self.failed)
+        repairs = list(dict.fromkeys(gate.repair for gate in self.failed if gate.repair))
+        todo = f"; repair: {' ; '.join(repairs)}" if repairs else ""
+        return f"{self.name}: something other than the face gives the class away: {found}{todo}"
+
+    def check(self) -> AuditResult:
+        """The result itself. Raises LeakFound where a gate failed."""
+        if self.failed:
+            raise LeakFound(self)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "source": self.name, "images": self.images, "real": self.real, "fake": self.fake,
+            "looked_at": self.looked_at, "passed": not self.failed, "failed": [gate.name for gate in self.failed],
+            "unclear": [gate.name for gate in self.unclear], "gates": [gate.to_dict() for gate in self.gates],
+            "unreadable": [list(pair) for pair in self.bad], "notes": self.notes,
+        }  # fmt: skip
+
+
+def _short(gate: Gate) -> str:
+    what = f"AUC {gate.auc.auc:.2f}" if gate.auc is not None else f"{gate.count}"
+    return f"{gate.name} ({', '.join(part for part in (what, gate.detail) if part)})"
+
+
+def cheap_gates(
+    source: FaceSource, *, spec: str | None = None, workers: int | None = None, progress: Progress | None = None
+) -> AuditResult:
+    """The gates that need no pixels: metadata, size, copies across splits, contradictory labels, and the control.
+
+    Reads every file once (for its SHA-256) but decodes none. `.check()` raises LeakFound; `spec` is how the person
+    named the source, for the repair commands."""
+    return run_gates(source, spec=spec, cheap_only=True, workers=workers, progress=progress)
+
+
+def header_warning(source: FaceSource, *, count: int = 1000) -> str:
+    """One line if the headers of `count` images already tell real from fake, else "". For programs that only warn: it
+    takes a second at most, and nothing for a set of one class."""
+    part = source.select(_sample(source.labels, count, 0))
+    if len(np.unique(part.labels)) < 2:
+        return ""
+    facts = scan(part, workers=1, pixels=False)
+    usable = [i for i, f in enumerate(facts) if f.error is None]
+    part, good = part.select(usable), [facts[i] for i in usable]
+    gates, _ = _metadata_gates(part, good, part.labels, np.arange(len(good)), _repairs(source.store.locate("")))
+    found = AuditResult(source.name, len(source), 0, 0, len(good), [gate for gate in gates if gate.name == "metadata"])
+    return found.complaint()
+
+
+def run_gates(
+    source: FaceSource,
+    *,
+    spec: str | None = None,
+    against: Sequence[FaceSource] = (),
+    cheap_only: bool = False,
+    limit: int = MAX_IMAGES,
+    finder: FaceFinder | None = None,
+    no_finder: str = "no face model",
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """All gates over `source`.
+
+    against: other sets it must share no picture with. limit: images shown to the classifiers, drawn at random (by
+    `seed`), half of each class where there are enough; copies are looked for among all. finder: for the landmarks
+    gate; without one that gives landmarks it is skipped, `no_finder` says why. progress(stage, done, total)."""
+    facts = scan(source, workers=workers, pixels=not cheap_only, progress=_stage(progress, "reading"))
+    usable = np.array([i for i, f in enumerate(facts) if f.error is None], np.int64)
+    if not len(usable):
+        raise UserError(f"{source.name}: none of its {len(source)} images can be used; the first: {_first_bad(facts)}")
+    good = [facts[i] for i in usable]
+    labels = np.array([-1 if f.label is None else f.label for f in good], np.int64)
+    groups = _groups(good)
+    sample = _sample(labels, limit, seed)
+    repairs = _repairs(spec or source.store.locate(""))
+    gates: list[Gate] = []
+    if len(np.unique(labels[labels >= 0])) < 2:
+        why = "images of one class only: there is nothing to tell apart"
+        names = ("metadata", "size") if cheap_only else ("metadata", "size", *PIXEL_GATES, "landmarks")
+        gates += [skipped(name, why) for name in names]
+    else:
+        chosen, y, g = [good[i] for i in sample], labels[sample], groups[sample]
+        part = source.select(usable[sample])
+        meta, metadata = _metadata_gates(part, chosen, y, g, repairs)
+        gates += meta
+        features = {"metadata": metadata}
+        if not cheap_only:
+            looks = _looks(part, workers, _stage(progress, "looking"))
+            seen = np.array([i for i, each in enumerate(looks) if each is not None], np.int64)
+            if not len(seen):
+                raise UserError(f"{source.name}: its images vanished while they were looked at; check the disk")
+            features = look_features([looks[i] for i in seen])
+            for name in PIXEL_GATES:
+                found = cross_validated_auc(features[name], y[seen], g[seen])
+                detail = colour_detail(features[name], y[seen]) if name == "colour" else ""
+                gates.append(classifier_gate(name, found, repairs, detail))
+            gates.append(_landmark_gate(part, y, g, finder, no_finder, seed, workers, repairs, progress))
+            y, g = y[seen], g[seen]
+        gates.append(_control(features, y, g, seed, repairs))
+    gates += split_gates(source.select(usable), good, cheap_only, repairs)
+    for other in against:
+        stage = _stage(progress, f"reading {other.name}")
+        theirs = scan(other, workers=workers, pixels=not cheap_only, progress=stage)
+        gates.append(against_gate(source.select(usable), good, other, theirs, repairs))
+    bad = [(f.path, f.error) for f in facts if f.error is not None]
+    notes = [*source.notes, *_origins(source, good)]
+    real, fake = int((labels == 0).sum()), int((labels == 1).sum())
+    if len(sample) < real + fake:
+        notes.append(f"{len(sample)} of {real + fake} images, drawn at random, were shown to the classifiers (--limit)")
+    return AuditResult(source.name, len(source), real, fake, len(sample), _ordered(gates), bad, notes)
+
+
+def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def _first_bad(facts: Sequence[Facts]) -> str:
+    return f"{facts[0].path}: {facts[0].error}" if facts else "it is empty"
+
+
+def _ordered(gates: list[Gate]) -> list[Gate]:
+    """The control last."""
+    return sorted(gates, key=lambda gate: gate.name == "control")
+
+
+def _repairs(spec: str) -> dict[str, str]:
+    base = spec.rstrip("/\\") or spec
+    stem, ending = os.path.splitext(base)
+    base = stem if ending.lower() in (".zip", *ENDINGS) else base
+    manifest = base + ("_split.csv" if ending.lower() in ENDINGS else ".csv")
+    return {"source": shlex.quote(spec), "even": shlex.quote(base + "_even"), "manifest": shlex.quote(manifest)}
+
+
+def _sample(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Positions of at most `limit` labelled images, the classes as even as they can be, in order."""
+    rng = np.random.default_rng([seed, 0xA0D17])
+    by_class = [rng.permutation(np.flatnonzero(labels == label)) for label in (0, 1)]
+    reals = min(len(by_class[0]), max(limit // 2, limit - len(by_class[1])))
+    fakes = min(len(by_class[1]), limit - reals)
+    return np.sort(np.concatenate([by_class[0][:reals], by_class[1][:fakes]]))
+
+
+def _groups(facts: Sequence[Facts]) -> np.ndarray:
+    """Copies and near duplicates share a number."""
+    exact = exact_groups([f.sha256 for f in facts])
+    hashes = np.array([f.phash or 0 for f in facts], np.uint64)
+    return joined(exact, near_groups(hashes, True)) if hashes.any() else exact
+
+
+# ---- the gates --------------------------------------------------------------------------------------------------
+
+
+def _metadata_gates(
+    part: FaceSource, facts: Sequence[Facts], labels: np.ndarray, groups: np.ndarray, repairs: dict[str, str]
+) -> tuple[list[Gate], np.ndarray]:
+    marks = [_marks(part, i) for i in range(len(part))]
+    columns = metadata_columns(facts, marks)
+    features = metadata_features(facts, columns)
+    found = cross_validated_auc(features, labels, groups)
+    gates = [classifier_gate("metadata", found, repairs, telling(columns, labels))]
+    found = cross_validated_auc(size_features(facts), labels, groups)
+    gates.append(classifier_gate("size", found, repairs, telling({"size": columns["size"]}, labels)))
+    return gates, features
+
+
+def _marks(part: FaceSource, i: int) -> tuple[str, ...]:
+    try:
+        return header_marks(part.read(i))
+    except BadImage:  # it has vanished since it was scanned
+        return ()
+
+
+def _looks(part: FaceSource, workers: int | None, progress: Callable[[int, int], None] | None) -> list[Look | None]:
+    def one(i: int) -> Look | None:
+        try:
+            return look(part.image(i))
+        except BadImage:
+            return None
+
+    return _in_threads(one, len(part), workers, progress)
+
+
+def _in_threads(work: Callable[[int], Any], count: int, workers: int | None, progress) -> list[Any]:
+    """[work(0), …, work(count - 1)]; decoding, resizing and Fourier transforms leave Python's lock to others."""
+    found = []
+    for each in in_order(work, count, workers):
+        found.append(each)
+        if progress is not None and (len(found) % 16 == 0 or len(found) == count):
+            progress(len(found), count)
+    return found
+
+
+def _landmark_gate(
+    part: FaceSource, labels: np.ndarray, groups: np.ndarray, finder: FaceFinder | None, no_finder: str, seed: int,
+    workers: int | None, repairs: dict[str, str], progress: Progress | None,
+) -> Gate:  # fmt: skip
+    if finder is None or finder.model is None:
+        return skipped("landmarks", no_finder)
+    few = _sample(labels, MAX_FACES, seed)
+
+    def one(i: int) -> tuple[list, tuple[int, int]] | None:
+        try:
+            image = part.image(int(few[i]))
+        except BadImage:
+            return None
+        return finder.find(image), image.shape[:2]
+
+    found = _in_threads(one, len(few), workers, _stage(progress, "finding faces"))
+    seen = [i for i, each in enumerate(found) if each is not None]
+    features = landmark_features([found[i][0] for i in seen], [found[i][1] for i in seen])
+    y, g = labels[few[seen]], groups[few[seen]]
+    none = [int((features[y == label, 0] == 0).sum()) for label in (0, 1)]
+    detail = f"{finder.name} on {len(seen)} images" + (f"; no face in {none[0]} real, {none[1]} fake" * (sum(none) > 0))
+    return classifier_gate("landmarks", cross_validated_auc(features, y, g), repairs, detail)
+
+
+def _control(
+    features: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, seed: int, repairs: dict[str, str]
+) -> Gate:
+    """Everything the other gates saw, with labels drawn by lot: an AUC beside .5 would be a fault of the audit."""
+    everything = np.concatenate(list(features.values()), axis=1)
+    rng = np.random.default_rng([seed, 0x5AFF1E])
+    few = np.sort(rng.permutation(len(labels))[:MAX_CONTROL])
+    found = []
+    for turn in range(SHUFFLES):
+        lot = _by_lot(labels[few], groups[few], rng)
+        found.append(cross_validated_auc(everything[few], lot, groups[few], seed=turn))
+    known = [each for each in found if each.known]
+    if not known:
+        known = found
+    # as many of each as there are; groups of unlike sizes shift the numbers of a draw
+    real, fake = (int((labels[few] == label).sum()) for label in (0, 1))
+    middle = replace(sorted(known, key=lambda each: each.auc)[len(known) // 2], real=real, fake=fake)
+    if not middle.known:
+        return classifier_gate("control", middle, repairs)
+    return classifier_gate("control", middle, repairs, f"median of {len(known)} shuffles")
+
+
+def _by_lot(labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many of each label, but whose is drawn by lot; the images of a group get one label, or nothing is shuffled."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    return rng.permutation(labels[first])[inverse]
+
+
+def _origins(source: FaceSource, facts: Sequence[Facts]) -> list[str]:
+    """Lines where all fakes come from one generator, or each class from an origin of its own, by a manifest's columns
+    `generator` and `source`, else by folders that name more than a label or split."""
+    notes = []
+    plain = LABELS.keys() | SPLITS.keys()
+    folders = ["/".join(p for p in parts_of(f.path)[:-1] if p.lower() not in plain) for f in facts]
+    origins = [("folder", folders, [f.label for f in facts])]
+    if source.manifest is not None:
+        labels = source.labels.tolist()
+        made = {str(v) for v, label in zip(source.manifest["generator"], labels) if label == 1}
+        if len(made) == 1 and "" not in made:
+            notes.append(f"all fakes come from one generator ({made.pop()}): nothing here tells about others")
+        origins.insert(0, ("source", [str(v) for v in source.manifest["source"]], labels))
+    for name, values, labels in origins:
+        real, fake = ({v for v, label in zip(values, labels) if label == which} for which in (0, 1))
+        if real and fake and not real & fake and "" not in real | fake:
+            each = (f"{what}: {', '.join(sorted(of)[:4])}" for what, of in (("real", real), ("fake", fake)))
+            notes.append(
+                f"each class has a {name} of its own ({'; '.join(each)}): whatever else differs between them can be "
+                "learnt in place of what makes a fake"
+            )
+            break
+    return notes
+
+
+__all__ = ["AuditResult", "Gate", "LeakFound", "cheap_gates", "header_warning", "run_gates"]

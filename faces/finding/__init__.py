@@ -1,0 +1,1 @@
+"""Faces in a photo: found, cut out upright, handed on."""

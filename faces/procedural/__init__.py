@@ -1,0 +1,1 @@
+"""Drawn faces: the same bytes for a seed on every machine."""

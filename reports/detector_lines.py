@@ -1,0 +1,174 @@
+"""A detector's evaluation as lines of a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from common.errors import one_line
+from metrics.bootstrap import Rate
+from metrics.judging import ANSWERS, Row, least_found, most_accused
+from metrics.robustness import worst
+
+if TYPE_CHECKING:
+    from evaluation.detector_result import Judged
+    from metrics.robustness import Condition
+
+# name, how it is shown; those with % are shares
+AT_THRESHOLD = {
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "recall_fake": "recall of fakes (found)",
+    "recall_real": "recall of reals (kept)",
+    "false_alarm_rate": "false alarms",
+    "precision_fake": "precision of FAKE",
+    "precision_real": "precision of not FAKE",
+    "precision_macro": "precision, macro",
+    "recall_macro": "recall, macro",
+    "f1_fake": "F1 of fakes",
+    "f1_real": "F1 of reals",
+    "f1_macro": "F1, macro",
+    "mcc": "MCC",
+}
+RANKING = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC (average precision)", "eer": "equal error rate"}
+CALIBRATION = {"brier": "Brier score", "log_loss": "log loss", "ece": "calibration error (ECE, 15 bins)"}
+ORACLE = {
+    "best_balanced_accuracy": "best balanced accuracy",
+    "tpr_at_fpr_0.005": "fakes found at 0.5 % false alarms",
+    "tpr_at_fpr_0.01": "fakes found at 1 % false alarms",
+    "tpr_at_fpr_0.05": "fakes found at 5 % false alarms",
+}
+NAMED = 5  # broken images that are named on the terminal
+_SHARES = ("accuracy", "recall", "precision", "false", "f1", "eer", "tpr", "best", "balanced")
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """ "93.1 %", or a dash for what can't be told."""
+    return f"{100 * value:.{digits}f} %" if math.isfinite(value) else "–"
+
+
+def with_interval(found: Rate | Mapping) -> str:
+    """ "93.1 % (91.2 to 94.8)", of a rate or a metric's {"value", "low", "high"}."""
+    value, low, high = found[:3] if isinstance(found, tuple) else (found[k] for k in ("value", "low", "high"))
+    if not math.isfinite(value):
+        return "–"
+    between = f" ({100 * low:.1f} to {100 * high:.1f})" if math.isfinite(low) else ""
+    return percent(value) + between
+
+
+def number(name: str, found: Mapping) -> tuple[str, str]:
+    """(value, interval) of a metric as it is shown."""
+    value, low, high = (found[k] for k in ("value", "low", "high"))
+    if not math.isfinite(value):
+        return "–", ""
+    share = name.startswith(_SHARES)
+    shown = percent(value) if share else f"{value:.4f}"
+    if not math.isfinite(low):
+        return shown, ""
+    return shown, f"{100 * low:.1f} to {100 * high:.1f}" if share else f"{low:.4f} to {high:.4f}"
+
+
+def blocks(result: Judged) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    """(title, rows of name, value, interval) of the overall numbers."""
+    metrics = result.judgement.overall["metrics"]
+
+    def rows(names: Mapping[str, str]) -> list[tuple[str, str, str]]:
+        return [(shown, *number(name, metrics[name])) for name, shown in names.items()]
+
+    yield f"at the threshold {result.rule.threshold:.4f}", rows(AT_THRESHOLD)
+    yield "at every threshold", rows(RANKING)
+    if result.calibrated:
+        yield "probabilities", rows(CALIBRATION)
+    yield "oracle (upper bound): threshold chosen on these images", rows(ORACLE)
+
+
+def lines_of(result: Judged) -> Iterator[str]:
+    """Everything but the robustness part."""
+    j, rule = result.judgement, result.rule
+    band = f", UNSURE from {rule.unsure_low:.4f}" if rule.unsure_low < rule.threshold else ""
+    yield f"threshold: FAKE from {rule.threshold:.4f}{band} ({rule.origin})"
+    if j.overall is not None:
+        yield ""
+        counts = f"{j.overall['n_real']} real and {j.overall['n_fake']} fake"
+        yield f"together: {counts} ({one_line(j.pool_name)}); 95 % intervals"
+        for title, rows in blocks(result):
+            yield f"  {title}"
+            for name, value, between in rows:
+                yield f"    {name:<36}{value:>9}   {between}"
+    yield ""
+    yield "said:      " + "".join(f"{answer:>9}" for answer in ANSWERS)
+    for word, counts in j.confusion.items():
+        yield f"  is {word:<6}" + "".join(f"{counts[answer]:>9}" for answer in ANSWERS)
+    yield (
+        f"answered (not UNSURE): {with_interval(j.answered['coverage'])}; "
+        f"wrong among these: {with_interval(j.answered['error'])}"
+    )
+    if len(j.points) > 1:
+        yield ""
+        yield f"{'thresholds':<22}{'threshold':>10}   {'false alarms here':<24}{'fakes found':<24}"
+        for p in j.points:
+            name = f"set for {100 * p.target_fpr:g} %"
+            yield f"  {name:<20}{p.threshold:>10.4f}   {with_interval(p.fpr):<24}{with_interval(p.tpr):<24}"
+    yield from _rows("source", j.sources)
+    if j.generators:
+        yield from _rows("generator", j.generators)
+    if j.pairs:
+        yield from _rows("pair", j.pairs)
+
+
+def _rows(kind: str, rows: list[Row]) -> Iterator[str]:
+    wide = min(60, max(20, *(len(row.name) + 2 for row in rows)))
+    yield ""
+    yield f"{kind:<{wide}}{'real':>6}{'fake':>6}   {'false alarms':<23}{'fakes found':<23}{'AUC':<9}{'unsure'}"
+    for row in rows:
+        auc = f"{row.auc['value']:.4f}" if row.auc is not None else ""
+        yield (
+            f"{one_line(row.name):<{wide}}{row.n_real:>6}{row.n_fake:>6}   {with_interval(row.fpr):<23}"
+            f"{with_interval(row.tpr):<23}{auc:<9}{percent(row.unsure.value)}"
+        )
+    yield from worst_of(kind, rows)
+
+
+def worst_of(kind: str, rows: list[Row]) -> Iterator[str]:
+    """The lines that name the worst rows, where there are several to choose from."""
+    accused, missed = most_accused(rows), least_found(rows)
+    if kind == "source" and len({row.fpr.value for row in rows if row.n_real}) > 1:
+        yield f"most false alarms: {one_line(accused.name)}, {with_interval(accused.fpr)}"
+    if len({row.tpr.value for row in rows if row.n_fake}) > 1:
+        yield f"worst {kind}: {one_line(missed.name)}, {with_interval(missed.tpr)} of its fakes found"
+
+
+def robustness_line(condition: Condition | None) -> str:
+    """A row of the robustness table; its head for None."""
+    if condition is None:
+        return f"  {'degradation':<24}{'false alarms':<24}{'fakes found':<24}{'AUC':<9}balanced accuracy"
+    c = condition
+    auc = f"{c.auc:.4f}" if math.isfinite(c.auc) else "–"
+    return f"  {c.name:<24}{with_interval(c.fpr):<24}{with_interval(c.tpr):<24}{auc:<9}{percent(c.balanced.value)}"
+
+
+def print_found(result: Judged, *, everything: bool) -> None:
+    for name, reason in result.skipped[:NAMED]:
+        click.echo(f"left out: {one_line(name)}: {reason}")
+    if len(result.skipped) > NAMED:
+        click.echo(f"left out: … and {len(result.skipped) - NAMED} more; --json names them all")
+    for line in lines_of(result):
+        click.echo(line)
+    if everything and result.robustness:
+        click.echo(robustness_line(None))
+
+
+def print_end(result: Judged) -> None:
+    if result.robustness:
+        bad = worst(result.robustness)
+        alarms = max((c for c in result.robustness if c.fpr.n), key=lambda c: c.fpr.value, default=None)
+        click.echo(f"worst degradation: {bad.name}")
+        click.echo(robustness_line(bad))
+        if alarms is not None:
+            where = f" under {alarms.name}" if alarms.fpr.value > 0 else " under any degradation"
+            click.echo(f"most false alarms: {100 * alarms.fpr.value:.1f} %{where}")
+    for note in result.notes:
+        click.echo(f"note: {note}")

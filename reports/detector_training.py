@@ -1,0 +1,215 @@
+"""The page of one training of a detector, and its pictures in TensorBoard: what it was taught with, how it learnt, and
+what its validation images say at the thresholds that it ships."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.errors import one_line
+from discriminator.calibration import Calibration, OperatingPoint
+from discriminator.training.exploration import CHANNELS, DRAWS, LOOKED_AT, Exploration, say_imbalance
+from metrics.judging import ANSWERS
+from reports import exploration_plots as draw
+from reports import plots
+from reports.page import Number, Picture, Section, pairs, write_report
+from training.telemetry import Telemetry, read_jsonl
+
+REPORT = "report.html"
+Figure = tuple[bytes, bytes | None]
+
+
+@dataclass
+class Outcome:
+    """The end of a training. labels [N]; views: name -> raw logits [N] of the validation images."""
+
+    labels: np.ndarray
+    views: dict[str, np.ndarray]
+    calibration: Calibration
+    best_step: int
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+class TrainingPage:
+    """RUN/report.html, written when the data are known and again when the training is over."""
+
+    def __init__(self, folder: Path, config: Mapping, found: Exploration, tel: Telemetry) -> None:
+        self.folder, self.config, self.found, self.tel = folder, config, found, tel
+        parts = found.parts
+        self.drawn: dict[str, Figure] = {
+            "classes": plots.both(draw.class_counts, found.counts),
+            "levels": plots.both(draw.pixel_levels, parts),
+            "brightness": plots.both(draw.brightness, parts),
+        }
+        self.drawn |= {name: (sheet, None) for name, sheet in draw.sheets(found).items()}
+
+    def begin(self) -> None:
+        """Pictures of the data to TensorBoard, and the page as far as it is known."""
+        for name, figure in self.drawn.items():
+            self.tel.image(f"Data/{name}", _pixels(figure[0]), 0)
+        for part in self.found.parts:
+            if self.tel.board is not None and part.looked_at:
+                self.tel.board.add_histogram(f"Data/brightness {part.name}", part.brightness, 0)
+        self._write([Section("Training", ["It is running; this page is written again when it is over."])])
+
+    def finish(self, outcome: Outcome, nimg: int) -> Path:
+        """The whole page; its last pictures to TensorBoard."""
+        late = self._late(outcome)
+        for name, figure in late.items():
+            self.tel.image(f"Validation/{name}", _pixels(figure[0]), nimg)
+        if self.tel.board is not None:
+            for view, logits in outcome.views.items():
+                for label, kind in enumerate(("real", "fake")):
+                    chosen = outcome.calibration.probability(logits[outcome.labels == label])
+                    self.tel.board.add_histogram(f"Validation/probability {view} {kind}", chosen, nimg)
+        return self._write(self._results(outcome, late), outcome)
+
+    # ---- drawing -----------------------------------------------------------------------------------------------
+
+    def _late(self, o: Outcome) -> dict[str, Figure]:
+        point = o.calibration.at()
+        views = {name: o.calibration.probability(logits) for name, logits in o.views.items()}
+        called = np.concatenate(list(views.values())) >= point.threshold
+        labels = np.tile(o.labels, len(views))
+        at = float(called[labels == 0].mean()), float(called[labels == 1].mean())
+        thresholds = [(f"FAKE from {point.threshold:.3f}", point.threshold)]
+        thresholds += [
+            (f"for {100 * p.target_fpr:g} %: {p.threshold:.3f}", p.threshold)
+            for p in o.calibration.points
+            if p.target_fpr != point.target_fpr
+        ]
+        stats, metrics = (read_jsonl(self.folder / name) for name in ("stats.jsonl", "metrics.jsonl"))
+        drawn: dict[str, Figure] = {
+            "history": plots.both(draw.history, stats, metrics),
+            "roc": plots.both(plots.roc, {k: (o.labels, v) for k, v in views.items()}, point=at),
+            "scores": plots.both(draw.scores, o.labels, views, thresholds, point.unsure_low),
+            "reliability": plots.both(plots.reliability, labels, np.concatenate(list(views.values()))),
+        }
+        for name, probability in views.items():
+            drawn[f"confusion-{name}"] = plots.both(plots.confusion, _answers(o.labels, probability, point))
+        return drawn
+
+    # ---- the page ----------------------------------------------------------------------------------------------
+
+    def _results(self, o: Outcome, drawn: Mapping[str, Figure]) -> list[Section]:
+        point, f = o.calibration.at(), o.figures
+        numbers = [
+            Number(f"{f['auc']:.3f}", "validation AUC", "clean and degraded views together: what chose the state"),
+            Number(f"{f['auc_clean']:.3f}", "AUC of clean images"),
+            Number(f"{100 * f['found_clean']:.1f} %", "of the clean fakes found", "at the shipped threshold"),
+            Number(f"{100 * f['false_alarms_clean']:.1f} %", "of the clean reals called FAKE",
+                   f"set for {100 * point.target_fpr:g} %"),
+        ]  # fmt: skip
+        caution = (
+            "The state was chosen, and the thresholds were set, on these very validation images: the numbers flatter a"
+            " little. evaluate.py detector measures it on images that it has never met."
+        )
+        views = list(o.views)
+        return [
+            Section("In short", numbers=numbers, notes=[caution]),
+            Section("Training", pictures=[_picture(drawn["history"], f"Kept: step {o.best_step}")]),
+            Section(
+                "Validation", [one_line(point.describe())],
+                pictures=[
+                    *(_picture(drawn[f"confusion-{name}"], f"Answers, {name} views") for name in views),
+                    _picture(drawn["roc"], "ROC; the dot is the shipped threshold over both views"),
+                    _picture(drawn["reliability"], "Reliability of the probabilities, both views"),
+                ],
+                columns=2,
+            ),
+            Section("Scores", pictures=[_picture(drawn["scores"], "Probabilities given to validation images, with every"
+                    " calibrated threshold")]),
+        ]  # fmt: skip
+
+    def _write(self, results: list[Section], outcome: Outcome | None = None) -> Path:
+        sections = [*results, *self._data(), Section("What this rests on", rows=pairs(self._settings(outcome)))]
+        data = one_line(str(self.config["data"]["name"]))
+        title = f"Training of {self.config['options']['model']} on {data}"
+        return write_report(self.folder / REPORT, title=title, subtitle=f"Run {self.folder.name}", sections=sections)
+
+    def _data(self) -> list[Section]:
+        found, drawn = self.found, self.drawn
+        counted = "Test images are counted by their names only; nothing of this training looks at them."
+        samples = [
+            _picture(drawn[f"samples-{name}"], f"{name}: {len(images)} of {found.counts['train'][name]}")
+            for name, images in found.samples.items()
+            if f"samples-{name}" in drawn
+        ]
+        chain = self.config["degradation"]["name"]
+        return [
+            Section(
+                "Classes",
+                [f"Class imbalance: {say_imbalance(found.balance)}."],
+                pictures=[_picture(drawn["classes"], "")],
+                rows=_shown(self.config["data"]),
+                head=True,
+                notes=[counted] if "test" in found.counts else [],
+            ),
+            Section("Samples", ["Training images as the network gets them, before any degradation."], pictures=samples),
+            Section(
+                "Pixels",
+                [f"Of at most {LOOKED_AT} images of each class and split, drawn at random:"
+                 f" {', '.join(CHANNELS)}. Classes that differ here can be told apart without a trace of a generator."],
+                pictures=[_picture(drawn["levels"], ""), _picture(drawn["brightness"], "")],
+                rows=found.table(),
+                head=True,
+            ),
+            Section(
+                "What the degradations do",
+                [f"Both classes go through the same random chain («{one_line(chain)}»)."],
+                pictures=[
+                    _picture(drawn["degradations"], f"Left the image, right of it {DRAWS} draws; rows: real, fake, …"),
+                    _picture(drawn["first-batch"], "The first batch as it was shown, half of each class"
+                             + ("; above clean, below degraded" if len(found.shown) > 1 else "; degraded views only")),
+                ],
+            ),
+        ]  # fmt: skip
+
+    def _settings(self, outcome: Outcome | None) -> dict[str, object]:
+        c = self.config
+        o, r, data = c["options"], c["recipe"], c["data"]
+        phases = f"{r['epochs']:g} epochs" + (f", the first {r['frozen_epochs']:g} frozen" * bool(r["frozen_epochs"]))
+        fold = data.get("fold")
+        if fold is not None:
+            fold = f"{fold['fold']} of repeat {fold['repeat'] + 1}, {fold['held_out']} images held out"
+        return {
+            "data": one_line(o["data"]),
+            "fingerprint": data["fingerprint"][:16],
+            "fold": fold,
+            "model": o["model"] + (f" {o['size']}" if o["model"] == "hybrid" else ""),
+            "first weights": one_line(c["origin"]),
+            "resolution": f"{data['preprocess']['resolution']} px" + (f", crops of {r['crop']}" if r["crop"] else ""),
+            "learning": f"{phases}, batch {r['batch']}, lr {r['lr']:g} {r['schedule']}, seed {r['seed']}",
+            "class imbalance": say_imbalance(self.found.balance),
+            "losses": f"patches x {r['patch']:g}, agreement x {r['consistency']:g} ({r['consistency_kind']})",
+            "left out as unreadable": data["num_skipped"] or None,
+            "kept state": None if outcome is None else f"step {outcome.best_step}",
+            "version": c["version"],
+            **{f"note {k + 1}": one_line(note) for k, note in enumerate(data["notes"])},
+        }  # fmt: skip
+
+
+def _answers(labels: np.ndarray, probability: np.ndarray, point: OperatingPoint) -> dict[str, dict[str, int]]:
+    said = np.select([probability >= point.threshold, probability < point.unsure_low], ["FAKE", "REAL"], "UNSURE")
+    return {
+        kind: {answer: int((said[labels == label] == answer).sum()) for answer in ANSWERS}
+        for label, kind in enumerate(("real", "fake"))
+    }
+
+
+def _shown(data: Mapping) -> list[tuple]:
+    rows: list[tuple] = [("learnt from", "images", "share of what is shown")]
+    return rows + [(one_line(k), n, f"{100 * data['shown'][k]:.3g} %") for k, n in data["train"].items()]
+
+
+def _picture(figure: Figure, caption: str) -> Picture:
+    return Picture(figure[0], caption, dark=figure[1], alt=caption)
+
+
+def _pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

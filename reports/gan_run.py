@@ -1,0 +1,337 @@
+"""The report of a training run, from the files of its folder alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from reports import plots
+from reports.page import Number, Picture, Section, VerdictCard, pairs, write_report
+from training.telemetry import read_jsonl
+
+GRIDS = 4  # sample grids shown, evenly spread over the run, the first and the last among them
+
+
+def run_report(
+    run_dir: str | Path,
+    out_path: str | Path | None = None,
+    *,
+    title: str = "",
+    cards: Sequence[VerdictCard] = (),
+    extra: Sequence[Section] = (),
+) -> Path:
+    """Write the HTML report of a run folder to `out_path` (default: `report.html` in it); returns its path.
+
+    Read, each where it is there: config.json (needed), stats.jsonl, metrics.jsonl, reals.png, fakes-*.png, scores.npz
+    (score, label, origin of the held-out images) and verdict.json:
+        {"kimg", "measured_on": "test" | "validation", "validation": FIGURES, "held_out_clean": FIGURES,
+         "held_out_web": FIGURES, "held_out_hard": FIGURES, "adversarial_logit_auc": float}
+        FIGURES: {"auc", "balanced_accuracy_at_half", "balanced_accuracy", "tpr", "false_alarm_rate", "threshold",
+        "n_real"} and the first four again with "_own_generator" or "_data_set" behind.
+    `cards` are verdicts on single photos; `extra` sections come before the closing one. Raises `UserError` where the
+    folder is no run.
+    """
+    run = Path(run_dir)
+    config = _json(run / "config.json")
+    if config is None:
+        raise UserError(f"{run}: no readable config.json there: give the folder of a training run")
+    stats, metrics = read_jsonl(run / "stats.jsonl"), read_jsonl(run / "metrics.jsonl")
+    verdict = _json(run / "verdict.json") or {}
+    fid = [row for row in metrics if "fid" in row]
+    sections = [
+        Section("In short", numbers=_headline(config, stats, fid, verdict)),
+        _verdict_cards(cards),
+        *_samples(run),
+        _training(stats),
+        _fid(fid),
+        _detective(run, verdict),
+        Section("Configuration", rows=pairs(_settings(config))),
+        *extra,
+        _meaning(config, verdict),
+    ]
+    data = _at(config, "options", "data") or "images"
+    name = title or f"Forger and detective on {Path(str(data)).name or data}"
+    return write_report(out_path or run / "report.html", title=name, sections=sections, subtitle=f"Run {run.name}")
+
+
+def _json(path: Path) -> dict | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _at(data: Mapping, *keys: str) -> object:
+    for key in keys:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def _number(value: object, form: str = "{:.3f}") -> str | None:
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return form.format(value)
+
+
+def _percent(value: object, digits: int = 1) -> str | None:
+    text = _number(value, f"{{:.{digits}%}}")
+    return text and text.replace("%", " %")
+
+
+def _held_out(verdict: Mapping) -> Mapping:
+    found = verdict.get("held_out_clean")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _headline(config: Mapping, stats: list[dict], fid: list[dict], verdict: Mapping) -> list[Number]:
+    numbers = []
+
+    def add(value: str | None, label: str, note: str = "") -> None:
+        if value is not None:
+            numbers.append(Number(value, label, note))
+
+    size = config.get("resolution")
+    game = [row for row in stats if "verdict_step" not in row]
+    if game:
+        seconds = plots.value(game[-1], "Timing/total_sec")
+        note = f"at {size} x {size} pixels" + (f", in {_duration(seconds)}" if math.isfinite(seconds) else "")
+        add(_number(plots.value(game[-1], "kimg"), "{:.1f}"), "thousand images shown (kimg)", note)
+    if fid:
+        best = min(fid, key=lambda row: row["fid"])
+        add(
+            _number(best["fid"], "{:.3g}"),
+            f"best {_fid_name(best)}",
+            f"at {best['kimg']:.1f} kimg; it was {fid[0]['fid']:.3g} at {fid[0]['kimg']:.1f}. Lower is better",
+        )
+    held, where = _held_out(verdict), verdict.get("measured_on", "held-out")
+    add(_number(held.get("auc")), f"AUC on {where} images", "1 is perfect, 0.5 is guessing")
+    add(_percent(held.get("balanced_accuracy_at_half")), "balanced accuracy", f"at probability 0.5, {where} images")
+    caught = _percent(held.get("tpr"))
+    alarms = _percent(held.get("false_alarm_rate"))
+    if caught and alarms:
+        add(caught, "fakes found", f"with {alarms} of {held.get('n_real', '?')} real photos called fake")
+    return numbers
+
+
+def _duration(seconds: float) -> str:
+    minutes = int(seconds // 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {int(seconds % 60)} s" if minutes else f"{seconds:.0f} s"
+
+
+def _fid_name(row: Mapping) -> str:
+    dims = row.get("dims")
+    return "FID" if dims in (None, 2048) else f"FID-{dims}"
+
+
+def _verdict_cards(cards: Sequence[VerdictCard]) -> Section:
+    text = [
+        "Photos the detective had not seen in training. On the heat maps orange patches look generated by themselves, "
+        "blue ones photographed; pale means no opinion. The bar is the probability, the mark on it the threshold."
+    ]
+    return Section("Verdicts", text=text if cards else (), cards=cards)
+
+
+def _samples(run: Path) -> list[Section]:
+    grids = sorted(run.glob("fakes-[0-9]*.png"))
+    if not grids:
+        return []
+    chosen = [grids[i] for i in sorted({round(x) for x in np.linspace(0, len(grids) - 1, min(GRIDS, len(grids)))})]
+    pictures = [_grid(p, f"after {int(p.stem.split('-')[1])} kimg") for p in chosen]
+    text = ["The same latent vectors at different moments of the training, each time by the averaged generator."]
+    sections = [Section("The forger over time", text=text, pictures=pictures, columns=2 if len(pictures) > 1 else 1)]
+    reals = run / "reals.png"
+    if reals.exists():
+        beside = [
+            _grid(reals, "real: what it learnt from"),
+            _grid(grids[-1], "fake: what it paints now"),
+        ]
+        sections.append(Section("Real beside fake", pictures=beside, columns=2))
+    return sections
+
+
+def _grid(path: Path, caption: str) -> Picture:
+    """A sheet of samples; a sheet smaller than its place on the page keeps its pixels square."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        small = image.width < 400
+    return Picture(path.read_bytes(), caption, pixelated=small)
+
+
+def _themed(figure: tuple[bytes, bytes], caption: str) -> Picture:
+    return Picture(figure[0], caption, dark=figure[1])
+
+
+def _training(stats: list[dict]) -> Section:
+    pictures = []
+    if any("verdict_step" not in row for row in stats):
+        caption = "The game, tick by tick. Faint lines are the recorded values, strong ones their running mean."
+        pictures.append(_themed(plots.both(plots.training_curves, stats), caption))
+    if any("verdict_step" in row for row in stats):
+        pictures.append(
+            _themed(plots.both(plots.verdict_curves, stats), "The verdict head, trained on after the game.")
+        )
+    bad = sum(
+        round(found["mean"] * found["num"])
+        for row in stats
+        for name, found in row.items()
+        if name.startswith("Gradients/nonfinite") and isinstance(found, Mapping) and found.get("num")
+    )
+    notes = [f"Non-finite gradient values in the whole run: {bad}."] if pictures else []
+    return Section("Training", pictures=pictures, notes=notes)
+
+
+def _fid(fid: list[dict]) -> Section:
+    if not fid:
+        return Section("Image quality")
+    label = _fid_name(fid[0])
+    text = [
+        f"The distance between the statistics of {fid[-1].get('n_fake', 'the')} generated images and of the training "
+        "photos in the feature space of an Inception network."
+    ]
+    if label != "FID":
+        text.append(
+            f"{label} uses an early layer's features: it compares snapshots of this run, not published numbers."
+        )
+    figure = plots.both(plots.fid_curve, fid, label=label)
+    return Section("Image quality", text=text, pictures=[_themed(figure, "")], columns=2)
+
+
+def _detective(run: Path, verdict: Mapping) -> Section:
+    conditions = [("clean", "held_out_clean"), ("web: re-saved as JPEG 60", "held_out_web"),
+                  ("hard: re-saved as JPEG 40", "held_out_hard")]  # fmt: skip
+    rows: list[Sequence[object]] = [
+        ("images", "AUC", "balanced accuracy at 0.5", "false alarms", "fakes found", "own generator's found", "others'")
+    ]
+    for name, key in conditions:
+        f = verdict.get(key)
+        if isinstance(f, Mapping):
+            cells = (
+                _number(f.get("auc")),
+                _percent(f.get("balanced_accuracy_at_half")),
+                _percent(f.get("false_alarm_rate")),
+                _percent(f.get("tpr")),
+                _percent(f.get("tpr_own_generator")),
+                _percent(f.get("tpr_data_set")),
+            )
+            rows.append((name, *(cell or "–" for cell in cells)))
+    used = [j for j in range(len(rows[0])) if j == 0 or any(row[j] != "–" for row in rows[1:])]
+    rows = [[row[j] for j in used] for row in rows]
+    notes = []
+    control = _number(verdict.get("adversarial_logit_auc"))
+    if control:
+        notes.append(
+            f"Negative control: the raw adversarial logit of the same network reaches AUC {control} on the clean "
+            "images. A GAN's own critic judges today's generator against training photos; it is not a detector."
+        )
+    pictures = _score_pictures(run, _held_out(verdict))
+    where = verdict.get("measured_on", "held-out")
+    text = [f"Measured on {where} images, with the threshold chosen on validation images."] if len(rows) > 1 else []
+    return Section(
+        "The detective",
+        text=text,
+        rows=rows if len(rows) > 1 else (),
+        head=True,
+        pictures=pictures,
+        columns=3,
+        notes=notes,
+    )
+
+
+def _score_pictures(run: Path, held: Mapping) -> list[Picture]:
+    path = run / "scores.npz"
+    if not path.exists():
+        return []
+    with np.load(path, allow_pickle=False) as file:
+        score, label, origin = file["score"], file["label"], file["origin"]
+    if len(np.unique(label)) < 2:
+        return []
+    curves = {"all": (label, score)}
+    fakes = [str(name) for name in dict.fromkeys(origin[label == 1].tolist())]
+    for name in fakes if len(fakes) > 1 else []:
+        keep = (label == 0) | (origin == name)
+        curves[name] = (label[keep], score[keep])
+    alarms, hits = held.get("false_alarm_rate"), held.get("tpr")
+    point = (alarms, hits) if alarms is not None and hits is not None else None
+    return [
+        _themed(
+            plots.both(plots.roc, curves, point=point), "Fakes found against real photos called fake, all thresholds."
+        ),
+        _themed(
+            plots.both(plots.score_histogram, label, score, threshold=held.get("threshold")),
+            "Probabilities given to held-out images.",
+        ),
+        _themed(plots.both(plots.reliability, label, score), "Whether the probabilities mean what they say."),
+    ]
+
+
+def _settings(config: Mapping) -> dict[str, object]:
+    """The choices a reader asks for first; config.json has them all."""
+    o = _at(config, "options") or {}
+    generator, facts = _at(config, "generator") or {}, _at(config, "data_facts") or {}
+    augment = {"ada": f"ADA ({o.get('augpipe')}), target {o.get('target')}", "fixed": f"fixed p {o.get('p')}"}
+    return {
+        "data": o.get("data") if not facts.get("summary") else f"{o.get('data')}: {facts['summary']}",
+        "data fingerprint": facts.get("fingerprint"),
+        "resolution": _pair(config.get("resolution")),
+        "preset": o.get("cfg"),
+        "batch": config.get("batch"),
+        "length": _number(config.get("kimg"), "{:g} kimg"),
+        "learning rate": _number(config.get("lr"), "{:g}"),
+        "R1 gamma": _number(config.get("gamma"), "{:.4g}"),
+        "generator channels": generator and f"{generator.get('channel_base')}, at most {generator.get('channel_max')}",
+        "augmentation": augment.get(str(o.get("aug")), "none"),
+        "mirrored": "yes" if o.get("mirror") else "no",
+        "verdict batch": config.get("verdict_batch"),
+        "degradation": o.get("degradation"),
+        "precision": config.get("precision"),
+        "device": o.get("device"),
+        "processes": config.get("world_size"),
+        "seed": o.get("seed"),
+    }
+
+
+def _pair(size: object) -> str | None:
+    return f"{size} x {size}" if size else None
+
+
+def _meaning(config: Mapping, verdict: Mapping) -> Section:
+    held = _held_out(verdict)
+    text = []
+    caught, alarms = held.get("tpr"), held.get("false_alarm_rate")
+    if isinstance(caught, (int, float)) and isinstance(alarms, (int, float)):
+        reals = held.get("n_real")
+        text.append(
+            f"At the shipped threshold the detective found {100 * caught:.0f} of 100 fakes of the kinds it was "
+            f"measured on, and called {100 * alarms:.1f} of 100 real photos fake"
+            + (f" ({reals} photos were measured)." if reals else ".")
+        )
+        text.append(
+            "FAKE means: the image shares traces with the generators it was trained against. REAL means: it found no "
+            "such traces, not that the photo is authentic. UNSURE means: do not use this verdict."
+        )
+    data = str(_at(config, "options", "data") or "")
+    if data == "demo":
+        text.append(
+            "The faces of this run are drawn by a program, not photographed. The page shows that every part works from "
+            "end to end; its numbers say nothing about real photos."
+        )
+    text.append(
+        "The figures hold for images like the ones measured: other generators, other cameras, heavy re-saving, face "
+        "swaps and retouching can look different, and a detector's hit rate on a generator it never met is often far "
+        "lower. A few hundred held-out images fix a false-alarm rate only to within about a percentage point."
+    )
+    text.append(
+        "A probability assumes that fakes and real photos are equally common. Where fakes are rare, most alarms are "
+        "false ones: with one fake in a hundred photos, a 1 % false-alarm rate and every fake found, half of the "
+        "alarms are wrong. A verdict is a reason to look closer, never proof by itself."
+    )
+    return Section("What this means, and what it does not", text=text)

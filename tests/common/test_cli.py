@@ -1,0 +1,212 @@
+"""Errors are one line and an exit code; bugs keep their traceback; nothing heavy is imported early."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from common import cli
+from common.errors import BadImage, UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def raiser(error):
+    @click.command()
+    @click.option("--n", type=int, default=0)
+    def command(n):
+        raise error
+
+    return command
+
+
+def leave(command, argv=(), capsys=None):
+    with pytest.raises(SystemExit) as left:
+        cli.run(command, list(argv))
+    return left.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error, code, words",
+    [
+        (UserError("--data x: not there: check the path"), 2, "error: --data x: not there: check the path\n"),
+        (BadImage("a\nb.png", "cut off"), 2, "error: a\\nb.png: cut off\n"),
+        (OSError(errno.ENOSPC, "No space left", "/full/f"), 2, "error: /full/f: the disk is full"),
+        (PermissionError(errno.EACCES, "denied", "/ro"), 2, "error: /ro: no permission"),
+        (OSError(errno.EROFS, "ro", "/cd"), 2, "read-only"),
+        (FileNotFoundError(errno.ENOENT, "none", "gone.png"), 2, "error: gone.png: no such file"),
+        (click.BadParameter("is not a number"), 2, "error: Invalid value: is not a number\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (click.Abort(), 130, "interrupted\n"),
+    ],
+)
+def test_run_tells_it_in_one_line(error, code, words, capsys, monkeypatch):
+    monkeypatch.delenv("FACES_DEBUG", raising=False)
+    status, told = leave(raiser(error), (), capsys)
+    assert status == code and words in told
+    assert told.strip().count("\n") == 0 and "Traceback" not in told
+
+
+def test_under_torchrun_rank_0_speaks_first(capsys, monkeypatch):
+    slept = []
+    monkeypatch.setattr("common.cli.time.sleep", slept.append)
+    monkeypatch.setenv("RANK", "0")
+    assert leave(raiser(UserError("--batch 3: odd")), (), capsys) == (2, "error: --batch 3: odd\n") and not slept
+    monkeypatch.setenv("RANK", "1")
+    assert leave(raiser(UserError("no memory")), (), capsys) == (2, "error: process 1: no memory\n")
+    assert slept == [10.0]
+
+
+@pytest.mark.parametrize("argv", [["--n", "many"], ["--nope"], ["extra"]])
+def test_wrong_options_are_one_line(argv, capsys):
+    status, told = leave(raiser(RuntimeError()), argv, capsys)
+    assert status == 2 and told.startswith("error: ") and told.count("\n") == 1
+
+
+def test_value_errors_of_ours_are_told_those_of_others_are_bugs(capsys, monkeypatch):
+    import numpy as np
+
+    from stylegan2_ada.config import preset
+
+    monkeypatch.delenv("FACES_DEBUG", raising=False)
+
+    @click.command()
+    def ours():
+        preset("auto", 100)  # not a power of two: the library's own ValueError
+
+    status, told = leave(ours, (), capsys)
+    assert status == 2 and "100" in told and told.count("\n") == 1
+
+    @click.command()
+    def bug():
+        np.zeros(3) + np.zeros(4)
+
+    with pytest.raises(ValueError, match="broadcast"):
+        cli.run(bug, [])
+    for error in (RuntimeError("bug"), OSError(errno.EIO, "broken disk"), KeyError("bug")):
+        with pytest.raises(type(error)):
+            cli.run(raiser(error), [])
+
+
+def test_debug_shows_the_traceback(capsys, monkeypatch):
+    monkeypatch.setenv("FACES_DEBUG", "0")
+    status, told = leave(raiser(UserError("bad")), ["--debug"], capsys)
+    assert status == 2 and "Traceback" in told and told.endswith("error: bad\n")
+
+
+def test_exit_codes_and_friendly(capsys):
+    for wanted in (0, 1, 3):
+
+        @click.command()
+        @click.pass_context
+        def by_exit(ctx, wanted=wanted):
+            ctx.exit(wanted)
+
+        @click.command()
+        def by_return(wanted=wanted):
+            return wanted
+
+        assert leave(by_exit, (), capsys)[0] == wanted
+        assert leave(by_return, (), capsys)[0] == wanted
+
+    @click.command()
+    @cli.friendly
+    def inside():
+        raise UserError("bad thing")
+
+    with pytest.raises(SystemExit) as left:
+        inside.main([], standalone_mode=True)
+    assert left.value.code == 2 and capsys.readouterr().err == "error: bad thing\n"
+
+
+def test_out_of_memory_is_told():
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    assert "--batch" in cli.explain(OutOfMemoryError("CUDA out of memory"))
+
+
+def test_progress_is_silent_without_a_terminal(capsys, monkeypatch):
+    monkeypatch.delenv("FACES_PROGRESS", raising=False)
+    assert list(cli.progress([1, 2, 3], title="x")) == [1, 2, 3]
+    assert capsys.readouterr().err == ""
+    bar = cli.progress(total=3, title="x", show=True)
+    bar.update(3)
+    bar.close()
+    assert "3/3" in capsys.readouterr().err
+    monkeypatch.setenv("FACES_PROGRESS", "1")
+    list(cli.progress([1, 2], title="forced"))
+    assert "forced" in capsys.readouterr().err
+
+
+def test_pick_device(monkeypatch):
+    import torch
+
+    assert cli.pick_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert cli.pick_device("auto").type == "cpu"
+    for wish, words in (
+        ("cuda", "no CUDA"),
+        ("cuda:0", "no CUDA"),
+        ("tpu", "unknown"),
+        ("cuda:x", "unknown"),
+        ("mps", "Apple"),
+    ):
+        with pytest.raises(UserError, match=words):
+            cli.pick_device(wish)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert cli.pick_device("auto").type == "cuda" and cli.pick_device("cuda:1").index == 1
+    with pytest.raises(UserError, match="only 2"):
+        cli.pick_device("cuda:2")
+
+
+def test_nothing_heavy_at_import():
+    code = (
+        "import sys; import common.cli, reports.page, reports.gan_run;"
+        "print([m for m in ('torch', 'matplotlib', 'tqdm', 'cv2', 'scipy') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_closed_pipe_is_quiet():
+    code = (
+        "import click, common.cli as c\n@click.command()\ndef f():\n  for i in range(200000): click.echo(i)\n"
+        "c.run(f, [])"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -c '{code}' | head -1"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "0\n" and done.stderr == ""
+
+
+IMPORTING = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from common import cli
+with cli.importing():
+    if sys.argv[2] == "inside":
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:  # as compiled modules do
+            print("swallowed")
+print("still here", flush=True)
+import click
+@click.command()
+def command():
+    os.kill(os.getpid(), signal.SIGINT)
+import atexit, weakref
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))  # a second Ctrl-C while Python leaves
+cli.run(command, [])
+"""
+
+
+@pytest.mark.parametrize("where, out", [("inside", ""), ("after", "still here\n")])
+def test_ctrl_c_during_imports_and_after_them(where, out):
+    done = subprocess.run([sys.executable, "-c", IMPORTING, str(ROOT), where], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, out, "\ninterrupted\n")

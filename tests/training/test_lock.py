@@ -1,0 +1,76 @@
+"""One process at a time for each run folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from training.lock import NAME, RunLock
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLD = (
+    "import sys, time; from pathlib import Path; from training.lock import RunLock\n"
+    "lock = RunLock(); lock.take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+)
+
+
+def holder(folder: Path) -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path):
+    process = holder(tmp_path)
+    try:
+        with pytest.raises(UserError, match=f"process {process.pid} is training this run"), RunLock() as lock:
+            lock.take(tmp_path)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with RunLock() as lock:  # a killed process holds nothing
+        lock.take(tmp_path)
+        lock.take(tmp_path)  # its own folder again
+    assert not (tmp_path / NAME).exists()
+
+
+def test_a_file_of_nobody_is_no_lock(tmp_path):
+    (tmp_path / NAME).write_text("{")
+    with RunLock() as lock:
+        lock.take(tmp_path)
+        assert str(os.getpid()) in (tmp_path / NAME).read_text()
+    assert not (tmp_path / NAME).exists()
+
+
+def test_of_many_that_ask_again_and_again_never_two_hold_it(tmp_path):
+    inside, most, taken = 0, 0, 0
+    guard = threading.Lock()
+    end = time.monotonic() + 30  # a busy machine needs longer
+
+    def compete():
+        nonlocal inside, most, taken
+        while time.monotonic() < end and taken < 200:
+            try:
+                with RunLock() as lock:
+                    lock.take(tmp_path)
+                    with guard:
+                        inside += 1
+                        most, taken = max(most, inside), taken + 1
+                    time.sleep(0)
+                    with guard:
+                        inside -= 1
+            except UserError:
+                continue
+
+    threads = [threading.Thread(target=compete) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1 and taken > 10

@@ -1,0 +1,1 @@
+"""What every training run needs, whichever network it trains: checkpoints, folders, locks, processes, telemetry."""

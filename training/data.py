@@ -1,0 +1,212 @@
+"""The images of a run: which of a source's images train, which calibrate and which test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import BadImage, UserError
+from faces.audit.leak_gates import header_warning
+from faces.classes import ClassLabels
+from faces.dataset import MIN_SIDE, PackedFaces
+from faces.preprocess import Preprocess
+from faces.source import FaceSource, open_source
+
+HOLD_OUT = 0.1  # share of a set without splits that is kept for calibration
+MAX_HELD_OUT = 1000
+FEW = 500  # real training images; the ADA paper trains on 1000 and more
+PROBED = 9  # images whose size tells a set's own resolution
+MAX_VALID = 2000  # images of each class; more buys no better threshold for a run's own detector
+
+
+@dataclass
+class RunData:
+    """Packed images of a run; `valid` calibrates the verdict and `test` only measures it (None: the set has none)."""
+
+    train: PackedFaces
+    valid: PackedFaces
+    test: PackedFaces | None
+    facts: dict
+    classes: tuple[np.ndarray, int] | None = None  # of each training image, and how many there are
+
+
+@dataclass
+class Splits:
+    """Sources before decoding."""
+
+    train: FaceSource
+    valid: FaceSource
+    test: FaceSource | None
+    held_out: bool
+    source: FaceSource
+
+
+def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: int, fetch: bool = True) -> Splits:
+    """The splits a set defines; a set without any has a tenth of each class (at most 1000) held out for calibration.
+
+    `subset` keeps that many random training images of each class; an absent named set is downloaded if `fetch`.
+    UserError if no real image is left to train on.
+    """
+    source = open_source(data, data_root=data_root, allow_fetch=fetch)
+    held_out = "train" not in source.splits
+    if held_out:
+        train, valid = _hold_out(source, seed)
+        test = None
+    else:
+        train = source.select(split="train")
+        valid = source.select(split="valid") if "valid" in source.splits else None
+        test = source.select(split="test") if "test" in source.splits else None
+        if valid is None:
+            held_out = True
+            train, valid = _hold_out(train, seed)
+    if subset is not None:
+        train = _at_most(train, subset, seed)
+    valid = _at_most(valid, MAX_VALID, seed)
+    test = _at_most(test, MAX_VALID, seed) if test is not None else None
+    reals = int((train.labels == 0).sum())
+    if reals == 0 and len(train):
+        raise UserError(
+            f"{data}: its images count as fakes, for the folder is called so, and there are no real ones to train on;"
+            " give the folder another name, or the folder above it"
+        )
+    if reals < 2:
+        raise UserError(f"{data}: {reals} real training image(s); training needs at least 2, better thousands")
+    return Splits(train, valid, test, held_out, source)
+
+
+def _hold_out(source: FaceSource, seed: int) -> tuple[FaceSource, FaceSource]:
+    rng = np.random.default_rng([seed, 0x5EED])
+    keep: list[int] = []
+    out: list[int] = []
+    for label in (0, 1):
+        index = rng.permutation(np.flatnonzero(source.labels == label))
+        n = min(max(1, round(HOLD_OUT * len(index))), MAX_HELD_OUT) if len(index) > 2 else 0
+        out += index[:n].tolist()
+        keep += index[n:].tolist()
+    return source.select(sorted(keep)), source.select(sorted(out))
+
+
+def _at_most(source: FaceSource, count: int, seed: int) -> FaceSource:
+    rng = np.random.default_rng([seed, 0xC0])
+    chosen: list[int] = []
+    for label in (0, 1):
+        index = np.flatnonzero(source.labels == label)
+        chosen += (rng.permutation(index)[:count] if len(index) > count else index).tolist()
+    return source.select(sorted(chosen)) if len(chosen) < len(source) else source
+
+
+def native_resolution(source: FaceSource) -> int:
+    """The largest power of two that fits the shorter side of the middling one of some readable images."""
+    sides: list[int] = []
+    count = len(source)
+    for i in range(0, count, max(1, count // PROBED)):
+        try:
+            sides.append(min(source.decoded(i, min_side=MIN_SIDE).pixels.shape[:2]))
+        except BadImage as e:
+            worst = e
+        if len(sides) >= PROBED:
+            break
+    if not sides:
+        raise UserError(f"{source.name}: none of the images looked at can be used, the last one, {worst}; check them")
+    side = sorted(sides)[len(sides) // 2]
+    return max(8, min(2048, 1 << (side.bit_length() - 1)))
+
+
+def pack(
+    splits: Splits,
+    pre: Preprocess,
+    *,
+    mirror: bool,
+    mirror_y: bool,
+    workers: int,
+    classes: ClassLabels | None = None,
+    cache_dir: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> RunData:
+    """Decode every image once, preprocessed by `pre`; unreadable ones are left out, counted and named in the facts."""
+    packed = {}
+    for part in ("train", "valid", "test"):
+        source = getattr(splits, part)
+        if source is None or not len(source):
+            packed[part] = None
+            continue
+        packed[part] = PackedFaces.build(
+            source,
+            pre,
+            mirror=mirror and part == "train",
+            mirror_y=mirror_y and part == "train",
+            workers=workers,
+            cache_dir=cache_dir,
+            progress=(lambda done, total, part=part: progress(part, done, total)) if progress else None,
+        )
+    train, valid = packed["train"], packed["valid"]
+    skipped = [s for p in packed.values() if p is not None for s in p.skipped]
+    converted = sum((Counter(p.converted) for p in packed.values() if p is not None), Counter())
+    facts = {
+        "name": splits.source.name,
+        "fingerprint": splits.source.fingerprint(),
+        "preprocess": pre.to_dict(),
+        "held_out": splits.held_out,
+        "counts": {part: _count(p) for part, p in packed.items() if p is not None},
+        "skipped": [list(map(str, s)) for s in skipped[:100]],
+        "num_skipped": len(skipped),
+        "converted": dict(sorted(converted.items())),
+        "enlarged": sum(p.enlarged for p in packed.values() if p is not None),
+        "not_square": sum(p.not_square for p in packed.values() if p is not None),
+        "notes": [*splits.source.notes, *filter(None, [header_warning(splits.train)])],
+        # what the training images are, to the byte: statistics of them are cached under this name
+        "train_stamp": splits.train.rendered_at(pre.resolution).content_stamp(),
+    }
+    counts = facts["counts"]
+    facts["summary"] = ", ".join(f"{part} {c['real']} real + {c['fake']} fake" for part, c in counts.items()) + (
+        f"; {len(skipped)} unreadable left out" if skipped else ""
+    )
+    if valid is None or counts["valid"]["real"] == 0:
+        raise UserError(f"{splits.source.name}: no real image is left for calibration; give at least 3 real images")
+    if counts["train"]["real"] < 2:
+        raise UserError(f"{splits.source.name}: fewer than 2 readable real training images; give more")
+    if classes is None:
+        return RunData(train, valid, packed["test"], facts)
+    of = classes.of(splits.train)[train.kept]
+    facts["classes"] = classes.names
+    facts["class_counts"] = np.bincount(of[of >= 0], minlength=len(classes.names)).tolist()
+    return RunData(train, valid, packed["test"], facts, (of, len(classes.names)))
+
+
+def count_notes(facts: dict) -> list[str]:
+    """A line where there are too few images to learn from."""
+    reals = facts["counts"]["train"]["real"]
+    if reals >= FEW:
+        return []
+    return [
+        f"few         {reals} training images: the discriminator soon knows them by heart, the generator copies them;"
+        " --mirror doubles them, and ADA (--aug ada) wants a thousand or more"
+    ]
+
+
+def size_notes(facts: dict, crop: str) -> list[str]:
+    """Lines about images that the network's square changes more than by shrinking them."""
+    pre, total = facts["preprocess"], sum(sum(c.values()) for c in facts["counts"].values())
+    how = {
+        "center": "only the middle of their longer side is seen (--crop pad shows all of it)",
+        "pad": "they got bands of grey, which the generator will draw, too (--crop center cuts them off)",
+        "none": "they are squeezed into a square (--crop center or pad keeps their shape)",
+    }
+    lines = []
+    if n := facts["not_square"]:
+        lines.append(f"shape       {n} of {total} images are not square: {how[crop]}")
+    if n := facts["enlarged"]:
+        lines.append(
+            f"size        {n} of {total} images are smaller than {pre['resolution']} pixels and were enlarged, which"
+            " the generator will copy as blur; a lower --resolution avoids that"
+        )
+    return lines
+
+
+def _count(packed: PackedFaces) -> dict[str, int]:
+    labels = np.asarray(packed.labels[: len(packed.images)])
+    return {"real": int((labels == 0).sum()), "fake": int((labels == 1).sum())}

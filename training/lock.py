@@ -1,0 +1,74 @@
+"""One process at a time for each run folder: two of them would delete each other's checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import try_lock
+
+NAME = ".lock"
+
+
+class RunLock:
+    """`take(folder)` before anything is changed in it; the lock is let go when the `with` block ends."""
+
+    def __init__(self) -> None:
+        self.held: dict[Path, int] = {}
+
+    def take(self, folder: Path) -> None:
+        """Raises UserError, naming the other process, where one trains in `folder` already."""
+        path = folder / NAME
+        while folder not in self.held:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            if not try_lock(handle):
+                os.close(handle)
+                raise UserError(
+                    f"{folder}: {_owner(path)} is training this run; wait for it, stop it with Ctrl-C, or start a run"
+                    " of its own without --resume"
+                )
+            try:
+                same = os.path.samestat(os.fstat(handle), os.stat(path))
+            except FileNotFoundError:
+                same = False
+            if not same:  # the owner before us removed the file after we had opened it
+                os.close(handle)
+                continue
+            self.held[folder] = handle
+            try:
+                os.ftruncate(handle, 0)
+                os.lseek(handle, 0, os.SEEK_SET)
+                os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+            except OSError:  # a full disk: the lock holds all the same, it only has no name on it
+                pass
+
+    def release(self) -> None:
+        for folder, handle in self.held.items():
+            if os.name == "nt":  # an open file cannot be removed there
+                os.close(handle)
+                handle = None
+            try:
+                os.unlink(folder / NAME)
+            except OSError:
+                pass
+            if handle is not None:
+                os.close(handle)
+        self.held = {}
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.release()
+
+
+def _owner(path: Path) -> str:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        here = told["host"] == socket.gethostname()
+        return f"process {int(told['pid'])}{'' if here else ' on ' + str(told['host'])}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

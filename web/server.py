@@ -1,0 +1,124 @@
+"""The process that serves: its socket, and a protocol that does not wait for ever."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from common.errors import UserError
+
+HEAD_SECONDS = 10.0  # for the head of a request
+KEEP_SECONDS = 5  # a connection without a request stays open
+LEAVE_SECONDS = 10  # at the end, for what is being answered
+BACKLOG = 2048
+
+
+class Protocol(H11Protocol):
+    """uvicorn's, which waits for ever for the rest of a request's head; this one closes the connection."""
+
+    _timer = None
+
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self._hurry()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._hurry()
+
+    def connection_lost(self, exc) -> None:
+        self._relax()
+        super().connection_lost(exc)
+
+    def _hurry(self) -> None:
+        """The clock runs from the first byte of a head (or the connection's beginning) until its last."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._relax()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _relax(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. UserError where the address is not to be had."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        sock = socket.socket(family, kind, protocol)  # without the protocol asyncio leaves Nagle's 40 ms in each answer
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except socket.gaierror:
+        raise UserError(f"--host {host}: there is no such address; give an address of this machine") from None
+    except OverflowError:
+        raise UserError(f"--port {port}: a port is 0 to 65535") from None
+    except OSError as error:
+        why = {
+            errno.EADDRINUSE: "another program serves there; give another --port (0: any that is free)",
+            errno.EACCES: "ports below 1024 are the administrator's; give a higher --port",
+            errno.EADDRNOTAVAIL: "this machine does not have that address; give another --host",
+        }.get(error.errno, error.strerror)
+        raise UserError(f"{host}, port {port}: {why}") from None
+    return sock
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def address(sock: socket.socket) -> str:
+    """The URL under which the page is."""
+    host, port = sock.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def many_connections() -> None:
+    """As many open sockets as the system lets this process have."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wish = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
+    if soft != resource.RLIM_INFINITY and soft < wish:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wish, hard))
+
+
+def make_server(app, *, access_log: bool = False, proxy: str | None = None) -> uvicorn.Server:
+    """access_log: a line for each request (address, method, path, status), never a photo's name. proxy: addresses
+    whose X-Forwarded-* headers are believed."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_level="info" if access_log else "warning",
+            access_log=access_log,
+            server_header=False,
+            proxy_headers=proxy is not None,
+            forwarded_allow_ips=proxy,
+            timeout_keep_alive=KEEP_SECONDS,
+            timeout_graceful_shutdown=LEAVE_SECONDS,
+            backlog=BACKLOG,
+        )
+    )

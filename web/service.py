@@ -1,0 +1,249 @@
+"""What the server does with a photo, without a word of HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.errors import BadImage, UserError
+from discriminator.engine import Engine
+from discriminator.judge import MIN_SIDE, judge_bytes
+from discriminator.outcome import Judged, Totals
+from discriminator.verdict import Rule
+from faces.decode import open_header
+from faces.finding.align import box_quad, ffhq_quad
+from faces.finding.face_step import MODES, FaceStep
+from faces.video import is_video_name
+from reports.verdict_panels import cam_of, leans_to_fake
+from reports.verdicts import document
+from web.turns import InTurns
+
+if TYPE_CHECKING:
+    from discriminator.detector import Detector
+
+MAPS = ("patches", "gradcam")
+MOST_MAPS = 8  # faces of one photo that are explained, as detect.py draws
+LARGE = 12_000_000  # pixels; above, photos are decoded one after the other, for the memory's sake
+VIDEO = "videos are not judged over HTTP; use `python detect.py` where the file is, or send single frames"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A photo as it came: its encoded bytes, and what its sender calls it."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How photos are to be judged: the face step, the threshold, and which maps are wanted."""
+
+    face: str
+    step: FaceStep
+    rule: Rule
+    maps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A photo's outcomes, the rows that tell them, and whether it failed as a video."""
+
+    judged: list[Judged]
+    rows: list[dict]
+
+    @property
+    def failure(self) -> str:
+        """Why the photo could not be judged, or ""."""
+        return self.judged[0].error if self.judged and self.judged[0].status == "unreadable" else ""
+
+    @property
+    def is_video(self) -> bool:
+        return self.failure == VIDEO
+
+
+class Service:
+    """An engine ready to judge. Usable from several threads.
+
+    finder: the face step's, None where the server was told never to look for faces. face, rule: what a request that
+    says nothing gets. gradcam: loads the PyTorch detector that Grad-CAM is computed with, at its first use; None where
+    there is no Grad-CAM. known_failures: lines of the model card."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        finder: FaceStep,
+        *,
+        face: str = "auto",
+        rule: Rule | None = None,
+        max_pixels: int,
+        gradcam: Callable[[], Detector] | None = None,
+        known_failures: Sequence[str] = (),
+    ):
+        if not engine.detector.in_threads:
+            engine = replace(engine, detector=InTurns(engine.detector))
+        self.engine, self.detector = engine, engine.detector
+        self.rule = rule or Rule.of(self.detector.calibration)
+        self.face, self.max_pixels = face, max_pixels
+        self.known_failures = tuple(known_failures)
+        self._finder, self._whole = finder, FaceStep(None, finder.side)
+        self._gradcam, self._cam_detector = gradcam, None
+        self._one_cam, self._one_large = threading.Lock(), threading.Lock()
+        # a first image: engines take their time for it, and it shows what comes out
+        side = self.detector.preprocess.resolution
+        blank = self.detector.preprocess(np.zeros((side, side, 3), np.uint8))
+        self._has_patches = self.detector.raw(blank[None])[1] is not None
+
+    def close(self) -> None:
+        if isinstance(self.detector, InTurns):
+            self.detector.close()
+
+    @property
+    def maps(self) -> list[str]:
+        """Which maps can be had."""
+        return [name for name, there in zip(MAPS, (self._has_patches, self._gradcam is not None)) if there]
+
+    def ask(
+        self,
+        face: str | None = None,
+        fpr: float | None = None,
+        threshold: float | None = None,
+        maps: Sequence[str] = (),
+    ) -> Ask:
+        """What a request wants. UserError where that is not to be had."""
+        face = face or self.face
+        if face not in MODES:
+            raise UserError(f"face={face}: give one of {', '.join(MODES)}")
+        whole = face == "whole" or (face == "auto" and not self.detector.trained_on_aligned_faces)
+        if not whole and self._finder.finder is None:
+            if face == "required":
+                raise UserError("face=required: this server was started with --face whole and looks for no faces")
+            whole = True
+        if unknown := [name for name in maps if name not in MAPS]:
+            raise UserError(f"explain={unknown[0]}: give {' or '.join(MAPS)}, or both with a comma")
+        if "gradcam" in maps and self._gradcam is None:
+            raise UserError(
+                "explain=gradcam: Grad-CAM needs PyTorch and a .safetensors detector, and this server runs without;"
+                " explain=patches may do"
+            )
+        rule = self.rule
+        if fpr is not None or threshold is not None:
+            try:
+                rule = Rule.of(self.detector.calibration, fpr=fpr, threshold=threshold)
+            except UserError as error:  # its options are a command's
+                raise UserError(str(error).replace("--threshold", "threshold").replace("--fpr", "fpr")) from None
+        return Ask(face, self._whole if whole else self._finder, rule, tuple(dict.fromkeys(maps)))
+
+    def judge(self, upload: Upload, ask: Ask) -> Answer:
+        """One photo's outcomes; what can't be judged says why."""
+        if is_video_name(upload.name):
+            return self._told([Judged(upload.name, None, VIDEO)], ask)
+        begin = time.perf_counter()
+        try:
+            with open_header(upload.data, upload.name, max_pixels=self.max_pixels, min_side=MIN_SIDE) as image:
+                large = image.width * image.height > LARGE
+        except BadImage as error:
+            seconds = {"read": time.perf_counter() - begin}
+            return self._told([Judged(upload.name, None, error.reason, stages=seconds)], ask)
+        with self._one_large if large else contextlib.nullcontext():
+            judged = judge_bytes(
+                self.detector,
+                upload.data,
+                upload.name,
+                ask.rule,
+                ask.step,
+                max_pixels=self.max_pixels,
+                keep_pixels="gradcam" in ask.maps,
+            )
+        return self._told(judged, ask)
+
+    def _told(self, judged: list[Judged], ask: Ask) -> Answer:
+        rows = []
+        for i, one in enumerate(judged):
+            row = one.to_dict()
+            if ask.maps and one.size is not None:
+                row["explain"] = self._explained(one, ask.maps if i < MOST_MAPS else ())
+            rows.append(row)
+        return Answer(judged, rows)
+
+    def _explained(self, one: Judged, maps: Sequence[str]) -> dict:
+        """Where what was judged lies in the upright photo, and the maps over it, row by row, each from 0 to 1."""
+        height, width = one.size
+        out: dict = {"width": width, "height": height}
+        if one.verdict is None:
+            return out
+        out["region"] = [[round(float(x), 2) for x in corner] for corner in self._region(one)]
+        if "patches" in maps and one.verdict.patch_map is not None:
+            out["patch_map"] = _rows(one.verdict.patch_map)
+        if "gradcam" in maps:
+            towards_fake = leans_to_fake(one.verdict)
+            with self._one_cam:  # its hooks and gradients are the network's own
+                if self._cam_detector is None:
+                    self._cam_detector = self._gradcam()
+                cam = cam_of(self._cam_detector, one.pixels, towards_fake)
+            if cam is not None:
+                out |= {"gradcam": _rows(cam), "gradcam_towards": "FAKE" if towards_fake else "REAL"}
+        return out
+
+    def _region(self, one: Judged) -> np.ndarray:
+        """[4, 2]: the upper left, upper right, lower right and lower left corner of what the network saw, in pixels."""
+        height, width = one.size
+        face = one.face or {}
+        if face.get("seen_as") == "ffhq":
+            return ffhq_quad(np.array(face["landmarks"]))[[0, 3, 2, 1]]
+        if face.get("seen_as") == "box":
+            return box_quad(face["box"])[[0, 3, 2, 1]]
+        left, top, wide, tall = 0.0, 0.0, width, height
+        if (crop := self.detector.preprocess.crop) != "none":
+            wide = tall = (min if crop == "center" else max)(height, width)
+            left, top = (width - wide) / 2, (height - tall) / 2
+        right, bottom = left + wide, top + tall
+        return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+
+    def document(self, answers: Sequence[Answer], ask: Ask, seconds: float) -> dict:
+        """As `detect.py --json` tells it."""
+        totals = Totals()
+        for answer in answers:
+            for one in answer.judged:
+                totals.add(one)
+        told = document(
+            self.engine,
+            ask.step,
+            ask.rule,
+            totals,
+            [row for answer in answers for row in answer.rows],
+            seconds=seconds,
+            exit_code=totals.exit_code(required=ask.face == "required"),
+            file=self.engine.file.name,
+        )
+        # the rest of the line is for who can repair it, and names the server's folders
+        told["faces"]["fallback"] = told["faces"]["fallback"].partition(";")[0]
+        return told
+
+    def model(self) -> dict:
+        """What there is to know about the detector, in plain JSON types."""
+        ask = replace(self.ask(), step=self._finder)
+        head = self.document([], ask, 0.0)
+        return {
+            "detector": head["detector"],
+            "runtime": self.engine.runtime,
+            "face": self.face,
+            "faces": head["faces"],
+            "operating_point": ask.rule.to_dict(),
+            "in_words": ask.rule.describe(),
+            "preprocess": self.detector.preprocess.to_dict(),
+            "calibration": self.detector.calibration.to_dict(),
+            "meta": self.detector.meta,
+            "maps": self.maps,
+            "known_failures": list(self.known_failures),
+        }
+
+
+def _rows(values: np.ndarray) -> list[list[float]]:
+    return [[round(float(x), 4) for x in row] for row in values]

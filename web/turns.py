@@ -1,0 +1,78 @@
+"""One network for many askers: what waits for it is judged at once, by one thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from concurrent.futures import Future
+
+import numpy as np
+
+from common.errors import UserError
+from discriminator.verdict import JudgesImages
+
+MOST = 32  # crops at once
+
+
+class InTurns(JudgesImages):
+    """A detector that any number of threads may ask, in front of an engine that gains from many images at once.
+
+    Nobody waits for a batch to fill: whatever has come while the network was busy is its next batch. A verdict is the
+    engine's own, whatever it is judged together with."""
+
+    def __init__(self, inner: JudgesImages, most: int = MOST):
+        self.inner, self.most = inner, most
+        self.preprocess, self.calibration = inner.preprocess, inner.calibration
+        self.meta, self.sha256 = inner.meta, inner.sha256
+        self._asked: queue.SimpleQueue[tuple[np.ndarray, Future] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="network", daemon=True)
+        self._thread.start()
+
+    def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `JudgesImages.raw`."""
+        answer: Future = Future()
+        self._asked.put((pixels, answer))
+        return answer.result()
+
+    def close(self) -> None:
+        """What was asked before is still answered."""
+        self._asked.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            asked = self._asked.get()
+            part = []
+            while asked is not None:
+                part.append(asked)
+                if sum(len(pixels) for pixels, _ in part) >= self.most:
+                    break
+                try:
+                    asked = self._asked.get_nowait()
+                except queue.Empty:
+                    break
+            self._answer(part)
+            if asked is None:
+                return
+
+    def _answer(self, part: list[tuple[np.ndarray, Future]]) -> None:
+        if not part:
+            return
+        try:
+            logits, maps = self.inner.raw(np.concatenate([pixels for pixels, _ in part]))
+        except UserError as error:
+            if len(part) == 1:
+                part[0][1].set_exception(error)
+            else:  # one image's trouble is not its neighbours'
+                for one in part:
+                    self._answer([one])
+            return
+        except BaseException as error:
+            for _, answer in part:
+                answer.set_exception(error)
+            return
+        start = 0
+        for pixels, answer in part:
+            own = slice(start, start + len(pixels))
+            answer.set_result((logits[own], None if maps is None else maps[own]))
+            start += len(pixels)
