@@ -19,7 +19,8 @@ from pathlib import Path
 
 import click
 
-from common.cli import MODEL_HELP, download_bar, face_file_options, friendly, importing, pick_device, progress, run
+from common.cli import MODEL_HELP, download_bar, face_file_options, importing, progress, run
+from common.device import pick_device
 from common.errors import UserError, one_line
 
 HERE = Path(__file__).resolve().parent
@@ -101,7 +102,6 @@ class JudgesByDefault(click.Group):
 @click.option("--strict", is_flag=True, help="UNSURE counts like FAKE in the exit code.")
 @click.option("--quiet", is_flag=True, help="No table and no summary; the exit code tells.")
 @click.pass_context
-@friendly
 def main(
     ctx: click.Context,
     inputs: tuple[str, ...],
@@ -271,7 +271,6 @@ def _bar(count: int | None, show_table: bool):
 @main.command(context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
 @click.option("--model", metavar="FILE|RUN", help=MODEL_HELP)
 @click.option("--onnx", "target", metavar="FILE", help="A new .onnx file.  [default: beside the detector file]")
-@friendly
 def export(model: str | None, target: str | None) -> None:
     """Write the detector as an ONNX file (float32, any batch size) that detect.py serves without PyTorch.
 

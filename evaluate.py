@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import click
 
-from common.cli import friendly, importing, run
+from common.cli import importing, run
 
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
@@ -130,7 +130,6 @@ def generator(**options) -> None:
 @click.option("--report", metavar="FILE.html", help="Write one page with all numbers and figures.")
 @click.option("--plots", metavar="FOLDER", help="Write the figures as PNG, light and dark.")
 @click.option("--force", is_flag=True, help="Replace files that are there already.")
-@friendly
 def detector(**options) -> None:
     """Accuracy, false alarms, calibration and robustness of a detector, with 95 % intervals.
 
@@ -183,7 +182,6 @@ def detector(**options) -> None:
 @click.option("--no-cache", is_flag=True, help="Judge everything again, remember nothing.")
 @click.option("--json", metavar="FILE", help="Write all numbers.")
 @click.option("--force", is_flag=True, help="Replace files that are there already.")
-@friendly
 def ensemble(**options) -> None:
     """Join detectors into one, calibrate it, and say whether it beats its best member.
 
@@ -246,7 +244,6 @@ class _Lists(click.Command):
 @click.option("--speed/--no-speed", default=True, help="Measure images a second of the networks, by turns.")
 @click.option("--no-cache", is_flag=True, help="Judge everything again, remember nothing.")
 @click.option("--force", is_flag=True, help="Replace files that are there already.")
-@friendly
 def compare(**options) -> None:
     """Several detectors on the same images: one table, figures, and tests of every difference.
 

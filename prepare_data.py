@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from common.cli import friendly, importing, progress, run
+from common.cli import importing, progress, run
 from common.errors import one_line
 
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
@@ -88,7 +88,6 @@ def main() -> None:
 @click.option("--from", "given", metavar="FILE|FOLDER", help="The archive you downloaded, or where you unpacked it.")
 @click.option("--partial", is_flag=True, help="Accept a set that has not the published number of images.")
 @DATA_ROOT
-@friendly
 def fetch(name: str, given: str | None, partial: bool, data_root: str | None) -> None:
     """Bring a named set here and count it: flickr140k, rvf10k, deepfake-and-real or yonsei.
 
@@ -130,7 +129,6 @@ def fetch(name: str, given: str | None, partial: bool, data_root: str | None) ->
 @click.option("--force", is_flag=True, help="Replace a report that is there already.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the draw of images.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Readers.  [default: one per core]")
-@friendly
 def inspect(source, data_root, out, split, limit, as_json, force, seed, workers) -> None:
     """Write one HTML page about a set: counts, formats, sizes, brightness, mean images, spectra, samples, duplicates.
 
@@ -175,7 +173,6 @@ def inspect(source, data_root, out, split, limit, as_json, force, seed, workers)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the table.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the draw of images and of the shuffled labels.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Readers.  [default: one per core]")
-@friendly
 def audit(
     source, data_root, against, split, quick, limit, face_model, offline, strict, as_json, seed, workers
 ) -> int:  # fmt: skip
@@ -337,7 +334,6 @@ def normalise(
 @click.option("--force", is_flag=True, help="Replace a manifest that is there already.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes that read.  [default: all cores]")
 @DATA_ROOT
-@friendly
 def split(
     source, out, ratios, folds, group_by, identity, max_distance, keep_splits, seed, rescan, force, workers, data_root
 ) -> None:  # fmt: skip

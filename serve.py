@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from common.cli import MODEL_HELP, download_bar, face_file_options, friendly, importing, own_version, pick_device, run
+from common.cli import MODEL_HELP, download_bar, face_file_options, importing, own_version, run
+from common.device import pick_device
 from common.errors import UserError
 
 HERE = Path(__file__).resolve().parent
@@ -58,7 +59,6 @@ SHIPPED = (HERE / "models" / "detector.safetensors", HERE / "models" / "detector
     "--proxy", metavar="ADDRESSES", help="Believe X-Forwarded-* of these (a reverse proxy's), comma-separated."
 )
 @click.option("--access-log", is_flag=True, help="A line for each request: address, method, path, status.")
-@friendly
 def main(
     model: str | None,
     host: str,

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import click
 
-from common.cli import download_bar, importing, pick_device, progress, run
+from common.cli import download_bar, importing, progress, run
+from common.device import pick_device
 from common.errors import UserError
 
 SECTIONS = {

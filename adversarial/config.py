@@ -1,4 +1,4 @@
-"""Every option of a run, resolved once: what the user asked, the preset's values, and what follows from both."""
+"""A run resolved once: what was asked for (`adversarial.options`), the preset's values, and what follows from both."""
 
 from __future__ import annotations
 
@@ -11,78 +11,18 @@ from pathlib import Path
 
 import torch
 
+from adversarial.options import Options
 from common.errors import UserError
+from common.options import check
 from discriminator.hybrid import HybridConfig
 from faces.degrade import PRESETS as DEGRADATIONS
-from faces.preprocess import CROPS, RESAMPLE
 from metrics.fid import parse_metric
-from stylegan2_ada.ada import AUGPIPES
 from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig, preset
+from training.precision import resolve_precision
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-AUGMENTATIONS = ("ada", "fixed", "noaug")
 RESUMED_ADA_KIMG = 100.0  # transfer learning: ADA's speed, as published (else 500)
 LOWP_RES = 4  # the four highest resolutions run in reduced precision, as published
 CONV_CLAMP = 256.0
-MAX_BATCH = 65536  # more is a slip of the finger
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a caller may ask of a training run; `None` means «as the preset says».
-
-    Names and defaults are the published ones; the hybrid's own begin with `verdict_`, `replay_` or `trunk_`.
-    """
-
-    data: str
-    data_root: str | None = None
-    outdir: str = "runs"
-    resolution: int | None = None
-    cfg: str = "auto"
-    batch: int | None = None
-    batch_gpu: int | None = None
-    mbstd_group: int | None = None
-    gamma: float | None = None
-    lr: float | None = None
-    mirror: bool = False
-    mirror_y: bool = False
-    crop: str = "center"
-    resize_filter: str = "lanczos"
-    channels: int = 3
-    cond: bool = False
-    aug: str = "ada"
-    augpipe: str = "bgc"
-    p: float | None = None
-    target: float = 0.6
-    p_max: float = 0.85
-    subset: int | None = None
-    kimg: float | None = None
-    tick: float | None = None
-    snap: int = 50
-    image_snap: int | None = None
-    keep: int = 3
-    keep_every: float | None = None
-    metrics: str = "auto"
-    metric_data: str | None = None
-    fid_dims: int | None = None
-    inception_weights: str | None = None
-    seed: int = 0
-    precision: str = "auto"
-    workers: int = 2
-    threads: int | None = None
-    device: str = "cpu"
-    checkpoint_minutes: float = 10.0
-    trunk_grad_scale: float | None = None
-    verdict_batch: int | None = None
-    verdict_lr: float = 2e-3
-    verdict_weight: float = 1.0
-    verdict_kimg: float | None = None
-    generator_verdict_weight: float = 0.0
-    replay_capacity: int = 4000
-    degradation: str = "train"
-    consistency: float = 0.5
-    freezed: int = 0
-    start: str | None = None  # what --resume named, where that was a network file: transfer learning
 
 
 @dataclass(frozen=True)
@@ -184,24 +124,12 @@ def check_resolution(resolution: int) -> int:
     return resolution
 
 
-_POSITIVE = ("lr", "kimg", "tick", "verdict_lr", "keep_every")
-_NOT_NEGATIVE = (
-    "freezed", "gamma", "verdict_kimg", "verdict_weight", "generator_verdict_weight", "consistency", "trunk_grad_scale",
-    "checkpoint_minutes", "seed",
-)  # fmt: skip
-_AT_LEAST_1 = ("batch", "batch_gpu", "mbstd_group", "subset", "snap", "image_snap", "keep", "replay_capacity")
-
-
 def check_options(o: Options) -> None:
     """UserError, one line, for values no run can have and for options that contradict each other."""
 
-    def flag(name: str) -> str:
-        return "--" + name.replace("_", "-")
-
-    known = {"aug": AUGMENTATIONS, "augpipe": AUGPIPES, "degradation": DEGRADATIONS}
-    for name, choices in (known | {"crop": CROPS, "resize_filter": RESAMPLE}).items():
-        if getattr(o, name) not in choices:
-            raise UserError(f"{flag(name)} {getattr(o, name)} is unknown; choose one of {', '.join(choices)}")
+    check(o)
+    if o.degradation not in DEGRADATIONS:
+        raise UserError(f"`degradation` {o.degradation} is unknown; choose one of {', '.join(DEGRADATIONS)}")
     if o.channels not in (1, 3):
         raise UserError(
             f"--channels {o.channels}: images are trained in 3 channels (colour) or 1 (grey); the transparency of RGBA"
@@ -213,39 +141,12 @@ def check_options(o: Options) -> None:
         raise UserError(f"--p goes with --aug fixed only; with --aug {o.aug} leave it out")
     if o.generator_verdict_weight and o.verdict_batch == 0:
         raise UserError("--generator-verdict-weight needs a verdict head that learns; leave out --verdict-batch 0")
-    for names, fits, wanted in (
-        (("p", "target", "p_max"), lambda v: 0 <= v <= 1, "not from 0 to 1; give a probability"),
-        (_POSITIVE, lambda v: v > 0, "not a positive number; give more than 0"),
-        (_NOT_NEGATIVE, lambda v: v >= 0, "negative or not a number; give 0 or more"),
-        (_AT_LEAST_1, lambda v: v >= 1, "too few; give at least 1"),
-    ):
-        for name in names:
-            value = getattr(o, name)
-            if value is not None and not (fits(value) and math.isfinite(value)):
-                raise UserError(f"{flag(name)} {value:g} is {wanted}")
     cores = os.cpu_count() or 1
     if o.threads is not None and o.threads > 4 * cores:
         raise UserError(f"--threads {o.threads}: this machine has {cores} cores; give at most that, or leave it out")
-    for name in ("batch", "batch_gpu", "verdict_batch"):
-        if (getattr(o, name) or 0) > MAX_BATCH:
-            raise UserError(f"{flag(name)} {getattr(o, name)}: a step of so many images never ends; 64 is usual")
     if o.metrics not in ("auto", "none"):
         for name in o.metrics.split(","):
             parse_metric(name.strip())
-
-
-def resolve_precision(asked: str, device: torch.device) -> str:
-    """`auto` becomes bf16 where the hardware computes in it, else fp16 on older GPUs and fp32 on older CPUs."""
-    if asked not in PRECISIONS:
-        raise UserError(f"--precision {asked} is unknown; choose one of {', '.join(PRECISIONS)}")
-    if asked == "fp16" and device.type == "cpu":
-        raise UserError("--precision fp16 is some 30 times slower than fp32 on a CPU; use --precision bf16 or fp32")
-    if asked != "auto":
-        return asked
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16" if device.type == "cpu" and fast() else "fp32"
 
 
 def resolve(options: Options, *, resolution: int, world_size: int, device: torch.device, facts: dict) -> GameConfig:

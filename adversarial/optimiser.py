@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from stylegan2_ada.ops.native import path
 
 
@@ -86,7 +87,7 @@ class FusedAdam:
         """Take over what `state_dict` gave. Raises ValueError where it is of other weights."""
         (group,), (saved,) = self.param_groups, state["param_groups"]
         if len(saved["params"]) != len(group["params"]):
-            raise ValueError(f"an optimiser of {len(saved['params'])} weights, not of {len(group['params'])}")
+            raise UserError(f"an optimiser of {len(saved['params'])} weights, not of {len(group['params'])}")
         group.update({k: tuple(saved[k]) if k == "betas" else saved[k] for k in ("lr", "betas", "eps")})
         for i, p in enumerate(group["params"]):
             moments = state["state"].get(i)  # torch.optim.Adam has none before the first step
@@ -95,7 +96,7 @@ class FusedAdam:
                     own.zero_()
                 elif name != "exp_avg" or own.numel():
                     if own.shape != moments[name].shape:
-                        raise ValueError(f"{name} of weight {i} has shape {list(moments[name].shape)}")
+                        raise UserError(f"{name} of weight {i} has shape {list(moments[name].shape)}")
                     own.copy_(moments[name])
 
 

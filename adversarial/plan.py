@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from adversarial.config import GameConfig, Options, check_options, check_resolution, resolve
+from adversarial.config import GameConfig, check_options, check_resolution, resolve
 from adversarial.game import Game
+from adversarial.options import Options
 from adversarial.transfer import Start, check_start, is_start, open_start
 from common.errors import UserError
 from faces.classes import ClassLabels

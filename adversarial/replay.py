@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from common.errors import UserError
+
 MAX_BYTES = 64 << 20
 
 
@@ -53,7 +55,7 @@ class Replay:
     def load_state_dict(self, state: dict) -> None:
         n = len(state["images"])
         if state["capacity"] != self.capacity:
-            raise ValueError(f"replay of capacity {state['capacity']} does not fit one of {self.capacity}")
+            raise UserError(f"replay of capacity {state['capacity']} does not fit one of {self.capacity}")
         self.images[:n] = state["images"].numpy()
         self.kimg[:n] = state["kimg"].numpy()
         self.pushed = int(state["pushed"])

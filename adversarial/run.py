@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from adversarial import verdict_phase as detective
-from adversarial.config import Options
 from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.health import Health
+from adversarial.options import Options
 from adversarial.plan import Plan, check_space, check_writable, describe, new_folder, plan
 from adversarial.quality import FidMonitor
 from adversarial.snapshots import Snapshots

@@ -43,9 +43,10 @@ def make_game(s: dict, device):
     """The game of the benchmark's settings, on random images."""
     import numpy as np
 
-    from adversarial.config import Options, resolve
+    from adversarial.config import resolve
     from adversarial.feed import Feed
     from adversarial.game import Game
+    from adversarial.options import Options
     from faces.dataset import PackedFaces
     from faces.degrade import preset as degradation_preset
     from faces.preprocess import Preprocess

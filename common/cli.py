@@ -8,34 +8,26 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dis
 import errno
-import functools
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import click
 
 from common.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    import torch
+from common.options import flags_of
 
 EXIT_ERROR = 2
 MODEL_HELP = "Detector file or run folder.  [default: newest run in ./runs, else the shipped detector]"
 EXIT_INTERRUPTED = 130
 RANK_PATIENCE = 10.0  # seconds
-
-_OWN_MODULES = frozenset(
-    "__main__ common faces stylegan2_ada training metrics discriminator synth adversarial evaluation reports web "
-    "train_gan train_detector detect evaluate prepare_data serve".split()
-)
 
 # What the person at the keyboard can put right. Other OS errors are bugs or broken hardware: they keep their traceback.
 _USER_ERRNOS = {
@@ -60,35 +52,23 @@ def _line(text: object) -> str:
     return one_line(" ".join(str(text).split()))
 
 
-def explain(error: BaseException) -> str | None:
+def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str | None:
     """The line a person should read for `error`, or None where it is a bug whose traceback must be kept.
 
-    A `ValueError` counts as the user's only where this project's own code raised it by a `raise` statement: the same
-    exception out of numpy or torch (shapes that do not match, say) is a bug and is not dressed up as an option error.
+    flags: parameter name -> flag of the command that ran; a parameter that a `UserError` names is shown as its flag.
     """
+    if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
+        return _line(f"{max(error.param.opts, key=len)} {error.message}")
     if isinstance(error, click.ClickException):
         return _line(error.format_message())
     if isinstance(error, UserError):
-        return _line(error)
-    if isinstance(error, ValueError) and _raised_by_us(error):
-        return _line(error)
+        return _line(re.sub(r"`([a-z]\w*)`", lambda named: (flags or {}).get(named[1], named[0]), str(error)))
     if isinstance(error, OSError) and error.errno in _USER_ERRNOS:
         where = f"{error.filename}: " if error.filename is not None else ""
         return _line(f"{where}{_USER_ERRNOS[error.errno]}")
     if type(error).__name__ == "OutOfMemoryError":
         return "the device ran out of memory: lower --batch or --resolution, or use --device cpu"
     return None
-
-
-def _raised_by_us(error: BaseException) -> bool:
-    step = error.__traceback__
-    if step is None:
-        return False
-    while step.tb_next is not None:
-        step = step.tb_next
-    if step.tb_frame.f_globals.get("__name__", "").split(".")[0] not in _OWN_MODULES:
-        return False
-    return dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]] == "RAISE_VARARGS"
 
 
 def _deaf() -> None:
@@ -122,14 +102,14 @@ def importing() -> Iterator[None]:
         signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
 
-def _leave(error: BaseException) -> NoReturn:
+def _leave(error: BaseException, flags: Mapping[str, str] | None = None) -> NoReturn:
     """Print the one line for `error` and exit 2 (130 after Ctrl-C); re-raise what is a bug, or under FACES_DEBUG=1."""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         atexit.register(_deaf)  # first of all that Python does at its end
         if os.environ.get("RANK", "0") == "0":
             click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    line = explain(error)
+    line = explain(error, flags)
     if line is None:
         raise error
     rank = os.environ.get("RANK", "0")
@@ -144,28 +124,11 @@ def _leave(error: BaseException) -> NoReturn:
     sys.exit(EXIT_ERROR)
 
 
-def friendly(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a click callback (below `@click.option`): bad input becomes `error: <line>` on stderr and exit code 2.
-
-    `UserError`, a `ValueError` this project raised, and disk errors a person can mend are told in one line; Ctrl-C
-    exits 130; anything else is a bug and keeps its traceback. `FACES_DEBUG=1` prints the traceback for all of them.
-    """
-
-    @functools.wraps(fn)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return fn(*args, **kwargs)
-        except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            _leave(error)
-
-    return wrapper
-
-
 def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
-    """Run a click command as a program and exit: like `friendly`, and option errors are one line as well.
+    """Run a click command as a program and exit: what a person can mend is one line `error: …` and exit code 2.
 
+    These are `UserError`, wrong options and errors of the disk; Ctrl-C exits 130; anything else is a bug and keeps its
+    traceback. FACES_DEBUG=1, or the option --debug of every command, prints the traceback for all of them.
     An int returned by the callback, or given to `ctx.exit`, is the exit code; any other result means 0.
     """
     if argv is None:
@@ -184,7 +147,7 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except (Exception, KeyboardInterrupt) as error:
-        _leave(error)
+        _leave(error, flags_of(command, argv))
     sys.exit(status if isinstance(status, int) and not isinstance(status, bool) else 0)
 
 
@@ -247,29 +210,6 @@ def download_bar(title: str = "downloading") -> Iterator[Callable[[int, int], No
     finally:
         if bar is not None:
             bar.close()
-
-
-def pick_device(wish: str = "auto") -> torch.device:
-    """The torch device for `auto` (CUDA, else Apple MPS, else CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
-
-    Raises `UserError` where the wish has no such device on this machine.
-    """
-    import torch
-
-    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    mps = torch.backends.mps.is_available()
-    if wish == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    kind, _, index = wish.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
-        raise UserError(f"--device {wish}: unknown device: give auto, cpu, cuda, cuda:N or mps")
-    if kind == "cuda" and not cuda:
-        raise UserError(f"--device {wish}: PyTorch sees no CUDA GPU here: use --device cpu, or install a CUDA PyTorch")
-    if kind == "cuda" and index and int(index) >= cuda:
-        raise UserError(f"--device {wish}: there are only {cuda} CUDA devices, numbered from 0: lower the number")
-    if kind == "mps" and not mps:
-        raise UserError(f"--device {wish}: this machine has no Apple GPU that PyTorch can use: use --device cpu")
-    return torch.device(wish)
 
 
 def face_file_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from common.errors import UserError
+
 BLOCK = 1 << 18
 
 
@@ -33,11 +35,11 @@ def download(
     """
     with open_url(url, timeout) as response:
         if url.startswith("https:") and not response.geturl().startswith("https:"):
-            raise ValueError("it leads to an address without https; download it otherwise and give the file")
+            raise UserError("it leads to an address without https; download it otherwise and give the file")
         length = response.headers.get("Content-Length") or ""
         total, done, digest = int(length) if length.isdecimal() else 0, 0, hashlib.sha256()
         if total > max_bytes:
-            raise ValueError(f"{_size(total)} are offered, and that file has no more than {_size(max_bytes)}")
+            raise UserError(f"{_size(total)} are offered, and that file has no more than {_size(max_bytes)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
@@ -45,7 +47,7 @@ def download(
                 while block := response.read(BLOCK):
                     done += len(block)
                     if done > max_bytes:
-                        raise ValueError(f"more than {_size(max_bytes)} came, which is not that file")
+                        raise UserError(f"more than {_size(max_bytes)} came, which is not that file")
                     out.write(block)
                     digest.update(block)
                     if progress is not None:
@@ -55,7 +57,7 @@ def download(
                 out.flush()
                 os.fsync(out.fileno())
             if sha256 is not None and digest.hexdigest() != sha256:
-                raise ValueError(f"what came has SHA-256 {digest.hexdigest()}, not {sha256}, and was thrown away")
+                raise UserError(f"what came has SHA-256 {digest.hexdigest()}, not {sha256}, and was thrown away")
             os.replace(temporary, target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

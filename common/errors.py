@@ -12,8 +12,12 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
-class UserError(Exception):
-    """Bad input from a person: the message names the file or option, what is wrong and what to do, in one line."""
+class UserError(ValueError):
+    """Bad input: the message names the file or parameter, what is wrong and what to do, in one line.
+
+    A parameter stands in backticks, under its name in Python: "`batch_gpu` 3 does not divide the 8 images of a step".
+    A command prints it as the flag that its user knows (`common.cli`): "--batch-gpu 3 does not …".
+    """
 
     def __init__(self, message: str):
         super().__init__(one_line(message))

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.errors import UserError
+
 BANK_SIZE = 5  # every kernel of a bank is embedded in a 5x5 window
 # 1 unit after scaling is about 8 grey levels of an 8-bit image: what generators leave behind is smaller than edges are.
 SCALE = 16.0
@@ -84,7 +86,7 @@ class ResidualBank(nn.Module):
     def __init__(self, residual: str, img_channels: int):
         super().__init__()
         if residual not in RESIDUALS:
-            raise ValueError(f"residual must be one of {', '.join(RESIDUALS)}, not {residual!r}")
+            raise UserError(f"residual must be one of {', '.join(RESIDUALS)}, not {residual!r}")
         bank = RESIDUALS[residual]
         self.img_channels = img_channels
         self.out_channels = img_channels * len(bank)

@@ -62,22 +62,22 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         name = self.model.removeprefix("timm:") if isinstance(self.model, str) else ""
         if not (self.model in PUBLISHED or (self.model == f"timm:{name}" and _TIMM_NAME.fullmatch(name))):
-            raise ValueError(f"unknown network {self.model!r}: give one of {', '.join(PUBLISHED)} or timm:NAME")
+            raise UserError(f"unknown network {self.model!r}: give one of {', '.join(PUBLISHED)} or timm:NAME")
         most = PUBLISHED[self.model].stride1 if self.model in PUBLISHED else MAX_STRIDE1
         for key, low, high in (("resolution", 32, 2048), ("stride1", 0, most)):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{key} must be a whole number from {low} to {high}, not {value!r}")
+                raise UserError(f"{key} must be a whole number from {low} to {high}, not {value!r}")
         if self.img_channels != 3:
-            raise ValueError(f"{self.model} takes colour images (3 channels), not {self.img_channels!r}")
+            raise UserError(f"{self.model} takes colour images (3 channels), not {self.img_channels!r}")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+            raise UserError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
         if self.head not in HEADS:
-            raise ValueError(f"head must be one of {', '.join(HEADS)}, not {self.head!r}")
+            raise UserError(f"head must be one of {', '.join(HEADS)}, not {self.head!r}")
         for key in ("mean", "std"):
             values = getattr(self, key)
             if len(values) != 3 or not all(math.isfinite(v) for v in values) or (key == "std" and min(values) <= 0):
-                raise ValueError(f"{key} must be three numbers, not {values!r}")
+                raise UserError(f"{key} must be three numbers, not {values!r}")
 
     def to_dict(self) -> dict:
         """Plain JSON types; `from_dict` is its inverse."""
@@ -86,7 +86,7 @@ class BackboneConfig:
     @classmethod
     def from_dict(cls, data: dict) -> BackboneConfig:
         if unknown := set(data) - {f.name for f in fields(cls)}:
-            raise ValueError(f"unknown option {', '.join(sorted(unknown))} of {data.get('model')}")
+            raise UserError(f"unknown option {', '.join(sorted(unknown))} of {data.get('model')}")
         return cls(**{**data, **{key: tuple(data[key]) for key in ("mean", "std") if key in data}})
 
 
@@ -172,7 +172,7 @@ def _timm(model: str) -> tuple[nn.Module, int, int]:
 
     name = model.removeprefix("timm:")
     if name.split(".")[0] not in timm.list_models():
-        raise ValueError(f"this timm ({timm.__version__}) knows no {name!r}; see timm.list_models()")
+        raise UserError(f"this timm ({timm.__version__}) knows no {name!r}; see timm.list_models()")
     net = timm.create_model(name, pretrained=False, num_classes=0)
     return TimmFeatures(net), int(getattr(net, "head_hidden_size", None) or net.num_features), int(net.num_features)
 
@@ -186,7 +186,7 @@ def _keep_resolution(body: nn.Module, cfg: BackboneConfig) -> None:
             layer.stride = (1, 1) if isinstance(layer, nn.Conv2d) else 1
             left -= 1
     if left:
-        raise ValueError(f"{cfg.model} has no {cfg.stride1} down-sampling layers to do without")
+        raise UserError(f"{cfg.model} has no {cfg.stride1} down-sampling layers to do without")
 
 
 def fitted(cfg: BackboneConfig) -> BackboneConfig:

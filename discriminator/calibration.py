@@ -109,7 +109,7 @@ def threshold_at_fpr(real_scores: np.ndarray, fpr: float) -> float:
     if len(scores) == 0:
         raise UserError("a threshold needs scores of real images; none were given")
     if not 0 <= fpr < 1:
-        raise ValueError(f"a false-alarm rate must be at least 0 and below 1, not {fpr!r}")
+        raise UserError(f"a false-alarm rate must be at least 0 and below 1, not {fpr!r}")
     allowed = math.floor(len(scores) * fpr + 1e-9)
     return float(np.nextafter(scores[allowed], np.inf))
 
@@ -208,7 +208,7 @@ class Calibration:
     def __post_init__(self) -> None:
         numbers = [self.temperature, self.bias, *(v for p in self.points for v in (p.threshold, p.unsure_low))]
         if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers) or self.temperature <= 0:
-            raise ValueError("the calibration's numbers are damaged")
+            raise UserError("the calibration's numbers are damaged")
         self.at(self.default_fpr)
 
     @property
@@ -236,7 +236,7 @@ class Calibration:
         """ValueError or TypeError on a dict of another shape."""
         names = {f.name for f in fields(cls)}
         if set(data) != names:
-            raise ValueError(f"a calibration has {', '.join(sorted(names))}, not {', '.join(sorted(data))}")
+            raise UserError(f"a calibration has {', '.join(sorted(names))}, not {', '.join(sorted(data))}")
         return cls(**{**data, "points": tuple(OperatingPoint(**p) for p in data["points"])})
 
 
@@ -292,7 +292,7 @@ def _at(
     scores = sigmoid(np.asarray(logits, dtype=np.float64) / temperature + bias)
     real, fake = scores[labels == 0], scores[labels == 1]
     if views < 1 or len(real) % views or len(fake) % views:
-        raise ValueError(f"{len(real)} real and {len(fake)} fake scores can't be {views} for each photo")
+        raise UserError(f"{len(real)} real and {len(fake)} fake scores can't be {views} for each photo")
     photos = len(real) // views
     points = []
     for fpr in fprs:

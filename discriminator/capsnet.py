@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.errors import UserError
 from discriminator.hybrid import VerdictOut
 
 M_PLUS, M_MINUS, LAMBDA = 0.9, 0.1, 0.5  # of the margin loss
@@ -78,7 +79,7 @@ class Capsules(nn.Module):
         self.primary = nn.Conv2d(conv, types * dim, KERNEL, stride=2)
         grid = (((side - KERNEL) // stride + 1) - KERNEL) // 2 + 1
         if grid < 1:
-            raise ValueError(f"images of {side} px are too small for two convolutions of {KERNEL} x {KERNEL}")
+            raise UserError(f"images of {side} px are too small for two convolutions of {KERNEL} x {KERNEL}")
         self.count = types * grid * grid
         # The paper does not say where it begins. Sizes by which no capsule begins near length 0, where squashing and
         # routing have no slope, nor near 1. W is kept larger than it counts: thousands of capsules add up, and Adam's
@@ -136,7 +137,7 @@ class CapsNetConfig:
 
     def __post_init__(self) -> None:
         if self.model != "capsnet" or not isinstance(self.reconstruct, bool):
-            raise ValueError("not the options of a capsnet")
+            raise UserError("not the options of a capsnet")
         limits = {
             "resolution": (32, 2048), "inner": (28, 128), "conv": (1, 512), "types": (1, 64), "dim": (1, 64),
             "class_dim": (1, 64), "iterations": (1, 10),
@@ -144,9 +145,9 @@ class CapsNetConfig:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+                raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
         if self.img_channels not in (1, 3):
-            raise ValueError(f"img_channels must be 1 or 3, not {self.img_channels!r}")
+            raise UserError(f"img_channels must be 1 or 3, not {self.img_channels!r}")
 
     def to_dict(self) -> dict:
         """Plain JSON types; `from_dict` is its inverse."""
@@ -155,7 +156,7 @@ class CapsNetConfig:
     @classmethod
     def from_dict(cls, data: dict) -> CapsNetConfig:
         if unknown := set(data) - {f.name for f in fields(cls)}:
-            raise ValueError(f"unknown option {', '.join(sorted(unknown))} of a capsnet")
+            raise UserError(f"unknown option {', '.join(sorted(unknown))} of a capsnet")
         return cls(**data)
 
 

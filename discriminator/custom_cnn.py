@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.errors import UserError
 from discriminator.hybrid import VerdictOut
 
 CHANNELS = (32, 64, 128, 128)  # of the blocks; the last width repeats
@@ -40,16 +41,16 @@ class PlainConfig:
 
     def __post_init__(self) -> None:
         if self.model not in PLAIN:
-            raise ValueError(f"unknown network {self.model!r}: give one of {', '.join(PLAIN)}")
+            raise UserError(f"unknown network {self.model!r}: give one of {', '.join(PLAIN)}")
         size = self.resolution
         if isinstance(size, bool) or not isinstance(size, int) or not 32 <= size <= 1024:
-            raise ValueError(f"resolution must be a whole number from 32 to 1024, not {size!r}")
+            raise UserError(f"resolution must be a whole number from 32 to 1024, not {size!r}")
         if self.img_channels not in (1, 3):
-            raise ValueError(f"img_channels must be 1 or 3, not {self.img_channels!r}")
+            raise UserError(f"img_channels must be 1 or 3, not {self.img_channels!r}")
         for name, most in (("dropout", 0.99), ("blur", 8.0), ("noise", 2.0)):
             value = getattr(self, name)
             if not 0 <= value <= most:
-                raise ValueError(f"{name} must be from 0 to {most:g}, not {value!r}")
+                raise UserError(f"{name} must be from 0 to {most:g}, not {value!r}")
 
     def to_dict(self) -> dict:
         """Plain JSON types; `from_dict` is its inverse."""
@@ -58,7 +59,7 @@ class PlainConfig:
     @classmethod
     def from_dict(cls, data: dict) -> PlainConfig:
         if unknown := set(data) - {f.name for f in fields(cls)}:
-            raise ValueError(f"unknown option {', '.join(sorted(unknown))} of {data.get('model')}")
+            raise UserError(f"unknown option {', '.join(sorted(unknown))} of {data.get('model')}")
         return cls(**data)
 
     @property

@@ -51,12 +51,12 @@ class Detector(JudgesImages):
     ):
         cfg = net.cfg
         if (preprocess.resolution, preprocess.channels) != (cfg.resolution, cfg.img_channels):
-            raise ValueError(
+            raise UserError(
                 f"the preprocessing makes {preprocess.channels} channels of {preprocess.resolution} px, "
                 f"the network takes {cfg.img_channels} of {cfg.resolution}"
             )
         if isinstance(net, ensemble.Ensemble) and preprocess != net.preprocess:
-            raise ValueError("an ensemble's preprocessing is its members' own, and the one given is another")
+            raise UserError("an ensemble's preprocessing is its members' own, and the one given is another")
         self.net = net.eval().requires_grad_(False)
         self.preprocess, self.calibration, self.meta = preprocess, calibration, dict(meta or {})
         self.sha256 = ""
@@ -154,17 +154,17 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
 def _check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
     for name, tensor in expected.items():
         if name not in found:
-            raise ValueError(f"the tensor {name} is missing")
+            raise UserError(f"the tensor {name} is missing")
         wanted = torch.float64 if tensor.dtype == torch.float64 else torch.float32
         if found[name].shape != tensor.shape or found[name].dtype != wanted:
             what = f"{found[name].dtype} {tuple(found[name].shape)}"
             kind = str(wanted).removeprefix("torch.")
-            raise ValueError(f"the tensor {name} is {what}, not {kind} {tuple(tensor.shape)}")
+            raise UserError(f"the tensor {name} is {what}, not {kind} {tuple(tensor.shape)}")
         if not torch.isfinite(found[name]).all():
-            raise ValueError(f"the tensor {name} holds values that are not numbers")
+            raise UserError(f"the tensor {name} holds values that are not numbers")
     extra = sorted(set(found) - set(expected))
     if extra:
-        raise ValueError(f"the tensor {extra[0]} does not belong to this architecture")
+        raise UserError(f"the tensor {extra[0]} does not belong to this architecture")
 
 
 def _read(path: Path) -> bytes:

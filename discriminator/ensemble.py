@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from common.errors import UserError
 from discriminator.calibration import Calibration
 from discriminator.hybrid import VerdictOut
 from discriminator.views import Views, joined
@@ -73,12 +74,12 @@ class EnsembleConfig:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ValueError(f"unknown method {self.method!r} of an ensemble; there are {', '.join(METHODS)}")
+            raise UserError(f"unknown method {self.method!r} of an ensemble; there are {', '.join(METHODS)}")
         if not 2 <= len(self.members) <= MOST_MEMBERS:
-            raise ValueError(f"an ensemble has 2 to {MOST_MEMBERS} members, not {len(self.members)}")
+            raise UserError(f"an ensemble has 2 to {MOST_MEMBERS} members, not {len(self.members)}")
         components, vectors = self.sizes
         if not (0 <= components <= len(self.members) and 0 <= vectors <= MOST_VECTORS):
-            raise ValueError(f"a stack of {components} components and {vectors} vectors does not fit the members")
+            raise UserError(f"a stack of {components} components and {vectors} vectors does not fit the members")
 
     @property
     def preprocess(self) -> Preprocess | Views:
@@ -103,9 +104,9 @@ class EnsembleConfig:
     @classmethod
     def from_dict(cls, data: dict) -> EnsembleConfig:
         if unknown := set(data) - {"model", "method", "sizes", "members"}:
-            raise ValueError(f"unknown option {', '.join(sorted(unknown))} of an ensemble")
+            raise UserError(f"unknown option {', '.join(sorted(unknown))} of an ensemble")
         if len(data["members"]) > MOST_MEMBERS:
-            raise ValueError(f"an ensemble has at most {MOST_MEMBERS} members, not {len(data['members'])}")
+            raise UserError(f"an ensemble has at most {MOST_MEMBERS} members, not {len(data['members'])}")
         components, vectors = (int(size) for size in data["sizes"])
         return cls(tuple(Member.from_dict(m) for m in data["members"]), str(data["method"]), (components, vectors))
 
@@ -256,10 +257,10 @@ def built(values: dict, member: Callable[[int, dict], nn.Module]) -> Ensemble:
     """The ensemble of a header's `architecture`; `member(k, architecture)` makes its k-th network."""
     cfg = EnsembleConfig.from_dict(values)
     if any(not isinstance(m.architecture, dict) or m.architecture.get("model") == "ensemble" for m in cfg.members):
-        raise ValueError("an ensemble's members are single networks")
+        raise UserError("an ensemble's members are single networks")
     nets = [member(k, m.architecture) for k, m in enumerate(cfg.members)]
     for m, net in zip(cfg.members, nets, strict=True):  # or a photo would be blown up to whatever a header says
         made, taken = (m.preprocess.resolution, m.preprocess.channels), (net.cfg.resolution, net.cfg.img_channels)
         if made != taken:
-            raise ValueError(f"a member takes {taken[1]} channels of {taken[0]} px and is given {made[1]} of {made[0]}")
+            raise UserError(f"a member takes {taken[1]} channels of {taken[0]} px and is given {made[1]} of {made[0]}")
     return Ensemble(cfg, nets, blank_head(cfg))

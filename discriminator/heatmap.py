@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from common.errors import UserError
 from discriminator.verdict import Verdict
 
 # Blue and vermilion of Okabe & Ito (2008), which stay apart under every common colour blindness.
@@ -29,7 +30,7 @@ def overlay(photo: np.ndarray, patch_map: np.ndarray, *, crop: str = "center") -
     what the detector did not see is darkened.
     """
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
-        raise ValueError(f"expected H x W x 3 uint8 pixels, got {photo.dtype} {photo.shape}")
+        raise UserError(f"expected H x W x 3 uint8 pixels, got {photo.dtype} {photo.shape}")
     fake, seen = _project(patch_map, photo.shape[:2], crop)
     grey = np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float32)[..., None]
     colour = np.where(fake >= 0.5, FAKE_COLOUR, REAL_COLOUR)
@@ -50,7 +51,7 @@ def _project(patch_map: np.ndarray, shape: tuple[int, int], crop: str) -> tuple[
         top = (height - tall) // 2 if crop == "center" else -((tall - height) // 2)
         left = (width - wide) // 2 if crop == "center" else -((wide - width) // 2)
     else:
-        raise ValueError(f"crop must be center, none or pad, not {crop!r}")
+        raise UserError(f"crop must be center, none or pad, not {crop!r}")
     large = Image.fromarray(np.asarray(patch_map, dtype=np.float32)).resize((wide, tall), Image.Resampling.BILINEAR)
     large = np.asarray(large)
     out, seen = np.full(shape, 0.5, np.float32), np.zeros(shape, bool)
@@ -88,7 +89,7 @@ def explain(
     sides, drawn on it. ValueError where there is neither a patch map nor a Grad-CAM.
     """
     if verdict.patch_map is None and cam is None:
-        raise ValueError("this detector has no artefact branch, so there is no patch map to draw, and no Grad-CAM came")
+        raise UserError("this detector has no artefact branch, so there is no patch map to draw, and no Grad-CAM came")
     photo = fit(photo)
     view = photo if view is None else fit(view)
     pictures, captions = [_boxed(photo, box)], ["the photo"]

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.errors import UserError
 from discriminator.artefact import RESIDUALS, SLOPE, ArtefactBranch, _mean_std
 from stylegan2_ada.config import DiscriminatorConfig
 from stylegan2_ada.discriminator import Discriminator
@@ -55,17 +56,17 @@ class HybridConfig:
         for name, low, high in (("artefact_channels", 1, 1024), ("artefact_blocks", 0, 6), ("verdict_dim", 1, 8192)):
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+                raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
         if not 0 <= self.trunk_grad_scale <= 1:
-            raise ValueError(f"trunk_grad_scale must be between 0 and 1, not {self.trunk_grad_scale!r}")
+            raise UserError(f"trunk_grad_scale must be between 0 and 1, not {self.trunk_grad_scale!r}")
         if self.residual not in RESIDUALS:
-            raise ValueError(f"residual must be one of {', '.join(RESIDUALS)}, not {self.residual!r}")
+            raise UserError(f"residual must be one of {', '.join(RESIDUALS)}, not {self.residual!r}")
         if not self.branches or not set(self.branches) <= set(BRANCHES) or len(set(self.branches)) < len(self.branches):
-            raise ValueError(f"branches must name one or both of {', '.join(BRANCHES)}, not {self.branches!r}")
+            raise UserError(f"branches must name one or both of {', '.join(BRANCHES)}, not {self.branches!r}")
         if self.trunk.resolution < 8:
-            raise ValueError(f"the hybrid discriminator needs at least 8 px, not {self.trunk.resolution}")
+            raise UserError(f"the hybrid discriminator needs at least 8 px, not {self.trunk.resolution}")
         if self.trunk.resolution >> self.artefact_blocks < 4:
-            raise ValueError(f"artefact_blocks {self.artefact_blocks} leave no patch map at {self.trunk.resolution} px")
+            raise UserError(f"artefact_blocks {self.artefact_blocks} leave no patch map at {self.trunk.resolution} px")
 
     @classmethod
     def for_trunk(cls, trunk: DiscriminatorConfig, *, trunk_grad_scale: float = 0.1) -> HybridConfig:
@@ -91,7 +92,7 @@ class HybridConfig:
     def from_dict(cls, data: dict) -> HybridConfig:
         unknown = set(data) - {f.name for f in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown hybrid option {', '.join(sorted(unknown))}")
+            raise UserError(f"unknown hybrid option {', '.join(sorted(unknown))}")
         values = dict(data)
         values["trunk"] = DiscriminatorConfig.from_dict(values["trunk"])
         values["branches"] = tuple(values.get("branches", BRANCHES))

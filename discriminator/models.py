@@ -54,7 +54,7 @@ def _hybrid(values: dict, check: Check) -> nn.Module:
     # A damaged or hostile header must not make us allocate what no detector needs.
     for name, limit in _TRUNK_LIMITS.items():
         if not 0 <= getattr(cfg.trunk, name) <= limit:
-            raise ValueError(f"{name} {getattr(cfg.trunk, name)} is beyond {limit}")
+            raise UserError(f"{name} {getattr(cfg.trunk, name)} is beyond {limit}")
     net = HybridDiscriminator(cfg)
     check(net.state_dict())
     return net
@@ -96,11 +96,11 @@ def build(architecture: dict, check: Check = lambda state: None) -> nn.Module:
 
     A dict without "model" is a hybrid's, as files had it at first. ValueError or TypeError where it does not fit."""
     if not isinstance(architecture, dict):
-        raise ValueError("the architecture must be a dictionary")
+        raise UserError("the architecture must be a dictionary")
     name = architecture.get("model", "hybrid")
     family = "timm" if str(name).startswith("timm:") else name
     if family not in ARCHITECTURES:
-        raise ValueError(f"unknown network {name!r}; this program knows {', '.join(names())}")
+        raise UserError(f"unknown network {name!r}; this program knows {', '.join(names())}")
     return ARCHITECTURES[family](architecture, check)
 
 

@@ -39,10 +39,10 @@ class OnnxDetector(JudgesImages):
         self.in_threads = session.get_providers()[0] == "CPUExecutionProvider"
         self._outputs = [name for name in (LOGIT, PATCHES) if name in outputs]
         if LOGIT not in outputs or [i.name for i in session.get_inputs()] != [INPUT]:
-            raise ValueError(f"the network takes {INPUT} and gives {LOGIT}, this one has other names")
+            raise UserError(f"the network takes {INPUT} and gives {LOGIT}, this one has other names")
         side, channels = self.preprocess.resolution, self.preprocess.channels
         if list(session.get_inputs()[0].shape)[1:] != [channels, side, side]:
-            raise ValueError(f"the network does not take {channels} channels of {side} px as the preprocessing makes")
+            raise UserError(f"the network does not take {channels} channels of {side} px as the preprocessing makes")
 
     @property
     def has_patches(self) -> bool:

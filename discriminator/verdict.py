@@ -151,7 +151,7 @@ class JudgesImages:
         depend on its neighbours. UserError for a rate that was not calibrated or a network that gives no numbers.
         """
         if batch < 1:
-            raise ValueError(f"batch must be at least 1, not {batch}")
+            raise UserError(f"batch must be at least 1, not {batch}")
         rule = Rule.of(self.calibration, fpr=fpr)
         verdicts: list[Verdict] = []
         prepared = ((self.preprocess.uint8(image), self.note(image)) for image in images)

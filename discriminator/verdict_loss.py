@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from common.errors import UserError
 from discriminator.hybrid import VerdictOut
 
 CONSISTENCIES = ("kl", "mse")
@@ -36,12 +37,12 @@ class VerdictLossConfig:
 
     def __post_init__(self) -> None:
         if not (self.patch >= 0 and self.consistency >= 0):
-            raise ValueError(f"the patch and consistency weights must be >= 0: {self.patch}, {self.consistency}")
+            raise UserError(f"the patch and consistency weights must be >= 0: {self.patch}, {self.consistency}")
         if self.consistency_kind not in CONSISTENCIES:
             known = ", ".join(CONSISTENCIES)
-            raise ValueError(f"consistency_kind must be one of {known}, not {self.consistency_kind!r}")
+            raise UserError(f"consistency_kind must be one of {known}, not {self.consistency_kind!r}")
         if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing must be at least 0 and below 1, not {self.smoothing!r}")
+            raise UserError(f"smoothing must be at least 0 and below 1, not {self.smoothing!r}")
 
 
 DEFAULTS = VerdictLossConfig()
@@ -75,7 +76,7 @@ def verdict_loss(
     views = [clean] if degraded is None else [clean, degraded]
     if labels.dim() != 1 or len(labels) == 0 or any(view.logit.shape != labels.shape for view in views):
         shapes = " and ".join(str(tuple(view.logit.shape)) for view in views)
-        raise ValueError(f"verdicts of shape {shapes} don't belong to labels of shape {tuple(labels.shape)}")
+        raise UserError(f"verdicts of shape {shapes} don't belong to labels of shape {tuple(labels.shape)}")
     labels = labels.to(clean.logit)
     weights = class_weights(labels) if cfg.balance else torch.full_like(labels, 1 / len(labels))
     targets = smoothed(labels, cfg)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from common.errors import UserError
 from faces.preprocess import Preprocess
 
 
@@ -22,7 +23,7 @@ class Views:
 
     def __post_init__(self) -> None:
         if len(self.views) < 2 or len(set(self.views)) < len(self.views):
-            raise ValueError("views are two or more different preprocessings")
+            raise UserError("views are two or more different preprocessings")
 
     @property
     def main(self) -> Preprocess:

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from common.cli import pick_device, progress
+from common.cli import progress
+from common.device import pick_device
 from common.errors import UserError
 from common.files import cache_folder, save_atomically
 from common.outputs import check_output, plain

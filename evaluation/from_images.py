@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import click
 import numpy as np
 
-from common.cli import pick_device, progress
+from common.cli import progress
+from common.device import pick_device
 from common.errors import UserError
 from common.files import cache_folder
 from discriminator.detector import Detector, find_detector

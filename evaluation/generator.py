@@ -12,7 +12,8 @@ import click
 import numpy as np
 import torch
 
-from common.cli import download_bar, pick_device, progress
+from common.cli import download_bar, progress
+from common.device import pick_device
 from common.errors import UserError
 from common.files import cache_folder, save_atomically
 from common.outputs import check_output

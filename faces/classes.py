@@ -79,11 +79,11 @@ def _told(source: FaceSource) -> dict[str, int] | None:
 
 def _number(value: int | Sequence[float]) -> int:
     if isinstance(value, bool) or not isinstance(value, int | list):
-        raise ValueError(f"{value!r} is neither a whole number nor a one-hot list")
+        raise UserError(f"{value!r} is neither a whole number nor a one-hot list")
     if isinstance(value, list):
         if sorted(value) != [0] * (len(value) - 1) + [1]:
-            raise ValueError("a label that is a list must be one-hot: one 1 among zeros")
+            raise UserError("a label that is a list must be one-hot: one 1 among zeros")
         return value.index(1)
     if value < 0:
-        raise ValueError(f"a class can't be {value}")
+        raise UserError(f"a class can't be {value}")
     return value

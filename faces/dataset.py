@@ -167,14 +167,14 @@ class IndexStream:
 
     def __init__(self, n: int, seed: int):
         if n < 1:
-            raise ValueError(f"a stream needs at least one index, not {n}")
+            raise UserError(f"a stream needs at least one index, not {n}")
         self.n, self.seed = int(n), int(seed)
         self._epochs: dict[int, np.ndarray] = {}
 
     def at(self, position: int, count: int) -> np.ndarray:
         """int64 [count]: the indices at positions position … position + count - 1."""
         if position < 0 or count < 0:
-            raise ValueError(f"position and count must not be negative, got {position} and {count}")
+            raise UserError(f"position and count must not be negative, got {position} and {count}")
         pieces = [np.empty(0, dtype=np.int64)]
         while count > 0:
             epoch, start = divmod(position, self.n)

@@ -296,11 +296,11 @@ def apply_batch(
     in place of the common one. A grey image's three channels are averaged back into one.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"degradation: images must be uint8 [N, 1 or 3, H, W], not {images.dtype} {images.shape}")
+        raise UserError(f"degradation: images must be uint8 [N, 1 or 3, H, W], not {images.dtype} {images.shape}")
     seeds = [int(seed)] * len(images) if np.ndim(seed) == 0 else [int(s) for s in seed]
     where = range(len(images)) if indices is None else [int(i) for i in indices]
     if len(seeds) != len(images) or len(where) != len(images):
-        raise ValueError(
+        raise UserError(
             f"degradation: {len(images)} images need as many seeds ({len(seeds)}) and indices ({len(where)})"
         )
     out = np.empty_like(images)

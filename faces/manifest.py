@@ -57,10 +57,10 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if "path" not in self.columns:
-            raise ValueError("a manifest needs the column path")
+            raise UserError("a manifest needs the column path")
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"the columns of a manifest must be equally long, not {lengths}")
+            raise UserError(f"the columns of a manifest must be equally long, not {lengths}")
 
     def __len__(self) -> int:
         return len(self.columns["path"])

@@ -113,7 +113,7 @@ def normalise(
     Raises UserError where dest lies in the source or the other way round, is a folder of something else or of another
     recipe, or where no image is usable; OSError where the disk is full."""
     if recipe.align != "none" and finder is None:
-        raise ValueError("alignment needs a face finder")
+        raise UserError("alignment needs a face finder")
     dest = Path(os.path.abspath(dest))
     _check_apart(source, dest)
     try:

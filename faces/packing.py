@@ -90,7 +90,7 @@ def pack(
             f"resolution {preprocess.resolution}: such thumbnails are not read again; give at least {MIN_SIDE}"
         )
     if preprocess.channels != 3:
-        raise ValueError("archives hold RGB images")
+        raise UserError("archives hold RGB images")
     source = source.rendered_at(preprocess.resolution)
     if not len(source):
         raise UserError(f"{source.name or 'the source'} holds no images to pack")

@@ -8,13 +8,15 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-RESAMPLE = {
+from common.errors import UserError
+from faces.options import CROPS, RESAMPLE
+
+KERNELS = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-CROPS = ("center", "none", "pad")
 PAD_VALUE = 128
 
 
@@ -37,13 +39,13 @@ class Preprocess:
 
     def __post_init__(self):
         if isinstance(self.resolution, bool) or not isinstance(self.resolution, int) or self.resolution < 1:
-            raise ValueError(f"resolution must be a whole number of pixels above 0, not {self.resolution!r}")
+            raise UserError(f"resolution must be a whole number of pixels above 0, not {self.resolution!r}")
         if self.crop not in CROPS:
-            raise ValueError(f"crop must be one of {', '.join(CROPS)}, not {self.crop!r}")
+            raise UserError(f"crop must be one of {', '.join(CROPS)}, not {self.crop!r}")
         if self.resample not in RESAMPLE:
-            raise ValueError(f"resample must be one of {', '.join(RESAMPLE)}, not {self.resample!r}")
+            raise UserError(f"resample must be one of {', '.join(RESAMPLE)}, not {self.resample!r}")
         if self.channels not in (1, 3):
-            raise ValueError(f"channels must be 1 or 3, not {self.channels!r}")
+            raise UserError(f"channels must be 1 or 3, not {self.channels!r}")
 
     def to_dict(self) -> dict:
         """The options as plain values, for JSON headers."""
@@ -54,23 +56,23 @@ class Preprocess:
         """The inverse of `to_dict`. Raises ValueError naming an unknown option (a file of a newer version)."""
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(options) - known):
-            raise ValueError(f"unknown preprocessing option {unknown[0]!r} (known: {', '.join(sorted(known))})")
+            raise UserError(f"unknown preprocessing option {unknown[0]!r} (known: {', '.join(sorted(known))})")
         if "resolution" not in options:
-            raise ValueError("preprocessing options have no 'resolution'")
+            raise UserError("preprocessing options have no 'resolution'")
         return cls(**options)
 
     def uint8(self, image: np.ndarray) -> np.ndarray:
         """H x W x 3 (or H x W, H x W x 1) uint8 -> resolution x resolution x channels uint8."""
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
-            raise ValueError(f"expected H x W x 3 uint8 pixels, got {image.dtype} {image.shape}")
+            raise UserError(f"expected H x W x 3 uint8 pixels, got {image.dtype} {image.shape}")
         if 0 in image.shape:
-            raise ValueError(f"expected at least one pixel, got shape {image.shape}")
+            raise UserError(f"expected at least one pixel, got shape {image.shape}")
         if image.ndim == 2 or image.shape[2] == 1:
             image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
         image = self._squared(image)
         size = (self.resolution, self.resolution)
         if image.shape[:2] != size:
-            image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, RESAMPLE[self.resample]))
+            image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, KERNELS[self.resample]))
         if self.channels == 1:
             image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[..., None]
         return np.ascontiguousarray(image)

@@ -28,6 +28,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from common.errors import UserError
+
 SIDE = 32  # pixels of the thumbnail that is hashed
 MAX_DISTANCE = 4  # bits; see above
 CHAIN = 100  # so many hashes may hang together as a chain, larger groups must be compact
@@ -189,7 +191,7 @@ def _blocks(max_distance: int, count: int) -> tuple[int, int]:
 def _search(hashes: np.ndarray, side: np.ndarray, max_distance: int, between: bool) -> np.ndarray:
     """Near pairs [m, 2], sorted and each once; with `between` only those whose `side` differs."""
     if not 0 <= max_distance <= 12:
-        raise ValueError(f"max_distance must be 0 to 12 bits, not {max_distance}: beyond that all faces are alike")
+        raise UserError(f"max_distance must be 0 to 12 bits, not {max_distance}: beyond that all faces are alike")
     present = np.flatnonzero(hashes)
     values, side = hashes[present], side[present]
     blocks, agree = _blocks(max_distance, len(values))

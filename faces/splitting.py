@@ -46,7 +46,7 @@ def groups_of(
     and all images with one value in the column `identity`, or one text captured by the regular expression `identity`
     in their path (a face swap may have two: images linked by any stay together). none: every image alone."""
     if group_by not in GROUPINGS:
-        raise ValueError(f"group_by must be one of {', '.join(GROUPINGS)}, not {group_by!r}")
+        raise UserError(f"group_by must be one of {', '.join(GROUPINGS)}, not {group_by!r}")
     if group_by == "none":
         return np.arange(len(manifest))
     people = None
@@ -55,7 +55,7 @@ def groups_of(
         if people is None and max_distance is None:
             max_distance = COMPOSITE_DISTANCE
     if "sha256" not in manifest and "phash" not in manifest:
-        raise ValueError("near-duplicates can't be found in a manifest without sha256 and phash")
+        raise UserError("near-duplicates can't be found in a manifest without sha256 and phash")
     max_distance = MAX_DISTANCE if max_distance is None else max_distance
     same = exact_groups(manifest["sha256"])
     near = near_groups(manifest["phash"], mirror=True, max_distance=max_distance)

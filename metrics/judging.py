@@ -31,7 +31,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not self.unsure_low <= self.threshold:
-            raise ValueError(f"UNSURE from {self.unsure_low} can't begin above the threshold {self.threshold}")
+            raise UserError(f"UNSURE from {self.unsure_low} can't begin above the threshold {self.threshold}")
 
     def answers(self, scores: np.ndarray) -> np.ndarray:
         """object [N] of "REAL", "UNSURE" and "FAKE"."""

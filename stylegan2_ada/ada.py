@@ -12,33 +12,13 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
+
 from . import ada_warp as geo
 from .ada_draws import Draws
 from .ada_filters import BAND_POWER, SYM6, filter_bands, filter_bank
+from .ada_pipes import AUGPIPES as AUGPIPES
 from .ops.upfirdn2d import setup_filter
-
-_BLIT = {"xflip": 1, "rotate90": 1, "xint": 1}
-_GEOM = {"scale": 1, "rotate": 1, "aniso": 1, "xfrac": 1}
-_COLOR = {"brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 1, "saturation": 1}
-_FILTER, _NOISE, _CUTOUT = {"imgfilter": 1}, {"noise": 1}, {"cutout": 1}
-
-# Name of a set of transformations -> arguments of `AugmentPipe`. All but `face` are the published sets.
-AUGPIPES: dict[str, dict[str, float]] = {
-    "blit": _BLIT,
-    "geom": _GEOM,
-    "color": _COLOR,
-    "filter": _FILTER,
-    "noise": _NOISE,
-    "cutout": _CUTOUT,
-    "bg": _BLIT | _GEOM,
-    "bgc": _BLIT | _GEOM | _COLOR,
-    "bgcf": _BLIT | _GEOM | _COLOR | _FILTER,
-    "bgcfn": _BLIT | _GEOM | _COLOR | _FILTER | _NOISE,
-    "bgcfnc": _BLIT | _GEOM | _COLOR | _FILTER | _NOISE | _CUTOUT,
-    # Augmentations leak into the generator once p is high, and on a face three of them are seen at once: quarter turns
-    # (lossless, so nothing gives them away), negatives, and green or purple skin. Portraits need none of them.
-    "face": {k: v for k, v in (_BLIT | _GEOM | _COLOR).items() if k not in ("rotate90", "lumaflip", "hue")},
-}
 
 
 class AugmentPipe(nn.Module):
@@ -98,7 +78,7 @@ class AugmentPipe(nn.Module):
     ):
         super().__init__()
         if margin is not None and not 0 <= margin <= 1:
-            raise ValueError(f"margin must be None or a share of the image size from 0 to 1, not {margin}")
+            raise UserError(f"margin must be None or a share of the image size from 0 to 1, not {margin}")
         self.xflip, self.rotate90, self.xint, self.xint_max = xflip, rotate90, xint, xint_max
         self.scale, self.rotate, self.aniso, self.xfrac = scale, rotate, aniso, xfrac
         self.scale_std, self.rotate_max, self.aniso_std, self.xfrac_std = scale_std, rotate_max, aniso_std, xfrac_std
@@ -128,12 +108,12 @@ class AugmentPipe(nn.Module):
         channels.
         """
         if images.ndim != 4 or not images.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"images must be a floating [N, C, H, W] tensor, not {images.dtype} of shape {list(images.shape)}"
             )
         colours = max(self.brightness, self.contrast, self.lumaflip, self.hue, self.saturation) > 0
         if colours and images.shape[1] not in (1, 3):
-            raise ValueError(
+            raise UserError(
                 f"colour augmentation needs images of 1 or 3 channels, not {images.shape[1]}: use the set 'bg' instead"
             )
         if images.numel() == 0 or (debug_percentile is None and self._p_on_host() == 0):

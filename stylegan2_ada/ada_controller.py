@@ -7,6 +7,8 @@ import math
 
 from torch import Tensor
 
+from common.errors import UserError
+
 LEAK_P = 0.8  # above this, the paper's Figure 3 and many users saw augmentations in the generator's images
 
 
@@ -24,13 +26,13 @@ class AdaController:
         self, target: float = 0.6, interval: int = 4, ada_kimg: float = 500, p_max: float = 0.85, *, p: float = 0.0
     ):
         if not -1 <= target <= 1:
-            raise ValueError(f"ADA target must lie between -1 and 1, not {target}")
+            raise UserError(f"ADA target must lie between -1 and 1, not {target}")
         if interval < 1 or ada_kimg <= 0:
-            raise ValueError(
+            raise UserError(
                 f"ADA needs an interval of at least 1 and a positive ada_kimg, not {interval} and {ada_kimg}"
             )
         if not 0 <= p <= p_max <= 1:
-            raise ValueError(f"ADA needs 0 <= p <= p_max <= 1, not p = {p} and p_max = {p_max}")
+            raise UserError(f"ADA needs 0 <= p <= p_max <= 1, not p = {p} and p_max = {p_max}")
         self.target, self.interval, self.ada_kimg, self.p_max = target, interval, ada_kimg, p_max
         self.p = float(p)
         self.r_t: float | None = None
@@ -93,7 +95,7 @@ class AdaController:
         """
         missing = self.state_dict().keys() - state.keys()
         if missing:
-            raise ValueError(f"ADA state lacks {', '.join(sorted(missing))}: it was not saved by this project")
+            raise UserError(f"ADA state lacks {', '.join(sorted(missing))}: it was not saved by this project")
         self.p = min(max(float(state["p"]), 0.0), self.p_max)
         self.r_t = None if state["r_t"] is None else float(state["r_t"])
         self._sign_sum, self._count = float(state["sign_sum"]), float(state["count"])

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from common.errors import UserError
+
 # One column each, whether in use or not: a transformation's numbers do not depend on which others are switched on.
 # "<name>?" decides whether the transformation is applied.
 _UNIFORM = (
@@ -30,7 +32,7 @@ class Draws:
 
     def __init__(self, n: int, device: torch.device, percentile: float | None = None):
         if percentile is not None and not 0 < percentile < 1:
-            raise ValueError(f"debug_percentile must lie between 0 and 1, not {percentile}")
+            raise UserError(f"debug_percentile must lie between 0 and 1, not {percentile}")
         self.percentile = percentile
         self.constant = torch.ones(n, device=device)
         if percentile is None:

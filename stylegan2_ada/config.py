@@ -2,13 +2,15 @@
 
 from dataclasses import asdict, dataclass, fields
 
+from common.errors import UserError
+
 IMAGE_CHANNELS = (1, 3, 4)
 
 
 def check_resolution(resolution: int) -> int:
     """log2 of `resolution`; ValueError unless it is a power of two from 4 to 2048."""
     if not isinstance(resolution, int) or not 4 <= resolution <= 2048 or resolution & (resolution - 1):
-        raise ValueError(
+        raise UserError(
             f"resolution must be a power of two from 4 to 2048, got {resolution!r}; 64, 128 and 256 are usual"
         )
     return resolution.bit_length() - 1
@@ -17,16 +19,16 @@ def check_resolution(resolution: int) -> int:
 def _check_common(cfg) -> None:
     check_resolution(cfg.resolution)
     if cfg.img_channels not in IMAGE_CHANNELS:
-        raise ValueError(f"img_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {cfg.img_channels!r}")
+        raise UserError(f"img_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {cfg.img_channels!r}")
     if cfg.channel_base < 1 or cfg.channel_max < 1:
-        raise ValueError(f"channel_base and channel_max must be positive, got {cfg.channel_base} and {cfg.channel_max}")
+        raise UserError(f"channel_base and channel_max must be positive, got {cfg.channel_base} and {cfg.channel_max}")
 
 
 def _from_dict(cls, values: dict):
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{cls.__name__} has no field {unknown[0]!r}; it was written by another version or is another network's"
         )
     return cls(**values)
@@ -87,7 +89,7 @@ class DiscriminatorConfig:
     def __post_init__(self):
         _check_common(self)
         if self.architecture not in ("resnet", "orig"):
-            raise ValueError(f"discriminator architecture must be 'resnet' or 'orig', got {self.architecture!r}")
+            raise UserError(f"discriminator architecture must be 'resnet' or 'orig', got {self.architecture!r}")
 
     def channels(self, res: int) -> int:
         return max(min(self.channel_base // res, self.channel_max), 1)
@@ -148,9 +150,9 @@ def preset(cfg: str, resolution: int, world_size: int = 1) -> Preset:
     """
     check_resolution(resolution)
     if cfg not in PRESETS:
-        raise ValueError(f"unknown preset {cfg!r}; choose one of {', '.join(PRESETS)}")
+        raise UserError(f"unknown preset {cfg!r}; choose one of {', '.join(PRESETS)}")
     if world_size < 1:
-        raise ValueError(f"world_size must be at least 1, got {world_size}")
+        raise UserError(f"world_size must be at least 1, got {world_size}")
     if cfg in _FIXED:
         kimg, batch, mbstd, base, lr, gamma, ema_kimg, rampup, layers = _FIXED[cfg]
         if cfg == "cifar":

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from common.errors import UserError
+
 from .config import DiscriminatorConfig, check_resolution
 from .layers import Dense, Mapping, is_lowp, to_compute
 from .ops.bias_act import bias_act
@@ -64,7 +66,7 @@ def minibatch_stddev(x, group_size: int, num_channels: int = 1):
     n, c, height, width = x.shape
     group = min(group_size, n)
     if n % group:
-        raise ValueError(f"a batch of {n} images can't be split into minibatch-std groups of {group}: use a multiple")
+        raise UserError(f"a batch of {n} images can't be split into minibatch-std groups of {group}: use a multiple")
     y = x.reshape(group, n // group, num_channels, c // num_channels, height, width)
     y = (y - y.mean(dim=0)).square().mean(dim=0)
     y = (y + 1e-8).sqrt().mean(dim=[2, 3, 4])  # [N / group, num_channels]
@@ -113,7 +115,7 @@ class Discriminator(nn.Module):
         """
         cfg = self.cfg
         if img.ndim != 4 or tuple(img.shape[1:]) != (cfg.img_channels, cfg.resolution, cfg.resolution):
-            raise ValueError(
+            raise UserError(
                 f"images must be [N, {cfg.img_channels}, {cfg.resolution}, {cfg.resolution}], got {list(img.shape)}"
             )
         full = self.fromrgb.weight.dtype

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.download import download
+from common.errors import UserError
 from common.files import cache_folder
 
 MAX_BYTES = 4 << 30  # a published snapshot has some 400 MB
@@ -68,21 +69,21 @@ def fetch(spec: str, progress: Callable[[int, int], None] | None = None, timeout
     if path.is_file():
         if pinned and (found := _sha256(path)) != pinned:
             advice = "" if url.startswith("file:") else f"; delete {path} to fetch it again"
-            raise ValueError(f"{url}: the file has SHA-256 {found}, not {pinned} as pinned{advice}")
+            raise UserError(f"{url}: the file has SHA-256 {found}, not {pinned} as pinned{advice}")
         return path
     if url.startswith("file:"):
-        raise ValueError(f"{url}: no such file; check the path")
+        raise UserError(f"{url}: no such file; check the path")
     try:
         download(url, path, sha256=pinned, max_bytes=MAX_BYTES, timeout=timeout, progress=progress)
     except UnicodeError as e:  # a host name that is none; a ValueError, too
-        raise ValueError(f"{url}: could not be fetched ({e}); check the address") from None
+        raise UserError(f"{url}: could not be fetched ({e}); check the address") from None
     except ValueError as e:
-        raise ValueError(f"{url}: {e}") from None
+        raise UserError(f"{url}: {e}") from None
     except urllib.error.HTTPError as e:
-        raise ValueError(f"{url}: the server says {e.code} {e.reason}; check the address") from None
+        raise UserError(f"{url}: the server says {e.code} {e.reason}; check the address") from None
     except (OSError, EOFError, http.client.HTTPException) as e:  # name resolution, TLS, connection, disk
         reason = getattr(e, "reason", None) or e
-        raise ValueError(
+        raise UserError(
             f"{url}: could not be fetched ({' '.join(str(reason).split()) or type(e).__name__}); check the connection,"
             " or download it otherwise and give the file"
         ) from None
@@ -99,11 +100,11 @@ def _split(spec: str) -> tuple[str, str | None]:
         key, _, pinned = fragment.partition("=")
         pinned = pinned.lower()
         if key.lower() != "sha256" or not re.fullmatch(r"[0-9a-f]{64}", pinned):
-            raise ValueError(f"{spec}: after # only sha256=<64 hex digits> may stand")
+            raise UserError(f"{spec}: after # only sha256=<64 hex digits> may stand")
     if scheme not in ("https", "http", "file"):
-        raise ValueError(f"{spec}: only https:// and file:// addresses can be read; download it and give the file")
+        raise UserError(f"{spec}: only https:// and file:// addresses can be read; download it and give the file")
     if scheme == "http" and pinned is None:
-        raise ValueError(f"{spec}: http:// can be tampered with on the way; use https://, or pin it with #sha256=…")
+        raise UserError(f"{spec}: http:// can be tampered with on the way; use https://, or pin it with #sha256=…")
     return url, pinned
 
 

@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from common.errors import UserError
 from common.files import save_atomically
 
 from .config import GeneratorConfig
@@ -44,7 +45,7 @@ def halved(state: dict[str, torch.Tensor], half: bool = True) -> dict[str, torch
     small = {name: t.half() for name, t in state.items()}
     for name, t in small.items():
         if not torch.isfinite(t).all():
-            raise ValueError(f"{name} has values beyond float16 (65504), or none at all; write it without --half")
+            raise UserError(f"{name} has values beyond float16 (65504), or none at all; write it without --half")
     return small
 
 
@@ -67,17 +68,17 @@ def load_generator(path: str | os.PathLike, device: str | torch.device = "cpu") 
             header = f.metadata() or {}
             state = {name: f.get_tensor(name) for name in f.keys()} if header.get("format") == FORMAT else {}
     except SafetensorError as e:
-        raise ValueError(f"{path}: damaged, or not a .safetensors file ({_line(e)})") from e
+        raise UserError(f"{path}: damaged, or not a .safetensors file ({_line(e)})") from e
     if header.get("format") != FORMAT:
         kind = f"a {header['format']} file" if "format" in header else "a safetensors file of another program"
-        raise ValueError(f"{path}: {kind}, not a generator; pass a generator-*.safetensors of a run folder")
+        raise UserError(f"{path}: {kind}, not a generator; pass a generator-*.safetensors of a run folder")
     try:
         cfg, meta = GeneratorConfig.from_dict(json.loads(header["config"])), json.loads(header["meta"])
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten at once
             G = Generator(cfg)
         G.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise ValueError(
+        raise UserError(
             f"{path}: the weights and the configuration in this generator file disagree ({_line(e)})"
         ) from e
     return G.eval().requires_grad_(False).to(device), meta

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from common.errors import UserError
+
 from .config import GeneratorConfig, check_resolution
 from .layers import Dense, Mapping, is_lowp, to_compute
 from .ops.bias_act import bias_act
@@ -130,9 +132,9 @@ class Synthesis(nn.Module):
         if fused_modconv is None:
             fused_modconv = path() == "reference" and not self.training
         if ws.ndim != 3 or tuple(ws.shape[1:]) != (self.num_ws, cfg.w_dim):
-            raise ValueError(f"ws must be [N, {self.num_ws}, {cfg.w_dim}], got {list(ws.shape)}")
+            raise UserError(f"ws must be [N, {self.num_ws}, {cfg.w_dim}], got {list(ws.shape)}")
         if noise_mode not in NOISE_MODES:
-            raise ValueError(f"noise_mode must be one of {', '.join(NOISE_MODES)}, got {noise_mode!r}")
+            raise UserError(f"noise_mode must be one of {', '.join(NOISE_MODES)}, got {noise_mode!r}")
         full = self.const.dtype
         ws = ws.to(full).unbind(dim=1)
         x, img, i = self.const.expand(ws[0].shape[0], -1, -1, -1), None, 0

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from common.errors import UserError
+
 from .files import FORMAT as GENERATOR_FORMAT
 from .files import load_generator
 from .networks import NETWORKS, Networks
@@ -50,13 +52,13 @@ def read_networks(path: str | os.PathLike, wanted: Iterable[str] = NETWORKS) -> 
     try:
         networks = _read(path, wanted)
     except Refused as e:
-        raise ValueError(f"{path}: {e}") from None
+        raise UserError(f"{path}: {e}") from None
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give {KINDS}") from None
+        raise UserError(f"{path}: no such file; give {KINDS}") from None
     except IsADirectoryError:
-        raise ValueError(f"{path}: a folder; give {KINDS}") from None
+        raise UserError(f"{path}: a folder; give {KINDS}") from None
     except OSError as e:
-        raise ValueError(f"{path}: cannot be read ({e.strerror or e}); give {KINDS}") from None
+        raise UserError(f"{path}: cannot be read ({e.strerror or e}); give {KINDS}") from None
     if networks.G_ema is None and "G_ema" in wanted:
         networks.G_ema = networks.G if networks.G is not None else _read(path, ("G",)).G
         if networks.G_ema is not None:
@@ -69,7 +71,7 @@ def load_any_generator(path: str | os.PathLike, device: str | torch.device = "cp
     file says about it (`notes`: lines for the user). ValueError as in `read_networks`, or where it has none."""
     networks = read_networks(path, ("G_ema",))
     if networks.G_ema is None:
-        raise ValueError(f"{path}: a {networks.kind} without a generator; give {KINDS}")
+        raise UserError(f"{path}: a {networks.kind} without a generator; give {KINDS}")
     return networks.G_ema.to(device), networks.meta | {"kind": networks.kind, "notes": networks.notes}
 
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.errors import UserError
+
 from .ops.bias_act import bias_act
 from .ops.native import path
 
@@ -55,9 +57,9 @@ class Mapping(nn.Module):
     def __init__(self, z_dim: int, c_dim: int, w_dim: int, num_ws: int | None, num_layers: int, w_avg_beta=0.995):
         super().__init__()
         if z_dim == 0 and c_dim == 0:
-            raise ValueError("a mapping network needs z_dim or c_dim above 0")
+            raise UserError("a mapping network needs z_dim or c_dim above 0")
         if num_layers < 1:
-            raise ValueError(f"mapping_layers must be at least 1, got {num_layers}")
+            raise UserError(f"mapping_layers must be at least 1, got {num_layers}")
         self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.w_avg_beta = z_dim, c_dim, w_dim, num_ws, w_avg_beta
         self.embed = Dense(c_dim, w_dim) if c_dim else None
         widths = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * num_layers
@@ -86,12 +88,12 @@ class Mapping(nn.Module):
         inputs = []
         if self.z_dim:
             if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
-                raise ValueError(f"z must be [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
+                raise UserError(f"z must be [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
             inputs.append(normalise_2nd_moment(z.to(self.layers[0].weight.dtype)))
         if self.c_dim:
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
                 got = None if c is None else list(c.shape)
-                raise ValueError(f"this network is conditional: c must be [N, {self.c_dim}], got {got}")
+                raise UserError(f"this network is conditional: c must be [N, {self.c_dim}], got {got}")
             inputs.append(normalise_2nd_moment(self.embed(c.to(self.embed.weight.dtype))))
         x = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
         for layer in self.layers:

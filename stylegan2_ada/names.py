@@ -6,6 +6,8 @@ filter in every layer; here blocks are numbered in the order they run and the fi
 
 import torch
 
+from common.errors import UserError
+
 from .config import DiscriminatorConfig, GeneratorConfig
 
 RESAMPLE_FILTER = "resample_filter"
@@ -124,14 +126,14 @@ def load_published(net, tensors: dict, prefix: str = "") -> None:
     expected = net.synthesis.filter if isinstance(net.cfg, GeneratorConfig) else net.filter
     for name, taps in filters.items():
         if taps.shape != expected.shape or not torch.allclose(taps.to(expected), expected, atol=1e-6):
-            raise ValueError(f"{prefix}{name}: only networks with the [1, 3, 3, 1] resampling filter can be loaded")
+            raise UserError(f"{prefix}{name}: only networks with the [1, 3, 3, 1] resampling filter can be loaded")
     state, names = net.state_dict(), names_of(net)
     missing, unknown = sorted(set(names.values()) - set(given)), sorted(set(given) - set(names.values()))
     if missing or unknown:
         fault = f"lacks {prefix}{missing[0]}" if missing else f"has an unknown {prefix}{unknown[0]}"
-        raise ValueError(f"the checkpoint {fault} and doesn't fit this configuration ({net.cfg})")
+        raise UserError(f"the checkpoint {fault} and doesn't fit this configuration ({net.cfg})")
     for ours, theirs in names.items():
         if given[theirs].shape != state[ours].shape:
             shapes = f"{list(given[theirs].shape)} where this configuration has {list(state[ours].shape)}"
-            raise ValueError(f"{prefix}{theirs} has shape {shapes}; check resolution and channel counts")
+            raise UserError(f"{prefix}{theirs} has shape {shapes}; check resolution and channel counts")
     net.load_state_dict({ours: given[theirs] for ours, theirs in names.items()})

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from common.errors import UserError
+
 from .config import IMAGE_CHANNELS, DiscriminatorConfig, GeneratorConfig
 from .networks import NETWORKS, Networks, build
 from .storages import StoredTensor, load_from_bytes, rebuild_parameter, rebuild_tensor
@@ -116,13 +118,13 @@ def read_snapshot(path: Path, wanted: Iterable[str] = NETWORKS) -> Networks:
         try:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
-            raise ValueError(f"{path}: an empty file") from None
+            raise UserError(f"{path}: an empty file") from None
     try:
         budget = Budget()
         root, _ = parse(memoryview(whole), 0, _names(budget), budget)
         return _networks(root, wanted)
     except Refused as e:
-        raise ValueError(f"{path}: {e}") from None
+        raise UserError(f"{path}: {e}") from None
 
 
 def _networks(root: object, wanted: Iterable[str]) -> Networks:

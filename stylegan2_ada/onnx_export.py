@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from common.errors import UserError
 from common.files import save_atomically
 
 from .generator import Generator
@@ -51,10 +52,10 @@ def export_onnx(path: str | os.PathLike, G: Generator, *, noise_mode: str = "con
         ValueError: without the packages that torch's exporter needs, or for another `noise_mode`.
     """
     if noise_mode not in ("const", "none"):
-        raise ValueError(f"noise_mode must be const or none in an ONNX file, got {noise_mode!r}")
+        raise UserError(f"noise_mode must be const or none in an ONNX file, got {noise_mode!r}")
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
-        raise ValueError(f"{path}: exporting to ONNX needs {' and '.join(absent)}: pip install {' '.join(absent)}")
+        raise UserError(f"{path}: exporting to ONNX needs {' and '.join(absent)}: pip install {' '.join(absent)}")
     path, cfg, n = Path(path), G.cfg, batch or 2
     inputs: dict[str, torch.Tensor] = {"z": torch.ones(n, cfg.z_dim), "psi": torch.ones(1)}
     shapes: dict[str, dict | None] = {"z": {0: "N"}, "psi": None}

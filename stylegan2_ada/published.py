@@ -11,6 +11,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from common.errors import UserError
 from common.files import save_atomically
 
 from .config import DiscriminatorConfig, GeneratorConfig
@@ -63,7 +64,7 @@ def save_published(path: str | os.PathLike, networks: Networks, *, half: bool = 
     elif path.suffix in (".pt", ".pth"):
         save_atomically(path, lambda tmp: torch.save(state, tmp))
     else:
-        raise ValueError(f"{path}: published names are written to a .safetensors or a .pt file; change the ending")
+        raise UserError(f"{path}: published names are written to a .safetensors or a .pt file; change the ending")
 
 
 def is_published(state: dict) -> bool:

@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pickletools import code2op
 
+from common.errors import UserError
+
 MAX_OPCODES = 1_000_000  # of a file with all pickles inside it; a published snapshot has some 50 000
 MAX_MARKS = 1000  # containers open at a time
 MAX_TEXT = 1 << 24  # bytes of one string; the longest in a published snapshot is a source file of 40 kB
 
 
-class Refused(ValueError):
+class Refused(UserError):
     """Why a file is not read, as the end of a sentence that begins with its name."""
 
 

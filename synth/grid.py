@@ -7,6 +7,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from common.errors import UserError
+
 
 def contact_sheet(images: np.ndarray, columns: int | None = None, *, gap: int = 2, background: int = 255) -> np.ndarray:
     """Images side by side, row by row.
@@ -25,11 +27,11 @@ def contact_sheet(images: np.ndarray, columns: int | None = None, *, gap: int = 
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1] not in (1, 3, 4) or not len(images):
-        raise ValueError(f"images must be uint8 [N, 1|3|4, H, W] with N > 0, got {images.dtype} {list(images.shape)}")
+        raise UserError(f"images must be uint8 [N, 1|3|4, H, W] with N > 0, got {images.dtype} {list(images.shape)}")
     n, channels, height, width = images.shape
     columns = math.ceil(math.sqrt(n)) if columns is None else min(columns, n)
     if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
+        raise UserError(f"columns must be at least 1, got {columns}")
     rows = -(-n // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), background, np.uint8)
     if channels == 4:
@@ -58,7 +60,7 @@ def labelled_grid(
         ValueError: where names and images do not match in number.
     """
     if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells) or not rows or not columns:
-        raise ValueError(f"{len(rows)} x {len(columns)} names do not fit the images")
+        raise UserError(f"{len(rows)} x {len(columns)} names do not fit the images")
     first = next(image for row in cells for image in row if image is not None)
     zoom = max(1, -(-64 // first.shape[1]))
     height, width = first.shape[1] * zoom, first.shape[2] * zoom

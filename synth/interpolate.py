@@ -54,7 +54,7 @@ def path_through(keys: np.ndarray, method: str, loop: bool) -> Path:
     if len(keys) < 2:
         raise UserError(f"--seeds: a path needs at least two seeds, {len(keys)} given: name more")
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        raise UserError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     knots = np.concatenate([keys, keys[:1]]) if loop else keys
     last = len(knots) - 1
     if method == "cubic":
@@ -115,7 +115,7 @@ def walk(
     """
     device, cells = torch.device(device), columns * rows
     if space not in SPACES or noise_mode == "random":
-        raise ValueError(f"space must be w or z and noise const or none, got {space!r} and {noise_mode!r}")
+        raise UserError(f"space must be w or z and noise const or none, got {space!r} and {noise_mode!r}")
     if method == "slerp" and space == "w":
         raise UserError("--method slerp: latents w lie on no sphere: use --space z, or --method linear or cubic")
     if cells > max(len(seeds), 1):

@@ -135,7 +135,7 @@ def project(
     s, device = settings, target.device
     shape = (G.cfg.img_channels, G.cfg.resolution, G.cfg.resolution)
     if tuple(target.shape) != shape:
-        raise ValueError(f"the target must be {list(shape)}, got {list(target.shape)}")
+        raise UserError(f"the target must be {list(shape)}, got {list(target.shape)}")
     mean, deviation = latent_statistics(G, s.w_samples, s.seed, class_index, device)
     draws = torch.Generator().manual_seed(s.seed)
     # from the generator's own maps, not from fresh ones: what it made itself is then found again, and for a photo any

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.cli import download_bar, pick_device, progress
+from common.cli import download_bar, progress
+from common.device import pick_device
 from common.errors import UserError
 from common.files import save_atomically
 from stylegan2_ada.generator import Generator

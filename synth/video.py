@@ -116,7 +116,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 30,
 
 def _rgb(frame: np.ndarray) -> np.ndarray:
     if frame.ndim != 3 or frame.dtype != np.uint8 or frame.shape[2] not in (1, 3, 4):
-        raise ValueError(f"a frame must be uint8 [H, W, 1|3|4], got {frame.dtype} {list(frame.shape)}")
+        raise UserError(f"a frame must be uint8 [H, W, 1|3|4], got {frame.dtype} {list(frame.shape)}")
     if frame.shape[2] == 1:
         return np.repeat(frame, 3, axis=2)
     if frame.shape[2] == 4:

@@ -107,7 +107,7 @@ def read_fold(path: Path) -> FoldScores:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             head, *rows = list(csv.reader(file))
         if tuple(head) != COLUMNS or not rows:
-            raise ValueError("columns")
+            raise UserError("columns")
         columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
         return FoldScores(
             rows,

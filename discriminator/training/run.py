@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from adversarial.config import resolve_precision
 from adversarial.run import StopRequest
 from common.cli import own_version
 from common.errors import UserError
@@ -41,6 +40,7 @@ from training.lock import RunLock
 from training.memory import keep_freed_memory
 from training.operations import prepare_operations
 from training.peers import Alone
+from training.precision import resolve_precision
 from training.telemetry import Telemetry, rewind_jsonl
 
 DETECTOR = "detector.safetensors"

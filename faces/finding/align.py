@@ -108,7 +108,7 @@ class FaceFinder:
         most LOOK_CLOSER. score: YuNet's threshold (no matter to the cascade). min_face: smallest box, in pixels of
         `image` (and, the cascade: HAAR_MIN of its shorter side)."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"expected H x W x 3 uint8 pixels, got {image.dtype} {image.shape}")
+            raise UserError(f"expected H x W x 3 uint8 pixels, got {image.dtype} {image.shape}")
         longest = max(image.shape[:2])
         found: list[Face] = []
         for side in (LOOK, LOOK_CLOSER):
@@ -196,7 +196,7 @@ def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
     x = across - np.array([up[1], -up[0]])  # `up` points up, y down: turned by a quarter it points to the left
     length = np.hypot(*x)
     if not np.isfinite(side) or side <= 0 or length < 1e-9:
-        raise ValueError("these landmarks span no face")
+        raise UserError("these landmarks span no face")
     x = x / length * side / 2
     y = np.array([-x[1], x[0]])
     return np.stack([middle - x - y, middle - x + y, middle + x + y, middle + x - y])
@@ -271,7 +271,7 @@ def _surrounded(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.nd
         return image, quad
     # a frame far outside the photo (a landmark gone astray) would take memory without end
     if max(left, right) > 4 * width + side or max(top, bottom) > 4 * height + side:
-        raise ValueError("the face's frame lies far outside the photo")
+        raise UserError("the face's frame lies far outside the photo")
     left, top, right, bottom = (int(n) + 2 for n in (left, top, right, bottom))
     wide = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REFLECT)
     sigma = 0.02 * side

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.errors import UserError
+
 from . import bias_act_native, reference
 from .bias_act_native import along as _along
 from .bias_act_native import sum_along
@@ -51,11 +53,11 @@ def bias_act(
     `dim`, or a negative `clamp`.
     """
     if act not in DEFAULT_GAIN:
-        raise ValueError(f"unknown activation {act!r}: choose from {', '.join(DEFAULT_GAIN)}")
+        raise UserError(f"unknown activation {act!r}: choose from {', '.join(DEFAULT_GAIN)}")
     if clamp is not None and clamp < 0:
-        raise ValueError(f"clamp must not be negative, got {clamp}")
+        raise UserError(f"clamp must not be negative, got {clamp}")
     if b is not None and (not -x.ndim <= dim < x.ndim or b.ndim != 1 or len(b) != x.shape[dim]):
-        raise ValueError(f"bias of shape {list(b.shape)} does not fit dimension {dim} of shape {list(x.shape)}")
+        raise UserError(f"bias of shape {list(b.shape)} does not fit dimension {dim} of shape {list(x.shape)}")
     alpha = DEFAULT_ALPHA if alpha is None else float(alpha)
     gain = DEFAULT_GAIN[act] if gain is None else float(gain)
     if use_native(x):

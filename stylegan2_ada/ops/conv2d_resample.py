@@ -2,6 +2,8 @@
 
 import torch.nn.functional as F
 
+from common.errors import UserError
+
 from .convolution import Geometry, convolve
 from .upfirdn2d import upfirdn2d
 
@@ -14,7 +16,7 @@ def _pad4(padding) -> tuple[int, int, int, int]:
         px, py = padding
         return px, px, py, py
     if len(padding) != 4:
-        raise ValueError(f"padding must be an int, (x, y) or (x0, x1, y0, y1), got {padding!r}")
+        raise UserError(f"padding must be an int, (x, y) or (x0, x1, y0, y1), got {padding!r}")
     return tuple(padding)
 
 
@@ -63,7 +65,7 @@ def conv2d_resample(x, w, f=None, *, up=1, down=1, padding=0, groups=1, flip_wei
         ValueError: for factors below 1 or a padding of a wrong form.
     """
     if up < 1 or down < 1:
-        raise ValueError(f"up and down must be integers >= 1, got up={up}, down={down}")
+        raise UserError(f"up and down must be integers >= 1, got up={up}, down={down}")
     px0, px1, py0, py1 = _pad4(padding)
     kh, kw = int(w.shape[2]), int(w.shape[3])
     fw, fh = (1, 1) if f is None else (int(f.shape[-1]), int(f.shape[0]))

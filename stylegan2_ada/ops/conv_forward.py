@@ -33,6 +33,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.errors import UserError
+
 from .native import use_native
 
 torch.library.define(
@@ -114,7 +116,7 @@ def convolve(x: Tensor, convs: Sequence[Prepared], relu: Sequence[bool], out: Se
     """
     for conv in convs:
         if conv.weight.shape[1] != x.shape[1] or conv.window != convs[0].window:
-            raise ValueError(
+            raise UserError(
                 f"weights {list(conv.weight.shape)}, window {conv.window} do not go with {x.shape[1]} channels and the "
                 f"first window, {convs[0].window}"
             )

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.errors import UserError
+
 
 def grid_sample(x: Tensor, grid: Tensor) -> Tensor:
     """Sample images at given positions: bilinear, zeros outside, align_corners=False.
@@ -21,7 +23,7 @@ def grid_sample(x: Tensor, grid: Tensor) -> Tensor:
     gradient (there is none).
     """
     if grid.requires_grad:
-        raise ValueError("grid_sample differentiates the image only: the grid must not require a gradient")
+        raise UserError("grid_sample differentiates the image only: the grid must not require a gradient")
     if native_double_backward(x.device.type):
         return _native(x, grid)
     return _Sample.apply(x, grid)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from common.errors import UserError
+
 from . import convolution, reference
 from .bias_act import ACTIVATIONS, DEFAULT_ALPHA, DEFAULT_GAIN
 from .bias_act import bias_act as _bias_act
@@ -62,22 +64,22 @@ def modconv_epilogue(
     are summed in float32. Raises ValueError for operands that do not fit y and for what `bias_act` refuses.
     """
     if y.ndim != 4:
-        raise ValueError(f"the result of a convolution has shape [N, C, H, W], not {list(y.shape)}")
+        raise UserError(f"the result of a convolution has shape [N, C, H, W], not {list(y.shape)}")
     n, c, h, w = y.shape
     if d is not None and d.shape != (n, c):
-        raise ValueError(
+        raise UserError(
             f"factors of shape {list(d.shape)} do not fit images of shape {list(y.shape)}: expected {[n, c]}"
         )
     if noise is not None and noise.shape != (n, 1, h, w) and noise.shape != (1, 1, h, w):
-        raise ValueError(f"noise of shape {list(noise.shape)} does not fit images of shape {list(y.shape)}")
+        raise UserError(f"noise of shape {list(noise.shape)} does not fit images of shape {list(y.shape)}")
     if d is None and noise is None:
         return _bias_act(y, b, act=act, alpha=alpha, gain=gain, clamp=clamp)
     if b is not None and b.shape != (c,):
-        raise ValueError(f"bias of shape {list(b.shape)} does not fit images of shape {list(y.shape)}")
+        raise UserError(f"bias of shape {list(b.shape)} does not fit images of shape {list(y.shape)}")
     if act not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {act!r}: choose from {', '.join(ACTIVATIONS)}")
+        raise UserError(f"unknown activation {act!r}: choose from {', '.join(ACTIVATIONS)}")
     if clamp is not None and clamp < 0:
-        raise ValueError(f"clamp must not be negative, got {clamp}")
+        raise UserError(f"clamp must not be negative, got {clamp}")
     alpha = DEFAULT_ALPHA if alpha is None else float(alpha)
     gain = DEFAULT_GAIN[act] if gain is None else float(gain)
     if use_native(y):
@@ -120,7 +122,7 @@ def scale_channels(x: Tensor, s: Tensor) -> Tensor:
     summed in float32 and has the dtype of s. Raises ValueError for an s that does not fit.
     """
     if x.ndim != 4 or s.shape != x.shape[:2]:
-        raise ValueError(f"factors of shape {list(s.shape)} do not fit images of shape {list(x.shape)}")
+        raise UserError(f"factors of shape {list(s.shape)} do not fit images of shape {list(x.shape)}")
     if not use_native(x):
         return x * s.to(x.dtype)[:, :, None, None]
     if torch.compiler.is_compiling():

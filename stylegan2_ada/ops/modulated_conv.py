@@ -2,6 +2,8 @@
 
 import torch
 
+from common.errors import UserError
+
 from .conv2d_resample import conv2d_resample
 from .modconv_epilogue import modconv_epilogue, scale_channels
 from .reference import modulated_weights
@@ -72,7 +74,7 @@ def modulated_conv2d(
     """
     n, in_channels = x.shape[0], w.shape[1]  # plain numbers, or a symbol where an export leaves the batch open
     if tuple(s.shape) != (n, in_channels):
-        raise ValueError(f"styles must have shape [{n}, {in_channels}] for this input and weight, got {list(s.shape)}")
+        raise UserError(f"styles must have shape [{n}, {in_channels}] for this input and weight, got {list(s.shape)}")
     if demodulate and x.dtype == torch.float16:
         w, s = _prenormalise(w, s)
     if noise is not None and noise.ndim == 2:

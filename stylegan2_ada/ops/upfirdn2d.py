@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from common.errors import UserError
+
 from . import reference
 from .fir_kernels import Axis, resample
 from .native import below_autograd, path, use_native
@@ -43,19 +45,17 @@ def setup_filter(
     """
     f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32)
     if f.ndim > 2 or f.numel() == 0:
-        raise ValueError(
-            f"filter taps must be a non-empty number, list or table, not an array of shape {list(f.shape)}"
-        )
+        raise UserError(f"filter taps must be a non-empty number, list or table, not an array of shape {list(f.shape)}")
     if f.ndim == 0:
         f = f[None]
     if separable and f.ndim == 2:
-        raise ValueError("a two-dimensional filter cannot be marked separable: give the taps of one axis")
+        raise UserError("a two-dimensional filter cannot be marked separable: give the taps of one axis")
     if f.ndim == 1 and not (len(f) >= 8 if separable is None else separable):
         f = torch.outer(f, f)
     if normalize:
         total = f.sum()
         if total == 0:
-            raise ValueError("filter taps sum to zero and cannot be normalised: pass normalize=False")
+            raise UserError("filter taps sum to zero and cannot be normalised: pass normalize=False")
         f = f / total
     if flip:
         f = f.flip(list(range(f.ndim)))
@@ -85,12 +85,12 @@ def upfirdn2d(
     with respect to x; the filter is a constant. Raises ValueError for a bad argument or when nothing would be left.
     """
     if x.ndim != 4 or not x.is_floating_point():
-        raise ValueError(f"images must be a floating [N, C, H, W] tensor, not {x.dtype} of shape {list(x.shape)}")
+        raise UserError(f"images must be a floating [N, C, H, W] tensor, not {x.dtype} of shape {list(x.shape)}")
     if f is None:
         f = torch.ones(1, device=x.device)
     taps = f.shape
     if len(taps) not in (1, 2):
-        raise ValueError(f"a filter has one or two axes, not {len(taps)}")
+        raise UserError(f"a filter has one or two axes, not {len(taps)}")
     _, _, h, w = x.shape
     if torch.compiler.is_compiling() or not type(up) is type(down) is int:  # symbolic sizes, lists
         y_axis, x_axis, padding = _geometry(h, w, up, down, _padding(padding), taps[0], taps[-1])
@@ -118,7 +118,7 @@ def _geometry(h: int, w: int, up, down, padding, fh: int, fw: int) -> tuple[Axis
     px0, px1, py0, py1 = padding
     for name, size, u, p0, p1, k in (("wide", w, up_x, px0, px1, fw), ("high", h, up_y, py0, py1, fh)):
         if size < 1 or size * u + p0 + p1 < k:
-            raise ValueError(f"the padded image is {size * u + p0 + p1} samples {name}, less than the filter's {k}")
+            raise UserError(f"the padded image is {size * u + p0 + p1} samples {name}, less than the filter's {k}")
     y_axis = Axis(h, up_y, down_y, py0, (h * up_y + py0 + py1 - fh) // down_y + 1)
     x_axis = Axis(w, up_x, down_x, px0, (w * up_x + px0 + px1 - fw) // down_x + 1)
     return y_axis, x_axis, padding
@@ -248,7 +248,7 @@ class _Resample(torch.autograd.Function):
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(int(v) for v in value)
     if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f"{name} must be a factor of at least 1, or a pair (x, y) of them, not {value!r}")
+        raise UserError(f"{name} must be a factor of at least 1, or a pair (x, y) of them, not {value!r}")
     return pair
 
 
@@ -257,7 +257,7 @@ def _padding(value: int | Sequence[int]) -> tuple[int, int, int, int]:
     if len(p) == 2:
         p = (p[0], p[0], p[1], p[1])
     if len(p) != 4:
-        raise ValueError(f"padding must be a number, (x, y) or (x0, x1, y0, y1), not {value!r}")
+        raise UserError(f"padding must be a number, (x, y) or (x0, x1, y0, y1), not {value!r}")
     return p
 
 

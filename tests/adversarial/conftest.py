@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from adversarial.config import Options, resolve
+from adversarial.config import resolve
 from adversarial.feed import Feed
 from adversarial.game import Game
+from adversarial.options import Options
 from faces.dataset import PackedFaces
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess

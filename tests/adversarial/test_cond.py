@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from adversarial.config import Options, resolve
+from adversarial.config import resolve
 from adversarial.feed import Feed
+from adversarial.options import Options
 from faces.dataset import PackedFaces
 from faces.degrade import preset
 from faces.preprocess import Preprocess

@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 
-from adversarial.config import Options, resolve
+from adversarial.config import resolve
+from adversarial.options import Options
 from common.errors import UserError
 from stylegan2_ada.config import preset
 

@@ -20,6 +20,7 @@ from discriminator.detector import Detector
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from faces.preprocess import Preprocess
 from stylegan2_ada.config import DiscriminatorConfig
+from tests.program import Program
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +52,7 @@ def place(tmp_path, monkeypatch):
 
 
 def run(*args: str):
-    result = CliRunner().invoke(detect.main, args)
+    result = CliRunner().invoke(Program(detect.main), args)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

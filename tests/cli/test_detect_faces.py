@@ -28,6 +28,7 @@ from discriminator.video import trimmed_mean
 from faces.preprocess import Preprocess
 from faces.procedural.portrait import render_face
 from tests.discriminator.conftest import make_calibration, make_net
+from tests.program import Program
 
 ROOT = Path(__file__).resolve().parents[2]
 CALM = {"FACES_FACE_MODEL": "", "FACES_PROGRESS": "0"}
@@ -74,7 +75,9 @@ def place(material, tmp_path, monkeypatch):
 
 
 def run(*args: str, stdin: bytes | None = None):
-    result = CliRunner().invoke(detect.main, [*args, "--offline"] if args[0] != "export" else args, input=stdin)
+    result = CliRunner().invoke(
+        Program(detect.main), [*args, "--offline"] if args[0] != "export" else args, input=stdin
+    )
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

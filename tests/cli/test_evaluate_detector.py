@@ -19,6 +19,7 @@ from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from faces.degrade import grid
 from faces.preprocess import Preprocess
 from stylegan2_ada.config import DiscriminatorConfig
+from tests.program import Program
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +60,14 @@ def here(place, tmp_path, monkeypatch):
 
 
 def run(*words, code=0):
-    done = CliRunner().invoke(evaluate.main, ["detector", *map(str, words)])
+    done = CliRunner().invoke(Program(evaluate.main), ["detector", *map(str, words)])
     assert done.exit_code == code, done.output + repr(done.exception)
     return done.output
 
 
 def refused(*words):
     """The one line of an error."""
-    done = CliRunner().invoke(evaluate.main, ["detector", *map(str, words)])
+    done = CliRunner().invoke(Program(evaluate.main), ["detector", *map(str, words)])
     assert done.exit_code == 2, done.output + repr(done.exception)
     line = done.stderr.strip()
     assert line.startswith("error: ") and "\n" not in line, line
@@ -196,7 +197,7 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch):
 
     monkeypatch.setattr(scoring.Scorer, "_judge", breaking)
     words = ("d.safetensors", "--data", "both", "--robustness", "--limit", 2, "--resamples", 2)
-    done = CliRunner().invoke(evaluate.main, ["detector", *map(str, words), "--csv", str(tmp_path / "o.csv")])
+    done = CliRunner().invoke(Program(evaluate.main), ["detector", *map(str, words), "--csv", str(tmp_path / "o.csv")])
     assert done.exit_code == 130 and "stopped after 3 of 44 degradations" in done.stderr
     assert {r["degradation"] for r in rows_of(tmp_path / "o.csv")} == {"clean", "jpeg-95", "jpeg-90", "jpeg-75"}
     monkeypatch.setattr(scoring.Scorer, "_judge", lambda *a: calls.append(a[2].name) or judge(*a))

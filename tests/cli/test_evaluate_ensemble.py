@@ -25,6 +25,7 @@ from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from faces.preprocess import Preprocess
 from faces.procedural.portrait import render_face
 from stylegan2_ada.config import DiscriminatorConfig
+from tests.program import Program
 
 NAMES = {"a": (32, 0, "center"), "b": (32, 1, "center"), "c": (16, 2, "pad")}
 
@@ -87,7 +88,7 @@ def here(place, tmp_path_factory, monkeypatch):
 
 
 def run(*words, code=0):
-    done = CliRunner().invoke(evaluate.main, [str(word) for word in words])
+    done = CliRunner().invoke(Program(evaluate.main), [str(word) for word in words])
     assert done.exit_code == code, done.output + repr(done.exception)
     return done.output if code == 0 else done.stderr
 
@@ -122,7 +123,7 @@ def test_an_ensemble_is_a_detector(method, tmp_path):
     fake = np.array([v.label == "FAKE" for v in verdicts])
     assert found["systems"]["the ensemble"]["found"] == pytest.approx(fake[np.array(labels) == 1].mean())
 
-    done = CliRunner().invoke(detect.main, ["--model", str(out), str(photos[0]), "--json", "--face", "whole"])
+    done = CliRunner().invoke(Program(detect.main), ["--model", str(out), str(photos[0]), "--json", "--face", "whole"])
     assert done.exit_code in (0, 1), done.output
     said = json.loads(done.output)["results"][0]
     assert said["probability"] == pytest.approx(verdicts[0].probability, abs=1e-6)

@@ -27,6 +27,7 @@ from faces.decode import load_image
 from faces.degrade import Degradation, preset
 from faces.procedural.portrait import render_face
 from faces.source import open_source
+from tests.program import Program
 from web.api import build_app
 from web.body import Limits
 from web.opened import open_service
@@ -132,7 +133,7 @@ def test_evaluation(photos, reference, tmp_path):
         "--resamples",
         "0",
     ]
-    result = CliRunner().invoke(evaluate.main, [*args, "--csv", str(tmp_path / "s.csv"), "--device", "cpu"])
+    result = CliRunner().invoke(Program(evaluate.main), [*args, "--csv", str(tmp_path / "s.csv"), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     with open(tmp_path / "s.csv", encoding="utf-8", newline="") as file:
         rows = {Path(row["path"]).name: float(row["score"]) for row in csv.DictReader(file)}
@@ -142,7 +143,7 @@ def test_evaluation(photos, reference, tmp_path):
 @pytest.mark.parametrize(("runtime", "atol"), [("torch", TORCH), ("onnx", ANY)])
 def test_detect(photos, reference, runtime, atol):
     args = [*map(str, photos), "--model", str(MODEL), "--json", "--runtime", runtime, "--face", "whole"]
-    told = json.loads(CliRunner().invoke(detect.main, args).stdout)
+    told = json.loads(CliRunner().invoke(Program(detect.main), args).stdout)
     assert told["runtime"] == runtime and [row["file"] for row in told["results"]] == [str(p) for p in photos]
     np.testing.assert_allclose([row["probability"] for row in told["results"]], reference, rtol=0, atol=atol)
 
@@ -180,7 +181,7 @@ def test_http_says_what_detect_says(photos, tmp_path, monkeypatch):
     (tmp_path / "broken.jpg").write_bytes(photos[8].read_bytes()[:3000])
     files = [tmp_path / name for name in ("two.png", "wall.png", "broken.jpg")] + photos[:2]
     args = [*map(str, files), "--model", str(MODEL), "--json", "--offline", "--runtime", "onnx", "--fpr", "0.05"]
-    ours = json.loads(CliRunner().invoke(detect.main, args).stdout)
+    ours = json.loads(CliRunner().invoke(Program(detect.main), args).stdout)
     service = open_service(str(MODEL), runtime="onnx", offline=True)
     with TestClient(build_app(service, Limits(), threads=2)) as client:
         form = [("file", (p.name, p.read_bytes())) for p in files]

@@ -12,10 +12,11 @@ from PIL import Image
 
 import prepare_data
 from faces import named_sets
+from tests.program import Program
 
 
 def run(*words, **env):
-    return CliRunner().invoke(prepare_data.main, ["fetch", *map(str, words)], env=env)
+    return CliRunner().invoke(Program(prepare_data.main), ["fetch", *map(str, words)], env=env)
 
 
 @pytest.fixture(autouse=True)

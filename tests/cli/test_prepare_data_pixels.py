@@ -18,13 +18,14 @@ from PIL import Image
 
 import prepare_data
 from faces.finding.yunet import FILE_NAME
+from tests.program import Program
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def call(*arguments):
     """In this process: exit code, output, errors."""
-    return CliRunner().invoke(prepare_data.main, [str(a) for a in arguments], standalone_mode=False)
+    return CliRunner().invoke(Program(prepare_data.main), [str(a) for a in arguments], standalone_mode=False)
 
 
 def command(*arguments) -> list[str]:

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 import prepare_data
+from tests.program import Program
 
 
 def run(*words):
-    return CliRunner().invoke(prepare_data.main, ["split", *map(str, words)])
+    return CliRunner().invoke(Program(prepare_data.main), ["split", *map(str, words)])
 
 
 def face(seed: int) -> Image.Image:

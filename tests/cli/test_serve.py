@@ -19,6 +19,7 @@ from PIL import Image
 
 import serve
 from faces.procedural.portrait import render_face
+from tests.program import Program
 from web import server as web_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,7 +115,7 @@ def test_a_large_body_is_refused_before_it_is_sent(served):
 
 def test_the_address_is_taken_and_other_words_for_no(served, monkeypatch):
     def refused(*arguments: str) -> str:
-        result = CliRunner().invoke(serve.main, arguments)
+        result = CliRunner().invoke(Program(serve.main), arguments)
         assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.stderr
         return result.stderr
 
@@ -144,7 +145,7 @@ def test_answers_are_not_held_back():
 def test_help_answers_at_once():
     code = "import sys, serve; sys.exit(bool({'torch', 'fastapi', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
-    assert "--max-pixels" in CliRunner().invoke(serve.main, ["--help"]).output
+    assert "--max-pixels" in CliRunner().invoke(Program(serve.main), ["--help"]).output
 
 
 def test_the_end_is_quiet_and_nothing_of_a_photo_is_left(served):

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from common import cli
+from common.device import pick_device
 from common.errors import BadImage, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ def test_value_errors_of_ours_are_told_those_of_others_are_bugs(capsys, monkeypa
 
     @click.command()
     def ours():
-        preset("auto", 100)  # not a power of two: the library's own ValueError
+        preset("auto", 100)  # not a power of two: the library's own UserError
 
     status, told = leave(ours, (), capsys)
     assert status == 2 and "100" in told and told.count("\n") == 1
@@ -97,7 +98,7 @@ def test_debug_shows_the_traceback(capsys, monkeypatch):
     assert status == 2 and "Traceback" in told and told.endswith("error: bad\n")
 
 
-def test_exit_codes_and_friendly(capsys):
+def test_exit_codes(capsys):
     for wanted in (0, 1, 3):
 
         @click.command()
@@ -111,15 +112,6 @@ def test_exit_codes_and_friendly(capsys):
 
         assert leave(by_exit, (), capsys)[0] == wanted
         assert leave(by_return, (), capsys)[0] == wanted
-
-    @click.command()
-    @cli.friendly
-    def inside():
-        raise UserError("bad thing")
-
-    with pytest.raises(SystemExit) as left:
-        inside.main([], standalone_mode=True)
-    assert left.value.code == 2 and capsys.readouterr().err == "error: bad thing\n"
 
 
 def test_out_of_memory_is_told():
@@ -145,10 +137,10 @@ def test_progress_is_silent_without_a_terminal(capsys, monkeypatch):
 def test_pick_device(monkeypatch):
     import torch
 
-    assert cli.pick_device("cpu").type == "cpu"
+    assert pick_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert cli.pick_device("auto").type == "cpu"
+    assert pick_device("auto").type == "cpu"
     for wish, words in (
         ("cuda", "no CUDA"),
         ("cuda:0", "no CUDA"),
@@ -157,12 +149,12 @@ def test_pick_device(monkeypatch):
         ("mps", "Apple"),
     ):
         with pytest.raises(UserError, match=words):
-            cli.pick_device(wish)
+            pick_device(wish)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert cli.pick_device("auto").type == "cuda" and cli.pick_device("cuda:1").index == 1
+    assert pick_device("auto").type == "cuda" and pick_device("cuda:1").index == 1
     with pytest.raises(UserError, match="only 2"):
-        cli.pick_device("cuda:2")
+        pick_device("cuda:2")
 
 
 def test_nothing_heavy_at_import():

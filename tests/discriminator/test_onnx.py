@@ -185,8 +185,9 @@ PROGRAM = """
 import io, sys
 from contextlib import redirect_stdout
 from click.testing import CliRunner
+from tests.program import Program
 import detect
-result = CliRunner().invoke(detect.main, sys.argv[1:])
+result = CliRunner().invoke(Program(detect.main), sys.argv[1:])
 assert result.exit_code in (0, 1), (result.output, result.exception)
 print(sorted({"torch", "torchvision", "scipy", "matplotlib", "onnx"} & set(sys.modules)))
 """

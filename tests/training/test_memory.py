@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from adversarial.config import Options, resolve
+from adversarial.config import resolve
+from adversarial.options import Options
 from training import memory
 from training.distributed import World
 

@@ -20,6 +20,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from common.errors import UserError
+
 from .toolchain import BuildError
 
 __all__ = ["BuildError", "Status", "below_autograd", "path", "status", "use_native"]
@@ -51,7 +53,7 @@ def _constant(function):
 def _wanted() -> str:
     value = os.environ.get("STYLEGAN_OPS", "").strip().lower()
     if value and value not in _PATHS:
-        raise ValueError(f"STYLEGAN_OPS={value!r} is none of {', '.join(_PATHS)}; unset it to use what is fastest here")
+        raise UserError(f"STYLEGAN_OPS={value!r} is none of {', '.join(_PATHS)}; unset it to use what is fastest here")
     return value
 
 
@@ -120,7 +122,7 @@ def _load_cuda() -> str:
 
     wanted = os.environ.get("STYLEGAN_OPS_CUDA", "").strip().lower()
     if wanted not in ("", "nvcc", "nvrtc"):
-        raise ValueError(f"STYLEGAN_OPS_CUDA={wanted!r} is neither nvcc nor nvrtc; unset it to use what is there")
+        raise UserError(f"STYLEGAN_OPS_CUDA={wanted!r} is neither nvcc nor nvrtc; unset it to use what is there")
     if wanted == "nvrtc":
         return cuda_launch.register()
     try:

@@ -13,6 +13,8 @@ from functools import cache
 
 import torch
 
+from common.errors import UserError
+
 from . import cuda_ops, nvrtc
 from .cuda_ops import Gpu
 from .cuda_plan import Launch
@@ -98,7 +100,7 @@ class _Device:
         if parameters is None:
             parameters = args.parameters = (ctypes.c_void_p * 1)(ctypes.addressof(args))
         if what.grid > 0x7FFFFFFF:
-            raise ValueError(f"{what.kernel}: a tensor of this size needs more blocks than a GPU takes")
+            raise UserError(f"{what.kernel}: a tensor of this size needs more blocks than a GPU takes")
         x, y, z = what.block
         result = _launch(function, what.grid, 1, 1, x, y, z, 0, stream, parameters, None)
         if result == _INVALID_CONTEXT:

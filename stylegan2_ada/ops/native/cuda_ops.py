@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.errors import UserError
+
 from . import cuda_plan as plans
 from .cuda_plan import CODES, EpilogueArgs, FinishArgs, Launch, PointwiseArgs, UpfirdnArgs
 
@@ -44,13 +46,13 @@ def _remember(key: tuple, plan: tuple[Launch, Structure]) -> tuple[Launch, Struc
 def _dtype_code(op: str, x: Tensor) -> int:
     code = CODES.get(x.dtype)
     if code is None:
-        raise ValueError(f"stylegan2_ada::{op} takes float32, float64, bfloat16 or float16, not {x.dtype}")
+        raise UserError(f"stylegan2_ada::{op} takes float32, float64, bfloat16 or float16, not {x.dtype}")
     return code
 
 
 def _check_act(act: int) -> None:
     if not 0 <= act <= 8:
-        raise ValueError(f"stylegan2_ada: no activation has the number {act}")
+        raise UserError(f"stylegan2_ada: no activation has the number {act}")
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -76,9 +78,9 @@ def upfirdn2d(
     """stylegan2_ada::upfirdn2d; see ../upfirdn2d.py."""
     dtype = _dtype_code("upfirdn2d", x)
     if x.ndim != 4 or f.ndim not in (1, 2) or f.dtype not in (torch.float32, torch.float64) or f.device != x.device:
-        raise ValueError("stylegan2_ada::upfirdn2d takes [N, C, H, W] and a float32 or float64 filter on one device")
+        raise UserError("stylegan2_ada::upfirdn2d takes [N, C, H, W] and a float32 or float64 filter on one device")
     if min(up_x, up_y, down_x, down_y) < 1:
-        raise ValueError("stylegan2_ada::upfirdn2d takes factors of at least 1")
+        raise UserError("stylegan2_ada::upfirdn2d takes factors of at least 1")
     layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     x = x.contiguous(memory_format=layout)
     f = f.contiguous()
@@ -122,7 +124,7 @@ def _dense(x: Tensor) -> Tensor:
 def _laid_out(x: Tensor, like: Tensor) -> Tensor:
     """x in the very memory order of `like`, which is dense."""
     if x.shape != like.shape or x.dtype != like.dtype or x.device != like.device:
-        raise ValueError(
+        raise UserError(
             f"stylegan2_ada: {x.dtype} of shape {list(x.shape)} on {x.device} does not go with {like.dtype} of shape "
             f"{list(like.shape)} on {like.device}"
         )
@@ -151,7 +153,7 @@ def _operand(t: Tensor | None, x: Tensor, wide: bool = False) -> tuple[Tensor | 
     if t is None:
         return None, 0, False
     if t.device != x.device:
-        raise ValueError(f"stylegan2_ada: operands are on {t.device} and {x.device}")
+        raise UserError(f"stylegan2_ada: operands are on {t.device} and {x.device}")
     wide = x.element_size() == 2 and (wide or t.dtype != x.dtype)
     t = t.to(torch.float32 if wide else x.dtype).contiguous()
     if t.data_ptr() % 16:

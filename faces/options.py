@@ -1,0 +1,23 @@
+"""What commands and their dataclasses ask about sets of faces, declared once (see `common.options`). No numpy here."""
+
+from __future__ import annotations
+
+import functools
+
+from common.options import option
+
+CROPS = ("center", "none", "pad")
+RESAMPLE = ("lanczos", "box", "bilinear", "bicubic")
+
+DATA_ROOT = functools.partial(
+    option, default=None, help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]", metavar="DIR"
+)
+CROP = functools.partial(option, default="center", help="How images become square.", choices=CROPS)
+RESIZE_FILTER = functools.partial(option, default="lanczos", help="Kernel of resizing.", choices=RESAMPLE)
+SPLIT = functools.partial(
+    option, default=None, help="[default: test where there is one, else all]", choices=("train", "valid", "test", "all")
+)
+LABEL = functools.partial(
+    option, default=None, help="What images are whose source doesn't say it.", choices=("real", "fake")
+)
+LIMIT = functools.partial(option, default=None, help="At most N images of a class of each --data.", metavar="N", low=1)
