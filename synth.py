@@ -365,6 +365,7 @@ def project(
     import numpy as np
     import torch
 
+    from faces.dataset import to_uint8
     from faces.decode import load_image
     from faces.preprocess import Preprocess
     from synth.behind import Behind
@@ -372,7 +373,7 @@ def project(
     from synth.observer import choose_observer
     from synth.projection import ProjectionSettings
     from synth.projection import project as search
-    from synth.render import in_precision, render_ws, to_uint8, with_noise
+    from synth.render import in_precision, render_ws, with_noise
     from synth.sampling import load_network
     from synth.saved import PROJECTION_FILES, save_projection
     from synth.video import VideoWriter

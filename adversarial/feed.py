@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from adversarial.replay import Replay
-from faces.dataset import IndexStream, PackedFaces
+from faces.dataset import IndexStream, PackedFaces, to_uint8
 from faces.degrade import Degradation, apply_batch
-from synth.sample import to_uint8 as pixels
 from training.randomness import derive
 
 
@@ -81,6 +80,6 @@ class Feed:
         return torch.from_numpy(clean), torch.from_numpy(degraded), labels
 
 
-def to_uint8(images: Tensor) -> np.ndarray:
+def on_cpu(images: Tensor) -> np.ndarray:
     """Images in [-1, 1] as `synth.py` would save them: uint8 [N, C, H, W]."""
-    return pixels(images.detach().float()).cpu().numpy()
+    return to_uint8(images.detach().float()).cpu().numpy()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adversarial.config import GameConfig
-from adversarial.feed import Feed, to_uint8
+from adversarial.feed import Feed, on_cpu
 from adversarial.losses import generator_loss, path_length_penalty, path_lengths, r1_penalty
 from adversarial.optimiser import FusedAdam, adam, lazy_adam
 from adversarial.replay import Replay
@@ -198,7 +198,7 @@ class Game:
         self.stats.report("Loss/scores/real", real_logits)
         self.stats.report("Loss/signs/real", signs)
         if n_verdict:
-            self.verdict_backward(it, m, n_verdict, to_uint8(fakes))
+            self.verdict_backward(it, m, n_verdict, on_cpu(fakes))
         return w_mean
 
     def verdict_backward(self, it: int, m: int, count: int, current: np.ndarray) -> None:
@@ -333,7 +333,7 @@ class Game:
             c = self._on_device(self.feed.random_classes(len(z)))
             w_avg = self.G_ema.mapping.w_avg
             ws = w_avg.lerp(self.G_ema.mapping(z, c), psi)
-            images.append(to_uint8(self.G_ema.synthesis(ws, noise_mode="random")))
+            images.append(on_cpu(self.G_ema.synthesis(ws, noise_mode="random")))
         return np.concatenate(images)
 
     def remember(self, images: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from adversarial.config import GameConfig
+from common.clock import clock
 from common.errors import UserError
 from faces.source import FaceSource, open_source
 from metrics.collect import Features, collect, collect_cached, is_cached, seconds_for
@@ -20,7 +21,7 @@ from metrics.weights import find_weights
 from training.data import RunData
 from training.distributed import World
 from training.ranks import Ranks
-from training.telemetry import Telemetry, clock
+from training.telemetry import Telemetry
 
 COMPARED = ("metric", "dims", "reals", "kernel")  # FIDs that differ in one of these are not compared
 SHARE = 0.1  # of a run's time that `auto` may spend on FID

@@ -21,6 +21,7 @@ from adversarial.plan import Plan, check_space, check_writable, describe, new_fo
 from adversarial.quality import FidMonitor
 from adversarial.snapshots import Snapshots
 from adversarial.transfer import begin
+from common.clock import clock
 from common.errors import UserError
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
@@ -30,7 +31,7 @@ from training.distributed import World, barrier, join_world, leave_world, sum_te
 from training.lock import RunLock
 from training.memory import keep_freed_memory, memory_note, peak_memory_gb
 from training.operations import prepare_operations
-from training.telemetry import Telemetry, append_jsonl, clock, rewind_jsonl
+from training.telemetry import Telemetry, append_jsonl, rewind_jsonl
 
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
 SHOWN = 5  # left-out images named in the log; config.json has up to 100

@@ -14,6 +14,7 @@ from adversarial.config import GameConfig
 from adversarial.game import Game
 from adversarial.health import diversity
 from adversarial.quality import FidMonitor, beside_fid
+from common.clock import clock
 from common.errors import UserError
 from common.files import save_atomically
 from discriminator.detector import Detector
@@ -23,7 +24,7 @@ from synth.grid import contact_sheet
 from synth.sample import sample
 from training.checkpoint import save_json
 from training.data import RunData
-from training.telemetry import Telemetry, append_jsonl, clock
+from training.telemetry import Telemetry, append_jsonl
 
 
 class Snapshots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import zlib
@@ -39,6 +40,21 @@ def save_atomically(path: Path, write: Callable[[Path], object], *, durable: boo
         except OSError:  # a name that can't be is not there either
             pass
         raise
+
+
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """`data` as a file, whole or not at all."""
+    save_atomically(path, lambda tmp: tmp.write_bytes(data), durable=durable)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` as a UTF-8 file, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object, *, indent: int = 1) -> None:
+    """`value` as a JSON file, whole or not at all; NaN and infinity are a ValueError (`common.outputs.plain`)."""
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
 def _temporary(name: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from common.cli import download_bar, progress
+from common.clock import clock
 from common.device import pick_device
 from common.errors import UserError
 from common.files import cache_folder, save_atomically
@@ -28,7 +29,6 @@ from metrics.stats import load_stats, save_stats
 from metrics.weights import SHA256, find_weights
 from training.distributed import join_world, leave_world
 from training.ranks import Ranks
-from training.telemetry import clock
 
 
 @dataclass(frozen=True)

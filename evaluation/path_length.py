@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from common.cli import progress
+from common.clock import clock
 from common.errors import UserError
 from metrics.inception import InceptionFeatures
 from metrics.path_length import path_lengths, summary
 from metrics.sampling import Sampling, draw_latents
 from synth.perceptual import Perceptual, find_backbone, load_backbone, of_layers
 from training.ranks import Ranks
-from training.telemetry import clock
 
 if TYPE_CHECKING:
     from evaluation.generator import Request

@@ -37,6 +37,11 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return images.to(torch.float32) / 127.5 - 1
 
 
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Float images, nominally in [-1, 1] (what lies outside is clipped), as uint8, rounded to the nearest level."""
+    return (images * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
 @dataclass
 class PackedFaces:
     """Every usable image of a source at one resolution.

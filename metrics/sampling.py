@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from faces.dataset import to_uint8
 
 _NOISE_BLOCK = 8  # images that share one random noise stream; part of what a seed means
 
@@ -67,7 +68,7 @@ def generate(G: torch.nn.Module, n: int, sampling: Sampling, *, first: int = 0) 
             raise UserError(
                 "the generator gives NaN or infinite pixels, so it has no FID; go back to an earlier snapshot"
             )
-        yield (images.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)[: n - start]
+        yield to_uint8(images.float())[: n - start]
 
 
 def draw_latents(G: torch.nn.Module, sampling: Sampling, start: int, stop: int):

@@ -11,16 +11,12 @@ import torch
 from torch import nn
 
 from common.errors import UserError
+from faces.dataset import to_uint8
 from stylegan2_ada.generator import Generator
 from synth.latents import block_size
 
 PRECISIONS = ("fp32", "bf16", "auto")
 LOWP_RES = 4  # resolutions in bfloat16, counted from the highest, as in the published mixed precision
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Float images, nominally in [-1, 1] (what lies outside is clipped), to uint8, rounding to the nearest."""
-    return (images * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def resolve_precision(wish: str, device: torch.device) -> str:

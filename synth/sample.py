@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from faces.dataset import to_uint8
 from stylegan2_ada.generator import Generator
 from synth.latents import MAX_SEED, block_size, block_ws, blocks_of, check_class, check_cutoff, parse_seeds, z_from_seed
-from synth.render import in_precision, to_uint8
+from synth.render import in_precision
 
-__all__ = ["MAX_SEED", "block_size", "parse_seeds", "sample", "sample_batches", "to_uint8", "z_from_seed"]
+__all__ = ["MAX_SEED", "block_size", "parse_seeds", "sample", "sample_batches", "z_from_seed"]
 
 
 @torch.inference_mode()

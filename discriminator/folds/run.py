@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import own_version
+from common.clock import clock
 from common.errors import UserError
 from common.parallel import cores
 from discriminator.detector import Detector
 from discriminator.folds.data import Fold, Rows, open_pool
 from discriminator.folds.scores import read_fold, write_fold, write_table
 from discriminator.training.data import Options, load_degradation
-from discriminator.training.fit import clock
 from discriminator.training.folders import check_free, numbered, saved_options
 from discriminator.training.recipe import Recipe
 from discriminator.training.run import DETECTOR, SHOWN, Part, train

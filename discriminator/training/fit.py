@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.clock import clock
 from common.errors import UserError
 from discriminator.hybrid import VerdictOut
 from discriminator.training.feed import Batch, Feed
@@ -342,11 +343,3 @@ def _split(out: VerdictOut, views: int) -> list[VerdictOut]:
     logits = out.logit.chunk(views)
     patches = [None] * views if out.patch_logits is None else out.patch_logits.chunk(views)
     return [VerdictOut(a, b) for a, b in zip(logits, patches, strict=True)]
-
-
-def clock(seconds: float) -> str:
-    """A duration as `3h 20m`, `4m 05s` or `12.3s`."""
-    s = int(seconds)
-    if s >= 3600:
-        return f"{s // 3600}h {s // 60 % 60:02d}m"
-    return f"{s // 60}m {s % 60:02d}s" if s >= 60 else f"{seconds:.1f}s"

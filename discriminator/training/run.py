@@ -10,6 +10,7 @@ import torch
 
 from adversarial.run import StopRequest
 from common.cli import own_version
+from common.clock import clock
 from common.errors import UserError
 from common.parallel import cores
 from discriminator.backbones import Backbone, load_pretrained
@@ -17,7 +18,7 @@ from discriminator.models import new_network
 from discriminator.training.data import Gathered, Options, load_degradation, open_all, pack, pass_gates
 from discriminator.training.exploration import explore, imbalance, say_imbalance
 from discriminator.training.finish import fitted
-from discriminator.training.fit import Fit, clock
+from discriminator.training.fit import Fit
 from discriminator.training.folders import check_free, numbered, resumed
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import scores

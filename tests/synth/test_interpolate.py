@@ -7,9 +7,9 @@ from scipy.interpolate import make_interp_spline
 from scipy.spatial import geometric_slerp
 
 from common.errors import UserError
+from faces.dataset import to_uint8
 from synth.interpolate import frame_count, path_through, slerp, walk
 from synth.latents import z_from_seed
-from synth.render import to_uint8
 
 T = np.linspace(0, 1, 7)
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
+from faces.dataset import to_uint8
 from synth.mixing import LARGEST_MIX, mix_files, mixtures, named_layers, parse_styles, save_mix
-from synth.render import to_uint8
 from synth.sample import sample
 
 SEEDS = ([1, 30], [7, 9, 2])

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from common.errors import UserError
+from faces.dataset import to_uint8
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
-from synth.sample import MAX_SEED, block_size, parse_seeds, sample, sample_batches, to_uint8, z_from_seed
+from synth.sample import MAX_SEED, block_size, parse_seeds, sample, sample_batches, z_from_seed
 
 
 def tiny(resolution=16, **kwargs):

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
+from faces.dataset import to_uint8
 from synth.latents import ws_from_seeds
 from synth.perceptual import pyramid
 from synth.projection import ProjectionSettings, noise_maps, project
-from synth.render import render_ws, to_uint8, with_noise
+from synth.render import render_ws, with_noise
 from synth.saved import PROJECTION_FILES, load_latents, psnr, save_latents, save_projection
 
 
