@@ -28,7 +28,7 @@ from faces.dataset import to_float
 from stylegan2_ada.ada import AUGPIPES, AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.generator import Generator
-from training.distributed import World, broadcast_modules, sum_gradients, sum_tensor
+from training.processes import Processes
 from training.randomness import seed_torch
 from training.stats import Stats
 
@@ -39,7 +39,7 @@ REPLAY_EVERY, REPLAY_IMAGES = 50, 16  # steps between pushes of averaged-generat
 class Game:
     """All trained state and the step that advances it; data come from `feed`, randomness from (seed, step)."""
 
-    def __init__(self, cfg: GameConfig, world: World, feed: Feed) -> None:
+    def __init__(self, cfg: GameConfig, world: Processes, feed: Feed) -> None:
         self.cfg, self.world, self.feed = cfg, world, feed
         device, o = world.device, cfg.options
         seed_torch(o.seed, 0, "init")
@@ -47,7 +47,7 @@ class Game:
         self.G = Generator(cfg.generator).to(device).train()
         self.D = HybridDiscriminator(cfg.hybrid).to(device).train()
         self.G.lowp_dtype = self.D.lowp_dtype = dtype
-        broadcast_modules([self.G, self.D], world)
+        world.broadcast([self.G, self.D])
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         # the detective to be, so only where one is trained
         self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False) if cfg.verdict_batch else None
@@ -95,7 +95,7 @@ class Game:
             self.remember(self.sample_ema(REPLAY_IMAGES, "replay", it))
         self.step_index += 1
         if cfg.options.aug == "ada" and self.step_index % cfg.ada_interval == 0:
-            sums = sum_tensor(self.signs, self.world)
+            sums = self.world.sum(self.signs)
             p = self.ada.update(float(sums[0]), int(sums[1]), cfg.batch * cfg.ada_interval)
             self.augment.set_p(p)
             self.signs.zero_()
@@ -251,7 +251,7 @@ class Game:
     ) -> None:
         """Sum the gradients over ranks and step; a step with a non-finite gradient is skipped, counted and reported."""
         params = list(params)
-        sum_gradients(params, self.world, extra)
+        self.world.sum_gradients(params, extra)
         grads = [p.grad for p in params if p.grad is not None]
         if not grads:
             return

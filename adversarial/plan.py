@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from adversarial.config import GameConfig, check_options, check_resolution, resolve
 from adversarial.game import Game
+from adversarial.memory import split_batch
 from adversarial.options import Options
 from adversarial.transfer import Start, check_start, is_start, open_start
 from common.errors import UserError
 from faces.classes import ClassLabels
-from training.checkpoint import checkpoint_path, find_checkpoint, load_checkpoint, save_json
+from training.checkpoint import checkpoint_path, find_checkpoint, load
 from training.data import Splits, native_resolution, open_splits
-from training.distributed import World, join_world, leave_world, smallest
-from training.memory import split_batch
+from training.processes import Processes
+from training.run_folder import CONFIG
 
 # what a resumed run may change; everything else is part of its identity (`data` may move: its fingerprint is compared)
 RESUMABLE = {
@@ -53,7 +50,7 @@ def plan(
     options: Options,
     given: set[str],
     resume: str | None,
-    world: World,
+    world: Processes,
     *,
     fetch: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -73,9 +70,9 @@ def plan(
         options = dataclasses.replace(options, start=resume)
     elif resume is not None:
         checkpoint = find_checkpoint(resume, Path(options.outdir))
-        saved = GameConfig.load(checkpoint.parent / "config.json")
+        saved = GameConfig.load(checkpoint.parent / CONFIG)
         options = _resumed_options(options, given, saved, checkpoint, world)
-        state = load_checkpoint(checkpoint)
+        state = load(checkpoint, "gan")
     check_options(options)
     if options.resolution is not None:
         check_resolution(options.resolution)
@@ -95,7 +92,7 @@ def plan(
         check_start(cfg, start)
     if options.batch_gpu is None:
         # ranks may see different amounts of free memory, but must split alike
-        size = smallest(split_batch(cfg, world).batch_gpu, world)
+        size = world.smallest(split_batch(cfg, world).batch_gpu)
         cfg = dataclasses.replace(cfg, batch_gpu=size)
     if checkpoint is not None:
         checkpoint, state = _where_to_go_on(cfg, saved, given, checkpoint, state)
@@ -118,7 +115,7 @@ def _steered(saved: GameConfig, cfg: GameConfig) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint: Path, world: World) -> Options:
+def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint: Path, world: Processes) -> Options:
     changes = {}
     effective = {  # a value spelled out that is what the preset gave is no contradiction
         "resolution": saved.resolution,
@@ -167,7 +164,7 @@ def _where_to_go_on(
             f"{run}: the game of this run ended at {kimg:g} kimg and its checkpoint of that moment,"
             f" {end_of_game.name}, is gone; start a new run with --kimg {cfg.kimg:g}"
         )
-    state = load_checkpoint(end_of_game)
+    state = load(end_of_game, "gan")
     if state["phase"] != "game":
         raise UserError(f"{end_of_game}: the game can't go on from here; start a new run with --kimg {cfg.kimg:g}")
     return end_of_game, state
@@ -175,30 +172,14 @@ def _where_to_go_on(
 
 def describe(options: Options, *, given: set[str] = frozenset(), resume: str | None = None) -> dict:
     """The resolved configuration of what `train` would do, as plain JSON types; nothing is written or fetched."""
-    world = join_world(options.device)
-    try:
+    with Processes.join(options.device) as world:
         p = plan(options, set(given), resume, world, fetch=False)
         splits = {name: getattr(p.splits, name) for name in ("train", "valid", "test")}
         counts = {name: len(s) for name, s in splits.items() if s is not None}
         return {**p.cfg.to_dict(), "images": counts, "resume": str(p.checkpoint or resume or "") or None}
-    finally:
-        leave_world()
 
 
 # ---- the folder ---------------------------------------------------------------------------------------------------
-
-
-def check_writable(folder: Path, option: str) -> None:
-    """UserError if nothing could be written to `folder`, or made where it does not exist yet; writes nothing."""
-    there = folder
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f"{option} {folder}: {there} is a file, not a folder; choose another folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(
-            f"{option} {folder}: {there} cannot be written to (read-only or no permission); choose another folder"
-        )
 
 
 def check_space(outdir: Path, game: Game, keep: int, *, new: bool) -> None:
@@ -217,40 +198,6 @@ def check_space(outdir: Path, game: Game, keep: int, *, new: bool) -> None:
         )
 
 
-def new_folder(cfg: GameConfig, world: World) -> Path:
-    """Make `<outdir>/<number>-<data>-<resolution>-<cfg>` with config.json; every rank gets its path.
-
-    If that fails half-way (a full disk), what was made is removed again.
-    """
-    box: list = [None]
-    if world.is_main:
-        out = Path(cfg.options.outdir)
-        made = [p for p in (out, *out.parents) if not p.exists()]
-        folder = None
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            folder = _numbered(out, cfg)
-            save_json(folder / "config.json", cfg.to_dict())
-        except OSError as e:
-            for path in [folder, *made]:  # all empty: the file that failed is gone
-                if path is not None and path.is_dir():
-                    path.rmdir()
-            raise UserError(
-                f"--outdir {out}: cannot be written ({e.strerror or e}); choose a folder with space and permission"
-            ) from None
-        box[0] = str(folder)
-    if world.size > 1:
-        torch.distributed.broadcast_object_list(box, src=0, device=world.device)
-    return Path(box[0])
-
-
-def _numbered(out: Path, cfg: GameConfig) -> Path:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(cfg.options.data).resolve().name).strip("-") or "data"
-    while True:
-        numbers = [int(m.group()) for d in out.iterdir() if (m := re.match(r"\d+", d.name))]
-        folder = out / f"{max(numbers, default=-1) + 1:05d}-{name}-{cfg.resolution}-{cfg.options.cfg}"
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:  # another run took the number in between
-            continue
+def folder_name(cfg: GameConfig) -> str:
+    """What stands behind the number of a run's folder."""
+    return f"{Path(cfg.options.data).resolve().name or 'data'}-{cfg.resolution}-{cfg.options.cfg}"

@@ -19,8 +19,7 @@ from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
 from metrics.weights import find_weights
 from training.data import RunData
-from training.distributed import World
-from training.ranks import Ranks
+from training.processes import Processes
 from training.telemetry import Telemetry
 
 COMPARED = ("metric", "dims", "reals", "kernel")  # FIDs that differ in one of these are not compared
@@ -51,7 +50,7 @@ class FidMonitor:
     measures a cheap FID and only where the weights are at hand, for at most a tenth of the run's time. The processes of
     a run share the images."""
 
-    def __init__(self, cfg: GameConfig, world: World, data: RunData, outdir: Path, tel: Telemetry) -> None:
+    def __init__(self, cfg: GameConfig, world: Processes, data: RunData, outdir: Path, tel: Telemetry) -> None:
         self.cfg, self.world, self.data, self.tel = cfg, world, data, tel
         self.cache = outdir / ".cache"
         self.auto = cfg.metrics == "auto"
@@ -65,7 +64,6 @@ class FidMonitor:
         self.other: FaceSource | None = None
         if cfg.options.metric_data:
             self.other = _reals_of(cfg.options.metric_data, cfg.options.data_root)
-        self.ranks = Ranks.join() if self.counts else Ranks()
         if self.counts:
             self.features = self._open_features()
 
@@ -87,7 +85,7 @@ class FidMonitor:
 
         self.told = False
         try:
-            weights = self.ranks.main_does(
+            weights = self.world.main_does(
                 lambda: find_weights(o.inception_weights, download=not self.auto, progress=fetching)
             )
         except UserError as e:
@@ -105,7 +103,7 @@ class FidMonitor:
             return []
         side = self.data.facts["preprocess"]["resolution"]
         probe = ArrayImages(np.zeros((16, 3, side, side), np.uint8))
-        one = seconds_for(probe, self.features) / len(probe) / self.ranks.size
+        one = seconds_for(probe, self.features) / len(probe) / self.world.size
         self.cost = one * sum(self.counts)
         count = self._real_count()
         names = ", ".join(metric_name(kind, n) for n, kinds in self.counts.items() for kind in sorted(kinds))
@@ -123,7 +121,7 @@ class FidMonitor:
         """
         if self.features is None:
             return None
-        if self.auto and not self.ranks.main_does(lambda: self._affordable(final)):
+        if self.auto and not self.world.main_does(lambda: self._affordable(final)):
             return None
         began = time.monotonic()
         if self.real is None:
@@ -170,8 +168,8 @@ class FidMonitor:
         images = GeneratedImages(G, count, sampling)
         progress = self._progress("FID: looking at samples")
         keep = needs_vectors(kinds)
-        fake = collect(images, self.features, keep=keep, ranks=self.ranks, progress=progress)
-        if not self.ranks.is_main:
+        fake = collect(images, self.features, keep=keep, ranks=self.world, progress=progress)
+        if not self.world.is_main:
             return {}
         found = compare(kinds, fake, self.real, self.features, device=self.world.device)
         return {
@@ -225,7 +223,7 @@ class FidMonitor:
         images = self._real_images()
         try:
             return collect_cached(
-                images, self.features, self._real_key(), self.cache, keep=keep, ranks=self.ranks, progress=progress
+                images, self.features, self._real_key(), self.cache, keep=keep, ranks=self.world, progress=progress
             )
         finally:
             images.close()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,21 +14,25 @@ from adversarial import verdict_phase as detective
 from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.health import Health
+from adversarial.memory import memory_note
 from adversarial.options import Options
-from adversarial.plan import Plan, check_space, check_writable, describe, new_folder, plan
+from adversarial.plan import Plan, check_space, describe, folder_name, plan
 from adversarial.quality import FidMonitor
 from adversarial.snapshots import Snapshots
 from adversarial.transfer import begin
 from common.clock import clock
 from common.errors import UserError
+from common.files import write_json
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
-from training.checkpoint import checkpoint_path, checkpoints, remove_leftovers, save_checkpoint, save_json
+from training.checkpoint import checkpoint_path, checkpoints, save
 from training.data import RunData, count_notes, pack, size_notes
-from training.distributed import World, barrier, join_world, leave_world, sum_tensor
 from training.lock import RunLock
-from training.memory import keep_freed_memory, memory_note, peak_memory_gb
+from training.memory import keep_freed_memory, peak_memory_gb
 from training.operations import prepare_operations
+from training.processes import Processes
+from training.run_folder import CONFIG, check_writable, new_run, remove_leftovers
+from training.stop import StopRequest
 from training.telemetry import Telemetry, append_jsonl, rewind_jsonl
 
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
@@ -41,40 +43,6 @@ CPU_HINT = (
 )
 
 __all__ = ["describe", "train"]
-
-
-class StopRequest:
-    """Turns the first Ctrl-C, SIGTERM or lost terminal into a request; a second Ctrl-C interrupts at once."""
-
-    def __init__(self, tell: bool) -> None:
-        self.asked = False
-        self.tell = tell
-        self.previous = {}
-
-    def __enter__(self) -> StopRequest:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            sig = getattr(signal, name, None)
-            if sig is None or (name == "SIGHUP" and signal.getsignal(sig) == signal.SIG_IGN):  # nohup: train on
-                continue
-            try:
-                self.previous[sig] = signal.signal(sig, self._ask)
-            except ValueError:  # not the main thread: the caller keeps its own handlers
-                pass
-        return self
-
-    def _ask(self, sig: int, frame) -> None:
-        if self.asked and sig == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.tell and not self.asked and sig == signal.SIGINT:
-            try:
-                os.write(2, b"\nstopping after this step and saving; Ctrl-C again stops at once, without saving\n")
-            except OSError:
-                pass
-        self.asked = True
-
-    def __exit__(self, *exc) -> None:
-        for sig, handler in self.previous.items():
-            signal.signal(sig, handler)
 
 
 def train(
@@ -90,30 +58,24 @@ def train(
     Nothing is written before the options, images, weights and the checkpoint have proved usable. KeyboardInterrupt is
     raised after a clean stop: the state is saved by then.
     """
-    world = join_world(options.device)
-    try:
+    with Processes.join(options.device) as world, RunLock() as lock:
         if options.threads:
             torch.set_num_threads(options.threads)
         keep_freed_memory()
         if resume is None:
-            check_writable(Path(options.outdir), "--outdir")
+            check_writable(Path(options.outdir), "outdir")
         p = plan(options, set(given), resume, world, progress=progress)
-        with RunLock() as lock:
-            if p.checkpoint is not None:
-                check_writable(p.checkpoint.parent, "--resume")
-                if world.is_main:
-                    lock.take(p.checkpoint.parent)
-            return _run(_Run(p, world, quiet), lock)
-    finally:
-        leave_world()
+        if p.checkpoint is not None:
+            check_writable(p.checkpoint.parent, "resume")
+            if world.is_main:
+                lock.take(p.checkpoint.parent)
+        return _run(_Run(p, world, quiet), lock)
 
 
 def _run(run: _Run, lock: RunLock) -> Path:
     world = run.world
     try:
-        run.open()
-        if world.is_main:
-            lock.take(run.folder)
+        run.open(lock)
         return run.go()
     except OSError as e:
         if e.errno not in _DISK or run.folder is None:
@@ -135,7 +97,7 @@ class _Run:
     Made without writing anything; `open` gives it its folder.
     """
 
-    def __init__(self, p: Plan, world: World, quiet: bool) -> None:
+    def __init__(self, p: Plan, world: Processes, quiet: bool) -> None:
         self.world, self.cfg = world, p.cfg
         self.resumed, self.folder, self.steered = p.checkpoint, None, p.steered
         self.tel = Telemetry(world.is_main, quiet)
@@ -191,12 +153,12 @@ class _Run:
         args["classes"] = p.classes
         if self.world.is_main:
             data = pack(p.splits, pre, **args, progress=progress)
-        barrier(self.world)
+        self.world.barrier()
         if not self.world.is_main:
             data = pack(p.splits, pre, **args, progress=progress)
         return data
 
-    def open(self) -> None:
+    def open(self, lock: RunLock) -> None:
         """Take the run's folder: a new one, or the resumed one put back to the moment of its checkpoint."""
         if self.world.is_main:
             check_space(self.outdir, self.game, self.cfg.options.keep, new=self.resumed is None)
@@ -207,10 +169,11 @@ class _Run:
                 remove_leftovers(self.folder)
                 for name in ("stats.jsonl", "metrics.jsonl"):
                     rewind_jsonl(self.folder / name, self.game.nimg, self.verdict_index)
-                save_json(self.folder / "config.json", self.cfg.to_dict())
+                write_json(self.folder / CONFIG, self.cfg.to_dict())
             purge = self.game.nimg + self.verdict_index + 1
         else:
-            self.folder = new_folder(self.cfg, self.world)
+            files = {CONFIG: self.cfg.to_dict()}
+            self.folder = self.world.main_does(lambda: new_run(self.outdir, folder_name(self.cfg), lock, files))
         self.tel.open(self.folder, purge)
         self.snapshots = Snapshots(self.folder, self.cfg, self.game, self.data, self.fid, self.tel)
 
@@ -301,7 +264,7 @@ class _Run:
             feed = self.game.feed
             del self.game, self.snapshots.game
             torch.cuda.empty_cache()
-            save_json(self.folder / "config.json", self.cfg.to_dict())
+            write_json(self.folder / CONFIG, self.cfg.to_dict())
             self.game = self.snapshots.game = Game(self.cfg, self.world, feed)
             if self.start is not None:
                 begin(self.game, self.start)
@@ -310,15 +273,12 @@ class _Run:
     def _pause(self, stop: StopRequest) -> None:
         """Between steps: a checkpoint when it is time, a clean stop when asked; all ranks decide alike."""
         due = time.monotonic() - self.saved_at > self.cfg.options.checkpoint_minutes * 60
-        wants = torch.tensor([float(stop.asked), float(due and self.world.is_main)], device=self.world.device)
-        if self.world.size > 1:
-            sum_tensor(wants, self.world)
-        if wants[0]:
+        if self.world.any(stop.asked):
             path = self._checkpoint()
             kimg = self.game.nimg / 1000
             self.tel.say(f"stopped at {kimg:.2f} kimg, saved {path.name}; go on with --resume {self.folder}")
             raise KeyboardInterrupt
-        if wants[1]:
+        if self.world.any(due and self.world.is_main):
             self._checkpoint()
 
     def _checkpoint(self) -> Path:
@@ -334,8 +294,8 @@ class _Run:
                 "fid": self.fid.state_dict(),
                 "health": self.health.state_dict(),
             }
-            save_checkpoint(self.folder, number, state, spare={self._at(self.game.nimg), self._best()})
-        barrier(self.world)
+            save(self.folder, number, state, "gan", spare={self._at(self.game.nimg), self._best()})
+        self.world.barrier()
         return checkpoint_path(self.folder, number)
 
     def _at(self, nimg: int) -> Path:
@@ -362,7 +322,7 @@ class _Run:
         game, cfg = self.game, self.cfg
         now = time.monotonic()
         game.settle()
-        rows = game.stats.collect(lambda t: sum_tensor(t, self.world))
+        rows = game.stats.collect(self.world.sum)
         kimg = game.nimg / 1000
         sec_per_kimg = (now - self.tick_at) / max((game.nimg - self.tick_nimg) / 1000, 1e-9)
         total = self.elapsed + now - self.started
@@ -438,7 +398,7 @@ class _Run:
             self.tel.progress(f"verdict step {self.verdict_index}/{total}  {clock(left)} left")
             if self.verdict_index % every == 0 or self.verdict_index == total:
                 game.settle()
-                rows = game.stats.collect(lambda t: sum_tensor(t, self.world))
+                rows = game.stats.collect(self.world.sum)
                 row = {"nimg": game.nimg, "kimg": game.nimg / 1000, "verdict_step": self.verdict_index, **rows}
                 if self.world.is_main:
                     append_jsonl(self.folder / "stats.jsonl", row)

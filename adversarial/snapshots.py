@@ -16,13 +16,13 @@ from adversarial.health import diversity
 from adversarial.quality import FidMonitor, beside_fid
 from common.clock import clock
 from common.errors import UserError
-from common.files import save_atomically
+from common.files import save_atomically, write_json
+from common.outputs import plain
 from discriminator.detector import Detector
 from faces.degrade import preset as degradation_preset
 from stylegan2_ada.files import save_generator
 from synth.grid import contact_sheet
 from synth.sample import sample
-from training.checkpoint import save_json
 from training.data import RunData
 from training.telemetry import Telemetry, append_jsonl
 
@@ -172,7 +172,7 @@ class Snapshots:
                 np.savez_compressed(f, **scores)
 
         save_atomically(self.folder / "scores.npz", write)
-        save_json(self.folder / "verdict.json", result)
+        write_json(self.folder / "verdict.json", plain(result))
         f = result["held_out_clean"]
         self.tel.say(
             f"{result['measured_on']} images: AUC {f['auc']:.3f}, balanced accuracy"

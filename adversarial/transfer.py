@@ -21,7 +21,7 @@ from stylegan2_ada.download import LICENCE, PUBLISHED, cached_path, fetch, is_re
 from stylegan2_ada.interop import read_networks
 from stylegan2_ada.networks import Networks
 from training.checkpoint import is_checkpoint_name
-from training.distributed import World, barrier
+from training.processes import Processes
 
 if TYPE_CHECKING:
     from adversarial.game import Game
@@ -58,7 +58,7 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def open_start(
-    resume: str, world: World, *, allowed: bool = True, progress: Callable[[int, int], None] | None = None
+    resume: str, world: Processes, *, allowed: bool = True, progress: Callable[[int, int], None] | None = None
 ) -> Start:
     """Read the networks; a URL is fetched by one process for all (`allowed`: whether the internet may be used).
 
@@ -70,7 +70,7 @@ def open_start(
             return Start(resume, None, None)
         if world.is_main:
             fetch(resume, progress)
-        barrier(world)
+        world.barrier()
         path = fetch(resume)
     else:
         path = Path(resume)

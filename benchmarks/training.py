@@ -50,7 +50,7 @@ def make_game(s: dict, device):
     from faces.dataset import PackedFaces
     from faces.degrade import preset as degradation_preset
     from faces.preprocess import Preprocess
-    from training.distributed import World
+    from training.processes import Processes
 
     options = Options(
         data="random",
@@ -69,7 +69,7 @@ def make_game(s: dict, device):
             object.__setattr__(net, "channel_base", s["channel_base"])
     images = np.random.default_rng(0).integers(0, 256, (256, 3, resolution, resolution), dtype=np.uint8)
     faces = PackedFaces(images, np.arange(256) % 2, np.arange(256), Preprocess(resolution))
-    return Game(config, World(0, 1, device), Feed(faces, degradation_preset("train"), 0)), config
+    return Game(config, Processes(device=device), Feed(faces, degradation_preset("train"), 0)), config
 
 
 def training_cost(s: dict) -> dict:

@@ -27,8 +27,7 @@ from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
 from metrics.stats import load_stats, save_stats
 from metrics.weights import SHA256, find_weights
-from training.distributed import join_world, leave_world
-from training.ranks import Ranks
+from training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,10 @@ def evaluate(request: Request) -> Evaluation | None:
     """Measure what `request` asks for and print it; None on other ranks than 0."""
     kinds = _checked(request)
     device = pick_device(request.device)
-    world = join_world(str(device))
+    ranks = Processes.join(device)
     try:
-        ranks = Ranks.join()
         with contextlib.ExitStack() as stack:
-            result = _measure(request, kinds, world.device, ranks, stack)
+            result = _measure(request, kinds, ranks.device, ranks, stack)
         if result is None:
             return None
         _print(result)
@@ -113,7 +111,7 @@ def evaluate(request: Request) -> Evaluation | None:
             click.echo(f"{write_generator_report(request.report, result)} written")
         return result
     finally:
-        leave_world()
+        ranks.leave()
 
 
 def _checked(request: Request) -> list[str]:
@@ -140,7 +138,7 @@ def _against(kinds: list[str]) -> list[str]:
 
 
 def _measure(
-    r: Request, kinds: list[str], device: torch.device, ranks: Ranks, stack: contextlib.ExitStack
+    r: Request, kinds: list[str], device: torch.device, ranks: Processes, stack: contextlib.ExitStack
 ) -> Evaluation | None:
     say = click.echo if ranks.is_main else lambda *_: None
     sampling = Sampling(r.seed, r.trunc, r.noise_mode, device=device)
@@ -204,7 +202,7 @@ def _measure(
     return Evaluation(rows, settings, notes, samples, reals.first() if r.report and reals is not None else [])
 
 
-def _look_over(side: Measured, features: InceptionFeatures, folder: Path | None, ranks: Ranks) -> None:
+def _look_over(side: Measured, features: InceptionFeatures, folder: Path | None, ranks: Processes) -> None:
     """Refuse before the work begins what would end it, perhaps hours later; find out whether it was done before."""
     if len(side.images) < 2:
         raise UserError(f"{side.name}: a single image: these metrics need two or more, better thousands")
@@ -214,7 +212,7 @@ def _look_over(side: Measured, features: InceptionFeatures, folder: Path | None,
             ranks.main_does(side.images.check_alike)
 
 
-def _features(r: Request, kinds: list[str], device: torch.device, ranks: Ranks, say) -> InceptionFeatures:
+def _features(r: Request, kinds: list[str], device: torch.device, ranks: Processes, say) -> InceptionFeatures:
     with download_bar("fetching the Inception weights") as report:
         weights = ranks.main_does(lambda: find_weights(r.inception_weights, progress=report))
     if r.runtime in ("native", "onnx") and device.type != "cpu":
@@ -241,7 +239,7 @@ def _cache(r: Request) -> Path | None:
     return Path(r.cache).expanduser() if r.cache else cache_folder() / "features"
 
 
-def _collected(side: Measured, features, keep: bool, folder: Path | None, ranks: Ranks, say) -> Features:
+def _collected(side: Measured, features, keep: bool, folder: Path | None, ranks: Processes, say) -> Features:
     """Features of one side, after saying how long they will take."""
     if side.stats is not None:
         return Features(side.stats)

@@ -19,7 +19,7 @@ from metrics.inception import InceptionFeatures
 from metrics.path_length import path_lengths, summary
 from metrics.sampling import Sampling, draw_latents
 from synth.perceptual import Perceptual, find_backbone, load_backbone, of_layers
-from training.ranks import Ranks
+from training.processes import Processes
 
 if TYPE_CHECKING:
     from evaluation.generator import Request
@@ -69,7 +69,7 @@ def _of(perceptual: Perceptual) -> PathDistance:
 
 
 def mean_path_length(
-    G: torch.nn.Module, distance: PathDistance, r: Request, sampling: Sampling, ranks: Ranks, say
+    G: torch.nn.Module, distance: PathDistance, r: Request, sampling: Sampling, ranks: Processes, say
 ) -> float:
     """PPL of `r.num` pairs of latents in W at the end of paths, epsilon 1e-4, stored noise maps; equal on all ranks."""
     if r.class_index is not None:

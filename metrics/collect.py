@@ -17,7 +17,7 @@ from common.files import save_atomically, try_lock
 from metrics.images import BLOCK, Census, Images
 from metrics.inception import InceptionFeatures
 from metrics.stats import GaussianStats, StreamingStats, load_stats, save_stats
-from training.ranks import Ranks
+from training.processes import Processes
 
 Progress = Callable[[int, int | None], None]
 """Called with (images done, images in all or None where nobody knows)."""
@@ -60,7 +60,7 @@ def collect(
     features: InceptionFeatures,
     *,
     keep: bool = False,
-    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    ranks: Processes = Processes(),  # noqa: B008 (frozen)
     progress: Progress | None = None,
 ) -> Features:
     """Features of all `images`. Blocks of 64 are shared among `ranks` and added in their order, so the result does not
@@ -123,7 +123,7 @@ def collect_cached(
     folder: str | Path | None,
     *,
     keep: bool = False,
-    ranks: Ranks = Ranks(),  # noqa: B008
+    ranks: Processes = Processes(),  # noqa: B008
     progress: Progress | None = None,
     before: Callable[[], None] | None = None,
 ) -> Features:

@@ -1,80 +1,107 @@
-"""Training state on disk: one file, whole or absent, read without running code from it."""
+"""The state of a training on disk: one file, whole or absent, read without running code from it."""
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from common.errors import UserError
 from common.files import save_atomically
-from training.state import CHECKPOINT_NAME, checkpoints, save
-from training.state import checkpoint_path as checkpoint_path
+from training.run_folder import LATEST, newest_run
 
-FORMAT = 1
-
-
-def save_json(path: Path, value: dict) -> None:
-    """`value` as a JSON file, whole or not at all."""
-    save_atomically(path, lambda tmp: tmp.write_text(json.dumps(value, indent=1), encoding="utf-8"))
+Kind = Literal["gan", "detector"]
+FORMATS = {"gan": (1,), "detector": ("detector-1", "detective-1")}  # the first is written, all are read
+NAME = re.compile(r"checkpoint-(\d{6,})\.pt")
 
 
-def remove_leftovers(run: Path) -> None:
-    """Delete what a killed process was writing when it died: temporary files no reader ever sees."""
-    for path in run.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def checkpoint_path(run: Path, step: int) -> Path:
+    return run / f"checkpoint-{step:06d}.pt"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first."""
+    found = [(int(m.group(1)), p) for p in run.glob("checkpoint-*.pt") if (m := NAME.fullmatch(p.name))]
+    return [p for _, p in sorted(found)]
 
 
 def is_checkpoint_name(path: Path) -> bool:
     """Whether a file is called like a checkpoint of this project."""
-    return CHECKPOINT_NAME.fullmatch(path.name) is not None
+    return NAME.fullmatch(path.name) is not None
 
 
-def save_checkpoint(run: Path, step: int, state: dict, keep: int = 2, spare: Collection[Path] = ()) -> Path:
-    """`training.state.save` for the game's state."""
-    return save(run, step, state, keep, spare, form=FORMAT, elsewhere="--outdir")
+def save(run: Path, step: int, state: dict, kind: Kind, *, keep: int = 2, spare: Collection[Path] = ()) -> Path:
+    """Write the state after `step` steps; then remove all but the last `keep` checkpoints and those in `spare`.
+
+    Checkpoints of later steps belong to a course the run has left (it was resumed from an earlier one): they go too.
+    UserError where the disk does not take it.
+    """
+    path = checkpoint_path(run, step)
+    try:
+        save_atomically(path, lambda tmp: torch.save({"format": FORMATS[kind][0], **state}, tmp))
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
+        left = checkpoints(run)
+        if not run.is_dir():
+            advice = "the run's folder was removed while it ran: start again"
+        elif left:
+            advice = f"free some space, then go on from the earlier {left[-1].name} with `resume` {run}"
+        else:
+            advice = "free some space or choose another `outdir`, then start again"
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise UserError(f"{path}: the checkpoint could not be written ({reason}); {advice}") from None
+    found = checkpoints(run)
+    current = found.index(path)
+    for old in found[: max(0, current + 1 - keep)] + found[current + 1 :]:
+        if old not in spare:
+            old.unlink(missing_ok=True)
+    return path
 
 
-def load_checkpoint(path: Path) -> dict:
-    """The state in `path` on the CPU; UserError for anything that is not a checkpoint of this project."""
+def load(where: Path, kind: Kind) -> dict:
+    """The state in a checkpoint, or in the newest one of a run, on the CPU.
+
+    UserError for anything that is not a checkpoint of a training of this kind.
+    """
+    path = find_checkpoint(str(where))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint; give a run folder or «latest»") from None
-    except Exception as e:
-        reason = str(e).splitlines()[0][:120]
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(
-            f"{path}: not a readable checkpoint ({reason}); give a checkpoint-*.pt of this project"
+            f"{path}: not a readable checkpoint ({reason}); give a checkpoint-*.pt of this project, or remove it to go"
+            " on from the one before"
         ) from None
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{path}: not a run's checkpoint; give a run folder or its checkpoint-*.pt")
-    if state["format"] != FORMAT or not isinstance(state.get("game"), dict):
-        raise UserError(f"{path}: not a checkpoint of this version (format {FORMAT}); retrain or use that version")
+    if state["format"] not in FORMATS[kind] or (kind == "gan" and not isinstance(state.get("game"), dict)):
+        raise UserError(
+            f"{path}: not a checkpoint of a {kind} training of this version (format {FORMATS[kind][0]}); give a run of"
+            " one, retrain or use that version"
+        )
     return state
 
 
-def newest_run(outdir: Path) -> Path:
-    """The run folder under `outdir` that holds the newest checkpoint; where there is none, groups of runs such as
-    runs/demo/ are looked into, too."""
-    for pattern in ("*", "*/*"):
-        runs = [(found[-1].stat().st_mtime_ns, d) for d in outdir.glob(pattern) if (found := checkpoints(d))]
-        if runs:
-            return max(runs)[1]
-    raise UserError(f"{outdir}: no run with a checkpoint to resume; start one without --resume, or name --outdir")
+def find_checkpoint(asked: str, outdir: Path = Path("runs"), parameter: str = "resume") -> Path:
+    """What is asked for: `latest` below `outdir`, a run folder (its newest checkpoint) or a checkpoint file.
 
-
-def find_checkpoint(resume: str, outdir: Path, option: str = "--resume") -> Path:
-    """What `option` names: `latest`, a run folder or a checkpoint file."""
-    if resume == "latest":
-        return checkpoints(newest_run(outdir))[-1]
-    path = Path(resume)
+    parameter: the one that named it, for the UserError where there is none.
+    """
+    if asked == LATEST:
+        run = newest_run(outdir, lambda folder: bool(checkpoints(folder)))
+        if run is None:
+            raise UserError(
+                f"{outdir}: no run with a checkpoint to resume; start one without `{parameter}`, or name `outdir`"
+            )
+        return checkpoints(run)[-1]
+    path = Path(asked)
     if path.is_dir():
         found = checkpoints(path)
         if not found:
-            raise UserError(f"{path}: the folder holds no checkpoint-*.pt; give a run folder, a checkpoint or «latest»")
+            raise UserError(f"{path}: the folder holds no checkpoint-*.pt; give a run folder, a checkpoint or latest")
         return found[-1]
     if not path.exists():
-        raise UserError(f"{option} {resume}: no such run folder or checkpoint; give one of them or «latest»")
+        raise UserError(f"`{parameter}` {asked}: no such run folder or checkpoint; give one of them or latest")
     return path

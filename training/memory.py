@@ -1,40 +1,15 @@
-"""Memory: what a step needs, what the machine has, and a batch split so that the one fits the other."""
+"""Memory: what the machine has left for a process, what a process has taken, and how freed blocks are kept."""
 
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import os
 import sys
 from pathlib import Path
 
 import torch
 
-from adversarial.config import GameConfig
-from training.distributed import World
-
-SAFE_SHARE = 0.7  # of the free memory that a step may claim
-# Feature maps of one resolution that a training step keeps alive per image, in units of channels x height x width
-# elements, at its worst moment (path length: generator forward, backward and its graph); fitted to peak memory
-# measured at 32 and 64 pixels in both precisions, and rounded up; so is what libraries allocate at the first step.
-MAPS_ALIVE = 28
-FIRST_STEP = 300 << 20
-
-
-def step_bytes(cfg: GameConfig) -> int:
-    """Estimated peak bytes of one training step beyond the interpreter: activations of a micro-batch plus the weights,
-    gradients, moments and averages of both networks."""
-    g, d = cfg.generator, cfg.hybrid.trunk
-    width = 4 if cfg.precision == "fp32" else 3
-    maps = weights = 0
-    res = cfg.resolution
-    while res >= 4:
-        c = g.channels(res)
-        maps += c * res * res
-        weights += 2 * 2 * 9 * c * c
-        res //= 2
-    weights += g.mapping_layers * g.w_dim**2 + d.channels(4) ** 2 * 16
-    return int(FIRST_STEP + maps * MAPS_ALIVE * width * cfg.batch_gpu + weights * 4 * 6)
+from training.processes import Processes
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -55,41 +30,12 @@ def free_bytes(device: torch.device) -> int | None:
     return free
 
 
-def split_batch(cfg: GameConfig, world: World) -> GameConfig:
-    """`cfg` with the largest micro-batch that should fit (gradients are then accumulated over several).
-
-    The minibatch-std group stays whole, so a split changes no statistics; with as little as one group nothing is left
-    to split and the configuration is returned as it is.
-    """
-    free = _own_share(world)
-    if free is None:
-        return cfg
-    group = cfg.hybrid.trunk.mbstd_group_size
-    size = cfg.batch_gpu
-    while step_bytes(dataclasses.replace(cfg, batch_gpu=size)) > SAFE_SHARE * free:
-        smaller = [n for n in range(1, size) if size % n == 0 and n % max(group, 1) == 0]
-        if not smaller:
-            break
-        size = smaller[-1]
-    return dataclasses.replace(cfg, batch_gpu=size)
-
-
-def _own_share(world: World) -> int | None:
-    free = free_bytes(world.device)
-    if free is not None and world.device.type != "cuda":  # the processes of one machine share its memory
-        free //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", world.size)))
+def own_share(processes: Processes) -> int | None:
+    """Memory free for each of the processes, which share that of their machine; None where it cannot be told."""
+    free = free_bytes(processes.device)
+    if free is not None and processes.device.type != "cuda":
+        free //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", processes.size)))
     return free
-
-
-def memory_note(cfg: GameConfig, world: World) -> str | None:
-    """A line where a step is expected to need more memory than there is; the system would end the run without one."""
-    free, needed = _own_share(world), step_bytes(cfg)
-    if free is None or needed <= free:
-        return None
-    return (
-        f"memory      a step needs about {needed / 2**30:.1f} GB and {free / 2**30:.1f} GB are free: if the run is"
-        " killed, lower --resolution, or --batch-gpu together with --mbstd-group, or choose a smaller --cfg"
-    )
 
 
 def peak_memory_gb(device: torch.device) -> float:

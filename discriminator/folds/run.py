@@ -23,21 +23,23 @@ import numpy as np
 from common.cli import own_version
 from common.clock import clock
 from common.errors import UserError
+from common.files import write_json
+from common.outputs import plain
 from common.parallel import cores
 from discriminator.detector import Detector
 from discriminator.folds.data import Fold, Rows, open_pool
 from discriminator.folds.scores import read_fold, write_fold, write_table
 from discriminator.training.data import Options, load_degradation
-from discriminator.training.folders import check_free, numbered, saved_options
+from discriminator.training.folders import check_free, name_of, saved_options
 from discriminator.training.recipe import Recipe
 from discriminator.training.run import DETECTOR, SHOWN, Part, train
 from discriminator.training.selection import Validation, scores
 from faces.dataset import PackedFaces
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
-from training import state as checkpoints
-from training.checkpoint import remove_leftovers, save_json
+from training.checkpoint import checkpoints
 from training.lock import RunLock
+from training.run_folder import new_run, remove_leftovers
 from training.telemetry import Telemetry
 
 PLAN = "folds.json"
@@ -89,10 +91,8 @@ def cross_validate(
             if folder is None:
                 o = run.options
                 kind = f"{asked.folds}folds" if asked.repeats == 1 else f"{asked.repeats}x{asked.folds}folds"
-                folder = out or numbered(outdir, kind, run.pool.source.name, run.pool.data.pre.resolution, o)
-                folder.mkdir(parents=True, exist_ok=True)
-                lock.take(folder)
-                save_json(folder / PLAN, run.plan_json())
+                name = name_of(kind, run.pool.source.name, run.pool.data.pre.resolution, o)
+                folder = new_run(outdir, name, lock, {PLAN: run.plan_json()}, out=out)
             tel.open(folder)
             run.go(folder, stop_after)
             return folder
@@ -228,7 +228,7 @@ class _Folds:
         # every repeat starts from other weights, every fold of it from the same
         recipe = replace(self.recipe, seed=self.recipe.seed + fold.repeat)
         if not (folder / DETECTOR).is_file():
-            began = bool(checkpoints.checkpoints(folder)) if folder.is_dir() else False
+            began = bool(checkpoints(folder)) if folder.is_dir() else False
             if folder.is_dir() and not began and any(folder.iterdir()):
                 self.tel.say(f"note        {folder} was ended before its first checkpoint: it begins again")
                 shutil.rmtree(folder)
@@ -243,7 +243,7 @@ class _Folds:
         if self.pool.test is not None:
             everything = np.arange(len(self.pool.test.images))
             self._judge(detector, fold, folder / TESTED, self.pool.test, self.pool.test_source, everything)
-        for path in checkpoints.checkpoints(folder):  # of use only to a training that is not over
+        for path in checkpoints(folder):  # of use only to a training that is not over
             path.unlink()
 
     def _judge(
@@ -282,7 +282,7 @@ class _Folds:
                     "validated": self.pool.counts(f.valid), "held_out": self.pool.counts(f.held_out)}
                    for f in self.folds],
         )  # fmt: skip
-        save_json(root / "metrics.json", found.to_json())
+        write_json(root / "metrics.json", plain(found.to_json()))
         for line in found.lines():
             self.tel.say(line)
         plan = self.plan or self.plan_json()

@@ -27,8 +27,7 @@ from faces.preprocess import Preprocess
 from faces.scan import scan
 from faces.source import FaceSource, open_source
 from faces.stores import RenderedStore
-from training.checkpoint import find_checkpoint as find_game
-from training.checkpoint import load_checkpoint as load_game
+from training.checkpoint import find_checkpoint, load
 from training.data import Splits, native_resolution, open_splits
 
 MAX_HELD_OUT = 500
@@ -240,9 +239,9 @@ def _fakes_of(spec: str, root: str | None) -> FaceSource:
 
 def _replayed(run: str, resolution: int) -> np.ndarray:
     """The fakes of older generators that a run of `train_gan.py` remembers, uint8 [N, 3, R, R]."""
-    path = find_game(run, Path("runs"), "--replay")
+    path = find_checkpoint(run, Path("runs"), "replay")
     try:
-        images = load_game(path)["game"]["replay"]["images"].numpy()
+        images = load(path, "gan")["game"]["replay"]["images"].numpy()
     except (KeyError, AttributeError, TypeError):
         raise UserError(f"--replay {run}: {path.name} holds no older fakes; give a run with a verdict head") from None
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):

@@ -28,8 +28,8 @@ from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, figures, scores
 from discriminator.verdict_loss import smoothed, verdict_loss
 from faces.dataset import to_float
-from training import state as files
-from training.peers import Alone
+from training import checkpoint
+from training.processes import Processes
 
 TICKS = 10  # log rows in an epoch
 SHORTEST_TICK = 20  # steps
@@ -60,12 +60,12 @@ class Fit:
         report: Report,
         *,
         folder: Path | None = None,
-        peers: Alone | None = None,
+        peers: Processes | None = None,
         workers: int = 1,
         checkpoint_minutes: float = 10.0,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.peers = peers or Alone()
+        self.peers = peers or Processes()
         self.net = net.to(self.peers.device).to(memory_format=torch.channels_last)
         if recipe.crop and recipe.crop != net.cfg.resolution and not net.any_size:
             raise UserError(
@@ -130,7 +130,7 @@ class Fit:
     def save(self) -> None:
         """A checkpoint now, if there is a folder."""
         if self.folder is not None and self.peers.is_main:
-            files.save(self.folder, self.step, self.state_dict())
+            checkpoint.save(self.folder, self.step, self.state_dict(), "detector")
 
     def _spare(self, steps: int) -> None:
         """Do without the last `steps` of the frozen phase."""
@@ -183,7 +183,7 @@ class Fit:
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         learning = [p for p in self.params if p.requires_grad]
-        self.peers.average(learning)
+        self.peers.average_gradients(learning)
         norm = nn.utils.clip_grad_norm_(learning, r.clip)
         if torch.isfinite(norm):
             self.optimiser.step()
@@ -239,8 +239,7 @@ class Fit:
                 if self.peers.any(self.stop()):
                     self.save()
                     return False
-                due = self.peers.told(float(now - saved > 60 * self.checkpoint_minutes))
-                if due:
+                if self.peers.any(self.peers.is_main and now - saved > 60 * self.checkpoint_minutes):
                     self.save()
                     saved = time.monotonic()
         self.over = True

@@ -3,51 +3,43 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from dataclasses import fields
 from pathlib import Path
 
 from common.errors import UserError
 from discriminator.training.data import Options
 from discriminator.training.recipe import Recipe
-from training import state as checkpoints
+from training.checkpoint import checkpoints, load
+from training.run_folder import CONFIG, check_writable
+from training.run_folder import newest_run as newest
 
 
 def check_free(out: Path | None, outdir: Path) -> None:
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: already holds something; give another folder, or go on with --resume {out}")
-    parent = out if out is not None else outdir
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{parent}: can't be written; give another folder with --out")
+    """UserError where the run's folder can't be made, or holds something."""
+    if out is not None and out.is_dir() and any(out.iterdir()):
+        raise UserError(f"`out` {out}: already holds something; give another folder, or go on with `resume` {out}")
+    check_writable(out if out is not None else outdir, "outdir" if out is None else "out")
 
 
-def numbered(outdir: Path, kind: str, name: str, resolution: int, o: Options) -> Path:
-    """The next free numbered name in `outdir`, which is made if it is not there."""
-    words = f"{name}-{resolution}-{o.model}" + (f"-{o.size}" if o.model == "hybrid" else "")
-    outdir.mkdir(parents=True, exist_ok=True)
-    numbers = [int(m.group()) for d in outdir.iterdir() if (m := re.match(r"\d+", d.name))]
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", words)
-    return outdir / f"{max(numbers, default=-1) + 1:05d}-{kind}-{words}"
+def name_of(kind: str, data: str, resolution: int, o: Options) -> str:
+    """What stands behind the number of a run's folder."""
+    return f"{kind}-{data}-{resolution}-{o.model}" + (f"-{o.size}" if o.model == "hybrid" else "")
 
 
 def resumed(resume: Path, now: Options) -> tuple[Path, dict, Options, Recipe, dict]:
     """The run's folder, state, options, recipe and config.json, with the machine's options as asked for now."""
     folder = resume.parent if resume.is_file() else resume
     if not folder.is_dir():
-        raise UserError(f"--resume {resume}: no such run folder")
+        raise UserError(f"`resume` {resume}: no such run folder")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = _read(folder / CONFIG)
         saved, recipe = config["options"], config["recipe"]
         _ = config["degradation"], config["origin"], config["data"]["fingerprint"]
-        if config.get("detective") != 1:
-            raise KeyError("detective")
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"--resume {resume}: holds no config.json of train_detector.py; give a run of it") from None
-    _, state = checkpoints.load(folder)
-    return folder, state, saved_options(saved, now), Recipe.from_dict(recipe), config
+        if not is_detectors(config):
+            raise KeyError("detector")
+    except (KeyError, TypeError):
+        raise UserError(f"`resume` {resume}: holds no config.json of train_detector.py; give a run of it") from None
+    return folder, load(folder, "detector"), saved_options(saved, now), Recipe.from_dict(recipe), config
 
 
 def saved_options(saved: dict, now: Options) -> Options:
@@ -63,15 +55,28 @@ def saved_options(saved: dict, now: Options) -> Options:
 
 
 def newest_run(outdir: Path) -> Path:
-    """The run of this command with the newest checkpoint below `outdir`. UserError where there is none."""
-    runs = []
-    for config in outdir.glob("*/config.json"):
-        found = checkpoints.checkpoints(config.parent)
-        if found and '"detective"' in config.read_text(encoding="utf-8", errors="replace")[:200]:
-            runs.append((found[-1].stat().st_mtime_ns, config.parent))
-    for plan in outdir.glob("*/folds.json"):  # of folds the newest sign of life
-        signs = [plan, *plan.parent.glob("log.txt"), *plan.parent.glob("**/checkpoint-*.pt")]
-        runs.append((max(sign.stat().st_mtime_ns for sign in signs), plan.parent))
-    if not runs:
-        raise UserError(f"{outdir}: no training of a detector to go on with; start one without --resume")
-    return max(runs)[1]
+    """The newest run of this command below `outdir`. UserError where there is none."""
+
+    def holds(run: Path) -> bool:
+        if (run / "folds.json").is_file():
+            return True
+        began = run / CONFIG
+        return bool(checkpoints(run)) and began.is_file() and is_detectors(_read(began))
+
+    run = newest(outdir, holds)
+    if run is None:
+        raise UserError(f"{outdir}: no training of a detector to go on with; start one without `resume`")
+    return run
+
+
+def is_detectors(config: dict) -> bool:
+    """Whether a config.json is of this command: the key that says so had another name once."""
+    return 1 in (config.get("detector"), config.get("detective"))
+
+
+def _read(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from adversarial.run import StopRequest
 from common.cli import own_version
 from common.clock import clock
 from common.errors import UserError
@@ -19,7 +18,7 @@ from discriminator.training.data import Gathered, Options, load_degradation, ope
 from discriminator.training.exploration import explore, imbalance, say_imbalance
 from discriminator.training.finish import fitted
 from discriminator.training.fit import Fit
-from discriminator.training.folders import check_free, numbered, resumed
+from discriminator.training.folders import check_free, name_of, resumed
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import scores
 from faces.dataset import PackedFaces
@@ -27,48 +26,17 @@ from faces.degrade import Degradation
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 from reports.detector_training import Outcome, TrainingPage
-from training.checkpoint import remove_leftovers, save_json
-from training.distributed import (
-    World,
-    barrier,
-    broadcast_modules,
-    join_world,
-    leave_world,
-    sum_gradients,
-    sum_tensor,
-)
 from training.lock import RunLock
 from training.memory import keep_freed_memory
 from training.operations import prepare_operations
-from training.peers import Alone
 from training.precision import resolve_precision
+from training.processes import Processes
+from training.run_folder import CONFIG, new_run, remove_leftovers
+from training.stop import StopRequest
 from training.telemetry import Telemetry, rewind_jsonl
 
 DETECTOR = "detector.safetensors"
 SHOWN = 5  # left-out images named
-
-
-class _Peers(Alone):
-    """torchrun's processes."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world.device)
-        self.world, self.rank, self.size, self.is_main = world, world.rank, world.size, world.is_main
-
-    def average(self, params) -> None:
-        if self.size > 1:
-            params = list(params)
-            sum_gradients(params, self.world)
-            for p in params:
-                p.grad /= self.size
-
-    def told(self, value: float) -> float:
-        if self.size == 1:
-            return value
-        return float(sum_tensor(torch.tensor([value if self.is_main else 0.0], device=self.device), self.world))
-
-    def any(self, flag: bool) -> bool:
-        return flag if self.size == 1 else bool(sum_tensor(torch.tensor([float(flag)], device=self.device), self.world))
 
 
 @dataclass(frozen=True)
@@ -101,7 +69,7 @@ def train(
     UserError, one line, for what a person can mend; KeyboardInterrupt after a clean stop with its state saved."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    world = join_world(options.device)
+    world = Processes.join(options.device)
     tel = Telemetry(world.is_main, quiet)
     try:
         with RunLock() as lock:
@@ -122,18 +90,16 @@ def train(
             run.report = report
             run.prepare()
             if resume is None:
-                folder = _new_folder(run, out, outdir)
-                if world.is_main:
-                    lock.take(folder)
+                folder = _new_folder(run, out, outdir, lock)
             return run.go(folder, state)
     finally:
         tel.close()
-        leave_world()
+        world.leave()
 
 
 class _Run:
     def __init__(
-        self, options: Options, recipe: Recipe, world: World, tel: Telemetry, begun: dict | None, part: Part | None
+        self, options: Options, recipe: Recipe, world: Processes, tel: Telemetry, begun: dict | None, part: Part | None
     ) -> None:
         """begun: config.json of the run that is resumed."""
         self.o, self.recipe, self.world, self.tel, self.begun, self.part = options, recipe, world, tel, begun, part
@@ -189,7 +155,7 @@ class _Run:
             self.data.validation,
             self.recipe,
             self.tel,
-            peers=_Peers(self.world),
+            peers=self.world,
             workers=self.workers,
             checkpoint_minutes=o.checkpoint_minutes,
         )
@@ -203,7 +169,7 @@ class _Run:
 
         if self.world.is_main:  # the others find the cache filled
             packed = build()
-        barrier(self.world)
+        self.world.barrier()
         return packed if self.world.is_main else build()
 
     # ---- the run -----------------------------------------------------------------------------------------------
@@ -216,7 +182,7 @@ class _Run:
         fit.folder = folder
         if state is not None:
             fit.load_state_dict(state)
-        broadcast_modules([fit.net, fit.ema], self.world)
+        self.world.broadcast([fit.net, fit.ema])
         nimg = fit.step * self.recipe.batch
         if state is not None and self.world.is_main:
             for name in ("stats.jsonl", "metrics.jsonl"):
@@ -234,7 +200,7 @@ class _Run:
             raise KeyboardInterrupt
         if self.world.is_main:
             self._finish(folder, fit)
-        barrier(self.world)
+        self.world.barrier()
         return folder
 
     def _announce(self, folder: Path, fit: Fit) -> None:
@@ -312,22 +278,15 @@ class _Run:
     def config(self) -> dict:
         """For config.json, from which a run is resumed."""
         return {
-            "detective": 1, "options": asdict(self.o), "recipe": self.recipe.to_dict(),
+            "detector": 1, "options": asdict(self.o), "recipe": self.recipe.to_dict(),
             "architecture": self.net.cfg.to_dict(), "degradation": self.degradation.to_dict(), "origin": self.origin,
             "data": self.facts, "version": own_version(), "torch": torch.__version__,
         }  # fmt: skip
 
 
-def _new_folder(run: _Run, out: Path | None, outdir: Path) -> Path:
-    box: list = [None]
-    if run.world.is_main:
-        folder = out or numbered(outdir, "detector", run.facts["name"], run.pre.resolution, run.o)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_json(folder / "config.json", run.config())
-        box[0] = str(folder)
-    if run.world.size > 1:
-        torch.distributed.broadcast_object_list(box, src=0, device=run.world.device)
-    return Path(box[0])
+def _new_folder(run: _Run, out: Path | None, outdir: Path, lock: RunLock) -> Path:
+    name = name_of("detector", run.facts["name"], run.pre.resolution, run.o)
+    return run.world.main_does(lambda: new_run(outdir, name, lock, {CONFIG: run.config()}, out=out))
 
 
 def _count(net: torch.nn.Module) -> str:

@@ -13,7 +13,7 @@ from adversarial.options import Options
 from faces.dataset import PackedFaces
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
-from training.distributed import World
+from training.processes import Processes
 
 RESOLUTION = 8
 
@@ -42,14 +42,14 @@ def small_faces() -> PackedFaces:
     return PackedFaces(images, labels.astype(np.int64), np.arange(24), Preprocess(RESOLUTION), mirror=True)
 
 
-def small_game(cfg, world: World | None = None) -> Game:
+def small_game(cfg, world: Processes | None = None) -> Game:
     feed = Feed(small_faces(), degradation_preset(cfg.options.degradation), cfg.options.seed)
-    return Game(cfg, world or World(0, 1, torch.device("cpu")), feed)
+    return Game(cfg, world or Processes(), feed)
 
 
 @pytest.fixture
 def make_game():
     def make(device: str = "cpu", **changes) -> Game:
-        return small_game(small_config(**changes), World(0, 1, torch.device(device)))
+        return small_game(small_config(**changes), Processes(device=torch.device(device)))
 
     return make

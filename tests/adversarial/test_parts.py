@@ -13,7 +13,7 @@ from adversarial.optimiser import FusedAdam, lazy_adam
 from adversarial.replay import Replay
 from common.errors import UserError
 from common.files import save_atomically
-from training.checkpoint import checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoint import checkpoints, find_checkpoint, load, save
 from training.randomness import PHASES, derive
 from training.stats import Stats
 from training.telemetry import read_jsonl, rewind_jsonl
@@ -85,22 +85,22 @@ def test_a_full_disk_is_told_in_one_line_and_keeps_earlier_checkpoints(tmp_path)
     full = "/dev/full"
     if not os.path.exists(full):
         pytest.skip("needs /dev/full")
-    save_checkpoint(tmp_path, 1, {"game": {}})
+    save(tmp_path, 1, {"game": {}}, "gan")
     (tmp_path / ".checkpoint-000002.pt.tmp").symlink_to(full)
     with pytest.raises(UserError, match="could not be written"):
-        save_checkpoint(tmp_path, 2, {"game": {"x": torch.zeros(100000)}})
+        save(tmp_path, 2, {"game": {"x": torch.zeros(100000)}}, "gan")
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-000001.pt"]
-    assert load_checkpoint(checkpoints(tmp_path)[0])["game"] == {}
+    assert load(checkpoints(tmp_path)[0], "gan")["game"] == {}
 
 
 def test_the_last_two_checkpoints_are_kept_and_found(tmp_path):
     run = tmp_path / "00000-x"
     run.mkdir()
     for step in (10, 20, 1000000):
-        save_checkpoint(run, step, {"game": {"step": step}})
+        save(run, step, {"game": {"step": step}}, "gan")
     assert [p.name for p in checkpoints(run)] == ["checkpoint-000020.pt", "checkpoint-1000000.pt"]
     for name in ("latest", str(run), str(run / "checkpoint-1000000.pt")):
-        assert load_checkpoint(find_checkpoint(name, tmp_path))["game"]["step"] == 1000000
+        assert load(find_checkpoint(name, tmp_path), "gan")["game"]["step"] == 1000000
 
 
 class Evil:
@@ -115,7 +115,7 @@ def test_wrong_files_are_refused_and_run_nothing(tmp_path, monkeypatch):
     torch.save({"other": 1}, tmp_path / "other.pt")
     for name in ("evil.pt", "text.pt", "other.pt", "absent.pt"):
         with pytest.raises(UserError, match=name):
-            load_checkpoint(tmp_path / name)
+            load(tmp_path / name, "gan")
     assert not (tmp_path / "pwned").exists()
     with pytest.raises(UserError, match="no run with a checkpoint"):
         find_checkpoint("latest", tmp_path)

@@ -12,7 +12,7 @@ from common.errors import UserError
 from faces.preprocess import Preprocess
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
-from training.distributed import World
+from training.processes import Processes
 
 
 class Told:
@@ -50,7 +50,7 @@ def monitor(weights, tmp_path):
         data = SimpleNamespace(train=train, facts=facts, classes=None)
         told = Told()
         cfg = SimpleNamespace(metrics=metrics, options=options)
-        return FidMonitor(cfg, World(0, 1, torch.device("cpu")), data, tmp_path, told), told
+        return FidMonitor(cfg, Processes(), data, tmp_path, told), told
 
     return make
 

@@ -8,7 +8,7 @@ from adversarial.transfer import Start, check_start, is_start, open_start
 from common.errors import UserError
 from stylegan2_ada.config import PRESETS, DiscriminatorConfig, GeneratorConfig, preset
 from stylegan2_ada.networks import Networks
-from training.distributed import World
+from training.processes import Processes
 
 
 class Shape:
@@ -111,6 +111,6 @@ def test_a_checkpoint_under_another_name_is_gone_on_with(tmp_path):
 
 def test_a_network_that_is_not_here_may_stay_away_in_a_dry_run(tmp_path, monkeypatch):
     monkeypatch.setenv("FACES_CACHE", str(tmp_path))
-    found = open_start("celebahq256", World(0, 1, "cpu"), allowed=False)
+    found = open_start("celebahq256", Processes(), allowed=False)
     assert found.networks is None and found.path is None
     check_start(Run("auto", 32), found)

@@ -19,7 +19,7 @@ from stylegan2_ada.generator import Generator
 from stylegan2_ada.networks import Networks
 from stylegan2_ada.published import save_published
 from tests.stylegan2_ada import snapshots
-from training.checkpoint import checkpoints, load_checkpoint
+from training.checkpoint import checkpoints, load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,7 +117,7 @@ def pkl(networks, tmp_path_factory):
 
 def state_after(run: Path, step: int = 1) -> dict:
     found = {path.name: path for path in checkpoints(run)}
-    return load_checkpoint(found[f"checkpoint-{step:06d}.pt"])["game"]
+    return load(found[f"checkpoint-{step:06d}.pt"], "gan")["game"]
 
 
 def equal(state: dict, net, *, but=()):

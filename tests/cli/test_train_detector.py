@@ -170,12 +170,12 @@ def test_files_that_give_the_class_away_are_refused(command, tmp_path):
 def test_replay_of_older_fakes(command, faces, tmp_path):
     import torch
 
-    from training.checkpoint import save_checkpoint
+    from training.checkpoint import save
 
     gan = tmp_path / "gan"
     gan.mkdir()
     images = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8)
-    save_checkpoint(gan, 1, {"game": {"replay": {"images": images}}})
+    save(gan, 1, {"game": {"replay": {"images": images}}}, "gan")
     result = command("--data", faces, "--replay", "gan:0.3", "--out", "run", "--epochs", 1)
     assert result.code == 0, result.err
     meta = Detector.load(tmp_path / "run" / "detector.safetensors").meta

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from adversarial.snapshots import Snapshots
-from training.checkpoint import checkpoint_path, checkpoints, newest_run, save_checkpoint
+from training.checkpoint import checkpoint_path, checkpoints, save
+from training.run_folder import newest_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +43,7 @@ def test_the_last_the_best_and_one_of_every_so_many_kimg_are_kept(tmp_path, keep
 def test_checkpoints_in_use_are_spared(tmp_path):
     spared = {checkpoint_path(tmp_path, 1), None}
     for step in range(6):
-        save_checkpoint(tmp_path, step, {"step": step}, spare=spared)
+        save(tmp_path, step, {"step": step}, "gan", spare=spared)
     assert [p.name for p in checkpoints(tmp_path)] == [f"checkpoint-{i:06d}.pt" for i in (1, 4, 5)]
 
 
@@ -69,11 +70,11 @@ def test_the_checkpoint_of_the_best_fid_stays(train, tmp_path, photos, shared_di
 def test_the_newest_run_is_found_in_a_group_only_where_there_is_no_other(tmp_path):
     for i, name in enumerate(("demo/00000-a", "demo/00001-b", "00000-c")):
         (tmp_path / name).mkdir(parents=True)
-        path = save_checkpoint(tmp_path / name, 1, {})
+        path = save(tmp_path / name, 1, {}, "gan")
         if name != "00000-c":
-            assert newest_run(tmp_path) == tmp_path / name
+            assert newest_run(tmp_path, checkpoints) == tmp_path / name
         os.utime(path, ns=(i, i))
-    assert newest_run(tmp_path) == tmp_path / "00000-c"
+    assert newest_run(tmp_path, checkpoints) == tmp_path / "00000-c"
 
 
 def test_a_run_that_is_being_trained_is_left_alone(start, train, tmp_path, photos):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import checkpoints, load_checkpoint
+from training.checkpoint import checkpoints, load
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "00000-photos-8-tiny"
@@ -47,7 +47,7 @@ def assert_equal(a, b, where="state"):
 
 def assert_same_end(one: Path, other: Path) -> None:
     """Parameters, optimisers, averages, replay and every reported number, bit for bit."""
-    first, second = (load_checkpoint(checkpoints(run)[-1]) for run in (one, other))
+    first, second = (load(checkpoints(run)[-1], "gan") for run in (one, other))
     assert first["phase"] == second["phase"] == "done"
     assert_equal(first["game"], second["game"])
     for name in ("stats.jsonl", "metrics.jsonl"):
@@ -119,7 +119,7 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(start, straight, p
         assert result.code == -signal.SIGKILL, result.err
         kills += 1
         for path in checkpoints(run):
-            load_checkpoint(path)  # whole, every one of them
+            load(path, "gan")  # whole, every one of them
         job = start("--resume", "latest", small=False)
     assert kills >= 2
     assert_same_end(straight, run)
@@ -189,7 +189,7 @@ def test_a_finished_run_with_a_larger_kimg_goes_on_as_if_it_had_been_asked_at_fi
     (tmp_path / "at-once").mkdir()
     done = train("--data", photos, *longer, cwd=tmp_path / "at-once")
     assert done.code == 0, done.err
-    one, other = (load_checkpoint(checkpoints(run)[-1]) for run in (copy, tmp_path / "at-once" / "runs" / RUN))
+    one, other = (load(checkpoints(run)[-1], "gan") for run in (copy, tmp_path / "at-once" / "runs" / RUN))
     assert_equal(one["game"], other["game"])
     stats = rows(copy / "stats.jsonl")
     keys = [(r["nimg"], r.get("verdict_step")) for r in stats]
@@ -202,7 +202,7 @@ def test_an_earlier_checkpoint_replaces_what_came_after_it(train, copy):
     first = checkpoints(copy)[0]
     done = train("--resume", first, "--kimg", 0.048, small=False)
     assert done.code == 0, done.err
-    assert load_checkpoint(checkpoints(copy)[-1])["game"]["step_index"] == 12
+    assert load(checkpoints(copy)[-1], "gan")["game"]["step_index"] == 12
 
 
 def test_a_resumed_run_can_be_steered_and_says_so(train, copy):
@@ -215,7 +215,7 @@ def test_a_resumed_run_can_be_steered_and_says_so(train, copy):
     assert told in done.out and told in (copy / "log.txt").read_text()
     config = json.loads((copy / "config.json").read_text())
     assert (config["gamma"], config["lr"], config["options"]["p_max"]) == (3, 0.001, 0.5)
-    state = load_checkpoint(checkpoints(copy)[-1])["game"]
+    state = load(checkpoints(copy)[-1], "gan")["game"]
     assert state["opt_G"]["param_groups"][0]["lr"] == pytest.approx(0.001 * 4 / 5)
     assert state["opt_D"]["param_groups"][0]["lr"] == pytest.approx(0.001 * 16 / 17)
     again = train("--resume", copy, "--kimg", 0.052, small=False)
@@ -284,4 +284,4 @@ def test_two_processes_from_the_command_line(photos, tmp_path):
     assert (tmp_path / "runs" / RUN / "log.txt").read_text() == done.stdout
     longer = call("--resume", "latest", "--kimg", 0.04, "--device", "cpu")
     assert longer.returncode == 0, longer.stderr
-    assert load_checkpoint(checkpoints(tmp_path / "runs" / RUN)[-1])["game"]["step_index"] == 5
+    assert load(checkpoints(tmp_path / "runs" / RUN)[-1], "gan")["game"]["step_index"] == 5

@@ -19,7 +19,7 @@ from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, auc, figures, scores
 from faces.degrade import preset
 from faces.preprocess import Preprocess
-from training import state as checkpoints
+from training.checkpoint import checkpoints, load, save
 
 SIDE = 32
 NONE = preset("none")
@@ -219,7 +219,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(model, schedule, tmp_path):
     assert not stopped.run()
     again = fit(recipe, model, degradation=train, folder=folder, workers=2, **both)
     torch.nn.init.normal_(next(iter(again.net.parameters())))
-    path, state = checkpoints.load(folder)
+    path, state = checkpoints(folder)[-1], load(folder, "detector")
     assert path.name == "checkpoint-000007.pt"
     again.load_state_dict(state)
     assert again.run() and again.step == whole.step == 12
@@ -229,9 +229,9 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(model, schedule, tmp_path):
     assert whole.best["auc"] == again.best["auc"] and whole.best["step"] == again.best["step"]
     for a, b in zip(whole.best["state"].values(), again.best["state"].values(), strict=True):
         assert torch.equal(a, b)
-    assert len(checkpoints.checkpoints(folder)) == 2
+    assert len(checkpoints(folder)) == 2
     finished = fit(recipe, model, degradation=train, folder=folder, **both)
-    finished.load_state_dict(checkpoints.load(folder)[1])
+    finished.load_state_dict(load(folder, "detector"))
     assert finished.run() and finished.step == 12  # nothing is left to do
 
 
@@ -334,12 +334,12 @@ def test_the_detector_is_calibrated_on_the_held_out_images():
 def test_a_state_that_cannot_be_kept_says_what_is_left(tmp_path, monkeypatch):
     run = tmp_path / "run"
     run.mkdir()
-    checkpoints.save(run, 5, {"a": 1})
+    save(run, 5, {"a": 1}, "detector")
     full = OSError(28, "No space left on device")
     with monkeypatch.context() as patched:
         patched.setattr(torch, "save", lambda *a, **k: (_ for _ in ()).throw(full))
-        with pytest.raises(UserError, match=r"No space left.*earlier checkpoint-000005\.pt with --resume \S+run"):
-            checkpoints.save(run, 9, {"a": 2})
-    assert [p.name for p in checkpoints.checkpoints(run)] == ["checkpoint-000005.pt"]
+        with pytest.raises(UserError, match=r"No space left.*earlier checkpoint-000005\.pt with `resume` \S+run"):
+            save(run, 9, {"a": 2}, "detector")
+    assert [p.name for p in checkpoints(run)] == ["checkpoint-000005.pt"]
     with pytest.raises(UserError, match="folder was removed while it ran: start again"):
-        checkpoints.save(tmp_path / "gone", 9, {"a": 2})
+        save(tmp_path / "gone", 9, {"a": 2}, "detector")

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
+from adversarial import memory
 from adversarial.config import resolve
 from adversarial.options import Options
-from training import memory
-from training.distributed import World
+from training.processes import Processes
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = Processes()
 
 
 def config(**options):
@@ -23,7 +23,7 @@ def test_the_largest_micro_batch_that_fits(monkeypatch, fitting):
     cfg = config()
     assert (cfg.batch, cfg.hybrid.trunk.mbstd_group_size) == (64, 8)
     needed = memory.step_bytes(dataclasses.replace(cfg, batch_gpu=fitting))
-    monkeypatch.setattr(memory, "free_bytes", lambda device: int(needed / memory.SAFE_SHARE) + 1)
+    monkeypatch.setattr("training.memory.free_bytes", lambda device: int(needed / memory.SAFE_SHARE) + 1)
     cut = memory.split_batch(cfg, ALONE)
     assert cut == dataclasses.replace(cfg, batch_gpu=fitting)
     assert memory.memory_note(cut, ALONE) is None
@@ -31,17 +31,17 @@ def test_the_largest_micro_batch_that_fits(monkeypatch, fitting):
 
 def test_a_minibatch_std_group_is_never_cut_but_told(monkeypatch):
     cfg = config()
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 1 << 30)
+    monkeypatch.setattr("training.memory.free_bytes", lambda device: 1 << 30)
     cut = memory.split_batch(cfg, ALONE)
     assert cut.batch_gpu == cut.hybrid.trunk.mbstd_group_size == 8
     note = memory.memory_note(cut, ALONE)
-    assert "1.0 GB are free" in note and "--batch-gpu" in note
+    assert "1.0 GB are free" in note and "`batch_gpu`" in note
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch):
     cfg = config()
     needed = memory.step_bytes(dataclasses.replace(cfg, batch_gpu=32))
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * (int(needed / memory.SAFE_SHARE) + 1))
+    monkeypatch.setattr("training.memory.free_bytes", lambda device: 2 * (int(needed / memory.SAFE_SHARE) + 1))
     assert memory.split_batch(cfg, dataclasses.replace(ALONE, size=2)).batch_gpu == 32
-    monkeypatch.setattr(memory, "free_bytes", lambda device: None)  # a system that doesn't tell
+    monkeypatch.setattr("training.memory.free_bytes", lambda device: None)  # a system that doesn't tell
     assert memory.split_batch(cfg, ALONE) is cfg and memory.memory_note(cfg, ALONE) is None

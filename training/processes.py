@@ -1,0 +1,177 @@
+"""The processes of torchrun, and the few things they do together; with one process all of it is free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from common.errors import UserError
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=4)  # the others wait while rank 0 reads the images, or computes what can't be shared
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among its peers: `rank` in [0, size), `device` its own. The default is a process on its own.
+
+    Every method with a result is called by all of them, in the same order. `objects`: the group that sends Python
+    objects (None: the one that sends tensors does).
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+    objects: dist.ProcessGroup | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    # ---- joining and leaving -----------------------------------------------------------------------------------
+
+    @classmethod
+    def join(cls, device: str | torch.device = "cpu") -> Processes:
+        """Join the group that torchrun announced in the environment (NCCL on GPUs, gloo elsewhere), or stand alone.
+
+        Raises UserError, on every rank, for more processes than GPUs.
+        """
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        rank = int(os.environ.get("RANK", "0"))
+        own = torch.device(device)
+        if own.type == "cuda":
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            if here > torch.cuda.device_count():
+                raise UserError(
+                    f"torchrun's nproc_per_node {here}: more processes than the {torch.cuda.device_count()} GPUs; start"
+                    " one for each GPU, or use `device` cpu"
+                )
+            own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(own)
+        objects = None
+        if size > 1:
+            if not dist.is_initialized():
+                backend = "nccl" if own.type == "cuda" else "gloo"
+                dist.init_process_group(backend, rank=rank, world_size=size, timeout=PATIENCE)
+            if dist.get_backend() != "gloo":
+                objects = dist.new_group(backend="gloo", timeout=PATIENCE)
+        return cls(rank, size, own, objects)
+
+    def leave(self) -> None:
+        """Close the process group if there is one."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.leave()
+
+    # ---- tensors -----------------------------------------------------------------------------------------------
+
+    def sum(self, x: Tensor) -> Tensor:
+        """`x` summed over all ranks (in place)."""
+        if self.size > 1:
+            dist.all_reduce(x)
+        return x
+
+    def sum_gradients(self, params: Iterable[nn.Parameter], extra: Tensor | None = None) -> None:
+        """Add the gradients of all ranks in one flat all-reduce; `extra` (any 1-D tensor) is summed along, in place.
+
+        Parameters without a gradient on this rank contribute zeros, so that all ranks always exchange the same layout.
+        """
+        if self.size == 1:
+            return
+        params = [p for p in params if p.requires_grad]
+        for p in params:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        parts = [p.grad.reshape(-1) for p in params]
+        if extra is not None:
+            parts.append(extra.to(parts[0].dtype).reshape(-1))
+        flat = torch.cat(parts)
+        dist.all_reduce(flat)
+        pieces = flat.split([part.numel() for part in parts])
+        for p, piece in zip(params, pieces, strict=False):
+            p.grad.copy_(piece.view_as(p))
+        if extra is not None:
+            extra.copy_(pieces[-1].view_as(extra))
+
+    def average_gradients(self, params: Iterable[nn.Parameter]) -> None:
+        """Make every rank's gradients the mean of all."""
+        if self.size > 1:
+            params = list(params)
+            self.sum_gradients(params)
+            for p in params:
+                p.grad /= self.size
+
+    def broadcast(self, modules: Iterable[nn.Module]) -> None:
+        """Give every rank rank 0's parameters and buffers."""
+        if self.size > 1:
+            for module in modules:
+                for tensor in [*module.parameters(), *module.buffers()]:
+                    dist.broadcast(tensor.data, src=0)
+
+    # ---- decisions ---------------------------------------------------------------------------------------------
+
+    def smallest(self, x: int) -> int:
+        """The smallest `x` of all ranks."""
+        if self.size == 1:
+            return x
+        value = torch.tensor([x], device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MIN)
+        return int(value)
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so."""
+        return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)))
+
+    def told(self, value: T) -> T:
+        """Rank 0's value (anything that can be pickled), on all."""
+        return self.main_does(lambda: value)
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    # ---- work --------------------------------------------------------------------------------------------------
+
+    def main_does(self, work: Callable[[], T]) -> T:
+        """What `work` returns on rank 0, on every rank. An exception there is raised on all."""
+        if self.size == 1:
+            return work()
+        box: list = [None]
+        if self.is_main:
+            try:
+                box = [(work(), None)]
+            except Exception as error:
+                box = [(None, error)]
+        dist.broadcast_object_list(box, src=0, group=self.objects)
+        result, error = box[0]
+        if error is not None:
+            raise error
+        return result
+
+    def share(self, jobs: int, work: Callable[[int], T]) -> Iterator[T]:
+        """work(0), work(1), … work(jobs - 1) in this order, on every rank; each is computed by one of them.
+
+        `work` must return something that can be pickled, and must not raise on some ranks only: return what went wrong.
+        """
+        for first in range(0, jobs, self.size):
+            job = first + self.rank
+            done = work(job) if job < jobs else None
+            if self.size == 1:
+                yield done
+                continue
+            box: list = [None] * self.size
+            dist.all_gather_object(box, done, group=self.objects)
+            yield from box[: min(self.size, jobs - first)]

@@ -1,0 +1,40 @@
+"""Ctrl-C and its relatives as a request that a loop looks at between two steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+class StopRequest:
+    """Turns the first Ctrl-C, SIGTERM or lost terminal into a request; a second Ctrl-C interrupts at once."""
+
+    def __init__(self, tell: bool) -> None:
+        self.asked = False
+        self.tell = tell
+        self.previous = {}
+
+    def __enter__(self) -> StopRequest:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            sig = getattr(signal, name, None)
+            if sig is None or (name == "SIGHUP" and signal.getsignal(sig) == signal.SIG_IGN):  # nohup: train on
+                continue
+            try:
+                self.previous[sig] = signal.signal(sig, self._ask)
+            except ValueError:  # not the main thread: the caller keeps its own handlers
+                pass
+        return self
+
+    def _ask(self, sig: int, frame) -> None:
+        if self.asked and sig == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.tell and not self.asked and sig == signal.SIGINT:
+            try:
+                os.write(2, b"\nstopping after this step and saving; Ctrl-C again stops at once, without saving\n")
+            except OSError:
+                pass
+        self.asked = True
+
+    def __exit__(self, *exc) -> None:
+        for sig, handler in self.previous.items():
+            signal.signal(sig, handler)
