@@ -81,6 +81,8 @@ def read_file(path: str | os.PathLike, name: str | None = None) -> bytes:
             raise BadImage(name, f"larger than {MAX_BYTES >> 20} MiB, refused")
         with open(path, "rb") as file:
             return file.read()
+    except BadImage:
+        raise
     except PermissionError:
         raise BadImage(name, "no permission to read it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path

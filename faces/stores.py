@@ -199,6 +199,8 @@ class ZipStore:
                 raise BadImage(name, f"claims to unpack to {info.file_size >> 20} MiB, refused")
             with lock:  # ZipFile counts its readers without one
                 return archive.read(info)
+        except BadImage:
+            raise
         except RuntimeError:
             raise BadImage(name, "encrypted in the archive: unpack it with its password first") from None
         except NotImplementedError:

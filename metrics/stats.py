@@ -178,7 +178,9 @@ def load_stats(path: str | Path) -> GaussianStats:
             n = int(npz["n"]) if "n" in npz.files else None
             meta = json.loads(str(npz["meta"])) if "meta" in npz.files else {}
             if not isinstance(meta, dict):
-                raise UserError("meta")
+                raise TypeError("meta")
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or 'not an npz file'}); {wanted}") from error
     except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile) as error:
