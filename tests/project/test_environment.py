@@ -76,6 +76,12 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
+def test_a_build_installs_no_package():
+    """The rooms' names are too common for a shared site-packages: `pip install .` brings dependencies only."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert setuptools == {"py-modules": [], "packages": []}
+
+
 def test_versions_agree():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]
