@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The whole loop in a few minutes: train a small GAN against its detective, sample it, judge new images, report.
+"""The whole loop in a few minutes: train a small GAN and its detector, sample it, judge new images, report.
 
 Faces are rendered by the project itself, so nothing is downloaded and nobody is shown. Each step is one of the
 commands a user would type; it is printed before it runs.
@@ -33,7 +33,7 @@ def main(outdir: str, kimg: float, resolution: int, seed: int) -> None:
     began = time.monotonic()
     out = Path(outdir)
     _step(
-        "train the forger against the detective",
+        "train the generator against the discriminator",
         ["train_gan.py", "--data", "demo", "--cfg", "tiny", "--resolution", resolution, "--kimg", kimg]
         + ["--lr", 0.01, "--tick", kimg / 12, "--snap", 6, "--image-snap", 2]
         + ["--metrics", "none", "--verdict-kimg", 3, "--seed", seed, "--outdir", out],
@@ -41,7 +41,7 @@ def main(outdir: str, kimg: float, resolution: int, seed: int) -> None:
     folder = max((d for d in out.iterdir() if (d / "config.json").exists()), key=lambda d: d.name)
     unseen = folder / "unseen"
     _step(
-        "sample the forger: new seeds, never used in training",
+        "sample the generator: new seeds, never used in training",
         ["synth.py", "--network", folder, "--seeds", f"{FIRST_UNSEEN_FAKE}-{FIRST_UNSEEN_FAKE + UNSEEN - 1}"]
         + ["--trunc", 0.8, "--outdir", unseen / "fake"],
     )
@@ -51,7 +51,7 @@ def main(outdir: str, kimg: float, resolution: int, seed: int) -> None:
     )
     _render_unseen(unseen / "real", resolution)
     _step(
-        "ask the detective about images it has not seen",
+        "ask the detector about images it has not seen",
         ["detect.py", unseen, "--model", folder, "--explain", folder / "explained"],
         allowed=(0, 1),
     )

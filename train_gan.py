@@ -22,7 +22,7 @@ import click
 from adversarial.options import Options
 from common.cli import download_bar, importing, run
 from common.device import pick_device
-from common.options import given, options
+from common.options import flags_of, given, options
 
 SECTIONS = {
     "Data": "data data_root resolution cond crop resize_filter channels mirror mirror_y subset workers",
@@ -93,7 +93,7 @@ class Sectioned(click.Command):
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Go on exactly from «latest», a run folder or a checkpoint; or start a new run from the networks of a .pkl,"
+    help="Go on exactly from latest, a run folder or a checkpoint; or start a new run from the networks of a .pkl,"
     " .pt, .safetensors, URL, or ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256 (NVIDIA's, non-commercial).",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration as JSON; write nothing.")
@@ -113,7 +113,8 @@ def main(ctx: click.Context, asked: Options, resume: str | None, dry_run: bool, 
             click.echo(resolved)
         return
     with download_bar() as report:
-        train(asked, given=written, resume=resume, quiet=quiet, progress=None if quiet else report)
+        shown = None if quiet else report
+        train(asked, given=written, resume=resume, quiet=quiet, progress=shown, flags=flags_of(ctx.command))
 
 
 if __name__ == "__main__":

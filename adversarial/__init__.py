@@ -1,1 +1,1 @@
-"""The game: forger (StyleGAN2-ADA generator) against detective (hybrid discriminator)."""
+"""The game: StyleGAN2-ADA generator against hybrid discriminator."""

@@ -17,7 +17,7 @@ from common.options import check
 from discriminator.hybrid import HybridConfig
 from faces.degrade import PRESETS as DEGRADATIONS
 from metrics.fid import parse_metric
-from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig, preset
+from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig, Preset, preset
 from training.precision import resolve_precision
 
 RESUMED_ADA_KIMG = 100.0  # transfer learning: ADA's speed, as published (else 500)
@@ -120,7 +120,7 @@ def check_resolution(resolution: int) -> int:
     """`resolution` if it is a power of two between 8 and 2048."""
     if resolution < 8 or resolution > 2048 or resolution & (resolution - 1):
         lower = 2 ** max(3, min(11, int(math.log2(max(resolution, 8)))))
-        raise UserError(f"--resolution {resolution} is not a power of two between 8 and 2048; try --resolution {lower}")
+        raise UserError(f"`resolution` {resolution} is not a power of two between 8 and 2048; try `resolution` {lower}")
     return resolution
 
 
@@ -132,18 +132,18 @@ def check_options(o: Options) -> None:
         raise UserError(f"`degradation` {o.degradation} is unknown; choose one of {', '.join(DEGRADATIONS)}")
     if o.channels not in (1, 3):
         raise UserError(
-            f"--channels {o.channels}: images are trained in 3 channels (colour) or 1 (grey); the transparency of RGBA"
+            f"`channels` {o.channels}: images are trained in 3 channels (colour) or 1 (grey); the transparency of RGBA"
             " files is laid on mid-grey"
         )
     if o.aug == "fixed" and o.p is None:
-        raise UserError("--aug fixed needs a probability: add --p 0.2, say, or use --aug ada")
+        raise UserError("`aug` fixed needs a probability: add `p` 0.2, say, or use `aug` ada")
     if o.aug != "fixed" and o.p is not None:
-        raise UserError(f"--p goes with --aug fixed only; with --aug {o.aug} leave it out")
+        raise UserError(f"`p` goes with `aug` fixed only; with `aug` {o.aug} leave it out")
     if o.generator_verdict_weight and o.verdict_batch == 0:
-        raise UserError("--generator-verdict-weight needs a verdict head that learns; leave out --verdict-batch 0")
+        raise UserError("`generator_verdict_weight` needs a verdict head that learns; leave out `verdict_batch` 0")
     cores = os.cpu_count() or 1
     if o.threads is not None and o.threads > 4 * cores:
-        raise UserError(f"--threads {o.threads}: this machine has {cores} cores; give at most that, or leave it out")
+        raise UserError(f"`threads` {o.threads}: this machine has {cores} cores; give at most that, or leave it out")
     if o.metrics not in ("auto", "none"):
         for name in o.metrics.split(","):
             parse_metric(name.strip())
@@ -166,37 +166,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
     batch_gpu, group = _split_batch(o, batch, base.mbstd, world_size)
     scale = batch / base.batch
     precision = resolve_precision(o.precision, device)
-    lowp = 0 if precision == "fp32" else LOWP_RES
-    clamp = CONV_CLAMP if precision == "fp16" else None  # bf16 has the range of fp32: nothing to clamp
-    classes = len(facts.get("classes") or ())
-    generator = GeneratorConfig(
-        resolution=resolution,
-        c_dim=classes,
-        z_dim=base.z_dim,
-        w_dim=base.w_dim,
-        mapping_layers=base.mapping_layers,
-        img_channels=o.channels,
-        channel_base=base.channel_base,
-        channel_max=base.channel_max,
-        num_lowp_res=lowp,
-        conv_clamp=clamp,
-    )
-    trunk = DiscriminatorConfig(
-        resolution=resolution,
-        c_dim=classes,
-        img_channels=o.channels,
-        channel_base=base.channel_base,
-        channel_max=base.channel_max,
-        num_lowp_res=lowp,
-        conv_clamp=clamp,
-        architecture=base.d_architecture,
-        mbstd_group_size=group,
-    )
-    layers = 1 + (3 if base.d_architecture == "resnet" else 2) * (resolution.bit_length() - 3)
-    if o.freezed > layers:
-        raise UserError(
-            f"--freezed {o.freezed}: the discriminator has {layers} layers to freeze; give at most {layers}"
-        )
+    generator, trunk = _networks(o, base, resolution, group, precision, classes=len(facts.get("classes") or ()))
     on_cpu = device.type == "cpu"
     trunk_scale = o.trunk_grad_scale if o.trunk_grad_scale is not None else (0.0 if o.cfg == "tiny" else 0.1)
     kimg = float(base.kimg if o.kimg is None else o.kimg)
@@ -230,17 +200,41 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
     )
 
 
+def _networks(
+    o: Options, base: Preset, resolution: int, group: int, precision: str, *, classes: int
+) -> tuple[GeneratorConfig, DiscriminatorConfig]:
+    """The two networks of a preset. group: of the minibatch standard deviation."""
+    both = {
+        "resolution": resolution,
+        "c_dim": classes,
+        "img_channels": o.channels,
+        "channel_base": base.channel_base,
+        "channel_max": base.channel_max,
+        "num_lowp_res": 0 if precision == "fp32" else LOWP_RES,
+        "conv_clamp": CONV_CLAMP if precision == "fp16" else None,  # bf16 has the range of fp32: nothing to clamp
+    }
+    layers = 1 + (3 if base.d_architecture == "resnet" else 2) * (resolution.bit_length() - 3)
+    if o.freezed > layers:
+        raise UserError(
+            f"`freezed` {o.freezed}: the discriminator has {layers} layers to freeze; give at most {layers}"
+        )
+    return (
+        GeneratorConfig(z_dim=base.z_dim, w_dim=base.w_dim, mapping_layers=base.mapping_layers, **both),
+        DiscriminatorConfig(architecture=base.d_architecture, mbstd_group_size=group, **both),
+    )
+
+
 def _split_batch(o: Options, batch: int, preset_group: int, world_size: int) -> tuple[int, int]:
     """(batch per micro-batch, minibatch-std group), checked against each other and the number of processes."""
     if batch % world_size:
         whole = world_size * min(o.mbstd_group or preset_group, max(1, batch // world_size))
         near = max(whole, batch // whole * whole)
-        raise UserError(f"--batch {batch} cannot be shared by {world_size} processes; give --batch {near}, say")
+        raise UserError(f"`batch` {batch} cannot be shared by {world_size} processes; give `batch` {near}, say")
     share = batch // world_size
     batch_gpu = o.batch_gpu if o.batch_gpu is not None else share
     if share % batch_gpu:
         raise UserError(
-            f"--batch-gpu {batch_gpu} does not divide the {share} images a step of each process; give a divisor"
+            f"`batch_gpu` {batch_gpu} does not divide the {share} images a step of each process; give a divisor"
         )
     if o.mbstd_group is not None:
         group = o.mbstd_group
@@ -249,9 +243,9 @@ def _split_batch(o: Options, batch: int, preset_group: int, world_size: int) -> 
         group = min(preset_group, batch_gpu) if (world_size > 1 or o.batch_gpu is not None) else preset_group
     if batch_gpu % group:
         whole = max(group, batch_gpu // group * group) * world_size
-        other = f"--batch {whole} or " if o.batch_gpu is None else ""
+        other = f"`batch` {whole} or " if o.batch_gpu is None else ""
         raise UserError(
-            f"--batch {batch} gives micro-batches of {batch_gpu}, no multiple of the minibatch-std group {group};"
-            f" use {other}--mbstd-group {math.gcd(batch_gpu, group)}"
+            f"`batch` {batch} gives micro-batches of {batch_gpu}, no multiple of the minibatch-std group {group};"
+            f" use {other}`mbstd_group` {math.gcd(batch_gpu, group)}"
         )
     return batch_gpu, group

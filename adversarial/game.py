@@ -1,9 +1,9 @@
-"""One step of the game: the forger's turn, the detective's turn, and the averages that outlive them.
+"""One step of the game: the generator's turn, the discriminator's turn, and the averages that outlive them.
 
 StyleGAN2-ADA as published (Karras et al. 2019, arXiv 1912.04958; 2020, arXiv 2006.06676): non-saturating logistic
 loss, lazy R1 and path-length regularisation with the matching Adam corrections, style mixing, running average of w,
 exponential moving average of the generator, adaptive augmentation. The verdict head of the hybrid discriminator learns
-in the detective's turn.
+in the discriminator's turn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adversarial.config import GameConfig
 from adversarial.feed import Feed, on_cpu
-from adversarial.losses import generator_loss, path_length_penalty, path_lengths, r1_penalty
+from adversarial.losses import fake_loss, generator_loss, path_length_penalty, path_lengths, r1_penalty, real_loss
 from adversarial.optimiser import FusedAdam, adam, lazy_adam
 from adversarial.replay import Replay
 from common.errors import UserError
@@ -49,7 +49,7 @@ class Game:
         self.G.lowp_dtype = self.D.lowp_dtype = dtype
         world.broadcast([self.G, self.D])
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        # the detective to be, so only where one is trained
+        # the detector to be, so only where one is trained
         self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False) if cfg.verdict_batch else None
         self.augment = AugmentPipe(**AUGPIPES[o.augpipe]).to(device)
         self.augment.set_p(o.p if o.aug == "fixed" else 0.0)
@@ -187,14 +187,14 @@ class Game:
             ws, w_mean, c = self._latents(cfg.batch_gpu)
             fakes = self.G.synthesis(ws, noise_mode="random")
         fake_logits = self._critic(fakes, c)
-        fake_loss = nn.functional.softplus(fake_logits).mean()
-        (fake_loss / cfg.micro_batches).backward()
+        of_fakes = fake_loss(fake_logits)
+        (of_fakes / cfg.micro_batches).backward()
         real_logits = self._critic(*self._reals(it * cfg.batch + m * cfg.batch_gpu))
-        real_loss = nn.functional.softplus(-real_logits).mean()
-        (real_loss / cfg.micro_batches).backward()
+        of_reals = real_loss(real_logits)
+        (of_reals / cfg.micro_batches).backward()
         signs = real_logits.detach().sign()
         self.signs += torch.stack([signs.sum(), torch.full((), float(signs.numel()), device=device)])
-        self.stats.report("Loss/D/loss", fake_loss + real_loss)
+        self.stats.report("Loss/D/loss", of_fakes + of_reals)
         self.stats.report("Loss/scores/real", real_logits)
         self.stats.report("Loss/signs/real", signs)
         if n_verdict:
@@ -298,8 +298,8 @@ class Game:
         if self.bad_steps >= MAX_BAD_STEPS:
             raise UserError(
                 f"{self.bad_steps} steps in a row had non-finite gradients (last of {name} at {self.nimg / 1000:.1f}"
-                " kimg); the last checkpoint is intact: resume with --precision fp32 or start again with a larger"
-                " --gamma"
+                " kimg); the last checkpoint is intact: resume with `precision` fp32 or start again with a larger"
+                " `gamma`"
             )
 
     def _track_w(self, mean: Tensor) -> None:
@@ -369,7 +369,7 @@ class Game:
         except (KeyError, ValueError, RuntimeError) as e:
             reason = str(e).splitlines()[0].strip()
             raise UserError(
-                f"the checkpoint holds another architecture ({reason}); resume with its own --cfg"
+                f"the checkpoint holds another architecture ({reason}); resume with its own `cfg`"
             ) from None
         self.pl_mean.copy_(state["pl_mean"])
         self.signs.copy_(state["signs"])

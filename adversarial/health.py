@@ -53,33 +53,28 @@ class Health:
         ADA's own warning. Returns scalars for telemetry and lines of advice that are due now."""
         found: dict[str, str] = {}
         scalars: dict[str, float] = {}
+        _scores(rows, kimg, found, scalars)
+        self._gradients(rows, found, scalars)
+        _skipped(rows, found, scalars)
+        if diversity is not None:
+            scalars["Health/diversity"] = diversity
+            if diversity < LOST * self.most_diverse or (kimg >= ALIKE_KIMG and diversity < ALIKE):
+                found["alike"] = (
+                    f"the samples differ from each other only {diversity:.2f} times as much as the reals do (at best"
+                    f" {max(self.most_diverse, diversity):.2f}): the generator collapses; look at fakes-*.png, and go"
+                    " back to an earlier checkpoint with a larger `gamma`"
+                )
+            self.most_diverse = max(self.most_diverse, diversity)
+        elif "alike" in self.since:  # not measured in this tick: what was true stays true
+            found["alike"] = ""
+        if leak:
+            found["leak"] = leak
+        return scalars, self._due(found, kimg)
 
-        def mean(name: str) -> float:
-            return rows[name]["mean"] if name in rows and rows[name]["num"] else math.nan
-
-        real, fake = mean("Loss/signs/real"), mean("Loss/signs/fake")
-        gap = mean("Loss/scores/real") - mean("Loss/scores/fake")
-        if math.isfinite(gap):
-            scalars["Health/score_gap"] = gap
-        largest = max(abs(mean("Loss/scores/real")), abs(mean("Loss/scores/fake")))
-        if largest > BROKEN:
-            found["broken"] = (
-                f"the discriminator's scores are about {largest:.0e}, where less than 100 is healthy: the training is"
-                " broken; start again, or go back to an earlier checkpoint, with a lower --lr or a larger --gamma"
-            )
-        if kimg >= WARM_UP and real > CERTAIN and fake < -CERTAIN:
-            found["sure"] = (
-                f"the discriminator is right about {50 * (1 + real):.0f} % of the reals and {50 * (1 - fake):.0f} % of"
-                " the fakes: it has won, or knows the training images by heart; raise --gamma (also with --resume), add"
-                " data or --mirror, and keep --aug ada"
-            )
-        if kimg >= WARM_UP and gap < 0:
-            found["blind"] = (
-                "the discriminator has rated fakes above reals for some time: it no longer guides the generator;"
-                " lower --lr or --gamma (also with --resume)"
-            )
+    def _gradients(self, rows: dict, found: dict[str, str], scalars: dict[str, float]) -> None:
+        """Their norms beside those of the ticks before."""
         for name in ("G", "D"):
-            norm = mean(f"Gradients/{name}")
+            norm = _mean(rows, f"Gradients/{name}")
             if not math.isfinite(norm):
                 continue
             past = self.norms.setdefault(name, [])
@@ -89,33 +84,10 @@ class Health:
                 if ratio > EXPLODED:
                     found[f"gradient {name}"] = (
                         f"the gradients of {name} are {ratio:.3g} times what they were: the training is about to break;"
-                        " if it does, go back to an earlier checkpoint with a lower --lr or a larger --gamma"
+                        " if it does, go back to an earlier checkpoint with a lower `lr` or a larger `gamma`"
                     )
             past.append(norm)
             del past[:-MEMORY]
-        bad = round(sum(r["mean"] * r["num"] for name, r in rows.items() if name.startswith("Gradients/skipped")))
-        steps = bad + sum(rows[f"Gradients/{n}"]["num"] for n in ("G", "D", "V") if f"Gradients/{n}" in rows)
-        if steps:
-            scalars["Health/skipped_steps"] = bad / steps
-        if bad and bad > SKIPPED * steps:
-            found["skipped"] = (
-                f"{bad} of {steps} steps were skipped for gradients that were not finite; if that goes on, resume with"
-                " --precision fp32 or bf16"
-            )
-        if diversity is not None:
-            scalars["Health/diversity"] = diversity
-            if diversity < LOST * self.most_diverse or (kimg >= ALIKE_KIMG and diversity < ALIKE):
-                found["alike"] = (
-                    f"the samples differ from each other only {diversity:.2f} times as much as the reals do (at best"
-                    f" {max(self.most_diverse, diversity):.2f}): the generator collapses; look at fakes-*.png, and go"
-                    " back to an earlier checkpoint with a larger --gamma"
-                )
-            self.most_diverse = max(self.most_diverse, diversity)
-        elif "alike" in self.since:  # not measured in this tick: what was true stays true
-            found["alike"] = ""
-        if leak:
-            found["leak"] = leak
-        return scalars, self._due(found, kimg)
 
     def _due(self, found: dict[str, str], kimg: float) -> list[str]:
         lines = []
@@ -133,7 +105,7 @@ class Health:
     def fid(self, row: dict, best: dict, checkpoint: str) -> list[str]:
         """One FID and the best so far. Returns a line once when it has been much worse several times in a row.
 
-        checkpoint: what --resume needs to go back to the best one.
+        checkpoint: what `resume` needs to go back to the best one.
         """
         if row["best"]:
             self.fids = []
@@ -145,8 +117,8 @@ class Health:
             return []  # told already
         return [
             f"{row['metric']} was {best['fid']:.2f} at {best['nimg'] / 1000:g} kimg and is {row['fid']:.2f} now:"
-            " training on may make it worse; generator-best.safetensors is kept, and --resume"
-            f" {checkpoint} goes back there (add a larger --gamma, say); copy the folder first if you want to keep what"
+            " training on may make it worse; generator-best.safetensors is kept, and `resume`"
+            f" {checkpoint} goes back there (add a larger `gamma`, say); copy the folder first if you want to keep what"
             " came after"
         ]
 
@@ -157,3 +129,44 @@ class Health:
         for name in vars(self):
             if name in state:
                 setattr(self, name, state[name])
+
+
+def _mean(rows: dict, name: str) -> float:
+    return rows[name]["mean"] if name in rows and rows[name]["num"] else math.nan
+
+
+def _scores(rows: dict, kimg: float, found: dict[str, str], scalars: dict[str, float]) -> None:
+    """What the discriminator says of reals and fakes."""
+    signs, scores = ([_mean(rows, f"Loss/{what}/{of}") for of in ("real", "fake")] for what in ("signs", "scores"))
+    gap, largest = scores[0] - scores[1], max(map(abs, scores))
+    if math.isfinite(gap):
+        scalars["Health/score_gap"] = gap
+    if largest > BROKEN:
+        found["broken"] = (
+            f"the discriminator's scores are about {largest:.0e}, where less than 100 is healthy: the training is"
+            " broken; start again, or go back to an earlier checkpoint, with a lower `lr` or a larger `gamma`"
+        )
+    if kimg >= WARM_UP and signs[0] > CERTAIN and signs[1] < -CERTAIN:
+        found["sure"] = (
+            f"the discriminator is right about {50 * (1 + signs[0]):.0f} % of the reals and"
+            f" {50 * (1 - signs[1]):.0f} % of the fakes: it has won, or knows the training images by heart; raise"
+            " `gamma` (also with `resume`), add data or `mirror`, and keep `aug` ada"
+        )
+    if kimg >= WARM_UP and gap < 0:
+        found["blind"] = (
+            "the discriminator has rated fakes above reals for some time: it no longer guides the generator;"
+            " lower `lr` or `gamma` (also with `resume`)"
+        )
+
+
+def _skipped(rows: dict, found: dict[str, str], scalars: dict[str, float]) -> None:
+    """Steps without a finite gradient."""
+    bad = round(sum(r["mean"] * r["num"] for name, r in rows.items() if name.startswith("Gradients/skipped")))
+    steps = bad + sum(rows[f"Gradients/{n}"]["num"] for n in ("G", "D", "V") if f"Gradients/{n}" in rows)
+    if steps:
+        scalars["Health/skipped_steps"] = bad / steps
+    if bad and bad > SKIPPED * steps:
+        found["skipped"] = (
+            f"{bad} of {steps} steps were skipped for gradients that were not finite; if that goes on, resume with"
+            " `precision` fp32 or bf16"
+        )

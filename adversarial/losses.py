@@ -23,9 +23,14 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
     return F.softplus(-fake_logits).mean()
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Logistic loss of the discriminator: mean softplus(D(G(z))) + mean softplus(-D(x))."""
-    return F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
+def fake_loss(fake_logits: Tensor) -> Tensor:
+    """The half of the discriminator's logistic loss that fakes give: mean softplus(D(G(z)))."""
+    return F.softplus(fake_logits).mean()
+
+
+def real_loss(real_logits: Tensor) -> Tensor:
+    """The half that reals give: mean softplus(-D(x))."""
+    return F.softplus(-real_logits).mean()
 
 
 def r1_penalty(critic: Critic, real: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,7 @@ def plan(
     checkpoint = state = start = None
     if resume is not None and is_start(resume):
         if not options.data:
-            raise UserError(f"--resume {resume}: a new run starts from these networks: give its images with --data")
+            raise UserError(f"`resume` {resume}: a new run starts from these networks: give its images with `data`")
         start = open_start(resume, world, allowed=fetch, progress=progress)
         options = dataclasses.replace(options, start=resume)
     elif resume is not None:
@@ -83,8 +83,8 @@ def plan(
         facts["classes"] = classes.names
     if checkpoint is not None and facts["fingerprint"] != saved.data_facts.get("fingerprint"):
         raise UserError(
-            f"--data {options.data}: not the images this run was trained on ({checkpoint.parent}); name their new place"
-            " with --data, restore them, or start a new run"
+            f"`data` {options.data}: not the images this run was trained on ({checkpoint.parent}); name their new place"
+            " with `data`, restore them, or start a new run"
         )
     resolution = options.resolution or native_resolution(splits.train)
     cfg = resolve(options, resolution=resolution, world_size=world.size, device=world.device, facts=facts)
@@ -105,10 +105,10 @@ def _steered(saved: GameConfig, cfg: GameConfig) -> tuple[str, ...]:
     for name in STEERED:
         old, new = (getattr(c if hasattr(c, name) else c.options, name) for c in (saved, cfg))
         if old != new:
-            lines.append(f"--{name.replace('_', '-')} {old:g} -> {new:g}")
+            lines.append(f"`{name}` {old:g} -> {new:g}")
     if bool(saved.gamma) != bool(cfg.gamma):
         raise UserError(
-            f"--gamma {cfg.gamma:g}: R1 was {'on' if saved.gamma else 'off'} from this run's beginning, and its"
+            f"`gamma` {cfg.gamma:g}: R1 was {'on' if saved.gamma else 'off'} from this run's beginning, and its"
             " optimiser is made for that; start a new run, or give a gamma"
             f" {'above 0' if saved.gamma else 'of 0'}"
         )
@@ -129,10 +129,9 @@ def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint:
         if name in RESUMABLE or name in STEERED:
             changes[name] = new
         elif new not in (old, effective.get(name, old)):
-            flag = "--" + name.replace("_", "-")
             raise UserError(
-                f"{checkpoint.parent}: this run was trained with {flag} {effective.get(name, old)}, not {new};"
-                f" leave {flag} out or start a new run"
+                f"{checkpoint.parent}: this run was trained with `{name}` {effective.get(name, old)}, not {new};"
+                f" leave `{name}` out or start a new run"
             )
     if "batch_gpu" not in given and saved.batch // world.size % saved.batch_gpu == 0:
         changes["batch_gpu"] = saved.batch_gpu  # the same micro-batches, so the same draws
@@ -154,19 +153,19 @@ def _where_to_go_on(
     ):
         if state["phase"] == "done":
             raise UserError(
-                f"{run}: this run is finished at {kimg:g} kimg; to train it longer, add --kimg {2 * kimg:g}, say;"
-                " to use it, give the folder to synth.py --network or detect.py --model"
+                f"{run}: this run is finished at {kimg:g} kimg; to train it longer, add `kimg` {2 * kimg:g}, say;"
+                " to use it, give the folder to synth.py or detect.py"
             )
         return checkpoint, state
     end_of_game = checkpoint_path(run, step)
     if not end_of_game.exists():
         raise UserError(
             f"{run}: the game of this run ended at {kimg:g} kimg and its checkpoint of that moment,"
-            f" {end_of_game.name}, is gone; start a new run with --kimg {cfg.kimg:g}"
+            f" {end_of_game.name}, is gone; start a new run with `kimg` {cfg.kimg:g}"
         )
     state = load(end_of_game, "gan")
     if state["phase"] != "game":
-        raise UserError(f"{end_of_game}: the game can't go on from here; start a new run with --kimg {cfg.kimg:g}")
+        raise UserError(f"{end_of_game}: the game can't go on from here; start a new run with `kimg` {cfg.kimg:g}")
     return end_of_game, state
 
 
@@ -193,7 +192,7 @@ def check_space(outdir: Path, game: Game, keep: int, *, new: bool) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise UserError(
-            f"--outdir {outdir}: the disk has {free / 2**20:.0f} MB free and a run needs {needed / 2**20:.0f} MB"
+            f"`outdir` {outdir}: the disk has {free / 2**20:.0f} MB free and a run needs {needed / 2**20:.0f} MB"
             f" {'for its checkpoints' if new else 'to save the next checkpoint'}; free some space or change the disk"
         )
 

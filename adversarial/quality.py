@@ -46,7 +46,7 @@ def beside_fid(row: dict) -> str:
 
 
 class FidMonitor:
-    """FID (and KID, precision and recall where asked for) against the training reals, or those of --metric-data. `auto`
+    """FID (and KID, precision and recall where asked for) against the training reals, or those of `metric_data`. `auto`
     measures a cheap FID and only where the weights are at hand, for at most a tenth of the run's time. The processes of
     a run share the images."""
 
@@ -157,7 +157,7 @@ class FidMonitor:
         if final and not affordable:
             self.tel.say(
                 f"FID of the last snapshot is not measured: {clock(cost)} are more than {SHARE:.0%} of the run's"
-                f" {clock(elapsed)} (--metrics fid1k measures it always; evaluate.py generator does so afterwards)"
+                f" {clock(elapsed)} (`metrics` fid1k measures it always; evaluate.py generator does so afterwards)"
             )
         return affordable
 
@@ -236,12 +236,12 @@ class FidMonitor:
 
 
 def _reals_of(spec: str, data_root: str | None) -> FaceSource:
-    """The real images of --metric-data: of its training split where it has one."""
+    """The real images of `metric_data`: of its training split where it has one."""
     try:
         source = open_source(spec, data_root=data_root)
     except UserError as e:
-        raise UserError(f"--metric-data {e}") from None
+        raise UserError(f"`metric_data` {e}") from None
     source = source.select(label=0, split="train" if "train" in source.splits else None)
     if len(source) < 2:
-        raise UserError(f"--metric-data {spec}: {len(source)} real image(s); FID needs two or more, better thousands")
+        raise UserError(f"`metric_data` {spec}: {len(source)} real image(s); FID needs two or more, better thousands")
     return source

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
-from adversarial import verdict_phase as detective
+from adversarial import verdict_phase
 from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.health import Health
@@ -21,7 +21,7 @@ from adversarial.quality import FidMonitor
 from adversarial.snapshots import Snapshots
 from adversarial.transfer import begin
 from common.clock import clock
-from common.errors import UserError
+from common.errors import MENDABLE, UserError
 from common.files import write_json
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
@@ -37,9 +37,8 @@ from training.telemetry import Telemetry, append_jsonl, rewind_jsonl
 
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
 SHOWN = 5  # left-out images named in the log; config.json has up to 100
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT}
 CPU_HINT = (
-    "hint        --cfg tiny --resolution 64 --kimg 40 trains in about an hour on a CPU; published presets need a GPU"
+    "hint        `cfg` tiny `resolution` 64 `kimg` 40 trains in about an hour on a CPU; published presets need a GPU"
 )
 
 __all__ = ["describe", "train"]
@@ -52,8 +51,11 @@ def train(
     resume: str | None = None,
     quiet: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> Path:
     """Run (or continue) a training and return its folder. Raises UserError, one line, for what a user can mend.
+
+    flags: how the command calls its options, for lines of the log that name one.
 
     Nothing is written before the options, images, weights and the checkpoint have proved usable. KeyboardInterrupt is
     raised after a clean stop: the state is saved by then.
@@ -69,7 +71,7 @@ def train(
             check_writable(p.checkpoint.parent, "resume")
             if world.is_main:
                 lock.take(p.checkpoint.parent)
-        return _run(_Run(p, world, quiet), lock)
+        return _run(_Run(p, world, Telemetry(world.is_main, quiet, flags)), lock)
 
 
 def _run(run: _Run, lock: RunLock) -> Path:
@@ -78,13 +80,13 @@ def _run(run: _Run, lock: RunLock) -> Path:
         run.open(lock)
         return run.go()
     except OSError as e:
-        if e.errno not in _DISK or run.folder is None:
+        if e.errno not in {*MENDABLE, errno.EIO} or run.folder is None:
             raise
         raise UserError(run.disk_trouble(e)) from None
     except RuntimeError as e:
         if world.device.type == "cpu" and "allocate memory" in str(e):
             half = max(1, run.cfg.batch_gpu // 2)
-            line = f"the machine's memory is too small; add --batch-gpu {half} or lower --resolution"
+            line = f"the machine's memory is too small; add `batch_gpu` {half} or lower `resolution`"
             raise UserError(line) from None
         raise
     finally:
@@ -97,10 +99,9 @@ class _Run:
     Made without writing anything; `open` gives it its folder.
     """
 
-    def __init__(self, p: Plan, world: Processes, quiet: bool) -> None:
-        self.world, self.cfg = world, p.cfg
+    def __init__(self, p: Plan, world: Processes, tel: Telemetry) -> None:
+        self.world, self.cfg, self.tel = world, p.cfg, tel
         self.resumed, self.folder, self.steered = p.checkpoint, None, p.steered
-        self.tel = Telemetry(world.is_main, quiet)
         self.outdir = Path(p.cfg.options.outdir)
         self.tight = memory_note(p.cfg, world)
         self.tel.progress("making native operations ready, once for this machine", at_once=True)
@@ -136,7 +137,7 @@ class _Run:
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             reason = f"{type(e).__name__} {e}"
             raise UserError(f"{checkpoint}: not a whole checkpoint ({reason}); give another one") from None
-        for opt, lrs in zip(optimisers, rates, strict=True):  # the saved ones, unless --lr steers the run
+        for opt, lrs in zip(optimisers, rates, strict=True):  # the saved ones, unless `lr` steers the run
             for group, lr in zip(opt.param_groups, lrs, strict=True):
                 group["lr"] = lr
         if self.phase == "verdict":
@@ -181,7 +182,7 @@ class _Run:
         """The line for an error of the disk in the middle of a run."""
         where = e.filename or self.folder
         found = checkpoints(self.folder)
-        advice = f"then go on from {found[-1].name} with --resume {self.folder}" if found else "then start again"
+        advice = f"then go on from {found[-1].name} with `resume` {self.folder}" if found else "then start again"
         return f"{where}: cannot be written ({e.strerror or e}); free space or mend the folder, {advice}"
 
     # ---- the loop ---------------------------------------------------------------------------------------------
@@ -256,8 +257,8 @@ class _Run:
             half, group = cfg.batch_gpu // 2, cfg.hybrid.trunk.mbstd_group_size
             if self.game.step_index or self.resumed or self.world.size > 1 or half < 1 or half % group:
                 raise UserError(
-                    f"the GPU's memory is too small for micro-batches of {cfg.batch_gpu}; add --batch-gpu"
-                    f" {max(half, 1)} --mbstd-group {min(group, max(half, 1))} or lower --resolution"
+                    f"the GPU's memory is too small for micro-batches of {cfg.batch_gpu}; add `batch_gpu`"
+                    f" {max(half, 1)} `mbstd_group` {min(group, max(half, 1))} or lower `resolution`"
                 ) from None
             self.tel.say(f"memory      too short for micro-batches of {cfg.batch_gpu}; going on with {half}")
             self.cfg = dataclasses.replace(cfg, batch_gpu=half)
@@ -276,7 +277,7 @@ class _Run:
         if self.world.any(stop.asked):
             path = self._checkpoint()
             kimg = self.game.nimg / 1000
-            self.tel.say(f"stopped at {kimg:.2f} kimg, saved {path.name}; go on with --resume {self.folder}")
+            self.tel.say(f"stopped at {kimg:.2f} kimg, saved {path.name}; go on with `resume` {self.folder}")
             raise KeyboardInterrupt
         if self.world.any(due and self.world.is_main):
             self._checkpoint()
@@ -371,10 +372,10 @@ class _Run:
                 self.tel.advise(line, game.nimg)
         self.tick_at, self.tick_nimg = time.monotonic(), game.nimg
 
-    # ---- the detective alone ----------------------------------------------------------------------------------
+    # ---- the verdict head alone --------------------------------------------------------------------------------
 
     def _end_of_game(self) -> None:
-        """A run whose --kimg was shortened on resume ends between two snapshots: take the one that is missing."""
+        """A run whose `kimg` was shortened on resume ends between two snapshots: take the one that is missing."""
         if self.phase == "game" and not checkpoint_path(self.folder, self.game.step_index).exists():
             self.game.stats.collect()  # of a tick that is not to be; they would count towards the verdict's rows
             self.snapshots.take(final=True, detector=False)
@@ -384,14 +385,14 @@ class _Run:
         game = self.game
         total = self.cfg.verdict_steps
         if self.phase == "game":
-            detective.begin_verdict_phase(game)
+            verdict_phase.begin_verdict_phase(game)
             self.phase = "verdict"
             if total:
                 self.tel.say(f"verdict head alone: {total} steps of {self.cfg.verdict_batch} images")
         every = max(1, total // VERDICT_TICKS)
         began, first = time.monotonic(), self.verdict_index
         while self.verdict_index < total:
-            detective.verdict_step(game, self.verdict_index)
+            verdict_phase.verdict_step(game, self.verdict_index)
             self.verdict_index += 1
             done = self.verdict_index - first
             left = (total - self.verdict_index) * (time.monotonic() - began) / done

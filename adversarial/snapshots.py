@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adversarial import verdict_phase as detective
+from adversarial import verdict_phase
 from adversarial.config import GameConfig
 from adversarial.game import Game
 from adversarial.health import diversity
@@ -38,7 +38,7 @@ class Snapshots:
         return self.folder / f"generator-{int(self.game.nimg / 1000):06d}.safetensors"
 
     def take(self, *, final: bool, detector: bool) -> dict | None:
-        """The generator as a file, its FID, and the detective as it would judge today.
+        """The generator as a file, its FID, and the detector as it would judge today.
 
         Returns the FID's row, None where none was measured.
         """
@@ -73,7 +73,7 @@ class Snapshots:
         return row
 
     def _prune(self, path: Path) -> None:
-        """Remove generators but the last --keep up to `path` and the first of every --keep-every kimg.
+        """Remove generators but the last `keep` up to `path` and the first of every `keep_every` kimg.
 
         Later ones belong to a course the run has left: it was resumed from an earlier checkpoint.
         """
@@ -91,12 +91,12 @@ class Snapshots:
                 old.unlink(missing_ok=True)
 
     def save_detector(self, **mark) -> dict:
-        """The detective as it judges today, calibrated on the validation images; `mark` joins its row of metrics."""
+        """The detector as it judges today, calibrated on the validation images; `mark` joins its row of metrics."""
         try:
-            detector, values = detective.calibrated_detector(self.game, self.data)
+            detector, values = verdict_phase.calibrated_detector(self.game, self.data)
         except UserError as e:  # scores that are not numbers
             raise UserError(
-                f"{self.folder}: the training has diverged ({e}); start again with a smaller --lr or a larger --gamma"
+                f"{self.folder}: the training has diverged ({e}); start again with a smaller `lr` or a larger `gamma`"
             ) from None
         detector.save(self.folder / "detector.safetensors")
         nimg = self.game.nimg
@@ -160,10 +160,10 @@ class Snapshots:
         result["measured_on"] = "test" if data.test is not None else "validation"
         judged = {}
         for name in ("none", "web", "hard"):
-            judged[name] = detective.judge(game, held, degradation_preset(name), "test")
-            result[f"held_out_{'clean' if name == 'none' else name}"] = detective.figures(judged[name], calibration)
+            judged[name] = verdict_phase.judge(game, held, degradation_preset(name), "test")
+            result[f"held_out_{'clean' if name == 'none' else name}"] = verdict_phase.figures(judged[name], calibration)
         if game.feed.classes is None:  # with classes the adversarial head judges image and class together
-            result["adversarial_logit_auc"] = detective.negative_control(game, judged["none"])
+            result["adversarial_logit_auc"] = verdict_phase.negative_control(game, judged["none"])
         clean = judged["none"]
         scores = {"score": calibration.probability(clean.logits), "label": clean.labels, "origin": clean.origin}
 

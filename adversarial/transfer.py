@@ -37,7 +37,7 @@ class Start:
 
 
 def is_start(resume: str) -> bool:
-    """Whether `--resume` names networks to start a new run from, rather than a run to go on with."""
+    """Whether `resume` names networks to start a new run from, rather than a run to go on with."""
     if is_remote(resume):
         return True
     path = Path(resume)
@@ -76,7 +76,7 @@ def open_start(
         path = Path(resume)
     networks = read_networks(path)
     if networks.G_ema is None:
-        raise UserError(f"--resume {resume}: a {networks.kind} without a generator; give a snapshot with one")
+        raise UserError(f"`resume` {resume}: a {networks.kind} without a generator; give a snapshot with one")
     return Start(resume, path, networks)
 
 
@@ -84,29 +84,29 @@ def open_start(
 
 
 def check_start(cfg: GameConfig, start: Start) -> None:
-    """UserError with the reason and the right --resolution or --cfg where the run's networks have other shapes."""
+    """UserError with the reason and the right `resolution` or `cfg` where the run's networks have other shapes."""
     if start.networks is None:
         return
     G, D = start.networks.G_ema.cfg, start.networks.D.cfg if start.networks.D is not None else None
-    where = f"--resume {start.spec}"
+    where = f"`resume` {start.spec}"
     if G.resolution != cfg.resolution:
         raise UserError(
             f"{where}: its networks are for {G.resolution}x{G.resolution} images, this run is for {cfg.resolution}x"
-            f"{cfg.resolution}; add --resolution {G.resolution}, or leave out --resume"
+            f"{cfg.resolution}; add `resolution` {G.resolution}, or leave out `resume`"
         )
     theirs, ours = (G.c_dim, G.c_dim if D is None else D.c_dim), cfg.generator.c_dim
     if theirs != (ours, ours):
         known = max(theirs)
-        advice = f"give data of {known} classes with --cond" if known else "leave out --cond"
+        advice = f"give data of {known} classes with `cond`" if known else "leave out `cond`"
         raise UserError(f"{where}: its networks know {known or 'no'} classes, this run {ours or 'none'}; {advice}")
     if G.img_channels != cfg.generator.img_channels:
         raise UserError(
             f"{where}: its images have {G.img_channels} channels, this run's {cfg.generator.img_channels}; use"
-            f" --channels {G.img_channels}"
+            f" `channels` {G.img_channels}"
         )
     faults = _generator_faults(G, cfg.generator) + ([] if D is None else _trunk_faults(D, cfg.hybrid.trunk))
     if faults:
-        raise UserError(f"{where}: its networks have {faults[0]} with --cfg {cfg.options.cfg}; {_advice(G, D)}")
+        raise UserError(f"{where}: its networks have {faults[0]} with `cfg` {cfg.options.cfg}; {_advice(G, D)}")
 
 
 def _generator_faults(theirs: GeneratorConfig, ours: GeneratorConfig) -> list[str]:
@@ -151,8 +151,8 @@ def _advice(G: GeneratorConfig, D: DiscriminatorConfig | None) -> str:
         if not _generator_faults(G, shape) and not (D is not None and _trunk_faults(D, trunk)):
             fitting.append(name)
     if fitting:
-        return f"use --cfg {' or --cfg '.join(fitting)}"
-    return f"no --cfg has this shape at {G.resolution}x{G.resolution}: start without --resume"
+        return f"use `cfg` {' or `cfg` '.join(fitting)}"
+    return f"no `cfg` has this shape at {G.resolution}x{G.resolution}: start without `resume`"
 
 
 # ---- start ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""After the game: the verdict head learns on alone against a frozen forger, is calibrated and measured."""
+"""After the game: the verdict head learns on alone against a frozen generator, is calibrated and measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adversarial.game import Game
-from discriminator.calibration import Calibration, calibrate
+from discriminator.calibration import Calibration, calibrate, default_fpr_for
 from discriminator.detector import Detector
 from faces.dataset import PackedFaces, to_float
 from faces.degrade import Degradation, apply_batch
@@ -21,11 +21,10 @@ from training.data import RunData
 from training.randomness import derive, seed_torch
 
 CURRENT_FAKES = 16  # fresh fakes per step of the verdict-only phase
-MIN_REALS_FOR_1_PERCENT = 1000
 
 
 def begin_verdict_phase(game: Game) -> None:
-    """Freeze the game: the detective goes on from its averaged trunk, which no longer moves."""
+    """Freeze the game: the discriminator goes on from its averaged trunk, which no longer moves."""
     game.D.load_state_dict(game.D_ema.state_dict())
     game.D.trunk.requires_grad_(False)
 
@@ -100,7 +99,7 @@ def judge(game: Game, packed: PackedFaces, degradation: Degradation, phase: str)
 
 
 def calibrated_detector(game: Game, data: RunData) -> tuple[Detector, dict]:
-    """The averaged detective as a stand-alone detector, calibrated on the validation split.
+    """The averaged discriminator as a stand-alone detector, calibrated on the validation split.
 
     Temperature and thresholds are fitted on the clean images and their degraded copies together, so that a stated
     false-alarm rate holds for re-saved photos too. Returns it with its validation figures.
@@ -110,8 +109,7 @@ def calibrated_detector(game: Game, data: RunData) -> tuple[Detector, dict]:
     logits = np.concatenate([clean.logits, rough.logits])
     labels = np.concatenate([clean.labels, rough.labels])
     n_real = int((clean.labels == 0).sum())
-    default_fpr = 0.01 if n_real >= MIN_REALS_FOR_1_PERCENT else 0.05
-    calibration = calibrate(logits, labels, default_fpr=default_fpr, views=2)
+    calibration = calibrate(logits, labels, default_fpr=default_fpr_for(n_real), views=2)
     cfg = game.cfg
     meta = {
         "trained_on": cfg.data_facts.get("name"),

@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import errno
 import os
-import re
 import signal
 import sys
 import threading
@@ -21,30 +20,13 @@ from typing import Any, NoReturn
 
 import click
 
-from common.errors import UserError, one_line
-from common.options import flags_of
+from common.errors import MENDABLE, UserError, one_line
+from common.options import flags_of, in_flags
 
 EXIT_ERROR = 2
 MODEL_HELP = "Detector file or run folder.  [default: newest run in ./runs, else the shipped detector]"
 EXIT_INTERRUPTED = 130
 RANK_PATIENCE = 10.0  # seconds
-
-# What the person at the keyboard can put right. Other OS errors are bugs or broken hardware: they keep their traceback.
-_USER_ERRNOS = {
-    errno.ENOSPC: "the disk is full: free some space or choose another folder",
-    errno.EFBIG: "the file is larger than this file system or a limit (`ulimit -f`) allows: choose another folder",
-    errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
-    errno.EACCES: "no permission: check the owner and mode, or choose another path",
-    errno.EPERM: "not permitted: check the owner and mode, or choose another path",
-    errno.EROFS: "the file system is read-only: choose another path",
-    errno.ENOENT: "no such file or folder: check the path",
-    errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
-    errno.EISDIR: "it is a folder where a file is needed: check the path",
-    errno.EEXIST: "it already exists and is in the way: move it or choose another path",
-    errno.ENAMETOOLONG: "the name is too long for the file system: shorten it",
-    errno.ELOOP: "symbolic links go round in a circle: check the path",
-    errno.EMFILE: "too many open files: raise the limit with `ulimit -n`, or use fewer --workers",
-}
 
 
 def _line(text: object) -> str:
@@ -62,10 +44,10 @@ def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str
     if isinstance(error, click.ClickException):
         return _line(error.format_message())
     if isinstance(error, UserError):
-        return _line(re.sub(r"`([a-z]\w*)`", lambda named: (flags or {}).get(named[1], named[0]), str(error)))
-    if isinstance(error, OSError) and error.errno in _USER_ERRNOS:
+        return _line(in_flags(str(error), flags or {}))
+    if isinstance(error, OSError) and error.errno in MENDABLE:
         where = f"{error.filename}: " if error.filename is not None else ""
-        return _line(f"{where}{_USER_ERRNOS[error.errno]}")
+        return _line(f"{where}{MENDABLE[error.errno]}")
     if type(error).__name__ == "OutOfMemoryError":
         return "the device ran out of memory: lower --batch or --resolution, or use --device cpu"
     return None

@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+
+# What the person at the keyboard can put right. Other OS errors are bugs or broken hardware: they keep their traceback.
+MENDABLE = {
+    errno.ENOSPC: "the disk is full: free some space or choose another folder",
+    errno.EFBIG: "the file is larger than this file system or a limit (`ulimit -f`) allows: choose another folder",
+    errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
+    errno.EACCES: "no permission: check the owner and mode, or choose another path",
+    errno.EPERM: "not permitted: check the owner and mode, or choose another path",
+    errno.EROFS: "the file system is read-only: choose another path",
+    errno.ENOENT: "no such file or folder: check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
+    errno.EISDIR: "it is a folder where a file is needed: check the path",
+    errno.EEXIST: "it already exists and is in the way: move it or choose another path",
+    errno.ENAMETOOLONG: "the name is too long for the file system: shorten it",
+    errno.ELOOP: "symbolic links go round in a circle: check the path",
+    errno.EMFILE: "too many open files: raise the limit with `ulimit -n`, or use fewer workers",
+}
+
 
 def one_line(text: object) -> str:
     """`text` as a single printable line.

@@ -20,9 +20,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,11 @@ def flags_of(command: click.Command, words: Sequence[str] = ()) -> dict[str, str
         if inner := getattr(command, "commands", {}).get(word):
             return found | flags_of(inner)
     return found
+
+
+def in_flags(text: str, flags: Mapping[str, str]) -> str:
+    """`text` with every parameter in backticks shown as its flag: "`batch_gpu` 3" becomes "--batch-gpu 3"."""
+    return re.sub(r"`([a-z]\w*)`", lambda named: flags.get(named[1], named[0]), text)
 
 
 def _plain(hint: Any) -> tuple[Any, bool]:

@@ -24,6 +24,7 @@ from common.errors import UserError
 FPRS = (0.005, 0.01, 0.05)
 DEFAULT_FPR = 0.01
 DEFAULT_MISS = 0.05
+ENOUGH_REALS = 200  # validation photos from which on the 1 % threshold is the default
 # Bounds of the slope per standard deviation of the logits. The lower one: a detector no better than a coin calibrates
 # to p = 0.5 everywhere, not to a negative slope.
 _SLOPES = (1e-3, 1e3)
@@ -112,6 +113,15 @@ def threshold_at_fpr(real_scores: np.ndarray, fpr: float) -> float:
         raise UserError(f"a false-alarm rate must be at least 0 and below 1, not {fpr!r}")
     allowed = math.floor(len(scores) * fpr + 1e-9)
     return float(np.nextafter(scores[allowed], np.inf))
+
+
+def default_fpr_for(reals: int) -> float:
+    """The false-alarm rate whose threshold is the default of a detector calibrated on `reals` real photos: 1 or 5 %.
+
+    A 1 % quantile of n photos rests on n / 100 of them. From 200 on these are two or more; of fewer a single odd photo
+    would set the threshold, and 5 % is what can be told of them (10 of 200).
+    """
+    return DEFAULT_FPR if reals >= ENOUGH_REALS else 0.05
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -15,11 +15,10 @@ from common.device import pick_device
 from common.errors import UserError
 from common.files import cache_folder, save_atomically
 from common.outputs import check_output, plain
-from discriminator.calibration import FPRS, Calibration, calibrate, sigmoid, threshold_at_fpr
+from discriminator.calibration import FPRS, Calibration, calibrate, default_fpr_for, sigmoid, threshold_at_fpr
 from discriminator.detector import Detector, find_detector
 from discriminator.ensemble import METHODS, Ensemble, EnsembleConfig, Majority, Member, Stack, Weighted
 from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
-from discriminator.training.finish import ENOUGH_FOR_1_PERCENT
 from discriminator.views import joined
 from evaluation.ensemble_scores import Rows, check_order, deal_rows, fit_parts, read_oof, score_parts
 from metrics.classification import roc_auc
@@ -237,7 +236,7 @@ def join(
     scores = cross_fitted(z, labels, folds, fitted) if learnt else joined_scores(head, z)
     n_real = int((fit.labels == 0).sum())
     calibration = calibrate(
-        scores, labels, default_fpr=0.01 if n_real >= ENOUGH_FOR_1_PERCENT else 0.05, views=views
+        scores, labels, default_fpr=default_fpr_for(n_real), views=views
     )  # fmt: skip
     cfg = EnsembleConfig(
         tuple(

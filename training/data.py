@@ -184,7 +184,7 @@ def count_notes(facts: dict) -> list[str]:
         return []
     return [
         f"few         {reals} training images: the discriminator soon knows them by heart, the generator copies them;"
-        " --mirror doubles them, and ADA (--aug ada) wants a thousand or more"
+        " `mirror` doubles them, and ADA (`aug` ada) wants a thousand or more"
     ]
 
 
@@ -192,9 +192,9 @@ def size_notes(facts: dict, crop: str) -> list[str]:
     """Lines about images that the network's square changes more than by shrinking them."""
     pre, total = facts["preprocess"], sum(sum(c.values()) for c in facts["counts"].values())
     how = {
-        "center": "only the middle of their longer side is seen (--crop pad shows all of it)",
-        "pad": "they got bands of grey, which the generator will draw, too (--crop center cuts them off)",
-        "none": "they are squeezed into a square (--crop center or pad keeps their shape)",
+        "center": "only the middle of their longer side is seen (`crop` pad shows all of it)",
+        "pad": "they got bands of grey, which the generator will draw, too (`crop` center cuts them off)",
+        "none": "they are squeezed into a square (`crop` center or pad keeps their shape)",
     }
     lines = []
     if n := facts["not_square"]:
@@ -202,7 +202,7 @@ def size_notes(facts: dict, crop: str) -> list[str]:
     if n := facts["enlarged"]:
         lines.append(
             f"size        {n} of {total} images are smaller than {pre['resolution']} pixels and were enlarged, which"
-            " the generator will copy as blur; a lower --resolution avoids that"
+            " the generator will copy as blur; a lower `resolution` avoids that"
         )
     return lines
 

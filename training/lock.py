@@ -28,7 +28,7 @@ class RunLock:
                 os.close(handle)
                 raise UserError(
                     f"{folder}: {_owner(path)} is training this run; wait for it, stop it with Ctrl-C, or start a run"
-                    " of its own without --resume"
+                    " of its own without `resume`"
                 )
             try:
                 same = os.path.samestat(os.fstat(handle), os.stat(path))

@@ -7,11 +7,13 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from common.files import save_atomically
+from common.files import write_text
+from common.options import in_flags
 
 
 def append_jsonl(path: Path, row: dict) -> None:
@@ -47,14 +49,16 @@ def rewind_jsonl(path: Path, nimg: int, verdict_step: int = 0) -> None:
         if row.get("nimg", 0) <= nimg and row.get("verdict_step", 0) <= verdict_step and not row.get("final")
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    save_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 class Telemetry:
     """Writes for rank 0; on other ranks every call does nothing. Before `open` only the terminal hears."""
 
-    def __init__(self, is_main: bool, quiet: bool = False) -> None:
+    def __init__(self, is_main: bool, quiet: bool = False, flags: Mapping[str, str] | None = None) -> None:
+        """flags: how the command that trains calls its parameters, for lines that name one (`common.options`)."""
         self.run: Path | None = None
+        self.flags = flags or {}
         self.is_main, self.quiet = is_main, quiet
         self.board = None
         self.line_at = time.monotonic()
@@ -72,6 +76,7 @@ class Telemetry:
         """A line to the terminal and log.txt."""
         if not self.is_main:
             return
+        text = in_flags(text, self.flags)
         if not self.quiet:
             self._to_terminal("", text)
         if self.run is not None:
@@ -101,7 +106,7 @@ class Telemetry:
         """A line of advice to the terminal, log.txt and TensorBoard's texts."""
         self.say(f"warning: {text}")
         if self.board is not None:
-            self.board.add_text("Advice", text, global_step=nimg)
+            self.board.add_text("Advice", in_flags(text, self.flags), global_step=nimg)
 
     def scalars(self, values: dict[str, float], nimg: int) -> None:
         """Scalars to TensorBoard, with kimg as the horizontal axis in thousandths (nimg)."""

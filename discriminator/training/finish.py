@@ -7,12 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from torch import nn
 
-from discriminator.calibration import Calibration, calibrate
+from discriminator.calibration import Calibration, calibrate, default_fpr_for
 from discriminator.detector import Detector
 from discriminator.training.selection import Validation, figures, scores
 from faces.preprocess import Preprocess
-
-ENOUGH_FOR_1_PERCENT = 200  # real photos below which the default is the 5 % threshold
 
 
 def calibrated(
@@ -41,7 +39,7 @@ def fitted(
     calibration = calibrate(
         logits.ravel(),
         np.tile(validation.labels, len(logits)),
-        default_fpr=0.01 if n_real >= ENOUGH_FOR_1_PERCENT else 0.05,
+        default_fpr=default_fpr_for(n_real),
         views=len(logits),
     )
     told = {

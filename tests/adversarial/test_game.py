@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 
-from adversarial import verdict_phase as detective
+from adversarial import verdict_phase
 from common.errors import UserError
 
 
@@ -76,16 +76,16 @@ def test_resume_is_exact_over_game_and_verdict_head(make_game, at):
     assert straight.stats.collect() == resumed.stats.collect()
 
     for game in (straight, resumed):
-        detective.begin_verdict_phase(game)
-    detective.verdict_step(straight, 0)
-    detective.verdict_step(resumed, 0)
+        verdict_phase.begin_verdict_phase(game)
+    verdict_phase.verdict_step(straight, 0)
+    verdict_phase.verdict_step(resumed, 0)
     state = copy.deepcopy(resumed.state_dict())
     resumed = make_game(**options)
     resumed.load_state_dict(state)
     resumed.D.trunk.requires_grad_(False)
     for index in (1, 2):
-        detective.verdict_step(straight, index)
-        detective.verdict_step(resumed, index)
+        verdict_phase.verdict_step(straight, index)
+        verdict_phase.verdict_step(resumed, index)
     assert_same(snapshot(straight), snapshot(resumed))
     rows = straight.stats.collect()
     assert rows == resumed.stats.collect() and "Loss/verdict" in rows

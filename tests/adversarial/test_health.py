@@ -42,7 +42,7 @@ def test_a_discriminator_that_has_won_is_told_after_three_ticks_and_again_much_l
     lines = told(Health(), 2 + REPEAT + 2, real=0.99, fake=-0.99)
     assert [i for i, _ in lines] == [2, 2 + REPEAT]
     assert "99 % of the fakes" in lines[0][1] or "100 % of the fakes" in lines[0][1]
-    assert "--gamma" in lines[0][1] and "so since 10.0 kimg" in lines[1][1]
+    assert "`gamma`" in lines[0][1] and "so since 10.0 kimg" in lines[1][1]
     assert told(Health(), 10, real=0.99, fake=-0.99, start=-20.0) == []  # the first kimg is no judge
 
 
@@ -96,7 +96,7 @@ def test_fid_that_has_left_its_best_is_told_once_with_the_way_back():
 
     assert fid(10.0, True) == fid(12.0) == fid(14.0) == []
     (line,) = fid(15.0)
-    assert "10.00 at 40 kimg" in line and "--resume runs/x/checkpoint-000010.pt" in line
+    assert "10.00 at 40 kimg" in line and "`resume` runs/x/checkpoint-000010.pt" in line
     assert fid(16.0) == [] and fid(11.0) == [] and fid(15.0) == [] and len(fid(15.0)) == 1
 
 

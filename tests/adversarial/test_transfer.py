@@ -45,7 +45,7 @@ def test_presets_fit_themselves_and_the_advice_of_others_fits(resolution):
             try:
                 check_start(Run(ours, resolution), start(theirs, resolution))
             except UserError as e:
-                advised = str(e).partition("; use --cfg ")[2].split(" or --cfg ")
+                advised = str(e).partition("; use `cfg` ")[2].split(" or `cfg` ")
                 assert theirs in advised and ours not in advised
                 for name in advised:
                     check_start(Run(name, resolution), start(theirs, resolution))
@@ -53,7 +53,7 @@ def test_presets_fit_themselves_and_the_advice_of_others_fits(resolution):
 
 def test_the_published_starting_points_and_the_default_cfg():
     """ffhq256 and its likes have 8 mapping layers, `auto` has 2; the published code takes the first two in silence."""
-    with pytest.raises(UserError, match="8 mapping layers, this run 2 with --cfg auto; use --cfg paper256") as e:
+    with pytest.raises(UserError, match="8 mapping layers, this run 2 with `cfg` auto; use `cfg` paper256") as e:
         check_start(Run("auto", 256), start("paper256", 256))
     assert "\n" not in str(e.value)
 
@@ -61,12 +61,12 @@ def test_the_published_starting_points_and_the_default_cfg():
 @pytest.mark.parametrize(
     ("generator", "trunk", "words"),
     [
-        ({"resolution": 64}, {"resolution": 64}, "64x64.*add --resolution 64"),
-        ({"c_dim": 2}, {"c_dim": 2}, "know 2 classes, this run none; give data of 2 classes with --cond"),
+        ({"resolution": 64}, {"resolution": 64}, "64x64.*add `resolution` 64"),
+        ({"c_dim": 2}, {"c_dim": 2}, "know 2 classes, this run none; give data of 2 classes with `cond`"),
         ({}, {"c_dim": 2}, "know 2 classes, this run none"),
-        ({"img_channels": 1}, {}, "--channels 1"),
-        ({"channel_max": 256}, {}, "256 generator channels at 4x4, this run 512.*no --cfg has this shape"),
-        ({}, {"channel_base": 1024}, "discriminator channels.*no --cfg"),
+        ({"img_channels": 1}, {}, "`channels` 1"),
+        ({"channel_max": 256}, {}, "256 generator channels at 4x4, this run 512.*no `cfg` has this shape"),
+        ({}, {"channel_base": 1024}, "discriminator channels.*no `cfg`"),
         ({}, {"mbstd_group_size": 0}, "0 minibatch-std channels, this run 1"),
         ({}, {"architecture": "orig"}, "'orig', this run 'resnet'"),
     ],
@@ -83,7 +83,7 @@ def test_classes():
     check_start(run, start("auto", 32, {"c_dim": 3}, {"c_dim": 3}))
     with pytest.raises(UserError, match="2 layers that map the discriminator's labels, this run 8"):
         check_start(run, start("auto", 32, {"c_dim": 3}, {"c_dim": 3, "mapping_layers": 2}))
-    with pytest.raises(UserError, match="know no classes, this run 3; leave out --cond"):
+    with pytest.raises(UserError, match="know no classes, this run 3; leave out `cond`"):
         check_start(run, start("auto", 32))
 
 

@@ -1,4 +1,4 @@
-"""Any number of processes: `auto` fits itself, a preset that can't says with which --batch it could."""
+"""Any number of processes: `auto` fits itself, a preset that can't says with which `batch` it could."""
 
 import re
 
@@ -30,5 +30,5 @@ def test_the_batch_that_is_proposed_is_one_that_works(cfg, world):
 
     with pytest.raises(UserError, match="processes") as refused:
         resolved()
-    proposed = int(re.search(r"give --batch (\d+), say", str(refused.value))[1])
+    proposed = int(re.search(r"give `batch` (\d+), say", str(refused.value))[1])
     assert resolved(batch=proposed).batch == proposed
