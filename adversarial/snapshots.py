@@ -22,6 +22,7 @@ from discriminator.detector import Detector
 from faces.degrade import preset as degradation_preset
 from stylegan2_ada.files import save_generator
 from synth.grid import contact_sheet
+from synth.options import Rendering
 from synth.sample import sample
 from training.data import RunData
 from training.telemetry import Telemetry, append_jsonl
@@ -117,14 +118,14 @@ class Snapshots:
     def _fake_grid(self) -> np.ndarray:
         """The same seeds every time; with classes, each seed's is that of the real in the same cell of reals.png."""
         n = _grid_cells(self.cfg.resolution)
-        feed, G, device = self.game.feed, self.game.G_ema, self.game.world.device
+        feed, G = self.game.feed, self.game.G_ema
         if feed.classes is None:
-            return sample(G, range(n), psi=1.0, batch=16, device=device)
+            return sample(G, range(n), batch=16)
         of = feed.classes[feed.reals[self._grid_index(n)] % len(feed.classes)].tolist()
         images: dict[int, np.ndarray] = {}
         for k in sorted(set(of)):
             seeds = [i for i in range(n) if of[i] == k]
-            images |= zip(seeds, sample(G, seeds, psi=1.0, batch=16, device=device, class_index=k), strict=True)
+            images |= zip(seeds, sample(G, seeds, Rendering(class_index=k), batch=16), strict=True)
         return np.stack([images[i] for i in range(n)])
 
     def _grid_index(self, n: int) -> np.ndarray:

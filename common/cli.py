@@ -39,7 +39,7 @@ def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str
 
     flags: parameter name -> flag of the command that ran; a parameter that a `UserError` names is shown as its flag.
     """
-    if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
+    if type(error) is click.BadParameter and isinstance(error.param, click.Option):
         return _line(f"{max(error.param.opts, key=len)} {error.message}")
     if isinstance(error, click.ClickException):
         return _line(error.format_message())
@@ -176,22 +176,35 @@ def progress(
 
 
 @contextlib.contextmanager
-def download_bar(title: str = "downloading") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for a download: yields a function of (bytes so far, bytes in all or 0). It appears with the first
-    bytes, so that nothing is drawn where nothing is downloaded."""
+def progress_bar(title: str, unit: str, *, unit_scale: bool = False) -> Iterator[Callable[..., None]]:
+    """A progress bar for work that counts itself: yields a function of (done so far, in all or 0, a word about it).
+
+    It appears with the first count, so that nothing is drawn where nothing is done, and ends with the last: what is
+    told after that stands below it, and work that begins anew gets another bar.
+    """
     bar = None
 
-    def report(done: int, total: int) -> None:
+    def report(done: int, total: int, word: str = "") -> None:
         nonlocal bar
         if bar is None:
-            bar = progress(total=total or None, title=title, unit="B", unit_scale=True)
+            bar = progress(total=total or None, title=title, unit=unit, unit_scale=unit_scale)
+        if word:
+            bar.set_postfix_str(word, refresh=False)
         bar.update(done - bar.n)
+        if total and done >= total:
+            bar.close()
+            bar = None
 
     try:
         yield report
     finally:
         if bar is not None:
             bar.close()
+
+
+def download_bar(title: str = "downloading") -> contextlib.AbstractContextManager[Callable[..., None]]:
+    """A progress bar for a download: a function of (bytes so far, bytes in all or 0)."""
+    return progress_bar(title, "B", unit_scale=True)
 
 
 def face_file_options(command: Callable[..., Any]) -> Callable[..., Any]:

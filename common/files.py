@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NAME_BYTES = 255  # of a file's name, on almost all file systems
 
 
-def save_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
-    """Call `write(temporary path)`, flush it to the disk, then give it its name: a reader sees all of it or nothing.
+@contextlib.contextmanager
+def written_whole(
+    path: Path, *, durable: bool = True, replace: bool = True, shared: bool = False, ending: str = ".tmp"
+) -> Iterator[Path]:
+    """A temporary path beside `path`, to be written to piece by piece: where the block ends well it gets the name,
+    where an exception leaves it the file is removed. An OSError that names no file is made to name `path`.
 
-    An existing file at `path` is replaced. If writing fails the temporary file is removed and the error passed on; an
-    OSError names the file. durable=False leaves the flushing to the system: for thousands of small files, of which a
-    failing power supply may take the last.
+    durable=False leaves flushing to the system: for thousands of small files, of which a failing power supply may take
+    the last. replace=False raises FileExistsError where `path` is there, even if it came meanwhile. shared: several
+    processes may write `path` at once, each under a name of its own. ending: for writers that go by it.
     """
-    tmp = path.with_name(_temporary(path.name))
+    tmp = path.with_name(_temporary(path.name, ending, f"{os.getpid()}-{secrets.token_hex(4)}" if shared else ""))
     try:
-        write(tmp)
+        yield tmp
         if durable:
             with open(tmp, "rb+") as f:
                 os.fsync(f.fileno())
-        os.replace(tmp, path)
+        os.replace(tmp, path) if replace else _name_anew(tmp, path)
         if durable and os.name == "posix":  # elsewhere a folder cannot be opened to be flushed
             folder = os.open(path.parent, os.O_RDONLY)
             try:
@@ -35,11 +41,27 @@ def save_atomically(path: Path, write: Callable[[Path], object], *, durable: boo
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:  # a full disk says nothing but that
             error.filename = str(path)
+        raise
+    finally:
         try:
             tmp.unlink(missing_ok=True)
         except OSError:  # a name that can't be is not there either
             pass
+
+
+def _name_anew(tmp: Path, path: Path) -> None:
+    try:
+        os.link(tmp, path)  # unlike a renaming, it never replaces what somebody else put there meanwhile
+    except FileExistsError:
         raise
+    except OSError:  # a file system without links
+        os.replace(tmp, path)
+
+
+def save_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
+    """Call `write(temporary path)`, then give what it wrote its name (`written_whole`): readers see all or nothing."""
+    with written_whole(path, durable=durable) as tmp:
+        write(tmp)
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -57,9 +79,9 @@ def write_json(path: Path, value: object, *, indent: int = 1) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
-def _temporary(name: str) -> str:
-    whole = f".{name}.tmp"
-    return whole if len(os.fsencode(whole)) <= NAME_BYTES else f".{zlib.crc32(os.fsencode(name)):08x}.tmp"
+def _temporary(name: str, ending: str, own: str) -> str:
+    whole = f".{name}{own and '.'}{own}{ending}"
+    return whole if len(os.fsencode(whole)) <= NAME_BYTES else f".{zlib.crc32(os.fsencode(name)):08x}{own}{ending}"
 
 
 def try_lock(handle: int) -> bool:

@@ -93,7 +93,7 @@ def _network(r: Request, sampling: Sampling, device: torch.device, say: Say) -> 
         with download_bar() as report:
             path = find_network(r.target, progress=report)
     except UserError as error:
-        raise UserError(str(error).removeprefix("--network ")) from None
+        raise UserError(str(error).removeprefix("`network` ")) from None
     G, meta = load_any_generator(path, device)
     G = in_precision(G, "fp32")
     size, channels = G.cfg.resolution, G.cfg.img_channels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -10,11 +11,11 @@ from scipy.interpolate import CubicSpline
 
 from common.errors import UserError
 from stylegan2_ada.generator import Generator
-from synth.latents import check_class, check_cutoff, one_hot, ws_from_seeds, z_from_seed
+from synth.latents import PLAIN, check_rendering, device_of, one_hot, ws_from_seeds, z_from_seed
+from synth.options import Rendering, Walk
 from synth.render import in_precision, render_ws
 
 METHODS = ("linear", "slerp", "cubic")
-SPACES = ("w", "z")
 Path = Callable[[np.ndarray], np.ndarray]
 
 
@@ -52,7 +53,7 @@ def path_through(keys: np.ndarray, method: str, loop: bool) -> Path:
     """
     keys = np.asarray(keys, np.float64)
     if len(keys) < 2:
-        raise UserError(f"--seeds: a path needs at least two seeds, {len(keys)} given: name more")
+        raise UserError(f"`seeds`: a path needs at least two seeds, {len(keys)} given: name more")
     if method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     knots = np.concatenate([keys, keys[:1]]) if loop else keys
@@ -79,71 +80,43 @@ def _in_range(times: np.ndarray, last: int, loop: bool) -> np.ndarray:
     return times % last if loop else np.clip(times, 0, last)
 
 
-def frame_count(keys: int, frames_per_key: int, loop: bool) -> int:
-    """Frames of a video: one for each step, and without loop the last key itself."""
-    return keys * frames_per_key if loop else (keys - 1) * frames_per_key + 1
-
-
-def walk(
-    G: Generator,
-    seeds: list[int],
-    *,
-    frames_per_key: int = 60,
-    space: str = "w",
-    method: str = "cubic",
-    loop: bool = False,
-    columns: int = 1,
-    rows: int = 1,
-    psi: float = 1.0,
-    cutoff: int | None = None,
-    class_index: int | None = None,
-    noise_mode: str = "const",
-    device: str | torch.device = "cpu",
-    precision: str = "fp32",
-) -> Iterator[np.ndarray]:
+def walk(G: Generator, seeds: list[int], way: Walk, how: Rendering = PLAIN) -> Iterator[np.ndarray]:
     """The frames of a walk from seed to seed, uint8 [rows * R, columns * R, C], made one block at a time.
 
     Every cell of the grid walks through all seeds; the cells begin at different ones, evenly spread.
 
-    Args:
-        space: 'z' interpolates what the mapping network gets, 'w' what it gives (truncation comes after either).
-        method, loop: see `path_through`. 'slerp' is for z, whose density only depends on the direction.
-        noise_mode: 'const' or 'none'; fresh noise would flicker.
-
-    Raises:
-        UserError: for too few seeds, slerp in w, or a seed, class or cutoff out of range, before the first frame.
+    Raises UserError for too few seeds, or a seed, class or cutoff out of range, before the first frame.
     """
-    device, cells = torch.device(device), columns * rows
-    if space not in SPACES or noise_mode == "random":
-        raise UserError(f"space must be w or z and noise const or none, got {space!r} and {noise_mode!r}")
-    if method == "slerp" and space == "w":
-        raise UserError("--method slerp: latents w lie on no sphere: use --space z, or --method linear or cubic")
+    columns, rows = way.cells()
+    cells, device = columns * rows, device_of(G)
+    if how.noise_mode == "random":
+        raise UserError("`noise_mode` random: fresh noise flickers; give const or none")
     if cells > max(len(seeds), 1):
         raise UserError(
-            f"--grid {columns}x{rows}: shows {cells} walks that begin at different seeds, --seeds names only"
+            f"`grid` {way.grid}: shows {cells} walks that begin at different seeds, `seeds` names only"
             f" {len(seeds)}: name more, or make the grid smaller"
         )
-    check_class(G, class_index)
-    check_cutoff(G, cutoff)
-    if space == "w":
-        keys = ws_from_seeds(G, seeds, class_index=class_index, device=device)[:, 0].double().cpu().numpy()
-    else:
+    check_rendering(G, how)
+    if way.in_z():
         keys = np.stack([z_from_seed(seed, G.cfg.z_dim) for seed in seeds]) if seeds else np.zeros((0, 1))
+    else:
+        plain = dataclasses.replace(how, psi=1.0, cutoff=None)
+        keys = ws_from_seeds(G, seeds, plain)[:, 0].double().cpu().numpy()
     starts = [cell * len(keys) // cells for cell in range(cells)]
-    paths = [path_through(np.roll(keys, -start, axis=0), method, loop) for start in starts]
-    G = in_precision(G, precision)
+    paths = [path_through(np.roll(keys, -start, axis=0), way.method, way.loop) for start in starts]
+    G = in_precision(G, how.precision)
 
     def latents() -> Iterator[torch.Tensor]:
-        for frame in range(frame_count(len(keys), frames_per_key, loop)):
-            points = np.concatenate([path(np.array([frame / frames_per_key])) for path in paths])
+        for frame in range(way.frames(len(keys))):
+            points = np.concatenate([path(np.array([frame / way.frames_per_key])) for path in paths])
             with torch.inference_mode():
                 points = torch.from_numpy(points).to(device=device, dtype=torch.float32)
-                if space == "z":
-                    yield from G.mapping(points, one_hot(G, class_index, cells, device), psi=psi, cutoff=cutoff)
+                if way.in_z():
+                    yield from G.mapping(points, one_hot(G, how.class_index, cells), psi=how.psi, cutoff=how.cutoff)
                 else:
-                    yield from _truncated(G, points, psi, cutoff)
+                    yield from _truncated(G, points, how.psi, how.cutoff)
 
-    return _frames(render_ws(G, latents(), noise_mode=noise_mode), columns, rows)
+    return _frames(render_ws(G, latents(), noise_mode=how.noise_mode), columns, rows)
 
 
 def _truncated(G: Generator, w: torch.Tensor, psi: float, cutoff: int | None) -> torch.Tensor:

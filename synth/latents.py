@@ -9,8 +9,9 @@ import torch
 
 from common.errors import UserError
 from stylegan2_ada.generator import Generator
+from synth.options import MAX_SEED, Rendering
 
-MAX_SEED = 2**32 - 1
+PLAIN = Rendering()  # no truncation, stored noise, fp32
 
 
 def z_from_seed(seed: int, z_dim: int) -> np.ndarray:
@@ -22,51 +23,37 @@ def z_from_seed(seed: int, z_dim: int) -> np.ndarray:
     return np.random.RandomState(seed).randn(z_dim)  # noqa: NPY002 (frozen stream wanted)
 
 
-def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
-    """`'0-99,200'` -> [0, ..., 99, 200], doubles dropped. UserError, naming `option`, for anything else."""
-    seeds: dict[int, None] = {}
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UserError(
-                f"{option} {text}: «{part.strip()}» is neither a number nor a range: write it like 0-99,200"
-            )
-        low, high = int(first), int(last or first)
-        if high < low:
-            raise UserError(f"{option} {text}: the range {low}-{high} runs backwards: write {high}-{low}")
-        if high > MAX_SEED:
-            raise UserError(f"{option} {text}: seeds are from 0 to {MAX_SEED}")
-        if high - low >= 10_000_000:
-            raise UserError(f"{option} {text}: more than ten million images in one call: ask for them in parts")
-        seeds.update(dict.fromkeys(range(low, high + 1)))
-    return list(seeds)
-
-
 def check_class(G: Generator, class_index: int | None) -> None:
     """UserError unless `class_index` is one of the generator's classes (None where it has none)."""
     classes = G.cfg.c_dim
     if classes == 0 and class_index is not None:
-        raise UserError(f"--class {class_index}: this generator knows no classes: leave --class out")
+        raise UserError(f"`class_index` {class_index}: this generator knows no classes: leave `class_index` out")
     if classes and (class_index is None or not 0 <= class_index < classes):
         got = "none was given" if class_index is None else f"{class_index} is not one of them"
-        raise UserError(f"--class: this generator has classes 0 to {classes - 1} and {got}: give one of them")
+        raise UserError(f"`class_index`: this generator has classes 0 to {classes - 1} and {got}: give one of them")
 
 
-def check_cutoff(G: Generator, cutoff: int | None) -> None:
-    """UserError unless `cutoff` is None or a number of this generator's layers."""
-    if cutoff is not None and not 0 <= cutoff <= G.num_ws:
+def check_rendering(G: Generator, how: Rendering) -> None:
+    """UserError where the class or the cutoff is not of this generator: told before anything is computed."""
+    check_class(G, how.class_index)
+    if how.cutoff is not None and how.cutoff > G.num_ws:
         raise UserError(
-            f"--trunc-cutoff {cutoff}: this generator has {G.num_ws} style layers: give 0 to {G.num_ws}, how many of"
+            f"`cutoff` {how.cutoff}: this generator has {G.num_ws} style layers: give 0 to {G.num_ws}, how many of"
             " them, from the coarsest on, are truncated"
         )
 
 
-def one_hot(G: Generator, class_index: int | None, n: int, device: torch.device) -> torch.Tensor | None:
+def device_of(G: Generator) -> torch.device:
+    """Where a generator computes."""
+    return next(G.parameters()).device
+
+
+def one_hot(G: Generator, class_index: int | None, n: int) -> torch.Tensor | None:
     """Labels float32 [n, c_dim], or None for a generator without classes; UserError as in `check_class`."""
     check_class(G, class_index)
     if class_index is None:
         return None
-    c = torch.zeros(n, G.cfg.c_dim, device=device)
+    c = torch.zeros(n, G.cfg.c_dim, device=device_of(G))
     c[:, class_index] = 1
     return c
 
@@ -87,35 +74,24 @@ def blocks_of(seeds: Iterable[int], size: int) -> dict[int, list[int]]:
     return blocks
 
 
-def block_ws(
-    G: Generator, block: int, size: int, psi: float, cutoff: int | None, class_index: int | None, device: torch.device
-) -> torch.Tensor:
+def block_ws(G: Generator, block: int, size: int, how: Rendering) -> torch.Tensor:
     """ws [size, num_ws, w_dim] of the seeds block * size … (beyond the last seed they wrap round)."""
     z = np.stack([z_from_seed((block * size + i) % (MAX_SEED + 1), G.cfg.z_dim) for i in range(size)])
-    z = torch.from_numpy(z).to(device=device, dtype=torch.float32)
-    return G.mapping(z, one_hot(G, class_index, size, device), psi=psi, cutoff=cutoff)
+    z = torch.from_numpy(z).to(device=device_of(G), dtype=torch.float32)
+    return G.mapping(z, one_hot(G, how.class_index, size), psi=how.psi, cutoff=how.cutoff)
 
 
 @torch.inference_mode()
-def ws_from_seeds(
-    G: Generator,
-    seeds: Iterable[int],
-    *,
-    psi: float = 1.0,
-    cutoff: int | None = None,
-    class_index: int | None = None,
-    device: str | torch.device = "cpu",
-) -> torch.Tensor:
+def ws_from_seeds(G: Generator, seeds: Iterable[int], how: Rendering = PLAIN) -> torch.Tensor:
     """ws [N, num_ws, w_dim] of `seeds` in their order, the very numbers that `synth.sample` renders.
 
     Raises UserError for a seed, class or cutoff out of range.
     """
-    device, seeds = torch.device(device), list(seeds)
-    check_class(G, class_index)
-    check_cutoff(G, cutoff)
+    device, seeds = device_of(G), list(seeds)
+    check_rendering(G, how)
     size, found = block_size(G.cfg.resolution, device), {}
     for block, wanted in blocks_of(seeds, size).items():
-        ws = block_ws(G, block, size, psi, cutoff, class_index, device)
+        ws = block_ws(G, block, size, how)
         found.update((seed, ws[seed - block * size]) for seed in wanted)
     if not seeds:
         return torch.zeros(0, G.num_ws, G.cfg.w_dim, device=device)

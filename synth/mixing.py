@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +12,13 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import save_atomically
 from stylegan2_ada.generator import Generator
 from synth.grid import labelled_grid
-from synth.latents import ws_from_seeds
+from synth.latents import PLAIN, ws_from_seeds
+from synth.network import SILENT, Watch, open_generator
+from synth.options import FromNetwork, MixOptions, Rendering
 from synth.render import in_precision, render_ws
-from synth.writer import save_image, write_table
-
-LARGEST_MIX = 10_000  # images
+from synth.writer import refuse_existing, save_image, save_sheet, write_table
 
 
 def named_layers(num_ws: int) -> dict[str, list[int]]:
@@ -51,18 +51,18 @@ def parse_styles(text: str, num_ws: int) -> list[int]:
         if part in names:
             if not names[part]:
                 raise UserError(
-                    f"--styles {part}: a generator of {num_ws} style layers has none so called: use numbers"
+                    f"`styles` {part}: a generator of {num_ws} style layers has none so called: use numbers"
                 )
             layers.update(names[part])
             continue
         match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
         if not match:
-            raise UserError(f"--styles {text}: «{part}» is no layer: write 0-3, or 0,2,5, or coarse, middle or fine")
+            raise UserError(f"`styles` {text}: «{part}» is no layer: write 0-3, or 0,2,5, or coarse, middle or fine")
         low, high = int(match[1]), int(match[2] or match[1])
         if high < low:
-            raise UserError(f"--styles {text}: the range {low}-{high} runs backwards: write {high}-{low}")
+            raise UserError(f"`styles` {text}: the range {low}-{high} runs backwards: write {high}-{low}")
         if high >= num_ws:
-            raise UserError(f"--styles {text}: this generator has the style layers 0 to {num_ws - 1}, not {high}")
+            raise UserError(f"`styles` {text}: this generator has the style layers 0 to {num_ws - 1}, not {high}")
         layers.update(range(low, high + 1))
     return sorted(layers)
 
@@ -87,32 +87,23 @@ def mixtures(
     row_seeds: list[int],
     column_seeds: list[int],
     layers: list[int],
+    how: Rendering = PLAIN,
     *,
-    psi: float = 1.0,
-    cutoff: int | None = None,
-    class_index: int | None = None,
-    noise_mode: str = "const",
-    device: str | torch.device = "cpu",
-    precision: str = "fp32",
     on_images: Callable[[int], object] = lambda _: None,
 ) -> Mix:
     """Render rows, columns and their mixtures: the latents of the row, but in `layers` those of the column.
 
-    `on_images` is called with the number of images whenever some are ready.
+    `on_images` is called with the number of images so far whenever some are ready.
 
-    Raises:
-        UserError: for a seed, class or cutoff out of range, or more than 10000 mixtures.
+    Raises UserError for a seed, class or cutoff out of range.
     """
-    if len(row_seeds) * len(column_seeds) > LARGEST_MIX:
-        size = f"{len(row_seeds)} x {len(column_seeds)}"
-        raise UserError(f"--rows and --cols: {size} images are more than {LARGEST_MIX}: name fewer")
-    options = {"psi": psi, "cutoff": cutoff, "class_index": class_index, "device": device}
-    rows, columns = (ws_from_seeds(G, seeds, **options) for seeds in (row_seeds, column_seeds))
+    rows, columns = (ws_from_seeds(G, seeds, how) for seeds in (row_seeds, column_seeds))
     latents = torch.cat([rows, columns, mixed_ws(rows, columns, layers).flatten(0, 1)])
-    blocks = []
-    for block in render_ws(in_precision(G, precision), latents, noise_mode=noise_mode):
+    blocks, done = [], 0
+    for block in render_ws(in_precision(G, how.precision), latents, noise_mode=how.noise_mode):
         blocks.append(block)
-        on_images(len(block))
+        done += len(block)
+        on_images(done)
     images = np.concatenate(blocks)
     of_rows, of_columns, of_both = np.split(images, [len(rows), len(rows) + len(columns)])
     return Mix(of_rows, of_columns, of_both.reshape(len(rows), len(columns), *images.shape[1:]))
@@ -132,10 +123,34 @@ def save_mix(folder: Path, row_seeds: list[int], column_seeds: list[int], images
     entries = []
     every = [*images.rows, *images.columns, *images.both.reshape(-1, *images.both.shape[2:])]
     for (name, row, column), image in zip(mix_files(row_seeds, column_seeds), every, strict=True):
-        save_atomically(folder / name, lambda tmp, image=image: save_image(tmp, image, "png"))
+        save_image(folder / name, image)
         entries.append({"file": name, "row_seed": row, "col_seed": column, **facts})
-    write_table(folder / "manifest.csv", entries)
+    write_table(folder / "manifest.csv", entries, list(entries[0]))
     cells = [[None, *images.columns], *([row, *line] for row, line in zip(images.rows, images.both))]
     sheet = labelled_grid(cells, ["", *map(str, row_seeds)], ["", *map(str, column_seeds)], corner="seed")
-    save_atomically(folder / "grid.png", lambda tmp: save_image(tmp, sheet.transpose(2, 0, 1), "png"))
-    return folder / "grid.png"
+    return save_sheet(folder / "grid.png", sheet)
+
+
+class MixFolder(NamedTuple):
+    """What was written: the sheet and the folder around it; `layers` of `num_ws` are the columns'."""
+
+    layers: list[int]
+    num_ws: int
+    grid: Path
+    folder: Path
+
+
+def mix_to_folder(source: FromNetwork, asked: MixOptions, how: Rendering, watch: Watch = SILENT) -> MixFolder:
+    """Mixtures of seeds as files. UserError for what can't be, or where files would be replaced without leave."""
+    row_seeds, column_seeds = asked.seeds()
+    net, how = open_generator(source, how, watch)
+    layers = parse_styles(asked.styles, net.G.num_ws)
+    folder = net.place(asked.outdir, "mix-" + "+".join(asked.styles.replace(",", " ").split()))
+    files = mix_files(row_seeds, column_seeds)
+    refuse_existing((folder / name for name in ("grid.png", "manifest.csv", *(f[0] for f in files))), asked.force)
+    images = mixtures(
+        net.G, row_seeds, column_seeds, layers, how, on_images=lambda done: watch.progress(done, len(files))
+    )
+    facts = {"styles": " ".join(map(str, layers)), "network_sha256": net.sha256, **asdict(how)}
+    grid = save_mix(folder, row_seeds, column_seeds, images, facts)
+    return MixFolder(layers, net.G.num_ws, grid, folder)

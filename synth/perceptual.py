@@ -130,9 +130,7 @@ def find_backbone(name: str) -> Path:
     if cached.is_file():
         return cached
     fetch = f"python -c \"import torchvision; torchvision.models.{name}(weights='DEFAULT')\""
-    raise UserError(
-        f"--perceptual {name}: its weights are not here: fetch them with {fetch}, or give their file instead"
-    )
+    raise UserError(f"{name}: its weights are not here: fetch them with {fetch}, or give their file instead")
 
 
 def load_backbone(path: str | Path) -> Perceptual:
@@ -147,11 +145,11 @@ def load_backbone(path: str | Path) -> Perceptual:
     try:
         state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"--perceptual {path}: can't be read ({error.strerror}); {wanted}") from None
+        raise UserError(f"{path}: can't be read ({error.strerror}); {wanted}") from None
     except Exception:  # a damaged file fails in any of a dozen ways
-        raise UserError(f"--perceptual {path}: not a PyTorch weight file, or damaged; {wanted}") from None
+        raise UserError(f"{path}: not a PyTorch weight file, or damaged; {wanted}") from None
     if not isinstance(state, dict):
-        raise UserError(f"--perceptual {path}: holds no weights by name; {wanted}")
+        raise UserError(f"{path}: holds no weights by name; {wanted}")
     name = "squeezenet1_1" if "features.3.squeeze.weight" in state else "vgg16"
     backbone = BACKBONES[name]
     with torch.device("meta"):  # no memory and no time for initial weights
@@ -159,7 +157,7 @@ def load_backbone(path: str | Path) -> Perceptual:
     shapes = {k: t.shape for k, t in layers.state_dict().items()}
     found = {k: state.get(f"features.{k}") for k in shapes}
     if not all(isinstance(t, torch.Tensor) and t.shape == shapes[k] for k, t in found.items()):
-        raise UserError(f"--perceptual {path}: holds another network's weights; {wanted}")
+        raise UserError(f"{path}: holds another network's weights; {wanted}")
     layers.load_state_dict({k: t.float() for k, t in found.items()}, assign=True)
     for layer in layers:
         if isinstance(layer, nn.ReLU):

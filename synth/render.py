@@ -10,25 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.errors import UserError
 from faces.dataset import to_uint8
 from stylegan2_ada.generator import Generator
-from synth.latents import block_size
+from synth.latents import block_size, device_of
+from training.precision import resolve_precision
 
-PRECISIONS = ("fp32", "bf16", "auto")
 LOWP_RES = 4  # resolutions in bfloat16, counted from the highest, as in the published mixed precision
-
-
-def resolve_precision(wish: str, device: torch.device) -> str:
-    """`auto` is bf16 where the hardware computes in it (GPUs from Ampere on, CPUs with AVX512-BF16), else fp32."""
-    if wish not in PRECISIONS:
-        raise UserError(f"--precision {wish}: must be one of {', '.join(PRECISIONS)}")
-    if wish != "auto":
-        return wish
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16" if device.type == "cpu" and fast() else "fp32"
 
 
 def _twin(G: Generator, tensors: dict[int, torch.Tensor]) -> Generator:
@@ -39,11 +26,13 @@ def _twin(G: Generator, tensors: dict[int, torch.Tensor]) -> Generator:
 
 
 def in_precision(G: Generator, precision: str) -> Generator:
-    """A generator that computes in 'fp32' or 'bf16' and shares all weights with `G`, which stays as it is.
+    """A generator that computes in 'fp32', 'bf16' or what 'auto' is, and shares all weights with `G`, which stays as it
+    is.
 
     fp32: float32 throughout, however it was trained. bf16: the four highest resolutions (or more, if it was trained so)
     compute in bfloat16, all the rest in float32.
     """
+    precision = resolve_precision(precision, device_of(G))
     lowp = 0 if precision == "fp32" else max(LOWP_RES, G.cfg.num_lowp_res)
     if lowp == G.cfg.num_lowp_res and (lowp == 0 or G.lowp_dtype == torch.bfloat16):
         return G
@@ -66,8 +55,7 @@ def render_ws(G: Generator, ws: Iterable[torch.Tensor], *, noise_mode: str = "co
     Only one block is in memory at a time. The last block is filled up, so that each image is computed in a company of
     the same size whatever the number of latents.
     """
-    device = next(G.parameters()).device
-    size, block = block_size(G.cfg.resolution, device), []
+    size, block = block_size(G.cfg.resolution, device_of(G)), []
     for one in ws:
         block.append(one)
         if len(block) == size:

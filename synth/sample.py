@@ -16,62 +16,44 @@ import torch
 from common.errors import UserError
 from faces.dataset import to_uint8
 from stylegan2_ada.generator import Generator
-from synth.latents import MAX_SEED, block_size, block_ws, blocks_of, check_class, check_cutoff, parse_seeds, z_from_seed
+from synth.latents import PLAIN, block_size, block_ws, blocks_of, check_rendering, device_of
+from synth.options import Rendering
 from synth.render import in_precision
-
-__all__ = ["MAX_SEED", "block_size", "parse_seeds", "sample", "sample_batches", "z_from_seed"]
 
 
 @torch.inference_mode()
-def _render_block(G, block, size, psi, cutoff, noise_mode, class_index, device) -> torch.Tensor:
-    """uint8 [size, C, H, W] on `device`: the images of the block's seeds."""
-    ws = block_ws(G, block, size, psi, cutoff, class_index, device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+def _render_block(G: Generator, block: int, size: int, how: Rendering) -> torch.Tensor:
+    """uint8 [size, C, H, W] on the generator's device: the images of the block's seeds."""
+    ws = block_ws(G, block, size, how)
+    with torch.random.fork_rng(devices=[ws.device] if ws.device.type == "cuda" else []):
         torch.manual_seed(block * size)  # the noise of noise_mode='random' then belongs to the block as well
-        return to_uint8(G.synthesis(ws, noise_mode=noise_mode))
+        return to_uint8(G.synthesis(ws, noise_mode=how.noise_mode))
 
 
 def sample_batches(
-    G: Generator,
-    seeds: Iterable[int],
-    *,
-    psi: float = 1.0,
-    cutoff: int | None = None,
-    noise_mode: str = "const",
-    batch: int = 64,
-    class_index: int | None = None,
-    device: str | torch.device = "cpu",
-    precision: str = "fp32",
+    G: Generator, seeds: Iterable[int], how: Rendering = PLAIN, *, batch: int = 64
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Render seeds and yield them in portions as (seeds, uint8 [n, C, H, W]).
 
     Args:
-        G: on `device`; its mode (train or eval) makes no difference.
+        G: its mode (train or eval) makes no difference.
         seeds: each from 0 to 2^32 - 1; doubles are rendered once. The order of the output is that of the blocks.
-        psi: truncation, see `Mapping`; 1 is none.
-        cutoff: only the first `cutoff` style layers are truncated; None is all.
-        noise_mode: 'const' (the stored maps), 'none', or 'random' (fresh maps, but always the same for a seed).
         batch: about how many images gather on the device before they are handed out; no pixel depends on it.
-        class_index: the class of a conditional generator.
-        precision: 'fp32' or 'bf16', see `synth.render.in_precision`. Pixels of the two differ by a few grey levels.
 
     Raises:
         UserError: for a seed out of range, a batch below 1, or a class or cutoff that the generator doesn't have.
-        ValueError: for an unknown `noise_mode`.
     """
-    device = torch.device(device)
     if batch < 1:
-        raise UserError(f"--batch {batch}: must be at least 1")
-    check_class(G, class_index)  # what is wrong is told before anything is computed
-    check_cutoff(G, cutoff)
-    size = block_size(G.cfg.resolution, device)
+        raise UserError(f"`batch` {batch} is too small; give at least 1")
+    check_rendering(G, how)
+    size = block_size(G.cfg.resolution, device_of(G))
     blocks = blocks_of(seeds, size)
-    G = in_precision(G, precision)
+    G = in_precision(G, how.precision)
 
     names: list[int] = []
     images: list[torch.Tensor] = []
     for block, wanted in blocks.items():
-        rendered = _render_block(G, block, size, psi, cutoff, noise_mode, class_index, device)
+        rendered = _render_block(G, block, size, how)
         names += wanted
         images.append(rendered if len(wanted) == size else rendered[[seed - block * size for seed in wanted]])
         if len(names) >= batch:
@@ -81,23 +63,11 @@ def sample_batches(
         yield names, torch.cat(images).cpu().numpy()
 
 
-def sample(
-    G: Generator,
-    seeds: Iterable[int],
-    psi: float = 1.0,
-    noise_mode: str = "const",
-    batch: int = 64,
-    device: str | torch.device = "cpu",
-    *,
-    cutoff: int | None = None,
-    class_index: int | None = None,
-    precision: str = "fp32",
-) -> np.ndarray:
+def sample(G: Generator, seeds: Iterable[int], how: Rendering = PLAIN, *, batch: int = 64) -> np.ndarray:
     """All images of `seeds`, in their order, as one uint8 array [N, C, H, W]; arguments as for `sample_batches`."""
     seeds = list(seeds)
     found: dict[int, np.ndarray] = {}
-    options = {"psi": psi, "cutoff": cutoff, "noise_mode": noise_mode, "class_index": class_index}
-    for names, images in sample_batches(G, seeds, **options, batch=batch, device=device, precision=precision):
+    for names, images in sample_batches(G, seeds, how, batch=batch):
         found.update(zip(names, images))
     if not seeds:
         return np.zeros((0, G.cfg.img_channels, G.cfg.resolution, G.cfg.resolution), np.uint8)

@@ -12,10 +12,14 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import save_atomically
+from common.files import save_atomically, write_text
 from stylegan2_ada.generator import Generator
-from synth.projection import Projection, ProjectionSettings, noise_maps
-from synth.writer import save_image
+from synth.latents import device_of
+from synth.network import SILENT, Watch, open_generator
+from synth.options import FromNetwork, ImageFile, ProjectionSettings, Rendering
+from synth.projection import Projection, noise_maps
+from synth.render import in_precision, render_ws, with_noise
+from synth.writer import refuse_existing, save_image
 
 _NOISE = "noise."  # in front of a noise map's name
 _MAX_BYTES = 1 << 30  # unpacked; a thousand W+ latents are 37 MB, the noise maps of a 1024-pixel network 11 MB
@@ -39,7 +43,7 @@ def save_projection(
     """
     likeness = psnr(target, found)
     for name, image in zip(PROJECTION_FILES, (target, found, np.concatenate([target, found], axis=2))):
-        save_atomically(folder / name, lambda tmp, image=image: save_image(tmp, image, "png"))
+        save_image(folder / name, image)
     save_latents(folder / "projected_w.npz", result.ws[None], result.noises)
     steps = [
         {"step": step, "distance": round(distance, 6), "noise_penalty": float(f"{penalty:.4g}")}
@@ -52,8 +56,7 @@ def save_projection(
         "steps_per_second": round(result.speed, 3),
         "history": steps,
     }
-    text = json.dumps(report, indent=1)
-    save_atomically(folder / "projection.json", lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    write_text(folder / "projection.json", json.dumps(report, indent=1))
     return likeness
 
 
@@ -81,33 +84,50 @@ def load_latents(path: str | Path, G: Generator) -> tuple[torch.Tensor, dict[str
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
-                raise UserError(f"--projected-w {path}: unpacks to more than {_MAX_BYTES >> 20} MiB, refused: {wanted}")
+                raise UserError(f"`projected_w` {path}: unpacks to more than {_MAX_BYTES >> 20} MiB, refused: {wanted}")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name == "w" or name.startswith(_NOISE)}
     except FileNotFoundError:
-        raise UserError(f"--projected-w {path}: no such file: check the path") from None
+        raise UserError(f"`projected_w` {path}: no such file: check the path") from None
     except IsADirectoryError:
-        raise UserError(f"--projected-w {path}: is a folder: {wanted}") from None
+        raise UserError(f"`projected_w` {path}: is a folder: {wanted}") from None
     except (ValueError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
-        raise UserError(f"--projected-w {path}: can't be read ({error}): {wanted}") from None
+        raise UserError(f"`projected_w` {path}: can't be read ({error}): {wanted}") from None
     if "w" not in arrays:
-        raise UserError(f"--projected-w {path}: has no array w: {wanted}")
+        raise UserError(f"`projected_w` {path}: has no array w: {wanted}")
     w, layers, width = arrays["w"], G.num_ws, G.cfg.w_dim
     if w.ndim == 2:
         w = w[None]
     if w.dtype.kind != "f" or w.ndim != 3 or w.shape[1] not in (1, layers) or w.shape[2] != width or not len(w):
         raise UserError(
-            f"--projected-w {path}: its latents are {w.dtype} {list(arrays['w'].shape)}, this generator's are"
-            f" [N, {layers}, {width}]: give the --network they were made with"
+            f"`projected_w` {path}: its latents are {w.dtype} {list(arrays['w'].shape)}, this generator's are"
+            f" [N, {layers}, {width}]: give the `network` they were made with"
         )
     maps = noise_maps(G)
     noises = {name.removeprefix(_NOISE): a for name, a in arrays.items() if name != "w"}
     if noises and {k: a.shape for k, a in noises.items()} != {k: tuple(t.shape) for k, t in maps.items()}:
         raise UserError(
-            f"--projected-w {path}: its noise maps are another generator's: give the --network it was made with"
+            f"`projected_w` {path}: its noise maps are another generator's: give the `network` it was made with"
         )
     if not all(a.dtype.kind == "f" and np.isfinite(a).all() for a in (w, *noises.values())):
-        raise UserError(f"--projected-w {path}: holds values that are not numbers: project the photo again")
-    device = next(G.parameters()).device
+        raise UserError(f"`projected_w` {path}: holds values that are not numbers: project the photo again")
+    device = device_of(G)
     ws = torch.from_numpy(w.astype(np.float32)).to(device).expand(-1, layers, -1)
     return ws, {name: torch.from_numpy(a.astype(np.float32)).to(device) for name, a in noises.items()}
+
+
+def render_projected(
+    source: FromNetwork, path: Path, outdir: str | None, file: ImageFile, how: Rendering, watch: Watch = SILENT
+) -> list[Path]:
+    """Images of the latents saved in `path`, beside it or in `outdir`; returns their paths."""
+    net, how = open_generator(source, how, watch)
+    ws, noises = load_latents(path, net.G)
+    folder = Path(outdir) if outdir else path.parent
+    paths = [folder / f"proj{i:02d}.{file.format}" for i in range(len(ws))]
+    refuse_existing(paths, None)
+    folder.mkdir(parents=True, exist_ok=True)
+    G = with_noise(in_precision(net.G, how.precision), noises)
+    images = (image for block in render_ws(G, ws, noise_mode=how.noise_mode) for image in block)
+    for to, image in zip(paths, images, strict=True):
+        save_image(to, image, file)
+    return paths

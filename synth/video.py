@@ -6,11 +6,12 @@ the package index have none for reasons of licence, and it is VP9 then, which br
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from common.errors import UserError
+from common.files import written_whole
 
 ENDINGS = (".mp4", ".gif")
 MATTE = 128  # grey behind transparent pixels, as in `faces.decode`
@@ -40,54 +42,56 @@ class Encoder(Protocol):
 
 
 class VideoWriter:
-    """A video file being written: `with VideoWriter(path, fps) as video: video.write(frame)`.
+    """A video file being written, see `open_video`; `codec` tells after the first frame how it is encoded."""
 
-    Frames are uint8 [H, W, C] of one size, C 1 (grey), 3 (RGB) or 4 (RGBA, composed over mid-grey). They go to a
-    temporary file beside `path` that gets its name at the end; where the block is left by an exception it is removed.
-    `codec` tells after the first frame how it is encoded.
+    def __init__(self, path: Path, fps: float, scale: int):
+        self.codec, self.frames = "", 0
+        self._path, self._fps, self._scale = path, fps, scale
+        self._encoder: Encoder | None = None
+
+    def write(self, frame: np.ndarray) -> None:
+        """Add one frame, enlarged by the whole number `scale`."""
+        frame = _rgb(frame)
+        if self._scale > 1:
+            size = (frame.shape[1] * self._scale, frame.shape[0] * self._scale)
+            frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+        if self._encoder is None:
+            height, width = frame.shape[:2]
+            open_ = _Gif if self._path.suffix == ".gif" else _open_mp4
+            self._encoder = open_(self._path, self._fps, width, height)
+            self.codec = self._encoder.codec
+        self._encoder.write(frame)
+        self.frames += 1
+
+    def close(self) -> None:
+        if self._encoder is not None:
+            self._encoder.close()
+
+
+@contextlib.contextmanager
+def open_video(path: str | Path, fps: float = 30, *, scale: int = 1, force: bool = False) -> Iterator[VideoWriter]:
+    """A video file to be written: `with open_video(path, fps) as video: video.write(frame)`.
+
+    Frames are uint8 [H, W, C] of one size, C 1 (grey), 3 (RGB) or 4 (RGBA, composed over mid-grey). The file appears at
+    the end; where the block is left by an exception there is none.
 
     Raises:
         UserError: for another ending than .mp4 and .gif, a file that is there (unless `force`), more frames a second
             than the format can show, no frames at all, or no encoder that works.
     """
-
-    def __init__(self, path: str | Path, fps: float = 30, *, scale: int = 1, force: bool = False):
-        self.path, self.fps, self.scale = check_video(path, fps, force=force), fps, scale
-        self.codec, self.frames = "", 0
-        self._encoder: Encoder | None = None
-        self._temporary = self.path.with_name(f".{self.path.stem}.tmp{os.getpid()}{self.path.suffix.lower()}")
-
-    def write(self, frame: np.ndarray) -> None:
-        """Add one frame, enlarged by the whole number `scale`."""
-        frame = _rgb(frame)
-        if self.scale > 1:
-            size = (frame.shape[1] * self.scale, frame.shape[0] * self.scale)
-            frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
-        if self._encoder is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            height, width = frame.shape[:2]
-            open_ = _Gif if self.path.suffix.lower() == ".gif" else _open_mp4
-            self._encoder = open_(self._temporary, self.fps, width, height)
-            self.codec = self._encoder.codec
-        self._encoder.write(frame)
-        self.frames += 1
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(self, kind, *_) -> None:
+    path = check_video(path, fps, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path, shared=True, ending=path.suffix.lower()) as temporary:  # encoders go by the ending
+        video = VideoWriter(temporary, fps, scale)
         try:
-            if self._encoder is not None:
-                self._encoder.close()
-            if kind is None:
-                if self._encoder is None:
-                    raise UserError(f"{self.path}: a video needs at least one frame")
-                os.replace(self._temporary, self.path)
-        except Exception:
-            if kind is None:  # else the first error is the one to tell
-                raise
-        finally:
-            self._temporary.unlink(missing_ok=True)
+            yield video
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                video.close()
+            raise
+        video.close()
+        if not video.frames:
+            raise UserError(f"{path}: a video needs at least one frame")
 
 
 def check_video(path: str | Path, fps: float, *, force: bool = False) -> Path:
@@ -97,21 +101,18 @@ def check_video(path: str | Path, fps: float, *, force: bool = False) -> Path:
         raise UserError(f"{path}: a video's name ends in {' or '.join(ENDINGS)}: call it {path.stem or 'video'}.mp4")
     if path.exists() and (path.is_dir() or not force):
         raise UserError(
-            f"{path}: is there already: choose another name" + ("" if path.is_dir() else ", or add --force")
+            f"{path}: is there already: choose another name" + ("" if path.is_dir() else ", or add `force`")
         )
     if not 0 < fps <= 240:
-        raise UserError(f"--fps {fps:g}: must be above 0 and at most 240")
+        raise UserError(f"`fps` {fps:g}: must be above 0 and at most 240")
     if path.suffix.lower() == ".gif" and fps > GIF_FASTEST:
-        raise UserError(f"--fps {fps:g}: GIF viewers show at most {GIF_FASTEST} frames a second: lower it or use .mp4")
+        raise UserError(f"`fps` {fps:g}: GIF viewers show at most {GIF_FASTEST} frames a second: lower it or use .mp4")
     return path
 
 
-def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 30, **options) -> str:
-    """All `frames` to `path`; returns the codec in words. `options` and errors as for `VideoWriter`."""
-    with VideoWriter(path, fps, **options) as video:
-        for frame in frames:
-            video.write(frame)
-    return video.codec
+def enlargement(resolution: int) -> int:
+    """The whole factor that brings faces to 256 pixels or more."""
+    return max(1, 256 // resolution)
 
 
 def _rgb(frame: np.ndarray) -> np.ndarray:

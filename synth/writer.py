@@ -19,9 +19,12 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.files import save_atomically
+from common.files import save_atomically, write_bytes
+from synth.latents import PLAIN
+from synth.options import ImageFile, Rendering
 
 MANIFEST = "manifest.csv"
+PNG = ImageFile()
 COLUMNS = (
     "file", "seed", "psi", "network_sha256", "format", "quality", "noise_mode", "class", "trunc_cutoff", "precision"
 )  # fmt: skip
@@ -37,33 +40,23 @@ class SampleSettings:
     """What, beside the seed, decides an image's bytes. One folder holds images of one such setting."""
 
     network_sha256: str
-    psi: float = 1.0
-    format: str = "png"
-    quality: int = 95
-    noise_mode: str = "const"
-    class_index: int | None = None
-    cutoff: int | None = None
-    precision: str = "fp32"
-
-    def __post_init__(self):
-        if self.format not in END_MARK:
-            raise UserError(f"--format {self.format}: must be png or jpg")
-        if not 1 <= self.quality <= 100:
-            raise UserError(f"--quality {self.quality}: must be from 1 to 100")
+    how: Rendering = PLAIN
+    file: ImageFile = PNG
 
     def row(self, seed: int) -> dict[str, str]:
         """The manifest's line for `seed`."""
+        how, file = self.how, self.file
         return {
-            "file": f"seed{seed:06d}.{self.format}",
+            "file": f"seed{seed:06d}.{file.format}",
             "seed": str(seed),
-            "psi": repr(float(self.psi)),
+            "psi": repr(float(how.psi)),
             "network_sha256": self.network_sha256,
-            "format": self.format,
-            "quality": str(self.quality) if self.format == "jpg" else "",
-            "noise_mode": self.noise_mode,
-            "class": "" if self.class_index is None else str(self.class_index),
-            "trunc_cutoff": "" if self.cutoff is None else str(self.cutoff),
-            "precision": self.precision,
+            "format": file.format,
+            "quality": str(file.quality) if file.format == "jpg" else "",
+            "noise_mode": how.noise_mode,
+            "class": "" if how.class_index is None else str(how.class_index),
+            "trunc_cutoff": "" if how.cutoff is None else str(how.cutoff),
+            "precision": how.precision,
         }
 
 
@@ -84,8 +77,8 @@ class SampleWriter:
     def _begin(self) -> set[int]:
         other = next(self.folder.glob("seed[0-9]*"), None)
         if other is not None:
-            raise UserError(f"{other}: lies there without a {MANIFEST}: choose another --outdir, or move it away")
-        self._replace_manifest([])
+            raise UserError(f"{other}: lies there without a {MANIFEST}: choose another `outdir`, or move it away")
+        write_table(self.manifest, [], COLUMNS)
         return set()
 
     def _read(self) -> set[int]:
@@ -96,33 +89,23 @@ class SampleWriter:
         first = text.partition("\n")[0]
         older = first == ",".join(COLUMNS[: -len(LATER)])
         if first != ",".join(COLUMNS) and not older or not newline:
-            raise UserError(f"{self.manifest}: not a manifest of samples: choose another --outdir")
+            raise UserError(f"{self.manifest}: not a manifest of samples: choose another `outdir`")
         rows = [row | LATER for row in rows] if older else rows
         seeds = set()
         for number, row in enumerate(rows, start=2):
             if not (row["seed"] or "").isdecimal():
-                raise UserError(f"{self.manifest}: line {number} is damaged: choose another --outdir or repair it")
+                raise UserError(f"{self.manifest}: line {number} is damaged: choose another `outdir` or repair it")
             wanted = self.settings.row(int(row["seed"]))
             for column in COLUMNS:
                 if row[column] != wanted[column]:
                     raise UserError(
                         f"{self.manifest}: its images have {column} {_short(row[column])}, asked for is"
-                        f" {_short(wanted[column])}: choose another --outdir"
+                        f" {_short(wanted[column])}: choose another `outdir`"
                     )
             seeds.add(int(row["seed"]))
         if torn or older:
-            self._replace_manifest(rows)
+            write_table(self.manifest, rows, COLUMNS)
         return seeds
-
-    def _replace_manifest(self, rows: Sequence[dict[str, str]]) -> None:
-        temporary = self.manifest.with_name(f".{MANIFEST}.tmp")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            lines = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            lines.writeheader()
-            lines.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.manifest)
 
     def path(self, seed: int) -> Path:
         """Where the image of `seed` lies or will lie."""
@@ -133,7 +116,7 @@ class SampleWriter:
         return seed in self._listed and self._whole(self.path(seed))
 
     def _whole(self, path: Path) -> bool:
-        mark = END_MARK[self.settings.format]
+        mark = END_MARK[self.settings.file.format]
         try:
             with path.open("rb") as file:
                 file.seek(-len(mark), os.SEEK_END)
@@ -150,23 +133,14 @@ class SampleWriter:
         list(self._pool.map(self._write_one, seeds, images))
         new = [seed for seed in seeds if seed not in self._listed]
         if new:
-            buffer = io.StringIO()
-            csv.DictWriter(buffer, COLUMNS, lineterminator="\n").writerows(self.settings.row(seed) for seed in new)
             with self.manifest.open("ab") as file:
-                file.write(buffer.getvalue().encode())
+                file.write(_csv([self.settings.row(seed) for seed in new], COLUMNS, header=False))
                 file.flush()
                 os.fsync(file.fileno())
             self._listed.update(new)
 
     def _write_one(self, seed: int, image: np.ndarray) -> None:
-        path = self.path(seed)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            save_image(temporary, image, self.settings.format, self.settings.quality)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        save_image(self.path(seed), image, self.settings.file, durable=False)
 
     def close(self) -> None:
         """Wait for the writing threads and let them go."""
@@ -179,33 +153,42 @@ class SampleWriter:
         self.close()
 
 
-def save_image(path: Path, image: np.ndarray, format: str, quality: int = 95) -> None:
-    """One uint8 image [C, H, W] (C of 1, 3, 4) to a `png` or `jpg` file (a jpg has no alpha: UserError for C = 4)."""
-    if format == "jpg" and image.shape[0] == 4:
-        raise UserError("--format jpg: this generator's images have an alpha channel: use --format png")
-    pixels = np.ascontiguousarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0))
-    picture = Image.fromarray(pixels)
-    if format == "jpg":
-        picture.save(path, format="JPEG", quality=quality)
-    else:
-        picture.save(path, format="PNG", compress_level=PNG_LEVEL)
+def save_image(path: Path, image: np.ndarray, file: ImageFile = PNG, *, durable: bool = True) -> None:
+    """One uint8 image [C, H, W] (C of 1, 3, 4), whole or not at all (a jpg has no alpha: UserError for C = 4)."""
+    if file.format == "jpg" and image.shape[0] == 4:
+        raise UserError("`format` jpg: this generator's images have an alpha channel: use `format` png")
+    picture = Image.fromarray(np.ascontiguousarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)))
+    how = {"jpg": {"format": "JPEG", "quality": file.quality}, "png": {"format": "PNG", "compress_level": PNG_LEVEL}}
+    save_atomically(path, lambda tmp: picture.save(tmp, **how[file.format]), durable=durable)
+
+
+def save_sheet(path: Path, sheet: np.ndarray) -> Path:
+    """A sheet (uint8 [H, W] or [H, W, C]) as PNG, in a folder that is made where it is missing; returns `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(path, np.atleast_3d(sheet).transpose(2, 0, 1))
+    return path
 
 
 def refuse_existing(paths: Iterable[Path], force: bool | None) -> None:
     """UserError naming the first of `paths` that is there already, unless `force` (None: there is no such option)."""
     for path in paths:
         if path.exists() and (path.is_dir() or not force):
-            more = "" if force is None else ", or add --force to replace it"
+            more = "" if force is None else ", or add `force` to replace it"
             raise UserError(f"{path}: is there already: choose another place{more}")
 
 
-def write_table(path: Path, rows: Sequence[dict]) -> None:
-    """Rows of equal keys as CSV, whole or not at all; None becomes an empty field."""
+def write_table(path: Path, rows: Sequence[dict], columns: Sequence[str]) -> None:
+    """Rows as CSV, whole or not at all; None becomes an empty field."""
+    write_bytes(path, _csv(rows, columns))
+
+
+def _csv(rows: Sequence[dict], columns: Sequence[str], *, header: bool = True) -> bytes:
     text = io.StringIO()
-    lines = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    lines.writeheader()
+    lines = csv.DictWriter(text, columns, lineterminator="\n")
+    if header:
+        lines.writeheader()
     lines.writerows(rows)
-    save_atomically(path, lambda tmp: tmp.write_bytes(text.getvalue().encode()))
+    return text.getvalue().encode()
 
 
 def _short(value: str | None) -> str:

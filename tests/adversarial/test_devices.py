@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stylegan2_ada.ada import AUGPIPES, AugmentPipe
+from synth.options import Rendering
 from synth.sample import sample
 from training.stats import Stats
 
@@ -75,7 +76,7 @@ def test_no_augmentation_computes_in_float64(name):
 def test_sampling_computes_in_float32(make_game):
     G = make_game().G_ema
     with Float64() as seen:
-        assert sample(G, range(3), psi=0.7).dtype == np.uint8
+        assert sample(G, range(3), Rendering(psi=0.7)).dtype == np.uint8
     assert not seen.found
 
 

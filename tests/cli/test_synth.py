@@ -104,12 +104,14 @@ def test_conflicting_manifest_is_refused(synth):
         (["--class", "all"], "--class all"),
         (["--class", "cat"], "cat"),
         (["--trunc-cutoff", "7"], "--trunc-cutoff 7"),
+        (["--trunc", "nan"], "--trunc nan is not a finite number"),
+        (["--network", "file"], "file"),
         (["--precision", "fp8"], "fp8"),
         (["--projected-w", "none.npz"], "none.npz"),
         (["--projected-w", "none.npz", "--trunc", "0.7"], "--trunc"),
         (["--n", "3", "mix", "--rows", "1", "--cols", "2"], "--n stands before mix"),
         (["mixx"], "mixx"),
-        (["mix", "--rows", "1"], "--cols"),
+        (["mix", "--rows", "1"], "Missing option '--cols'"),
         (["mix", "--rows", "1-x", "--cols", "2"], "--rows 1-x"),
         (["mix", "--rows", "1", "--cols", "2", "--styles", "0-6"], "layers 0 to 5"),
         (["mix", "--rows", "1", "--cols", "2", "--class", "0"], "--class 0"),
@@ -133,6 +135,18 @@ def test_bad_input_is_one_line_and_exit_code_2(home, synth, arguments, said):
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and said in done.stderr
     assert not list((home / "samples").glob("*mix*")) and not list((home / "samples").glob("*file*"))
+
+
+def test_where_nothing_was_trained_yet_a_command_is_told(synth, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in ([], ["--network", "latest"], ["mix", "--rows", 1, "--cols", 2, "--network", tmp_path]):
+        done = synth(*arguments)
+        assert done.returncode == 2 and "no" in done.stderr and "python train_gan.py --data demo" in done.stderr
+
+
+def test_latest_is_the_newest_run(synth):
+    done = synth("--network", "latest", "--n", 1, "--outdir", "latest")
+    assert done.returncode == 0 and "runs/00001-new" in done.stdout
 
 
 def test_as_a_program(home):

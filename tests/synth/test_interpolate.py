@@ -8,8 +8,9 @@ from scipy.spatial import geometric_slerp
 
 from common.errors import UserError
 from faces.dataset import to_uint8
-from synth.interpolate import frame_count, path_through, slerp, walk
+from synth.interpolate import path_through, slerp, walk
 from synth.latents import z_from_seed
+from synth.options import Rendering, Walk
 
 T = np.linspace(0, 1, 7)
 
@@ -82,8 +83,9 @@ def mapped(G, seed):
 
 
 def test_frames_of_a_walk_in_w(G):
-    frames = list(walk(G, [3, 9, 5], frames_per_key=4, method="linear", psi=0.5, cutoff=2))
-    assert len(frames) == frame_count(3, 4, False) == 9
+    way = Walk(4, method="linear")
+    frames = list(walk(G, [3, 9, 5], way, Rendering(psi=0.5, cutoff=2)))
+    assert len(frames) == way.frames(3) == 9
     a, b = mapped(G, 3), mapped(G, 9)
     w = a + (b - a) * 0.25
     ws = w.repeat(G.num_ws, 1)
@@ -95,7 +97,7 @@ def test_frames_of_a_walk_in_w(G):
 
 
 def test_frames_of_a_walk_in_z(G):
-    frames = list(walk(G, [3, 9], frames_per_key=3, space="z", method="slerp", loop=True, psi=0.7))
+    frames = list(walk(G, [3, 9], Walk(3, "z", "slerp", loop=True), Rendering(psi=0.7)))
     assert len(frames) == 6
     z = slerp(z_from_seed(3, 32), z_from_seed(9, 32), np.array([2 / 3]))
     ws = G.mapping(torch.from_numpy(z).float(), psi=0.7)
@@ -104,8 +106,8 @@ def test_frames_of_a_walk_in_z(G):
 
 def test_cells_of_a_grid_start_at_different_seeds(G):
     seeds = [1, 2, 3, 4, 5, 6, 7, 8]
-    alone = list(walk(G, seeds, frames_per_key=2, loop=True))
-    grid = list(walk(G, seeds, frames_per_key=2, loop=True, columns=2, rows=2))
+    alone = list(walk(G, seeds, Walk(2, loop=True)))
+    grid = list(walk(G, seeds, Walk(2, loop=True, grid="2x2")))
     assert len(grid) == len(alone) == 16 and grid[0].shape == (32, 32, 3)
     for t in (0, 5, 13):
         for cell, (y, x) in enumerate([(0, 0), (0, 16), (16, 0), (16, 16)]):
@@ -114,13 +116,16 @@ def test_cells_of_a_grid_start_at_different_seeds(G):
 
 
 def test_what_a_walk_refuses(G, make_generator):
-    with pytest.raises(UserError, match="--method slerp.*--space z"):
-        walk(G, [1, 2], method="slerp")
-    with pytest.raises(UserError, match="--grid 2x2"):
-        walk(G, [1, 2, 3], columns=2, rows=2)
+    with pytest.raises(UserError, match="`method` slerp.*`space` z"):
+        Walk(space="w", method="slerp")
+    for wrong in ({"method": "bezier"}, {"space": "y"}, {"grid": "2"}, {"frames_per_key": 0}):
+        with pytest.raises(UserError, match=f"`{next(iter(wrong))}`"):
+            Walk(**wrong)
+    with pytest.raises(UserError, match="`grid` 2x2"):
+        walk(G, [1, 2, 3], Walk(grid="2x2"))
     with pytest.raises(UserError, match="at least two"):
-        walk(G, [1])
-    with pytest.raises(UserError, match="--class"):
-        walk(make_generator(c_dim=2), [1, 2])
-    with pytest.raises(ValueError, match="noise"):
-        walk(G, [1, 2], noise_mode="random")
+        walk(G, [1], Walk())
+    with pytest.raises(UserError, match="`class_index`"):
+        walk(make_generator(c_dim=2), [1, 2], Walk())
+    with pytest.raises(UserError, match="noise"):
+        walk(G, [1, 2], Walk(), Rendering(noise_mode="random"))

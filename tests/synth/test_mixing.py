@@ -9,7 +9,8 @@ from PIL import Image
 
 from common.errors import UserError
 from faces.dataset import to_uint8
-from synth.mixing import LARGEST_MIX, mix_files, mixtures, named_layers, parse_styles, save_mix
+from synth.mixing import mix_files, mixtures, named_layers, parse_styles, save_mix
+from synth.options import MixOptions, Rendering
 from synth.sample import sample
 
 SEEDS = ([1, 30], [7, 9, 2])
@@ -50,7 +51,7 @@ def test_parse_styles():
         "1-": "no layer",
         "1,,2": "no layer",
     }.items():
-        with pytest.raises(UserError, match=f"--styles.*{said}"):
+        with pytest.raises(UserError, match=f"`styles`.*{said}"):
             parse_styles(bad, 6)
     with pytest.raises(UserError, match="none so called"):
         parse_styles("fine", 4)
@@ -61,14 +62,14 @@ def test_mixtures_are_the_synthesis_of_hand_made_latents(G):
 
     layers = [0, 3]
     counted = []
-    mix = mixtures(G, *SEEDS, layers, psi=0.8, on_images=counted.append)
-    assert sum(counted) == 2 + 3 + 6
-    np.testing.assert_array_equal(mix.rows, sample(G, SEEDS[0], 0.8))
-    np.testing.assert_array_equal(mix.columns, sample(G, SEEDS[1], 0.8))
+    mix = mixtures(G, *SEEDS, layers, Rendering(psi=0.8), on_images=counted.append)
+    assert counted[-1] == 2 + 3 + 6
+    np.testing.assert_array_equal(mix.rows, sample(G, SEEDS[0], Rendering(psi=0.8)))
+    np.testing.assert_array_equal(mix.columns, sample(G, SEEDS[1], Rendering(psi=0.8)))
     assert mix.both.shape == (2, 3, 3, 16, 16)
     for i, r in enumerate(SEEDS[0]):
         for j, c in enumerate(SEEDS[1]):
-            row, column = ws_from_seeds(G, [r, c], psi=0.8)
+            row, column = ws_from_seeds(G, [r, c], Rendering(psi=0.8))
             ws = torch.stack([column[k] if k in layers else row[k] for k in range(G.num_ws)])
             with torch.inference_mode():
                 expected = to_uint8(G.synthesis(ws[None], noise_mode="const"))[0].numpy()
@@ -81,9 +82,9 @@ def test_all_layers_give_the_column_and_none_the_row(G):
     np.testing.assert_array_equal(mixtures(G, [1], [2], []).both[0, 0], everything.rows[0])
 
 
-def test_too_large_a_mix_is_refused(G):
-    with pytest.raises(UserError, match="--rows and --cols"):
-        mixtures(G, list(range(LARGEST_MIX // 100 + 1)), list(range(100)), [0])
+def test_too_large_a_mix_is_refused():
+    with pytest.raises(UserError, match="`rows` and `cols`"):
+        MixOptions("0-100", "0-99")
 
 
 def test_files_of_a_mix(tmp_path, G):

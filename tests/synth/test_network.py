@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from common.errors import UserError
-from synth.network import file_sha256, find_network
+from synth.network import NoGenerator, file_sha256, find_network
 
 
 def make(root, *names):
@@ -27,7 +27,7 @@ def test_newest_run_with_a_generator(tmp_path):
     make(tmp_path, "00002-b/generator-000004.safetensors", "00010-a/generator-000001.safetensors")
     make(tmp_path, "00011-c/log.txt", "99999", "notes/generator-best.safetensors")
     newest = tmp_path / "00010-a/generator-000001.safetensors"
-    assert find_network(None, tmp_path) == newest == find_network(str(tmp_path))
+    assert find_network(None, tmp_path) == newest == find_network(str(tmp_path)) == find_network("latest", tmp_path)
     file = tmp_path / "00002-b/generator-000004.safetensors"
     assert find_network(str(file)) == file
     assert file_sha256(file) == hashlib.sha256(b"00002-b/generator-000004.safetensors").hexdigest()
@@ -41,9 +41,9 @@ def test_groups_of_runs_count_where_there_is_no_run(tmp_path):
 
 
 def test_nothing_to_find(tmp_path):
-    with pytest.raises(UserError, match=r"train_gan\.py"):
+    with pytest.raises(NoGenerator, match=r"no folder"):
         find_network(None, tmp_path / "runs")
-    with pytest.raises(UserError, match="holds no generator"):
+    with pytest.raises(NoGenerator, match="holds no generator"):
         find_network(None, tmp_path)
     with pytest.raises(UserError, match="no such file"):
         find_network(str(tmp_path / "missing.safetensors"))

@@ -139,7 +139,7 @@ def test_where_weights_are_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     for name in BACKBONES:
-        with pytest.raises(UserError, match=f"--perceptual.*{name}.*torchvision"):
+        with pytest.raises(UserError, match=f"{name}.*torchvision"):
             find_backbone(name)
     cached = tmp_path / "hub" / "checkpoints" / BACKBONES["vgg16"].file
     cached.parent.mkdir(parents=True)

@@ -11,17 +11,15 @@ from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
 from stylegan2_ada.names import load_published
 from synth.latents import ws_from_seeds
+from synth.options import ProjectionSettings, Rendering
 from synth.perceptual import pyramid
 from synth.projection import (
-    ProjectionSettings,
     latent_statistics,
     noise_maps,
     noise_penalty,
     project,
 )
 from synth.render import with_noise
-
-CPU = torch.device("cpu")
 
 
 def test_schedules_of_the_paper():
@@ -33,7 +31,7 @@ def test_schedules_of_the_paper():
     assert 0 < s.rate(999) < 1e-5
     assert s.jitter_at(0) == 0.05 and s.jitter_at(375) == pytest.approx(0.05 / 4) and s.jitter_at(750) == 0
     for wrong in ({"steps": 0}, {"space": "z"}):
-        with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
+        with pytest.raises(UserError, match=f"`{next(iter(wrong))}`"):
             ProjectionSettings(**wrong)
 
 
@@ -65,7 +63,7 @@ def test_noise_penalty_is_small_for_white_noise_and_large_for_a_pattern():
 
 
 def test_latent_statistics(G):
-    mean, deviation = latent_statistics(G, 4000, 1, None, CPU)
+    mean, deviation = latent_statistics(G, 4000, 1, None)
     w = ws_from_seeds(G, range(2000))[:, 0]
     assert (mean - w.mean(0)).abs().max() < 0.1 * w.std()
     assert deviation == pytest.approx((w - w.mean(0)).square().sum(1).mean().sqrt().item(), rel=0.03)
@@ -76,12 +74,10 @@ def recovered(G, ws, *, space="w", steps=100, noises=None, class_index=None):
     with torch.no_grad():
         target = with_noise(G, noises or {}).synthesis(ws[None], noise_mode="const")[0]
     settings = ProjectionSettings(steps=steps, space=space, w_samples=1000)
-    found = project(G, target, pyramid(), settings, class_index=class_index)
+    found = project(G, target, pyramid(), settings, Rendering(class_index=class_index))
     with torch.no_grad():
         image = with_noise(G, found.noises).synthesis(found.ws[None], noise_mode="const")[0]
-        start = G.synthesis(
-            latent_statistics(G, 1000, 0, class_index, CPU)[0].repeat(1, G.num_ws, 1), noise_mode="const"
-        )
+        start = G.synthesis(latent_statistics(G, 1000, 0, class_index)[0].repeat(1, G.num_ws, 1), noise_mode="const")
 
     def psnr(x):
         return 10 * math.log10((target.max() - target.min()) ** 2 / (x - target).square().mean())
@@ -102,7 +98,7 @@ def published(request, golden):
 def test_an_image_of_the_generator_is_found_again(published):
     G, class_index = published
     state = {name: t.clone() for name, t in G.state_dict().items()}
-    ws = ws_from_seeds(G, [5], psi=0.8, class_index=class_index)[0]
+    ws = ws_from_seeds(G, [5], Rendering(0.8, class_index=class_index))[0]
     found, psnr, at_start = recovered(G, ws, class_index=class_index)
     assert psnr > at_start + 12 and psnr > 26, f"{psnr:.1f} dB, at the start {at_start:.1f} dB"
     assert found.history[-1][1] < 0.4 * found.history[0][1]
@@ -144,5 +140,5 @@ def test_every_step_is_told(G):
     assert all(image.shape == (3, 16, 16) and not image.requires_grad for _, image, _ in told)
     with pytest.raises(ValueError, match="target"):
         project(G, torch.zeros(3, 8, 8), pyramid(), settings)
-    with pytest.raises(UserError, match="--class"):
-        project(G, torch.zeros(3, 16, 16), pyramid(), settings, class_index=0)
+    with pytest.raises(UserError, match="`class_index`"):
+        project(G, torch.zeros(3, 16, 16), pyramid(), settings, Rendering(class_index=0))

@@ -6,7 +6,8 @@ import torch
 
 from common.errors import UserError
 from synth.latents import ws_from_seeds
-from synth.render import in_precision, render_ws, resolve_precision, with_noise
+from synth.options import Rendering
+from synth.render import in_precision, render_ws, with_noise
 from synth.sample import sample
 
 
@@ -48,7 +49,7 @@ def test_bf16_shares_the_weights_and_leaves_the_generator_alone(G):
     assert seen == [torch.bfloat16]
     difference = a.astype(int) - b
     assert 0 < np.abs(difference).max() and np.sqrt(np.square(difference).mean()) < 3
-    np.testing.assert_array_equal(sample(G, range(8), precision="bf16"), b)
+    np.testing.assert_array_equal(sample(G, range(8), Rendering(precision="bf16")), b)
     assert all(torch.equal(t, state[name]) for name, t in G.state_dict().items())
 
 
@@ -62,16 +63,14 @@ def test_fp32_is_fp32_however_the_generator_was_trained(make_generator):
 
 
 def test_seeds_keep_their_pixels_in_bf16_too(G):
-    whole = sample(G, range(20), precision="bf16")
-    np.testing.assert_array_equal(sample(G, [19, 2], batch=1, precision="bf16"), whole[[19, 2]])
+    whole = sample(G, range(20), Rendering(precision="bf16"))
+    np.testing.assert_array_equal(sample(G, [19, 2], Rendering(precision="bf16"), batch=1), whole[[19, 2]])
 
 
-def test_precision_names():
-    cpu = torch.device("cpu")
-    assert resolve_precision("fp32", cpu) == "fp32" and resolve_precision("bf16", cpu) == "bf16"
-    assert resolve_precision("auto", cpu) in ("fp32", "bf16")
-    with pytest.raises(UserError, match="--precision fp8"):
-        resolve_precision("fp8", cpu)
+def test_precision_names(G):
+    assert in_precision(G, "auto").cfg.num_lowp_res in (0, 4)
+    with pytest.raises(UserError, match="`precision` fp8"):
+        in_precision(G, "fp8")
 
 
 def test_noise_maps_are_replaced_and_take_gradients(G):

@@ -8,7 +8,9 @@ from common.errors import UserError
 from faces.dataset import to_uint8
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
-from synth.sample import MAX_SEED, block_size, parse_seeds, sample, sample_batches, z_from_seed
+from synth.latents import block_size, z_from_seed
+from synth.options import MAX_SEED, Rendering, parse_seeds
+from synth.sample import sample, sample_batches
 
 
 def tiny(resolution=16, **kwargs):
@@ -35,28 +37,29 @@ def test_latents_are_those_of_numpys_frozen_generator():
 
 @pytest.mark.parametrize("noise_mode", ["const", "random", "none"])
 def test_pixels_do_not_depend_on_batch_order_or_company(G, noise_mode):
-    whole = sample(G, range(21), noise_mode=noise_mode, batch=21)
+    how = Rendering(noise_mode=noise_mode)
+    whole = sample(G, range(21), how, batch=21)
     for batch in (1, 5, 64):
-        np.testing.assert_array_equal(sample(G, range(21), noise_mode=noise_mode, batch=batch), whole)
-    alone = sample(G, [13], noise_mode=noise_mode)
+        np.testing.assert_array_equal(sample(G, range(21), how, batch=batch), whole)
+    alone = sample(G, [13], how)
     np.testing.assert_array_equal(alone[0], whole[13])
     some = [20, 3, 7, 3, 0]
-    np.testing.assert_array_equal(sample(G, some, noise_mode=noise_mode, batch=2), whole[some])
+    np.testing.assert_array_equal(sample(G, some, how, batch=2), whole[some])
 
 
 def test_images_are_those_of_the_generator(G):
     seeds = [3, 11]
     z = torch.tensor(np.stack([z_from_seed(s, 32) for s in seeds]), dtype=torch.float32)
     expected = (G(z, psi=0.5, noise_mode="const").clamp(-1, 1) + 1) * 127.5
-    got = sample(G, seeds, 0.5)
+    got = sample(G, seeds, Rendering(psi=0.5))
     assert got.dtype == np.uint8 and got.shape == (2, 3, 16, 16)
     assert np.abs(got - expected.numpy()).max() < 0.501  # rounded to the nearest
 
 
 def test_noise_modes_differ_and_psi_zero_is_one_face(G):
-    const, random, none = (sample(G, range(4), noise_mode=m) for m in ("const", "random", "none"))
+    const, random, none = (sample(G, range(4), Rendering(noise_mode=m)) for m in ("const", "random", "none"))
     assert (const != none).any() and (random != const).any()
-    mean = sample(G, range(8), psi=0.0)
+    mean = sample(G, range(8), Rendering(psi=0.0))
     assert (np.abs(mean.astype(int) - mean[:1]) <= 1).all()
 
 
@@ -70,7 +73,7 @@ def test_callers_random_state_is_left_alone(G):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    sample(G, range(3), noise_mode="random")
+    sample(G, range(3), Rendering(noise_mode="random"))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -90,14 +93,14 @@ def test_extreme_seeds(G):
 
 def test_classes(G):
     conditional = tiny(c_dim=3)
-    a, b = (sample(conditional, [0], class_index=k) for k in (0, 2))
+    a, b = (sample(conditional, [0], Rendering(class_index=k)) for k in (0, 2))
     assert (a != b).any()
     for wrong in (None, 3):
         with pytest.raises(UserError, match="classes 0 to 2"):
-            sample(conditional, [0], class_index=wrong)
+            sample(conditional, [0], Rendering(class_index=wrong))
     with pytest.raises(UserError, match="no classes"):
-        sample(G, [0], class_index=0)
-    with pytest.raises(UserError, match="--batch"):
+        sample(G, [0], Rendering(class_index=0))
+    with pytest.raises(UserError, match="`batch`"):
         sample(G, [0], batch=0)
 
 
@@ -116,7 +119,7 @@ def test_parse_seeds():
     assert parse_seeds("0-3,200") == [0, 1, 2, 3, 200]
     assert parse_seeds(" 5, 5 ,4-5") == [5, 4]
     for bad in ("", "a", "1-", "-1", "3-1", "1,,2", "1.5", "0-99999999", str(MAX_SEED + 1)):
-        with pytest.raises(UserError, match="--seeds"):
+        with pytest.raises(UserError, match="`seeds`"):
             parse_seeds(bad)
 
 
@@ -127,7 +130,8 @@ def test_pixels_on_a_gpu(noise_mode):
     G = tiny(64)
     on_cpu = sample(G, range(20))
     G = G.cuda()
-    whole = sample(G, range(150), noise_mode=noise_mode, device="cuda")
-    np.testing.assert_array_equal(sample(G, [149, 7], noise_mode=noise_mode, batch=1, device="cuda"), whole[[149, 7]])
+    how = Rendering(noise_mode=noise_mode)
+    whole = sample(G, range(150), how)
+    np.testing.assert_array_equal(sample(G, [149, 7], how, batch=1), whole[[149, 7]])
     if noise_mode == "const":  # sums in another order, and TF32 convolutions: a few grey levels at most
         assert np.abs(whole[:20].astype(int) - on_cpu).max() <= 3

@@ -13,8 +13,9 @@ from PIL import Image
 from common.errors import UserError
 from faces.dataset import to_uint8
 from synth.latents import ws_from_seeds
+from synth.options import ProjectionSettings
 from synth.perceptual import pyramid
-from synth.projection import ProjectionSettings, noise_maps, project
+from synth.projection import noise_maps, project
 from synth.render import render_ws, with_noise
 from synth.saved import PROJECTION_FILES, load_latents, psnr, save_latents, save_projection
 
@@ -41,7 +42,7 @@ def test_files_that_are_refused(tmp_path, G, make_generator, monkeypatch):
     path = tmp_path / "a.npz"
 
     def refused(said):
-        with pytest.raises(UserError, match=f"--projected-w.*{said}"):
+        with pytest.raises(UserError, match=f"`projected_w`.*{said}"):
             load_latents(path, G)
 
     refused("no such file")
@@ -59,7 +60,7 @@ def test_files_that_are_refused(tmp_path, G, make_generator, monkeypatch):
         np.zeros(32),
     ):
         np.savez(path, w=w)
-        refused("give the --network")
+        refused("give the `network`")
     np.savez(path, w=np.full((1, 6, 32), np.nan))
     refused("not numbers")
     larger = make_generator(32)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.errors import UserError
 from faces.procedural.portrait import render_face
-from synth.video import VideoWriter, check_video, write_video
+from synth.video import check_video, open_video
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,13 @@ def read(path):
         if not ok:
             return frames, video.get(cv2.CAP_PROP_FPS)
         frames.append(frame[..., ::-1])
+
+
+def write_video(path, frames, fps, **options):
+    with open_video(path, fps, **options) as video:
+        for frame in frames:
+            video.write(frame)
+    return video.codec
 
 
 def psnr(a, b):
@@ -93,12 +100,12 @@ def test_grey_and_transparent_frames(tmp_path, channels):
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
 def test_an_interrupted_video_leaves_nothing(tmp_path, frames, name):
     for error in (KeyboardInterrupt, ValueError):
-        with pytest.raises(error), VideoWriter(tmp_path / name, 30) as video:
+        with pytest.raises(error), open_video(tmp_path / name, 30) as video:
             video.write(frames[0])
             raise error
-    with pytest.raises(ValueError, match="uint8"), VideoWriter(tmp_path / name, 30) as video:
+    with pytest.raises(ValueError, match="uint8"), open_video(tmp_path / name, 30) as video:
         video.write(frames[0].astype(float))
-    with pytest.raises(UserError, match="at least one frame"), VideoWriter(tmp_path / name, 30):
+    with pytest.raises(UserError, match="at least one frame"), open_video(tmp_path / name, 30):
         pass
     assert not os.listdir(tmp_path)
 
@@ -106,9 +113,9 @@ def test_an_interrupted_video_leaves_nothing(tmp_path, frames, name):
 def test_nothing_is_replaced_without_force(tmp_path, frames):
     path = tmp_path / "a.gif"
     path.write_bytes(b"mine")
-    with pytest.raises(UserError, match="--force"):
+    with pytest.raises(UserError, match="`force`"):
         write_video(path, frames, 10)
-    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 10, force=True) as video:
+    with pytest.raises(KeyboardInterrupt), open_video(path, 10, force=True) as video:
         video.write(frames[0])
         raise KeyboardInterrupt
     assert path.read_bytes() == b"mine"
@@ -118,7 +125,7 @@ def test_nothing_is_replaced_without_force(tmp_path, frames):
 
 @pytest.mark.parametrize(
     ("name", "fps", "said"),
-    [("a.avi", 30, "ends in .mp4 or .gif"), ("a", 30, "a.mp4"), ("a.gif", 60, "at most 50"), ("a.mp4", 0, "--fps 0")],
+    [("a.avi", 30, "ends in .mp4 or .gif"), ("a", 30, "a.mp4"), ("a.gif", 60, "at most 50"), ("a.mp4", 0, "`fps` 0")],
 )
 def test_what_is_refused_before_the_first_frame(tmp_path, name, fps, said):
     with pytest.raises(UserError, match=said):

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
+from synth.options import ImageFile, Rendering
 from synth.writer import COLUMNS, MANIFEST, SampleSettings, SampleWriter, refuse_existing, write_table
 
-SETTINGS = SampleSettings("ab" * 32, psi=0.7)
+SETTINGS = SampleSettings("ab" * 32, Rendering(psi=0.7))
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_channels(tmp_path, channels, mode):
 
 
 def test_jpeg(tmp_path, images):
-    with SampleWriter(tmp_path, dataclasses.replace(SETTINGS, format="jpg", quality=80)) as writer:
+    with SampleWriter(tmp_path, dataclasses.replace(SETTINGS, file=ImageFile("jpg", 80))) as writer:
         writer.write([3], images[:1])
         assert writer.done(3)
         with pytest.raises(UserError, match="alpha"):
@@ -100,12 +101,12 @@ def test_killed_between_image_and_manifest(tmp_path, images, monkeypatch):
     ("change", "named"),
     [
         ({"network_sha256": "cd" * 32}, "network_sha256"),
-        ({"psi": 0.5}, "psi"),
-        ({"format": "jpg"}, "jpg"),
-        ({"noise_mode": "none"}, "noise_mode"),
-        ({"class_index": 1}, "class"),
-        ({"cutoff": 3}, "trunc_cutoff"),
-        ({"precision": "bf16"}, "precision"),
+        ({"how": Rendering(psi=0.5)}, "psi"),
+        ({"file": ImageFile("jpg")}, "jpg"),
+        ({"how": Rendering(0.7, noise_mode="none")}, "noise_mode"),
+        ({"how": Rendering(0.7, class_index=1)}, "class"),
+        ({"how": Rendering(0.7, cutoff=3)}, "trunc_cutoff"),
+        ({"how": Rendering(0.7, precision="bf16")}, "precision"),
     ],
 )
 def test_other_settings_are_refused_in_one_line(tmp_path, images, change, named):
@@ -113,7 +114,7 @@ def test_other_settings_are_refused_in_one_line(tmp_path, images, change, named)
         writer.write([0], images[:1])
     with pytest.raises(UserError, match=named) as error:
         SampleWriter(tmp_path, dataclasses.replace(SETTINGS, **change))
-    assert "--outdir" in str(error.value) and "\n" not in str(error.value)
+    assert "`outdir`" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_foreign_folders_are_refused(tmp_path):
@@ -128,10 +129,10 @@ def test_foreign_folders_are_refused(tmp_path):
         assert (tmp_path / MANIFEST).read_text(encoding="latin-1") == text
 
 
-def test_wrong_settings():
+def test_wrong_image_files():
     for wrong in ({"format": "gif"}, {"quality": 0}, {"quality": 101}):
         with pytest.raises(UserError, match=next(iter(wrong))):
-            dataclasses.replace(SETTINGS, **wrong)
+            ImageFile(**wrong)
 
 
 def test_a_manifest_of_version_0_1_is_carried_on(tmp_path, images):
@@ -141,7 +142,7 @@ def test_a_manifest_of_version_0_1_is_carried_on(tmp_path, images):
     older = "".join(",".join(line.split(",")[:8]) + "\n" for line in text.splitlines())
     (tmp_path / MANIFEST).write_text(older)
     with pytest.raises(UserError, match="precision"):  # its images were made in fp32, without a cutoff
-        SampleWriter(tmp_path, dataclasses.replace(SETTINGS, precision="bf16"))
+        SampleWriter(tmp_path, dataclasses.replace(SETTINGS, how=Rendering(0.7, precision="bf16")))
     assert (tmp_path / MANIFEST).read_text() == older
     with SampleWriter(tmp_path, SETTINGS) as writer:
         assert writer.missing([0, 1, 2]) == [2]
@@ -154,7 +155,7 @@ def test_nothing_is_replaced_without_leave(tmp_path):
     (tmp_path / "b").touch()
     refuse_existing([tmp_path / "a"], False)
     refuse_existing([tmp_path / "a", tmp_path / "b"], True)
-    for force, advice in ((False, "--force"), (None, "another place$")):
+    for force, advice in ((False, "`force`"), (None, "another place$")):
         with pytest.raises(UserError, match=advice):
             refuse_existing([tmp_path / "a", tmp_path / "b"], force)
     with pytest.raises(UserError, match="there already"):
@@ -162,5 +163,5 @@ def test_nothing_is_replaced_without_leave(tmp_path):
 
 
 def test_tables(tmp_path):
-    write_table(tmp_path / "t.csv", [{"a": 1, "b": None}, {"a": "x,y", "b": 2.5}])
+    write_table(tmp_path / "t.csv", [{"a": 1, "b": None}, {"a": "x,y", "b": 2.5}], ("a", "b"))
     assert (tmp_path / "t.csv").read_bytes() == b'a,b\n1,\n"x,y",2.5\n'

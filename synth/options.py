@@ -1,0 +1,325 @@
+"""What a person may ask of `synth.py`: every option with its bounds, default and help, once. Light: no numpy."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from common.errors import UserError
+from common.options import DEVICE, FORCE, SEED, argument, check, option
+from faces.options import CROP
+
+MAX_SEED = 2**32 - 1
+MOST_SEEDS = 10_000_000  # of one call
+MOST_CELLS = 10_000  # images of one sheet
+OUTDIR = functools.partial(option, default=None, metavar="DIR")
+OUT = functools.partial(option, default=None, metavar="FILE")
+SEEDS = functools.partial(option, metavar="LIST")
+
+
+class ClassIndex(click.ParamType):
+    """A number, or the word `all` where that is allowed."""
+
+    name = "class"
+
+    def __init__(self, *, everything: bool = False):
+        self._everything = everything
+
+    def convert(self, value, param, ctx):
+        if self._everything and value == "all":
+            return value
+        if not str(value).isdecimal():
+            self.fail(f"{value} is not a class: give a number from 0 on{', or all' if self._everything else ''}")
+        return int(value)
+
+
+CLASS = functools.partial(option, default=None, metavar="K", flags=("--class",))
+NOISE = functools.partial(option, default="const", help="Noise inputs.")
+
+
+def parse_seeds(text: str, parameter: str = "seeds") -> list[int]:
+    """`'0-99,200'` -> [0, ..., 99, 200], doubles dropped. UserError, naming `parameter`, for anything else."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UserError(
+                f"`{parameter}` {text}: «{part.strip()}» is neither a number nor a range: write it like 0-99,200"
+            )
+        low, high = int(first), int(last or first)
+        if high < low:
+            raise UserError(f"`{parameter}` {text}: the range {low}-{high} runs backwards: write {high}-{low}")
+        if high > MAX_SEED:
+            raise UserError(f"`{parameter}` {text}: seeds are from 0 to {MAX_SEED}")
+        if high - low >= MOST_SEEDS:
+            raise UserError(f"`{parameter}` {text}: more than ten million images in one call: ask for them in parts")
+        seeds.update(dict.fromkeys(range(low, high + 1)))
+    return list(seeds)
+
+
+@dataclass(frozen=True)
+class FromNetwork:
+    """Which generator, and where it computes."""
+
+    network: str | None = option(
+        None,
+        "Generator file (.safetensors, .pkl, .pt), URL, run folder or latest.  [default: newest run under ./runs]",
+        metavar="PATH",
+    )
+    device: str = DEVICE()
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How latents become images.
+
+    psi, cutoff: truncation, see `Mapping`: the first `cutoff` style layers (None: all) are drawn to the average; psi 1
+        leaves them alone.
+    class_index: the class of a generator that has some.
+    noise_mode: 'const' (the stored maps), 'none', or 'random' (fresh maps, but always the same for a seed).
+    precision: 'fp32', 'bf16' or 'auto', see `synth.render.in_precision`; pixels of the two differ by some grey levels.
+    """
+
+    psi: float = option(1.0, "Truncation psi; 1 is none.", flags=("--trunc",), metavar="PSI", low=-2, high=2)
+    cutoff: int | None = option(
+        None,
+        "Truncate only the first N style layers.  [default: all]",
+        flags=("--trunc-cutoff",), metavar="N", low=0,
+    )  # fmt: skip
+    class_index: int | None = CLASS(help="Class, for a generator with classes.", parse=ClassIndex())
+    noise_mode: str = NOISE(choices=("const", "random", "none"))
+    precision: str = option(
+        "fp32",
+        "fp32: the same image everywhere, but for a grey level here and there. bf16: faster where the hardware computes"
+        " in it, some grey levels off. auto: bf16 there, else fp32.",
+        choices=("fp32", "bf16", "auto"),
+    )
+
+    def __post_init__(self):
+        check(self)
+
+
+@dataclass(frozen=True)
+class StillRendering(Rendering):
+    """A rendering without fresh noise: in a walk it would flicker, in a mix differ from image to image."""
+
+    noise_mode: str = NOISE(choices=("const", "none"))
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """How an image is encoded."""
+
+    format: str = option("png", "File format.", choices=("png", "jpg"))
+    quality: int = option(95, "JPEG quality.", metavar="N", low=1, high=100)
+
+    def __post_init__(self):
+        check(self)
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    """Which images, in which folder."""
+
+    n: int | None = option(None, "Seeds 0 to N-1.  [default: 64]", metavar="N", low=1, high=MOST_SEEDS)
+    seeds: str | None = SEEDS(default=None, help="Seeds, like 0-99,200; instead of --n.")
+    class_index: str | int | None = CLASS(
+        help="Class, for a generator trained with classes; all: every class, each in a folder of its own.",
+        parse=ClassIndex(everything=True),
+    )
+    projected_w: str | None = OUT(help="Render the latents of a projected_w.npz instead of seeds.")
+    outdir: str | None = OUTDIR(help="Where to write.  [default: samples/<run>-<network's hash>-psi<PSI>]")
+    grid: bool = option(False, "Also write grid.png with the first 100 images.")
+    batch: int = option(64, "Images in flight; no pixel depends on it.", metavar="N", low=1)
+
+    def __post_init__(self):
+        check(self)
+        if self.n is not None and self.seeds is not None:
+            raise UserError("give `n` or `seeds`, not both")
+        self.wanted()
+
+    def wanted(self) -> list[int]:
+        """The seeds that are meant."""
+        return parse_seeds(self.seeds) if self.seeds is not None else list(range(64 if self.n is None else self.n))
+
+
+@dataclass(frozen=True)
+class MixOptions:
+    """Whose styles go with whose."""
+
+    rows: str = SEEDS(help="Seeds of the rows, like 1-4,85.")
+    cols: str = SEEDS(help="Seeds of the columns.")
+    styles: str = option(
+        "coarse", "Layers that the columns give: coarse, middle, fine, or numbers like 0-3,6.", metavar="LAYERS"
+    )
+    outdir: str | None = OUTDIR(help="Where to write.  [default: samples/<run>-<network's hash>-mix-<LAYERS>]")
+    force: bool = FORCE()
+
+    def __post_init__(self):
+        self.seeds()
+
+    def seeds(self) -> tuple[list[int], list[int]]:
+        """Of the rows and of the columns. UserError for what is no list, or for more than 10000 mixtures."""
+        rows, columns = parse_seeds(self.rows, "rows"), parse_seeds(self.cols, "cols")
+        if len(rows) * len(columns) > MOST_CELLS:
+            size = f"{len(rows)} x {len(columns)}"
+            raise UserError(f"`rows` and `cols`: {size} images are more than {MOST_CELLS}: name fewer")
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A way through latent space, from seed to seed.
+
+    space: 'z' interpolates what the mapping network gets, 'w' what it gives (truncation comes after either).
+    method: see `synth.interpolate.path_through`. 'slerp' is for z, whose density only depends on the direction.
+    loop: it goes on from the last seed to the first.
+    grid: columns x rows of walks, that begin at different seeds.
+    """
+
+    frames_per_key: int = option(60, "Frames from seed to seed.", metavar="N", low=1, high=100_000)
+    space: str | None = option(None, "Latents to interpolate.  [default: w; z for slerp]", choices=("w", "z"))
+    method: str = option(
+        "cubic",
+        "Straight lines, arcs on the sphere (in z), or one smooth curve.",
+        choices=("linear", "slerp", "cubic"),
+    )
+    loop: bool = option(False, "Go on from the last seed to the first.")
+    grid: str = option("1x1", "Walks side by side, beginning at different seeds.", metavar="WxH")
+
+    def __post_init__(self):
+        check(self)
+        self.cells()
+        if self.method == "slerp" and self.space == "w":
+            raise UserError("`method` slerp: latents w lie on no sphere: use `space` z, or `method` linear or cubic")
+
+    def in_z(self) -> bool:
+        return (self.space or ("z" if self.method == "slerp" else "w")) == "z"
+
+    def cells(self) -> tuple[int, int]:
+        """Columns and rows of the grid."""
+        match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", self.grid)
+        if not match:
+            raise UserError(f"`grid` {self.grid}: write it like 3x2: columns, x, rows, each from 1 to 99")
+        return int(match[1]), int(match[2])
+
+    def frames(self, keys: int) -> int:
+        """Frames of a walk through so many seeds: one for each step, and without loop the last seed itself."""
+        return keys * self.frames_per_key if self.loop else (keys - 1) * self.frames_per_key + 1
+
+
+@dataclass(frozen=True)
+class WalkVideo:
+    """Which seeds a walk goes through, and the video file it becomes."""
+
+    seeds: str = SEEDS(default="1-8", help="Seeds that the walk goes through, in this order.")
+    fps: float = option(30.0, "Frames a second.", metavar="X", low=0, above=True, high=240)
+    scale: int | None = option(
+        None,
+        "Enlarge by this whole factor.  [default: to 256 pixels a face or more]",
+        metavar="N", low=1, high=64,
+    )  # fmt: skip
+    out: str | None = OUT(help="An .mp4 or .gif.  [default: samples/<run>-<network's hash>-walk.mp4]")
+    force: bool = FORCE()
+
+    def __post_init__(self):
+        check(self)
+        self.keys()
+
+    def keys(self) -> list[int]:
+        return parse_seeds(self.seeds)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Which seeds under which truncations."""
+
+    seeds: str = SEEDS(default="1-6", help="Seeds, one a row.")
+    truncs: str = option("-0.7,0,0.3,0.5,0.7,1", "Truncation psi, one a column.", metavar="LIST")
+    out: str | None = OUT(help="A .png.  [default: samples/<run>-<network's hash>-sweep.png]")
+    force: bool = FORCE()
+
+    def __post_init__(self):
+        self.axes()
+        if self.out is not None and Path(self.out).suffix.lower() != ".png":
+            raise UserError(f"`out` {self.out}: the sheet is a PNG: call it {Path(self.out).stem}.png")
+
+    def axes(self) -> tuple[list[int], list[float]]:
+        """Seeds and psi. UserError for what is no list, for psi beyond 2, or for too many images."""
+        seeds = parse_seeds(self.seeds)
+        try:
+            psis = [float(word) for word in self.truncs.split(",")]
+        except ValueError:
+            raise UserError(f"`truncs` {self.truncs}: not a list of numbers: write it like 0,0.5,1") from None
+        if not all(-2 <= psi <= 2 for psi in psis) or len(psis) * len(seeds) > MOST_CELLS:
+            raise UserError(
+                f"`truncs` {self.truncs}: psi are from -2 to 2, and the sheet holds at most {MOST_CELLS} images"
+            )
+        return seeds, psis
+
+
+@dataclass(frozen=True)
+class ProjectionSettings:
+    """The published settings of a search (StyleGAN2, appendix D).
+
+    space: 'w' seeks one latent for all layers, 'w+' one for each (nearer to the photo, farther from a face).
+    w_samples: latents that give the starting point (their mean) and the scale of the latent noise.
+    lr: highest rate of Adam (betas 0.9, 0.999); it rises over the first `lr_rise` of the steps and falls as a cosine
+        over the last `lr_fall`.
+    jitter: standard deviation of the noise on w, as a share of that of the latents; it falls to zero, quadratically,
+        until `jitter_until` of the steps are done.
+    noise_weight: of the penalty that keeps the noise maps noise (see `synth.projection.noise_penalty`).
+    """
+
+    steps: int = option(1000, "Steps of the search.", metavar="N", low=1, high=1_000_000)
+    space: str = option(
+        "w",
+        "w: one latent for all layers. w+: one for each; nearer to the photo, farther from a face.",
+        choices=("w", "w+"),
+    )
+    seed: int = SEED(help="Of the search's noise.", high=MAX_SEED)
+    w_samples: int = 10_000
+    lr: float = 0.1
+    lr_rise: float = 0.05
+    lr_fall: float = 0.25
+    jitter: float = 0.05
+    jitter_until: float = 0.75
+    noise_weight: float = 1e5
+
+    def __post_init__(self):
+        check(self)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, 0 to steps - 1."""
+        t = step / self.steps
+        fall = min(1.0, (1 - t) / self.lr_fall)
+        return self.lr * (0.5 - 0.5 * math.cos(math.pi * fall)) * min(1.0, t / self.lr_rise)
+
+    def jitter_at(self, step: int) -> float:
+        """The noise on w at a step, as a share of the latents' deviation."""
+        return self.jitter * max(0.0, 1 - step / self.steps / self.jitter_until) ** 2
+
+
+@dataclass(frozen=True)
+class ProjectOptions:
+    """Which photo is sought, what looks at it, and where the findings go."""
+
+    photo: str = argument("PHOTO")
+    perceptual: str = option(
+        "auto",
+        "What looks at the images: vgg16, squeezenet, inception, discriminator (of the run), pyramid (needs no"
+        " weights), or a weight file of the first two or a detector. auto: the first of these that is here.",
+        metavar="NAME|FILE",
+    )
+    crop: str = CROP(help="How a photo becomes square.")
+    save_video: bool = option(False, "Also write projection.mp4: the photo and the search beside it.")
+    outdir: str | None = OUTDIR(help="Where to write.  [default: samples/<run>-<network's hash>-<photo's name>]")
+    force: bool = FORCE()
+
+    def __post_init__(self):
+        check(self)
