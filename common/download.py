@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import written_whole
 
 BLOCK = 1 << 18
 
@@ -41,9 +40,8 @@ def download(
         if total > max_bytes:
             raise UserError(f"{_size(total)} are offered, and that file has no more than {_size(max_bytes)}")
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as out:
+        with written_whole(target, shared=True) as temporary:
+            with temporary.open("wb") as out:
                 while block := response.read(BLOCK):
                     done += len(block)
                     if done > max_bytes:
@@ -52,16 +50,10 @@ def download(
                     digest.update(block)
                     if progress is not None:
                         progress(done, total)
-                if total and done != total:
-                    raise EOFError(f"the connection ended after {done} of {total} bytes")
-                out.flush()
-                os.fsync(out.fileno())
+            if total and done != total:
+                raise EOFError(f"the connection ended after {done} of {total} bytes")
             if sha256 is not None and digest.hexdigest() != sha256:
                 raise UserError(f"what came has SHA-256 {digest.hexdigest()}, not {sha256}, and was thrown away")
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
 
 def _size(count: int) -> str:

@@ -22,7 +22,6 @@ import io
 import json
 import os
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import BadImage, UserError
+from common.files import written_whole
 from common.parallel import in_order
 from faces.classes import FILE, ClassLabels
 from faces.layout import FAKE
@@ -95,23 +95,14 @@ def pack(
     if not len(source):
         raise UserError(f"{source.name or 'the source'} holds no images to pack")
     classes = _classes(source, labels)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=dest.parent, prefix=f".{dest.stem}-", suffix=".tmp", delete=False) as file:
-            temporary = file.name
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with written_whole(dest, replace=False, shared=True) as temporary:
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
                 packed = _fill(archive, source, preprocess, classes, workers, progress)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        _give_name(temporary, dest)
     except FileExistsError:
         raise UserError(f"{dest} exists and is not overwritten; choose another name or move it away") from None
     except OSError as error:
         raise UserError(f"{dest}: the archive can't be written ({error.strerror}); choose another place") from None
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
     packed.dest = str(dest)
     return packed
 
@@ -131,21 +122,6 @@ def stored_png(pixels: np.ndarray) -> bytes:
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
-
-
-def _give_name(temporary: str, dest: Path) -> None:
-    try:
-        os.link(temporary, dest)  # unlike a renaming, it never replaces what somebody else put there meanwhile
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        os.replace(temporary, dest)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _classes(source: FaceSource, labels: str) -> np.ndarray | None:

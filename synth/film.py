@@ -8,7 +8,7 @@ from typing import NamedTuple
 from synth.behind import Behind
 from synth.interpolate import walk
 from synth.network import SILENT, Watch, open_generator
-from synth.options import FromNetwork, Rendering, Walk, WalkVideo
+from synth.options import FromNetwork, Rendering, Walk, WalkVideo, parse_seeds
 from synth.video import check_video, enlargement, open_video
 
 
@@ -23,7 +23,7 @@ class Film(NamedTuple):
 def walk_to_video(source: FromNetwork, asked: WalkVideo, way: Walk, how: Rendering, watch: Watch = SILENT) -> Film:
     """Render a walk, and encode and write what is rendered in a thread beside. UserError as for `walk` and
     `open_video`."""
-    seeds = asked.keys()
+    seeds = parse_seeds(asked.seeds)
     if asked.out is not None:
         check_video(asked.out, asked.fps, force=asked.force)  # before a network is fetched
     net, how = open_generator(source, how, watch)

@@ -31,7 +31,8 @@ def sample_to_folder(
     settings = SampleSettings(net.sha256, how, file)
     if asked.class_index == "all":
         return [*_every_class(folder, net.G, settings, asked, watch), folder]
-    settings = _of_class(settings, asked.class_index)
+    if asked.class_index is not None:
+        settings = _of_class(settings, int(asked.class_index))
     writer = _fill(folder, net.G, settings, seeds, asked.batch, watch)
     if not asked.grid:
         return [folder]
@@ -40,7 +41,7 @@ def sample_to_folder(
     return [save_sheet(folder / "grid.png", contact_sheet(images)), folder]
 
 
-def _of_class(settings: SampleSettings, class_index: int | None) -> SampleSettings:
+def _of_class(settings: SampleSettings, class_index: int) -> SampleSettings:
     return dataclasses.replace(settings, how=dataclasses.replace(settings.how, class_index=class_index))
 
 

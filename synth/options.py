@@ -8,8 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
 from common.errors import UserError
 from common.options import DEVICE, FORCE, SEED, argument, check, option
 from faces.options import CROP
@@ -20,24 +18,6 @@ MOST_CELLS = 10_000  # images of one sheet
 OUTDIR = functools.partial(option, default=None, metavar="DIR")
 OUT = functools.partial(option, default=None, metavar="FILE")
 SEEDS = functools.partial(option, metavar="LIST")
-
-
-class ClassIndex(click.ParamType):
-    """A number, or the word `all` where that is allowed."""
-
-    name = "class"
-
-    def __init__(self, *, everything: bool = False):
-        self._everything = everything
-
-    def convert(self, value, param, ctx):
-        if self._everything and value == "all":
-            return value
-        if not str(value).isdecimal():
-            self.fail(f"{value} is not a class: give a number from 0 on{', or all' if self._everything else ''}")
-        return int(value)
-
-
 CLASS = functools.partial(option, default=None, metavar="K", flags=("--class",))
 NOISE = functools.partial(option, default="const", help="Noise inputs.")
 
@@ -91,7 +71,7 @@ class Rendering:
         "Truncate only the first N style layers.  [default: all]",
         flags=("--trunc-cutoff",), metavar="N", low=0,
     )  # fmt: skip
-    class_index: int | None = CLASS(help="Class, for a generator with classes.", parse=ClassIndex())
+    class_index: int | None = CLASS(help="Class, for a generator with classes.", low=0)
     noise_mode: str = NOISE(choices=("const", "random", "none"))
     precision: str = option(
         "fp32",
@@ -128,9 +108,8 @@ class SeedOptions:
 
     n: int | None = option(None, "Seeds 0 to N-1.  [default: 64]", metavar="N", low=1, high=MOST_SEEDS)
     seeds: str | None = SEEDS(default=None, help="Seeds, like 0-99,200; instead of --n.")
-    class_index: str | int | None = CLASS(
-        help="Class, for a generator trained with classes; all: every class, each in a folder of its own.",
-        parse=ClassIndex(everything=True),
+    class_index: str | None = CLASS(
+        help="Class, for a generator trained with classes; all: every class, each in a folder of its own."
     )
     projected_w: str | None = OUT(help="Render the latents of a projected_w.npz instead of seeds.")
     outdir: str | None = OUTDIR(help="Where to write.  [default: samples/<run>-<network's hash>-psi<PSI>]")
@@ -141,6 +120,8 @@ class SeedOptions:
         check(self)
         if self.n is not None and self.seeds is not None:
             raise UserError("give `n` or `seeds`, not both")
+        if self.class_index not in (None, "all") and not self.class_index.isdecimal():
+            raise UserError(f"`class_index` {self.class_index} is not a class: give a number from 0 on, or all")
         self.wanted()
 
     def wanted(self) -> list[int]:
@@ -229,10 +210,7 @@ class WalkVideo:
 
     def __post_init__(self):
         check(self)
-        self.keys()
-
-    def keys(self) -> list[int]:
-        return parse_seeds(self.seeds)
+        parse_seeds(self.seeds)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from PIL import GifImagePlugin, Image
 
 from common.errors import UserError
 from common.files import written_whole
+from synth.writer import refuse_existing
 
 ENDINGS = (".mp4", ".gif")
 MATTE = 128  # grey behind transparent pixels, as in `faces.decode`
@@ -99,10 +100,7 @@ def check_video(path: str | Path, fps: float, *, force: bool = False) -> Path:
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"{path}: a video's name ends in {' or '.join(ENDINGS)}: call it {path.stem or 'video'}.mp4")
-    if path.exists() and (path.is_dir() or not force):
-        raise UserError(
-            f"{path}: is there already: choose another name" + ("" if path.is_dir() else ", or add `force`")
-        )
+    refuse_existing([path], force)
     if not 0 < fps <= 240:
         raise UserError(f"`fps` {fps:g}: must be above 0 and at most 240")
     if path.suffix.lower() == ".gif" and fps > GIF_FASTEST:

@@ -172,7 +172,7 @@ def test_freeze_d(train, photos, pkl, networks, tmp_path):
     for name, value in networks.D.state_dict().items():
         assert torch.equal(game["D"][f"trunk.{name}"], value) == name.startswith(frozen), name
     one_line(train("--data", photos, "--freezed", 5), "--freezed 5", "4 layers")
-    one_line(train("--data", photos, "--freezed", -1), "--freezed -1", "0 or more")
+    one_line(train("--data", photos, "--freezed", -1), "--freezed -1", "at least 0")
 
 
 def other(path, networks, **changes):

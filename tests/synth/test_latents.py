@@ -37,7 +37,7 @@ def test_classes(make_generator, G):
     assert one_hot(G, None, 2) is None
     a, b = (ws_from_seeds(conditional, [7], Rendering(class_index=k)) for k in (0, 2))
     assert not torch.equal(a, b)
-    for index, said in ((None, "none was given"), (3, "classes 0 to 2"), (-1, "classes 0 to 2")):
+    for index, said in ((None, "none was given"), (3, "classes 0 to 2"), (-1, "at least 0")):
         with pytest.raises(UserError, match=said):
             ws_from_seeds(conditional, [7], Rendering(class_index=index))
     with pytest.raises(UserError, match="no classes"):
