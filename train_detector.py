@@ -407,7 +407,7 @@ def calibrate(
     """
     with importing():
         from discriminator.detector import Detector
-        from discriminator.verdict import find_detector
+        from discriminator.locate import find_detector
         from evaluation.own_photos import calibrate_on, check_out, lines, score
         from faces.finding.align import FaceFinder
         from faces.finding.face_step import FaceStep

@@ -29,7 +29,7 @@ from common.parallel import cores  # noqa: E402
 from discriminator.calibration import calibrate  # noqa: E402
 from discriminator.detector import Detector  # noqa: E402
 from discriminator.export_onnx import export_detector  # noqa: E402
-from discriminator.models import HYBRID_SIZES, new_network  # noqa: E402
+from discriminator.models import HYBRID_SIZES, NetworkOptions, new_network  # noqa: E402
 from faces.preprocess import Preprocess  # noqa: E402
 from faces.procedural.portrait import render_face  # noqa: E402
 from faces.source import open_source  # noqa: E402
@@ -91,7 +91,7 @@ def main(source: str | None, count: int, repeat: int, face_model: str | None) ->
         click.echo(f"{cores()} cores, {count} photos; ms an image are of one thread")
         click.echo(f"{'':26}{'start to verdict':>17}{'images/s':>10}{'face ms':>9}{'network ms':>12}{'peak MB':>9}")
         for size in HYBRID_SIZES:
-            net = new_network("hybrid", SIDE, size=size)
+            net = new_network("hybrid", SIDE, options=NetworkOptions(size=size))
             detector = Detector(net, Preprocess(SIDE), calibration, {"face": "ffhq"})
             detector.save(Path(scratch) / f"{size}.safetensors")
             export_detector(Path(scratch) / f"{size}.onnx", detector)

@@ -24,7 +24,6 @@ from common.errors import MENDABLE, UserError, one_line
 from common.options import flags_of, in_flags
 
 EXIT_ERROR = 2
-MODEL_HELP = "Detector file or run folder.  [default: newest run in ./runs, else the shipped detector]"
 EXIT_INTERRUPTED = 130
 RANK_PATIENCE = 10.0  # seconds
 
@@ -205,18 +204,6 @@ def progress_bar(title: str, unit: str, *, unit_scale: bool = False) -> Iterator
 def download_bar(title: str = "downloading") -> contextlib.AbstractContextManager[Callable[..., None]]:
     """A progress bar for a download: a function of (bytes so far, bytes in all or 0)."""
     return progress_bar(title, "B", unit_scale=True)
-
-
-def face_file_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--face-model` and `--offline`: where the face step's network comes from."""
-    for option in (
-        click.option(
-            "--offline", is_flag=True, help="Download nothing; without YuNet the Haar cascade finds the faces."
-        ),
-        click.option("--face-model", metavar="FILE", help="YuNet's file.  [default: the cache's, or a download once]"),
-    ):
-        command = option(command)
-    return command
 
 
 def own_version(otherwise: str = "source") -> str:

@@ -1,1 +1,1 @@
-"""The detective: hybrid discriminator, its calibration, and the standalone detector file."""
+"""The detector: hybrid discriminator, its calibration, and the standalone detector file."""

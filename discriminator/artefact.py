@@ -109,22 +109,6 @@ class ArtefactOut(NamedTuple):
     pooled: torch.Tensor
 
 
-def receptive_field(blocks: int) -> tuple[int, int]:
-    """(size, stride) in pixels of one patch logit: the side of the square it sees, and the step between neighbours.
-
-    The recurrence size += (kernel - 1) * jump, jump *= stride over the layers of `ArtefactBranch`; 28 and 4 for the
-    default of two blocks.
-    """
-    size, jump = BANK_SIZE, 1
-    size += 2 * jump  # stem
-    for _ in range(blocks):
-        size += 2 * jump  # conv
-        size += jump  # 2x2 mean
-        jump *= 2
-        size += 2 * jump  # conv
-    return size, jump
-
-
 class ArtefactBranch(nn.Module):
     """High-pass residuals to patch logits, without early down-sampling.
 

@@ -5,7 +5,7 @@ here. What is added: the normalisation those weights expect (inside, so that an 
 option to leave out the first down-samplings, and the two heads: one logit for the photo and one for each cell of the
 feature map.
 
-`--head seeds` is the head of transfer learning as the projects before this one had it: the mean over the feature map, a
+`head="seeds"` is the head of transfer learning as the projects before this one had it: the mean over the feature map, a
 dense layer (its weights held small by L2), dropout, batch normalisation, one logit.
 
 Leaving out early down-sampling is what made detectors of generated images most robust in Gragnaniello et al. 2021
@@ -113,7 +113,7 @@ class Backbone(nn.Module):
         self.head = nn.Linear(width, 1)
         self.patch = nn.Conv2d(cells, 1, 1) if cfg.patches else None
         for layer in (self.head, self.patch):
-            if layer is not None:  # an untrained detective should say "I don't know"
+            if layer is not None:  # an untrained detector should say "I don't know"
                 nn.init.normal_(layer.weight, std=0.1 / layer.weight.shape[1] ** 0.5)
                 nn.init.zeros_(layer.bias)
         # (x / 2 + 1 / 2 - mean) / std of images in [-1, 1], as one multiplication and one addition
@@ -204,7 +204,7 @@ def fitted(cfg: BackboneConfig) -> BackboneConfig:
             cfg = replace(cfg, mean=PUBLISHED[cfg.model].mean, std=PUBLISHED[cfg.model].std)
         net = Backbone(replace(cfg, patches=False)).eval()
     except ValueError as error:
-        raise UserError(f"--model {cfg.model}: {error}") from None
+        raise UserError(f"`model` {cfg.model}: {error}") from None
     cells = net.cells
     with torch.inference_mode():
         for side, fixed in ((cfg.resolution, False), (max(32, cfg.resolution // 2 + 16), True)):
@@ -215,7 +215,7 @@ def fitted(cfg: BackboneConfig) -> BackboneConfig:
                 if fixed:
                     return replace(cfg, any_size=False)
                 reason = str(error).splitlines()[0]
-                raise UserError(f"--model {cfg.model}: it takes no images of {side} px ({reason})") from None
+                raise UserError(f"`model` {cfg.model}: it takes no images of {side} px ({reason})") from None
             if not fixed:
                 cfg = replace(cfg, patches=cfg.patches and features.ndim == 4 and features.shape[1] == cells)
     return cfg
@@ -238,10 +238,10 @@ def load_pretrained(net: Backbone, file: str | os.PathLike | None) -> str:
         key = own_name(model, key)
         if key.startswith(prefix) and not (not within and key.startswith(_CLASSIFIERS)):
             found[within + key.removeprefix(prefix)] = value
-    where = "--pretrained" if file is None else f"--backbone-weights {file}"
+    where = "`pretrained`" if file is None else f"`backbone_weights` {file}"
     last = state.get("classifier.6.weight")
     if model == "vggface" and isinstance(last, torch.Tensor) and last.ndim == 2 and len(last) == IMAGENET_CLASSES:
-        raise UserError(f"{where}: VGG16's weights for ImageNet, not VGG-Face's; give them to --model vgg16")
+        raise UserError(f"{where}: VGG16's weights for ImageNet, not VGG-Face's; give them to `model` vgg16")
     known = {key: value for key, value in found.items() if key in own}
     missing = [key for key in own if key not in known and not key.endswith("num_batches_tracked")]
     if missing:
@@ -262,8 +262,8 @@ def load_pretrained(net: Backbone, file: str | os.PathLike | None) -> str:
 def _downloaded(model: str) -> tuple[dict, str]:
     if model == "vggface":
         raise UserError(
-            "--pretrained: no library gives VGG-Face's weights away; fetch them from their authors and give"
-            " --backbone-weights FILE"
+            "`pretrained`: no library gives VGG-Face's weights away; fetch them from their authors and give"
+            " `backbone_weights` FILE"
         )
     try:
         if model.startswith("timm:") or model == "xception":
@@ -278,7 +278,7 @@ def _downloaded(model: str) -> tuple[dict, str]:
     except (OSError, RuntimeError, ValueError) as error:  # no network, no such file, a wrong checksum
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"--pretrained: the weights of {model} could not be fetched ({reason}); give --backbone-weights FILE"
+            f"`pretrained`: the weights of {model} could not be fetched ({reason}); give `backbone_weights` FILE"
         ) from None
 
 
@@ -291,14 +291,14 @@ def _read(path: Path) -> dict:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"--backbone-weights {path}: there is no such file") from None
+        raise UserError(f"`backbone_weights` {path}: there is no such file") from None
     except IsADirectoryError:
-        raise UserError(f"--backbone-weights {path}: is a folder; give the file of weights in it") from None
+        raise UserError(f"`backbone_weights` {path}: is a folder; give the file of weights in it") from None
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"--backbone-weights {path}: can't be read as weights ({reason})") from None
+        raise UserError(f"`backbone_weights` {path}: can't be read as weights ({reason})") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not state:
-        raise UserError(f"--backbone-weights {path}: holds no dictionary of tensors")
+        raise UserError(f"`backbone_weights` {path}: holds no dictionary of tensors")
     return {str(key).removeprefix("module."): value for key, value in state.items()}

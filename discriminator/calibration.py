@@ -232,7 +232,7 @@ class Calibration:
             if math.isclose(point.target_fpr, wanted, rel_tol=1e-6):
                 return point
         known = ", ".join(f"{p.target_fpr:g}" for p in self.points)
-        raise UserError(f"--fpr {wanted:g}: no threshold was calibrated for that false-alarm rate; give one of {known}")
+        raise UserError(f"`fpr` {wanted:g}: no threshold was calibrated for that false-alarm rate; give one of {known}")
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
         """P(fake) in float64, at equal odds beforehand."""
@@ -267,7 +267,7 @@ def calibrate(
     """
     labels = np.asarray(labels)
     temperature, bias = fit_temperature(logits, labels, balanced=True)
-    return _at(temperature, bias, logits, labels, fprs, default_fpr, miss, views)
+    return _at((temperature, bias), logits, labels, fprs, default_fpr, miss, views)
 
 
 def recalibrate(old: Calibration, logits: np.ndarray, labels: np.ndarray, *, miss: float = DEFAULT_MISS) -> Calibration:
@@ -283,12 +283,11 @@ def recalibrate(old: Calibration, logits: np.ndarray, labels: np.ndarray, *, mis
     if (labels == 1).any():
         return calibrate(logits, labels, fprs=fprs, default_fpr=old.default_fpr, miss=miss)
     low = {p.target_fpr: p.unsure_low for p in old.points}
-    return _at(old.temperature, old.bias, logits, labels, fprs, old.default_fpr, miss, 1, low)
+    return _at((old.temperature, old.bias), logits, labels, fprs, old.default_fpr, miss, 1, low)
 
 
 def _at(
-    temperature: float,
-    bias: float,
+    scale: tuple[float, float],
     logits: np.ndarray,
     labels: np.ndarray,
     fprs: tuple[float, ...],
@@ -297,8 +296,9 @@ def _at(
     views: int,
     known_low: dict[float, float] | None = None,
 ) -> Calibration:
-    """Operating points of scores under a temperature and bias. known_low: ends of the unsure bands where there are no
-    fakes to set them by."""
+    """Operating points of scores under a `scale` of temperature and bias. known_low: ends of the unsure bands where
+    there are no fakes to set them by."""
+    temperature, bias = scale
     scores = sigmoid(np.asarray(logits, dtype=np.float64) / temperature + bias)
     real, fake = scores[labels == 0], scores[labels == 1]
     if views < 1 or len(real) % views or len(fake) % views:

@@ -71,9 +71,9 @@ class Capsules(nn.Module):
         classes: int,
         class_dim: int,
         iterations: int,
-        stride: int = 1,
     ) -> None:
         super().__init__()
+        stride = 2 if side > 48 else 1
         self.dim, self.iterations = dim, iterations
         self.conv = nn.Conv2d(channels, conv, KERNEL, stride)
         self.primary = nn.Conv2d(conv, types * dim, KERNEL, stride=2)
@@ -175,11 +175,9 @@ class CapsNet(nn.Module):
         self.lowp_dtype: torch.dtype | None = None
         self.lowp_eval = False
         self.side = min(cfg.inner, cfg.resolution)
-        stride = 2 if self.side > 48 else 1
         self.capsules = Capsules(
-            self.side, cfg.img_channels, cfg.conv, cfg.types, cfg.dim, len(CLASSES), cfg.class_dim, cfg.iterations,
-            stride,
-        )  # fmt: skip
+            self.side, cfg.img_channels, cfg.conv, cfg.types, cfg.dim, len(CLASSES), cfg.class_dim, cfg.iterations
+        )
         pixels = cfg.img_channels * REDRAWN**2
         self.decoder = Decoder(len(CLASSES) * cfg.class_dim, pixels) if cfg.reconstruct else None
 

@@ -1,7 +1,6 @@
-"""The detective as one file and one call: weights, preprocessing and calibration together.
+"""The detector as one file: weights, preprocessing and calibration together.
 
-`Detector.load(path).predict(images)` is the only way a verdict is made, so training, command line, web page and export
-cannot drift apart. The file is a safetensors file: a JSON header and raw numbers, nothing that runs.
+The file is a safetensors file: a JSON header and raw numbers, nothing that runs.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ import torch
 from safetensors import SafetensorError
 
 from common.errors import UserError
-from common.files import save_atomically
+from common.files import write_bytes
 from discriminator import ensemble
 from discriminator.calibration import Calibration
+from discriminator.detector_base import NOT_NUMBERS, DetectorBase
+from discriminator.locate import find_detector, reading
 from discriminator.models import build
-from discriminator.verdict import NOT_NUMBERS, JudgesImages, Verdict, decide, find_detector, reading
 from discriminator.views import Views, preprocess_from
 from faces.preprocess import Preprocess
 
-__all__ = ["Detector", "Verdict", "decide", "find_detector"]
+__all__ = ["Detector", "find_detector"]
 
 FORMAT = "ganface-detector"
 VERSION = 1
@@ -33,7 +33,7 @@ HEADER_KEY = "detector"
 _PICKLES = (b"\x80", b"PK\x03\x04", b"(dp", b"ccopy")
 
 
-class Detector(JudgesImages):
+class Detector(DetectorBase):
     """A calibrated network with its preprocessing.
 
     net: one of `discriminator.models`, or an `Ensemble` of them (whose members may look at a photo in different ways:
@@ -97,7 +97,7 @@ class Detector(JudgesImages):
         tensors = {name: _stored(tensor) for name, tensor in self.net.state_dict().items()}
         # One metadata key: the order of several is not fixed by the format, and equal detectors should be equal files.
         data = safetensors.torch.save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
-        save_atomically(Path(path), lambda tmp: tmp.write_bytes(data))
+        write_bytes(Path(path), data)
         self.sha256 = hashlib.sha256(data).hexdigest()
         return self.sha256
 

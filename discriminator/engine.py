@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.device import pick_device
 from common.errors import UserError
-from discriminator.verdict import reading
+from discriminator.judge import Judge
+from discriminator.locate import reading
+from discriminator.verdict import Threshold
+from faces.finding.face_step import FaceStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from discriminator.verdict import JudgesImages
-
-RUNTIMES = ("auto", "torch", "onnx")
+    from discriminator.detector_base import DetectorBase
+    from discriminator.options import JudgeOptions
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,50 @@ class Engine:
     """detector: ready to judge. runtime: "torch" or "onnx". file: the detector file as found, onnx: the exported file
     that serves it, None with PyTorch. note: what the user should know about the choice, or ""."""
 
-    detector: JudgesImages
+    detector: DetectorBase
     runtime: str
     file: Path
     onnx: Path | None = None
     note: str = ""
+
+    @property
+    def batch(self) -> int:
+        """Images at once: on a CPU the network gains nothing from many, and they take memory."""
+        return 32 if self.runtime == "torch" and self.detector.device.type != "cpu" else 8
+
+
+def open_judge(
+    engine: Engine,
+    asked: JudgeOptions,
+    *,
+    batch: int | None = None,
+    keep_photos: bool = False,
+    report: Callable[[int, int], object] | None = None,
+) -> Judge:
+    """The judge that was asked for, with its face step. report: hears of a download's progress."""
+    threshold = Threshold.of(engine.detector.calibration, fpr=asked.fpr, threshold=asked.threshold)
+    faces = open_face_step(engine.detector, asked, report=report)
+    return Judge(engine.detector, threshold, faces, batch or engine.batch, keep_photos=keep_photos)
+
+
+def open_face_step(
+    detector: DetectorBase,
+    asked: JudgeOptions,
+    *,
+    always: bool = False,
+    report: Callable[[int, int], object] | None = None,
+) -> FaceStep:
+    """The face step that was asked for; no finder where photos are judged whole (unless it may be asked for later:
+    `always`)."""
+    side = detector.preprocess.resolution
+    if asked.face == "whole" or (asked.face == "auto" and not always and not detector.trained_on_aligned_faces):
+        return FaceStep(None, side)
+    import cv2
+
+    from faces.finding.align import FaceFinder
+
+    cv2.setNumThreads(1)  # every photo has a thread; OpenCV's own would only be in their way
+    return FaceStep(FaceFinder.open(asked.face_model, not asked.offline, progress=report), side)
 
 
 def open_engine(
@@ -35,27 +77,23 @@ def open_engine(
     *,
     runtime: str = "auto",
     device: str = "auto",
-    pick_device: Callable[[str], object] | None = None,
     gradients: bool = False,
 ) -> Engine:
     """The detector in `file`, a .safetensors or an .onnx.
 
     auto: ONNX Runtime where the exported network is there (`file` itself, or `file` with the ending .onnx whose
     metadata names this very file's SHA-256), the device is auto or cpu and no `gradients` are needed; else PyTorch.
-    pick_device: the user's word for a device to a torch device. UserError where what was asked for is not to be had.
+    UserError where what was asked for is not to be had.
     """
     if file.suffix.lower() == ".onnx":
         if runtime == "torch":
-            raise UserError(f"--runtime torch: {file} is for ONNX Runtime; give the detector.safetensors it came from")
+            raise UserError(f"`runtime` torch: {file} is for ONNX Runtime; give the detector.safetensors it came from")
         return Engine(_onnx(file, device), "onnx", file, file)
     note = ""
     beside = file.with_suffix(".onnx")
     if runtime == "onnx" or (runtime == "auto" and device in ("auto", "cpu") and not gradients and beside.is_file()):
         if not beside.is_file():
-            raise UserError(
-                f"--runtime onnx: there is no {beside}; make it with `python detect.py export --model {file} --onnx"
-                f" {beside}`"
-            )
+            raise UserError(f"`runtime` onnx: there is no {beside}; make it of {file} with `python detect.py export`")
         try:
             detector = _onnx(beside, device)
             if detector.source_sha256 == _sha256(file):
@@ -69,8 +107,7 @@ def open_engine(
             raise UserError(note)
     from discriminator.detector import Detector  # PyTorch takes seconds to import
 
-    chosen = pick_device(device) if pick_device is not None else ("cpu" if device == "auto" else device)
-    return Engine(Detector.load(file, chosen), "torch", file, note=note)
+    return Engine(Detector.load(file, pick_device(device)), "torch", file, note=note)
 
 
 def _onnx(path: Path, device: str):

@@ -40,7 +40,7 @@ def fit_head(method: str, z: np.ndarray, labels: np.ndarray, calibrations: list[
     if method == "majority":
         return Majority(torch.tensor([c.at().threshold for c in calibrations], dtype=torch.float64))
     if len(np.unique(labels)) < 2:
-        raise UserError("fitting an ensemble needs validation images of both classes; give --data with both")
+        raise UserError("fitting an ensemble needs validation images of both classes; give `data` with both")
     if method == "weighted":
         return Weighted(torch.from_numpy(fit_weights(z, labels)))
     return fit_stack(z, labels)

@@ -77,7 +77,7 @@ def export_detector(path: str | os.PathLike, detector: Detector, *, opset: int =
     if isinstance(detector.preprocess, Views):
         raise UserError(
             f"{path}: an ensemble whose members prepare a photo in different ways is no single network for ONNX; export"
-            " its members, or make an ensemble of members of one --resolution"
+            " its members, or make an ensemble of members of one resolution"
         )
     difference = 0.0
 
@@ -117,7 +117,7 @@ def _program(detector: Detector, opset: int) -> torch.onnx.ONNXProgram:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise UserError(f"--onnx: this network can't be exported ({' '.join(str(error).split())[:160]})") from None
+        raise UserError(f"this network can't be exported ({' '.join(str(error).split())[:160]})") from None
     finally:
         net.to(where)
 

@@ -1,4 +1,4 @@
-"""Where the detective saw it: the patch map laid over the photo.
+"""Where the detector saw it: the patch map laid over the photo.
 
 Blue patches look photographed, orange ones generated, by themselves and before any calibration; the photo goes grey
 underneath, so that no colour of its own can be taken for evidence. The scale is fixed from 0 to 1: a map that says
@@ -92,17 +92,20 @@ def explain(
         raise UserError("this detector has no artefact branch, so there is no patch map to draw, and no Grad-CAM came")
     photo = fit(photo)
     view = photo if view is None else fit(view)
-    pictures, captions = [_boxed(photo, box)], ["the photo"]
+    pictures = [(_boxed(photo, box), "the photo")]
     if verdict.patch_map is not None:
-        pictures.append(overlay(view, verdict.patch_map, crop=crop))
-        captions.append("what each patch looks like by itself")
+        pictures.append((overlay(view, verdict.patch_map, crop=crop), "what each patch looks like by itself"))
     if cam is not None:
-        pictures.append(overlay_cam(view, cam, crop=crop, towards_fake=towards_fake))
-        captions.append(f"what spoke for {'FAKE' if towards_fake else 'REAL'} (Grad-CAM)")
+        caption = f"what spoke for {'FAKE' if towards_fake else 'REAL'} (Grad-CAM)"
+        pictures.append((overlay_cam(view, cam, crop=crop, towards_fake=towards_fake), caption))
+    return _panel(pictures, verdict, title)
 
-    height = max(picture.shape[0] for picture in pictures)
+
+def _panel(pictures: list[tuple[np.ndarray, str]], verdict: Verdict, title: str) -> np.ndarray:
+    """Pictures with their captions beside each other: above them the verdict in words, on the right the scale."""
+    height = max(picture.shape[0] for picture, _ in pictures)
     head, foot, legend = 96, 68, 128
-    width = sum(picture.shape[1] + _GAP for picture in pictures) + 2 * _GAP + legend
+    width = sum(picture.shape[1] + _GAP for picture, _ in pictures) + 2 * _GAP + legend
     panel = Image.new("RGB", (width, head + height + foot), "white")
     draw = ImageDraw.Draw(panel)
     big, normal, small = (ImageFont.load_default(size) for size in (30, 17, 14))
@@ -110,18 +113,11 @@ def explain(
     draw.text((_GAP, 12), verdict.label, fill=LABEL_COLOURS[verdict.label], font=big)
     x = _GAP + draw.textlength(verdict.label, font=big) + _GAP
     _write(draw, (x, 22), f"P(generated) = {verdict.probability:.4f}", normal, panel.width - x - _GAP)
-    rule = f"FAKE from {verdict.threshold:.4f}"
-    if verdict.unsure_low < verdict.threshold:
-        rule += f", REAL below {verdict.unsure_low:.4f}"
-    if verdict.fpr is None:
-        rule += "; a threshold of the user's own"
-    else:
-        rule += f"; {100 * verdict.fpr:.2g} % false alarms on {verdict.n_real} validation reals"
-    _write(draw, (_GAP, 52), rule, small, panel.width - 2 * _GAP)
+    _write(draw, (_GAP, 52), _in_words(verdict), small, panel.width - 2 * _GAP)
     _write(draw, (_GAP, 72), title, small, panel.width - 2 * _GAP)
 
     x = _GAP
-    for picture, caption in zip(pictures, captions):
+    for picture, caption in pictures:
         panel.paste(Image.fromarray(picture), (x, head))
         _write(draw, (x, head + height + 10), caption, small, picture.shape[1])
         x += picture.shape[1] + _GAP
@@ -133,6 +129,16 @@ def explain(
         draw.multiline_text((x + 24, y), text, fill="black", font=small)
     _write(draw, (_GAP, head + height + 36), verdict.note, small, panel.width - 2 * _GAP)
     return np.asarray(panel)
+
+
+def _in_words(verdict: Verdict) -> str:
+    """The threshold in force."""
+    text = f"FAKE from {verdict.threshold:.4f}"
+    if verdict.unsure_low < verdict.threshold:
+        text += f", REAL below {verdict.unsure_low:.4f}"
+    if verdict.fpr is None:
+        return text + "; a threshold of the user's own"
+    return text + f"; {100 * verdict.fpr:.2g} % false alarms on {verdict.n_real} validation reals"
 
 
 def _boxed(photo: np.ndarray, box: tuple[float, float, float, float] | None) -> np.ndarray:

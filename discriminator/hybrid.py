@@ -7,7 +7,7 @@ artefact branch, which sees the full-resolution high-pass residual the trunk los
 Why two heads: the adversarial logit follows today's generator only (its trainers report it near chance on held-out
 photos), while a verdict must still know yesterday's fakes. The trunk is shared; the verdict's gradient into it is
 scaled by `trunk_grad_scale`, as in the gradient reversal layer of Ganin & Lempitsky (2015) with a positive factor, so
-the detective's lessons colour the trunk but do not steer the game.
+the detector's lessons colour the trunk but do not steer the game.
 
 No layer on the verdict's path looks at other images of the batch (no batch norm, no minibatch standard deviation): an
 image's verdict is the same alone or in a thousand.
@@ -146,7 +146,7 @@ class VerdictHead(nn.Module):
         self.out = nn.Linear(hidden, 1)
         nn.init.kaiming_normal_(self.hidden.weight, a=SLOPE, nonlinearity="leaky_relu")
         nn.init.zeros_(self.hidden.bias)
-        # An untrained detective should say "I don't know", not shout.
+        # An untrained detector should say "I don't know", not shout.
         nn.init.normal_(self.out.weight, std=0.1 / hidden**0.5)
         nn.init.zeros_(self.out.bias)
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from common.errors import UserError
-from discriminator.outcome import Judged
+from discriminator.results import Result
 from faces.manifest import is_manifest, read_manifest
 from faces.stores import UNKNOWN, is_image_name, list_folder
 from faces.video import is_video_name
@@ -16,7 +16,7 @@ BLOCK = 1 << 16
 LONGEST = 1 << 20  # bytes without a line's end: what comes in there is no list of paths
 
 
-def expand(inputs: Iterable[str]) -> Iterator[str | Judged]:
+def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
     """The files that `inputs` name, one after the other, and in their place what could not be listed.
 
     A file stands for itself; a folder for the images and videos at any depth in it, sorted by path, and for a failure
@@ -34,10 +34,15 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Judged]:
             yield given
 
 
-def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Judged]]:
+def named(inputs: Sequence[str], stdin: Callable[[], Callable[[int], bytes]]) -> Iterator[str | Result]:
+    """The files that `inputs` name (see `expand`); with a lone - among them the ones whose paths come on `stdin()`."""
+    return expand(paths_from(stdin()) if "-" in inputs else inputs)
+
+
+def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Result]]:
     """Files named by `inputs` (see `expand`), and what could not be listed."""
     files: list[str] = []
-    failures: list[Judged] = []
+    failures: list[Result] = []
     for found in expand(inputs):
         if isinstance(found, str):
             files.append(found)
@@ -46,19 +51,19 @@ def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Judged]]:
     return files, failures
 
 
-def _folder(given: str) -> Iterator[str | Judged]:
+def _folder(given: str) -> Iterator[str | Result]:
     try:
         entries, notes = list_folder(given, _is_wanted)
     except UserError as error:
-        yield Judged(given, None, str(error).removeprefix(f"{given}: "))
+        yield Result(given, None, str(error).removeprefix(f"{given}: "))
         return
     for path in sorted(entry.path for entry in entries):
         yield os.path.join(given, *path.split("/"))
     lost = [note for note in notes if "contact sheet" not in note]  # synth.py's sheets are no photos, the rest is lost
     for note in lost:
-        yield Judged(given, None, note.removeprefix(f"{given}: "))
+        yield Result(given, None, note.removeprefix(f"{given}: "))
     if not entries and not lost:
-        yield Judged(given, None, "no image files in this folder")
+        yield Result(given, None, "no image files in this folder")
 
 
 def _is_wanted(name: str) -> bool:
@@ -66,7 +71,7 @@ def _is_wanted(name: str) -> bool:
     return is_image_name(name) or is_video_name(name) or name.lower().endswith(UNKNOWN)
 
 
-def _pattern(given: str) -> Iterator[str | Judged]:
+def _pattern(given: str) -> Iterator[str | Result]:
     some = False
     for path in sorted(glob.glob(given, recursive=True)):
         if os.path.isdir(path):
@@ -77,21 +82,21 @@ def _pattern(given: str) -> Iterator[str | Judged]:
             some = True
             yield path
     if not some:
-        yield Judged(given, None, "no image is called like this pattern")
+        yield Result(given, None, "no image is called like this pattern")
 
 
-def _manifest(given: str) -> Iterator[str | Judged]:
+def _manifest(given: str) -> Iterator[str | Result]:
     try:
         table = read_manifest(given)
     except UserError as error:
-        yield Judged(given, None, str(error).removeprefix(f"{given}: "))
+        yield Result(given, None, str(error).removeprefix(f"{given}: "))
         return
     if not len(table):
-        yield Judged(given, None, "no images in this manifest")
+        yield Result(given, None, "no images in this manifest")
     for i in range(len(table)):
         file = table.located(i)
         if ".zip/" in file.lower() and not os.path.lexists(file):
-            yield Judged(file, None, "in an archive: unpack it first")
+            yield Result(file, None, "in an archive: unpack it first")
         else:
             yield file
 

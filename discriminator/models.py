@@ -20,6 +20,7 @@ A new network needs one line in `ARCHITECTURES`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -105,7 +106,7 @@ def build(architecture: dict, check: Check = lambda state: None) -> nn.Module:
 
 
 def names() -> list[str]:
-    """What `--model` may be."""
+    """What `model` may be."""
     return [*(name for name in ARCHITECTURES if name != "timm"), "timm:NAME"]
 
 
@@ -117,9 +118,9 @@ def hybrid_config(
     branches: tuple[str, ...] = ("spatial", "artefact"),
     residual: str = "highpass",
 ) -> HybridConfig:
-    """A hybrid detective that plays no game: the verdict's gradient goes through the whole trunk."""
+    """A hybrid detector that plays no game: the verdict's gradient goes through the whole trunk."""
     if size not in HYBRID_SIZES:
-        raise UserError(f"--size {size}: give one of {', '.join(HYBRID_SIZES)}")
+        raise UserError(f"`size` {size}: give one of {', '.join(HYBRID_SIZES)}")
     base, most, width, hidden = HYBRID_SIZES[size]
     trunk = DiscriminatorConfig(
         resolution=resolution, img_channels=channels, channel_base=base, channel_max=most, mbstd_group_size=0,
@@ -136,53 +137,54 @@ def hybrid_config(
     )
 
 
-def new_network(
-    model: str,
-    resolution: int,
-    channels: int = 3,
-    *,
-    size: str = "tiny",
-    branches: tuple[str, ...] = ("spatial", "artefact"),
-    residual: str = "highpass",
-    stride1: int = 0,
-    dropout: float = 0.3,
-    head: str = "linear",
-    patches: bool = True,
-    blur: float = 1.0,
-    noise: float = 0.05,
-    reconstruct: bool = False,
-    seed: int = 0,
-) -> nn.Module:
-    """An untrained network for `train_detector.py --model`; its weights follow from `seed`. UserError, one line, for
-    names and sizes it can't be.
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What may differ between networks of one name.
 
     size, branches, residual: of the hybrid. stride1, head, patches: of published networks. blur, noise: of
     blur_noise_cnn. reconstruct: of capsnet."""
+
+    size: str = "tiny"
+    branches: tuple[str, ...] = ("spatial", "artefact")
+    residual: str = "highpass"
+    stride1: int = 0
+    dropout: float = 0.3
+    head: str = "linear"
+    patches: bool = True
+    blur: float = 1.0
+    noise: float = 0.05
+    reconstruct: bool = False
+
+
+def new_network(
+    model: str, resolution: int, channels: int = 3, options: NetworkOptions | None = None, *, seed: int = 0
+) -> nn.Module:
+    """An untrained network by its name (one of `names`); its weights follow from `seed`. UserError, one line, for names
+    and sizes it can't be."""
+    o = options or NetworkOptions()
     torch.manual_seed(seed)
-    if model == "hybrid":
-        try:
-            return HybridDiscriminator(hybrid_config(size, resolution, channels, branches=branches, residual=residual))
-        except ValueError as error:
-            raise UserError(f"--model hybrid: {error}") from None
-    if head != "linear" and not _published(model):
-        raise UserError(f"--head {head}: for published networks only, not {model}; leave it out")
-    if head not in HEADS:
-        raise UserError(f"--head {head}: give one of {', '.join(HEADS)}")
-    if reconstruct and model != "capsnet":
-        raise UserError(f"--reconstruct: {model} has no decoder; it is capsnet's")
+    if o.head != "linear" and not _published(model) and model != "hybrid":
+        raise UserError(f"`head` {o.head}: for published networks only, not {model}; leave it out")
+    if o.head not in HEADS:
+        raise UserError(f"`head` {o.head}: give one of {', '.join(HEADS)}")
+    if o.reconstruct and model not in ("capsnet", "hybrid"):
+        raise UserError(f"`reconstruct`: {model} has no decoder; it is capsnet's")
     try:
+        if model == "hybrid":
+            cfg = hybrid_config(o.size, resolution, channels, branches=o.branches, residual=o.residual)
+            return HybridDiscriminator(cfg)
         if model in PLAIN:
-            both = (blur, noise) if model == "blur_noise_cnn" else (0.0, 0.0)
-            return Plain(PlainConfig(model, resolution, channels, dropout, *both))
+            both = (o.blur, o.noise) if model == "blur_noise_cnn" else (0.0, 0.0)
+            return Plain(PlainConfig(model, resolution, channels, o.dropout, *both))
         if model == "capsnet":
-            return CapsNet(CapsNetConfig(resolution, channels, reconstruct=reconstruct))
+            return CapsNet(CapsNetConfig(resolution, channels, reconstruct=o.reconstruct))
         if not _published(model):
-            raise UserError(f"--model {model}: unknown; give one of {', '.join(names())}")
+            raise UserError(f"unknown; give one of {', '.join(names())}")
         cfg = BackboneConfig(
-            model, resolution, channels, stride1=stride1, dropout=dropout, patches=patches, head=head
-        )  # fmt: skip
+            model, resolution, channels, stride1=o.stride1, dropout=o.dropout, patches=o.patches, head=o.head
+        )
     except ValueError as error:
-        raise UserError(f"--model {model}: {error}") from None
+        raise UserError(f"`model` {model}: {error}") from None
     cfg = fitted(cfg)
     torch.manual_seed(seed)
     return Backbone(cfg)

@@ -16,7 +16,7 @@ import numpy as np
 
 from common.errors import UserError
 from discriminator.calibration import Calibration
-from discriminator.verdict import NOT_NUMBERS, JudgesImages
+from discriminator.detector_base import NOT_NUMBERS, DetectorBase
 from faces.preprocess import Preprocess
 
 ONNX_FORMAT = "ganface-detector-onnx"
@@ -25,7 +25,7 @@ ONNX_KEY = "detector"
 INPUT, LOGIT, PATCHES = "image", "logit", "patch_map"
 
 
-class OnnxDetector(JudgesImages):
+class OnnxDetector(DetectorBase):
     """Made by `load`. sha256: of the .onnx file; source_sha256: of the detector file it came from; header: the
     JSON of its metadata."""
 
@@ -54,7 +54,7 @@ class OnnxDetector(JudgesImages):
         return self._session.get_providers()
 
     def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """See `JudgesImages.raw`."""
+        """See `DetectorBase.raw`."""
         out = self._session.run(self._outputs, {INPUT: pixels})
         logits = out[0].astype(np.float64)
         if not np.isfinite(logits).all():
@@ -85,12 +85,12 @@ class OnnxDetector(JudgesImages):
         if device.startswith("cuda"):
             if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
                 raise UserError(
-                    f"--device {device}: this ONNX Runtime has no CUDA; use --runtime torch, or install onnxruntime-gpu"
+                    f"`device` {device}: this ONNX Runtime has no CUDA; use `runtime` torch, or install onnxruntime-gpu"
                 )
             index = int(device.partition(":")[2] or 0)
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
         elif device not in ("auto", "cpu"):
-            raise UserError(f"--device {device}: ONNX Runtime is used with cpu or cuda; give one, or --runtime torch")
+            raise UserError(f"`device` {device}: ONNX Runtime is used with cpu or cuda; give one, or `runtime` torch")
         try:
             session = onnxruntime.InferenceSession(data, options, providers=providers)
         except Exception as error:  # its exceptions have no base class of their own

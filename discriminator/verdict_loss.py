@@ -1,4 +1,4 @@
-"""What the detective is taught by: labels on the verdict and on every patch, and agreement with itself.
+"""What the detector is taught by: labels on the verdict and on every patch, and agreement with itself.
 
 Labels: 0 = real, 1 = fake. All terms are means over images in nats, so their weights do not depend on the batch size.
 """

@@ -15,18 +15,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.errors import BadImage
-from common.parallel import in_batches
-from discriminator.heatmap import fit
-from discriminator.outcome import Judged
-from discriminator.verdict import JudgesImages, Rule, Verdict
-from faces.finding.face_step import FaceStep, View
+from discriminator.judge import Judge, Look
+from discriminator.results import Result
+from discriminator.verdict import Verdict
 from faces.video import Frame, Video
 
 MIN_FRAMES = 5
 TRIM = 0.2  # of the frames, left out at each end
 AHEAD = 4  # frames judged at once, and twice as many waiting: of a 4K video each has 25 MB
 KEPT = 64  # frames that are kept to be shown
-_NOTHING = np.zeros((0, 0, 3), np.uint8)
 FRAME_COLUMNS = (
     "file", "frame", "seconds", "face", "faces", "used", "verdict", "probability", "logit", "x0", "y0", "x1", "y1",
     "seen_as",
@@ -50,102 +47,99 @@ def trimmed_mean(values: np.ndarray, trim: float = TRIM) -> float:
 
 
 @dataclass
-class _Seen:
-    """One frame's faces: what the network is to see of them, and what it said."""
+class _Frames:
+    """What has been seen of a video: its frames with a face, and some of them to be shown."""
 
-    number: int
-    seconds: float
-    views: list[View]
-    faces: list[dict | None]
-    pixels: list[np.ndarray]
-    photo: np.ndarray | None
-    size: tuple[int, int]
-    stages: dict[str, float]
-    verdicts: list[Verdict] = field(default_factory=list)
+    seconds: float = 0.0
+    every: float = 0.0
+    whole: bool = True
+    count: int = 0
+    most_faces: int = 0
+    verdicts: list[Verdict] = field(default_factory=list)  # of the biggest face of each frame
+    kept: list[Look] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "face", "network"), 0.0))
+
+    def add(self, look: Look, keep: bool) -> None:
+        self.count += 1
+        for name, spent in look.stages.items():
+            self.stages[name] += spent
+        if look.verdicts:
+            self.verdicts.append(look.verdicts[0])
+            self.most_faces = max(self.most_faces, len(look.verdicts))
+            if keep and len(self.kept) < KEPT:
+                self.kept.append(look)
+
+    def facts(self) -> dict:
+        """Plain JSON types."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "every": round(self.every, 4),
+            "frames": self.count,
+            "frames_with_face": len(self.verdicts),
+            "fake_frames": sum(verdict.label == "FAKE" for verdict in self.verdicts),
+            "most_faces": self.most_faces,
+            "whole": self.whole,
+        }
 
 
-def judge_video(
-    detector: JudgesImages,
-    path: str,
-    rule: Rule,
-    faces: FaceStep,
-    options: VideoOptions | None = None,
-    *,
-    batch: int = 32,
-    workers: int | None = None,
-    keep_photos: bool = False,
-) -> Judged:
-    """One outcome for a video file. With `keep_photos` it carries the frame whose score is nearest to the video's (of
+def judge_video(judge: Judge, path: str, options: VideoOptions | None = None, *, workers: int | None = None) -> Result:
+    """One result for a video file. A judge that keeps photos shows the frame whose score is nearest to the video's (of
     the first KEPT)."""
-    options = options or VideoOptions()
-    stages = dict.fromkeys(("read", "face", "network"), 0.0)
     begin = time.perf_counter()
-    shown: list[_Seen] = []  # frames with a face
-    kept: list[_Seen] = []
-    frames = 0
     try:
-        with Video(path) as video:
-            every = video.interval(options.every)
-
-            def look(frame: Frame) -> _Seen:
-                seen = _look(frame, detector, faces, keep_photos)
-                if detector.in_threads:
-                    _judge([seen], detector, rule, batch)
-                return seen
-
-            for part in in_batches(look, video.frames(every), min(batch, AHEAD), workers):
-                if not detector.in_threads:
-                    _judge(part, detector, rule, batch)
-                for seen in part:
-                    frames += 1
-                    for name, spent in seen.stages.items():
-                        stages[name] += spent
-                    if options.on_frame is not None:
-                        for row in _rows(path, seen):
-                            options.on_frame(row)
-                    if seen.views:
-                        if keep_photos and len(kept) < KEPT:
-                            kept.append(seen)
-                        shown.append(replace(seen, views=[], pixels=[], photo=None))
-            facts = {
-                "seconds": round(video.seconds, 3),
-                "every": round(every, 4),
-                "frames": frames,
-                "frames_with_face": len(shown),
-                "fake_frames": sum(seen.verdicts[0].label == "FAKE" for seen in shown),
-                "most_faces": max((len(seen.verdicts) for seen in shown), default=0),
-                "whole": video.whole,
-            }
+        frames = _watch(judge, path, options or VideoOptions(), workers)
     except BadImage as error:
-        return Judged(path, None, error.reason, stages={"read": time.perf_counter() - begin})
-    if not shown:
-        return Judged(path, None, no_face=True, video=facts, stages=stages)
-    logits = np.array([seen.verdicts[0].logit for seen in shown])
-    verdict = _verdict(detector, logits, rule, facts)
-    outcome = Judged(path, verdict, video=facts, stages=stages)
-    if not kept:
-        return outcome
-    best = min(kept, key=lambda seen: abs(seen.verdicts[0].logit - verdict.logit))
+        return Result(path, None, error.reason, stages={"read": time.perf_counter() - begin})
+    facts = frames.facts()
+    if not frames.verdicts:
+        return Result(path, None, no_face=True, video=facts, stages=frames.stages)
+    verdict = _verdict(judge, np.array([verdict.logit for verdict in frames.verdicts]), facts)
+    result = Result(path, verdict, video=facts, stages=frames.stages)
+    if not frames.kept:
+        return result
+    best = min(frames.kept, key=lambda look: abs(look.verdicts[0].logit - verdict.logit))
     return replace(
-        outcome,
+        result,
         verdict=replace(verdict, patch_map=best.verdicts[0].patch_map),
         photo=best.photo,
-        view=fit(best.views[0].pixels),
+        view=best.shown[0],
         pixels=best.pixels[0],
         size=best.size,
         face=best.faces[0],
-        video={**facts, "shown": round(best.seconds, 3)},
+        video={**facts, "shown": round(best.moment[1], 3)},
     )
 
 
-def _verdict(detector: JudgesImages, logits: np.ndarray, rule: Rule, facts: dict) -> Verdict:
+def _watch(judge: Judge, path: str, options: VideoOptions, workers: int | None) -> _Frames:
+    """All sampled frames through the judge; `options.on_frame` hears of each."""
+    seen = _Frames()
+    with Video(path) as video:
+        seen.every = video.interval(options.every)
+
+        def look(frame: Frame) -> Look:
+            one = judge.look(path, frame.pixels, frame.spent)
+            one.moment = (frame.number, frame.seconds)
+            return one
+
+        batch = min(judge.batch, AHEAD)
+        for one in judge.in_order(look, video.frames(seen.every), batch=batch, workers=workers):
+            seen.add(one, judge.keep_photos)
+            if options.on_frame is not None:
+                for row in _rows(one):
+                    options.on_frame(row)
+        seen.seconds, seen.whole = video.seconds, video.whole
+    return seen
+
+
+def _verdict(judge: Judge, logits: np.ndarray, facts: dict) -> Verdict:
     """The joined verdict of frames' logits [n], and what must be said about it."""
     logit = trimmed_mean(logits)
     low, high = np.quantile(logits, [0.25, 0.75])
     facts |= {"logit_quartiles": [float(low), float(high)]}
-    verdict = detector.verdict(logit, float(detector.calibration.probability(np.array([logit]))[0]), rule)
+    detector, threshold = judge.detector, judge.threshold
+    verdict = detector.verdict(logit, float(detector.calibration.probability(np.array([logit]))[0]), threshold)
     notes = [f"{len(logits)} of {facts['frames']} frames, {facts['fake_frames']} of them FAKE by themselves"]
-    if rule.fpr is not None:
+    if threshold.fpr is not None:
         notes.append("false alarms measured on photos")
     if len(logits) < MIN_FRAMES:
         verdict = replace(verdict, label="UNSURE")
@@ -155,38 +149,13 @@ def _verdict(detector: JudgesImages, logits: np.ndarray, rule: Rule, facts: dict
     return replace(verdict, note="; ".join(notes))
 
 
-def _look(frame: Frame, detector: JudgesImages, faces: FaceStep, keep_photos: bool) -> _Seen:
-    begin = time.perf_counter()
-    views = faces(frame.pixels)
-    found = time.perf_counter()
-    told = [None if faces.finder is None else v.to_dict(i + 1, len(views), faces.name) for i, v in enumerate(views)]
-    pixels = [detector.preprocess.uint8(view.pixels) for view in views]
-    photo = fit(frame.pixels) if keep_photos else None
-    if not keep_photos:  # frames that wait for the network would fill the memory
-        views = [replace(view, pixels=_NOTHING) for view in views]
-    stages = {"read": frame.spent + time.perf_counter() - found, "face": found - begin}
-    return _Seen(frame.number, frame.seconds, views, told, pixels, photo, frame.pixels.shape[:2], stages)
-
-
-def _judge(part: list[_Seen], detector: JudgesImages, rule: Rule, batch: int) -> None:
-    pixels = [p for seen in part for p in seen.pixels]
-    if not pixels:
-        return
-    begin = time.perf_counter()
-    verdicts = iter(detector.judge_some(pixels, rule, (), batch))
-    share = (time.perf_counter() - begin) / len(pixels)
-    for seen in part:
-        seen.verdicts = [next(verdicts) for _ in seen.pixels]
-        seen.stages["network"] = share * len(seen.pixels)
-
-
-def _rows(path: str, seen: _Seen) -> Iterator[dict]:
+def _rows(look: Look) -> Iterator[dict]:
     """A row of FRAME_COLUMNS for each face; one without a verdict where there is none."""
-    base = {"file": path, "frame": seen.number, "seconds": round(seen.seconds, 4), "faces": len(seen.verdicts)}
-    if not seen.verdicts:
+    number, seconds = look.moment
+    base = {"file": look.name, "frame": number, "seconds": round(seconds, 4), "faces": len(look.verdicts)}
+    if not look.verdicts:
         yield {**base, "verdict": "NO FACE", "used": 0}
-    for i, (verdict, view) in enumerate(zip(seen.verdicts, seen.views, strict=True)):
-        box = dict(zip(("x0", "y0", "x1", "y1"), (round(x, 2) for x in view.face.box))) if view.face else {}
+    for i, (verdict, face) in enumerate(zip(look.verdicts, look.faces, strict=True)):
         yield {
             **base,
             "face": i + 1,
@@ -194,6 +163,6 @@ def _rows(path: str, seen: _Seen) -> Iterator[dict]:
             "verdict": verdict.label,
             "probability": verdict.probability,
             "logit": verdict.logit,
-            **box,
-            "seen_as": view.how,
+            **dict(zip(("x0", "y0", "x1", "y1"), (face and face["box"]) or ())),
+            "seen_as": face["seen_as"] if face else "whole",
         }

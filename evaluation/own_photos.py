@@ -12,9 +12,9 @@ import numpy as np
 from common.errors import UserError
 from discriminator.calibration import Calibration, clopper_pearson, recalibrate
 from discriminator.detector import Detector
+from discriminator.files import judge_files
 from discriminator.inputs import list_images
-from discriminator.judge import judge_files
-from discriminator.verdict import Rule
+from discriminator.judge import Judge
 from faces.finding.face_step import FaceStep
 from faces.video import is_video_name
 
@@ -46,8 +46,7 @@ def score(
     if not photos:
         raise UserError(f"{option} {folder}: holds no photos; give a folder of them")
     logits, no_face, bad = [], 0, []
-    rule = Rule.of(detector.calibration)
-    for judged in judge_files(detector, photos, batch=8, rule=rule, faces=faces, workers=workers, on_read=on_read):
+    for judged in judge_files(Judge(detector, faces=faces), photos, workers=workers, on_read=on_read):
         if judged.verdict is None:
             no_face += judged.no_face
             if not judged.no_face:

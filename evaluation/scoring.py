@@ -21,7 +21,7 @@ from common.errors import BadImage, UserError, one_line
 from common.files import save_atomically
 from common.parallel import in_order
 from discriminator.detector import Detector
-from discriminator.verdict import Rule
+from discriminator.verdict import Threshold
 from faces.degrade import Degradation
 from faces.layout import LABELS, SPLITS, label_of, parts_of
 from faces.source import SET_NAMES, FaceSource, open_source
@@ -260,12 +260,12 @@ class Scorer:
             rng = np.random.Generator(np.random.PCG64([self.seed, name, path]))
             return self.detector.preprocess.uint8(degradation.apply(photo, rng))
 
-        values, reasons, rule = np.full(len(part), np.nan), {}, Rule.of(self.detector.calibration)
+        values, reasons, rule = np.full(len(part), np.nan), {}, Threshold.of(self.detector.calibration)
         results: Iterator = enumerate(in_order(prepared, len(part), self.workers))
         while some := list(islice(results, self.batch)):
             good = [(i, pixels) for i, pixels in some if not isinstance(pixels, BadImage)]
             reasons |= {error.name: error.reason for _, error in some if isinstance(error, BadImage)}
-            verdicts = self.detector.judge(np.stack([pixels for _, pixels in good]), rule) if good else []
+            verdicts = self.detector.verdicts([pixels for _, pixels in good], rule, batch=len(good) or 1)
             for (i, _), verdict in zip(good, verdicts):
                 values[i] = verdict.probability
             self.advance(len(some))

@@ -21,3 +21,17 @@ LABEL = functools.partial(
     option, default=None, help="What images are whose source doesn't say it.", choices=("real", "fake")
 )
 LIMIT = functools.partial(option, default=None, help="At most N images of a class of each --data.", metavar="N", low=1)
+FACE_MODES = ("auto", "whole", "required")
+FACE = functools.partial(
+    option,
+    default="auto",
+    help="auto: find and judge every face where the detector was trained on aligned faces, else judge photos whole. "
+    "whole: never look for faces. required: always look, and a photo without a face fails (exit code 2).",
+    choices=FACE_MODES,
+)
+FACE_MODEL = functools.partial(
+    option, default=None, help="YuNet's file.  [default: the cache's, or a download once]", metavar="FILE"
+)
+OFFLINE = functools.partial(
+    option, default=False, help="Download nothing; without YuNet the Haar cascade finds the faces."
+)

@@ -20,7 +20,7 @@ from common.files import save_atomically
 from reports.plots import image_png
 
 if TYPE_CHECKING:
-    from discriminator.detector import Verdict
+    from discriminator.verdict import Verdict
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from common.errors import UserError
 from discriminator.engine import Engine
 from discriminator.heatmap import explain
-from discriminator.outcome import Judged
+from discriminator.results import Result
 
 if TYPE_CHECKING:
     from discriminator.detector import Detector
@@ -22,7 +22,7 @@ MOST_PANELS = 8  # faces of one photo that are drawn
 
 
 class Painter:
-    """Draws and saves as outcomes come. target: a picture for one file; for several a folder, or numbered pictures.
+    """Draws and saves as results come. target: a picture for one file; for several a folder, or numbered pictures.
 
     Only a picture named outright may replace an old one (not the photo). UserError where something is in the way, or
     the detector has nothing to draw."""
@@ -31,39 +31,39 @@ class Painter:
         self.engine = engine
         if engine.runtime == "onnx" and not engine.detector.has_patches:
             raise UserError(
-                f"--explain: {engine.file} has no patch map, and Grad-CAM needs PyTorch: give detector.safetensors"
+                f"`explain`: {engine.file} has no patch map, and Grad-CAM needs PyTorch: give detector.safetensors"
             )
         self._paths = dict(enumerate(_pictures(target, files)))
         self._at, self._panels = 0, []
 
-    def add(self, judged: Judged) -> None:
-        """An outcome, in the order of the files."""
-        if judged.verdict is not None and judged.pixels is not None and len(self._panels) < MOST_PANELS:
-            self._panels.append(self._panel(judged))
-        face = judged.face
-        if face is not None and judged.video is None and face["index"] < face["of"]:
+    def add(self, result: Result) -> None:
+        """A result, in the order of the files."""
+        if result.verdict is not None and result.pixels is not None and len(self._panels) < MOST_PANELS:
+            self._panels.append(self._panel(result))
+        face = result.face
+        if face is not None and result.video is None and face["index"] < face["of"]:
             return
         path = self._paths.get(self._at)
         if self._panels and path is not None:
             Image.fromarray(_stacked(self._panels)).save(path)
         self._at, self._panels = self._at + 1, []
 
-    def _panel(self, judged: Judged) -> np.ndarray:
-        verdict = judged.verdict
+    def _panel(self, result: Result) -> np.ndarray:
+        verdict = result.verdict
         towards_fake = leans_to_fake(verdict)
         cam = None
         if self.engine.runtime == "torch":
-            cam = cam_of(self.engine.detector, judged.pixels, towards_fake)
+            cam = cam_of(self.engine.detector, result.pixels, towards_fake)
         box = None
-        if judged.face is not None and judged.face["box"] and judged.size:
-            height, width = judged.size
-            box = tuple(x / side for x, side in zip(judged.face["box"], (width, height, width, height)))
+        if result.face is not None and result.face["box"] and result.size:
+            height, width = result.size
+            box = tuple(x / side for x, side in zip(result.face["box"], (width, height, width, height)))
         return explain(
-            judged.photo,
+            result.photo,
             verdict,
             crop=self.engine.detector.preprocess.crop,
-            title=judged.file,
-            view=judged.view,
+            title=result.file,
+            view=result.view,
             cam=cam,
             towards_fake=towards_fake,
             box=box,
@@ -99,7 +99,7 @@ def _pictures(explain: str, files: list[str]) -> list[Path]:
     if picture and len(files) == 1 and not target.is_dir():
         _check_folder(target.parent)
         if target.exists() and target.samefile(files[0]):
-            raise UserError(f"--explain: {target} is the photo itself and will not be overwritten; give another name")
+            raise UserError(f"`explain`: {target} is the photo itself and will not be overwritten; give another name")
         return [target]
     if picture and not target.is_dir():
         _check_folder(target.parent)
@@ -109,10 +109,10 @@ def _pictures(explain: str, files: list[str]) -> list[Path]:
         paths = [target / f"{i + 1:04d}-{Path(file).stem}.png" for i, file in enumerate(files)]
     for path in paths:
         if path.exists():
-            raise UserError(f"--explain: {path} exists and will not be overwritten; give another name or move it")
+            raise UserError(f"`explain`: {path} exists and will not be overwritten; give another name or move it")
     return paths
 
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"--explain: there is no folder {folder}; make it or name another")
+        raise UserError(f"`explain`: there is no folder {folder}; make it or name another")

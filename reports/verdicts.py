@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
+from common.cli import progress
 from common.errors import UserError, one_line
+from discriminator.results import Totals
+from discriminator.video import FRAME_COLUMNS
 
 if TYPE_CHECKING:
     from discriminator.engine import Engine
-    from discriminator.outcome import Judged, Totals
-    from discriminator.verdict import Rule
+    from discriminator.judge import Judge
+    from discriminator.options import DetectOptions
+    from discriminator.results import Result
     from faces.finding.face_step import FaceStep
+    from reports.verdict_options import TellOptions
 
 STYLES = {"FAKE": {"fg": "red", "bold": True}, "REAL": {"fg": "green"}, "UNSURE": {"fg": "yellow"}}
 HEAD = f"{'verdict':8} {'P(fake)':>7}  {'FAKE from':>9}  {'false alarms':>12}  {'ms':>6}  file"
@@ -28,51 +35,48 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def table_line(judged: Judged) -> str:
-    """The table's line for an outcome that has a verdict, or is «no face»."""
-    name, ms = one_line(judged.file), 1000 * judged.seconds
-    if judged.verdict is None:
+def table_line(result: Result) -> str:
+    """The table's line for a result that has a verdict, or is «no face»."""
+    name, ms = one_line(result.file), 1000 * result.seconds
+    if result.verdict is None:
         return f"{'NO FACE':8} {'':7}  {'':9}  {'':12}  {ms:6.0f}  {name}"
-    v = judged.verdict
+    v = result.verdict
     label = click.style(f"{v.label:8}", **STYLES[v.label])
     alarms = "not measured" if v.fpr is None else f"{100 * v.fpr:.2g} % of {v.n_real}"
     line = f"{label} {v.probability:7.4f}  {v.threshold:9.4f}  {alarms:>12}  {ms:6.0f}  {name}"
-    if (face := judged.face) is not None and face["seen_as"] not in ("crop", "whole") and judged.video is None:
+    if (face := result.face) is not None and face["seen_as"] not in ("crop", "whole") and result.video is None:
         x0, y0, x1, y1 = (round(x) for x in face["box"])
         line += f"  face {face['index']} of {face['of']} at {x0},{y0} ({x1 - x0}x{y1 - y0})"
     return f"{line}  ({v.note})" if v.note else line
 
 
-def json_line(row: dict) -> str:
-    return json.dumps(row, allow_nan=False)
-
-
-def csv_row(judged: Judged) -> dict:
-    """One outcome as cells of CSV_COLUMNS."""
-    row = {"file": judged.file, "status": judged.status, "error": judged.error, "seconds": f"{judged.seconds:.6f}"}
-    if judged.verdict is not None:
-        told = judged.verdict.to_dict()
+def csv_row(result: Result) -> dict:
+    """One result as cells of CSV_COLUMNS."""
+    row = {"file": result.file, "status": result.status, "error": result.error, "seconds": f"{result.seconds:.6f}"}
+    if result.verdict is not None:
+        told = result.verdict.to_dict()
         row |= {name: told[name] for name in CSV_COLUMNS if name in told}
-    if (face := judged.face) is not None:
+    if (face := result.face) is not None:
         row |= {"face": face["index"], "faces": face["of"], "face_score": face["score"], "seen_as": face["seen_as"]}
         row |= dict(zip(("x0", "y0", "x1", "y1"), face["box"] or ()))
     return row
 
 
-def summary(totals: Totals, seconds: float, rule: Rule, step: FaceStep, chosen: Path | None) -> list[str]:
+def summary(totals: Totals, seconds: float, judge: Judge, chosen: Path | None) -> list[str]:
     """The last lines for people: counts, the threshold, the detector file where the user did not name it (`chosen`),
     and who looked for the faces."""
+    looked = judge.faces.finder is not None
     line = f"{totals.real} real, {totals.fake} fake, {totals.unsure} unsure, {totals.unreadable} unreadable"
-    if step.finder is not None:
+    if looked:
         line += f", {totals.no_face} without a face"
     if totals.files > 1 and seconds > 0:
         rate = totals.files / seconds
         line += f", {rate:.{0 if rate >= 10 else 1 if rate >= 1 else 2}f} images/s"
-    lines = [line, rule.describe()]
+    lines = [line, judge.threshold.describe()]
     if chosen is not None:
         lines.append(f"judged by {one_line(chosen)}")
-    if step.finder is not None:
-        told = describe_faces(step)
+    if looked:
+        told = describe_faces(judge.faces)
         lines.append(f"faces found by {told['finder']}" + (f" ({told['fallback']})" if told["fallback"] else ""))
     return lines
 
@@ -84,8 +88,7 @@ def describe_faces(step: FaceStep) -> dict:
 
 def document(
     engine: Engine,
-    step: FaceStep,
-    rule: Rule,
+    judge: Judge,
     totals: Totals,
     results: list[dict],
     *,
@@ -94,7 +97,8 @@ def document(
     interrupted: bool = False,
     file: str | None = None,
 ) -> dict:
-    """The one document of --json and of the HTTP API. file: what the detector's file is called (default: its path)."""
+    """The one document of `detect.py` and of the HTTP API. file: what the detector's file is called (default: its
+    path)."""
     detector, served = engine.detector, engine.runtime == "onnx"
     head = {
         "file": str(engine.file) if file is None else file,
@@ -107,19 +111,107 @@ def document(
     return {
         "detector": head,
         "runtime": engine.runtime,
-        "faces": describe_faces(step),
-        "operating_point": rule.to_dict(),
+        "faces": describe_faces(judge.faces),
+        "operating_point": judge.threshold.to_dict(),
         "results": results,
         "summary": {**totals.__dict__, "seconds": seconds, "exit_code": exit_code, "interrupted": interrupted},
     }
 
 
+class Outputs(contextlib.AbstractContextManager):
+    """All ways out of `detect.py` together: a context in which results are added, and whose end tells the rest.
+
+    At its end, and after Ctrl-C with what there is, `exit_code` is known. UserError where a target is in the way, or
+    where nothing came to be judged."""
+
+    def __init__(self, asked: DetectOptions, told: TellOptions, engine: Engine, judge: Judge, files: Iterable):
+        """files: what is judged; a list where all of it is known."""
+        count = len(files) if isinstance(files, list) else None
+        self.asked, self.told, self.engine, self.judge = asked, told, engine, judge
+        self.totals, self.rows, self.exit_code = Totals(), [], 0
+        self.painter = None
+        if told.explain is not None:
+            from reports.verdict_panels import Painter
+
+            self.painter = Painter(told.explain, [file for file in files if isinstance(file, str)], engine)
+        self._closing = contextlib.ExitStack()
+        self.bar = None
+        if sys.stderr.isatty() and not (told.table and sys.stdout.isatty()) and (count is None or count >= 2):
+            self.bar = self._closing.enter_context(progress(total=count, title="judging", unit="file"))
+        with contextlib.ExitStack() as opened:
+            self._csv = self._open(told.csv, "csv", CSV_COLUMNS, opened)
+            self._frames = self._open(told.frames_csv, "frames_csv", FRAME_COLUMNS, opened)
+            self._closing.push(opened.pop_all())
+        if engine.note:
+            self.echo(f"note: {engine.note}", err=True)
+        if told.table and count != 0:
+            self.echo(HEAD)
+        self._start = time.perf_counter()
+
+    def _open(self, target: str | None, name: str, columns: tuple[str, ...], opened: contextlib.ExitStack):
+        return opened.enter_context(contextlib.closing(CsvOut(target, columns, name, self.echo))) if target else None
+
+    @property
+    def on_frame(self) -> Callable[[dict], object] | None:
+        """What is to hear of each face of each frame."""
+        return self._frames.add if self._frames else None
+
+    def on_read(self) -> None:
+        """A file is through."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def echo(self, text: str | bytes, err: bool = False) -> None:
+        """A line beside the progress bar."""
+        with type(self.bar).external_write_mode(file=sys.stderr) if self.bar is not None else contextlib.nullcontext():
+            click.echo(text, err=err)
+
+    def add(self, result: Result) -> None:
+        """Tell one result in every way that was asked for."""
+        self.totals.add(result)
+        if result.status == "unreadable":
+            self.echo(f"error: {one_line(result.file)}: {result.error}", err=True)
+        elif self.told.table:
+            self.echo(table_line(result))
+        if self.told.jsonl:
+            self.echo(json.dumps(result.to_dict(), allow_nan=False))
+        if self.told.json:
+            self.rows.append(result.to_dict())
+        if self._csv is not None:
+            self._csv.add(csv_row(result))
+        if self.painter is not None:
+            self.painter.add(result)
+
+    def __exit__(self, kind, error, trace) -> None:
+        seconds = time.perf_counter() - self._start
+        self._closing.close()
+        stopped = kind is KeyboardInterrupt
+        if kind is not None and not stopped:
+            return
+        if not self.totals.files and not stopped:
+            raise UserError("-: no paths came on stdin; nothing was judged")
+        required = self.asked.face == "required"
+        self.exit_code = 130 if stopped else self.totals.exit_code(strict=self.told.strict, required=required)
+        if self.told.json:
+            told = document(
+                self.engine, self.judge, self.totals, self.rows, seconds=seconds, exit_code=self.exit_code,
+                interrupted=stopped,
+            )  # fmt: skip
+            click.echo(json.dumps(told, indent=2, allow_nan=False))
+        elif not self.told.quiet:
+            for line in summary(
+                self.totals, seconds, self.judge, self.engine.file if self.asked.model is None else None
+            ):
+                click.echo(line, err=not self.told.table)
+
+
 class CsvOut:
     """A CSV that grows line by line, so that what was judged stays when the program is stopped.
 
-    target: a new file (UserError where it exists: nothing is overwritten), or "-" for stdout."""
+    target: a new file (UserError where it exists: nothing is overwritten), or "-" for stdout. name: the
+    parameter's."""
 
-    def __init__(self, target: str, columns: tuple[str, ...], option: str, echo: Callable[[bytes], None]):
+    def __init__(self, target: str, columns: tuple[str, ...], name: str, echo: Callable[[bytes], None]):
         self._file: IO[str] | None = None
         if target == "-":
             self._write = csv.DictWriter(_Lines(echo), columns, restval="", lineterminator="\n")
@@ -128,10 +220,10 @@ class CsvOut:
                 self._file = open(target, "x", encoding="utf-8", errors="surrogateescape", newline="")
             except FileExistsError:
                 raise UserError(
-                    f"{option}: {target} exists and will not be overwritten; give another name or move it"
+                    f"`{name}`: {target} exists and will not be overwritten; give another name or move it"
                 ) from None
             except OSError as error:
-                raise UserError(f"{option}: {target} can't be written ({error.strerror}); give another name") from None
+                raise UserError(f"`{name}`: {target} can't be written ({error.strerror}); give another name") from None
             self._write = csv.DictWriter(self._file, columns, restval="", lineterminator="\n")
         self._write.writeheader()
 

@@ -1,9 +1,10 @@
-"""The HTTP API: requests to the service and back. What it answers is what `detect.py --json` says."""
+"""The HTTP API: requests to the service and back. What it answers is what `detect.py` says as JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from common.errors import UserError, one_line
-from web.body import HOW, Held, Limits, Refused, busy, linger, read_uploads
+from common.parallel import cores
+from web.body import HOW, Held, Limits, RequestRefused, busy, linger, read_uploads
 from web.page import api_page, main_page
 from web.service import Answer, Ask, Service, Upload
 
@@ -70,10 +72,49 @@ class Json(Response):
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
+class _Line:
+    """Photos in front of the service: judged in threads, `threads` at once, in turn."""
+
+    def __init__(self, service: Service, limits: Limits, threads: int):
+        self.service, self.limits, self.threads = service, limits, threads
+        self.held = Held(limits)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
+        self._slots = asyncio.Semaphore(threads)
+
+    async def judged(self, request: Request, uploads: list[Upload], ask: Ask) -> list[Answer]:
+        """The answers to a request's photos, in their order."""
+        own = asyncio.Semaphore(self.threads)  # the photos of one request do not stand in line before all others'
+
+        async def one(upload: Upload) -> Answer:
+            async with own:
+                return await self._one(request, upload, ask)
+
+        tasks = [asyncio.create_task(one(upload)) for upload in uploads]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _one(self, request: Request, upload: Upload, ask: Ask) -> Answer:
+        try:
+            async with asyncio.timeout(self.limits.wait_seconds):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise busy(f"a photo's turn did not come within {self.limits.wait_seconds:g} s") from None
+        try:
+            if await request.is_disconnected():
+                raise ClientDisconnect()
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self.service.judge, upload, ask)
+        finally:
+            self._slots.release()
+
+
 def build_app(
-    service: Service, limits: Limits, *, threads: int, cors: Sequence[str] = (), version: str = ""
+    service: Service, limits: Limits, *, threads: int | None = None, cors: Sequence[str] = (), version: str = ""
 ) -> FastAPI:
-    """The application. threads: photos that are judged at once. cors: origins whose pages may ask, none by default."""
+    """The application. threads: photos that are judged at once (default: one for each core). cors: origins whose pages
+    may ask, none by default."""
     app = FastAPI(
         title="Real, or generated?",
         version=version or "0",
@@ -82,26 +123,22 @@ def build_app(
         redoc_url=None,
         default_response_class=Json,
     )
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
-    slots, held = asyncio.Semaphore(threads), Held(limits)
-    known = service.model() | {
-        "limits": {"bytes": limits.max_bytes, "files": limits.max_files, "pixels": service.max_pixels}
-    }
-    page, page_policy = main_page()
-    app.state.held = held
+    line = _Line(service, limits, threads or cores())
+    app.state.held = line.held
+    _add_detect(app, line, cors)
+    _add_facts(app, line)
+    _add_pages(app)
+    _add_errors(app)
+    if cors:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(cors), allow_methods=["GET", "POST"], allow_headers=["content-type"]
+        )
+    app.add_middleware(_Careful)
+    return app
 
-    async def one(request: Request, upload: Upload, ask: Ask) -> Answer:
-        try:
-            async with asyncio.timeout(limits.wait_seconds):
-                await slots.acquire()
-        except TimeoutError:
-            raise busy(f"a photo's turn did not come within {limits.wait_seconds:g} s") from None
-        try:
-            if await request.is_disconnected():
-                raise ClientDisconnect()
-            return await asyncio.get_running_loop().run_in_executor(pool, service.judge, upload, ask)
-        finally:
-            slots.release()
+
+def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
+    service, limits = line.service, line.limits
 
     @app.post(
         "/v1/detect",
@@ -109,17 +146,17 @@ def build_app(
         response_class=Json,
         openapi_extra={"requestBody": BODY},
         responses={
-            200: {"description": "as detect.py --json: one entry of results for each face, in the order of the photos"},
+            200: {"description": "as detect.py's JSON: one entry of results for each face, in the order of the photos"},
             **{status: {"description": text, "content": ERROR} for status, text in ERRORS.items()},
         },
     )
     async def detect(
         request: Request,
         face: Annotated[
-            Literal["auto", "whole", "required"] | None, Query(description="as detect.py --face; default: the server's")
+            Literal["auto", "whole", "required"] | None, Query(description="as for detect.py; default: the server's")
         ] = None,
-        fpr: Annotated[float | None, Query(description="a calibrated false-alarm rate, as detect.py --fpr")] = None,
-        threshold: Annotated[float | None, Query(description="your own threshold, as detect.py --threshold")] = None,
+        fpr: Annotated[float | None, Query(description="a calibrated false-alarm rate, as for detect.py")] = None,
+        threshold: Annotated[float | None, Query(description="your own threshold, as for detect.py")] = None,
         explain: Annotated[
             str, Query(max_length=40, description="patches, gradcam, or both with a comma: maps of where it was seen")
         ] = "",
@@ -129,35 +166,28 @@ def build_app(
         A photo that can't be read never stops the others: its entry says why. Where it is the only one, the status is
         400. Nothing that comes is written to a disk or a log."""
         begin = time.perf_counter()
-        with held.request() as take:
+        with line.held.request() as take:
             try:
                 _same_site(request, cors)
-                if unknown := sorted(set(request.query_params) - OPTIONS):
-                    raise Refused(422, f"no option {unknown[0][:40]}; there are {', '.join(sorted(OPTIONS))}")
-                if len(request.query_params.multi_items()) > len(request.query_params):
-                    raise Refused(422, "an option is given twice; give each once")
+                _known_options(request)
                 ask = service.ask(face, fpr, threshold, [name for name in explain.split(",") if name])
                 uploads = await read_uploads(request, limits, take)
-            except (Refused, UserError) as error:
+            except (RequestRefused, UserError) as error:
                 if getattr(error, "status", 0) != 408:
                     await linger(request, limits)
                 raise
-            own = asyncio.Semaphore(threads)  # the photos of one request do not stand in line before all others'
-
-            async def judged(upload: Upload) -> Answer:
-                async with own:
-                    return await one(request, upload, ask)
-
-            tasks = [asyncio.create_task(judged(upload)) for upload in uploads]
-            try:
-                answers = await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
+            answers = await line.judged(request, uploads, ask)
         if len(answers) == 1 and (reason := answers[0].failure):
             status = 415 if answers[0].is_video else 400
-            raise Refused(status, f"{uploads[0].name}: {reason}", file=uploads[0].name)
+            raise RequestRefused(status, f"{uploads[0].name}: {reason}", file=uploads[0].name)
         return Json(service.document(answers, ask, time.perf_counter() - begin))
+
+
+def _add_facts(app: FastAPI, line: _Line) -> None:
+    limits = line.limits
+    known = line.service.model() | {
+        "limits": {"bytes": limits.max_bytes, "files": limits.max_files, "pixels": line.service.max_pixels}
+    }
 
     @app.get("/v1/model", summary="The detector: thresholds, false-alarm rates, data, SHA-256", response_class=Json)
     async def model() -> Response:
@@ -166,7 +196,11 @@ def build_app(
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether the server answers", response_class=Json)
     async def healthz() -> Response:
-        return Json({"status": "ok", "waiting": held.requests})
+        return Json({"status": "ok", "waiting": line.held.requests})
+
+
+def _add_pages(app: FastAPI) -> None:
+    page, page_policy = main_page()
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def root() -> Response:
@@ -177,14 +211,16 @@ def build_app(
         text, policy = api_page(app.openapi())
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> Response:
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestRefused)
+    async def refused(request: Request, error: RequestRefused) -> Response:
         named = {} if error.file is None else {"file": error.file, "status": "unreadable"}
         return Json({"error": str(error), **named}, error.status, error.headers)
 
     @app.exception_handler(UserError)
     async def user_error(request: Request, error: UserError) -> Response:
-        return Json({"error": str(error)}, 422)
+        return Json({"error": re.sub(r"`([a-z]\w*)`", r"\1", str(error))}, 422)  # a parameter is the query's here
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -204,19 +240,21 @@ def build_app(
     async def bug(request: Request, error: Exception) -> Response:
         return Json({"error": "a fault of the server; its log says more"}, 500)
 
-    if cors:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=list(cors), allow_methods=["GET", "POST"], allow_headers=["content-type"]
-        )
-    app.add_middleware(_Careful)
-    return app
+
+def _known_options(request: Request) -> None:
+    if unknown := sorted(set(request.query_params) - OPTIONS):
+        raise RequestRefused(422, f"no option {unknown[0][:40]}; there are {', '.join(sorted(OPTIONS))}")
+    if len(request.query_params.multi_items()) > len(request.query_params):
+        raise RequestRefused(422, "an option is given twice; give each once")
 
 
 def _same_site(request: Request, cors: Sequence[str]) -> None:
     """Any page that a person looks at could make the browser ask a server on the same machine: not this one."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site not in (None, "same-origin", "none") and origin not in cors and "*" not in cors:
-        raise Refused(403, "a page of another site may not ask here; start the server with --cors ORIGIN to allow it")
+        raise RequestRefused(
+            403, "a page of another site may not ask here, unless the server was started to allow its origin"
+        )
 
 
 class _Careful:

@@ -11,6 +11,7 @@ from email.parser import HeaderParser
 from starlette.requests import ClientDisconnect, Request
 
 from common.errors import one_line
+from web.options import ServeOptions
 from web.service import VIDEO, Upload
 
 FIELD = "file"
@@ -22,7 +23,7 @@ OCTETS = ("application/octet-stream", "binary/octet-stream")
 HOW = "send photos as multipart/form-data in fields called file, or one photo as the body with Content-Type: image/jpeg"
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is not answered with verdicts: an HTTP status and a line that says why and what to do."""
 
     def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None, file: str | None = None):
@@ -43,6 +44,15 @@ class Limits:
     held_bytes: int = 256 << 20
     waiting: int = 2048
 
+    @classmethod
+    def of(cls, asked: ServeOptions) -> Limits:
+        return cls(
+            max_bytes=int(asked.max_mb * (1 << 20)),
+            max_files=asked.max_files,
+            body_seconds=asked.timeout,
+            wait_seconds=asked.timeout,
+        )
+
 
 @dataclass
 class Held:
@@ -54,7 +64,7 @@ class Held:
 
     @contextlib.contextmanager
     def request(self):
-        """Inside, a request is here; yields a function that takes bytes for it. Refused where there is no room."""
+        """Inside, a request is here; yields a function that takes bytes for it. RequestRefused without room."""
         if self.requests >= self.limits.waiting:
             raise busy("too many requests are waiting")
         self.requests += 1
@@ -73,14 +83,15 @@ class Held:
             self.total -= own
 
 
-def busy(reason: str) -> Refused:
-    return Refused(503, f"the server is busy: {reason}; try again in a few seconds", {"Retry-After": "5"})
+def busy(reason: str) -> RequestRefused:
+    return RequestRefused(503, f"the server is busy: {reason}; try again in a few seconds", {"Retry-After": "5"})
 
 
 async def read_uploads(request: Request, limits: Limits, take) -> list[Upload]:
     """The photos of a request. `take(n)` is called before n bytes are kept.
 
-    Refused: 400 a broken form, 408 too slow, 413 too large, 415 neither a form nor an image, 422 no photo, 503."""
+    RequestRefused: 400 a broken form, 408 too slow, 413 too large, 415 neither a form nor an image, 422 no photo,
+    503 no room."""
     boundary = _boundary(request)
     try:
         async with asyncio.timeout(limits.body_seconds):
@@ -93,7 +104,7 @@ async def read_uploads(request: Request, limits: Limits, take) -> list[Upload]:
                 take(len(chunk))
                 body += chunk
     except TimeoutError:
-        raise Refused(
+        raise RequestRefused(
             408, f"the body was not here after {limits.body_seconds:g} s; send smaller photos", {"Connection": "close"}
         ) from None
     data = bytes(body)
@@ -115,7 +126,7 @@ async def linger(request: Request, limits: Limits) -> None:
 
 
 def _boundary(request: Request) -> bytes | None:
-    """Of a form; None where the body is a photo. Refused for other bodies."""
+    """Of a form; None where the body is a photo. RequestRefused for other bodies."""
     given = request.headers.get("content-type", "")
     message = Message()
     message["content-type"] = given[:500]
@@ -123,64 +134,69 @@ def _boundary(request: Request) -> bytes | None:
     if kind == "multipart/form-data":
         boundary = message.get_param("boundary")
         if not isinstance(boundary, str) or not 0 < len(boundary) <= 70:
-            raise Refused(400, "Content-Type: multipart/form-data without its boundary; let your HTTP library set it")
+            raise RequestRefused(
+                400, "Content-Type: multipart/form-data without its boundary; let your HTTP library set it"
+            )
         return boundary.encode("latin-1", "replace")
     if kind.startswith("video/"):
-        raise Refused(415, VIDEO)
+        raise RequestRefused(415, VIDEO)
     if not kind.startswith("image/") and kind not in OCTETS:
         what = f"Content-Type {given[:80]} is" if given else "a body without a Content-Type is"
-        raise Refused(415, f"{what} not understood: {HOW}")
+        raise RequestRefused(415, f"{what} not understood: {HOW}")
     return None
 
 
-def _too_large(limits: Limits) -> Refused:
-    return Refused(
+def _too_large(limits: Limits) -> RequestRefused:
+    return RequestRefused(
         413, f"more than {limits.max_bytes / (1 << 20):g} MiB in one request; send fewer or smaller photos",
         {"Connection": "close"},
     )  # fmt: skip
 
 
 def split_form(body: bytes, boundary: bytes, limits: Limits) -> list[Upload]:
-    """The photos in a multipart/form-data body (RFC 7578; its delimiters: RFC 2046, section 5.1.1). Refused if broken.
+    """The photos in a multipart/form-data body (RFC 7578; its delimiters: RFC 2046, section 5.1.1).
 
-    The body is in memory as a whole, so it is cut by searching, in time that grows with its length alone."""
+    RequestRefused if it is broken. The body is in memory as a whole, so it is cut by searching, in time that grows with
+    its length alone."""
     delimiter = b"\r\n--" + boundary
     body = b"\r\n" + body
     at, uploads = body.find(delimiter), []
     if at < 0 and len(body) == 2:
-        raise Refused(422, f"no photo came; {HOW}")
+        raise RequestRefused(422, f"no photo came; {HOW}")
     if at < 0:
-        raise Refused(400, "the form is broken (its boundary is not in it); let your HTTP library write it")
+        raise RequestRefused(400, "the form is broken (its boundary is not in it); let your HTTP library write it")
     while True:
         start = at + len(delimiter)
         if body.startswith(b"--", start):
             break
         at = body.find(delimiter, start)
         if at < 0:
-            raise Refused(400, "the form ends early; send it again")
+            raise RequestRefused(400, "the form ends early; send it again")
         line = body.find(b"\r\n", start, at + 2)
         empty = line >= 0 and body.startswith(b"\r\n", line + 2)  # a part without headers
         blank = line if empty else body.find(b"\r\n\r\n", start, at)
         if line < 0 or body[start:line].strip(b" \t") or blank < 0 or blank - start > MOST_HEADERS:
-            raise Refused(400, "the form is broken (a part without a proper head); let your HTTP library write it")
+            raise RequestRefused(
+                400, "the form is broken (a part without a proper head); let your HTTP library write it"
+            )
         name = _file_name(body[line + 2 : blank])
         if len(uploads) >= limits.max_files:
-            raise Refused(413, f"more than {limits.max_files} photos in one request; send them in several")
+            raise RequestRefused(413, f"more than {limits.max_files} photos in one request; send them in several")
         uploads.append(Upload(name, body[blank + 4 : at]))
     if not uploads:
-        raise Refused(422, f"no photo came; {HOW}")
+        raise RequestRefused(422, f"no photo came; {HOW}")
     return uploads
 
 
 def _file_name(head: bytes) -> str:
-    """What the sender of a part calls its photo; only ever told back. Refused where the part is no photo."""
+    """What the sender of a part calls its photo; only ever told back. RequestRefused where the part is no photo."""
     part = HeaderParser().parsestr(head.decode("latin-1"))
     field, given = (part.get_param(key, header="content-disposition") for key in ("name", "filename"))
     field = _utf8(field)
     if field != FIELD:
-        raise Refused(422, f"the form has a field {field[:40]!r}; photos go into fields called {FIELD}")
+        raise RequestRefused(422, f"the form has a field {field[:40]!r}; photos go into fields called {FIELD}")
     if given is None:
-        raise Refused(422, f"the form's field {FIELD} is text, not a file; with curl, -F {FIELD}=@photo.jpg")
+        raise RequestRefused(422, f"the form's field {FIELD} is text, not a file; with curl, -F {FIELD}=@photo.jpg")
     return _utf8(given)[:MOST_NAME] or NAME
 
 

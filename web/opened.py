@@ -2,60 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from discriminator.engine import Engine, open_engine
-from discriminator.verdict import JudgesImages, Rule, find_detector
-from faces.finding.face_step import FaceStep
+from discriminator.engine import Engine, open_engine, open_face_step
+from discriminator.locate import find_detector
+from discriminator.verdict import Threshold
+from web.options import ServeOptions
 from web.service import Service
 
 
 def open_service(
-    model: str | None,
-    shipped: Sequence[Path] = (),
-    *,
-    runtime: str = "auto",
-    device: str = "auto",
-    pick_device: Callable[[str], object] | None = None,
-    face: str = "auto",
-    face_model: str | None = None,
-    offline: bool = False,
-    fpr: float | None = None,
-    threshold: float | None = None,
-    max_pixels: int = 50_000_000,
-    report: contextlib.AbstractContextManager | None = None,
+    asked: ServeOptions, shipped: Sequence[Path] = (), *, report: Callable[[int, int], object] | None = None
 ) -> Service:
-    """Options as `serve.py --help` tells them; report: gives the function that hears of a download's progress.
-
-    UserError where one of them does not fit."""
-    engine = open_engine(find_detector(model, shipped=shipped), runtime=runtime, device=device, pick_device=pick_device)
-    detector = engine.detector
+    """The service that was asked for. report: hears of a download's progress. UserError where an option can't be."""
+    file = find_detector(asked.model, shipped=shipped)
+    engine = open_engine(file, runtime=asked.runtime, device=asked.device)
     return Service(
         engine,
-        _face_step(detector, face, face_model, offline, report),
-        face=face,
-        rule=Rule.of(detector.calibration, fpr=fpr, threshold=threshold),
-        max_pixels=max_pixels,
-        gradcam=_gradcam(engine, runtime),
+        open_face_step(engine.detector, asked, always=True, report=report),
+        face=asked.face,
+        threshold=Threshold.of(engine.detector.calibration, fpr=asked.fpr, threshold=asked.threshold),
+        max_pixels=int(asked.max_pixels * 1e6),
+        gradcam=_gradcam(engine, asked.runtime),
         known_failures=known_failures(engine.file, shipped),
     )
-
-
-def _face_step(detector: JudgesImages, face: str, face_model: str | None, offline: bool, report) -> FaceStep:
-    side = detector.preprocess.resolution
-    if face == "whole":
-        return FaceStep(None, side)
-    import cv2
-
-    from faces.finding.align import FaceFinder
-
-    cv2.setNumThreads(1)  # every photo has a thread; OpenCV's own would only be in their way
-    with report or contextlib.nullcontext() as progress:
-        return FaceStep(FaceFinder.open(face_model, not offline, progress=progress), side)
 
 
 def _gradcam(engine: Engine, runtime: str) -> Callable[[], object] | None:

@@ -62,14 +62,14 @@ def listen(host: str, port: int) -> socket.socket:
         sock.bind(address)
         sock.listen(BACKLOG)
     except socket.gaierror:
-        raise UserError(f"--host {host}: there is no such address; give an address of this machine") from None
+        raise UserError(f"`host` {host}: there is no such address; give an address of this machine") from None
     except OverflowError:
-        raise UserError(f"--port {port}: a port is 0 to 65535") from None
+        raise UserError(f"`port` {port}: a port is 0 to 65535") from None
     except OSError as error:
         why = {
-            errno.EADDRINUSE: "another program serves there; give another --port (0: any that is free)",
-            errno.EACCES: "ports below 1024 are the administrator's; give a higher --port",
-            errno.EADDRNOTAVAIL: "this machine does not have that address; give another --host",
+            errno.EADDRINUSE: "another program serves there; give another `port` (0: any that is free)",
+            errno.EACCES: "ports below 1024 are the administrator's; give a higher `port`",
+            errno.EADDRNOTAVAIL: "this machine does not have that address; give another `host`",
         }.get(error.errno, error.strerror)
         raise UserError(f"{host}, port {port}: {why}") from None
     return sock
@@ -90,6 +90,14 @@ def address(sock: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
+def describe(host: str, sock: socket.socket) -> list[str]:
+    """Where the page is, and a warning where others than this machine can see it; for people."""
+    lines = [f"{address(sock)} (Ctrl-C ends it)"]
+    if not is_loopback(host):
+        lines.insert(0, f"warning: {host} is reached from other machines; there is no password and no encryption here")
+    return lines
+
+
 def many_connections() -> None:
     """As many open sockets as the system lets this process have."""
     try:
@@ -105,6 +113,7 @@ def many_connections() -> None:
 def make_server(app, *, access_log: bool = False, proxy: str | None = None) -> uvicorn.Server:
     """access_log: a line for each request (address, method, path, status), never a photo's name. proxy: addresses
     whose X-Forwarded-* headers are believed."""
+    many_connections()
     return uvicorn.Server(
         uvicorn.Config(
             app,

@@ -13,16 +13,17 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from discriminator.engine import Engine
-from discriminator.judge import MIN_SIDE, judge_bytes
-from discriminator.outcome import Judged, Totals
-from discriminator.verdict import Rule
+from discriminator.judge import MIN_SIDE, Judge
+from discriminator.results import Result, Totals
+from discriminator.verdict import Threshold
 from faces.decode import open_header
 from faces.finding.align import box_quad, ffhq_quad
-from faces.finding.face_step import MODES, FaceStep
+from faces.finding.face_step import FaceStep
+from faces.options import FACE_MODES
 from faces.video import is_video_name
 from reports.verdict_panels import cam_of, leans_to_fake
 from reports.verdicts import document
-from web.turns import InTurns
+from web.batching import BatchingQueue
 
 if TYPE_CHECKING:
     from discriminator.detector import Detector
@@ -43,25 +44,25 @@ class Upload:
 
 @dataclass(frozen=True)
 class Ask:
-    """How photos are to be judged: the face step, the threshold, and which maps are wanted."""
+    """How photos are to be judged: whether by their faces (`face`, as it was asked for), by which judge, and which maps
+    are wanted."""
 
     face: str
-    step: FaceStep
-    rule: Rule
+    judge: Judge
     maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A photo's outcomes, the rows that tell them, and whether it failed as a video."""
+    """A photo's results, and the rows that tell them."""
 
-    judged: list[Judged]
+    results: list[Result]
     rows: list[dict]
 
     @property
     def failure(self) -> str:
         """Why the photo could not be judged, or ""."""
-        return self.judged[0].error if self.judged and self.judged[0].status == "unreadable" else ""
+        return self.results[0].error if self.results and self.results[0].status == "unreadable" else ""
 
     @property
     def is_video(self) -> bool:
@@ -81,15 +82,15 @@ class Service:
         finder: FaceStep,
         *,
         face: str = "auto",
-        rule: Rule | None = None,
+        threshold: Threshold | None = None,
         max_pixels: int,
         gradcam: Callable[[], Detector] | None = None,
         known_failures: Sequence[str] = (),
     ):
         if not engine.detector.in_threads:
-            engine = replace(engine, detector=InTurns(engine.detector))
+            engine = replace(engine, detector=BatchingQueue(engine.detector))
         self.engine, self.detector = engine, engine.detector
-        self.rule = rule or Rule.of(self.detector.calibration)
+        self.threshold = threshold or Threshold.of(self.detector.calibration)
         self.face, self.max_pixels = face, max_pixels
         self.known_failures = tuple(known_failures)
         self._finder, self._whole = finder, FaceStep(None, finder.side)
@@ -101,8 +102,14 @@ class Service:
         self._has_patches = self.detector.raw(blank[None])[1] is not None
 
     def close(self) -> None:
-        if isinstance(self.detector, InTurns):
+        if isinstance(self.detector, BatchingQueue):
             self.detector.close()
+
+    def describe(self) -> list[str]:
+        """Lines for people: who judges, and by which threshold."""
+        by = "ONNX Runtime" if self.engine.runtime == "onnx" else "PyTorch"
+        note = [f"note: {self.engine.note}"] if self.engine.note else []
+        return [*note, f"{self.engine.file} by {by}; {self.threshold.describe()}"]
 
     @property
     def maps(self) -> list[str]:
@@ -118,12 +125,12 @@ class Service:
     ) -> Ask:
         """What a request wants. UserError where that is not to be had."""
         face = face or self.face
-        if face not in MODES:
-            raise UserError(f"face={face}: give one of {', '.join(MODES)}")
+        if face not in FACE_MODES:
+            raise UserError(f"face={face}: give one of {', '.join(FACE_MODES)}")
         whole = face == "whole" or (face == "auto" and not self.detector.trained_on_aligned_faces)
         if not whole and self._finder.finder is None:
             if face == "required":
-                raise UserError("face=required: this server was started with --face whole and looks for no faces")
+                raise UserError("face=required: this server was started to judge photos whole and looks for no faces")
             whole = True
         if unknown := [name for name in maps if name not in MAPS]:
             raise UserError(f"explain={unknown[0]}: give {' or '.join(MAPS)}, or both with a comma")
@@ -132,47 +139,38 @@ class Service:
                 "explain=gradcam: Grad-CAM needs PyTorch and a .safetensors detector, and this server runs without;"
                 " explain=patches may do"
             )
-        rule = self.rule
+        by = self.threshold
         if fpr is not None or threshold is not None:
-            try:
-                rule = Rule.of(self.detector.calibration, fpr=fpr, threshold=threshold)
-            except UserError as error:  # its options are a command's
-                raise UserError(str(error).replace("--threshold", "threshold").replace("--fpr", "fpr")) from None
-        return Ask(face, self._whole if whole else self._finder, rule, tuple(dict.fromkeys(maps)))
+            by = Threshold.of(self.detector.calibration, fpr=fpr, threshold=threshold)
+        step = self._whole if whole else self._finder
+        judge = Judge(self.detector, by, step, keep_pixels="gradcam" in maps)
+        return Ask(face, judge, tuple(dict.fromkeys(maps)))
 
     def judge(self, upload: Upload, ask: Ask) -> Answer:
-        """One photo's outcomes; what can't be judged says why."""
+        """One photo's results; what can't be judged says why."""
         if is_video_name(upload.name):
-            return self._told([Judged(upload.name, None, VIDEO)], ask)
+            return self._told([Result(upload.name, None, VIDEO)], ask)
         begin = time.perf_counter()
         try:
             with open_header(upload.data, upload.name, max_pixels=self.max_pixels, min_side=MIN_SIDE) as image:
                 large = image.width * image.height > LARGE
         except BadImage as error:
             seconds = {"read": time.perf_counter() - begin}
-            return self._told([Judged(upload.name, None, error.reason, stages=seconds)], ask)
+            return self._told([Result(upload.name, None, error.reason, stages=seconds)], ask)
         with self._one_large if large else contextlib.nullcontext():
-            judged = judge_bytes(
-                self.detector,
-                upload.data,
-                upload.name,
-                ask.rule,
-                ask.step,
-                max_pixels=self.max_pixels,
-                keep_pixels="gradcam" in ask.maps,
-            )
-        return self._told(judged, ask)
+            results = ask.judge.encoded(upload.data, upload.name, max_pixels=self.max_pixels)
+        return self._told(results, ask)
 
-    def _told(self, judged: list[Judged], ask: Ask) -> Answer:
+    def _told(self, results: list[Result], ask: Ask) -> Answer:
         rows = []
-        for i, one in enumerate(judged):
+        for i, one in enumerate(results):
             row = one.to_dict()
             if ask.maps and one.size is not None:
                 row["explain"] = self._explained(one, ask.maps if i < MOST_MAPS else ())
             rows.append(row)
-        return Answer(judged, rows)
+        return Answer(results, rows)
 
-    def _explained(self, one: Judged, maps: Sequence[str]) -> dict:
+    def _explained(self, one: Result, maps: Sequence[str]) -> dict:
         """Where what was judged lies in the upright photo, and the maps over it, row by row, each from 0 to 1."""
         height, width = one.size
         out: dict = {"width": width, "height": height}
@@ -191,7 +189,7 @@ class Service:
                 out |= {"gradcam": _rows(cam), "gradcam_towards": "FAKE" if towards_fake else "REAL"}
         return out
 
-    def _region(self, one: Judged) -> np.ndarray:
+    def _region(self, one: Result) -> np.ndarray:
         """[4, 2]: the upper left, upper right, lower right and lower left corner of what the network saw, in pixels."""
         height, width = one.size
         face = one.face or {}
@@ -207,15 +205,14 @@ class Service:
         return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
     def document(self, answers: Sequence[Answer], ask: Ask, seconds: float) -> dict:
-        """As `detect.py --json` tells it."""
+        """As `detect.py` tells it as JSON."""
         totals = Totals()
         for answer in answers:
-            for one in answer.judged:
+            for one in answer.results:
                 totals.add(one)
         told = document(
             self.engine,
-            ask.step,
-            ask.rule,
+            ask.judge,
             totals,
             [row for answer in answers for row in answer.rows],
             seconds=seconds,
@@ -228,15 +225,16 @@ class Service:
 
     def model(self) -> dict:
         """What there is to know about the detector, in plain JSON types."""
-        ask = replace(self.ask(), step=self._finder)
-        head = self.document([], ask, 0.0)
+        ask = self.ask()
+        # faces are told as they can be asked for, whatever a request that says nothing gets
+        head = self.document([], replace(ask, judge=replace(ask.judge, faces=self._finder)), 0.0)
         return {
             "detector": head["detector"],
             "runtime": self.engine.runtime,
             "face": self.face,
             "faces": head["faces"],
-            "operating_point": ask.rule.to_dict(),
-            "in_words": ask.rule.describe(),
+            "operating_point": self.threshold.to_dict(),
+            "in_words": self.threshold.describe(),
             "preprocess": self.detector.preprocess.to_dict(),
             "calibration": self.detector.calibration.to_dict(),
             "meta": self.detector.meta,

@@ -13,7 +13,7 @@ from common.clock import clock
 from common.errors import UserError
 from common.parallel import cores
 from discriminator.backbones import Backbone, load_pretrained
-from discriminator.models import new_network
+from discriminator.models import NetworkOptions, new_network
 from discriminator.training.data import Gathered, Options, load_degradation, open_all, pack, pass_gates
 from discriminator.training.exploration import explore, imbalance, say_imbalance
 from discriminator.training.finish import fitted
@@ -125,11 +125,11 @@ class _Run:
                 " back, or start a new run"
             )
         self.pre = self.data.pre
-        net = new_network(
-            o.model, self.pre.resolution, 3, size=o.size, branches=o.branches, residual=o.residual, stride1=o.stride1,
-            dropout=o.dropout, head=o.head, patches=self.recipe.patch > 0, reconstruct=o.reconstruct,
-            seed=self.recipe.seed,
+        shape = NetworkOptions(
+            size=o.size, branches=o.branches, residual=o.residual, stride1=o.stride1, dropout=o.dropout, head=o.head,
+            patches=self.recipe.patch > 0, reconstruct=o.reconstruct,
         )  # fmt: skip
+        net = new_network(o.model, self.pre.resolution, 3, shape, seed=self.recipe.seed)
         self.origin = "random weights"
         if o.pretrained or o.backbone_weights:
             if not isinstance(net, Backbone):

@@ -13,7 +13,6 @@ import numpy as np
 
 from faces.finding.align import Face, FaceFinder, align_face, box_quad, ffhq_quad
 
-MODES = ("auto", "whole", "required")
 ALIGNED_SIDE = 256  # at least; the crops of the sets that detectors are trained on
 MOST_FACES = 64  # of a picture: the biggest
 # When the frame of the biggest face is the photo itself. 480 photos of flickr140k, StyleGAN2 and SFHQ had frames of

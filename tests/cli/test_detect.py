@@ -142,14 +142,17 @@ def test_an_empty_folder_is_an_error(place):
     assert result.exit_code == 2 and "no image files" in result.stderr
 
 
-def test_the_newest_run_is_the_default(place):
+def test_no_run_judges_unasked(place, monkeypatch):
     for name, verdict, when in (("00000-a", "FAKE", 1000), ("00001-b", "REAL", 2000)):
         (place / "runs" / name).mkdir(parents=True)
         file = place / "runs" / name / "detector.safetensors"
         make_detector(verdict).save(file)
         os.utime(file, (when, when))
-    result = run("one.png")
-    assert result.exit_code == 0 and "judged by runs/00001-b/detector.safetensors" in result.stdout
+    monkeypatch.setattr(detect, "SHIPPED", (place / "UNSURE.safetensors",))
+    shipped = run("one.png")
+    assert "UNSURE.safetensors" in shipped.stdout and "0 real, 0 fake, 1 unsure" in shipped.stdout
+    latest = run("one.png", "--model", "latest")
+    assert latest.exit_code == 0 and "1 real" in latest.stdout
     assert run("one.png", "--model", "runs/00000-a").exit_code == 1
 
 

@@ -22,8 +22,9 @@ from PIL import Image
 import detect
 from discriminator.calibration import Calibration
 from discriminator.detector import Detector
-from discriminator.judge import judge_files
-from discriminator.verdict import Rule
+from discriminator.files import judge_files
+from discriminator.judge import Judge
+from discriminator.verdict import Threshold
 from discriminator.video import trimmed_mean
 from faces.preprocess import Preprocess
 from faces.procedural.portrait import render_face
@@ -204,10 +205,11 @@ def test_a_threshold_of_ones_own_claims_no_false_alarm_rate(place):
 def test_what_is_known_of_an_own_threshold():
     calibration = make_calibration()
     low, mid, high = sorted(calibration.points, key=lambda p: p.threshold)
-    between = Rule.of(calibration, threshold=(mid.threshold + high.threshold) / 2)
+    between = Threshold.of(calibration, threshold=(mid.threshold + high.threshold) / 2)
     assert between.between == (high.fpr, mid.fpr) and between.fpr is None
-    assert Rule.of(calibration, threshold=0.0).between[1] == 1 and Rule.of(calibration, threshold=1.0).between[0] == 0
-    assert Rule.of(calibration, threshold=0.0).point.unsure_low == 0, "nothing is UNSURE above the threshold"
+    lowest, highest = (Threshold.of(calibration, threshold=x) for x in (0.0, 1.0))
+    assert lowest.between[1] == 1 and highest.between[0] == 0
+    assert lowest.point.unsure_low == 0, "nothing is UNSURE above the threshold"
 
 
 def test_a_video_is_judged_by_its_frames(place):
@@ -264,9 +266,9 @@ def test_explanations_show_every_face_and_need_no_patch_map(place, branches):
 def test_scores_do_not_depend_on_batch_workers_or_runtime_options(place):
     detector = Detector.load("whole.safetensors")
     files = sorted(str(p) for p in (place / "photos").iterdir())
-    alone = [j.verdict.logit for j in judge_files(detector, files, batch=1, workers=1)]
+    alone = [j.verdict.logit for j in judge_files(Judge(detector, batch=1), files, workers=1)]
     for batch, workers in ((2, 3), (32, 2)):
-        some = list(judge_files(detector, files, batch=batch, workers=workers))
+        some = list(judge_files(Judge(detector, batch=batch), files, workers=workers))
         assert [j.file for j in some] == files
         np.testing.assert_allclose([j.verdict.logit for j in some], alone, atol=1e-5)
 

@@ -31,6 +31,7 @@ from tests.program import Program
 from web.api import build_app
 from web.body import Limits
 from web.opened import open_service
+from web.options import ServeOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "detector.safetensors"
@@ -90,7 +91,7 @@ def reference(photos, detector) -> np.ndarray:
 
 def clients():
     for runtime in ("onnx", "torch"):
-        service = open_service(str(MODEL), runtime=runtime, face="whole")
+        service = open_service(ServeOptions(model=str(MODEL), runtime=runtime, face="whole"))
         with TestClient(build_app(service, Limits(), threads=2)) as client:
             yield runtime, client
         service.close()
@@ -182,7 +183,7 @@ def test_http_says_what_detect_says(photos, tmp_path, monkeypatch):
     files = [tmp_path / name for name in ("two.png", "wall.png", "broken.jpg")] + photos[:2]
     args = [*map(str, files), "--model", str(MODEL), "--json", "--offline", "--runtime", "onnx", "--fpr", "0.05"]
     ours = json.loads(CliRunner().invoke(Program(detect.main), args).stdout)
-    service = open_service(str(MODEL), runtime="onnx", offline=True)
+    service = open_service(ServeOptions(model=str(MODEL), runtime="onnx", offline=True))
     with TestClient(build_app(service, Limits(), threads=2)) as client:
         form = [("file", (p.name, p.read_bytes())) for p in files]
         theirs = client.post("/v1/detect?fpr=0.05", files=form).json()

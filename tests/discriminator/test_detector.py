@@ -15,7 +15,9 @@ import safetensors.torch
 import torch
 
 from common.errors import UserError
-from discriminator.detector import HEADER_KEY, Detector, decide, find_detector
+from discriminator.detector import HEADER_KEY, Detector
+from discriminator.locate import find_detector
+from discriminator.verdict import decide
 from faces.preprocess import Preprocess
 
 
@@ -236,17 +238,20 @@ def test_where_a_detector_is_found(detector, tmp_path, monkeypatch):
     shipped.parent.mkdir()
     shipped.touch()
     assert find_detector(None, shipped=[shipped]) == shipped
+    with pytest.raises(UserError, match="make demo"):
+        find_detector("latest")
     grouped = tmp_path / "runs" / "demo" / "00000-demo" / "detector.safetensors"
     grouped.parent.mkdir(parents=True)
     grouped.touch()
-    assert find_detector(None, shipped=[shipped]).samefile(grouped)
+    assert find_detector(None, shipped=[shipped]) == shipped, "no run judges unasked"
+    assert find_detector("latest", shipped=[shipped]).samefile(grouped)
     for i, age in ((0, 100), (1, 50), (2, 70)):
         run = tmp_path / "runs" / f"0000{i}-x"
         run.mkdir(parents=True)
         (run / "detector.safetensors").touch()
         os.utime(run / "detector.safetensors", (10_000 - age, 10_000 - age))
     (tmp_path / "runs" / "00009-unfinished").mkdir()
-    assert find_detector(None, shipped=[shipped]).parent.name == "00001-x"
+    assert find_detector("latest").parent.name == "00001-x"
     assert find_detector("runs/00002-x").parent.name == "00002-x"
     assert str(find_detector("some/file")) == os.path.join("some", "file")
     with pytest.raises(UserError, match="00009-unfinished"):

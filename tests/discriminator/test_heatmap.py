@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from discriminator.detector import Verdict
 from discriminator.heatmap import OPACITY, explain, overlay
+from discriminator.verdict import Verdict
 
 GREY = np.full((60, 100, 3), 128, np.uint8)
 

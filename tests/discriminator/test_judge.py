@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from discriminator.judge import Judged, Totals, judge_files, list_images
+from discriminator.files import judge_files
+from discriminator.inputs import list_images
+from discriminator.judge import Judge
+from discriminator.results import Result, Totals
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_broken_files_keep_their_place(detector, folder, photos):
         for name in ("b.png", "sub/c.png")
     }
     for batch in (1, 2, 3, 32):
-        judged = list(judge_files(detector, files, batch=batch))
+        judged = list(judge_files(Judge(detector, batch=batch), files))
         assert [j.file for j in judged] == files
         assert [j.verdict is None for j in judged] == [True, False, True, False, True, True, False]
         for j in judged:
@@ -65,7 +68,7 @@ def test_broken_files_keep_their_place(detector, folder, photos):
 
 
 def test_photos_are_kept_small_and_only_on_demand(detector, folder):
-    (judged,) = judge_files(detector, [str(folder / "sub" / "d.webp")], keep_photos=True)
+    (judged,) = judge_files(Judge(detector, keep_photos=True), [str(folder / "sub" / "d.webp")])
     assert judged.photo.shape == (448, 298, 3)
 
 
@@ -89,8 +92,8 @@ def test_exit_codes(counts, code, strict):
 def test_totals_count_every_outcome(detector, photos):
     totals = Totals()
     for verdict in detector.predict(photos):
-        totals.add(Judged("x", verdict))
-    totals.add(Judged("y", None, "broken"))
+        totals.add(Result("x", verdict))
+    totals.add(Result("y", None, "broken"))
     assert totals.judged == len(photos) and totals.unreadable == 1
 
 

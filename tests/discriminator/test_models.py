@@ -16,7 +16,7 @@ from discriminator.backbones import Backbone, BackboneConfig, fitted, load_pretr
 from discriminator.calibration import calibrate
 from discriminator.detector import HEADER_KEY, Detector
 from discriminator.hybrid import HybridDiscriminator
-from discriminator.models import HYBRID_SIZES, build, hybrid_config, names, new_network
+from discriminator.models import HYBRID_SIZES, NetworkOptions, build, hybrid_config, names, new_network
 from faces.preprocess import Preprocess
 
 
@@ -39,7 +39,7 @@ def test_a_header_without_a_name_is_a_hybrid(hybrid_config):
 
 @pytest.mark.parametrize("size", HYBRID_SIZES)
 def test_sizes_of_the_hybrid(size):
-    net = new_network("hybrid", 64, size=size)
+    net = new_network("hybrid", 64, options=NetworkOptions(size=size))
     out = net.eval().verdict(torch.zeros(2, 3, 64, 64))
     assert out.logit.shape == (2,) and out.patch_logits.shape == (2, 16, 16)
     assert build(net.cfg.to_dict()).cfg == net.cfg
@@ -136,7 +136,7 @@ def test_a_transformer_has_no_patches_and_one_size():
     "name", ["resnet", "timm:", "timm:no_such_net", "timm:hf-hub:someone/model", "timm:../x", "hybrid2", ""]
 )
 def test_unknown_networks_are_told_in_a_line(name):
-    with pytest.raises(UserError, match="--model") as error:
+    with pytest.raises(UserError, match="`model`") as error:
         new_network(name, 64)
     assert "\n" not in str(error.value)
     with pytest.raises((ValueError, TypeError)):

@@ -18,9 +18,10 @@ from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.engine import open_engine
 from discriminator.export_onnx import TOLERANCE, export_detector
-from discriminator.judge import judge_files
+from discriminator.files import judge_files
+from discriminator.judge import Judge, Look
 from discriminator.onnx_detector import OnnxDetector
-from discriminator.verdict import Rule
+from discriminator.verdict import Threshold
 from faces.dataset import PackedFaces, to_float
 from faces.preprocess import Preprocess
 from faces.procedural.portrait import render_face
@@ -72,7 +73,7 @@ def test_one_photo_has_one_score_however_it_is_judged(exported, tmp_path):
     training = detector.calibration.probability(logits)
     served = OnnxDetector.load(folder / "detector.onnx")
     for engine in (Detector.load(folder / "detector.safetensors"), served):
-        judged = list(judge_files(engine, [str(p) for p in photos], batch=3, workers=2))
+        judged = list(judge_files(Judge(engine, batch=3), [str(p) for p in photos], workers=2))
         assert [j.file for j in judged] == [str(p) for p in photos]
         np.testing.assert_allclose([j.verdict.probability for j in judged], training, atol=1e-5)
     assert np.ptp(training) > 1e-3, "scores that are all alike would agree whatever was done to the photos"
@@ -97,10 +98,12 @@ def test_patch_maps_and_verdicts_agree(exported, photos):
 
 def test_a_verdict_does_not_depend_on_the_batch_bit_for_bit(exported, photos):
     served = OnnxDetector.load(exported[0] / "detector.onnx")
-    rule = Rule.of(served.calibration)
+    threshold = Threshold.of(served.calibration)
     pixels = [served.preprocess.uint8(photo) for photo in photos]
-    together = served.judge_some(pixels, rule, (), 32)
-    assert together == [served.judge_some([p], rule, (), 1)[0] for p in pixels]
+    judge = Judge(served, threshold, batch=32)
+    looks = [Look("", pixels=[p]) for p in pixels]
+    judge.score(looks)
+    assert [look.verdicts for look in looks] == [served.verdicts([p], threshold, ("",), 1) for p in pixels]
 
 
 def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported):

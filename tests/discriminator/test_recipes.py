@@ -13,7 +13,7 @@ import discriminator.training.run
 import train_detector
 from common.cli import explain
 from common.errors import UserError
-from discriminator.models import new_network
+from discriminator.models import NetworkOptions, new_network
 from discriminator.training import recipe_file
 from discriminator.training.feed import Feed, Group
 from discriminator.training.recipe import AUGMENTATIONS, Recipe
@@ -62,7 +62,8 @@ def test_every_recipe_is_one_that_can_be_trained(name, asked):
         got = getattr(recipe, key.replace("-", "_"), getattr(options, key.replace("-", "_"), None))
         assert list(got) == value if isinstance(got, tuple) else got == value, key
     if options.model in ("hybrid", "custom_cnn", "blur_noise_cnn", "capsnet"):  # the others take seconds to make
-        new_network(options.model, options.resolution or 64, size=options.size, reconstruct=options.reconstruct)
+        shape = NetworkOptions(size=options.size, reconstruct=options.reconstruct)
+        new_network(options.model, options.resolution or 64, options=shape)
 
 
 def test_xception_in_two_phases(asked):

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from common.errors import UserError
-from discriminator.models import new_network
+from discriminator.models import NetworkOptions, new_network
 from discriminator.training.feed import Feed, Group, shares
 from discriminator.training.finish import calibrated
 from discriminator.training.fit import Fit
@@ -57,7 +57,7 @@ def groups(n: int = 32, seed: int = 0) -> list[Group]:
 
 def fit(recipe: Recipe, model: str = "hybrid", n: int = 32, degradation=NONE, report=None, **options) -> Fit:
     branches = options.pop("branches", ("artefact",))  # the cheaper one
-    net = new_network(model, SIDE, branches=branches, dropout=options.pop("dropout", 0.3))
+    net = new_network(model, SIDE, options=NetworkOptions(branches=branches, dropout=options.pop("dropout", 0.3)))
     validation = Validation.of(*pictures(24, 99), degradation)
     feed = Feed(groups(n), degradation, recipe)
     return Fit(net, feed, validation, recipe, report or Quiet(), **{"workers": 0, **options})

@@ -16,7 +16,7 @@ from discriminator.custom_cnn import Plain, PlainConfig, gaussian
 from discriminator.detector import Detector
 from discriminator.export_onnx import TOLERANCE, export_detector
 from discriminator.gradcam import gradcam
-from discriminator.models import build, names, new_network
+from discriminator.models import NetworkOptions, build, names, new_network
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.published import PUBLISHED
 from discriminator.training.feed import Batch, Feed, Group
@@ -179,7 +179,12 @@ def live(net: torch.nn.Module, side: int, folder, *, steps: int = 6, lr: float =
 
 @pytest.mark.parametrize("model", OWN)
 def test_the_way_of_own_networks(model, tmp_path):
-    live(new_network(model, 32, dropout=0.1, reconstruct=model == "capsnet"), 32, tmp_path, lr=3e-4)
+    live(
+        new_network(model, 32, options=NetworkOptions(dropout=0.1, reconstruct=model == "capsnet")),
+        32,
+        tmp_path,
+        lr=3e-4,
+    )
 
 
 def test_dead_capsules_are_numbers_in_an_exported_network_too(tmp_path):
@@ -199,7 +204,7 @@ FAMILIES = ("resnet50", "vggface", "densenet121", "xception", "efficientnet_b0",
 @pytest.mark.parametrize("model", FAMILIES)
 def test_every_family_learns_survives_its_file_and_explains(model, tmp_path):
     side = 64 if model == "xception" else 32
-    net = new_network(model, side, head="seeds", dropout=0.0)
+    net = new_network(model, side, options=NetworkOptions(head="seeds", dropout=0.0))
     losses = overfit(net, side, steps=4, lr=1e-4 if model == "vggface" else 5e-4)
     assert np.isfinite(losses).all() and min(losses[1:]) < losses[0], losses
     detector = Detector(net, Preprocess(side), make_calibration(), {})
@@ -214,7 +219,7 @@ def test_every_family_learns_survives_its_file_and_explains(model, tmp_path):
 
 def test_the_way_of_a_small_published_network(tmp_path):
     """To the exported file, in the quick suite as well."""
-    live(new_network("squeezenet1_1", 32, head="seeds", dropout=0.1), 32, tmp_path)
+    live(new_network("squeezenet1_1", 32, options=NetworkOptions(head="seeds", dropout=0.1)), 32, tmp_path)
 
 
 @pytest.mark.slow
@@ -222,11 +227,16 @@ def test_the_way_of_a_small_published_network(tmp_path):
 def test_the_way_of_published_networks(model, tmp_path):
     head = "linear" if model in ("squeezenet1_1", "vgg16") else "seeds"
     side = 96 if model in ("xception", "squeezenet1_1") else 64
-    live(new_network(model, side, head=head, dropout=0.1), side, tmp_path, lr=1e-4 if "vgg" in model else 1e-3)
+    live(
+        new_network(model, side, options=NetworkOptions(head=head, dropout=0.1)),
+        side,
+        tmp_path,
+        lr=1e-4 if "vgg" in model else 1e-3,
+    )
 
 
 def test_a_backbone_with_the_seeds_head_learns_and_survives_its_file(tmp_path):
-    net = new_network("squeezenet1_1", 32, head="seeds", dropout=0.1)
+    net = new_network("squeezenet1_1", 32, options=NetworkOptions(head="seeds", dropout=0.1))
     losses = overfit(net, 32, steps=6, lr=1e-3)
     assert min(losses[2:]) < losses[0]
     detector = Detector(net, Preprocess(32), make_calibration(), {})
@@ -240,7 +250,7 @@ def test_a_backbone_with_the_seeds_head_learns_and_survives_its_file(tmp_path):
 
 
 def test_the_seeds_head_is_pooling_dense_dropout_norm_one():
-    net = new_network("squeezenet1_1", 64, head="seeds", patches=False)
+    net = new_network("squeezenet1_1", 64, options=NetworkOptions(head="seeds", patches=False))
     extra = 512 * 256 + 256 + 2 * 256 + 256 + 1
     assert sum(p.numel() for p in net.parameters()) == 1_235_496 - 513_000 + extra
     net.norm.running_mean.uniform_(-1, 1)
@@ -258,7 +268,7 @@ def test_the_seeds_head_is_pooling_dense_dropout_norm_one():
 
 
 def test_the_penalty_is_part_of_the_loss():
-    net = new_network("squeezenet1_1", 64, head="seeds", patches=False, dropout=0.0)
+    net = new_network("squeezenet1_1", 64, options=NetworkOptions(head="seeds", patches=False, dropout=0.0))
     with torch.no_grad():
         net.dense.weight.mul_(30)
         penalty = float(net.penalty())
@@ -333,8 +343,8 @@ def test_the_softmaxs_log_odds_are_the_logit_and_its_cross_entropy_is_ours():
 )
 def test_what_cannot_be_is_told_in_a_line(options):
     model, resolution = options.pop("model"), options.pop("resolution", 64)
-    with pytest.raises(UserError, match="--") as error:
-        new_network(model, resolution, **options)
+    with pytest.raises(UserError, match="`") as error:
+        new_network(model, resolution, options=NetworkOptions(**options))
     assert "\n" not in str(error.value)
 
 

@@ -18,12 +18,13 @@ from PIL import Image
 
 from common.errors import UserError
 from discriminator.detector import Detector
-from discriminator.verdict import Rule
+from discriminator.verdict import Threshold
 from faces.procedural.portrait import render_face
 from web.api import build_app
+from web.batching import BatchingQueue
 from web.body import Limits, split_form
 from web.opened import known_failures, open_service
-from web.turns import InTurns
+from web.options import ServeOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = (ROOT / "models" / "detector.safetensors", ROOT / "models" / "detector.onnx")
@@ -49,7 +50,7 @@ def png(width: int, height: int, claimed: tuple[int, int] | None = None) -> byte
 
 @pytest.fixture(scope="module")
 def service():
-    made = open_service(str(MODELS[0]), MODELS, runtime="onnx", face="whole", max_pixels=1_000_000)
+    made = open_service(ServeOptions(model=str(MODELS[0]), runtime="onnx", face="whole", max_pixels=1.0), MODELS)
     yield made
     made.close()
 
@@ -104,7 +105,7 @@ def test_the_only_photo_is_bad(client, data, name, status, words):
     ("query", "words"),
     [
         ("face=both", "'auto', 'whole' or 'required'"),
-        ("face=required", "started with --face whole"),
+        ("face=required", "started to judge photos whole"),
         ("fpr=0.3", "give one of"),
         ("fpr=x", "fpr: "),
         ("threshold=2", "from 0 to 1"),
@@ -231,7 +232,7 @@ def test_the_server_is_asked_by_its_own_page_only(service, client):
     assert ask(client, **{"sec-fetch-site": "same-origin"}).status_code == 200
     other = {"sec-fetch-site": "cross-site", "origin": "https://elsewhere.example"}
     answer = ask(client, **other)
-    assert answer.status_code == 403 and "--cors" in refusal(answer)
+    assert answer.status_code == 403 and "allow its origin" in refusal(answer)
     assert "access-control-allow-origin" not in answer.headers
     with TestClient(build_app(service, SMALL, threads=1, cors=["https://elsewhere.example"])) as opened:
         answer = ask(opened, **other)
@@ -262,13 +263,13 @@ def test_explanations_lie_where_the_network_looked(client):
 
 
 def test_gradcam_takes_pytorch_only_where_it_may():
-    service = open_service(str(MODELS[0]), face="whole")
+    service = open_service(ServeOptions(model=str(MODELS[0]), face="whole"))
     with TestClient(build_app(service, SMALL, threads=2)) as client:
         assert client.get("/v1/model").json()["maps"] == ["patches", "gradcam"]
         (row,) = post(client, ("a.png", encoded(5, 256, "PNG")), query="?explain=gradcam,patches").json()["results"]
     cam = np.array(row["explain"]["gradcam"])
     assert cam.max() == 1 and cam.min() >= 0 and row["explain"]["gradcam_towards"] in ("FAKE", "REAL")
-    assert open_service(str(MODELS[1]), face="whole").maps == ["patches"]
+    assert open_service(ServeOptions(model=str(MODELS[1]), face="whole")).maps == ["patches"]
 
 
 def test_the_model_tells_what_it_is(client):
@@ -339,13 +340,13 @@ class Slow(Detector):
 
 def test_one_thread_judges_what_waits_together_and_each_gets_its_own():
     inner = Slow(Detector.load(MODELS[0]))
-    together, rule = InTurns(inner, most=16), Rule.of(inner.calibration)
+    together, rule = BatchingQueue(inner, most=16), Threshold.of(inner.calibration)
     pictures = [np.full((256, 256, 3), value, np.uint8) for value in range(0, 240, 4)]
     pictures.insert(30, np.full((256, 256, 3), 255, np.uint8))
 
     def ask(picture):
         try:
-            return together.judge(picture[None], rule)[0].logit
+            return together.verdicts([picture], rule)[0].logit
         except UserError as error:
             return str(error)
 

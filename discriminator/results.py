@@ -1,4 +1,4 @@
-"""What came of judging one face, photo or video, and the count of it."""
+"""What is told of one face, photo or video, and the count of it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from discriminator.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One outcome: a verdict, «no face», or the reason why there is neither.
+class Result:
+    """One entry of the results: a verdict, «no face», or the reason why there is neither.
 
     file: as it was given. verdict: None where there is none; then `error` says why, or `no_face` is true.
     face: the face in plain JSON types (`faces.finding.face_step.View.to_dict`), None where none was looked for.
-    video: what a video's verdict was made of, in plain JSON types. seconds: what this outcome took, in all threads.
+    video: what a video's verdict was made of, in plain JSON types. seconds: what it took, in all threads.
     stages: seconds of it by name ("read", "face", "network").
     photo: uint8 [H, W, 3] reduced for display, view: what was judged of it, pixels: uint8 [R, R, C] as the network saw
     it; these where they were asked for. size: height and width of the photo.
@@ -45,7 +45,7 @@ class Judged:
         return sum(self.stages.values())
 
     def to_dict(self) -> dict:
-        """Plain JSON types: one line of --jsonl."""
+        """Plain JSON types: one line of detect.py's JSON lines."""
         row: dict = {"file": self.file, "status": self.status}
         if self.verdict is not None:
             row |= self.verdict.to_dict()
@@ -60,7 +60,7 @@ class Judged:
 
 @dataclass
 class Totals:
-    """Counts of outcomes (one for each face); `add` is called once per outcome."""
+    """Counts of results (one for each face); `add` is called once for each."""
 
     real: int = 0
     fake: int = 0
@@ -70,11 +70,11 @@ class Totals:
     files: int = 0
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "face", "network"), 0.0))
 
-    def add(self, judged: Judged) -> None:
-        kind = judged.verdict.label.lower() if judged.verdict is not None else judged.status.replace(" ", "_")
+    def add(self, result: Result) -> None:
+        kind = result.verdict.label.lower() if result.verdict is not None else result.status.replace(" ", "_")
         setattr(self, kind, getattr(self, kind) + 1)
-        self.files += judged.face is None or judged.face["index"] <= 1
-        for name, seconds in judged.stages.items():
+        self.files += result.face is None or result.face["index"] <= 1
+        for name, seconds in result.stages.items():
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + seconds
 
     @property
@@ -85,7 +85,7 @@ class Totals:
         """1 if a fake was found (or, when strict, anything unsure), else 2 if a file could not be judged, else 0.
 
         An alarm is never hidden behind a broken file beside it. required: a photo without a face counts as one that
-        could not be judged.
+        could not be result.
         """
         if self.fake or (strict and self.unsure):
             return 1

@@ -9,18 +9,18 @@ from concurrent.futures import Future
 import numpy as np
 
 from common.errors import UserError
-from discriminator.verdict import JudgesImages
+from discriminator.detector_base import DetectorBase
 
 MOST = 32  # crops at once
 
 
-class InTurns(JudgesImages):
+class BatchingQueue(DetectorBase):
     """A detector that any number of threads may ask, in front of an engine that gains from many images at once.
 
     Nobody waits for a batch to fill: whatever has come while the network was busy is its next batch. A verdict is the
     engine's own, whatever it is judged together with."""
 
-    def __init__(self, inner: JudgesImages, most: int = MOST):
+    def __init__(self, inner: DetectorBase, most: int = MOST):
         self.inner, self.most = inner, most
         self.preprocess, self.calibration = inner.preprocess, inner.calibration
         self.meta, self.sha256 = inner.meta, inner.sha256
@@ -29,7 +29,7 @@ class InTurns(JudgesImages):
         self._thread.start()
 
     def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """See `JudgesImages.raw`."""
+        """See `DetectorBase.raw`."""
         answer: Future = Future()
         self._asked.put((pixels, answer))
         return answer.result()

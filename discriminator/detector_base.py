@@ -1,0 +1,112 @@
+"""From photos to verdicts, whoever computes the network: what `Detector` (PyTorch) and `OnnxDetector` share.
+
+Photo, preprocessing, logit, calibration, verdict: this course is here once, without PyTorch, so the two cannot drift
+apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+
+from common.errors import UserError
+from discriminator.calibration import Calibration
+from discriminator.verdict import Threshold, Verdict, decide
+from faces.preprocess import Preprocess
+
+ALIGNED_SETS = ("flickr140k", "rvf10k")  # named sets of which every photo is an aligned crop, as in FFHQ
+NOT_NUMBERS = "the detector's network gives values that are not numbers: the file is damaged, retrain it"
+
+
+class DetectorBase:
+    """A subclass has `preprocess`, `calibration`, `meta`, `sha256` and `raw`.
+
+    in_threads: whether it does most when many threads ask it for one image each; else one thread is to ask it for many
+    at once."""
+
+    preprocess: Preprocess
+    calibration: Calibration
+    meta: dict
+    sha256: str
+    in_threads = False
+
+    def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Preprocessed float32 [N, C, R, R] in [-1, 1] to raw logits float64 [N] and patch maps float32 [N, h, w] in
+        [0, 1] (None without them). UserError if a logit is not finite."""
+        raise NotImplementedError
+
+    def predict(self, images: Iterable[np.ndarray], *, batch: int = 32, fpr: float | None = None) -> list[Verdict]:
+        """Verdicts in the order of `images`, each uint8 [H, W, 3] RGB of any size, judged whole.
+
+        Images are taken one by one and only their preprocessed form is kept, so a generator that decodes files needs
+        the memory of one photo.
+        fpr: which calibrated false-alarm rate sets the threshold (default: the file's). An image's verdict does not
+        depend on its neighbours. UserError for a rate that was not calibrated or a network that gives no numbers.
+        """
+        if batch < 1:
+            raise UserError(f"`batch` must be at least 1, not {batch}")
+        threshold = Threshold.of(self.calibration, fpr=fpr)
+        verdicts: list[Verdict] = []
+        prepared = ((self.preprocess.uint8(image), self.note(image)) for image in images)
+        while part := list(islice(prepared, batch)):
+            pixels, notes = zip(*part)
+            verdicts += self.verdicts(pixels, threshold, notes, batch)
+        return verdicts
+
+    def verdicts(
+        self, pixels: Sequence[np.ndarray], threshold: Threshold, notes: Sequence[str] = (), batch: int = 32
+    ) -> list[Verdict]:
+        """The verdicts on what `preprocess.uint8` made, uint8 [R, R, C] each, at most `batch` of them at once. notes:
+        what the reader should know, "" or a text for each."""
+        verdicts = []
+        for start in range(0, len(pixels), batch):
+            logits, maps = self.raw(self.preprocess.normalise(np.stack(pixels[start : start + batch])))
+            for i, probability in enumerate(self.calibration.probability(logits)):
+                note = notes[start + i] if notes else ""
+                verdicts.append(
+                    self.verdict(
+                        float(logits[i]), float(probability), threshold, None if maps is None else maps[i], note
+                    )
+                )
+        return verdicts
+
+    def verdict(
+        self,
+        logit: float,
+        probability: float,
+        threshold: Threshold,
+        patch_map: np.ndarray | None = None,
+        note: str = "",
+    ) -> Verdict:
+        """The verdict that follows from a logit and its calibrated probability."""
+        return Verdict(
+            label=decide(probability, threshold.point),
+            probability=probability,
+            threshold=threshold.point.threshold,
+            unsure_low=threshold.point.unsure_low,
+            fpr=threshold.fpr,
+            n_real=threshold.point.n_real,
+            logit=logit,
+            patch_map=patch_map,
+            note=note,
+        )
+
+    def note(self, image: np.ndarray) -> str:
+        """What to say about an image that is smaller than the network looks at, else ""."""
+        height, width = image.shape[:2]
+        side = self.preprocess.resolution
+        if min(height, width) < side:
+            return f"only {width}x{height} pixels, enlarged to the {side}x{side} this detector looks at"
+        return ""
+
+    @property
+    def trained_on_aligned_faces(self) -> bool:
+        """Whether the detector knows upright, aligned crops only, as FFHQ's: then faces are to be cut out like that.
+
+        `meta["face"]` says so ("ffhq", or "whole"); files without it are known by the set they were trained on."""
+        face = self.meta.get("face")
+        if isinstance(face, str) and face:
+            return face not in ("whole", "none")
+        return self.meta.get("trained_on") in ALIGNED_SETS

@@ -1,0 +1,47 @@
+"""Files to results: photos and videos, in the order they were named in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from discriminator.judge import MIN_SIDE, Judge, Look
+from discriminator.results import Result
+from discriminator.video import VideoOptions, judge_video
+from faces.decode import load_image
+from faces.video import is_video_name
+
+
+def judge_files(
+    judge: Judge,
+    files: Iterable[str | Result],
+    *,
+    workers: int | None = None,
+    patience: float | None = None,
+    video: VideoOptions | None = None,
+    on_read: Callable[[], object] = lambda: None,
+) -> Iterator[Result]:
+    """The results of each file, in the order of `files`; a file that can't be decoded never stops the rest.
+
+    A photo has one for each face, the biggest first, or one that says that there is none; a video has one. What is in
+    `files` but no path is a result already and is handed through in its place.
+    workers: threads that decode and look for faces, ahead of the network. patience: see `common.parallel.in_batches`.
+    on_read: called when a file is through.
+    """
+
+    def look(file: str | Result) -> Look:
+        if isinstance(file, Result):
+            return Look(file.file, file)
+        if _is_video(file):
+            return Look(file)  # it is read when its turn comes
+        return judge.decoded(file, lambda: load_image(file, min_side=MIN_SIDE))
+
+    for seen in judge.in_order(look, files, workers=workers, patience=patience):
+        if seen.result is None and not seen.verdicts:
+            yield judge_video(judge, seen.name, video, workers=workers)
+        yield from judge.results(seen)
+        on_read()
+
+
+def _is_video(file: str) -> bool:
+    return is_video_name(file) and not os.path.isdir(file)

@@ -1,0 +1,34 @@
+"""How verdicts are told, declared once (see `common.options`). No numpy here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.errors import UserError
+from common.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class TellOptions:
+    """Where verdicts go, and what the exit code means."""
+
+    json: bool = option(False, "One JSON document on stdout instead of the table.")
+    jsonl: bool = option(False, "A line of JSON for each face as soon as it is judged.")
+    csv: str | None = option(None, "A line for each face in a new CSV, or (-) on stdout.", metavar="FILE|-")
+    explain: str | None = option(
+        None,
+        "Draw where it was seen: a picture for one image; for several a folder, or numbered pictures (out-0001.png).",
+        metavar="PATH",
+    )
+    frames_csv: str | None = option(None, "A line for each face of each judged frame of videos.", metavar="FILE")
+    strict: bool = option(False, "UNSURE counts like FAKE in the exit code.")
+    quiet: bool = option(False, "No table and no summary; the exit code tells.")
+
+    def __post_init__(self) -> None:
+        if self.json + self.jsonl + (self.csv == "-") > 1:
+            raise UserError("`json`, `jsonl` and `csv` - all write to stdout; give one of them")
+
+    @property
+    def table(self) -> bool:
+        """Whether people read on stdout."""
+        return not (self.json or self.jsonl or self.csv == "-" or self.quiet)

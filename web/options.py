@@ -1,0 +1,34 @@
+"""What `serve.py` may be asked for, declared once. Light: `--help` needs no FastAPI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.options import THREADS, option
+from discriminator.options import RUNTIMES, JudgeOptions
+from faces.options import FACE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(JudgeOptions):
+    """A server: what it judges by where a request says nothing, where it listens, and how much it takes."""
+
+    face: str = FACE(help="What a request that does not say it gets; whole: no request can have faces looked for.")
+    runtime: str = option(
+        "auto",
+        "auto: ONNX Runtime where the detector was exported beside its file, and PyTorch for Grad-CAM, once one is "
+        "asked for. onnx: never PyTorch.",
+        choices=RUNTIMES,
+    )
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is every network.")
+    port: int = option(8000, "0: any that is free.", low=0, high=65535)
+    threads: int | None = THREADS(help="Photos judged at once.  [default: one per core]")
+    max_mb: float = option(32.0, "Of a request.", metavar="MIB", low=0, above=True)
+    max_files: int = option(64, "Photos in a request.", metavar="N", low=1)
+    max_pixels: float = option(50.0, "Of a photo.", metavar="MILLIONS", low=0, above=True)
+    timeout: float = option(60.0, "Seconds a body may take.", metavar="SECONDS", low=1)
+    cors: tuple[str, ...] = option((), "Let pages of this origin ask, too (several times).", metavar="ORIGIN")
+    proxy: str | None = option(
+        None, "Believe X-Forwarded-* of these (a reverse proxy's), comma-separated.", metavar="ADDRESSES"
+    )
+    access_log: bool = option(False, "A line for each request: address, method, path, status.")
