@@ -191,7 +191,7 @@ def reproduce_detector(arguments):
     data, weights = os.path.join(shared, "data"), os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
     folder = os.path.join("runs", "shipped-detector")
     training = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--model", "squeezenet1_1"]
-    training += ["--backbone-weights", weights, "--face", "ffhq", "--crop", "192", "--epochs", "60"]
+    training += ["--backbone-weights", weights, "--face", "ffhq", "--random-crop", "192", "--epochs", "60"]
     training += ["--consistency", "0", "--lr", "6e-4", "--valid-images", "500", "--validate-every", "4"]
     training += ["--degradation", os.path.join("models", "degradation.json"), "--seed", "1"]
     code = run(training + ["--out", folder] + arguments)

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from common.cli import run  # noqa: E402
 from common.errors import UserError  # noqa: E402
-from common.files import save_atomically  # noqa: E402
+from common.files import write_bytes, write_text  # noqa: E402
 from reports.plots import both, intervals  # noqa: E402
 
 
@@ -203,16 +203,15 @@ def main(study: Path, out: Path, data_root: str | None, weights: str | None, onl
     if not rows:
         raise UserError(f"{out}: nothing was finished; the logs there say why")
     text = table(plan, rows)
-    save_atomically(out / "table.md", lambda path: path.write_text(text))
-    document = json.dumps({"study": plan.title, "rows": rows}, indent=1)
-    save_atomically(out / "results.json", lambda path: path.write_text(document))
+    write_text(out / "table.md", text)
+    write_text(out / "results.json", json.dumps({"study": plan.title, "rows": rows}, indent=1))
     for number in ("AUC", "hard: AUC"):
         shown = {v: [one[number] for one in runs.values() if number in one] for v, runs in rows.items()}
         shown = {v: interval(values) + (values,) for v, values in shown.items() if values}
         if shown:
             pictures = both(intervals, shown, label=f"{number}, {plan.judge[0]} test")
             for theme, png in zip(("light", "dark"), pictures, strict=True):
-                (out / f"{number.replace(': ', '-').lower()}-{theme}.png").write_bytes(png)
+                write_bytes(out / f"{number.replace(': ', '-').lower()}-{theme}.png", png)
     click.echo(f"\n{text}\nwritten to {out}" + "".join(f"\nfailed: {line}" for line in failed))
 
 

@@ -68,10 +68,13 @@ def of(cls: type) -> dict[str, Option]:
     return {field.name: field.metadata[KEY] for field in dataclasses.fields(cls) if KEY in field.metadata}
 
 
-def options(cls: type, into: str = "options", *, but: Sequence[str] = (), **defaults: Any) -> Callable:
+def options(
+    cls: type, into: str = "options", *, but: Sequence[str] = (), make: Callable | None = None, **defaults: Any
+) -> Callable:
     """Decorates a click callback with the options of dataclass `cls`; it gets an instance as the keyword `into`.
 
-    but: fields that this command does not offer; they keep their defaults. defaults: other ones for this command.
+    but: fields that this command does not offer; they keep their defaults. defaults: other ones for this command. make:
+    called with the values instead of `cls` (`dict`: where the command cannot make an instance yet).
     """
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls) if KEY in f.metadata and f.name not in but}
@@ -80,7 +83,7 @@ def options(cls: type, into: str = "options", *, but: Sequence[str] = (), **defa
         @functools.wraps(callback)
         def with_instance(*args: Any, **given: Any) -> Any:
             values = {name: _typed(hints[name], given.pop(name)) for name in known}
-            return callback(*args, **{into: cls(**values)}, **given)
+            return callback(*args, **{into: (make or cls)(**values)}, **given)
 
         decorated = with_instance
         for name, field in reversed(known.items()):

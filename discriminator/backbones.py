@@ -27,9 +27,9 @@ from torch import nn
 
 from common.errors import UserError
 from discriminator.hybrid import VerdictOut
+from discriminator.network_options import HEADS
 from discriminator.published import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, TimmFeatures, own_name
 
-HEADS = ("linear", "seeds")
 IMAGENET_CLASSES = 1000
 HEAD_WIDTH = 256  # of the seeds' dense layer
 HEAD_L2 = 1e-4  # times the sum of its squared weights, as Keras counts L2

@@ -24,10 +24,9 @@ from torch import nn
 
 from common.errors import UserError
 from discriminator.artefact import RESIDUALS, SLOPE, ArtefactBranch, _mean_std
+from discriminator.network_options import BRANCHES
 from stylegan2_ada.config import DiscriminatorConfig
 from stylegan2_ada.discriminator import Discriminator
-
-BRANCHES = ("spatial", "artefact")
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,16 @@ A new network needs one line in `ARCHITECTURES`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from common.errors import UserError
-from discriminator.backbones import HEADS, Backbone, BackboneConfig, fitted
+from discriminator.backbones import Backbone, BackboneConfig, fitted
 from discriminator.capsnet import CapsNet, CapsNetConfig
 from discriminator.custom_cnn import PLAIN, Plain, PlainConfig
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from discriminator.network_options import HEADS, NetworkOptions
 from discriminator.published import PUBLISHED
 from stylegan2_ada.config import DiscriminatorConfig
 
@@ -135,25 +135,6 @@ def hybrid_config(
         trunk_grad_scale=1.0,
         branches=branches,
     )
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """What may differ between networks of one name.
-
-    size, branches, residual: of the hybrid. stride1, head, patches: of published networks. blur, noise: of
-    blur_noise_cnn. reconstruct: of capsnet."""
-
-    size: str = "tiny"
-    branches: tuple[str, ...] = ("spatial", "artefact")
-    residual: str = "highpass"
-    stride1: int = 0
-    dropout: float = 0.3
-    head: str = "linear"
-    patches: bool = True
-    blur: float = 1.0
-    noise: float = 0.05
-    reconstruct: bool = False
 
 
 def new_network(

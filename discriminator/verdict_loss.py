@@ -14,8 +14,7 @@ import torch.nn.functional as F
 
 from common.errors import UserError
 from discriminator.hybrid import VerdictOut
-
-CONSISTENCIES = ("kl", "mse")
+from discriminator.network_options import CONSISTENCIES
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`train_detector.py calibrate`: a detector's thresholds set anew on photos of the person who uses it."""
+"""A detector's thresholds set anew on photos of the person who uses it."""
 
 from __future__ import annotations
 
@@ -30,30 +30,36 @@ class Scored:
     no_face: int
     unreadable: list[tuple[str, str]]
 
+    def lines(self, kind: str) -> list[str]:
+        """How many were judged, and which could not be, for people."""
+        left = [f"{self.no_face} without a face"] * bool(self.no_face)
+        left += [f"{len(self.unreadable)} unreadable"] * bool(self.unreadable)
+        words = f" ({', '.join(left)} left out)" if left else ""
+        out = [f"{kind:<6} {len(self.logits)} of {self.files} photos judged{words}"]
+        return out + [f"  left out {file}: {reason}" for file, reason in self.unreadable[:5]]
+
 
 def score(
     detector: Detector,
     folder: str,
-    option: str,
+    kind: str,
     faces: FaceStep,
     *,
     workers: int | None = None,
     on_read: Callable[[], object] = lambda: None,
 ) -> Scored:
-    """The photos in `folder` the way detect.py judges them. UserError where it holds none."""
+    """The photos in `folder` the way detect.py judges them. kind: "reals" or "fakes". UserError where it holds none."""
     entries, _ = list_images([folder])
     photos = [entry for entry in entries if isinstance(entry, str) and not is_video_name(entry)]
     if not photos:
-        raise UserError(f"{option} {folder}: holds no photos; give a folder of them")
+        raise UserError(f"`{kind}` {folder}: holds no photos; give a folder of them")
     logits, no_face, bad = [], 0, []
     for judged in judge_files(Judge(detector, faces=faces), photos, workers=workers, on_read=on_read):
         if judged.verdict is None:
             no_face += judged.no_face
             if not judged.no_face:
                 bad.append((judged.file, judged.error))
-        elif (
-            judged.face is None or judged.face["index"] <= 1
-        ):  # one score for each photo: faces of one are no two photos
+        elif judged.face is None or judged.face["index"] <= 1:  # faces of one photo are no two photos
             logits.append(judged.verdict.logit)
     return Scored(np.array(logits, np.float64), len(photos), no_face, bad)
 
@@ -102,7 +108,7 @@ def lines(old: Calibration, new: Calibration) -> list[str]:
         )
     point = new.at()
     if point.coverage is None:
-        out.append("without --fakes the probability's scale and the lower end of the unsure band stay as they were")
+        out.append("without fakes the probability's scale and the lower end of the unsure band stay as they were")
     else:
         out.append(
             f"at {100 * point.target_fpr:g} %: {100 * point.tpr:.1f} % of the fakes found,"
@@ -114,11 +120,8 @@ def lines(old: Calibration, new: Calibration) -> list[str]:
 def check_out(out: Path) -> None:
     """UserError unless a new detector file can have this name: nothing is overwritten."""
     if out.exists():
-        raise UserError(f"--out {out}: exists already; give another name")
+        raise UserError(f"`out` {out}: exists already; give another name")
     if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
+        raise UserError(f"`out` {out}: there is no folder {out.parent}; make it first")
     if out.suffix != ".safetensors":
-        raise UserError(f"--out {out}: detector files end in .safetensors; give {out.with_suffix('.safetensors')}")
-
-
-__all__ = ["Scored", "calibrate_on", "check_out", "lines", "needed", "score"]
+        raise UserError(f"`out` {out}: detector files end in .safetensors; give {out.with_suffix('.safetensors')}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from common.errors import one_line
-from discriminator.calibration import Calibration, OperatingPoint
+from discriminator.calibration import OperatingPoint
 from discriminator.training.exploration import CHANNELS, DRAWS, LOOKED_AT, Exploration, say_imbalance
+from discriminator.training.finish import TrainingEnd
 from metrics.judging import ANSWERS
 from reports import exploration_plots as draw
 from reports import plots
@@ -22,17 +22,6 @@ from training.telemetry import Telemetry, read_jsonl
 
 REPORT = "report.html"
 Figure = tuple[bytes, bytes | None]
-
-
-@dataclass
-class Outcome:
-    """The end of a training. labels [N]; views: name -> raw logits [N] of the validation images."""
-
-    labels: np.ndarray
-    views: dict[str, np.ndarray]
-    calibration: Calibration
-    best_step: int
-    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class TrainingPage:
@@ -51,36 +40,36 @@ class TrainingPage:
     def begin(self) -> None:
         """Pictures of the data to TensorBoard, and the page as far as it is known."""
         for name, figure in self.drawn.items():
-            self.tel.image(f"Data/{name}", _pixels(figure[0]), 0)
+            self.tel.image(f"Data/{name}", pixels(figure[0]), 0)
         for part in self.found.parts:
             if self.tel.board is not None and part.looked_at:
                 self.tel.board.add_histogram(f"Data/brightness {part.name}", part.brightness, 0)
         self._write([Section("Training", ["It is running; this page is written again when it is over."])])
 
-    def finish(self, outcome: Outcome, nimg: int) -> Path:
+    def finish(self, end: TrainingEnd, nimg: int) -> Path:
         """The whole page; its last pictures to TensorBoard."""
-        late = self._late(outcome)
+        late = self._late(end)
         for name, figure in late.items():
-            self.tel.image(f"Validation/{name}", _pixels(figure[0]), nimg)
+            self.tel.image(f"Validation/{name}", pixels(figure[0]), nimg)
         if self.tel.board is not None:
-            for view, logits in outcome.views.items():
+            for view, logits in end.views.items():
                 for label, kind in enumerate(("real", "fake")):
-                    chosen = outcome.calibration.probability(logits[outcome.labels == label])
+                    chosen = end.detector.calibration.probability(logits[end.labels == label])
                     self.tel.board.add_histogram(f"Validation/probability {view} {kind}", chosen, nimg)
-        return self._write(self._results(outcome, late), outcome)
+        return self._write(self._results(end, late), end)
 
     # ---- drawing -----------------------------------------------------------------------------------------------
 
-    def _late(self, o: Outcome) -> dict[str, Figure]:
-        point = o.calibration.at()
-        views = {name: o.calibration.probability(logits) for name, logits in o.views.items()}
+    def _late(self, o: TrainingEnd) -> dict[str, Figure]:
+        point = o.detector.calibration.at()
+        views = {name: o.detector.calibration.probability(logits) for name, logits in o.views.items()}
         called = np.concatenate(list(views.values())) >= point.threshold
         labels = np.tile(o.labels, len(views))
         at = float(called[labels == 0].mean()), float(called[labels == 1].mean())
         thresholds = [(f"FAKE from {point.threshold:.3f}", point.threshold)]
         thresholds += [
             (f"for {100 * p.target_fpr:g} %: {p.threshold:.3f}", p.threshold)
-            for p in o.calibration.points
+            for p in o.detector.calibration.points
             if p.target_fpr != point.target_fpr
         ]
         stats, metrics = (read_jsonl(self.folder / name) for name in ("stats.jsonl", "metrics.jsonl"))
@@ -96,8 +85,8 @@ class TrainingPage:
 
     # ---- the page ----------------------------------------------------------------------------------------------
 
-    def _results(self, o: Outcome, drawn: Mapping[str, Figure]) -> list[Section]:
-        point, f = o.calibration.at(), o.figures
+    def _results(self, o: TrainingEnd, drawn: Mapping[str, Figure]) -> list[Section]:
+        point, f = o.detector.calibration.at(), o.figures
         numbers = [
             Number(f"{f['auc']:.3f}", "validation AUC", "clean and degraded views together: what chose the state"),
             Number(f"{f['auc_clean']:.3f}", "AUC of clean images"),
@@ -112,7 +101,7 @@ class TrainingPage:
         views = list(o.views)
         return [
             Section("In short", numbers=numbers, notes=[caution]),
-            Section("Training", pictures=[_picture(drawn["history"], f"Kept: step {o.best_step}")]),
+            Section("Training", pictures=[_picture(drawn["history"], f"Kept: step {o.detector.meta['best_step']}")]),
             Section(
                 "Validation", [one_line(point.describe())],
                 pictures=[
@@ -126,8 +115,8 @@ class TrainingPage:
                     " calibrated threshold")]),
         ]  # fmt: skip
 
-    def _write(self, results: list[Section], outcome: Outcome | None = None) -> Path:
-        sections = [*results, *self._data(), Section("What this rests on", rows=pairs(self._settings(outcome)))]
+    def _write(self, results: list[Section], end: TrainingEnd | None = None) -> Path:
+        sections = [*results, *self._data(), Section("What this rests on", rows=pairs(self._settings(end)))]
         data = one_line(str(self.config["data"]["name"]))
         title = f"Training of {self.config['options']['model']} on {data}"
         return write_report(self.folder / REPORT, title=title, subtitle=f"Run {self.folder.name}", sections=sections)
@@ -170,7 +159,7 @@ class TrainingPage:
             ),
         ]  # fmt: skip
 
-    def _settings(self, outcome: Outcome | None) -> dict[str, object]:
+    def _settings(self, end: TrainingEnd | None) -> dict[str, object]:
         c = self.config
         o, r, data = c["options"], c["recipe"], c["data"]
         phases = f"{r['epochs']:g} epochs" + (f", the first {r['frozen_epochs']:g} frozen" * bool(r["frozen_epochs"]))
@@ -183,12 +172,13 @@ class TrainingPage:
             "fold": fold,
             "model": o["model"] + (f" {o['size']}" if o["model"] == "hybrid" else ""),
             "first weights": one_line(c["origin"]),
-            "resolution": f"{data['preprocess']['resolution']} px" + (f", crops of {r['crop']}" if r["crop"] else ""),
+            "resolution": f"{data['preprocess']['resolution']} px"
+            + (f", crops of {r['random_crop']}" if r["random_crop"] else ""),
             "learning": f"{phases}, batch {r['batch']}, lr {r['lr']:g} {r['schedule']}, seed {r['seed']}",
             "class imbalance": say_imbalance(self.found.balance),
             "losses": f"patches x {r['patch']:g}, agreement x {r['consistency']:g} ({r['consistency_kind']})",
             "left out as unreadable": data["num_skipped"] or None,
-            "kept state": None if outcome is None else f"step {outcome.best_step}",
+            "kept state": None if end is None else f"step {end.detector.meta['best_step']}",
             "version": c["version"],
             **{f"note {k + 1}": one_line(note) for k, note in enumerate(data["notes"])},
         }  # fmt: skip
@@ -211,5 +201,6 @@ def _picture(figure: Figure, caption: str) -> Picture:
     return Picture(figure[0], caption, dark=figure[1], alt=caption)
 
 
-def _pixels(data: bytes) -> np.ndarray:
+def pixels(data: bytes) -> np.ndarray:
+    """A drawn figure as uint8 [H, W, 3], for TensorBoard."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from discriminator.training.exploration import CHANNELS, LEVELS, Exploration, Part
+from discriminator.training.exploration import CHANNELS, LEVELS, Exploration, SplitPixels
 from faces.naming import LABEL_NAMES
 from reports.data_plots import _jpeg
 from reports.plots import _curve, _nothing, _plain_log, _sheet, class_histograms, series
@@ -37,7 +37,7 @@ def class_counts(counts: Mapping[str, Mapping[str, int]], *, theme: str = "light
     return sheet.png
 
 
-def pixel_levels(parts: Sequence[Part], *, theme: str = "light") -> bytes:
+def pixel_levels(parts: Sequence[SplitPixels], *, theme: str = "light") -> bytes:
     """How often each level of luma, red, green and blue occurs: class by colour, split by line."""
     with _sheet(theme, 4, 1, width=3.2, height=3.0) as sheet:
         x = (np.arange(LEVELS) + 0.5) * 256 / LEVELS
@@ -55,7 +55,7 @@ def pixel_levels(parts: Sequence[Part], *, theme: str = "light") -> bytes:
     return sheet.png
 
 
-def brightness(parts: Sequence[Part], *, theme: str = "light") -> bytes:
+def brightness(parts: Sequence[SplitPixels], *, theme: str = "light") -> bytes:
     """Mean luma of the images and its spread, a panel for each split."""
     splits = list(dict.fromkeys(p.split for p in parts))
     with _sheet(theme, len(splits), 1, width=4.2, height=3.0) as sheet:

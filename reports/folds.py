@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from discriminator.training.exploration import HOW
 from metrics.folds import ALL
 from reports import folds_plots as fold_plots
 from reports import plots
+from reports.detector_training import pixels
 from reports.page import Number, Picture, Section, pairs, write_report
 from training.telemetry import read_jsonl
 
@@ -52,13 +52,7 @@ def write_folds_report(path: Path, found: Found, plan: Mapping, runs: Sequence[P
     title = f"{found.folds} folds" + (f", {found.repeats} times" if found.repeats > 1 else "")
     subtitle = one_line(f"{plan['options']['model']} on {data['name']}, seed {found.seed}")
     write_report(path, title=title, subtitle=subtitle, sections=sections)
-    return {name: _pixels(both[0]) for name, both in drawn.items()}
-
-
-def _pixels(png: bytes) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    return {name: pixels(both[0]) for name, both in drawn.items()}
 
 
 def _name(row: Mapping, found: Found) -> str:

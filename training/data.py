@@ -20,6 +20,9 @@ HOLD_OUT = 0.1  # share of a set without splits that is kept for calibration
 MAX_HELD_OUT = 1000
 FEW = 500  # real training images; the ADA paper trains on 1000 and more
 PROBED = 9  # images whose size tells a set's own resolution
+# Both trainers began with draws of their own, and a run that goes on must meet the images it began with: each keeps its
+# number, and the detector's draws even where nothing is left out.
+GAME_DRAW, DETECTOR_DRAW = 0xC0, 0xA1
 MAX_VALID = 2000  # images of each class; more buys no better threshold for a run's own detector
 
 
@@ -64,9 +67,9 @@ def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: i
             held_out = True
             train, valid = _hold_out(train, seed)
     if subset is not None:
-        train = _at_most(train, subset, seed)
-    valid = _at_most(valid, MAX_VALID, seed)
-    test = _at_most(test, MAX_VALID, seed) if test is not None else None
+        train = at_most(train, subset, seed)
+    valid = at_most(valid, MAX_VALID, seed)
+    test = at_most(test, MAX_VALID, seed) if test is not None else None
     reals = int((train.labels == 0).sum())
     if reals == 0 and len(train):
         raise UserError(
@@ -90,12 +93,15 @@ def _hold_out(source: FaceSource, seed: int) -> tuple[FaceSource, FaceSource]:
     return source.select(sorted(keep)), source.select(sorted(out))
 
 
-def _at_most(source: FaceSource, count: int, seed: int) -> FaceSource:
-    rng = np.random.default_rng([seed, 0xC0])
+def at_most(source: FaceSource, count: int, seed: int, draw: int = GAME_DRAW) -> FaceSource:
+    """At most `count` random images of each class, in the source's order. draw: tells one subset from another."""
+    rng = np.random.default_rng([seed, draw])
     chosen: list[int] = []
     for label in (0, 1):
         index = np.flatnonzero(source.labels == label)
-        chosen += (rng.permutation(index)[:count] if len(index) > count else index).tolist()
+        if len(index) > count or draw == DETECTOR_DRAW:
+            index = rng.permutation(index)[:count]
+        chosen += index.tolist()
     return source.select(sorted(chosen)) if len(chosen) < len(source) else source
 
 

@@ -1,4 +1,4 @@
-"""The images of `train_detector.py --folds`: decoded once, dealt into folds, and handed to each fold's training.
+"""The images of a cross-validation: decoded once, dealt into folds, and handed to each fold's training.
 
 All labelled images outside the test split take part. Every fold's training sees rows of one packed array, so nothing is
 decoded or copied again however many folds and repeats there are.
@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from discriminator.training.data import Gathered, Options, at_most, cache_of, open_all, pass_gates
+from discriminator.training.data import Decode, Gathered, cache_of, open_all, pass_gates
+from discriminator.training.options import CrossValidation, DetectorOptions
 from faces.crossfolds import cut_validation, deal_folds, related, relatives, taught, torn
 from faces.dataset import PackedFaces
 from faces.manifest import Manifest, text_column
@@ -26,14 +27,12 @@ from faces.source import FaceSource
 from faces.splitting import strata_of
 from faces.stores import RenderedStore
 from faces.tabulate import tabulate
-from training.data import Splits
+from training.data import DETECTOR_DRAW, Splits, at_most
 
 MOST_TESTED = 5000  # test images of a class
 
-Packer = Callable[[FaceSource, str, Preprocess, Path | None], PackedFaces]
 
-
-class Rows:
+class PickedImages:
     """Some rows of an array as an array of their own: read where they lie, not copied."""
 
     def __init__(self, images: np.ndarray, index: np.ndarray) -> None:
@@ -71,8 +70,7 @@ class Pool:
     table: Manifest
     groups: np.ndarray
     fold: np.ndarray
-    options: Options
-    packer: Packer
+    decode: Decode
     test: PackedFaces | None = None
     test_source: FaceSource | None = None
     grouped_by: str = ""
@@ -104,18 +102,23 @@ class Pool:
         splits = Splits(parts[0], parts[1], None, False, self.data.source)
         return Gathered(self.data.source, splits, self.data.extra, self.data.pre, facts)
 
-    def packed_rows(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
+    def decoded(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
         """Stands in for the packing of a training: rows of what is decoded, and extra fakes decoded once."""
         if what in ("training", "validation"):
             place = {item.path: i for i, item in enumerate(self.source.items)}
             index = np.array([place[item.path] for item in source.items], np.int64)
             p = self.packed
             return PackedFaces(
-                Rows(p.images, index), self.labels[index], np.arange(len(index)), pre, enlarged=p.enlarged, name=p.name
+                PickedImages(p.images, index),
+                self.labels[index],
+                np.arange(len(index)),
+                pre,
+                enlarged=p.enlarged,
+                name=p.name,
             )
         key = source.content_stamp()
         if key not in self._extra:
-            self._extra[key] = self._strangers(self.packer(source, what, pre, cache), what)
+            self._extra[key] = self._strangers(self.decode(source, what, pre, cache), what)
         return self._extra[key]
 
     def _strangers(self, extra: PackedFaces, what: str) -> PackedFaces:
@@ -129,9 +132,9 @@ class Pool:
             return extra
         left = np.setdiff1d(np.arange(len(extra.images)), near)
         if not len(left):
-            raise UserError(f"--extra-fakes {what}: all of them are in {self.source.name} already; leave them out")
-        self.notes.append(f"--extra-fakes {what}: {len(near)} are (nearly) images of {self.source.name}: left out")
-        return replace(extra, images=Rows(extra.images, left), labels=extra.labels[left], kept=extra.kept[left])
+            raise UserError(f"`extra_fakes` {what}: all of them are in {self.source.name} already; leave them out")
+        self.notes.append(f"extra fakes {what}: {len(near)} are (nearly) images of {self.source.name}: left out")
+        return replace(extra, images=PickedImages(extra.images, left), labels=extra.labels[left], kept=extra.kept[left])
 
     def counts(self, mask: np.ndarray) -> dict[str, int]:
         """{"real": …, "fake": …} of a bool [n]."""
@@ -139,52 +142,52 @@ class Pool:
 
 
 def open_pool(
-    o: Options,
-    folds: int,
-    repeats: int,
+    o: DetectorOptions,
+    dealt: CrossValidation,
     seed: int,
     *,
     workers: int,
-    packer: Packer,
+    decode: Decode,
     progress: Callable[[str], None],
     gates: bool = True,
 ) -> Pool:
     """Open `o.data`, pass the leak gates, decode everything and deal the folds.
 
-    packer(source, what, preprocess, cache folder): decodes. UserError where a class is missing or has too few images.
-    """
+    UserError where a class is missing or has too few images."""
     whole = open_all(replace(o, subset=None), seed)
     if o.replay:
-        raise UserError("--replay: with --folds every fold learns from the set's own fakes; give them by --extra-fakes")
+        raise UserError("`replay`: with `folds` every fold learns from the set's own fakes; give them by `extra_fakes`")
     if gates:
         pass_gates(whole, o, workers=workers, progress=progress)
-    source, test, notes = _pool_and_test(whole.source, seed, o)
+    source, test, notes = _pool_and_test(whole.source, seed, o.subset)
     if len(np.unique(source.labels)) < 2:
-        raise UserError(f"{o.data}: --folds needs real and fake images (folders called real and fake give the labels)")
+        raise UserError(f"{o.data}: `folds` needs real and fake images (folders called real and fake give the labels)")
     cache = cache_of(o)
-    packed = packer(source, "all", whole.pre, cache)
-    tested = packer(test, "test", whole.pre, cache) if test is not None else None
+    packed = decode(source, "all", whole.pre, cache)
+    tested = decode(test, "test", whole.pre, cache) if test is not None else None
     source = source.select(packed.kept)
     facts = _scanned(source, workers, lambda done, total: progress(f"looking for relatives {done}/{total}"))
     table = _table(source, facts, packed)
     groups, said = relatives(table)
-    fold = deal_folds(table, groups, folds, repeats, seed)
+    fold = deal_folds(table, groups, dealt.folds, dealt.repeats, seed)
     pool = Pool(
-        whole, source, packed, table, groups, fold, o, packer, tested,
+        whole, source, packed, table, groups, fold, decode, tested,
         None if test is None else test.select(tested.kept), said, [*whole.notes, *notes],
     )  # fmt: skip
-    pool.notes += _remarks(pool, folds)
+    pool.notes += _remarks(pool, dealt.folds)
     for extra, spec, _ in whole.extra:  # what can't be used is refused before the first fold
-        pool.packed_rows(extra, Path(spec).name, whole.pre, cache)
+        pool.decoded(extra, Path(spec).name, whole.pre, cache)
     if packed.skipped:
         whole.facts["skipped"] = [[str(a), str(b)] for a, b in packed.skipped[:100]]
         whole.facts["num_skipped"] = len(packed.skipped)
     return pool
 
 
-def _pool_and_test(source: FaceSource, seed: int, o: Options) -> tuple[FaceSource, FaceSource | None, list[str]]:
+def _pool_and_test(
+    source: FaceSource, seed: int, subset: int | None
+) -> tuple[FaceSource, FaceSource | None, list[str]]:
     def some(part: FaceSource) -> FaceSource:
-        return part if o.subset is None else at_most(part, o.subset, seed)
+        return part if subset is None else at_most(part, subset, seed, DETECTOR_DRAW)
 
     if not source.splits & {"train", "valid"}:
         pool = some(source)
@@ -195,7 +198,7 @@ def _pool_and_test(source: FaceSource, seed: int, o: Options) -> tuple[FaceSourc
     test = source.select(split="test")
     if not len(test):
         return pool, None, [f"{said}; there is no test split"]
-    few = at_most(test, MOST_TESTED, seed)
+    few = at_most(test, MOST_TESTED, seed, DETECTOR_DRAW)
     return (
         pool,
         few,
@@ -234,7 +237,7 @@ def _table(source: FaceSource, facts: list[Facts] | None, packed: PackedFaces) -
     return table.having(path=paths)
 
 
-def hashes_of_packed(images: np.ndarray | Rows) -> np.ndarray:
+def hashes_of_packed(images: np.ndarray | PickedImages) -> np.ndarray:
     """uint64 [n]: perceptual hashes of uint8 [n, 3, R, R]."""
     return hashes_of(np.stack([thumbnail(Image.fromarray(image.transpose(1, 2, 0))) for image in images]))
 

@@ -1,4 +1,4 @@
-"""`train_detector.py --folds`: a detector for every fold, each judged on the images that it was kept away from.
+"""A cross-validation: a detector for every fold, each judged on the images that it was kept away from.
 
 RUN/
   folds.json            what was dealt to whom, with all options: from it a run is resumed
@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +25,17 @@ from common.clock import clock
 from common.errors import UserError
 from common.files import write_json
 from common.outputs import plain
-from common.parallel import cores
 from discriminator.detector import Detector
-from discriminator.folds.data import Fold, Rows, open_pool
+from discriminator.folds.data import Fold, PickedImages, open_pool
+from discriminator.folds.figures import Found, collect
 from discriminator.folds.scores import read_fold, write_fold, write_table
-from discriminator.training.data import Options, load_degradation
+from discriminator.training.data import decoder, decoding_threads, load_degradation
 from discriminator.training.folders import check_free, name_of, saved_options
+from discriminator.training.options import CrossValidation, DetectorOptions, RunPlace
 from discriminator.training.recipe import Recipe
-from discriminator.training.run import DETECTOR, SHOWN, Part, train
+from discriminator.training.run import DETECTOR, SHOWN, MakeReport, SharedImages, train
 from discriminator.training.selection import Validation, scores
 from faces.dataset import PackedFaces
-from faces.preprocess import Preprocess
 from faces.source import FaceSource
 from training.checkpoint import checkpoints
 from training.lock import RunLock
@@ -47,54 +47,45 @@ HELD_OUT, TESTED = "oof.csv", "test.csv"
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Asked:
-    """How many folds, how often."""
-
-    folds: int
-    repeats: int = 1
+# of the page's file, figures, folds.json and the folds' folders; returns pictures, uint8 [H, W, 3], by name
+WriteReport = Callable[[Path, Found, dict, list[Path]], dict[str, np.ndarray]]
 
 
 def cross_validate(
-    options: Options,
+    options: DetectorOptions,
     recipe: Recipe,
-    asked: Asked,
+    asked: CrossValidation,
+    place: RunPlace,
     *,
-    out: Path | None = None,
-    resume: Path | None = None,
-    outdir: Path = Path("runs"),
-    quiet: bool = False,
-    report: bool = True,
-    stop_after: int | None = None,
+    write_report: WriteReport,
+    report: MakeReport | None = None,
 ) -> Path:
     """Train a detector for every fold (or go on) and return the folder RUN; everything above is then in it.
 
-    resume: a folder RUN, whose own options, recipe and folds count (of `options` only the machine's). stop_after: end
-    after so many folds of this call, as if somebody had stopped it there.
-    UserError, one line, for what a person can mend; KeyboardInterrupt after a clean stop."""
+    report: makes each training's page. UserError, one line, for what a person can mend; KeyboardInterrupt
+    after a clean stop."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("--folds trains one detector after the other in one process; start it without torchrun")
-    tel = Telemetry(True, quiet)
+        raise UserError("`folds` trains one detector after the other in one process; start it without torchrun")
+    tel = Telemetry(True, place.quiet, place.flags)
     try:
         with RunLock() as lock:
             plan = None
-            if resume is not None:
-                plan, options, recipe, asked = _resumed(resume, options)
-                lock.take(resume)
-                remove_leftovers(resume)
+            if place.resume is not None:
+                plan, options, recipe, asked = _resumed(place.resume, options)
+                lock.take(place.resume)
+                remove_leftovers(place.resume)
             else:
-                check_free(out, outdir)
-            run = _Folds(options, recipe, asked, tel, plan, quiet)
-            run.report = report
+                check_free(place.out, place.outdir)
+            run = _Folds(options, recipe, asked, tel, plan)
+            run.place, run.make_report, run.write_report = place, report, write_report
             run.prepare()
-            folder = resume
+            folder = place.resume
             if folder is None:
-                o = run.options
                 kind = f"{asked.folds}folds" if asked.repeats == 1 else f"{asked.repeats}x{asked.folds}folds"
-                name = name_of(kind, run.pool.source.name, run.pool.data.pre.resolution, o)
-                folder = new_run(outdir, name, lock, {PLAN: run.plan_json()}, out=out)
+                name = name_of(kind, run.pool.source.name, run.pool.data.pre.resolution, options)
+                folder = new_run(place.outdir, name, lock, {PLAN: run.plan_json()}, out=place.out)
             tel.open(folder)
-            run.go(folder, stop_after)
+            run.go(folder)
             return folder
     finally:
         tel.close()
@@ -102,11 +93,10 @@ def cross_validate(
 
 class _Folds:
     def __init__(
-        self, options: Options, recipe: Recipe, asked: Asked, tel: Telemetry, plan: dict | None, quiet: bool
+        self, options: DetectorOptions, recipe: Recipe, asked: CrossValidation, tel: Telemetry, plan: dict | None
     ) -> None:
-        self.options, self.recipe, self.asked, self.tel = options, recipe, asked, tel
-        self.plan, self.quiet, self.report = plan, quiet, True
-        self.workers = options.workers if options.workers is not None else min(2, max(1, cores() - 1))
+        self.options, self.recipe, self.asked, self.tel, self.plan = options, recipe, asked, tel, plan
+        self.workers = decoding_threads(options)
         if plan is None:
             load_degradation(options.degradation)  # refused before an hour of decoding
 
@@ -116,8 +106,8 @@ class _Folds:
 
         cv2.setNumThreads(1)
         self.pool = open_pool(
-            self.options, self.asked.folds, self.asked.repeats, self.recipe.seed, workers=self.workers,
-            packer=self._packed, progress=self.tel.progress, gates=self.plan is None,
+            self.options, self.asked, self.recipe.seed, workers=self.workers,
+            decode=decoder(self.workers, self.tel.progress), progress=self.tel.progress, gates=self.plan is None,
         )  # fmt: skip
         if self.plan is None:
             self.folds = self.pool.folds(self.recipe.seed)
@@ -126,7 +116,7 @@ class _Folds:
         saved = self.plan["images"]
         if self.pool.data.source.fingerprint() != self.plan["data"]["fingerprint"] or saved["path"] != self._paths():
             raise UserError(
-                f"--resume: {self.options.data} is not what it was when the run began (other files, sizes or labels);"
+                f"`resume`: {self.options.data} is not what it was when the run began (other files, sizes or labels);"
                 " bring it back, or start a new run"
             )
         # as it was dealt then, whatever a newer version would deal
@@ -140,12 +130,6 @@ class _Folds:
 
     def _paths(self) -> list[str]:
         return [str(path) for path in self.pool.table["path"].tolist()]
-
-    def _packed(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
-        return PackedFaces.build(
-            source, pre, workers=max(1, self.workers), cache_dir=cache,
-            progress=lambda done, total: self.tel.progress(f"reading {what} images {done}/{total}"),
-        )  # fmt: skip
 
     def plan_json(self) -> dict:
         """For folds.json."""
@@ -172,17 +156,13 @@ class _Folds:
         inside = root if self.asked.repeats == 1 else root / f"repeat-{fold.repeat + 1}"
         return inside / f"fold-{fold.number}"
 
-    def go(self, root: Path, stop_after: int | None) -> None:
+    def go(self, root: Path) -> None:
         self._announce(root)
-        began, trained = time.monotonic(), 0
+        began = time.monotonic()
         waiting = [fold for fold in self.folds if not self._done(self.folder(root, fold))]
-        for fold in waiting:
-            if stop_after is not None and trained >= stop_after:
-                self.tel.say(f"stopped after {trained} folds; go on with --resume {root}")
-                raise KeyboardInterrupt
+        for trained, fold in enumerate(waiting, 1):
             self.tel.say(f"--- {self.name(fold)}: {self._counts(fold)}")
             self._one(root, fold)
-            trained += 1
             left = (time.monotonic() - began) / trained * (len(waiting) - trained)
             f = read_fold(self.folder(root, fold) / HELD_OUT).figures()
             self.tel.say(
@@ -224,7 +204,7 @@ class _Folds:
     def _one(self, root: Path, fold: Fold) -> None:
         """Train a fold (or go on with it), judge its held-out images, and let its checkpoints go."""
         folder = self.folder(root, fold)
-        part = Part(lambda: self.pool.gathered(fold), self.pool.packed_rows, root)
+        part = SharedImages(lambda: self.pool.gathered(fold), self.pool.decoded, root)
         # every repeat starts from other weights, every fold of it from the same
         recipe = replace(self.recipe, seed=self.recipe.seed + fold.repeat)
         if not (folder / DETECTOR).is_file():
@@ -232,10 +212,8 @@ class _Folds:
             if folder.is_dir() and not began and any(folder.iterdir()):
                 self.tel.say(f"note        {folder} was ended before its first checkpoint: it begins again")
                 shutil.rmtree(folder)
-            train(
-                self.options, recipe, out=None if began else folder, resume=folder if began else None,
-                quiet=self.quiet, part=part, report=self.report,
-            )  # fmt: skip
+            place = replace(self.place, out=None if began else folder, resume=folder if began else None)
+            train(self.options, recipe, place, part=part, report=self.make_report)
         detector = Detector.load(folder / DETECTOR)
         self._judge(
             detector, fold, folder / HELD_OUT, self.pool.packed, self.pool.source, np.flatnonzero(fold.held_out)
@@ -251,26 +229,20 @@ class _Folds:
     ) -> None:
         labels = np.asarray(packed.labels)[index]
         told: Callable[[int, int], None] = lambda done, total: self.tel.progress(f"judging {done}/{total}")  # noqa: E731
-        images = Validation(Rows(packed.images, index), labels, (("clean", ()),))
+        images = Validation(PickedImages(packed.images, index), labels, (("clean", ()),))
         device = self.options.device
         detector.net.to(device)
         logits = scores(detector.net, images, workers=self.workers, progress=told)[0]
         detector.net.to("cpu")
         if not np.isfinite(logits).all():
-            raise UserError(f"{path.parent}: its detector gives no numbers; lower --lr and start again")
-        rows, groups = source.manifest, None
+            raise UserError(f"{path.parent}: its detector gives no numbers; lower `lr` and start again")
+        table, groups = source.manifest, None
         if packed is self.pool.packed:
-            rows, groups = self.pool.table, self.pool.groups[index]
-        write_fold(
-            path, [source.items[i].path for i in index], labels, logits, detector.calibration,
-            name=source.name, rows=None if rows is None else rows.select(index), groups=groups,
-            fold=fold.number, repeat=fold.repeat,
-        )  # fmt: skip
+            table, groups = self.pool.table, self.pool.groups[index]
+        table = None if table is None else table.select(index)
+        write_fold(path, source.select(index), logits, detector.calibration, fold, table=table, groups=groups)
 
     def _conclude(self, root: Path) -> None:
-        from discriminator.folds.figures import collect
-        from reports.folds import write_folds_report
-
         tables = [read_fold(self.folder(root, fold) / HELD_OUT) for fold in self.folds]
         order = np.concatenate([np.flatnonzero(fold.held_out) for fold in self.folds])
         write_table(root / HELD_OUT, tables, order, self.asked.repeats)
@@ -287,7 +259,7 @@ class _Folds:
             self.tel.say(line)
         plan = self.plan or self.plan_json()
         runs = [self.folder(root, fold) for fold in self.folds]
-        pictures = write_folds_report(root / "report.html", found, plan, runs)
+        pictures = self.write_report(root / "report.html", found, plan, runs)
         for name, values in found.scalars().items():
             for k, value in enumerate(values):
                 self.tel.scalars({f"Folds/{name}": value}, k)
@@ -304,13 +276,15 @@ def holds_folds(folder: Path) -> bool:
     return (folder / PLAN).is_file()
 
 
-def _resumed(resume: Path, now: Options) -> tuple[dict, Options, Recipe, Asked]:
+def _resumed(resume: Path, now: DetectorOptions) -> tuple[dict, DetectorOptions, Recipe, CrossValidation]:
     try:
         plan = json.loads((resume / PLAN).read_text(encoding="utf-8"))
         _ = plan["images"]["validation"], plan["data"]["fingerprint"]
         if plan.get("format") != FORMAT:
             raise KeyError("format")
-        asked = Asked(int(plan["folds"]), int(plan["repeats"]))
+        asked = CrossValidation(int(plan["folds"]), int(plan["repeats"]))
         return plan, saved_options(plan["options"], now), Recipe.from_dict(plan["recipe"]), asked
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"--resume {resume}: its {PLAN} can't be read; give a run of --folds") from None
+        raise UserError(f"`resume` {resume}: its {PLAN} can't be read; give a run of `folds`") from None

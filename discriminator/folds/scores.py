@@ -16,8 +16,10 @@ import numpy as np
 from common.errors import UserError
 from common.files import save_atomically
 from discriminator.calibration import Calibration
+from discriminator.folds.data import Fold
 from discriminator.verdict import decide
 from faces.manifest import Manifest
+from faces.source import FaceSource
 from metrics.folds import figures
 
 COLUMNS = (
@@ -53,30 +55,28 @@ class FoldScores:
 
 def write_fold(
     path: Path,
-    paths: Sequence[str],
-    labels: np.ndarray,
+    images: FaceSource,
     logits: np.ndarray,
     calibration: Calibration,
+    fold: Fold,
     *,
-    name: str,
-    rows: Manifest | None,
+    table: Manifest | None,
     groups: np.ndarray | None,
-    fold: int,
-    repeat: int,
 ) -> None:
-    """Write a fold's table. rows: the images' manifest, for source and generator; `name` is the source else."""
+    """Write what a fold's detector said of `images`. table: their manifest, for source and generator."""
     point = calibration.at()
     probabilities = calibration.probability(logits)
-    blank = [""] * len(paths)
-    sources = [str(v) or name for v in (rows["source"].tolist() if rows is not None else blank)]
-    generators = [str(v) for v in (rows["generator"].tolist() if rows is not None else blank)]
+    blank = [""] * len(images)
+    sources = [str(v) or images.name for v in (table["source"].tolist() if table is not None else blank)]
+    generators = [str(v) for v in (table["generator"].tolist() if table is not None else blank)]
     ids = blank if groups is None else [str(g) for g in groups.tolist()]
-    table = [
-        [paths[i], str(int(labels[i])), sources[i], generators[i], repr(float(p)), decide(float(p), point), ids[i],
-         str(fold), str(repeat), repr(float(logits[i])), repr(float(point.threshold))]
+    items = images.items
+    rows = [
+        [items[i].path, str(int(items[i].label)), sources[i], generators[i], repr(float(p)), decide(float(p), point),
+         ids[i], str(fold.number), str(fold.repeat), repr(float(logits[i])), repr(float(point.threshold))]
         for i, p in enumerate(probabilities)
     ]  # fmt: skip
-    _write(path, table)
+    _write(path, rows)
 
 
 def write_table(path: Path, tables: Sequence[FoldScores], order: np.ndarray, repeats: int) -> None:
@@ -120,4 +120,4 @@ def read_fold(path: Path) -> FoldScores:
             float(columns["threshold"][0]),
         )
     except (ValueError, KeyError):
-        raise UserError(f"{path}: not a fold's table of scores; remove it, and --resume makes it again") from None
+        raise UserError(f"{path}: not a fold's table of scores; remove it, and `resume` makes it again") from None

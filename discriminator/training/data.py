@@ -1,4 +1,4 @@
-"""The images of `train_detector.py`: opened, passed through the leak gates, packed, and shared out.
+"""The images of a detector's training: opened, passed through the leak gates, decoded, and shared out.
 
 Everything here happens before a training writes its first file, and says in one line what cannot be used.
 """
@@ -14,7 +14,9 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from common.files import cache_folder
-from discriminator.training.feed import Feed, Group
+from common.parallel import cores
+from discriminator.training.feed import ImageGroup, LabelledFeed
+from discriminator.training.options import DetectorOptions
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation
 from faces.audit.crossval import cross_validated_auc
@@ -28,49 +30,14 @@ from faces.scan import scan
 from faces.source import FaceSource, open_source
 from faces.stores import RenderedStore
 from training.checkpoint import find_checkpoint, load
-from training.data import Splits, native_resolution, open_splits
+from training.data import DETECTOR_DRAW, Splits, at_most, native_resolution, open_splits
 
 MAX_HELD_OUT = 500
 GATE_SAMPLE = 1000  # images of each side whose headers are compared
 
 Progress = Callable[[str], None]
 Extra = tuple[FaceSource, str, float]
-
-
-@dataclass
-class Options:
-    """What a training is asked for. `extra_fakes`, `replay`: (where, dose) pairs, dose a share of the fakes shown.
-    `recipe_file`: name, about and options of the file that the options came from, for the record."""
-
-    data: str
-    model: str = "hybrid"
-    size: str = "tiny"
-    branches: tuple[str, ...] = ("spatial", "artefact")
-    residual: str = "highpass"
-    stride1: int = 0
-    dropout: float = 0.3
-    head: str = "linear"
-    reconstruct: bool = False
-    pretrained: bool = False
-    backbone_weights: str | None = None
-    data_root: str | None = None
-    resolution: int | None = None
-    square: str = "center"
-    resize_filter: str = "lanczos"
-    subset: int | None = None
-    valid_images: int = 1000
-    degradation: str = "train"
-    extra_fakes: tuple[tuple[str, float], ...] = ()
-    replay: tuple[tuple[str, float], ...] = ()
-    allow_leaks: bool = False
-    cache: str | None = None
-    face: str = ""
-    device: str = "auto"
-    precision: str = "auto"
-    workers: int | None = None
-    threads: int | None = None
-    checkpoint_minutes: float = 10.0
-    recipe_file: dict | None = None
+Decode = Callable[[FaceSource, str, Preprocess, Path | None], PackedFaces]  # its second: for the progress line
 
 
 @dataclass
@@ -83,32 +50,32 @@ class Gathered:
     pre: Preprocess
     facts: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    feed: Feed | None = None
+    feed: LabelledFeed | None = None
     validation: Validation | None = None
 
 
-def open_all(o: Options, seed: int) -> Gathered:
+def open_all(o: DetectorOptions, seed: int) -> Gathered:
     """The sources and the preprocessing, nothing decoded yet. UserError where there is nothing to learn from."""
     splits = open_splits(o.data, o.data_root, subset=o.subset, seed=seed)
     extra = [(_fakes_of(spec, o.data_root), spec, dose) for spec, dose in o.extra_fakes]
     if not (splits.source.labels == 1).any() and not extra and not o.replay:
         raise UserError(
             f"{o.data}: has no fakes to learn from (folders called real and fake give the labels); add some with"
-            " --extra-fakes FOLDER"
+            " `extra_fakes` FOLDER"
         )
     pre = Preprocess(o.resolution or native_resolution(splits.train), o.square, o.resize_filter)
     return Gathered(splits.source, splits, extra, pre, notes=[*splits.source.notes])
 
 
-def pass_gates(g: Gathered, o: Options, *, workers: int, progress: Progress) -> None:
+def pass_gates(g: Gathered, o: DetectorOptions, *, workers: int, progress: Progress) -> None:
     """What tells the classes apart without looking at a face is refused, unless the person insists; what the gates said
     is kept in the facts."""
     found: dict = {"failed": [], "all": []}
 
-    def refuse(name: str, complaint: str) -> None:
+    def refuse(name: str, complaint: str, where: str = "") -> None:
         if not o.allow_leaks:
-            raise UserError(f"{complaint}; or train all the same with --allow-leaks")
-        g.notes.append(f"--allow-leaks: {complaint}")
+            raise UserError(f"{where}{complaint}; or train all the same with `allow_leaks`")
+        g.notes.append(f"leaks are allowed: {complaint}")
         found["failed"].append(name)
 
     if len(np.unique(g.source.labels)) == 2:
@@ -122,12 +89,12 @@ def pass_gates(g: Gathered, o: Options, *, workers: int, progress: Progress) -> 
         g.notes += [note for note in result.notes if note not in g.notes]
     for source, spec, _ in g.extra:
         progress(f"leak gates: headers of {spec}")
-        if complaint := _headers_differ(g.splits.train.select(label=0), source, spec, workers):
-            refuse(f"metadata of {spec}", complaint)
+        if complaint := _headers_differ(g.splits.train.select(label=0), source, workers):
+            refuse(f"metadata of {spec}", f"{spec}: {complaint}", "`extra_fakes` ")
     g.facts["gates"] = found
 
 
-def _headers_differ(reals: FaceSource, fakes: FaceSource, spec: str, workers: int) -> str:
+def _headers_differ(reals: FaceSource, fakes: FaceSource, workers: int) -> str:
     """One line where the headers of extra fakes (format, quality, size …) tell them from the photos, else ""."""
     if isinstance(reals.store, RenderedStore) or isinstance(fakes.store, RenderedStore):
         return ""  # no files, no headers
@@ -151,30 +118,46 @@ def _headers_differ(reals: FaceSource, fakes: FaceSource, spec: str, workers: in
         return ""
     detail = telling(columns, labels)
     return (
-        f"--extra-fakes {spec}: their files alone tell them from the real photos (AUC {auc.auc:.2f}"
+        f"their files alone tell them from the real photos (AUC {auc.auc:.2f}"
         f"{', ' if detail else ''}{detail}): put both into one folder, real and fake, and through"
         " `prepare_data.py normalise`"
     )
 
 
-def pack(g: Gathered, o: Options, recipe: Recipe, degradation: Degradation, packed: Callable) -> None:
-    """Decode everything by `packed(source, what, preprocess, cache folder) -> PackedFaces`, and make feed and
-    validation. UserError for what does not fit together."""
+def decoder(workers: int, progress: Progress) -> Decode:
+    """Decodes every image of a source once, `workers` at a time."""
+
+    def decode(source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
+        return PackedFaces.build(
+            source, pre, workers=max(1, workers), cache_dir=cache,
+            progress=lambda done, total: progress(f"reading {what} images {done}/{total}"),
+        )  # fmt: skip
+
+    return decode
+
+
+def decoding_threads(o: DetectorOptions) -> int:
+    return o.workers if o.workers is not None else min(2, max(1, cores() - 1))
+
+
+def share_out(g: Gathered, o: DetectorOptions, recipe: Recipe, degradation: Degradation, decode: Decode) -> None:
+    """Decode everything, and make feed and validation. UserError for what does not fit together."""
     seed, side = recipe.seed, g.pre.resolution
     cache = cache_of(o)
-    train: PackedFaces = packed(g.splits.train, "training", g.pre, cache)
-    valid: PackedFaces = packed(at_most(g.splits.valid, o.valid_images, seed), "validation", g.pre, cache)
+    train = decode(g.splits.train, "training", g.pre, cache)
+    valid = at_most(g.splits.valid, o.valid_images, seed, DETECTOR_DRAW)
+    valid = decode(valid, "validation", g.pre, cache)
     labels = np.asarray(train.labels)
     groups = [
-        Group("real", train.images, np.flatnonzero(labels == 0), 0),
-        Group("set's fakes", train.images, np.flatnonzero(labels == 1), 1),
+        ImageGroup("real", train.images, np.flatnonzero(labels == 0), 0),
+        ImageGroup("set's fakes", train.images, np.flatnonzero(labels == 1), 1),
     ]
-    added = [(packed(source, Path(spec).name, g.pre, cache), spec, dose) for source, spec, dose in g.extra]
+    added = [(decode(source, Path(spec).name, g.pre, cache), spec, dose) for source, spec, dose in g.extra]
     for each, spec, _ in added:
         if each.enlarged and not train.enlarged and not o.allow_leaks:
             raise UserError(
-                f"--extra-fakes {spec}: {each.enlarged} of its images are smaller than the {side} px of the real ones:"
-                " enlarged, they would give themselves away; give larger ones, a lower --resolution, or --allow-leaks"
+                f"`extra_fakes` {spec}: {each.enlarged} of its images are smaller than the {side} px of the real ones:"
+                " enlarged, they would give themselves away; give larger ones, a lower `resolution`, or `allow_leaks`"
             )
     more = [(each.images, spec, dose) for each, spec, dose in added]
     more += [(_replayed(run, side), run, dose) for run, dose in o.replay]
@@ -188,8 +171,8 @@ def pack(g: Gathered, o: Options, recipe: Recipe, degradation: Degradation, pack
             judged.append(images[out])
             judged_labels.append(np.ones(len(out), np.int64))
         name = Path(spec).name or spec
-        groups.append(Group(spec if any(name == one.name for one in groups) else name, images, where, 1, dose))
-    g.feed = Feed(groups, degradation, recipe)
+        groups.append(ImageGroup(spec if any(name == one.name for one in groups) else name, images, where, 1, dose))
+    g.feed = LabelledFeed(groups, degradation, recipe)
     images = judged[0] if len(judged) == 1 else np.concatenate(judged)
     g.validation = Validation.of(images, np.concatenate(judged_labels), degradation)
     if len(np.unique(g.validation.labels)) < 2:
@@ -207,7 +190,7 @@ def pack(g: Gathered, o: Options, recipe: Recipe, degradation: Degradation, pack
     }  # fmt: skip
 
 
-def cache_of(o: Options) -> Path | None:
+def cache_of(o: DetectorOptions) -> Path | None:
     """The folder of packed images; None: nothing is kept."""
     return {None: cache_folder() / "packed", "none": None}.get(o.cache, Path(o.cache or ""))
 
@@ -219,13 +202,13 @@ def load_degradation(spec: str) -> Degradation:
     try:
         data = json.loads(Path(spec).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"--degradation {spec}: can't be read ({error.strerror})") from None
+        raise UserError(f"`degradation` {spec}: can't be read ({error.strerror})") from None
     except ValueError as error:
-        raise UserError(f"--degradation {spec}: is not JSON ({error})") from None
+        raise UserError(f"`degradation` {spec}: is not JSON ({error})") from None
     try:
         return Degradation.from_dict(data)
     except (TypeError, ValueError) as error:
-        raise UserError(f"--degradation {spec}: {error}") from None
+        raise UserError(f"`degradation` {spec}: {error}") from None
 
 
 def _fakes_of(spec: str, root: str | None) -> FaceSource:
@@ -243,19 +226,12 @@ def _replayed(run: str, resolution: int) -> np.ndarray:
     try:
         images = load(path, "gan")["game"]["replay"]["images"].numpy()
     except (KeyError, AttributeError, TypeError):
-        raise UserError(f"--replay {run}: {path.name} holds no older fakes; give a run with a verdict head") from None
+        raise UserError(f"`replay` {run}: {path.name} holds no older fakes; give a run with a verdict head") from None
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise UserError(f"--replay {run}: {path.name} remembers no colour images; give another run")
+        raise UserError(f"`replay` {run}: {path.name} remembers no colour images; give another run")
     if images.shape[-1] != resolution:
         raise UserError(
-            f"--replay {run}: its generator draws {images.shape[-1]} px, the detector looks at {resolution}: scaling"
-            f" one class only would give it away; use --resolution {images.shape[-1]}"
+            f"`replay` {run}: its generator draws {images.shape[-1]} px, the detector looks at {resolution}: scaling"
+            f" one class only would give it away; use `resolution` {images.shape[-1]}"
         )
     return images
-
-
-def at_most(source: FaceSource, count: int, seed: int) -> FaceSource:
-    """At most `count` random images of each class, in order."""
-    rng = np.random.default_rng([seed, 0xA1])
-    chosen = [rng.permutation(np.flatnonzero(source.labels == label))[:count] for label in (0, 1)]
-    return source.select(np.sort(np.concatenate(chosen)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from discriminator.training.feed import Feed, degrade
+from discriminator.training.feed import LabelledFeed, degrade
 from discriminator.training.selection import Validation
 from faces.degrade import Degradation
 from faces.naming import LABEL_NAMES
@@ -31,7 +31,7 @@ HOW = {
 
 
 @dataclass
-class Part:
+class SplitPixels:
     """Pixels of one class in one split. histograms: int64 [4, 64], how often each level of CHANNELS occurs; brightness:
     float64 [n], mean luma of an image, 0 to 255; mean, sd: float64 [3] of R, G, B over all pixels."""
 
@@ -56,7 +56,7 @@ class Exploration:
     [2, n, s, s, 3], clean and degraded views of the first step's batch, exactly as the network gets them."""
 
     counts: dict[str, dict[str, int]]
-    parts: list[Part]
+    parts: list[SplitPixels]
     samples: dict[str, np.ndarray]
     degraded: np.ndarray
     shown: np.ndarray
@@ -72,7 +72,7 @@ class Exploration:
         return rows
 
 
-def imbalance(feed: Feed, balance: str) -> dict:
+def imbalance(feed: LabelledFeed, balance: str) -> dict:
     """{"method", "how", "counts": of each class to learn from, "shown": share of each class in what is shown,
     "weights": what an image of each class weighs in the loss, on average 1}."""
     counts = {name: sum(len(g) for g in feed.groups if g.label == k) for k, name in enumerate(LABEL_NAMES)}
@@ -95,7 +95,11 @@ def say_imbalance(b: Mapping) -> str:
 
 
 def explore(
-    feed: Feed, validation: Validation, degradation: Degradation, seed: int, test: Mapping[str, int] | None = None
+    feed: LabelledFeed,
+    validation: Validation,
+    degradation: Degradation,
+    seed: int,
+    test: Mapping[str, int] | None = None,
 ) -> Exploration:
     """Look at what is packed already. test: how many images of each class the test split lists, where there is one."""
     rng = np.random.default_rng([seed, 0xE7])
@@ -127,8 +131,8 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((np.repeat(image, 3, 0) if len(image) == 1 else image).transpose(1, 2, 0))
 
 
-def _part(split: str, label: int, count: int, chosen: Sequence[tuple]) -> Part:
-    part = Part(split, label, count, len(chosen))
+def _part(split: str, label: int, count: int, chosen: Sequence[tuple]) -> SplitPixels:
+    part = SplitPixels(split, label, count, len(chosen))
     if not chosen:
         return part
     total, squares, pixels, brightness = np.zeros(3), np.zeros(3), 0, []
@@ -158,7 +162,7 @@ def _to(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST)
 
 
-def _degraded(feed: Feed, degradation: Degradation, rng: np.random.Generator, rows: int = 4) -> np.ndarray:
+def _degraded(feed: LabelledFeed, degradation: Degradation, rng: np.random.Generator, rows: int = 4) -> np.ndarray:
     lines = []
     for k in range(rows):
         group = [g for g in feed.groups if g.label == k % 2][0]
@@ -169,7 +173,7 @@ def _degraded(feed: Feed, degradation: Degradation, rng: np.random.Generator, ro
     return np.stack(lines)
 
 
-def _shown(feed: Feed, most: int = 8) -> np.ndarray:
+def _shown(feed: LabelledFeed, most: int = 8) -> np.ndarray:
     batch = feed.batch(0)
     views = [v for v in (batch.clean, batch.degraded) if v is not None]
     side = min(120, max(72, views[0].shape[-1]))

@@ -28,7 +28,7 @@ AUGMENTED = 0xA06  # sets the augmentations' random numbers apart
 
 
 @dataclass
-class Group:
+class ImageGroup:
     """Images that are shown together with one label: uint8 [N, C, R, R] and where in them the group's own lie.
 
     dose: share of the fakes shown that come from this group; 0 for what fills the rest, and for reals."""
@@ -51,11 +51,11 @@ class Batch(NamedTuple):
     labels: torch.Tensor
 
 
-def shares(groups: Sequence[Group], balance: str) -> list[float]:
+def shares(groups: Sequence[ImageGroup], balance: str) -> list[float]:
     """The share of each group in what is shown; they add up to 1. UserError where doses don't fit."""
     reals, fakes = (sum(len(g) for g in groups if g.label == label) for label in (0, 1))
     if not reals or not fakes:
-        kind, option = ("real", "--data") if not reals else ("fake", "--data or --extra-fakes")
+        kind, option = ("real", "`data`") if not reals else ("fake", "`data` or `extra_fakes`")
         raise UserError(f"there are no {kind} images to learn from; give some by {option}")
     dosed = sum(g.dose for g in groups)
     rest = sum(len(g) for g in groups if g.label == 1 and not g.dose)
@@ -75,10 +75,10 @@ def shares(groups: Sequence[Group], balance: str) -> list[float]:
     return out
 
 
-class Feed:
+class LabelledFeed:
     """Batches of a training. `len_epoch`: steps in which as many images are shown as the groups hold in all."""
 
-    def __init__(self, groups: Sequence[Group], degradation: Degradation, recipe: Recipe) -> None:
+    def __init__(self, groups: Sequence[ImageGroup], degradation: Degradation, recipe: Recipe) -> None:
         self.groups = [g for g in groups if len(g)]
         self.shares = shares(self.groups, recipe.balance)
         self.degradation, self.recipe, self.augmentation = degradation, recipe, recipe.augmentation
@@ -86,9 +86,11 @@ class Feed:
         undosed = sum(len(g) for g in self.groups if not g.dose)
         self.len_epoch = max(1, math.ceil((undosed or sum(map(len, self.groups))) / recipe.batch))
         side = self.groups[0].images.shape[-1]
-        if recipe.crop > side:
-            raise UserError(f"--crop {recipe.crop}: the images have only {side} px; give at most that, or 0 for whole")
-        self.side = recipe.crop or side
+        if recipe.random_crop > side:
+            raise UserError(
+                f"`random_crop` {recipe.random_crop}: the images have only {side} px; give at most that, or 0 for whole"
+            )
+        self.side = recipe.random_crop or side
         # Rounding a share in every step would favour groups; positions of a common line don't.
         self._edges = np.cumsum(self.shares)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
@@ -13,6 +14,16 @@ from discriminator.training.selection import Validation, figures, scores
 from faces.preprocess import Preprocess
 
 
+@dataclass(frozen=True)
+class TrainingEnd:
+    """What came of a training. labels [N]; views: name -> raw logits [N] of the validation images; figures: theirs."""
+
+    detector: Detector
+    labels: np.ndarray
+    views: dict[str, np.ndarray]
+    figures: dict[str, float]
+
+
 def calibrated(
     net: nn.Module,
     validation: Validation,
@@ -21,20 +32,13 @@ def calibrated(
     *,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Detector, dict[str, float]]:
+) -> TrainingEnd:
     """The detector, and its figures on the validation images at its own default threshold.
 
     Scores are computed in float32, as a verdict's are. Temperature and thresholds are fitted on the clean and the
     degraded views together, so that a stated false-alarm rate holds for re-saved photos too; its interval counts
     photos, not views. UserError if a class is missing or scores are not finite."""
     logits = scores(net, validation, workers=workers, progress=progress)
-    return fitted(net, validation, logits, preprocess, meta)
-
-
-def fitted(
-    net: nn.Module, validation: Validation, logits: np.ndarray, preprocess: Preprocess, meta: dict
-) -> tuple[Detector, dict[str, float]]:
-    """The same from logits that are known already, float64 [views, N] of `selection.scores`."""
     n_real = int((validation.labels == 0).sum())
     calibration = calibrate(
         logits.ravel(),
@@ -47,7 +51,9 @@ def fitted(
         "validation_images": {"real": n_real, "fake": int(len(validation) - n_real)},
     }
     detector = Detector(net, preprocess, calibration, {**meta, **told})
-    return detector, figures(validation, logits) | at_threshold(validation, logits, calibration)
+    views = {name: row for (name, _), row in zip(validation.views, logits, strict=True)}
+    found = figures(validation, logits) | at_threshold(validation, logits, calibration)
+    return TrainingEnd(detector, validation.labels, views, found)
 
 
 def at_threshold(validation: Validation, logits: np.ndarray, calibration: Calibration) -> dict[str, float]:

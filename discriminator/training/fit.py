@@ -23,7 +23,7 @@ from torch import nn
 from common.clock import clock
 from common.errors import UserError
 from discriminator.hybrid import VerdictOut
-from discriminator.training.feed import Batch, Feed
+from discriminator.training.feed import Batch, LabelledFeed
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, figures, scores
 from discriminator.verdict_loss import smoothed, verdict_loss
@@ -36,7 +36,7 @@ SHORTEST_TICK = 20  # steps
 HOPELESS = 20  # steps in a row without a finite gradient
 
 
-class Report(Protocol):
+class TrainingLog(Protocol):
     """Where a training tells what it does; `training.telemetry.Telemetry` is one."""
 
     def say(self, text: str) -> None: ...
@@ -48,32 +48,33 @@ class Report(Protocol):
 class Fit:
     """One training. `run()` returns when it is over or `stop()` became true; `best_network()` is its result.
 
-    net: of `discriminator.models`. folder: for checkpoints (None: none are written). stop: asked after every step.
+    net: of `discriminator.models`. folder: for checkpoints (None: none are written). Attributes to be set: `stop`,
+    asked after every step, and `checkpoint_minutes`, in which a state is saved at least.
     """
 
     def __init__(
         self,
         net: nn.Module,
-        feed: Feed,
+        feed: LabelledFeed,
         validation: Validation,
         recipe: Recipe,
-        report: Report,
+        report: TrainingLog,
         *,
         folder: Path | None = None,
         peers: Processes | None = None,
         workers: int = 1,
-        checkpoint_minutes: float = 10.0,
-        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.peers = peers or Processes()
         self.net = net.to(self.peers.device).to(memory_format=torch.channels_last)
-        if recipe.crop and recipe.crop != net.cfg.resolution and not net.any_size:
+        if recipe.random_crop and recipe.random_crop != net.cfg.resolution and not net.any_size:
             raise UserError(
-                f"--crop {recipe.crop}: this network takes whole images of {net.cfg.resolution} px only; leave it out"
+                f"`random_crop` {recipe.random_crop}: this network takes whole images of {net.cfg.resolution} px only;"
+                " leave it out"
             )
         self.feed, self.validation, self.recipe, self.report = feed, validation, recipe, report
-        self.folder, self.workers, self.stop = folder, workers, stop
-        self.checkpoint_minutes = checkpoint_minutes
+        self.folder, self.workers = folder, workers
+        self.stop: Callable[[], bool] = lambda: False
+        self.checkpoint_minutes = 10.0
         self.net.lowp_dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.params = net.taught()
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -192,8 +193,8 @@ class Fit:
             self.skipped += 1
             if self.skipped >= HOPELESS:
                 raise UserError(
-                    f"{HOPELESS} steps in a row had no finite gradient (step {self.step}): lower --lr, or use"
-                    " --precision fp32"
+                    f"{HOPELESS} steps in a row had no finite gradient (step {self.step}): lower `lr`, or use"
+                    " `precision` fp32"
                 )
         self.step += 1
         self._average()
@@ -333,7 +334,7 @@ class Fit:
     def best_network(self) -> nn.Module:
         """The averaged weights of the best validation, in evaluation mode. UserError where no state gave numbers."""
         if self.best is None:
-            raise UserError("no state of this training gave finite scores; lower --lr and start again")
+            raise UserError("no state of this training gave finite scores; lower `lr` and start again")
         self.ema.load_state_dict(self.best["state"])
         return self.ema
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from common.errors import UserError
-from discriminator.training.data import Options
+from discriminator.training.options import MACHINE, DetectorOptions
 from discriminator.training.recipe import Recipe
 from training.checkpoint import checkpoints, load
 from training.run_folder import CONFIG, check_writable
@@ -21,12 +21,12 @@ def check_free(out: Path | None, outdir: Path) -> None:
     check_writable(out if out is not None else outdir, "outdir" if out is None else "out")
 
 
-def name_of(kind: str, data: str, resolution: int, o: Options) -> str:
+def name_of(kind: str, data: str, resolution: int, o: DetectorOptions) -> str:
     """What stands behind the number of a run's folder."""
     return f"{kind}-{data}-{resolution}-{o.model}" + (f"-{o.size}" if o.model == "hybrid" else "")
 
 
-def resumed(resume: Path, now: Options) -> tuple[Path, dict, Options, Recipe, dict]:
+def resumed(resume: Path, now: DetectorOptions) -> tuple[Path, dict, DetectorOptions, Recipe, dict]:
     """The run's folder, state, options, recipe and config.json, with the machine's options as asked for now."""
     folder = resume.parent if resume.is_file() else resume
     if not folder.is_dir():
@@ -42,16 +42,17 @@ def resumed(resume: Path, now: Options) -> tuple[Path, dict, Options, Recipe, di
     return folder, load(folder, "detector"), saved_options(saved, now), Recipe.from_dict(recipe), config
 
 
-def saved_options(saved: dict, now: Options) -> Options:
+def saved_options(saved: dict, now: DetectorOptions) -> DetectorOptions:
     """A run's own options from its JSON, with the machine's as asked for now."""
-    known = {f.name for f in fields(Options)}
+    known = {f.name for f in fields(DetectorOptions)}
     values = {key: value for key, value in saved.items() if key in known}
     values["branches"] = tuple(values["branches"])
+    values["face"] = values["face"] or None  # once "" where nothing was said
     for name in ("extra_fakes", "replay"):
         values[name] = tuple((spec, dose) for spec, dose in values[name])
-    for name in ("device", "workers", "threads", "checkpoint_minutes", "cache"):
+    for name in MACHINE:
         values[name] = getattr(now, name)
-    return Options(**values)
+    return DetectorOptions(**values)
 
 
 def newest_run(outdir: Path) -> Path:

@@ -1,95 +1,98 @@
-"""Every number of a training in one readable dataclass."""
+"""Every number of a training in one readable dataclass. Light: `--help` must answer at once."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from discriminator.verdict_loss import CONSISTENCIES, VerdictLossConfig
-from faces.degrade import STEPS, Degradation, Step
+from common.options import check, option
+from discriminator.network_options import CONSISTENCIES, Listed
 
-SCHEDULES = ("cosine", "plateau")
-BALANCES = ("sampling", "weights", "none")
-PRECISIONS = ("fp32", "bf16")
-AUGMENTATIONS = tuple(name for name in STEPS if name != "hflip")  # `mirror` does that
+if TYPE_CHECKING:
+    from discriminator.verdict_loss import VerdictLossConfig
+    from faces.degrade import Degradation
+
 AUGMENT = 0.5  # probability of each: half of the images keep the traces that resampling wipes away
+RENAMED = {"crop": "random_crop"}  # what recipes were saved with once
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a detective learns. UserError, naming the option, on a value out of range.
+    """How a detector learns. UserError, naming the parameter, on a value out of range.
 
-    epochs: passes over the training set, of which `frozen_epochs` leave borrowed layers as they came.
-    batch: photos a step. With `consistency` above 0 each is seen twice, clean and degraded; else degraded only.
-    lr, head_lr: Adam's rate afterwards, and in the frozen phase. weight_decay: decoupled (AdamW), on matrices only.
-    schedule: "cosine" to zero, or "plateau": times `plateau_factor` after `plateau_patience` validations without gain.
-    warmup: steps over which the rate rises at the beginning of each phase. clip: bound of the gradient's norm.
-    ema: decay of the averaged weights, which are what is validated and kept; 0: the weights themselves.
-    patch, consistency, consistency_kind, smoothing: see `VerdictLossConfig`.
-    balance: "sampling": half of every batch is real; "weights": images as frequent as in the data, each class weighing
-    half; "none": as frequent as in the data, each image weighing the same.
-    crop: side of the random squares that are learnt from, 0 for whole images. mirror: flip every second image.
-    augment: what else befalls an image before both views are made of it, steps of `faces.degrade` such as "clahe",
-    "shear" or "rotate", each with its own probability ("rotate:0.3") or `AUGMENT`.
-    validate_every: epochs between two validations. patience: how many without gain end a phase: the frozen one, or
-    the training; 0 for never.
+    lr, head_lr: Adam's. weight_decay: decoupled (AdamW), on matrices only. schedule: "cosine" to zero, or "plateau".
+    patch, consistency, consistency_kind, smoothing: see `VerdictLossConfig`. augment: steps of `faces.degrade`, each
+    with its own probability ("rotate:0.3") or `AUGMENT`. patience: ends a phase: the frozen one, or the training.
     """
 
-    epochs: float = 30.0
-    frozen_epochs: float = 0.0
-    batch: int = 32
-    lr: float = 1e-3
-    head_lr: float = 1e-3
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    warmup: int = 200
-    plateau_patience: int = 3
-    plateau_factor: float = 0.2
-    clip: float = 1.0
-    ema: float = 0.998
-    patch: float = 0.5
-    consistency: float = 0.5
-    consistency_kind: str = "kl"
-    smoothing: float = 0.0
-    balance: str = "sampling"
-    crop: int = 0
-    mirror: bool = True
-    augment: tuple[str, ...] = ()
-    validate_every: float = 1.0
-    patience: int = 0
-    precision: str = "fp32"
-    seed: int = 0
+    epochs: float = option(30.0, "Passes over the training images.", metavar="X", low=0, above=True, high=100_000)
+    frozen_epochs: float = option(
+        0.0,
+        "The first of them, in which borrowed layers stay as they came.  [default: 1 with borrowed weights]",
+        metavar="X", low=0,
+    )  # fmt: skip
+    batch: int = option(32, "Images a step, all processes together.", metavar="N", low=2, high=1 << 16)
+    lr: float = option(
+        1e-3,
+        "Learning rate.  [default: the network's own; 5e-4 with weights]",
+        metavar="X", low=0, above=True, high=10,
+    )  # fmt: skip
+    head_lr: float = option(1e-3, "Learning rate of the frozen phase.", metavar="X", low=0, above=True, high=10)
+    weight_decay: float = option(0.01, "AdamW's.", metavar="X", low=0, high=10)
+    schedule: str = option("cosine", "Course of the learning rate.", choices=("cosine", "plateau"))
+    warmup: int = option(200, "Steps over which it rises.", metavar="STEPS", low=0, high=10**7)
+    plateau_patience: int = option(3, "Validations without gain before it falls.", metavar="N", low=1, high=10**6)
+    plateau_factor: float = option(0.2, "By how much it falls then.", metavar="X", low=0, above=True, high=1)
+    clip: float = option(1.0, "Bound of the gradient's norm.", metavar="X", low=0, above=True, high=1e9)
+    ema: float = option(
+        0.998, "Decay of the averaged weights, which are kept; 0: no averaging.", metavar="X", low=0, high=0.999999
+    )
+    patch: float = option(0.5, "Weight of the patches' own verdicts.", metavar="X", low=0, high=1e6)
+    consistency: float = option(
+        0.5,
+        "Weight of agreement between an image and its degraded copy; 0: degraded only, half the time.",
+        metavar="X", low=0, high=1e6,
+    )  # fmt: skip
+    consistency_kind: str = option("kl", "Of verdicts, or of logits.", choices=CONSISTENCIES)
+    smoothing: float = option(0.0, "Label smoothing.", metavar="X", low=0, high=0.999)
+    balance: str = option(
+        "sampling",
+        "Half of each batch real; as in the data with equal class weights; or as it is.",
+        choices=("sampling", "weights", "none"),
+    )
+    random_crop: int = option(
+        0, "Learn from random squares of N pixels; 0: whole images.", metavar="N", low=0, high=4096
+    )
+    mirror: bool = option(True, "Flip every second image.", negative=True)
+    augment: tuple[str, ...] = option(
+        (),
+        "Of both views: clahe,shear,rotate and more, each for half of the images or as in rotate:0.2.",
+        metavar="LIST",
+        parse=Listed(),
+        whole=True,
+    )
+    validate_every: float = option(1.0, "Between two validations.", metavar="EPOCHS", low=0, above=True, high=100_000)
+    patience: int = option(0, "Validations without gain that end a phase; 0: never.", metavar="N", low=0, high=10**6)
+    precision: str = option(
+        "fp32", "Number format of learning; verdicts are always fp32.", choices=("auto", "fp32", "bf16")
+    )
+    seed: int = option(
+        0, "Everything random follows from it.  [default: 0; 42 with --folds]", metavar="N", low=0, high=2**31 - 1
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "augment", tuple(self.augment))  # JSON has lists
-        _ = self.augmentation
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"--{f.name.replace('_', '-')} {value}: not a finite number")
-        bounds = {
-            "epochs": (0, 100_000, True), "frozen_epochs": (0, self.epochs, False), "batch": (2, 1 << 16, False),
-            "lr": (0, 10, True), "head_lr": (0, 10, True), "weight_decay": (0, 10, False), "warmup": (0, 10**7, False),
-            "plateau_patience": (1, 10**6, False), "plateau_factor": (0, 1, True), "clip": (0, 1e9, True),
-            "ema": (0, 0.999999, False), "crop": (0, 4096, False), "validate_every": (0, 100_000, True),
-            "patience": (0, 10**6, False), "seed": (0, 2**31 - 1, False), "patch": (0, 1e6, False),
-            "consistency": (0, 1e6, False), "smoothing": (0, 0.999, False),
-        }  # fmt: skip
-        for name, (low, high, beyond) in bounds.items():
-            value = getattr(self, name)
-            if not low <= value <= high or (beyond and value == low):
-                words = f"above {low:g}" if beyond else f"at least {low:g}"
-                raise UserError(f"--{name.replace('_', '-')} {value:g}: give a number {words} and at most {high:g}")
-        choices = {
-            "schedule": SCHEDULES, "balance": BALANCES, "precision": PRECISIONS, "consistency_kind": CONSISTENCIES,
-        }  # fmt: skip
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give one of {', '.join(known)}")
+        check(self)
+        if self.frozen_epochs > self.epochs:
+            raise UserError(f"`frozen_epochs` {self.frozen_epochs:g}: more than all {self.epochs:g} `epochs`")
+        if self.augment:
+            _ = self.augmentation
 
     @property
     def loss(self) -> VerdictLossConfig:
+        from discriminator.verdict_loss import VerdictLossConfig
+
         return VerdictLossConfig(
             self.patch, self.consistency, self.consistency_kind, self.smoothing, balance=self.balance != "none"
         )
@@ -97,6 +100,9 @@ class Recipe:
     @property
     def augmentation(self) -> Degradation:
         """What `augment` names, as a chain. UserError for an unknown step or a probability that is none."""
+        from faces.degrade import STEPS, Degradation, Step
+
+        known = [name for name in STEPS if name != "hflip"]  # `mirror` does that
         steps = []
         for word in self.augment:
             name, colon, share = word.partition(":")
@@ -104,12 +110,10 @@ class Recipe:
                 probability = float(share) if colon else AUGMENT
             except ValueError:
                 probability = -1.0
-            if name not in AUGMENTATIONS:
-                raise UserError(
-                    f"--augment {word}: unknown; give some of {', '.join(AUGMENTATIONS)}, with commas between"
-                )
+            if name not in known:
+                raise UserError(f"`augment` {word}: unknown; give some of {', '.join(known)}, with commas between")
             if not 0 < probability <= 1:
-                raise UserError(f"--augment {word}: what follows the colon is a probability above 0 and at most 1")
+                raise UserError(f"`augment` {word}: what follows the colon is a probability above 0 and at most 1")
             steps.append(Step(name, probability))
         return Degradation("augment", tuple(steps))
 
@@ -120,6 +124,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, data: dict) -> Recipe:
         """UserError for what is no recipe of this version."""
+        data = {RENAMED.get(name, name): value for name, value in data.items()}
         if unknown := sorted(set(data) - {f.name for f in fields(cls)}):
             raise UserError(f"unknown option {unknown[0]!r} of a training; it was begun by a newer version")
         return cls(**data)

@@ -17,6 +17,7 @@ from common.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 PLAIN = (bool, int, float, str)
+RENAMED = {"crop": "random-crop"}
 
 
 @dataclass(frozen=True)
@@ -43,25 +44,26 @@ def load(spec: str, known: Collection[str]) -> RecipeFile:
         if not path.suffix == ".toml" and not path.exists():
             near = difflib.get_close_matches(spec, names(), 1)
             hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(names())}, or a .toml file"
-            raise UserError(f"--recipe {spec}: there is no such recipe; {hint}")
+            raise UserError(f"`recipe` {spec}: there is no such recipe; {hint}")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"--recipe {spec}: can't be read ({error.strerror}); check the path") from None
+        raise UserError(f"`recipe` {spec}: can't be read ({error.strerror}); check the path") from None
     except ValueError as error:  # not UTF-8, or not TOML
         reason = str(error).splitlines()[0]
-        raise UserError(f"--recipe {spec}: is not TOML ({reason}); mend the file") from None
+        raise UserError(f"`recipe` {spec}: is not TOML ({reason}); mend the file") from None
     about, values = data.get("about", ""), data.get("options")
     if extra := sorted(set(data) - {"about", "options"}):
-        raise UserError(f"--recipe {spec}: {extra[0]} does not belong there: options stand below a line [options]")
+        raise UserError(f"`recipe` {spec}: {extra[0]} does not belong there: options stand below a line [options]")
     if not isinstance(about, str) or not isinstance(values, dict) or not values:
-        raise UserError(f"--recipe {spec}: has no options; a recipe has a line [options] with lines like epochs = 30")
+        raise UserError(f"`recipe` {spec}: has no options; a recipe has a line [options] with lines like epochs = 30")
+    values = {RENAMED.get(key, key): value for key, value in values.items()}
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]}?" if near else "train_detector.py --help lists them all"
-            raise UserError(f"--recipe {spec}: unknown option {key!r}; {hint}")
+            hint = f"did you mean {near[0]}?" if near else "the help of train_detector.py lists them all"
+            raise UserError(f"`recipe` {spec}: unknown option {key!r}; {hint}")
         listed = isinstance(value, list) and all(isinstance(v, str) for v in value)
         if not (type(value) in PLAIN or listed):
-            raise UserError(f"--recipe {spec}: {key} must be a number, true, false, a text or a list of texts")
+            raise UserError(f"`recipe` {spec}: {key} must be a number, true, false, a text or a list of texts")
     return RecipeFile(path.stem, about, values)

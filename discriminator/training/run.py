@@ -1,35 +1,40 @@
-"""`train_detector.py`: from a data source to a run folder with a calibrated detector in it."""
+"""A detector's training: from a data source to a run folder with a calibrated detector in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from common.cli import own_version
 from common.clock import clock
 from common.errors import UserError
-from common.parallel import cores
 from discriminator.backbones import Backbone, load_pretrained
-from discriminator.models import NetworkOptions, new_network
-from discriminator.training.data import Gathered, Options, load_degradation, open_all, pack, pass_gates
-from discriminator.training.exploration import explore, imbalance, say_imbalance
-from discriminator.training.finish import fitted
+from discriminator.models import new_network
+from discriminator.training.data import (
+    Decode,
+    Gathered,
+    decoder,
+    decoding_threads,
+    load_degradation,
+    open_all,
+    pass_gates,
+    share_out,
+)
+from discriminator.training.exploration import Exploration, explore, imbalance, say_imbalance
+from discriminator.training.finish import TrainingEnd, calibrated
 from discriminator.training.fit import Fit
 from discriminator.training.folders import check_free, name_of, resumed
+from discriminator.training.options import DetectorOptions, RunPlace
 from discriminator.training.recipe import Recipe
-from discriminator.training.selection import scores
 from faces.dataset import PackedFaces
 from faces.degrade import Degradation
-from faces.preprocess import Preprocess
-from faces.source import FaceSource
-from reports.detector_training import Outcome, TrainingPage
 from training.lock import RunLock
 from training.memory import keep_freed_memory
 from training.operations import prepare_operations
-from training.precision import resolve_precision
 from training.processes import Processes
 from training.run_folder import CONFIG, new_run, remove_leftovers
 from training.stop import StopRequest
@@ -40,37 +45,46 @@ SHOWN = 5  # left-out images named
 
 
 @dataclass(frozen=True)
-class Part:
+class SharedImages:
     """A training that is one of several on shared images: its data comes from whoever leads them, gates passed.
 
-    gather() -> what it learns from; packed: in place of decoding; whole: the folder by which all of them are resumed.
+    gather() -> what it learns from; decode: finds it decoded; whole: the folder by which all of them are resumed.
     """
 
     gather: Callable[[], Gathered]
-    packed: Callable[[FaceSource, str, Preprocess, Path | None], PackedFaces]
+    decode: Decode
     whole: Path
 
 
-def train(
-    options: Options,
-    recipe: Recipe,
-    *,
-    out: Path | None = None,
-    resume: Path | None = None,
-    outdir: Path = Path("runs"),
-    quiet: bool = False,
-    part: Part | None = None,
-    report: bool = True,
-) -> Path:
-    """Train (or go on) and return the run's folder, which then holds detector.safetensors.
+class TrainingReport(Protocol):
+    """A page about a training; `reports.detector_training.TrainingPage` is one."""
 
-    out: the run's folder, which must not hold anything yet; None: a numbered one in `outdir`. resume: a run's folder,
-    whose own options and recipe then count (of `options` only the machine's: device, workers, threads).
+    def begin(self) -> None:
+        """The data are known."""
+
+    def finish(self, end: TrainingEnd, nimg: int) -> Path:
+        """The training is over, `nimg` images shown; returns the page's file."""
+
+
+MakeReport = Callable[[Path, dict, Exploration, Telemetry], TrainingReport]  # of run folder, its config.json
+
+
+def train(
+    options: DetectorOptions,
+    recipe: Recipe,
+    place: RunPlace,
+    *,
+    part: SharedImages | None = None,
+    report: MakeReport | None = None,
+) -> Path:
+    """Train (or go on) and return the run's folder, which then holds detector.safetensors. report: makes its page.
+
     UserError, one line, for what a person can mend; KeyboardInterrupt after a clean stop with its state saved."""
+    resume = place.resume
     if options.threads:
         torch.set_num_threads(options.threads)
     world = Processes.join(options.device)
-    tel = Telemetry(world.is_main, quiet)
+    tel = Telemetry(world.is_main, place.quiet, place.flags)
     try:
         with RunLock() as lock:
             state = config = None
@@ -78,33 +92,42 @@ def train(
                 folder, state, options, recipe, config = resumed(resume, options)
                 if part is None and "fold" in config["data"]:
                     raise UserError(
-                        f"--resume {resume}: is one fold of several, which are resumed together; give their folder"
+                        f"`resume` {resume}: is one fold of several, which are resumed together; give their folder"
                         " (it holds folds.json)"
                     )
                 if world.is_main:
                     lock.take(folder)
                     remove_leftovers(folder)
             else:
-                check_free(out, outdir)
-            run = _Run(options, recipe, world, tel, config, part)
-            run.report = report
+                check_free(place.out, place.outdir)
+            run = _Training(options, recipe, world, tel, config, part)
+            run.make_report = report
             run.prepare()
             if resume is None:
-                folder = _new_folder(run, out, outdir, lock)
+                folder = _new_folder(run, place, lock)
             return run.go(folder, state)
     finally:
         tel.close()
         world.leave()
 
 
-class _Run:
+class _Training:
     def __init__(
-        self, options: Options, recipe: Recipe, world: Processes, tel: Telemetry, begun: dict | None, part: Part | None
+        self,
+        options: DetectorOptions,
+        recipe: Recipe,
+        world: Processes,
+        tel: Telemetry,
+        begun: dict | None,
+        part: SharedImages | None,
     ) -> None:
         """begun: config.json of the run that is resumed."""
-        self.o, self.recipe, self.world, self.tel, self.begun, self.part = options, recipe, world, tel, begun, part
-        self.report, self.page, self.operations = True, None, None
-        self.workers = options.workers if options.workers is not None else min(2, max(1, cores() - 1))
+        self.o = replace(options, patches=recipe.patch > 0)
+        self.recipe, self.world, self.tel, self.begun, self.part = recipe, world, tel, begun, part
+        self.make_report: MakeReport | None = None
+        self.page: TrainingReport | None = None
+        self.operations = None
+        self.workers = decoding_threads(options)
         if begun is None:
             self.degradation = load_degradation(options.degradation)
         else:  # as it was then, whatever has become of the file
@@ -121,19 +144,15 @@ class _Run:
         self.data = open_all(o, self.recipe.seed) if self.part is None else self.part.gather()
         if self.begun is not None and self.data.source.fingerprint() != self.begun["data"]["fingerprint"]:
             raise UserError(
-                f"--resume: {o.data} is not what it was when the run began (other files, sizes or labels); bring it"
+                f"`resume`: {o.data} is not what it was when the run began (other files, sizes or labels); bring it"
                 " back, or start a new run"
             )
         self.pre = self.data.pre
-        shape = NetworkOptions(
-            size=o.size, branches=o.branches, residual=o.residual, stride1=o.stride1, dropout=o.dropout, head=o.head,
-            patches=self.recipe.patch > 0, reconstruct=o.reconstruct,
-        )  # fmt: skip
-        net = new_network(o.model, self.pre.resolution, 3, shape, seed=self.recipe.seed)
+        net = new_network(o.model, self.pre.resolution, 3, o, seed=self.recipe.seed)
         self.origin = "random weights"
-        if o.pretrained or o.backbone_weights:
+        if o.borrows:
             if not isinstance(net, Backbone):
-                raise UserError(f"--model {o.model}: has no published weights; leave --pretrained out")
+                raise UserError(f"`model` {o.model}: has no published weights; leave `pretrained` out")
             if self.begun is None:
                 self.origin = load_pretrained(net, o.backbone_weights)
         self.net = net
@@ -145,8 +164,7 @@ class _Run:
             self.origin, self.data.facts["gates"] = self.begun["origin"], self.begun["data"].get("gates")
         elif self.world.is_main and self.part is None:
             pass_gates(self.data, o, workers=self.workers, progress=self.tel.progress)
-        packed = self._packed if self.part is None else self.part.packed
-        pack(self.data, o, self.recipe, self.degradation, packed)
+        share_out(self.data, o, self.recipe, self.degradation, self._decode if self.part is None else self.part.decode)
         self.facts = self.data.facts
         self.facts["imbalance"] = imbalance(self.data.feed, self.recipe.balance)
         self.fit = Fit(
@@ -157,20 +175,15 @@ class _Run:
             self.tel,
             peers=self.world,
             workers=self.workers,
-            checkpoint_minutes=o.checkpoint_minutes,
         )
+        self.fit.checkpoint_minutes = o.checkpoint_minutes
 
-    def _packed(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
-        def build() -> PackedFaces:
-            return PackedFaces.build(
-                source, pre, workers=max(1, self.workers), cache_dir=cache,
-                progress=lambda done, total: self.tel.progress(f"reading {what} images {done}/{total}"),
-            )  # fmt: skip
-
+    def _decode(self, *what) -> PackedFaces:
+        decode = decoder(self.workers, self.tel.progress)
         if self.world.is_main:  # the others find the cache filled
-            packed = build()
+            packed = decode(*what)
         self.world.barrier()
-        return packed if self.world.is_main else build()
+        return packed if self.world.is_main else decode(*what)
 
     # ---- the run -----------------------------------------------------------------------------------------------
 
@@ -189,14 +202,14 @@ class _Run:
                 rewind_jsonl(folder / name, nimg)
         self.tel.open(folder, nimg + 1 if state is not None else None)
         self._announce(folder, fit)
-        if self.report and self.world.is_main:
+        if self.make_report is not None and self.world.is_main:
             self._look_at_data(folder)
         with StopRequest(tell=self.world.is_main) as stop:  # before and after it, Ctrl-C ends the program at once
             fit.stop = lambda: stop.asked
             finished = fit.run()
         if not finished:
             whole = folder if self.part is None else self.part.whole
-            self.tel.say(f"stopped at step {fit.step}, saved; go on with --resume {whole}")
+            self.tel.say(f"stopped at step {fit.step}, saved; go on with `resume` {whole}")
             raise KeyboardInterrupt
         if self.world.is_main:
             self._finish(folder, fit)
@@ -233,7 +246,7 @@ class _Run:
         test = self.data.splits.source.select(split="test")
         counts = {"real": int((test.labels == 0).sum()), "fake": int((test.labels == 1).sum())} if len(test) else None
         found = explore(self.data.feed, self.data.validation, self.degradation, self.recipe.seed, counts)
-        self.page = TrainingPage(folder, self.config(), found, self.tel)
+        self.page = self.make_report(folder, self.config(), found, self.tel)
         self.page.begin()
 
     def _finish(self, folder: Path, fit: Fit) -> None:
@@ -250,12 +263,11 @@ class _Run:
             meta["recipe_file"] = self.o.recipe_file["name"]
         if self.o.face:
             meta["face"] = self.o.face
-        net, validation = fit.best_network(), self.data.validation
-        logits = scores(
-            net, validation, workers=self.workers,
+        end = calibrated(
+            fit.best_network(), self.data.validation, self.pre, meta, workers=self.workers,
             progress=lambda done, total: self.tel.progress(f"calibrating {done}/{total}"),
         )  # fmt: skip
-        detector, found = fitted(net, validation, logits, self.pre, meta)
+        detector, found = end.detector, end.figures
         path = folder / DETECTOR
         detector.save(path)
         self.tel.metric({"nimg": fit.step * self.recipe.batch, "step": fit.step, "final": True, **found})
@@ -270,9 +282,7 @@ class _Run:
             )
         self.tel.say(f"unsure      {100 * (1 - point.coverage):.1f} % of validation images get no verdict")
         if self.page is not None:
-            views = {name: row for (name, _), row in zip(validation.views, logits, strict=True)}
-            outcome = Outcome(validation.labels, views, detector.calibration, fit.best_step(), found)
-            self.tel.say(f"report      {self.page.finish(outcome, fit.step * self.recipe.batch)}")
+            self.tel.say(f"report      {self.page.finish(end, fit.step * self.recipe.batch)}")
         self.tel.say(f"detector    {path} ({path.stat().st_size / 1e6:.1f} MB) in {clock(fit.elapsed)}")
 
     def config(self) -> dict:
@@ -284,20 +294,12 @@ class _Run:
         }  # fmt: skip
 
 
-def _new_folder(run: _Run, out: Path | None, outdir: Path, lock: RunLock) -> Path:
+def _new_folder(run: _Training, place: RunPlace, lock: RunLock) -> Path:
     name = name_of("detector", run.facts["name"], run.pre.resolution, run.o)
-    return run.world.main_does(lambda: new_run(outdir, name, lock, {CONFIG: run.config()}, out=out))
+    files = {CONFIG: run.config()}
+    return run.world.main_does(lambda: new_run(place.outdir, name, lock, files, out=place.out))
 
 
 def _count(net: torch.nn.Module) -> str:
     n = sum(p.numel() for p in net.parameters())
     return f"{n / 1e6:.2f} million weights"
-
-
-def precision_of(asked: str, device: str) -> str:
-    """bf16 where the hardware computes in it, else fp32 (fp16 would need loss scaling)."""
-    found = resolve_precision(asked, torch.device(device))
-    return "fp32" if found == "fp16" else found
-
-
-__all__ = ["Options", "load_degradation", "precision_of", "train"]

@@ -19,7 +19,7 @@ import detect
 import evaluate
 from discriminator.detector import Detector
 from discriminator.onnx_detector import OnnxDetector
-from discriminator.training.feed import Feed, Group
+from discriminator.training.feed import ImageGroup, LabelledFeed
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, scores
 from faces.dataset import PackedFaces, to_float
@@ -113,9 +113,9 @@ def test_training(photos, detector, reference):
     np.testing.assert_allclose(detector.calibration.probability(found[0]), reference, rtol=0, atol=TORCH)
 
     half = len(images) // 2
-    groups = [Group("a", images, np.arange(half), 0), Group("b", images, np.arange(half, len(images)), 1)]
-    recipe = Recipe(batch=len(images), crop=0, mirror=False, balance="none")
-    shown = Feed(groups, Degradation("none", (), 0.0), recipe).batch(0).degraded
+    groups = [ImageGroup("a", images, np.arange(half), 0), ImageGroup("b", images, np.arange(half, len(images)), 1)]
+    recipe = Recipe(batch=len(images), random_crop=0, mirror=False, balance="none")
+    shown = LabelledFeed(groups, Degradation("none", (), 0.0), recipe).batch(0).degraded
     with torch.inference_mode():
         logits = detector.net.verdict(to_float(shown)).logit.double().numpy()
     found = detector.calibration.probability(logits)

@@ -114,8 +114,11 @@ def test_a_training_from_folder_to_detector(command, faces, tmp_path):
 
 
 def test_ablations_and_backbones_by_option(command, faces, tmp_path):
-    result = command("--data", faces, "--branches", "artefact", "--residual", "neighbour", "--crop", 16, "--out", "a")
+    result = command("--data", faces, "--branches", "artefact", "--residual", "neighbour", "--crop=16", "--out", "a")
     assert result.code == 0, result.err
+    assert "note: --crop is now called --random-crop\n" in result.err
+    recipe = json.loads((tmp_path / "a" / "config.json").read_text())["recipe"]
+    assert recipe["random_crop"] == 16 and "crop" not in recipe
     cfg = Detector.load(tmp_path / "a" / "detector.safetensors").net.cfg
     assert cfg.branches == ("artefact",) and cfg.residual == "neighbour"
     chain = preset("web").to_dict()
@@ -163,7 +166,7 @@ def test_files_that_give_the_class_away_are_refused(command, tmp_path):
     assert not (tmp_path / "run").exists()
     result = command("--data", "leak", "--out", "run", "--allow-leaks", "--epochs", 1, "--subset", 8)
     assert result.code == 0, result.err
-    assert "note        --allow-leaks: " in result.out
+    assert "note        leaks are allowed: " in result.out
     assert "metadata" in Detector.load(tmp_path / "run" / "detector.safetensors").meta["gates"]["failed"]
 
 
@@ -193,7 +196,7 @@ def test_replay_of_older_fakes(command, faces, tmp_path):
         (["--data", "F", "--resolution", 48], ["--model hybrid", "48"]),
         (["--data", "F", "--branches", "deep"], ["spatial"]),
         (["--data", "F", "--lr", -1], ["--lr"]),
-        (["--data", "F", "--crop", 16], ["--crop 16"]),
+        (["--data", "F", "--random-crop", 16], ["--random-crop 16"]),
         (["--data", "F", "--degradation", "acid"], ["acid", "train"]),
         (["--data", "F", "--degradation", "absent.json"], ["absent.json"]),
         (["--data", "F", "--pretrained"], ["--pretrained"]),

@@ -55,6 +55,13 @@ def test_a_command_is_made_of_the_dataclass(command):
     assert command("p", "--no-mirror", "--rate", "2")[0].rate == 2.0 and command("p", "--mirror")[0].mirror
 
 
+def test_a_command_may_take_the_values_alone():
+    made = []
+    command = click.command()(options(Asked, "values", make=dict, rate=None)(lambda values: made.append(values)))
+    command.main(["p", "--dims", "768"], standalone_mode=False)
+    assert made[-1]["rate"] is None and made[-1]["dims"] == 768 and "start" not in made[-1]
+
+
 @pytest.mark.parametrize(
     "words",
     [(), ("p", "--batch-gpu", "0"), ("p", "--batch-gpu", "10"), ("p", "--rate", "0"), ("p", "--kind", "c"),

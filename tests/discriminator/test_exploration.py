@@ -13,7 +13,7 @@ from PIL import Image
 import train_detector
 from common.cli import run
 from discriminator.training.exploration import explore, imbalance, say_imbalance
-from discriminator.training.feed import Feed, Group
+from discriminator.training.feed import ImageGroup, LabelledFeed
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation
 from faces.degrade import preset
@@ -21,11 +21,14 @@ from faces.degrade import preset
 SIDE = 16
 
 
-def feed(balance: str = "sampling", reals: int = 30, fakes: int = 10) -> tuple[Feed, np.ndarray]:
+def feed(balance: str = "sampling", reals: int = 30, fakes: int = 10) -> tuple[LabelledFeed, np.ndarray]:
     images = np.random.default_rng(0).integers(0, 200, (reals + fakes, 3, SIDE, SIDE), np.uint8)
     images[reals:] += 50
-    groups = [Group("real", images, np.arange(reals), 0), Group("fakes", images, np.arange(reals, reals + fakes), 1)]
-    return Feed(groups, preset("light"), Recipe(batch=8, balance=balance)), images
+    groups = [
+        ImageGroup("real", images, np.arange(reals), 0),
+        ImageGroup("fakes", images, np.arange(reals, reals + fakes), 1),
+    ]
+    return LabelledFeed(groups, preset("light"), Recipe(batch=8, balance=balance)), images
 
 
 def test_pixels_are_counted_as_pillow_and_numpy_do():

@@ -13,10 +13,11 @@ import discriminator.training.run
 import train_detector
 from common.cli import explain
 from common.errors import UserError
+from common.options import flags_of
 from discriminator.models import NetworkOptions, new_network
 from discriminator.training import recipe_file
-from discriminator.training.feed import Feed, Group
-from discriminator.training.recipe import AUGMENTATIONS, Recipe
+from discriminator.training.feed import ImageGroup, LabelledFeed
+from discriminator.training.recipe import Recipe
 from faces import filters
 from faces.degrade import preset
 
@@ -30,7 +31,7 @@ def asked(monkeypatch):
     def ask(*arguments: str):
         seen = {}
         monkeypatch.setattr(
-            discriminator.training.run, "train", lambda options, recipe, **rest: seen.update(o=options, r=recipe)
+            discriminator.training.run, "train", lambda options, recipe, *rest, **more: seen.update(o=options, r=recipe)
         )
         train_detector.main.main(["--data", "x", "--device", "cpu", *arguments], standalone_mode=False)
         return seen["o"], seen["r"]
@@ -41,7 +42,7 @@ def asked(monkeypatch):
 def refused(ask, *arguments) -> str:
     with pytest.raises(Exception) as error:
         ask(*arguments)
-    line = explain(error.value)
+    line = explain(error.value, flags_of(train_detector.main))
     assert line is not None and "\n" not in line
     return line
 
@@ -104,6 +105,8 @@ def test_a_file_of_ones_own(asked, tmp_path):
     o, r = asked("--recipe", str(file))
     assert (o.model, r.batch, r.augment, r.mirror) == ("custom_cnn", 8, ("clahe", "rotate:0.2"), False)
     assert o.recipe_file["name"] == "mine"
+    file.write_text("[options]\ncrop = 24\n")  # as it was called once
+    assert asked("--recipe", str(file))[1].random_crop == 24
     file.write_text('[options]\nextra-fakes = ["a:0.25", "b"]\nbranches = ["artefact"]\n')
     o, _ = asked("--recipe", str(file))
     assert o.extra_fakes == (("a", 0.25), ("b", 0.0)) and o.branches == ("artefact",)
@@ -114,7 +117,7 @@ def test_a_file_of_ones_own(asked, tmp_path):
     [
         ("[options]\nepoch = 3\n", "did you mean epochs?"),
         ("[options]\nfrozen_epochs = 3\n", "did you mean frozen-epochs?"),
-        ("[options]\nzzz = 3\n", "--help"),
+        ("[options]\nzzz = 3\n", "the help of train_detector.py"),
         ("[options]\nresume = 'x'\n", "unknown option 'resume'"),
         ("[options]\nrecipe = 'x'\n", "unknown option 'recipe'"),
         ("epochs = 3\n", "below a line [options]"),
@@ -139,6 +142,14 @@ def test_what_is_no_recipe_is_told_in_a_line(text, said, asked, tmp_path):
     if said:
         line = refused(asked, "--recipe", str(file))
         assert said in line and ("mine.toml" in line or "--augment" in line)
+
+
+def test_the_choices_offered_are_those_there_are():
+    from discriminator import network_options as choices
+    from discriminator.artefact import RESIDUALS
+    from discriminator.models import HYBRID_SIZES
+
+    assert set(choices.RESIDUALS) == set(RESIDUALS) and set(choices.SIZES) == set(HYBRID_SIZES)
 
 
 def test_recipes_that_are_not_there(asked, tmp_path):
@@ -174,11 +185,11 @@ def test_a_run_remembers_its_recipe(tmp_path):
 # ---- augmentations -------------------------------------------------------------------------------------------------
 
 
-def feed(**changes) -> Feed:
+def feed(**changes) -> LabelledFeed:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, 3, 40, 40), dtype=np.uint8)
-    groups = [Group("real", images, np.arange(6), 0), Group("fake", images, np.arange(6, 12), 1)]
-    return Feed(groups, preset("none"), Recipe(batch=8, mirror=False, **changes))
+    groups = [ImageGroup("real", images, np.arange(6), 0), ImageGroup("fake", images, np.arange(6, 12), 1)]
+    return LabelledFeed(groups, preset("none"), Recipe(batch=8, mirror=False, **changes))
 
 
 def test_augmentations_touch_both_classes_and_both_views_alike():
@@ -206,8 +217,8 @@ def test_each_augmentation_befalls_its_share():
 
 def test_without_augmentations_nothing_has_changed():
     """The draws for mirror, crop and degradation are what they were, so an older run's images are shown again."""
-    a, b = (feed(crop=24, augment=names).batch(5) for names in ((), ("brightness:1",)))
-    plain = Recipe(batch=8, mirror=False, crop=24)
+    a, b = (feed(random_crop=24, augment=names).batch(5) for names in ((), ("brightness:1",)))
+    plain = Recipe(batch=8, mirror=False, random_crop=24)
     assert plain.augmentation.steps == () and a.clean.shape == b.clean.shape
     # the same square is cut: brightness moves no pixel, so bright places stay where they are
     order = [np.corrcoef(x.numpy().ravel(), y.numpy().ravel())[0, 1] for x, y in zip(a.clean, b.clean, strict=True)]
@@ -225,9 +236,9 @@ def test_clahe_is_opencvs_on_lightness():
 
 @pytest.mark.parametrize("words", [("sparkle",), ("hflip",), ("clahe:0",), ("clahe:x",), ("clahe:",), ("",)])
 def test_unknown_augmentations_are_told_in_a_line(words):
-    with pytest.raises(UserError, match="--augment"):
+    with pytest.raises(UserError, match="`augment`"):
         Recipe(augment=words)
-    assert "clahe" in AUGMENTATIONS and Recipe.from_dict(json.loads(json.dumps(Recipe().to_dict()))) == Recipe()
+    assert Recipe.from_dict(json.loads(json.dumps(Recipe().to_dict()))) == Recipe()
 
 
 # ---- phases --------------------------------------------------------------------------------------------------------

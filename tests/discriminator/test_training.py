@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from common.errors import UserError
 from discriminator.models import NetworkOptions, new_network
-from discriminator.training.feed import Feed, Group, shares
+from discriminator.training.feed import ImageGroup, LabelledFeed, shares
 from discriminator.training.finish import calibrated
 from discriminator.training.fit import Fit
 from discriminator.training.recipe import Recipe
@@ -47,11 +47,11 @@ def pictures(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def groups(n: int = 32, seed: int = 0) -> list[Group]:
+def groups(n: int = 32, seed: int = 0) -> list[ImageGroup]:
     images, labels = pictures(n, seed)
     return [
-        Group("real", images, np.flatnonzero(labels == 0), 0),
-        Group("fake", images, np.flatnonzero(labels == 1), 1),
+        ImageGroup("real", images, np.flatnonzero(labels == 0), 0),
+        ImageGroup("fake", images, np.flatnonzero(labels == 1), 1),
     ]
 
 
@@ -59,7 +59,7 @@ def fit(recipe: Recipe, model: str = "hybrid", n: int = 32, degradation=NONE, re
     branches = options.pop("branches", ("artefact",))  # the cheaper one
     net = new_network(model, SIDE, options=NetworkOptions(branches=branches, dropout=options.pop("dropout", 0.3)))
     validation = Validation.of(*pictures(24, 99), degradation)
-    feed = Feed(groups(n), degradation, recipe)
+    feed = LabelledFeed(groups(n), degradation, recipe)
     return Fit(net, feed, validation, recipe, report or Quiet(), **{"workers": 0, **options})
 
 
@@ -67,7 +67,7 @@ def fit(recipe: Recipe, model: str = "hybrid", n: int = 32, degradation=NONE, re
 
 
 def test_batches_do_not_depend_on_threads_nor_on_where_one_begins():
-    feed = Feed(groups(), preset("train"), Recipe(batch=6, crop=24))
+    feed = LabelledFeed(groups(), preset("train"), Recipe(batch=6, random_crop=24))
     alone = [feed.batch(step) for step in range(9)]
     for workers in (0, 1, 3):
         for a, b in zip(alone[4:], feed.run(4, 9, workers=workers), strict=True):
@@ -77,7 +77,7 @@ def test_batches_do_not_depend_on_threads_nor_on_where_one_begins():
 
 
 def test_processes_share_a_batch():
-    feed = Feed(groups(), preset("train"), Recipe(batch=6))
+    feed = LabelledFeed(groups(), preset("train"), Recipe(batch=6))
     whole = feed.batch(3)
     for rank in (0, 1, 2):
         part = feed.batch(3, rank, 3)
@@ -87,8 +87,8 @@ def test_processes_share_a_batch():
 
 def test_the_clean_view_is_the_image_mirrored_and_cut():
     images, _ = pictures(32)
-    recipe = Recipe(batch=8, crop=20)
-    batch = Feed(groups(), preset("none"), recipe).batch(0)
+    recipe = Recipe(batch=8, random_crop=20)
+    batch = LabelledFeed(groups(), preset("none"), recipe).batch(0)
     assert torch.equal(batch.clean, batch.degraded)
     for view in batch.clean.numpy():
         cuts = np.lib.stride_tricks.sliding_window_view(np.concatenate([images, images[..., ::-1]]), (20, 20), (2, 3))
@@ -97,8 +97,8 @@ def test_the_clean_view_is_the_image_mirrored_and_cut():
 
 def test_every_image_once_an_epoch():
     marked = np.zeros((20, 3, 16, 16), np.uint8) + np.arange(20, dtype=np.uint8)[:, None, None, None]
-    sets = [Group("real", marked, np.arange(12), 0), Group("fake", marked, np.arange(12, 20), 1)]
-    feed = Feed(sets, NONE, Recipe(batch=5, balance="none", consistency=0))
+    sets = [ImageGroup("real", marked, np.arange(12), 0), ImageGroup("fake", marked, np.arange(12, 20), 1)]
+    feed = LabelledFeed(sets, NONE, Recipe(batch=5, balance="none", consistency=0))
     assert feed.len_epoch == 4
     seen = torch.cat([feed.batch(step).degraded[:, 0, 0, 0] for step in range(4)])
     assert sorted(seen.tolist()) == list(range(20))
@@ -109,13 +109,13 @@ def test_doses_are_kept_exactly_in_the_long_run(balance):
     images = np.zeros((200, 3, 16, 16), np.uint8)
 
     def group(name, n, label, dose=0.0):
-        return Group(name, images, np.arange(n), label, dose)
+        return ImageGroup(name, images, np.arange(n), label, dose)
 
     sets = [group("real", 100, 0), group("set", 60, 1), group("own", 30, 1, 0.25), group("old", 7, 1, 0.1)]
     share = shares(sets, balance)
     real = 0.5 if balance == "sampling" else 100 / 197
     np.testing.assert_allclose(share, [real, *(np.array([0.65, 0.25, 0.1]) * (1 - real))])
-    feed = Feed(sets, NONE, Recipe(batch=7, balance=balance))
+    feed = LabelledFeed(sets, NONE, Recipe(batch=7, balance=balance))
     counts = np.array([[n for _, n in feed.composition(step)] for step in range(1000)])
     assert (counts.sum(1) == 7).all()
     np.testing.assert_allclose(counts.sum(0) / 7000, share, atol=3e-4)
@@ -125,7 +125,9 @@ def test_doses_are_kept_exactly_in_the_long_run(balance):
 
 def test_undosed_fakes_count_by_their_number_and_dosed_alone_fill_all():
     images = np.zeros((40, 3, 16, 16), np.uint8)
-    real, a, b = (Group(n, images, np.arange(k), label) for n, k, label in (("r", 10, 0), ("a", 30, 1), ("b", 10, 1)))
+    real, a, b = (
+        ImageGroup(n, images, np.arange(k), label) for n, k, label in (("r", 10, 0), ("a", 30, 1), ("b", 10, 1))
+    )
     np.testing.assert_allclose(shares([real, a, b], "sampling"), [0.5, 0.375, 0.125])
     a.dose, b.dose = 0.2, 0.2
     np.testing.assert_allclose(shares([real, a, b], "sampling"), [0.5, 0.25, 0.25])
@@ -134,7 +136,10 @@ def test_undosed_fakes_count_by_their_number_and_dosed_alone_fill_all():
 @pytest.mark.parametrize("doses", [(0.7, 0.7), (1.0, 0.0)])
 def test_doses_that_leave_no_room_are_refused(doses):
     images = np.zeros((4, 3, 16, 16), np.uint8)
-    sets = [Group("r", images, np.arange(4), 0), *(Group("f", images, np.arange(4), 1, dose) for dose in doses)]
+    sets = [
+        ImageGroup("r", images, np.arange(4), 0),
+        *(ImageGroup("f", images, np.arange(4), 1, dose) for dose in doses),
+    ]
     with pytest.raises(UserError, match="dose"):
         shares(sets, "sampling")
 
@@ -143,7 +148,7 @@ def test_a_class_that_lacks_is_told():
     images = np.zeros((4, 3, 16, 16), np.uint8)
     for label, word in ((0, "fake"), (1, "real")):
         with pytest.raises(UserError, match=f"no {word} images"):
-            shares([Group("x", images, np.arange(4), label)], "sampling")
+            shares([ImageGroup("x", images, np.arange(4), label)], "sampling")
 
 
 # ---- selection -----------------------------------------------------------------------------------------------------
@@ -207,7 +212,9 @@ def test_both_views_are_learnt_and_the_loss_falls():
 
 @pytest.mark.parametrize(("model", "schedule"), [("hybrid", "plateau"), ("timm:mobilenetv3_small_050", "cosine")])
 def test_a_resumed_run_is_the_same_run_bit_for_bit(model, schedule, tmp_path):
-    recipe = Recipe(epochs=3, batch=8, warmup=3, crop=0, schedule=schedule, plateau_patience=1, frozen_epochs=0.75)
+    recipe = Recipe(
+        epochs=3, batch=8, warmup=3, random_crop=0, schedule=schedule, plateau_patience=1, frozen_epochs=0.75
+    )
     train = preset("train")
     both = {"branches": ("spatial", "artefact")}
     whole = fit(recipe, model, degradation=train, **both)
@@ -285,16 +292,16 @@ def test_hopeless_numbers_end_the_training_in_a_line():
     job = fit(Recipe(epochs=50, batch=2))
     with torch.no_grad():
         job.net.verdict_head.out.weight.fill_(torch.nan)
-    with pytest.raises(UserError, match="lower --lr"):
+    with pytest.raises(UserError, match="lower `lr`"):
         job.run()
 
 
 def test_a_crop_that_the_network_cannot_take_is_told():
-    with pytest.raises(UserError, match="--crop 16"):
-        fit(Recipe(crop=16), branches=("spatial", "artefact"))
-    with pytest.raises(UserError, match="--crop 64"):
-        fit(Recipe(crop=64))
-    fit(Recipe(crop=24), "squeezenet1_1")
+    with pytest.raises(UserError, match="`random_crop` 16"):
+        fit(Recipe(random_crop=16), branches=("spatial", "artefact"))
+    with pytest.raises(UserError, match="`random_crop` 64"):
+        fit(Recipe(random_crop=64))
+    fit(Recipe(random_crop=24), "squeezenet1_1")
 
 
 @pytest.mark.parametrize(
@@ -302,11 +309,12 @@ def test_a_crop_that_the_network_cannot_take_is_told():
     [("epochs", 0), ("lr", 0), ("lr", math.nan), ("ema", 1), ("batch", 1), ("balance", "x"), ("frozen_epochs", 31)],
 )
 def test_recipes_out_of_range_name_the_option(name, value):
-    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} "):
+    with pytest.raises(UserError, match=f"`{name}` "):
         Recipe(**{name: value})
     with pytest.raises(UserError, match="newer"):
         Recipe.from_dict({"surprise": 1})
     assert Recipe.from_dict(Recipe(batch=7).to_dict()) == Recipe(batch=7)
+    assert Recipe.from_dict({"crop": 24}) == Recipe(random_crop=24)  # as it was called once
 
 
 # ---- the end -------------------------------------------------------------------------------------------------------
@@ -315,7 +323,8 @@ def test_recipes_out_of_range_name_the_option(name, value):
 def test_the_detector_is_calibrated_on_the_held_out_images():
     job = fit(Recipe(epochs=5, batch=8, lr=3e-3, warmup=3, validate_every=5), degradation=preset("light"))
     job.run()
-    detector, found = calibrated(job.best_network(), job.validation, Preprocess(SIDE), {"a": 1})
+    end = calibrated(job.best_network(), job.validation, Preprocess(SIDE), {"a": 1})
+    detector, found = end.detector, end.figures
     calibration = detector.calibration
     assert calibration.n_real == calibration.n_fake == 12 and calibration.default_fpr == 0.05
     assert found["auc"] == pytest.approx(job.best["auc"])

@@ -19,7 +19,7 @@ from discriminator.gradcam import gradcam
 from discriminator.models import NetworkOptions, build, names, new_network
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.published import PUBLISHED
-from discriminator.training.feed import Batch, Feed, Group
+from discriminator.training.feed import Batch, ImageGroup, LabelledFeed
 from discriminator.training.fit import Fit
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation
@@ -143,9 +143,12 @@ def overfit(net: torch.nn.Module, side: int, *, steps: int, lr: float, batch: in
     images = rng.integers(0, 256, (2 * batch, 3, side, side)).astype(np.uint8)
     images[1::2] = np.repeat(np.repeat(images[1::2, :, ::2, ::2], 2, 2), 2, 3)
     labels = np.arange(len(images)) % 2
-    groups = [Group("real", images, np.flatnonzero(labels == 0), 0), Group("fake", images, np.flatnonzero(labels), 1)]
+    groups = [
+        ImageGroup("real", images, np.flatnonzero(labels == 0), 0),
+        ImageGroup("fake", images, np.flatnonzero(labels), 1),
+    ]
     recipe = Recipe(batch=batch, lr=lr, warmup=0, ema=0.0, consistency=0.0, mirror=False, schedule="plateau")
-    feed = Feed(groups, preset("none"), recipe)
+    feed = LabelledFeed(groups, preset("none"), recipe)
     fit = Fit(net, feed, Validation.of(images, labels, preset("none")), recipe, Quiet(), workers=0)
     one: Batch = feed.batch(0)
     losses = []

@@ -1,0 +1,133 @@
+"""What a person may ask of a detector's training beside its recipe: every option with its bounds, default and help.
+
+Light: `--help` must answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from common.options import DEVICE, THREADS, WORKERS, check, option
+from discriminator.network_options import NetworkOptions
+from faces.options import CROPS, DATA_ROOT, RESIZE_FILTER
+
+# of the machine, not of the training: a run that goes on takes them from the call
+MACHINE = ("device", "workers", "threads", "checkpoint_minutes", "cache")
+
+
+class Dosed(click.ParamType):
+    """WHERE or WHERE:DOSE, a dose being a share between 0 and 1."""
+
+    name = "where"
+
+    def __init__(self, otherwise: float = 0.0) -> None:
+        self.otherwise = otherwise  # the dose where none is given
+
+    def convert(self, value, param, ctx):
+        where, colon, dose = str(value).rpartition(":")
+        if not colon or not where:
+            return str(value), self.otherwise
+        try:
+            share = float(dose)
+        except ValueError:  # a colon of the path's own
+            return str(value), self.otherwise
+        if not 0 < share <= 1:
+            self.fail(f"{value}: the dose is the share of fakes shown that come from there: above 0 and at most 1")
+        return where, share
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions(NetworkOptions):
+    """What a detector is taught with, which network it is, and the machine. `extra_fakes`, `replay`: (where, dose)
+    pairs, dose a share of the fakes shown. `recipe_file`: name, about and options of the file that the options came
+    from, for the record."""
+
+    data: str = option("", "Folder, zip, manifest, or flickr140k, rvf10k, deepfake-and-real, yonsei.", metavar="SOURCE")
+    data_root: str | None = DATA_ROOT()
+    resolution: int | None = option(None, "Side of the images.  [default: the data's]", metavar="N", low=16, high=2048)
+    square: str = option("center", "Images that are not square.", choices=CROPS)
+    resize_filter: str = RESIZE_FILTER(help="Kernel.")
+    subset: int | None = option(None, "Train on N random images of each class.", metavar="N", low=2)
+    valid_images: int = option(1000, "Validation images of each class, at most.", metavar="N", low=2)
+    degradation: str = option(
+        "train",
+        "What both classes go through: none, light, train, web, hard, or a .json.",
+        metavar="NAME|FILE",
+    )
+    extra_fakes: tuple[tuple[str, float], ...] = option(
+        (),
+        "More fakes, such as synth.py's; DOSE is their share of the fakes shown.  [default: by number]",
+        metavar="SOURCE[:DOSE]",
+        parse=Dosed(),
+    )
+    replay: tuple[tuple[str, float], ...] = option(
+        (),
+        "Fakes of older generators that a run of train_gan.py remembers.  [default dose: 0.2]",
+        metavar="RUN[:DOSE]",
+        parse=Dosed(0.2),
+    )
+    allow_leaks: bool = option(False, "Train although the files give the classes away.")
+    cache: str | None = option(
+        None,
+        "Where decoded images are kept; none: nowhere.  [default: $FACES_CACHE, else the user's cache folder]",
+        metavar="DIR",
+    )
+    face: str | None = option(
+        None,
+        "What the images are, for detect.py: faces cut out as in FFHQ, or whole pictures.",
+        choices=("ffhq", "whole"),
+    )
+    model: str = option(
+        "hybrid",
+        "hybrid, custom_cnn, blur_noise_cnn, capsnet; resnet50, vgg16, vggface, densenet121, xception,"
+        " efficientnet_b0|b2|b4, squeezenet1_1; or timm:NAME.",
+        metavar="NAME",
+    )
+    pretrained: bool = option(False, "Begin from the library's weights, downloaded.", negative=True)
+    backbone_weights: str | None = option(
+        None, "Begin from these weights (.pth, .safetensors) instead.", metavar="FILE"
+    )
+    checkpoint_minutes: float = option(10.0, "Save the state at least this often.", metavar="X", low=0)
+    device: str = DEVICE()
+    workers: int | None = WORKERS(help="Threads that prepare images.  [default: 1 on two cores]", low=0)
+    threads: int | None = THREADS()
+    recipe_file: dict | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def borrows(self) -> bool:
+        """Whether the network begins from weights learnt on other pictures."""
+        return self.pretrained or self.backbone_weights is not None
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """How many folds, how often. None: no folds, one training."""
+
+    folds: int | None = option(
+        None,
+        "A detector for each of K folds of all labelled images but the test split, judged on the fold it never saw.",
+        metavar="K", low=2, high=100,
+    )  # fmt: skip
+    repeats: int = option(1, "Deal the folds N times anew.", metavar="N", low=1, high=1000)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """Where a run lies, and what of it shows. resume: its folder, where it goes on; its own options and recipe then
+    count, and of the options given only the machine's."""
+
+    out: Path | None = option(None, "The run's folder.  [default: a numbered one in --outdir]", metavar="RUN")
+    outdir: Path = option(Path("runs"), "Where numbered runs go.", metavar="DIR")
+    resume: Path | None = option(None, "Go on exactly from a run's last checkpoint, or latest.", metavar="RUN")
+    quiet: bool = option(False, "Nothing on the terminal, only the run's log.txt.")
+    flags: Mapping[str, str] | None = None  # how a command calls its options, for lines of the log that name one
