@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import one_line
-from discriminator.folds.figures import CAUTION, NAMES, ORACLES, Found
+from discriminator.folds.figures import CAUTION, NAMES, ORACLES, FoldsFound
 from discriminator.training.exploration import HOW
 from metrics.folds import ALL
 from reports import folds_plots as fold_plots
@@ -24,7 +24,7 @@ COLUMNS = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1
            "f1_real", "f1_macro", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
 
 
-def write_folds_report(path: Path, found: Found, plan: Mapping, runs: Sequence[Path]) -> dict[str, np.ndarray]:
+def write_folds_report(path: Path, found: FoldsFound, plan: Mapping, runs: Sequence[Path]) -> dict[str, np.ndarray]:
     """Write the page; returns its figures as uint8 [H, W, 3] by name, for TensorBoard. plan: folds.json; runs: the
     folds' folders, in the order of `found.tables`."""
     drawn = _figures(found, runs)
@@ -55,12 +55,12 @@ def write_folds_report(path: Path, found: Found, plan: Mapping, runs: Sequence[P
     return {name: pixels(both[0]) for name, both in drawn.items()}
 
 
-def _name(row: Mapping, found: Found) -> str:
+def _name(row: Mapping, found: FoldsFound) -> str:
     name = f"fold {row['fold']}" if found.repeats == 1 else f"repeat {row['repeat'] + 1}, fold {row['fold']}"
     return name.replace(" ", "\u00a0")  # on one line of a table
 
 
-def _figures(found: Found, runs: Sequence[Path]) -> dict[str, tuple[bytes, bytes]]:
+def _figures(found: FoldsFound, runs: Sequence[Path]) -> dict[str, tuple[bytes, bytes]]:
     names = [_name(row, found) for row in found.each]
     label, score = (np.concatenate([getattr(t, what) for t in found.tables]) for what in ("label", "score"))
     drawn = {
@@ -86,7 +86,7 @@ def _pictures(drawn: Mapping, captions: Mapping[str, str]) -> list[Picture]:
     return [Picture(drawn[n][0], caption, dark=drawn[n][1], alt=caption or n) for n, caption in captions.items()]
 
 
-def _headline(found: Found) -> list[Number]:
+def _headline(found: FoldsFound) -> list[Number]:
     tiles = []
     for name in (
         "roc_auc",
@@ -101,7 +101,7 @@ def _headline(found: Found) -> list[Number]:
     return tiles
 
 
-def _few(found: Found) -> str:
+def _few(found: FoldsFound) -> str:
     return "" if len(found.each) < fold_plots.MOST else f"All together, and the first {fold_plots.MOST - 1} folds"
 
 
@@ -113,7 +113,7 @@ def _between(low: float, high: float) -> str:
     return "–" if not math.isfinite(low) else f"{low:.3f} to {high:.3f}"
 
 
-def _spread(found: Found, drawn: Mapping) -> Section:
+def _spread(found: FoldsFound, drawn: Mapping) -> Section:
     head = ("", "mean", "standard deviation", "95 %, corrected", "95 %, plain", "pooled", "95 % of pooled")
     rows = [head]
     for name in ALL:
@@ -135,7 +135,7 @@ def _spread(found: Found, drawn: Mapping) -> Section:
     return Section("Spread", rows=rows, head=True, pictures=_pictures(drawn, {"figures": ""}), notes=notes)
 
 
-def _each(found: Found) -> Section:
+def _each(found: FoldsFound) -> Section:
     head = ("", "real", "fake", "threshold", *(NAMES[name] for name in COLUMNS))
     rows = [head]
     for row in found.each:
@@ -147,7 +147,7 @@ def _each(found: Found) -> Section:
     return Section("Every fold", rows=rows, head=True, notes=notes)
 
 
-def _repeats(found: Found) -> Section:
+def _repeats(found: FoldsFound) -> Section:
     if found.repeats < 2:
         return Section("Repeats")
     names = ("accuracy", "balanced_accuracy", "f1_fake", "f1_macro", "roc_auc", "tpr_at_fpr_0.01")
@@ -160,7 +160,7 @@ def _repeats(found: Found) -> Section:
     return Section("Repeats", text, rows=rows, head=True)
 
 
-def _test(found: Found) -> Section:
+def _test(found: FoldsFound) -> Section:
     if not found.tests:
         return Section("Test split")
     names = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "f1_macro", "roc_auc",
@@ -176,7 +176,7 @@ def _test(found: Found) -> Section:
     return Section("Test split", text, rows=rows, head=True)
 
 
-def _dealt(found: Found, plan: Mapping) -> Section:
+def _dealt(found: FoldsFound, plan: Mapping) -> Section:
     rows = [("", "learnt from", "validated on", "held out")]
     for row in found.dealt:
         cells = (f"{row[k]['real']} real, {row[k]['fake']} fake" for k in ("learnt", "validated", "held_out"))
@@ -186,7 +186,7 @@ def _dealt(found: Found, plan: Mapping) -> Section:
     return Section("How the images were dealt", [one_line(line) for line in text], rows=rows, head=True)
 
 
-def _settings(found: Found, plan: Mapping, recipe: Mapping, data: Mapping) -> dict[str, object]:
+def _settings(found: FoldsFound, plan: Mapping, recipe: Mapping, data: Mapping) -> dict[str, object]:
     o, n = plan["options"], data["images"]
     return {
         "data": one_line(o["data"]),
@@ -204,7 +204,7 @@ def _settings(found: Found, plan: Mapping, recipe: Mapping, data: Mapping) -> di
     }
 
 
-def _cautions(found: Found) -> list[str]:
+def _cautions(found: FoldsFound) -> list[str]:
     return [
         CAUTION,
         "A cross-validation measures a way of training on images like these. It is no statement on other generators,"

@@ -31,7 +31,7 @@ CAUTION = (
 
 
 @dataclass
-class Found:
+class FoldsFound:
     """tables, tests: one per fold, in order. each, each_test: {"fold", "repeat", "threshold", …figures}; spread,
     spread_test: {name: of `metrics.folds.spread`}; pooled: of `metrics.folds.pooled`, None without tables; by_repeat:
     the pooled figures of every repeat; dealt: how many images of which class each fold learnt from and so on."""
@@ -90,9 +90,9 @@ def collect(
     seed: int,
     tested_to_taught: float,
     dealt: list[dict],
-) -> Found:
+) -> FoldsFound:
     """All figures. tables: every fold's scores of its held-out images; tests: of the test split (may be none)."""
-    found = Found(folds, repeats, seed, float(tested_to_taught), list(tables), list(tests), dealt)
+    found = FoldsFound(folds, repeats, seed, float(tested_to_taught), list(tables), list(tests), dealt)
     found.each = [_row(table) for table in tables]
     found.spread = spreads(found.each, found.tested_to_taught)
     found.pooled = _pooled(tables, seed, groups=True)

@@ -27,7 +27,7 @@ from common.files import write_json
 from common.outputs import plain
 from discriminator.detector import Detector
 from discriminator.folds.data import Fold, PickedImages, open_pool
-from discriminator.folds.figures import Found, collect
+from discriminator.folds.figures import FoldsFound, collect
 from discriminator.folds.scores import read_fold, write_fold, write_table
 from discriminator.training.data import decoder, decoding_threads, load_degradation
 from discriminator.training.folders import check_free, name_of, saved_options
@@ -48,7 +48,7 @@ FORMAT = 1
 
 
 # of the page's file, figures, folds.json and the folds' folders; returns pictures, uint8 [H, W, 3], by name
-WriteReport = Callable[[Path, Found, dict, list[Path]], dict[str, np.ndarray]]
+WriteReport = Callable[[Path, FoldsFound, dict, list[Path]], dict[str, np.ndarray]]
 
 
 def cross_validate(
