@@ -13,11 +13,25 @@ Examples:
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from common.cli import importing, run
+from common.cli import download_bar, importing, progress, run
+from common.errors import UserError
+from common.files import write_json
+from common.options import flags_of, in_flags, options
+from common.outputs import check_folder, check_output, plain
+from evaluation.listener import Listener
+from evaluation.options import ComparisonOptions, DetectorOptions, EnsembleOptions, GeneratorOptions
+
+if TYPE_CHECKING:
+    from evaluation.detector_result import DetectorResult
 
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
+COMPARED = ("compare.html", "compare.md", "compare.csv", "compare.json")
 
 
 @click.group(help=__doc__, context_settings=SETTINGS)
@@ -25,67 +39,34 @@ def main() -> None:
     pass
 
 
-# ---- generator --------------------------------------------------------------------------------------------------
+def _as_flags(text: str) -> str:
+    return in_flags(text, flags_of(click.get_current_context().command))
+
+
+def _tell(*lines: str, err: bool = False) -> None:
+    for line in lines:
+        click.echo(_as_flags(line), err=err)
+
+
+LISTENER = Listener(tell=_tell, warn=lambda line: _tell(line, err=True), bar=progress, download=download_bar)
+
+
+def _check_files(asked: Any, *names: str) -> None:
+    """What can't be written is refused before the work, not after it."""
+    for name in names:
+        check_output(f"`{name}`", getattr(asked, name), force=asked.force)
+
+
+def _write_json(path: str | None, document: dict) -> None:
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(path), plain(document), indent=2)
+        _tell(f"{path} written")
 
 
 @main.command()
-@click.argument("target", metavar="NETWORK|FOLDER|ZIP")
-@click.option("--data", metavar="SOURCE", help="Real images: folder, zip, manifest, or flickr140k, rvf10k, …")
-@click.option("--metrics", default="fid,kid,pr", metavar="NAMES", help="Of fid, kid, pr, is and ppl.")
-@click.option("--num", type=click.IntRange(1), default=50000, metavar="N", help="Samples; of a folder at most so many.")
-@click.option(
-    "--dims",
-    type=click.Choice(["64", "192", "768", "2048"]),
-    help="Width of the Inception features.  [default: 2048; 768 with a trunk]",
-)
-@click.option(
-    "--resize",
-    type=click.Choice(["tf1", "clean", "original", "none"]),
-    default="tf1",
-    help="To 299 x 299: tf1 as pytorch-fid, clean as clean-fid, original as the graph of 2015 and torch-fidelity.",
-)
-@click.option("--inception-weights", metavar="FILE", help="InceptionV3 weights.  [default: downloaded once]")
-@click.option(
-    "--runtime",
-    type=click.Choice(["auto", "native", "onnx", "torch"]),
-    default="auto",
-    help="What computes the features; auto: native on a CPU with AVX2, else onnx. The numbers are the same.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of the samples, and of KID's subsets.")
-@click.option("--trunc", type=click.FloatRange(-2, 2), default=1.0, metavar="PSI", help="Truncation; 1 is none.")
-@click.option("--noise-mode", type=click.Choice(["random", "const", "none"]), default="random", help="Noise inputs.")
-@click.option("--class", "class_index", type=click.IntRange(0), metavar="K", help="Only this class of the network.")
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test", "all"]),
-    help="Of --data.  [default: train where there is one, else all]",
-)
-@click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
-@click.option("--resolution", type=click.IntRange(8, 4096), metavar="N", help="Bring all images to N x N first.")
-@click.option("--crop", type=click.Choice(["center", "pad", "none"]), default="center", help="How they become square.")
-@click.option(
-    "--resize-filter",
-    type=click.Choice(["lanczos", "box", "bilinear", "bicubic"]),
-    default="lanczos",
-    help="How they become N x N, or the network's size.",
-)
-@click.option("--allow-grey", is_flag=True, help="Grey images among colour ones are no error.")
-@click.option("--stats", metavar="FILE.npz", help="Statistics of the reals (pytorch-fid's format), instead of --data.")
-@click.option("--save-stats", metavar="FILE.npz", help="Keep those of --data, in pytorch-fid's format.")
-@click.option("--cache", metavar="DIR", help="Where features of images are kept.  [default: $FACES_CACHE/features]")
-@click.option("--no-cache", is_flag=True, help="Compute everything again, keep nothing.")
-@click.option(
-    "--ppl-distance",
-    default="auto",
-    metavar="NAME|FILE",
-    help="vgg16, squeezenet, inception, or a weight file; auto: vgg16 where it is here, else inception.",
-)
-@click.option("--workers", type=click.IntRange(1), default=2, metavar="N", help="Image decoding threads.")
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--json", metavar="FILE", help="Write the numbers there, too.")
-@click.option("--report", metavar="FILE.html", help="And a page with pictures of both sides.")
-@click.option("--force", is_flag=True, help="Replace files that are there already.")
-def generator(**options) -> None:
+@options(GeneratorOptions, "asked")
+def generator(asked: GeneratorOptions) -> None:
     """FID, KID, precision and recall, Inception Score, path length of a network or of generated images.
 
     \b
@@ -93,44 +74,24 @@ def generator(**options) -> None:
     of statistics serves for fid. Under torchrun the images are shared among the processes, with the same result.
     """
     with importing():
-        from evaluation.generator import Request, evaluate
+        from evaluation.generator import evaluate_generator
 
-    options["dims"] = options["dims"] and int(options["dims"])
-    evaluate(Request(**options))
+    _check_files(asked, "json", "report", "save_stats")
+    result = evaluate_generator(asked, LISTENER)
+    if result is None:  # another process of torchrun's tells it
+        return
+    from reports.generator import lines_of, write_generator_report
 
-
-# ---- detector ---------------------------------------------------------------------------------------------------
+    result.notes = list(map(_as_flags, result.notes))
+    _tell(*lines_of(result))
+    _write_json(asked.json, result.to_json())
+    if asked.report is not None:
+        _tell(f"{write_generator_report(asked.report, result)} written")
 
 
 @main.command()
-@click.argument("target", metavar="MODEL|SCORES.csv")
-@click.option("--data", multiple=True, metavar="SOURCE", help="Images to judge; may be given several times.")
-@click.option("--robustness", is_flag=True, help="Judge them again re-saved, resized, blurred … (44 degradations).")
-@click.option("--conditions", metavar="LIST", help="Of the 44 only these, such as web,hard; means --robustness, too.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="A quick look: at most N of a class of each --data.")
-@click.option("--fpr", type=float, help="The calibrated false-alarm rate whose threshold counts.  [default: shipped]")
-@click.option("--threshold", type=float, help="FAKE from this score on, instead of the detector's own threshold.")
-@click.option("--unsure-from", type=float, help="UNSURE from this score up to the threshold.")
-@click.option("--calibrate-on", metavar="VALID.csv", help="For SCORES.csv: validation scores that set the threshold.")
-@click.option("--reals-from", metavar="NAME", help="Pair this source's reals with fakes of sources without reals.")
-@click.option("--group-by", metavar="COLUMN", help="Images equal there count as one.  [default: group, identity, …]")
-@click.option("--label", type=click.Choice(["real", "fake"]), help="What images are whose source doesn't say it.")
-@click.option(
-    "--split", type=click.Choice(["train", "valid", "test", "all"]), help="[default: test where there is one, else all]"
-)
-@click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
-@click.option("--resamples", type=click.IntRange(0), default=1000, metavar="N", help="Of the bootstrap.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of bootstrap and degradations.")
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--batch", type=click.IntRange(1), default=32, metavar="N", help="Images judged at once.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Image decoding threads.  [default: one a core]")
-@click.option("--no-cache", is_flag=True, help="Judge everything again, remember nothing.")
-@click.option("--csv", metavar="FILE", help="Write every image with its score and verdict; can be judged again.")
-@click.option("--json", metavar="FILE", help="Write all numbers.")
-@click.option("--report", metavar="FILE.html", help="Write one page with all numbers and figures.")
-@click.option("--plots", metavar="FOLDER", help="Write the figures as PNG, light and dark.")
-@click.option("--force", is_flag=True, help="Replace files that are there already.")
-def detector(**options) -> None:
+@options(DetectorOptions, "asked")
+def detector(asked: DetectorOptions) -> None:
     """Accuracy, false alarms, calibration and robustness of a detector, with 95 % intervals.
 
     \b
@@ -143,46 +104,49 @@ def detector(**options) -> None:
     gives a false-alarm rate, one with only fakes a detection rate, and neither an AUC.
     """
     with importing():
-        from evaluation.detector import Request, evaluate
+        from evaluation.detector_on_images import evaluate_images
+        from evaluation.detector_on_table import evaluate_table
+        from reports.detector import write_outputs
+        from reports.detector_lines import last_lines, lines_of, robustness_line, write_csv
 
-    options["robustness"] |= options["conditions"] is not None
+    _check_files(asked, "json", "report", "csv")
+    _check_plots(asked)
+    result: DetectorResult | None = None
 
-    evaluate(Request(**options))
+    def found(there: DetectorResult) -> None:
+        nonlocal result
+        result = there
+        result.notes = list(map(_as_flags, result.notes))
+        result.rule = dataclasses.replace(result.rule, origin=_as_flags(result.rule.origin))
+        _tell(*lines_of(result))
+
+    try:
+        if asked.is_table:
+            found(evaluate_table(asked, LISTENER))
+        else:
+            evaluate_images(asked, LISTENER, found=found, under=lambda one: _tell(robustness_line(one)))
+    finally:  # hours of degradations are not lost to a Ctrl-C
+        if result is not None and asked.csv is not None:
+            _tell(write_csv(asked.csv, result))
+    _tell(*last_lines(result))
+    _write_json(asked.json, result.to_json())
+    _tell(*write_outputs(asked, result))
 
 
-# ---- ensemble ---------------------------------------------------------------------------------------------------
+def _check_plots(asked: DetectorOptions) -> None:
+    if asked.plots is None:
+        return
+    folder = Path(asked.plots)
+    if folder.is_dir() and any(folder.glob("*.png")) and not asked.force:
+        raise UserError(f"--plots {folder}: holds pictures already: choose another folder, or --force")
+    if folder.is_file():
+        raise UserError(f"--plots {folder}: is a file: give a folder")
+    check_folder("--plots", folder.absolute())
 
 
 @main.command()
-@click.argument("models", metavar="MODEL MODEL…", nargs=-1)
-@click.option(
-    "--method",
-    type=click.Choice(["average", "majority", "weighted", "stacking"]),
-    default="average",
-    help="How the members' answers are joined.",
-)
-@click.option(
-    "--data", multiple=True, metavar="SOURCE", help="Its validation split fits and calibrates, its test split tests."
-)
-@click.option("--oof", multiple=True, metavar="OOF.csv", help="Fit on out-of-fold scores instead; one for each member.")
-@click.option("--out", required=True, metavar="FILE.safetensors", help="The ensemble, one detector file.")
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test", "all"]),
-    help="What to fit on.  [default: valid, or what the members' trainings held out]",
-)
-@click.option("--label", type=click.Choice(["real", "fake"]), help="What images are whose source doesn't say it.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N images of a class of each --data.")
-@click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
-@click.option("--resamples", type=click.IntRange(1), default=1000, metavar="N", help="Of the bootstrap.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of folds, bootstrap and degradations.")
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--batch", type=click.IntRange(1), default=32, metavar="N", help="Images judged at once.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Image decoding threads.  [default: one a core]")
-@click.option("--no-cache", is_flag=True, help="Judge everything again, remember nothing.")
-@click.option("--json", metavar="FILE", help="Write all numbers.")
-@click.option("--force", is_flag=True, help="Replace files that are there already.")
-def ensemble(**options) -> None:
+@options(EnsembleOptions, "asked")
+def ensemble(asked: EnsembleOptions) -> None:
     """Join detectors into one, calibrate it, and say whether it beats its best member.
 
     \b
@@ -196,12 +160,15 @@ def ensemble(**options) -> None:
     The result is a detector file like any other: detect.py, evaluate.py and `Detector.load` run it.
     """
     with importing():
-        from evaluation.ensemble import Request, make_ensemble
+        from evaluation.ensemble import make_ensemble
+        from reports.ensemble_lines import lines_of
 
-    make_ensemble(Request(**options))
-
-
-# ---- compare ----------------------------------------------------------------------------------------------------
+    _check_files(asked, "out", "json")
+    result, out = make_ensemble(asked, LISTENER), Path(asked.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    digest = result.detector.save(out)
+    _tell(*lines_of(result), f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}…)")
+    _write_json(asked.json, {"file": str(out), **result.to_json()})
 
 
 class _Lists(click.Command):
@@ -223,28 +190,8 @@ class _Lists(click.Command):
 
 
 @main.command(cls=_Lists)
-@click.option(
-    "--models", multiple=True, required=True, metavar="MODEL…", help="Detectors, run folders, CSVs of scores."
-)
-@click.option("--data", multiple=True, metavar="SOURCE…", help="Images to judge; its test split where there is one.")
-@click.option("--out", required=True, metavar="FOLDER", help="Where the tables, the page and the figures go.")
-@click.option("--fpr", type=float, help="The calibrated false-alarm rate whose threshold counts.  [default: shipped]")
-@click.option(
-    "--split", type=click.Choice(["train", "valid", "test", "all"]), help="[default: test where there is one, else all]"
-)
-@click.option("--label", type=click.Choice(["real", "fake"]), help="What images are whose source doesn't say it.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N images of a class of each --data.")
-@click.option("--group-by", metavar="COLUMN", help="Images equal there count as one.  [default: group, identity, …]")
-@click.option("--data-root", metavar="DIR", help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]")
-@click.option("--resamples", type=click.IntRange(1), default=1000, metavar="N", help="Of the bootstrap.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of the bootstrap.")
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--batch", type=click.IntRange(1), default=32, metavar="N", help="Images judged at once.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Image decoding threads.  [default: one a core]")
-@click.option("--speed/--no-speed", default=True, help="Measure images a second of the networks, by turns.")
-@click.option("--no-cache", is_flag=True, help="Judge everything again, remember nothing.")
-@click.option("--force", is_flag=True, help="Replace files that are there already.")
-def compare(**options) -> None:
+@options(ComparisonOptions, "asked")
+def compare(asked: ComparisonOptions) -> None:
     """Several detectors on the same images: one table, figures, and tests of every difference.
 
     \b
@@ -255,9 +202,18 @@ def compare(**options) -> None:
     thresholds by McNemar's exact test, both with Holm's correction over all pairs.
     """
     with importing():
-        from evaluation.compare import Request, compare
+        from evaluation.compare import compare as compare_detectors
+        from reports.compare import lines_of, write_comparison
 
-    compare(Request(**options))
+    out = Path(asked.out)
+    check_folder("--out", out.absolute())
+    if not asked.force and (there := [name for name in COMPARED if (out / name).exists()]):
+        raise UserError(f"--out {out}: holds a {there[0]} already: choose another folder, or --force")
+    result = compare_detectors(asked, LISTENER)
+    result.notes, result.images = (list(map(_as_flags, texts)) for texts in (result.notes, result.images))
+    _tell(*lines_of(result))
+    write_comparison(out, result)
+    _tell(f"{out}: {', '.join(COMPARED)} and plots written")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def check_output(option: str, path: str | os.PathLike | None, *, force: bool) ->
     if path.is_dir():
         raise UserError(f"{option} {path}: is a folder: give a file's name")
     if path.exists() and not force:
-        raise UserError(f"{option} {path}: is there already: choose another name, or --force")
+        raise UserError(f"{option} {path}: is there already: choose another name, or `force`")
     check_folder(option, path.absolute().parent)
 
 

@@ -1,62 +1,34 @@
-"""What `evaluate.py compare` does: several detectors judged on the same images, one table, tests for every pair."""
+"""Several detectors judged on the same images, with tests for every pair."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
 import numpy as np
 
-from common.cli import progress
 from common.device import pick_device
 from common.errors import UserError
-from common.files import cache_folder, save_atomically
-from common.outputs import check_folder, plain
 from discriminator.detector import Detector
 from evaluation.contestants import OF_REALS, Contestant, measure_speed, open_model
 from evaluation.ensemble import detector_file, short_names
 from evaluation.ensemble_scores import groups_of_parts, rendered_alike
-from evaluation.scoring import Part, Scorer, open_parts
+from evaluation.listener import Listener
+from evaluation.options import ComparisonOptions, is_table
+from evaluation.scoring import LabelledImages, Scorer, open_labelled
 from faces.degrade import PRESETS
-from metrics.bootstrap import RESAMPLES
 from metrics.classification import FPRS, report
 from metrics.scores import CLEAN, read_scores
 from metrics.significance import DeLong, McNemar, delong, holm, mcnemar
 
-OUTPUTS = ("compare.html", "compare.md", "compare.csv", "compare.json")
 ENOUGH = 20  # images of a class below which a comparison is refused
 
 
-@dataclass(frozen=True)
-class Request:
-    """The options of the command, by name."""
-
-    models: tuple[str, ...]
-    out: str
-    data: tuple[str, ...] = ()
-    fpr: float | None = None
-    split: str | None = None
-    label: str | None = None
-    limit: int | None = None
-    data_root: str | None = None
-    group_by: str | None = None
-    resamples: int = RESAMPLES
-    seed: int = 0
-    device: str = "auto"
-    batch: int = 32
-    workers: int | None = None
-    speed: bool = True
-    no_cache: bool = False
-    force: bool = False
-
-
 @dataclass
-class Pair:
+class PairTests:
     """Two contestants and the tests of them; p_holm of each test over all pairs."""
 
     first: str
@@ -77,11 +49,11 @@ class Pair:
 
 
 @dataclass
-class Compared:
+class ComparisonResult:
     """All that was found. labels [n]; groups [n] or None: of the images everybody judged."""
 
     contestants: list[Contestant]
-    pairs: list[Pair]
+    pairs: list[PairTests]
     labels: np.ndarray
     groups: np.ndarray | None
     images: list[str]
@@ -108,74 +80,47 @@ class Compared:
         }
 
 
-def compare(r: Request) -> Compared:
-    """Judge, test, print and write `r.out`/compare.{html,md,csv,json}, plots and every image's scores."""
-    _check(r)
-    contestants = _open(r)
-    if r.data:
-        result = _on_images(r, contestants)
+def compare(options: ComparisonOptions, listener: Listener = Listener()) -> ComparisonResult:  # noqa: B008 (frozen)
+    """Judge all on the same images, and test every pair."""
+    contestants = _open(options)
+    if options.data:
+        result = _on_images(options, contestants, listener)
     else:
         result = _on_tables(contestants)
     if min(result.n_real, result.n_fake) < ENOUGH:
         raise UserError(
             f"{result.n_real} real and {result.n_fake} fake images are too few to compare detectors: {ENOUGH} of each"
-            " class are the least; give more --data"
+            " class are the least; give more `data`"
         )
     for one in contestants:
-        _judge(one, result, r)
+        _measure(one, result, options)
     result.pairs = _pairs(contestants, result.labels)
     targets = sorted({c.target_fpr for c in contestants if c.target_fpr is not None})
     if len(targets) > 1:
         rates = " and ".join(f"{100 * t:g} %" for t in targets)
         result.notes.append(
             f"shipped thresholds were set for different false-alarm rates ({rates}), and figures and McNemar's test at"
-            f" them show that, too; --fpr {targets[-1]:g} compares all at one"
+            f" them show that, too; `fpr` {targets[-1]:g} compares all at one"
         )
-    if r.speed and any(c.detector is not None for c in contestants):
-        measure_speed([c for c in contestants if c.detector is not None], progress)
-    from reports.compare import lines_of, write_comparison
-
-    for line in lines_of(result):
-        click.echo(line)
-    out = Path(r.out)
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(result.to_json()), indent=2, allow_nan=False) + "\n"
-    save_atomically(out / "compare.json", lambda tmp: tmp.write_text(text, encoding="utf-8") and None)
-    write_comparison(out, result)
-    click.echo(f"{out}: compare.html, compare.md, compare.csv, compare.json and plots written")
+    if options.speed and any(c.detector is not None for c in contestants):
+        measure_speed([c for c in contestants if c.detector is not None], listener.bar)
     return result
 
 
-def _check(r: Request) -> None:
-    if len(r.models) < 2:
-        raise UserError("--models: a comparison takes two or more: detector files, run folders or CSVs of scores")
-    check_folder("--out", Path(r.out).absolute())
-    if Path(r.out).exists() and not Path(r.out).is_dir():
-        raise UserError(f"--out {r.out}: is a file: give a folder")
-    if not r.force and (there := [name for name in OUTPUTS if (Path(r.out) / name).exists()]):
-        raise UserError(f"--out {r.out}: holds a {there[0]} already: choose another folder, or --force")
-    if not r.data and not all(_is_table(spec) for spec in r.models):
-        raise UserError("no images to compare detectors on: give --data SOURCE, once or several times")
-
-
-def _is_table(spec: str) -> bool:
-    return spec.lower().endswith(".csv")
-
-
-def _open(r: Request) -> list[Contestant]:
-    device = pick_device(r.device)
+def _open(options: ComparisonOptions) -> list[Contestant]:
+    device = pick_device(options.device)
     seen: dict[str, str] = {}
     contestants = []
-    for spec, name in zip(r.models, short_names(list(r.models))):
-        path = Path(spec) if _is_table(spec) else detector_file(spec)
+    for spec, name in zip(options.models, short_names(options.models)):
+        path = Path(spec) if is_table(spec) else detector_file(spec)
         if first := seen.get(str(path.resolve())):
-            raise UserError(f"--models {spec}: is the same file as {first}; leave one out")
+            raise UserError(f"`models` {spec}: is the same file as {first}; leave one out")
         seen[str(path.resolve())] = spec
         one = Contestant(name, spec, path)
-        if not _is_table(spec):
-            open_model(one, Detector.load(path, device), r.fpr)
+        if not is_table(spec):
+            open_model(one, Detector.load(path, device), options.fpr)
             if first := seen.get(one.detector.sha256):
-                raise UserError(f"--models {spec}: is the same detector as {first}; leave one out")
+                raise UserError(f"`models` {spec}: is the same detector as {first}; leave one out")
             seen[one.detector.sha256] = spec
         contestants.append(one)
     return contestants
@@ -184,22 +129,17 @@ def _open(r: Request) -> list[Contestant]:
 # ---- the same images ----------------------------------------------------------------------------------------------
 
 
-def _on_images(r: Request, contestants: list[Contestant]) -> Compared:
-    parts = open_parts(
-        r.data, data_root=r.data_root, split=r.split, label=r.label, limit=r.limit, group_by=r.group_by
-    )  # fmt: skip
+def _on_images(options: ComparisonOptions, contestants: list[Contestant], listener: Listener) -> ComparisonResult:
+    parts = open_labelled(options, group_by=options.group_by)
     for part in parts:
-        click.echo(part.describe())
+        listener.tell(part.describe())
     labels = np.concatenate([part.labels for part in parts]).astype(int)
     judges = [c for c in contestants if c.detector is not None]
     parts = rendered_alike(parts, [c.detector for c in judges])
     skipped: dict[str, str] = {}
-    bar = progress(total=len(labels) * len(judges), title="judging", unit="img")
-    cache = None if r.no_cache else cache_folder() / "scores"
+    bar = listener.bar(total=len(labels) * len(judges), title="judging", unit="img")
     for one in judges:
-        scorer = Scorer(
-            one.detector, batch=r.batch, workers=r.workers, seed=r.seed, cache=cache, advance=bar.update
-        )  # fmt: skip
+        scorer = Scorer(one.detector, options, advance=bar.update)
         one.scores = np.concatenate([scorer.score(part, PRESETS["none"]) for part in parts])
         one.called = one.scores >= one.threshold
         skipped |= scorer.skipped
@@ -213,13 +153,13 @@ def _on_images(r: Request, contestants: list[Contestant]) -> Compared:
     groups = groups_of_parts(parts)
     for one in contestants:
         one.keep(readable)
-    return Compared(
+    return ComparisonResult(
         contestants, [], labels[readable], None if groups is None else groups[readable],
         [part.describe() for part in parts], _threads(), list(skipped.items()), notes,
     )  # fmt: skip
 
 
-def _fill(one: Contestant, parts: Sequence[Part], labels: np.ndarray, readable: np.ndarray) -> list[str]:
+def _fill(one: Contestant, parts: Sequence[LabelledImages], labels: np.ndarray, readable: np.ndarray) -> list[str]:
     """A table's scores for the images, found by their paths. UserError where it lacks some or calls them otherwise."""
     table, called = _table(one.path)
     located = [part.source.locate(i) for part in parts for i in range(len(part))]
@@ -233,21 +173,21 @@ def _fill(one: Contestant, parts: Sequence[Part], labels: np.ndarray, readable: 
     if missing.any():
         example = located[int(np.argmax(missing))]
         raise UserError(
-            f"--models {one.spec}: has no score for {int(missing.sum())} of the {int(readable.sum())} images, like"
+            f"`models` {one.spec}: has no score for {int(missing.sum())} of the {int(readable.sum())} images, like"
             f" {example}; compare on images that all have judged"
         )
     wrong = readable & (where >= 0)
     wrong[wrong] = table.label[where[wrong]] != labels[wrong]
     if wrong.any():
         example = located[int(np.argmax(wrong))]
-        raise UserError(f"--models {one.spec}: calls {example} otherwise than --data does; correct its label")
+        raise UserError(f"`models` {one.spec}: calls {example} otherwise than `data` does; correct its label")
     one.scores = np.where(where >= 0, table.score[where], np.nan)
     one.called = None if called is None else called[where]
     unused = len(table) - int((where >= 0).sum())
     return [f"{one.spec}: {unused} rows of other images are not used"] if unused else []
 
 
-def _on_tables(contestants: list[Contestant]) -> Compared:
+def _on_tables(contestants: list[Contestant]) -> ComparisonResult:
     tables = [_table(one.path) for one in contestants]
     first = tables[0][0]
     order = {(source, path): k for k, (source, path) in enumerate(zip(_sources(first), first.path))}
@@ -256,17 +196,17 @@ def _on_tables(contestants: list[Contestant]) -> Compared:
         if set(keys) != set(order):
             odd = sorted(set(keys) ^ set(order))
             raise UserError(
-                f"--models {one.spec}: holds other images than {contestants[0].spec} ({len(odd)} are in one of them"
+                f"`models` {one.spec}: holds other images than {contestants[0].spec} ({len(odd)} are in one of them"
                 f" only, like {odd[0][1]}); compare on images that all have judged"
             )
         place = np.array([order[key] for key in keys])
         back = np.argsort(place)
         if (table.label[back] != first.label).any():
             example = first.path[int(np.argmax(table.label[back] != first.label))]
-            raise UserError(f"--models {one.spec}: calls {example} otherwise than {contestants[0].spec}; correct one")
+            raise UserError(f"`models` {one.spec}: calls {example} otherwise than {contestants[0].spec}; correct one")
         one.scores, one.called = table.score[back], None if called is None else called[back]
     said = [f"the {len(first)} images of {contestants[0].spec}"]
-    return Compared(contestants, [], first.label.astype(int), first.group, said, _threads())
+    return ComparisonResult(contestants, [], first.label.astype(int), first.group, said, _threads())
 
 
 def _sources(table) -> list[str]:
@@ -303,29 +243,29 @@ def _threads() -> int:
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 
-def _judge(one: Contestant, result: Compared, r: Request) -> None:
-    options = {"groups": result.groups, "resamples": r.resamples, "seed": r.seed, "calibrated": False}
-    ranked = report(result.labels, one.scores, threshold=np.inf, fprs=FPRS, **options)["metrics"]
+def _measure(one: Contestant, result: ComparisonResult, options: ComparisonOptions) -> None:
+    how = {"groups": result.groups, "resamples": options.resamples, "seed": options.seed, "calibrated": False}
+    ranked = report(result.labels, one.scores, threshold=np.inf, fprs=FPRS, **how)["metrics"]
     names = ["roc_auc", *(f"tpr_at_fpr_{f:g}" for f in FPRS)]
     one.metrics = {name: ranked[name] for name in names}
     if one.called is not None:
-        said = report(result.labels, one.called.astype(float), threshold=0.5, **options)["metrics"]
+        said = report(result.labels, one.called.astype(float), threshold=0.5, **how)["metrics"]
         names = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "false_alarm_rate")
         one.metrics |= {name: said[name] for name in (*names, *OF_REALS)}
     if one.at_one_percent is not None:
-        at = report(result.labels, (one.scores >= one.at_one_percent).astype(float), threshold=0.5, **options)
+        at = report(result.labels, (one.scores >= one.at_one_percent).astype(float), threshold=0.5, **how)
         one.metrics["tpr_at_shipped_0.01"] = at["metrics"]["recall_fake"]
         one.metrics["fpr_at_shipped_0.01"] = at["metrics"]["false_alarm_rate"]
 
 
-def _pairs(contestants: Sequence[Contestant], labels: np.ndarray) -> list[Pair]:
+def _pairs(contestants: Sequence[Contestant], labels: np.ndarray) -> list[PairTests]:
     fake = labels == 1
     pairs = []
     for a, b in itertools.combinations(contestants, 2):
         both = None
         if a.called is not None and b.called is not None:
             both = mcnemar(a.called == fake, b.called == fake)
-        pairs.append(Pair(a.name, b.name, delong(labels, a.scores, b.scores), both))
+        pairs.append(PairTests(a.name, b.name, delong(labels, a.scores, b.scores), both))
     for pair, p in zip(pairs, holm([pair.auc.p for pair in pairs])):
         pair.auc_holm = float(p)
     tested = [pair for pair in pairs if pair.verdicts is not None]

@@ -110,13 +110,13 @@ def _number(value: object) -> float | None:
     return float(value) if known else None
 
 
-def measure_speed(contestants: Sequence[Contestant], progress: Callable) -> None:
+def measure_speed(contestants: Sequence[Contestant], bar: Callable) -> None:
     """Images a second of the networks alone, on prepared photos, AT_ONCE at a time: all of them by turns, ROUNDS times,
     the best of each, so that whatever else the machine does hits all alike."""
     inputs = {one.name: _zeros(one.detector, AT_ONCE) for one in contestants}
     best = dict.fromkeys(inputs, math.inf)
     began = time.perf_counter()
-    for number in progress(range(ROUNDS + 1), title="speed", unit="round"):
+    for number in bar(range(ROUNDS + 1), title="speed", unit="round"):
         for one in contestants:
             begin = time.perf_counter()
             one.detector.logits(inputs[one.name])  # brings the logits to the CPU, so the device has finished

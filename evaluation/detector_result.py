@@ -1,4 +1,4 @@
-"""A detector's evaluation as data: what was asked for, what was found, and what every way to it has in common."""
+"""A detector's evaluation as data: what was found, and what every way to it has in common."""
 
 from __future__ import annotations
 
@@ -7,53 +7,25 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from evaluation.options import DetectorOptions
+from evaluation.scoring import short_name
 from metrics.bootstrap import Rate
+from metrics.breakdown import AnswerRule, Breakdown, break_down
 from metrics.classification import best_threshold
-from metrics.judging import Judgement, Rule, judge
 from metrics.robustness import Condition, measure
 from metrics.scores import Scores
 
 
-@dataclass(frozen=True)
-class Request:
-    """The options of the command, by name."""
-
-    target: str
-    data: tuple[str, ...] = ()
-    robustness: bool = False
-    conditions: str | None = None
-    limit: int | None = None
-    threshold: float | None = None
-    fpr: float | None = None
-    unsure_from: float | None = None
-    calibrate_on: str | None = None
-    reals_from: str | None = None
-    group_by: str | None = None
-    label: str | None = None
-    split: str | None = None
-    data_root: str | None = None
-    resamples: int = 1000
-    seed: int = 0
-    device: str = "auto"
-    batch: int = 32
-    workers: int | None = None
-    no_cache: bool = False
-    csv: str | None = None
-    json: str | None = None
-    report: str | None = None
-    plots: str | None = None
-    force: bool = False
-
-
 @dataclass
-class Judged:
+class DetectorResult:
     """All that was found. `scores`: the undegraded images. `robustness`: conditions of the images `pool_name`, clean
-    first; `by_source`: for each source the same as far as it is shown. `skipped`: (name, reason) of broken images."""
+    first; `by_source`: for each source the same as far as it is shown. `skipped`: (name, reason) of broken images.
+    `tables`: every score, a table a condition, those of undegraded images first."""
 
     title: str
-    rule: Rule
+    rule: AnswerRule
     scores: Scores
-    judgement: Judgement
+    breakdown: Breakdown
     calibrated: bool
     oracle: tuple[float, float] | None
     robustness: list[Condition] = field(default_factory=list)
@@ -62,9 +34,10 @@ class Judged:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     settings: dict = field(default_factory=dict)
+    tables: list[Scores] = field(default_factory=list)
 
     def to_json(self) -> dict:
-        j = self.judgement
+        j = self.breakdown
         return {
             "settings": self.settings,
             "rule": {"threshold": self.rule.threshold, "unsure_low": self.rule.unsure_low, "origin": self.rule.origin},
@@ -86,26 +59,25 @@ class Judged:
         }
 
 
-def judged(
-    r: Request,
-    title: str,
-    rule: Rule,
+def summarise(
+    options: DetectorOptions,
+    rule: AnswerRule,
     scores: Scores,
+    *,
     points: Sequence[tuple[float, float]],
     calibrated: bool,
     notes: list[str],
     settings: dict,
-) -> Judged:
-    """Judge the scores of undegraded images. points: (false-alarm rate, threshold) of further operating points;
-    calibrated: whether scores are probabilities; settings: what the report names as the basis."""
+) -> DetectorResult:
+    """All figures of the scores of undegraded images. points: (false-alarm rate, threshold) of further operating
+    points; calibrated: whether scores are probabilities; settings: what the report names as the basis."""
     names = set(scores.source)
-    lender = r.reals_from
+    lender = options.reals_from
     if lender is not None and lender not in names:
-        from evaluation.scoring import short_name
-
         lender = short_name(lender) if short_name(lender) in names else lender
-    found = judge(
-        scores, rule, points=points, reals_from=lender, calibrated=calibrated, count=r.resamples, seed=r.seed
+    found = break_down(
+        scores, rule, points=points, reals_from=lender, calibrated=calibrated, count=options.resamples,
+        seed=options.seed,
     )  # fmt: skip
     oracle = None
     if found.overall is not None:
@@ -118,28 +90,34 @@ def judged(
             )
     elif scores.label.min() != scores.label.max():
         notes.append(
-            "no source has both reals and fakes, so there is no AUC and no accuracy: --reals-from NAME pairs the reals"
+            "no source has both reals and fakes, so there is no AUC and no accuracy: `reals_from` NAME pairs the reals"
             " of one source with the fakes of the others"
         )
     if scores.group is not None:
         count = len(set(scores.group))
     if scores.group is not None and count < len(scores):
         notes.append(f"intervals: {len(scores)} images are {count} groups by «{scores.grouped_by}», each drawn whole")
-    return Judged(title, rule, scores, found, calibrated, oracle, notes=notes, settings=settings)
+    settings = settings | {"seed": options.seed, "resamples": options.resamples}
+    title = settings["target"]
+    return DetectorResult(
+        title, rule, scores, found, calibrated, oracle, notes=notes, settings=settings, tables=[scores]
+    )
 
 
-def pool_of(result: Judged) -> np.ndarray:
+def pool_of(result: DetectorResult) -> np.ndarray:
     """Rows that a robustness curve is of: those that belong together, else all."""
-    pool = result.judgement.pool
+    pool = result.breakdown.pool
     return pool if len(pool) else np.arange(len(result.scores))
 
 
-def add_robustness(r: Request, result: Judged, clean: Scores, scores: dict[str, np.ndarray]) -> None:
+def add_robustness(
+    options: DetectorOptions, result: DetectorResult, clean: Scores, scores: dict[str, np.ndarray]
+) -> None:
     """`clean`: the images; `scores`: each condition's, in their order."""
-    inside = set(result.scores.source[result.judgement.pool])
+    inside = set(result.scores.source[result.breakdown.pool])
     pool = np.array([source in inside for source in clean.source]) if inside else np.ones(len(clean), dtype=bool)
     if inside and len(clean) == len(result.scores):
-        pool = np.isin(np.arange(len(clean)), result.judgement.pool)
+        pool = np.isin(np.arange(len(clean)), result.breakdown.pool)
 
     def of(mask: np.ndarray, names: Sequence[str], count: int) -> list[Condition]:
         return measure(
@@ -148,11 +126,11 @@ def add_robustness(r: Request, result: Judged, clean: Scores, scores: dict[str, 
             result.rule.threshold,
             groups=None if clean.group is None else clean.group[mask],
             count=count,
-            seed=r.seed,
+            seed=options.seed,
         )
 
-    result.robustness = of(pool, list(scores), max(r.resamples, 2))
-    result.robustness_of = result.judgement.pool_name or "all"
+    result.robustness = of(pool, list(scores), max(options.resamples, 2))
+    result.robustness_of = result.breakdown.pool_name or "all"
     if not inside:  # reals and fakes that have nothing in common
         result.robustness = [_rates_alone(c) for c in result.robustness]
     for name in dict.fromkeys(clean.source):

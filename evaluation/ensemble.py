@@ -1,57 +1,31 @@
-"""What `evaluate.py ensemble` does: joins detectors, calibrates the joint answer, and says whether it was worth it."""
+"""Joins detectors, calibrates the joint answer, and says whether it was worth it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import click
 import numpy as np
 
-from common.cli import progress
 from common.device import pick_device
 from common.errors import UserError
-from common.files import cache_folder, save_atomically
-from common.outputs import check_output, plain
 from discriminator.calibration import FPRS, Calibration, calibrate, default_fpr_for, sigmoid, threshold_at_fpr
 from discriminator.detector import Detector, find_detector
-from discriminator.ensemble import METHODS, Ensemble, EnsembleConfig, Majority, Member, Stack, Weighted
+from discriminator.ensemble import Ensemble, EnsembleConfig, Majority, Member, Stack, Weighted
 from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
 from discriminator.views import joined
-from evaluation.ensemble_scores import Rows, check_order, deal_rows, fit_parts, read_oof, score_parts
-from metrics.classification import roc_auc
+from evaluation.ensemble_scores import MemberScores, check_order, deal_rows, fit_parts, read_oof, score_parts
+from evaluation.listener import Listener
+from evaluation.options import EnsembleOptions
+from metrics.classification import roc_auc, tpr_at_fpr
 from metrics.significance import delong, paired
 
 NAME = "the ensemble"
 
 
-@dataclass(frozen=True)
-class Request:
-    """The options of the command, by name."""
-
-    models: tuple[str, ...]
-    out: str
-    method: str = "average"
-    data: tuple[str, ...] = ()
-    oof: tuple[str, ...] = ()
-    split: str | None = None
-    data_root: str | None = None
-    label: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    resamples: int = 1000
-    device: str = "auto"
-    batch: int = 32
-    workers: int | None = None
-    no_cache: bool = False
-    json: str | None = None
-    force: bool = False
-
-
 @dataclass
-class Comparison:
+class EnsembleComparison:
     """The ensemble beside its members on images `of`. systems: {name: {"auc", "found", "false_alarms", "balanced",
     "tpr_at_fpr_…"}}; gaps: the ensemble less its best member, with intervals; words: what that means."""
 
@@ -67,89 +41,67 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
 
-def make_ensemble(r: Request) -> tuple[Detector, Comparison]:
-    """Fit, calibrate, write `r.out`, compare, print. UserError, one line, for what a person can mend."""
-    _check(r)
-    device = pick_device(r.device)
-    members = [Detector.load(detector_file(spec), device) for spec in r.models]
-    names = short_names([str(spec) for spec in r.models])
-    _check_members(r, members, names)
+@dataclass
+class EnsembleResult:
+    """The ensemble, calibrated, what its members are called, and what it is worth beside them."""
+
+    detector: Detector
+    names: list[str]
+    comparison: EnsembleComparison
+
+    def to_json(self) -> dict:
+        d = self.detector
+        return {
+            "sha256": d.sha256, "meta": d.meta, "comparison": asdict(self.comparison),
+            "calibration": d.calibration.to_dict(),
+        }  # fmt: skip
+
+
+def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> EnsembleResult:  # noqa: B008 (frozen)
+    """Fit, calibrate, compare. UserError, one line, for what a person can mend."""
+    device = pick_device(options.device)
+    members = [Detector.load(detector_file(spec), device) for spec in options.models]
+    names = short_names(options.models)
+    _check_members(options, members)
     for name, member in zip(names, members):
         p = member.preprocess
-        click.echo(f"member {name}: {p.resolution}x{p.resolution}, sha256 {member.sha256[:12]}…")
+        listener.tell(f"member {name}: {p.resolution}x{p.resolution}, sha256 {member.sha256[:12]}…")
 
-    check_order(r, members)
-    fit, test = _gather(r, members)
+    check_order(options, members)
+    fit, test = _gather(options, members, listener)
     notes = _notes(members, fit)
     for line in notes:
-        click.echo(f"note: {line}")
-    detector, scores = join(r.method, names, members, fit, resamples=r.resamples)
+        listener.tell(f"note: {line}")
+    detector, scores = join(options.method, names, members, fit)
     detector.meta["ensemble"]["notes"] = notes
-    out = Path(r.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    detector.save(out)
-    for line in describe(detector, names):
-        click.echo(line)
-    found = compare_with_members(detector, names, members, fit, scores, test, resamples=r.resamples, seed=r.seed)
-    for line in lines_of(found):
-        click.echo(line)
-    click.echo(f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {detector.sha256[:12]}…)")
-    if r.json is not None:
-        document = {"file": str(out), "sha256": detector.sha256, "meta": detector.meta, "comparison": found.__dict__}
-        document["calibration"] = detector.calibration.to_dict()
-        text = json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
-        Path(r.json).parent.mkdir(parents=True, exist_ok=True)
-        save_atomically(Path(r.json), lambda tmp: tmp.write_text(text, encoding="utf-8") and None)
-        click.echo(f"{r.json} written")
-    return detector, found
+    found = compare_with_members(
+        detector, dict(zip(names, members)), fit, scores, test, resamples=options.resamples, seed=options.seed
+    )
+    return EnsembleResult(detector, names, found)
 
 
 # ---- checks -------------------------------------------------------------------------------------------------------
 
 
-def _check(r: Request) -> None:
-    if r.method not in METHODS:
-        raise UserError(f"--method {r.method}: give one of {', '.join(METHODS)}")
-    if len(r.models) < 2:
-        raise UserError("an ensemble has two members or more: name at least two detector files or run folders")
-    if Path(r.out).suffix != ".safetensors":
-        raise UserError(f"--out {r.out}: a detector file's name ends in .safetensors: choose another")
-    check_output("--out", r.out, force=r.force)
-    check_output("--json", r.json, force=r.force)
-    if r.oof and len(r.oof) != len(r.models):
-        raise UserError(
-            f"--oof was given {len(r.oof)} times for {len(r.models)} members: give each member's out-of-fold scores, in"
-            " the members' order"
-        )
-    if len({Path(file).resolve() for file in r.oof}) < len(r.oof):
-        raise UserError("--oof names the same file twice: give each member's own out-of-fold scores")
-    if not r.data and not r.oof:
-        raise UserError(
-            "no images to fit and calibrate on: give --data SOURCE (its validation split is used), or --oof of each"
-        )
-    if r.oof and r.split:
-        raise UserError("--split: with --oof the out-of-fold scores are fitted on, --data only tests; leave it out")
-
-
-def _check_members(r: Request, members: Sequence[Detector], names: Sequence[str]) -> None:
+def _check_members(options: EnsembleOptions, members: Sequence[Detector]) -> None:
     seen: dict[str, str] = {}
-    for spec, member in zip(r.models, members):
+    for spec, member in zip(options.models, members):
         if isinstance(member.net, Ensemble):
             raise UserError(f"{spec}: is an ensemble itself; give its members instead")
         if first := seen.get(member.sha256):
             raise UserError(f"{spec}: is the same detector as {first}; each member counts once, leave one out")
         seen[member.sha256] = spec
-        out = Path(r.out)
+        out = Path(options.out)
         if out.exists() and out.resolve() == find_detector(spec).resolve():
-            raise UserError(f"--out {r.out}: is one of the members; choose another name")
-        if "fold" in member.meta and not r.oof:
+            raise UserError(f"`out` {options.out}: is one of the members; choose another name")
+        if "fold" in member.meta and not options.oof:
             raise UserError(
                 f"{spec}: is one fold of a cross-validation, taught with most of its set, the validation images"
-                " included; give the out-of-fold scores with --oof RUN/oof.csv, one for each member"
+                " included; give the out-of-fold scores with `oof` RUN/oof.csv, one for each member"
             )
 
 
-def _notes(members: Sequence[Detector], fit: Rows) -> list[str]:
+def _notes(members: Sequence[Detector], fit: MemberScores) -> list[str]:
     notes = list(fit.notes)
     if len({m.trained_on_aligned_faces for m in members}) > 1:
         notes.append(
@@ -187,29 +139,32 @@ def short_names(specs: Sequence[str]) -> list[str]:
 # ---- data ---------------------------------------------------------------------------------------------------------
 
 
-def _gather(r: Request, members: Sequence[Detector]) -> tuple[Rows, Rows | None]:
+def _gather(
+    options: EnsembleOptions, members: Sequence[Detector], listener: Listener
+) -> tuple[MemberScores, MemberScores | None]:
     """(what is fitted and calibrated on, what tests)."""
-    cache = None if r.no_cache else cache_folder() / "scores"
-    options = {"batch": r.batch, "workers": r.workers, "cache": cache, "progress": progress}
-    if r.oof:
-        fit = read_oof(r.oof)
+    if options.oof:
+        fit = read_oof(options.oof)
         known = set(fit.paths)
-        test_parts = fit_parts(r, members, oof_paths=known)[1] if r.data else []
-        for spec in r.oof:
-            click.echo(f"{spec}: out-of-fold scores of {len(fit.labels)} images in {len(np.unique(fit.folds))} folds")
+        test_parts = fit_parts(options, members, oof_paths=known)[1] if options.data else []
+        for spec in options.oof:
+            folds = len(np.unique(fit.folds))
+            listener.tell(f"{spec}: out-of-fold scores of {len(fit.labels)} images in {folds} folds")
         for part in test_parts:
-            click.echo(f"tested on {part.describe()}")
+            listener.tell(f"tested on {part.describe()}")
     else:
-        valid_parts, test_parts = fit_parts(r, members)
+        valid_parts, test_parts = fit_parts(options, members)
         for part in valid_parts:
-            click.echo(f"fitted and calibrated on {part.describe()}")
+            listener.tell(f"fitted and calibrated on {part.describe()}")
         for part in test_parts:
-            click.echo(f"tested on {part.describe()}")
-        fit = score_parts(members, valid_parts, degraded=True, what="validation", **options)
-        fit.folds = deal_rows(fit, r.seed)
-    test = score_parts(members, test_parts, degraded=False, what="test", **options) if test_parts else None
+            listener.tell(f"tested on {part.describe()}")
+        fit = score_parts(members, valid_parts, options, listener, degraded=True, what="validation")
+        fit.folds = deal_rows(fit, options.seed)
+    test = None
+    if test_parts:
+        test = score_parts(members, test_parts, options, listener, degraded=False, what="test")
     if test is not None and len(np.unique(test.labels)) < 2:
-        raise UserError(f"--data {', '.join(r.data)}: its test images are of one class only; give some with both")
+        raise UserError(f"`data` {', '.join(options.data)}: its test images are of one class only; give some with both")
     return fit, test
 
 
@@ -217,7 +172,7 @@ def _gather(r: Request, members: Sequence[Detector]) -> tuple[Rows, Rows | None]
 
 
 def join(
-    method: str, names: Sequence[str], members: Sequence[Detector], fit: Rows, *, resamples: int = 0
+    method: str, names: Sequence[str], members: Sequence[Detector], fit: MemberScores
 ) -> tuple[Detector, np.ndarray]:
     """(the ensemble with its calibration, its scores float64 [views, n] on the rows, cross-fitted where something was
     fitted). UserError where a class is missing."""
@@ -226,7 +181,7 @@ def join(
     z, folds = fit.z.reshape(-1, count), np.tile(fit.folds, views)
     calibrations = [m.calibration for m in members]
     if len(np.unique(fit.labels)) < 2:
-        raise UserError("calibrating needs real and fake images; give --data with both")
+        raise UserError("calibrating needs real and fake images; give `data` with both")
 
     def fitted(z: np.ndarray, labels: np.ndarray):
         return fit_head(method, z, labels, calibrations)
@@ -260,38 +215,22 @@ def join(
     return detector, scores.reshape(views, n)
 
 
-def describe(detector: Detector, names: Sequence[str]) -> list[str]:
-    """Lines for people: how it joins, and what its thresholds did."""
-    head, out = detector.net.head, []
-    if isinstance(head, Weighted):
-        shares = ", ".join(f"{name} {w:.3f}" for name, w in zip(names, head.weights.tolist()))
-        out.append(f"weights: {shares}")
-    elif isinstance(head, Stack):
-        k, vectors = head.axes.shape[0], len(head.vectors)
-        out.append(f"stack: {k} principal components of {len(names)} log-odds, {vectors} support vectors")
-    elif isinstance(head, Majority):
-        shares = ", ".join(f"{name} {t:.4f}" for name, t in zip(names, head.thresholds.tolist()))
-        out.append(f"votes are cast at each member's own threshold: {shares}; ties go by the mean log-odds")
-    out += [f"calibrated: {100 * p.target_fpr:g} %: {p.describe()}" for p in detector.calibration.points]
-    return out
-
-
 # ---- comparing ----------------------------------------------------------------------------------------------------
 
 
 def compare_with_members(
     detector: Detector,
-    names: Sequence[str],
-    members: Sequence[Detector],
-    fit: Rows,
+    members: Mapping[str, Detector],
+    fit: MemberScores,
     scores: np.ndarray,
-    test: Rows | None,
+    test: MemberScores | None,
     *,
     resamples: int = 1000,
     seed: int = 0,
-) -> Comparison:
+) -> EnsembleComparison:
     """The ensemble and its members at the same false-alarm rates; the best member is chosen where the ensemble was
     fitted, not where it is tested. scores [views, n]: the ensemble's on the rows `fit`."""
+    names = list(members)
     flat = np.tile(fit.labels, fit.z.shape[0])
     aucs = [roc_auc(flat, fit.z[:, :, k].ravel()) for k in range(len(names))]
     best = names[int(np.argmax(aucs))]
@@ -301,7 +240,7 @@ def compare_with_members(
         joint = joined_scores(detector.net.head, z)
         all_scores = {NAME: joint} | {name: z[:, k] for k, name in enumerate(names)}
         called = {NAME: detector.calibration.probability(joint) >= detector.calibration.at(target).threshold}
-        for k, (name, member) in enumerate(zip(names, members)):
+        for k, (name, member) in enumerate(members.items()):
             called[name] = sigmoid(z[:, k]) >= _point(member.calibration, target).threshold
         of = "test images, at thresholds set on validation images"
     else:
@@ -321,7 +260,7 @@ def compare_with_members(
         called={NAME: called[NAME], best: called[best]}, groups=rows.groups, count=resamples, seed=seed,
     )[best]  # fmt: skip
     p = delong(rows.labels, all_scores[NAME], all_scores[best]).p
-    found = Comparison(
+    found = EnsembleComparison(
         of, reals, len(rows.labels) - reals, best, shown, systems, gaps, p, _words(gaps, best, shown, len(names))
     )
     if isinstance(detector.net.head, Majority):
@@ -346,7 +285,7 @@ def _point(calibration: Calibration, target: float):
         return calibration.at()
 
 
-def _cross_called(scores: np.ndarray, fit: Rows, target: float) -> np.ndarray:
+def _cross_called(scores: np.ndarray, fit: MemberScores, target: float) -> np.ndarray:
     """bool [n] for the first view: called FAKE at a threshold that was set without the image's fold."""
     called = np.zeros(scores.shape[1], bool)
     for fold in np.unique(fit.folds):
@@ -356,9 +295,7 @@ def _cross_called(scores: np.ndarray, fit: Rows, target: float) -> np.ndarray:
     return called
 
 
-def _systems(rows: Rows, scores: dict, called: dict, fprs: Sequence[float]) -> dict[str, dict[str, float]]:
-    from metrics.classification import tpr_at_fpr
-
+def _systems(rows: MemberScores, scores: dict, called: dict, fprs: Sequence[float]) -> dict[str, dict[str, float]]:
     fake, out = rows.labels == 1, {}
     for name, values in scores.items():
         hit, alarm = float(called[name][fake].mean()), float(called[name][~fake].mean())
@@ -381,24 +318,3 @@ def _words(gaps: dict, best: str, target: float, count: int) -> str:
         f"the ensemble does NOT beat its best member, {best}, as far as these images can tell: {said}; {best} alone"
         f" needs one network instead of {count}"
     )
-
-
-def lines_of(found: Comparison) -> list[str]:
-    """The comparison as lines for the terminal."""
-    width = max(map(len, found.systems))
-    key = f"tpr_at_fpr_{found.target:g}"
-    lines = [f"compared on {found.n_real} real and {found.n_fake} fake {found.of}"]
-    head = f"TPR at {100 * found.target:g} % FPR (ROC)"
-    lines.append(f"{'':{width}}     AUC  {head}   found  false alarms  balanced  (at its own threshold)")
-    for name, s in found.systems.items():
-        star = " *" if name == found.best else "  "
-        lines.append(
-            f"{name:{width}}{star} {s['auc']:.4f}  {100 * s[key]:>{len(head) - 2}.1f} %  {100 * s['found']:5.1f} %"
-            f"  {100 * s['false_alarms']:10.2f} %  {100 * s['balanced']:6.1f} %"
-        )
-    auc = found.gaps["auc"]
-    lines.append(
-        f"* best member on the images that were fitted on; AUC {auc['value']:+.4f} (95 % interval {auc['low']:+.4f} to"
-        f" {auc['high']:+.4f}; DeLong's p {found.p:.2g})"
-    )
-    return [*lines, found.words, *(f"note: {note}" for note in found.notes)]

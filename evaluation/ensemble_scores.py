@@ -9,24 +9,22 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.ensemble_fit import log_odds
-from evaluation.scoring import Part, Scorer, chosen, open_parts
+from evaluation.listener import Listener
+from evaluation.options import EnsembleOptions, JudgingOptions
+from evaluation.scoring import LabelledImages, Scorer, chosen, open_labelled, spread
 from faces.degrade import PRESETS, preset
 from faces.similar import in_order
 from faces.splitting import deal
 from training.data import open_splits
-
-if TYPE_CHECKING:
-    from evaluation.ensemble import Request
 
 FOLDS = 5
 MOST = 2000  # validation images of a class
@@ -35,7 +33,7 @@ TURN = ("train", "web", "hard")  # what an image's degraded view is, in turn, as
 
 
 @dataclass
-class Rows:
+class MemberScores:
     """z float64 [views, n, M]: calibrated log-odds, the first view clean. labels int [n]; groups object [n] or None;
     folds int [n]; paths [n]; said: what they are, in words."""
 
@@ -53,70 +51,70 @@ class Rows:
 
 
 def fit_parts(
-    r: Request, members: Sequence[Detector], *, oof_paths: set[str] | None = None
-) -> tuple[list[Part], list[Part]]:
-    """(validation parts, test parts) of every --data; with `oof_paths` only test parts, without those images."""
-    opened = open_parts(r.data, data_root=r.data_root, split="all", label=r.label)
+    options: EnsembleOptions, members: Sequence[Detector], *, oof_paths: set[str] | None = None
+) -> tuple[list[LabelledImages], list[LabelledImages]]:
+    """(validation parts, test parts) of every `data`; with `oof_paths` only test parts, without those images."""
+    opened = open_labelled(
+        JudgingOptions(data=options.data, data_root=options.data_root, split="all", label=options.label)
+    )
     fit, test = [], []
     for part in opened:
         splits = np.array([item.split or "" for item in part.source.items], dtype=object)
-        held = splits == "test" if r.split not in ("test", "all") else np.zeros(len(part), bool)
+        held = splits == "test" if options.split not in ("test", "all") else np.zeros(len(part), bool)
         if oof_paths is not None:
             new = np.array([item.path not in oof_paths for item in part.source.items])
             rows = held if held.any() else new
             if torn := int((rows & ~new).sum()):
-                raise UserError(f"--data {part.spec}: {torn} of its test images are in the --oof files; give others")
-            _add(test, part, rows, r.limit, "test split" if held.any() else "not in the --oof files")
+                raise UserError(f"`data` {part.spec}: {torn} of its test images are in the `oof` files; give others")
+            _add(test, part, rows, options.limit, "test split" if held.any() else "not in the `oof` files")
             continue
-        rows, what = _validation(r, part, splits, members)
-        _add(fit, part, rows, min(r.limit or MOST, MOST), what)
-        _add(test, part, held & ~rows, r.limit, "test split")
+        rows, what = _validation(options, part, splits, members)
+        _add(fit, part, rows, min(options.limit or MOST, MOST), what)
+        _add(test, part, held & ~rows, options.limit, "test split")
     if oof_paths is None and not fit:
-        raise UserError(f"--data {', '.join(r.data)}: has no images to fit and calibrate on; give other images")
+        raise UserError(f"`data` {', '.join(options.data)}: has no images to fit and calibrate on; give other images")
     return fit, test
 
 
-def _validation(r: Request, part: Part, splits: np.ndarray, members: Sequence[Detector]) -> tuple[np.ndarray, str]:
+def _validation(
+    options: EnsembleOptions, part: LabelledImages, splits: np.ndarray, members: Sequence[Detector]
+) -> tuple[np.ndarray, str]:
     """(bool [n], what these are)"""
     mark = part.source.fingerprint()
     pupils = [m for m in members if m.meta.get("fingerprint") == mark]
-    if r.split is not None:
-        if r.split in ("train", "all") and pupils:
+    if options.split is not None:
+        if options.split in ("train", "all") and pupils:
             raise UserError(
-                f"--split {r.split}: {part.spec} is what a member was taught with, and its scores there prove nothing;"
-                " leave it out, and the validation images are used"
+                f"`split` {options.split}: {part.spec} is what a member was taught with, and its scores there prove"
+                " nothing; leave it out, and the validation images are used"
             )
-        rows = np.ones(len(part), bool) if r.split == "all" else splits == r.split
+        rows = np.ones(len(part), bool) if options.split == "all" else splits == options.split
         if not rows.any():
-            raise UserError(f"--split {r.split}: {part.spec} has no such images")
-        return rows, f"{r.split} split" if r.split != "all" else "all of it"
+            raise UserError(f"`split` {options.split}: {part.spec} has no such images")
+        return rows, f"{options.split} split" if options.split != "all" else "all of it"
     if (splits == "valid").any():
         return splits == "valid", "validation split"
     if pupils:
         seeds = {(m.meta.get("recipe") or {}).get("seed") for m in pupils}
         if len(seeds) > 1 or not isinstance(seed := seeds.pop(), int):
             raise UserError(
-                f"--data {part.spec}: has no validation split, and the members held out different images of it (their"
+                f"`data` {part.spec}: has no validation split, and the members held out different images of it (their"
                 " seeds differ): there are none that none was taught with; split it with `prepare_data.py split`, or"
                 " give other images"
             )
-        held = {item.path for item in open_splits(part.spec, r.data_root, subset=None, seed=seed).valid.items}
+        held = {item.path for item in open_splits(part.spec, options.data_root, subset=None, seed=seed).valid.items}
         rows = np.array([item.path in held for item in part.source.items])
         return rows, "what the members' trainings held out"
     if (splits == "train").any():
         raise UserError(
-            f"--data {part.spec}: has training images and no validation split; split it with `prepare_data.py split`,"
-            " or say --split test"
+            f"`data` {part.spec}: has training images and no validation split; split it with `prepare_data.py split`,"
+            " or say `split` test"
         )
     return np.ones(len(part), bool), "all of it"
 
 
-def _add(parts: list[Part], part: Part, rows: np.ndarray, limit: int | None, what: str) -> None:
-    kept = []
-    for label in (0, 1):
-        of = np.flatnonzero(rows & (part.labels == label))
-        count = len(of) if limit is None else min(limit, len(of))
-        kept.append(of[np.arange(count, dtype=np.int64) * len(of) // max(count, 1)])
+def _add(parts: list[LabelledImages], part: LabelledImages, rows: np.ndarray, limit: int | None, what: str) -> None:
+    kept = [spread(np.flatnonzero(rows & (part.labels == label)), limit or len(part)) for label in (0, 1)]
     index = np.sort(np.concatenate(kept))
     if len(index):
         one = chosen(part, index)
@@ -130,23 +128,21 @@ def _add(parts: list[Part], part: Part, rows: np.ndarray, limit: int | None, wha
 
 def score_parts(
     members: Sequence[Detector],
-    parts: Sequence[Part],
+    parts: Sequence[LabelledImages],
+    options: EnsembleOptions,
+    listener: Listener,
     *,
     degraded: bool,
     what: str,
-    batch: int,
-    workers: int | None,
-    cache: Path | None,
-    progress: Callable,
-) -> Rows:
+) -> MemberScores:
     """Every member's log-odds of every image, clean and, if asked for, once degraded (by TURN, an image's place within
     its class deciding which). Images that can't be read are left out for all."""
     parts = rendered_alike(parts, members)
     total = sum(map(len, parts)) * len(members) * (2 if degraded else 1)
-    bar = progress(total=total, title=f"{what} scores", unit="img")
+    bar = listener.bar(total=total, title=f"{what} scores", unit="img")
     columns, skipped = [], {}
     for member in members:
-        scorer = Scorer(member, batch=batch, workers=workers, cache=cache, advance=bar.update)
+        scorer = Scorer(member, options, advance=bar.update)
         views = [np.concatenate([scorer.score(part, PRESETS["none"]) for part in parts])]
         if degraded:
             views.append(np.concatenate([_degraded(scorer, part) for part in parts]))
@@ -169,10 +165,10 @@ def score_parts(
         notes.append(f"and {len(skipped) - 5} more images that can't be read are left out")
     kept = [path for path, ok in zip(paths, good) if ok]
     groups = None if groups is None else groups[good]
-    return Rows(log_odds(p[:, good]), labels[good], groups, kept, said, notes=notes)
+    return MemberScores(log_odds(p[:, good]), labels[good], groups, kept, said, notes=notes)
 
 
-def groups_of_parts(parts: Sequence[Part]) -> np.ndarray | None:
+def groups_of_parts(parts: Sequence[LabelledImages]) -> np.ndarray | None:
     """object [n] over all parts, an image of a part without groups being one of its own; None where no part has any."""
     if all(part.group is None for part in parts):
         return None
@@ -182,13 +178,13 @@ def groups_of_parts(parts: Sequence[Part]) -> np.ndarray | None:
     ])  # fmt: skip
 
 
-def rendered_alike(parts: Sequence[Part], detectors: Sequence[Detector]) -> list[Part]:
+def rendered_alike(parts: Sequence[LabelledImages], detectors: Sequence[Detector]) -> list[LabelledImages]:
     """A rendered set drawn once for all, large enough for each; photos are what they are."""
     side = max((d.preprocess.resolution for d in detectors), default=1)
     return [replace(part, source=part.source.rendered_at(side)) for part in parts]
 
 
-def _degraded(scorer: Scorer, part: Part) -> np.ndarray:
+def _degraded(scorer: Scorer, part: LabelledImages) -> np.ndarray:
     turn = np.zeros(len(part), int)
     for label in (0, 1):
         turn[part.labels == label] = np.arange((part.labels == label).sum()) % len(TURN)
@@ -200,7 +196,7 @@ def _degraded(scorer: Scorer, part: Part) -> np.ndarray:
     return values
 
 
-def deal_rows(rows: Rows, seed: int) -> np.ndarray:
+def deal_rows(rows: MemberScores, seed: int) -> np.ndarray:
     """int [n]: FOLDS folds of equal make-up, groups whole. UserError for too few images."""
     alone = np.arange(len(rows.labels))
     groups = alone if rows.groups is None else np.unique(rows.groups.astype(str), return_inverse=True)[1]
@@ -209,7 +205,7 @@ def deal_rows(rows: Rows, seed: int) -> np.ndarray:
         if count < LEAST:
             raise UserError(
                 f"only {count} {name} validation images (groups counted once): fitting and calibrating an ensemble"
-                f" takes {LEAST} of each class at least; give --data with more"
+                f" takes {LEAST} of each class at least; give `data` with more"
             )
     shares = np.full(FOLDS, 1 / FOLDS)
     return deal(in_order(groups), rows.labels, shares, np.random.default_rng([seed, 0xE25]))
@@ -218,9 +214,10 @@ def deal_rows(rows: Rows, seed: int) -> np.ndarray:
 # ---- out-of-fold scores -------------------------------------------------------------------------------------------
 
 
-def check_order(r: Request, members: Sequence[Detector]) -> None:
-    """UserError where the run that wrote an --oof says that it is of another network than the member in its place."""
-    for spec, member, file in zip(r.models, members, r.oof):
+def check_order(options: EnsembleOptions, members: Sequence[Detector]) -> None:
+    """UserError where the run that wrote out-of-fold scores says that they are of another network than the member in
+    their place."""
+    for spec, member, file in zip(options.models, members, options.oof):
         try:
             plan = json.loads((Path(file).parent / "folds.json").read_text(encoding="utf-8"))
             model = plan["options"]["model"]
@@ -228,12 +225,12 @@ def check_order(r: Request, members: Sequence[Detector]) -> None:
             continue  # the table has left its run, which nothing says of it
         if member.meta.get("model") not in (None, model):
             raise UserError(
-                f"--oof {file}: is of a {model}, and {spec}, the member in its place, a {member.meta['model']}; give"
+                f"`oof` {file}: is of a {model}, and {spec}, the member in its place, a {member.meta['model']}; give"
                 " them in the members' order"
             )
 
 
-def read_oof(files: Sequence[str]) -> Rows:
+def read_oof(files: Sequence[str]) -> MemberScores:
     """Out-of-fold scores of several members, the images that all of them have, in the first file's order.
 
     Columns path, label, fold, score (the fold's detector's calibrated probability); of several repeats the first
@@ -244,12 +241,12 @@ def read_oof(files: Sequence[str]) -> Rows:
         if set(table) != set(first):
             odd = sorted(set(table) ^ set(first))
             raise UserError(
-                f"--oof {file}: holds other images than {files[0]} ({len(odd)} are in one of them only, like {odd[0]});"
+                f"`oof` {file}: holds other images than {files[0]} ({len(odd)} are in one of them only, like {odd[0]});"
                 " all members must be cross-validated on the same set"
             )
         for path, row in table.items():
             if row[0] != first[path][0]:
-                raise UserError(f"--oof {file}: calls {path} {'fake' if row[0] else 'real'}, {files[0]} does not")
+                raise UserError(f"`oof` {file}: calls {path} {'fake' if row[0] else 'real'}, {files[0]} does not")
     paths = list(first)
     p = np.array([[table[path][2] for table in tables] for path in paths])
     labels = np.array([first[path][0] for path in paths])
@@ -263,7 +260,7 @@ def read_oof(files: Sequence[str]) -> Rows:
     if all(first[path][3] for path in paths):
         groups = np.array([first[path][3] for path in paths], dtype=object)
     said = f"out-of-fold scores of {', '.join(files)}"
-    return Rows(log_odds(p)[None], labels, groups, paths, said, folds, notes, out_of_fold=True)
+    return MemberScores(log_odds(p)[None], labels, groups, paths, said, folds, notes, out_of_fold=True)
 
 
 def _oof(file: str) -> dict[str, tuple[int, int, float, str]]:
@@ -272,14 +269,12 @@ def _oof(file: str) -> dict[str, tuple[int, int, float, str]]:
         with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except OSError as error:
-        raise UserError(f"--oof {file}: can't be read ({error.strerror}); give the oof.csv of a --folds run") from None
+        raise UserError(f"`oof` {file}: can't be read ({error.strerror}); give a cross-validation's oof.csv") from None
     except csv.Error as error:
-        raise UserError(f"--oof {file}: not a readable CSV ({error})") from None
+        raise UserError(f"`oof` {file}: not a readable CSV ({error})") from None
     for name in ("path", "label", "fold", "score"):
         if not rows or name not in rows[0]:
-            raise UserError(
-                f"--oof {file}: has no column «{name}»; give the oof.csv of a `train_detector.py --folds` run"
-            )
+            raise UserError(f"`oof` {file}: has no column «{name}»; give the oof.csv of a cross-validation")
     found: dict[str, tuple[int, int, float, str]] = {}
     seen: dict[tuple[str, str], int] = {}
     numbered = sorted(enumerate(rows, 2), key=lambda pair: str(pair[1].get("repeat") or "").zfill(9))
@@ -289,10 +284,10 @@ def _oof(file: str) -> dict[str, tuple[int, int, float, str]]:
         except (TypeError, ValueError):
             label = -1
         if label not in (0, 1) or not (math.isfinite(score) and 0 <= score <= 1):
-            raise UserError(f"--oof {file}, line {line}: label 0 or 1, a fold and a score from 0 to 1 are needed there")
+            raise UserError(f"`oof` {file}, line {line}: label 0 or 1, a fold and a score from 0 to 1 are needed there")
         once = (row["path"], str(row.get("repeat") or ""))
         if seen.setdefault(once, line) != line:
-            raise UserError(f"--oof {file}, line {line}: {row['path']} is in line {seen[once]} already; leave one out")
+            raise UserError(f"`oof` {file}, line {line}: {row['path']} is in line {seen[once]} already; leave one out")
         found.setdefault(row["path"], (label, fold, score, str(row.get("group") or "")))
     _check_folds(file, found)
     return found
@@ -302,16 +297,16 @@ def _check_folds(file: str, table: dict[str, tuple[int, int, float, str]]) -> No
     """UserError unless there are images enough, and both classes outside every fold."""
     labels, folds = (np.array([row[k] for row in table.values()]) for k in (0, 1))
     if len(np.unique(folds)) < 2:
-        raise UserError(f"--oof {file}: has one fold only; give the oof.csv of a --folds run")
+        raise UserError(f"`oof` {file}: has one fold only; give the oof.csv of a cross-validation")
     for label, name in ((0, "real"), (1, "fake")):
         if (count := int((labels == label).sum())) < LEAST:
             raise UserError(
-                f"--oof {file}: only {count} {name} images: fitting and calibrating an ensemble takes {LEAST} of each"
+                f"`oof` {file}: only {count} {name} images: fitting and calibrating an ensemble takes {LEAST} of each"
                 " class at least; cross-validate on more"
             )
         for fold in np.unique(folds):
             if not (labels[folds != fold] == label).any():
                 raise UserError(
-                    f"--oof {file}: all {name} images are in fold {fold}; deal the folds so that each class"
+                    f"`oof` {file}: all {name} images are in fold {fold}; deal the folds so that each class"
                     " is in several"
                 )

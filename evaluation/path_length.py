@@ -7,22 +7,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from common.cli import progress
 from common.clock import clock
 from common.errors import UserError
+from evaluation.listener import Listener
+from evaluation.options import GeneratorOptions
 from metrics.inception import InceptionFeatures
 from metrics.path_length import path_lengths, summary
 from metrics.sampling import Sampling, draw_latents
 from synth.perceptual import Perceptual, find_backbone, load_backbone, of_layers
 from training.processes import Processes
-
-if TYPE_CHECKING:
-    from evaluation.generator import Request
 
 DISTANCES = ("auto", "vgg16", "squeezenet", "inception")
 PAIRS = 4  # of one network call, so that no length depends on how many were asked for
@@ -37,7 +34,7 @@ class PathDistance:
 
 
 def path_distance(wish: str, inception: Callable[[], InceptionFeatures]) -> PathDistance:
-    """The distance for `--ppl-distance`: 'vgg16' or 'squeezenet' (torchvision's ImageNet weights), 'inception' (the
+    """The distance for `ppl_distance`: 'vgg16' or 'squeezenet' (torchvision's ImageNet weights), 'inception' (the
     network of the other metrics, asked for only then), a weight file, or 'auto': VGG16 where its weights are here, else
     Inception.
 
@@ -57,7 +54,7 @@ def path_distance(wish: str, inception: Callable[[], InceptionFeatures]) -> Path
     if wish in ("vgg16", "squeezenet"):
         wish = str(find_backbone("squeezenet1_1" if wish == "squeezenet" else wish))
     elif not Path(wish).is_file():
-        raise UserError(f"--ppl-distance {wish}: neither one of {', '.join(DISTANCES)} nor a file: check the spelling")
+        raise UserError(f"`ppl_distance` {wish}: neither one of {', '.join(DISTANCES)} nor a file: check the spelling")
     return _of(load_backbone(wish))
 
 
@@ -69,11 +66,16 @@ def _of(perceptual: Perceptual) -> PathDistance:
 
 
 def mean_path_length(
-    G: torch.nn.Module, distance: PathDistance, r: Request, sampling: Sampling, ranks: Processes, say
+    G: torch.nn.Module,
+    distance: PathDistance,
+    options: GeneratorOptions,
+    sampling: Sampling,
+    ranks: Processes,
+    listener: Listener,
 ) -> float:
-    """PPL of `r.num` pairs of latents in W at the end of paths, epsilon 1e-4, stored noise maps; equal on all ranks."""
-    if r.class_index is not None:
-        sampling = dataclasses.replace(sampling, labels=np.eye(G.cfg.c_dim, dtype=np.float32)[[r.class_index]])
+    """PPL of `options.num` pairs of latents in W at the end of paths, epsilon 1e-4, stored noise maps; equal on all ranks."""
+    if options.class_index is not None:
+        sampling = dataclasses.replace(sampling, labels=np.eye(G.cfg.c_dim, dtype=np.float32)[[options.class_index]])
     device = next(G.parameters()).device
 
     def work(job: int) -> np.ndarray:
@@ -87,15 +89,15 @@ def mean_path_length(
             distance.between,
             z.to(device),
         )
-        return lengths.cpu().numpy()[: r.num - first]
+        return lengths.cpu().numpy()[: options.num - first]
 
-    jobs = -(-r.num // PAIRS)
+    jobs = -(-options.num // PAIRS)
     work(0)
     began = time.perf_counter()
     work(0)
-    say(f"path length: {r.num} pairs, about {clock((time.perf_counter() - began) * jobs / ranks.size)}")
+    listener.tell(f"path length: {options.num} pairs, about {clock((time.perf_counter() - began) * jobs / ranks.size)}")
     found = []
-    with progress(total=r.num, title="path length", unit="pair", show=None if ranks.is_main else False) as bar:
+    with listener.bar(total=options.num, title="path length", unit="pair") as bar:
         for part in ranks.share(jobs, work):
             found.append(part)
             bar.update(len(part))

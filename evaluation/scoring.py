@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import BadImage, UserError, one_line
-from common.files import save_atomically
+from common.files import cache_folder, save_atomically
 from common.parallel import in_order
 from discriminator.detector import Detector
 from discriminator.verdict import Threshold
+from evaluation.options import JudgingOptions
 from faces.degrade import Degradation
 from faces.layout import LABELS, SPLITS, label_of, parts_of
 from faces.source import SET_NAMES, FaceSource, open_source
@@ -36,8 +37,8 @@ FOLDERS = 40  # more sub-folders than that are a way of storing, not sources
 
 
 @dataclass
-class Part:
-    """One --data. `names`, `generators`: object [n] of str, one per image; labels int [n]; group as in `Scores`."""
+class LabelledImages:
+    """One source. `names`, `generators`: object [n] of str, one per image; labels int [n]; group as in `Scores`."""
 
     spec: str
     source: FaceSource
@@ -65,54 +66,48 @@ class Part:
         return table.select(np.isfinite(values))
 
 
-def open_parts(
-    specs: Sequence[str],
-    *,
-    data_root: str | None = None,
-    split: str | None = None,
-    label: str | None = None,
-    limit: int | None = None,
-    group_by: str | None = None,
-) -> list[Part]:
-    """Open every source. split: "train", "valid", "test", "all", or None: test where there is one, else all.
+def open_labelled(options: JudgingOptions, *, group_by: str | None = None) -> list[LabelledImages]:
+    """Open every source of the options: its `split` (None: test where there is one, else all), at most `limit` of each
+    class of each source, evenly spread; where a source doesn't say what its images are, `label` does.
 
-    label: "real" or "fake", what the images are where a source doesn't say. limit: at most so many of each class of
-    each source, evenly spread. group_by: a manifest's column. UserError where a source can't be opened or says nothing
-    of its labels, or no source has that column.
+    group_by: a manifest's column. UserError where a source can't be opened or says nothing of its labels, or no source
+    has that column.
     """
-    parts, anchors = [], [_anchor(spec) for spec in specs]
+    parts, anchors = [], [_anchor(spec) for spec in options.data]
+    limit = options.limit
     seen: set[str] = set()
-    for spec, (anchor, short) in zip(specs, anchors):
+    for spec, (anchor, short) in zip(options.data, anchors):
         clash = any(a != anchor and s == short for a, s in anchors)
         name = anchor if clash else short  # two folders of one name are told apart by where they lie
-        part = _open(spec, name, data_root, split, label, group_by)
+        part = _open(spec, name, options, group_by)
         fresh = [i for i in range(len(part)) if part.source.locate(i) not in seen]
         seen.update(part.source.locate(i) for i in range(len(part)))
         if not fresh:
-            raise UserError(f"--data {spec}: all of its images belong to an earlier --data; leave it out")
+            raise UserError(f"`data` {spec}: all of its images belong to an earlier `data`; leave it out")
         if len(fresh) < len(part):
-            part.notes.append(f"{len(part) - len(fresh)} images of an earlier --data left out")
+            part.notes.append(f"{len(part) - len(fresh)} images of an earlier `data` left out")
             part = chosen(part, np.array(fresh, dtype=np.int64))
         if limit is not None:
-            kept = np.sort(np.concatenate([_spread(np.flatnonzero(part.labels == c), limit) for c in (0, 1)]))
+            kept = np.sort(np.concatenate([spread(np.flatnonzero(part.labels == c), limit) for c in (0, 1)]))
             if len(kept) < len(part):
-                part.notes.append(f"a quick look: {len(kept)} of {len(part)} images, --limit {limit} of a class")
+                part.notes.append(f"a quick look: {len(kept)} of {len(part)} images, `limit` {limit} of a class")
                 part = chosen(part, kept)
         parts.append(part)
     if group_by is not None and all(part.group is None for part in parts):
-        raise UserError(f"--group-by {group_by}: no --data is a manifest with such a column that says something")
+        raise UserError(f"`group_by` {group_by}: no `data` is a manifest with such a column that says something")
     return parts
 
 
-def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+def spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the rows, evenly spread."""
     count = min(count, len(rows))
     return rows[np.arange(count, dtype=np.int64) * len(rows) // max(count, 1)]
 
 
-def chosen(part: Part, rows: np.ndarray) -> Part:
+def chosen(part: LabelledImages, rows: np.ndarray) -> LabelledImages:
     """The images at the positions `rows`."""
     group = None if part.group is None else part.group[rows]
-    return Part(
+    return LabelledImages(
         part.spec, part.source.select(rows), part.labels[rows], part.names[rows], part.generators[rows], group,
         part.grouped_by, part.notes,
     )  # fmt: skip
@@ -133,17 +128,16 @@ def _anchor(spec: str) -> tuple[str, str]:
 
 
 def short_name(spec: str) -> str:
-    """What images of a --data are called where it is one source."""
+    """What images of a source are called where it is one source."""
     return _anchor(spec)[1]
 
 
-def _open(
-    spec: str, name: str, data_root: str | None, split: str | None, label: str | None, group_by: str | None
-) -> Part:
+def _open(spec: str, name: str, options: JudgingOptions, group_by: str | None) -> LabelledImages:
+    split, label = options.split, options.label
     try:
-        source = open_source(spec, data_root=data_root, split=None if split == "all" else split)
+        source = open_source(spec, data_root=options.data_root, split=None if split == "all" else split)
     except UserError as error:
-        raise UserError(f"--data {error}" if str(error).startswith(spec) else f"--data {spec}: {error}") from None
+        raise UserError(f"`data` {error}" if str(error).startswith(spec) else f"`data` {spec}: {error}") from None
     notes = list(source.notes)
     if split is None and "test" in source.splits:
         total = len(source)
@@ -153,11 +147,11 @@ def _open(
     if not _says_labels(source):
         if label is None:
             raise UserError(
-                f"--data {spec}: nothing says which images are real and which are fake; put them into folders real/ "
-                "and fake/, give a manifest with a column label, or say --label real or --label fake"
+                f"`data` {spec}: nothing says which images are real and which are fake; put them into folders real/ "
+                "and fake/, give a manifest with a column label, or say `label` real or `label` fake"
             )
         labels = np.full(len(source), LABELS[label])
-        notes.append(f"all {label} by --label")
+        notes.append(f"all {label} by `label`")
     rows = source.manifest
     names = _source_names(source, name)
     generators, group, grouped_by = texts([""] * len(source)), None, ""
@@ -173,7 +167,7 @@ def _open(
         elif not group_by and len(rows) and "phash" in rows and rows["phash"].any():
             numbers = groups_of(rows, "near-duplicate")
             grouped_by, group = "near_duplicate", texts([f"{name}:{number}" for number in numbers])
-    return Part(spec, source, labels, names, generators, group, grouped_by, notes)
+    return LabelledImages(spec, source, labels, names, generators, group, grouped_by, notes)
 
 
 def _says_labels(source: FaceSource) -> bool:
@@ -208,33 +202,32 @@ def _source_names(source: FaceSource, name: str) -> np.ndarray:
 class Scorer:
     """A detector that judges the images of parts under degradations.
 
-    seed: of the degradations' draws. cache: a folder, or None. advance(n): called as images are done. `skipped`: (name,
-    reason) of every image that can't be used, found on the way.
+    options: batch, workers, seed (of the degradations' draws), whether there is a cache. keep: whether decoded photos
+    are kept for the next degradation. advance(n): called as images are done. `skipped`: (name, reason) of every image
+    that can't be used, found on the way.
     """
 
     def __init__(
         self,
         detector: Detector,
+        options: JudgingOptions,
         *,
-        batch: int = 32,
-        workers: int | None = None,
-        seed: int = 0,
-        cache: Path | None = None,
         keep: bool = False,
         advance: Callable[[int], None] = lambda n: None,
     ):
-        self.detector, self.batch, self.workers, self.seed, self.cache = detector, batch, workers, seed, cache
-        self.advance = advance
+        self.detector, self.advance = detector, advance
+        self.batch, self.workers, self.seed = options.batch, options.workers, options.seed
+        self.cache = None if options.no_cache else cache_folder() / "scores"
         self.skipped: dict[str, str] = {}
         self._room = KEPT if keep else 0
         self._photos: dict[tuple[int, int], np.ndarray] = {}
 
-    def score(self, part: Part, degradation: Degradation) -> np.ndarray:
+    def score(self, part: LabelledImages, degradation: Degradation) -> np.ndarray:
         """float64 [n]: P(fake) of every image of the part under the degradation, NaN for those that can't be used."""
         path = self._path(part, degradation)
         found = self._read(path, len(part))
         if found is None:
-            found = self._judge(part, degradation)
+            found = self._compute(part, degradation)
             self._write(path, *found)
         else:
             self.advance(len(part))
@@ -242,11 +235,11 @@ class Scorer:
         self.skipped.update(reasons)
         return values
 
-    def is_known(self, part: Part, degradation: Degradation) -> bool:
+    def is_known(self, part: LabelledImages, degradation: Degradation) -> bool:
         """Whether the scores lie in the cache."""
         return self._read(self._path(part, degradation), len(part)) is not None
 
-    def _judge(self, part: Part, degradation: Degradation) -> tuple[np.ndarray, dict[str, str]]:
+    def _compute(self, part: LabelledImages, degradation: Degradation) -> tuple[np.ndarray, dict[str, str]]:
         source = part.source.rendered_at(self.detector.preprocess.resolution)
         name = zlib.crc32(degradation.name.encode())
 
@@ -271,7 +264,7 @@ class Scorer:
             self.advance(len(some))
         return values, reasons
 
-    def _photo(self, part: Part, source: FaceSource, i: int) -> np.ndarray:
+    def _photo(self, part: LabelledImages, source: FaceSource, i: int) -> np.ndarray:
         key = (id(part), i)
         if (photo := self._photos.get(key)) is None:
             photo = source.decoded(i, min_side=MIN_SIDE).pixels
@@ -282,7 +275,7 @@ class Scorer:
 
     # ---- what is remembered
 
-    def _path(self, part: Part, degradation: Degradation) -> Path | None:
+    def _path(self, part: LabelledImages, degradation: Degradation) -> Path | None:
         if self.cache is None:
             return None
         import cv2

@@ -22,6 +22,8 @@ from metrics.bootstrap import resamples as _resamples
 FPRS = (0.005, 0.01, 0.05)
 """False-alarm rates at which reports give the detection rate."""
 
+BINS = 15  # of the calibration error
+
 ORACLES = ("eer", "best_balanced_accuracy", "tpr_at_fpr_")
 """Metrics (or their names' beginnings) that choose a threshold on the very images they judge: upper bounds."""
 
@@ -162,7 +164,7 @@ def log_loss(labels, probabilities) -> float:
     return float(np.mean(_log_losses(fake, p)))
 
 
-def ece(labels, probabilities, bins: int = 15) -> float:
+def ece(labels, probabilities, bins: int = BINS) -> float:
     """Expected calibration error of P(fake): mean |predicted - observed| over equal-width bins, weighted by count."""
     found = reliability_bins(labels, probabilities, bins)
     gap = np.abs(found.mean - found.observed)
@@ -185,9 +187,7 @@ def report(
     *,
     threshold: float = 0.5,
     fprs: tuple[float, ...] = FPRS,
-    bins: int = 15,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
     seed: int = 0,
     groups=None,
     calibrated: bool = True,
@@ -200,9 +200,7 @@ def report(
         threshold: the shipped threshold; all calls are made with it. Only those of `ORACLES` choose one on these
             images.
         fprs: false-alarm rates for ``tpr_at_fpr_*``.
-        bins: of the calibration error.
         resamples: bootstrap resamples; 0 leaves the intervals out (NaN).
-        level: coverage of the intervals.
         seed: of the resampling; the same seed gives the same intervals.
         groups: [N], images with the same value are one observation (near duplicates, one person).
         calibrated: whether scores are probabilities; Brier score, log loss and calibration error are NaN if not.
@@ -217,7 +215,7 @@ def report(
     """
     fake, p = _check(labels, probabilities, probability=calibrated)
     ranked = _Ranked(fake, p)
-    bins = bins if calibrated else 0
+    bins = BINS if calibrated else 0
     values = {name: v[0] for name, v in _everything(ranked, ranked.ones(), threshold, fprs, bins).items()}
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
     sorted_groups = None if groups is None else np.asarray(groups)[ranked.order]
@@ -226,18 +224,18 @@ def report(
             drawn[name].append(found)
     metrics = {}
     for name, value in values.items():
-        low, high = interval(np.concatenate(drawn[name]) if drawn[name] else np.empty(0), level)
+        low, high = interval(np.concatenate(drawn[name]) if drawn[name] else np.empty(0))
         if low == high:  # no resample differed, which is no certainty
             low = high = float("nan")
         metrics[name] = {"value": float(value), "low": low, "high": high}
     if resamples:
-        _exact_intervals(metrics, fake, p >= threshold, groups, level)
+        _exact_intervals(metrics, fake, p >= threshold, groups)
     return {
         "n_real": int(np.sum(~fake)),
         "n_fake": int(np.sum(fake)),
         "groups": None if groups is None else len(np.unique(np.asarray(groups))),
         "threshold": float(threshold),
-        "level": level,
+        "level": LEVEL,
         "resamples": resamples,
         "seed": seed,
         "confusion": confusion(labels, p, threshold)._asdict(),
@@ -245,12 +243,12 @@ def report(
     }
 
 
-def _exact_intervals(metrics: dict, fake: np.ndarray, called: np.ndarray, groups, level: float) -> None:
+def _exact_intervals(metrics: dict, fake: np.ndarray, called: np.ndarray, groups) -> None:
     """Replace the bootstrap's intervals of one class's shares, and those that came out without any width because
     nothing, or everything, was right."""
 
     def exact(hits: np.ndarray, among: np.ndarray) -> tuple[float, float]:
-        return rate(hits[among], None if groups is None else np.asarray(groups)[among], level=level)[1:3]
+        return rate(hits[among], None if groups is None else np.asarray(groups)[among])[1:3]
 
     kept, found = exact(~called, ~fake), exact(called, fake)
     new = {"recall_real": kept, "recall_fake": found, "false_alarm_rate": exact(called, ~fake)}

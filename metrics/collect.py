@@ -44,7 +44,7 @@ class Features:
 
 
 @dataclass
-class _Part:
+class _BlockFeatures:
     """What one process found in one block; made to be sent to the others."""
 
     vectors: np.ndarray
@@ -75,16 +75,16 @@ def collect(
     """
     blocks = -(-len(images) // BLOCK)
 
-    def work(number: int) -> _Part:
+    def work(number: int) -> _BlockFeatures:
         try:
             block = images.block(number, (number + ranks.size, number + 2 * ranks.size))
             sizes = [image.shape[-2:] for image in block.images]
             vectors = np.empty((0, features.dims), np.float32)
             if len(set(sizes)) == 1:  # else the consumer below will complain
                 vectors = features(torch.from_numpy(np.stack(block.images))).cpu().numpy()
-            return _Part(vectors, block.names, sizes, block.grey, block.skipped)
+            return _BlockFeatures(vectors, block.names, sizes, block.grey, block.skipped)
         except UserError as error:
-            return _Part(np.empty((0, features.dims), np.float32), [], [], [], [], str(error))
+            return _BlockFeatures(np.empty((0, features.dims), np.float32), [], [], [], [], str(error))
 
     stats, census, skipped = StreamingStats(features.dims), Census(images.grey_matters), []
     vectors = np.empty((len(images), features.dims), np.float32) if keep and ranks.is_main else None
@@ -107,7 +107,7 @@ def collect(
     return Features(stats.finish(meta), None if vectors is None else vectors[: stats.n], skipped, census.size)
 
 
-def _check_finite(part: _Part) -> None:
+def _check_finite(part: _BlockFeatures) -> None:
     bad = ~np.isfinite(part.vectors).all(axis=1)
     if bad.any():
         raise UserError(

@@ -24,8 +24,6 @@ from metrics.stats import GaussianStats
 KINDS = {"fid": (), "kid": ("vectors",), "pr": ("vectors",), "is": ("vectors", "classifier"), "ppl": ("network",)}
 """The metrics, and what each needs beyond statistics."""
 
-IN_TRAINING = ("fid", "kid", "pr")
-
 
 def parse_metric(name: str) -> tuple[str, int]:
     """What a metric name of the training asks for: 'fid1k' -> ('fid', 1000), 'kid500' -> ('kid', 500), 'fid50k_full' ->
@@ -38,7 +36,7 @@ def parse_metric(name: str) -> tuple[str, int]:
     count = int(match[2]) * (1000 if match[3] else 1) if match else 0
     if count < 2:
         raise UserError(
-            f"--metrics: metric '{name}' is unknown; give fid1k, fid5k, fid10k, fid50k or another number of images"
+            f"`metrics`: metric '{name}' is unknown; give fid1k, fid5k, fid10k, fid50k or another number of images"
             " (kid5k and pr5k add the kernel distance and precision and recall; evaluate.py has all the others)"
         )
     return match[1], count
@@ -55,10 +53,10 @@ def parse_kinds(text: str) -> list[str]:
     for kind in kinds:
         if kind not in KINDS:
             raise UserError(
-                f"--metrics: '{kind}' is unknown; choose among {', '.join(KINDS)} (as in --metrics fid,kid)"
+                f"`metrics`: '{kind}' is unknown; choose among {', '.join(KINDS)} (as in `metrics` fid,kid)"
             )
     if not kinds:
-        raise UserError(f"--metrics: nothing is asked for; choose among {', '.join(KINDS)}")
+        raise UserError(f"`metrics`: nothing is asked for; choose among {', '.join(KINDS)}")
     return kinds
 
 
@@ -134,7 +132,7 @@ def check_same_features(stats: GaussianStats, features: InceptionFeatures | Stat
     """UserError where `stats` say that they were made with other features."""
     if len(stats.mu) != features.dims:
         raise UserError(
-            f"{whose} have {len(stats.mu)} dimensions, the others {features.dims}; use the same --dims for both"
+            f"{whose} have {len(stats.mu)} dimensions, the others {features.dims}; use the same `dims` for both"
         )
     for key, value in features.describe().items():
         if stats.meta.get(key, value) != value:

@@ -26,7 +26,7 @@ _GREY = ("grey", "grey+alpha", "16-bit grey")
 
 
 @dataclass
-class Block:
+class ImageBlock:
     """Some images: uint8 [C, H, W] each with its name and whether its file is grey; files that can't be used."""
 
     images: list[np.ndarray] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def block(self, number: int, upcoming: Sequence[int] = ()) -> Block: ...
+    def block(self, number: int, upcoming: Sequence[int] = ()) -> ImageBlock: ...
 
     def close(self) -> None: ...
 
@@ -64,14 +64,14 @@ class Census:
         if size != self.size:
             a, b = (f"{w}x{h}" for h, w in (self.size, size))
             raise UserError(
-                f"images of mixed sizes: {self._sized} is {a}, {name} is {b}; give --resolution N to bring all to "
+                f"images of mixed sizes: {self._sized} is {a}, {name} is {b}; give `resolution` N to bring all to "
                 "N x N, or sort them first"
             )
         self._first.setdefault(grey, name)
         if self.grey_matters and len(self._first) == 2:
             raise UserError(
                 f"{self._first[True]}: a grey image among colour ones (such as {self._first[False]}); take it out, "
-                "or give --allow-grey to count it as a colour image, as pytorch-fid does"
+                "or give `allow_grey` to count it as a colour image, as pytorch-fid does"
             )
 
 
@@ -93,12 +93,12 @@ class SourceImages:
     def __len__(self) -> int:
         return len(self.source)
 
-    def block(self, number: int, upcoming: Sequence[int] = ()) -> Block:
+    def block(self, number: int, upcoming: Sequence[int] = ()) -> ImageBlock:
         futures = self._begin(number)
         for later in upcoming:
             if later not in self._begun and later * BLOCK < len(self):
                 self._begun[later] = self._begin(later)
-        found = Block()
+        found = ImageBlock()
         for future in futures:
             try:
                 name, pixels, grey = future.result()
@@ -178,12 +178,12 @@ class GeneratedImages:
     def __len__(self) -> int:
         return self.n
 
-    def block(self, number: int, upcoming: Sequence[int] = ()) -> Block:
+    def block(self, number: int, upcoming: Sequence[int] = ()) -> ImageBlock:
         first, last = number * BLOCK, min((number + 1) * BLOCK, self.n)
         batches = generate(self.G, last, self.sampling, first=first)
         images = [image for batch in batches for image in batch.cpu().numpy()]
         names = [f"sample {i}" for i in range(first, last)]
-        return Block(images, names, [False] * len(images), [])
+        return ImageBlock(images, names, [False] * len(images), [])
 
     def close(self) -> None:
         pass
@@ -200,10 +200,10 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.index)
 
-    def block(self, number: int, upcoming: Sequence[int] = ()) -> Block:
+    def block(self, number: int, upcoming: Sequence[int] = ()) -> ImageBlock:
         chosen = self.index[number * BLOCK : (number + 1) * BLOCK]
         images = list(np.asarray(self.images[chosen]))
-        return Block(images, [f"image {i}" for i in chosen], [False] * len(images), [])
+        return ImageBlock(images, [f"image {i}" for i in chosen], [False] * len(images), [])
 
     def close(self) -> None:
         pass

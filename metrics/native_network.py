@@ -59,7 +59,7 @@ def _cut(x: Tensor, widths: Sequence[int]) -> list[Tensor]:
     return list(x.split(list(widths), dim=1))
 
 
-class _Chain:
+class _NativeChain:
     def __init__(self, layer: Chain):
         self._convs = [_prepare(conv) for conv in layer]
         self.width = layer[-1].out_channels
@@ -93,9 +93,9 @@ class _MaxPool:
         return out
 
 
-class _Fork:
+class _NativeFork:
     def __init__(self, layer: Fork):
-        self._chain = None if layer.chain is None else _Chain(layer.chain)
+        self._chain = None if layer.chain is None else _NativeChain(layer.chain)
         self._ends = [_prepare(layer.row), _prepare(layer.column)]
         self.width = sum(len(end.bias) for end in self._ends)
 
@@ -105,7 +105,7 @@ class _Fork:
             convolve(x, [end], [True], [target])
 
 
-class _Block:
+class _NativeBlock:
     """Blocks with a joint 1x1 convolution; their pooling branch is a mean after its convolution or a maximum before."""
 
     def __init__(self, layer: Block | MaxPoolBlock):
@@ -138,7 +138,7 @@ class _Block:
         return out
 
 
-class _Reduction:
+class _NativeReduction:
     def __init__(self, layer: Reduction):
         self._branches = [_KINDS[type(branch)](branch) for branch in layer.branches]
 
@@ -154,10 +154,10 @@ class _Reduction:
 
 
 _KINDS = {
-    Chain: _Chain,
+    Chain: _NativeChain,
     nn.MaxPool2d: _MaxPool,
-    Fork: _Fork,
-    Block: _Block,
-    MaxPoolBlock: _Block,
-    Reduction: _Reduction,
+    Fork: _NativeFork,
+    Block: _NativeBlock,
+    MaxPoolBlock: _NativeBlock,
+    Reduction: _NativeReduction,
 }

@@ -98,7 +98,7 @@ def read_scores(path: str | os.PathLike, *, group_by: str | None = None) -> Scor
     if not rows:
         raise UserError(f"{path}: holds no rows, only a header; there is nothing to judge")
     if group_by is not None and group_by not in header:
-        raise UserError(f"--group-by {group_by}: {path} has no such column (it has: {', '.join(header)[:80]})")
+        raise UserError(f"`group_by` {group_by}: {path} has no such column (it has: {', '.join(header)[:80]})")
     columns = {name: [row[i] for _, row in rows] for i, name in enumerate(header)}
     lines = [line for line, _ in rows]
     empty = [""] * len(rows)

@@ -1,4 +1,4 @@
-"""Mean and covariance of feature vectors, in one pass, in float64, mergeable; files in pytorch-fid's npz format."""
+"""Mean and covariance of feature vectors, in one pass, in float64; files in pytorch-fid's npz format."""
 
 from __future__ import annotations
 
@@ -75,17 +75,6 @@ class StreamingStats:
             if self._held == self._BLOCK:
                 self._flush()
 
-    def merge(self, other: StreamingStats) -> StreamingStats:
-        """Adds everything ``other`` has seen (another process, another part of the data); returns self."""
-        if other.dims != self.dims:
-            raise UserError(f"feature statistics of {self.dims} and {other.dims} dimensions cannot be merged")
-        self._flush()
-        if other._n:
-            self._join(other._n, other._mean, other._scatter)
-        if other._held:
-            self._join(*_moments(other._block[: other._held]))
-        return self
-
     def finish(self, meta: dict | None = None) -> GaussianStats:
         """The fitted Gaussian. More may be added afterwards.
 
@@ -96,19 +85,6 @@ class StreamingStats:
             raise UserError(f"statistics need two images or more, got {self.n}")
         self._flush()
         return GaussianStats(self._mean.copy(), self._scatter / (self._n - 1), self._n, dict(meta or {}))
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Arrays ``n`` [1], ``mean`` [dims], ``scatter`` [dims, dims], to be sent to another process."""
-        self._flush()
-        return {"n": np.array([self._n], np.int64), "mean": self._mean.copy(), "scatter": self._scatter.copy()}
-
-    @classmethod
-    def from_state(cls, state: dict[str, np.ndarray]) -> StreamingStats:
-        """The inverse of ``state``."""
-        stats = cls(len(state["mean"]))
-        stats._n = int(state["n"][0])
-        stats._mean, stats._scatter = np.array(state["mean"]), np.array(state["scatter"])
-        return stats
 
     def _flush(self) -> None:
         if self._held:

@@ -40,7 +40,7 @@ def find_weights(
     The download goes to torch hub's cache under a temporary name and is renamed once its SHA-256 is right.
 
     Args:
-        path: what the user gave with --inception-weights; nothing else is looked at then.
+        path: what the user gave; nothing else is looked at then.
         download: whether the network may be used.
         timeout: seconds to wait for the connection and for each read.
         progress: called with (bytes so far, bytes in all or 0) while downloading.
@@ -48,7 +48,7 @@ def find_weights(
     Raises:
         UserError: when there is no file and it cannot be fetched; the line says what to download and where to put it.
     """
-    for given, name in ((path, "--inception-weights"), (os.environ.get(ENVIRONMENT), ENVIRONMENT)):
+    for given, name in ((path, "`inception_weights`"), (os.environ.get(ENVIRONMENT), ENVIRONMENT)):
         if given:
             if not Path(given).is_file():
                 raise UserError(f"{name} {given}: no such file; give the FID InceptionV3 weights ({FILE_NAME})")
@@ -56,7 +56,7 @@ def find_weights(
     cached = cache_path()
     if cached.is_file():
         return cached
-    advice = f"download {URL} and put it at {cached}, or name its place with --inception-weights or {ENVIRONMENT}"
+    advice = f"download {URL} and put it at {cached}, or name its place with `inception_weights` or {ENVIRONMENT}"
     if not download:
         raise UserError(f"the Inception weights for FID are not here; {advice}")
     try:

@@ -6,18 +6,15 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from common.errors import one_line
-from common.files import save_atomically
-from evaluation.contestants import OF_REALS
+from common.files import write_bytes, write_json, write_text
+from common.outputs import plain
+from evaluation.compare import ComparisonResult, PairTests
+from evaluation.contestants import OF_REALS, Contestant
 from reports import plots
 from reports.compare_plots import bars, roc_overlay, size_of, speed_against_auc
 from reports.page import Picture, Section, write_report
-
-if TYPE_CHECKING:
-    from evaluation.compare import Compared, Pair
-    from evaluation.contestants import Contestant
 
 # column, heading
 RATES = (
@@ -46,7 +43,7 @@ HOW = [
 ]
 
 
-def lines_of(result: Compared) -> list[str]:
+def lines_of(result: ComparisonResult) -> list[str]:
     """The table for the terminal."""
     width = max(8, max(len(c.name) for c in result.contestants))
     lines = [f"the same {result.n_real} real and {result.n_fake} fake images for all"]
@@ -67,7 +64,7 @@ def lines_of(result: Compared) -> list[str]:
     return [*lines, *(f"note: {note}" for note in result.notes)]
 
 
-def pair_line(pair: Pair) -> str:
+def pair_line(pair: PairTests) -> str:
     """What the tests say about two, in words."""
     a = pair.auc
     if math.isfinite(a.low):
@@ -81,8 +78,10 @@ def pair_line(pair: Pair) -> str:
     return text
 
 
-def write_comparison(out: Path, result: Compared) -> None:
-    """compare.html, compare.md, compare.csv, scores.csv and PNGs, light and dark, in the folder `out`."""
+def write_comparison(out: Path, result: ComparisonResult) -> None:
+    """compare.html, compare.md, compare.csv, compare.json and PNGs, light and dark, in the folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "compare.json", plain(result.to_json()), indent=2)
     drawn = {
         "roc": plots.both(roc_overlay, result.contestants, result.labels),
         "bars": plots.both(bars, result.contestants),
@@ -91,9 +90,9 @@ def write_comparison(out: Path, result: Compared) -> None:
         drawn["speed"] = plots.both(speed_against_auc, result.contestants, threads=result.threads)
     for name, pictures in drawn.items():
         for theme, png in zip(("light", "dark"), pictures):
-            save_atomically(out / f"{name}-{theme}.png", lambda tmp, png=png: tmp.write_bytes(png) and None)
-    _text(out / "compare.csv", _csv(result))
-    _text(out / "compare.md", markdown(result, list(drawn)))
+            write_bytes(out / f"{name}-{theme}.png", png)
+    write_text(out / "compare.csv", _csv(result))
+    write_text(out / "compare.md", markdown(result, list(drawn)))
     captions = {
         "roc": "Every threshold's false alarms and fakes found; dots are the thresholds in force",
         "bars": "With 95 % intervals",
@@ -121,7 +120,7 @@ def write_comparison(out: Path, result: Compared) -> None:
     write_report(out / "compare.html", title="Detectors compared", subtitle=n, sections=sections)
 
 
-def markdown(result: Compared, figures: list[str]) -> str:
+def markdown(result: ComparisonResult, figures: list[str]) -> str:
     """The tables as Markdown."""
     parts = [
         "# Detectors compared", "",
@@ -141,7 +140,7 @@ def _table(rows: list[tuple]) -> list[str]:
     return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
-def _rates(result: Compared, columns: tuple = RATES) -> list[tuple]:
+def _rates(result: ComparisonResult, columns: tuple = RATES) -> list[tuple]:
     rows = [("", "threshold set for", *(heading for _, heading in columns))]
     for c in result.contestants:
         cells = []
@@ -157,7 +156,7 @@ def _rates(result: Compared, columns: tuple = RATES) -> list[tuple]:
     return rows
 
 
-def _costs(result: Compared) -> list[tuple]:
+def _costs(result: ComparisonResult) -> list[tuple]:
     rows = [("", "resolution", *COSTS)]
     for c in result.contestants:
         side = UNKNOWN if c.resolution is None else f"{c.resolution} px"
@@ -166,7 +165,7 @@ def _costs(result: Compared) -> list[tuple]:
     return rows
 
 
-def _tests(result: Compared) -> list[tuple]:
+def _tests(result: ComparisonResult) -> list[tuple]:
     rows = [
         ("", "AUC difference", "95 % interval", "DeLong p", "Holm", "right alone", "McNemar p", "Holm"),
     ]
@@ -181,7 +180,7 @@ def _tests(result: Compared) -> list[tuple]:
     return rows
 
 
-def _csv(result: Compared) -> str:
+def _csv(result: ComparisonResult) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = [*(name for name, _ in RATES), *OF_REALS]
@@ -206,11 +205,7 @@ def _csv(result: Compared) -> str:
     return stream.getvalue()
 
 
-def _text(path: Path, text: str) -> None:
-    save_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8") and None)
-
-
-def _threads(result: Compared) -> str:
+def _threads(result: ComparisonResult) -> str:
     return f"Measured on this machine with {result.threads} thread{'s' * (result.threads > 1)}."
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.errors import UserError, one_line
-from common.files import save_atomically
+from common.files import write_text
 from faces.audit.survey import Survey
 from reports import data_plots as plots
 from reports.page import Number, Picture, Section, write_report
@@ -27,11 +27,10 @@ def write_data_report(survey: Survey, path: Path, *, force: bool = False) -> tup
     numbers = path.with_suffix(".json")
     for file in (path, numbers):
         if file.exists() and not force:
-            raise UserError(f"{file} exists and is not overwritten; give another --out, or --force")
+            raise UserError(f"{file} exists and is not overwritten; give another `out`, or `force`")
     if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another --out")
-    text = json.dumps(survey.to_dict(), indent=1, ensure_ascii=True)
-    save_atomically(numbers, lambda file: file.write_text(text, encoding="ascii"))
+        raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another `out`")
+    write_text(numbers, json.dumps(survey.to_dict(), indent=1))
     page = write_report(path, title=f"Data: {one_line(survey.name)}", sections=sections(survey), subtitle=_sum(survey))
     return page, numbers
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import one_line
-from evaluation.detector_result import Judged
+from common.files import write_bytes
+from evaluation.detector_result import DetectorResult
+from evaluation.options import DetectorOptions
+from metrics.breakdown import ANSWERS, Slice, least_found, most_accused
 from metrics.classification import reliability_bins
-from metrics.judging import ANSWERS, Row, least_found, most_accused
 from metrics.robustness import FAMILIES, Condition, worst
 from reports import plots
 from reports.detector_lines import blocks, percent, worst_of
@@ -24,9 +26,9 @@ SHOWN = ("clean", "web", "hard")  # conditions that each source's row tells, wit
 CURVES = 4
 
 
-def figures(result: Judged) -> dict[str, tuple[bytes, bytes]]:
+def figures(result: DetectorResult) -> dict[str, tuple[bytes, bytes]]:
     """name -> (light, dark) PNG of every figure that can be drawn of these images."""
-    j, scores, rule = result.judgement, result.scores, result.rule
+    j, scores, rule = result.breakdown, result.scores, result.rule
     drawn: dict[str, tuple[bytes, bytes]] = {}
     pool = scores.select(j.pool) if len(j.pool) else scores
     if result.calibrated:
@@ -55,7 +57,7 @@ def figures(result: Judged) -> dict[str, tuple[bytes, bytes]]:
     return drawn
 
 
-def _short(rows: Sequence[Row], count: int = 40) -> list[Row]:
+def _short(rows: Sequence[Slice], count: int = 40) -> list[Slice]:
     """The rows, or of very many those that do worst."""
     if len(rows) <= count:
         return list(rows)
@@ -64,10 +66,10 @@ def _short(rows: Sequence[Row], count: int = 40) -> list[Row]:
     return [rows[i] for i in kept]
 
 
-def _roc_curves(result: Judged) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _roc_curves(result: DetectorResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """All together, and each source with both classes where there are a few."""
-    scores, pool = result.scores, result.judgement.pool
-    both = [row.name for row in result.judgement.sources if row.auc is not None]
+    scores, pool = result.scores, result.breakdown.pool
+    both = [row.name for row in result.breakdown.sources if row.auc is not None]
     curves = {}
     if 1 < len(both) < CURVES:
         for name in both:
@@ -96,13 +98,28 @@ def with_interval(found) -> str:
     return _with_interval(found).replace(" ", "\u00a0")
 
 
+def write_outputs(options: DetectorOptions, result: DetectorResult) -> Iterator[str]:
+    """Write the figures and the page that were asked for; yields a line for each that is there."""
+    if options.report is None and options.plots is None:
+        return
+    drawn = figures(result)
+    if options.plots is not None:
+        folder = Path(options.plots)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, both in drawn.items():
+            for theme, png in zip(("light", "dark"), both):
+                write_bytes(folder / f"{name}-{theme}.png", png)
+        yield f"{folder}: {2 * len(drawn)} pictures written"
+    if options.report is not None:
+        yield f"{write_detector_report(options.report, result, drawn)} written"
+
+
 # ---- the page ---------------------------------------------------------------------------------------------------
 
 
-def write_detector_report(path: str | Path, result: Judged, drawn: Figures | None = None) -> Path:
-    """Write the page; returns its path. drawn: of `figures`, where they are there already."""
-    drawn = figures(result) if drawn is None else drawn
-    j = result.judgement
+def write_detector_report(path: str | Path, result: DetectorResult, drawn: Figures) -> Path:
+    """Write the page with the figures `drawn`; returns its path."""
+    j = result.breakdown
     sections = [
         Section("In short", numbers=_headline(result), notes=result.notes),
         *_metrics(result),
@@ -156,8 +173,8 @@ def _pictures(drawn: Figures, captions: Mapping[str, str]) -> list[Picture]:
     ]
 
 
-def _headline(result: Judged) -> list[Number]:
-    j = result.judgement
+def _headline(result: DetectorResult) -> list[Number]:
+    j = result.breakdown
     numbers = []
     if j.overall is not None:
         found = j.overall["metrics"]
@@ -187,22 +204,22 @@ def _tile(found, label: str, note: str = "") -> Number:
     return Number(percent(value), label, "; ".join(part for part in (between, note) if part))
 
 
-def _metrics(result: Judged) -> list[Section]:
-    if result.judgement.overall is None:
+def _metrics(result: DetectorResult) -> list[Section]:
+    if result.breakdown.overall is None:
         return []
-    o = result.judgement.overall
-    of = f"{o['n_real']} real and {o['n_fake']} fake images: {one_line(result.judgement.pool_name)}."
+    o = result.breakdown.overall
+    of = f"{o['n_real']} real and {o['n_fake']} fake images: {one_line(result.breakdown.pool_name)}."
     return [
         Section(title[0].upper() + title[1:], [of], rows=[("", "value", "95 % interval"), *rows], head=True)
         for title, rows in blocks(result)
     ]
 
 
-def _points(result: Judged) -> Section:
-    points = result.judgement.points
+def _points(result: DetectorResult) -> Section:
+    points = result.breakdown.points
     if len(points) < 2:
         return Section("Thresholds")
-    oracle = result.judgement.overall and result.judgement.overall["metrics"]
+    oracle = result.breakdown.overall and result.breakdown.overall["metrics"]
     rows: list[Sequence[object]] = [("set for", "threshold", "false alarms here", "fakes found", "found, at best")]
     for p in points:
         best = oracle.get(f"tpr_at_fpr_{p.target_fpr:g}") if oracle else None
@@ -219,15 +236,15 @@ def _points(result: Judged) -> Section:
     return Section("Thresholds", [text], rows=rows, head=True)
 
 
-def _scores_say(result: Judged) -> str:
-    where = result.judgement.pool_name
+def _scores_say(result: DetectorResult) -> str:
+    where = result.breakdown.pool_name
     return f"Scores of {one_line(where)}" if where else "Scores of all images"
 
 
-def _reliability_table(result: Judged) -> list[str]:
-    if result.judgement.overall is None or not result.calibrated:
+def _reliability_table(result: DetectorResult) -> list[str]:
+    if result.breakdown.overall is None or not result.calibrated:
         return []
-    pool = result.scores.select(result.judgement.pool)
+    pool = result.scores.select(result.breakdown.pool)
     found = reliability_bins(pool.label, pool.score, 15)
     gaps = np.where(found.count >= 20, np.abs(found.mean - found.observed), -1.0)
     i = int(np.argmax(gaps))
@@ -239,7 +256,7 @@ def _reliability_table(result: Judged) -> list[str]:
     ]
 
 
-def _rows(title: str, kind: str, rows: list[Row], pictures: list[Picture]) -> Section:
+def _rows(title: str, kind: str, rows: list[Slice], pictures: list[Picture]) -> Section:
     if not rows:
         return Section(title)
     head = [(kind, "real", "fake", "false alarms", "fakes found", "balanced accuracy", "AUC", "UNSURE")]
@@ -265,7 +282,7 @@ def _auc(found: Mapping) -> str:
     return f"{found['value']:.3f}{between}".replace(" ", "\u00a0")
 
 
-def _robustness(result: Judged, drawn: Figures) -> list[Section]:
+def _robustness(result: DetectorResult, drawn: Figures) -> list[Section]:
     if not result.robustness:
         return []
     bad = worst(result.robustness)
@@ -309,7 +326,7 @@ def _points_of(c: Condition) -> str:
     return f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def _by_source(result: Judged) -> Section:
+def _by_source(result: DetectorResult) -> Section:
     if len(result.by_source) < 2:
         return Section("Robustness by source")
     rows: list[Sequence[object]] = [("source", "degradation", "false alarms", "fakes found")]
@@ -324,14 +341,14 @@ def _by_source(result: Judged) -> Section:
     return Section("Robustness by source", rows=rows, head=True)
 
 
-def _skipped(result: Judged) -> Section:
+def _skipped(result: DetectorResult) -> Section:
     skipped = result.skipped
     more = [f"… and {len(skipped) - 50} more."] if len(skipped) > 50 else []
     rows = [(one_line(name), one_line(reason)) for name, reason in skipped[:50]]
     return Section(f"Left out: {len(skipped)} images", rows=rows, notes=more)
 
 
-def _settings(result: Judged) -> dict[str, object]:
+def _settings(result: DetectorResult) -> dict[str, object]:
     s = result.settings
     meta = s.get("meta") or {}
     trained = {f"detector: {k.replace('_', ' ')}": v for k, v in meta.items() if isinstance(v, (str, int, float))}
@@ -341,7 +358,7 @@ def _settings(result: Judged) -> dict[str, object]:
         "looks at": s.get("resolution") and f"{s['resolution']} x {s['resolution']} pixels",
         **trained,
         "data": ", ".join(map(one_line, s["data"])) if s.get("data") else None,
-        "at most, of each class of each --data": s.get("limit"),
+        "at most, of each class of each source": s.get("limit"),
         "threshold": f"{result.rule.threshold:.6g} ({result.rule.origin})",
         "UNSURE from": f"{result.rule.unsure_low:.6g}" if result.rule.unsure_low < result.rule.threshold else None,
         "bootstrap resamples": s["resamples"],
@@ -350,7 +367,7 @@ def _settings(result: Judged) -> dict[str, object]:
     }
 
 
-def _cautions(result: Judged) -> list[str]:
+def _cautions(result: DetectorResult) -> list[str]:
     text = [
         "Recall, false alarms and other shares of one class have exact intervals (Clopper and Pearson), so 0 of 500 is"
         " not a certain 0; the other intervals are bootstrap percentiles, stratified by class. An interval covers the"
@@ -360,7 +377,7 @@ def _cautions(result: Judged) -> list[str]:
         "Numbers under «oracle» choose a threshold on the very images they judge. They are upper bounds and no"
         " promise.",
     ]
-    if any(row.auc is None for row in result.judgement.sources):
+    if any(row.auc is None for row in result.breakdown.sources):
         text.append(
             "Sources of one class have no AUC: reals of one place and fakes of another differ in more than who made"
             " them, and an AUC between them would measure that."

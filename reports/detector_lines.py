@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
-
-import click
 
 from common.errors import one_line
+from evaluation.detector_result import DetectorResult
 from metrics.bootstrap import Rate
-from metrics.judging import ANSWERS, Row, least_found, most_accused
-from metrics.robustness import worst
-
-if TYPE_CHECKING:
-    from evaluation.detector_result import Judged
-    from metrics.robustness import Condition
+from metrics.breakdown import ANSWERS, Slice, least_found, most_accused
+from metrics.robustness import Condition, worst
+from metrics.scores import Scores, write_scores
 
 # name, how it is shown; those with % are shares
 AT_THRESHOLD = {
@@ -71,9 +66,9 @@ def number(name: str, found: Mapping) -> tuple[str, str]:
     return shown, f"{100 * low:.1f} to {100 * high:.1f}" if share else f"{low:.4f} to {high:.4f}"
 
 
-def blocks(result: Judged) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+def blocks(result: DetectorResult) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
     """(title, rows of name, value, interval) of the overall numbers."""
-    metrics = result.judgement.overall["metrics"]
+    metrics = result.breakdown.overall["metrics"]
 
     def rows(names: Mapping[str, str]) -> list[tuple[str, str, str]]:
         return [(shown, *number(name, metrics[name])) for name, shown in names.items()]
@@ -85,9 +80,13 @@ def blocks(result: Judged) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
     yield "oracle (upper bound): threshold chosen on these images", rows(ORACLE)
 
 
-def lines_of(result: Judged) -> Iterator[str]:
-    """Everything but the robustness part."""
-    j, rule = result.judgement, result.rule
+def lines_of(result: DetectorResult) -> Iterator[str]:
+    """What was found: the undegraded images, and degradations as far as they were judged."""
+    for name, reason in result.skipped[:NAMED]:
+        yield f"left out: {one_line(name)}: {reason}"
+    if len(result.skipped) > NAMED:
+        yield f"left out: … and {len(result.skipped) - NAMED} more; `json` names them all"
+    j, rule = result.breakdown, result.rule
     band = f", UNSURE from {rule.unsure_low:.4f}" if rule.unsure_low < rule.threshold else ""
     yield f"threshold: FAKE from {rule.threshold:.4f}{band} ({rule.origin})"
     if j.overall is not None:
@@ -117,9 +116,11 @@ def lines_of(result: Judged) -> Iterator[str]:
         yield from _rows("generator", j.generators)
     if j.pairs:
         yield from _rows("pair", j.pairs)
+    if result.robustness:
+        yield from map(robustness_line, (None, *result.robustness))
 
 
-def _rows(kind: str, rows: list[Row]) -> Iterator[str]:
+def _rows(kind: str, rows: list[Slice]) -> Iterator[str]:
     wide = min(60, max(20, *(len(row.name) + 2 for row in rows)))
     yield ""
     yield f"{kind:<{wide}}{'real':>6}{'fake':>6}   {'false alarms':<23}{'fakes found':<23}{'AUC':<9}{'unsure'}"
@@ -132,7 +133,7 @@ def _rows(kind: str, rows: list[Row]) -> Iterator[str]:
     yield from worst_of(kind, rows)
 
 
-def worst_of(kind: str, rows: list[Row]) -> Iterator[str]:
+def worst_of(kind: str, rows: list[Slice]) -> Iterator[str]:
     """The lines that name the worst rows, where there are several to choose from."""
     accused, missed = most_accused(rows), least_found(rows)
     if kind == "source" and len({row.fpr.value for row in rows if row.n_real}) > 1:
@@ -150,25 +151,21 @@ def robustness_line(condition: Condition | None) -> str:
     return f"  {c.name:<24}{with_interval(c.fpr):<24}{with_interval(c.tpr):<24}{auc:<9}{percent(c.balanced.value)}"
 
 
-def print_found(result: Judged, *, everything: bool) -> None:
-    for name, reason in result.skipped[:NAMED]:
-        click.echo(f"left out: {one_line(name)}: {reason}")
-    if len(result.skipped) > NAMED:
-        click.echo(f"left out: … and {len(result.skipped) - NAMED} more; --json names them all")
-    for line in lines_of(result):
-        click.echo(line)
-    if everything and result.robustness:
-        click.echo(robustness_line(None))
-
-
-def print_end(result: Judged) -> None:
+def last_lines(result: DetectorResult) -> Iterator[str]:
+    """The worst degradations, and what is to be said of it all."""
     if result.robustness:
         bad = worst(result.robustness)
         alarms = max((c for c in result.robustness if c.fpr.n), key=lambda c: c.fpr.value, default=None)
-        click.echo(f"worst degradation: {bad.name}")
-        click.echo(robustness_line(bad))
+        yield f"worst degradation: {bad.name}"
+        yield robustness_line(bad)
         if alarms is not None:
             where = f" under {alarms.name}" if alarms.fpr.value > 0 else " under any degradation"
-            click.echo(f"most false alarms: {100 * alarms.fpr.value:.1f} %{where}")
-    for note in result.notes:
-        click.echo(f"note: {note}")
+            yield f"most false alarms: {100 * alarms.fpr.value:.1f} %{where}"
+    yield from (f"note: {note}" for note in result.notes)
+
+
+def write_csv(path: str, result: DetectorResult) -> str:
+    """Every score with its verdict, as far as judged; returns the line that says so."""
+    table = Scores.join(result.tables)
+    write_scores(path, table, result.rule.answers(table.score))
+    return f"{path} written: a row for each image{' and degradation' if len(result.tables) > 1 else ''}"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from metrics.bootstrap import Rate
+from metrics.breakdown import Slice
 from metrics.classification import pr_auc, pr_curve
-from metrics.judging import Row
 from metrics.robustness import CLEAN, FAMILIES, Condition, curves
 from reports.plots import _sheet
 
@@ -42,7 +42,7 @@ def precision_recall(labels: np.ndarray, scores: np.ndarray, *, threshold: float
     return sheet.png
 
 
-def bars(rows: Sequence[Row], *, theme: str = "light") -> bytes:
+def bars(rows: Sequence[Slice], *, theme: str = "light") -> bytes:
     """Two panels: false-alarm rate and detection rate of each row, with their intervals; the worst in bold."""
     names = [row.name if len(row.name) <= LONGEST else "…" + row.name[1 - LONGEST :] for row in rows]
     panels = [
@@ -153,4 +153,4 @@ def robustness_bars(conditions: Sequence[Condition], *, theme: str = "light") ->
     """Clean images and the degradations that are one thing each (double JPEG, screenshot, web, hard …), as `bars`."""
     single = [c for c in conditions if c.family not in FAMILIES]
     none = Rate(float("nan"), float("nan"), float("nan"), 0)
-    return bars([Row(c.name, c.fpr.n, c.tpr.n, c.fpr, c.tpr, none) for c in single], theme=theme)
+    return bars([Slice(c.name, c.fpr.n, c.tpr.n, c.fpr, c.tpr, none) for c in single], theme=theme)

@@ -1,13 +1,14 @@
-"""The page of a generator's evaluation: numbers with all that they depend on, and pictures of both sides."""
+"""A generator's evaluation as lines of a terminal and as a page: numbers, all that they depend on, pictures of both sides."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from evaluation.generator import Evaluation
+from evaluation.generator import GeneratorResult
 from reports.page import Number, Picture, Section, pairs, write_report
 from reports.plots import contact_sheet
 
@@ -15,7 +16,21 @@ COLUMNS = 8
 SIDE = 128  # pixels of an image on the page, at most
 
 
-def write_generator_report(path: str | Path, result: Evaluation) -> Path:
+def lines_of(result: GeneratorResult) -> Iterator[str]:
+    """The numbers for the terminal."""
+    s = result.settings
+    sides = [("n_fake", "generated"), ("n_real", "real")][: 2 if s["data"] else 1]
+    counts = " vs ".join(f"{s[key] or 'unknown number of'} {what}" for key, what in sides)
+    tail = f"{s['dims']} dims, resize {s['resize'] or 'unknown'}, {counts}, seed {s['seed']}"
+    for note in result.notes:
+        yield f"note: {note}"
+    for row in result.rows:
+        value = f"{row.value:.{row.digits}f}" + (f" ± {row.error:.{row.digits}f}" if row.error is not None else "")
+        of = f"seed {s['seed']}" if row.name == "PPL" else tail  # which is of other features, perhaps
+        yield f"{row.name:<16}{value:<24}{of}" + (f" ({row.what})" if row.what else "")
+
+
+def write_generator_report(path: str | Path, result: GeneratorResult) -> Path:
     """Write the page; returns its path. OS errors of the disk are passed on."""
     s = result.settings
     numbers = []

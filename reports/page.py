@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.files import save_atomically
+from common.files import write_text
 from reports.plots import image_png
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def write_report(path: str | Path, *, title: str, sections: Sequence[Section], s
     """Write the page to `path`, whole or not at all; returns the path. OS errors of the disk are passed on."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = render(title, sections, subtitle)
-    save_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, render(title, sections, subtitle))
     return path
 
 

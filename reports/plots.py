@@ -1,7 +1,7 @@
 """Figures of a run as PNG bytes, in a light and a dark dress. Real is blue and fake orange, here and in every heat map.
 
 Figures are drawn with matplotlib's Agg canvas and no pyplot: no window system, no global state, safe in threads.
-Every function takes `theme` ("light" or "dark") and returns the bytes of a PNG; `save` writes them to a file.
+Every function takes `theme` ("light" or "dark") and returns the bytes of a PNG.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,13 +30,6 @@ COLOURS = {  # Okabe & Ito (2008), lifted a little on black; apart under every c
 def both(draw: Callable[..., bytes], *args, **options) -> tuple[bytes, bytes]:
     """The same figure for light and for dark pages."""
     return draw(*args, **options, theme="light"), draw(*args, **options, theme="dark")
-
-
-def save(path: str | Path, png: bytes) -> Path:
-    """Write a figure; returns its path."""
-    path = Path(path)
-    path.write_bytes(png)
-    return path
 
 
 class _Sheet:

@@ -187,7 +187,7 @@ def test_some_conditions_are_the_same_as_in_the_whole_grid(tmp_path):
 def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch):
     from evaluation import scoring
 
-    judge, calls = scoring.Scorer._judge, []
+    judge, calls = scoring.Scorer._compute, []
 
     def breaking(self, part, degradation):
         calls.append(degradation.name)
@@ -195,12 +195,12 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return judge(self, part, degradation)
 
-    monkeypatch.setattr(scoring.Scorer, "_judge", breaking)
+    monkeypatch.setattr(scoring.Scorer, "_compute", breaking)
     words = ("d.safetensors", "--data", "both", "--robustness", "--limit", 2, "--resamples", 2)
     done = CliRunner().invoke(Program(evaluate.main), ["detector", *map(str, words), "--csv", str(tmp_path / "o.csv")])
     assert done.exit_code == 130 and "stopped after 3 of 44 degradations" in done.stderr
     assert {r["degradation"] for r in rows_of(tmp_path / "o.csv")} == {"clean", "jpeg-95", "jpeg-90", "jpeg-75"}
-    monkeypatch.setattr(scoring.Scorer, "_judge", lambda *a: calls.append(a[2].name) or judge(*a))
+    monkeypatch.setattr(scoring.Scorer, "_compute", lambda *a: calls.append(a[2].name) or judge(*a))
     calls.clear()
     assert "(3 of them known from an earlier run)" in run(*words)
     assert calls[0] == "jpeg-60" and len(calls) == 41

@@ -39,21 +39,6 @@ def test_batch_sizes_do_not_change_a_bit():
     assert np.array_equal(a.mu, b.mu) and np.array_equal(a.sigma, b.sigma)
 
 
-def test_merging_equals_one_pass():
-    x = features(1700)
-    whole = fed(x, [64]).finish()
-    parts = [fed(part, [64]) for part in (x[:5], x[5:900], x[900:900], x[900:])]
-    received = [StreamingStats.from_state(p.state()) for p in parts[1:]]
-    merged = parts[0]
-    for part in received:
-        merged.merge(part)
-    assert merged.n == 1700
-    np.testing.assert_allclose(merged.finish().sigma, whole.sigma, rtol=1e-12)
-    np.testing.assert_allclose(merged.finish().mu, whole.mu, rtol=1e-12)
-    left, right = fed(x[:100], [9]), fed(x[100:], [9])
-    np.testing.assert_allclose(left.merge(right).finish().sigma, whole.sigma, rtol=1e-12)
-
-
 def test_files_are_pytorch_fids(tmp_path):
     x = features(50)
     stats = stats_of(x, {"dims": 12, "resize": "pytorch-fid"})
@@ -82,8 +67,6 @@ def test_one_clear_line_for_bad_input(tmp_path):
     assert stats.n == 10
     with pytest.raises(UserError, match="12 wide"):
         stats.update(np.zeros((3, 5)))
-    with pytest.raises(UserError, match="cannot be merged"):
-        stats.merge(StreamingStats(5))
     (tmp_path / "text.npz").write_text("hello")
     np.savez(tmp_path / "other.npz", images=np.zeros(3))
     np.savez(tmp_path / "shapes.npz", mu=np.zeros(3), sigma=np.eye(4))

@@ -14,7 +14,7 @@ import numpy as np
 
 from common.errors import UserError
 from metrics.bootstrap import RESAMPLES, Rate, rate
-from metrics.classification import FPRS, report
+from metrics.classification import report
 from metrics.scores import Scores, texts
 
 ANSWERS = ("REAL", "UNSURE", "FAKE")
@@ -22,7 +22,7 @@ LARGE, FEWER = 20_000, 200  # rows of so many images have narrow intervals, whic
 
 
 @dataclass(frozen=True)
-class Rule:
+class AnswerRule:
     """FAKE is said of scores >= threshold, REAL of those < unsure_low, UNSURE between. `origin`: where it is from."""
 
     threshold: float
@@ -39,7 +39,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Row:
+class Slice:
     """One part of the images. Rates are NaN where the part has no image of the class.
 
     fpr: share of reals called FAKE; tpr: share of fakes called FAKE; unsure: share of all that is answered UNSURE.
@@ -60,7 +60,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Point:
+class TestedPoint:
     """Another threshold with the rate it was set for, and what it does here."""
 
     target_fpr: float
@@ -70,7 +70,7 @@ class Point:
 
 
 @dataclass
-class Judgement:
+class Breakdown:
     """What was found.
 
     overall: `metrics.classification.report` of the images `pool` (row numbers), None where reals and fakes have nothing
@@ -83,23 +83,23 @@ class Judgement:
     pool_name: str
     confusion: dict[str, dict[str, int]]
     answered: dict[str, Rate]
-    points: list[Point]
-    sources: list[Row]
-    generators: list[Row]
-    pairs: list[Row]
+    points: list[TestedPoint]
+    sources: list[Slice]
+    generators: list[Slice]
+    pairs: list[Slice]
 
 
-def judge(
+def break_down(
     scores: Scores,
-    rule: Rule,
+    rule: AnswerRule,
     *,
     points: Sequence[tuple[float, float]] = (),
     reals_from: str | None = None,
     calibrated: bool = True,
     count: int = RESAMPLES,
     seed: int = 0,
-) -> Judgement:
-    """Judge a detector by its scores of undegraded images.
+) -> Breakdown:
+    """All figures of a detector's scores of undegraded images.
 
     points: (false-alarm rate it was set for, threshold) of further operating points. reals_from: the source whose reals
     are paired with the fakes of sources without reals. calibrated: whether scores are probabilities.
@@ -110,30 +110,18 @@ def judge(
     fake, of = scores.label == 1, scores.source
     has = {name: (bool((~fake[of == name]).any()), bool(fake[of == name].any())) for name in dict.fromkeys(of)}
     settings = {"count": count, "seed": seed}
-
     alone = [name for name, (reals, fakes) in has.items() if fakes and not reals]
-    lent = np.zeros(len(scores), dtype=bool)
-    if reals_from is not None:
-        if not has.get(reals_from, (False, False))[0]:
-            known = ", ".join(name for name, (reals, _) in has.items() if reals) or "none has"
-            raise UserError(f"--reals-from {reals_from}: no source of that name with reals (with reals: {known})")
-        if not alone:
-            raise UserError(f"--reals-from {reals_from}: every source with fakes has reals of its own; leave it out")
-        lent = (of == reals_from) & ~fake
+    lent = _lent(scores, has, alone, reals_from)
     pairs = [
-        _row(f"fakes of {name}, reals of {reals_from}", scores, rule, lent | ((of == name) & fake), **settings)
+        _slice(f"fakes of {name}, reals of {reals_from}", scores, rule, lent | ((of == name) & fake), **settings)
         for name in (alone if reals_from is not None else ())
     ]
-
-    whole = [name for name, both in has.items() if all(both)]
-    if whole:
-        pool = np.isin(of.astype(str), whole)
-        pool_name = ", ".join(whole)
+    pool, pool_name = np.zeros(len(scores), dtype=bool), ""
+    if whole := [name for name, both in has.items() if all(both)]:
+        pool, pool_name = np.isin(of.astype(str), whole), ", ".join(whole)
     elif reals_from is not None:
         pool = lent | (np.isin(of.astype(str), alone) & fake)
         pool_name = f"fakes of {', '.join(alone)}, reals of {reals_from}"
-    else:
-        pool, pool_name = np.zeros(len(scores), dtype=bool), ""
     chosen = scores.select(pool)
     overall = None
     if len(chosen):
@@ -142,33 +130,50 @@ def judge(
             calibrated=calibrated,
         )  # fmt: skip
     among = chosen if len(chosen) else scores
-    said, wrong = rule.answers(among.score), np.where(among.label == 1, "REAL", "FAKE")
-    decided = said != "UNSURE"
-    groups = among.group
-    answered = {
-        "coverage": rate(decided, groups),
-        "error": rate((said == wrong)[decided], None if groups is None else groups[decided]),
-    }
-    answers = rule.answers(scores.score)
-    confusion = {
-        word: {answer: int(np.sum(answers[mask] == answer)) for answer in ANSWERS}
-        for word, mask in (("real", ~fake), ("fake", fake))
-        if mask.any()
-    }
-    return Judgement(
+    return Breakdown(
         overall=overall,
         pool=np.flatnonzero(pool),
         pool_name=pool_name,
-        confusion=confusion,
-        answered=answered,
-        points=[Point(target, t, *_rates(among, t)) for target, t in points],
-        sources=[_row(name, scores, rule, of == name, **settings) for name in has],
+        confusion=_confusion(scores, rule),
+        answered=_answered(among, rule),
+        points=[TestedPoint(target, t, *_rates(among, t)) for target, t in points],
+        sources=[_slice(name, scores, rule, of == name, **settings) for name in has],
         generators=_generators(scores, rule, has, settings),
         pairs=pairs,
     )
 
 
-def _generators(scores: Scores, rule: Rule, has: dict, settings: dict) -> list[Row]:
+def _lent(scores: Scores, has: dict, alone: Sequence[str], reals_from: str | None) -> np.ndarray:
+    """bool [N]: the reals that the fakes of the sources `alone` are paired with. has: {source: (reals?, fakes?)}."""
+    if reals_from is None:
+        return np.zeros(len(scores), dtype=bool)
+    if not has.get(reals_from, (False, False))[0]:
+        known = ", ".join(name for name, (reals, _) in has.items() if reals) or "none has"
+        raise UserError(f"`reals_from` {reals_from}: no source of that name with reals (with reals: {known})")
+    if not alone:
+        raise UserError(f"`reals_from` {reals_from}: every source with fakes has reals of its own; leave it out")
+    return (scores.source == reals_from) & (scores.label == 0)
+
+
+def _confusion(scores: Scores, rule: AnswerRule) -> dict[str, dict[str, int]]:
+    answers, fake = rule.answers(scores.score), scores.label == 1
+    return {
+        word: {answer: int(np.sum(answers[mask] == answer)) for answer in ANSWERS}
+        for word, mask in (("real", ~fake), ("fake", fake))
+        if mask.any()
+    }
+
+
+def _answered(scores: Scores, rule: AnswerRule) -> dict[str, Rate]:
+    said, wrong = rule.answers(scores.score), np.where(scores.label == 1, "REAL", "FAKE")
+    decided, groups = said != "UNSURE", scores.group
+    return {
+        "coverage": rate(decided, groups),
+        "error": rate((said == wrong)[decided], None if groups is None else groups[decided]),
+    }
+
+
+def _generators(scores: Scores, rule: AnswerRule, has: dict, settings: dict) -> list[Slice]:
     """A row for each named generator, with the reals of the sources its fakes lie in."""
     fake, of = scores.label == 1, scores.source
     rows = []
@@ -177,7 +182,7 @@ def _generators(scores: Scores, rule: Rule, has: dict, settings: dict) -> list[R
             continue
         mine = fake & (scores.generator == name)
         homes = [home for home in dict.fromkeys(of[mine]) if has[home][0]]
-        rows.append(_row(name, scores, rule, mine | (np.isin(of.astype(str), homes) & ~fake), **settings))
+        rows.append(_slice(name, scores, rule, mine | (np.isin(of.astype(str), homes) & ~fake), **settings))
     return rows
 
 
@@ -187,7 +192,7 @@ def _rates(scores: Scores, threshold: float) -> tuple[Rate, Rate]:
     return tuple(rate(called[c], None if scores.group is None else scores.group[c]) for c in (~fake, fake))
 
 
-def _row(name: str, scores: Scores, rule: Rule, mask: np.ndarray, *, count: int, seed: int) -> Row:
+def _slice(name: str, scores: Scores, rule: AnswerRule, mask: np.ndarray, *, count: int, seed: int) -> Slice:
     part = scores.select(mask)
     fake = part.label == 1
     fpr, tpr = _rates(part, rule.threshold)
@@ -200,19 +205,14 @@ def _row(name: str, scores: Scores, rule: Rule, mask: np.ndarray, *, count: int,
         )["metrics"]  # fmt: skip
         both = {"balanced": found["balanced_accuracy"], "auc": found["roc_auc"]}
     unsure = rate(rule.answers(part.score) == "UNSURE", part.group)
-    return Row(name, int((~fake).sum()), int(fake.sum()), fpr, tpr, unsure, **both)
+    return Slice(name, int((~fake).sum()), int(fake.sum()), fpr, tpr, unsure, **both)
 
 
-def most_accused(rows: Sequence[Row]) -> Row | None:
+def most_accused(rows: Sequence[Slice]) -> Slice | None:
     """The row with the highest false-alarm rate; None where no row has reals."""
     return max((row for row in rows if row.n_real), key=lambda row: row.fpr.value, default=None)
 
 
-def least_found(rows: Sequence[Row]) -> Row | None:
+def least_found(rows: Sequence[Slice]) -> Slice | None:
     """The row with the lowest detection rate; None where no row has fakes."""
     return min((row for row in rows if row.n_fake), key=lambda row: row.tpr.value, default=None)
-
-
-__all__ = [
-    "ANSWERS", "FPRS", "Judgement", "Point", "Row", "Rule", "judge", "least_found", "most_accused",
-]  # fmt: skip

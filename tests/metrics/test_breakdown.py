@@ -5,10 +5,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from common.errors import UserError
-from metrics.judging import Rule, judge, least_found, most_accused
+from metrics.breakdown import AnswerRule, break_down, least_found, most_accused
 from metrics.scores import Scores, texts
 
-RULE = Rule(0.7, 0.3, "a test")
+RULE = AnswerRule(0.7, 0.3, "a test")
 
 
 def table(*rows, group=None):
@@ -26,13 +26,13 @@ BOTH = [(0, 0.1, "a"), (0, 0.3, "a"), (0, 0.8, "a"), (0, 0.2, "a"), (1, 0.7, "a"
 
 def test_answers_at_the_edges():
     assert RULE.answers(np.array([0.7, 0.6999, 0.3, 0.2999])).tolist() == ["FAKE", "UNSURE", "UNSURE", "REAL"]
-    assert Rule(0.5, 0.5, "").answers(np.array([0.5, 0.4])).tolist() == ["FAKE", "REAL"]
+    assert AnswerRule(0.5, 0.5, "").answers(np.array([0.5, 0.4])).tolist() == ["FAKE", "REAL"]
     with pytest.raises(ValueError):
-        Rule(0.3, 0.5, "")
+        AnswerRule(0.3, 0.5, "")
 
 
 def test_confusion_has_a_third_column():
-    found = judge(table(*BOTH), RULE, count=20)
+    found = break_down(table(*BOTH), RULE, count=20)
     assert found.confusion == {
         "real": {"REAL": 2, "UNSURE": 1, "FAKE": 1}, "fake": {"REAL": 1, "UNSURE": 1, "FAKE": 2},
     }  # fmt: skip
@@ -42,7 +42,7 @@ def test_confusion_has_a_third_column():
 
 
 def test_generators_against_the_reals_beside_them():
-    found = judge(table(*BOTH, (0, 0.99, "elsewhere")), RULE, count=20)
+    found = break_down(table(*BOTH, (0, 0.99, "elsewhere")), RULE, count=20)
     assert [(g.name, g.n_fake, g.n_real, g.tpr.value) for g in found.generators] == [
         ("G1", 2, 4, 0.5),
         ("G2", 2, 4, 0.5),
@@ -54,7 +54,7 @@ def test_generators_against_the_reals_beside_them():
 
 def test_sources_of_one_class_have_no_auc():
     rows = [*BOTH, (0, 0.9, "reals"), (0, 0.1, "reals"), (1, 0.1, "fakes"), (1, 0.2, "fakes"), (1, 0.75, "fakes")]
-    found = judge(table(*rows), RULE, count=20)
+    found = break_down(table(*rows), RULE, count=20)
     a, reals, fakes = found.sources
     assert (reals.n_real, reals.n_fake, reals.fpr.value) == (2, 0, 0.5) and reals.auc is reals.balanced is None
     assert (fakes.n_real, fakes.n_fake, fakes.tpr.value) == (0, 3, pytest.approx(1 / 3)) and fakes.auc is None
@@ -62,27 +62,27 @@ def test_sources_of_one_class_have_no_auc():
     assert found.overall["n_real"] == 4 and found.overall["n_fake"] == 4 and a.auc is not None
     assert most_accused(found.sources) is reals and least_found(found.sources) is fakes
     # nothing belongs together
-    alone = judge(table(*rows[8:]), RULE, count=20)
+    alone = break_down(table(*rows[8:]), RULE, count=20)
     assert alone.overall is None and not len(alone.pool) and alone.confusion["fake"]["FAKE"] == 1
 
 
 def test_pairs_on_request():
     rows = [(0, 0.1, "r"), (0, 0.4, "r"), (1, 0.3, "f"), (1, 0.9, "f"), (1, 0.9, "g")]
-    found = judge(table(*rows), RULE, reals_from="r", count=20)
+    found = break_down(table(*rows), RULE, reals_from="r", count=20)
     assert [(p.name, p.n_real, p.n_fake) for p in found.pairs] == [
         ("fakes of f, reals of r", 2, 2), ("fakes of g, reals of r", 2, 1),
     ]  # fmt: skip
     assert found.pairs[0].auc["value"] == 0.75 and found.overall["n_fake"] == 3
     with pytest.raises(UserError, match="no source of that name with reals .with reals: r."):
-        judge(table(*rows), RULE, reals_from="f")
+        break_down(table(*rows), RULE, reals_from="f")
     with pytest.raises(UserError, match="every source with fakes has reals of its own"):
-        judge(table(*BOTH), RULE, reals_from="a")
+        break_down(table(*BOTH), RULE, reals_from="a")
 
 
 def test_further_points_and_nothing_at_all():
-    found = judge(table(*BOTH), RULE, points=[(0.01, 0.85), (0.5, 0.25)], count=20)
+    found = break_down(table(*BOTH), RULE, points=[(0.01, 0.85), (0.5, 0.25)], count=20)
     assert [(p.target_fpr, p.fpr.value, p.tpr.value) for p in found.points] == [(0.01, 0, 0.25), (0.5, 0.5, 0.75)]
     with pytest.raises(UserError, match="no images to judge"):
-        judge(table(*BOTH).select(np.zeros(8, bool)), RULE)
-    margins = judge(table((0, -3.0, "a"), (1, 8.0, "a")), Rule(0.0, 0.0, ""), calibrated=False, count=20)
+        break_down(table(*BOTH).select(np.zeros(8, bool)), RULE)
+    margins = break_down(table((0, -3.0, "a"), (1, 8.0, "a")), AnswerRule(0.0, 0.0, ""), calibrated=False, count=20)
     assert np.isnan(margins.overall["metrics"]["ece"]["value"]) and margins.overall["metrics"]["accuracy"]["value"] == 1

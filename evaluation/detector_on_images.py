@@ -1,0 +1,179 @@
+"""A detector evaluated on images, clean and, degradation by degradation, as the world would treat them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.device import pick_device
+from common.errors import UserError
+from discriminator.detector import Detector, find_detector
+from evaluation.detector_result import DetectorResult, add_robustness, pool_of, summarise
+from evaluation.listener import Listener, nobody
+from evaluation.options import DetectorOptions
+from evaluation.scoring import LabelledImages, Scorer, open_labelled
+from faces.degrade import PRESETS, Degradation, grid
+from metrics.breakdown import AnswerRule
+from metrics.robustness import Condition, measure
+from metrics.scores import CLEAN, Scores
+
+
+@dataclass
+class _Work:
+    """The images, and who scores them under one condition after the other."""
+
+    options: DetectorOptions
+    listener: Listener
+    scorer: Scorer
+    parts: list[LabelledImages]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def is_known(self, degradation: Degradation) -> bool:
+        """Whether all scores lie in the cache."""
+        return all(self.scorer.is_known(part, degradation) for part in self.parts)
+
+    def scores(self, degradation: Degradation, bar) -> list[np.ndarray]:
+        """Of each part; NaN for what can't be read."""
+        self.scorer.advance = bar.update
+        try:
+            return [self.scorer.score(part, degradation) for part in self.parts]
+        finally:
+            self.scorer.advance = nobody
+
+    def table(self, values: Sequence[np.ndarray], name: str) -> Scores:
+        return Scores.join([part.scores(v, name) for part, v in zip(self.parts, values)])
+
+
+def evaluate_images(
+    options: DetectorOptions,
+    listener: Listener = Listener(),  # noqa: B008 (frozen)
+    *,
+    found: Callable[[DetectorResult], None] = nobody,
+    under: Callable[[Condition | None], None] = nobody,
+) -> DetectorResult:
+    """Judge the detector `options.target` on `options.data`.
+
+    found(result): called when the undegraded images are judged; hours may follow. `result.tables` grows then.
+    under(condition): called with each degradation's outcome as soon as it is there, before the first with None.
+    """
+    where = find_detector(options.target)
+    detector = Detector.load(where, pick_device(options.device))
+    rule, points = _rule(options, detector)
+    size = detector.preprocess.resolution
+    listener.tell(f"{where} ({size}x{size}, sha256 {detector.sha256[:12]}…) on {detector.device}")
+    parts = open_labelled(options, group_by=options.group_by)
+    for part in parts:
+        listener.tell(part.describe())
+    work = _Work(options, listener, Scorer(detector, options, keep=options.degraded), parts)
+    clean, *conditions = _conditions(options) if options.degraded else [PRESETS["none"]]
+
+    if conditions:  # their duration is told from that of the clean images; a first pass is slower
+        detector.predict([np.zeros((size, size, 3), np.uint8)] * min(options.batch, len(work)))
+    began, known = time.perf_counter(), work.is_known(clean)
+    values = work.scores(clean, listener.bar(total=len(work), title="images", unit="img"))
+    seconds = None if known else time.perf_counter() - began
+    if known:
+        listener.tell(
+            f"all {len(work)} scores were here already (in {work.scorer.cache}; `no_cache` computes them again)"
+        )
+    table, skipped = work.table(values, CLEAN), list(work.scorer.skipped.items())
+    if not len(table):
+        name, reason = skipped[0]
+        raise UserError(f"none of the {len(work)} images can be judged; the first, {name}: {reason}")
+    settings = {
+        "target": str(where),
+        "sha256": detector.sha256,
+        "resolution": size,
+        "meta": detector.meta,
+        "data": list(options.data),
+        "limit": options.limit,
+        "images_per_second": seconds and len(work) / seconds,
+    }
+    notes = []
+    if options.limit:
+        notes.append(f"a quick look at no more than {options.limit} images of a class from each `data` (`limit`)")
+    result = summarise(options, rule, table, points=points, calibrated=True, notes=notes, settings=settings)
+    result.skipped = skipped
+    found(result)
+    if conditions:
+        _degraded(work, result, [np.isfinite(v) for v in values], conditions, seconds, under)
+    return result
+
+
+def _rule(options: DetectorOptions, detector: Detector) -> tuple[AnswerRule, list[tuple[float, float]]]:
+    points = [(p.target_fpr, p.threshold) for p in detector.calibration.points]
+    if options.threshold is not None:
+        low = options.threshold if options.unsure_from is None else options.unsure_from
+        return AnswerRule(options.threshold, low, "given by `threshold`, not the detector's own"), points
+    point = detector.calibration.at(options.fpr)
+    shipped = "the shipped one" if options.fpr is None else "the detector's own, chosen by `fpr`"
+    low = point.unsure_low if options.unsure_from is None else options.unsure_from
+    if low > point.threshold:
+        raise UserError(f"`unsure_from` {low:g}: lies above the threshold {point.threshold:g}: lower it")
+    return AnswerRule(point.threshold, low, f"{shipped}, for {100 * point.target_fpr:g} % false alarms"), points
+
+
+def _conditions(options: DetectorOptions) -> list[Degradation]:
+    """The degradations asked for, the clean images first."""
+    known = grid()
+    if options.conditions is None:
+        return list(known.values())
+    names = dict.fromkeys(name.strip() for name in options.conditions.split(",") if name.strip())
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"`conditions`: no degradation is called {unknown[0]!r}; there are {', '.join(known)}")
+    if not set(names) - {CLEAN}:
+        raise UserError("`conditions`: name at least one degradation, such as web,hard")
+    return [known[CLEAN], *(known[name] for name in names if name != CLEAN)]
+
+
+def _degraded(
+    work: _Work,
+    result: DetectorResult,
+    good: list[np.ndarray],
+    conditions: Sequence[Degradation],
+    clean_seconds: float | None,
+    under: Callable[[Condition | None], None],
+) -> None:
+    """Score every degradation and tell of each as it is there; `result.tables` grows."""
+    total, listener = len(work), work.listener
+    known = sum(map(work.is_known, conditions))
+    left = len(conditions) - known
+    took = f", about {_minutes(left * clean_seconds)}" if clean_seconds is not None and left else ""
+    had = f" ({known} of them known from an earlier run)" if known else ""
+    listener.tell(f"robustness: {len(conditions)} degradations{had} of {total} images{took}")
+    bar = listener.bar(total=total * len(conditions), title="degraded", unit="img")
+    pool, clean = pool_of(result), result.scores
+    under(None)
+    try:
+        for condition in conditions:
+            found = work.scores(condition, bar)
+            # an image that can't be read clean is out everywhere; all conditions are of the same images
+            kept = [np.where(g, v, np.nan) for g, v in zip(good, found)]
+            result.tables.append(work.table(kept, condition.name))
+            flat = {CLEAN: clean.score, condition.name: result.tables[-1].score}
+            one = measure(
+                clean.label[pool],
+                {name: s[pool] for name, s in flat.items()},
+                result.rule.threshold,
+                count=2,
+                groups=None if clean.group is None else clean.group[pool],
+            )[1]
+            bar.clear()
+            under(one)
+    except KeyboardInterrupt:
+        bar.close()
+        goes_on = "" if work.scorer.cache is None else "; the same command goes on from there"
+        listener.warn(f"stopped after {len(result.tables) - 1} of {len(conditions)} degradations{goes_on}")
+        raise
+    bar.close()
+    names = [CLEAN, *(c.name for c in conditions)]
+    add_robustness(work.options, result, clean, dict(zip(names, (table.score for table in result.tables))))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,221 @@
+"""What a person may ask of an evaluation: every option with its bounds, default and help. No numpy here."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+from common.options import DEVICE, FORCE, SEED, WORKERS, argument, check, option
+from faces.options import CROP, DATA_ROOT, LABEL, LIMIT, RESIZE_FILTER, SPLIT
+
+FPR = functools.partial(
+    option,
+    default=None,
+    help="The calibrated false-alarm rate whose threshold counts.  [default: shipped]",
+    low=0,
+)
+GROUP_BY = functools.partial(
+    option, default=None, help="Images equal there count as one.  [default: group, identity, …]", metavar="COLUMN"
+)
+JSON = functools.partial(option, default=None, help="Write all numbers.", metavar="FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions:
+    """How good a generator is, or generated images are."""
+
+    target: str = argument("NETWORK|FOLDER|ZIP")
+    data: str | None = option(None, "Real images: folder, zip, manifest, or flickr140k, rvf10k, …", metavar="SOURCE")
+    metrics: str = option("fid,kid,pr", "Of fid, kid, pr, is and ppl.", metavar="NAMES")
+    num: int = option(50000, "Samples; of a folder at most so many.", metavar="N", low=1)
+    dims: int | None = option(
+        None,
+        "Width of the Inception features.  [default: 2048; 768 with a trunk]",
+        choices=(64, 192, 768, 2048),
+    )
+    resize: str = option(
+        "tf1",
+        "To 299 x 299: tf1 as pytorch-fid, clean as clean-fid, original as the graph of 2015 and torch-fidelity.",
+        choices=("tf1", "clean", "original", "none"),
+    )
+    inception_weights: str | None = option(None, "InceptionV3 weights.  [default: downloaded once]", metavar="FILE")
+    runtime: str = option(
+        "auto",
+        "What computes the features; auto: native on a CPU with AVX2, else onnx. The numbers are the same.",
+        choices=("auto", "native", "onnx", "torch"),
+    )
+    seed: int = SEED(help="Of the samples, and of KID's subsets.")
+    trunc: float = option(1.0, "Truncation; 1 is none.", metavar="PSI", low=-2, high=2)
+    noise_mode: str = option("random", "Noise inputs.", choices=("random", "const", "none"))
+    class_index: int | None = option(None, "Only this class of the network.", metavar="K", low=0, flags=("--class",))
+    split: str | None = SPLIT(help="Of --data.  [default: train where there is one, else all]")
+    data_root: str | None = DATA_ROOT()
+    resolution: int | None = option(None, "Bring all images to N x N first.", metavar="N", low=8, high=4096)
+    crop: str = CROP(help="How they become square.")
+    resize_filter: str = RESIZE_FILTER(help="How they become N x N, or the network's size.")
+    allow_grey: bool = option(False, "Grey images among colour ones are no error.")
+    stats: str | None = option(
+        None, "Statistics of the reals (pytorch-fid's format), instead of --data.", metavar="FILE.npz"
+    )
+    save_stats: str | None = option(None, "Keep those of --data, in pytorch-fid's format.", metavar="FILE.npz")
+    cache: str | None = option(
+        None, "Where features of images are kept.  [default: $FACES_CACHE/features]", metavar="DIR"
+    )
+    no_cache: bool = option(False, "Compute everything again, keep nothing.")
+    ppl_distance: str = option(
+        "auto",
+        "vgg16, squeezenet, inception, or a weight file; auto: vgg16 where it is here, else inception.",
+        metavar="NAME|FILE",
+    )
+    workers: int = WORKERS(default=2, help="Threads that decode images.")
+    device: str = DEVICE()
+    json: str | None = JSON(help="Write the numbers there, too.")
+    report: str | None = option(None, "And a page with pictures of both sides.", metavar="FILE.html")
+    force: bool = FORCE()
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.stats and self.data:
+            raise UserError("`stats` takes the place of `data`: give one of them")
+        if self.save_stats and not self.data:
+            raise UserError("`save_stats` keeps the statistics of `data`: give `data` SOURCE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingOptions:
+    """What all evaluations of detectors share: which images are judged, and how."""
+
+    data: tuple[str, ...] = option((), "Images to judge; may be given several times.", metavar="SOURCE")
+    split: str | None = SPLIT()
+    label: str | None = LABEL()
+    limit: int | None = LIMIT()
+    data_root: str | None = DATA_ROOT()
+    resamples: int = option(1000, "Of the bootstrap.", metavar="N", low=1)
+    seed: int = SEED()
+    device: str = DEVICE()
+    batch: int = option(32, "Images judged at once.", metavar="N", low=1)
+    workers: int | None = WORKERS()
+    no_cache: bool = option(False, "Judge everything again, remember nothing.")
+    force: bool = FORCE()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions(JudgingOptions):
+    """What a detector is worth, by its file or by a table of its scores."""
+
+    target: str = argument("MODEL|SCORES.csv")
+    robustness: bool = option(False, "Judge them again re-saved, resized, blurred … (44 degradations).")
+    conditions: str | None = option(
+        None, "Of the 44 only these, such as web,hard; means --robustness, too.", metavar="LIST"
+    )
+    fpr: float | None = FPR()
+    threshold: float | None = option(None, "FAKE from this score on, instead of the detector's own threshold.")
+    unsure_from: float | None = option(None, "UNSURE from this score up to the threshold.")
+    calibrate_on: str | None = option(
+        None, "For SCORES.csv: validation scores that set the threshold.", metavar="VALID.csv"
+    )
+    reals_from: str | None = option(
+        None, "Pair this source's reals with fakes of sources without reals.", metavar="NAME"
+    )
+    group_by: str | None = GROUP_BY()
+    resamples: int = option(1000, "Of the bootstrap.", metavar="N", low=0)
+    csv: str | None = option(None, "Write every image with its score and verdict; can be judged again.", metavar="FILE")
+    json: str | None = JSON()
+    report: str | None = option(None, "Write one page with all numbers and figures.", metavar="FILE.html")
+    plots: str | None = option(None, "Write the figures as PNG, light and dark.", metavar="FOLDER")
+
+    @property
+    def is_table(self) -> bool:
+        """Whether scores are judged, not a detector."""
+        return is_table(self.target)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether images are judged under degradations."""
+        return self.robustness or self.conditions is not None
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.threshold is not None and self.fpr is not None:
+            raise UserError("`threshold` and `fpr` both set the threshold: give one of them")
+        low, high = self.unsure_from, self.threshold
+        if low is not None and high is not None and low > high:
+            raise UserError(f"`unsure_from` {low:g}: lies above the threshold {high:g}: lower it")
+        if not self.is_table:
+            if not self.data:
+                raise UserError("no images to judge: give `data` SOURCE, once or several times")
+            if self.calibrate_on is not None:
+                raise UserError("`calibrate_on` is for SCORES.csv: a detector has its own calibration; leave it out")
+            return
+        for name in ("data", "limit", "label", "split", "conditions"):
+            if getattr(self, name):
+                raise UserError(f"`{name}`: {self.target} brings its own images and labels: leave `{name}` out")
+        if self.threshold is not None and self.calibrate_on is not None:
+            raise UserError("`threshold` and `calibrate_on` both set the threshold: give one of them")
+        for name in ("json", "report", "csv"):
+            path = getattr(self, name)
+            if path is not None and Path(path).resolve() == Path(self.target).resolve():
+                raise UserError(f"`{name}` {path}: is the file that is judged: choose another name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleOptions(JudgingOptions):
+    """Which detectors are joined, how, and on what they are fitted and tested."""
+
+    models: tuple[str, ...] = argument("MODEL MODEL…", ())
+    method: str = option(
+        "average", "How the members' answers are joined.", choices=("average", "majority", "weighted", "stacking")
+    )
+    data: tuple[str, ...] = option(
+        (), "Its validation split fits and calibrates, its test split tests.", metavar="SOURCE"
+    )
+    split: str | None = SPLIT(help="What to fit on.  [default: valid, or what the members' trainings held out]")
+    oof: tuple[str, ...] = option((), "Fit on out-of-fold scores instead; one for each member.", metavar="OOF.csv")
+    out: str = option(help="The ensemble, one detector file.", metavar="FILE.safetensors")
+    json: str | None = JSON()
+
+    def __post_init__(self) -> None:
+        check(self)
+        if len(self.models) < 2:
+            raise UserError("an ensemble has two members or more: name at least two detector files or run folders")
+        if Path(self.out).suffix != ".safetensors":
+            raise UserError(f"`out` {self.out}: a detector file's name ends in .safetensors: choose another")
+        if self.oof and len(self.oof) != len(self.models):
+            raise UserError(
+                f"`oof` was given {len(self.oof)} times for {len(self.models)} members: give each member's out-of-fold"
+                " scores, in the members' order"
+            )
+        if len({Path(file).resolve() for file in self.oof}) < len(self.oof):
+            raise UserError("`oof` names the same file twice: give each member's own out-of-fold scores")
+        if not self.data and not self.oof:
+            raise UserError(
+                "no images to fit and calibrate on: give `data` SOURCE (its validation split is used), or `oof` of each"
+            )
+        if self.oof and self.split:
+            raise UserError("`split`: with `oof` the out-of-fold scores are fitted on, `data` only tests; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions(JudgingOptions):
+    """Which detectors are compared, and on what."""
+
+    models: tuple[str, ...] = option(help="Detectors, run folders, CSVs of scores.", metavar="MODEL…")
+    data: tuple[str, ...] = option((), "Images to judge; its test split where there is one.", metavar="SOURCE…")
+    out: str = option(help="Where the tables, the page and the figures go.", metavar="FOLDER")
+    fpr: float | None = FPR()
+    group_by: str | None = GROUP_BY()
+    speed: bool = option(True, "Measure images a second of the networks, by turns.", negative=True)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if len(self.models) < 2:
+            raise UserError("`models`: a comparison takes two or more: detector files, run folders or CSVs of scores")
+        if not self.data and not all(map(is_table, self.models)):
+            raise UserError("no images to compare detectors on: give `data` SOURCE, once or several times")
+
+
+def is_table(spec: str) -> bool:
+    """Whether a model is a CSV of its scores."""
+    return spec.lower().endswith(".csv")

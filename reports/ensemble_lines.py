@@ -1,0 +1,51 @@
+"""An ensemble as lines of a terminal: how it joins, what its thresholds did, and whether it beats its best member."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from discriminator.detector import Detector
+from discriminator.ensemble import Majority, Stack, Weighted
+from evaluation.ensemble import EnsembleComparison, EnsembleResult
+
+
+def lines_of(result: EnsembleResult) -> list[str]:
+    """All of it."""
+    return [*_made(result.detector, result.names), *_compared(result.comparison)]
+
+
+def _made(detector: Detector, names: Sequence[str]) -> list[str]:
+    """Lines for people: how it joins, and what its thresholds did."""
+    head, out = detector.net.head, []
+    if isinstance(head, Weighted):
+        shares = ", ".join(f"{name} {w:.3f}" for name, w in zip(names, head.weights.tolist()))
+        out.append(f"weights: {shares}")
+    elif isinstance(head, Stack):
+        k, vectors = head.axes.shape[0], len(head.vectors)
+        out.append(f"stack: {k} principal components of {len(names)} log-odds, {vectors} support vectors")
+    elif isinstance(head, Majority):
+        shares = ", ".join(f"{name} {t:.4f}" for name, t in zip(names, head.thresholds.tolist()))
+        out.append(f"votes are cast at each member's own threshold: {shares}; ties go by the mean log-odds")
+    out += [f"calibrated: {100 * p.target_fpr:g} %: {p.describe()}" for p in detector.calibration.points]
+    return out
+
+
+def _compared(found: EnsembleComparison) -> list[str]:
+    """The comparison as lines for the terminal."""
+    width = max(map(len, found.systems))
+    key = f"tpr_at_fpr_{found.target:g}"
+    lines = [f"compared on {found.n_real} real and {found.n_fake} fake {found.of}"]
+    head = f"TPR at {100 * found.target:g} % FPR (ROC)"
+    lines.append(f"{'':{width}}     AUC  {head}   found  false alarms  balanced  (at its own threshold)")
+    for name, s in found.systems.items():
+        star = " *" if name == found.best else "  "
+        lines.append(
+            f"{name:{width}}{star} {s['auc']:.4f}  {100 * s[key]:>{len(head) - 2}.1f} %  {100 * s['found']:5.1f} %"
+            f"  {100 * s['false_alarms']:10.2f} %  {100 * s['balanced']:6.1f} %"
+        )
+    auc = found.gaps["auc"]
+    lines.append(
+        f"* best member on the images that were fitted on; AUC {auc['value']:+.4f} (95 % interval {auc['low']:+.4f} to"
+        f" {auc['high']:+.4f}; DeLong's p {found.p:.2g})"
+    )
+    return [*lines, found.words, *(f"note: {note}" for note in found.notes)]
