@@ -134,17 +134,17 @@ def _on_images(options: ComparisonOptions, contestants: list[Contestant], listen
     for part in parts:
         listener.tell(part.describe())
     labels = np.concatenate([part.labels for part in parts]).astype(int)
-    judges = [c for c in contestants if c.detector is not None]
-    parts = rendered_alike(parts, [c.detector for c in judges])
+    networks = [c for c in contestants if c.detector is not None]
+    parts = rendered_alike(parts, [c.detector for c in networks])
     skipped: dict[str, str] = {}
-    bar = listener.bar(total=len(labels) * len(judges), title="judging", unit="img")
-    for one in judges:
+    bar = listener.bar(total=len(labels) * len(networks), title="judging", unit="img")
+    for one in networks:
         scorer = Scorer(one.detector, options, advance=bar.update)
         one.scores = np.concatenate([scorer.score(part, PRESETS["none"]) for part in parts])
         one.called = one.scores >= one.threshold
         skipped |= scorer.skipped
     bar.close()
-    readable = np.all([np.isfinite(c.scores) for c in judges], axis=0) if judges else np.ones(len(labels), bool)
+    readable = np.all([np.isfinite(c.scores) for c in networks], axis=0) if networks else np.ones(len(labels), bool)
     notes = [f"{len(labels) - int(readable.sum())} images can't be read and are left out for all"] if skipped else []
     # a table without detectors beside it can't tell what is unreadable from what is missing
     for one in contestants:

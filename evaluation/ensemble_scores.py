@@ -19,7 +19,7 @@ from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.ensemble_fit import log_odds
 from evaluation.listener import Listener
-from evaluation.options import EnsembleOptions, JudgingOptions
+from evaluation.options import EnsembleOptions, ScoringOptions
 from evaluation.scoring import LabelledImages, Scorer, chosen, open_labelled, spread
 from faces.degrade import PRESETS, preset
 from faces.similar import in_order
@@ -55,7 +55,7 @@ def fit_parts(
 ) -> tuple[list[LabelledImages], list[LabelledImages]]:
     """(validation parts, test parts) of every `data`; with `oof_paths` only test parts, without those images."""
     opened = open_labelled(
-        JudgingOptions(data=options.data, data_root=options.data_root, split="all", label=options.label)
+        ScoringOptions(data=options.data, data_root=options.data_root, split="all", label=options.label)
     )
     fit, test = [], []
     for part in opened:

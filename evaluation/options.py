@@ -84,8 +84,8 @@ class GeneratorOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgingOptions:
-    """What all evaluations of detectors share: which images are judged, and how."""
+class ScoringOptions:
+    """What all evaluations of detectors share: which images get scores, and how."""
 
     data: tuple[str, ...] = option((), "Images to judge; may be given several times.", metavar="SOURCE")
     split: str | None = SPLIT()
@@ -102,7 +102,7 @@ class JudgingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorOptions(JudgingOptions):
+class DetectorOptions(ScoringOptions):
     """What a detector is worth, by its file or by a table of its scores."""
 
     target: str = argument("MODEL|SCORES.csv")
@@ -161,7 +161,7 @@ class DetectorOptions(JudgingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnsembleOptions(JudgingOptions):
+class EnsembleOptions(ScoringOptions):
     """Which detectors are joined, how, and on what they are fitted and tested."""
 
     models: tuple[str, ...] = argument("MODEL MODEL…", ())
@@ -198,7 +198,7 @@ class EnsembleOptions(JudgingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonOptions(JudgingOptions):
+class ComparisonOptions(ScoringOptions):
     """Which detectors are compared, and on what."""
 
     models: tuple[str, ...] = option(help="Detectors, run folders, CSVs of scores.", metavar="MODEL…")

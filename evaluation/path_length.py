@@ -73,7 +73,8 @@ def mean_path_length(
     ranks: Processes,
     listener: Listener,
 ) -> float:
-    """PPL of `options.num` pairs of latents in W at the end of paths, epsilon 1e-4, stored noise maps; equal on all ranks."""
+    """PPL of `options.num` pairs of latents in W at the end of paths, epsilon 1e-4, stored noise maps; the same on all
+    ranks."""
     if options.class_index is not None:
         sampling = dataclasses.replace(sampling, labels=np.eye(G.cfg.c_dim, dtype=np.float32)[[options.class_index]])
     device = next(G.parameters()).device

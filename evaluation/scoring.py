@@ -22,7 +22,7 @@ from common.files import cache_folder, save_atomically
 from common.parallel import in_order
 from discriminator.detector import Detector
 from discriminator.verdict import Threshold
-from evaluation.options import JudgingOptions
+from evaluation.options import ScoringOptions
 from faces.degrade import Degradation
 from faces.layout import LABELS, SPLITS, label_of, parts_of
 from faces.source import SET_NAMES, FaceSource, open_source
@@ -66,7 +66,7 @@ class LabelledImages:
         return table.select(np.isfinite(values))
 
 
-def open_labelled(options: JudgingOptions, *, group_by: str | None = None) -> list[LabelledImages]:
+def open_labelled(options: ScoringOptions, *, group_by: str | None = None) -> list[LabelledImages]:
     """Open every source of the options: its `split` (None: test where there is one, else all), at most `limit` of each
     class of each source, evenly spread; where a source doesn't say what its images are, `label` does.
 
@@ -132,7 +132,7 @@ def short_name(spec: str) -> str:
     return _anchor(spec)[1]
 
 
-def _open(spec: str, name: str, options: JudgingOptions, group_by: str | None) -> LabelledImages:
+def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -> LabelledImages:
     split, label = options.split, options.label
     try:
         source = open_source(spec, data_root=options.data_root, split=None if split == "all" else split)
@@ -210,7 +210,7 @@ class Scorer:
     def __init__(
         self,
         detector: Detector,
-        options: JudgingOptions,
+        options: ScoringOptions,
         *,
         keep: bool = False,
         advance: Callable[[int], None] = lambda n: None,

@@ -89,11 +89,6 @@ def pr_auc(labels, scores) -> float:
     return _one(_Ranked(*_check(labels, scores)), _pr_auc)
 
 
-def eer(labels, scores) -> float:
-    """Equal error rate: where the ROC curve, joined by straight lines, has as many false alarms as misses (rates)."""
-    return _one(_Ranked(*_check(labels, scores)), _eer)
-
-
 def tpr_at_fpr(labels, scores, fpr: float) -> float:
     """The best detection rate of any threshold with a false-alarm rate of at most ``fpr`` on these very images.
 
@@ -120,48 +115,6 @@ def confusion(labels, scores, threshold: float = 0.5) -> Confusion:
     fake, scores = _check(labels, scores)
     called = scores >= threshold
     return Confusion(*(int(np.sum(c)) for c in (~fake & ~called, ~fake & called, fake & ~called, fake & called)))
-
-
-def accuracy(labels, scores, threshold: float = 0.5) -> float:
-    """Share of images called right."""
-    return _at_threshold(labels, scores, threshold, "accuracy")
-
-
-def balanced_accuracy(labels, scores, threshold: float = 0.5) -> float:
-    """Mean of the two classes' recalls; NaN with one class only."""
-    return _at_threshold(labels, scores, threshold, "balanced_accuracy")
-
-
-def precision(labels, scores, threshold: float = 0.5, *, of: str = "fake") -> float:
-    """Share of right calls among those called ``of`` ('fake', 'real', or the mean of both, 'macro'); NaN if none."""
-    return _at_threshold(labels, scores, threshold, f"precision_{of}")
-
-
-def recall(labels, scores, threshold: float = 0.5, *, of: str = "fake") -> float:
-    """Share of the ``of`` images ('fake', 'real', or the mean of both, 'macro') called so; NaN if there are none."""
-    return _at_threshold(labels, scores, threshold, f"recall_{of}")
-
-
-def f1(labels, scores, threshold: float = 0.5, *, of: str = "fake") -> float:
-    """2 TP / (2 TP + FP + FN) of 'fake', 'real', or the mean of both, 'macro'; NaN if neither present nor called."""
-    return _at_threshold(labels, scores, threshold, f"f1_{of}")
-
-
-def mcc(labels, scores, threshold: float = 0.5) -> float:
-    """Matthews correlation of calls and labels; 0 if all calls are equal, NaN with one class only."""
-    return _at_threshold(labels, scores, threshold, "mcc")
-
-
-def brier(labels, probabilities) -> float:
-    """Mean squared difference of P(fake) and label (Brier 1950)."""
-    fake, p = _check(labels, probabilities, probability=True)
-    return float(np.mean((p - fake) ** 2))
-
-
-def log_loss(labels, probabilities) -> float:
-    """Mean negative log likelihood in nats; probabilities are kept one float64 epsilon away from 0 and 1."""
-    fake, p = _check(labels, probabilities, probability=True)
-    return float(np.mean(_log_losses(fake, p)))
 
 
 def ece(labels, probabilities, bins: int = BINS) -> float:
@@ -376,13 +329,6 @@ def _ratio(top, bottom, empty: float = np.nan) -> np.ndarray:
 
 def _one(ranked: _Ranked, metric) -> float:
     return float(metric(*ranked.counts(ranked.ones()))[0])
-
-
-def _at_threshold(labels, scores, threshold: float, name: str) -> float:
-    found = _threshold_metrics(*confusion(labels, scores, threshold))
-    if name not in found:
-        raise UserError(f"'{name.rsplit('_', 1)[1]}' is no class; give 'fake', 'real' or 'macro'")
-    return float(found[name])
 
 
 def _check(labels, scores, *, probability: bool = False) -> tuple[np.ndarray, np.ndarray]:

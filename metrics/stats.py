@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,17 +103,6 @@ def _moments(block: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     mean = block.mean(axis=0)
     centred = block - mean
     return len(block), mean, centred.T @ centred
-
-
-def stats_of(features: np.ndarray | Iterable[np.ndarray], meta: dict | None = None) -> GaussianStats:
-    """The Gaussian fitted to an array [n, d] or to an iterable of such arrays."""
-    stats = None
-    for part in [features] if isinstance(features, np.ndarray) else features:
-        stats = stats or StreamingStats(part.shape[1])
-        stats.update(part)
-    if stats is None:
-        raise UserError("statistics need two images or more, got 0")
-    return stats.finish(meta)
 
 
 def save_stats(path: str | Path, stats: GaussianStats) -> None:

@@ -1,4 +1,4 @@
-"""A generator's evaluation as lines of a terminal and as a page: numbers, all that they depend on, pictures of both sides."""
+"""A generator's evaluation for people: lines, and a page of numbers, what they depend on, and pictures."""
 
 from __future__ import annotations
 

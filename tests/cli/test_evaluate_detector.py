@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn import metrics as sk
 
 import evaluate
+from common.errors import UserError
 from discriminator.calibration import calibrate
 from discriminator.detector import Detector
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
@@ -348,3 +349,16 @@ def test_a_detector_that_gives_no_numbers(place, tmp_path):
 def test_help_is_light():
     out = run("--help")
     assert "SCORES.csv" in out and Path(evaluate.__file__).read_text().count("import torch") == 0
+
+
+def test_the_library_returns_and_prints_nothing(capsys):
+    from evaluation.detector_on_images import evaluate_images
+    from evaluation.options import DetectorOptions
+
+    seen = []
+    options = DetectorOptions(target="d.safetensors", data=("both",), conditions="web", limit=2, resamples=2)
+    result = evaluate_images(options, under=seen.append)
+    assert capsys.readouterr() == ("", "") and seen[0] is None and seen[1].name == "web"
+    assert [c.name for c in result.robustness] == ["clean", "web"] and len(result.tables) == 2
+    with pytest.raises(UserError, match="^`threshold` and `fpr` both set the threshold"):
+        DetectorOptions(target="d.safetensors", data=("both",), threshold=0.5, fpr=0.01)

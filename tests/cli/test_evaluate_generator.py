@@ -18,10 +18,11 @@ from PIL import Image
 
 from common.cli import run
 from metrics.inception import InceptionFeatures
-from metrics.stats import load_stats, save_stats, stats_of
+from metrics.stats import load_stats, save_stats
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.files import save_generator
 from stylegan2_ada.generator import Generator
+from tests.gaussian import stats_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -26,6 +26,10 @@ def data(score):
     return rows.map(lambda r: (np.array([label for label, _ in r]), np.array([s for _, s in r])))
 
 
+def value(name, labels, scores):
+    return ours.report(labels, scores, resamples=0)["metrics"][name]["value"]
+
+
 def sklearn_values(y, p, threshold):
     called = (p >= threshold).astype(int)
     with warnings.catch_warnings():
@@ -74,7 +78,7 @@ def test_curves_equal_scikit_learn(both):
     np.testing.assert_array_equal(found.thresholds, thresholds[::-1])
     for limit in (0.0, 0.005, 0.2, 0.5, 1.0):
         assert ours.tpr_at_fpr(y, p, limit) == pytest.approx(tpr[fpr <= limit + 1e-12].max())
-    found = ours.eer(y, p)  # on the joined ROC curve, and false alarms equal misses there
+    found = value("eer", y, p)  # on the joined ROC curve, and false alarms equal misses there
     assert 0 <= found <= 1
     low, high = (np.interp(found + e, fpr + 1e-13 * np.arange(len(fpr)), tpr) for e in (-1e-9, 1e-9))
     assert low - 1e-6 <= 1 - found <= high + 1e-6
@@ -83,25 +87,19 @@ def test_curves_equal_scikit_learn(both):
 def test_single_functions_equal_the_report():
     rng = np.random.default_rng(0)
     y, p = rng.integers(0, 2, 200), rng.random(200).round(2)
-    found = {k: v["value"] for k, v in ours.report(y, p, threshold=0.3, resamples=0)["metrics"].items()}
-    for name in ("accuracy", "balanced_accuracy", "mcc"):
-        assert getattr(ours, name)(y, p, 0.3) == pytest.approx(found[name])
-    for name in ("precision", "recall", "f1"):
-        for of in ("fake", "real", "macro"):
-            assert getattr(ours, name)(y, p, 0.3, of=of) == pytest.approx(found[f"{name}_{of}"])
-    for name in ("roc_auc", "pr_auc", "eer", "brier", "log_loss", "ece"):
-        assert getattr(ours, name)(y, p) == pytest.approx(found[name])
-    assert ours.tpr_at_fpr(y, p, 0.05) == pytest.approx(found["tpr_at_fpr_0.05"])
+    for name in ("roc_auc", "pr_auc", "ece"):
+        assert getattr(ours, name)(y, p) == pytest.approx(value(name, y, p))
+    assert ours.tpr_at_fpr(y, p, 0.05) == pytest.approx(value("tpr_at_fpr_0.05", y, p))
 
 
 def test_equal_error_rate_by_hand():
     # Reals .1 .2 .3 .9, fakes .4 .6 .7 .8: at .9 one false alarm of four; at .4 no miss. The ROC runs (0, 0), (.25, 0),
     # (.25, 1), (1, 1) and meets fpr = 1 - tpr on its vertical part, at fpr .25.
     y = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    assert ours.eer(y, np.array([0.1, 0.2, 0.3, 0.9, 0.4, 0.6, 0.7, 0.8])) == pytest.approx(0.25)
+    assert value("eer", y, np.array([0.1, 0.2, 0.3, 0.9, 0.4, 0.6, 0.7, 0.8])) == pytest.approx(0.25)
     # All tied: one straight line from (0, 0) to (1, 1).
-    assert ours.eer(y, np.full(8, 0.5)) == pytest.approx(0.5)
-    assert ours.eer(y, y) == 0 and ours.eer(y, 1 - y) == 1
+    assert value("eer", y, np.full(8, 0.5)) == pytest.approx(0.5)
+    assert value("eer", y, y) == 0 and value("eer", y, 1 - y) == 1
 
 
 def test_calibration_by_hand_and_against_scikit_learn():
@@ -155,9 +153,9 @@ def test_resampled_values_equal_scikit_learn_on_the_resample():
     for row, counts in enumerate(weights):
         drawn_y, drawn_p = np.repeat(ranked.fake, counts).astype(int), np.repeat(ranked.scores, counts)
         wanted = sklearn_values(drawn_y, drawn_p, 0.35)
-        wanted |= {"ece": ours.ece(drawn_y, drawn_p), "eer": ours.eer(drawn_y, drawn_p)}
-        for name, value in wanted.items():
-            assert found[name][row] == pytest.approx(value, abs=1e-12), name
+        wanted |= {"ece": ours.ece(drawn_y, drawn_p), "eer": value("eer", drawn_y, drawn_p)}
+        for name, right in wanted.items():
+            assert found[name][row] == pytest.approx(right, abs=1e-12), name
 
 
 def test_intervals_hold_the_value_and_are_seeded():
@@ -204,8 +202,6 @@ def test_bootstrap_of_a_large_set_is_quick():
 def test_one_clear_line_for_bad_input(labels, scores, line):
     with pytest.raises(UserError, match=line):
         ours.report(labels, scores)
-    with pytest.raises(UserError, match="'both' is no class"):
-        ours.f1([0, 1], [0.1, 0.9], of="both")
     with pytest.raises(UserError, match="0 bins"):
         ours.ece([0, 1], [0.1, 0.9], bins=0)
 

@@ -10,7 +10,7 @@ from faces.preprocess import Preprocess
 from faces.source import open_source
 from metrics.collect import collect, collect_cached, is_cached, seconds_for
 from metrics.images import ArrayImages, SourceImages
-from metrics.stats import stats_of
+from tests.gaussian import stats_of
 
 
 class Pooled(torch.nn.Module):
@@ -136,12 +136,12 @@ def test_one_clear_line_for_what_cannot_be(tmp_path):
         collect(images_of(tmp_path / "broken"), Pooled())
 
     folder(tmp_path / "mixed", [*pixels(70), pixels(1, side=20)[0]])
-    with pytest.raises(UserError, match=r"mixed sizes: .*000.png is 16x16, .*070.png is 20x20; give --resolution"):
+    with pytest.raises(UserError, match=r"mixed sizes: .*000.png is 16x16, .*070.png is 20x20; give `resolution`"):
         collect(images_of(tmp_path / "mixed"), Pooled())
 
     folder(tmp_path / "grey", pixels(70))
     Image.new("L", (16, 16), 99).save(tmp_path / "grey" / "066.png")
-    with pytest.raises(UserError, match=r"066.png: a grey image among colour ones .*--allow-grey"):
+    with pytest.raises(UserError, match=r"066.png: a grey image among colour ones .*`allow_grey`"):
         collect(images_of(tmp_path / "grey"), Pooled())
     assert collect(images_of(tmp_path / "grey", allow_grey=True), Pooled()).n == 70
     for i in range(3):

@@ -16,9 +16,10 @@ from metrics.inception_score import inception_score
 from metrics.kernel import kid
 from metrics.manifold import manifold
 from metrics.sampling import Sampling
-from metrics.stats import GaussianStats, stats_of
+from metrics.stats import GaussianStats
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
+from tests.gaussian import stats_of
 
 
 def test_metric_names():

@@ -61,7 +61,7 @@ def test_bad_files_give_one_clear_line(tmp_path, text, line):
 def test_absent_files_and_columns(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_scores(tmp_path / "none.csv")
-    with pytest.raises(UserError, match="--group-by who: .* no such column"):
+    with pytest.raises(UserError, match="`group_by` who: .* no such column"):
         read_scores(write(tmp_path, "path,label,score\na,0,1\n"), group_by="who")
 
 

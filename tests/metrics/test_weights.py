@@ -53,7 +53,7 @@ def test_the_order_is_option_environment_cache(tmp_path, monkeypatch):
     assert weights.find_weights() == environment
     monkeypatch.delenv(weights.ENVIRONMENT)
     assert weights.find_weights() == cached
-    with pytest.raises(UserError, match="--inception-weights .*absent.pth: no such file"):
+    with pytest.raises(UserError, match="`inception_weights` .*absent.pth: no such file"):
         weights.find_weights(tmp_path / "absent.pth")
     monkeypatch.setenv(weights.ENVIRONMENT, str(tmp_path))
     with pytest.raises(UserError, match=f"{weights.ENVIRONMENT} .*no such file"):
