@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import written_whole
+from common.files import sha256_of, written_whole
 
 BLOCK = 1 << 18
+
+Progress = Callable[[int, int], None]
 
 
 def download(
@@ -21,7 +25,7 @@ def download(
     sha256: str | None,
     max_bytes: int,
     timeout: float = 10.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Fetch `url` to `target`, whose folder is made where it is missing.
 
@@ -54,6 +58,62 @@ def download(
                 raise EOFError(f"the connection ended after {done} of {total} bytes")
             if sha256 is not None and digest.hexdigest() != sha256:
                 raise UserError(f"what came has SHA-256 {digest.hexdigest()}, not {sha256}, and was thrown away")
+
+
+@dataclass(frozen=True)
+class FetchedOnce:
+    """A published file of weights: where it lies, or how it is fetched once.
+
+    what, verb: "the weights", "are". kind: what a person may give in its place. parameter, environment: by which they
+    name a file of their own. cached: where a fetched one is kept. trusted: what lies there is not checked again.
+    """
+
+    what: str
+    verb: str
+    kind: str
+    url: str
+    sha256: str
+    max_bytes: int
+    parameter: str
+    environment: str
+    cached: Path
+    trusted: bool = False
+
+    def find(
+        self,
+        path: str | os.PathLike | None = None,
+        *,
+        allow_download: bool = True,
+        timeout: float = 10.0,
+        progress: Progress | None = None,
+    ) -> Path:
+        """`path`, else what the environment variable names, else the cache's, else a download into the cache.
+
+        A file that the user names is taken as it is; what is fetched must have the known SHA-256. UserError where a
+        named file is not there, or where there is none and it can't be fetched (`timeout` seconds for each step); the
+        line says what to download and where to put it.
+        """
+        for given, name in ((path, f"`{self.parameter}`"), (os.environ.get(self.environment), self.environment)):
+            if given:
+                if not Path(given).is_file():
+                    raise UserError(f"{name} {given}: no such file; give {self.kind}")
+                return Path(given)
+        if self.cached.is_file() and (self.trusted or sha256_of(self.cached) == self.sha256):
+            return self.cached
+        advice = (
+            f"download {self.url} and put it at {self.cached}, or name its place with `{self.parameter}` or"
+            f" {self.environment}"
+        )
+        if not allow_download:
+            raise UserError(f"{self.what} {self.verb} not here; {advice}")
+        try:
+            download(
+                self.url, self.cached, sha256=self.sha256, max_bytes=self.max_bytes, timeout=timeout, progress=progress
+            )
+        except Exception as error:  # name resolution, TLS, HTTP, disk: the user's next step is the same
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{self.what} could not be fetched ({reason}); {advice}") from error
+        return self.cached
 
 
 def _size(count: int) -> str:

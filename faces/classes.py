@@ -22,17 +22,18 @@ class ClassLabels:
     one-hot list for each image. Without one, an image's class is the folder it lies in (the nearest that is not called
     real, fake, train, valid, test or the like), numbered in natural order.
 
-    Raises UserError where an image has no class, or all have the same.
+    Raises UserError where an image has no class, or all have the same. asked, otherwise: how its message begins and
+    what it advises: which parameter wanted the classes, and how to do without them.
     """
 
-    def __init__(self, source: FaceSource) -> None:
+    def __init__(self, source: FaceSource, asked: str = "`cond`", otherwise: str = "leave `cond` out") -> None:
         reals = [item.path for item in source.items if item.label == 0]
-        told = _told(source)
+        told = _told(source, asked, otherwise)
         if told is None:
             found = {path: _folder(path) for path in reals}
             if lost := [path for path, name in found.items() if not name]:
                 raise UserError(
-                    f"--cond: {source.store.locate(lost[0])} lies in no class folder, like {len(lost) - 1} more; put"
+                    f"{asked}: {source.store.locate(lost[0])} lies in no class folder, like {len(lost) - 1} more; put"
                     f" the images of each class into a sub-folder, or write a {FILE}"
                 )
             self.names = sorted(set(found.values()), key=natural_key)
@@ -41,13 +42,13 @@ class ClassLabels:
         else:
             if lost := [path for path in reals if path not in told]:
                 raise UserError(
-                    f"--cond: {source.store.locate(FILE)} names no class for {lost[0]}, nor for {len(lost) - 1} more of"
-                    f" {len(reals)} images; complete it, or leave --cond out"
+                    f"{asked}: {source.store.locate(FILE)} names no class for {lost[0]}, nor for {len(lost) - 1} more of"
+                    f" {len(reals)} images; complete it, or {otherwise}"
                 )
             self._of = {path: told[path] for path in reals}
             self.names = [str(i) for i in range(max(told.values(), default=0) + 1)]
         if len(self.names) < 2:
-            raise UserError(f"--cond: all images of {source.name} are of one class; leave --cond out")
+            raise UserError(f"{asked}: all images of {source.name} are of one class; {otherwise}")
 
     def of(self, part: FaceSource) -> np.ndarray:
         """int64 [len(part)]: the class of each image; -1 for fakes, which need none."""
@@ -59,10 +60,10 @@ def _folder(path: str) -> str:
     return next((f for f in reversed(folders) if f.lower() not in LABELS and f.lower() not in SPLITS), "")
 
 
-def _told(source: FaceSource) -> dict[str, int] | None:
+def _told(source: FaceSource, asked: str, otherwise: str) -> dict[str, int] | None:
     """dataset.json as {path: class}; None where there is none."""
     if isinstance(source.store, RenderedStore):
-        raise UserError(f"--cond: {source.name} has no classes; leave --cond out")
+        raise UserError(f"{asked}: {source.name} has no classes; {otherwise}")
     where = source.store.locate(FILE)
     try:
         data = source.store.read(FILE)
@@ -73,7 +74,7 @@ def _told(source: FaceSource) -> dict[str, int] | None:
         return None if labels is None else {str(path).replace("\\", "/"): _number(value) for path, value in labels}
     except (ValueError, KeyError, TypeError) as e:
         raise UserError(
-            f'--cond: {where}: not a list of classes ({e}); write {{"labels": [["image.png", 0], …]}}'
+            f'{asked}: {where}: not a list of classes ({e}); write {{"labels": [["image.png", 0], …]}}'
         ) from None
 
 

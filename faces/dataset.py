@@ -14,13 +14,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import PIL
 import torch
 
 from common.errors import BadImage, UserError
-from common.files import cache_folder
+from common.files import cache_folder, write_json, written_whole
 from common.parallel import in_order
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
@@ -76,26 +77,25 @@ class PackedFaces:
         workers: int | None = None,
         cache_dir: str | os.PathLike | None = None,
         progress: Progress | None = None,
-        ram_limit: int | None = None,
         min_side: int = MIN_SIDE,
     ) -> PackedFaces:
         """Decode and preprocess every image of `source`, in its order, in `workers` threads (default: one per core).
 
         Bad images, and those with a side below `min_side` pixels, are skipped and listed. The result lies in memory;
         with `cache_dir`, in a file there that the next build of the same content and preprocessing finds again.
-        progress(done, total) is called from this thread. ram_limit: bytes (default: half of what is free); what takes
-        more goes into a nameless file in `common.files.cache_folder()` that ends with the process.
+        progress(done, total) is called from this thread. What takes more than half of the free memory goes into a
+        nameless file in `common.files.cache_folder()` that ends with the process.
 
         Raises UserError when no image is usable, when the array fits neither limit nor disk, or the disk is full."""
         source = source.rendered_at(preprocess.resolution)
         if not len(source):
-            raise UserError(f"{source.name or 'the source'} holds no images to pack")
+            raise UserError(f"{source.name or 'the source'} holds no images")
         if cache_dir is not None:
             cache = _Cache(os.fspath(cache_dir), source, preprocess, min_side)
             record = cache.find() or cache.fill(_decoded(source, preprocess, workers, progress, min_side))
             images = cache.map(record)
         else:
-            images, record = _in_memory(source, preprocess, workers, progress, min_side, ram_limit)
+            images, record = _in_memory(source, preprocess, workers, progress, min_side)
         kept = np.array(record.kept, dtype=np.int64)
         return cls(
             images=images,
@@ -123,10 +123,6 @@ class PackedFaces:
         for on, dim in ((self.mirror & (copies % 2 == 1), 3), (copies >= (2 if self.mirror else 1), 2)):
             images[on] = np.flip(images[on], dim)
         return torch.from_numpy(images)
-
-    def label_batch(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """int64 [n]: the labels of the images at `indices`, mirrored or not."""
-        return torch.from_numpy(self.labels[self._checked(indices) % len(self.labels)])
 
     def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         indices = np.asarray(indices, dtype=np.int64)
@@ -260,10 +256,9 @@ def _in_memory(
     workers: int | None,
     progress: Progress | None,
     min_side: int,
-    ram_limit: int | None,
 ) -> tuple[np.ndarray, _Record]:
     shape = (len(source), preprocess.channels, preprocess.resolution, preprocess.resolution)
-    size, limit = int(np.prod(shape, dtype=np.int64)), _half_of_free_memory() if ram_limit is None else ram_limit
+    size, limit = int(np.prod(shape, dtype=np.int64)), _half_of_free_memory()
     record, results = _Record(), _decoded(source, preprocess, workers, progress, min_side)
     if size > limit:
         return _in_a_file(source, record, results, preprocess, size, limit), record
@@ -284,7 +279,7 @@ def _in_a_file(
     try:
         os.makedirs(folder, exist_ok=True)
         if shutil.disk_usage(folder).free > size:
-            file = tempfile.TemporaryFile(dir=folder, prefix="packing-")
+            file = tempfile.TemporaryFile(dir=folder, prefix="decoding-")
             for image in record.images(results):
                 file.write(image.tobytes())
             record.check(source)
@@ -313,7 +308,7 @@ def _half_of_free_memory() -> int:
 
 
 class _Cache:
-    """One packed array in a folder: <key>.u8 holds the pixels, <key>.json (written last) the rest."""
+    """One decoded array in a folder: <key>.u8 holds the pixels, <key>.json (written last) the rest."""
 
     def __init__(self, folder: str, source: FaceSource, preprocess: Preprocess, min_side: int):
         what = [CACHE_FORMAT, PIL.__version__, source.content_stamp(), preprocess.to_dict(), min_side]
@@ -335,30 +330,19 @@ class _Cache:
 
     def fill(self, results: Iterator[_Result]) -> _Record:
         """Write the cache. Plain writes, not a writable map: a full disk is then an error and not a crash."""
-        record, temporary = _Record(), None
+        record = _Record()
         try:
             os.makedirs(self.folder, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix="packing-", delete=False) as file:
-                temporary = file.name
+            with written_whole(Path(self.pixels), shared=True) as tmp, open(tmp, "wb") as file:
                 for image in record.images(results):
                     file.write(image.tobytes())
                 record.check(self.source)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.pixels)
-            with tempfile.NamedTemporaryFile("w", dir=self.folder, prefix="packing-", delete=False) as file:
-                temporary = file.name
-                json.dump(vars(record), file)
-            os.replace(temporary, self.text)
-            temporary = None
+            write_json(Path(self.text), vars(record))
         except OSError as error:
             raise UserError(
-                f"{self.folder}: the packed images can't be written ({error.strerror}); give a cache folder on a disk "
+                f"{self.folder}: the decoded images can't be written ({error.strerror}); give a cache folder on a disk "
                 f"with {len(self.source) * self._image_bytes() / 2**30:.1f} GiB of room"
             ) from None
-        finally:
-            if temporary is not None and os.path.exists(temporary):
-                os.unlink(temporary)
         return record
 
     def map(self, record: _Record) -> np.ndarray:

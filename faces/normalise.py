@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import BadImage, UserError
-from common.files import save_atomically, try_lock
+from common.files import try_lock, write_bytes, write_json
 from common.parallel import in_order
 from faces.decode import Decoded, decode
 from faces.finding.align import FaceFinder, box_quad, cut_quad, ffhq_quad
@@ -196,7 +196,7 @@ def _check_recipe(dest: Path, recipe: Recipe, detector: str, name: str) -> None:
     record = {"version": VERSION, "source": name, "detector": detector, **asdict(recipe)}
     record["quality"] = list(recipe.quality)
     if not (dest / RECORD).exists():
-        save_atomically(dest / RECORD, lambda tmp: tmp.write_text(json.dumps(record, indent=1) + "\n"))
+        write_json(dest / RECORD, record)
         return
     try:
         saved = json.loads((dest / RECORD).read_text(encoding="utf-8"))
@@ -269,7 +269,7 @@ class _Maker:
             encoded, quality = _encode(pixels, digest, recipe)
             path = self.dest / self.names[i]
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_atomically(path, lambda tmp: tmp.write_bytes(encoded), durable=False)
+            write_bytes(path, encoded, durable=False)
         except BadImage as error:
             return line | {"skipped": "unusable", "reason": error.reason}
         except OSError as error:

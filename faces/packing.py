@@ -9,7 +9,7 @@ What is real and what is fake, and what is a class, are two things here, and are
 - real and fake, and splits, are the names of folders: `real/00000/img00000000.png`, `train/fake/00000/…`. An archive
   without such folders is one of real images. So an archive that was made for another program, whatever its numbers
   mean, is read as real images.
-- the numbers of dataset.json are classes for a conditional generator (`train_gan.py --cond`), read by `faces.classes`.
+- the numbers of dataset.json are classes for a conditional generator (of a training with classes), read by `faces.classes`.
 
 An archive of one label and one split has the published names without folders before them, unless it is one of fakes:
 those must not pass for photos.
@@ -130,11 +130,7 @@ def _classes(source: FaceSource, labels: str) -> np.ndarray | None:
         return None
     if labels == "real-fake":
         return source.labels
-    try:
-        return ClassLabels(source).of(source)
-    except UserError as error:
-        text = str(error).removeprefix("--cond: ").replace("leave --cond out", "give --labels none")
-        raise UserError(f"--labels {labels}: {text}") from None
+    return ClassLabels(source, f"`labels` {labels}", "give `labels` none").of(source)
 
 
 def _has_classes(source: FaceSource) -> bool:

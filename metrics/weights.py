@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from common.download import download as fetch
+from common.download import FetchedOnce
 from common.errors import UserError
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -48,23 +47,11 @@ def find_weights(
     Raises:
         UserError: when there is no file and it cannot be fetched; the line says what to download and where to put it.
     """
-    for given, name in ((path, "`inception_weights`"), (os.environ.get(ENVIRONMENT), ENVIRONMENT)):
-        if given:
-            if not Path(given).is_file():
-                raise UserError(f"{name} {given}: no such file; give the FID InceptionV3 weights ({FILE_NAME})")
-            return Path(given)
-    cached = cache_path()
-    if cached.is_file():
-        return cached
-    advice = f"download {URL} and put it at {cached}, or name its place with `inception_weights` or {ENVIRONMENT}"
-    if not download:
-        raise UserError(f"the Inception weights for FID are not here; {advice}")
-    try:
-        fetch(URL, cached, sha256=SHA256, max_bytes=MAX_BYTES, timeout=timeout, progress=progress)
-    except Exception as error:  # name resolution, TLS, HTTP, disk: all of them leave the user with the same next step
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"the Inception weights for FID could not be fetched ({reason}); {advice}") from error
-    return cached
+    file = FetchedOnce(
+        "the Inception weights for FID", "are", f"the FID InceptionV3 weights ({FILE_NAME})", URL, SHA256, MAX_BYTES,
+        "inception_weights", ENVIRONMENT, cache_path(), trusted=True,
+    )  # fmt: skip
+    return file.find(path, allow_download=download, timeout=timeout, progress=progress)
 
 
 def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], str]:

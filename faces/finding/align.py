@@ -26,8 +26,9 @@ import cv2
 import numpy as np
 
 from common.errors import UserError
+from common.files import sha256_of
 from faces.filters import resize
-from faces.finding.yunet import SHA256, find_model, sha256_of
+from faces.finding.yunet import SHA256, find_model
 
 SCORE = 0.7  # YuNet's confidence from which on something is a face
 MIN_FACE = 12.0  # pixels: there is nothing to align in smaller boxes

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from common.files import sha256_of
 from faces.decode import load_image
 from faces.finding import yunet
 from faces.finding.align import Face, FaceFinder, align_face, align_ffhq, box_quad, cut_quad, ffhq_quad
@@ -109,7 +110,7 @@ def test_no_face_is_an_answer():
 
 
 def test_a_wrong_model_is_told(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="--face-model .*no such file"):
+    with pytest.raises(UserError, match="`face_model` .*no such file"):
         FaceFinder.open(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(UserError, match="text.onnx.*can't use it as YuNet"):
@@ -119,7 +120,7 @@ def test_a_wrong_model_is_told(tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir()
     yunet.cache_path().write_text("half a download")  # another hash: not used
     fallen = FaceFinder.open(allow_download=False)
-    assert fallen.name == "haar" and "--face-model" in fallen.fallback and yunet.URL in fallen.fallback
+    assert fallen.name == "haar" and "`face_model`" in fallen.fallback and yunet.URL in fallen.fallback
 
 
 def test_a_download_must_have_the_hash(tmp_path, monkeypatch):
@@ -130,7 +131,7 @@ def test_a_download_must_have_the_hash(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="SHA-256"):
         yunet.find_model()
     assert not yunet.cache_path().exists()
-    monkeypatch.setattr(yunet, "SHA256", yunet.sha256_of(tmp_path / "page.html"))
+    monkeypatch.setattr(yunet, "SHA256", sha256_of(tmp_path / "page.html"))
     assert yunet.find_model().read_text() == "<html>moved</html>"
     monkeypatch.setattr(yunet, "URL", "file:///nowhere")
     assert yunet.find_model() == yunet.cache_path()  # found again, nothing fetched

@@ -77,7 +77,7 @@ def test_what_is_no_set_of_classes(tmp_path, paths, told, words):
         (tmp_path / "dataset.json").write_text(json.dumps(told))
     with pytest.raises(UserError, match=re.escape(words)) as refused:
         ClassLabels(source)
-    assert str(refused.value).startswith("--cond: ")
+    assert str(refused.value).startswith("`cond`: ")
 
 
 def test_a_dataset_json_without_labels_leaves_the_folders(tmp_path):

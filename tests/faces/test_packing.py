@@ -129,7 +129,7 @@ def test_folders_as_classes(tmp_path):
 
 
 def test_lacking_classes_are_told(both, tmp_path):
-    with pytest.raises(UserError, match="^--labels classes: .* lies in no class folder"):
+    with pytest.raises(UserError, match="^`labels` classes: .* lies in no class folder"):
         pack(open_source(both), tmp_path / "c.zip", Preprocess(32), labels="classes")
     with pytest.raises(UserError, match="at least 16"):
         pack(open_source(both), tmp_path / "c.zip", Preprocess(8))
