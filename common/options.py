@@ -121,6 +121,13 @@ def _wrong(how: Option, value: Any) -> str | None:
     return None
 
 
+def command_line(*words: str, **options: object) -> str:
+    """What a person may type: `command_line("prepare_data.py", "audit", "faces/", limit=9)` gives "python
+    prepare_data.py audit faces/ --limit 9". An option whose name is a word of Python has an underscore behind it."""
+    flags = (f"--{name.rstrip('_').replace('_', '-')} {value}" for name, value in options.items())
+    return " ".join(("python", *words, *flags))
+
+
 def flags_of(command: click.Command, words: Sequence[str] = ()) -> dict[str, str]:
     """Parameter name -> how a person writes it (`--batch-gpu`), of a command or of the sub-command among `words`."""
     found = {p.name: max(p.opts, key=len) for p in command.params if isinstance(p, click.Option)}

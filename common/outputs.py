@@ -11,7 +11,9 @@ from common.errors import UserError
 
 
 def check_output(option: str, path: str | os.PathLike | None, *, force: bool) -> None:
-    """UserError where `path` (None: not asked for) is there already and not to be replaced, or can't be written."""
+    """UserError where `path` (None: not asked for) is there already and not to be replaced, or can't be written.
+
+    option: the parameter that asked for it, in backticks, for the message."""
     if path is None:
         return
     path = Path(path)

@@ -24,6 +24,11 @@ def cores() -> int:
         return min(16, os.cpu_count() or 1)
 
 
+def stage(progress: Callable[[str, int, int], None] | None, name: str) -> Callable[[int, int], None] | None:
+    """`progress(stage, done, total)` as a function of (done, total) during one stage."""
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
 def in_order(work: Callable[[int], T], count: int, workers: int | None = None, *, chunk: int = CHUNK) -> Iterator[T]:
     """work(0), work(1), … work(count - 1), done in `workers` threads (default: one per core) and given in this order.
 

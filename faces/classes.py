@@ -42,8 +42,8 @@ class ClassLabels:
         else:
             if lost := [path for path in reals if path not in told]:
                 raise UserError(
-                    f"{asked}: {source.store.locate(FILE)} names no class for {lost[0]}, nor for {len(lost) - 1} more of"
-                    f" {len(reals)} images; complete it, or {otherwise}"
+                    f"{asked}: {source.store.locate(FILE)} names no class for {lost[0]}, nor for {len(lost) - 1} more"
+                    f" of {len(reals)} images; complete it, or {otherwise}"
                 )
             self._of = {path: told[path] for path in reals}
             self.names = [str(i) for i in range(max(told.values(), default=0) + 1)]

@@ -47,18 +47,18 @@ def deal_folds(table: Manifest, groups: np.ndarray, folds: int, repeats: int, se
         count = len(np.unique(groups[labels == label]))
         if count < 2 * folds:
             raise UserError(
-                f"--folds {folds}: the {name} images are only {count} (groups of near-duplicates counted once), each"
+                f"`folds` {folds}: the {name} images are only {count} (groups of near-duplicates counted once), each"
                 f" fold needs two at least; give fewer folds or more images"
             )
     given = table["fold"].astype(np.int64)
     if (given >= 0).any():
         found = int(given.max()) + 1
         if found != folds:
-            raise UserError(f"--folds {folds}: the manifest's column «fold» has {found} folds; give --folds {found}")
+            raise UserError(f"`folds` {folds}: the manifest's column «fold» has {found} folds; give `folds` {found}")
         if repeats > 1:
             raise UserError(
-                "--repeats: the manifest's column «fold» says which fold an image is in, so every repeat would have the"
-                " same ones; leave --repeats or the column out"
+                "`repeats`: the manifest's column «fold» says which fold an image is in, so every repeat would have the"
+                " same ones; leave `repeats` or the column out"
             )
     shares = np.full(folds, 1 / folds)
     dealt = [
@@ -83,7 +83,7 @@ def cut_validation(
     valid[free[part == 1]] = True
     for label, name in ((0, "real"), (1, "fake")):
         if not (valid & (table["label"] == label)).any():
-            raise UserError(f"--folds: no {name} image is left to validate on; give fewer folds or more images")
+            raise UserError(f"`folds`: no {name} image is left to validate on; give fewer folds or more images")
     return valid
 
 

@@ -68,11 +68,11 @@ def place(
     given, root = os.path.expanduser(given), root_folder(root)
     target = os.path.join(root, named.name)
     if given in NAMED_SETS or not os.path.exists(given):
-        raise UserError(f"--from {given}: no such file or folder; give the archive or the folder you downloaded")
+        raise UserError(f"`given` {given}: no such file or folder; give the archive or the folder you downloaded")
     source = open_source(given)
     if {item.label for item in source.items} != {REAL, FAKE}:
-        raise UserError(f"--from {given}: this is not {named.name}: it needs its label folders ({named.example}, …)")
-    apart = _checked(named, source, f"--from {given}", partial)
+        raise UserError(f"`given` {given}: this is not {named.name}: it needs its label folders ({named.example}, …)")
+    apart = _checked(named, source, f"`given` {given}", partial)
     if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         there = open_source(named.name, data_root=root, allow_fetch=False)
         _checked(named, there, target, partial)
@@ -88,8 +88,8 @@ def place(
     broken = _copy(source, unfinished, progress)
     if broken and not partial:
         raise UserError(
-            f"--from {given}: {len(broken)} of {len(source)} images can't be read ({broken[0]}); download it again"
-            " (what was good is kept), or say --partial"
+            f"`given` {given}: {len(broken)} of {len(source)} images can't be read ({broken[0]}); download it again"
+            " (what was good is kept), or say `partial`"
         )
     _check_nothing_else(source, unfinished)
     os.rename(unfinished, target)
@@ -101,7 +101,7 @@ def _checked(named: NamedSet, source: FaceSource, where: str, partial: bool) -> 
     if apart and not partial:
         raise UserError(
             f"{where}: not all of {named.name} as it was published: {'; '.join(apart)}; download it again"
-            f" ({by_hand_steps(named)}), or accept it as it is with --partial"
+            f" ({by_hand_steps(named)}), or accept it as it is with `partial`"
         )
     return apart
 
@@ -116,7 +116,7 @@ def _check_space(source: FaceSource, folder: str) -> None:
     if needed > free:
         raise UserError(
             f"{folder}: {needed >> 20} MiB are needed and {free >> 20} MiB are free; make room, or give another"
-            " --data-root"
+            " `data_root`"
         )
 
 
@@ -129,7 +129,7 @@ def _copy(source: FaceSource, folder: str, progress: Progress | None) -> list[st
             if not _is_there(path, source.size(i)):
                 data = source.read(i)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "wb") as file:
+                with open(path, "wb") as file:  # half a file is found by its size, the folder gets its name at the end
                     file.write(data)
         except BadImage as error:
             broken.append(str(error))

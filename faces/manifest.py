@@ -147,7 +147,7 @@ def check_writable(path: str | os.PathLike, *, replace: bool = False) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder; choose another name")
     if os.path.lexists(path) and not replace:
-        raise UserError(f"{path} exists and is not overwritten; choose another name, or say --force")
+        raise UserError(f"{path} exists and is not overwritten; choose another name, or say `force`")
     if path.suffix.lower() == ".parquet":
         _arrow(str(path))
 

@@ -10,6 +10,7 @@ import urllib.request
 from dataclasses import dataclass
 
 from common.errors import UserError, one_line
+from common.options import command_line
 
 PROBE_SECONDS = 6.0
 
@@ -120,13 +121,13 @@ def by_hand(named: NamedSet, root: str, why: str) -> UserError:
     folder = os.path.join(root, named.name)
     return UserError(
         f"{named.name} is not under {root} and can't be fetched ({why}): {by_hand_steps(named)}, or unpack it into"
-        f" {folder} (so that {os.path.join(folder, named.example)} exists), or give --data-root"
+        f" {folder} (so that {os.path.join(folder, named.example)} exists), or give `data_root`"
     )
 
 
 def by_hand_steps(named: NamedSet) -> str:
     """How to get the set with a browser."""
-    say = f"python prepare_data.py fetch {named.name} --from archive.zip"
+    say = command_line("prepare_data.py", "fetch", named.name, from_="archive.zip")
     return f"download kaggle.com/datasets/{named.handle} and say {say}"
 
 

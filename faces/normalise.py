@@ -5,8 +5,8 @@ another size. Afterwards all images have one size, one format, one chroma subsam
 that is drawn from one range by the image's own SHA-256 and the seed: not by its class, nor by its place in a list.
 
 What cannot be undone is what a class has lost before: a photo enlarged from 100 pixels stays soft, a face that was
-compressed hard keeps its blocks. `Report.warnings` says where the classes differ in that, and `Recipe.through` takes
-all of them through one smaller common size first.
+compressed hard keeps its blocks. `NormaliseReport.warnings` says where the classes differ in that, and
+`Normalisation.through` takes all of them through one smaller common size first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
@@ -32,78 +32,28 @@ from faces.decode import Decoded, decode
 from faces.finding.align import FaceFinder, box_quad, cut_quad, ffhq_quad
 from faces.manifest import Manifest, text_column, write_manifest
 from faces.naming import targets
-from faces.normalise_report import Report
-from faces.preprocess import CROPS, RESAMPLE, Preprocess
+from faces.normalise_report import NormaliseReport
+from faces.prepare_options import LEAST, Normalisation
+from faces.preprocess import Preprocess
 from faces.similar import phash
 from faces.source import FaceSource
 from faces.stores import FolderStore, RenderedStore, ZipStore
 
 RECORD, JOURNAL, MANIFEST = "normalise.json", "normalise.jsonl", "manifest.csv"
 VERSION = 1
-ALIGNMENTS, FORMATS, NO_FACE = ("none", "ffhq"), ("jpeg", "png"), ("skip", "keep")
-LEAST = 16  # smaller pictures are no photos
 # trouble with one name, not with the disk
 _OF_ONE_FILE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is done to every image.
-
-    resolution: side of the results, pixels. align: "ffhq" cuts the biggest face out (`faces.finding.align`), "none"
-    takes the picture by `crop` (as in `Preprocess`). resample: the one kernel. through: every cut is brought to this
-    side first, and from there to `resolution`; images that would have to be enlarged for it are skipped; 0: not done.
-    min_side: cuts of fewer pixels a side are skipped. no_face: "skip", or "keep" whole pictures without a face.
-    format: "jpeg" or "png". quality: JPEG's, lowest and highest. chroma: "420" or "444". seed: of the draw of
-    qualities."""
-
-    resolution: int = 256
-    align: str = "none"
-    crop: str = "center"
-    resample: str = "lanczos"
-    through: int = 0
-    min_side: int = LEAST
-    no_face: str = "skip"
-    format: str = "jpeg"
-    quality: tuple[int, int] = (75, 95)
-    chroma: str = "420"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        allowed = {"align": ALIGNMENTS, "crop": CROPS, "resample": tuple(RESAMPLE), "no_face": NO_FACE}
-        allowed |= {"format": FORMATS, "chroma": ("420", "444")}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise UserError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
-        low, high = self.quality
-        if not 1 <= low <= high <= 100:
-            raise UserError(f"quality must be two numbers from 1 to 100, the lower first, not {low}-{high}")
-        if not 8 <= self.resolution <= 8192:
-            raise UserError(f"resolution must be between 8 and 8192 pixels, not {self.resolution}")
-        if self.through and not 8 <= self.through <= 8192:
-            raise UserError(f"through must be between 8 and 8192 pixels, or 0, not {self.through}")
-
-    @property
-    def least(self) -> int:
-        """Cuts must have as many pixels a side."""
-        return max(self.min_side, self.through, 1)
-
-    def quality_of(self, digest: str) -> int:
-        """The JPEG quality for the image whose file has this SHA-256 (hex): uniform over the range."""
-        low, high = self.quality
-        drawn = hashlib.sha256(f"{self.seed}:{digest}".encode()).digest()
-        return low + int.from_bytes(drawn[:8], "big") % (high - low + 1)
 
 
 def normalise(
     source: FaceSource,
     dest: str | os.PathLike,
-    recipe: Recipe,
+    recipe: Normalisation,
     finder: FaceFinder | None = None,
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Report:
+) -> NormaliseReport:
     """Write every usable image of `source` into the folder `dest` by `recipe`; the originals are only read.
 
     The folder keeps the source's folders (`faces.naming`) and gets MANIFEST with the origin of every file, RECORD with
@@ -126,15 +76,15 @@ def normalise(
 
 
 def _fill(
-    source: FaceSource, dest: Path, recipe: Recipe, finder: FaceFinder | None, journal: TextIO, workers: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> Report:  # fmt: skip
+    source: FaceSource, dest: Path, recipe: Normalisation, finder: FaceFinder | None, journal: TextIO,
+    workers: int | None, progress: Callable[[int, int], None] | None,
+) -> NormaliseReport:  # fmt: skip
     detector = finder.name if recipe.align != "none" else ""
     _check_recipe(dest, recipe, detector, source.name)
     names = targets(source, ".jpg" if recipe.format == "jpeg" else ".png")
     done, left_over = _finished(dest, source, names)
     made = _Maker(source, dest, recipe, finder, names)
-    report = Report(str(dest), recipe.resolution, {}, [], len(done), detector, left_over)
+    report = NormaliseReport(str(dest), recipe.resolution, {}, [], len(done), detector, left_over)
     lines = []
     total = len(source)
     for i, fresh in enumerate(in_order(lambda i: done[i] if i in done else made(i), total, workers)):
@@ -191,7 +141,7 @@ def _taken(dest: Path) -> Iterator[TextIO]:
         yield journal
 
 
-def _check_recipe(dest: Path, recipe: Recipe, detector: str, name: str) -> None:
+def _check_recipe(dest: Path, recipe: Normalisation, detector: str, name: str) -> None:
     """Make the folder one of this recipe, or find that it is: by its record."""
     record = {"version": VERSION, "source": name, "detector": detector, **asdict(recipe)}
     record["quality"] = list(recipe.quality)
@@ -247,7 +197,7 @@ def _end_line(path: Path) -> None:
 class _Maker:
     """Called with a position: makes that image's result and returns its journal line. From several threads."""
 
-    def __init__(self, source: FaceSource, dest: Path, recipe: Recipe, finder: FaceFinder | None, names: list):
+    def __init__(self, source: FaceSource, dest: Path, recipe: Normalisation, finder: FaceFinder | None, names: list):
         self.source, self.dest, self.recipe, self.finder, self.names = source, dest, recipe, finder, names
 
     def __call__(self, i: int) -> dict:
@@ -285,7 +235,7 @@ class _Maker:
         }  # fmt: skip
 
 
-def cut(image: np.ndarray, recipe: Recipe, finder: FaceFinder | None) -> tuple[np.ndarray | None, dict]:
+def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) -> tuple[np.ndarray | None, dict]:
     """uint8 [H, W, 3] -> (uint8 [R, R, 3], what was done), or (None, {"skipped": kind, "reason": words}).
 
     What was done: faces (how many were found; -1: not looked for), aligned ("ffhq", "box" or "none"), side (pixels a
@@ -334,7 +284,7 @@ def outside(quad: np.ndarray, height: int, width: int) -> float:
     return float(((x < 0) | (x > width) | (y < 0) | (y > height)).mean())
 
 
-def _encode(pixels: np.ndarray, digest: str, recipe: Recipe) -> tuple[bytes, int]:
+def _encode(pixels: np.ndarray, digest: str, recipe: Normalisation) -> tuple[bytes, int]:
     buffer = io.BytesIO()
     if recipe.format == "png":
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
@@ -350,7 +300,7 @@ def _origin(decoded: Decoded, digest: str) -> dict:
     return {f"original_{key}": value for key, value in was.items()}
 
 
-def _manifest(source: FaceSource, lines: list[dict], kept: list[int], recipe: Recipe) -> Manifest:
+def _manifest(source: FaceSource, lines: list[dict], kept: list[int], recipe: Normalisation) -> Manifest:
     rows = source.manifest.select(kept) if source.manifest is not None else None
     items = [source.items[i] for i in kept]
     count = len(items)

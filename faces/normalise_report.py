@@ -25,7 +25,7 @@ class Tally:
 
 
 @dataclass
-class Report:
+class NormaliseReport:
     """What a run did. classes: by label. skipped: (name, reason) of every image left out. reused: results that an
     earlier, interrupted run had made. detector: which face detector, "" without alignment. dest: the new folder."""
 
@@ -55,6 +55,24 @@ class Report:
         tally.several += line["faces"] > 1
         tally.whole += bool(self.detector) and line["aligned"] == "none"
 
+    def lines(self) -> list[str]:
+        """What was made of each class, and with what."""
+        lines = []
+        for label, tally in sorted(self.classes.items()):
+            parts = [f"{tally.written} written"]
+            parts += [f"{tally.enlarged} enlarged"] if tally.enlarged else []
+            parts += [f"{tally.several} with several faces (the biggest was cut out)"] if tally.several else []
+            parts += [f"{tally.whole} without a face (kept whole)"] if tally.whole else []
+            parts += [f"{count} skipped ({kind})" for kind, count in sorted(tally.skipped.items())]
+            lines.append(f"{LABEL_NAMES[label]}: {', '.join(parts)}")
+        if self.detector:
+            lines.append(f"face detector: {self.detector}")
+        if self.reused:
+            lines.append(f"{self.reused} were there from an earlier run")
+        if self.left_over:
+            lines.append(f"note: {self.left_over} files in {self.dest} are of images that the source no longer has")
+        return lines
+
     def warnings(self) -> list[str]:
         """Lines about what may still tell the classes apart; empty where there is one class only."""
         full = {label: t for label, t in self.classes.items() if t.written}
@@ -69,20 +87,20 @@ class Report:
             told = ", ".join(f"{share[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
             lines.append(
                 f"{told} images were enlarged to {self.resolution} px, and enlarged pictures are soft: take all "
-                f"through one size with --through {to}, or leave the small ones out with --min-side {self.resolution}"
+                f"through one size with `through` {to}, or leave the small ones out with `min_side` {self.resolution}"
             )
         elif max(middle.values()) > 1.25 * min(middle.values()):
             told = ", ".join(f"{middle[label]:.0f} px a side ({LABEL_NAMES[label]})" for label in sorted(full))
             lines.append(
                 f"the pictures were of different size before: {told}; reducing one class more takes away more of its "
-                f"noise and blocks: --through {to} (or smaller) evens that out in part, sources of like size altogether"
+                f"noise and blocks: `through` {to} (or smaller) evens that out in part, sources of like size altogether"
             )
         beyond = {label: t.outside / t.written for label, t in full.items()}
         if max(beyond.values()) - min(beyond.values()) > 0.02:
             told = ", ".join(f"{beyond[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
             lines.append(
                 f"{told} pictures' area lay beyond the photos' edges and is mirrored: tight crops show so; take photos "
-                "with more around the face, or --align none"
+                "with more around the face, or `align` none"
             )
         lost = {label: sum(t.skipped.values()) / (t.written + sum(t.skipped.values())) for label, t in full.items()}
         if max(lost.values()) - min(lost.values()) > 0.05:

@@ -9,7 +9,7 @@ What is real and what is fake, and what is a class, are two things here, and are
 - real and fake, and splits, are the names of folders: `real/00000/img00000000.png`, `train/fake/00000/…`. An archive
   without such folders is one of real images. So an archive that was made for another program, whatever its numbers
   mean, is read as real images.
-- the numbers of dataset.json are classes for a conditional generator (of a training with classes), read by `faces.classes`.
+- the numbers of dataset.json are classes for a conditional generator, read by `faces.classes`.
 
 An archive of one label and one split has the published names without folders before them, unless it is one of fakes:
 those must not pass for photos.
@@ -32,16 +32,17 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from common.files import written_whole
+from common.options import of
 from common.parallel import in_order
 from faces.classes import FILE, ClassLabels
 from faces.layout import FAKE
 from faces.naming import LABEL_NAMES
+from faces.prepare_options import LEAST, Packing
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 from faces.stores import RenderedStore
 
-LABELS = ("auto", "none", "classes", "real-fake")
-MIN_SIDE = 16  # what training leaves out as no photo
+LABELS = of(Packing)["labels"].choices
 PER_FOLDER = 1000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images make the same archive, byte by byte
 
@@ -77,7 +78,7 @@ def pack(
 
     Raises UserError where dest exists, where no image is usable, or the disk is full."""
     if labels not in LABELS:
-        raise UserError(f"labels must be one of {', '.join(LABELS)}, not {labels!r}")
+        raise UserError(f"`labels` must be one of {', '.join(LABELS)}, not {labels!r}")
     dest = Path(dest)
     if dest.suffix.lower() != ".zip":
         raise UserError(f"{dest}: the archive's name must end in .zip; choose another")
@@ -85,9 +86,9 @@ def pack(
         raise UserError(f"{dest} exists and is not overwritten; choose another name or move it away")
     if not dest.parent.is_dir():
         raise UserError(f"{dest}: there is no folder {dest.parent}; make it, or choose another place")
-    if preprocess.resolution < MIN_SIDE:
+    if preprocess.resolution < LEAST:
         raise UserError(
-            f"resolution {preprocess.resolution}: such thumbnails are not read again; give at least {MIN_SIDE}"
+            f"`resolution` {preprocess.resolution}: such thumbnails are not read again; give at least {LEAST}"
         )
     if preprocess.channels != 3:
         raise UserError("archives hold RGB images")
@@ -152,7 +153,7 @@ def _fill(
 ) -> Packed:
     def one(i: int) -> tuple[bytes, bool] | BadImage:
         try:
-            image = source.decoded(i, min_side=MIN_SIDE).pixels
+            image = source.decoded(i, min_side=LEAST).pixels
         except BadImage as error:
             return error
         return stored_png(preprocess.uint8(image)), min(image.shape[:2]) < preprocess.resolution

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.errors import UserError, one_line
+from common.options import of
 from faces.layout import COMPOSITE, FAKE, REAL, parts_of
 from faces.manifest import Manifest, text_column
+from faces.prepare_options import Splitting
 from faces.similar import MAX_DISTANCE, components, exact_groups, in_order, joined, near_groups
 
 SPLIT_ORDER = ("train", "valid", "test")
-GROUPINGS = ("near-duplicate", "identity", "none")
 # Replaced parts change the hash of the whole photo. In Yonsei's 2 million pairs, of the 20 at 5 to 7 bits of which one
 # is a composite 18 are one photo; at 8 it is every second, beyond that few.
 COMPOSITE_DISTANCE = 7
@@ -33,7 +34,7 @@ def parse_ratios(text: str) -> tuple[float, float, float]:
         values = []
     total = sum(values)
     if len(values) != 3 or not all(0 <= v < float("inf") for v in values) or not total:
-        raise UserError(f"--ratios {text}: not three shares; write train/valid/test, like 80/10/10 or 100/0/0")
+        raise UserError(f"`ratios` {text}: not three shares; write train/valid/test, like 80/10/10 or 100/0/0")
     return values[0] / total, values[1] / total, values[2] / total
 
 
@@ -45,8 +46,9 @@ def groups_of(
     near-duplicate: equal SHA-256, or perceptual hashes within `max_distance` bits, mirrored or not. identity: these,
     and all images with one value in the column `identity`, or one text captured by the regular expression `identity`
     in their path (a face swap may have two: images linked by any stay together). none: every image alone."""
-    if group_by not in GROUPINGS:
-        raise UserError(f"group_by must be one of {', '.join(GROUPINGS)}, not {group_by!r}")
+    groupings = of(Splitting)["group_by"].choices
+    if group_by not in groupings:
+        raise UserError(f"`group_by` must be one of {', '.join(groupings)}, not {group_by!r}")
     if group_by == "none":
         return np.arange(len(manifest))
     people = None
@@ -72,21 +74,21 @@ def identity_groups(manifest: Manifest, pattern: str | None) -> np.ndarray | Non
         if any(COMPOSITE.fullmatch(parts_of(path)[-1]) for path in manifest["path"]):
             return None
         raise UserError(
-            "--group-by identity: nothing tells who is who; add a column «identity» to the manifest, or give --identity"
+            "`group_by` identity: nothing tells who is who; add a column «identity» to the manifest, or give `identity`"
             " a regular expression whose group captures it in the path, like '(id[0-9]+)_'"
         )
     else:
         try:
             rule = re.compile(pattern)
         except re.error as error:
-            raise UserError(f"--identity {pattern}: not a regular expression ({error}); mend it") from None
+            raise UserError(f"`identity` {pattern}: not a regular expression ({error}); mend it") from None
         if not rule.groups:
-            raise UserError(f"--identity {pattern}: captures nothing; put round brackets around the identity")
+            raise UserError(f"`identity` {pattern}: captures nothing; put round brackets around the identity")
         matches = [rule.search(path) for path in manifest["path"]]
         found = [tuple(text for text in match.groups() if text) if match else () for match in matches]
     if not any(found):
-        which = "the column «identity» is empty" if pattern is None else f"--identity {pattern} matches no path"
-        raise UserError(f"--group-by identity: {which}; correct it")
+        which = "the column «identity» is empty" if pattern is None else f"`identity` {pattern} matches no path"
+        raise UserError(f"`group_by` identity: {which}; correct it")
     numbers: dict[str, int] = {}
     edges = [(i, numbers.setdefault(who, len(numbers))) for i, people in enumerate(found) for who in people]
     links = np.array(edges, dtype=np.int64)
@@ -177,13 +179,13 @@ def describe(
     if before is not None and (before != "").any():
         torn = straddling(groups, before)
         if len(torn) and group_by != "none":
-            verdict = "left so, leave --keep-splits out to repair it" if kept else "on one side now"
+            verdict = "left so, leave `keep_splits` out to repair it" if kept else "on one side now"
             lines.append(
                 f"{_groups(len(torn))} with images in several of the old splits"
                 f"{_like(table, groups, torn[0], before)}: {verdict}"
             )
         if not kept:
-            lines.append("the old splits were replaced; --keep-splits keeps them")
+            lines.append("the old splits were replaced; `keep_splits` keeps them")
     return lines
 
 

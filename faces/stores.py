@@ -47,7 +47,7 @@ def _undecodable(names: list[str]) -> list[str]:
 
 
 def _without_sheets(entries: list[Entry], begins: Callable[[str], bytes]) -> tuple[list[Entry], list[str]]:
-    """Entries without the contact sheets that synth.py --grid puts beside samples, and a note about them.
+    """Entries without the contact sheets that `synth.py` puts beside samples, and a note about them.
 
     begins(path): the first bytes of a file of the same store, empty where there is none."""
     kept, sheets = [], []
@@ -100,12 +100,7 @@ def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tup
         while stack:
             folder, prefix = stack.pop()
             try:
-                status = os.stat(folder)
-                if (status.st_dev, status.st_ino) in seen_folders:
-                    continue
-                seen_folders.add((status.st_dev, status.st_ino))
-                with os.scandir(folder) as listing:
-                    children = list(listing)
+                children = _children(folder, seen_folders)
             except OSError as error:
                 if folder == root:
                     raise UserError(f"{root}: can't be listed ({error.strerror}); check its permissions") from None
@@ -140,6 +135,16 @@ def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tup
         notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
     entries, sheets = _without_sheets(entries, lambda path: _begins(os.path.join(root, *path.split("/"))))
     return entries, notes + sheets + _undecodable(sorted(unknown))
+
+
+def _children(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry]:
+    """What lies in a folder, nothing where it was entered before."""
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:
+        return []
+    seen.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as listing:
+        return list(listing)
 
 
 def _begins(file: str) -> bytes:

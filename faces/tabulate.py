@@ -1,16 +1,27 @@
-"""From a source to its manifest: every image with what a scan found in its file."""
+"""From a source to its manifest: every image with what a scan found in its file, and dealt out to splits and folds."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from common.errors import UserError
+from faces import splitting
 from faces.layout import COMPOSITE, FAKE, parts_of
-from faces.manifest import Manifest, is_manifest, read_manifest, text_column
+from faces.manifest import (
+    Manifest,
+    check_writable,
+    is_manifest,
+    read_manifest,
+    relative_to,
+    text_column,
+    write_manifest,
+)
 from faces.named_sets import NAMED_SETS, SET_NAMES
+from faces.prepare_options import Splitting
 from faces.scan import Facts, Progress, scan
 from faces.source import FaceSource, labels_by_folder, open_source
 from faces.stores import ManifestStore, RenderedStore, ZipStore
@@ -52,6 +63,30 @@ def _taken_at_its_word(spec: str, table: Manifest) -> tuple[Manifest, list[Facts
     if "label" not in table:
         table = table.having(label=labels_by_folder(table["path"]))
     return table, [], notes
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """What `deal_out` wrote, as lines to be read; bad: images that could not be used; notes: of the source."""
+
+    lines: list[str]
+    bad: list[Facts]
+    notes: list[str]
+
+
+def deal_out(asked: Splitting, *, progress: Progress | None = None) -> Dealt:
+    """Split a source as asked and write its manifest. Raises UserError (see `faces.splitting`)."""
+    check_writable(asked.out, replace=asked.force)
+    shares = splitting.parse_ratios(asked.ratios)
+    table, bad, notes = table_for(
+        asked.source, data_root=asked.data_root, rescan=asked.rescan, workers=asked.workers, progress=progress
+    )
+    groups = splitting.groups_of(table, asked.group_by, identity=asked.identity, max_distance=asked.max_distance)
+    before, kept = table["split"], asked.keep_splits
+    parts, fold = splitting.split(table, shares, asked.folds, groups=groups, seed=asked.seed, keep_splits=kept)
+    table = table.having(split=parts, fold=fold)
+    write_manifest(asked.out, relative_to(os.path.dirname(asked.out) or ".", table), replace=asked.force)
+    return Dealt(splitting.describe(table, groups, asked.group_by, before=before, kept=kept, ratios=shares), bad, notes)
 
 
 def tabulate(source: FaceSource, facts: Sequence[Facts]) -> Manifest:

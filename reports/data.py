@@ -24,6 +24,17 @@ def write_data_report(survey: Survey, path: Path, *, force: bool = False) -> tup
     """Write the page to `path` (.html) and the numbers beside it (.json); returns both.
 
     Raises UserError where one of them is there already, unless `force`."""
+    numbers = check_page(path, force=force)
+    text = json.dumps(survey.to_dict(), indent=1, ensure_ascii=True)
+    write_text(numbers, text)
+    page = write_report(path, title=f"Data: {one_line(survey.name)}", sections=sections(survey), subtitle=_sum(survey))
+    return page, numbers
+
+
+def check_page(path: Path, *, force: bool = False) -> Path:
+    """Where the page's numbers go. Raises UserError where `write_data_report` would not write: before the work."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"`out` {path}: the page's name must end in .html; choose another")
     numbers = path.with_suffix(".json")
     for file in (path, numbers):
         if file.exists() and not force:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from faces.audit.survey import LEVELS, Group, ring_frequencies
+from faces.audit.survey import LEVELS, ClassSurvey, ring_frequencies
 from reports.plots import _nothing, _sheet, image_png
 
 SHOWN = 12  # bars of a field; the rest is added up
@@ -46,7 +46,7 @@ def counts(table: Mapping[str, Mapping[str, int]], title: str, *, theme: str = "
     return sheet.png
 
 
-def spreads(groups: Sequence[Group], *, theme: str = "light") -> bytes:
+def spreads(groups: Sequence[ClassSurvey], *, theme: str = "light") -> bytes:
     """Brightness, contrast and sharpness of the images, as histograms by class."""
     with _sheet(theme, 3, 1, width=3.6, height=3.0) as sheet:
         c = sheet.colours
@@ -78,7 +78,7 @@ def _steps(axis, values: np.ndarray, bins: np.ndarray, colour: str, label: str) 
         axis.hist(values, bins, weights=weights, color=colour, histtype="step", linewidth=1.4, label=label)
 
 
-def channel_histograms(groups: Sequence[Group], *, theme: str = "light") -> bytes:
+def channel_histograms(groups: Sequence[ClassSurvey], *, theme: str = "light") -> bytes:
     """How often each level of red, green and blue occurs, by class."""
     with _sheet(theme, 3, 1, width=3.6, height=3.0) as sheet:
         c = sheet.colours
@@ -95,7 +95,7 @@ def channel_histograms(groups: Sequence[Group], *, theme: str = "light") -> byte
     return sheet.png
 
 
-def radial_spectra(groups: Sequence[Group], *, theme: str = "light") -> bytes:
+def radial_spectra(groups: Sequence[ClassSurvey], *, theme: str = "light") -> bytes:
     """Mean log power over frequency, a band for the middle half of the images; of two classes also the difference."""
     seen = [g for g in groups if len(g.spectrum)]
     two = len(seen) == 2
@@ -122,7 +122,7 @@ def radial_spectra(groups: Sequence[Group], *, theme: str = "light") -> bytes:
     return sheet.png
 
 
-def spectrum_pictures(groups: Sequence[Group], *, theme: str = "light") -> bytes:
+def spectrum_pictures(groups: Sequence[ClassSurvey], *, theme: str = "light") -> bytes:
     """Average two-dimensional log power, frequency 0 in the middle; with two classes also their difference."""
     seen = [g for g in groups if g.looked_at]
     two = len(seen) == 2
@@ -135,7 +135,7 @@ def spectrum_pictures(groups: Sequence[Group], *, theme: str = "light") -> bytes
     return _pictures([(t, i, m, (-s, s) if s is not None else (low, high)) for t, i, m, s in panels], "ln power", theme)
 
 
-def mean_images(groups: Sequence[Group], *, theme: str = "light") -> bytes:
+def mean_images(groups: Sequence[ClassSurvey], *, theme: str = "light") -> bytes:
     """The average of all images of a class; with two classes also their difference in luma, in grey levels."""
     seen = [g for g in groups if g.looked_at]
     panels = [(f"{g.name}: mean of {g.looked_at}", np.rint(g.mean_image).astype(np.uint8), None, None) for g in seen]

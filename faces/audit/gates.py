@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from common.options import command_line
 from faces.audit.crossval import Auc
 from faces.audit.leak_features import Look
 from faces.scan import Facts
@@ -29,9 +30,9 @@ WIDEST = 0.60
 CATEGORIES = 12  # values of a header field that are told apart; the rarest share one number
 PASS, FAIL, UNCLEAR, SKIPPED = "pass", "fail", "unclear", "skipped"
 
-NORMALISE = "python prepare_data.py normalise {source} {even}"
-ALIGN = NORMALISE + " --align ffhq"
-SPLIT = "python prepare_data.py split {source} --group-by near-duplicate --out {manifest}"
+NORMALISE = command_line("prepare_data.py", "normalise", "{source}", "{even}")
+ALIGN = command_line("prepare_data.py", "normalise", "{source}", "{even}", align="ffhq")
+SPLIT = command_line("prepare_data.py", "split", "{source}", group_by="near-duplicate", out="{manifest}")
 
 # name -> (what the classifier may see, what it means when that tells real from fake, repair)
 ABOUT = {

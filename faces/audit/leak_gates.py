@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.errors import BadImage, UserError
-from common.parallel import in_order
+from common.parallel import in_order, stage
 from faces.audit.copies import against_gate, split_gates
 from faces.audit.crossval import cross_validated_auc
 from faces.audit.gates import (
@@ -40,6 +40,7 @@ from faces.audit.gates import (
 from faces.audit.leak_features import Look, header_marks, look
 from faces.layout import LABELS, SPLITS, parts_of
 from faces.manifest import ENDINGS
+from faces.prepare_options import GateOptions
 from faces.scan import Facts, scan
 from faces.similar import exact_groups, joined, near_groups
 from faces.source import FaceSource
@@ -47,10 +48,10 @@ from faces.source import FaceSource
 if TYPE_CHECKING:
     from faces.finding.align import FaceFinder
 
-MAX_IMAGES = 8000  # shown to the classifiers; the interval is then +- .024, and no set needs better
 MAX_FACES = 2000  # in which landmarks are looked for, at some 10 ms each
 MAX_CONTROL = 3000
 SHUFFLES = 3
+AS_IT_IS = GateOptions()
 PIXEL_GATES = ("blockiness", "spectrum", "colour", "layout")
 
 Progress = Callable[[str, int, int], None]
@@ -123,7 +124,7 @@ def cheap_gates(
 
     Reads every file once (for its SHA-256) but decodes none. `.check()` raises LeakFound; `spec` is how the person
     named the source, for the repair commands."""
-    return run_gates(source, spec=spec, cheap_only=True, workers=workers, progress=progress)
+    return run_gates(source, GateOptions(quick=True, workers=workers), spec=spec, progress=progress)
 
 
 def header_warning(source: FaceSource, *, count: int = 1000) -> str:
@@ -142,70 +143,75 @@ def header_warning(source: FaceSource, *, count: int = 1000) -> str:
 
 def run_gates(
     source: FaceSource,
+    how: GateOptions = AS_IT_IS,
     *,
     spec: str | None = None,
     against: Sequence[FaceSource] = (),
-    cheap_only: bool = False,
-    limit: int = MAX_IMAGES,
     finder: FaceFinder | None = None,
-    no_finder: str = "no face model",
-    workers: int | None = None,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> AuditResult:
     """All gates over `source`.
 
-    against: other sets it must share no picture with. limit: images shown to the classifiers, drawn at random (by
-    `seed`), half of each class where there are enough; copies are looked for among all. finder: for the landmarks
-    gate; without one that gives landmarks it is skipped, `no_finder` says why. progress(stage, done, total)."""
-    facts = scan(source, workers=workers, pixels=not cheap_only, progress=_stage(progress, "reading"))
+    spec: how the person named the source, for the repair commands. against: other sets it must share no picture with.
+    finder: for the landmarks gate, which is skipped without one that gives landmarks. progress(stage, done, total)."""
+    facts = scan(source, workers=how.workers, pixels=not how.quick, progress=stage(progress, "reading"))
     usable = np.array([i for i, f in enumerate(facts) if f.error is None], np.int64)
     if not len(usable):
         raise UserError(f"{source.name}: none of its {len(source)} images can be used; the first: {_first_bad(facts)}")
-    good = [facts[i] for i in usable]
+    good, readable = [facts[i] for i in usable], source.select(usable)
     labels = np.array([-1 if f.label is None else f.label for f in good], np.int64)
-    groups = _groups(good)
-    sample = _sample(labels, limit, seed)
+    sample = _sample(labels, how.limit, how.seed)
     repairs = _repairs(spec or source.store.locate(""))
-    gates: list[Gate] = []
     if len(np.unique(labels[labels >= 0])) < 2:
         why = "images of one class only: there is nothing to tell apart"
-        names = ("metadata", "size") if cheap_only else ("metadata", "size", *PIXEL_GATES, "landmarks")
-        gates += [skipped(name, why) for name in names]
+        names = ("metadata", "size") if how.quick else ("metadata", "size", *PIXEL_GATES, "landmarks")
+        gates = [skipped(name, why) for name in names]
     else:
-        chosen, y, g = [good[i] for i in sample], labels[sample], groups[sample]
-        part = source.select(usable[sample])
-        meta, metadata = _metadata_gates(part, chosen, y, g, repairs)
-        gates += meta
-        features = {"metadata": metadata}
-        if not cheap_only:
-            looks = _looks(part, workers, _stage(progress, "looking"))
-            seen = np.array([i for i, each in enumerate(looks) if each is not None], np.int64)
-            if not len(seen):
-                raise UserError(f"{source.name}: its images vanished while they were looked at; check the disk")
-            features = look_features([looks[i] for i in seen])
-            for name in PIXEL_GATES:
-                found = cross_validated_auc(features[name], y[seen], g[seen])
-                detail = colour_detail(features[name], y[seen]) if name == "colour" else ""
-                gates.append(classifier_gate(name, found, repairs, detail))
-            gates.append(_landmark_gate(part, y, g, finder, no_finder, seed, workers, repairs, progress))
-            y, g = y[seen], g[seen]
-        gates.append(_control(features, y, g, seed, repairs))
-    gates += split_gates(source.select(usable), good, cheap_only, repairs)
+        shown = _Shown(readable.select(sample), [good[i] for i in sample], labels[sample], _groups(good)[sample])
+        gates = _classifier_gates(shown, how, finder, repairs, progress)
+    gates += split_gates(readable, good, how.quick, repairs)
     for other in against:
-        stage = _stage(progress, f"reading {other.name}")
-        theirs = scan(other, workers=workers, pixels=not cheap_only, progress=stage)
-        gates.append(against_gate(source.select(usable), good, other, theirs, repairs))
+        theirs = scan(
+            other, workers=how.workers, pixels=not how.quick, progress=stage(progress, f"reading {other.name}")
+        )
+        gates.append(against_gate(readable, good, other, theirs, repairs))
     bad = [(f.path, f.error) for f in facts if f.error is not None]
     notes = [*source.notes, *_origins(source, good)]
     real, fake = int((labels == 0).sum()), int((labels == 1).sum())
     if len(sample) < real + fake:
-        notes.append(f"{len(sample)} of {real + fake} images, drawn at random, were shown to the classifiers (--limit)")
+        notes.append(f"{len(sample)} of {real + fake} images, drawn at random, were shown to the classifiers (`limit`)")
     return AuditResult(source.name, len(source), real, fake, len(sample), _ordered(gates), bad, notes)
 
 
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
+@dataclass(frozen=True)
+class _Shown:
+    """The images that the classifiers see, all [n]; images of one group are copies or nearly."""
+
+    part: FaceSource
+    facts: list[Facts]
+    labels: np.ndarray
+    groups: np.ndarray
+
+
+def _classifier_gates(
+    shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Progress | None
+) -> list[Gate]:
+    part, y, g = shown.part, shown.labels, shown.groups
+    gates, metadata = _metadata_gates(part, shown.facts, y, g, repairs)
+    features = {"metadata": metadata}
+    if not how.quick:
+        looks = _looks(part, how.workers, stage(progress, "looking"))
+        seen = np.array([i for i, each in enumerate(looks) if each is not None], np.int64)
+        if not len(seen):
+            raise UserError(f"{part.name}: its images vanished while they were looked at; check the disk")
+        features = look_features([looks[i] for i in seen])
+        for name in PIXEL_GATES:
+            found = cross_validated_auc(features[name], y[seen], g[seen])
+            detail = colour_detail(features[name], y[seen]) if name == "colour" else ""
+            gates.append(classifier_gate(name, found, repairs, detail))
+        gates.append(_landmark_gate(shown, how, finder, repairs, progress))
+        y, g = y[seen], g[seen]
+    return [*gates, _control(features, y, g, how.seed, repairs)]
 
 
 def _first_bad(facts: Sequence[Facts]) -> str:
@@ -285,24 +291,24 @@ def _in_threads(work: Callable[[int], Any], count: int, workers: int | None, pro
 
 
 def _landmark_gate(
-    part: FaceSource, labels: np.ndarray, groups: np.ndarray, finder: FaceFinder | None, no_finder: str, seed: int,
-    workers: int | None, repairs: dict[str, str], progress: Progress | None,
-) -> Gate:  # fmt: skip
+    shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Progress | None
+) -> Gate:
     if finder is None or finder.model is None:
-        return skipped("landmarks", no_finder)
-    few = _sample(labels, MAX_FACES, seed)
+        why = "no face model" if finder is None else f"no landmarks without YuNet: {finder.fallback}"
+        return skipped("landmarks", why)
+    few = _sample(shown.labels, MAX_FACES, how.seed)
 
     def one(i: int) -> tuple[list, tuple[int, int]] | None:
         try:
-            image = part.image(int(few[i]))
+            image = shown.part.image(int(few[i]))
         except BadImage:
             return None
         return finder.find(image), image.shape[:2]
 
-    found = _in_threads(one, len(few), workers, _stage(progress, "finding faces"))
+    found = _in_threads(one, len(few), how.workers, stage(progress, "finding faces"))
     seen = [i for i, each in enumerate(found) if each is not None]
     features = landmark_features([found[i][0] for i in seen], [found[i][1] for i in seen])
-    y, g = labels[few[seen]], groups[few[seen]]
+    y, g = shown.labels[few[seen]], shown.groups[few[seen]]
     none = [int((features[y == label, 0] == 0).sum()) for label in (0, 1)]
     detail = f"{finder.name} on {len(seen)} images" + (f"; no face in {none[0]} real, {none[1]} fake" * (sum(none) > 0))
     return classifier_gate("landmarks", cross_validated_auc(features, y, g), repairs, detail)

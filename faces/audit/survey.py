@@ -18,8 +18,9 @@ import numpy as np
 import scipy.fft
 
 from common.errors import BadImage, UserError
-from common.parallel import in_order
+from common.parallel import in_order, stage
 from faces.audit.leak_features import BANDS, HIGHEST, look
+from faces.prepare_options import Inspection
 from faces.preprocess import Preprocess
 from faces.scan import Facts, scan
 from faces.similar import exact_groups, near_groups
@@ -30,14 +31,13 @@ LEVELS = 64  # bins of a histogram
 SHEET = 32  # samples shown of each class
 SHEET_SIDE = 96
 PAIRS = 12  # duplicates shown
-MAX_IMAGES = 4000
 NAMES = {0: "real", 1: "fake", -1: "unlabelled"}
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass
-class Group:
+class ClassSurvey:
     """The images of one class. Histograms count pixels in 64 equal bins of 0..255: `histograms` int64 [3, 64] for R, G,
     B. `mean_image` float64 [128, 128, 3], 0..255; `spectrum_image` float64 [128, 128], mean log power with frequency 0
     in the middle; `spectrum` float64 [n, 64], log power by ring; `brightness`, `contrast`, `sharpness` float64 [n];
@@ -59,12 +59,13 @@ class Group:
 
 @dataclass
 class Survey:
-    """Everything `inspect` shows. `groups`: one `Group` per label that occurs; `bad`: (path, reason) of undecodable
-    files; `exact`, `near`: lists of paths that are copies, or nearly, of each other (`near` without the copies)."""
+    """Everything `inspect` shows. `groups`: one `ClassSurvey` per label that occurs; `bad`: (path, reason) of
+    undecodable files; `exact`, `near`: lists of paths that are copies, or nearly, of each other (`near` without the
+    copies)."""
 
     name: str
     facts: list[Facts]
-    groups: list[Group]
+    groups: list[ClassSurvey]
     bad: list[tuple[str, str]]
     exact: list[list[str]]
     near: list[list[str]]
@@ -90,7 +91,7 @@ class Survey:
         }  # fmt: skip
 
 
-def _numbers(group: Group) -> dict[str, Any]:
+def _numbers(group: ClassSurvey) -> dict[str, Any]:
     spread = {}
     for name in ("brightness", "contrast", "sharpness"):
         values = getattr(group, name)
@@ -127,33 +128,33 @@ def _value(f: Facts, name: str) -> str:
 
 
 def ring_frequencies() -> np.ndarray:
-    """float64 [64]: the middle of each ring of `Group.spectrum`, cycles per pixel."""
+    """float64 [64]: the middle of each ring of `ClassSurvey.spectrum`, cycles per pixel."""
     return (np.arange(BANDS) + 0.5) / BANDS * HIGHEST
 
 
 def survey_source(
     source: FaceSource,
     *,
-    limit: int = MAX_IMAGES,
+    limit: int = Inspection.limit,
     seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Survey:
     """Scan all files of `source`, look at the pixels of at most `limit`; progress(stage, done, total)."""
-    facts = scan(source, workers=workers, progress=_stage(progress, "reading"))
+    facts = scan(source, workers=workers, progress=stage(progress, "reading"))
     labels = np.array([-1 if f.label is None else f.label for f in facts], np.int64)
     usable = np.array([f.error is None for f in facts], bool)
     if not usable.any():
         raise UserError(f"{source.name}: none of its {len(facts)} images can be used; check the files")
     exact, near = _duplicates(facts, usable)
     chosen = _chosen(labels, usable, limit, seed)
-    groups = _look_at(source, chosen, labels, workers, _stage(progress, "looking"))
+    groups = _look_at(source, chosen, labels, workers, stage(progress, "looking"))
     for group in groups:
         group.count = int(sum(1 for f in facts if _name(f) == group.name))
     notes = list(source.notes)
     if len(chosen) < usable.sum():
         notes.append(
-            f"pixels of {len(chosen)} of {int(usable.sum())} images, drawn at random, were looked at (--limit)"
+            f"pixels of {len(chosen)} of {int(usable.sum())} images, drawn at random, were looked at (`limit`)"
         )
     return Survey(
         source.name, facts, groups,
@@ -163,10 +164,6 @@ def survey_source(
         near_pictures=[p for group in (exact[: PAIRS // 2] + near)[:PAIRS] if (p := _picture(source, group))],
         notes=notes,
     )  # fmt: skip
-
-
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
 
 
 def _duplicates(facts: list[Facts], usable: np.ndarray) -> tuple[list[list[int]], list[list[int]]]:
@@ -198,8 +195,8 @@ def _chosen(labels: np.ndarray, usable: np.ndarray, limit: int, seed: int) -> np
 
 def _look_at(
     source: FaceSource, chosen: np.ndarray, labels: np.ndarray, workers: int | None, progress
-) -> list[Group]:  # fmt: skip
-    groups = {int(label): Group(NAMES[int(label)]) for label in np.unique(labels)}
+) -> list[ClassSurvey]:  # fmt: skip
+    groups = {int(label): ClassSurvey(NAMES[int(label)]) for label in np.unique(labels)}
     numbers: dict[int, list] = {label: [] for label in groups}
     shown = _to_show(chosen, labels)
 

@@ -75,7 +75,7 @@ def paint_head(scene: Scene) -> None:
     _complexion(scene, albedo, window)
     shade = _shadows(scene, window)
     _beard(scene, albedo, window)
-    head = Face(scene, albedo, window)
+    head = FacePainter(scene, albedo, window)
     head.mouth()
     head.nostrils()
     for side in (-1, 1):
@@ -218,7 +218,7 @@ def _beard(scene: Scene, albedo: np.ndarray, window: tuple[slice, slice]) -> Non
     albedo += alpha * (colour - albedo)
 
 
-class Face:
+class FacePainter:
     """Features painted into the head's albedo [3, h, w], whose pixels are `window` of the canvas."""
 
     def __init__(self, scene: Scene, albedo: np.ndarray, window: tuple[slice, slice]):

@@ -16,7 +16,7 @@ from faces.procedural.canvas import F32, Canvas, bump, lattice_field, noise_1d, 
 from faces.procedural.hair import paint_front_hair, paint_hair_behind, paint_locks
 from faces.procedural.head import paint_ears, paint_head
 from faces.procedural.scene import Scene
-from faces.procedural.traits import Draws, draw_traits
+from faces.procedural.traits import SeedDraws, draw_traits
 
 MIN_WORK = 128  # smaller pictures are painted at least this large, then averaged down
 MAX_RESOLUTION = 4096
@@ -32,7 +32,9 @@ def render_face(seed: int, resolution: int = 64) -> np.ndarray:
         raise UserError(f"seed {seed}: seeds of procedural faces are 0 or larger")
     if not 1 <= resolution <= MAX_RESOLUTION:
         raise UserError(f"resolution {resolution}: procedural faces are drawn at 1 to {MAX_RESOLUTION} pixels")
-    scene = Scene(Canvas(resolution * max(1, -(-MIN_WORK // resolution))), draw_traits(int(seed)), Draws(int(seed), 1))
+    scene = Scene(
+        Canvas(resolution * max(1, -(-MIN_WORK // resolution))), draw_traits(int(seed)), SeedDraws(int(seed), 1)
+    )
     paint_backdrop(scene)
     paint_hair_behind(scene)
     paint_body(scene)

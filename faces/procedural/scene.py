@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from faces.procedural.canvas import F32, Canvas, lattice_field, noise_1d
-from faces.procedural.traits import Draws, Traits
+from faces.procedural.traits import SeedDraws, Traits
 
 
 class Scene:
@@ -19,7 +19,7 @@ class Scene:
     heights of the head seen from the front: the chin is (0, 1), the eyes near (+-0.43, 0).
     """
 
-    def __init__(self, canvas: Canvas, traits: Traits, draws: Draws):
+    def __init__(self, canvas: Canvas, traits: Traits, draws: SeedDraws):
         self.canvas, self.traits, self.draws = canvas, traits, draws
         self._cos, self._sin = math.cos(traits.roll), math.sin(traits.roll)
         self._turn = math.sin(traits.yaw), math.cos(traits.yaw), math.sin(traits.pitch), math.cos(traits.pitch)

@@ -8,42 +8,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from faces.procedural.canvas import F32, srgb
 
 SKIN = (  # light to dark
-    (0.955, 0.835, 0.765),
-    (0.935, 0.780, 0.685),
-    (0.915, 0.730, 0.605),
-    (0.845, 0.640, 0.495),
-    (0.730, 0.525, 0.380),
-    (0.590, 0.400, 0.280),
-    (0.455, 0.295, 0.205),
-    (0.335, 0.215, 0.150),
-)
+    (0.955, 0.835, 0.765), (0.935, 0.780, 0.685), (0.915, 0.730, 0.605), (0.845, 0.640, 0.495),
+    (0.730, 0.525, 0.380), (0.590, 0.400, 0.280), (0.455, 0.295, 0.205), (0.335, 0.215, 0.150),
+)  # fmt: skip
 HAIR = {
-    "black": (0.110, 0.095, 0.095),
-    "espresso": (0.190, 0.130, 0.105),
-    "brown": (0.315, 0.205, 0.140),
-    "chestnut": (0.430, 0.270, 0.170),
-    "copper": (0.600, 0.290, 0.140),
-    "sand": (0.640, 0.480, 0.310),
-    "blond": (0.830, 0.680, 0.440),
-    "grey": (0.560, 0.550, 0.545),
-    "white": (0.850, 0.840, 0.820),
-    "rose": (0.780, 0.390, 0.500),
-    "blue": (0.220, 0.330, 0.560),
-}
+    "black": (0.110, 0.095, 0.095), "espresso": (0.190, 0.130, 0.105), "brown": (0.315, 0.205, 0.140),
+    "chestnut": (0.430, 0.270, 0.170), "copper": (0.600, 0.290, 0.140), "sand": (0.640, 0.480, 0.310),
+    "blond": (0.830, 0.680, 0.440), "grey": (0.560, 0.550, 0.545), "white": (0.850, 0.840, 0.820),
+    "rose": (0.780, 0.390, 0.500), "blue": (0.220, 0.330, 0.560),
+}  # fmt: skip
 IRIS = {
-    "dark": (0.170, 0.105, 0.075),
-    "brown": (0.330, 0.195, 0.110),
-    "hazel": (0.450, 0.340, 0.160),
-    "green": (0.330, 0.440, 0.290),
-    "blue": (0.340, 0.500, 0.660),
-    "grey": (0.460, 0.520, 0.560),
-}
+    "dark": (0.170, 0.105, 0.075), "brown": (0.330, 0.195, 0.110), "hazel": (0.450, 0.340, 0.160),
+    "green": (0.330, 0.440, 0.290), "blue": (0.340, 0.500, 0.660), "grey": (0.460, 0.520, 0.560),
+}  # fmt: skip
 CLOTHES = (
     (0.13, 0.14, 0.17), (0.90, 0.90, 0.88), (0.20, 0.27, 0.42), (0.56, 0.17, 0.19), (0.25, 0.38, 0.31),
     (0.72, 0.60, 0.42), (0.46, 0.47, 0.50), (0.60, 0.42, 0.55), (0.28, 0.52, 0.60), (0.82, 0.55, 0.30),
@@ -55,7 +39,7 @@ BACKDROP = (
 )  # fmt: skip
 
 
-class Draws:
+class SeedDraws:
     """Uniform draws of one seed, and the few shapes of distribution made from them."""
 
     def __init__(self, seed: int, stream: int):
@@ -167,7 +151,7 @@ class Traits:
     bokeh: int
 
 
-def _skin(draws: Draws) -> tuple[float, np.ndarray]:
+def _skin(draws: SeedDraws) -> tuple[float, np.ndarray]:
     tone = draws.between(0, len(SKIN) - 1.001)
     low = int(tone)
     mix = tone - low
@@ -176,7 +160,7 @@ def _skin(draws: Draws) -> tuple[float, np.ndarray]:
     return tone, srgb(min(red + warm * 0.4, 0.99), green, max(blue - warm, 0.05))
 
 
-def _hair_colour(draws: Draws, tone: float, age: float) -> np.ndarray:
+def _hair_colour(draws: SeedDraws, tone: float, age: float) -> np.ndarray:
     dark = min(tone / 4.0, 1.0)
     fair = 1.0 - dark
     grey = max(age - 0.55, 0.0) * 6.0
@@ -190,7 +174,7 @@ def _hair_colour(draws: Draws, tone: float, age: float) -> np.ndarray:
     return draws.near(HAIR[name], 0.035)
 
 
-def _style(draws: Draws, feminine: float, age: float) -> str:
+def _style(draws: SeedDraws, feminine: float, age: float) -> str:
     if feminine > 0.5:
         return draws.pick(
             {"long": 3.4, "bob": 2.0, "bun": 1.2, "curly": 1.1, "afro": 0.6, "short": 0.5, "crop": 0.15, "bald": 0.05}
@@ -201,14 +185,65 @@ def _style(draws: Draws, feminine: float, age: float) -> str:
     )
 
 
+def _light(draws: SeedDraws) -> dict[str, Any]:
+    azimuth = draws.between(-1.15, 1.15)
+    elevation = draws.between(0.1, 0.85)
+    x, y, z = math.sin(azimuth), -math.sin(elevation), math.cos(azimuth) * math.cos(elevation) + 0.25
+    norm = math.sqrt(x * x + y * y + z * z)
+    warmth = draws.bell(0.10)
+    strength = draws.between(0.78, 1.02)
+    key = np.array([1 + warmth, 1.0, 1 - warmth], dtype=F32) * F32(strength)
+    soft = draws.between(0.18, 0.38)
+    fill = np.array([1 - warmth, 1.0, 1 + warmth * 0.8], dtype=F32) * F32(soft)
+    return {"light": (x / norm, y / norm, z / norm), "key": key, "fill": fill}
+
+
+def _build(draws: SeedDraws, woman: bool) -> dict[str, Any]:
+    return {
+        "width": draws.between(0.455, 0.505) - 0.012 * woman,
+        "height": draws.between(0.650, 0.710) - 0.012 * woman,
+        "centre": (draws.bell(0.09), draws.bell(0.07) - 0.03),
+        "roll": draws.bell(0.30),
+        "yaw": draws.bell(0.70),
+        "pitch": draws.bell(0.32),
+        "taper": draws.between(0.20, 0.38) + 0.04 * woman,
+        "square": draws.between(0.05, 0.34) + 0.10 * (not woman),
+    }
+
+
+def _features(draws: SeedDraws, woman: bool, tone: float, smile: float, laugh: bool) -> dict[str, Any]:
+    fair, dark = 1.0 - min(tone / 3.5, 1.0), min(tone / 5, 1)
+    return {
+        "eye_size": draws.between(0.205, 0.245) + 0.012 * woman,
+        "eye_open": draws.between(0.33, 0.50) + 0.05 * woman - 0.10 * max(smile, 0) * draws.between(0, 1),
+        "eye_tilt": draws.bell(0.16) - 0.05 * woman,
+        "eye_apart": draws.between(0.405, 0.450),
+        "gaze": (draws.bell(0.36), draws.bell(0.20)),
+        "lid": draws.between(0, 1),
+        "brow_height": draws.between(0.205, 0.275),
+        "brow_weight": draws.between(0.030, 0.052) - 0.014 * woman,
+        "brow_arch": draws.between(0.02, 0.07) + 0.02 * woman,
+        "nose_width": draws.between(0.155, 0.225) + 0.02 * dark,
+        "nose_length": draws.between(0.36, 0.44),
+        "mouth_width": draws.between(0.33, 0.42) + 0.07 * max(smile, 0),
+        "mouth_open": draws.between(0.35, 1.0) if laugh else (draws.between(0, 0.25) if draws.chance(0.2) else 0.0),
+        "smile": smile,
+        "lip_full": draws.between(0.70, 1.15) + 0.12 * woman + 0.12 * dark,
+        "blush": draws.between(0.15, 0.8),
+        "freckles": draws.between(0.3, 1.0) if fair > 0.4 and draws.chance(0.2) else 0.0,
+        "liner": draws.between(0.3, 1.0) if woman else 0.12,
+        "ear": draws.between(0.85, 1.15),
+    }
+
+
 def draw_traits(seed: int) -> Traits:
     """The person of `seed` (a non-negative int)."""
-    draws = Draws(seed, 0)
+    draws = SeedDraws(seed, 0)  # every draw moves all later ones: their order is part of what a seed means
     feminine = draws.between(0, 1)
     age = draws.between(0, 1)
+    woman = feminine > 0.5
     tone, skin = _skin(draws)
     hair = _hair_colour(draws, tone, age)
-    woman, man = feminine > 0.5, feminine <= 0.5
 
     fair = 1.0 - min(tone / 3.5, 1.0)
     iris = draws.near(
@@ -220,79 +255,34 @@ def draw_traits(seed: int) -> Traits:
     lips = skin * np.array([0.80, 0.50, 0.50], dtype=F32)
     lips = lips + (lipstick * F32(0.35 + 0.65 * float(skin[0])) - lips) * F32(rouge)
 
-    azimuth = draws.between(-1.15, 1.15)
-    elevation = draws.between(0.1, 0.85)
-    lx, ly, lz = math.sin(azimuth), -math.sin(elevation), math.cos(azimuth) * math.cos(elevation) + 0.25
-    norm = math.sqrt(lx * lx + ly * ly + lz * lz)
-    warmth = draws.bell(0.10)
-    strength = draws.between(0.78, 1.02)
-    key = np.array([1 + warmth, 1.0, 1 - warmth], dtype=F32) * F32(strength)
-    soft = draws.between(0.18, 0.38)
-    fill = np.array([1 - warmth, 1.0, 1 + warmth * 0.8], dtype=F32) * F32(soft)
-
+    light = _light(draws)
     style = _style(draws, feminine, age)
     beard = "none"
-    if man and draws.chance(0.48):
+    if not woman and draws.chance(0.48):
         beard = draws.pick({"stubble": 1.5, "full": 1.3, "goatee": 0.6, "moustache": 0.5})
     glasses = "none"
     if draws.chance(0.13 + 0.12 * age):
         glasses = draws.pick({"round": 1.0, "square": 1.2, "thin": 0.9, "dark": 0.35})
     smile = draws.between(-0.12, 1.0)
     laugh = smile > 0.35 and draws.chance(0.55)
-
+    build = _build(draws, woman)
+    clothes = draws.colour(CLOTHES, 0.06)
+    backdrop = (draws.colour(BACKDROP, 0.08), draws.colour(BACKDROP, 0.08))
+    features = _features(draws, woman, tone, smile, laugh)
+    brow = hair * F32(0.55) + skin * F32(0.06)
     return Traits(
-        width=draws.between(0.455, 0.505) - 0.012 * woman,
-        height=draws.between(0.650, 0.710) - 0.012 * woman,
-        centre=(draws.bell(0.09), draws.bell(0.07) - 0.03),
-        roll=draws.bell(0.30),
-        yaw=draws.bell(0.70),
-        pitch=draws.bell(0.32),
-        taper=draws.between(0.20, 0.38) + 0.04 * woman,
-        square=draws.between(0.05, 0.34) + 0.10 * man,
-        feminine=feminine,
-        age=age,
-        skin=skin,
-        lips=lips,
-        hair=hair,
-        brow=hair * F32(0.55) + skin * F32(0.06),
-        iris=iris,
-        clothes=draws.colour(CLOTHES, 0.06),
-        backdrop=(draws.colour(BACKDROP, 0.08), draws.colour(BACKDROP, 0.08)),
-        eye_size=draws.between(0.205, 0.245) + 0.012 * woman,
-        eye_open=draws.between(0.33, 0.50) + 0.05 * woman - 0.10 * max(smile, 0) * draws.between(0, 1),
-        eye_tilt=draws.bell(0.16) - 0.05 * woman,
-        eye_apart=draws.between(0.405, 0.450),
-        gaze=(draws.bell(0.36), draws.bell(0.20)),
-        lid=draws.between(0, 1),
-        brow_height=draws.between(0.205, 0.275),
-        brow_weight=draws.between(0.030, 0.052) - 0.014 * woman,
-        brow_arch=draws.between(0.02, 0.07) + 0.02 * woman,
-        nose_width=draws.between(0.155, 0.225) + 0.02 * min(tone / 5, 1),
-        nose_length=draws.between(0.36, 0.44),
-        mouth_width=draws.between(0.33, 0.42) + 0.07 * max(smile, 0),
-        mouth_open=draws.between(0.35, 1.0) if laugh else (draws.between(0, 0.25) if draws.chance(0.2) else 0.0),
-        smile=smile,
-        lip_full=draws.between(0.70, 1.15) + 0.12 * woman + 0.12 * min(tone / 5, 1),
-        blush=draws.between(0.15, 0.8),
-        freckles=draws.between(0.3, 1.0) if fair > 0.4 and draws.chance(0.2) else 0.0,
-        liner=draws.between(0.3, 1.0) if woman else 0.12,
-        ear=draws.between(0.85, 1.15),
-        style=style,
+        **build, **features, **light, feminine=feminine, age=age, skin=skin, lips=lips, hair=hair, brow=brow, iris=iris,
+        clothes=clothes, backdrop=backdrop, style=style, beard=beard, glasses=glasses,
         volume=draws.between(0.0, 1.0),
-        hairline=draws.between(0.60, 0.72) + (0.10 * max(age - 0.5, 0) if man else -0.02),
+        hairline=draws.between(0.60, 0.72) + (-0.02 if woman else 0.10 * max(age - 0.5, 0)),
         part=draws.between(-0.75, 0.75),
         fringe=draws.between(0.35, 0.95) if draws.chance(0.36 if woman else 0.18) else 0.0,
         length=draws.between(0.0, 1.0),
         wave=draws.between(0.0, 1.0),
-        beard=beard,
-        glasses=glasses,
         glasses_colour=srgb(*((0.07, 0.07, 0.08) if draws.chance(0.6) else (0.36, 0.20, 0.12))),
         earrings=woman and draws.chance(0.3),
         collar=draws.pick({"crew": 2.0, "vee": 1.4, "shirt": 1.5, "wide": 0.9 if woman else 0.1, "roll": 0.4}),
         hat=draws.chance(0.035),
-        light=(lx / norm, ly / norm, lz / norm),
-        key=key,
-        fill=fill,
         backdrop_angle=draws.between(0, 2 * math.pi),
         bokeh=int(draws.between(0, 7)),
-    )
+    )  # fmt: skip

@@ -116,7 +116,7 @@ def test_told_to_end_it_tidies_up_and_two_do_not_mix(noisy, tmp_path):
     assert job.wait() == 143
     job = begun(
         command("pack", noisy, tmp_path / "faces.zip", *size),
-        lambda: any(file.stat().st_size for file in tmp_path.glob(".faces-*.tmp")),
+        lambda: any(file.stat().st_size for file in tmp_path.glob(".faces.zip.*.tmp")),
     )
     job.terminate()
     assert job.wait() == 143

@@ -12,6 +12,7 @@ from faces.audit.gates import judge
 from faces.audit.leak_gates import LeakFound, cheap_gates, header_warning, run_gates
 from faces.filters import jpeg, resize
 from faces.finding.align import FaceFinder
+from faces.prepare_options import GateOptions
 from faces.procedural.portrait import render_face
 from faces.source import open_source
 
@@ -139,7 +140,7 @@ def test_a_mirrored_near_duplicate_across_splits(faces, tmp_path):
     build(tmp_path, faces[:60], lambda im, y: png(im), split=in_splits)
     mirrored = jpeg(np.ascontiguousarray(faces[4][:, ::-1]), 60)
     (tmp_path / "test" / "real" / "mirrored.jpg").write_bytes(encoded(mirrored, "JPEG", quality=70))
-    result = run_gates(open_source(tmp_path), limit=4)
+    result = run_gates(open_source(tmp_path), GateOptions(limit=4))
     assert gate(result, "copies across splits").passed
     found = gate(result, "near duplicates across splits")
     assert found.count == 1 and sorted(found.examples[0]) == ["test/real/mirrored.jpg", "train/real/0004.png"]
@@ -150,11 +151,11 @@ def test_one_image_with_both_labels_and_sets_that_overlap(faces, tmp_path):
     build(first, faces[:40], lambda im, y: png(im))
     build(second, faces[100:140], lambda im, y: png(im))
     (first / "fake" / "liar.png").write_bytes((first / "real" / "0000.png").read_bytes())
-    apart = run_gates(open_source(first), against=[open_source(second)], limit=4)
+    apart = run_gates(open_source(first), GateOptions(limit=4), against=[open_source(second)])
     assert gate(apart, "one image, both labels").count == 1 and gate(apart, "overlap with b").passed
     (second / "real" / "seen.png").write_bytes((first / "real" / "0002.png").read_bytes())
     (second / "real" / "resaved.jpg").write_bytes(encoded(faces[7], "JPEG", quality=50))
-    found = gate(run_gates(open_source(first), against=[open_source(second)], limit=4), "overlap with b")
+    found = gate(run_gates(open_source(first), GateOptions(limit=4), against=[open_source(second)]), "overlap with b")
     assert found.count == 2 and found.detail == "1 copies and 1 near duplicates"
 
 
@@ -181,7 +182,7 @@ def test_the_limit_draws_evenly_and_says_so(faces, tmp_path):
         file.unlink()
     result = cheap_gates(open_source(tmp_path))
     assert (result.real, result.fake, result.looked_at) == (40, 10, 50)
-    few = run_gates(open_source(tmp_path), cheap_only=True, limit=24)
+    few = run_gates(open_source(tmp_path), GateOptions(quick=True, limit=24))
     assert few.looked_at == 24 and any("24 of 50" in note for note in few.notes)
 
 

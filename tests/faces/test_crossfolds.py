@@ -71,15 +71,15 @@ def test_the_manifests_columns_count():
     held_out = fold == 0
     learnt = taught(groups, held_out, cut_validation(t, groups, held_out, (0,)))
     assert set(groups[held_out]).isdisjoint(groups[learnt])
-    with pytest.raises(UserError, match="--folds 5: .* has 4 folds"):
+    with pytest.raises(UserError, match="`folds` 5: .* has 4 folds"):
         deal_folds(t, groups, 5, 1, 0)
-    with pytest.raises(UserError, match="--repeats"):
+    with pytest.raises(UserError, match="`repeats`"):
         deal_folds(t, groups, 4, 2, 0)
 
 
 def test_too_few_images_are_refused():
     t = table(12)
-    with pytest.raises(UserError, match="--folds 5: the real images are only 6"):
+    with pytest.raises(UserError, match="`folds` 5: the real images are only 6"):
         deal_folds(t, np.arange(12), 5, 1, 0)
 
 

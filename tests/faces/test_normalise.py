@@ -19,7 +19,7 @@ from common.errors import UserError
 from faces import normalise as module
 from faces.finding.align import Face
 from faces.manifest import Manifest, read_manifest, text_column, write_manifest
-from faces.normalise import JOURNAL, MANIFEST, RECORD, Recipe, normalise
+from faces.normalise import JOURNAL, MANIFEST, RECORD, Normalisation, normalise
 from faces.procedural.portrait import render_face
 from faces.source import open_source
 
@@ -55,7 +55,7 @@ def images_of(folder: Path) -> dict[str, str]:
 
 def test_nothing_but_the_picture_is_left_to_tell_the_classes(leaky, tmp_path):
     before = tree(leaky)
-    report = normalise(open_source(leaky), tmp_path / "even", Recipe(64, quality=(60, 90)))
+    report = normalise(open_source(leaky), tmp_path / "even", Normalisation(64, quality=(60, 90)))
     assert tree(leaky) == before
     assert {label: tally.written for label, tally in report.classes.items()} == {0: 12, 1: 12} and not report.skipped
     kinds, qualities = set(), {"real": [], "fake": []}
@@ -74,16 +74,16 @@ def test_nothing_but_the_picture_is_left_to_tell_the_classes(leaky, tmp_path):
 
 
 def test_quality_is_uniform_and_knows_the_content_only():
-    recipe = Recipe(quality=(75, 95), seed=3)
+    recipe = Normalisation(quality=(75, 95), seed=3)
     drawn = np.array([recipe.quality_of(hashlib.sha256(b"%d" % i).hexdigest()) for i in range(4200)])
     counts = np.bincount(drawn - 75, minlength=21)
     assert len(counts) == 21 and ((counts - 200) ** 2 / 200).sum() < 46  # chi-squared with 20 degrees: p = .001
-    assert recipe.quality_of("ab") == Recipe(quality=(75, 95), seed=3).quality_of("ab")
-    assert any(Recipe(seed=4).quality_of(f"{i}") != Recipe(seed=3).quality_of(f"{i}") for i in range(9))
+    assert recipe.quality_of("ab") == Normalisation(quality=(75, 95), seed=3).quality_of("ab")
+    assert any(Normalisation(seed=4).quality_of(f"{i}") != Normalisation(seed=3).quality_of(f"{i}") for i in range(9))
 
 
 def test_the_manifest_tells_where_each_file_came_from(leaky, tmp_path):
-    normalise(open_source(leaky), tmp_path / "even", Recipe(64))
+    normalise(open_source(leaky), tmp_path / "even", Normalisation(64))
     rows = read_manifest(tmp_path / "even" / MANIFEST)
     assert len(rows) == 24
     for i in range(len(rows)):
@@ -100,7 +100,7 @@ def test_the_manifest_tells_where_each_file_came_from(leaky, tmp_path):
 def test_threads_and_interruptions_change_nothing(leaky, tmp_path, monkeypatch):
     (leaky / "train/real/broken.jpg").write_bytes(b"\xff\xd8\xff hello")
     source = open_source(leaky)
-    normalise(source, tmp_path / "one", Recipe(64), workers=1)
+    normalise(source, tmp_path / "one", Normalisation(64), workers=1)
     encode, calls = module._encode, []
 
     def failing(*args):
@@ -111,7 +111,7 @@ def test_threads_and_interruptions_change_nothing(leaky, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_encode", failing)
     with pytest.raises(KeyboardInterrupt):
-        normalise(source, tmp_path / "two", Recipe(64), workers=1)
+        normalise(source, tmp_path / "two", Normalisation(64), workers=1)
     monkeypatch.setattr(module, "_encode", encode)
     made = images_of(tmp_path / "two")
     assert 0 < len(made) < 24 and not (tmp_path / "two" / MANIFEST).exists()
@@ -119,14 +119,14 @@ def test_threads_and_interruptions_change_nothing(leaky, tmp_path, monkeypatch):
         file.write('{"path": "train/real/1.jp')  # killed in the middle of a line
     victim = tmp_path / "two" / os.fsdecode(sorted(made)[0])
     victim.write_bytes(b"")  # and the machine lost a file's content
-    report = normalise(source, tmp_path / "two", Recipe(64), workers=4)
+    report = normalise(source, tmp_path / "two", Normalisation(64), workers=4)
     assert images_of(tmp_path / "two") == images_of(tmp_path / "one")
     assert (tmp_path / "two" / MANIFEST).read_bytes() == (tmp_path / "one" / MANIFEST).read_bytes()
     assert [name for name, _ in report.skipped] == ["train/real/broken.jpg"]
-    third = normalise(source, tmp_path / "two", Recipe(64))
+    third = normalise(source, tmp_path / "two", Normalisation(64))
     assert third.reused == 24 and third.written == 24
     save(leaky / "train/real/1.jpeg", 77, 100, "JPEG")  # a changed original is done anew
-    assert normalise(open_source(leaky), tmp_path / "two", Recipe(64)).reused == 23
+    assert normalise(open_source(leaky), tmp_path / "two", Normalisation(64)).reused == 23
 
 
 def test_wrong_destinations_are_refused(leaky, tmp_path):
@@ -137,38 +137,38 @@ def test_wrong_destinations_are_refused(leaky, tmp_path):
         (tmp_path, "holds the source"),
     ):
         with pytest.raises(UserError, match=words):
-            normalise(source, dest, Recipe(64))
+            normalise(source, dest, Normalisation(64))
     link = tmp_path / "link"
     link.symlink_to(leaky, target_is_directory=True)
     with pytest.raises(UserError, match="lies in"):
-        normalise(source, link / "even", Recipe(64))
+        normalise(source, link / "even", Normalisation(64))
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
-        normalise(source, foreign, Recipe(64))
+        normalise(source, foreign, Normalisation(64))
     assert (foreign / "thesis.txt").read_text() == "mine" and len(list(foreign.iterdir())) == 1
     with pytest.raises(UserError, match="file of that name"):
-        normalise(source, foreign / "thesis.txt", Recipe(64))
-    normalise(source, tmp_path / "even", Recipe(64))
+        normalise(source, foreign / "thesis.txt", Normalisation(64))
+    normalise(source, tmp_path / "even", Normalisation(64))
     with pytest.raises(UserError, match="begun with quality"):
-        normalise(source, tmp_path / "even", Recipe(64, quality=(10, 20)))
+        normalise(source, tmp_path / "even", Normalisation(64, quality=(10, 20)))
     write_manifest(leaky / "list.csv", Manifest({"path": text_column(["train/real/1.jpeg"])}, str(leaky)))
     with pytest.raises(UserError, match="images of the source lie in it"):
-        normalise(open_source(leaky / "list.csv"), leaky, Recipe(64))
+        normalise(open_source(leaky / "list.csv"), leaky, Normalisation(64))
     with pytest.raises(UserError, match="beside images of the source"):
-        normalise(open_source(leaky / "list.csv"), leaky / "train/real/even", Recipe(64))
+        normalise(open_source(leaky / "list.csv"), leaky / "train/real/even", Normalisation(64))
     assert json.loads((tmp_path / "even" / RECORD).read_text())["resolution"] == 64
 
 
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: Recipe(quality=(90, 80)), "quality"),
-        (lambda: Recipe(quality=(0, 80)), "1 to 100"),
-        (lambda: Recipe(2), "resolution"),
-        (lambda: Recipe(align="eyes"), "ffhq"),
-        (lambda: Recipe(through=1), "through"),
+        (lambda: Normalisation(quality=(90, 80)), "quality"),
+        (lambda: Normalisation(quality=(0, 80)), "1 to 100"),
+        (lambda: Normalisation(2), "resolution"),
+        (lambda: Normalisation(align="eyes"), "ffhq"),
+        (lambda: Normalisation(through=1), "through"),
     ],
 )
 def test_wrong_recipes_are_named(make, words):
@@ -178,13 +178,16 @@ def test_wrong_recipes_are_named(make, words):
 
 def test_what_enlarging_leaks_is_told_and_repaired(leaky, tmp_path):
     source = open_source(leaky)
-    (line,) = normalise(source, tmp_path / "a", Recipe(112)).warnings()
-    assert "0% of the real, 100% of the fake" in line and "--through 80" in line
-    (line,) = normalise(source, tmp_path / "b", Recipe(64)).warnings()
+    (line,) = normalise(source, tmp_path / "a", Normalisation(112)).warnings()
+    assert "0% of the real, 100% of the fake" in line and "`through` 80" in line
+    (line,) = normalise(source, tmp_path / "b", Normalisation(64)).warnings()
     assert "120 px a side (real), 80 px a side (fake)" in line
     # what came through 80 px has no detail beyond that, in either class
     beyond = {}
-    for name, recipe in (("direct", Recipe(112, format="png")), ("through", Recipe(112, format="png", through=80))):
+    for name, recipe in (
+        ("direct", Normalisation(112, format="png")),
+        ("through", Normalisation(112, format="png", through=80)),
+    ):
         assert normalise(source, tmp_path / name, recipe).written == 24
         power = {"real": [], "fake": []}
         for path in (tmp_path / name).rglob("*.png"):
@@ -192,7 +195,7 @@ def test_what_enlarging_leaks_is_told_and_repaired(leaky, tmp_path):
             power[path.parent.name].append((np.abs(np.fft.fftshift(np.fft.fft2(grey))) ** 2)[:, :12].mean())
         beyond[name] = np.mean(power["real"]) / np.mean(power["fake"])
     assert beyond["direct"] > 4 and 0.5 < beyond["through"] < 2
-    report = normalise(source, tmp_path / "d", Recipe(112, min_side=100))
+    report = normalise(source, tmp_path / "d", Normalisation(112, min_side=100))
     assert report.classes[1].skipped == {"too small": 12} and report.classes[0].written == 12
 
 
@@ -219,7 +222,7 @@ def test_one_face_several_none(tmp_path):
     landmarks = np.array([[40, 38], [60, 38], [50, 45], [42, 52], [58, 52]], np.float32)
     big, small = Face((30, 20, 70, 60), landmarks, 0.9), Face((0, 0, 9, 9), None, 0.9)
     finder = Finder([big], [big, small], [])
-    report = normalise(open_source(root), tmp_path / "skip", Recipe(48, "ffhq", format="png"), finder)
+    report = normalise(open_source(root), tmp_path / "skip", Normalisation(48, "ffhq", format="png"), finder)
     tally = report.classes[0]
     assert (tally.written, tally.several, tally.whole, tally.skipped) == (2, 1, 0, {"no face": 1})
     assert report.skipped == [("2.png", "no face found by of this test")]
@@ -227,9 +230,9 @@ def test_one_face_several_none(tmp_path):
         assert image.getpixel((24, 24)) == (200, 30, 30)
     rows = read_manifest(tmp_path / "skip" / MANIFEST)
     assert rows["faces"].tolist() == ["1", "2"] and set(rows["aligned"]) == {"ffhq"}
-    keep = normalise(open_source(root), tmp_path / "keep", Recipe(48, "ffhq", no_face="keep"), finder)
+    keep = normalise(open_source(root), tmp_path / "keep", Normalisation(48, "ffhq", no_face="keep"), finder)
     assert keep.classes[0].written == 3 and keep.classes[0].whole == 1
-    tiny = Recipe(48, "ffhq", min_side=85)
+    tiny = Normalisation(48, "ffhq", min_side=85)
     with pytest.raises(UserError, match="the face's frame has 80 pixels"):
         normalise(open_source(root), tmp_path / "tiny", tiny, finder)
 
@@ -248,7 +251,7 @@ def test_mirrored_surroundings_are_told(tmp_path):
         def find(self, image):
             return [Face((0, 0, 40, 40), landmarks - [100 - image.shape[1], 0], 0.9)]
 
-    report = normalise(open_source(tmp_path / "in"), tmp_path / "out", Recipe(48, "ffhq"), Moving())
+    report = normalise(open_source(tmp_path / "in"), tmp_path / "out", Normalisation(48, "ffhq"), Moving())
     assert any("0% of the real, 25% of the fake pictures' area" in line for line in report.warnings())
 
 
@@ -265,7 +268,7 @@ def test_labels_of_a_manifest_go_before_folder_names(tmp_path):
     }
     (tmp_path / "lists").mkdir()
     write_manifest(tmp_path / "lists/m.csv", Manifest(columns, str(tmp_path / "lists")))
-    normalise(open_source(tmp_path / "lists/m.csv"), tmp_path / "out", Recipe(32))
+    normalise(open_source(tmp_path / "lists/m.csv"), tmp_path / "out", Normalisation(32))
     again = open_source(tmp_path / "out")
     assert sorted((i.label, i.split) for i in again.items if i.split) == [(0, "test"), (1, "train")]
     assert sum(i.label for i in again.items) == 2 and len(again) == 3
@@ -277,7 +280,7 @@ def test_labels_of_a_manifest_go_before_folder_names(tmp_path):
 def test_equal_names_stay_two_files(tmp_path):
     for i, name in enumerate(("a.png", "a.PNG", "A.png", "a.bmp", "a.jpg")):
         save(tmp_path / "in" / name, i, form={"jpg": "JPEG", "bmp": "BMP"}.get(name[-3:], "PNG"))
-    assert normalise(open_source(tmp_path / "in"), tmp_path / "out", Recipe(32)).written == 5
+    assert normalise(open_source(tmp_path / "in"), tmp_path / "out", Normalisation(32)).written == 5
     names = [p.name.casefold() for p in (tmp_path / "out").glob("*.jpg")]
     assert len(names) == len(set(names)) == 5
 
@@ -319,7 +322,7 @@ def hostile(tmp_path):
 
 
 def test_hostile_folder(hostile, tmp_path):
-    report = normalise(open_source(hostile), tmp_path / "out", Recipe(48))
+    report = normalise(open_source(hostile), tmp_path / "out", Normalisation(48))
     reasons = dict(report.skipped)
     assert set(reasons) == {"bomb.png", "truncated.png", "empty.jpg", "wide.png", "ribbon.png"}
     assert "pixels" in reasons["bomb.png"] and "pixels" in reasons["wide.png"] and "a side of" in reasons["ribbon.png"]
@@ -341,7 +344,7 @@ def test_hostile_zip(tmp_path):
         for name in (*bad, "C:/d.png", "fine/real\n.png", "./e.png"):
             archive.writestr(zipfile.ZipInfo(name), good.getvalue())
         archive.writestr("bomb.png", bytes(513 << 20))
-    report = normalise(open_source(tmp_path / "inner/evil.zip"), tmp_path / "inner/deep/out", Recipe(32))
+    report = normalise(open_source(tmp_path / "inner/evil.zip"), tmp_path / "inner/deep/out", Normalisation(32))
     skipped = dict(report.skipped)
     assert {"../../evil.png", f"{tmp_path}/absolute.png", "a/../../../b.png"} <= set(skipped)
     assert "513 MiB" in skipped["bomb.png"]
@@ -354,4 +357,4 @@ def test_a_source_of_ruins_is_an_error(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jpg").write_bytes(b"no")
     with pytest.raises(UserError, match="none of the 1 images of in can be used; the first, a.jpg: not an image"):
-        normalise(open_source(tmp_path / "in"), tmp_path / "out", Recipe(32))
+        normalise(open_source(tmp_path / "in"), tmp_path / "out", Normalisation(32))
