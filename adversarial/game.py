@@ -25,8 +25,9 @@ from common.errors import UserError
 from discriminator.hybrid import HybridDiscriminator, VerdictOut
 from discriminator.verdict_loss import VerdictLossConfig, verdict_loss
 from faces.dataset import to_float
-from stylegan2_ada.ada import AUGPIPES, AugmentPipe
+from stylegan2_ada.ada import AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
+from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.generator import Generator
 from training.processes import Processes
 from training.randomness import seed_torch
@@ -51,7 +52,7 @@ class Game:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         # the detector to be, so only where one is trained
         self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False) if cfg.verdict_batch else None
-        self.augment = AugmentPipe(**AUGPIPES[o.augpipe]).to(device)
+        self.augment = AugmentPipe(AUGPIPES[o.augpipe]).to(device)
         self.augment.set_p(o.p if o.aug == "fixed" else 0.0)
         self.ada = AdaController(target=o.target, interval=1, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
         self.frozen = [p for layer in self.D.trunk.layers_inwards()[: o.freezed] for p in layer.parameters()]

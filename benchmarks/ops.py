@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from stylegan2_ada.ada_filters import SYM6  # noqa: E402
 from stylegan2_ada.ops import native  # noqa: E402
 from stylegan2_ada.ops.bias_act import bias_act  # noqa: E402
-from stylegan2_ada.ops.modulated_conv import modulated_conv2d  # noqa: E402
-from stylegan2_ada.ops.upfirdn2d import setup_filter, upfirdn2d  # noqa: E402
+from stylegan2_ada.ops.modulated_conv import LayerEnd, modulated_conv2d  # noqa: E402
+from stylegan2_ada.ops.upfirdn2d import fir_taps, upfirdn2d  # noqa: E402
 from training.memory import keep_freed_memory  # noqa: E402
 
 WAYS = ("native", "torch", "reference")
@@ -89,8 +89,8 @@ def forced(way: str, device: str) -> Iterator[None]:
 
 def cases(network: str, batch: int, dtypes: list[str], layout: torch.memory_format, device: str, ops) -> Iterator[Case]:
     """Every resampling, activation and convolution of a generator and a discriminator of this resolution."""
-    f = setup_filter([1, 3, 3, 1], device=device)
-    wide = setup_filter(SYM6, device=device)
+    f = fir_taps([1, 3, 3, 1], device=device)
+    wide = fir_taps(SYM6, device=device)
     top, base = int(network), CHANNEL_BASE[network]
 
     def channels(res):
@@ -120,8 +120,8 @@ def cases(network: str, batch: int, dtypes: list[str], layout: torch.memory_form
             w = torch.randn(o, i, 3, 3, device=device).div(3 * i**0.5).requires_grad_()
             s = (torch.randn(batch, i, device=device) * 0.1 + 1).requires_grad_()
             b, noise = torch.zeros(o, device=device), torch.randn(batch, 1, res, res, device=device)
-            rest = {"noise": noise, "bias": b, "act": "lrelu", "gain": 2**0.5, "clamp": 256.0}
-            return [x, w, s], lambda: modulated_conv2d(x, w, s, up=up, f=f, **rest)
+            end = LayerEnd(noise, b, "lrelu", 2**0.5, 256.0)
+            return [x, w, s], lambda: modulated_conv2d(x, w, s, f, up=up, end=end)
 
         gflop = 2e-9 * batch * i * o * 9 * (res // up) ** 2
         return Case("modulated_conv2d", f"3x3{', up' if up > 1 else ''}", res, o, dtype, make, gflop)

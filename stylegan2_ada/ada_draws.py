@@ -5,24 +5,26 @@ from torch import Tensor
 
 from common.errors import UserError
 
+from .ada_pipes import Transformation
+
 # One column each, whether in use or not: a transformation's numbers do not depend on which others are switched on.
-# "<name>?" decides whether the transformation is applied.
+# "<name>?" decides whether the transformation is applied. The order stays: a resumed training draws what it would have.
 _UNIFORM = (
-    *("xflip?", "xflip", "rotate90?", "rotate90", "xint?", "xint.x", "xint.y"),
-    *("scale?", "rotate.before?", "rotate.before", "aniso?", "rotate.after?", "rotate.after", "xfrac?"),
-    *("brightness?", "contrast?", "lumaflip?", "lumaflip", "hue?", "hue", "saturation?"),
-    *("imgfilter.0?", "imgfilter.1?", "imgfilter.2?", "imgfilter.3?"),
+    *("mirror?", "mirror", "quarter_turn?", "quarter_turn", "whole_shift?", "whole_shift.x", "whole_shift.y"),
+    *("scale?", "rotation.before?", "rotation.before", "stretch?", "rotation.behind?", "rotation.behind", "shift?"),
+    *("brightness?", "contrast?", "luma_flip?", "luma_flip", "hue?", "hue", "saturation?"),
+    *("octave_1?", "octave_2?", "octave_3?", "octave_4?"),
     *("noise?", "cutout?", "cutout.x", "cutout.y"),
 )
 _NORMAL = (
-    *("scale", "aniso", "xfrac.x", "xfrac.y", "brightness", "contrast", "saturation"),
-    *("imgfilter.0", "imgfilter.1", "imgfilter.2", "imgfilter.3", "noise"),
+    *("scale", "stretch", "shift.x", "shift.y", "brightness", "contrast", "saturation"),
+    *("octave_1", "octave_2", "octave_3", "octave_4", "noise"),
 )
 _UNIFORM_COLUMN = {name: i for i, name in enumerate(_UNIFORM)}
 _NORMAL_COLUMN = {name: i for i, name in enumerate(_NORMAL)}
 
 
-class Draws:
+class AdaDraws:
     """Numbers for n images, all results [n] float32.
 
     device: where they are drawn, from its default generator.
@@ -32,7 +34,7 @@ class Draws:
 
     def __init__(self, n: int, device: torch.device, percentile: float | None = None):
         if percentile is not None and not 0 < percentile < 1:
-            raise UserError(f"debug_percentile must lie between 0 and 1, not {percentile}")
+            raise UserError(f"`debug_percentile` must lie between 0 and 1, not {percentile}")
         self.percentile = percentile
         self.constant = torch.ones(n, device=device)
         if percentile is None:
@@ -42,23 +44,29 @@ class Draws:
     def chosen(self, name: str, probability: float | Tensor) -> Tensor:
         """Whether a transformation is applied, as a bool [n]."""
         if self.percentile is not None:
-            return self.constant > (1 if name == "rotate.after" else 0)
+            return self.constant > (1 if name == "rotation.behind" else 0)
         return self._uniform[_UNIFORM_COLUMN[name + "?"]] < probability
 
-    def uniform(self, name: str, low: float, high: float) -> Tensor:
+    def number(self, row: Transformation, part: str = "") -> Tensor:
+        """What the transformation's law gives; `part` tells one of its numbers from another, as ".x"."""
+        name, spread = row.name + part, row.spread
+        match row.law:
+            case "choice":
+                return self._between(name, 0, spread).floor().clamp(max=spread - 1)
+            case "uniform":
+                return self._between(name, -spread, spread)
+            case "place":
+                return self._between(name, 0, 1)
+            case "normal":
+                return self._around(name, spread)
+        return torch.exp2(self._around(name, spread))
+
+    def _between(self, name: str, low: float, high: float) -> Tensor:
         if self.percentile is not None:
             return self.constant * (low + self.percentile * (high - low))
         return self._uniform[_UNIFORM_COLUMN[name]] * (high - low) + low
 
-    def integer(self, name: str, n: int) -> Tensor:
-        """A whole number from 0 to n - 1 (as float32)."""
-        return self.uniform(name, 0, n).floor().clamp(max=n - 1)
-
-    def normal(self, name: str, std: float) -> Tensor:
+    def _around(self, name: str, std: float) -> Tensor:
         if self.percentile is not None:
             return torch.erfinv(self.constant * (2 * self.percentile - 1)) * std
         return self._normal[_NORMAL_COLUMN[name]] * std
-
-    def log2_normal(self, name: str, std: float) -> Tensor:
-        """2 to a normal: enlarging and shrinking by the same factor are equally likely."""
-        return torch.exp2(self.normal(name, std))

@@ -40,7 +40,7 @@ def rotation(angle: Tensor) -> Tensor:
 def fitted_margin(maps: Tensor, height: int, width: int, taps: int) -> tuple[int, int, int, int]:
     """How many mirrored pixels the maps [N, 3, 3] reach beyond the image at most: (left, right, top, bottom).
 
-    At most the size less one on each side, as published; the bilinear tap and the filter's reach are included.
+    At most the size less one on each side, one mirror image; the bilinear tap and the filter's reach are included.
     """
     cx, cy = (width - 1) / 2, (height - 1) / 2
     corners = maps.new_tensor([[-cx, cx, cx, -cx], [-cy, -cy, cy, cy], [1, 1, 1, 1]])
@@ -82,4 +82,4 @@ def warp(images: Tensor, maps: Tensor, taps: Tensor, margin: tuple[int, int, int
     )
     theta = (after @ maps @ before).to(images, non_blocking=True)
     grid = F.affine_grid(theta, [n, c, canvas_h, canvas_w], align_corners=False)
-    return downsample2d(grid_sample(source, grid), taps, padding=-2 * room, flip_filter=True)
+    return downsample2d(grid_sample(source, grid), taps, crop=2 * room, flip_filter=True)

@@ -11,7 +11,7 @@ from .config import DiscriminatorConfig, check_resolution
 from .layers import Dense, Mapping, is_lowp, to_compute
 from .ops.bias_act import bias_act
 from .ops.conv2d_resample import conv2d_resample
-from .ops.upfirdn2d import setup_filter
+from .ops.upfirdn2d import fir_taps
 
 
 class Conv(nn.Module):
@@ -19,7 +19,7 @@ class Conv(nn.Module):
 
     def __init__(self, in_channels, out_channels, kernel, *, down=1, act="lrelu", bias=True, conv_clamp=None):
         super().__init__()
-        self.down, self.act, self.conv_clamp, self.padding = down, act, conv_clamp, kernel // 2
+        self.down, self.act, self.conv_clamp = down, act, conv_clamp
         self.weight_gain = (in_channels * kernel * kernel) ** -0.5
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
@@ -29,7 +29,7 @@ class Conv(nn.Module):
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         gain = gain * math.sqrt(2) if self.act == "lrelu" else gain
         bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
-        x = conv2d_resample(x, self.weight, f, down=self.down, padding=self.padding, gain=self.weight_gain * gain)
+        x = conv2d_resample(x, self.weight, f, down=self.down, gain=self.weight_gain * gain)
         return bias_act(x, bias, act=self.act, gain=1.0, clamp=clamp)
 
 
@@ -93,7 +93,7 @@ class Discriminator(nn.Module):
         self.fc = Dense(c4 * 16, c4, act="lrelu")
         self.out = Dense(c4, c4 if cfg.c_dim else 1)
         self.mapping = Mapping(0, cfg.c_dim, c4, None, cfg.mapping_layers) if cfg.c_dim else None
-        self.register_buffer("filter", setup_filter([1, 3, 3, 1]), persistent=False)
+        self.register_buffer("filter", fir_taps([1, 3, 3, 1]), persistent=False)
 
     def layers_inwards(self) -> list[nn.Module]:
         """The convolutions before the head, from the image inwards: fromrgb, then conv0, conv1 and skip of each block;

@@ -10,9 +10,9 @@ from common.errors import UserError
 from .config import GeneratorConfig, check_resolution
 from .layers import Dense, Mapping, is_lowp, to_compute
 from .ops.bias_act import bias_act
-from .ops.modulated_conv import modulated_conv2d
+from .ops.modulated_conv import LayerEnd, modulated_conv2d
 from .ops.native import path
-from .ops.upfirdn2d import setup_filter, upfirdn2d
+from .ops.upfirdn2d import fir_taps, upfirdn2d
 
 NOISE_MODES = ("random", "const", "none")
 
@@ -36,20 +36,11 @@ class SynthesisLayer(nn.Module):
             noise = torch.randn(shape, device=x.device, dtype=self.weight.dtype) * self.noise_strength
         elif noise_mode == "const":
             noise = self.noise_const * self.noise_strength
+        end = LayerEnd(noise, self.bias, "lrelu", math.sqrt(2), self.conv_clamp)
+        # The published checkpoint format has weights for true convolution in upsampling layers, else for correlation.
+        correlates = self.up == 1
         return modulated_conv2d(
-            x,
-            self.weight,
-            self.affine(w),
-            noise=noise,
-            bias=self.bias,
-            up=self.up,
-            f=f,
-            # Published weights are meant for true convolution in upsampling layers, for correlation in the others.
-            flip_weight=self.up == 1,
-            act="lrelu",
-            gain=math.sqrt(2),
-            clamp=self.conv_clamp,
-            fused=fused,
+            x, self.weight, self.affine(w), f, up=self.up, flip_weight=correlates, fused=fused, end=end
         )
 
 
@@ -109,7 +100,7 @@ class Synthesis(nn.Module):
         self.const = nn.Parameter(torch.randn(cfg.channels(4), 4, 4))
         self.blocks = nn.ModuleList(SynthesisBlock(cfg, 2**k) for k in range(2, log2 + 1))
         self.num_ws = sum(block.num_convs for block in self.blocks) + 1  # the last ToRGB has its own
-        self.register_buffer("filter", setup_filter([1, 3, 3, 1]), persistent=False)
+        self.register_buffer("filter", fir_taps([1, 3, 3, 1]), persistent=False)
 
     def forward(self, ws, *, noise_mode="random", fused_modconv=None, force_fp32=False):
         """Render images.
@@ -119,7 +110,7 @@ class Synthesis(nn.Module):
             noise_mode: 'random' draws fresh noise from the default generator, 'const' uses the stored maps, 'none'
                 adds none.
             fused_modconv: modulate weights instead of activations (None: never, the other is faster; on the reference
-                path when not training, as published).
+                path when not training).
             force_fp32: ignore `num_lowp_res`.
 
         Returns:

@@ -10,9 +10,11 @@ from .ops.bias_act import bias_act
 from .ops.native import path
 
 
-def normalise_2nd_moment(x, dim: int = 1, eps: float = 1e-8):
-    """`x / sqrt(mean(x^2) + eps)` along `dim` (Progressive GAN, Karras et al. 2018, section 4.2)."""
-    return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
+def unit_rms(latents: torch.Tensor) -> torch.Tensor:
+    """[N, C], each row divided by its root mean square: z on its way into the mapping network (StyleGAN, Karras et al.
+    2019, section 2, with the pixel norm of Progressive GAN, Karras et al. 2018, section 4.2)."""
+    power = latents.square().mean(dim=1, keepdim=True)
+    return latents * torch.rsqrt(power + 1e-8)
 
 
 def is_lowp(resolution: int, cfg) -> bool:
@@ -49,18 +51,18 @@ class Dense(nn.Module):
 class Mapping(nn.Module):
     """z (and label) -> w (StyleGAN, Karras et al. 2019, section 2; W average and truncation: appendix B).
 
-    `num_ws` copies of w are returned, one for each synthesis layer; None returns the bare [N, w_dim] and tracks no
-    average, which is how the projection discriminator embeds its label (with `z_dim=0`). The layers learn at 1/100 of
-    the rate.
+    `num_ws` copies of w are returned, one for each synthesis layer, and the buffer `w_avg` is the mean w, which the
+    trainer keeps up; None returns the bare [N, w_dim] and has no average, which is how the projection discriminator
+    embeds its label (with `z_dim=0`). The layers learn at 1/100 of the rate.
     """
 
-    def __init__(self, z_dim: int, c_dim: int, w_dim: int, num_ws: int | None, num_layers: int, w_avg_beta=0.995):
+    def __init__(self, z_dim: int, c_dim: int, w_dim: int, num_ws: int | None, num_layers: int):
         super().__init__()
         if z_dim == 0 and c_dim == 0:
             raise UserError("a mapping network needs z_dim or c_dim above 0")
         if num_layers < 1:
             raise UserError(f"mapping_layers must be at least 1, got {num_layers}")
-        self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.w_avg_beta = z_dim, c_dim, w_dim, num_ws, w_avg_beta
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
         self.embed = Dense(c_dim, w_dim) if c_dim else None
         widths = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * num_layers
         self.layers = nn.ModuleList(
@@ -69,7 +71,7 @@ class Mapping(nn.Module):
         if num_ws is not None:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
-    def forward(self, z, c=None, *, psi=1.0, cutoff=None, update_w_avg=False):
+    def forward(self, z, c=None, *, psi=1.0, cutoff=None):
         """Map latents.
 
         Args:
@@ -77,7 +79,6 @@ class Mapping(nn.Module):
             c: labels [N, c_dim] (one-hot or any vector); needed when `c_dim` is above 0, ignored otherwise.
             psi: truncation: `w_avg + psi * (w - w_avg)`; 1 is none.
             cutoff: truncate only the first `cutoff` of the `num_ws` layers; None is all.
-            update_w_avg: move `w_avg` by `1 - w_avg_beta` of the way to this batch's mean.
 
         Returns:
             [N, num_ws, w_dim], or [N, w_dim] without `num_ws`.
@@ -89,19 +90,17 @@ class Mapping(nn.Module):
         if self.z_dim:
             if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
                 raise UserError(f"z must be [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
-            inputs.append(normalise_2nd_moment(z.to(self.layers[0].weight.dtype)))
+            inputs.append(unit_rms(z.to(self.layers[0].weight.dtype)))
         if self.c_dim:
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
                 got = None if c is None else list(c.shape)
                 raise UserError(f"this network is conditional: c must be [N, {self.c_dim}], got {got}")
-            inputs.append(normalise_2nd_moment(self.embed(c.to(self.embed.weight.dtype))))
+            inputs.append(unit_rms(self.embed(c.to(self.embed.weight.dtype))))
         x = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
         for layer in self.layers:
             x = layer(x)
         if self.num_ws is None:
             return x
-        if update_w_avg:
-            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
         ws = x.unsqueeze(1).repeat(1, self.num_ws, 1)  # a copy: style mixing may write into it
         if psi == 1:
             return ws

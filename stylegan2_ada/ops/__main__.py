@@ -18,7 +18,7 @@ from . import conv_forward, native, reference
 from .bias_act import bias_act
 from .conv3x3 import applies, conv3x3
 from .modconv_epilogue import modconv_epilogue
-from .upfirdn2d import setup_filter, upfirdn2d
+from .upfirdn2d import fir_taps, upfirdn2d
 
 SHAPE = (4, 64, 64, 64)  # of the images the operations are tried on
 # Relative error that some roundings to the type may make.
@@ -28,7 +28,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2, torch.float16: 6e-3}
 def cases(shape: tuple[int, ...], device: torch.device) -> dict:
     """name -> (quick(x), definition(x)) for images x [N, C, H, W]."""
     n, c, h, w = shape
-    f = setup_filter([1, 3, 3, 1], device=device)
+    f = fir_taps([1, 3, 3, 1], device=device)
     b = torch.linspace(-1, 1, c, device=device)
     d = torch.linspace(0.5, 2, n * c, device=device).reshape(n, c)
     noise = torch.linspace(-1, 1, n * h * w, device=device).reshape(n, 1, h, w)

@@ -7,8 +7,6 @@ pass each. Its backward pass keeps nothing but the result where the activation c
 of it when activation, bias and noise are taken off again.
 """
 
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -97,24 +95,6 @@ def modconv_epilogue(
     return _bias_act(y, b, act=act, alpha=alpha, gain=gain, clamp=clamp)
 
 
-_keeps_inputs = False
-
-
-@contextmanager
-def keep_inputs():
-    """Inside, `modconv_epilogue` keeps y for the backward pass although its result would do.
-
-    For the forward pass before a penalty on gradients: a double backward differentiates what y is recovered by, and
-    that takes longer than y takes room.
-    """
-    global _keeps_inputs
-    before, _keeps_inputs = _keeps_inputs, True
-    try:
-        yield
-    finally:
-        _keeps_inputs = before
-
-
 def scale_channels(x: Tensor, s: Tensor) -> Tensor:
     """x * s[:, :, None, None] in the dtype of x: the styles of a modulated convolution (equation 1).
 
@@ -169,7 +149,7 @@ def _save(ctx, inputs, output) -> None:
     if not reads_input(act, alpha):
         needs_y = d is not None and ctx.needs_input_grad[1]
         recoverable = gain > 0 and (act == LINEAR or (act == LRELU and alpha > 0))
-        y = y if needs_y and (_keeps_inputs or not recoverable) else None
+        y = y if needs_y and not recoverable else None
     ctx.save_for_backward(output, y, d, noise, b)
 
 

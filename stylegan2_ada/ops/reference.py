@@ -56,13 +56,11 @@ def bias_act(x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
-def modulated_weights(w: Tensor, s: Tensor, demodulate: bool) -> Tensor:
+def modulated_weights(w: Tensor, s: Tensor) -> Tensor:
     """Each sample's own weights [N, O, I, kh, kw] from w [O, I, kh, kw] and styles s [N, I] (StyleGAN2, equations 1
     and 3)."""
     w = w.unsqueeze(0) * s[:, None, :, None, None]
-    if demodulate:
-        w = w * (w.square().sum(dim=[2, 3, 4], keepdim=True) + 1e-8).rsqrt()
-    return w
+    return w * (w.square().sum(dim=[2, 3, 4], keepdim=True) + 1e-8).rsqrt()
 
 
 def modconv_epilogue(

@@ -20,46 +20,36 @@ from . import reference
 from .fir_kernels import Axis, resample
 from .native import below_autograd, path, use_native
 
+_SEPARABLE = 8  # taps from which on two passes along the axes are quicker than one
 
-def setup_filter(
-    taps: Tensor | Sequence[float] | Sequence[Sequence[float]] | float | None,
-    *,
-    separable: bool | None = None,
-    normalize: bool = True,
-    flip: bool = False,
-    gain: float = 1.0,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Make a filter for `upfirdn2d` out of its taps.
 
-    taps: a number, a 1-D list (used along both axes) or a 2-D list [height][width]; None is the identity.
-    separable: keep a 1-D filter 1-D, to be applied along x and then y (True), or expand it to its outer product
-        (False). None keeps filters of 8 taps and more separable, as the published code does. The result is the same
-        up to rounding.
-    normalize: scale to unit gain at zero frequency.
-    flip: turn the filter round.
-    gain: overall gain of the two-dimensional filter.
+def fir_taps(taps: Sequence[float] | Sequence[Sequence[float]], *, device: torch.device | str | None = None) -> Tensor:
+    """A low-pass filter for `upfirdn2d` in float32: the taps divided by their sum: a flat image keeps its value.
 
-    Returns a float32 tensor, [taps] or [height, width]. Raises ValueError for taps that are empty, not 1-D or 2-D, or
-    that cannot be normalised because they sum to zero.
+    taps: those of one axis, which the image is filtered with along both; or a table [height][width]. Up to seven taps
+        become the table of their products, [n, n], which is one pass over the image; more stay [n], two passes of n
+        products a pixel instead of one of n * n.
+
+    Raises ValueError for taps that are none, or that sum to zero.
     """
-    f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32)
-    if f.ndim > 2 or f.numel() == 0:
-        raise UserError(f"filter taps must be a non-empty number, list or table, not an array of shape {list(f.shape)}")
-    if f.ndim == 0:
-        f = f[None]
-    if separable and f.ndim == 2:
-        raise UserError("a two-dimensional filter cannot be marked separable: give the taps of one axis")
-    if f.ndim == 1 and not (len(f) >= 8 if separable is None else separable):
-        f = torch.outer(f, f)
-    if normalize:
-        total = f.sum()
-        if total == 0:
-            raise UserError("filter taps sum to zero and cannot be normalised: pass normalize=False")
-        f = f / total
-    if flip:
-        f = f.flip(list(range(f.ndim)))
-    return (f * gain ** (f.ndim / 2)).to(device)
+    g = torch.as_tensor(taps, dtype=torch.float32)
+    if g.ndim not in (1, 2) or g.numel() == 0:
+        raise UserError(f"filter taps must be a non-empty list or table, not an array of shape {list(g.shape)}")
+    total = g.sum()
+    if total == 0:
+        raise UserError("filter taps sum to zero: they have no gain at zero frequency to be divided by")
+    g = g / total
+    return (torch.outer(g, g) if g.ndim == 1 and len(g) < _SEPARABLE else g).to(device)
+
+
+def margins(taps: int, *, up: int = 1, down: int = 1) -> tuple[int, int]:
+    """Samples (before, behind) an axis that keep a FIR of so many taps centred, and the size exact: H * up // down.
+
+    (taps - down + up - 1) / 2 before, rounded up, and taps - down in all, counted in samples of the enlarged image;
+    negative ones are cropped. conv2d_resample.py derives it.
+    """
+    before = -((down - taps - up + 1) // 2)
+    return before, taps - down - before
 
 
 def upfirdn2d(
@@ -75,7 +65,7 @@ def upfirdn2d(
     """Upsample by zero insertion, pad, filter and keep every `down`-th sample, in one step.
 
     x: [N, C, H, W], any floating dtype, any strides.
-    f: float filter from `setup_filter`, [taps] (separable) or [fh, fw]; None is the identity.
+    f: float filter from `fir_taps`, [taps] (separable) or [fh, fw]; None is the identity.
     up, down: a factor, or (x, y).
     padding: zeros added to the *upsampled* image; a number, (x, y) or (x0, x1, y0, y1). Negative crops.
     flip_filter: False convolves, True correlates.
@@ -261,57 +251,12 @@ def _padding(value: int | Sequence[int]) -> tuple[int, int, int, int]:
     return p
 
 
-def filter2d(
-    x: Tensor, f: Tensor | None, *, padding: int | Sequence[int] = 0, flip_filter: bool = False, gain: float = 1.0
-) -> Tensor:
-    """Filter an image and keep its size (for zero `padding`, which is added to that); arguments as in `upfirdn2d`."""
-    return _centred(x, f, 1, 1, padding, flip_filter, gain)
+def upsample2d(x: Tensor, f: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, C, 2 H, 2 W], the brightness and the centre kept; arguments as in `upfirdn2d`."""
+    return upfirdn2d(x, f, up=2, padding=[*margins(f.shape[-1], up=2), *margins(f.shape[0], up=2)], gain=4.0)
 
 
-def upsample2d(
-    x: Tensor,
-    f: Tensor | None,
-    *,
-    up: int | Sequence[int] = 2,
-    padding: int | Sequence[int] = 0,
-    flip_filter: bool = False,
-    gain: float = 1.0,
-) -> Tensor:
-    """Enlarge an image by an integer factor, its brightness kept; arguments as in `upfirdn2d`.
-
-    The result is [N, C, H * up, W * up], plus `padding`, which counts output samples.
-    """
-    up_x, up_y = _pair(up, "up")
-    return _centred(x, f, (up_x, up_y), 1, padding, flip_filter, gain * up_x * up_y)
-
-
-def downsample2d(
-    x: Tensor,
-    f: Tensor | None,
-    *,
-    down: int | Sequence[int] = 2,
-    padding: int | Sequence[int] = 0,
-    flip_filter: bool = False,
-    gain: float = 1.0,
-) -> Tensor:
-    """Shrink an image by an integer factor; arguments as in `upfirdn2d`.
-
-    The result is [N, C, H // down, W // down]; `padding` counts input samples.
-    """
-    return _centred(x, f, 1, _pair(down, "down"), padding, flip_filter, gain)
-
-
-def _centred(x, f, up, down, padding, flip_filter, gain) -> Tensor:
-    """`upfirdn2d` with the padding that keeps the image's centre in place."""
-    up_x, up_y = _pair(up, "up")
-    down_x, down_y = _pair(down, "down")
-    px0, px1, py0, py1 = _padding(padding)
-    fh, fw = (1, 1) if f is None else (f.shape[0], f.shape[-1])
-    # The filter uses up taps - 1 samples. When enlarging, up - 1 zeros follow the last sample, so the start needs as
-    # many more than the end; when shrinking, the last stride needs down - 1 fewer. An odd one goes to the start.
-    p = []
-    for p0, p1, u, d, k in ((px0, px1, up_x, down_x, fw), (py0, py1, up_y, down_y, fh)):
-        before = (k + u - 1) // 2 if d == 1 else (k - d + 1) // 2
-        after = (k - u) // 2 if d == 1 else (k - d) // 2
-        p += [p0 + before, p1 + after]
-    return upfirdn2d(x, f, up=(up_x, up_y), down=(down_x, down_y), padding=p, flip_filter=flip_filter, gain=gain)
+def downsample2d(x: Tensor, f: Tensor, *, crop: int = 0, flip_filter: bool = False) -> Tensor:
+    """[N, C, H, W], less `crop` pixels on every side, to half the size, the centre kept; otherwise as `upfirdn2d`."""
+    padding = [m - crop for taps in (f.shape[-1], f.shape[0]) for m in margins(taps, down=2)]
+    return upfirdn2d(x, f, down=2, padding=padding, flip_filter=flip_filter)

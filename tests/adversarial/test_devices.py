@@ -10,7 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stylegan2_ada.ada import AUGPIPES, AugmentPipe
+from stylegan2_ada.ada import AugmentPipe
+from stylegan2_ada.ada_pipes import AUGPIPES
 from synth.options import Rendering
 from synth.sample import sample
 from training.stats import Stats
@@ -64,7 +65,7 @@ def test_sums_of_a_tick_are_float32_on_devices_without_float64():
 
 @pytest.mark.parametrize("name", AUGPIPES)
 def test_no_augmentation_computes_in_float64(name):
-    pipe = AugmentPipe(**AUGPIPES[name])
+    pipe = AugmentPipe(AUGPIPES[name])
     pipe.p.fill_(1.0)
     images = torch.rand(4, 3, 16, 16, requires_grad=True)
     pipe(images)

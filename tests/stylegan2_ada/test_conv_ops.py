@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
 from stylegan2_ada.ops.conv2d_resample import conv2d_resample
-from stylegan2_ada.ops.modulated_conv import modulated_conv2d
-from stylegan2_ada.ops.upfirdn2d import setup_filter
+from stylegan2_ada.ops.modconv_epilogue import scale_channels
+from stylegan2_ada.ops.modulated_conv import LayerEnd, modulated_conv2d
+from stylegan2_ada.ops.upfirdn2d import fir_taps, margins
 
 TAPS = [1, 3, 3, 1]
 
@@ -22,15 +23,16 @@ def test_recorded_cases(golden):
             torch.from_numpy(arrays[key]) if (key := f"{case['id']}.{name}") in arrays else None
             for name in ("x", "w", "s", "noise", "y")
         )
-        f = setup_filter(case["taps"])
-        geometry = {"up": case["up"], "padding": case["padding"], "flip_weight": case["correlation"]}
+        f = fir_taps(case["taps"])
+        geometry = {"up": case["up"], "flip_weight": case["correlation"]}
+        assert case["padding"] == case["kernel"] // 2
         if case["kind"] == "conv2d_resample":
             results = [conv2d_resample(x, w, f, down=case["down"], **geometry)]
-        else:
-            results = [
-                modulated_conv2d(x, w, s, noise=noise, f=f, demodulate=case["demodulate"], fused=fused, **geometry)
-                for fused in (False, True)
-            ]
+        elif case["demodulate"]:
+            end = LayerEnd(noise)
+            results = [modulated_conv2d(x, w, s, f, fused=fused, end=end, **geometry) for fused in (False, True)]
+        else:  # without it there is only the scaled input, which is `ToRGB`
+            results = [conv2d_resample(scale_channels(x, s), w, f, **geometry)]
         for result in results:
             torch.testing.assert_close(result, y, rtol=1e-12, atol=1e-12, msg=lambda m, c=case: f"{c['id']}: {m}")
 
@@ -70,7 +72,7 @@ def literal(x, w, f, up, down, padding, flip_weight, groups):
     if down > 1:
         px0, px1 = px0 + (fw - down + 1) // 2, px1 + (fw - down) // 2
         py0, py1 = py0 + (fh - down + 1) // 2, py1 + (fh - down) // 2
-    u = np.pad(u, ((0, 0), (0, 0), (py0, py1), (px0, px1)))
+    u = F.pad(torch.from_numpy(u), (px0, px1, py0, py1)).numpy()  # negative ones crop
     if up > 1:
         u = fir(u) * up * up
     u = correlate(u, w if flip_weight else w[:, :, ::-1, ::-1])
@@ -86,14 +88,13 @@ def literal(x, w, f, up, down, padding, flip_weight, groups):
 def test_definition(up, down, kernel, groups, flip_weight):
     rng = np.random.default_rng(7)
     x, w = rng.normal(size=(2, 4, 6, 7)), rng.normal(size=(6, 4 // groups, kernel, kernel))
-    f = setup_filter(TAPS).double()
+    f = fir_taps(TAPS).double()
     y = conv2d_resample(
         torch.from_numpy(x),
         torch.from_numpy(w),
         f,
         up=up,
         down=down,
-        padding=kernel // 2,
         groups=groups,
         flip_weight=flip_weight,
     ).numpy()
@@ -102,24 +103,35 @@ def test_definition(up, down, kernel, groups, flip_weight):
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_asymmetric_padding_and_no_filter():
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_no_filter_and_both_factors(kernel):
     rng = np.random.default_rng(1)
-    x, w = torch.from_numpy(rng.normal(size=(1, 2, 5, 5))), torch.from_numpy(rng.normal(size=(3, 2, 3, 3)))
-    y = conv2d_resample(x, w, padding=(0, 2, 1, 1))
-    torch.testing.assert_close(y, F.conv2d(F.pad(x, (0, 2, 1, 1)), w))
-    f = setup_filter(TAPS).double()
-    y = conv2d_resample(x, w, f, up=2, padding=(2, 1, 0, 3))
-    expected = literal(x.numpy(), w.numpy(), f.numpy(), 2, 1, (2, 1, 0, 3), True, 1)
-    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
-    y = conv2d_resample(x, w, f, up=2, down=2, padding=1)  # both: the FIR runs once each way
-    expected = literal(x.numpy(), w.numpy(), f.numpy(), 2, 2, (1, 1, 1, 1), True, 1)
-    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+    x = torch.from_numpy(rng.normal(size=(1, 2, 5, 5)))
+    w = torch.from_numpy(rng.normal(size=(3, 2, kernel, kernel)))
+    f, one = fir_taps(TAPS).double(), np.ones((1, 1))
+    for factors, taps in (((1, 1), None), ((2, 1), None), ((1, 2), None), ((3, 1), None), ((2, 2), f), ((1, 3), f)):
+        y = conv2d_resample(x, w, taps, up=factors[0], down=factors[1])  # both: the FIR runs once each way
+        numbers = one if taps is None else taps.numpy()
+        expected = literal(x.numpy(), w.numpy(), numbers, *factors, (kernel // 2,) * 4, True, 1)
+        assert y.shape[2] == 5 * factors[0] // factors[1]
+        np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("arguments", [{"up": 0}, {"down": 0}, {"padding": (1, 2, 3)}])
+@pytest.mark.parametrize("taps", [1, 2, 3, 4, 5, 12])
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_margins(taps, factor):
+    """As derived: the filter's middle on the pixel's, or half a sample before it; sizes kept."""
+    for up, down in ((factor, 1), (1, factor)):
+        before, behind = margins(taps, up=up, down=down)
+        late = before - ((taps - 1) / 2 + (up - down) / 2)
+        assert late in (0, 0.5)
+        assert (12 * up + before + behind - taps) // down + 1 == 12 * up // down
+
+
+@pytest.mark.parametrize("arguments", [{"up": 0}, {"down": 0}, {"w": torch.zeros(1, 1, 2, 2)}])
 def test_wrong_arguments(arguments):
     with pytest.raises(ValueError):
-        conv2d_resample(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 3, 3), **arguments)
+        conv2d_resample(**{"x": torch.zeros(1, 1, 4, 4), "w": torch.zeros(1, 1, 3, 3)} | arguments)
     with pytest.raises(ValueError, match="styles must have shape"):
         modulated_conv2d(torch.zeros(2, 3, 4, 4), torch.zeros(5, 3, 3, 3), torch.zeros(2, 4))
 
@@ -140,7 +152,7 @@ def test_equations():
         expected = F.conv2d(x[n : n + 1], demodulated, padding=1) + noise[n] + bias.reshape(-1, 1, 1)
         expected = (1.7 * F.leaky_relu(expected, 0.2)).clamp(-2, 2)
         for fused in (False, True):
-            y = modulated_conv2d(x, w, s, noise=noise, bias=bias, act="lrelu", gain=1.7, clamp=2, fused=fused)
+            y = modulated_conv2d(x, w, s, fused=fused, end=LayerEnd(noise, bias, "lrelu", 1.7, 2))
             torch.testing.assert_close(y[n : n + 1], expected, rtol=1e-12, atol=1e-12)
 
 
@@ -148,24 +160,20 @@ def test_equations():
 @pytest.mark.parametrize("up", [1, 2])
 def test_samples_are_independent(fused, up):
     x, w, s, noise = operands(n=3, up=up)
-    f = setup_filter(TAPS)
-    call = lambda i: modulated_conv2d(x[i], w, s[i], noise=noise[i], up=up, f=f, fused=fused)  # noqa: E731
+    f = fir_taps(TAPS)
+    call = lambda i: modulated_conv2d(x[i], w, s[i], f, up=up, fused=fused, end=LayerEnd(noise[i]))  # noqa: E731
     whole = call(slice(None))
     for i in range(3):
         torch.testing.assert_close(call(slice(i, i + 1)), whole[i : i + 1], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "up, demodulate, fused", [(1, True, False), (2, True, False), (1, False, False), (1, True, True)]
-)
-def test_gradients_of_both_orders(up, demodulate, fused):
+@pytest.mark.parametrize("up, fused", [(1, False), (2, False), (1, True)])
+def test_gradients_of_both_orders(up, fused):
     x, w, s, noise = (t.requires_grad_() for t in operands(i=2, o=2, size=4 - up, up=up))
-    f = setup_filter(TAPS)
+    f = fir_taps(TAPS)
 
     def fn(x, w, s, noise):
-        return modulated_conv2d(
-            x, w, s, noise=noise, up=up, f=f, demodulate=demodulate, flip_weight=up == 1, fused=fused
-        )
+        return modulated_conv2d(x, w, s, f, up=up, flip_weight=up == 1, fused=fused, end=LayerEnd(noise))
 
     assert gradcheck(fn, (x, w, s, noise))
     assert gradgradcheck(fn, (x, w, s, noise))
@@ -176,8 +184,8 @@ def test_resample_gradients_of_both_orders(up, down, kernel):
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(1, 2, 4, 4, generator=rng, dtype=torch.float64).requires_grad_()
     w = torch.randn(2, 2, kernel, kernel, generator=rng, dtype=torch.float64).requires_grad_()
-    f = setup_filter(TAPS)
-    fn = lambda x, w: conv2d_resample(x, w, f, up=up, down=down, padding=kernel // 2)  # noqa: E731
+    f = fir_taps(TAPS)
+    fn = lambda x, w: conv2d_resample(x, w, f, up=up, down=down)  # noqa: E731
     assert gradcheck(fn, (x, w))
     assert gradgradcheck(fn, (x, w))
 
@@ -186,10 +194,10 @@ def test_resample_gradients_of_both_orders(up, down, kernel):
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.03), (torch.float16, 0.004)])
 def test_low_precision(up, dtype, tolerance):
     x, w, s, noise = operands(i=16, o=16, size=8, up=up)
-    f = setup_filter(TAPS)
-    exact = modulated_conv2d(x, w, s, noise=noise, up=up, f=f)
+    f = fir_taps(TAPS)
+    exact = modulated_conv2d(x, w, s, f, up=up, end=LayerEnd(noise))
     low = x.to(dtype).contiguous(memory_format=torch.channels_last)
-    y = modulated_conv2d(low, w.float(), s.float(), noise=noise, up=up, f=f)
+    y = modulated_conv2d(low, w.float(), s.float(), f, up=up, end=LayerEnd(noise))
     assert y.dtype == dtype
     assert (y.double() - exact).abs().max() < tolerance * exact.abs().max()
 
@@ -197,6 +205,6 @@ def test_low_precision(up, dtype, tolerance):
 def test_float16_does_not_overflow():
     """Styles and weights of 500 would overflow a float16 convolution that wasn't normalised before."""
     x, w, s, noise = operands(i=16, o=16, size=4)
-    exact = modulated_conv2d(x * 10, w * 500, s * 500, noise=noise)
-    y = modulated_conv2d((x * 10).half(), (w * 500).float(), (s * 500).float(), noise=noise)
+    exact = modulated_conv2d(x * 10, w * 500, s * 500, end=LayerEnd(noise))
+    y = modulated_conv2d((x * 10).half(), (w * 500).float(), (s * 500).float(), end=LayerEnd(noise))
     torch.testing.assert_close(y.double(), exact, rtol=0.02, atol=0.1)

@@ -169,19 +169,6 @@ def test_noise_modes():
         draw("loud")
 
 
-def test_w_average_follows_the_batch_mean():
-    torch.manual_seed(0)
-    mapping = Mapping(8, 0, 8, 6, 2)
-    z = torch.randn(5, 8)
-    w = mapping(z)[:, 0]
-    assert torch.equal(mapping.w_avg, torch.zeros(8))
-    mapping(z, update_w_avg=True)
-    torch.testing.assert_close(mapping.w_avg, 0.005 * w.mean(dim=0))
-    mapping(z, update_w_avg=True)
-    torch.testing.assert_close(mapping.w_avg, (0.005 + 0.995 * 0.005) * w.mean(dim=0))
-    assert not mapping.w_avg.requires_grad
-
-
 def test_truncation():
     torch.manual_seed(0)
     mapping = Mapping(8, 0, 8, 6, 2)

@@ -202,12 +202,12 @@ USE = """
 import warnings, torch
 from stylegan2_ada.ops import reference
 from stylegan2_ada.ops.bias_act import bias_act
-from stylegan2_ada.ops.upfirdn2d import setup_filter, upfirdn2d
+from stylegan2_ada.ops.upfirdn2d import fir_taps, upfirdn2d
 x, b = torch.randn(2, 3, 8, 8), torch.randn(3)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     y = bias_act(x, b, act="lrelu")
-    upfirdn2d(x, setup_filter([1, 3, 3, 1]), up=2)
+    upfirdn2d(x, fir_taps([1, 3, 3, 1]), up=2)
 torch.testing.assert_close(y, reference.bias_act(x, b, 1, "lrelu", 0.2, 2 ** 0.5, None))
 import json
 print(json.dumps([str(w.message) for w in caught]))

@@ -19,7 +19,7 @@ from stylegan2_ada.ops import native
 from stylegan2_ada.ops.bias_act import bias_act
 from stylegan2_ada.ops.modconv_epilogue import modconv_epilogue, scale_channels
 from stylegan2_ada.ops.native import cuda_launch, cuda_ops
-from stylegan2_ada.ops.upfirdn2d import downsample2d, setup_filter, upfirdn2d, upsample2d
+from stylegan2_ada.ops.upfirdn2d import downsample2d, fir_taps, upfirdn2d, upsample2d
 from tests.stylegan2_ada_ops import cuda_cases
 from tests.stylegan2_ada_ops.cuda_cases import DTYPES
 
@@ -84,7 +84,7 @@ def test_special_cases(ops, draw, case):
 def test_first_and_second_derivatives(registered, draw, layout):
     """Of the functions that networks call, in float64."""
     x = draw(2, 3, 5, 6, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
-    f = setup_filter([1, 3, 3, 1], device="cuda").double()
+    f = fir_taps([1, 3, 3, 1], device="cuda").double()
     d, b = draw(2, 3, dtype=torch.float64).requires_grad_(), draw(3, dtype=torch.float64).requires_grad_()
     noise = draw(2, 1, 5, 6, dtype=torch.float64).requires_grad_()
     for function, inputs in (
@@ -104,7 +104,7 @@ def test_first_and_second_derivatives(registered, draw, layout):
 
 def test_operators_keep_torchs_rules(registered, draw):
     x, b, d, noise = draw(2, 8, 4, 4), draw(8), draw(2, 8), draw(2, 1, 4, 4)
-    f = setup_filter([1, 3, 3, 1], device="cuda")
+    f = fir_taps([1, 3, 3, 1], device="cuda")
     x.requires_grad_()
     parameters = (2, 0.2, 1.4, -1.0)
     for name, arguments in (
@@ -127,7 +127,7 @@ def layer(x, f, d, noise, b):
 def layer_inputs(draw, dtype=torch.float16):
     x = draw(2, 16, 8, 8, dtype=dtype, last=True).requires_grad_()
     d, b = draw(2, 16).requires_grad_(), draw(16).requires_grad_()
-    return x, setup_filter([1, 3, 3, 1], device="cuda"), d, draw(2, 1, 8, 8), b
+    return x, fir_taps([1, 3, 3, 1], device="cuda"), d, draw(2, 1, 8, 8), b
 
 
 def test_a_cuda_graph_of_a_layer(registered, draw):

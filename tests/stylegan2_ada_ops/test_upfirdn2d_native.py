@@ -10,12 +10,12 @@ import torch
 from stylegan2_ada.ada_filters import SYM6
 from stylegan2_ada.ops import reference
 from stylegan2_ada.ops.native import status, use_native
-from stylegan2_ada.ops.upfirdn2d import setup_filter, upfirdn2d
+from stylegan2_ada.ops.upfirdn2d import fir_taps, upfirdn2d
 
 pytestmark = pytest.mark.skipif(not status("cpu").native, reason=f"no native ops here: {status('cpu').why}")
 module = importlib.import_module("stylegan2_ada.ops.upfirdn2d")
 op = torch.ops.stylegan2_ada.upfirdn2d.default
-FOUR = setup_filter([1, 3, 3, 1])
+FOUR = fir_taps([1, 3, 3, 1])
 RESAMPLINGS = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 3), (3, 2), (2, 3)]
 
 
@@ -52,9 +52,9 @@ def layouts(x):
 
 FILTERS = {
     "symmetric": FOUR,
-    "lopsided": setup_filter([1, 2, -4, 5]),
-    "one row": setup_filter(SYM6),
-    "no product": setup_filter([[1, 2, 0, 3], [-1, 4, 1, 1]]),
+    "lopsided": fir_taps([1, 2, -4, 5]),
+    "one row": fir_taps(SYM6),
+    "no product": fir_taps([[1, 2, 0, 3], [-1, 4, 1, 1]]),
 }
 
 
@@ -82,7 +82,7 @@ def test_all_ways_through_the_kernel(channels, up, down, f):
 
 
 def test_float64_is_exact():
-    f = setup_filter([[1, 2, 0], [-1, 4, 1]]).double() / 3
+    f = fir_taps([[1, 2, 0], [-1, 4, 1]]).double() / 3
     for up, down in RESAMPLINGS:
         x = torch.randn(2, 5, 9, 8, dtype=torch.float64)
         y = upfirdn2d(x, f, up=up, down=down, padding=3)
@@ -93,7 +93,7 @@ def test_float64_is_exact():
 @pytest.mark.parametrize(("up", "down"), RESAMPLINGS)
 def test_scipy(up, down, layout):
     """Full convolution along both axes, as scipy.signal.upfirdn does it."""
-    f = setup_filter(SYM6, separable=True)
+    f = fir_taps(SYM6)
     x = torch.randn(1, 18, 13, 10).contiguous(memory_format=layout)
     k = len(f)
     taps = f.double().numpy()
@@ -176,7 +176,7 @@ def sample_arguments():
         for layout in (torch.contiguous_format, torch.channels_last):
             x = torch.randn(2, 3, 6, 5).to(dtype).contiguous(memory_format=layout)
             yield x, FOUR, 2, 1, 1, 2, 2, 1, 3, 10, False, 2.0
-    yield torch.randn(1, 2, 4, 4).transpose(2, 3), setup_filter(SYM6), 1, 1, 1, 1, 6, 6, 5, 5, True, -1.0
+    yield torch.randn(1, 2, 4, 4).transpose(2, 3), fir_taps(SYM6), 1, 1, 1, 1, 6, 6, 5, 5, True, -1.0
 
 
 def test_operator_keeps_to_pytorchs_rules():
