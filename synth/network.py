@@ -16,8 +16,7 @@ from stylegan2_ada.generator import Generator
 from stylegan2_ada.interop import load_any_generator
 from synth.options import FromNetwork, Rendering
 from training.precision import resolve_precision
-
-NEWEST = "latest"
+from training.run_folder import LATEST, newest_run
 
 
 class NoGenerator(UserError):
@@ -84,17 +83,10 @@ def generator_in(run: Path) -> Path | None:
     return max(numbered)[1] if numbered else None
 
 
-def newest_in(folder: Path, *, deeper: bool = True) -> Path | None:
-    """The generator of the newest run in `folder` that has one; runs are numbered: `00003-faces` is newer than
-    `00002-faces`. Where `folder` holds none itself, those in its sub-folders count (`deeper`)."""
-    runs = [(int(match[0]), p.name, p) for p in folder.iterdir() if (match := re.match(r"\d+", p.name)) and p.is_dir()]
-    for _, _, run in sorted(runs, reverse=True):
-        if (found := generator_in(run)) is not None:
-            return found
-    # groups of runs, such as runs/demo/, only where no run lies in `folder` itself
-    groups = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")] if deeper else []
-    found = [path for group in groups if (path := newest_in(group, deeper=False)) is not None]
-    return max(found, key=lambda p: (p.stat().st_mtime_ns, p), default=None)
+def newest_in(folder: Path) -> Path | None:
+    """The generator of the newest run in `folder` that has one."""
+    run = newest_run(folder, lambda run: generator_in(run) is not None)
+    return None if run is None else generator_in(run)
 
 
 def find_network(
@@ -109,7 +101,7 @@ def find_network(
     """
     if spec is not None and is_remote(spec):
         return fetch(spec, progress)
-    newest = spec in (None, NEWEST)
+    newest = spec in (None, LATEST)
     path = Path(runs if newest else spec)
     if path.is_dir():
         found = generator_in(path) or newest_in(path)
