@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NAME_BYTES = 255  # of a file's name, on almost all file systems
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextlib.contextmanager
@@ -20,7 +22,7 @@ def written_whole(
     path: Path, *, durable: bool = True, replace: bool = True, shared: bool = False, ending: str = ".tmp"
 ) -> Iterator[Path]:
     """A temporary path beside `path`, to be written to piece by piece: where the block ends well it gets the name,
-    where an exception leaves it the file is removed. An OSError that names no file is made to name `path`.
+    where an exception leaves it the file is removed. A disk's error that names no file is made to name `path`.
 
     durable=False leaves flushing to the system: for thousands of small files, of which a failing power supply may take
     the last. replace=False raises FileExistsError where `path` is there, even if it came meanwhile. shared: several
@@ -40,7 +42,8 @@ def written_whole(
             finally:
                 os.close(folder)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:  # a full disk says nothing but that
+        # a full disk says nothing but that; what breaks on a network's way here is not the file's fault
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS and error.filename is None:
             error.filename = str(path)
         raise
     finally:

@@ -84,7 +84,7 @@ def labelled_grid(
     return np.asarray(sheet)
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """`text`, its beginning cut off where it is wider than `width` (the last digits tell seeds apart)."""
     while len(text) > 1 and font.getlength(text) > width:
         text = "…" + text.lstrip("…")[1:]

@@ -16,7 +16,7 @@ from synth.options import Rendering, Walk
 from synth.render import in_precision, render_ws
 
 METHODS = ("linear", "slerp", "cubic")
-Path = Callable[[np.ndarray], np.ndarray]
+Curve = Callable[[np.ndarray], np.ndarray]
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -39,7 +39,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
     return direction * ((1 - t) * length_a + t * length_b)
 
 
-def path_through(keys: np.ndarray, method: str, loop: bool) -> Path:
+def path_through(keys: np.ndarray, method: str, loop: bool) -> Curve:
     """A path that is at keys[i] at time i: a function of times [n] that gives float64 [n, D].
 
     Args:
@@ -108,9 +108,9 @@ def walk(G: Generator, seeds: list[int], way: Walk, how: Rendering = PLAIN) -> I
 
     def latents() -> Iterator[torch.Tensor]:
         for frame in range(way.frames(len(keys))):
-            points = np.concatenate([path(np.array([frame / way.frames_per_key])) for path in paths])
+            here = np.concatenate([path(np.array([frame / way.frames_per_key])) for path in paths])
             with torch.inference_mode():
-                points = torch.from_numpy(points).to(device=device, dtype=torch.float32)
+                points = torch.from_numpy(here).to(device=device, dtype=torch.float32)
                 if way.in_z():
                     yield from G.mapping(points, one_hot(G, how.class_index, cells), psi=how.psi, cutoff=how.cutoff)
                 else:

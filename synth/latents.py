@@ -76,8 +76,8 @@ def blocks_of(seeds: Iterable[int], size: int) -> dict[int, list[int]]:
 
 def block_ws(G: Generator, block: int, size: int, how: Rendering) -> torch.Tensor:
     """ws [size, num_ws, w_dim] of the seeds block * size … (beyond the last seed they wrap round)."""
-    z = np.stack([z_from_seed((block * size + i) % (MAX_SEED + 1), G.cfg.z_dim) for i in range(size)])
-    z = torch.from_numpy(z).to(device=device_of(G), dtype=torch.float32)
+    drawn = np.stack([z_from_seed((block * size + i) % (MAX_SEED + 1), G.cfg.z_dim) for i in range(size)])
+    z = torch.from_numpy(drawn).to(device=device_of(G), dtype=torch.float32)
     return G.mapping(z, one_hot(G, how.class_index, size), psi=how.psi, cutoff=how.cutoff)
 
 
@@ -89,7 +89,8 @@ def ws_from_seeds(G: Generator, seeds: Iterable[int], how: Rendering = PLAIN) ->
     """
     device, seeds = device_of(G), list(seeds)
     check_rendering(G, how)
-    size, found = block_size(G.cfg.resolution, device), {}
+    size = block_size(G.cfg.resolution, device)
+    found: dict[int, torch.Tensor] = {}
     for block, wanted in blocks_of(seeds, size).items():
         ws = block_ws(G, block, size, how)
         found.update((seed, ws[seed - block * size]) for seed in wanted)

@@ -101,8 +101,8 @@ def find_network(
     """
     if spec is not None and is_remote(spec):
         return fetch(spec, progress)
-    newest = spec in (None, LATEST)
-    path = Path(runs if newest else spec)
+    newest = spec is None or spec == LATEST
+    path = Path(runs) if spec is None or newest else Path(spec)
     if path.is_dir():
         found = generator_in(path) or newest_in(path)
         if found is None:

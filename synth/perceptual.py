@@ -55,7 +55,7 @@ class Perceptual:
         return self._extract(_rgb(images))
 
     def distance(self, a: Features, b: Features) -> torch.Tensor:
-        return sum(self._compare(x, y) for x, y in zip(a, b, strict=True))
+        return sum((self._compare(x, y) for x, y in zip(a, b, strict=True)), torch.zeros(()))
 
 
 def of_features(name: str, extract: Extract) -> Perceptual:
@@ -74,16 +74,16 @@ def of_layers(name: str, layers: Sequence[nn.Module], taps: Sequence[int], *, im
     above 256 are reduced to 256 (area). imagenet: the network wants channels of mean 0 and deviation 1 over ImageNet,
     else [-1, 1].
     """
-    layers = nn.ModuleList(layers).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    chain = nn.ModuleList(layers).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     mean = torch.tensor(_IMAGENET_MEAN if imagenet else (0.5,) * 3)[:, None, None]
     std = torch.tensor(_IMAGENET_STD if imagenet else (0.5,) * 3)[:, None, None]
 
     def extract(images: torch.Tensor) -> Features:
         x, found = _sized(images).contiguous(memory_format=torch.channels_last), []
-        if next(layers.parameters()).device != x.device:
-            layers.to(x.device)
+        if next(chain.parameters()).device != x.device:
+            chain.to(x.device)
         x = ((x + 1) / 2 - mean.to(x)) / std.to(x)
-        for i, layer in enumerate(layers[: taps[-1] + 1]):
+        for i, layer in enumerate(chain[: taps[-1] + 1]):
             x = layer(x)
             if i in taps:
                 found.append(x)

@@ -28,7 +28,7 @@ FILM = "projection.mp4"
 FILM_FRAMES = 300  # at most so many steps are in it: ten seconds
 
 
-class Found(NamedTuple):
+class ProjectedPhoto(NamedTuple):
     """A projection in `folder`: what the search says of itself, and the likeness of the images in dB (PSNR)."""
 
     folder: Path
@@ -42,7 +42,7 @@ def project_photo(
     settings: ProjectionSettings,
     how: Rendering,
     watch: Watch = SILENT,
-) -> Found:
+) -> ProjectedPhoto:
     """Find a photo's latents and write `PROJECTION_FILES` and, if wished, the film of the search.
 
     how: class and precision count, no truncation. UserError for what can't be, or where files would be replaced without
@@ -79,7 +79,7 @@ def project_photo(
     found = next(render_ws(with_noise(in_precision(G, "fp32"), result.noises), [result.ws]))[0]
     facts = {"photo": asked.photo, "crop": asked.crop, "network": str(net.path), "class": how.class_index}
     facts |= {"perceptual": observer.name, "precision": how.precision, "network_sha256": net.sha256}
-    return Found(folder, result, save_projection(folder, target, found, result, settings, facts))
+    return ProjectedPhoto(folder, result, save_projection(folder, target, found, result, settings, facts))
 
 
 def _target(pixels: np.ndarray, crop: str, cfg: GeneratorConfig) -> np.ndarray:

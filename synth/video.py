@@ -200,7 +200,7 @@ class _OpenCV:
         import cv2
 
         self.codec = _OPENCV_CODECS[fourcc]
-        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*fourcc), fps, (width, height))
+        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*fourcc), fps, (width, height))
         if not self._writer.isOpened():
             raise UserError(f"OpenCV has no encoder {fourcc}")
 

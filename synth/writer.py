@@ -158,8 +158,14 @@ def save_image(path: Path, image: np.ndarray, file: ImageFile = PNG, *, durable:
     if file.format == "jpg" and image.shape[0] == 4:
         raise UserError("`format` jpg: this generator's images have an alpha channel: use `format` png")
     picture = Image.fromarray(np.ascontiguousarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)))
-    how = {"jpg": {"format": "JPEG", "quality": file.quality}, "png": {"format": "PNG", "compress_level": PNG_LEVEL}}
-    save_atomically(path, lambda tmp: picture.save(tmp, **how[file.format]), durable=durable)
+
+    def write(tmp: Path) -> None:
+        if file.format == "jpg":
+            picture.save(tmp, format="JPEG", quality=file.quality)
+        else:
+            picture.save(tmp, format="PNG", compress_level=PNG_LEVEL)
+
+    save_atomically(path, write, durable=durable)
 
 
 def save_sheet(path: Path, sheet: np.ndarray) -> Path:
