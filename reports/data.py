@@ -25,8 +25,7 @@ def write_data_report(survey: Survey, path: Path, *, force: bool = False) -> tup
 
     Raises UserError where one of them is there already, unless `force`."""
     numbers = check_page(path, force=force)
-    text = json.dumps(survey.to_dict(), indent=1, ensure_ascii=True)
-    write_text(numbers, text)
+    write_text(numbers, json.dumps(survey.to_dict(), indent=1, ensure_ascii=True))
     page = write_report(path, title=f"Data: {one_line(survey.name)}", sections=sections(survey), subtitle=_sum(survey))
     return page, numbers
 
@@ -41,9 +40,7 @@ def check_page(path: Path, *, force: bool = False) -> Path:
             raise UserError(f"{file} exists and is not overwritten; give another `out`, or `force`")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another `out`")
-    write_text(numbers, json.dumps(survey.to_dict(), indent=1))
-    page = write_report(path, title=f"Data: {one_line(survey.name)}", sections=sections(survey), subtitle=_sum(survey))
-    return page, numbers
+    return numbers
 
 
 def _sum(survey: Survey) -> str:
