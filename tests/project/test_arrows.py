@@ -96,7 +96,6 @@ def test_a_circle_is_found(tmp_path):
     assert circles(tmp_path) == [{"faces.a", "faces.b", "faces.c"}]
 
 
-@pytest.mark.xfail(strict=True, reason="trainers and evaluations still write their own pages")
 def test_arrows_point_down():
     wrong = list(wrong_arrows(ROOT))
     assert not wrong, "\n".join(wrong)
