@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from discriminator.judge import MIN_SIDE, Judge, Look
+from discriminator.judge import MIN_SIDE, Judge, Seen
 from discriminator.results import Result
 from discriminator.video import VideoOptions, judge_video
 from faces.decode import load_image
@@ -29,11 +29,11 @@ def judge_files(
     on_read: called when a file is through.
     """
 
-    def look(file: str | Result) -> Look:
+    def look(file: str | Result) -> Seen:
         if isinstance(file, Result):
-            return Look(file.file, file)
+            return Seen(file.file, file)
         if _is_video(file):
-            return Look(file)  # it is read when its turn comes
+            return Seen(file)  # it is read when its turn comes
         return judge.decoded(file, lambda: load_image(file, min_side=MIN_SIDE))
 
     for seen in judge.in_order(look, files, workers=workers, patience=patience):

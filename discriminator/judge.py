@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Look:
+class Seen:
     """A photo, or a frame of a video, on its way through a `Judge`. Lists have an entry for each face (or for the photo
     whole); what is there to be shown is reduced, so that what waits for the network does not fill the memory.
 
@@ -75,81 +75,81 @@ class Judge:
             self.decoded(name, lambda: decode_image(data, name, max_pixels=max_pixels, min_side=MIN_SIDE))
         )
 
-    def _judged(self, look: Look) -> list[Result]:
-        self.score([look])
-        return list(self.results(look))
+    def _judged(self, seen: Seen) -> list[Result]:
+        self.score([seen])
+        return list(self.results(seen))
 
-    def decoded(self, name: str, load: Callable[[], np.ndarray]) -> Look:
-        """A look at the photo that `load` decodes; where it can't, the result says so."""
+    def decoded(self, name: str, load: Callable[[], np.ndarray]) -> Seen:
+        """What is seen of the photo that `load` decodes; where it can't, the result says so."""
         begin = time.perf_counter()
         try:
             photo = load()
         except BadImage as error:
-            return Look(name, Result(name, None, error.reason), stages={"read": time.perf_counter() - begin})
+            return Seen(name, Result(name, None, error.reason), stages={"read": time.perf_counter() - begin})
         return self.look(name, photo, time.perf_counter() - begin)
 
-    def look(self, name: str, photo: np.ndarray, spent: float = 0.0) -> Look:
+    def look(self, name: str, photo: np.ndarray, spent: float = 0.0) -> Seen:
         """What the network is to see of uint8 RGB [H, W, 3], which took `spent` seconds to read."""
         begin = time.perf_counter()
         views = self.faces(photo)
         found = time.perf_counter()
-        look = Look(name, size=photo.shape[:2])
+        seen = Seen(name, size=photo.shape[:2])
         if not views:
-            look.result = Result(name, None, no_face=True, size=look.size)
+            seen.result = Result(name, None, no_face=True, size=seen.size)
         for i, view in enumerate(views):
-            look.pixels.append(self.detector.preprocess.uint8(view.pixels))
-            look.notes.append(note_on(view, self.detector))
-            look.faces.append(None if self.faces.finder is None else view.to_dict(i + 1, len(views), self.faces.name))
-            look.shown.append(fit(view.pixels) if self.keep_photos else None)
+            seen.pixels.append(self.detector.preprocess.uint8(view.pixels))
+            seen.notes.append(note_on(view, self.detector))
+            seen.faces.append(None if self.faces.finder is None else view.to_dict(i + 1, len(views), self.faces.name))
+            seen.shown.append(fit(view.pixels) if self.keep_photos else None)
         if self.keep_photos:
-            look.photo = fit(photo)
-        look.stages = {"read": spent + time.perf_counter() - found, "face": found - begin}
-        return look
+            seen.photo = fit(photo)
+        seen.stages = {"read": spent + time.perf_counter() - found, "face": found - begin}
+        return seen
 
-    def score(self, looks: Sequence[Look]) -> None:
-        """The network's part for some looks at once."""
-        pixels = [p for look in looks for p in look.pixels]
+    def score(self, some: Sequence[Seen]) -> None:
+        """The network's part for several at once."""
+        pixels = [p for seen in some for p in seen.pixels]
         if not pixels:
             return
         begin = time.perf_counter()
-        notes = [note for look in looks for note in look.notes]
+        notes = [note for seen in some for note in seen.notes]
         # an engine that gains nothing from many images at once gets one at a time
         batch = 1 if self.detector.in_threads else self.batch
         verdicts = iter(self.detector.verdicts(pixels, self.threshold, notes, batch))
         share = (time.perf_counter() - begin) / len(pixels)
-        for look in looks:
-            look.verdicts = [next(verdicts) for _ in look.pixels]
-            look.stages["network"] = share * len(look.pixels)
+        for seen in some:
+            seen.verdicts = [next(verdicts) for _ in seen.pixels]
+            seen.stages["network"] = share * len(seen.pixels)
 
-    def results(self, look: Look) -> Iterator[Result]:
-        """What came of a look that was scored."""
-        if look.result is not None:
-            yield replace(look.result, stages=look.stages)
-        for i, verdict in enumerate(look.verdicts):
+    def results(self, seen: Seen) -> Iterator[Result]:
+        """What came of one that was scored."""
+        if seen.result is not None:
+            yield replace(seen.result, stages=seen.stages)
+        for i, verdict in enumerate(seen.verdicts):
             yield Result(
-                look.name,
+                seen.name,
                 verdict,
-                photo=look.photo,
-                face=look.faces[i],
-                stages={name: spent / len(look.verdicts) for name, spent in look.stages.items()},
-                view=look.shown[i],
-                pixels=look.pixels[i] if self.keep_pixels or self.keep_photos else None,
-                size=look.size,
+                photo=seen.photo,
+                face=seen.faces[i],
+                stages={name: spent / len(seen.verdicts) for name, spent in seen.stages.items()},
+                view=seen.shown[i],
+                pixels=seen.pixels[i] if self.keep_pixels or self.keep_photos else None,
+                size=seen.size,
             )
 
     def in_order(
         self,
-        look: Callable[[T], Look],
+        look: Callable[[T], Seen],
         items: Iterable[T],
         *,
         batch: int | None = None,
         workers: int | None = None,
         patience: float | None = None,
-    ) -> Iterator[Look]:
+    ) -> Iterator[Seen]:
         """look(item) of each item in threads, ahead of the network, then scored, in the items' order; workers and
         patience as in `common.parallel.in_batches`."""
 
-        def one(item: T) -> Look:
+        def one(item: T) -> Seen:
             seen = look(item)
             if self.detector.in_threads:
                 self.score([seen])

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import UserError
+from training.run_folder import LATEST, newest_run
 
-LATEST = "latest"
 FILE = "detector.safetensors"  # of a run
 
 
@@ -27,22 +27,18 @@ def find_detector(
             " `make demo`"
         )
     if spec == LATEST:
-        return newest_detector(Path(runs))
+        run = newest_run(Path(runs), lambda folder: (folder / FILE).is_file())
+        if run is None:
+            raise UserError(
+                f"no detector yet: there is no {runs}/*/{FILE}; train one with `make demo`, or give `model` a file"
+            )
+        return run / FILE
     path = Path(spec)
     if not path.is_dir():
         return path
     if (path / FILE).is_file():
         return path / FILE
     raise UserError(f"{path}: the folder has no {FILE}; give a finished run or a detector file")
-
-
-def newest_detector(runs: Path) -> Path:
-    """Of `runs/<run>`, or failing these `runs/<group>/<run>`, the one whose detector file is newest."""
-    for depth in ("*", "*/*"):  # runs of a group, such as runs/demo/, only where no run lies in `runs` itself
-        found = [p for p in runs.glob(f"{depth}/{FILE}") if p.is_file()]
-        if found:
-            return max(found, key=lambda p: (p.stat().st_mtime_ns, p.parent.name))
-    raise UserError(f"no detector yet: there is no {runs}/*/{FILE}; train one with `make demo`, or give `model` a file")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.errors import BadImage
-from discriminator.judge import Judge, Look
+from discriminator.judge import Judge, Seen
 from discriminator.results import Result
 from discriminator.verdict import Verdict
 from faces.video import Frame, Video
@@ -56,18 +56,18 @@ class _Frames:
     count: int = 0
     most_faces: int = 0
     verdicts: list[Verdict] = field(default_factory=list)  # of the biggest face of each frame
-    kept: list[Look] = field(default_factory=list)
+    kept: list[Seen] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "face", "network"), 0.0))
 
-    def add(self, look: Look, keep: bool) -> None:
+    def add(self, seen: Seen, keep: bool) -> None:
         self.count += 1
-        for name, spent in look.stages.items():
+        for name, spent in seen.stages.items():
             self.stages[name] += spent
-        if look.verdicts:
-            self.verdicts.append(look.verdicts[0])
-            self.most_faces = max(self.most_faces, len(look.verdicts))
+        if seen.verdicts:
+            self.verdicts.append(seen.verdicts[0])
+            self.most_faces = max(self.most_faces, len(seen.verdicts))
             if keep and len(self.kept) < KEPT:
-                self.kept.append(look)
+                self.kept.append(seen)
 
     def facts(self) -> dict:
         """Plain JSON types."""
@@ -97,7 +97,7 @@ def judge_video(judge: Judge, path: str, options: VideoOptions | None = None, *,
     result = Result(path, verdict, video=facts, stages=frames.stages)
     if not frames.kept:
         return result
-    best = min(frames.kept, key=lambda look: abs(look.verdicts[0].logit - verdict.logit))
+    best = min(frames.kept, key=lambda seen: abs(seen.verdicts[0].logit - verdict.logit))
     return replace(
         result,
         verdict=replace(verdict, patch_map=best.verdicts[0].patch_map),
@@ -112,23 +112,23 @@ def judge_video(judge: Judge, path: str, options: VideoOptions | None = None, *,
 
 def _watch(judge: Judge, path: str, options: VideoOptions, workers: int | None) -> _Frames:
     """All sampled frames through the judge; `options.on_frame` hears of each."""
-    seen = _Frames()
+    frames = _Frames()
     with Video(path) as video:
-        seen.every = video.interval(options.every)
+        frames.every = video.interval(options.every)
 
-        def look(frame: Frame) -> Look:
+        def look(frame: Frame) -> Seen:
             one = judge.look(path, frame.pixels, frame.spent)
             one.moment = (frame.number, frame.seconds)
             return one
 
         batch = min(judge.batch, AHEAD)
-        for one in judge.in_order(look, video.frames(seen.every), batch=batch, workers=workers):
-            seen.add(one, judge.keep_photos)
+        for one in judge.in_order(look, video.frames(frames.every), batch=batch, workers=workers):
+            frames.add(one, judge.keep_photos)
             if options.on_frame is not None:
                 for row in _rows(one):
                     options.on_frame(row)
-        seen.seconds, seen.whole = video.seconds, video.whole
-    return seen
+        frames.seconds, frames.whole = video.seconds, video.whole
+    return frames
 
 
 def _verdict(judge: Judge, logits: np.ndarray, facts: dict) -> Verdict:
@@ -149,13 +149,13 @@ def _verdict(judge: Judge, logits: np.ndarray, facts: dict) -> Verdict:
     return replace(verdict, note="; ".join(notes))
 
 
-def _rows(look: Look) -> Iterator[dict]:
+def _rows(seen: Seen) -> Iterator[dict]:
     """A row of FRAME_COLUMNS for each face; one without a verdict where there is none."""
-    number, seconds = look.moment
-    base = {"file": look.name, "frame": number, "seconds": round(seconds, 4), "faces": len(look.verdicts)}
-    if not look.verdicts:
+    number, seconds = seen.moment
+    base = {"file": seen.name, "frame": number, "seconds": round(seconds, 4), "faces": len(seen.verdicts)}
+    if not seen.verdicts:
         yield {**base, "verdict": "NO FACE", "used": 0}
-    for i, (verdict, face) in enumerate(zip(look.verdicts, look.faces, strict=True)):
+    for i, (verdict, face) in enumerate(zip(seen.verdicts, seen.faces, strict=True)):
         yield {
             **base,
             "face": i + 1,

@@ -19,7 +19,7 @@ from discriminator.detector import Detector
 from discriminator.engine import open_engine
 from discriminator.export_onnx import TOLERANCE, export_detector
 from discriminator.files import judge_files
-from discriminator.judge import Judge, Look
+from discriminator.judge import Judge, Seen
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.verdict import Threshold
 from faces.dataset import PackedFaces, to_float
@@ -101,9 +101,9 @@ def test_a_verdict_does_not_depend_on_the_batch_bit_for_bit(exported, photos):
     threshold = Threshold.of(served.calibration)
     pixels = [served.preprocess.uint8(photo) for photo in photos]
     judge = Judge(served, threshold, batch=32)
-    looks = [Look("", pixels=[p]) for p in pixels]
-    judge.score(looks)
-    assert [look.verdicts for look in looks] == [served.verdicts([p], threshold, ("",), 1) for p in pixels]
+    some = [Seen("", pixels=[p]) for p in pixels]
+    judge.score(some)
+    assert [seen.verdicts for seen in some] == [served.verdicts([p], threshold, ("",), 1) for p in pixels]
 
 
 def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported):

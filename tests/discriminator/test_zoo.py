@@ -126,11 +126,11 @@ def test_vggface_reads_names_by_block(tmp_path):
     grey = torch.full((1, 3, 32, 32), 200.0)
     seen = (grey / 127.5 - 1) * net.scale + net.shift
     torch.testing.assert_close(seen[0, :, 0, 0], 200 - torch.tensor([129.1863, 104.7624, 93.5940]), atol=1e-3, rtol=0)
-    with pytest.raises(UserError, match="--backbone-weights FILE"):
+    with pytest.raises(UserError, match="`backbone_weights` FILE"):
         load_pretrained(net, None)
     shapes = {f"features.{key}": tensor for key, tensor in layers.state_dict().items()}
     torch.save(shapes | {"classifier.6.weight": torch.zeros(1000, 4096)}, tmp_path / "vgg16.pth")
-    with pytest.raises(UserError, match=r"--backbone-weights .*vgg16.pth: VGG16's weights for ImageNet"):
+    with pytest.raises(UserError, match=r"`backbone_weights` .*vgg16.pth: VGG16's weights for ImageNet"):
         load_pretrained(net, tmp_path / "vgg16.pth")
 
 
