@@ -39,7 +39,7 @@ from training.memory import keep_freed_memory  # noqa: E402
 
 WAYS = ("native", "torch", "reference")
 OPS = ("bias_act", "upfirdn2d", "modulated_conv2d")
-CHANNEL_BASE = {"256": 16384, "1024": 32768}  # of the published configurations
+CHANNEL_BASE = {"256": 16384, "1024": 32768}  # of the configurations auto and stylegan2
 
 
 @dataclass

@@ -2,8 +2,8 @@
 """What training costs: seconds, CPU seconds, arithmetic and memory of an iteration, and of sampling.
 
 Every measurement runs in a process of its own (peak memory is the process's own), on random images, at a fixed
-augmentation probability of 0.2 and without the verdict head unless asked for. An iteration is amortised over the
-published lazy schedule: Gmain + Greg/4 + Dmain + Dreg/16 + averages, each the median over the rounds. GFLOP are those
+augmentation probability of 0.2 and without the verdict head unless asked for. An iteration is amortised over
+StyleGAN2's lazy schedule: Gmain + Greg/4 + Dmain + Dreg/16 + averages, each the median over the rounds. GFLOP are those
 of direct convolutions and matrix products, whatever algorithm does them. Machines are shared: CPU seconds stand beside
 seconds, and the rate of a bare convolution measured in the same run beside the rate reached.
 

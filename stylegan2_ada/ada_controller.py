@@ -16,8 +16,8 @@ class AdaController:
     """Moves p so that r_t = E[sign D(real)] stays at `target`.
 
     target: r_t in [-1, 1] to aim at; higher means less augmentation. interval: batches between adjustments. ada_kimg:
-    thousands of images for p to go from 0 to 1. p_max: p is kept in [0, p_max]. The published rule has no upper bound,
-    and runs that collapse drive p to 6 and more, with every augmentation in every generated image.
+    thousands of images for p to go from 0 to 1. p_max: p is kept in [0, p_max]. The paper's rule has no upper bound:
+    runs that collapse drive p to 6 and more, with every augmentation in every generated image.
 
     p: the current probability. r_t: the last measured value, None before the first adjustment.
     """
@@ -74,7 +74,7 @@ class AdaController:
         return (
             f"ADA p = {self.p:.2f} is above {LEAK_P}: the generator may start to draw the augmentations (turned, "
             "recoloured or inverted images). The data set is probably too small or the discriminator overfits: "
-            "stop and keep the best snapshot, add data or --mirror, raise --gamma, or use --augpipe face."
+            "stop and keep the best snapshot, add data or `mirror`, raise `gamma`, or use `augpipe` face."
         )
 
     def state_dict(self) -> dict[str, float | int | None]:

@@ -1,4 +1,4 @@
-"""Shapes of generators and discriminators, and the published training presets (StyleGAN2-ADA, Karras et al. 2020)."""
+"""Shapes of generators and discriminators, and training presets (StyleGAN2-ADA, Karras et al. 2020, appendix C)."""
 
 from dataclasses import asdict, dataclass, fields
 
@@ -39,7 +39,7 @@ class GeneratorConfig:
     """Shape of a generator.
 
     A block at resolution `res` has `min(channel_base / res, channel_max)` channels. The `num_lowp_res` highest
-    resolutions run in `lowp_dtype`. `conv_clamp` bounds activations: 256 as published with float16, None
+    resolutions run in `lowp_dtype`. `conv_clamp` bounds activations: 256 with float16 (StyleGAN2-ADA, appendix C), None
     for no bound (bfloat16 has the range of float32 and needs none).
     """
 
@@ -104,7 +104,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """One training configuration: the columns of the published table.
+    """One training configuration: the columns of the paper's table.
 
     `kimg`: thousands of real images shown. `batch`: images a step, all processes. `mbstd`: images a minibatch-std
     group. `gamma`: weight of R1. `ema_kimg`: half-life of the weight average in thousands of images, `ema_rampup`: it
@@ -140,7 +140,7 @@ PRESETS = ("auto", *_FIXED, "tiny")
 
 
 def preset(cfg: str, resolution: int, world_size: int = 1) -> Preset:
-    """The published training configuration `cfg` at `resolution` pixels for `world_size` processes.
+    """The training configuration `cfg` at `resolution` pixels for `world_size` processes.
 
     `auto` scales batch, gamma, channels and averaging with resolution and processes; `tiny` is this project's own
     configuration for a CPU: a narrow network, small batches, a stronger R1 and a length that ends.

@@ -22,10 +22,12 @@ import sys
 import traceback
 from pathlib import Path
 
+from common.cli import explain
 from common.errors import UserError, one_line
 
 ENDINGS = {".safetensors": "generator", ".pt": "published", ".pth": "published", ".onnx": "onnx"}
 ALLOWED = {"generator": (".safetensors",), "published": (".pt", ".pth", ".safetensors"), "onnx": (".onnx",)}
+FLAGS = {"half": "--half"}  # parameters that errors of the library name
 
 
 class _Parser(argparse.ArgumentParser):
@@ -119,10 +121,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (UserError, ValueError, OSError) as e:
+    except (ValueError, OSError) as e:
         if os.environ.get("FACES_DEBUG", "") not in ("", "0"):
             traceback.print_exception(e)
-        text = f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.strerror else str(e)
+        text = f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.strerror else explain(e, FLAGS) or str(e)
         print(f"error: {one_line(' '.join(text.split()))}", file=sys.stderr)
         return 2
 

@@ -1,4 +1,4 @@
-"""Network files from the internet, kept in a cache folder: `--network URL` and `--resume URL`.
+"""Network files from the internet, kept in a cache folder.
 
 A file gets its name in the cache only when it is whole, so an interrupted download leaves nothing behind. What a file
 should be can be pinned: `https://example.org/faces.pkl#sha256=<64 hex digits>`.
@@ -23,7 +23,7 @@ MAX_BYTES = 4 << 30  # a published snapshot has some 400 MB
 TIMEOUT = 15.0  # seconds, for the connection and for every read
 
 _NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
-# Starting points for transfer learning under the names that the published --resume gives them.
+# Starting points for transfer learning under the names that they are known by.
 PUBLISHED = {
     "ffhq256": f"{_NVIDIA}/ffhq-res256-mirror-paper256-noaug.pkl",
     "ffhq512": f"{_NVIDIA}/ffhq-res512-mirror-stylegan2-noaug.pkl",

@@ -45,7 +45,7 @@ def halved(state: dict[str, torch.Tensor], half: bool = True) -> dict[str, torch
     small = {name: t.half() for name, t in state.items()}
     for name, t in small.items():
         if not torch.isfinite(t).all():
-            raise UserError(f"{name} has values beyond float16 (65504), or none at all; write it without --half")
+            raise UserError(f"{name} has values beyond float16 (65504), or none at all; write it without `half`")
     return small
 
 

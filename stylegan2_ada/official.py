@@ -249,7 +249,7 @@ def generator_config(module: Module) -> GeneratorConfig:
     if "input" in _dict(synthesis.state.get("_modules", {})):
         raise Refused(
             "a StyleGAN3 generator (alias-free layers); this project reads StyleGAN2 and StyleGAN2-ADA: give a snapshot"
-            " of stylegan2-ada-pytorch, or of stylegan3 trained with --cfg=stylegan2"
+            " of stylegan2-ada-pytorch, or of stylegan3 in its configuration stylegan2"
         )
     if module.class_name != "Generator" or not synthesis.state:
         raise Refused(f"a network of class {module.class_name!r:.40}, not a StyleGAN2 Generator")

@@ -1,5 +1,5 @@
 """State dicts under the published parameter names: written for other programs, read back, and read where someone saved
-`G_ema.state_dict()` of the published code."""
+the state of `G_ema` of another program."""
 
 from __future__ import annotations
 

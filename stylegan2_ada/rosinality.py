@@ -5,7 +5,7 @@ as the published one (Karras et al. 2020) under other names: every weight is sto
 scale, modulated weights have a leading axis of one, the noise maps are all together, and the discriminator's blur is a
 layer of its own. Three things differ and make no difference: 3x3 weights are scaled before they are modulated, which
 demodulation takes back; the blur of upsampling layers carries their gain of four; and upsampling layers use their
-weights in a transposed convolution, that is, for true convolution, as published.
+weights in a transposed convolution, that is, for true convolution, as the published checkpoint format does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .networks import NETWORKS, Networks, build, channels_of
 from .unpickle import Refused
 
 KEYS = {"G_ema": "g_ema", "G": "g", "D": "d"}
-W_AVG_SAMPLES = 10000  # as published for projection
+W_AVG_SAMPLES = 10000  # of StyleGAN2's projection (appendix D)
 _TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0])
 
 

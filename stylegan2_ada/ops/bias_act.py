@@ -14,7 +14,7 @@ from .bias_act_native import along as _along
 from .bias_act_native import sum_along
 from .native import path, use_native
 
-# Activation -> the gain that keeps unit variance for unit-normal input, by the published choice.
+# Activation -> the gain that keeps unit variance for unit-normal input, the square root of 2 or 1.
 DEFAULT_GAIN = {
     "linear": 1.0,
     "relu": sqrt(2),
@@ -70,7 +70,7 @@ def bias_act(
         return _Bent.apply(x, b, dim % x.ndim, slope, gain, clamp)
     if b is not None:
         x = x + _along(b.to(x.dtype), dim, x.ndim)
-    x = _activate(x, act, alpha)
+    x = F.silu(x) if act == "swish" else reference.ACTIVATIONS[act](x, alpha)
     if gain != 1:
         x = x * gain
     if clamp is not None:
@@ -141,24 +141,3 @@ class _Slope(torch.autograd.Function):
     def backward(ctx, ggx: Tensor):
         (y,) = ctx.saved_tensors
         return _Slope.apply(ggx, y, ctx.slope, ctx.gain, ctx.clamp), None, None, None, None
-
-
-def _activate(x: Tensor, act: str, alpha: float) -> Tensor:
-    match act:
-        case "relu":
-            return F.relu(x)
-        case "lrelu":
-            return F.leaky_relu(x, alpha)
-        case "tanh":
-            return torch.tanh(x)
-        case "sigmoid":
-            return torch.sigmoid(x)
-        case "elu":
-            return F.elu(x)
-        case "selu":
-            return F.selu(x)
-        case "softplus":
-            return F.softplus(x)
-        case "swish":
-            return F.silu(x)
-    return x

@@ -35,7 +35,7 @@ def upfirdn2d(
     return F.conv2d(x, f.expand(c, 1, *f.shape), stride=(down[1], down[0]), groups=c)
 
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "linear": lambda x, alpha: x,
     "relu": lambda x, alpha: F.relu(x),
     "lrelu": lambda x, alpha: F.leaky_relu(x, alpha),
@@ -52,7 +52,7 @@ def bias_act(x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain
     """`clamp(gain * act(x + b))`, the bias along `dim`, the result bounded by `clamp` on both sides."""
     if b is not None:
         x = x + b.to(x.dtype).reshape([-1 if d == dim % x.ndim else 1 for d in range(x.ndim)])
-    x = _ACTIVATIONS[act](x, alpha) * gain
+    x = ACTIVATIONS[act](x, alpha) * gain
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 

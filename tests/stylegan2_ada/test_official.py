@@ -229,7 +229,7 @@ def test_files_of_other_programs(tmp_path, nets):
     refused(write(path, G_ema=snapshots.module("Generator", other, init)), "[1, 3, 3, 1]")
     refused(write(path, G_ema=snapshots.module("Encoder", tensors, init)), "class 'Encoder'")
     third = snapshots.module("Generator", tensors | {"synthesis.input.freqs": torch.ones(3)}, init)
-    refused(write(path, G_ema=third), "StyleGAN3", "--cfg=stylegan2")
+    refused(write(path, G_ema=third), "StyleGAN3", "its configuration stylegan2")
     refused(write(path, G_ema=3), "neither G_ema nor G nor D")
     refused(write(path, G_ema=snapshots.generator(nets[0]), D=7), "its D is no module")
     refused(write(path, G_ema=snapshots.Recorded("Generator", _parameters=[])), "form that published snapshots")

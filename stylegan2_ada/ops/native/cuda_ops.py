@@ -50,9 +50,22 @@ def _dtype_code(op: str, x: Tensor) -> int:
     return code
 
 
-def _check_act(act: int) -> None:
-    if not 0 <= act <= 8:
-        raise UserError(f"stylegan2_ada: no activation has the number {act}")
+class _Activation(NamedTuple):
+    """The last four arguments of the operators; see ../bias_act_native.py."""
+
+    act: int
+    alpha: float
+    gain: float
+    clamp: float
+
+    def arguments(self) -> dict:
+        """As the kernels' structures take them."""
+        if not 0 <= self.act <= 8:
+            raise UserError(f"stylegan2_ada: no activation has the number {self.act}")
+        return {**self._asdict(), "inv_gain": plans.inverse(self.gain)}
+
+
+_NONE = _Activation(0, 0.0, 1.0, -1.0)
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -60,7 +73,7 @@ def is_channels_last(x: Tensor) -> bool:
     return x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
 
 
-def upfirdn2d(
+def upfirdn2d(  # so many arguments: the operator's
     gpu: Gpu,
     x: Tensor,
     f: Tensor,
@@ -161,7 +174,7 @@ def _operand(t: Tensor | None, x: Tensor, wide: bool = False) -> tuple[Tensor | 
     return t, t.data_ptr(), wide
 
 
-def _pointwise(gpu: Gpu, order: int, x: Tensor, x2, ref, b, dim, act, alpha, gain, clamp) -> Tensor:
+def _pointwise(gpu: Gpu, order: int, x: Tensor, x2, ref, b, dim: int, activation: _Activation) -> Tensor:
     dtype = _dtype_code(plans.BIAS_ACT[order], x)
     y = torch.empty_like(x)
     total = x.numel()
@@ -170,18 +183,14 @@ def _pointwise(gpu: Gpu, order: int, x: Tensor, x2, ref, b, dim, act, alpha, gai
     size, inner = (1, total) if b is None else _along(x, dim)
     b, b_at, wide = _operand(b, x)
     arrays = [0 if t is None else t.data_ptr() for t in (x, x2, ref, y)]
-    aligned = all(at % 16 == 0 for at in arrays)
     if total > plans.LIMIT:
-        _check_act(act)
-        _pointwise_pieces(gpu, order, dtype, arrays, b_at, b, wide, total, size, inner, act, alpha, gain, clamp)
+        _pointwise_pieces(gpu, order, dtype, arrays, b, (total, size, inner), activation)
         return y
-    key = (order, dtype, total, size, inner, b is None, wide, act, alpha, gain, clamp, aligned)
+    aligned = all(at % 16 == 0 for at in arrays)
+    key = (order, dtype, total, size, inner, b is None, wide, activation, aligned)
     ready = _ready.plans.get(key)
     if ready is None:
-        _check_act(act)
-        a = PointwiseArgs(
-            0, 0, 0, b_at, 0, alpha, gain, plans.inverse(gain), clamp, act=act, wide=wide, aligned=aligned
-        )
+        a = PointwiseArgs(b=b_at, wide=wide, aligned=aligned, **activation.arguments())
         ready = _remember(key, (plans.plan_bias_act(a, order, dtype, total, size, inner), a))
     what, a = ready
     a.x, a.x2, a.ref, a.y = arrays
@@ -190,44 +199,38 @@ def _pointwise(gpu: Gpu, order: int, x: Tensor, x2, ref, b, dim, act, alpha, gai
     return y
 
 
-def _pointwise_pieces(
-    gpu, order, dtype, arrays, b_at, b, wide, total, size, inner, act, alpha, gain, clamp, limit=plans.LIMIT
-) -> None:
-    """Indices in the kernels have 32 bits: a large tensor is done piece by piece."""
+def _pointwise_pieces(gpu: Gpu, order, dtype, arrays, b, sizes, activation: _Activation, limit=plans.LIMIT) -> None:
+    """Indices in the kernels have 32 bits: a large tensor is done piece by piece. sizes: total, size, inner."""
+    total, size, inner = sizes
+    wide = b is not None and b.element_size() != plans.BYTES[dtype]
     start = 0
     while start < total:
         piece = plans.next_piece(start, total, size, inner, limit)
         at = [p + piece.start * plans.BYTES[dtype] if p else 0 for p in arrays]
-        channel_at = b_at + piece.channel * b.element_size() if b_at else 0
+        channel_at = 0 if b is None else b.data_ptr() + piece.channel * b.element_size()
         aligned = all(p % 16 == 0 for p in (*at, channel_at))
-        a = PointwiseArgs(
-            *at[:3], channel_at, at[3], alpha, gain, plans.inverse(gain), clamp, act=act, wide=wide, aligned=aligned
-        )
+        a = PointwiseArgs(*at[:3], channel_at, at[3], wide=wide, aligned=aligned, **activation.arguments())
         what = plans.plan_bias_act(a, order, dtype, piece.elements, piece.size, piece.inner)
         gpu.launch("bias_act", dtype, what, a)
         start += piece.elements
 
 
-def bias_act(
-    gpu: Gpu, x: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float, clamp: float
-) -> Tensor:
+def bias_act(gpu: Gpu, x: Tensor, b: Tensor | None, dim: int, *activation) -> Tensor:
     """stylegan2_ada::bias_act; see ../bias_act_native.py for this one and its derivatives."""
-    return _pointwise(gpu, 0, _dense(x), None, None, b, dim, act, alpha, gain, clamp)
+    return _pointwise(gpu, 0, _dense(x), None, None, b, dim, _Activation(*activation))
 
 
-def bias_act_grad(gpu: Gpu, gy: Tensor, ref: Tensor, act: int, alpha: float, gain: float, clamp: float) -> Tensor:
+def bias_act_grad(gpu: Gpu, gy: Tensor, ref: Tensor, *activation) -> Tensor:
     """stylegan2_ada::bias_act_grad."""
     ref = _dense(ref)
-    return _pointwise(gpu, 1, _laid_out(gy, ref), None, ref, None, 0, act, alpha, gain, clamp)
+    return _pointwise(gpu, 1, _laid_out(gy, ref), None, ref, None, 0, _Activation(*activation))
 
 
-def bias_act_grad2(
-    gpu: Gpu, ggx: Tensor, gy: Tensor, ref: Tensor, act: int, alpha: float, gain: float, clamp: float
-) -> Tensor:
+def bias_act_grad2(gpu: Gpu, ggx: Tensor, gy: Tensor, ref: Tensor, *activation) -> Tensor:
     """stylegan2_ada::bias_act_grad2."""
     ref = _dense(ref)
     gy, ggx = _laid_out(gy, ref), _laid_out(ggx, ref)
-    return _pointwise(gpu, 2, gy, ggx, ref, None, 0, act, alpha, gain, clamp)
+    return _pointwise(gpu, 2, gy, ggx, ref, None, 0, _Activation(*activation))
 
 
 def _is_straight(act: int, alpha: float) -> bool:
@@ -238,14 +241,12 @@ def _sum_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def bias_act_grad_bias(
-    gpu: Gpu, gy: Tensor, ref: Tensor, dim: int, act: int, alpha: float, gain: float, clamp: float
-) -> tuple[Tensor, Tensor]:
+def bias_act_grad_bias(gpu: Gpu, gy: Tensor, ref: Tensor, dim: int, *activation) -> tuple[Tensor, Tensor]:
     """stylegan2_ada::bias_act_grad_bias."""
-    ref = _dense(ref)
+    ref, activation = _dense(ref), _Activation(*activation)
     dim %= ref.ndim
-    if not _is_straight(act, alpha):
-        gx = bias_act_grad(gpu, gy, ref, act, alpha, gain, clamp)
+    if not _is_straight(activation.act, activation.alpha):
+        gx = bias_act_grad(gpu, gy, ref, *activation)
         return gx, gx.movedim(dim, 0).reshape(gx.shape[dim], -1).sum(1, dtype=_sum_dtype(ref))
     gy, gx = _laid_out(gy, ref), torch.empty_like(ref)
     gb = torch.empty(ref.shape[dim], dtype=_sum_dtype(ref), device=ref.device)
@@ -254,7 +255,7 @@ def bias_act_grad_bias(
     size, inner = _along(ref, dim)
     outer = ref.numel() // (size * inner)
     shape = (1, size, outer, True) if inner == 1 else (outer, size, inner, False)
-    _epilogue_grad(gpu, shape, gy, ref, None, None, None, None, gx, None, gb, None, act, alpha, gain, clamp)
+    _epilogue_grad(gpu, shape, gy, ref, _Operands(ref), (gx, None, gb, None), activation)
     return gx, gb
 
 
@@ -276,16 +277,28 @@ def _regular(x: Tensor) -> tuple[Tensor, bool]:
     return x.contiguous(), False
 
 
+class _Operands:
+    """Factors, noise and bias as the kernels of `modconv` take them beside `like`, and y where it was kept."""
+
+    def __init__(self, like: Tensor, d=None, noise=None, b=None, y: Tensor | None = None):
+        self.y = y
+        self.d, self.d_at, _ = _operand(d, like, wide=True)
+        self.noise, self.noise_at, self.noise_wide = _operand(noise, like)
+        self.b, self.b_at, self.b_wide = _operand(b, like)
+        self.each = noise is not None and noise.shape[0] > 1
+        # What a plan depends on.
+        self.key = (self.d_at == 0, self.noise_at == 0, self.b_at == 0, self.noise_wide, self.b_wide, self.each)
+
+    def arguments(self, n: int, c: int, pixels: int, activation: _Activation) -> EpilogueArgs:
+        wide = {"noise_wide": self.noise_wide, "b_wide": self.b_wide, "noise_each": self.each}
+        return EpilogueArgs(n=n, c=c, pixels=pixels, **wide, **activation.arguments())
+
+    def place(self, a: EpilogueArgs) -> None:
+        a.d, a.noise, a.b = self.d_at, self.noise_at, self.b_at
+
+
 def modconv_epilogue(
-    gpu: Gpu,
-    y: Tensor,
-    d: Tensor | None,
-    noise: Tensor | None,
-    b: Tensor | None,
-    act: int,
-    alpha: float,
-    gain: float,
-    clamp: float,
+    gpu: Gpu, y: Tensor, d: Tensor | None, noise: Tensor | None, b: Tensor | None, *activation
 ) -> Tensor:
     """stylegan2_ada::modconv_epilogue; see ../modconv_epilogue.py."""
     dtype = _dtype_code("modconv_epilogue", y)
@@ -294,26 +307,17 @@ def modconv_epilogue(
     if y.numel() == 0:
         return out
     n, c, h, w = y.shape
-    d, d_at, _ = _operand(d, y, wide=True)
-    noise, noise_at, noise_wide = _operand(noise, y)
-    b, b_at, b_wide = _operand(b, y)
-    each = noise is not None and noise.shape[0] > 1
+    operands, activation = _Operands(y, d, noise, b), _Activation(*activation)
     at, to = y.data_ptr(), out.data_ptr()
     aligned = at % 16 == 0 and to % 16 == 0
-    key = (
-        "epilogue", dtype, y.shape, last, d_at == 0, noise_at == 0, b_at == 0, noise_wide, b_wide, each, aligned,
-        act, alpha, gain, clamp, gpu.processors,
-    )  # fmt: skip
+    key = ("epilogue", dtype, y.shape, last, operands.key, aligned, activation, gpu.processors)
     ready = _ready.plans.get(key)
     if ready is None:
-        _check_act(act)
-        a = EpilogueArgs(
-            alpha=alpha, gain=gain, inv_gain=plans.inverse(gain), clamp=clamp, act=act, n=n, c=c, pixels=h * w,
-            noise_wide=noise_wide, b_wide=b_wide, noise_each=each,
-        )  # fmt: skip
+        a = operands.arguments(n, c, h * w, activation)
         ready = _remember(key, (plans.plan_epilogue(a, False, last, dtype, aligned, gpu.processors), a))
     what, a = ready
-    a.y, a.result, a.d, a.noise, a.b = at, to, d_at, noise_at, b_at
+    a.y, a.result = at, to
+    operands.place(a)
     gpu.launch("modconv", dtype, what, a)
     return out
 
@@ -326,16 +330,14 @@ def modconv_epilogue_grad(
     d: Tensor | None,
     noise: Tensor | None,
     b: Tensor | None,
-    act: int,
-    alpha: float,
-    gain: float,
-    clamp: float,
+    *activation,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """stylegan2_ada::modconv_epilogue_grad."""
     out, last = _regular(out)
-    if not _is_straight(act, alpha):
-        g = bias_act_grad(gpu, g, out, act, alpha, gain, clamp)
-        act, alpha, gain, clamp = 0, 0.0, 1.0, -1.0
+    activation = _Activation(*activation)
+    if not _is_straight(activation.act, activation.alpha):
+        g = bias_act_grad(gpu, g, out, *activation)
+        activation = _NONE
     g = _laid_out(g, out)
     y = None if y is None else _laid_out(y, out)
     n, c, h, w = out.shape
@@ -346,44 +348,33 @@ def modconv_epilogue_grad(
     gb = torch.empty(0 if b is None else c, **wide)
     if out.numel() == 0:
         return gy, gd.zero_(), gn.zero_(), gb.zero_()
-    wanted = (gd if d is not None else None, gb if b is not None else None, gn if noise is not None else None)
-    shape = (n, c, h * w, last)
-    _epilogue_grad(gpu, shape, g, out, y, d, noise, b, gy, *wanted, act, alpha, gain, clamp)
+    results = (gy, gd if d is not None else None, gb if b is not None else None, gn if noise is not None else None)
+    _epilogue_grad(gpu, (n, c, h * w, last), g, out, _Operands(out, d, noise, b, y), results, activation)
     return gy, gd, gn, gb
 
 
-def _epilogue_grad(gpu, shape, g, out, y, d, noise, b, gy, gd, gb, gn, act, alpha, gain, clamp) -> None:
+def _epilogue_grad(gpu: Gpu, shape, g, out, operands: _Operands, results, activation: _Activation) -> None:
     """Fills gy and those of gd, gb, gn that are not None. shape: samples, channels, pixels, channels are last."""
     dtype = _dtype_code("modconv_epilogue_grad", out)
     n, c, pixels, last = shape
-    d, d_at, _ = _operand(d, out, wide=True)
-    noise, noise_at, noise_wide = _operand(noise, out)
-    b, b_at, b_wide = _operand(b, out)
-    each = noise is not None and noise.shape[0] > 1
-    arrays = [0 if t is None else t.data_ptr() for t in (y, out, g, gy)]
+    gy, *sums = results
+    arrays = [0 if t is None else t.data_ptr() for t in (operands.y, out, g, gy)]
     aligned = all(at % 16 == 0 for at in arrays)
-    given = y is not None
-    wanted = (gd is not None, gb is not None, gn is not None)
-    key = (
-        "epilogue_grad", dtype, shape, given, d_at == 0, noise_at == 0, b_at == 0, noise_wide, b_wide, each, wanted,
-        aligned, act, alpha, gain, clamp, gpu.processors,
-    )  # fmt: skip
+    given = operands.y is not None
+    wanted = tuple(t is not None for t in sums)
+    key = ("epilogue_grad", dtype, shape, given, operands.key, wanted, aligned, activation, gpu.processors)
     ready = _ready.plans.get(key)
     if ready is None:
-        _check_act(act)
-        a = EpilogueArgs(
-            alpha=alpha, gain=gain, inv_gain=plans.inverse(gain), clamp=clamp, act=act, n=n, c=c, pixels=pixels,
-            noise_wide=noise_wide, b_wide=b_wide, noise_each=each,
-        )  # fmt: skip
+        a = operands.arguments(n, c, pixels, activation)
         what = plans.plan_epilogue(a, True, last, dtype, aligned, gpu.processors)
         finish = FinishArgs(
-            gn=int(wanted[2]), divide=d is not None and not given, n=n, c=c, pixels=pixels, groups=a.groups,
-            pieces=a.pieces, noise_each=each,
+            gn=int(wanted[2]), divide=operands.d is not None and not given, n=n, c=c, pixels=pixels, groups=a.groups,
+            pieces=a.pieces, noise_each=operands.each,
         )  # fmt: skip
         ready = _remember(key, (what, a, plans.plan_finish(finish, dtype), finish))
     what, a, then, finish = ready
     a.y, a.out, a.g, a.result = arrays
-    a.d, a.noise, a.b = d_at, noise_at, b_at
+    operands.place(a)
     by_channel, by_pixel = n * c * a.pieces, n * a.groups * pixels
     amounts = (by_channel * wanted[0], by_channel * wanted[1], by_pixel * wanted[2])
     scratch = torch.empty(sum(amounts), dtype=_sum_dtype(out), device=out.device)
@@ -395,8 +386,8 @@ def _epilogue_grad(gpu, shape, g, out, y, d, noise, b, gy, gd, gb, gn, act, alph
     gpu.launch("modconv", dtype, what, a)
     if not any(wanted):
         return
-    finish.dots, finish.sums, finish.by_pixel, finish.d = a.dots, a.sums, a.by_pixel, d_at
-    finish.gd, finish.gb, finish.gn = (0 if t is None else t.data_ptr() for t in (gd, gb, gn))
+    finish.dots, finish.sums, finish.by_pixel, finish.d = a.dots, a.sums, a.by_pixel, operands.d_at
+    finish.gd, finish.gb, finish.gn = (0 if t is None else t.data_ptr() for t in sums)
     gpu.launch("modconv", dtype, then, finish)
 
 

@@ -118,18 +118,7 @@ SG_DEVICE void bias_act_grad_kernel(const PointwiseArgs& a) {
     sg::bias_act_grad_kernel<T, 2>(a);                                                                           \
   }
 
-#if SG_WANTS(0)
-SG_ALL(float, f32)
-#endif
-#if SG_WANTS(1)
-SG_ALL(double, f64)
-#endif
-#if SG_WANTS(2)
-SG_ALL(sg::bf16, bf16)
-#endif
-#if SG_WANTS(3)
-SG_ALL(sg::fp16, f16)
-#endif
+SG_EVERY_TYPE(SG_ALL, SG_ALL)
 
 #if defined(__CUDACC__) && !defined(__CUDACC_RTC__)  // launches for cuda_binding.cpp, where nvcc compiles this
 #include "cuda_plan.h"

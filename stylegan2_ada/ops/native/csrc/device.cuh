@@ -13,6 +13,29 @@
 #endif
 #define SG_WANTS(i) (SG_DTYPE < 0 || SG_DTYPE == i)
 
+// MOST(type, suffix) for the number types that are wanted, but double's kernels by DOUBLE(type, suffix).
+#if SG_WANTS(0)
+#define SG_FLOATS(MOST) MOST(float, f32)
+#else
+#define SG_FLOATS(MOST)
+#endif
+#if SG_WANTS(1)
+#define SG_DOUBLES(DOUBLE) DOUBLE(double, f64)
+#else
+#define SG_DOUBLES(DOUBLE)
+#endif
+#if SG_WANTS(2)
+#define SG_BFLOATS(MOST) MOST(sg::bf16, bf16)
+#else
+#define SG_BFLOATS(MOST)
+#endif
+#if SG_WANTS(3)
+#define SG_HALVES(MOST) MOST(sg::fp16, f16)
+#else
+#define SG_HALVES(MOST)
+#endif
+#define SG_EVERY_TYPE(MOST, DOUBLE) SG_FLOATS(MOST) SG_DOUBLES(DOUBLE) SG_BFLOATS(MOST) SG_HALVES(MOST)
+
 #define SG_DEVICE __device__ __forceinline__
 
 // A kernel with its unmangled name.

@@ -326,24 +326,15 @@ SG_DEVICE void finish(const FinishArgs& a) {
   }
 #define SG_FINISH(S, NAME) \
   SG_KERNEL(modconv_finish_##NAME)(const __grid_constant__ sg::FinishArgs a) { sg::finish<S>(a); }
-#define SG_ALL(T, NAME, S)                   \
+#define SG_ALL(T, NAME)                      \
   SG_ONE(T, NAME, vec, sg::Width<T>::full)   \
   SG_ONE(T, NAME, one, 1)                    \
-  SG_FINISH(S, NAME)
+  SG_FINISH(float, NAME)
+#define SG_DOUBLE(T, NAME)  \
+  SG_ONE(T, NAME, one, 1)   \
+  SG_FINISH(T, NAME)
 
-#if SG_WANTS(0)
-SG_ALL(float, f32, float)
-#endif
-#if SG_WANTS(1)
-SG_ONE(double, f64, one, 1)
-SG_FINISH(double, f64)
-#endif
-#if SG_WANTS(2)
-SG_ALL(sg::bf16, bf16, float)
-#endif
-#if SG_WANTS(3)
-SG_ALL(sg::fp16, f16, float)
-#endif
+SG_EVERY_TYPE(SG_ALL, SG_DOUBLE)
 
 #if defined(__CUDACC__) && !defined(__CUDACC_RTC__)  // launches for cuda_binding.cpp, where nvcc compiles this
 #include "cuda_plan.h"

@@ -87,18 +87,7 @@ SG_DEVICE void upfirdn2d_any(const UpfirdnArgs& a) {
   SG_PIXELS(T, NAME, 12, 2, 1, one, 1) \
   SG_PIXELS(T, NAME, 12, 1, 2, one, 1)
 
-#if SG_WANTS(0)
-SG_ALL(float, f32)
-#endif
-#if SG_WANTS(1)
-SG_ANY(double, f64)
-#endif
-#if SG_WANTS(2)
-SG_ALL(sg::bf16, bf16)
-#endif
-#if SG_WANTS(3)
-SG_ALL(sg::fp16, f16)
-#endif
+SG_EVERY_TYPE(SG_ALL, SG_ANY)
 
 #if defined(__CUDACC__) && !defined(__CUDACC_RTC__)  // launches for cuda_binding.cpp, where nvcc compiles this
 #include "cuda_plan.h"
