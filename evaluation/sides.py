@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from common.files import sha256_of
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
 from faces.preprocess import Preprocess
@@ -20,7 +21,7 @@ from metrics.stats import GaussianStats, load_stats
 from stylegan2_ada.download import is_remote
 from stylegan2_ada.interop import load_any_generator
 from synth.latents import check_class
-from synth.network import file_sha256, find_network, generator_in, newest_in
+from synth.network import find_network, generator_in, newest_in
 from synth.render import in_precision
 
 NETWORKS = (".safetensors", ".pkl", ".pt", ".pth")
@@ -104,7 +105,7 @@ def _network(options: GeneratorOptions, sampling: Sampling, device: torch.device
         row = np.eye(G.cfg.c_dim, dtype=np.float32)[options.class_index]
         sampling = dataclasses.replace(sampling, labels=row[None])
     classes = f", {G.cfg.c_dim} classes drawn uniformly" if G.cfg.c_dim and options.class_index is None else ""
-    sha256 = file_sha256(path)
+    sha256 = sha256_of(path)
     listener.tell(
         f"{path} ({size}x{size}{classes}, sha256 {sha256[:12]}…) on {device}: {options.num} samples, psi"
         f" {sampling.psi:g}"

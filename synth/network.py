@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from common.device import pick_device
 from common.errors import UserError
+from common.files import sha256_of
 from stylegan2_ada.download import fetch, is_remote
 from stylegan2_ada.generator import Generator
 from stylegan2_ada.interop import load_any_generator
@@ -60,7 +60,7 @@ def open_generator(source: FromNetwork, how: Rendering, watch: Watch = SILENT) -
     how = dataclasses.replace(how, precision=resolve_precision(how.precision, device))
     path = find_network(source.network, progress=watch.download)
     G, meta = load_any_generator(path, device)
-    sha256 = file_sha256(path)
+    sha256 = sha256_of(path)
     low = "" if how.precision == "fp32" else f" in {how.precision}"
     watch.tell(f"{path} ({G.cfg.resolution}x{G.cfg.resolution}, sha256 {sha256[:12]}…) on {device}{low}")
     for note in meta["notes"]:
@@ -113,9 +113,3 @@ def find_network(
     if not path.exists():
         raise UserError(f"`network` {path}: no such file or folder: check the path")
     return path
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
