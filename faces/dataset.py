@@ -130,16 +130,6 @@ class PackedFaces:
             raise IndexError(f"indices must be a list of numbers from 0 to {len(self) - 1}")
         return indices
 
-    def describe(self) -> str:
-        """One line: how many images, how many fake, what was skipped and converted."""
-        parts = [f"{self.name}: {len(self.images)} images ({int(self.labels.sum())} fake)"]
-        if self.skipped:
-            parts.append(f"{len(self.skipped)} skipped")
-        if self.converted:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.converted.items()))
-            parts.append(f"converted to {'RGB' if self.preprocess.channels == 3 else 'grey'}: {kinds}")
-        return "; ".join(parts)
-
 
 def stream(
     source: FaceSource,

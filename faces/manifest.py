@@ -8,8 +8,6 @@ as they are, and names with commas, quotes or line breaks are quoted (RFC 4180).
 
 from __future__ import annotations
 
-import codecs
-import csv
 import importlib
 import os
 import re
@@ -22,6 +20,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import save_atomically
+from common.tables import read_rows
 from faces.layout import FAKE, LABELS, SPLITS
 
 ENDINGS = (".csv", ".parquet")
@@ -256,52 +255,26 @@ Rows = Iterator[tuple[int | None, Sequence[str], list[Sequence[str]]]]
 
 def _read_csv(path: str) -> Rows:
     """(number of the first row, header, columns of text) of at most ROWS rows at a time."""
-    try:
-        with open(path, encoding=_encoding(path), errors="surrogateescape", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=_delimiter(first), strict=True)
-            header = _as_known([name.strip() for name in next(reader, [])])
-            if SAMPLES <= set(header) and "path" not in header:
-                header = ["path" if name == "file" else name for name in header]
-            _check_header(header, path)
-            number, rows = 1, []
-            yield number, header, [[] for _ in header]  # so that a manifest without rows has its columns
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise UserError(
-                        f"{path}, row {number + len(rows)} (line {reader.line_num}): {len(row)} cells where the header"
-                        f" has {len(header)}; quote cells that hold the separator"
-                    )
-                rows.append(row)
-                if len(rows) == ROWS:
-                    yield number, header, list(zip(*rows))
-                    number, rows = number + ROWS, []
-            if rows:
-                yield number, header, list(zip(*rows))
-    except (csv.Error, UnicodeError) as error:
-        raise UserError(f"{path}: not a readable CSV ({error}); write it again") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); check the path") from None
-
-
-def _encoding(path: str) -> str:
-    """UTF-8, with or without a mark; some spreadsheets' "Unicode text" is UTF-16 and always has one."""
-    with open(path, "rb") as file:
-        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    lines = read_rows(path)
+    header = _as_known([name.strip() for name in next(lines)[1]])
+    if SAMPLES <= set(header) and "path" not in header:
+        header = ["path" if name == "file" else name for name in header]
+    _check_header(header, path)
+    number, rows = 1, []
+    yield number, header, [[] for _ in header]  # so that a manifest without rows has its columns
+    for _, row in lines:
+        rows.append(row)
+        if len(rows) == ROWS:
+            yield number, header, list(zip(*rows))
+            number, rows = number + ROWS, []
+    if rows:
+        yield number, header, list(zip(*rows))
 
 
 def _as_known(header: list[str]) -> list[str]:
     """Other programs' «Path» and «Label» are the columns known here, where those are not there as well."""
     lower = [name.lower() for name in header]
     return [low if low in COLUMNS and lower.count(low) == 1 else name for name, low in zip(header, lower)]
-
-
-def _delimiter(header: str) -> str:
-    """Spreadsheets of some languages separate by semicolons."""
-    return max(",;\t", key=header.count)
 
 
 def _check_header(header: Sequence[str], path: str) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import save_atomically
+from common.tables import read_rows
 from faces.layout import LABELS
 
 GROUPS = ("group", "identity", "person", "subject", "duplicate_group", "near_duplicate")
@@ -137,28 +138,11 @@ def own_thresholds(path: str | os.PathLike) -> np.ndarray | None:
 
 
 def _rows(path: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
-            header = [name.strip().lower() for name in next(reader, [])]
-            rows = []
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: {len(row)} cells where the header has {len(header)}; "
-                        "correct the row"
-                    )
-                rows.append((reader.line_num, row))
-    except csv.Error as error:
-        raise UserError(f"{path}: not a readable CSV ({error}); write it again") from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; give a CSV of scores, or a detector") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); check the path") from None
+    if not os.path.exists(path):
+        raise UserError(f"{path}: there is no such file; give a CSV of scores, or a detector")
+    lines = read_rows(path)
+    header = [name.strip().lower() for name in next(lines)[1]]
+    rows = list(lines)
     if double := next((name for name in header if header.count(name) > 1), None):
         raise UserError(f"{path}: its header names the column {double!r} twice; rename one")
     return header, rows

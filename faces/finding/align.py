@@ -60,7 +60,9 @@ class Face:
 
 
 class FaceFinder:
-    """A face detector, usable from several threads. Made by `open`. name: what it is, for results and manifests."""
+    """A face detector, usable from several threads. Made by `open`. name: what it is, for results and manifests.
+
+    model: YuNet's file, or None for OpenCV's bundled cascade; why: the reason for that, as `fallback`."""
 
     def __init__(self, model: Path | None, why: str = ""):
         self.model, self.fallback = model, why
@@ -89,11 +91,6 @@ class FaceFinder:
             if model or os.environ.get("FACES_FACE_MODEL"):
                 raise
             return cls(None, str(error))
-
-    @classmethod
-    def haar(cls) -> FaceFinder:
-        """OpenCV's bundled cascade: no file and no network needed."""
-        return cls(None, "it was asked for")
 
     def __getstate__(self) -> dict:
         return {key: value for key, value in vars(self).items() if key != "_own"}

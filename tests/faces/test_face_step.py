@@ -15,7 +15,7 @@ SEEN = (2, 3, 5)  # seeds of drawn faces that OpenCV's cascade finds
 
 @pytest.fixture(scope="module")
 def haar() -> FaceStep:
-    return FaceStep(FaceFinder.haar(), 64)
+    return FaceStep(FaceFinder(None, "it was asked for"), 64)
 
 
 def scene(*places: tuple[int, int, int, int]) -> np.ndarray:

@@ -109,7 +109,7 @@ def test_cells_of_spreadsheets(tmp_path):
         ("path,quality\na,101\n", "row 1: quality is '101'"),
         ("path,size\na,1.5\n", "whole number"),
         ("path,fold\na,99999999999\n", "whole number"),
-        ("path,label\na,b,1\n", "row 1 (line 2): 3 cells where the header has 2"),
+        ("path,label\na,b,1\n", "row 1, line 2: 3 cells where the header has 2"),
         ("path,label\n,1\n", "row 1: no path"),
         ('path\n"a\n', "not a readable CSV"),
         ("path\n" + "x" * 200_000 + "\n", "not a readable CSV"),

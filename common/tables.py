@@ -1,0 +1,41 @@
+"""Tables as people's programs write them: CSV in UTF-8 or UTF-16, separated by commas, semicolons or tabs."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterator
+
+from common.errors import UserError
+
+
+def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
+    """(line of the file, cells): the header ([] of an empty file), then every row that is not empty.
+
+    Bytes that are not UTF-8 stay as they are (surrogates); UTF-16 is known by its mark. UserError for a file that can't
+    be read or is no CSV, and for a row of another length than the header.
+    """
+    try:
+        with open(path, "rb") as file:  # some spreadsheets' "Unicode text"
+            marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        with open(path, encoding="utf-16" if marked else "utf-8-sig", errors="surrogateescape", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
+            header = next(reader, [])
+            yield reader.line_num, header
+            number = 0
+            for row in reader:
+                if not row:
+                    continue
+                number += 1
+                if len(row) != len(header):
+                    raise UserError(
+                        f"{path}, row {number}, line {reader.line_num}: {len(row)} cells where the header has"
+                        f" {len(header)}; quote cells that hold the separator"
+                    )
+                yield reader.line_num, row
+    except (csv.Error, UnicodeError) as error:
+        raise UserError(f"{path}: not a readable CSV ({error}); write it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); check the path") from None
