@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from adversarial.replay import Replay
-from faces.dataset import IndexStream, PackedFaces, to_uint8
+from faces.dataset import DecodedFaces, IndexStream, to_uint8
 from faces.degrade import Degradation, apply_batch
 from training.randomness import derive
 
@@ -20,14 +20,14 @@ class Feed:
     """
 
     def __init__(
-        self, packed: PackedFaces, degradation: Degradation, seed: int, classes: tuple[np.ndarray, int] | None = None
+        self, faces: DecodedFaces, degradation: Degradation, seed: int, classes: tuple[np.ndarray, int] | None = None
     ) -> None:
-        """classes: the class of each image of `packed` without its mirror images, and how many there are."""
-        base = len(packed.images)
-        labels = np.asarray(packed.labels[:base])
+        """classes: the class of each image of `faces` without its mirror images, and how many there are."""
+        base = len(faces.images)
+        labels = np.asarray(faces.labels[:base])
         real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
-        copies = range(0, len(packed), base)  # each image, then its mirror images
-        self.packed = packed
+        copies = range(0, len(faces), base)  # each image, then its mirror images
+        self.faces = faces
         self.reals = np.concatenate([real + start for start in copies])
         self.fakes = np.concatenate([fake + start for start in copies])
         self.degradation = degradation
@@ -39,7 +39,7 @@ class Feed:
 
     def reals_at(self, position: int, count: int) -> Tensor:
         """uint8 [count, C, H, W]: the reals at `position` of the endless shuffled order."""
-        return self.packed.batch(self.reals[self.stream.at(position, count)])
+        return self.faces.batch(self.reals[self.stream.at(position, count)])
 
     def classes_at(self, position: int, count: int) -> Tensor | None:
         """One-hot classes [count, C] of the same reals; None where the run has no classes."""
@@ -68,9 +68,9 @@ class Feed:
         n_set = n_fake // 2 if len(self.fakes) else 0
         n_replay = (n_fake - n_set) // 2 if len(replay) else 0
         n_now = n_fake - n_set - n_replay
-        groups = [self.packed.batch(self.reals[rng.integers(0, len(self.reals), n_real)]).numpy()]
+        groups = [self.faces.batch(self.reals[rng.integers(0, len(self.reals), n_real)]).numpy()]
         if n_set:
-            groups.append(self.packed.batch(self.fakes[rng.integers(0, len(self.fakes), n_set)]).numpy())
+            groups.append(self.faces.batch(self.fakes[rng.integers(0, len(self.fakes), n_set)]).numpy())
         if n_replay:
             groups.append(replay.sample(n_replay, rng))
         groups.append(current[rng.integers(0, len(current), n_now)])

@@ -26,7 +26,7 @@ from common.files import write_json
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
 from training.checkpoint import checkpoint_path, checkpoints, save
-from training.data import RunData, count_notes, pack, size_notes
+from training.data import RunData, count_notes, decode_all, size_notes
 from training.lock import RunLock
 from training.memory import keep_freed_memory, peak_memory_gb
 from training.operations import prepare_operations
@@ -153,10 +153,10 @@ class _Run:
         args = {"mirror": o.mirror, "mirror_y": o.mirror_y, "workers": o.workers, "cache_dir": cache}
         args["classes"] = p.classes
         if self.world.is_main:
-            data = pack(p.splits, pre, **args, progress=progress)
+            data = decode_all(p.splits, pre, **args, progress=progress)
         self.world.barrier()
         if not self.world.is_main:
-            data = pack(p.splits, pre, **args, progress=progress)
+            data = decode_all(p.splits, pre, **args, progress=progress)
         return data
 
     def open(self, lock: RunLock) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from adversarial.game import Game
 from discriminator.calibration import Calibration, calibrate, default_fpr_for
 from discriminator.detector import Detector
-from faces.dataset import PackedFaces, to_float
+from faces.dataset import DecodedFaces, to_float
 from faces.degrade import Degradation, apply_batch
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
@@ -83,14 +83,14 @@ class Judged:
     images: np.ndarray
 
 
-def judge(game: Game, packed: PackedFaces, degradation: Degradation, phase: str) -> Judged:
+def judge(game: Game, faces: DecodedFaces, degradation: Degradation, phase: str) -> Judged:
     """Logits of a held-out split: its reals, its fakes if labelled, and as many fresh fakes of the averaged generator.
 
     Fresh fakes come from seeds no training step used. Images pass `degradation` first ('none' leaves them alone).
     """
-    labels = np.asarray(packed.labels[: len(packed.images)])
-    reals = packed.images[labels == 0]
-    fakes = packed.images[labels == 1]
+    labels = np.asarray(faces.labels[: len(faces.images)])
+    reals = faces.images[labels == 0]
+    fakes = faces.images[labels == 1]
     own = game.sample_ema(len(reals), phase, 2**31 - 1)
     images = np.concatenate([reals, fakes, own])
     images = apply_batch(degradation, images, derive(game.cfg.options.seed, 0, phase))

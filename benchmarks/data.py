@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.cli import run  # noqa: E402
 from common.parallel import cores  # noqa: E402
-from faces.dataset import IndexStream, PackedFaces, stream  # noqa: E402
+from faces.dataset import DecodedFaces, IndexStream, stream  # noqa: E402
 from faces.packing import pack  # noqa: E402
 from faces.preprocess import Preprocess  # noqa: E402
 from faces.source import FaceSource, open_source  # noqa: E402
@@ -87,10 +87,10 @@ def ours(source: FaceSource, preprocess: Preprocess, workers: int) -> Iterator[i
         yield 1
 
 
-def batches(packed: PackedFaces, batch: int, count: int) -> Iterator[int]:
-    order, done = IndexStream(len(packed), 0), 0
+def batches(faces: DecodedFaces, batch: int, count: int) -> Iterator[int]:
+    order, done = IndexStream(len(faces), 0), 0
     while done < count:
-        yield len(packed.batch(order.at(done, batch)))
+        yield len(faces.batch(order.at(done, batch)))
         done += batch
 
 
@@ -143,8 +143,8 @@ def main(source, images, resolution, workers, rounds, batch, out) -> None:
         ):
             same = how.uint8(ours_one.image(0)).transpose(2, 0, 1)
             assert np.array_equal(same, usual_one[0]), "the ways must give the same pixels"
-        memory = PackedFaces.build(zipped, how)
-        mapped = PackedFaces.build(zipped, how, cache_dir=folder / "cache")
+        memory = DecodedFaces.build(zipped, how)
+        mapped = DecodedFaces.build(zipped, how, cache_dir=folder / "cache")
         ways: dict[str, Callable[[], Iterator[int]]] = {
             "JPEG: plain loop": lambda: plain(Files(paths, resolution)),
             "JPEG: DataLoader": lambda: loader(Files(paths, resolution), workers, batch),

@@ -47,7 +47,7 @@ def make_game(s: dict, device):
     from adversarial.feed import Feed
     from adversarial.game import Game
     from adversarial.options import Options
-    from faces.dataset import PackedFaces
+    from faces.dataset import DecodedFaces
     from faces.degrade import preset as degradation_preset
     from faces.preprocess import Preprocess
     from training.processes import Processes
@@ -68,7 +68,7 @@ def make_game(s: dict, device):
         for net in (config.generator, config.hybrid.trunk):
             object.__setattr__(net, "channel_base", s["channel_base"])
     images = np.random.default_rng(0).integers(0, 256, (256, 3, resolution, resolution), dtype=np.uint8)
-    faces = PackedFaces(images, np.arange(256) % 2, np.arange(256), Preprocess(resolution))
+    faces = DecodedFaces(images, np.arange(256) % 2, np.arange(256), Preprocess(resolution))
     return Game(config, Processes(device=device), Feed(faces, degradation_preset("train"), 0)), config
 
 

@@ -44,7 +44,7 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass
-class PackedFaces:
+class DecodedFaces:
     """Every usable image of a source at one resolution.
 
     images: uint8 [N, C, R, R] (an array, or a read-only memory map of a cache file). labels: int64 [N], 0 real, 1 fake.
@@ -78,7 +78,7 @@ class PackedFaces:
         cache_dir: str | os.PathLike | None = None,
         progress: Progress | None = None,
         min_side: int = MIN_SIDE,
-    ) -> PackedFaces:
+    ) -> DecodedFaces:
         """Decode and preprocess every image of `source`, in its order, in `workers` threads (default: one per core).
 
         Bad images, and those with a side below `min_side` pixels, are skipped and listed. The result lies in memory;

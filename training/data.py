@@ -12,7 +12,7 @@ import numpy as np
 from common.errors import BadImage, UserError
 from faces.audit.leak_gates import header_warning
 from faces.classes import ClassLabels
-from faces.dataset import MIN_SIDE, PackedFaces
+from faces.dataset import MIN_SIDE, DecodedFaces
 from faces.preprocess import Preprocess
 from faces.source import FaceSource, open_source
 
@@ -30,9 +30,9 @@ MAX_VALID = 2000  # images of each class; more buys no better threshold for a ru
 class RunData:
     """Packed images of a run; `valid` calibrates the verdict and `test` only measures it (None: the set has none)."""
 
-    train: PackedFaces
-    valid: PackedFaces
-    test: PackedFaces | None
+    train: DecodedFaces
+    valid: DecodedFaces
+    test: DecodedFaces | None
     facts: dict
     classes: tuple[np.ndarray, int] | None = None  # of each training image, and how many there are
 
@@ -122,7 +122,7 @@ def native_resolution(source: FaceSource) -> int:
     return max(8, min(2048, 1 << (side.bit_length() - 1)))
 
 
-def pack(
+def decode_all(
     splits: Splits,
     pre: Preprocess,
     *,
@@ -134,13 +134,13 @@ def pack(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> RunData:
     """Decode every image once, preprocessed by `pre`; unreadable ones are left out, counted and named in the facts."""
-    packed = {}
+    decoded = {}
     for part in ("train", "valid", "test"):
         source = getattr(splits, part)
         if source is None or not len(source):
-            packed[part] = None
+            decoded[part] = None
             continue
-        packed[part] = PackedFaces.build(
+        decoded[part] = DecodedFaces.build(
             source,
             pre,
             mirror=mirror and part == "train",
@@ -149,20 +149,20 @@ def pack(
             cache_dir=cache_dir,
             progress=(lambda done, total, part=part: progress(part, done, total)) if progress else None,
         )
-    train, valid = packed["train"], packed["valid"]
-    skipped = [s for p in packed.values() if p is not None for s in p.skipped]
-    converted = sum((Counter(p.converted) for p in packed.values() if p is not None), Counter())
+    train, valid = decoded["train"], decoded["valid"]
+    skipped = [s for p in decoded.values() if p is not None for s in p.skipped]
+    converted = sum((Counter(p.converted) for p in decoded.values() if p is not None), Counter())
     facts = {
         "name": splits.source.name,
         "fingerprint": splits.source.fingerprint(),
         "preprocess": pre.to_dict(),
         "held_out": splits.held_out,
-        "counts": {part: _count(p) for part, p in packed.items() if p is not None},
+        "counts": {part: _count(p) for part, p in decoded.items() if p is not None},
         "skipped": [list(map(str, s)) for s in skipped[:100]],
         "num_skipped": len(skipped),
         "converted": dict(sorted(converted.items())),
-        "enlarged": sum(p.enlarged for p in packed.values() if p is not None),
-        "not_square": sum(p.not_square for p in packed.values() if p is not None),
+        "enlarged": sum(p.enlarged for p in decoded.values() if p is not None),
+        "not_square": sum(p.not_square for p in decoded.values() if p is not None),
         "notes": [*splits.source.notes, *filter(None, [header_warning(splits.train)])],
         # what the training images are, to the byte: statistics of them are cached under this name
         "train_stamp": splits.train.rendered_at(pre.resolution).content_stamp(),
@@ -176,11 +176,11 @@ def pack(
     if counts["train"]["real"] < 2:
         raise UserError(f"{splits.source.name}: fewer than 2 readable real training images; give more")
     if classes is None:
-        return RunData(train, valid, packed["test"], facts)
+        return RunData(train, valid, decoded["test"], facts)
     of = classes.of(splits.train)[train.kept]
     facts["classes"] = classes.names
     facts["class_counts"] = np.bincount(of[of >= 0], minlength=len(classes.names)).tolist()
-    return RunData(train, valid, packed["test"], facts, (of, len(classes.names)))
+    return RunData(train, valid, decoded["test"], facts, (of, len(classes.names)))
 
 
 def count_notes(facts: dict) -> list[str]:
@@ -213,6 +213,6 @@ def size_notes(facts: dict, crop: str) -> list[str]:
     return lines
 
 
-def _count(packed: PackedFaces) -> dict[str, int]:
-    labels = np.asarray(packed.labels[: len(packed.images)])
+def _count(decoded: DecodedFaces) -> dict[str, int]:
+    labels = np.asarray(decoded.labels[: len(decoded.images)])
     return {"real": int((labels == 0).sum()), "fake": int((labels == 1).sum())}

@@ -1,6 +1,6 @@
 """The images of a cross-validation: decoded once, dealt into folds, and handed to each fold's training.
 
-All labelled images outside the test split take part. Every fold's training sees rows of one packed array, so nothing is
+All labelled images outside the test split take part. Every fold's training sees rows of one decoded array, so nothing is
 decoded or copied again however many folds and repeats there are.
 """
 
@@ -17,7 +17,7 @@ from common.errors import UserError
 from discriminator.training.data import Decode, Gathered, cache_of, open_all, pass_gates
 from discriminator.training.options import CrossValidation, DetectorOptions
 from faces.crossfolds import cut_validation, deal_folds, related, relatives, taught, torn
-from faces.dataset import PackedFaces
+from faces.dataset import DecodedFaces
 from faces.manifest import Manifest, text_column
 from faces.naming import LABEL_NAMES
 from faces.preprocess import Preprocess
@@ -66,12 +66,12 @@ class Pool:
 
     data: Gathered
     source: FaceSource
-    packed: PackedFaces
+    faces: DecodedFaces
     table: Manifest
     groups: np.ndarray
     fold: np.ndarray
     decode: Decode
-    test: PackedFaces | None = None
+    test: DecodedFaces | None = None
     test_source: FaceSource | None = None
     grouped_by: str = ""
     notes: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Pool:
 
     @property
     def labels(self) -> np.ndarray:
-        return np.asarray(self.packed.labels)
+        return np.asarray(self.faces.labels)
 
     def folds(self, seed: int) -> list[Fold]:
         """Every fold of every repeat, in the order in which they are trained."""
@@ -102,13 +102,13 @@ class Pool:
         splits = Splits(parts[0], parts[1], None, False, self.data.source)
         return Gathered(self.data.source, splits, self.data.extra, self.data.pre, facts)
 
-    def decoded(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
-        """Stands in for the packing of a training: rows of what is decoded, and extra fakes decoded once."""
+    def decoded(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> DecodedFaces:
+        """Stands in for the decoding of a training: rows of what is decoded, and extra fakes decoded once."""
         if what in ("training", "validation"):
             place = {item.path: i for i, item in enumerate(self.source.items)}
             index = np.array([place[item.path] for item in source.items], np.int64)
-            p = self.packed
-            return PackedFaces(
+            p = self.faces
+            return DecodedFaces(
                 PickedImages(p.images, index),
                 self.labels[index],
                 np.arange(len(index)),
@@ -121,12 +121,12 @@ class Pool:
             self._extra[key] = self._strangers(self.decode(source, what, pre, cache), what)
         return self._extra[key]
 
-    def _strangers(self, extra: PackedFaces, what: str) -> PackedFaces:
+    def _strangers(self, extra: DecodedFaces, what: str) -> DecodedFaces:
         """Extra fakes without those that an image of the folds or of the test split nearly equals: whoever learnt from
         them would know what it is tested on."""
-        hashes = hashes_of_packed(extra.images)
-        known = [self.packed.images] + ([] if self.test is None else [self.test.images])
-        seen = np.concatenate([hashes_of_packed(images) for images in known])
+        hashes = hashes_of_images(extra.images)
+        known = [self.faces.images] + ([] if self.test is None else [self.test.images])
+        seen = np.concatenate([hashes_of_images(images) for images in known])
         near = np.unique(overlaps(hashes, seen, mirror=True)[:, 0])
         if not len(near):
             return extra
@@ -163,23 +163,23 @@ def open_pool(
     if len(np.unique(source.labels)) < 2:
         raise UserError(f"{o.data}: `folds` needs real and fake images (folders called real and fake give the labels)")
     cache = cache_of(o)
-    packed = decode(source, "all", whole.pre, cache)
+    faces = decode(source, "all", whole.pre, cache)
     tested = decode(test, "test", whole.pre, cache) if test is not None else None
-    source = source.select(packed.kept)
+    source = source.select(faces.kept)
     facts = _scanned(source, workers, lambda done, total: progress(f"looking for relatives {done}/{total}"))
-    table = _table(source, facts, packed)
+    table = _table(source, facts, faces)
     groups, said = relatives(table)
     fold = deal_folds(table, groups, dealt.folds, dealt.repeats, seed)
     pool = Pool(
-        whole, source, packed, table, groups, fold, decode, tested,
+        whole, source, faces, table, groups, fold, decode, tested,
         None if test is None else test.select(tested.kept), said, [*whole.notes, *notes],
     )  # fmt: skip
     pool.notes += _remarks(pool, dealt.folds)
     for extra, spec, _ in whole.extra:  # what can't be used is refused before the first fold
         pool.decoded(extra, Path(spec).name, whole.pre, cache)
-    if packed.skipped:
-        whole.facts["skipped"] = [[str(a), str(b)] for a, b in packed.skipped[:100]]
-        whole.facts["num_skipped"] = len(packed.skipped)
+    if faces.skipped:
+        whole.facts["skipped"] = [[str(a), str(b)] for a, b in faces.skipped[:100]]
+        whole.facts["num_skipped"] = len(faces.skipped)
     return pool
 
 
@@ -225,19 +225,19 @@ def _scanned(source: FaceSource, workers: int, progress: Callable[[int, int], No
     return scan(source, workers=workers, progress=progress)
 
 
-def _table(source: FaceSource, facts: list[Facts] | None, packed: PackedFaces) -> Manifest:
+def _table(source: FaceSource, facts: list[Facts] | None, faces: DecodedFaces) -> Manifest:
     """One row for each image of `source`, in its order."""
     paths, labels = text_column([item.path for item in source.items]), source.labels.astype(np.int8)
     if facts is None:
         if source.manifest is not None:
             return source.manifest.having(path=paths, label=labels)
-        return Manifest({"path": paths, "label": labels, "phash": hashes_of_packed(packed.images)})
+        return Manifest({"path": paths, "label": labels, "phash": hashes_of_images(faces.images)})
     # decoded whole a moment ago: whatever a scan has against one of them, it takes part
     table = tabulate(source, [replace(fact, error=None) for fact in facts])
     return table.having(path=paths)
 
 
-def hashes_of_packed(images: np.ndarray | PickedImages) -> np.ndarray:
+def hashes_of_images(images: np.ndarray | PickedImages) -> np.ndarray:
     """uint64 [n]: perceptual hashes of uint8 [n, 3, R, R]."""
     return hashes_of(np.stack([thumbnail(Image.fromarray(image.transpose(1, 2, 0))) for image in images]))
 

@@ -35,7 +35,7 @@ from discriminator.training.options import CrossValidation, DetectorOptions, Run
 from discriminator.training.recipe import Recipe
 from discriminator.training.run import DETECTOR, SHOWN, MakeReport, SharedImages, train
 from discriminator.training.selection import Validation, scores
-from faces.dataset import PackedFaces
+from faces.dataset import DecodedFaces
 from faces.source import FaceSource
 from training.checkpoint import checkpoints
 from training.lock import RunLock
@@ -215,9 +215,7 @@ class _Folds:
             place = replace(self.place, out=None if began else folder, resume=folder if began else None)
             train(self.options, recipe, place, part=part, report=self.make_report)
         detector = Detector.load(folder / DETECTOR)
-        self._judge(
-            detector, fold, folder / HELD_OUT, self.pool.packed, self.pool.source, np.flatnonzero(fold.held_out)
-        )
+        self._judge(detector, fold, folder / HELD_OUT, self.pool.faces, self.pool.source, np.flatnonzero(fold.held_out))
         if self.pool.test is not None:
             everything = np.arange(len(self.pool.test.images))
             self._judge(detector, fold, folder / TESTED, self.pool.test, self.pool.test_source, everything)
@@ -225,11 +223,11 @@ class _Folds:
             path.unlink()
 
     def _judge(
-        self, detector: Detector, fold: Fold, path: Path, packed: PackedFaces, source: FaceSource, index: np.ndarray
+        self, detector: Detector, fold: Fold, path: Path, faces: DecodedFaces, source: FaceSource, index: np.ndarray
     ) -> None:
-        labels = np.asarray(packed.labels)[index]
+        labels = np.asarray(faces.labels)[index]
         told: Callable[[int, int], None] = lambda done, total: self.tel.progress(f"judging {done}/{total}")  # noqa: E731
-        images = Validation(PickedImages(packed.images, index), labels, (("clean", ()),))
+        images = Validation(PickedImages(faces.images, index), labels, (("clean", ()),))
         device = self.options.device
         detector.net.to(device)
         logits = scores(detector.net, images, workers=self.workers, progress=told)[0]
@@ -237,7 +235,7 @@ class _Folds:
         if not np.isfinite(logits).all():
             raise UserError(f"{path.parent}: its detector gives no numbers; lower `lr` and start again")
         table, groups = source.manifest, None
-        if packed is self.pool.packed:
+        if faces is self.pool.faces:
             table, groups = self.pool.table, self.pool.groups[index]
         table = None if table is None else table.select(index)
         write_fold(path, source.select(index), logits, detector.calibration, fold, table=table, groups=groups)

@@ -23,7 +23,7 @@ from faces.audit.crossval import cross_validated_auc
 from faces.audit.gates import FAIL, classifier_gate, metadata_columns, metadata_features, telling
 from faces.audit.leak_features import header_marks
 from faces.audit.leak_gates import cheap_gates
-from faces.dataset import PackedFaces
+from faces.dataset import DecodedFaces
 from faces.degrade import Degradation, preset
 from faces.preprocess import Preprocess
 from faces.scan import scan
@@ -37,7 +37,7 @@ GATE_SAMPLE = 1000  # images of each side whose headers are compared
 
 Progress = Callable[[str], None]
 Extra = tuple[FaceSource, str, float]
-Decode = Callable[[FaceSource, str, Preprocess, Path | None], PackedFaces]  # its second: for the progress line
+Decode = Callable[[FaceSource, str, Preprocess, Path | None], DecodedFaces]  # its second: for the progress line
 
 
 @dataclass
@@ -127,8 +127,8 @@ def _headers_differ(reals: FaceSource, fakes: FaceSource, workers: int) -> str:
 def decoder(workers: int, progress: Progress) -> Decode:
     """Decodes every image of a source once, `workers` at a time."""
 
-    def decode(source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> PackedFaces:
-        return PackedFaces.build(
+    def decode(source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> DecodedFaces:
+        return DecodedFaces.build(
             source, pre, workers=max(1, workers), cache_dir=cache,
             progress=lambda done, total: progress(f"reading {what} images {done}/{total}"),
         )  # fmt: skip
@@ -191,8 +191,8 @@ def share_out(g: Gathered, o: DetectorOptions, recipe: Recipe, degradation: Degr
 
 
 def cache_of(o: DetectorOptions) -> Path | None:
-    """The folder of packed images; None: nothing is kept."""
-    return {None: cache_folder() / "packed", "none": None}.get(o.cache, Path(o.cache or ""))
+    """The folder of decoded images; None: nothing is kept."""
+    return {None: cache_folder() / "decoded", "none": None}.get(o.cache, Path(o.cache or ""))
 
 
 def load_degradation(spec: str) -> Degradation:

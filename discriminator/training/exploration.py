@@ -101,7 +101,7 @@ def explore(
     seed: int,
     test: Mapping[str, int] | None = None,
 ) -> Exploration:
-    """Look at what is packed already. test: how many images of each class the test split lists, where there is one."""
+    """Look at what is decoded already. test: how many images of each class the test split lists, where there is one."""
     rng = np.random.default_rng([seed, 0xE7])
     parts, samples, counts = [], {}, {"train": {}, "validation": {}}
     for label, name in enumerate(LABEL_NAMES):

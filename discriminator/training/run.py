@@ -30,7 +30,7 @@ from discriminator.training.fit import Fit
 from discriminator.training.folders import check_free, name_of, resumed
 from discriminator.training.options import DetectorOptions, RunPlace
 from discriminator.training.recipe import Recipe
-from faces.dataset import PackedFaces
+from faces.dataset import DecodedFaces
 from faces.degrade import Degradation
 from training.lock import RunLock
 from training.memory import keep_freed_memory
@@ -178,12 +178,12 @@ class _Training:
         )
         self.fit.checkpoint_minutes = o.checkpoint_minutes
 
-    def _decode(self, *what) -> PackedFaces:
+    def _decode(self, *what) -> DecodedFaces:
         decode = decoder(self.workers, self.tel.progress)
         if self.world.is_main:  # the others find the cache filled
-            packed = decode(*what)
+            faces = decode(*what)
         self.world.barrier()
-        return packed if self.world.is_main else decode(*what)
+        return faces if self.world.is_main else decode(*what)
 
     # ---- the run -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from adversarial.config import resolve
 from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.options import Options
-from faces.dataset import PackedFaces
+from faces.dataset import DecodedFaces
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
 from training.processes import Processes
@@ -35,11 +35,11 @@ def small_config(world_size: int = 1, **changes):
     )
 
 
-def small_faces() -> PackedFaces:
+def small_faces() -> DecodedFaces:
     rng = np.random.default_rng(5)
     images = rng.integers(0, 256, (24, 3, RESOLUTION, RESOLUTION), dtype=np.uint8)
     labels = np.arange(24) % 3 == 0
-    return PackedFaces(images, labels.astype(np.int64), np.arange(24), Preprocess(RESOLUTION), mirror=True)
+    return DecodedFaces(images, labels.astype(np.int64), np.arange(24), Preprocess(RESOLUTION), mirror=True)
 
 
 def small_game(cfg, world: Processes | None = None) -> Game:

@@ -9,7 +9,7 @@ import torch
 from adversarial.config import resolve
 from adversarial.feed import Feed
 from adversarial.options import Options
-from faces.dataset import PackedFaces
+from faces.dataset import DecodedFaces
 from faces.degrade import preset
 from faces.preprocess import Preprocess
 
@@ -21,8 +21,8 @@ def class_feed() -> Feed:
     labels = (np.arange(24) % 3 == 2).astype(np.int64)
     classes = np.where(labels == 1, -1, np.arange(24) % COUNT * (np.arange(24) % 2))
     images = np.broadcast_to((40 * classes)[:, None, None, None], (24, 3, 8, 8)).astype(np.uint8).copy()
-    packed = PackedFaces(images, labels, np.arange(24), Preprocess(8), mirror=True, mirror_y=True)
-    return Feed(packed, preset("none"), 0, (classes, COUNT))
+    faces = DecodedFaces(images, labels, np.arange(24), Preprocess(8), mirror=True, mirror_y=True)
+    return Feed(faces, preset("none"), 0, (classes, COUNT))
 
 
 def test_classes_go_with_their_images():
@@ -43,7 +43,7 @@ def test_random_classes_are_as_frequent_as_in_the_data():
 
 def test_without_classes_nothing_is_drawn():
     feed = class_feed()
-    feed = Feed(feed.packed, preset("none"), 0)
+    feed = Feed(feed.faces, preset("none"), 0)
     torch.manual_seed(1)
     assert feed.random_classes(4) is None and feed.classes_at(0, 4) is None
     after = torch.rand(())

@@ -180,8 +180,8 @@ def test_nothing_waits_for_the_gpu_within_an_interval_of_ada(make_game):
 
 def test_the_verdict_head_learns_to_tell_the_classes(make_game):
     game = make_game(verdict_batch=16, degradation="none", verdict_lr=5e-3)
-    bright = game.feed.packed.labels == 1
-    game.feed.packed.images[bright] //= 4  # labelled fakes are dark, and so easy to tell from reals
+    bright = game.feed.faces.labels == 1
+    game.feed.faces.images[bright] //= 4  # labelled fakes are dark, and so easy to tell from reals
     for _ in range(40):
         game.step()
     game.stats.collect()

@@ -22,7 +22,7 @@ from discriminator.onnx_detector import OnnxDetector
 from discriminator.training.feed import ImageGroup, LabelledFeed
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, scores
-from faces.dataset import PackedFaces, to_float
+from faces.dataset import DecodedFaces, to_float
 from faces.decode import load_image
 from faces.degrade import Degradation, preset
 from faces.procedural.portrait import render_face
@@ -107,8 +107,8 @@ def test_the_photos_differ_and_so_do_their_scores(reference):
 
 def test_training(photos, detector, reference):
     """What training packs, shows to the network undegraded, and scores for validation."""
-    packed = PackedFaces.build(open_source(photos[0].parent), detector.preprocess)
-    images = np.array(packed.images)
+    faces = DecodedFaces.build(open_source(photos[0].parent), detector.preprocess)
+    images = np.array(faces.images)
     found = scores(detector.net, Validation(images, np.zeros(len(images), np.int64), (("clean", ()),)))
     np.testing.assert_allclose(detector.calibration.probability(found[0]), reference, rtol=0, atol=TORCH)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from adversarial.feed import Feed
 from discriminator.detector import Detector
-from faces.dataset import PackedFaces
+from faces.dataset import DecodedFaces
 from faces.degrade import preset
 from faces.preprocess import Preprocess
 from faces.source import open_source
@@ -71,22 +71,22 @@ def test_unknown_shapes_and_colours_are_refused(train, tmp_path, photos):
 
 def test_mirror_images_are_copies_in_a_fixed_order(tmp_path):
     source = open_source(oblongs(tmp_path / "data", 4))
-    plain = PackedFaces.build(source, Preprocess(8)).images
+    plain = DecodedFaces.build(source, Preprocess(8)).images
     for x, y in ((True, False), (False, True), (True, True)):
-        packed = PackedFaces.build(source, Preprocess(8), mirror=x, mirror_y=y)
+        faces = DecodedFaces.build(source, Preprocess(8), mirror=x, mirror_y=y)
         flips = [plain] + [plain[..., ::-1]] * x
         flips += [f[..., ::-1, :] for f in flips] * y
-        assert len(packed) == 4 * len(flips)
-        assert np.array_equal(packed.batch(np.arange(len(packed))).numpy(), np.concatenate(flips))
-        feed = Feed(packed, preset("none"), 0)
-        assert sorted(feed.reals.tolist()) == list(range(len(packed))) and len(feed.fakes) == 0
+        assert len(faces) == 4 * len(flips)
+        assert np.array_equal(faces.batch(np.arange(len(faces))).numpy(), np.concatenate(flips))
+        feed = Feed(faces, preset("none"), 0)
+        assert sorted(feed.reals.tolist()) == list(range(len(faces))) and len(feed.fakes) == 0
 
 
 def test_a_cache_remembers_shapes(tmp_path):
     source = open_source(oblongs(tmp_path / "data", 4))
     for _ in range(2):  # made, then found
-        packed = PackedFaces.build(source, Preprocess(20), cache_dir=tmp_path / "cache")
-        assert (packed.enlarged, packed.not_square) == (2, 2)
+        faces = DecodedFaces.build(source, Preprocess(20), cache_dir=tmp_path / "cache")
+        assert (faces.enlarged, faces.not_square) == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from discriminator.files import judge_files
 from discriminator.judge import Judge, Seen
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.verdict import Threshold
-from faces.dataset import PackedFaces, to_float
+from faces.dataset import DecodedFaces, to_float
 from faces.preprocess import Preprocess
 from faces.procedural.portrait import render_face
 from faces.source import open_source
@@ -66,10 +66,10 @@ def test_one_photo_has_one_score_however_it_is_judged(exported, tmp_path):
     """Training's data path, `Detector`, `judge_files` and ONNX Runtime."""
     folder, detector = exported
     photos = fixture_photos(tmp_path / "photos")
-    packed = PackedFaces.build(open_source(tmp_path / "photos"), detector.preprocess)
-    assert len(packed) == len(photos) == 8
+    faces = DecodedFaces.build(open_source(tmp_path / "photos"), detector.preprocess)
+    assert len(faces) == len(photos) == 8
     with torch.no_grad():
-        logits = detector.net.verdict(to_float(torch.from_numpy(np.array(packed.images)))).logit.numpy()
+        logits = detector.net.verdict(to_float(torch.from_numpy(np.array(faces.images)))).logit.numpy()
     training = detector.calibration.probability(logits)
     served = OnnxDetector.load(folder / "detector.onnx")
     for engine in (Detector.load(folder / "detector.safetensors"), served):

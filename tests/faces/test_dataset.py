@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from faces.dataset import IndexStream, PackedFaces, stream, to_float
+from faces.dataset import DecodedFaces, IndexStream, stream, to_float
 from faces.preprocess import Preprocess
 from faces.source import open_source
 
@@ -48,9 +48,9 @@ def folder(tmp_path):
 
 def test_bad_images_are_skipped_named_and_counted(folder):
     source = open_source(folder)
-    packed = PackedFaces.build(source, Preprocess(32))
-    assert packed.images.shape == (10, 3, 32, 32) and packed.images.dtype == np.uint8 and len(packed) == 10
-    reasons = {os.path.basename(name): reason for name, reason in packed.skipped}
+    faces = DecodedFaces.build(source, Preprocess(32))
+    assert faces.images.shape == (10, 3, 32, 32) and faces.images.dtype == np.uint8 and len(faces) == 10
+    reasons = {os.path.basename(name): reason for name, reason in faces.skipped}
     assert reasons == {
         "truncated.jpg": "truncated image (the file ends early)",
         "text.jpg": "not an image",
@@ -58,23 +58,23 @@ def test_bad_images_are_skipped_named_and_counted(folder):
         "thin.png": "400x15 pixels: too small (at least 16 a side)",
         "none.png": "empty file (0 bytes)",
     }
-    assert packed.converted == {"grey": 2, "RGBA": 1}
-    for row, i in enumerate(packed.kept):
-        np.testing.assert_array_equal(packed.images[row], Preprocess(32).uint8(source.image(i)).transpose(2, 0, 1))
-        assert packed.labels[row] == source.labels[i]
-    assert len(PackedFaces.build(source, Preprocess(32), min_side=1)) == 12
+    assert faces.converted == {"grey": 2, "RGBA": 1}
+    for row, i in enumerate(faces.kept):
+        np.testing.assert_array_equal(faces.images[row], Preprocess(32).uint8(source.image(i)).transpose(2, 0, 1))
+        assert faces.labels[row] == source.labels[i]
+    assert len(DecodedFaces.build(source, Preprocess(32), min_side=1)) == 12
 
 
 def test_the_result_does_not_depend_on_threads_or_cache(folder, tmp_path):
     source, one = open_source(folder), Preprocess(24, channels=1)
-    packs = [PackedFaces.build(source, one, workers=w) for w in (1, 5)]
-    packs += [PackedFaces.build(source, one, cache_dir=tmp_path / "cache") for _ in range(2)]
-    for pack in packs:
-        np.testing.assert_array_equal(pack.images, packs[0].images)
-        np.testing.assert_array_equal(pack.labels, packs[0].labels)
-        assert pack.skipped == packs[0].skipped and pack.converted == packs[0].converted
-        assert torch.equal(pack.batch([3, 1]), packs[0].batch([3, 1]))
-    assert packs[0].images.shape == (10, 1, 24, 24) and isinstance(packs[3].images, np.memmap)
+    several = [DecodedFaces.build(source, one, workers=w) for w in (1, 5)]
+    several += [DecodedFaces.build(source, one, cache_dir=tmp_path / "cache") for _ in range(2)]
+    for one in several:
+        np.testing.assert_array_equal(one.images, several[0].images)
+        np.testing.assert_array_equal(one.labels, several[0].labels)
+        assert one.skipped == several[0].skipped and one.converted == several[0].converted
+        assert torch.equal(one.batch([3, 1]), several[0].batch([3, 1]))
+    assert several[0].images.shape == (10, 1, 24, 24) and isinstance(several[3].images, np.memmap)
 
 
 def test_cache_is_found_again_and_never_stale(folder, tmp_path, monkeypatch):
@@ -86,8 +86,8 @@ def test_cache_is_found_again_and_never_stale(folder, tmp_path, monkeypatch):
 
     def build(side=32, **options):
         calls.clear()
-        pack = PackedFaces.build(open_source(folder), Preprocess(side), cache_dir=cache, **options)
-        return pack, len(calls)
+        one = DecodedFaces.build(open_source(folder), Preprocess(side), cache_dir=cache, **options)
+        return one, len(calls)
 
     assert build()[1] == 15 and build()[1] == 0 and build(mirror=True)[1] == 0
     assert build(side=16)[1] == 15 and build(min_side=1)[1] == 15
@@ -95,8 +95,8 @@ def test_cache_is_found_again_and_never_stale(folder, tmp_path, monkeypatch):
     assert build()[1] == 15
     for file in cache.glob("*.u8"):
         file.write_bytes(file.read_bytes()[:-1])
-    pack, count = build()
-    assert count == 15 and len(pack) == 10
+    one, count = build()
+    assert count == 15 and len(one) == 10
     for file in cache.glob("*.json"):
         file.write_text("{")
     assert build()[1] == 15
@@ -106,14 +106,14 @@ def test_cache_is_found_again_and_never_stale(folder, tmp_path, monkeypatch):
 def test_cache_folder_that_cannot_be_written(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="the decoded images can't be written"):
-        PackedFaces.build(open_source(folder), Preprocess(32), cache_dir=tmp_path / "file" / "cache")
+        DecodedFaces.build(open_source(folder), Preprocess(32), cache_dir=tmp_path / "file" / "cache")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk_is_an_error_line(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("common.files.open", lambda *a, **k: open("/dev/full", "wb"), raising=False)
     with pytest.raises(UserError, match="can't be written.*GiB of room"):
-        PackedFaces.build(open_source(folder), Preprocess(32), cache_dir=tmp_path / "cache")
+        DecodedFaces.build(open_source(folder), Preprocess(32), cache_dir=tmp_path / "cache")
 
 
 def test_nothing_usable_and_too_large(folder, tmp_path):
@@ -121,66 +121,66 @@ def test_nothing_usable_and_too_large(folder, tmp_path):
         good.unlink()
     for cache in (None, tmp_path / "cache"):
         with pytest.raises(UserError, match="none of the 5 images of photos can be used; the first, .*dot.png"):
-            PackedFaces.build(open_source(folder), Preprocess(32), cache_dir=cache)
+            DecodedFaces.build(open_source(folder), Preprocess(32), cache_dir=cache)
     assert not list((tmp_path / "cache").iterdir())
     with pytest.raises(UserError, match="holds no images"):
-        PackedFaces.build(open_source(folder).select([]), Preprocess(32))
+        DecodedFaces.build(open_source(folder).select([]), Preprocess(32))
 
 
 def test_what_memory_cannot_hold_lies_in_a_nameless_file(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("FACES_CACHE", str(tmp_path / "cache"))
     source = open_source(folder)
-    want = PackedFaces.build(source, Preprocess(32))
+    want = DecodedFaces.build(source, Preprocess(32))
     monkeypatch.setattr("faces.dataset._half_of_free_memory", lambda: 1000)
-    packed = PackedFaces.build(source, Preprocess(32))
-    assert isinstance(packed.images, np.memmap) and packed.skipped == want.skipped
-    assert torch.equal(packed.batch([9, 0, 4]), want.batch([9, 0, 4]))
+    faces = DecodedFaces.build(source, Preprocess(32))
+    assert isinstance(faces.images, np.memmap) and faces.skipped == want.skipped
+    assert torch.equal(faces.batch([9, 0, 4]), want.batch([9, 0, 4]))
     assert list((tmp_path / "cache").iterdir()) == []
     monkeypatch.setattr("faces.dataset.shutil.disk_usage", lambda path: type("Usage", (), {"free": 99})())
     with pytest.raises(UserError, match="takes 0.0 GiB, more than the 0.0 GiB .*no room in .*set FACES_CACHE"):
-        PackedFaces.build(source, Preprocess(32))
+        DecodedFaces.build(source, Preprocess(32))
 
 
 def test_a_stream_gives_the_same_images_without_keeping_them(folder):
     skipped = []
     streamed = np.stack(list(stream(open_source(folder), Preprocess(32), workers=2, skipped=skipped)))
-    packed = PackedFaces.build(open_source(folder), Preprocess(32))
-    assert np.array_equal(streamed, packed.images) and skipped == packed.skipped
+    faces = DecodedFaces.build(open_source(folder), Preprocess(32))
+    assert np.array_equal(streamed, faces.images) and skipped == faces.skipped
 
 
 def test_mirroring_is_a_second_half(folder):
-    packed = PackedFaces.build(open_source(folder), Preprocess(32), mirror=True)
-    assert len(packed) == 20 and len(packed.images) == 10
-    batch = packed.batch([4, 14, 0, 19])
+    faces = DecodedFaces.build(open_source(folder), Preprocess(32), mirror=True)
+    assert len(faces) == 20 and len(faces.images) == 10
+    batch = faces.batch([4, 14, 0, 19])
     assert batch.dtype == torch.uint8 and batch.shape == (4, 3, 32, 32)
     assert torch.equal(batch[1], batch[0].flip(-1)) and not torch.equal(batch[0], batch[1])
-    assert torch.equal(batch[3], torch.from_numpy(packed.images[9]).flip(-1))
+    assert torch.equal(batch[3], torch.from_numpy(faces.images[9]).flip(-1))
     for wrong in ([20], [-1]):
         with pytest.raises(IndexError):
-            packed.batch(wrong)
+            faces.batch(wrong)
     batch.zero_()
-    assert packed.images.any()
-    assert packed.batch([]).shape == (0, 3, 32, 32)
+    assert faces.images.any()
+    assert faces.batch([]).shape == (0, 3, 32, 32)
 
 
 def test_progress_and_interruption(folder, monkeypatch):
     monkeypatch.setattr("faces.dataset.PACE", 4)
     seen = []
-    PackedFaces.build(open_source(folder), Preprocess(32), progress=lambda *at: seen.append(at))
+    DecodedFaces.build(open_source(folder), Preprocess(32), progress=lambda *at: seen.append(at))
     assert seen == [(4, 15), (8, 15), (12, 15), (15, 15)]
 
     def stop(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        PackedFaces.build(open_source(folder), Preprocess(32), progress=stop)
+        DecodedFaces.build(open_source(folder), Preprocess(32), progress=stop)
 
 
 def test_rendered_faces_are_drawn_at_the_size_asked(monkeypatch):
     source = open_source("demo", max_items=3)
-    large = PackedFaces.build(source, Preprocess(96))
+    large = DecodedFaces.build(source, Preprocess(96))
     np.testing.assert_array_equal(large.images[1], source.rendered_at(96).image(1).transpose(2, 0, 1))
-    small = PackedFaces.build(source, Preprocess(32))
+    small = DecodedFaces.build(source, Preprocess(32))
     np.testing.assert_array_equal(small.images[1], Preprocess(32).uint8(source.image(1)).transpose(2, 0, 1))
 
 

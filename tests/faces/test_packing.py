@@ -15,7 +15,7 @@ from PIL import Image
 
 from common.errors import UserError
 from faces.classes import ClassLabels
-from faces.dataset import PackedFaces
+from faces.dataset import DecodedFaces
 from faces.packing import pack, stored_png
 from faces.preprocess import Preprocess
 from faces.procedural.portrait import render_face
@@ -70,8 +70,8 @@ def test_training_gets_the_same_pixels_from_the_archive(both, tmp_path, crop):
     pack(source, tmp_path / "a.zip", how)
     again = open_source(tmp_path / "a.zip")
     for split in ("train", "valid"):
-        want = PackedFaces.build(source.select(split=split), how)
-        got = PackedFaces.build(again.select(split=split), how)
+        want = DecodedFaces.build(source.select(split=split), how)
+        got = DecodedFaces.build(again.select(split=split), how)
         np.testing.assert_array_equal(got.images, want.images)
         np.testing.assert_array_equal(got.labels, want.labels)
 
