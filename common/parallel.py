@@ -49,8 +49,8 @@ def in_order(work: Callable[[int], T], count: int, workers: int | None = None, *
                 break
         while waiting:
             yield from waiting.popleft().result()
-            if (start := next(starts, None)) is not None:
-                waiting.append(pool.submit(part, start))
+            if (following := next(starts, None)) is not None:
+                waiting.append(pool.submit(part, following))
     finally:  # also on Ctrl-C and on a full disk
         pool.shutdown(wait=True, cancel_futures=True)
 

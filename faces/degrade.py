@@ -152,7 +152,7 @@ def _check_range(step: str, key: str, value: Any, default: Sequence) -> None:
         raise UserError(f"degradation step {step}: {key} {value!r} is not within 1..100")
     if not words and key in ("factor", "zoom", "longest", "sigma", "clip", "tiles", "side") and value[0] < 0:
         raise UserError(f"degradation step {step}: {key} {value!r} must not be negative")
-    allowed = {"kernel": KERNELS, "back": KERNELS, "subsampling": ("420", "444")}.get(key)
+    allowed = {"kernel": KERNELS, "back": KERNELS, "subsampling": ("420", "444")}.get(key, ())
     if words and not set(value) <= set(allowed):
         raise UserError(f"degradation step {step}: {key} {value!r} is not among {', '.join(allowed)}")
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -178,6 +179,7 @@ def relative_to(folder: str | os.PathLike, manifest: Manifest) -> Manifest:
 
 def _parsed(name: str, column: Sequence[str], path: str, line: int | None) -> np.ndarray:
     """The array of one column; `line` is the file's line of the first cell where that is known."""
+    kinds: dict[str, Any]  # of each text, None where it can't be
     if name == "split":
         kinds = {text: _split(text) for text in set(column)}
     elif name == "label":
@@ -250,7 +252,7 @@ def _texts(name: str, values: np.ndarray) -> list[str]:
 
 # ---- CSV --------------------------------------------------------------------------------------------------------
 
-Rows = Iterator[tuple[int | None, Sequence[str], list[Sequence[str]]]]
+Rows = Iterator[tuple[int | None, Sequence[str], Sequence[Sequence[str]]]]
 
 
 def _read_csv(path: str) -> Rows:

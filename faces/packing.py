@@ -32,17 +32,15 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from common.files import written_whole
-from common.options import of
 from common.parallel import in_order
 from faces.classes import FILE, ClassLabels
 from faces.layout import FAKE
 from faces.naming import LABEL_NAMES
-from faces.prepare_options import LEAST, Packing
+from faces.prepare_options import LABELLINGS, LEAST
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 from faces.stores import RenderedStore
 
-LABELS = of(Packing)["labels"].choices
 PER_FOLDER = 1000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images make the same archive, byte by byte
 
@@ -77,8 +75,8 @@ def pack(
     archive as from the source.
 
     Raises UserError where dest exists, where no image is usable, or the disk is full."""
-    if labels not in LABELS:
-        raise UserError(f"`labels` must be one of {', '.join(LABELS)}, not {labels!r}")
+    if labels not in LABELLINGS:
+        raise UserError(f"`labels` must be one of {', '.join(LABELLINGS)}, not {labels!r}")
     dest = Path(dest)
     if dest.suffix.lower() != ".zip":
         raise UserError(f"{dest}: the archive's name must end in .zip; choose another")

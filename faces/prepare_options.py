@@ -11,6 +11,8 @@ from common.errors import UserError
 from common.options import FORCE, SEED, WORKERS, argument, check, option
 from faces.options import CROP, DATA_ROOT, FACE_MODEL, OFFLINE, RESIZE_FILTER, SPLIT
 
+GROUPINGS = ("near-duplicate", "identity", "none")
+LABELLINGS = ("auto", "none", "classes", "real-fake")
 LEAST = 16  # pixels a side; smaller pictures are no photos
 
 
@@ -162,7 +164,7 @@ class Splitting:
     group_by: str = option(
         "near-duplicate",
         "What must stay together. Identity: by the manifest's column «identity», or --identity.",
-        choices=("near-duplicate", "identity", "none"),
+        choices=GROUPINGS,
     )
     identity: str | None = option(None, "Captures who is seen from the path, like '(id[0-9]+)_'.", metavar="REGEX")
     max_distance: int | None = option(
@@ -189,7 +191,7 @@ class Packing:
     labels: str = option(
         "auto",
         "In dataset.json: classes (auto: if the source has a dataset.json), or real 0, fake 1.",
-        choices=("auto", "none", "classes", "real-fake"),
+        choices=LABELLINGS,
     )
     only: str | None = option(None, "Only one label.", choices=("real", "fake"))
     workers: int | None = WORKERS(help="Threads.  [default: one per core]")

@@ -24,6 +24,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 from PIL import Image
@@ -74,6 +75,10 @@ def hashes_of(thumbnails: np.ndarray) -> np.ndarray:
     return hashes
 
 
+@overload
+def mirrored(hashes: int) -> int: ...
+@overload
+def mirrored(hashes: np.ndarray) -> np.ndarray: ...
 def mirrored(hashes: np.ndarray | int) -> np.ndarray | int:
     """The hashes of the same images mirrored left to right, int or uint64 [n] as given; 0 (no hash) stays 0."""
     if isinstance(hashes, int):
@@ -98,32 +103,23 @@ def exact_groups(keys: Sequence[str] | np.ndarray) -> np.ndarray:
     )
 
 
-def near_groups(
-    hashes: np.ndarray, mirror: np.ndarray | bool | None = None, *, max_distance: int = MAX_DISTANCE
-) -> np.ndarray:
+def near_groups(hashes: np.ndarray, mirror: bool = False, *, max_distance: int = MAX_DISTANCE) -> np.ndarray:
     """int64 [n]: images whose hashes differ in at most `max_distance` bits get the same group number, directly or by
     way of others. Numbers are in order of first appearance. Images without a hash (0) stand alone.
 
-    mirror: True (or the mirrored hashes) also joins an image with the mirror image of another.
+    mirror: True also joins an image with the mirror image of another.
 
     Groups of more than CHAIN different hashes are kept from running on without end: their members must lie within
     twice `max_distance` of the hash that has most neighbours; the others are grouped again among themselves."""
     hashes = np.asarray(hashes, dtype=np.uint64)
     count = len(hashes)
-    if mirror is True:
-        mirror = mirrored(hashes)
-    elif mirror is False:
-        mirror = None
     # equal hashes are one node; a thousand copies of one image must not become half a million pairs
     nodes, node_of = np.unique(hashes, return_inverse=True)
     pairs = near_pairs(nodes, max_distance=max_distance)
-    if mirror is not None:
-        flipped = np.zeros_like(nodes)
-        flipped[node_of] = np.asarray(mirror, dtype=np.uint64)
+    flipped = mirrored(nodes) if mirror else None
+    if flipped is not None:
         found = overlaps(nodes, flipped, max_distance=max_distance)[:, :2]
         pairs = np.concatenate([pairs, np.sort(found[found[:, 0] != found[:, 1]], axis=1)])
-    else:
-        flipped = None
     groups = _compact(nodes, flipped, pairs, max_distance)[node_of]
     alone = np.flatnonzero(hashes == 0)
     groups[alone] = len(nodes) + np.arange(len(alone))
@@ -252,7 +248,7 @@ def _compact(nodes: np.ndarray, flipped: np.ndarray | None, pairs: np.ndarray, m
     """Component of every node, with chains of more than CHAIN nodes broken up as `near_groups` says."""
     groups = components(len(nodes), pairs)
     sizes = np.bincount(groups, minlength=1)
-    todo = list(np.flatnonzero(sizes > CHAIN))
+    todo = [int(k) for k in np.flatnonzero(sizes > CHAIN)]
     following = len(sizes)
     while todo:
         group = todo.pop()

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.errors import UserError, one_line
-from common.options import of
 from faces.layout import COMPOSITE, FAKE, REAL, parts_of
 from faces.manifest import Manifest, text_column
-from faces.prepare_options import Splitting
+from faces.prepare_options import GROUPINGS
 from faces.similar import MAX_DISTANCE, components, exact_groups, in_order, joined, near_groups
 
 SPLIT_ORDER = ("train", "valid", "test")
@@ -46,9 +45,8 @@ def groups_of(
     near-duplicate: equal SHA-256, or perceptual hashes within `max_distance` bits, mirrored or not. identity: these,
     and all images with one value in the column `identity`, or one text captured by the regular expression `identity`
     in their path (a face swap may have two: images linked by any stay together). none: every image alone."""
-    groupings = of(Splitting)["group_by"].choices
-    if group_by not in groupings:
-        raise UserError(f"`group_by` must be one of {', '.join(groupings)}, not {group_by!r}")
+    if group_by not in GROUPINGS:
+        raise UserError(f"`group_by` must be one of {', '.join(GROUPINGS)}, not {group_by!r}")
     if group_by == "none":
         return np.arange(len(manifest))
     people = None
@@ -68,6 +66,7 @@ def identity_groups(manifest: Manifest, pattern: str | None) -> np.ndarray | Non
     """int64 [n] by person; None for a set of composites whose names don't tell. Images without identity stand alone.
 
     Raises UserError where nothing tells who is who."""
+    found: list[tuple[str, ...]]
     if pattern is None and "identity" in manifest:
         found = [(str(value),) if value else () for value in manifest["identity"]]
     elif pattern is None:

@@ -1,6 +1,6 @@
 """The images of a cross-validation: decoded once, dealt into folds, and handed to each fold's training.
 
-All labelled images outside the test split take part. Every fold's training sees rows of one decoded array, so nothing is
+All labelled images outside the test split take part. Every fold's training sees rows of one decoded array: nothing is
 decoded or copied again however many folds and repeats there are.
 """
 

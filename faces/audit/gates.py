@@ -22,7 +22,7 @@ import numpy as np
 
 from common.options import command_line
 from faces.audit.crossval import Auc
-from faces.audit.leak_features import Look
+from faces.audit.leak_features import Traces
 from faces.scan import Facts
 
 LIMIT = 0.55
@@ -222,7 +222,7 @@ def telling(columns: dict[str, list[str]], labels: np.ndarray) -> str:
     return line
 
 
-def look_features(looks: Sequence[Look]) -> dict[str, np.ndarray]:
+def look_features(looks: Sequence[Traces]) -> dict[str, np.ndarray]:
     """gate -> float [N, F] for the gates that look at pixels."""
     return {
         "blockiness": np.stack([each.blockiness for each in looks]),

@@ -1,6 +1,6 @@
 """What a lazy detector could go by: small feature vectors of an image, each blind to everything but one kind of trace.
 
-`look` measures a decoded image once; `Look` holds its blockiness, radial spectrum, mean colour and thumbnail, and the
+`look` measures a decoded image once; `Traces` holds its blockiness, radial spectrum, mean colour and thumbnail, and the
 few numbers that reports show. `header_marks` reads what a file's header says beyond size and quality.
 `faces.audit.leak_gates` asks of each of them whether it tells real from fake.
 """
@@ -24,7 +24,7 @@ FLOOR = 1e-3  # added to powers before the logarithm: a fraction of what roundin
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Traces:
     """One image in numbers. `blockiness` float32 [17] (`blockiness`), `spectrum` float32 [64] (`radial_spectrum`),
     `colour` float32 [3]: mean R, G, B 0..255; `thumb` float32 [64]: 8 x 8 means of luma, 0..255; `brightness` and
     `contrast`: mean and standard deviation of luma; `sharpness`: variance of its Laplacian."""
@@ -38,10 +38,10 @@ class Look:
     sharpness: float
 
 
-def look(image: np.ndarray) -> Look:
+def look(image: np.ndarray) -> Traces:
     """Measure uint8 RGB [H, W, 3] of any size."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return Look(
+    return Traces(
         blockiness=blockiness(luma),
         spectrum=radial_spectrum(luma),
         colour=np.array(cv2.mean(image)[:3], np.float32),

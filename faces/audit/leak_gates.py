@@ -37,7 +37,7 @@ from faces.audit.gates import (
     skipped,
     telling,
 )
-from faces.audit.leak_features import Look, header_marks, look
+from faces.audit.leak_features import Traces, header_marks, look
 from faces.layout import LABELS, SPLITS, parts_of
 from faces.manifest import ENDINGS
 from faces.prepare_options import GateOptions
@@ -270,8 +270,8 @@ def _marks(part: FaceSource, i: int) -> tuple[str, ...]:
         return ()
 
 
-def _looks(part: FaceSource, workers: int | None, progress: Callable[[int, int], None] | None) -> list[Look | None]:
-    def one(i: int) -> Look | None:
+def _looks(part: FaceSource, workers: int | None, progress: Callable[[int, int], None] | None) -> list[Traces | None]:
+    def one(i: int) -> Traces | None:
         try:
             return look(part.image(i))
         except BadImage:
