@@ -16,6 +16,7 @@ import click
 
 from common.cli import progress
 from common.errors import UserError, one_line
+from common.options import flags_of, in_flags
 from discriminator.results import Totals
 from discriminator.video import FRAME_COLUMNS
 
@@ -83,7 +84,13 @@ def summary(totals: Totals, seconds: float, judge: Judge, chosen: Path | None) -
 
 def describe_faces(step: FaceStep) -> dict:
     """Who looked for the faces, and if it is not YuNet, why, in plain JSON types."""
-    return {"finder": step.name, "fallback": step.finder.fallback if step.finder is not None else ""}
+    return {"finder": step.name, "fallback": _as_typed(step.finder.fallback) if step.finder is not None else ""}
+
+
+def _as_typed(text: str) -> str:
+    """`text` with the parameters that it names as flags of the command that runs, where one does."""
+    command = click.get_current_context(silent=True)
+    return text if command is None else in_flags(text, flags_of(command.command))
 
 
 def document(
@@ -143,7 +150,7 @@ class Outputs(contextlib.AbstractContextManager):
             self._frames = self._open(told.frames_csv, "frames_csv", FRAME_COLUMNS, opened)
             self._closing.push(opened.pop_all())
         if engine.note:
-            self.echo(f"note: {engine.note}", err=True)
+            self.echo(f"note: {_as_typed(engine.note)}", err=True)
         if told.table and count != 0:
             self.echo(HEAD)
         self._start = time.perf_counter()
