@@ -14,7 +14,7 @@ from common.errors import one_line
 from discriminator.calibration import OperatingPoint
 from discriminator.training.exploration import CHANNELS, DRAWS, LOOKED_AT, Exploration, say_imbalance
 from discriminator.training.finish import TrainingEnd
-from metrics.judging import ANSWERS
+from metrics.breakdown import ANSWERS
 from reports import exploration_plots as draw
 from reports import plots
 from reports.page import Number, Picture, Section, pairs, write_report
