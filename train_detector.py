@@ -30,9 +30,9 @@ from common.cli import download_bar, importing, progress, run
 from common.device import pick_device
 from common.errors import UserError
 from common.options import flags_of, given, options
-from discriminator.training.options import MACHINE, CrossValidation, DetectorOptions, RunPlace
+from discriminator.training.options import MACHINE, CrossValidation, RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
-from evaluation.own_photos_options import OwnPhotos
+from evaluation.options import OwnPhotos
 
 SECTIONS = {
     "Data": "data data_root resolution square resize_filter subset valid_images degradation extra_fakes replay"
@@ -97,7 +97,7 @@ class Trainer(click.Group):
 
 
 @click.group(cls=Trainer, invoke_without_command=True, help=__doc__, context_settings=SETTINGS)
-@options(DetectorOptions, "asked")
+@options(TrainerOptions, "asked")
 @options(Recipe, "values", make=dict, lr=None, frozen_epochs=None, seed=None, precision="auto")
 @options(CrossValidation, "dealt")
 @options(RunPlace, "place")
@@ -112,7 +112,7 @@ class Trainer(click.Group):
 @click.pass_context
 def main(
     ctx: click.Context,
-    asked: DetectorOptions,
+    asked: TrainerOptions,
     values: dict,
     dealt: CrossValidation,
     place: RunPlace,

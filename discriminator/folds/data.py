@@ -15,7 +15,7 @@ from PIL import Image
 
 from common.errors import UserError
 from discriminator.training.data import Decode, Gathered, cache_of, open_all, pass_gates
-from discriminator.training.options import CrossValidation, DetectorOptions
+from discriminator.training.options import CrossValidation, TrainerOptions
 from faces.crossfolds import cut_validation, deal_folds, related, relatives, taught, torn
 from faces.dataset import DecodedFaces
 from faces.manifest import Manifest, text_column
@@ -142,7 +142,7 @@ class Pool:
 
 
 def open_pool(
-    o: DetectorOptions,
+    o: TrainerOptions,
     dealt: CrossValidation,
     seed: int,
     *,

@@ -31,7 +31,7 @@ from discriminator.folds.figures import FoldsFound, collect
 from discriminator.folds.scores import read_fold, write_fold, write_table
 from discriminator.training.data import decoder, decoding_threads, load_degradation
 from discriminator.training.folders import check_free, name_of, saved_options
-from discriminator.training.options import CrossValidation, DetectorOptions, RunPlace
+from discriminator.training.options import CrossValidation, RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
 from discriminator.training.run import DETECTOR, SHOWN, MakeReport, SharedImages, train
 from discriminator.training.selection import Validation, scores
@@ -52,7 +52,7 @@ WriteReport = Callable[[Path, FoldsFound, dict, list[Path]], dict[str, np.ndarra
 
 
 def cross_validate(
-    options: DetectorOptions,
+    options: TrainerOptions,
     recipe: Recipe,
     asked: CrossValidation,
     place: RunPlace,
@@ -93,7 +93,7 @@ def cross_validate(
 
 class _Folds:
     def __init__(
-        self, options: DetectorOptions, recipe: Recipe, asked: CrossValidation, tel: Telemetry, plan: dict | None
+        self, options: TrainerOptions, recipe: Recipe, asked: CrossValidation, tel: Telemetry, plan: dict | None
     ) -> None:
         self.options, self.recipe, self.asked, self.tel, self.plan = options, recipe, asked, tel, plan
         self.workers = decoding_threads(options)
@@ -274,7 +274,7 @@ def holds_folds(folder: Path) -> bool:
     return (folder / PLAN).is_file()
 
 
-def _resumed(resume: Path, now: DetectorOptions) -> tuple[dict, DetectorOptions, Recipe, CrossValidation]:
+def _resumed(resume: Path, now: TrainerOptions) -> tuple[dict, TrainerOptions, Recipe, CrossValidation]:
     try:
         plan = json.loads((resume / PLAN).read_text(encoding="utf-8"))
         _ = plan["images"]["validation"], plan["data"]["fingerprint"]

@@ -16,7 +16,7 @@ from common.errors import BadImage, UserError
 from common.files import cache_folder
 from common.parallel import cores
 from discriminator.training.feed import ImageGroup, LabelledFeed
-from discriminator.training.options import DetectorOptions
+from discriminator.training.options import TrainerOptions
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation
 from faces.audit.crossval import cross_validated_auc
@@ -54,7 +54,7 @@ class Gathered:
     validation: Validation | None = None
 
 
-def open_all(o: DetectorOptions, seed: int) -> Gathered:
+def open_all(o: TrainerOptions, seed: int) -> Gathered:
     """The sources and the preprocessing, nothing decoded yet. UserError where there is nothing to learn from."""
     splits = open_splits(o.data, o.data_root, subset=o.subset, seed=seed)
     extra = [(_fakes_of(spec, o.data_root), spec, dose) for spec, dose in o.extra_fakes]
@@ -67,7 +67,7 @@ def open_all(o: DetectorOptions, seed: int) -> Gathered:
     return Gathered(splits.source, splits, extra, pre, notes=[*splits.source.notes])
 
 
-def pass_gates(g: Gathered, o: DetectorOptions, *, workers: int, progress: Progress) -> None:
+def pass_gates(g: Gathered, o: TrainerOptions, *, workers: int, progress: Progress) -> None:
     """What tells the classes apart without looking at a face is refused, unless the person insists; what the gates said
     is kept in the facts."""
     found: dict = {"failed": [], "all": []}
@@ -136,11 +136,11 @@ def decoder(workers: int, progress: Progress) -> Decode:
     return decode
 
 
-def decoding_threads(o: DetectorOptions) -> int:
+def decoding_threads(o: TrainerOptions) -> int:
     return o.workers if o.workers is not None else min(2, max(1, cores() - 1))
 
 
-def share_out(g: Gathered, o: DetectorOptions, recipe: Recipe, degradation: Degradation, decode: Decode) -> None:
+def share_out(g: Gathered, o: TrainerOptions, recipe: Recipe, degradation: Degradation, decode: Decode) -> None:
     """Decode everything, and make feed and validation. UserError for what does not fit together."""
     seed, side = recipe.seed, g.pre.resolution
     cache = cache_of(o)
@@ -190,7 +190,7 @@ def share_out(g: Gathered, o: DetectorOptions, recipe: Recipe, degradation: Degr
     }  # fmt: skip
 
 
-def cache_of(o: DetectorOptions) -> Path | None:
+def cache_of(o: TrainerOptions) -> Path | None:
     """The folder of decoded images; None: nothing is kept."""
     return {None: cache_folder() / "decoded", "none": None}.get(o.cache, Path(o.cache or ""))
 

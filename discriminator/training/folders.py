@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from common.errors import UserError
-from discriminator.training.options import MACHINE, DetectorOptions
+from discriminator.training.options import MACHINE, TrainerOptions
 from discriminator.training.recipe import Recipe
 from training.checkpoint import checkpoints, load
 from training.run_folder import CONFIG, check_writable
@@ -21,12 +21,12 @@ def check_free(out: Path | None, outdir: Path) -> None:
     check_writable(out if out is not None else outdir, "outdir" if out is None else "out")
 
 
-def name_of(kind: str, data: str, resolution: int, o: DetectorOptions) -> str:
+def name_of(kind: str, data: str, resolution: int, o: TrainerOptions) -> str:
     """What stands behind the number of a run's folder."""
     return f"{kind}-{data}-{resolution}-{o.model}" + (f"-{o.size}" if o.model == "hybrid" else "")
 
 
-def resumed(resume: Path, now: DetectorOptions) -> tuple[Path, dict, DetectorOptions, Recipe, dict]:
+def resumed(resume: Path, now: TrainerOptions) -> tuple[Path, dict, TrainerOptions, Recipe, dict]:
     """The run's folder, state, options, recipe and config.json, with the machine's options as asked for now."""
     folder = resume.parent if resume.is_file() else resume
     if not folder.is_dir():
@@ -42,9 +42,9 @@ def resumed(resume: Path, now: DetectorOptions) -> tuple[Path, dict, DetectorOpt
     return folder, load(folder, "detector"), saved_options(saved, now), Recipe.from_dict(recipe), config
 
 
-def saved_options(saved: dict, now: DetectorOptions) -> DetectorOptions:
+def saved_options(saved: dict, now: TrainerOptions) -> TrainerOptions:
     """A run's own options from its JSON, with the machine's as asked for now."""
-    known = {f.name for f in fields(DetectorOptions)}
+    known = {f.name for f in fields(TrainerOptions)}
     values = {key: value for key, value in saved.items() if key in known}
     values["branches"] = tuple(values["branches"])
     values["face"] = values["face"] or None  # once "" where nothing was said
@@ -52,7 +52,7 @@ def saved_options(saved: dict, now: DetectorOptions) -> DetectorOptions:
         values[name] = tuple((spec, dose) for spec, dose in values[name])
     for name in MACHINE:
         values[name] = getattr(now, name)
-    return DetectorOptions(**values)
+    return TrainerOptions(**values)
 
 
 def newest_run(outdir: Path) -> Path:

@@ -41,7 +41,7 @@ class Dosed(click.ParamType):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorOptions(NetworkOptions):
+class TrainerOptions(NetworkOptions):
     """What a detector is taught with, which network it is, and the machine. `extra_fakes`, `replay`: (where, dose)
     pairs, dose a share of the fakes shown. `recipe_file`: name, about and options of the file that the options came
     from, for the record."""

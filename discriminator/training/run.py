@@ -28,7 +28,7 @@ from discriminator.training.exploration import Exploration, explore, imbalance, 
 from discriminator.training.finish import TrainingEnd, calibrated
 from discriminator.training.fit import Fit
 from discriminator.training.folders import check_free, name_of, resumed
-from discriminator.training.options import DetectorOptions, RunPlace
+from discriminator.training.options import RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
 from faces.dataset import DecodedFaces
 from faces.degrade import Degradation
@@ -70,7 +70,7 @@ MakeReport = Callable[[Path, dict, Exploration, Telemetry], TrainingReport]  # o
 
 
 def train(
-    options: DetectorOptions,
+    options: TrainerOptions,
     recipe: Recipe,
     place: RunPlace,
     *,
@@ -114,7 +114,7 @@ def train(
 class _Training:
     def __init__(
         self,
-        options: DetectorOptions,
+        options: TrainerOptions,
         recipe: Recipe,
         world: Processes,
         tel: Telemetry,

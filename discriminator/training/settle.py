@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from discriminator.training.options import DetectorOptions
+from discriminator.training.options import TrainerOptions
 from discriminator.training.recipe import Recipe
 from training.precision import resolve_precision
 
@@ -19,7 +19,7 @@ SEED, SEED_OF_FOLDS = 0, 42
 
 
 def settled(
-    o: DetectorOptions, asked: Mapping[str, Any], written: Collection[str] = (), *, folds: bool = False
+    o: TrainerOptions, asked: Mapping[str, Any], written: Collection[str] = (), *, folds: bool = False
 ) -> tuple[Recipe, str]:
     """The recipe of a training, and a note for people ("" for none).
 
