@@ -39,6 +39,7 @@ from training.memory import keep_freed_memory  # noqa: E402
 
 WAYS = ("native", "torch", "reference")
 OPS = ("bias_act", "upfirdn2d", "modulated_conv2d")
+BINOMIAL = (1, 3, 3, 1)
 CHANNEL_BASE = {"256": 16384, "1024": 32768}  # of the configurations auto and stylegan2
 
 
@@ -56,7 +57,7 @@ class Case:
 
 
 @dataclass
-class Row:
+class Timing:
     """A measured call; `error` is the root-mean-square deviation of native code from the definition in the same dtype,
     relative to the values."""
 
@@ -87,67 +88,77 @@ def forced(way: str, device: str) -> Iterator[None]:
         native._usable.update(usable)
 
 
-def cases(network: str, batch: int, dtypes: list[str], layout: torch.memory_format, device: str, ops) -> Iterator[Case]:
-    """Every resampling, activation and convolution of a generator and a discriminator of this resolution."""
-    f = fir_taps([1, 3, 3, 1], device=device)
-    wide = fir_taps(SYM6, device=device)
-    top, base = int(network), CHANNEL_BASE[network]
+@dataclass(frozen=True)
+class Maker:
+    """Makes the cases of one batch size, memory layout and device."""
 
-    def channels(res):
-        return min(base // res, 512)
+    batch: int
+    layout: torch.memory_format
+    device: str
 
-    def image(c, size, dtype):
-        x = torch.randn(batch, c, size, size, device=device).to(getattr(torch, dtype))
-        return x.contiguous(memory_format=layout).requires_grad_()
+    def image(self, c: int, size: int, dtype: str) -> torch.Tensor:
+        x = torch.randn(self.batch, c, size, size, device=self.device).to(getattr(torch, dtype))
+        return x.contiguous(memory_format=self.layout).requires_grad_()
 
-    def filtering(what, c, size, result, dtype, taps=f, **kwargs):
+    def filtering(self, what: str, c: int, size: int, result: int, dtype: str, taps=BINOMIAL, **kwargs) -> Case:
         def make():
-            x = image(c, size, dtype)
-            return [x], lambda: upfirdn2d(x, taps, **kwargs)
+            x, f = self.image(c, size, dtype), fir_taps(taps, device=self.device)
+            return [x], lambda: upfirdn2d(x, f, **kwargs)
 
         return Case("upfirdn2d", what, result, c, dtype, make)
 
-    def activation(c, res, dtype):
+    def activation(self, c: int, res: int, dtype: str) -> Case:
         def make():
-            x, b = image(c, res, dtype), torch.randn(c, device=device, requires_grad=True)
+            x, b = self.image(c, res, dtype), torch.randn(c, device=self.device, requires_grad=True)
             return [x, b], lambda: bias_act(x, b, act="lrelu", clamp=256.0)
 
         return Case("bias_act", "bias, lrelu, gain, clamp", res, c, dtype, make)
 
-    def convolution(i, o, res, up, dtype):
+    def convolution(self, i: int, o: int, res: int, up: int, dtype: str) -> Case:
         def make():
-            x = image(i, res // up, dtype)
-            w = torch.randn(o, i, 3, 3, device=device).div(3 * i**0.5).requires_grad_()
-            s = (torch.randn(batch, i, device=device) * 0.1 + 1).requires_grad_()
-            b, noise = torch.zeros(o, device=device), torch.randn(batch, 1, res, res, device=device)
-            end = LayerEnd(noise, b, "lrelu", 2**0.5, 256.0)
+            draw = partial(torch.randn, device=self.device)
+            x, f = self.image(i, res // up, dtype), fir_taps(BINOMIAL, device=self.device)
+            w = draw(o, i, 3, 3).div(3 * i**0.5).requires_grad_()
+            s = (draw(self.batch, i) * 0.1 + 1).requires_grad_()
+            end = LayerEnd(draw(self.batch, 1, res, res), torch.zeros(o, device=self.device), "lrelu", 2**0.5, 256.0)
             return [x, w, s], lambda: modulated_conv2d(x, w, s, f, up=up, end=end)
 
-        gflop = 2e-9 * batch * i * o * 9 * (res // up) ** 2
+        gflop = 2e-9 * self.batch * i * o * 9 * (res // up) ** 2
         return Case("modulated_conv2d", f"3x3{', up' if up > 1 else ''}", res, o, dtype, make, gflop)
 
+
+def cases(network: str, dtypes: list[str], ops, make: Maker) -> Iterator[Case]:
+    """Every resampling, activation and convolution of a generator and a discriminator of this resolution."""
+    top, base = int(network), CHANNEL_BASE[network]
     sizes = [2**k for k in range(2, top.bit_length())]
+
+    def channels(res):
+        return min(base // res, 512)
+
     for dtype in dtypes:
         if "bias_act" in ops:
-            yield from (activation(channels(res), res, dtype) for res in sizes)
+            yield from (make.activation(channels(res), res, dtype) for res in sizes)
         if "upfirdn2d" in ops:
             for res in sizes[1:]:
                 c = channels(res)
-                yield filtering("blur behind up-convolution", c, res + 1, res, dtype, padding=1, gain=4.0)
-                yield filtering("blur before down-convolution", c, res, res + 1, dtype, padding=2)
-                yield filtering("halving the skip", c, res, res // 2, dtype, down=2, padding=1)
+                yield make.filtering("blur behind up-convolution", c, res + 1, res, dtype, padding=1, gain=4.0)
+                yield make.filtering("blur before down-convolution", c, res, res + 1, dtype, padding=2)
+                yield make.filtering("halving the skip", c, res, res // 2, dtype, down=2, padding=1)
     if "upfirdn2d" in ops:
         for res in sizes[1:]:
-            yield filtering("doubling the image", 3, res // 2, res, "float32", up=2, padding=(2, 1, 2, 1), gain=4.0)
+            around = {"up": 2, "padding": (2, 1, 2, 1), "gain": 4.0}
+            yield make.filtering("doubling the image", 3, res // 2, res, "float32", **around)
         grown = top + 2 * 15  # what a translation and a rotation by a little add
-        yield filtering("ADA: up before the warp", 3, grown, 2 * grown, "float32", wide, up=2, padding=(6, 5, 6, 5))
-        yield filtering("ADA: down behind it", 3, 2 * top + 24, top, "float32", wide, down=2, padding=-6)
+        yield make.filtering(
+            "ADA: up before the warp", 3, grown, 2 * grown, "float32", SYM6, up=2, padding=(6, 5, 6, 5)
+        )
+        yield make.filtering("ADA: down behind it", 3, 2 * top + 24, top, "float32", SYM6, down=2, padding=-6)
     if "modulated_conv2d" in ops:
         for dtype in dtypes:
             for res in sizes:
-                yield convolution(channels(res), channels(res), res, 1, dtype)
+                yield make.convolution(channels(res), channels(res), res, 1, dtype)
                 if res > 4:
-                    yield convolution(channels(res // 2), channels(res), res, 2, dtype)
+                    yield make.convolution(channels(res // 2), channels(res), res, 2, dtype)
 
 
 def seconds(run: Callable[[], object], device: str, repeats: int) -> float:
@@ -187,7 +198,7 @@ def best_of_turns(runs: dict[str, Callable], switches: dict, device: str, budget
     return best
 
 
-def measure(case: Case, device: str, budget: float, ways: list[str]) -> list[Row]:
+def measure(case: Case, device: str, budget: float, ways: list[str]) -> list[Timing]:
     """Forward and backward of one case."""
     leaves, call = case.make()
     switches = {way: lambda way=way: forced(way, device) for way in ways}
@@ -216,7 +227,7 @@ def measure(case: Case, device: str, budget: float, ways: list[str]) -> list[Row
             error = float((a - b).norm() / b.norm().clamp_min(1e-30))
         gflop = case.gflop * (2 if direction == "backward" else 1)  # two convolutions backwards
         rows.append(
-            Row(
+            Timing(
                 *(case.op, case.what, direction, case.resolution, case.channels, case.dtype),
                 ms={way: round(1e3 * s, 4) for way, s in best.items()},
                 gb_s=round(moved / own / 1e9, 2),
@@ -228,7 +239,7 @@ def measure(case: Case, device: str, budget: float, ways: list[str]) -> list[Row
     return rows
 
 
-def show(row: Row, ways: list[str]) -> str:
+def show(row: Timing, ways: list[str]) -> str:
     name = f"{row.what} {row.direction if row.direction == 'backward' else ''}".strip()
     times = "".join(f"{row.ms[way]:10.3f}" for way in ways)
     ratios = "".join(f"{row.ms[way] / row.ms[ways[0]]:8.2f}x" for way in ways[1:])
@@ -237,7 +248,7 @@ def show(row: Row, ways: list[str]) -> str:
     return f"{name:38s}{row.resolution:5d}{row.channels:5d} {kind:5s}{times}{ratios}  {rate}  {row.error:.0e}"
 
 
-def summary(rows: list[Row], ways: list[str]) -> list[str]:
+def summary(rows: list[Timing], ways: list[str]) -> list[str]:
     """How many times faster than the others, by operation: least, typical, most."""
     lines = []
     for op in dict.fromkeys(row.op for row in rows):
@@ -273,6 +284,7 @@ def facts(device: str, threads: int) -> dict:
 @click.option("--seconds", "budget", type=float, default=0.15, show_default=True, help="Per row, for all ways.")
 @click.option("--quick", is_flag=True, help="Every other resolution, a third of the time each.")
 @click.option("--json", "out", metavar="FILE", help="Write the results there, too.")
+# One argument for each option.
 def main(network, ops_, dtypes, ways, batch, nchw, device, threads, budget, quick, out) -> None:
     ops_, ways = ops_.split(","), ways.split(",")
     dtypes = (dtypes or ("bfloat16,float32" if device == "cpu" else "float16,bfloat16,float32")).split(",")
@@ -287,7 +299,7 @@ def main(network, ops_, dtypes, ways, batch, nchw, device, threads, budget, quic
     layout = torch.contiguous_format if nchw else torch.channels_last
     print(f"{'':38s} size    C dtype{''.join(f'{way:>10s}' for way in ways)} ms", flush=True)
     rows = []
-    for case in cases(network, batch, dtypes, layout, device, ops_):
+    for case in cases(network, dtypes, ops_, Maker(batch, layout, device)):
         if quick and case.resolution.bit_length() % 2 == 0 and case.what[:4] != "ADA:":
             continue
         for row in measure(case, device, budget / 3 if quick else budget, ways):

@@ -116,7 +116,7 @@ def _(y, d, noise, b, act, alpha, gain, clamp):
 
 
 @torch.library.register_fake("stylegan2_ada::modconv_epilogue_grad")
-def _(g, out, y, d, noise, b, act, alpha, gain, clamp):
+def _(g, out, y, d, noise, b, *_activation):
     n, c, h, w = out.shape
     wide = torch.float64 if out.dtype == torch.float64 else torch.float32
     return (

@@ -137,7 +137,9 @@ _op = torch.ops.stylegan2_ada.upfirdn2d.default
 
 
 @torch.library.register_fake("stylegan2_ada::upfirdn2d")
-def _(x, f, up_x, up_y, down_x, down_y, pad_x0, pad_y0, out_h, out_w, flip, gain):
+def _(  # so many arguments: the operator's
+    x, f, up_x, up_y, down_x, down_y, pad_x0, pad_y0, out_h, out_w, flip, gain
+):
     channels_last = x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()  # the kernels' rule
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty((*x.shape[:2], out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout)

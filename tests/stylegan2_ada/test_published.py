@@ -127,7 +127,7 @@ def test_half_precision_files_are_half_as_large(tmp_path):
         lambda: save_generator(tmp_path / "no.safetensors", G, half=True),
         lambda: save_published(tmp_path / "no.pt", Networks(G_ema=G), half=True),
     ):
-        with pytest.raises(ValueError, match="float16.*--half"):
+        with pytest.raises(ValueError, match="float16.*`half`"):
             save()
     assert not list(tmp_path.glob("no*"))
 
