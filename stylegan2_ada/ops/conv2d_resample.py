@@ -57,11 +57,8 @@ def conv2d_resample(
         flip_weight: True correlates (`conv2d`'s convention), False convolves.
         gain: factor on the weights.
 
-    Returns:
-        [N, O, H * up / down, W * up / down] in the dtype of `x`, differentiable as often as PyTorch's convolutions are.
-
-    Raises:
-        ValueError: for factors below 1 and kernels of an even size.
+    Returns [N, O, H * up / down, W * up / down] in the dtype of `x`, differentiable as often as PyTorch's convolutions
+    are. Raises ValueError for factors below 1 and kernels of an even size.
     """
     if up < 1 or down < 1:
         raise UserError(f"up and down must be integers >= 1, got up={up}, down={down}")
