@@ -24,7 +24,7 @@ SUPPORTED = [(3, 12), (3, 13), (3, 11)]  # in the order in which another Python 
 NEEDED_GB = 8  # the environment with a CUDA build of PyTorch takes 6
 
 JOBS = {
-    "demo": "train a small GAN and its detective on procedural faces; prints the path of an HTML report",
+    "demo": "train a small GAN and its detector on procedural faces; prints the path of an HTML report",
     "test": "lint and the default test suite (further arguments go to pytest)",
     "test-slow": "the tests that take minutes",
     "test-gpu": "the tests that need a CUDA device",
