@@ -44,11 +44,8 @@ class DetectorResult:
             "overall": j.overall and {"images": j.pool_name, **j.overall},
             "oracle": self.oracle and {"balanced_accuracy": self.oracle[0], "threshold": self.oracle[1]},
             "answers": j.confusion,
-            "answered": {name: found.to_dict() for name, found in j.answered.items()},
-            "operating_points": [
-                {"target_fpr": p.target_fpr, "threshold": p.threshold, "fpr": p.fpr.to_dict(), "tpr": p.tpr.to_dict()}
-                for p in j.points
-            ],
+            "answered": {name: found._asdict() for name, found in j.answered.items()},
+            "operating_points": [p.to_dict() for p in j.points],
             "sources": [row.to_dict() for row in j.sources],
             "generators": [row.to_dict() for row in j.generators],
             "pairs": [row.to_dict() for row in j.pairs],

@@ -24,8 +24,12 @@ class Rate(NamedTuple):
     high: float
     n: int
 
+
+class Rated:
+    """A dataclass with rates among its fields."""
+
     def to_dict(self) -> dict:
-        return self._asdict()
+        return {name: x._asdict() if isinstance(x, Rate) else x for name, x in vars(self).items()}
 
 
 def resamples(labels, groups=None, count: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:

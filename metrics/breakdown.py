@@ -8,12 +8,12 @@ asked for. Reals from here and fakes from there differ in more than the generato
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from common.errors import UserError
-from metrics.bootstrap import RESAMPLES, Rate, rate
+from metrics.bootstrap import RESAMPLES, Rate, Rated, rate
 from metrics.classification import report
 from metrics.scores import Scores, texts
 
@@ -39,7 +39,7 @@ class AnswerRule:
 
 
 @dataclass(frozen=True)
-class Slice:
+class Slice(Rated):
     """One part of the images. Rates are NaN where the part has no image of the class.
 
     fpr: share of reals called FAKE; tpr: share of fakes called FAKE; unsure: share of all that is answered UNSURE.
@@ -55,12 +55,9 @@ class Slice:
     balanced: dict | None = None
     auc: dict | None = None
 
-    def to_dict(self) -> dict:
-        return asdict(self) | {k: getattr(self, k).to_dict() for k in ("fpr", "tpr", "unsure")}
-
 
 @dataclass(frozen=True)
-class TestedPoint:
+class TestedPoint(Rated):
     """Another threshold with the rate it was set for, and what it does here."""
 
     target_fpr: float
@@ -74,8 +71,8 @@ class Breakdown:
     """What was found.
 
     overall: `metrics.classification.report` of the images `pool` (row numbers), None where reals and fakes have nothing
-    in common. pool_name: what these are. confusion: {"real": {answer: count}, "fake": {…}} of all images that were
-    given. answered: {"coverage", "error"} of the pool as rates: share not UNSURE, and share of wrong ones among these.
+    in common. pool_name: what these are. confusion: of all images that were given. answered: {"coverage", "error"} of
+    the pool as rates: share not UNSURE, and share of wrong ones among these.
     """
 
     overall: dict | None
@@ -134,7 +131,7 @@ def break_down(
         overall=overall,
         pool=np.flatnonzero(pool),
         pool_name=pool_name,
-        confusion=_confusion(scores, rule),
+        confusion=confusion(scores.label, scores.score, rule),
         answered=_answered(among, rule),
         points=[TestedPoint(target, t, *_rates(among, t)) for target, t in points],
         sources=[_slice(name, scores, rule, of == name, **settings) for name in has],
@@ -155,12 +152,13 @@ def _lent(scores: Scores, has: dict, alone: Sequence[str], reals_from: str | Non
     return (scores.source == reals_from) & (scores.label == 0)
 
 
-def _confusion(scores: Scores, rule: AnswerRule) -> dict[str, dict[str, int]]:
-    answers, fake = rule.answers(scores.score), scores.label == 1
+def confusion(labels: np.ndarray, scores: np.ndarray, rule: AnswerRule) -> dict[str, dict[str, int]]:
+    """{"real": {answer: count}, "fake": {…}}, a class without images left out."""
+    answers = rule.answers(scores)
     return {
-        word: {answer: int(np.sum(answers[mask] == answer)) for answer in ANSWERS}
-        for word, mask in (("real", ~fake), ("fake", fake))
-        if mask.any()
+        word: {answer: int(np.sum(answers[labels == label] == answer)) for answer in ANSWERS}
+        for label, word in enumerate(("real", "fake"))
+        if (labels == label).any()
     }
 
 
@@ -188,8 +186,9 @@ def _generators(scores: Scores, rule: AnswerRule, has: dict, settings: dict) -> 
 
 def _rates(scores: Scores, threshold: float) -> tuple[Rate, Rate]:
     """(fpr, tpr)"""
-    called, fake = scores.score >= threshold, scores.label == 1
-    return tuple(rate(called[c], None if scores.group is None else scores.group[c]) for c in (~fake, fake))
+    called, classes = scores.score >= threshold, (scores.label == 0, scores.label == 1)
+    fpr, tpr = (rate(called[c], None if scores.group is None else scores.group[c]) for c in classes)
+    return fpr, tpr
 
 
 def _slice(name: str, scores: Scores, rule: AnswerRule, mask: np.ndarray, *, count: int, seed: int) -> Slice:

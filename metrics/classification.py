@@ -11,6 +11,7 @@ Shares of one class (recall, false alarms) have exact intervals instead, which a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,8 @@ class Confusion(NamedTuple):
     tp: int
 
 
-class ReliabilityBins(NamedTuple):
+@dataclass(frozen=True)
+class ReliabilityBins:
     """Per equal-width bin of P(fake): ``edges`` [bins + 1], ``mean`` predicted, ``observed`` share of fakes, ``count``.
 
     Empty bins are NaN.
@@ -147,24 +149,16 @@ def report(
 ) -> dict:
     """Every metric with its interval, ready for JSON.
 
-    Args:
-        labels: [N] of 0 (real) and 1 (fake).
-        probabilities: [N] of P(fake) in [0, 1]; any scores that grow with it where not `calibrated`.
-        threshold: the shipped threshold; all calls are made with it. Only those of `ORACLES` choose one on these
-            images.
-        fprs: false-alarm rates for ``tpr_at_fpr_*``.
-        resamples: bootstrap resamples; 0 leaves the intervals out (NaN).
-        seed: of the resampling; the same seed gives the same intervals.
-        groups: [N], images with the same value are one observation (near duplicates, one person).
-        calibrated: whether scores are probabilities; Brier score, log loss and calibration error are NaN if not.
+    probabilities: [N] of P(fake) in [0, 1]; where not `calibrated` any scores that grow with it, and then Brier score,
+    log loss and calibration error are NaN. threshold: the shipped one; all calls are made with it, and only those of
+    `ORACLES` choose one on these images. fprs: for ``tpr_at_fpr_*``. resamples: 0 leaves the intervals out (NaN).
+    groups: [N], images with the same value are one observation (near duplicates, one person).
 
-    Returns:
-        {"n_real", "n_fake", "groups", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
-        "metrics": {name: {"value", "low", "high"}}}; undefined values are NaN, and so are the bounds of what came out
-        the same in every resample (an AUC of 1). "groups": how many, None without.
+    {"n_real", "n_fake", "groups", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
+    "metrics": {name: {"value", "low", "high"}}}; undefined values are NaN, and so are the bounds of what came out the
+    same in every resample (an AUC of 1). "groups": how many, None without.
 
-    Raises:
-        UserError: for empty, unequal or NaN input, labels other than 0 and 1, probabilities outside [0, 1].
+    UserError for empty, unequal or NaN input, labels other than 0 and 1, probabilities outside [0, 1].
     """
     fake, p = _check(labels, probabilities, probability=calibrated)
     ranked = _Ranked(fake, p)
@@ -200,15 +194,17 @@ def _exact_intervals(metrics: dict, fake: np.ndarray, called: np.ndarray, groups
     """Replace the bootstrap's intervals of one class's shares, and those that came out without any width because
     nothing, or everything, was right."""
 
-    def exact(hits: np.ndarray, among: np.ndarray) -> tuple[float, float]:
-        return rate(hits[among], None if groups is None else np.asarray(groups)[among])[1:3]
+    def exact(hits: np.ndarray, among: np.ndarray | slice = slice(None)) -> tuple[float, float]:
+        found = rate(hits[among], None if groups is None else np.asarray(groups)[among])
+        return found.low, found.high
 
     kept, found = exact(~called, ~fake), exact(called, fake)
     new = {"recall_real": kept, "recall_fake": found, "false_alarm_rate": exact(called, ~fake)}
+    mean = (kept[0] + found[0]) / 2, (kept[1] + found[1]) / 2
     of_all = {
-        "accuracy": exact(called == fake, np.ones(len(fake), dtype=bool)),
-        "balanced_accuracy": tuple((a + b) / 2 for a, b in zip(kept, found)),
-        "recall_macro": tuple((a + b) / 2 for a, b in zip(kept, found)),
+        "accuracy": exact(called == fake),
+        "balanced_accuracy": mean,
+        "recall_macro": mean,
         "precision_fake": exact(fake, called),
         "precision_real": exact(~fake, ~called),
     }

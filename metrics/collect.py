@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import save_atomically, try_lock
+from common.files import try_lock, written_whole
 from metrics.images import BLOCK, Census, Images
 from metrics.inception import InceptionFeatures
 from metrics.stats import GaussianStats, StreamingStats, load_stats, save_stats
@@ -42,6 +42,12 @@ class Features:
     def n(self) -> int | None:
         return self.stats.n
 
+    def kept(self) -> np.ndarray:
+        """`vectors`; UserError without."""
+        if self.vectors is None:
+            raise UserError("statistics are enough for fid alone: collect the features themselves, with `keep`")
+        return self.vectors
+
 
 @dataclass
 class _BlockFeatures:
@@ -52,7 +58,7 @@ class _BlockFeatures:
     sizes: list[tuple[int, int]]
     grey: list[bool]
     skipped: list[tuple[str, str]]
-    error: str | None = None
+    error: str = ""
 
 
 def collect(
@@ -64,14 +70,11 @@ def collect(
     progress: Progress | None = None,
 ) -> Features:
     """Features of all `images`. Blocks of 64 are shared among `ranks` and added in their order, so the result does not
-    depend on how many processes there are. Called on every rank; rank 0's result has the vectors.
+    depend on how many processes there are. Called on every rank; rank 0's result has the vectors, if they are to be
+    kept: 4 * n * dims bytes.
 
-    Args:
-        keep: whether vectors are kept: 4 * n * dims bytes.
-
-    Raises (on every rank):
-        UserError: for fewer than two usable images, images of different sizes, grey files among colour ones (where that
-            matters), or features that are not finite. The line names the image.
+    UserError, on every rank, for fewer than two usable images, images of different sizes, grey files among colour ones
+    (where that matters), or features that are not finite. The line names the image.
     """
     blocks = -(-len(images) // BLOCK)
 
@@ -84,7 +87,7 @@ def collect(
                 vectors = features(torch.from_numpy(np.stack(block.images))).cpu().numpy()
             return _BlockFeatures(vectors, block.names, sizes, block.grey, block.skipped)
         except UserError as error:
-            return _BlockFeatures(np.empty((0, features.dims), np.float32), [], [], [], [], str(error))
+            return _BlockFeatures(np.empty(0), [], [], [], [], str(error))
 
     stats, census, skipped = StreamingStats(features.dims), Census(images.grey_matters), []
     vectors = np.empty((len(images), features.dims), np.float32) if keep and ranks.is_main else None
@@ -159,7 +162,8 @@ def _keep(path: Path, meta: dict, result: Features) -> None:
         if not try_lock(lock.fileno()):
             return  # another process is writing the same
         if result.vectors is not None:  # before the statistics, which say that all is there
-            save_atomically(_vectors(path), lambda tmp: _write_array(tmp, result.vectors))
+            with written_whole(_vectors(path)) as temporary, temporary.open("wb") as file:
+                np.save(file, result.vectors)
         extra = {"skipped": [list(pair) for pair in result.skipped], "size": result.size}
         save_stats(path, GaussianStats(result.stats.mu, result.stats.sigma, result.stats.n, {**meta, **extra}))
 
@@ -180,11 +184,6 @@ def cache_key(meta: dict) -> str:
 
 def _vectors(path: Path) -> Path:
     return path.with_name(path.name.replace("stats-", "vectors-").replace(".npz", ".npy"))
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
 
 
 def _from_cache(path: Path, meta: dict, keep: bool) -> Features | None:

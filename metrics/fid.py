@@ -24,17 +24,16 @@ from metrics.stats import GaussianStats
 KINDS = {"fid": (), "kid": ("vectors",), "pr": ("vectors",), "is": ("vectors", "classifier"), "ppl": ("network",)}
 """The metrics, and what each needs beyond statistics."""
 
+AGAINST_REALS = ("fid", "kid", "pr")
+
 
 def parse_metric(name: str) -> tuple[str, int]:
     """What a metric name of the training asks for: 'fid1k' -> ('fid', 1000), 'kid500' -> ('kid', 500), 'fid50k_full' ->
-    ('fid', 50000).
-
-    Raises:
-        UserError: for a name of another form or fewer than two images.
+    ('fid', 50000). UserError for a name of another form or fewer than two images.
     """
     match = re.fullmatch(r"(fid|kid|pr)([1-9]\d*)(k?)(_full)?", name)
     count = int(match[2]) * (1000 if match[3] else 1) if match else 0
-    if count < 2:
+    if match is None or count < 2:
         raise UserError(
             f"`metrics`: metric '{name}' is unknown; give fid1k, fid5k, fid10k, fid50k or another number of images"
             " (kid5k and pr5k add the kernel distance and precision and recall; evaluate.py has all the others)"
@@ -73,39 +72,47 @@ def compare(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> dict[str, float | int]:
-    """The numbers of `kinds` ('fid', 'kid', 'pr', 'is').
+    """The numbers of `kinds` ('fid', 'kid', 'pr', 'is'), as far as asked for: fid; kid, kid_standard_error,
+    kid_spread, kid_subsets, kid_subset_size; precision, recall, density, coverage, pr_k, density_k; inception_score,
+    inception_score_spread, inception_score_splits.
 
-    Returns:
-        dict with, as far as asked for: fid; kid, kid_standard_error, kid_spread, kid_subsets, kid_subset_size;
-        precision, recall, density, coverage, pr_k, density_k; inception_score, inception_score_spread,
-        inception_score_splits.
-
-    Raises:
-        UserError: where `real` comes from other features, or there are too few images for a metric.
+    UserError where `real` comes from other features, or something that a metric needs is not there.
     """
     found: dict[str, float | int] = {}
+    check_same_features(fake.stats, features, "the generated images' statistics")
     if real is not None:
         check_same_features(real.stats, features, "the real statistics")
-    check_same_features(fake.stats, features, "the generated images' statistics")
+        found |= _against(kinds, fake, real, seed, device)
+    elif against := [kind for kind in kinds if kind in AGAINST_REALS]:
+        raise UserError(f"{', '.join(against)} compare with real images: give `real`")
+    if "is" in kinds:
+        if features.classifier is None:
+            raise UserError("the Inception Score needs the classifier of the full network: give its weights")
+        score, spread = inception_score(fake.kept(), features.classifier.numpy(), seed=seed)
+        found |= {"inception_score": score, "inception_score_spread": spread, "inception_score_splits": SPLITS}
+    return found
+
+
+def _against(
+    kinds: Collection[str], fake: Features, real: Features, seed: int, device: str | torch.device
+) -> dict[str, float | int]:
+    found: dict[str, float | int] = {}
     if "fid" in kinds:
         found["fid"] = frechet(fake, real)
     if "kid" in kinds:
-        k = kid(fake.vectors, real.vectors, seed=seed)
+        k = kid(fake.kept(), real.kept(), seed=seed)
         found |= {"kid": k.mean, "kid_standard_error": k.standard_error, "kid_spread": k.spread}
         found |= {"kid_subsets": k.subsets, "kid_subset_size": k.size}
     if "pr" in kinds:
-        m = manifold(real.vectors, fake.vectors, device=device)
+        m = manifold(real.kept(), fake.kept(), device=device)
         found |= {"precision": m.precision, "recall": m.recall, "density": m.density, "coverage": m.coverage}
         found |= {"pr_k": K_PRECISION, "density_k": K_DENSITY}
-    if "is" in kinds:
-        score, spread = inception_score(fake.vectors, features.classifier.numpy(), seed=seed)
-        found |= {"inception_score": score, "inception_score_spread": spread, "inception_score_splits": SPLITS}
     return found
 
 
 def frechet(a: Features, b: Features) -> float:
     """FID of two sets, from the vectors where they are few and at hand (faster then), else from the statistics."""
-    if a.vectors is not None and b.vectors is not None and max(a.n, b.n) <= len(a.stats.mu):
+    if a.vectors is not None and b.vectors is not None and max(len(a.vectors), len(b.vectors)) <= len(a.stats.mu):
         return frechet_from_features(a.vectors, b.vectors)
     return frechet_distance(a.stats.mu, a.stats.sigma, b.stats.mu, b.stats.sigma)
 
@@ -118,6 +125,7 @@ class StatedFeatures:
     resize: str | None = None
     weights_sha256: str | None = None
     used: str | None = None  # no runtime: nothing is computed
+    classifier: torch.Tensor | None = None
 
     @classmethod
     def of(cls, a: GaussianStats, b: GaussianStats) -> StatedFeatures:

@@ -34,10 +34,7 @@ def figures(labels, probabilities, called) -> dict:
     """{"n_real", "n_fake", "confusion": {tn, fp, fn, tp}, and every name of ALL: value}; NaN where undefined.
 
     labels [N] 0 real, 1 fake; probabilities [N] of fake; called [N] bool: FAKE was said, at whatever threshold."""
-    return _plain(pooled(labels, probabilities, called, resamples=0))
-
-
-def _plain(found: dict) -> dict:
+    found = pooled(labels, probabilities, called, resamples=0)
     values = {name: entry["value"] for name, entry in found["metrics"].items()}
     return {"n_real": found["n_real"], "n_fake": found["n_fake"], "confusion": found["confusion"], **values}
 
@@ -67,11 +64,11 @@ def spread(
     from scipy.special import stdtrit
 
     known = np.asarray([v for v in values if math.isfinite(v)], np.float64)
-    nan = float("nan")
-    if len(known) < 2:
-        mean = float(known[0]) if len(known) else nan
-        return {"mean": mean, "sd": nan, "n": len(known), "low": nan, "high": nan, "plain_low": nan, "plain_high": nan}
-    n, mean, sd = len(known), float(known.mean()), float(known.std(ddof=1))
+    n, nan = len(known), float("nan")
+    if n < 2:
+        mean = float(known[0]) if n else nan
+        return {"mean": mean, "sd": nan, "n": n, **dict.fromkeys(("low", "high", "plain_low", "plain_high"), nan)}
+    mean, sd = float(known.mean()), float(known.std(ddof=1))
     t = float(stdtrit(n - 1, (1 + level) / 2))
     wide, plain = t * sd * math.sqrt(1 / n + tested_to_taught), t * sd / math.sqrt(n)
     low, high = within

@@ -26,15 +26,9 @@ _TOLERANCE = 1e-9  # of the mean trace: the rounding error the fast way may add
 
 
 def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
-    """Squared Frechet distance between N(mu1, sigma1) and N(mu2, sigma2); the number called FID.
-
-    Args:
-        mu1, mu2: means [d].
-        sigma1, sigma2: covariances [d, d], symmetric positive semi-definite; may be singular.
-
-    Raises:
-        UserError: for shapes that do not fit together, or values that are not finite.
-    """
+    """Squared Frechet distance between N(mu1, sigma1) and N(mu2, sigma2), the number called FID, of means [d] and
+    covariances [d, d], which may be singular. UserError for shapes that do not fit together, or values that are not
+    finite."""
     mu1, mu2 = (np.asarray(m, np.float64).reshape(-1) for m in (mu1, mu2))
     sigma1, sigma2 = (np.atleast_2d(np.asarray(s, np.float64)) for s in (sigma1, sigma2))
     d = len(mu1)
@@ -52,10 +46,8 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
 def frechet_from_features(x: np.ndarray, y: np.ndarray) -> float:
     """Squared Frechet distance between the Gaussians fitted to samples x [n, d] and y [m, d] (divisors n-1, m-1).
 
-    With n and m below d this uses the samples as covariance factors: an n x m problem instead of a d x d one.
-
-    Raises:
-        UserError: for fewer than two samples, unequal widths, or values that are not finite.
+    With n and m below d this uses the samples as covariance factors: an n x m problem instead of a d x d one. UserError
+    for fewer than two samples, unequal widths, or values that are not finite.
     """
     x, y = (np.asarray(a, np.float64) for a in (x, y))
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
-import torch
 
 from common.errors import BadImage, UserError
 from faces.decode import mode_name, open_header, orientation_of
@@ -17,6 +16,7 @@ from faces.preprocess import Preprocess
 from faces.source import FaceSource
 from faces.stores import RenderedStore
 from metrics.sampling import Sampling, generate
+from stylegan2_ada.generator import Generator
 
 T = TypeVar("T")
 
@@ -172,7 +172,7 @@ class GeneratedImages:
 
     grey_matters = False
 
-    def __init__(self, G: torch.nn.Module, n: int, sampling: Sampling):
+    def __init__(self, G: Generator, n: int, sampling: Sampling):
         self.G, self.n, self.sampling = G, n, sampling
 
     def __len__(self) -> int:

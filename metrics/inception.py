@@ -8,16 +8,18 @@ cache; on a CPU, convolutions of our own with fewer multiplications (`metrics.na
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from common.errors import UserError
 from metrics.network import build, taker
-from metrics.resize import RESIZES, check_resize, network_input
-from metrics.weights import find_weights, load_folded
+from metrics.resize import check_resize, network_input
+from metrics.weights import load_folded
 
-__all__ = ["DIMS", "RESIZES", "RUNTIMES", "InceptionFeatures", "find_weights"]
+if TYPE_CHECKING:
+    from metrics.native_network import NativeNetwork
 
 DIMS = (64, 192, 768, 2048)
 """Feature widths: after the first max pool, the second, the last 17x17 block, and the final pool."""
@@ -32,22 +34,18 @@ _SMALLEST_INPUT = 75  # below this a valid (unpadded) 3x3 step has nothing left 
 class InceptionFeatures(nn.Module):
     """Image features for FID-like metrics: uint8 [N, 3, H, W] -> float32 [N, dims], spatially averaged.
 
-    Args:
-        weights: path of the weight file (see ``metrics.weights.find_weights``): pytorch-fid's own or a trunk with batch
-            norm folded.
-        dims: 64, 192, 768 or 2048. Distances of different ``dims`` are different quantities. None: 2048, or 768 where
-            the file is a trunk.
-        resize: one of ``metrics.resize.RESIZES``: 'tf1' (pytorch-fid's), 'clean', 'original' or 'none'.
-        chunk: images per pass through the network; changes speed and memory, not results. None: what suits the runtime.
-        runtime: one of ``RUNTIMES``. All give the same features to about 1e-6 of their size.
+    weights: a file of pytorch-fid's own (see ``metrics.weights.find_weights``) or a trunk with batch norm folded. dims:
+    64, 192, 768 or 2048; distances of different ``dims`` are different quantities; None: 2048, or 768 where the file is
+    a trunk. resize: one of ``metrics.resize.RESIZES``. chunk: images per pass through the network; changes speed and
+    memory, not results; None: what suits the runtime. runtime: one of ``RUNTIMES``; all give the same features to about
+    1e-6 of their size.
 
     Attributes ``dims``, ``resize``, ``weights_sha256`` say which features these are; keep them with every number.
-    ``used`` is the runtime of the last images, None before the first.
-    ``classifier`` is float32 [1008, 2048], the weights of the class scores without their bias (what the Inception Score
-    needs), or None where the file or the width has none.
+    ``used`` is the runtime of the last images, None before the first. ``classifier`` is float32 [1008, 2048], the
+    weights of the class scores without their bias (what the Inception Score needs), or None where the file or the width
+    has none.
 
-    Raises:
-        UserError: for a file that is not these weights, that lacks the layers ``dims`` needs, or an unknown option.
+    UserError for a file that is not these weights, that lacks the layers ``dims`` needs, or an unknown option.
     """
 
     def __init__(
@@ -79,7 +77,8 @@ class InceptionFeatures(nn.Module):
         self.net = build(taker(folded, str(weights)), self.dims).to(memory_format=torch.channels_last).eval()
         self.classifier = folded["fc"][0] if self.dims == 2048 and "fc" in folded else None
         self.used: str | None = None
-        self._session = self._native = None
+        self._native: NativeNetwork | None = None
+        self._session: tuple[int, Any] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -87,11 +86,8 @@ class InceptionFeatures(nn.Module):
 
     @property
     def runtime(self) -> str:
-        """'native', 'onnx' or 'torch': what computes the features where this module is now.
-
-        Raises:
-            UserError: 'native' was asked for and this machine has no such code.
-        """
+        """'native', 'onnx' or 'torch': what computes the features where this module is now. UserError where 'native'
+        was asked for and this machine has no such code."""
         if self.device.type != "cpu":
             return "torch"
         if self._wish in ("onnx", "torch"):

@@ -12,16 +12,11 @@ SPLITS = 10
 def inception_score(
     features: np.ndarray, classifier: np.ndarray, *, splits: int = SPLITS, seed: int | None = 0
 ) -> tuple[float, float]:
-    """exp(E KL(p(y|x) || p(y))) as (mean, standard deviation) over parts of the set.
+    """exp(E KL(p(y|x) || p(y))) as (mean, standard deviation) over `splits` parts of the set.
 
-    Args:
-        features: [n, 2048].
-        classifier: [1008, 2048]; class scores are features @ classifier.T, without bias, as in the published code.
-        splits: parts the set is cut into.
-        seed: shuffles the images first, because files lie in an order; None leaves theirs.
-
-    Raises:
-        UserError: for fewer images than parts.
+    features: [n, 2048]. classifier: [1008, 2048]; class scores are features @ classifier.T, without bias, as published
+    scores are. seed: shuffles the images first, because files lie in an order; None leaves theirs. UserError for fewer
+    than two images a part.
     """
     if len(features) < 2 * splits:
         raise UserError(f"the Inception Score cuts the images into {splits} parts of two or more, got {len(features)}")

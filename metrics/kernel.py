@@ -25,23 +25,16 @@ class Kid:
 
 def kid(x: np.ndarray, y: np.ndarray, *, subsets: int = SUBSETS, size: int | None = None, seed: int = 0) -> Kid:
     """KID of features x [n, d] and y [m, d]: the unbiased squared MMD with the kernel (x.y / d + 1)^3, averaged over
-    random subsets.
-
-    Args:
-        subsets: how many.
-        size: vectors of each set in a subset; None: 1000, or half of the smaller set where that is less, so that
-            subsets differ.
-        seed: which subsets.
+    random subsets. size: vectors of each set in a subset; None: 1000, or half of the smaller set where that is less, so
+    that subsets differ.
 
     The standard error of the mean has two parts: the sample's own, which all subsets share (the variance of an MMD
     falls with 1 / size, and subsets of one sample differ less by 1 - size / n, so it is spread^2 size / (n - size)),
     and that of having drawn only so many subsets (spread^2 / subsets). Where the two distributions are equal it is too
     large, not too small. NaN where nothing can be said: for a single subset, or subsets that are the whole set.
 
-    Memory: a few size x size matrices, whatever n and m. Float64.
-
-    Raises:
-        UserError: for fewer than two vectors in a set, unequal widths or subsets larger than a set.
+    Memory: a few size x size matrices, whatever n and m. Float64. UserError for fewer than two vectors in a set,
+    unequal widths or subsets larger than a set.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise UserError(f"KID: features of shapes {x.shape} and {y.shape} are not [n, d] and [m, d]")

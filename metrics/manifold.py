@@ -45,10 +45,7 @@ def manifold(
     """Precision, recall (of `k` neighbours), density and coverage (of `k_density`) of features [n, d] and [m, d].
 
     Distances are computed in float32, `block` rows at a time: beyond the vectors themselves, which may be a memory map,
-    memory is a few block x max(n, m).
-
-    Raises:
-        UserError: for unequal widths, or sets of no more than k images.
+    memory is a few block x max(n, m). UserError for unequal widths, or sets of no more than k images.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise UserError(

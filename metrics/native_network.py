@@ -7,13 +7,14 @@ cache, images go through one by one, then all together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metrics.network import Block, Chain, Fork, MaxPoolBlock, Reduction
+from metrics.network import Block, Chain, Convolution, Fork, MaxPoolBlock, Reduction
 from stylegan2_ada.ops.conv_forward import Prepared, applies, convolve, pool, prepare
 from stylegan2_ada.ops.native import path, status
 
@@ -50,7 +51,7 @@ def _empty(n: int, channels: int, height: int, width: int) -> Tensor:
     return torch.empty((n, channels, height, width), memory_format=torch.channels_last)
 
 
-def _prepare(conv: nn.Conv2d, part: slice = slice(None)) -> Prepared:
+def _prepare(conv: Convolution, part: slice = slice(None)) -> Prepared:
     return prepare(conv.weight[part], conv.bias[part], conv.padding, conv.stride[0])
 
 
@@ -61,8 +62,8 @@ def _cut(x: Tensor, widths: Sequence[int]) -> list[Tensor]:
 
 class _NativeChain:
     def __init__(self, layer: Chain):
-        self._convs = [_prepare(conv) for conv in layer]
-        self.width = layer[-1].out_channels
+        self._convs = [_prepare(conv) for conv in layer.convs]
+        self.width = layer.convs[-1].out_channels
 
     def shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
         for conv in self._convs:
@@ -71,8 +72,10 @@ class _NativeChain:
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         for conv in self._convs:
-            last = conv is self._convs[-1] and out is not None
-            y = out if last else _empty(len(x), len(conv.bias), *conv.out_size(*x.shape[2:]))
+            if out is None or conv is not self._convs[-1]:
+                y = _empty(len(x), len(conv.bias), *conv.out_size(*x.shape[2:]))
+            else:
+                y = out
             convolve(x, [conv], [True], [y])
             x = y
         return x
@@ -153,7 +156,7 @@ class _NativeReduction:
         return out
 
 
-_KINDS = {
+_KINDS: dict[type[nn.Module], Callable[[Any], Any]] = {
     Chain: _NativeChain,
     nn.MaxPool2d: _MaxPool,
     Fork: _NativeFork,

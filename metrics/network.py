@@ -21,14 +21,26 @@ from torch import nn
 
 from common.errors import UserError
 
-Take = Callable[..., nn.Conv2d]
+
+class Convolution(nn.Conv2d):
+    """One that has a bias, and zero padding (y, x)."""
+
+    bias: nn.Parameter
+    padding: tuple[int, int]
+
+
+Take = Callable[..., Convolution]
 
 
 class Chain(nn.Sequential):
     """Convolutions one after another, each followed by a ReLU."""
 
+    @property
+    def convs(self) -> list[Convolution]:
+        return [layer for layer in self if isinstance(layer, Convolution)]
+
     def forward(self, x):
-        for conv in self:
+        for conv in self.convs:
             x = F.relu_(conv(x))
         return x
 
@@ -40,7 +52,7 @@ class Block(nn.Module):
     pooling branch, in that order. The outputs are joined in the published order: direct, tails, pooled.
     """
 
-    def __init__(self, heads: nn.Conv2d, widths: list[int], tails: list[nn.Module]):
+    def __init__(self, heads: Convolution, widths: list[int], tails: list[nn.Module]):
         super().__init__()
         self.heads, self.widths, self.tails = heads, widths, nn.ModuleList(tails)
 
@@ -54,7 +66,7 @@ class Block(nn.Module):
 class MaxPoolBlock(nn.Module):
     """The last block: its pooling branch takes the maximum, which does not commute with the convolution."""
 
-    def __init__(self, heads: nn.Conv2d, widths: list[int], tails: list[nn.Module], pool: nn.Conv2d):
+    def __init__(self, heads: Convolution, widths: list[int], tails: list[nn.Module], pool: Convolution):
         super().__init__()
         self.heads, self.widths, self.tails, self.pool = heads, widths, nn.ModuleList(tails), pool
 
@@ -79,7 +91,7 @@ class Reduction(nn.Module):
 class Fork(nn.Module):
     """An optional chain, then a 1x3 and a 3x1 convolution side by side (the split ends of family E)."""
 
-    def __init__(self, chain: nn.Module | None, row: nn.Conv2d, column: nn.Conv2d):
+    def __init__(self, chain: Chain | None, row: Convolution, column: Convolution):
         super().__init__()
         self.chain, self.row, self.column = chain, row, column
 
@@ -101,7 +113,7 @@ def taker(folded: dict[str, tuple[torch.Tensor, torch.Tensor]], source: str) -> 
             found, wanted = tuple(folded[name][0].shape), (width, inputs, *kernel)
             if found != wanted:
                 raise UserError(f"{source}: layer {name} has shape {found}, the FID InceptionV3 has {wanted}")
-        conv = nn.Conv2d(inputs, sum(outputs), kernel, stride=stride, padding=padding, device="meta")
+        conv = Convolution(inputs, sum(outputs), kernel, stride=stride, padding=padding, device="meta")
         conv.weight = nn.Parameter(torch.cat([folded[name][0] for name in names]), requires_grad=False)
         conv.bias = nn.Parameter(torch.cat([folded[name][1] for name in names]), requires_grad=False)
         return conv
@@ -109,8 +121,10 @@ def taker(folded: dict[str, tuple[torch.Tensor, torch.Tensor]], source: str) -> 
     return take
 
 
-def _heads(take: Take, block: str, inputs: int, widths: dict[str, int]) -> nn.Conv2d:
-    return take([f"{block}.{branch}" for branch in widths], inputs, list(widths.values()))
+def _heads(take: Take, block: str, inputs: int, widths: dict[str, int]) -> tuple[Convolution, list[int]]:
+    """(the joint convolution, the widths it is cut into)"""
+    outputs = list(widths.values())
+    return take([f"{block}.{branch}" for branch in widths], inputs, outputs), outputs
 
 
 def _block_a(take: Take, name: str, inputs: int, pooled: int) -> nn.Module:
@@ -119,7 +133,7 @@ def _block_a(take: Take, name: str, inputs: int, pooled: int) -> nn.Module:
     three = Chain(
         take(f"{name}.branch3x3dbl_2", 64, 96, 3, padding=1), take(f"{name}.branch3x3dbl_3", 96, 96, 3, padding=1)
     )
-    return Block(_heads(take, name, inputs, widths), list(widths.values()), [five, three])
+    return Block(*_heads(take, name, inputs, widths), [five, three])
 
 
 def _block_c(take: Take, name: str, inner: int) -> nn.Module:
@@ -132,7 +146,7 @@ def _block_c(take: Take, name: str, inner: int) -> nn.Module:
         take(f"{name}.branch7x7dbl_4", inner, inner, **column),
         take(f"{name}.branch7x7dbl_5", inner, 192, **row),
     )
-    return Block(_heads(take, name, 768, widths), list(widths.values()), [once, twice])
+    return Block(*_heads(take, name, 768, widths), [once, twice])
 
 
 def _block_e(take: Take, name: str, inputs: int, *, max_pool: bool) -> nn.Module:
@@ -146,9 +160,8 @@ def _block_e(take: Take, name: str, inputs: int, *, max_pool: bool) -> nn.Module
     )
     if max_pool:
         pool = take(f"{name}.branch_pool", inputs, 192)
-        return MaxPoolBlock(_heads(take, name, inputs, widths), list(widths.values()), [once, twice], pool)
-    widths["branch_pool"] = 192
-    return Block(_heads(take, name, inputs, widths), list(widths.values()), [once, twice])
+        return MaxPoolBlock(*_heads(take, name, inputs, widths), [once, twice], pool)
+    return Block(*_heads(take, name, inputs, widths | {"branch_pool": 192}), [once, twice])
 
 
 def _reduction_6a(take: Take) -> nn.Module:

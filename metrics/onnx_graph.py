@@ -7,13 +7,12 @@ operator set 13); `tests/metrics/test_onnx_graph.py` lets the `onnx` package che
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import numpy as np
 from torch import nn
 
-from metrics.network import Block, Chain, Fork, MaxPoolBlock, Reduction
+from metrics.network import Block, Chain, Convolution, Fork, MaxPoolBlock, Reduction
 
 _OPSET, _IR_VERSION, _FLOAT = 13, 8, 1
 
@@ -36,7 +35,7 @@ def onnx_model(net: nn.Sequential) -> bytes:
 class _Graph:
     """Nodes and weights in the order they were added; every method gives the name of its output."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.nodes: list[bytes] = []
         self.weights: list[bytes] = []
         self._names = 0
@@ -53,11 +52,11 @@ class _Graph:
         """Any layer of the feature network. Joint 1x1 convolutions are written as separate ones: ONNX Runtime keeps
         tensors in blocks of channels, and cutting one apart would cost more than the second reading of the input."""
         if isinstance(layer, Chain):
-            for conv in layer:
+            for conv in layer.convs:
                 x = self.node("Relu", [self.conv(conv, x)])
             return x
         if isinstance(layer, nn.MaxPool2d):
-            return self.max_pool(x, layer.stride)
+            return self.max_pool(x, 2)
         if isinstance(layer, Fork):
             x = x if layer.chain is None else self.module(layer.chain, x)
             return self.join([self.node("Relu", [self.conv(conv, x)]) for conv in (layer.row, layer.column)])
@@ -86,8 +85,7 @@ class _Graph:
     def max_pool(self, x: str, stride: int, padding: int = 0) -> str:
         return self.node("MaxPool", [x], kernel_shape=[3, 3], strides=[stride] * 2, pads=[padding] * 4)
 
-    def conv(self, conv: nn.Conv2d, x: str, part: slice | None = None) -> str:
-        part = slice(None) if part is None else part
+    def conv(self, conv: Convolution, x: str, part: slice = slice(None)) -> str:
         kernel, bias = conv.weight.detach()[part], conv.bias.detach()[part]
         inputs = [x, self.weight(kernel.cpu().numpy()), self.weight(bias.cpu().numpy())]
         pads = [*conv.padding, *conv.padding]
@@ -113,11 +111,7 @@ def _value_info(name: str, shape: Sequence[int | str]) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    out = b""
-    while value > 127:
-        out += struct.pack("B", value & 127 | 128)
-        value >>= 7
-    return out + struct.pack("B", value)
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _varint(value >> 7)
 
 
 def _int(field: int, value: int) -> bytes:

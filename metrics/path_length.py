@@ -25,20 +25,17 @@ def path_lengths(
     z: torch.Tensor,
     *,
     epsilon: float = EPSILON,
-    full: bool = False,
     t: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """distance(G(lerp(w0, w1, t)), G(lerp(w0, w1, t + epsilon))) / epsilon^2 of pairs of latents, [N].
 
-    Args:
-        mapping: z [2N, z_dim] -> ws [2N, ...]. synthesis: ws -> images; noise must be the same at every call.
-        z: [2N, z_dim]; neighbours form a pair.
-        full: paths from t = 0 ('full': any t in [0, 1), given in `t` [N]); else t = 0 ('end'), as published in 2020.
+    mapping: z [2N, z_dim], of which neighbours form a pair, -> ws [2N, ...]. synthesis: ws -> images; noise must be the
+    same at every call. t: [N] in [0, 1), where on the path ('full'); None: at its beginning ('end'), as published in
+    2020.
     """
     ws = mapping(z)
     w0, w1 = ws[0::2], ws[1::2]
-    step = torch.zeros(len(w0), device=w0.device) if not full else t.to(w0.device)
-    step = step.reshape(-1, *[1] * (w0.ndim - 1)).to(w0)
+    step = (torch.zeros(len(w0)) if t is None else t).reshape(-1, *[1] * (w0.ndim - 1)).to(w0)
     near, far = torch.lerp(w0, w1, step), torch.lerp(w0, w1, step + epsilon)
     images = synthesis(torch.stack([near, far], dim=1).flatten(0, 1))
     return distance(images[0::2], images[1::2]).double() / epsilon**2
@@ -46,11 +43,8 @@ def path_lengths(
 
 def summary(lengths: np.ndarray) -> float:
     """Mean of path lengths without the lowest and the highest hundredth, as published: only values from the 1st
-    percentile (rounded down to a value that occurs) to the 99th (rounded up) count.
-
-    Raises:
-        UserError: for none, or one that is not finite.
-    """
+    percentile (rounded down to a value that occurs) to the 99th (rounded up) count. UserError for none, or one that is
+    not finite."""
     lengths = np.asarray(lengths, np.float64)
     if not len(lengths):
         raise UserError("the path length needs one pair of latents or more")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metrics.bootstrap import LEVEL, RESAMPLES, Rate, interval, rate, resamples
+from metrics.bootstrap import LEVEL, RESAMPLES, Rate, Rated, interval, rate, resamples
 from metrics.classification import roc_auc
 from metrics.scores import CLEAN, Scores
 
@@ -29,7 +29,7 @@ _NAMED = re.compile(rf"({'|'.join(FAMILIES)})-([0-9.]+)(?:-([a-z]+))?")
 
 
 @dataclass(frozen=True)
-class Condition:
+class Condition(Rated):
     """One degradation's outcome at the fixed threshold.
 
     name; family and level for those that vary a number (level NaN otherwise), kernel of a resize.
@@ -46,10 +46,6 @@ class Condition:
     balanced: Rate
     change: Rate
     auc: float
-
-    def to_dict(self) -> dict:
-        found = asdict(self)
-        return found | {k: getattr(self, k).to_dict() for k in ("tpr", "fpr", "balanced", "change")}
 
 
 def split_name(name: str) -> tuple[str, float, str]:
@@ -88,17 +84,9 @@ def measure(
     found = []
     for i, (name, hits) in enumerate(right.items()):
         tpr, fpr = rate(hits[fake], parts[True], level=level), rate(~hits[~fake], parts[False], level=level)
-        found.append(
-            Condition(
-                name,
-                *split_name(name),
-                tpr=tpr,
-                fpr=fpr,
-                balanced=Rate(float(value[i]), *_with_exact(value[i], drawn[:, i], tpr, fpr, level), len(fake)),
-                change=Rate(float(value[i] - value[clean]), *interval(drawn[:, i] - drawn[:, clean], level), len(fake)),
-                auc=roc_auc(fake, scores[name]),
-            )
-        )
+        balanced = Rate(float(value[i]), *_with_exact(value[i], drawn[:, i], tpr, fpr, level), len(fake))
+        change = Rate(float(value[i] - value[clean]), *interval(drawn[:, i] - drawn[:, clean], level), len(fake))
+        found.append(Condition(name, *split_name(name), tpr, fpr, balanced, change, roc_auc(fake, scores[name])))
     return found
 
 
@@ -141,7 +129,7 @@ def curves(conditions: Sequence[Condition]) -> dict[str, dict[str, list[Conditio
         place = FAMILIES[family][1]
         for kernel, line in lines.items():
             if clean is not None and place is not None:
-                line.append(Condition(**{**clean.__dict__, "family": family, "level": place, "kernel": kernel}))
+                line.append(replace(clean, family=family, level=place, kernel=kernel))
             line.sort(key=lambda c: c.level)
     return found
 

@@ -10,6 +10,8 @@ import torch
 
 from common.errors import UserError
 from faces.dataset import to_uint8
+from stylegan2_ada.config import GeneratorConfig
+from stylegan2_ada.generator import Generator
 
 _NOISE_BLOCK = 8  # images that share one random noise stream; part of what a seed means
 
@@ -39,23 +41,16 @@ class Sampling:
         return {"seed": self.seed, "psi": self.psi, "noise_mode": self.noise_mode}
 
 
-def generate(G: torch.nn.Module, n: int, sampling: Sampling, *, first: int = 0) -> Iterator[torch.Tensor]:
-    """Images `first` … n - 1 of a generator as uint8 batches [k, C, H, W]; the caller's random state is left alone.
-
-    Args:
-        G: ``G(z, c, psi=..., noise_mode=...) -> [N, C, H, W]`` in [-1, 1], with ``G.cfg.z_dim`` and ``G.cfg.c_dim``.
-        first: a multiple of 8.
-
-    Raises:
-        UserError: for pixels that are not finite.
-    """
+def generate(G: Generator, n: int, sampling: Sampling, *, first: int = 0) -> Iterator[torch.Tensor]:
+    """Images `first` (a multiple of 8) … n - 1 of a generator as uint8 batches [k, C, H, W]; the caller's random state
+    is left alone. UserError for pixels that are not finite."""
     device = torch.device(sampling.device) if sampling.device is not None else next(G.parameters()).device
     G = G.to(device)
     step = _NOISE_BLOCK if sampling.noise_mode == "random" else max(sampling.batch, 1)
     gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     for start in range(first, n, step):
         # The last block is generated whole and cut, so that an image does not depend on how many were asked for.
-        z, c = draw_latents(G, sampling, start, start + step)
+        z, c = draw_latents(G.cfg, sampling, start, start + step)
         z, c = z.to(device), None if c is None else c.to(device)
         with torch.random.fork_rng(devices=gpus), torch.no_grad():
             # no_grad, not inference_mode: whatever the generator caches here must still serve training afterwards.
@@ -71,20 +66,17 @@ def generate(G: torch.nn.Module, n: int, sampling: Sampling, *, first: int = 0) 
         yield to_uint8(images.float())[: n - start]
 
 
-def draw_latents(G: torch.nn.Module, sampling: Sampling, start: int, stop: int):
+def draw_latents(
+    cfg: GeneratorConfig, sampling: Sampling, start: int, stop: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(z, c): z [stop - start, z_dim] and conditions [stop - start, c_dim] (None without classes) of images
     start … stop - 1, on the CPU."""
-    drawn = [_draw(G.cfg, sampling, i) for i in range(start, stop)]
-    z = torch.from_numpy(np.stack([z for z, _ in drawn]))
-    return z, torch.from_numpy(np.stack([c for _, c in drawn])) if G.cfg.c_dim else None
-
-
-def _draw(cfg, sampling: Sampling, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Latent [z_dim] and condition [c_dim] of one image."""
-    rng = np.random.default_rng([sampling.seed, 0, index])
-    z = rng.standard_normal(cfg.z_dim, dtype=np.float32)
-    if not cfg.c_dim:
-        return z, None
-    if sampling.labels is not None:
-        return z, np.asarray(sampling.labels[rng.integers(len(sampling.labels))], np.float32)
-    return z, np.eye(cfg.c_dim, dtype=np.float32)[rng.integers(cfg.c_dim)]
+    latents, conditions = [], []
+    rows = np.eye(cfg.c_dim) if sampling.labels is None else sampling.labels
+    for index in range(start, stop):
+        rng = np.random.default_rng([sampling.seed, 0, index])
+        latents.append(rng.standard_normal(cfg.z_dim, dtype=np.float32))
+        if cfg.c_dim:
+            conditions.append(rows[rng.integers(len(rows))])
+    z = torch.from_numpy(np.stack(latents))
+    return z, torch.from_numpy(np.stack(conditions).astype(np.float32)) if cfg.c_dim else None

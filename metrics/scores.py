@@ -9,14 +9,15 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
-from common.files import save_atomically
+from common.files import written_whole
 from common.tables import read_rows
 from faces.layout import LABELS
 
@@ -25,7 +26,7 @@ CLEAN = "clean"
 _LABELS = {**LABELS, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
-def texts(values: Sequence[str]) -> np.ndarray:
+def texts(values: Sequence[str] | np.ndarray) -> np.ndarray:
     """object [n] of str."""
     column = np.empty(len(values), dtype=object)
     column[:] = list(values)
@@ -55,25 +56,29 @@ class Scores:
 
     def select(self, mask: np.ndarray) -> Scores:
         """The rows where `mask` [N] is true, or those at the positions it holds."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "grouped_by"}
-        return replace(self, **{name: None if c is None else c[mask] for name, c in columns.items()})
+        columns = [f.name for f in fields(self) if f.name not in ("group", "grouped_by")]
+        kept: dict[str, Any] = {name: getattr(self, name)[mask] for name in columns}
+        return replace(self, **kept, group=None if self.group is None else self.group[mask])
 
     @classmethod
     def join(cls, parts: Sequence[Scores]) -> Scores:
         """All rows of `parts`. Where only some know groups, an image of the others is a group of its own."""
-        columns = {
+        columns: dict[str, Any] = {
             f.name: np.concatenate([getattr(part, f.name) for part in parts])
             for f in fields(cls)
             if f.name not in ("group", "grouped_by")
         }
-        known = [part for part in parts if part.group is not None]
-        if not known:
-            return cls(**columns)
-        groups = [
-            part.group if part.group is not None else texts([f"\0{i}\0{path}" for path in part.path])
-            for i, part in enumerate(parts)
-        ]
-        return cls(**columns, group=np.concatenate(groups), grouped_by=known[0].grouped_by)
+        columns["group"] = join_groups([part.group for part in parts], [part.path for part in parts])
+        return cls(**columns, grouped_by=next((part.grouped_by for part in parts if part.group is not None), ""))
+
+
+def join_groups(groups: Sequence[np.ndarray | None], names: Sequence[Iterable]) -> np.ndarray | None:
+    """The groups of several sets of images as one column: an image, by its name, of a set without groups is one of its
+    own. None where no set has any."""
+    if all(group is None for group in groups):
+        return None
+    sets = enumerate(zip(groups, names))
+    return np.concatenate([texts([f"\0{i}\0{n}" for n in own]) if g is None else g for i, (g, own) in sets])
 
 
 def groups_from(values: Sequence[str], paths: Sequence[str]) -> np.ndarray | None:
@@ -94,8 +99,8 @@ def read_scores(path: str | os.PathLike, *, group_by: str | None = None) -> Scor
     header, rows = _rows(path)
     for name in ("path", "label", "score"):
         if name not in header:
-            seen = ", ".join(header[:8])[:80] or "nothing"
-            raise UserError(f"{path}: has no column «{name}» (it has: {seen}); scores need path, label and score")
+            known = ", ".join(header[:8])[:80] or "nothing"
+            raise UserError(f"{path}: has no column «{name}» (it has: {known}); scores need path, label and score")
     if not rows:
         raise UserError(f"{path}: holds no rows, only a header; there is nothing to judge")
     if group_by is not None and group_by not in header:
@@ -116,8 +121,8 @@ def read_scores(path: str | os.PathLike, *, group_by: str | None = None) -> Scor
         grouped_by=column,
     )
     seen: dict[tuple[str, str, str], int] = {}
-    for line, *key in zip(lines, found.source, found.path, found.degradation):
-        first = seen.setdefault(tuple(key), line)
+    for line, key in zip(lines, zip(found.source, found.path, found.degradation)):
+        first = seen.setdefault(key, line)
         if first != line:
             raise UserError(
                 f"{path}, line {line}: {key[1]} was listed in line {first} already; one row per image (and degradation)"
@@ -129,12 +134,17 @@ def own_thresholds(path: str | os.PathLike) -> np.ndarray | None:
     """float64 [n]: the column `threshold` of a table of scores, in its order, such as of out-of-fold scores whose folds
     have one each; None where it has no such column. UserError, with the row, for a cell that is no number."""
     path = os.fspath(path)
+    found = column_of(path, "threshold")
+    return None if found is None else np.array(_parsed(path, *found, "threshold", _score), dtype=np.float64)
+
+
+def column_of(path: str, name: str) -> tuple[list[int], list[str]] | None:
+    """(lines of the file, cells) of one column, None where it has no such column."""
     header, rows = _rows(path)
-    if "threshold" not in header:
+    if name not in header:
         return None
-    at = header.index("threshold")
-    lines, cells = [line for line, _ in rows], [row[at] for _, row in rows]
-    return np.array(_parsed(path, lines, cells, "threshold", _score), dtype=np.float64)
+    at = header.index(name)
+    return [line for line, _ in rows], [row[at] for _, row in rows]
 
 
 def _rows(path: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -172,12 +182,12 @@ def _score(cell: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def write_scores(path: str | os.PathLike, scores: Scores, verdicts: Sequence[str]) -> None:
+def write_scores(path: str | os.PathLike, scores: Scores, verdicts: Iterable[str]) -> None:
     """Write the table with a `verdict` for each row, whole or not at all; scores keep every digit.
 
     The column degradation is there if there is more than clean images, the group's under its own name if there is one.
     """
-    columns = {
+    columns: dict[str, Iterable] = {
         "path": scores.path,
         "label": scores.label.tolist(),
         "source": scores.source,
@@ -190,12 +200,12 @@ def write_scores(path: str | os.PathLike, scores: Scores, verdicts: Sequence[str
     if scores.group is not None:
         columns[scores.grouped_by or "group"] = ["" if name.startswith("\0") else name for name in scores.group]
 
-    def write(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values()))
-
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_atomically(path, write)
+    with (
+        written_whole(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values()))

@@ -85,12 +85,9 @@ def delong(labels, first, second, *, level: float = LEVEL) -> DeLong:
 
     (a, b), cov = delong_covariance(labels, np.stack([np.asarray(first), np.asarray(second)]))
     difference, variance = float(a - b), float(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1])
-    if not math.isfinite(variance):
-        nan = math.nan
-        return DeLong(float(a), float(b), difference, nan, nan, nan, nan)
-    if variance < 1e-18:
-        same = abs(difference) < 1e-12
-        nan = math.nan
+    nan = math.nan
+    if not variance >= 1e-18:  # or not known
+        same = math.isfinite(variance) and abs(difference) < 1e-12
         return DeLong(float(a), float(b), difference, nan, nan, 0.0 if same else nan, 1.0 if same else nan)
     error = math.sqrt(variance)
     z, reach = difference / error, float(ndtri((1 + level) / 2)) * error
@@ -142,9 +139,9 @@ def paired(
         for name in names:
             for key, found in _values(labels, scores[name], _called(called, name), fprs, weights).items():
                 drawn[name][key].append(found)
-    first, out = names[0], {}
-    for other in names[1:]:
-        out[other] = {}
+    first = names[0]
+    out: dict[str, dict[str, dict[str, float]]] = {other: {} for other in names[1:]}
+    for other in out:
         for key in values[first]:
             gap = [a - b for a, b in zip(drawn[first][key], drawn[other][key])]
             low, high = interval(np.concatenate(gap) if gap else np.empty(0))

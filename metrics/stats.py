@@ -6,11 +6,12 @@ import json
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
-from common.files import save_atomically
+from common.files import written_whole
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,7 @@ class StreamingStats:
         return self._n + self._held
 
     def update(self, features: np.ndarray) -> None:
-        """Adds vectors [n, dims].
-
-        Raises:
-            UserError: for another width or for NaN or infinite features; nothing is added then.
-        """
+        """Adds vectors [n, dims]. UserError for another width, or NaN or infinite features; nothing is added then."""
         features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != self.dims:
             raise UserError(f"feature statistics are {self.dims} wide, got an array of shape {features.shape}")
@@ -75,11 +72,8 @@ class StreamingStats:
                 self._flush()
 
     def finish(self, meta: dict | None = None) -> GaussianStats:
-        """The fitted Gaussian. More may be added afterwards.
-
-        Raises:
-            UserError: with fewer than two vectors, which have no covariance.
-        """
+        """The fitted Gaussian. More may be added afterwards. UserError with fewer than two vectors, which have no
+        covariance."""
         if self.n < 2:
             raise UserError(f"statistics need two images or more, got {self.n}")
         self._flush()
@@ -87,39 +81,24 @@ class StreamingStats:
 
     def _flush(self) -> None:
         if self._held:
-            self._join(*_moments(self._block[: self._held]))
-            self._held = 0
-
-    def _join(self, n: int, mean: np.ndarray, scatter: np.ndarray) -> None:
-        total = self._n + n
-        delta = mean - self._mean
-        self._scatter += scatter
-        self._scatter += np.outer(delta, delta) * (self._n * n / total)
-        self._mean += delta * (n / total)
-        self._n = total
-
-
-def _moments(block: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    mean = block.mean(axis=0)
-    centred = block - mean
-    return len(block), mean, centred.T @ centred
+            n, total = self._held, self.n
+            mean = self._block[:n].mean(axis=0)
+            centred, delta = self._block[:n] - mean, mean - self._mean
+            self._scatter += centred.T @ centred
+            self._scatter += np.outer(delta, delta) * (self._n * n / total)
+            self._mean += delta * (n / total)
+            self._n, self._held = total, 0
 
 
 def save_stats(path: str | Path, stats: GaussianStats) -> None:
-    """Writes an npz that pytorch-fid can read (``mu``, ``sigma``), with ``n`` and ``meta`` (JSON) beside them.
-
-    The file appears whole or not at all.
-    """
+    """Writes an npz that pytorch-fid can read (``mu``, ``sigma``), with ``n`` and ``meta`` (JSON) beside them, whole or
+    not at all."""
     path = Path(path)
-    extra = {} if stats.n is None else {"n": np.int64(stats.n)}
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as out:
-            np.savez(out, mu=stats.mu, sigma=stats.sigma, meta=json.dumps(stats.meta, sort_keys=True), **extra)
-
+    extra: dict[str, Any] = {} if stats.n is None else {"n": np.int64(stats.n)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_atomically(path, write)
+        with written_whole(path) as temporary, temporary.open("wb") as out:
+            np.savez(out, mu=stats.mu, sigma=stats.sigma, meta=json.dumps(stats.meta, sort_keys=True), **extra)
     except OSError as error:
         raise UserError(
             f"{path}: statistics cannot be written there ({error.strerror}); choose another place"
@@ -127,11 +106,8 @@ def save_stats(path: str | Path, stats: GaussianStats) -> None:
 
 
 def load_stats(path: str | Path) -> GaussianStats:
-    """Reads statistics written by ``save_stats`` or by pytorch-fid (``mu``, ``sigma``).
-
-    Raises:
-        UserError: for a file that is absent or is something else.
-    """
+    """Reads statistics written by ``save_stats`` or by pytorch-fid (``mu``, ``sigma``). UserError for a file that is
+    absent or is something else."""
     path = Path(path)
     wanted = "give an .npz with 'mu' and 'sigma' as pytorch-fid writes it"
     try:

@@ -34,18 +34,11 @@ def find_weights(
     timeout: float = 10.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """The weight file to use: ``path``, else the environment variable, else torch hub's cache, else a download.
+    """The weight file to use: ``path`` (and nothing else) where the user gave one, else the environment variable, else
+    torch hub's cache, else, if it may, a download into that cache.
 
-    The download goes to torch hub's cache under a temporary name and is renamed once its SHA-256 is right.
-
-    Args:
-        path: what the user gave; nothing else is looked at then.
-        download: whether the network may be used.
-        timeout: seconds to wait for the connection and for each read.
-        progress: called with (bytes so far, bytes in all or 0) while downloading.
-
-    Raises:
-        UserError: when there is no file and it cannot be fetched; the line says what to download and where to put it.
+    progress(bytes so far, bytes in all or 0): called while downloading. UserError when there is no file and it cannot
+    be fetched; the line says what to download and where to put it.
     """
     file = FetchedOnce(
         "the Inception weights for FID", "are", f"the FID InceptionV3 weights ({FILE_NAME})", URL, SHA256, MAX_BYTES,
@@ -59,10 +52,7 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
 
     Accepts pytorch-fid's layout (``<layer>.conv.weight`` with ``<layer>.bn.*``) and the folded one
     (``<layer>.conv.weight`` with ``<layer>.conv.bias``). Where the file has the classifier, it comes as layer ``fc``
-    (weight [1008, 2048], bias [1008]). Runs no code from the file.
-
-    Raises:
-        UserError: if the file is neither.
+    (weight [1008, 2048], bias [1008]). Runs no code from the file. UserError if it is neither.
     """
     path = Path(path)
     wanted = f"give the FID InceptionV3 weights ({FILE_NAME})"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from discriminator.detector import Detector
-from metrics.inception import InceptionFeatures, find_weights
+from metrics.inception import InceptionFeatures
+from metrics.weights import find_weights
 from stylegan2_ada.config import GeneratorConfig
 from synth.perceptual import BACKBONES, Perceptual, find_backbone, load_backbone, of_features, of_layers, pyramid
 

@@ -16,7 +16,7 @@ def test_a_linear_world_has_a_closed_form():
     z = torch.randn(14, 4, dtype=torch.double)
     w = z @ mapping
     wanted = ((w[1::2] - w[0::2]) @ synthesis).square().sum(dim=1)
-    for options in ({}, {"full": True, "t": torch.rand(7, dtype=torch.double)}, {"epsilon": 0.1}):
+    for options in ({}, {"t": torch.rand(7, dtype=torch.double)}, {"epsilon": 0.1}):
         found = path_lengths(lambda z: z @ mapping, lambda ws: ws @ synthesis, squared, z, **options)
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
 
@@ -25,7 +25,7 @@ def test_a_bent_world_depends_on_the_place():
     z = torch.tensor([[0.0], [2.0]], dtype=torch.double)  # image = w^2, path w = 2 t, so the speed is 8 t
     for t, speed in ((0.0, 0.0), (0.5, 4.0)):
         t = torch.tensor([t], dtype=torch.double)
-        found = path_lengths(lambda z: z, lambda w: w**2, squared, z, full=True, t=t)
+        found = path_lengths(lambda z: z, lambda w: w**2, squared, z, t=t)
         assert float(found) == pytest.approx(speed**2, abs=0.01)
 
 
