@@ -185,8 +185,7 @@ def calibrate(asked: OwnPhotos) -> None:
             scored[kind] = score(detector, folder, kind, step, workers=asked.workers, on_read=bar.update)
         for line in scored[kind].lines(kind):
             click.echo(line)
-    names = {"reals": asked.reals, "fakes": asked.fakes}
-    new = calibrate_on(detector, scored["reals"], scored.get("fakes"), names)
+    new = calibrate_on(detector, scored["reals"], scored.get("fakes"))
     for line in lines(detector.calibration, new.calibration):
         click.echo(line)
     new.save(asked.out)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common.device import pick_device
 from common.errors import UserError
@@ -21,7 +22,7 @@ from evaluation.options import ComparisonOptions, is_table
 from evaluation.scoring import LabelledImages, Scorer, open_labelled
 from faces.degrade import PRESETS
 from metrics.classification import FPRS, report
-from metrics.scores import CLEAN, read_scores
+from metrics.scores import CLEAN, Scores, column_of, read_scores
 from metrics.significance import DeLong, McNemar, delong, holm, mcnemar
 
 ENOUGH = 20  # images of a class below which a comparison is refused
@@ -103,7 +104,7 @@ def compare(options: ComparisonOptions, listener: Listener = Listener()) -> Comp
             f" them show that, too; `fpr` {targets[-1]:g} compares all at one"
         )
     if options.speed and any(c.detector is not None for c in contestants):
-        measure_speed([c for c in contestants if c.detector is not None], listener.bar)
+        measure_speed(contestants, listener.bar)
     return result
 
 
@@ -118,10 +119,11 @@ def _open(options: ComparisonOptions) -> list[Contestant]:
         seen[str(path.resolve())] = spec
         one = Contestant(name, spec, path)
         if not is_table(spec):
-            open_model(one, Detector.load(path, device), options.fpr)
-            if first := seen.get(one.detector.sha256):
+            detector = Detector.load(path, device)
+            open_model(one, detector, options.fpr)
+            if first := seen.get(detector.sha256):
                 raise UserError(f"`models` {spec}: is the same detector as {first}; leave one out")
-            seen[one.detector.sha256] = spec
+            seen[detector.sha256] = spec
         contestants.append(one)
     return contestants
 
@@ -134,17 +136,17 @@ def _on_images(options: ComparisonOptions, contestants: list[Contestant], listen
     for part in parts:
         listener.tell(part.describe())
     labels = np.concatenate([part.labels for part in parts]).astype(int)
-    networks = [c for c in contestants if c.detector is not None]
-    parts = rendered_alike(parts, [c.detector for c in networks])
+    networks = [(c, c.detector) for c in contestants if c.detector is not None]
+    parts = rendered_alike(parts, [detector for _, detector in networks])
     skipped: dict[str, str] = {}
     bar = listener.bar(total=len(labels) * len(networks), title="judging", unit="img")
-    for one in networks:
-        scorer = Scorer(one.detector, options, advance=bar.update)
+    for one, detector in networks:
+        scorer = Scorer(detector, options, advance=bar.update)
         one.scores = np.concatenate([scorer.score(part, PRESETS["none"]) for part in parts])
         one.called = one.scores >= one.threshold
         skipped |= scorer.skipped
     bar.close()
-    readable = np.all([np.isfinite(c.scores) for c in networks], axis=0) if networks else np.ones(len(labels), bool)
+    readable = np.all([np.ones(len(labels), bool), *(np.isfinite(c.scores) for c, _ in networks)], axis=0)
     notes = [f"{len(labels) - int(readable.sum())} images can't be read and are left out for all"] if skipped else []
     # a table without detectors beside it can't tell what is unreadable from what is missing
     for one in contestants:
@@ -155,7 +157,7 @@ def _on_images(options: ComparisonOptions, contestants: list[Contestant], listen
         one.keep(readable)
     return ComparisonResult(
         contestants, [], labels[readable], None if groups is None else groups[readable],
-        [part.describe() for part in parts], _threads(), list(skipped.items()), notes,
+        [part.describe() for part in parts], torch.get_num_threads(), list(skipped.items()), notes,
     )  # fmt: skip
 
 
@@ -206,25 +208,19 @@ def _on_tables(contestants: list[Contestant]) -> ComparisonResult:
             raise UserError(f"`models` {one.spec}: calls {example} otherwise than {contestants[0].spec}; correct one")
         one.scores, one.called = table.score[back], None if called is None else called[back]
     said = [f"the {len(first)} images of {contestants[0].spec}"]
-    return ComparisonResult(contestants, [], first.label.astype(int), first.group, said, _threads())
+    return ComparisonResult(contestants, [], first.label.astype(int), first.group, said, torch.get_num_threads())
 
 
-def _sources(table) -> list[str]:
+def _sources(table: Scores) -> list[str]:
     """Sources where a file names several; the file's own name is no source."""
     return list(table.source) if len(set(table.source)) > 1 else [""] * len(table)
 
 
-def _table(path: Path):
+def _table(path: Path) -> tuple[Scores, np.ndarray | None]:
     """(scores of the clean images, bool [n] what was called FAKE, or None without a column verdict)"""
-    table = read_scores(path)
-    called = None
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        rows = [row for row in csv.reader(file, delimiter=max(",;\t", key=first.count)) if row]
-    header = [name.strip().lower() for name in rows[0]]
-    if "verdict" in header:
-        said = [row[header.index("verdict")].strip().upper() for row in rows[1:]]
+    table, called = read_scores(path), None
+    if (verdicts := column_of(str(path), "verdict")) is not None:
+        said = [cell.strip().upper() for cell in verdicts[1]]
         if bad := next((word for word in said if word not in ("FAKE", "REAL", "UNSURE")), None):
             raise UserError(f"{path}: the verdict {bad[:40]!r} is none of FAKE, REAL and UNSURE; correct the file")
         called = np.array([word == "FAKE" for word in said])
@@ -234,28 +230,22 @@ def _table(path: Path):
     return table.select(clean), None if called is None else called[clean]
 
 
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 
 def _measure(one: Contestant, result: ComparisonResult, options: ComparisonOptions) -> None:
-    how = {"groups": result.groups, "resamples": options.resamples, "seed": options.seed, "calibrated": False}
-    ranked = report(result.labels, one.scores, threshold=np.inf, fprs=FPRS, **how)["metrics"]
-    names = ["roc_auc", *(f"tpr_at_fpr_{f:g}" for f in FPRS)]
-    one.metrics = {name: ranked[name] for name in names}
+    judged = functools.partial(
+        report, result.labels, groups=result.groups, resamples=options.resamples, seed=options.seed, calibrated=False
+    )
+    ranked = judged(one.scores, threshold=np.inf)["metrics"]
+    one.metrics = {name: ranked[name] for name in ("roc_auc", *(f"tpr_at_fpr_{f:g}" for f in FPRS))}
     if one.called is not None:
-        said = report(result.labels, one.called.astype(float), threshold=0.5, **how)["metrics"]
+        said = judged(one.called.astype(float))["metrics"]
         names = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "false_alarm_rate")
         one.metrics |= {name: said[name] for name in (*names, *OF_REALS)}
     if one.at_one_percent is not None:
-        at = report(result.labels, (one.scores >= one.at_one_percent).astype(float), threshold=0.5, **how)
-        one.metrics["tpr_at_shipped_0.01"] = at["metrics"]["recall_fake"]
-        one.metrics["fpr_at_shipped_0.01"] = at["metrics"]["false_alarm_rate"]
+        at = judged((one.scores >= one.at_one_percent).astype(float))["metrics"]
+        one.metrics |= {"tpr_at_shipped_0.01": at["recall_fake"], "fpr_at_shipped_0.01": at["false_alarm_rate"]}
 
 
 def _pairs(contestants: Sequence[Contestant], labels: np.ndarray) -> list[PairTests]:
@@ -268,7 +258,7 @@ def _pairs(contestants: Sequence[Contestant], labels: np.ndarray) -> list[PairTe
         pairs.append(PairTests(a.name, b.name, delong(labels, a.scores, b.scores), both))
     for pair, p in zip(pairs, holm([pair.auc.p for pair in pairs])):
         pair.auc_holm = float(p)
-    tested = [pair for pair in pairs if pair.verdicts is not None]
-    for pair, p in zip(tested, holm([pair.verdicts.p for pair in tested])):
+    tested = [(pair, pair.verdicts.p) for pair in pairs if pair.verdicts is not None]
+    for (pair, _), p in zip(tested, holm([p for _, p in tested])):
         pair.verdicts_holm = float(p)
     return pairs

@@ -106,23 +106,24 @@ def training_of(path: Path, meta: dict) -> tuple[float | None, float | None]:
 
 
 def _number(value: object) -> float | None:
-    known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
 
 
 def measure_speed(contestants: Sequence[Contestant], bar: Callable) -> None:
     """Images a second of the networks alone, on prepared photos, AT_ONCE at a time: all of them by turns, ROUNDS times,
     the best of each, so that whatever else the machine does hits all alike."""
-    inputs = {one.name: _zeros(one.detector, AT_ONCE) for one in contestants}
-    best = dict.fromkeys(inputs, math.inf)
+    networks = [(one, one.detector, _zeros(one.detector, AT_ONCE)) for one in contestants if one.detector is not None]
+    best = dict.fromkeys((one.name for one, _, _ in networks), math.inf)
     began = time.perf_counter()
     for number in bar(range(ROUNDS + 1), title="speed", unit="round"):
-        for one in contestants:
+        for one, detector, photos in networks:
             begin = time.perf_counter()
-            one.detector.logits(inputs[one.name])  # brings the logits to the CPU, so the device has finished
+            detector.logits(photos)  # brings the logits to the CPU, so the device has finished
             if number:  # the first is a warming up
                 best[one.name] = min(best[one.name], time.perf_counter() - begin)
         if number >= 2 and time.perf_counter() - began > LONGEST:
             break
-    for one in contestants:
+    for one, _, _ in networks:
         one.images_per_second = AT_ONCE / best[one.name]

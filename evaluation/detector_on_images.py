@@ -11,7 +11,7 @@ import numpy as np
 from common.device import pick_device
 from common.errors import UserError
 from discriminator.detector import Detector, find_detector
-from evaluation.detector_result import DetectorResult, add_robustness, pool_of, summarise
+from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, pool_of, summarise
 from evaluation.listener import Listener, nobody
 from evaluation.options import DetectorOptions
 from evaluation.scoring import LabelledImages, Scorer, open_labelled
@@ -107,15 +107,12 @@ def evaluate_images(
 
 def _rule(options: DetectorOptions, detector: Detector) -> tuple[AnswerRule, list[tuple[float, float]]]:
     points = [(p.target_fpr, p.threshold) for p in detector.calibration.points]
-    if options.threshold is not None:
-        low = options.threshold if options.unsure_from is None else options.unsure_from
-        return AnswerRule(options.threshold, low, "given by `threshold`, not the detector's own"), points
+    if (own := options.threshold) is not None:
+        return answer_rule(options, own, own, "given by `threshold`, not the detector's own"), points
     point = detector.calibration.at(options.fpr)
     shipped = "the shipped one" if options.fpr is None else "the detector's own, chosen by `fpr`"
-    low = point.unsure_low if options.unsure_from is None else options.unsure_from
-    if low > point.threshold:
-        raise UserError(f"`unsure_from` {low:g}: lies above the threshold {point.threshold:g}: lower it")
-    return AnswerRule(point.threshold, low, f"{shipped}, for {100 * point.target_fpr:g} % false alarms"), points
+    origin = f"{shipped}, for {100 * point.target_fpr:g} % false alarms"
+    return answer_rule(options, point.threshold, point.unsure_low, origin), points
 
 
 def _conditions(options: DetectorOptions) -> list[Degradation]:

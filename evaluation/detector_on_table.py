@@ -8,7 +8,7 @@ import numpy as np
 
 from common.errors import UserError
 from discriminator.calibration import calibrate, threshold_at_fpr, unsure_band
-from evaluation.detector_result import DetectorResult, add_robustness, summarise
+from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, summarise
 from evaluation.listener import Listener
 from evaluation.options import DetectorOptions
 from metrics.breakdown import AnswerRule
@@ -62,11 +62,10 @@ def evaluate_table(
 def _rule(options: DetectorOptions, scores: Scores) -> tuple[AnswerRule, list[tuple[float, float]], np.ndarray, str]:
     """(rule, further operating points, the scores that the rule is for, a note where they were moved)"""
     if options.calibrate_on is not None:
-        rule, points, change = _calibrated_on(options, scores)
+        rule, points, change = _calibrated_on(options.calibrate_on, options, scores)
         return rule, points, change(scores.score), ""
-    if options.threshold is not None:
-        low = options.threshold if options.unsure_from is None else options.unsure_from
-        return AnswerRule(options.threshold, low, "given by `threshold`"), [], scores.score, ""
+    if (given := options.threshold) is not None:
+        return answer_rule(options, given, given, "given by `threshold`"), [], scores.score, ""
     own = own_thresholds(options.target)
     if own is None:
         raise UserError(
@@ -83,12 +82,10 @@ def _by_their_own(options: DetectorOptions, score: np.ndarray, own: np.ndarray) 
     Where there are several (folds have one each), the scores of each are moved, in log-odds where they are
     probabilities, so that all thresholds lie at the middling one. No row's call and no order within a fold changes."""
     common = float(np.sort(own)[len(own) // 2])
-    low = common if options.unsure_from is None else options.unsure_from
-    if low > common:
-        raise UserError(f"`unsure_from` {low:g}: lies above the threshold {common:g}: lower it")
     different = np.unique(own)
     if len(different) == 1:
-        return AnswerRule(common, low, "the file's column threshold"), score, ""
+        return answer_rule(options, common, common, "the file's column threshold"), score, ""
+    rule = answer_rule(options, common, common, "each row's own, by the file's column threshold")
     both = np.r_[score, own]
     if both.min() >= 0 and both.max() <= 1:
         edge = np.finfo(np.float64).tiny
@@ -102,12 +99,13 @@ def _by_their_own(options: DetectorOptions, score: np.ndarray, own: np.ndarray) 
         f" is called at its own. Scores were moved so that all lie at {common:.4g}, and rank so; there is no"
         " calibration error of them"
     )
-    return AnswerRule(common, low, "each row's own, by the file's column threshold"), moved, note
+    return rule, moved, note
 
 
-def _calibrated_on(options: DetectorOptions, tested: Scores) -> tuple[AnswerRule, list[tuple[float, float]], Callable]:
+def _calibrated_on(
+    file: str, options: DetectorOptions, tested: Scores
+) -> tuple[AnswerRule, list[tuple[float, float]], Callable]:
     """(rule, further operating points, what turns raw scores into those the rule is for)."""
-    file = options.calibrate_on
     valid = read_scores(file)
     valid = valid.select(valid.degradation == CLEAN)
     # equal paths alone may be chance (0001.png), equal scores with all their digits are not
@@ -133,11 +131,5 @@ def _calibrated_on(options: DetectorOptions, tested: Scores) -> tuple[AnswerRule
             real, fake = change(real), change(fake)
             said += f", scores made probabilities there (temperature {found.temperature:.3g}, bias {found.bias:.3g})"
     threshold = threshold_at_fpr(real, fpr)
-    low = threshold
-    if options.unsure_from is not None:
-        low = options.unsure_from
-    elif len(fake):
-        low = unsure_band(real, fake, threshold).low
-    if low > threshold:
-        raise UserError(f"`unsure_from` {low:g}: lies above the threshold {threshold:g}: lower it")
-    return AnswerRule(threshold, low, said), [(f, threshold_at_fpr(real, f)) for f in FPRS], change
+    low = unsure_band(real, fake, threshold).low if len(fake) else threshold
+    return answer_rule(options, threshold, low, said), [(f, threshold_at_fpr(real, f)) for f in FPRS], change

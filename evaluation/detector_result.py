@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from common.errors import UserError
 from evaluation.options import DetectorOptions
 from evaluation.scoring import short_name
 from metrics.bootstrap import Rate
@@ -90,15 +91,20 @@ def summarise(
             "no source has both reals and fakes, so there is no AUC and no accuracy: `reals_from` NAME pairs the reals"
             " of one source with the fakes of the others"
         )
-    if scores.group is not None:
-        count = len(set(scores.group))
-    if scores.group is not None and count < len(scores):
+    if scores.group is not None and (count := len(set(scores.group))) < len(scores):
         notes.append(f"intervals: {len(scores)} images are {count} groups by «{scores.grouped_by}», each drawn whole")
     settings = settings | {"seed": options.seed, "resamples": options.resamples}
-    title = settings["target"]
     return DetectorResult(
-        title, rule, scores, found, calibrated, oracle, notes=notes, settings=settings, tables=[scores]
+        settings["target"], rule, scores, found, calibrated, oracle, notes=notes, settings=settings, tables=[scores]
     )
+
+
+def answer_rule(options: DetectorOptions, threshold: float, low: float, origin: str) -> AnswerRule:
+    """The rule of a threshold and its lower end of UNSURE, unless `unsure_from` is another. UserError above it."""
+    low = low if options.unsure_from is None else options.unsure_from
+    if low > threshold:
+        raise UserError(f"`unsure_from` {low:g}: lies above the threshold {threshold:g}: lower it")
+    return AnswerRule(threshold, low, origin)
 
 
 def pool_of(result: DetectorResult) -> np.ndarray:
@@ -116,25 +122,16 @@ def add_robustness(
     if inside and len(clean) == len(result.scores):
         pool = np.isin(np.arange(len(clean)), result.breakdown.pool)
 
-    def of(mask: np.ndarray, names: Sequence[str], count: int) -> list[Condition]:
-        return measure(
-            clean.label[mask],
-            {name: scores[name][mask] for name in names},
-            result.rule.threshold,
-            groups=None if clean.group is None else clean.group[mask],
-            count=count,
-            seed=options.seed,
-        )
+    def of(mask: np.ndarray, count: int) -> list[Condition]:
+        groups = None if clean.group is None else clean.group[mask]
+        seen = {name: values[mask] for name, values in scores.items()}
+        return measure(clean.label[mask], seen, result.rule.threshold, groups=groups, count=count, seed=options.seed)
 
-    result.robustness = of(pool, list(scores), max(options.resamples, 2))
+    result.robustness = of(pool, max(options.resamples, 2))
     result.robustness_of = result.breakdown.pool_name or "all"
-    if not inside:  # reals and fakes that have nothing in common
-        result.robustness = [_rates_alone(c) for c in result.robustness]
+    if not inside:  # no figure sets reals from one place against fakes from another
+        nan = float("nan")
+        none = Rate(nan, nan, nan, 0)
+        result.robustness = [replace(c, auc=nan, balanced=none, change=none) for c in result.robustness]
     for name in dict.fromkeys(clean.source):
-        result.by_source[name] = of(clean.source == name, list(scores), 2)
-
-
-def _rates_alone(c: Condition) -> Condition:
-    """Without what would set reals from one place against fakes from another."""
-    nan = float("nan")
-    return replace(c, auc=nan, balanced=Rate(nan, nan, nan, 0), change=Rate(nan, nan, nan, 0))
+        result.by_source[name] = of(clean.source == name, 2)

@@ -12,7 +12,7 @@ from common.device import pick_device
 from common.errors import UserError
 from discriminator.calibration import FPRS, Calibration, calibrate, default_fpr_for, sigmoid, threshold_at_fpr
 from discriminator.detector import Detector, find_detector
-from discriminator.ensemble import Ensemble, EnsembleConfig, Majority, Member, Stack, Weighted
+from discriminator.ensemble import Ensemble, EnsembleConfig, Head, Majority, Member, Stack, Weighted
 from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
 from discriminator.views import joined
 from evaluation.ensemble_scores import MemberScores, check_order, deal_rows, fit_parts, read_oof, score_parts
@@ -69,7 +69,11 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
 
     check_order(options, members)
     fit, test = _gather(options, members, listener)
-    notes = _notes(members, fit)
+    notes = list(fit.notes)
+    if len({m.trained_on_aligned_faces for m in members}) > 1:
+        notes.append(
+            "some members know aligned faces only, others whole photos: photos will be brought to aligned faces for all"
+        )
     for line in notes:
         listener.tell(f"note: {line}")
     detector, scores = join(options.method, names, members, fit)
@@ -99,15 +103,6 @@ def _check_members(options: EnsembleOptions, members: Sequence[Detector]) -> Non
                 f"{spec}: is one fold of a cross-validation, taught with most of its set, the validation images"
                 " included; give the out-of-fold scores with `oof` RUN/oof.csv, one for each member"
             )
-
-
-def _notes(members: Sequence[Detector], fit: MemberScores) -> list[str]:
-    notes = list(fit.notes)
-    if len({m.trained_on_aligned_faces for m in members}) > 1:
-        notes.append(
-            "some members know aligned faces only, others whole photos: photos will be brought to aligned faces for all"
-        )
-    return notes
 
 
 def detector_file(spec: str) -> Path:
@@ -143,27 +138,25 @@ def _gather(
     options: EnsembleOptions, members: Sequence[Detector], listener: Listener
 ) -> tuple[MemberScores, MemberScores | None]:
     """(what is fitted and calibrated on, what tests)."""
+    valid_parts, test_parts, out_of_fold = [], [], None
     if options.oof:
-        fit = read_oof(options.oof)
-        known = set(fit.paths)
-        test_parts = fit_parts(options, members, oof_paths=known)[1] if options.data else []
+        out_of_fold = read_oof(options.oof)
         for spec in options.oof:
-            folds = len(np.unique(fit.folds))
-            listener.tell(f"{spec}: out-of-fold scores of {len(fit.labels)} images in {folds} folds")
-        for part in test_parts:
-            listener.tell(f"tested on {part.describe()}")
-    else:
-        valid_parts, test_parts = fit_parts(options, members)
-        for part in valid_parts:
-            listener.tell(f"fitted and calibrated on {part.describe()}")
-        for part in test_parts:
-            listener.tell(f"tested on {part.describe()}")
-        fit = score_parts(members, valid_parts, options, listener, degraded=True, what="validation")
+            folds = len(np.unique(out_of_fold.folds))
+            listener.tell(f"{spec}: out-of-fold scores of {len(out_of_fold.labels)} images in {folds} folds")
+    if options.data:
+        known = None if out_of_fold is None else set(out_of_fold.paths)
+        valid_parts, test_parts = fit_parts(options, members, oof_paths=known)
+    for what, parts in (("fitted and calibrated", valid_parts), ("tested", test_parts)):
+        for part in parts:
+            listener.tell(f"{what} on {part.describe()}")
+    fit = out_of_fold or score_parts(members, valid_parts, options, listener, degraded=True, what="validation")
+    if out_of_fold is None:
         fit.folds = deal_rows(fit, options.seed)
-    test = None
-    if test_parts:
-        test = score_parts(members, test_parts, options, listener, degraded=False, what="test")
-    if test is not None and len(np.unique(test.labels)) < 2:
+    if not test_parts:
+        return fit, None
+    test = score_parts(members, test_parts, options, listener, degraded=False, what="test")
+    if len(np.unique(test.labels)) < 2:
         raise UserError(f"`data` {', '.join(options.data)}: its test images are of one class only; give some with both")
     return fit, test
 
@@ -190,17 +183,12 @@ def join(
     learnt = isinstance(head, (Weighted, Stack))
     scores = cross_fitted(z, labels, folds, fitted) if learnt else joined_scores(head, z)
     n_real = int((fit.labels == 0).sum())
-    calibration = calibrate(
-        scores, labels, default_fpr=default_fpr_for(n_real), views=views
-    )  # fmt: skip
-    cfg = EnsembleConfig(
-        tuple(
-            Member(m.net.cfg.to_dict(), m.preprocess, m.calibration, name, m.sha256) for m, name in zip(members, names)
-        ),
-        method,
-        (head.axes.shape[0], len(head.vectors)) if isinstance(head, Stack) else (0, 0),
-    )
-    net = Ensemble(cfg, [m.net for m in members], head)
+    calibration = calibrate(scores, labels, default_fpr=default_fpr_for(n_real), views=views)
+    sizes = (head.axes.shape[0], len(head.vectors)) if isinstance(head, Stack) else (0, 0)
+    named = [
+        Member(m.net.cfg.to_dict(), m.preprocess, m.calibration, name, m.sha256) for m, name in zip(members, names)
+    ]
+    net = Ensemble(EnsembleConfig(tuple(named), method, sizes), [m.net for m in members], head)
     meta = {
         "model": "ensemble", "parameters": sum(p.numel() for p in net.parameters()),
         "trained_on": ", ".join(dict.fromkeys(str(m.meta.get("trained_on")) for m in members)),
@@ -230,14 +218,14 @@ def compare_with_members(
 ) -> EnsembleComparison:
     """The ensemble and its members at the same false-alarm rates; the best member is chosen where the ensemble was
     fitted, not where it is tested. scores [views, n]: the ensemble's on the rows `fit`."""
-    names = list(members)
+    names, head = list(members), head_of(detector)
     flat = np.tile(fit.labels, fit.z.shape[0])
     aucs = [roc_auc(flat, fit.z[:, :, k].ravel()) for k in range(len(names))]
     best = names[int(np.argmax(aucs))]
     target = detector.calibration.default_fpr
     if test is not None:
         rows, z = test, test.z[0]
-        joint = joined_scores(detector.net.head, z)
+        joint = joined_scores(head, z)
         all_scores = {NAME: joint} | {name: z[:, k] for k, name in enumerate(names)}
         called = {NAME: detector.calibration.probability(joint) >= detector.calibration.at(target).threshold}
         for k, (name, member) in enumerate(members.items()):
@@ -249,8 +237,6 @@ def compare_with_members(
         whole = {NAME: scores} | {name: fit.z[:, :, k] for k, name in enumerate(names)}
         called = {name: _cross_called(whole[name], fit, target) for name in all_scores}
         of = "images, those it was fitted on, cross-fitted: each judged by what was fitted and set without its fold"
-    if isinstance(detector.net.head, Majority):
-        plain_vote = all_scores[NAME] >= 0
     reals = int((rows.labels == 0).sum())
     fprs = [f for f in FPRS if reals * f >= 1] or [max(FPRS)]
     shown = target if target in fprs else max(fprs)
@@ -263,8 +249,8 @@ def compare_with_members(
     found = EnsembleComparison(
         of, reals, len(rows.labels) - reals, best, shown, systems, gaps, p, _words(gaps, best, shown, len(names))
     )
-    if isinstance(detector.net.head, Majority):
-        fake = rows.labels == 1
+    if isinstance(head, Majority):
+        fake, plain_vote = rows.labels == 1, all_scores[NAME] >= 0
         found.notes.append(
             f"the plain majority (ties by the mean) finds {100 * plain_vote[fake].mean():.1f} % of the fakes at"
             f" {100 * plain_vote[~fake].mean():.1f} % false alarms"
@@ -276,6 +262,13 @@ def compare_with_members(
             else "no test images: the members chose their best state by validation images, maybe these"
         )
     return found
+
+
+def head_of(detector: Detector) -> Head:
+    """What joins an ensemble's members."""
+    if not isinstance(detector.net, Ensemble):
+        raise UserError("the detector is no ensemble; join some first")
+    return detector.net.head
 
 
 def _point(calibration: Calibration, target: float):

@@ -24,6 +24,7 @@ from evaluation.scoring import LabelledImages, Scorer, chosen, open_labelled, sp
 from faces.degrade import PRESETS, preset
 from faces.similar import in_order
 from faces.splitting import deal
+from metrics.scores import join_groups
 from training.data import open_splits
 
 FOLDS = 5
@@ -57,7 +58,8 @@ def fit_parts(
     opened = open_labelled(
         ScoringOptions(data=options.data, data_root=options.data_root, split="all", label=options.label)
     )
-    fit, test = [], []
+    fit: list[LabelledImages] = []
+    test: list[LabelledImages] = []
     for part in opened:
         splits = np.array([item.split or "" for item in part.source.items], dtype=object)
         held = splits == "test" if options.split not in ("test", "all") else np.zeros(len(part), bool)
@@ -140,7 +142,8 @@ def score_parts(
     parts = rendered_alike(parts, members)
     total = sum(map(len, parts)) * len(members) * (2 if degraded else 1)
     bar = listener.bar(total=total, title=f"{what} scores", unit="img")
-    columns, skipped = [], {}
+    columns = []
+    skipped: dict[str, str] = {}
     for member in members:
         scorer = Scorer(member, options, advance=bar.update)
         views = [np.concatenate([scorer.score(part, PRESETS["none"]) for part in parts])]
@@ -169,13 +172,8 @@ def score_parts(
 
 
 def groups_of_parts(parts: Sequence[LabelledImages]) -> np.ndarray | None:
-    """object [n] over all parts, an image of a part without groups being one of its own; None where no part has any."""
-    if all(part.group is None for part in parts):
-        return None
-    return np.concatenate([
-        part.group if part.group is not None else np.array([f"\0{i}\0{k}" for k in range(len(part))], dtype=object)
-        for i, part in enumerate(parts)
-    ])  # fmt: skip
+    """object [n] over all parts (see `join_groups`)."""
+    return join_groups([part.group for part in parts], [range(len(part)) for part in parts])
 
 
 def rendered_alike(parts: Sequence[LabelledImages], detectors: Sequence[Detector]) -> list[LabelledImages]:

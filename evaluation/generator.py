@@ -19,15 +19,13 @@ from evaluation.options import GeneratorOptions
 from evaluation.path_length import PathDistance, mean_path_length, path_distance
 from evaluation.sides import Measured, open_measured, open_reals
 from metrics.collect import Features, collect_cached, is_cached, seconds_for
-from metrics.fid import KINDS, StatedFeatures, check_same_features, compare, needs_vectors, parse_kinds
+from metrics.fid import AGAINST_REALS, KINDS, StatedFeatures, check_same_features, compare, needs_vectors, parse_kinds
 from metrics.images import SourceImages
 from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
-from metrics.stats import load_stats, save_stats
+from metrics.stats import GaussianStats, load_stats, save_stats
 from metrics.weights import SHA256, find_weights
 from training.processes import Processes
-
-AGAINST_REALS = ("fid", "kid", "pr")
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,10 @@ class _Job:
         """The metrics that are of Inception features."""
         return [kind for kind in self.kinds if kind != "ppl"]
 
-    @property
-    def against_reals(self) -> bool:
-        return any(kind in AGAINST_REALS for kind in self.kinds)
+    @functools.cached_property
+    def inception(self) -> InceptionFeatures:
+        """What computes the features, opened at the first use."""
+        return _features(self)
 
 
 def evaluate_generator(
@@ -116,31 +115,30 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
     real = Features(load_stats(options.stats)) if options.stats else None
     features, distance = _networks(job, fake, real)
     reals = None
-    if options.data and (job.against_reals or options.save_stats):
-        reals = open_reals(options, fake, listener)
+    if options.data and (options.save_stats or any(kind in AGAINST_REALS for kind in job.kinds)):
+        reals = open_reals(options.data, options, fake, listener)
         stack.callback(reals.close)
 
-    notes = list(fake.notes) + (list(reals.notes) if reals is not None else [])
+    notes = fake.notes + (reals.notes if reals is not None else [])
     fake_features, numbers = None, {}
     for side in (reals, fake if job.compared else None):
-        if side is not None and side.images is not None:
-            _look_over(job, side, features)
+        if side is not None:
+            _look_over(job, side)
     if reals is not None:
-        real = _collected(job, reals, features, keep=needs_vectors(job.compared) and job.compared != ["is"])
+        real = _collected(job, reals, keep=needs_vectors(job.compared) and job.compared != ["is"])
         if options.save_stats and job.ranks.is_main:
             save_stats(options.save_stats, real.stats)
             listener.tell(f"{options.save_stats} written: the statistics of {reals.name}")
-    if job.compared:
-        fake_features = _collected(job, fake, features, keep=needs_vectors(job.compared))
+    if features is not None and job.compared:
+        fake_features = _collected(job, fake, keep=needs_vectors(job.compared))
         if job.ranks.is_main:
             numbers = compare(job.compared, fake_features, real, features, seed=options.seed, device=job.device)
-            notes += _differences(job.kinds, fake_features, real) + _unsaid(options, fake_features, real)
-    length = None
-    if distance is not None:
-        length = mean_path_length(fake.G, distance, options, sampling, job.ranks, listener)
+            notes += _differences(options, job.kinds, fake_features, real)
+    if distance is not None and fake.G is not None:
+        numbers["ppl"] = mean_path_length(fake.G, distance, options, sampling, job.ranks, listener)
     if not job.ranks.is_main:
         return None
-    rows = _rows(job.kinds, numbers, features.dims if features else None, length, distance, options.num)
+    rows = _rows(job.kinds, numbers, features.dims if features else None, distance, options.num)
     sides = ((fake, fake_features), (reals, real))
     seen = [side.first() if options.report and side is not None else [] for side, _ in sides]
     return GeneratorResult(rows, _settings(options, sampling, features, *sides), notes, *seen)
@@ -156,16 +154,15 @@ def _networks(
         raise UserError(f"`metrics` ppl: the path length needs a network, {options.target} is none: leave it out")
     if needs_vectors(job.compared) and fake.stats is not None:
         raise UserError(f"{fake.name}: mean and covariance are enough for fid only: give the images themselves")
-    inception = functools.cache(lambda: _features(job))
-    features = None
+    features: InceptionFeatures | StatedFeatures | None = None
     if real is not None and fake.stats is not None:
         features = StatedFeatures.of(fake.stats, real.stats)
     elif job.compared or options.save_stats:
-        features = inception()
-    for whose, stats in (("generated images'", fake.stats), ("real", real and real.stats)):
+        features = job.inception
+    for whose, stats in (("generated images'", fake.stats), ("real", real.stats if real is not None else None)):
         if stats is not None and features is not None:
             check_same_features(stats, features, f"the {whose} statistics")
-    return features, path_distance(options.ppl_distance, inception) if "ppl" in job.kinds else None
+    return features, path_distance(options.ppl_distance, lambda: job.inception) if "ppl" in job.kinds else None
 
 
 def _settings(
@@ -192,15 +189,18 @@ def _settings(
     }
 
 
-def _look_over(job: _Job, side: Measured, features: InceptionFeatures) -> None:
+def _look_over(job: _Job, side: Measured) -> None:
     """Refuse before the work begins what would end it, perhaps hours later; find out whether it was done before."""
-    if len(side.images) < 2:
+    images = side.content
+    if isinstance(images, GaussianStats):
+        return
+    if len(images) < 2:
         raise UserError(f"{side.name}: a single image: these metrics need two or more, better thousands")
-    if isinstance(side.images, SourceImages):
+    if isinstance(images, SourceImages):
         main_does, folder = job.ranks.main_does, job.folder
-        side.key = None if folder is None else main_does(side.images.content_key)
-        if not main_does(lambda: side.key is not None and is_cached(features, side.key, folder)):
-            main_does(side.images.check_alike)
+        key = side.key = None if folder is None else main_does(images.content_key)
+        if not main_does(lambda: key is not None and folder is not None and is_cached(job.inception, key, folder)):
+            main_does(images.check_alike)
 
 
 def _features(job: _Job) -> InceptionFeatures:
@@ -225,11 +225,12 @@ def _features(job: _Job) -> InceptionFeatures:
     return features
 
 
-def _collected(job: _Job, side: Measured, features: InceptionFeatures, *, keep: bool) -> Features:
+def _collected(job: _Job, side: Measured, *, keep: bool) -> Features:
     """Features of one side, after saying how long they will take."""
-    if side.stats is not None:
-        return Features(side.stats)
-    tell, folder, bar = job.listener.tell, job.folder, None
+    images = side.content
+    if isinstance(images, GaussianStats):
+        return Features(images)
+    tell, bar = job.listener.tell, None
 
     def report(done: int, total: int | None) -> None:
         nonlocal bar
@@ -238,21 +239,21 @@ def _collected(job: _Job, side: Measured, features: InceptionFeatures, *, keep: 
         bar.update(done - bar.n)
 
     def announce() -> None:
-        seconds = seconds_for(side.images, features) / job.ranks.size
-        tell(f"{side.title}: {len(side.images)} images, about {clock(seconds)}")
+        seconds = seconds_for(images, job.inception) / job.ranks.size
+        tell(f"{side.title}: {len(images)} images, about {clock(seconds)}")
 
     try:
         result = collect_cached(
-            side.images, features, side.key, folder if side.key else None, keep=keep, ranks=job.ranks,
+            images, job.inception, side.key or "", job.folder if side.key else None, keep=keep, ranks=job.ranks,
             progress=report, before=lambda: job.ranks.main_does(announce),
         )  # fmt: skip
     finally:
         if bar is not None:
             bar.close()
     if result.cached:
-        tell(f"{side.title}: {len(side.images)} images, seen before (the features come from {folder})")
+        tell(f"{side.title}: {len(images)} images, seen before (the features come from {job.folder})")
     if result.unkept:
-        tell(f"note: the features of {side.name} can't be kept in {folder}: {result.unkept}")
+        tell(f"note: the features of {side.name} can't be kept in {job.folder}: {result.unkept}")
     for name, reason in result.skipped[:5]:
         tell(f"left out: {name}: {reason}")
     if len(result.skipped) > 5:
@@ -260,7 +261,9 @@ def _collected(job: _Job, side: Measured, features: InceptionFeatures, *, keep: 
     return result
 
 
-def _differences(kinds: list[str], fake: Features, real: Features | None) -> list[str]:
+def _differences(options: GeneratorOptions, kinds: list[str], fake: Features, real: Features | None) -> list[str]:
+    """What stands in the way of comparing the numbers: with each other, with others', or with those of files that do
+    not say what theirs are of."""
     notes = []
     if real is not None and fake.size and real.size and fake.size != real.size:
         (a, b), (c, d) = fake.size, real.size
@@ -271,15 +274,8 @@ def _differences(kinds: list[str], fake: Features, real: Features | None) -> lis
     few = min((side.n for side in (fake, real) if side is not None and side.n is not None), default=10000)
     if few < 10000 and "fid" in kinds:
         notes.append(f"FID of few images ({few}) is too high; compare it only with FIDs of as many")
-    return notes
-
-
-def _unsaid(options: GeneratorOptions, fake: Features, real: Features | None) -> list[str]:
-    """A note for each file of statistics that does not say what its numbers are of."""
-    sides = ((options.target, fake), (options.stats, real))
     keys = {"resize": "the resize mode", "weights_sha256": "the Inception weights"}
-    notes = []
-    for path, side in sides:
+    for path, side in ((options.target, fake), (options.stats, real)):
         missing = [what for key, what in keys.items() if path and side is not None and key not in side.stats.meta]
         if missing:
             notes.append(
@@ -288,8 +284,9 @@ def _unsaid(options: GeneratorOptions, fake: Features, real: Features | None) ->
     return notes
 
 
-def _rows(kinds, numbers: dict, dims: int | None, length, distance, num: int) -> list[MetricRow]:
-    n = numbers
+def _rows(
+    kinds: list[str], n: dict[str, float | int], dims: int | None, distance: PathDistance | None, num: int
+) -> list[MetricRow]:
     mark = "" if dims == 2048 else f"-{dims}"
     inception = f"Inception-{dims} features"
     rows = []
@@ -310,7 +307,7 @@ def _rows(kinds, numbers: dict, dims: int | None, length, distance, num: int) ->
         elif kind == "is":
             what = f"spread of {n['inception_score_splits']} parts; of the generated images alone"
             rows.append(MetricRow("Inception Score", n["inception_score"], 4, what, n["inception_score_spread"]))
-        elif kind == "ppl":
+        elif kind == "ppl" and distance is not None:
             what = f"in W, epsilon 1e-4, {num} pairs, distance: {distance.name}; not comparable with LPIPS' numbers"
-            rows.append(MetricRow("PPL", length, 2, what))
+            rows.append(MetricRow("PPL", n["ppl"], 2, what))
     return rows

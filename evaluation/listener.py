@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-
-class SilentBar:
-    """Stands where nobody watches a progress bar (tqdm's methods, as far as evaluations call them)."""
-
-    n = 0
-
-    def __init__(self, items: Iterable = (), **_: Any) -> None:
-        self.items = items
-
-    def __iter__(self) -> Iterator:
-        return iter(self.items)
-
-    def __enter__(self) -> SilentBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, count: float) -> None:
-        self.n += count
-
-    def clear(self) -> None:
-        pass
-
-    close = clear
+from common.cli import progress
 
 
 def nobody(*_: Any) -> None:
@@ -47,5 +24,5 @@ class Listener:
 
     tell: Callable[[str], None] = nobody
     warn: Callable[[str], None] = nobody
-    bar: Callable[..., Any] = SilentBar
+    bar: Callable[..., Any] = functools.partial(progress, show=False)
     download: Callable[[str], AbstractContextManager] = lambda title: contextlib.nullcontext()

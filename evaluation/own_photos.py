@@ -25,6 +25,7 @@ PLENTY = 10  # false alarms to be expected before a rate is known to about half 
 class Scored:
     """One class of a person's photos: a logit for each that could be judged, by its biggest face, and the others."""
 
+    folder: str
     logits: np.ndarray
     files: int
     no_face: int
@@ -61,24 +62,19 @@ def score(
                 bad.append((judged.file, judged.error))
         elif judged.face is None or judged.face["index"] <= 1:  # faces of one photo are no two photos
             logits.append(judged.verdict.logit)
-    return Scored(np.array(logits, np.float64), len(photos), no_face, bad)
+    return Scored(folder, np.array(logits, np.float64), len(photos), no_face, bad)
 
 
-def calibrate_on(detector: Detector, reals: Scored, fakes: Scored | None, names: dict[str, str | None]) -> Detector:
-    """The detector under thresholds set on these scores; its `meta` tells so. `names`: of the folders."""
-    given = [reals] + ([fakes] if fakes is not None else [])
-    logits = np.concatenate([s.logits for s in given])
-    labels = np.concatenate([np.full(len(s.logits), k) for k, s in enumerate(given)])
-    calibration = recalibrate(detector.calibration, logits, labels)
-    new = detector.recalibrated(calibration)
-    new.meta = {
-        **detector.meta,
-        "calibrated_on": "photos of the user's own",
-        "own_photos": {
-            "reals": Path(names["reals"]).name, "n_real": len(reals.logits), "recalibrated_from": detector.sha256,
-            **({"fakes": Path(names["fakes"]).name, "n_fake": len(fakes.logits)} if fakes is not None else {}),
-        },
-    }  # fmt: skip
+def calibrate_on(detector: Detector, reals: Scored, fakes: Scored | None) -> Detector:
+    """The detector under thresholds set on these scores; its `meta` tells so."""
+    given = {"real": reals} | ({"fake": fakes} if fakes is not None else {})
+    logits = np.concatenate([s.logits for s in given.values()])
+    labels = np.concatenate([np.full(len(s.logits), k) for k, s in enumerate(given.values())])
+    new = detector.recalibrated(recalibrate(detector.calibration, logits, labels))
+    own: dict[str, object] = {"recalibrated_from": detector.sha256}
+    for kind, scored in given.items():
+        own |= {f"{kind}s": Path(scored.folder).name, f"n_{kind}": len(scored.logits)}
+    new.meta = {**detector.meta, "calibrated_on": "photos of the user's own", "own_photos": own}
     return new
 
 
@@ -107,7 +103,7 @@ def lines(old: Calibration, new: Calibration) -> list[str]:
             f"  {point.false_alarms:>6} of {point.n_real:<5}  {says}"
         )
     point = new.at()
-    if point.coverage is None:
+    if point.coverage is None or point.tpr is None:
         out.append("without fakes the probability's scale and the lower end of the unsure band stay as they were")
     else:
         out.append(

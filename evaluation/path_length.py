@@ -18,6 +18,7 @@ from evaluation.options import GeneratorOptions
 from metrics.inception import InceptionFeatures
 from metrics.path_length import path_lengths, summary
 from metrics.sampling import Sampling, draw_latents
+from stylegan2_ada.generator import Generator
 from synth.perceptual import Perceptual, find_backbone, load_backbone, of_layers
 from training.processes import Processes
 
@@ -66,7 +67,7 @@ def _of(perceptual: Perceptual) -> PathDistance:
 
 
 def mean_path_length(
-    G: torch.nn.Module,
+    G: Generator,
     distance: PathDistance,
     options: GeneratorOptions,
     sampling: Sampling,
@@ -81,7 +82,7 @@ def mean_path_length(
 
     def work(job: int) -> np.ndarray:
         first = job * PAIRS
-        z, c = draw_latents(G, sampling, 2 * first, 2 * (first + PAIRS))
+        z, c = draw_latents(G.cfg, sampling, 2 * first, 2 * (first + PAIRS))
         if c is not None:
             c = c[0::2].repeat_interleave(2, dim=0).to(device)  # a path stays within one class
         lengths = path_lengths(

@@ -11,14 +11,14 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import BadImage, UserError, one_line
-from common.files import cache_folder, save_atomically
+from common.files import cache_folder, written_whole
 from common.parallel import in_order
 from discriminator.detector import Detector
 from discriminator.verdict import Threshold
@@ -107,10 +107,8 @@ def spread(rows: np.ndarray, count: int) -> np.ndarray:
 def chosen(part: LabelledImages, rows: np.ndarray) -> LabelledImages:
     """The images at the positions `rows`."""
     group = None if part.group is None else part.group[rows]
-    return LabelledImages(
-        part.spec, part.source.select(rows), part.labels[rows], part.names[rows], part.generators[rows], group,
-        part.grouped_by, part.notes,
-    )  # fmt: skip
+    columns = {"labels": part.labels[rows], "names": part.names[rows], "generators": part.generators[rows]}
+    return replace(part, source=part.source.select(rows), group=group, **columns)
 
 
 def _anchor(spec: str) -> tuple[str, str]:
@@ -183,9 +181,7 @@ def _says_labels(source: FaceSource) -> bool:
 
 def _source_names(source: FaceSource, name: str) -> np.ndarray:
     """Each image's source: the set's name, and the folder where the set has several besides labels and splits."""
-    if isinstance(source.store, RenderedStore):
-        return texts([name] * len(source))
-    if isinstance(source.store, ManifestStore):  # its paths may lead anywhere
+    if isinstance(source.store, RenderedStore | ManifestStore):  # a manifest's paths may lead anywhere
         return texts([name] * len(source))
     skip = LABELS.keys() | SPLITS.keys()
     folders = [tuple(f for f in parts_of(item.path)[:-1] if f.lower() not in skip) for item in source.items]
@@ -253,7 +249,8 @@ class Scorer:
             rng = np.random.Generator(np.random.PCG64([self.seed, name, path]))
             return self.detector.preprocess.uint8(degradation.apply(photo, rng))
 
-        values, reasons, rule = np.full(len(part), np.nan), {}, Threshold.of(self.detector.calibration)
+        values, rule = np.full(len(part), np.nan), Threshold.of(self.detector.calibration)
+        reasons: dict[str, str] = {}
         results: Iterator = enumerate(in_order(prepared, len(part), self.workers))
         while some := list(islice(results, self.batch)):
             good = [(i, pixels) for i, pixels in some if not isinstance(pixels, BadImage)]
@@ -302,9 +299,5 @@ class Scorer:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-
-        def write(temporary: Path) -> None:
-            with open(temporary, "wb") as file:
-                np.savez(file, scores=values, reasons=json.dumps(reasons))
-
-        save_atomically(path, write)
+        with written_whole(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, scores=values, reasons=json.dumps(reasons))

@@ -19,6 +19,7 @@ from metrics.images import GeneratedImages, Images, SourceImages
 from metrics.sampling import Sampling
 from metrics.stats import GaussianStats, load_stats
 from stylegan2_ada.download import is_remote
+from stylegan2_ada.generator import Generator
 from stylegan2_ada.interop import load_any_generator
 from synth.latents import check_class
 from synth.network import find_network, generator_in, newest_in
@@ -30,34 +31,41 @@ SHOWN = 64  # images of each side in a report
 
 @dataclass
 class Measured:
-    """One side. `images` are measured, or `stats` stand for them; `G` is the network they come from, `key` what names
+    """One side: images, or the statistics that stand for them; `G` is the network they come from, `key` what names
     their content in the cache."""
 
     title: str
     name: str
-    images: Images | None = None
-    stats: GaussianStats | None = None
-    G: torch.nn.Module | None = None
+    content: Images | GaussianStats
+    G: Generator | None = None
     sha256: str | None = None
     preprocess: Preprocess | None = None
     key: str | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def stats(self) -> GaussianStats | None:
+        return self.content if isinstance(self.content, GaussianStats) else None
+
     def first(self) -> list[np.ndarray]:
         """The first images, uint8 [C, H, W], to be looked at."""
-        return self.images.block(0).images[:SHOWN] if self.images is not None else []
+        return [] if isinstance(self.content, GaussianStats) else self.content.block(0).images[:SHOWN]
 
     def close(self) -> None:
-        if self.images is not None:
-            self.images.close()
+        if not isinstance(self.content, GaussianStats):
+            self.content.close()
 
 
 def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.device, listener: Listener) -> Measured:
     """What the target is: statistics (.npz), a network (a file, a URL, a folder of a run or of runs), or images."""
     path = Path(options.target)
     if path.suffix == ".npz":
-        return Measured("statistics", options.target, stats=load_stats(path))
-    if is_remote(options.target) or path.suffix in NETWORKS or (path.is_dir() and _holds_a_generator(path)):
+        return Measured("statistics", options.target, load_stats(path))
+    if (
+        is_remote(options.target)
+        or path.suffix in NETWORKS
+        or (path.is_dir() and (generator_in(path) or newest_in(path)))
+    ):
         return _network(options, sampling, device, listener)
     try:
         source = open_source(options.target, data_root=options.data_root)
@@ -77,10 +85,6 @@ def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.d
     brought = f" brought to {options.resolution}x{options.resolution}" if preprocess else ""
     listener.tell(f"{options.target}: {len(source)} image{'s' * (len(source) > 1)}{brought}")
     return Measured("generated", options.target, images, preprocess=preprocess, notes=notes)
-
-
-def _holds_a_generator(folder: Path) -> bool:
-    return generator_in(folder) is not None or newest_in(folder) is not None
 
 
 def _network(options: GeneratorOptions, sampling: Sampling, device: torch.device, listener: Listener) -> Measured:
@@ -116,22 +120,23 @@ def _network(options: GeneratorOptions, sampling: Sampling, device: torch.device
     return Measured("generated", str(path), images, G=G, sha256=sha256)
 
 
-def open_reals(options: GeneratorOptions, fake: Measured, listener: Listener) -> Measured:
+def open_reals(data: str, options: GeneratorOptions, fake: Measured, listener: Listener) -> Measured:
     """The real images of `data`: of its training split where it has one and no other was asked for; brought to the
     network's size where a network is measured."""
     split = None if options.split in (None, "all") else options.split
     try:
-        source = open_source(options.data, data_root=options.data_root, split=split)
+        source = open_source(data, data_root=options.data_root, split=split)
     except UserError as error:
         raise UserError(f"`data`: {error}") from None
-    notes = [f"{options.data}: {note}" for note in source.notes]
+    notes = [f"{data}: {note}" for note in source.notes]
     if options.split is None and "train" in source.splits:
         source, split = source.select(split="train"), "train"
-    source = _only_real(source, options.data)
-    size = fake.G.cfg.resolution if fake.G is not None else options.resolution
-    channels = fake.G.cfg.img_channels if fake.G is not None else 3
+    source = _only_real(source, data)
+    size, channels = options.resolution, 3
+    if fake.G is not None:
+        size, channels = fake.G.cfg.resolution, fake.G.cfg.img_channels
     preprocess = Preprocess(size, options.crop, options.resize_filter, channels) if size else None
-    where = f"{options.data}{f' ({split} split)' if split else ''}"
+    where = f"{data}{f' ({split} split)' if split else ''}"
     how = f", {options.crop} {options.resize_filter} {size}" if preprocess else ", as they are"
     listener.tell(f"{where}: {len(source)} real images{how}")
     # a network's reals are made as the training made them, and it takes grey photos as colour ones
