@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from common.errors import UserError
@@ -38,23 +39,19 @@ class RunLock:
                 os.close(handle)
                 continue
             self.held[folder] = handle
-            try:
+            with suppress(OSError):  # a full disk: the lock holds all the same, it only has no name on it
                 os.ftruncate(handle, 0)
                 os.lseek(handle, 0, os.SEEK_SET)
                 os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-            except OSError:  # a full disk: the lock holds all the same, it only has no name on it
-                pass
 
     def release(self) -> None:
         for folder, handle in self.held.items():
-            if os.name == "nt":  # an open file cannot be removed there
+            windows = os.name == "nt"  # an open file cannot be removed there; elsewhere the name goes before the lock
+            if windows:
                 os.close(handle)
-                handle = None
-            try:
+            with suppress(OSError):
                 os.unlink(folder / NAME)
-            except OSError:
-                pass
-            if handle is not None:
+            if not windows:
                 os.close(handle)
         self.held = {}
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -29,7 +29,7 @@ class Processes:
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
-    objects: dist.ProcessGroup | None = None
+    objects: Any = None  # torch says that a new group may be a number
 
     @property
     def is_main(self) -> bool:
@@ -90,20 +90,11 @@ class Processes:
         """
         if self.size == 1:
             return
-        params = [p for p in params if p.requires_grad]
-        for p in params:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        parts = [p.grad.reshape(-1) for p in params]
-        if extra is not None:
-            parts.append(extra.to(parts[0].dtype).reshape(-1))
-        flat = torch.cat(parts)
+        summed = [_gradient(p) for p in params if p.requires_grad] + ([] if extra is None else [extra])
+        flat = torch.cat([x.to(summed[0].dtype).reshape(-1) for x in summed])
         dist.all_reduce(flat)
-        pieces = flat.split([part.numel() for part in parts])
-        for p, piece in zip(params, pieces, strict=False):
-            p.grad.copy_(piece.view_as(p))
-        if extra is not None:
-            extra.copy_(pieces[-1].view_as(extra))
+        for x, piece in zip(summed, flat.split([x.numel() for x in summed]), strict=True):
+            x.copy_(piece.view_as(x))
 
     def average_gradients(self, params: Iterable[nn.Parameter]) -> None:
         """Make every rank's gradients the mean of all."""
@@ -111,7 +102,7 @@ class Processes:
             params = list(params)
             self.sum_gradients(params)
             for p in params:
-                p.grad /= self.size
+                _gradient(p).div_(self.size)
 
     def broadcast(self, modules: Iterable[nn.Module]) -> None:
         """Give every rank rank 0's parameters and buffers."""
@@ -156,9 +147,9 @@ class Processes:
             except Exception as error:
                 box = [(None, error)]
         dist.broadcast_object_list(box, src=0, group=self.objects)
-        result, error = box[0]
-        if error is not None:
-            raise error
+        result, trouble = box[0]
+        if trouble is not None:
+            raise trouble
         return result
 
     def share(self, jobs: int, work: Callable[[int], T]) -> Iterator[T]:
@@ -166,12 +157,19 @@ class Processes:
 
         `work` must return something that can be pickled, and must not raise on some ranks only: return what went wrong.
         """
+        if self.size == 1:
+            yield from map(work, range(jobs))
+            return
         for first in range(0, jobs, self.size):
             job = first + self.rank
             done = work(job) if job < jobs else None
-            if self.size == 1:
-                yield done
-                continue
             box: list = [None] * self.size
             dist.all_gather_object(box, done, group=self.objects)
             yield from box[: min(self.size, jobs - first)]
+
+
+def _gradient(p: nn.Parameter) -> Tensor:
+    """The gradient of a parameter; zeros in its place where there is none yet."""
+    if p.grad is None:
+        p.grad = torch.zeros_like(p)
+    return p.grad

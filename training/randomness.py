@@ -9,13 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-_NAMES = ("init", "Gmain", "Greg", "Dmain", "Dreg", "verdict", "replay", "finish", "calibrate", "test")
-PHASES = {name: i for i, name in enumerate(_NAMES)}
+PHASES = ("init", "Gmain", "Greg", "Dmain", "Dreg", "verdict", "replay", "finish", "calibrate", "test")
 
 
 def derive(seed: int, step: int, phase: str, part: int = 0) -> int:
     """A 63-bit seed for one micro-batch of one phase of one step; distinct tuples give independent streams."""
-    words = np.random.SeedSequence([seed, step, PHASES[phase], part]).generate_state(2, np.uint64)
+    words = np.random.SeedSequence([seed, step, PHASES.index(phase), part]).generate_state(2, np.uint64)
     return int(words[0] >> np.uint64(1))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 
 class StopRequest:
@@ -12,27 +13,23 @@ class StopRequest:
     def __init__(self, tell: bool) -> None:
         self.asked = False
         self.tell = tell
-        self.previous = {}
+        self.previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             sig = getattr(signal, name, None)
             if sig is None or (name == "SIGHUP" and signal.getsignal(sig) == signal.SIG_IGN):  # nohup: train on
                 continue
-            try:
+            with suppress(ValueError):  # not the main thread: the caller keeps its own handlers
                 self.previous[sig] = signal.signal(sig, self._ask)
-            except ValueError:  # not the main thread: the caller keeps its own handlers
-                pass
         return self
 
     def _ask(self, sig: int, frame) -> None:
         if self.asked and sig == signal.SIGINT:
             raise KeyboardInterrupt
         if self.tell and not self.asked and sig == signal.SIGINT:
-            try:
+            with suppress(OSError):
                 os.write(2, b"\nstopping after this step and saving; Ctrl-C again stops at once, without saving\n")
-            except OSError:
-                pass
         self.asked = True
 
     def __exit__(self, *exc) -> None:
