@@ -8,6 +8,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -204,7 +205,7 @@ def _networks(
     o: Options, base: Preset, resolution: int, group: int, precision: str, *, classes: int
 ) -> tuple[GeneratorConfig, DiscriminatorConfig]:
     """The two networks of a preset. group: of the minibatch standard deviation."""
-    both = {
+    both: dict[str, Any] = {
         "resolution": resolution,
         "c_dim": classes,
         "img_channels": o.channels,

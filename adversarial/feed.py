@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adversarial.replay import Replay
@@ -33,9 +34,9 @@ class Feed:
         self.degradation = degradation
         self.seed = seed
         self.stream = IndexStream(len(self.reals), seed)
-        self.classes = None
-        if classes is not None:
-            self.classes, self.num_classes = torch.as_tensor(classes[0]), classes[1]
+        # the class of each of the reals, and how many there are
+        self.classes = None if classes is None else torch.as_tensor(classes[0])[self.reals % base]
+        self.num_classes = 0 if classes is None else classes[1]
 
     def reals_at(self, position: int, count: int) -> Tensor:
         """uint8 [count, C, H, W]: the reals at `position` of the endless shuffled order."""
@@ -43,15 +44,14 @@ class Feed:
 
     def classes_at(self, position: int, count: int) -> Tensor | None:
         """One-hot classes [count, C] of the same reals; None where the run has no classes."""
-        return None if self.classes is None else self._one_hot(self.stream.at(position, count))
+        return None if self.classes is None else self._one_hot(self.classes[self.stream.at(position, count)])
 
     def random_classes(self, count: int) -> Tensor | None:
         """One-hot classes [count, C] of random reals, drawn by torch's generator: as frequent as in the data."""
-        return None if self.classes is None else self._one_hot(torch.randint(len(self.reals), (count,)).numpy())
+        return None if self.classes is None else self._one_hot(self.classes[torch.randint(len(self.reals), (count,))])
 
-    def _one_hot(self, index: np.ndarray) -> Tensor:
-        classes = self.classes[self.reals[index] % len(self.classes)]
-        return torch.nn.functional.one_hot(classes, self.num_classes).float()
+    def _one_hot(self, classes: Tensor) -> Tensor:
+        return F.one_hot(classes, self.num_classes).float()
 
     def verdict(
         self, step: int, part: int, count: int, current: np.ndarray, replay: Replay

@@ -50,10 +50,9 @@ class Game:
         self.G.lowp_dtype = self.D.lowp_dtype = dtype
         world.broadcast([self.G, self.D])
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        # the detector to be, so only where one is trained
         self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False) if cfg.verdict_batch else None
         self.augment = AugmentPipe(AUGPIPES[o.augpipe]).to(device)
-        self.augment.set_p(o.p if o.aug == "fixed" else 0.0)
+        self.augment.set_p(o.p or 0.0)  # given with `aug` fixed only
         self.ada = AdaController(target=o.target, interval=1, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
         self.frozen = [p for layer in self.D.trunk.layers_inwards()[: o.freezed] for p in layer.parameters()]
         frozen = {id(p) for p in self.frozen}
@@ -74,6 +73,13 @@ class Game:
         self._in_a_row = dict.fromkeys("GDV", 0)
         self.asynchronous = device.type == "cuda"  # the host does not wait for the outcome of an update
         self._skipped: dict[str, Tensor] = {}
+
+    @property
+    def detector(self) -> HybridDiscriminator:
+        """The detector to be: the averaged discriminator, which is there only where a verdict head learns."""
+        if self.D_ema is None:
+            raise UserError("`verdict_batch` 0: this run trains no detector")
+        return self.D_ema
 
     @property
     def nimg(self) -> int:
@@ -258,7 +264,7 @@ class Game:
             return
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         finite = torch.isfinite(norm)
-        if self.asynchronous:
+        if self.asynchronous and isinstance(opt, FusedAdam):
             opt.found_inf = bad = 1 - finite.float()  # the kernel looks at it, and the host need not wait for it
             opt.step()
             counts = self._skipped.setdefault(name, torch.zeros(2, device=norm.device))  # since settled; in a row

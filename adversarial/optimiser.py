@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ class FusedAdam:
     def __init__(
         self, params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
-        self.param_groups = [{"params": list(params), "lr": lr, "betas": betas, "eps": eps}]
+        self.params = list(params)
+        self.param_groups: list[dict[str, Any]] = [{"params": self.params, "lr": lr, "betas": betas, "eps": eps}]
         self.found_inf: Tensor | None = None
         # At once and not at the first step: what stays must not lie between activations that go, and keep their room.
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {
@@ -34,7 +36,7 @@ class FusedAdam:
                 "exp_avg": torch.zeros_like(p) if betas[0] else p.new_empty(0, requires_grad=False),
                 "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
             }
-            for p in self.param_groups[0]["params"]
+            for p in self.params
         }
 
     @torch.no_grad()
@@ -42,15 +44,15 @@ class FusedAdam:
         """One update of the weights that have a gradient."""
         (group,) = self.param_groups
         beta1, beta2 = group["betas"]
-        params = [p for p in group["params"] if p.grad is not None]
+        params = [p for p in self.params if p.grad is not None]
         if not params:
             return
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         state = [self.state[p] for p in params]
         steps = [s["step"] for s in state]
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(
-            params,
+            [*params],
             grads,
             [s["exp_avg"] for s in state] if beta1 else grads,
             [s["exp_avg_sq"] for s in state],
@@ -71,25 +73,25 @@ class FusedAdam:
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        for p in self.param_groups[0]["params"]:
+        for p in self.params:
             p.grad = None
 
     def state_dict(self) -> dict:
         """In the format of `torch.optim.Adam`."""
         (group,) = self.param_groups
         return {
-            "state": {i: dict(self.state[p]) for i, p in enumerate(group["params"])},
-            "param_groups": [{**group, "params": list(range(len(group["params"])))}],
+            "state": {i: dict(self.state[p]) for i, p in enumerate(self.params)},
+            "param_groups": [{**group, "params": list(range(len(self.params)))}],
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
         """Take over what `state_dict` gave. Raises ValueError where it is of other weights."""
         (group,), (saved,) = self.param_groups, state["param_groups"]
-        if len(saved["params"]) != len(group["params"]):
-            raise UserError(f"an optimiser of {len(saved['params'])} weights, not of {len(group['params'])}")
+        if len(saved["params"]) != len(self.params):
+            raise UserError(f"an optimiser of {len(saved['params'])} weights, not of {len(self.params)}")
         group.update({k: tuple(saved[k]) if k == "betas" else saved[k] for k in ("lr", "betas", "eps")})
-        for i, p in enumerate(group["params"]):
+        for i, p in enumerate(self.params):
             moments = state["state"].get(i)  # torch.optim.Adam has none before the first step
             for name, own in self.state[p].items():
                 if moments is None:

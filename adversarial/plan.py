@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adversarial.config import GameConfig, check_options, check_resolution, resolve
@@ -33,22 +33,29 @@ STEERED = ("gamma", "lr", "target", "p_max")
 
 
 @dataclass
+class Resumed:
+    """A run to go on with: a checkpoint, its content, the run's configuration, and what changes from there, in words."""
+
+    checkpoint: Path
+    state: dict
+    saved: GameConfig
+    steered: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Plan:
-    """A resolved run before it touches the disk; `state` is the checkpoint's content where a run is resumed, `start`
-    the networks it starts from in transfer learning. `steered`: what changes from the checkpoint on, in words."""
+    """A resolved run before it touches the disk; `start`: the networks it starts from in transfer learning."""
 
     cfg: GameConfig
     splits: Splits
-    checkpoint: Path | None = None
-    state: dict | None = None
-    start: Start | None = None
-    steered: tuple[str, ...] = ()
-    classes: ClassLabels | None = None
+    resumed: Resumed | None
+    start: Start | None
+    classes: ClassLabels | None
 
 
 def plan(
     options: Options,
-    given: set[str],
+    given: Collection[str],
     resume: str | None,
     world: Processes,
     *,
@@ -62,7 +69,7 @@ def plan(
     network may be downloaded, `progress`: called with (bytes so far, bytes in all) while a network is. Raises
     UserError, one line, for whatever cannot train.
     """
-    checkpoint = state = start = None
+    resumed = start = None
     if resume is not None and is_start(resume):
         if not options.data:
             raise UserError(f"`resume` {resume}: a new run starts from these networks: give its images with `data`")
@@ -72,19 +79,19 @@ def plan(
         checkpoint = find_checkpoint(resume, Path(options.outdir))
         saved = GameConfig.load(checkpoint.parent / CONFIG)
         options = _resumed_options(options, given, saved, checkpoint, world)
-        state = load(checkpoint, "gan")
+        resumed = Resumed(checkpoint, load(checkpoint, "gan"), saved)
     check_options(options)
     if options.resolution is not None:
         check_resolution(options.resolution)
     splits = open_splits(options.data, options.data_root, subset=options.subset, seed=options.seed, fetch=fetch)
     classes = ClassLabels(splits.source) if options.cond else None
-    facts = {"name": splits.source.name, "fingerprint": splits.source.fingerprint()}
+    facts: dict = {"name": splits.source.name, "fingerprint": splits.source.fingerprint()}
     if classes is not None:
         facts["classes"] = classes.names
-    if checkpoint is not None and facts["fingerprint"] != saved.data_facts.get("fingerprint"):
+    if resumed is not None and facts["fingerprint"] != resumed.saved.data_facts.get("fingerprint"):
         raise UserError(
-            f"`data` {options.data}: not the images this run was trained on ({checkpoint.parent}); name their new place"
-            " with `data`, restore them, or start a new run"
+            f"`data` {options.data}: not the images this run was trained on ({resumed.checkpoint.parent}); name their"
+            " new place with `data`, restore them, or start a new run"
         )
     resolution = options.resolution or native_resolution(splits.train)
     cfg = resolve(options, resolution=resolution, world_size=world.size, device=world.device, facts=facts)
@@ -94,13 +101,13 @@ def plan(
         # ranks may see different amounts of free memory, but must split alike
         size = world.smallest(split_batch(cfg, world).batch_gpu)
         cfg = dataclasses.replace(cfg, batch_gpu=size)
-    if checkpoint is not None:
-        checkpoint, state = _where_to_go_on(cfg, saved, given, checkpoint, state)
-    steered = _steered(saved, cfg) if checkpoint is not None else ()
-    return Plan(cfg, splits, checkpoint, state, start, steered, classes)
+    if resumed is not None:
+        _find_where_to_go_on(cfg, given, resumed)
+        resumed.steered = _steered(resumed.saved, cfg)
+    return Plan(cfg, splits, resumed, start, classes)
 
 
-def _steered(saved: GameConfig, cfg: GameConfig) -> tuple[str, ...]:
+def _steered(saved: GameConfig, cfg: GameConfig) -> list[str]:
     lines = []
     for name in STEERED:
         old, new = (getattr(c if hasattr(c, name) else c.options, name) for c in (saved, cfg))
@@ -112,11 +119,13 @@ def _steered(saved: GameConfig, cfg: GameConfig) -> tuple[str, ...]:
             " optimiser is made for that; start a new run, or give a gamma"
             f" {'above 0' if saved.gamma else 'of 0'}"
         )
-    return tuple(lines)
+    return lines
 
 
-def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint: Path, world: Processes) -> Options:
-    changes = {}
+def _resumed_options(
+    o: Options, given: Collection[str], saved: GameConfig, checkpoint: Path, world: Processes
+) -> Options:
+    changes: dict = {}
     effective = {  # a value spelled out that is what the preset gave is no contradiction
         "resolution": saved.resolution,
         "batch": saved.batch,
@@ -141,41 +150,40 @@ def _resumed_options(o: Options, given: set[str], saved: GameConfig, checkpoint:
     return dataclasses.replace(saved.options, **changes)
 
 
-def _where_to_go_on(
-    cfg: GameConfig, saved: GameConfig, given: set[str], checkpoint: Path, state: dict
-) -> tuple[Path, dict]:
-    """The checkpoint to continue from: an ended game goes on from its own end, not from the frozen one after it."""
-    run, step = checkpoint.parent, int(state["game"]["step_index"])
+def _find_where_to_go_on(cfg: GameConfig, given: Collection[str], resumed: Resumed) -> None:
+    """Another checkpoint in `resumed` where it must be: an ended game goes on from its own end, not from the frozen one
+    after it."""
+    run, step, phase = resumed.checkpoint.parent, int(resumed.state["game"]["step_index"]), resumed.state["phase"]
     kimg = step * cfg.batch / 1000
     longer = cfg.last_step > step
-    if state["phase"] == "game" or not (
-        longer or ("verdict_kimg" in given and cfg.verdict_steps != saved.verdict_steps)
+    if phase == "game" or not (
+        longer or ("verdict_kimg" in given and cfg.verdict_steps != resumed.saved.verdict_steps)
     ):
-        if state["phase"] == "done":
+        if phase == "done":
             raise UserError(
                 f"{run}: this run is finished at {kimg:g} kimg; to train it longer, add `kimg` {2 * kimg:g}, say;"
                 " to use it, give the folder to synth.py or detect.py"
             )
-        return checkpoint, state
+        return
     end_of_game = checkpoint_path(run, step)
     if not end_of_game.exists():
         raise UserError(
             f"{run}: the game of this run ended at {kimg:g} kimg and its checkpoint of that moment,"
             f" {end_of_game.name}, is gone; start a new run with `kimg` {cfg.kimg:g}"
         )
-    state = load(end_of_game, "gan")
-    if state["phase"] != "game":
+    resumed.checkpoint, resumed.state = end_of_game, load(end_of_game, "gan")
+    if resumed.state["phase"] != "game":
         raise UserError(f"{end_of_game}: the game can't go on from here; start a new run with `kimg` {cfg.kimg:g}")
-    return end_of_game, state
 
 
-def describe(options: Options, *, given: set[str] = frozenset(), resume: str | None = None) -> dict:
+def describe(options: Options, *, given: Collection[str] = (), resume: str | None = None) -> dict:
     """The resolved configuration of what `train` would do, as plain JSON types; nothing is written or fetched."""
     with Processes.join(options.device) as world:
-        p = plan(options, set(given), resume, world, fetch=False)
+        p = plan(options, given, resume, world, fetch=False)
         splits = {name: getattr(p.splits, name) for name in ("train", "valid", "test")}
         counts = {name: len(s) for name, s in splits.items() if s is not None}
-        return {**p.cfg.to_dict(), "images": counts, "resume": str(p.checkpoint or resume or "") or None}
+        resume = resume if p.resumed is None else str(p.resumed.checkpoint)
+        return {**p.cfg.to_dict(), "images": counts, "resume": resume}
 
 
 # ---- the folder ---------------------------------------------------------------------------------------------------

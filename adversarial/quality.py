@@ -53,37 +53,32 @@ class FidMonitor:
     def __init__(self, cfg: GameConfig, world: Processes, data: RunData, outdir: Path, tel: Telemetry) -> None:
         self.cfg, self.world, self.data, self.tel = cfg, world, data, tel
         self.cache = outdir / ".cache"
+        self.pre: dict = data.facts["preprocess"]
         self.auto = cfg.metrics == "auto"
         self.best: dict | None = None
-        self.features: InceptionFeatures | None = None
         self.real: Features | None = None
         self.skipped: str | None = None
         self.spent, self.began = 0.0, time.monotonic()
         self.cost = 0.0  # seconds that the next measurement of samples will take
-        self.counts = self._counts()
+        asked = cfg.metrics if not self.auto else "fid5k" if world.device.type == "cuda" else "fid1k"
+        self.counts = {} if asked == "none" else metric_counts(asked)
         self.other: FaceSource | None = None
+        self.real_name, self.real_count = f"{data.facts['name']} (training images)", data.facts["counts"]["train"]["real"]
         if cfg.options.metric_data:
             self.other = _reals_of(cfg.options.metric_data, cfg.options.data_root)
-        if self.counts:
-            self.features = self._open_features()
-
-    def _counts(self) -> dict[int, set[str]]:
-        if self.cfg.metrics == "none":
-            return {}
-        if self.auto:
-            return {5000 if self.world.device.type == "cuda" else 1000: {"fid"}}
-        return metric_counts(self.cfg.metrics)
+            self.real_name, self.real_count = self.other.name, len(self.other)
+        self.features = self._open_features() if self.counts else None
 
     def _open_features(self) -> InceptionFeatures | None:
-        o = self.cfg.options
+        o, told = self.cfg.options, False
 
         def fetching(done: int, total: int) -> None:
-            if not done or not self.told:
-                self.told = True
+            nonlocal told
+            if not done or not told:
+                told = True
                 self.tel.say(f"fid         fetching the Inception weights once ({total / 1e6:.0f} MB)")
             self.tel.progress(f"fetching the Inception weights {done / 1e6:.0f}/{total / 1e6:.0f} MB")
 
-        self.told = False
         try:
             weights = self.world.main_does(
                 lambda: find_weights(o.inception_weights, download=not self.auto, progress=fetching)
@@ -101,16 +96,15 @@ class FidMonitor:
             return [f"fid         {self.skipped}"]
         if self.features is None:
             return []
-        side = self.data.facts["preprocess"]["resolution"]
+        side = self.pre["resolution"]
         probe = ArrayImages(np.zeros((16, 3, side, side), np.uint8))
         one = seconds_for(probe, self.features) / len(probe) / self.world.size
         self.cost = one * sum(self.counts)
-        count = self._real_count()
         names = ", ".join(metric_name(kind, n) for n, kinds in self.counts.items() for kind in sorted(kinds))
         limit = f", at most {SHARE:.0%} of the time" if self.auto else ""
         return [
-            f"fid         {names} with {self.features.dims} features against {count} reals of {self._real_name()} at"
-            f" snapshots, about {clock(self.cost)} each and {clock(one * count)} once{limit}"
+            f"fid         {names} with {self.features.dims} features against {self.real_count} reals of {self.real_name} at"
+            f" snapshots, about {clock(self.cost)} each and {clock(one * self.real_count)} once{limit}"
         ]
 
     def measure(self, G: torch.nn.Module, nimg: int, *, final: bool = False) -> dict | None:
@@ -119,39 +113,38 @@ class FidMonitor:
 
         None where nothing is measured: no weights, another rank, or the share of time that `auto` has is used up.
         """
-        if self.features is None:
-            return None
-        if self.auto and not self.world.main_does(lambda: self._affordable(final)):
+        features = self.features
+        if features is None or (self.auto and not self.world.main_does(lambda: self._affordable(features, final))):
             return None
         began = time.monotonic()
         if self.real is None:
-            self.real = self._real_features(self._progress("FID: looking at real images"))
+            self.real = self._real_features(features)
             if self.real.unkept:
                 self.tel.say(f"fid         the features of the reals can't be kept: {self.real.unkept}")
         sampled = time.monotonic()
-        rows = []
-        for count, kinds in self.counts.items():
-            row = self._row(G, count, kinds)
-            what = {"reals": self._real_name(), "kernel": self._kernel()}
-            rows.append({"nimg": nimg, "kimg": nimg / 1000, **row, **what})
+        head = {"nimg": nimg, "kimg": nimg / 1000}
+        # how photos became squares: FIDs against other ones are not comparable, not even of the same photos
+        kernel = f"{self.pre['crop']} {self.pre['resample']} {self.pre['resolution']}"
+        against = {"reals": self.real_name, "kernel": kernel}
+        rows = [head | self._row(G, features, self.real, n, kinds) | against for n, kinds in self.counts.items()]
         now = time.monotonic()
         self.spent, self.cost = self.spent + now - began, now - sampled
         if not self.world.is_main:
             return None
-        first = rows[0]
-        same = self.best is not None and all(first[k] == self.best.get(k, first[k]) for k in COMPARED)
-        first["best"] = not same or first["fid"] < self.best["fid"]
+        first, best = rows[0], self.best
+        same = best is not None and all(first[k] == best.get(k, first[k]) for k in COMPARED)
+        first["best"] = best is None or not same or first["fid"] < best["fid"]
         for i, row in enumerate(rows[1:], 2):
             first |= {f"{k}_{i}": v for k, v in row.items() if k == "metric" or (k in NUMBERS and v is not None)}
         if first["best"]:
             self.best = {"fid": first["fid"], "nimg": nimg, **{k: first[k] for k in COMPARED}}
         return first
 
-    def _affordable(self, final: bool) -> bool:
+    def _affordable(self, features: InceptionFeatures, final: bool) -> bool:
         """Whether the next FID stays within the share of the time until now, that of the reals (once) included."""
         cost = self.cost
-        if self.real is None and not is_cached(self.features, self._real_key(), self.cache):
-            cost += self.cost * self._real_count() / sum(self.counts)
+        if self.real is None and not is_cached(features, self._real_key(), self.cache):
+            cost += self.cost * self.real_count / sum(self.counts)
         elapsed = time.monotonic() - self.began
         affordable = self.spent + cost <= SHARE * elapsed
         if final and not affordable:
@@ -161,23 +154,24 @@ class FidMonitor:
             )
         return affordable
 
-    def _row(self, G: torch.nn.Module, count: int, kinds: set[str]) -> dict:
+    def _row(
+        self, G: torch.nn.Module, features: InceptionFeatures, real: Features, count: int, kinds: set[str]
+    ) -> dict:
         """The numbers of one count, and all that they depend on; empty on other ranks than 0."""
         began = time.perf_counter()
         sampling = Sampling(device=self.world.device, labels=self._labels())
         images = GeneratedImages(G, count, sampling)
         progress = self._progress("FID: looking at samples")
-        keep = needs_vectors(kinds)
-        fake = collect(images, self.features, keep=keep, ranks=self.world, progress=progress)
+        fake = collect(images, features, keep=needs_vectors(kinds), ranks=self.world, progress=progress)
         if not self.world.is_main:
             return {}
-        found = compare(kinds, fake, self.real, self.features, device=self.world.device)
+        found = compare(kinds, fake, real, features, device=self.world.device)
         return {
             "metric": metric_name("fid", count),
             **{k: v for k, v in found.items() if k in NUMBERS and np.isfinite(v)},
-            **self.features.describe(),
+            **features.describe(),
             "n_fake": fake.n,
-            "n_real": self.real.n,
+            "n_real": real.n,
             **sampling.describe(),
             "seconds": time.perf_counter() - began,
         }
@@ -192,23 +186,12 @@ class FidMonitor:
     def _progress(self, what: str):
         return lambda done, total: self.tel.progress(f"{what} {done}" + (f"/{total}" if total else ""))
 
-    def _real_name(self) -> str:
-        return self.other.name if self.other is not None else f"{self.data.facts['name']} (training images)"
-
-    def _kernel(self) -> str:
-        """How photos became squares: FIDs against other ones are not comparable, not even of the same photos."""
-        pre = self.data.facts["preprocess"]
-        return f"{pre['crop']} {pre['resample']} {pre['resolution']}"
-
-    def _real_count(self) -> int:
-        return len(self.other) if self.other is not None else self.data.facts["counts"]["train"]["real"]
-
     def _real_key(self) -> str:
         """What names the content of the reals, in the cache."""
-        pre = self.data.facts["preprocess"]
-        if self.other is not None:
-            return f"{self.other.rendered_at(pre['resolution']).content_stamp()}|{pre}|reals {len(self.other)}"
-        return f"{self.data.facts['train_stamp']}|{pre}|train reals {self._real_count()}"
+        if self.other is None:
+            return f"{self.data.facts['train_stamp']}|{self.pre}|train reals {self.real_count}"
+        stamp = self.other.rendered_at(self.pre["resolution"]).content_stamp()
+        return f"{stamp}|{self.pre}|reals {self.real_count}"
 
     def _real_images(self) -> Images:
         if self.other is not None:
@@ -218,12 +201,13 @@ class FidMonitor:
         index = np.flatnonzero(np.asarray(train.labels[: len(train.images)]) == 0)
         return ArrayImages(train.images, index)
 
-    def _real_features(self, progress) -> Features:
+    def _real_features(self, features: InceptionFeatures) -> Features:
         keep = any(needs_vectors(kinds) for kinds in self.counts.values())
+        progress = self._progress("FID: looking at real images")
         images = self._real_images()
         try:
             return collect_cached(
-                images, self.features, self._real_key(), self.cache, keep=keep, ranks=self.world, progress=progress
+                images, features, self._real_key(), self.cache, keep=keep, ranks=self.world, progress=progress
             )
         finally:
             images.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ from training.operations import prepare_operations
 from training.processes import Processes
 from training.run_folder import CONFIG, check_writable, new_run, remove_leftovers
 from training.stop import StopRequest
-from training.telemetry import Telemetry, append_jsonl, rewind_jsonl
+from training.telemetry import Telemetry, rewind_jsonl
 
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
 SHOWN = 5  # left-out images named in the log; config.json has up to 100
@@ -47,7 +48,7 @@ __all__ = ["describe", "train"]
 def train(
     options: Options,
     *,
-    given: set[str] = frozenset(),
+    given: Collection[str] = (),
     resume: str | None = None,
     quiet: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -66,25 +67,25 @@ def train(
         keep_freed_memory()
         if resume is None:
             check_writable(Path(options.outdir), "outdir")
-        p = plan(options, set(given), resume, world, progress=progress)
-        if p.checkpoint is not None:
-            check_writable(p.checkpoint.parent, "resume")
+        p = plan(options, given, resume, world, progress=progress)
+        if p.resumed is not None:
+            folder = p.resumed.checkpoint.parent
+            check_writable(folder, "resume")
             if world.is_main:
-                lock.take(p.checkpoint.parent)
+                lock.take(folder)
         return _run(_Run(p, world, Telemetry(world.is_main, quiet, flags)), lock)
 
 
 def _run(run: _Run, lock: RunLock) -> Path:
-    world = run.world
     try:
         run.open(lock)
         return run.go()
     except OSError as e:
-        if e.errno not in {*MENDABLE, errno.EIO} or run.folder is None:
+        if e.errno not in {*MENDABLE, errno.EIO}:
             raise
         raise UserError(run.disk_trouble(e)) from None
     except RuntimeError as e:
-        if world.device.type == "cpu" and "allocate memory" in str(e):
+        if run.world.device.type == "cpu" and "allocate memory" in str(e):
             half = max(1, run.cfg.batch_gpu // 2)
             line = f"the machine's memory is too small; add `batch_gpu` {half} or lower `resolution`"
             raise UserError(line) from None
@@ -101,8 +102,8 @@ class _Run:
 
     def __init__(self, p: Plan, world: Processes, tel: Telemetry) -> None:
         self.world, self.cfg, self.tel = world, p.cfg, tel
-        self.resumed, self.folder, self.steered = p.checkpoint, None, p.steered
-        self.outdir = Path(p.cfg.options.outdir)
+        self.resumed = p.resumed
+        self.outdir = self.folder = Path(p.cfg.options.outdir)
         self.tight = memory_note(p.cfg, world)
         self.tel.progress("making native operations ready, once for this machine", at_once=True)
         self.native, self.ops = prepare_operations(world.device)
@@ -116,8 +117,9 @@ class _Run:
         self.fid = FidMonitor(self.cfg, world, self.data, self.outdir, self.tel)
         self.health = Health()
         self.phase, self.verdict_index, self.elapsed = "game", 0, 0.0
-        if p.state:
-            self._load(p.checkpoint, p.state)
+        if p.resumed is not None:
+            self._load(p.resumed.checkpoint, p.resumed.state)
+            p.resumed.state = {}  # its memory is needed no more
         self.start = p.start
         self.origin = begin(self.game, p.start) if p.start else []
         self.started = self.saved_at = self.tick_at = time.monotonic()
@@ -150,14 +152,13 @@ class _Run:
         cache = self.outdir / ".cache" if self.world.size > 1 else None
         o = p.cfg.options
         pre = Preprocess(p.cfg.resolution, o.crop, o.resize_filter, o.channels)
-        args = {"mirror": o.mirror, "mirror_y": o.mirror_y, "workers": o.workers, "cache_dir": cache}
-        args["classes"] = p.classes
-        if self.world.is_main:
-            data = decode_all(p.splits, pre, **args, progress=progress)
+        decode = functools.partial(
+            decode_all, p.splits, pre, mirror=o.mirror, mirror_y=o.mirror_y, workers=o.workers, classes=p.classes,
+            cache_dir=cache, progress=progress,
+        )  # fmt: skip
+        first = decode() if self.world.is_main else None
         self.world.barrier()
-        if not self.world.is_main:
-            data = decode_all(p.splits, pre, **args, progress=progress)
-        return data
+        return first or decode()
 
     def open(self, lock: RunLock) -> None:
         """Take the run's folder: a new one, or the resumed one put back to the moment of its checkpoint."""
@@ -165,7 +166,7 @@ class _Run:
             check_space(self.outdir, self.game, self.cfg.options.keep, new=self.resumed is None)
         purge = None
         if self.resumed:
-            self.folder = self.resumed.parent
+            self.folder = self.resumed.checkpoint.parent
             if self.world.is_main:
                 remove_leftovers(self.folder)
                 for name in ("stats.jsonl", "metrics.jsonl"):
@@ -173,17 +174,17 @@ class _Run:
                 write_json(self.folder / CONFIG, self.cfg.to_dict())
             purge = self.game.nimg + self.verdict_index + 1
         else:
-            files = {CONFIG: self.cfg.to_dict()}
-            self.folder = self.world.main_does(lambda: new_run(self.outdir, folder_name(self.cfg), lock, files))
+            self.folder = self.world.main_does(
+                lambda: new_run(self.outdir, folder_name(self.cfg), lock, {CONFIG: self.cfg.to_dict()})
+            )
         self.tel.open(self.folder, purge)
         self.snapshots = Snapshots(self.folder, self.cfg, self.game, self.data, self.fid, self.tel)
 
     def disk_trouble(self, e: OSError) -> str:
         """The line for an error of the disk in the middle of a run."""
-        where = e.filename or self.folder
         found = checkpoints(self.folder)
         advice = f"then go on from {found[-1].name} with `resume` {self.folder}" if found else "then start again"
-        return f"{where}: cannot be written ({e.strerror or e}); free space or mend the folder, {advice}"
+        return f"{e.filename or self.folder}: cannot be written ({e.strerror or e}); free space or mend the folder, {advice}"
 
     # ---- the loop ---------------------------------------------------------------------------------------------
 
@@ -211,19 +212,14 @@ class _Run:
         cfg, say, facts = self.cfg, self.tel.say, self.data.facts
         if self.resumed:
             step = f", verdict step {self.verdict_index}" if self.phase == "verdict" else ""
-            say(f"resuming {self.resumed} at {self.game.nimg / 1000:.2f} kimg{step}")
-            if self.steered:
-                say(f"changed     {', '.join(self.steered)}: from here on the run's course is another")
+            say(f"resuming {self.resumed.checkpoint} at {self.game.nimg / 1000:.2f} kimg{step}")
+            if self.resumed.steered:
+                say(f"changed     {', '.join(self.resumed.steered)}: from here on the run's course is another")
             if not self.native:
                 say(f"ops         {self.ops}")
             return
         say(f"run         {self.folder}")
-        for line in cfg.schedule_lines():
-            say(line)
-        say(f"ops         {self.ops}")
-        if self.tight:
-            say(self.tight)
-        for line in self.origin:
+        for line in [*cfg.schedule_lines(), f"ops         {self.ops}", *filter(None, [self.tight]), *self.origin]:
             say(line)
         if "classes" in facts:
             pairs = [f"{name} ({n})" for name, n in zip(facts["classes"], facts["class_counts"], strict=True)]
@@ -295,17 +291,14 @@ class _Run:
                 "fid": self.fid.state_dict(),
                 "health": self.health.state_dict(),
             }
-            save(self.folder, number, state, "gan", spare={self._at(self.game.nimg), self._best()})
+            stay = [self.game.nimg, *([self.fid.best["nimg"]] if self.fid.best else [])]
+            save(self.folder, number, state, "gan", spare=[self._at(nimg) for nimg in stay])
         self.world.barrier()
         return checkpoint_path(self.folder, number)
 
     def _at(self, nimg: int) -> Path:
         """The checkpoint at `nimg` images."""
         return checkpoint_path(self.folder, nimg // self.cfg.batch)
-
-    def _best(self) -> Path | None:
-        """The checkpoint of the best FID so far."""
-        return self._at(self.fid.best["nimg"]) if self.fid.best else None
 
     # ---- ticks -----------------------------------------------------------------------------------------------
 
@@ -368,7 +361,8 @@ class _Run:
         if tick % cfg.options.snap == 0 or done:
             fid = self.snapshots.take(final=done, detector=bool(cfg.verdict_batch))
             self._checkpoint()
-            for line in self.health.fid(fid, self.fid.best, str(self._best())) if fid else []:
+            best = self.fid.best
+            for line in self.health.fid(fid, best, str(self._at(best["nimg"]))) if fid and best else []:
                 self.tel.advise(line, game.nimg)
         self.tick_at, self.tick_nimg = time.monotonic(), game.nimg
 
@@ -401,14 +395,12 @@ class _Run:
                 game.settle()
                 rows = game.stats.collect(self.world.sum)
                 row = {"nimg": game.nimg, "kimg": game.nimg / 1000, "verdict_step": self.verdict_index, **rows}
-                if self.world.is_main:
-                    append_jsonl(self.folder / "stats.jsonl", row)
-                    scalars = {f"VerdictPhase/{n}": v["mean"] for n, v in rows.items()}
-                    self.tel.scalars(scalars, game.nimg + self.verdict_index)
-                    self.tel.say(
-                        f"verdict {self.verdict_index}/{total}  loss {rows['Loss/verdict']['mean']:.3f}"
-                        f"  accuracy {rows['Verdict/accuracy']['mean']:.3f}  left {clock(left)}"
-                    )
+                scalars = {f"VerdictPhase/{n}": v["mean"] for n, v in rows.items()}
+                self.tel.record("stats.jsonl", row, scalars, game.nimg + self.verdict_index)
+                self.tel.say(
+                    f"verdict {self.verdict_index}/{total}  loss {rows['Loss/verdict']['mean']:.3f}"
+                    f"  accuracy {rows['Verdict/accuracy']['mean']:.3f}  left {clock(left)}"
+                )
             self._pause(stop)
         if self.world.is_main:
             self.snapshots.final()

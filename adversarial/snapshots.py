@@ -25,7 +25,7 @@ from synth.grid import contact_sheet
 from synth.options import Rendering
 from synth.sample import sample
 from training.data import RunData
-from training.telemetry import Telemetry, append_jsonl
+from training.telemetry import Telemetry
 
 
 class Snapshots:
@@ -47,14 +47,9 @@ class Snapshots:
         kimg = game.nimg / 1000
         path = self.generator_path()
         if self.tel.is_main:
-            meta = {
-                "kimg": kimg,
-                "data": self.cfg.data_facts["name"],
-                "fingerprint": self.cfg.data_facts["fingerprint"],
-            }
-            if "classes" in self.cfg.data_facts:
-                meta["classes"] = self.cfg.data_facts["classes"]
-            save_generator(path, game.G_ema, meta)
+            facts = self.cfg.data_facts
+            meta = {"kimg": kimg, "data": facts["name"], "fingerprint": facts["fingerprint"]}
+            save_generator(path, game.G_ema, meta | {k: facts[k] for k in ("classes",) if k in facts})
         row = self.fid.measure(game.G_ema, game.nimg, final=final)
         if not self.tel.is_main:
             return None
@@ -81,12 +76,10 @@ class Snapshots:
         o = self.cfg.options
         found = sorted(self.folder.glob("generator-[0-9]*.safetensors"))
         current = found.index(path)
-        stay, windows = set(found[max(0, current + 1 - o.keep) : current + 1]), set()
-        for old in found[: current + 1] if o.keep_every else []:
-            window = int(old.stem.split("-")[1]) // o.keep_every
-            if window not in windows:
-                windows.add(window)
-                stay.add(old)
+        stay = set(found[max(0, current + 1 - o.keep) : current + 1])
+        if o.keep_every is not None:
+            windows = {int(p.stem.split("-")[1]) // o.keep_every: p for p in reversed(found[: current + 1])}
+            stay.update(windows.values())
         for old in found:
             if old not in stay:
                 old.unlink(missing_ok=True)
@@ -102,8 +95,8 @@ class Snapshots:
         detector.save(self.folder / "detector.safetensors")
         nimg = self.game.nimg
         row = {"nimg": nimg, "kimg": nimg / 1000, "metric": "verdict", **mark, **values}
-        append_jsonl(self.folder / "metrics.jsonl", row)
-        self.tel.scalars({f"Metrics/verdict_{k}": v for k, v in values.items() if isinstance(v, float)}, nimg)
+        scalars = {f"Metrics/verdict_{k}": v for k, v in values.items() if isinstance(v, float)}
+        self.tel.record("metrics.jsonl", row, scalars, nimg)
         self.tel.say(
             f"verdict on validation images: AUC {values['valid_auc']:.3f}, balanced accuracy"
             f" {100 * values['valid_balanced_accuracy_at_half']:.1f} %"
@@ -121,7 +114,7 @@ class Snapshots:
         feed, G = self.game.feed, self.game.G_ema
         if feed.classes is None:
             return sample(G, range(n), batch=16)
-        of = feed.classes[feed.reals[self._grid_index(n)] % len(feed.classes)].tolist()
+        of = feed.classes[self._grid_index(n)].tolist()
         images: dict[int, np.ndarray] = {}
         for k in sorted(set(of)):
             seeds = [i for i in range(n) if of[i] == k]
@@ -156,27 +149,26 @@ class Snapshots:
         values = self.save_detector(final=True)
         game, data = self.game, self.data
         calibration = Detector.load(self.folder / "detector.safetensors").calibration
+        held, measured_on = (data.valid, "validation") if data.test is None else (data.test, "test")
+        presets = {"clean": "none", "web": "web", "hard": "hard"}
+        judged = {k: verdict_phase.judge(game, held, degradation_preset(v), "test") for k, v in presets.items()}
+        figures = {f"held_out_{k}": verdict_phase.figures(v, calibration) for k, v in judged.items()}
         result = {"kimg": game.nimg / 1000, "validation": values, "detector": "detector.safetensors"}
-        held = data.test if data.test is not None else data.valid
-        result["measured_on"] = "test" if data.test is not None else "validation"
-        judged = {}
-        for name in ("none", "web", "hard"):
-            judged[name] = verdict_phase.judge(game, held, degradation_preset(name), "test")
-            result[f"held_out_{'clean' if name == 'none' else name}"] = verdict_phase.figures(judged[name], calibration)
+        result |= {"measured_on": measured_on, **figures}
+        clean = judged["clean"]
         if game.feed.classes is None:  # with classes the adversarial head judges image and class together
-            result["adversarial_logit_auc"] = verdict_phase.negative_control(game, judged["none"])
-        clean = judged["none"]
-        scores = {"score": calibration.probability(clean.logits), "label": clean.labels, "origin": clean.origin}
+            result["adversarial_logit_auc"] = verdict_phase.negative_control(game, clean)
 
         def write(tmp: Path) -> None:
             with open(tmp, "wb") as f:  # by name numpy would append .npz to it
-                np.savez_compressed(f, **scores)
+                score = calibration.probability(clean.logits)
+                np.savez_compressed(f, score=score, label=clean.labels, origin=clean.origin)
 
         save_atomically(self.folder / "scores.npz", write)
         write_json(self.folder / "verdict.json", plain(result))
-        f = result["held_out_clean"]
+        f = figures["held_out_clean"]
         self.tel.say(
-            f"{result['measured_on']} images: AUC {f['auc']:.3f}, balanced accuracy"
+            f"{measured_on} images: AUC {f['auc']:.3f}, balanced accuracy"
             f" {100 * f['balanced_accuracy_at_half']:.1f} %, false alarms {100 * f['false_alarm_rate']:.1f} % of"
             f" {f['n_real']} at the shipped threshold, which finds {100 * f['tpr']:.1f} % of the fakes"
         )

@@ -18,6 +18,7 @@ from adversarial.config import GameConfig
 from common.errors import UserError
 from stylegan2_ada.config import PRESETS, DiscriminatorConfig, GeneratorConfig, preset
 from stylegan2_ada.download import LICENCE, PUBLISHED, cached_path, fetch, is_remote
+from stylegan2_ada.generator import Generator
 from stylegan2_ada.interop import read_networks
 from stylegan2_ada.networks import Networks
 from training.checkpoint import is_checkpoint_name
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Start:
-    """What a run starts from: the option's value, the local file (None: a dry run that may not fetch it), networks."""
+    """What a run starts from: the option's value, and the file's networks, of which G_ema is there as `generator`."""
 
     spec: str
-    path: Path | None
-    networks: Networks | None
+    networks: Networks
+    generator: Generator
 
 
 def is_start(resume: str) -> bool:
@@ -59,15 +60,16 @@ def _is_checkpoint(path: Path) -> bool:
 
 def open_start(
     resume: str, world: Processes, *, allowed: bool = True, progress: Callable[[int, int], None] | None = None
-) -> Start:
-    """Read the networks; a URL is fetched by one process for all (`allowed`: whether the internet may be used).
+) -> Start | None:
+    """Read the networks; a URL is fetched by one process for all. None where the internet would have to be used and is
+    not `allowed`.
 
     Raises UserError or ValueError, one line, where there is nothing to start from.
     """
     if is_remote(resume):
         path = cached_path(resume)
         if not allowed and not path.is_file():
-            return Start(resume, None, None)
+            return None
         if world.is_main:
             fetch(resume, progress)
         world.barrier()
@@ -77,7 +79,7 @@ def open_start(
     networks = read_networks(path)
     if networks.G_ema is None:
         raise UserError(f"`resume` {resume}: a {networks.kind} without a generator; give a snapshot with one")
-    return Start(resume, path, networks)
+    return Start(resume, networks, networks.G_ema)
 
 
 # ---- does it fit? ---------------------------------------------------------------------------------------------------
@@ -85,9 +87,7 @@ def open_start(
 
 def check_start(cfg: GameConfig, start: Start) -> None:
     """UserError with the reason and the right `resolution` or `cfg` where the run's networks have other shapes."""
-    if start.networks is None:
-        return
-    G, D = start.networks.G_ema.cfg, start.networks.D.cfg if start.networks.D is not None else None
+    G, D = start.generator.cfg, start.networks.D.cfg if start.networks.D is not None else None
     where = f"`resume` {start.spec}"
     if G.resolution != cfg.resolution:
         raise UserError(
@@ -162,8 +162,8 @@ def begin(game: Game, start: Start) -> list[str]:
     """Put the file's weights into the networks of a new game; lines for the log that say what came from where."""
     nets = start.networks
     lines = [f"transfer    {start.spec} ({nets.kind}); ADA adapts in {game.cfg.ada_kimg:g} kimg, no EMA ramp-up"]
-    game.G_ema.load_state_dict(nets.G_ema.state_dict())
-    game.G.load_state_dict((nets.G or nets.G_ema).state_dict())
+    game.G_ema.load_state_dict(start.generator.state_dict())
+    game.G.load_state_dict((nets.G or start.generator).state_dict())
     if nets.G is None:
         lines.append("transfer    the file has no training generator: it starts from the averaged one")
     if nets.D is None:

@@ -25,7 +25,7 @@ CURRENT_FAKES = 16  # fresh fakes per step of the verdict-only phase
 
 def begin_verdict_phase(game: Game) -> None:
     """Freeze the game: the discriminator goes on from its averaged trunk, which no longer moves."""
-    game.D.load_state_dict(game.D_ema.state_dict())
+    game.D.load_state_dict(game.detector.state_dict())
     game.D.trunk.requires_grad_(False)
 
 
@@ -52,7 +52,7 @@ def verdict_step(game: Game, index: int) -> None:
     game.update("V", game.opt_V, game.verdict_params)
     beta = 0.5 ** (1 / max(0.05 * total, 1e-8))
     owned = {id(p) for p in game.verdict_params}
-    pairs = [(e, p) for e, p in zip(game.D_ema.parameters(), game.D.parameters(), strict=True) if id(p) in owned]
+    pairs = [(e, p) for e, p in zip(game.detector.parameters(), game.D.parameters(), strict=True) if id(p) in owned]
     torch._foreach_lerp_([e.data for e, _ in pairs], [p.data for _, p in pairs], 1 - beta)
 
 
@@ -60,7 +60,7 @@ def verdict_step(game: Game, index: int) -> None:
 def logits_of(game: Game, images: np.ndarray, *, adversarial: bool = False, batch: int = 64) -> np.ndarray:
     """Averaged discriminator's verdict logits (or minus its adversarial logits: high = fake) for uint8 [N, C, H, W]."""
     out: list[Tensor] = []
-    net = game.D_ema
+    net = game.detector
     for i in range(0, len(images), batch):
         x = to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(game.world.device))
         out.append((-_one_by_one(net, x) if adversarial else net.verdict(x).logit).float().cpu())
@@ -120,7 +120,7 @@ def calibrated_detector(game: Game, data: RunData) -> tuple[Detector, dict]:
         "degradation": cfg.options.degradation,
         "validation_images": {"real": n_real, "fake": int(len(clean.labels) - n_real)},
     }
-    detector = Detector(game.D_ema, Preprocess.from_dict(cfg.data_facts["preprocess"]), calibration, meta)
+    detector = Detector(game.detector, Preprocess.from_dict(cfg.data_facts["preprocess"]), calibration, meta)
     return detector, {f"valid_{k}": v for k, v in figures(clean, calibration).items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -33,8 +32,8 @@ class Preprocess:
     """
 
     resolution: int
-    crop: Literal["center", "none", "pad"] = "center"
-    resample: Literal["lanczos", "box", "bilinear", "bicubic"] = "lanczos"
+    crop: str = "center"
+    resample: str = "lanczos"
     channels: int = 3
 
     def __post_init__(self):

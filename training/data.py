@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,17 +56,16 @@ def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: i
     UserError if no real image is left to train on.
     """
     source = open_source(data, data_root=data_root, allow_fetch=fetch)
-    held_out = "train" not in source.splits
-    if held_out:
-        train, valid = _hold_out(source, seed)
-        test = None
-    else:
-        train = source.select(split="train")
-        valid = source.select(split="valid") if "valid" in source.splits else None
-        test = source.select(split="test") if "test" in source.splits else None
-        if valid is None:
-            held_out = True
-            train, valid = _hold_out(train, seed)
+
+    def part(name: str) -> FaceSource | None:
+        return source.select(split=name) if name in source.splits else None
+
+    train, valid, test = part("train"), part("valid"), part("test")
+    if train is None:
+        train, valid, test = source, None, None
+    held_out = valid is None
+    if valid is None:
+        train, valid = _hold_out(train, seed)
     if subset is not None:
         train = at_most(train, subset, seed)
     valid = at_most(valid, MAX_VALID, seed)
@@ -134,53 +134,50 @@ def decode_all(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> RunData:
     """Decode every image once, preprocessed by `pre`; unreadable ones are left out, counted and named in the facts."""
-    decoded = {}
-    for part in ("train", "valid", "test"):
-        source = getattr(splits, part)
-        if source is None or not len(source):
-            decoded[part] = None
-            continue
-        decoded[part] = DecodedFaces.build(
+    decoded = {
+        part: DecodedFaces.build(
             source,
             pre,
             mirror=mirror and part == "train",
             mirror_y=mirror_y and part == "train",
             workers=workers,
             cache_dir=cache_dir,
-            progress=(lambda done, total, part=part: progress(part, done, total)) if progress else None,
+            progress=partial(progress, part) if progress else None,
         )
-    train, valid = decoded["train"], decoded["valid"]
-    skipped = [s for p in decoded.values() if p is not None for s in p.skipped]
-    converted = sum((Counter(p.converted) for p in decoded.values() if p is not None), Counter())
+        for part, source in (("train", splits.train), ("valid", splits.valid), ("test", splits.test))
+        if source is not None and len(source)
+    }
+    counts = {part: _count(p) for part, p in decoded.items()}
+    if counts.get("valid", {"real": 0})["real"] == 0:
+        raise UserError(f"{splits.source.name}: no real image is left for calibration; give at least 3 real images")
+    if counts["train"]["real"] < 2:
+        raise UserError(f"{splits.source.name}: fewer than 2 readable real training images; give more")
+    skipped = [list(map(str, s)) for p in decoded.values() for s in p.skipped]
+    converted = sum((Counter(p.converted) for p in decoded.values()), Counter())
     facts = {
         "name": splits.source.name,
         "fingerprint": splits.source.fingerprint(),
         "preprocess": pre.to_dict(),
         "held_out": splits.held_out,
-        "counts": {part: _count(p) for part, p in decoded.items() if p is not None},
-        "skipped": [list(map(str, s)) for s in skipped[:100]],
+        "counts": counts,
+        "skipped": skipped[:100],
         "num_skipped": len(skipped),
         "converted": dict(sorted(converted.items())),
-        "enlarged": sum(p.enlarged for p in decoded.values() if p is not None),
-        "not_square": sum(p.not_square for p in decoded.values() if p is not None),
+        "enlarged": sum(p.enlarged for p in decoded.values()),
+        "not_square": sum(p.not_square for p in decoded.values()),
         "notes": [*splits.source.notes, *filter(None, [header_warning(splits.train)])],
         # what the training images are, to the byte: statistics of them are cached under this name
         "train_stamp": splits.train.rendered_at(pre.resolution).content_stamp(),
+        "summary": ", ".join(f"{part} {c['real']} real + {c['fake']} fake" for part, c in counts.items())
+        + (f"; {len(skipped)} unreadable left out" if skipped else ""),
     }
-    counts = facts["counts"]
-    facts["summary"] = ", ".join(f"{part} {c['real']} real + {c['fake']} fake" for part, c in counts.items()) + (
-        f"; {len(skipped)} unreadable left out" if skipped else ""
-    )
-    if valid is None or counts["valid"]["real"] == 0:
-        raise UserError(f"{splits.source.name}: no real image is left for calibration; give at least 3 real images")
-    if counts["train"]["real"] < 2:
-        raise UserError(f"{splits.source.name}: fewer than 2 readable real training images; give more")
-    if classes is None:
-        return RunData(train, valid, decoded["test"], facts)
-    of = classes.of(splits.train)[train.kept]
-    facts["classes"] = classes.names
-    facts["class_counts"] = np.bincount(of[of >= 0], minlength=len(classes.names)).tolist()
-    return RunData(train, valid, decoded["test"], facts, (of, len(classes.names)))
+    data = RunData(decoded["train"], decoded["valid"], decoded.get("test"), facts)
+    if classes is not None:
+        of = classes.of(splits.train)[data.train.kept]
+        facts["classes"] = classes.names
+        facts["class_counts"] = np.bincount(of[of >= 0], minlength=len(classes.names)).tolist()
+        data.classes = of, len(classes.names)
+    return data
 
 
 def count_notes(facts: dict) -> list[str]:

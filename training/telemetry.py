@@ -8,12 +8,17 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.files import write_text
 from common.options import in_flags
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def append_jsonl(path: Path, row: dict) -> None:
@@ -48,8 +53,7 @@ def rewind_jsonl(path: Path, nimg: int, verdict_step: int = 0) -> None:
         for row in read_jsonl(path)
         if row.get("nimg", 0) <= nimg and row.get("verdict_step", 0) <= verdict_step and not row.get("final")
     ]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    write_text(path, text)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 class Telemetry:
@@ -60,14 +64,14 @@ class Telemetry:
         self.run: Path | None = None
         self.flags = flags or {}
         self.is_main, self.quiet = is_main, quiet
-        self.board = None
+        self.board: SummaryWriter | None = None
         self.line_at = time.monotonic()
         self.live = is_main and not quiet and sys.stderr.isatty()
 
     def open(self, run: Path, purge_step: int | None = None) -> None:
         """Write to the folder `run` from now on; TensorBoard forgets an earlier process's rows from `purge_step`."""
-        self.run = run
         if self.is_main:
+            self.run = run
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(run / "tensorboard"), purge_step=purge_step)
@@ -121,31 +125,27 @@ class Telemetry:
 
     def tick(self, row: dict) -> None:
         """One row of stats.jsonl and the same as TensorBoard scalars under the published tags."""
-        if not self.is_main:
-            return
-        append_jsonl(self.run / "stats.jsonl", row)
-        nimg = row["nimg"]
         scalars = {name: v["mean"] for name, v in row.items() if isinstance(v, dict) and "mean" in v}
         scalars |= {k: v for k, v in row.items() if "/" in k and isinstance(v, int | float)}
-        self.scalars(scalars, nimg)
-        self.board.flush()
+        self.record("stats.jsonl", row, scalars, row["nimg"])
 
     def metric(self, row: dict) -> None:
         """One row of metrics.jsonl; its numbers also as TensorBoard scalars under Metrics/."""
-        if not self.is_main:
-            return
-        append_jsonl(self.run / "metrics.jsonl", row)
-        self.scalars(
-            {f"Metrics/{k}": v for k, v in row.items() if isinstance(v, float) and k not in ("kimg", "seconds")},
-            row["nimg"],
-        )
+        numbers = {k: v for k, v in row.items() if isinstance(v, float) and k not in ("kimg", "seconds")}
+        self.record("metrics.jsonl", row, {f"Metrics/{k}": v for k, v in numbers.items()}, row["nimg"])
+
+    def record(self, file: str, row: dict, scalars: dict[str, float], at: int) -> None:
+        """One row of a .jsonl file in the run's folder, and scalars at `at` of TensorBoard."""
+        if self.run is not None:
+            append_jsonl(self.run / file, row)
+        self.scalars(scalars, at)
+        if self.board is not None:
+            self.board.flush()
 
     def close(self) -> None:
         """Let go of the live line and of TensorBoard's file; what cannot be written any more has been told already."""
         if self.live:
             self._to_terminal("")
         if self.board is not None:
-            try:
+            with suppress(OSError):
                 self.board.close()
-            except OSError:
-                pass

@@ -24,7 +24,8 @@ def start(cfg: str, resolution: int, generator=(), trunk=()) -> Start:
     G = GeneratorConfig(resolution, p.z_dim, 0, p.w_dim, p.mapping_layers, **widths)
     D = DiscriminatorConfig(resolution, architecture=p.d_architecture, **widths)
     G, D = dataclasses.replace(G, **dict(generator)), dataclasses.replace(D, **dict(trunk))
-    return Start("a.pkl", None, Networks(G_ema=Shape(G), D=Shape(D), kind="snapshot"))
+    nets = Networks(G_ema=Shape(G), D=Shape(D), kind="snapshot")
+    return Start("a.pkl", nets, nets.G_ema)
 
 
 class Run:
@@ -111,6 +112,4 @@ def test_a_checkpoint_under_another_name_is_gone_on_with(tmp_path):
 
 def test_a_network_that_is_not_here_may_stay_away_in_a_dry_run(tmp_path, monkeypatch):
     monkeypatch.setenv("FACES_CACHE", str(tmp_path))
-    found = open_start("celebahq256", Processes(), allowed=False)
-    assert found.networks is None and found.path is None
-    check_start(Run("auto", 32), found)
+    assert open_start("celebahq256", Processes(), allowed=False) is None
