@@ -34,15 +34,21 @@ class AugmentPipe(nn.Module):
     `p` is a buffer, a scalar in [0, 1], to be written by `set_p` or in place (`pipe.p.fill_(0.3)`); it starts at 1.
     """
 
+    p: Tensor
+    taps: Tensor
+    bank: Tensor
+
     def __init__(self, which: Iterable[str | Transformation], *, margin: float | None = None):
         super().__init__()
         if margin is not None and not 0 <= margin <= 1:
             raise UserError(f"`margin` must be None or a share of the image size from 0 to 1, not {margin}")
-        rows = [TRANSFORMATIONS.get(row, row) if isinstance(row, str) else row for row in which]
-        unknown = next((row for row in rows if isinstance(row, str)), None)
-        if unknown is not None:
-            raise UserError(f"no transformation is called {unknown!r}: choose from {', '.join(TRANSFORMATIONS)}")
-        self.rows = {row.name: row for row in rows if row.multiplier > 0}
+        self.rows: dict[str, Transformation] = {}
+        for given in which:
+            row = TRANSFORMATIONS.get(given) if isinstance(given, str) else given
+            if row is None:
+                raise UserError(f"no transformation is called {given!r}: choose from {', '.join(TRANSFORMATIONS)}")
+            if row.multiplier > 0:
+                self.rows[row.name] = row
         self.groups = {row.group for row in self.rows.values()}
         self.margin = margin
         self.register_buffer("p", torch.ones([]))
@@ -110,9 +116,10 @@ class AugmentPipe(nn.Module):
         """p as a number. Reading it off a GPU makes that finish its queue: only done if `set_p` didn't write it."""
         if self.p.device.type == "cpu":
             return float(self.p)
-        if self._known_p is None or self._known_p[0] is not self.p or self._known_p[1] != self.p._version:
-            self._known_p = (self.p, self.p._version, float(self.p))
-        return self._known_p[2]
+        known = self._known_p
+        if known is None or known[0] is not self.p or known[1] != self.p._version:
+            known = self._known_p = (self.p, self.p._version, float(self.p))
+        return known[2]
 
     def _on_changed(self, images: Tensor, changed: Tensor, transform: Callable, parameters: Tensor) -> Tensor:
         """transform(images, parameters), sparing images that drew no change (none are spared when shapes are fixed)."""
@@ -124,11 +131,12 @@ class AugmentPipe(nn.Module):
         on_device = index.to(images.device, non_blocking=True)
         return images.index_copy(0, on_device, transform(images.index_select(0, on_device), parameters[index]))
 
-    def _number(self, draws: AdaDraws, p: float | Tensor, name: str, part: str = "") -> Tensor | None:
+    def _number(self, draws: AdaDraws, p: float | Tensor, name: str) -> Tensor | None:
         """A transformation's number for each image, [n]: as drawn, or what does nothing. None if it is switched off."""
-        row = self.rows.get(name)
-        if row is None:
-            return None
+        return self._part(draws, p, name) if name in self.rows else None
+
+    def _part(self, draws: AdaDraws, p: float | Tensor, name: str, part: str = "") -> Tensor:
+        row = self.rows[name]
         return torch.where(draws.chosen(name, row.multiplier * p), draws.number(row, part), row.identity)
 
     def _maps(self, draws: AdaDraws, p: float | Tensor, height: int, width: int) -> Tensor | None:
@@ -142,8 +150,8 @@ class AugmentPipe(nn.Module):
             inverses.append(geo.scaling(1 - 2 * flip, one))
         if (turns := self._number(draws, p, "quarter_turn")) is not None:
             inverses.append(geo.rotation(turns * (math.pi / 2)).round())
-        if (tx := self._number(draws, p, "whole_shift", ".x")) is not None:
-            ty = self._number(draws, p, "whole_shift", ".y")
+        if "whole_shift" in self.rows:
+            tx, ty = (self._part(draws, p, "whole_shift", axis) for axis in (".x", ".y"))
             inverses.append(geo.translation(-(tx * width).round(), -(ty * height).round()))
         if (s := self._number(draws, p, "scale")) is not None:
             inverses.append(geo.scaling(1 / s, 1 / s))
@@ -153,8 +161,8 @@ class AugmentPipe(nn.Module):
             inverses.append(geo.scaling(1 / s, s))
         if "rotation" in self.rows:
             inverses.append(geo.rotation(self._angle(draws, p, ".behind")))
-        if (tx := self._number(draws, p, "shift", ".x")) is not None:
-            ty = self._number(draws, p, "shift", ".y")
+        if "shift" in self.rows:
+            tx, ty = (self._part(draws, p, "shift", axis) for axis in (".x", ".y"))
             inverses.append(geo.translation(-tx * width, -ty * height))
         return reduce(torch.matmul, inverses) if inverses else None
 

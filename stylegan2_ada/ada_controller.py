@@ -88,7 +88,7 @@ class AdaController:
             "batches": self._batches,
         }
 
-    def load_state_dict(self, state: dict[str, float | int | None]) -> None:
+    def load_state_dict(self, state: dict) -> None:
         """Restore `state_dict`; p is brought within this controller's p_max.
 
         Raises ValueError when a value is missing.

@@ -1,6 +1,7 @@
 """Shapes of generators and discriminators, and training presets (StyleGAN2-ADA, Karras et al. 2020, appendix C)."""
 
 from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
 
 from common.errors import UserError
 
@@ -16,26 +17,43 @@ def check_resolution(resolution: int) -> int:
     return resolution.bit_length() - 1
 
 
-def _check_common(cfg) -> None:
-    check_resolution(cfg.resolution)
-    if cfg.img_channels not in IMAGE_CHANNELS:
-        raise UserError(f"img_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {cfg.img_channels!r}")
-    if cfg.channel_base < 1 or cfg.channel_max < 1:
-        raise UserError(f"channel_base and channel_max must be positive, got {cfg.channel_base} and {cfg.channel_max}")
+class _Shape:
+    """What the shapes of both networks have in common; each is a dataclass."""
 
+    resolution: int
+    img_channels: int
+    channel_base: int
+    channel_max: int
+    num_lowp_res: int
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
-def _from_dict(cls, values: dict):
-    known = {f.name for f in fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UserError(
-            f"{cls.__name__} has no field {unknown[0]!r}; it was written by another version or is another network's"
-        )
-    return cls(**values)
+    def __post_init__(self) -> None:
+        check_resolution(self.resolution)
+        if self.img_channels not in IMAGE_CHANNELS:
+            raise UserError(f"img_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {self.img_channels!r}")
+        if self.channel_base < 1 or self.channel_max < 1:
+            raise UserError(
+                f"channel_base and channel_max must be positive, got {self.channel_base} and {self.channel_max}"
+            )
+
+    def channels(self, res: int) -> int:
+        return max(min(self.channel_base // res, self.channel_max), 1)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Self:
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise UserError(
+                f"{cls.__name__} has no field {unknown[0]!r}; it was written by another version or is another network's"
+            )
+        return cls(**values)
 
 
 @dataclass(frozen=True)
-class GeneratorConfig:
+class GeneratorConfig(_Shape):
     """Shape of a generator.
 
     A block at resolution `res` has `min(channel_base / res, channel_max)` channels. The `num_lowp_res` highest
@@ -54,22 +72,9 @@ class GeneratorConfig:
     num_lowp_res: int = 0
     conv_clamp: float | None = None
 
-    def __post_init__(self):
-        _check_common(self)
-
-    def channels(self, res: int) -> int:
-        return max(min(self.channel_base // res, self.channel_max), 1)
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "GeneratorConfig":
-        return _from_dict(cls, values)
-
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(_Shape):
     """Shape of a discriminator; fields as in `GeneratorConfig`. `architecture` is 'resnet' or 'orig' (no skip
     connections);
     `mbstd_group_size` images share one minibatch standard deviation (0 turns the layer off)."""
@@ -86,20 +91,10 @@ class DiscriminatorConfig:
     mbstd_num_channels: int = 1
     mapping_layers: int = 8
 
-    def __post_init__(self):
-        _check_common(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.architecture not in ("resnet", "orig"):
             raise UserError(f"discriminator architecture must be 'resnet' or 'orig', got {self.architecture!r}")
-
-    def channels(self, res: int) -> int:
-        return max(min(self.channel_base // res, self.channel_max), 1)
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "DiscriminatorConfig":
-        return _from_dict(cls, values)
 
 
 @dataclass(frozen=True)

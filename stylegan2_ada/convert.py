@@ -88,14 +88,13 @@ def convert(args: argparse.Namespace) -> None:
 
     path = fetch(args.source, _progress) if is_remote(args.source) else Path(args.source)
     networks = read_networks(path, NETWORKS if kind == "published" else ("G_ema",))
-    if kind != "published" and networks.G_ema is None:
-        raise UserError(f"{path}: a {networks.kind} without a generator; use --to published")
-    meta = networks.meta | {"source": path.name, "source_kind": networks.kind}
-    if kind == "generator":
-        save_generator(args.target, networks.G_ema, meta, half=args.half)
-    elif kind == "published":
-        networks.meta = meta
+    networks.meta |= {"source": path.name, "source_kind": networks.kind}
+    if kind == "published":
         save_published(args.target, networks, half=args.half)
+    elif networks.G_ema is None:
+        raise UserError(f"{path}: a {networks.kind} without a generator; use --to published")
+    elif kind == "generator":
+        save_generator(args.target, networks.G_ema, networks.meta, half=args.half)
     else:
         export_onnx(args.target, networks.G_ema, noise_mode=args.noise, batch=args.batch)
     for note in networks.notes:

@@ -38,7 +38,6 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, cfg: DiscriminatorConfig, resolution: int):
         super().__init__()
-        self.resolution = resolution
         c_in, c_out, clamp = cfg.channels(resolution), cfg.channels(resolution // 2), cfg.conv_clamp
         self.conv0 = Conv(c_in, c_in, 3, conv_clamp=clamp)
         self.conv1 = Conv(c_in, c_out, 3, down=2, conv_clamp=clamp)
@@ -98,10 +97,7 @@ class Discriminator(nn.Module):
     def layers_inwards(self) -> list[nn.Module]:
         """The convolutions before the head, from the image inwards: fromrgb, then conv0, conv1 and skip of each block;
         the order in which Freeze-D (Mo et al. 2020) counts them."""
-        layers = [self.fromrgb]
-        for block in self.blocks:
-            layers += [block.conv0, block.conv1] + ([] if block.skip is None else [block.skip])
-        return layers
+        return [self.fromrgb, *(layer for block in self.blocks for layer in block.children())]
 
     def features(self, img, *, force_fp32=False) -> list[torch.Tensor]:
         """Output of every block, from resolution / 2 down to 4; the last is [N, C, 4, 4] in the parameters' dtype (at
@@ -122,8 +118,8 @@ class Discriminator(nn.Module):
         lowp = not force_fp32 and is_lowp(cfg.resolution, cfg)
         x = self.fromrgb(to_compute(img, self.lowp_dtype if lowp else full, lowp))
         outputs = []
-        for block in self.blocks:
-            lowp = not force_fp32 and is_lowp(block.resolution, cfg)
+        for k, block in enumerate(self.blocks):
+            lowp = not force_fp32 and is_lowp(cfg.resolution >> k, cfg)
             x = block(to_compute(x, self.lowp_dtype if lowp else full, lowp), self.filter)
             outputs.append(x)
         return [*outputs[:-1], x.to(full)]

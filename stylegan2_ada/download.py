@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common.download import download
 from common.errors import UserError
-from common.files import cache_folder
+from common.files import cache_folder, sha256_of
 
 MAX_BYTES = 4 << 30  # a published snapshot has some 400 MB
 TIMEOUT = 15.0  # seconds, for the connection and for every read
@@ -67,7 +67,7 @@ def fetch(spec: str, progress: Callable[[int, int], None] | None = None, timeout
     url, pinned = _split(spec)
     path = cached_path(spec)
     if path.is_file():
-        if pinned and (found := _sha256(path)) != pinned:
+        if pinned and (found := sha256_of(path)) != pinned:
             advice = "" if url.startswith("file:") else f"; delete {path} to fetch it again"
             raise UserError(f"{url}: the file has SHA-256 {found}, not {pinned} as pinned{advice}")
         return path
@@ -106,8 +106,3 @@ def _split(spec: str) -> tuple[str, str | None]:
     if scheme == "http" and pinned is None:
         raise UserError(f"{spec}: http:// can be tampered with on the way; use https://, or pin it with #sha256=…")
     return url, pinned
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -99,7 +99,7 @@ class Synthesis(nn.Module):
         self.cfg, self.lowp_dtype = cfg, torch.bfloat16
         self.const = nn.Parameter(torch.randn(cfg.channels(4), 4, 4))
         self.blocks = nn.ModuleList(SynthesisBlock(cfg, 2**k) for k in range(2, log2 + 1))
-        self.num_ws = sum(block.num_convs for block in self.blocks) + 1  # the last ToRGB has its own
+        self.num_ws = 2 * log2 - 2  # one convolution at 4x4 and two at every other resolution; the last ToRGB's
         self.register_buffer("filter", fir_taps([1, 3, 3, 1]), persistent=False)
 
     def forward(self, ws, *, noise_mode="random", fused_modconv=None, force_fp32=False):

@@ -6,6 +6,7 @@ from torch import nn
 
 from common.errors import UserError
 
+from .config import DiscriminatorConfig, GeneratorConfig
 from .ops.bias_act import bias_act
 from .ops.native import path
 
@@ -17,7 +18,7 @@ def unit_rms(latents: torch.Tensor) -> torch.Tensor:
     return latents * torch.rsqrt(power + 1e-8)
 
 
-def is_lowp(resolution: int, cfg) -> bool:
+def is_lowp(resolution: int, cfg: GeneratorConfig | DiscriminatorConfig) -> bool:
     """Whether the block at `resolution` is one of the `num_lowp_res` highest; 4x4 never is."""
     return resolution >= 8 and resolution > cfg.resolution >> cfg.num_lowp_res
 
@@ -55,6 +56,8 @@ class Mapping(nn.Module):
     trainer keeps up; None returns the bare [N, w_dim] and has no average, which is how the projection discriminator
     embeds its label (with `z_dim=0`). The layers learn at 1/100 of the rate.
     """
+
+    w_avg: torch.Tensor
 
     def __init__(self, z_dim: int, c_dim: int, w_dim: int, num_ws: int | None, num_layers: int):
         super().__init__()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar, overload
 
 import torch
 
@@ -14,6 +17,8 @@ from .storages import StoredTensor
 from .unpickle import Refused
 
 NETWORKS = ("G_ema", "G", "D")
+Tensors = Mapping[str, StoredTensor | torch.Tensor]
+C = TypeVar("C", GeneratorConfig, DiscriminatorConfig)
 
 
 @dataclass
@@ -33,9 +38,19 @@ class Networks:
     notes: list[str] = field(default_factory=list)
 
 
-def build(
-    cfg: GeneratorConfig | DiscriminatorConfig, tensors: dict[str, StoredTensor | torch.Tensor], what: str
-) -> Generator | Discriminator:
+def configured(cls: type[C], **values) -> C:
+    """A configuration with these values. Refused where there is no such network."""
+    try:
+        return cls(**values)
+    except ValueError as e:
+        raise Refused(str(e)) from None
+
+
+@overload
+def build(cfg: GeneratorConfig, tensors: Tensors, what: str) -> Generator: ...
+@overload
+def build(cfg: DiscriminatorConfig, tensors: Tensors, what: str) -> Discriminator: ...
+def build(cfg: GeneratorConfig | DiscriminatorConfig, tensors: Tensors, what: str) -> Generator | Discriminator:
     """A network of this configuration with these tensors (published names), in evaluation mode without gradients.
 
     Shapes are compared before anything is allocated, so a configuration that claims a terabyte costs nothing. Weights
@@ -65,6 +80,11 @@ def build(
     except ValueError as e:
         raise Refused(f"its {what} does not fit: {e}") from None
     return net.eval().requires_grad_(False)
+
+
+def count(state: Mapping, form: str, first: int = 0) -> int:
+    """How many names of this form a state dict has, numbered from `first` on without a gap."""
+    return next(n for n in itertools.count() if form.format(first + n) not in state)
 
 
 def channels_of(widths: dict[int, int]) -> tuple[int, int]:

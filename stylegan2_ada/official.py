@@ -13,13 +13,14 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common.errors import UserError
 
 from .config import IMAGE_CHANNELS, DiscriminatorConfig, GeneratorConfig
-from .networks import NETWORKS, Networks, build
+from .networks import NETWORKS, Networks, build, configured
 from .storages import StoredTensor, load_from_bytes, rebuild_parameter, rebuild_tensor
 from .unpickle import Budget, Buildable, Refused, parse
 
@@ -132,7 +133,7 @@ def _networks(root: object, wanted: Iterable[str]) -> Networks:
         root = {"D" if root.class_name == "Discriminator" else "G_ema": root}
     if not isinstance(root, dict) or not any(isinstance(root.get(name), Module) for name in NETWORKS):
         raise Refused("a pickle, but no StyleGAN2-ADA snapshot: it holds neither G_ema nor G nor D")
-    made = {}
+    made: dict[str, Any] = {}
     for name in wanted:
         module = root.get(name)
         if module is None:
@@ -277,7 +278,7 @@ def generator_config(module: Module) -> GeneratorConfig:
     _filter_and_activation(layers)
     layers.done("fp16_channels_last", "channels_last", "fused_modconv_default")
     o.done()
-    return _config(GeneratorConfig, cfg)
+    return configured(GeneratorConfig, **cfg)
 
 
 def discriminator_config(module: Module) -> DiscriminatorConfig:
@@ -314,14 +315,7 @@ def discriminator_config(module: Module) -> DiscriminatorConfig:
     _filter_and_activation(block)
     block.done("fp16_channels_last", "freeze_layers")
     o.done("cmap_dim")
-    return _config(DiscriminatorConfig, cfg)
-
-
-def _config(cls, values: dict):
-    try:
-        return cls(**values)
-    except ValueError as e:
-        raise Refused(str(e)) from None
+    return configured(DiscriminatorConfig, **cfg)
 
 
 # ---- what else the file says ----------------------------------------------------------------------------------------

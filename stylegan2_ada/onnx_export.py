@@ -73,7 +73,8 @@ def export_onnx(path: str | os.PathLike, G: Generator, *, noise_mode: str = "con
             external_data=False,
             verbose=False,
         )
-    save_atomically(path, lambda tmp: program.save(str(tmp), external_data=False))
+    # with dynamo=True there is always a program
+    save_atomically(path, lambda tmp: program.save(str(tmp), external_data=False))  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -17,7 +18,7 @@ from common.files import save_atomically
 from .config import DiscriminatorConfig, GeneratorConfig
 from .files import halved
 from .names import RESAMPLE_FILTER, published_shapes, to_published
-from .networks import NETWORKS, Networks, build, channels_of
+from .networks import NETWORKS, Networks, build, channels_of, count
 from .unpickle import Refused
 
 FORMAT = "stylegan2-ada-published-names"
@@ -51,7 +52,8 @@ def save_published(path: str | os.PathLike, networks: Networks, *, half: bool = 
         ValueError: for another file ending, or for weights that float16 cannot hold.
     """
     path = Path(path)
-    state, configs = {}, {}
+    state: dict[str, torch.Tensor] = {}
+    configs = {}
     for name in NETWORKS:
         if (net := getattr(networks, name)) is not None:
             configs[name] = net.cfg.to_dict()
@@ -97,7 +99,7 @@ def from_published(state: dict, wanted: Iterable[str] = NETWORKS, configs: dict 
     Raises:
         Refused: where names or shapes are not of such a network.
     """
-    made = {}
+    made: dict[str, Any] = {}
     for name, part in _split(state).items():
         if name not in wanted:
             continue
@@ -112,13 +114,6 @@ def from_published(state: dict, wanted: Iterable[str] = NETWORKS, configs: dict 
     return Networks(**made, kind="state dict under published names")
 
 
-def _layers(state: dict) -> int:
-    n = 0
-    while f"mapping.fc{n}.weight" in state:
-        n += 1
-    return n
-
-
 def _guess_g(state: dict) -> dict:
     names = [name for name in state if name.startswith("synthesis.b") and name.endswith(".conv1.bias")]
     widths = {int(name.split(".")[1][1:]): len(state[name]) for name in names}
@@ -130,7 +125,7 @@ def _guess_g(state: dict) -> dict:
         "z_dim": inputs - (w_dim if c_dim else 0),
         "c_dim": c_dim,
         "w_dim": w_dim,
-        "mapping_layers": _layers(state),
+        "mapping_layers": count(state, "mapping.fc{}.weight"),
         "img_channels": len(state["synthesis.b4.torgb.bias"]),
         "channel_base": base,
         "channel_max": most,
@@ -153,5 +148,5 @@ def _guess_d(state: dict) -> dict:
         "architecture": "resnet" if any(name.endswith(".skip.weight") for name in state) else "orig",
         "mbstd_group_size": 4 if extra else 0,
         "mbstd_num_channels": extra or 1,
-        "mapping_layers": _layers(state) or 8,
+        "mapping_layers": count(state, "mapping.fc{}.weight") or 8,
     }

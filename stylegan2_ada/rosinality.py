@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import torch
 
 from .config import DiscriminatorConfig, GeneratorConfig
-from .networks import NETWORKS, Networks, build, channels_of
+from .networks import NETWORKS, Networks, build, channels_of, configured, count
 from .unpickle import Refused
 
 KEYS = {"G_ema": "g_ema", "G": "g", "D": "d"}
@@ -97,17 +97,10 @@ def _nothing_left(state: dict, what: str) -> None:
         raise Refused(f"its {what} has an unknown {min(state)}")
 
 
-def _count(state: dict, form: str, first: int = 0) -> int:
-    n = first
-    while form.format(n) in state:
-        n += 1
-    return n - first
-
-
 def _generator(state: dict, what: str):
     _drop_kernels(state, what)
-    resolution = 4 << _count(state, "to_rgbs.{}.bias")
-    layers = _count(state, "style.{}.weight", 1)
+    resolution = 4 << count(state, "to_rgbs.{}.bias")
+    layers = count(state, "style.{}.weight", 1)
     published: dict[str, torch.Tensor] = {}
 
     def take(name: str) -> torch.Tensor:
@@ -148,11 +141,11 @@ def _generator(state: dict, what: str):
         raise Refused(f"its {what} has no mapping layers style.1, style.2, …")
     w_dim, z_dim = published["mapping.fc0.weight"].shape
     published["mapping.w_avg"] = torch.zeros(w_dim)
-    widths = {r: len(published[f"synthesis.b{r}.conv1.bias"]) for r in (4 << k for k in range(_blocks(resolution)))}
+    widths = {r: len(published[f"synthesis.b{r}.conv1.bias"]) for r in (4 << k for k in range(resolution.bit_length() - 2))}
     base, most = channels_of(widths)
     channels = len(published["synthesis.b4.torgb.bias"])
     return build(
-        _config(GeneratorConfig, resolution, z_dim=z_dim, w_dim=w_dim, mapping_layers=layers, img_channels=channels,
+        configured(GeneratorConfig, resolution=resolution, z_dim=z_dim, w_dim=w_dim, mapping_layers=layers, img_channels=channels,
                 channel_base=base, channel_max=most),
         published,
         what,
@@ -162,7 +155,7 @@ def _generator(state: dict, what: str):
 def _discriminator(state: dict):
     what = "d"
     _drop_kernels(state, what)
-    blocks = _count(state, "convs.{}.conv1.0.weight", 1)
+    blocks = count(state, "convs.{}.conv1.0.weight", 1)
     resolution = 4 << blocks
     table = {"convs.0.0.weight": f"b{resolution}.fromrgb.weight", "convs.0.1.bias": f"b{resolution}.fromrgb.bias"}
     for k in range(blocks):
@@ -183,16 +176,9 @@ def _discriminator(state: dict):
     widths[4] = len(published["b4.conv.bias"])
     base, most = channels_of(widths)
     channels = published[f"b{resolution}.fromrgb.weight"].shape[1]
-    cfg = _config(DiscriminatorConfig, resolution, img_channels=channels, channel_base=base, channel_max=most)
+    cfg = configured(
+        DiscriminatorConfig, resolution=resolution, img_channels=channels, channel_base=base, channel_max=most
+    )
     return build(cfg, published, what)
 
 
-def _blocks(resolution: int) -> int:
-    return resolution.bit_length() - 2
-
-
-def _config(cls, resolution: int, **values: int):
-    try:
-        return cls(resolution, **values)
-    except ValueError as e:
-        raise Refused(str(e)) from None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pickletools import code2op
+from pickletools import opcodes
 
 from common.errors import UserError
 
@@ -91,7 +91,7 @@ class _Machine:
                 return self.pop(), self.at
             step = _STEPS.get(code)
             if step is None:
-                opcode = code2op.get(chr(code))
+                opcode = next((op for op in opcodes if op.code == chr(code)), None)
                 raise Refused(f"the opcode {opcode.name} is not admitted" if opcode else _DAMAGED)
             step(self)
 

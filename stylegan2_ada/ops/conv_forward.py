@@ -72,7 +72,8 @@ class Prepared:
     def out_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the result for an input of this height and width."""
         sizes = zip((height, width), self.weight.shape[2:], self.padding, strict=True)
-        return tuple((size + 2 * pad - taps) // self.stride + 1 for size, taps, pad in sizes)
+        y, x = ((size + 2 * pad - taps) // self.stride + 1 for size, taps, pad in sizes)
+        return y, x
 
 
 def applies(weight: Tensor) -> bool:
@@ -87,7 +88,7 @@ def _lanes() -> int:
 
 def prepare(weight: Tensor, bias: Tensor, padding: tuple[int, int] = (0, 0), stride: int = 1) -> Prepared:
     """A convolution with weights [O, I, height, width] float32 and bias [O], zero padding (y, x)."""
-    taps = tuple(weight.shape[2:])
+    taps = weight.shape[2], weight.shape[3]
     tile = _TILES.get(taps, (1, 1)) if stride == 1 else (1, 1)
     weight, bias = weight.detach(), bias.detach()
     if not applies(weight):

@@ -83,15 +83,15 @@ def upfirdn2d(
         raise UserError(f"a filter has one or two axes, not {len(taps)}")
     _, _, h, w = x.shape
     if torch.compiler.is_compiling() or not type(up) is type(down) is int:  # symbolic sizes, lists
-        y_axis, x_axis, padding = _geometry(h, w, up, down, _padding(padding), taps[0], taps[-1])
+        y_axis, x_axis, pads = _geometry(h, w, up, down, _padding(padding), taps[0], taps[-1])
     else:
-        y_axis, x_axis, padding = _known_geometry(h, w, up, down, padding, taps[0], taps[-1])
+        y_axis, x_axis, pads = _known_geometry(h, w, up, down, padding, taps[0], taps[-1])
     if use_native(x):
         f = f if f.dtype in (torch.float32, torch.float64) else f.float()
         factors = x_axis.up, y_axis.up, x_axis.down, y_axis.down
         return _native(x, f, (*factors, x_axis.pad, y_axis.pad, y_axis.out, x_axis.out, flip_filter, gain))
     if path() == "reference" and 0 not in x.shape[:2]:
-        return reference.upfirdn2d(x, f, (x_axis.up, y_axis.up), (x_axis.down, y_axis.down), padding, flip_filter, gain)
+        return reference.upfirdn2d(x, f, (x_axis.up, y_axis.up), (x_axis.down, y_axis.down), pads, flip_filter, gain)
     f = f.detach()
     if not flip_filter:
         f = f.flip(list(range(f.ndim)))

@@ -68,7 +68,7 @@ class _Device:
         self.index = index
         self.capability = torch.cuda.get_device_capability(index)
         self.target = nvrtc.target(self.capability)
-        self.functions: dict[str, int] = {}
+        self.functions: dict[str, int | None] = {}
         self.loaded: set[tuple[str, int]] = set()
 
     def load(self, source: str, dtype: int, code: bytes) -> None:

@@ -7,6 +7,7 @@ csrc/cuda_binding.cpp does the same in C++ where nvcc compiled the kernels.
 import threading
 from collections.abc import Callable
 from ctypes import Structure
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -29,14 +30,14 @@ class _Ready(threading.local):
     """Arguments made before, by thread: only the addresses change from call to call."""
 
     def __init__(self):
-        self.plans: dict[tuple, tuple[Launch, Structure]] = {}
+        self.plans: dict[tuple, tuple] = {}
 
 
 _ready = _Ready()
 _KEPT = 1024  # plans; more would be many shapes that each are met once
 
 
-def _remember(key: tuple, plan: tuple[Launch, Structure]) -> tuple[Launch, Structure]:
+def _remember(key: tuple, plan: tuple) -> tuple:
     if len(_ready.plans) >= _KEPT:
         _ready.plans.clear()
     _ready.plans[key] = plan
@@ -341,11 +342,11 @@ def modconv_epilogue_grad(
     g = _laid_out(g, out)
     y = None if y is None else _laid_out(y, out)
     n, c, h, w = out.shape
-    wide = {"dtype": _sum_dtype(out), "device": out.device}
+    wide = partial(torch.empty, dtype=_sum_dtype(out), device=out.device)
     gy = torch.empty_like(out)
-    gd = torch.empty((0 if d is None else n, c), **wide)
-    gn = torch.empty((0 if noise is None else noise.shape[0], 1, h, w), **wide)
-    gb = torch.empty(0 if b is None else c, **wide)
+    gd = wide((0 if d is None else n, c))
+    gn = wide((0 if noise is None else noise.shape[0], 1, h, w))
+    gb = wide(0 if b is None else c)
     if out.numel() == 0:
         return gy, gd.zero_(), gn.zero_(), gb.zero_()
     results = (gy, gd if d is not None else None, gb if b is not None else None, gn if noise is not None else None)
