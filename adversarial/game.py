@@ -22,7 +22,8 @@ from adversarial.losses import fake_loss, generator_loss, path_length_penalty, p
 from adversarial.optimiser import FusedAdam, adam, lazy_adam
 from adversarial.replay import Replay
 from common.errors import UserError
-from discriminator.hybrid import HybridDiscriminator, VerdictOut
+from discriminator.hybrid import HybridDiscriminator
+from discriminator.network import VerdictOut
 from discriminator.verdict_loss import VerdictLossConfig, verdict_loss
 from faces.dataset import to_float
 from stylegan2_ada.ada import AugmentPipe

@@ -14,6 +14,7 @@ receptive field and on nothing else.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ CLIP = 3.0
 SLOPE = 0.2
 
 
-def _bank(*kernels: list[list[float]]) -> torch.Tensor:
+def _bank(*kernels: Sequence[Sequence[float]]) -> torch.Tensor:
     """Kernels of up to 5x5 taps, embedded centred in 5x5 and scaled to unit L2 norm: float32 [K, 5, 5]."""
     bank = torch.zeros(len(kernels), BANK_SIZE, BANK_SIZE, dtype=torch.float64)
     for i, taps in enumerate(kernels):
@@ -82,6 +83,8 @@ class ResidualBank(nn.Module):
     control "pixels"), so flat areas give zero whatever their colour. The truncation is that of the rich models: an
     edge must not drown the noise beside it.
     """
+
+    kernels: torch.Tensor
 
     def __init__(self, residual: str, img_channels: int):
         super().__init__()
@@ -147,7 +150,7 @@ class ArtefactBranch(nn.Module):
         for before, after in zip(self.before_pool, self.after_pool, strict=True):
             x = _lrelu_conv(after, F.avg_pool2d(_lrelu_conv(before, x), 2))
         patch = F.conv2d(x, self.patch.weight.to(dtype), self.patch.bias.to(dtype)).squeeze(1).float()
-        return ArtefactOut(patch, torch.cat([_mean_std(x.float().flatten(2)), _patch_statistics(patch)], dim=1))
+        return ArtefactOut(patch, torch.cat([mean_std(x.float().flatten(2)), _patch_statistics(patch)], dim=1))
 
 
 def _conv(cin: int, cout: int) -> nn.Conv2d:
@@ -161,7 +164,7 @@ def _lrelu_conv(conv: nn.Conv2d, x: torch.Tensor, scale: torch.Tensor | float = 
     return F.leaky_relu(F.conv2d(x, (conv.weight * scale).to(x.dtype), conv.bias.to(x.dtype), padding=1), SLOPE)
 
 
-def _mean_std(x: torch.Tensor) -> torch.Tensor:
+def mean_std(x: torch.Tensor) -> torch.Tensor:
     """[N, C, P] -> [N, 2C]. The epsilon inside the root keeps the gradient finite on flat images."""
     var, mean = torch.var_mean(x, dim=2, correction=0)
     return torch.cat([mean, (var + 1e-6).sqrt()], dim=1)
@@ -171,4 +174,4 @@ def _patch_statistics(patch: torch.Tensor) -> torch.Tensor:
     """[N, h, w] -> [N, 3]: mean, standard deviation, and log-mean-exp (a soft maximum, whatever the map's size)."""
     flat = patch.flatten(1)
     soft_max = torch.logsumexp(flat, dim=1, keepdim=True) - torch.tensor(float(flat.shape[1])).log().item()
-    return torch.cat([_mean_std(flat.unsqueeze(1)), soft_max], dim=1)
+    return torch.cat([mean_std(flat.unsqueeze(1)), soft_max], dim=1)

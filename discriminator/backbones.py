@@ -15,18 +15,17 @@ costs four times the time for each.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from common.errors import UserError
-from discriminator.hybrid import VerdictOut
+from discriminator.network import Network, Shape, VerdictOut
 from discriminator.network_options import HEADS
 from discriminator.published import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, TimmFeatures, own_name
 
@@ -39,8 +38,8 @@ _CLASSIFIERS = ("classifier.", "fc.", "head.", "last_linear.", "aux_classifier."
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
-    """A published network with our heads. ValueError on a value out of range.
+class BackboneConfig(Shape):
+    """A published network with our heads.
 
     model: a name of `PUBLISHED`, or "timm:" and a name of timm's. resolution: side of the images it is made to judge
     (its layers take others as well where `any_size`). stride1: how many of its first down-sampling layers keep the
@@ -64,10 +63,7 @@ class BackboneConfig:
         if not (self.model in PUBLISHED or (self.model == f"timm:{name}" and _TIMM_NAME.fullmatch(name))):
             raise UserError(f"unknown network {self.model!r}: give one of {', '.join(PUBLISHED)} or timm:NAME")
         most = PUBLISHED[self.model].stride1 if self.model in PUBLISHED else MAX_STRIDE1
-        for key, low, high in (("resolution", 32, 2048), ("stride1", 0, most)):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise UserError(f"{key} must be a whole number from {low} to {high}, not {value!r}")
+        self.check_whole(resolution=(32, 2048), stride1=(0, most))
         if self.img_channels != 3:
             raise UserError(f"{self.model} takes colour images (3 channels), not {self.img_channels!r}")
         if not 0 <= self.dropout < 1:
@@ -79,34 +75,23 @@ class BackboneConfig:
             if len(values) != 3 or not all(math.isfinite(v) for v in values) or (key == "std" and min(values) <= 0):
                 raise UserError(f"{key} must be three numbers, not {values!r}")
 
-    def to_dict(self) -> dict:
-        """Plain JSON types; `from_dict` is its inverse."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
-    @classmethod
-    def from_dict(cls, data: dict) -> BackboneConfig:
-        if unknown := set(data) - {f.name for f in fields(cls)}:
-            raise UserError(f"unknown option {', '.join(sorted(unknown))} of {data.get('model')}")
-        return cls(**{**data, **{key: tuple(data[key]) for key in ("mean", "std") if key in data}})
+class Backbone(Network):
+    """Random weights; see `load_pretrained`."""
 
-
-class Backbone(nn.Module):
-    """Images float [N, 3, R, R] in [-1, 1] -> `VerdictOut`. Random weights; see `load_pretrained`.
-
-    `lowp_dtype` (None: float32): what the layers compute in, in training; in evaluation too where `lowp_eval` is set,
-    which is for choosing between states and never for a verdict.
-    """
+    cfg: BackboneConfig
+    scale: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(self, cfg: BackboneConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        self.lowp_dtype: torch.dtype | None = None
-        self.lowp_eval = False
+        self.any_size = cfg.any_size
         self.body, width, cells = _body(cfg.model)
         self.cells = cells
         _keep_resolution(self.body, cfg)
         self.dropout = nn.Dropout(cfg.dropout)
-        self.dense = self.norm = None
+        self.dense: nn.Linear | None = None
         if cfg.head == "seeds":
             self.dense, self.norm = nn.Linear(width, HEAD_WIDTH), nn.BatchNorm1d(HEAD_WIDTH)
             width = HEAD_WIDTH
@@ -122,18 +107,12 @@ class Backbone(nn.Module):
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
 
-    @property
-    def any_size(self) -> bool:
-        return self.cfg.any_size
-
     def features(self, img: torch.Tensor) -> torch.Tensor:
         """The last feature map [N, width, h, w] (tokens [N, T, width] of a transformer) of images in [-1, 1]."""
-        low = self.lowp_dtype not in (None, torch.float32) and (self.training or self.lowp_eval)
-        with torch.autocast(img.device.type, self.lowp_dtype) if low else contextlib.nullcontext():
+        with self.autocast(img):
             return self.body((img * self.scale + self.shift).contiguous(memory_format=torch.channels_last))
 
     def verdict(self, img: torch.Tensor) -> VerdictOut:
-        """Logits of images float [N, 3, R, R] in [-1, 1]."""
         features = self.features(img).float()
         pooled = self.body.pooled(features) if isinstance(self.body, TimmFeatures) else features.mean((2, 3))
         patches = None if self.patch is None else self.patch(features).squeeze(1)
@@ -142,21 +121,14 @@ class Backbone(nn.Module):
             return VerdictOut(self.head(pooled).squeeze(1), patches)
         return VerdictOut(self.head(self.dropout(pooled)).squeeze(1), patches)
 
-    def forward(self, img: torch.Tensor) -> VerdictOut:
-        return self.verdict(img)
-
-    def taught(self) -> list[nn.Parameter]:
-        """What training changes: everything."""
-        return list(self.parameters())
-
     def borrowed(self) -> nn.Module:
-        """The part that may come with weights and be frozen at first."""
         return self.body
 
     def penalty(self) -> torch.Tensor:
         """What is added to every step's loss: L2 of the seeds' dense layer, else 0."""
-        weight = self.head.weight if self.dense is None else self.dense.weight
-        return weight.new_zeros(()) if self.dense is None else HEAD_L2 * weight.square().sum()
+        if self.dense is None:
+            return self.head.weight.new_zeros(())
+        return HEAD_L2 * self.dense.weight.square().sum()
 
 
 def _body(model: str) -> tuple[nn.Module, int, int]:

@@ -10,15 +10,14 @@ own among them.
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
-from discriminator.hybrid import VerdictOut
+from discriminator.network import Network, Shape, VerdictOut
 
 M_PLUS, M_MINUS, LAMBDA = 0.9, 0.1, 0.5  # of the margin loss
 RECONSTRUCTION = 0.0005  # weight of the reconstruction's sum of squares (section 4.1)
@@ -97,12 +96,13 @@ class Capsules(nn.Module):
         n, _, h, w = x.shape
         return squash(x.reshape(n, -1, self.dim, h * w).transpose(2, 3).reshape(n, self.count, self.dim))
 
-    def forward(self, x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """dtype: what the convolutions compute in; routing is always float32."""
-        with torch.autocast(x.device.type, dtype) if dtype is not None else contextlib.nullcontext():
-            u = self.primaries(x)
+    def routed(self, u: torch.Tensor) -> torch.Tensor:
+        """[N, classes, class_dim] of the primary capsules, always in float32."""
         u_hat = torch.einsum("nid,ijdk->nijk", u, self.W * self.scale)  # eq. 2, right
         return route(u_hat, self.iterations)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.routed(self.primaries(x))
 
 
 class Decoder(nn.Module):
@@ -120,9 +120,9 @@ class Decoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class CapsNetConfig:
+class CapsNetConfig(Shape):
     """resolution: side of the images. inner: side they are averaged down to. conv, types, dim, class_dim, iterations:
-    see `Capsules`. reconstruct: with the decoder's regulariser. ValueError on a value out of range."""
+    see `Capsules`. reconstruct: with the decoder's regulariser."""
 
     resolution: int
     img_channels: int = 3
@@ -138,42 +138,24 @@ class CapsNetConfig:
     def __post_init__(self) -> None:
         if self.model != "capsnet" or not isinstance(self.reconstruct, bool):
             raise UserError("not the options of a capsnet")
-        limits = {
-            "resolution": (32, 2048), "inner": (28, 128), "conv": (1, 512), "types": (1, 64), "dim": (1, 64),
-            "class_dim": (1, 64), "iterations": (1, 10),
-        }  # fmt: skip
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+        self.check_whole(resolution=(32, 2048), inner=(28, 128), conv=(1, 512))
+        self.check_whole(types=(1, 64), dim=(1, 64), class_dim=(1, 64), iterations=(1, 10))
         if self.img_channels not in (1, 3):
             raise UserError(f"img_channels must be 1 or 3, not {self.img_channels!r}")
 
-    def to_dict(self) -> dict:
-        """Plain JSON types; `from_dict` is its inverse."""
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: dict) -> CapsNetConfig:
-        if unknown := set(data) - {f.name for f in fields(cls)}:
-            raise UserError(f"unknown option {', '.join(sorted(unknown))} of a capsnet")
-        return cls(**data)
-
-
-class CapsNet(nn.Module):
-    """Images float [N, C, R, R] in [-1, 1] -> `VerdictOut` without patches; taught by `lesson`, not by cross-entropy.
+class CapsNet(Network):
+    """A network without patches that is taught by `lesson`, not by cross-entropy.
 
     The paper reads a capsule's length as the probability that its class is there. One of the two is: the odds of "fake
     and not real" against "real and not fake" are p_f (1 - p_r) / (p_r (1 - p_f)), so the logit is the difference of the
     two lengths' logits."""
 
-    any_size = False
+    cfg: CapsNetConfig
 
     def __init__(self, cfg: CapsNetConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        self.lowp_dtype: torch.dtype | None = None
-        self.lowp_eval = False
         self.side = min(cfg.inner, cfg.resolution)
         self.capsules = Capsules(
             self.side, cfg.img_channels, cfg.conv, cfg.types, cfg.dim, len(CLASSES), cfg.class_dim, cfg.iterations
@@ -185,15 +167,12 @@ class CapsNet(nn.Module):
         """v [N, 2, class_dim], of real and of fake."""
         if img.shape[-1] != self.side:
             img = shrunk(img, self.side)
-        low = self.lowp_dtype not in (None, torch.float32) and (self.training or self.lowp_eval)
-        return self.capsules(img, self.lowp_dtype if low else None)
+        with self.autocast(img):
+            u = self.capsules.primaries(img)
+        return self.capsules.routed(u)
 
     def verdict(self, img: torch.Tensor) -> VerdictOut:
-        """Logits of images float [N, C, R, R] in [-1, 1]."""
         return VerdictOut(log_odds(lengths(self.class_capsules(img))), None)
-
-    def forward(self, img: torch.Tensor) -> VerdictOut:
-        return self.verdict(img)
 
     def lesson(self, img: torch.Tensor, targets: torch.Tensor) -> tuple[VerdictOut, torch.Tensor]:
         """The verdict, and each image's own loss [N]: margin loss, and 0.0005 times the squared error of the redrawn
@@ -206,14 +185,6 @@ class CapsNet(nn.Module):
             seen = (shrunk(img, REDRAWN) / 2 + 0.5).flatten(1)
             loss = loss + RECONSTRUCTION * (self.decoder(v, both.round()) - seen).square().sum(1)
         return VerdictOut(log_odds(length), None), loss
-
-    def taught(self) -> list[nn.Parameter]:
-        """What training changes: everything."""
-        return list(self.parameters())
-
-    def borrowed(self) -> None:
-        """It begins from random weights."""
-        return None
 
 
 def lengths(v: torch.Tensor) -> torch.Tensor:

@@ -8,16 +8,15 @@ every network here is taught by).
 
 from __future__ import annotations
 
-import contextlib
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
-from discriminator.hybrid import VerdictOut
+from discriminator.network import Network, Shape, VerdictOut
 
 CHANNELS = (32, 64, 128, 128)  # of the blocks; the last width repeats
 SMALLEST = 8  # pixels a side, to which the blocks' pooling brings an image
@@ -26,11 +25,11 @@ PLAIN = ("custom_cnn", "blur_noise_cnn")
 
 
 @dataclass(frozen=True)
-class PlainConfig:
+class PlainConfig(Shape):
     """model: one of PLAIN. resolution: side of its images, and of no others. dropout: before the verdict.
 
     blur: standard deviation in pixels of the blur, 0 for none; noise: of the noise added while it learns, in units of
-    images in [-1, 1] (0.05 are 6.4 grey levels). ValueError on a value out of range."""
+    images in [-1, 1] (0.05 are 6.4 grey levels)."""
 
     model: str
     resolution: int
@@ -42,9 +41,7 @@ class PlainConfig:
     def __post_init__(self) -> None:
         if self.model not in PLAIN:
             raise UserError(f"unknown network {self.model!r}: give one of {', '.join(PLAIN)}")
-        size = self.resolution
-        if isinstance(size, bool) or not isinstance(size, int) or not 32 <= size <= 1024:
-            raise UserError(f"resolution must be a whole number from 32 to 1024, not {size!r}")
+        self.check_whole(resolution=(32, 1024))
         if self.img_channels not in (1, 3):
             raise UserError(f"img_channels must be 1 or 3, not {self.img_channels!r}")
         for name, most in (("dropout", 0.99), ("blur", 8.0), ("noise", 2.0)):
@@ -52,33 +49,23 @@ class PlainConfig:
             if not 0 <= value <= most:
                 raise UserError(f"{name} must be from 0 to {most:g}, not {value!r}")
 
-    def to_dict(self) -> dict:
-        """Plain JSON types; `from_dict` is its inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict) -> PlainConfig:
-        if unknown := set(data) - {f.name for f in fields(cls)}:
-            raise UserError(f"unknown option {', '.join(sorted(unknown))} of {data.get('model')}")
-        return cls(**data)
-
     @property
     def blocks(self) -> int:
         """How often the image is halved."""
         return max(3, math.ceil(math.log2(self.resolution / SMALLEST)))
 
 
-class Plain(nn.Module):
-    """Images float [N, C, R, R] in [-1, 1] -> `VerdictOut` without patches. Blocks of a 3 x 3 convolution, ReLU and a
-    2 x 2 maximum, then two dense layers. Random weights (He et al. 2015)."""
+class Plain(Network):
+    """Blocks of a 3 x 3 convolution, ReLU and a 2 x 2 maximum, then two dense layers; no patches. Random weights (He et
+    al. 2015)."""
 
+    cfg: PlainConfig
+    kernel: torch.Tensor
     any_size = False  # its dense layer has a weight for each place
 
     def __init__(self, cfg: PlainConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        self.lowp_dtype: torch.dtype | None = None
-        self.lowp_eval = False
         layers: list[nn.Module] = []
         width, side = cfg.img_channels, cfg.resolution
         for i in range(cfg.blocks):
@@ -110,28 +97,16 @@ class Plain(nn.Module):
 
     def scores(self, img: torch.Tensor) -> torch.Tensor:
         """[N, 1], the logit; or [N, 2], what the softmax over real and fake is taken of."""
-        low = self.lowp_dtype not in (None, torch.float32) and (self.training or self.lowp_eval)
-        with torch.autocast(img.device.type, self.lowp_dtype) if low else contextlib.nullcontext():
+        with self.autocast(img):
             x = self.layers(self.prepared(img).contiguous(memory_format=torch.channels_last))
             x = self.dropout(self.dense(x.flatten(1)).relu())
         return self.classes(x.float())
 
     def verdict(self, img: torch.Tensor) -> VerdictOut:
-        """Logits of images float [N, C, R, R] in [-1, 1]. log(p / (1 - p)) of a softmax over two is the difference."""
+        """log(p / (1 - p)) of a softmax over two is the difference."""
         scores = self.scores(img)
         logit = scores.squeeze(1) if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0]
         return VerdictOut(logit, None)
-
-    def forward(self, img: torch.Tensor) -> VerdictOut:
-        return self.verdict(img)
-
-    def taught(self) -> list[nn.Parameter]:
-        """What training changes: everything."""
-        return list(self.parameters())
-
-    def borrowed(self) -> None:
-        """It begins from random weights."""
-        return None
 
 
 def gaussian(sigma: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ The joint score is calibrated afterwards like any network's logit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ from torch import nn
 
 from common.errors import UserError
 from discriminator.calibration import Calibration
-from discriminator.hybrid import VerdictOut
+from discriminator.network import Network, VerdictOut
 from discriminator.views import Views, joined
 from faces.preprocess import Preprocess
 
@@ -133,6 +133,8 @@ class Majority(Head):
     """thresholds [M]: of P(fake), each member's own. The score is the votes less half of the members, and a part in
     (-.5, .5) that grows with the mean log-odds m: m / (2 (1 + |m|)). Votes count first, and the sign is the vote's."""
 
+    thresholds: torch.Tensor
+
     def __init__(self, thresholds: torch.Tensor) -> None:
         super().__init__()
         self.numbers(thresholds=thresholds)
@@ -149,6 +151,8 @@ class Majority(Head):
 class Weighted(Head):
     """weights [M] >= 0 of sum 1."""
 
+    weights: torch.Tensor
+
     def __init__(self, weights: torch.Tensor) -> None:
         super().__init__()
         self.numbers(weights=weights)
@@ -163,17 +167,22 @@ class Stack(Head):
     x = ((z - mean) / scale) axes^T, with mean, scale [M] and axes [k, M] (whitening included);
     score = sum_i dual_i exp(-gamma |x - vectors_i|^2) + intercept, with vectors [V, k] and dual [V]."""
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+    axes: torch.Tensor
+    vectors: torch.Tensor
+    dual: torch.Tensor
+    gamma: torch.Tensor
+    intercept: torch.Tensor
+
     def __init__(self, mean, scale, axes, vectors, dual, gamma, intercept) -> None:
         super().__init__()
         self.numbers(mean=mean, scale=scale, axes=axes, vectors=vectors, dual=dual, gamma=gamma, intercept=intercept)
 
     @classmethod
     def blank(cls, members: int, components: int, vectors: int) -> Stack:
-        def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device="cpu")
-
-        flat = zeros(components, members), zeros(vectors, components), zeros(vectors), zeros(1), zeros(1)
-        return cls(zeros(members), zeros(members) + 1, *flat)
+        shapes = ((members,), (members,), (components, members), (vectors, components), (vectors,), (1,), (1,))
+        return cls(*(torch.zeros(shape, device="cpu") for shape in shapes))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         x = ((z - self.mean) / self.scale) @ self.axes.T
@@ -182,19 +191,18 @@ class Stack(Head):
         return torch.exp(-self.gamma * distance) @ self.dual + self.intercept
 
 
-class Ensemble(nn.Module):
+class Ensemble(Network):
     """Members and what joins them. Photos as the ensemble's preprocessing makes them, float [N, C, R, R] in [-1, 1], or
     [N, L] where members look in different ways (`Views`) -> `VerdictOut`; the patch map is the mean of the members'
     maps as probabilities, of those whose map lies where the reported one does (the same crop)."""
 
-    any_size = False
+    cfg: EnsembleConfig
 
-    def __init__(self, cfg: EnsembleConfig, members: list[nn.Module], head: Head) -> None:
+    def __init__(self, cfg: EnsembleConfig, members: Sequence[Network], head: Head) -> None:
         super().__init__()
         self.cfg = cfg
         self.members = nn.ModuleList(members)
         self.head = head
-        self.lowp_dtype: torch.dtype | None = None
         self.preprocess, self.view_of = joined([member.preprocess for member in cfg.members])
 
     def inputs(self, img: torch.Tensor) -> list[torch.Tensor]:
@@ -211,12 +219,9 @@ class Ensemble(nn.Module):
         return torch.stack(z, 1).clamp(-LIMIT, LIMIT)
 
     def verdict(self, img: torch.Tensor) -> VerdictOut:
-        outs = [member.verdict(x) for member, x in zip(self.members, self.inputs(img), strict=True)]
+        outs = [member(x) for member, x in zip(self.members, self.inputs(img), strict=True)]
         score = self.head(self.log_odds([out.logit for out in outs])).float()
         return VerdictOut(score, self._map(outs))
-
-    def forward(self, img: torch.Tensor) -> VerdictOut:
-        return self.verdict(img)
 
     def _map(self, outs: list[VerdictOut]) -> torch.Tensor | None:
         maps = [
@@ -234,12 +239,6 @@ class Ensemble(nn.Module):
         mean = torch.stack(same).mean(0).clamp(1e-6, 1 - 1e-6)
         return torch.log(mean / (1 - mean))  # exported, torch.logit would take the name of the network's output
 
-    def taught(self) -> list[nn.Parameter]:
-        return list(self.parameters())
-
-    def borrowed(self) -> None:
-        return None
-
 
 def blank_head(cfg: EnsembleConfig) -> Head:
     """A head of the right shapes, to load tensors into."""
@@ -253,7 +252,7 @@ def blank_head(cfg: EnsembleConfig) -> Head:
     return Stack.blank(count, *cfg.sizes)
 
 
-def built(values: dict, member: Callable[[int, dict], nn.Module]) -> Ensemble:
+def built(values: dict, member: Callable[[int, dict], Network]) -> Ensemble:
     """The ensemble of a header's `architecture`; `member(k, architecture)` makes its k-th network."""
     cfg = EnsembleConfig.from_dict(values)
     if any(not isinstance(m.architecture, dict) or m.architecture.get("model") == "ensemble" for m in cfg.members):

@@ -122,9 +122,5 @@ def stack_of(scaler, pca, svc) -> Stack:
     axes = pca.components_ / np.sqrt(pca.explained_variance_)[:, None]
     # transform(x) = (x - pca.mean_) axes^T; the mean of what a StandardScaler made is 0 but for rounding
     mean = scaler.mean_ + pca.mean_ * scaler.scale_
-    return Stack(
-        *(torch.from_numpy(np.array(v, np.float64)) for v in (mean, scaler.scale_, axes, svc.support_vectors_)),
-        torch.from_numpy(np.array(svc.dual_coef_[0], np.float64)),
-        torch.tensor([float(svc.gamma)], dtype=torch.float64),
-        torch.tensor([float(svc.intercept_[0])], dtype=torch.float64),
-    )
+    dual, gamma, intercept = svc.dual_coef_[0], [svc.gamma], svc.intercept_[:1]
+    return Stack(mean, scaler.scale_, axes, svc.support_vectors_, dual, gamma, intercept)

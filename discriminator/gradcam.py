@@ -8,21 +8,23 @@ ReLU(sum_k alpha_k A^k). The patch map of an artefact branch needs none of this:
 from __future__ import annotations
 
 import copy
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from discriminator.ensemble import Ensemble
+from discriminator.hybrid import HybridDiscriminator
+from discriminator.network import Network
 
 SMALLEST = 7  # places a side: a smaller map is taken only where no larger one is
 
 
-def gradcam(net: nn.Module, pixels: torch.Tensor, *, towards_fake: bool = True) -> np.ndarray | None:
+def gradcam(net: Network, pixels: torch.Tensor, *, towards_fake: bool = True) -> np.ndarray | None:
     """What in the image spoke for FAKE (or for REAL): float32 [h, w] in [0, 1], its largest value 1 (or all 0).
 
-    net: has `verdict(img)` with a `logit` [N]. pixels: float [1, C, R, R] in [-1, 1]. The map taken is the coarsest of
+    pixels: float [1, C, R, R] in [-1, 1]. The map taken is the coarsest of
     at least SMALLEST places a side on the way to the logit, and of those the last. None where the network has no such
     map."""
     if isinstance(net, Ensemble):
@@ -75,12 +77,10 @@ def _of_members(net: Ensemble, pixels: torch.Tensor, towards_fake: bool) -> np.n
     return (cam / largest if largest > 0 else cam).numpy()
 
 
-def _with_gradients(net: nn.Module) -> nn.Module:
+def _with_gradients(net: Network) -> Network:
     """The network itself, but for a hybrid that keeps the verdict's gradient out of its trunk: there the gradient is
     what is looked for. The weights are shared."""
-    cfg = getattr(net, "cfg", None)
-    if not is_dataclass(cfg) or not hasattr(cfg, "trunk_grad_scale"):
-        return net
-    net = copy.copy(net)
-    net.cfg = replace(cfg, trunk_grad_scale=1.0)
+    if isinstance(net, HybridDiscriminator):
+        net = copy.copy(net)
+        net.cfg = replace(net.cfg, trunk_grad_scale=1.0)
     return net

@@ -15,7 +15,7 @@ image's verdict is the same alone or in a thousand.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -23,15 +23,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
-from discriminator.artefact import RESIDUALS, SLOPE, ArtefactBranch, _mean_std
+from discriminator.artefact import RESIDUALS, SLOPE, ArtefactBranch, mean_std
+from discriminator.network import Network, Shape, VerdictOut
 from discriminator.network_options import BRANCHES
 from stylegan2_ada.config import DiscriminatorConfig
 from stylegan2_ada.discriminator import Discriminator
 
 
 @dataclass(frozen=True)
-class HybridConfig:
-    """Shape of a `HybridDiscriminator`. ValueError on a value out of range.
+class HybridConfig(Shape):
+    """Shape of a `HybridDiscriminator`.
 
     trunk: the StyleGAN2 discriminator (resolution, channels, minibatch standard deviation, conditioning).
     artefact_channels: width of the artefact branch at full resolution.
@@ -51,11 +52,7 @@ class HybridConfig:
     branches: tuple[str, ...] = BRANCHES
 
     def __post_init__(self) -> None:
-        # The header of a file may be damaged or hostile: bounds keep it from asking for a terabyte of weights.
-        for name, low, high in (("artefact_channels", 1, 1024), ("artefact_blocks", 0, 6), ("verdict_dim", 1, 8192)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+        self.check_whole(artefact_channels=(1, 1024), artefact_blocks=(0, 6), verdict_dim=(1, 8192))
         if not 0 <= self.trunk_grad_scale <= 1:
             raise UserError(f"trunk_grad_scale must be between 0 and 1, not {self.trunk_grad_scale!r}")
         if self.residual not in RESIDUALS:
@@ -67,12 +64,6 @@ class HybridConfig:
         if self.trunk.resolution >> self.artefact_blocks < 4:
             raise UserError(f"artefact_blocks {self.artefact_blocks} leave no patch map at {self.trunk.resolution} px")
 
-    @classmethod
-    def for_trunk(cls, trunk: DiscriminatorConfig, *, trunk_grad_scale: float = 0.1) -> HybridConfig:
-        """The default hybrid around a trunk, at any resolution from 8 px (small ones get fewer halvings)."""
-        blocks = min(2, max(trunk.resolution.bit_length() - 3, 0))
-        return cls(trunk, artefact_blocks=blocks, trunk_grad_scale=trunk_grad_scale)
-
     @property
     def resolution(self) -> int:
         """Side of the images."""
@@ -83,27 +74,9 @@ class HybridConfig:
         """3 for colour, 1 for grey."""
         return self.trunk.img_channels
 
-    def to_dict(self) -> dict:
-        """Plain JSON types; `from_dict` is its inverse."""
-        return {**asdict(self), "trunk": self.trunk.to_dict(), "branches": list(self.branches)}
-
     @classmethod
     def from_dict(cls, data: dict) -> HybridConfig:
-        unknown = set(data) - {f.name for f in fields(cls)}
-        if unknown:
-            raise UserError(f"unknown hybrid option {', '.join(sorted(unknown))}")
-        values = dict(data)
-        values["trunk"] = DiscriminatorConfig.from_dict(values["trunk"])
-        values["branches"] = tuple(values.get("branches", BRANCHES))
-        return cls(**values)
-
-
-class VerdictOut(NamedTuple):
-    """`logit` float32 [N], positive = fake, uncalibrated; `patch_logits` float32 [N, h, w] or None without the
-    artefact branch."""
-
-    logit: torch.Tensor
-    patch_logits: torch.Tensor | None
+        return super().from_dict({**data, "trunk": DiscriminatorConfig.from_dict(data["trunk"])})
 
 
 class HybridOut(NamedTuple):
@@ -133,13 +106,11 @@ def scale_gradient(x: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 class VerdictHead(nn.Module):
-    """Trunk features and artefact features to one logit.
-
-    The trunk's features grow and shrink with the GAN game, so each image's are layer-normalised before they are used.
-    """
+    """Trunk features and artefact features to one logit."""
 
     def __init__(self, trunk_dim: int, artefact_dim: int, hidden: int):
         super().__init__()
+        # The trunk's features grow and shrink with the GAN game, so each image's are layer-normalised.
         self.trunk_norm = nn.LayerNorm(trunk_dim) if trunk_dim else None
         self.hidden = nn.Linear(trunk_dim + artefact_dim, hidden)
         self.out = nn.Linear(hidden, 1)
@@ -150,22 +121,26 @@ class VerdictHead(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, trunk: torch.Tensor | None, artefact: torch.Tensor | None) -> torch.Tensor:
-        parts = [] if trunk is None else [self.trunk_norm(trunk)]
-        parts += [] if artefact is None else [artefact]
+        if self.trunk_norm is not None and trunk is not None:
+            trunk = self.trunk_norm(trunk)
+        parts = [part for part in (trunk, artefact) if part is not None]
         return self.out(F.leaky_relu(self.hidden(torch.cat(parts, dim=1)), SLOPE)).squeeze(1)
 
 
-class HybridDiscriminator(nn.Module):
-    """StyleGAN2 discriminator with a second, forensic head. Images are float [N, C, R, R] in [-1, 1].
+class HybridDiscriminator(Network):
+    """StyleGAN2 discriminator with a second, forensic head.
 
     `lowp_dtype` may be set like a `Discriminator`'s; bfloat16 (never float16, which would need loss scaling) is then
     used in the artefact branch too when `trunk.num_lowp_res` is positive. In evaluation mode verdicts are always
     computed in float32, so that one calibration holds for every machine.
     """
 
+    cfg: HybridConfig
+
     def __init__(self, cfg: HybridConfig):
         super().__init__()
         self.cfg = cfg
+        self.any_size = "spatial" not in cfg.branches  # the trunk's number of halvings is fixed
         self.trunk = Discriminator(cfg.trunk)
         trunk_dim = artefact_dim = 0
         if "spatial" in cfg.branches:
@@ -182,7 +157,7 @@ class HybridDiscriminator(nn.Module):
         self.verdict_head = VerdictHead(trunk_dim, artefact_dim, cfg.verdict_dim)
         self.lowp_dtype = self.trunk.lowp_dtype
 
-    @property
+    @property  # type: ignore[override]  # set in the trunk and the branch at once
     def lowp_dtype(self) -> torch.dtype:
         return self.trunk.lowp_dtype
 
@@ -199,7 +174,7 @@ class HybridDiscriminator(nn.Module):
 
     def verdict(self, img: torch.Tensor) -> VerdictOut:
         """The forensic head alone. Labels don't enter: a photo to be judged has none."""
-        features = None
+        features: list[torch.Tensor] = []
         if "spatial" in self.cfg.branches:
             # With nothing to send back, the trunk's graph (most of the memory and two thirds of the time) is not built.
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.cfg.trunk_grad_scale > 0):
@@ -211,11 +186,11 @@ class HybridDiscriminator(nn.Module):
         features = self.trunk.features(img, force_fp32=not self.training)
         return HybridOut(self.trunk.head(features[-1], c), *self._verdict(img, features))
 
-    def _verdict(self, img: torch.Tensor, features: list[torch.Tensor] | None) -> VerdictOut:
+    def _verdict(self, img: torch.Tensor, features: list[torch.Tensor]) -> VerdictOut:
         trunk = artefact = patch_logits = None
         if "spatial" in self.cfg.branches:
             deep = features[-len(_pooled_resolutions(self.cfg.trunk)) :]
-            pooled = torch.cat([_mean_std(f.float().flatten(2)) for f in deep], dim=1)
+            pooled = torch.cat([mean_std(f.float().flatten(2)) for f in deep], dim=1)
             trunk = scale_gradient(pooled, self.cfg.trunk_grad_scale)
         if self.artefact is not None:
             patch_logits, artefact = self.artefact(img)
@@ -230,20 +205,11 @@ class HybridDiscriminator(nn.Module):
         owned = {id(p) for p in self.trunk.parameters()}
         return [p for p in self.parameters() if id(p) not in owned]
 
-    @property
-    def any_size(self) -> bool:
-        """Whether verdicts are possible on images of other sizes: the trunk's number of halvings is fixed."""
-        return "spatial" not in self.cfg.branches
-
     def taught(self) -> list[nn.Parameter]:
         """What a training of the verdict alone changes: the branches it looks through, and its own head."""
         unused = ("conv", "fc", "out", "mapping") if "spatial" in self.cfg.branches else ("",)
         prefixes = tuple(f"trunk.{name}{'.' if name else ''}" for name in unused)
         return [p for name, p in self.named_parameters() if not name.startswith(prefixes)]
-
-    def borrowed(self) -> None:
-        """Nothing of it comes with weights of other pictures."""
-        return None
 
 
 def _pooled_resolutions(cfg: DiscriminatorConfig) -> tuple[int, ...]:

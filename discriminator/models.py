@@ -1,15 +1,7 @@
 """Every architecture a detector file may name: one dict from name to builder.
 
 A builder makes a network with random weights from the architecture's dict in a file's header (`net.cfg.to_dict()`).
-What every network offers:
-
-- `verdict(img float [N, C, R, R] in [-1, 1]) -> VerdictOut(logit [N], patch_logits [N, h, w] or None)`;
-- `cfg.to_dict()`, `cfg.resolution`, `cfg.img_channels`;
-- `any_size`: whether it takes images of other sizes, so that it can learn from crops;
-- `taught()`: the parameters that training changes; `borrowed()`: the module that may come with weights of other
-  pictures and stay frozen at first, or None; `lowp_dtype`: what it computes in while it learns.
-
-What it may offer besides, and `discriminator.training.fit` then asks for:
+What it may offer beside a `Network`'s, and `discriminator.training.fit` then asks for:
 
 - `lesson(img, targets float [N]) -> (VerdictOut, loss [N])`: a loss of its own in place of the cross-entropy;
 - `penalty() -> scalar`: what is added to every step's loss, such as L2 of some of its weights.
@@ -22,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from common.errors import UserError
 from discriminator.backbones import Backbone, BackboneConfig, fitted
 from discriminator.capsnet import CapsNet, CapsNetConfig
 from discriminator.custom_cnn import PLAIN, Plain, PlainConfig
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from discriminator.network import Network, Shape
 from discriminator.network_options import HEADS, NetworkOptions
 from discriminator.published import PUBLISHED
 from stylegan2_ada.config import DiscriminatorConfig
@@ -48,9 +40,10 @@ _TRUNK_LIMITS = {
 }
 
 Check = Callable[[dict[str, torch.Tensor]], None]
+Builder = Callable[[dict, Check], Network]
 
 
-def _hybrid(values: dict, check: Check) -> nn.Module:
+def _hybrid(values: dict, check: Check) -> Network:
     cfg = HybridConfig.from_dict({key: value for key, value in values.items() if key != "model"})
     # A damaged or hostile header must not make us allocate what no detector needs.
     for name, limit in _TRUNK_LIMITS.items():
@@ -61,38 +54,30 @@ def _hybrid(values: dict, check: Check) -> nn.Module:
     return net
 
 
-def _backbone(values: dict, check: Check) -> nn.Module:
-    cfg = BackboneConfig.from_dict(values)
-    with torch.device("meta"):  # shapes without memory: a name may stand for gigabytes
-        check(Backbone(cfg).state_dict())
-    return Backbone(cfg)
+def _by_shape(config: type[Shape], network: Callable[..., Network]) -> Builder:
+    def build_one(values: dict, check: Check) -> Network:
+        cfg = config.from_dict(values)
+        with torch.device("meta"):  # shapes without memory: a name may stand for gigabytes
+            check(network(cfg).state_dict())
+        return network(cfg)
+
+    return build_one
 
 
-def _plain(values: dict, check: Check) -> nn.Module:
-    cfg = PlainConfig.from_dict(values)
-    with torch.device("meta"):
-        check(Plain(cfg).state_dict())
-    return Plain(cfg)
-
-
-def _capsnet(values: dict, check: Check) -> nn.Module:
-    cfg = CapsNetConfig.from_dict(values)
-    with torch.device("meta"):
-        check(CapsNet(cfg).state_dict())
-    return CapsNet(cfg)
+_BACKBONE = _by_shape(BackboneConfig, Backbone)
 
 
 # Name in the header -> builder. "timm" stands for all "timm:NAME".
-ARCHITECTURES: dict[str, Callable[[dict, Check], nn.Module]] = {
+ARCHITECTURES: dict[str, Builder] = {
     "hybrid": _hybrid,
-    "timm": _backbone,
-    **dict.fromkeys(PUBLISHED, _backbone),
-    **dict.fromkeys(PLAIN, _plain),
-    "capsnet": _capsnet,
+    "timm": _BACKBONE,
+    **dict.fromkeys(PUBLISHED, _BACKBONE),
+    **dict.fromkeys(PLAIN, _by_shape(PlainConfig, Plain)),
+    "capsnet": _by_shape(CapsNetConfig, CapsNet),
 }
 
 
-def build(architecture: dict, check: Check = lambda state: None) -> nn.Module:
+def build(architecture: dict, check: Check = lambda state: None) -> Network:
     """The network of a header's `architecture`; `check(state_dict)` sees its shapes before much memory is spent.
 
     A dict without "model" is a hybrid's, as files had it at first. ValueError or TypeError where it does not fit."""
@@ -139,7 +124,7 @@ def hybrid_config(
 
 def new_network(
     model: str, resolution: int, channels: int = 3, options: NetworkOptions | None = None, *, seed: int = 0
-) -> nn.Module:
+) -> Network:
     """An untrained network by its name (one of `names`); its weights follow from `seed`. UserError, one line, for names
     and sizes it can't be."""
     o = options or NetworkOptions()
@@ -152,8 +137,9 @@ def new_network(
         raise UserError(f"`reconstruct`: {model} has no decoder; it is capsnet's")
     try:
         if model == "hybrid":
-            cfg = hybrid_config(o.size, resolution, channels, branches=o.branches, residual=o.residual)
-            return HybridDiscriminator(cfg)
+            return HybridDiscriminator(
+                hybrid_config(o.size, resolution, channels, branches=o.branches, residual=o.residual)
+            )
         if model in PLAIN:
             both = (o.blur, o.noise) if model == "blur_noise_cnn" else (0.0, 0.0)
             return Plain(PlainConfig(model, resolution, channels, o.dropout, *both))

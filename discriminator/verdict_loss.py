@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from common.errors import UserError
-from discriminator.hybrid import VerdictOut
+from discriminator.network import VerdictOut
 from discriminator.network_options import CONSISTENCIES
 
 

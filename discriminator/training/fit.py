@@ -22,7 +22,7 @@ from torch import nn
 
 from common.clock import clock
 from common.errors import UserError
-from discriminator.hybrid import VerdictOut
+from discriminator.network import VerdictOut
 from discriminator.training.feed import Batch, LabelledFeed
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, figures, scores
