@@ -54,10 +54,8 @@ def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str
 
 def _deaf() -> None:
     """No more Ctrl-C: a second one would only interrupt Python's own leaving, with a traceback."""
-    try:
+    with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not the main thread
-        pass
 
 
 @contextlib.contextmanager

@@ -47,10 +47,8 @@ def written_whole(
             error.filename = str(path)
         raise
     finally:
-        try:
+        with contextlib.suppress(OSError):  # a name that can't be is not there either
             tmp.unlink(missing_ok=True)
-        except OSError:  # a name that can't be is not there either
-            pass
 
 
 def _name_anew(tmp: Path, path: Path) -> None:
@@ -92,7 +90,7 @@ def try_lock(handle: int) -> bool:
     """Whether this process now holds the lock of an open file. The system lets go of it when the process ends, however
     that happens, so a killed run leaves nothing that has to be removed by hand."""
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             os.lseek(handle, 1 << 40, os.SEEK_SET)  # beyond what the file says, so that others can read it

@@ -20,12 +20,13 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from common.errors import UserError
-from discriminator.network import Network, Shape, VerdictOut
+from discriminator.network import Network, Shape, VerdictOut, undecided
 from discriminator.network_options import HEADS
 from discriminator.published import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, TimmFeatures, own_name
 
@@ -87,8 +88,7 @@ class Backbone(Network):
         super().__init__()
         self.cfg = cfg
         self.any_size = cfg.any_size
-        self.body, width, cells = _body(cfg.model)
-        self.cells = cells
+        self.body, width, self.cells = _body(cfg.model)
         _keep_resolution(self.body, cfg)
         self.dropout = nn.Dropout(cfg.dropout)
         self.dense: nn.Linear | None = None
@@ -96,11 +96,10 @@ class Backbone(Network):
             self.dense, self.norm = nn.Linear(width, HEAD_WIDTH), nn.BatchNorm1d(HEAD_WIDTH)
             width = HEAD_WIDTH
         self.head = nn.Linear(width, 1)
-        self.patch = nn.Conv2d(cells, 1, 1) if cfg.patches else None
+        self.patch = nn.Conv2d(self.cells, 1, 1) if cfg.patches else None
         for layer in (self.head, self.patch):
-            if layer is not None:  # an untrained detector should say "I don't know"
-                nn.init.normal_(layer.weight, std=0.1 / layer.weight.shape[1] ** 0.5)
-                nn.init.zeros_(layer.bias)
+            if layer is not None:
+                undecided(layer)
         # (x / 2 + 1 / 2 - mean) / std of images in [-1, 1], as one multiplication and one addition
         scale = 0.5 / torch.tensor(cfg.std)
         shift = (0.5 - torch.tensor(cfg.mean)) / torch.tensor(cfg.std)
@@ -133,20 +132,16 @@ class Backbone(Network):
 
 def _body(model: str) -> tuple[nn.Module, int, int]:
     """Layers from image to feature map [N, cells, h, w], their width once pooled, and cells."""
-    if model.startswith("timm:"):
-        return _timm(model)
-    known = PUBLISHED[model]
-    return known.body(), known.width, known.width
-
-
-def _timm(model: str) -> tuple[nn.Module, int, int]:
+    if not model.startswith("timm:"):
+        known = PUBLISHED[model]
+        return known.body(), known.width, known.width
     import timm
 
     name = model.removeprefix("timm:")
     if name.split(".")[0] not in timm.list_models():
         raise UserError(f"this timm ({timm.__version__}) knows no {name!r}; see timm.list_models()")
-    net = timm.create_model(name, pretrained=False, num_classes=0)
-    return TimmFeatures(net), int(getattr(net, "head_hidden_size", None) or net.num_features), int(net.num_features)
+    net: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    return TimmFeatures(net), getattr(net, "head_hidden_size", None) or net.num_features, net.num_features
 
 
 def _keep_resolution(body: nn.Module, cfg: BackboneConfig) -> None:
@@ -166,7 +161,7 @@ def fitted(cfg: BackboneConfig) -> BackboneConfig:
     takes images of any size. UserError for an unknown network or a size it cannot take."""
     try:
         if cfg.model.startswith("timm:"):
-            _timm(cfg.model)  # tells an unknown name in words
+            _body(cfg.model)  # tells an unknown name in words
             import timm
 
             told = timm.get_pretrained_cfg(cfg.model.removeprefix("timm:"))
@@ -177,7 +172,6 @@ def fitted(cfg: BackboneConfig) -> BackboneConfig:
         net = Backbone(replace(cfg, patches=False)).eval()
     except ValueError as error:
         raise UserError(f"`model` {cfg.model}: {error}") from None
-    cells = net.cells
     with torch.inference_mode():
         for side, fixed in ((cfg.resolution, False), (max(32, cfg.resolution // 2 + 16), True)):
             try:
@@ -189,7 +183,7 @@ def fitted(cfg: BackboneConfig) -> BackboneConfig:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"`model` {cfg.model}: it takes no images of {side} px ({reason})") from None
             if not fixed:
-                cfg = replace(cfg, patches=cfg.patches and features.ndim == 4 and features.shape[1] == cells)
+                cfg = replace(cfg, patches=cfg.patches and features.ndim == 4 and features.shape[1] == net.cells)
     return cfg
 
 
@@ -255,6 +249,7 @@ def _downloaded(model: str) -> tuple[dict, str]:
 
 
 def _read(path: Path) -> dict:
+    state: Any
     try:
         if path.suffix == ".safetensors":
             import safetensors.torch

@@ -234,7 +234,7 @@ class Calibration:
         known = ", ".join(f"{p.target_fpr:g}" for p in self.points)
         raise UserError(f"`fpr` {wanted:g}: no threshold was calibrated for that false-alarm rate; give one of {known}")
 
-    def probability(self, logits: np.ndarray) -> np.ndarray:
+    def probability(self, logits: np.ndarray | float) -> np.ndarray:
         """P(fake) in float64, at equal odds beforehand."""
         return sigmoid(np.asarray(logits, dtype=np.float64) / self.temperature + self.bias)
 
@@ -267,7 +267,7 @@ def calibrate(
     """
     labels = np.asarray(labels)
     temperature, bias = fit_temperature(logits, labels, balanced=True)
-    return _at((temperature, bias), logits, labels, fprs, default_fpr, miss, views)
+    return _at((temperature, bias), logits, labels, fprs, default_fpr, miss, views, {})
 
 
 def recalibrate(old: Calibration, logits: np.ndarray, labels: np.ndarray, *, miss: float = DEFAULT_MISS) -> Calibration:
@@ -294,7 +294,7 @@ def _at(
     default_fpr: float,
     miss: float,
     views: int,
-    known_low: dict[float, float] | None = None,
+    known_low: dict[float, float],
 ) -> Calibration:
     """Operating points of scores under a `scale` of temperature and bias. known_low: ends of the unsure bands where
     there are no fakes to set them by."""
@@ -307,7 +307,7 @@ def _at(
     points = []
     for fpr in fprs:
         t = threshold_at_fpr(real, fpr)
-        band = unsure_band(real, fake, t, miss=miss) if known_low is None else None
+        band = None if known_low else unsure_band(real, fake, t, miss=miss)
         alarms = int((real >= t).sum())
         # The interval of a share of photos; a fraction of a photo is rounded outwards, against ourselves.
         low, high = clopper_pearson(alarms // views, photos)[0], clopper_pearson(-(-alarms // views), photos)[1]

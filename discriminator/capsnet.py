@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
-from discriminator.network import Network, Shape, VerdictOut
+from discriminator.network import Network, Shape, VerdictOut, zero_bias
 
 M_PLUS, M_MINUS, LAMBDA = 0.9, 0.1, 0.5  # of the margin loss
 RECONSTRUCTION = 0.0005  # weight of the reconstruction's sum of squares (section 4.1)
@@ -86,7 +86,7 @@ class Capsules(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         nn.init.kaiming_normal_(self.primary.weight, nonlinearity="linear")
         for layer in (self.conv, self.primary):
-            nn.init.zeros_(layer.bias)
+            zero_bias(layer)
         self.W = nn.Parameter(torch.randn(self.count, classes, dim, class_dim))
         self.scale = self.count**-0.5
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
-from discriminator.network import Network, Shape, VerdictOut
+from discriminator.network import Network, Shape, VerdictOut, undecided, zero_bias
 
 CHANNELS = (32, 64, 128, 128)  # of the blocks; the last width repeats
 SMALLEST = 8  # pixels a side, to which the blocks' pooling brings an image
@@ -79,8 +79,8 @@ class Plain(Network):
         for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.classes.weight, std=0.1 / DENSE**0.5)  # untrained, it should say "I don't know"
+                zero_bias(layer)
+        undecided(self.classes)
         kernel = gaussian(cfg.blur)
         self.register_buffer("kernel", kernel.view(1, 1, 1, -1), persistent=False)
 

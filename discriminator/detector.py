@@ -20,8 +20,10 @@ from common.files import write_bytes
 from discriminator import ensemble
 from discriminator.calibration import Calibration
 from discriminator.detector_base import NOT_NUMBERS, DetectorBase
+from discriminator.gradcam import gradcam
 from discriminator.locate import find_detector, reading
 from discriminator.models import build
+from discriminator.network import Network
 from discriminator.views import Views, preprocess_from
 from faces.preprocess import Preprocess
 
@@ -44,7 +46,7 @@ class Detector(DetectorBase):
 
     def __init__(
         self,
-        net: torch.nn.Module,
+        net: Network,
         preprocess: Preprocess | Views,
         calibration: Calibration,
         meta: dict | None = None,
@@ -64,6 +66,14 @@ class Detector(DetectorBase):
     @property
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
+
+    @property
+    def batch(self) -> int:
+        return 8 if self.device.type == "cpu" else 32
+
+    def gradcam(self, seen: np.ndarray, towards_fake: bool) -> np.ndarray | None:
+        image = torch.from_numpy(self.preprocess.normalise(seen)[None]).to(self.device)
+        return gradcam(self.net, image, towards_fake=towards_fake)
 
     def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """As `logits`, for numpy."""
@@ -126,16 +136,16 @@ def _reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
-def _network(architecture: dict, tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
+def _network(architecture: dict, tensors: dict[str, torch.Tensor]) -> Network:
     """The network of a header, unfilled; ValueError where these are not its tensors."""
 
-    def single(values: dict, own: dict[str, torch.Tensor]) -> torch.nn.Module:
+    def single(values: dict, own: dict[str, torch.Tensor]) -> Network:
         return build(values, lambda expected: _check_tensors(expected, own))
 
     if not isinstance(architecture, dict) or architecture.get("model") != "ensemble":
         return single(architecture, tensors)
 
-    def member(k: int, values: dict) -> torch.nn.Module:
+    def member(k: int, values: dict) -> Network:
         prefix = f"members.{k}."
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         return single(values, own)

@@ -14,6 +14,7 @@ import numpy as np
 from common.errors import UserError
 from discriminator.calibration import Calibration
 from discriminator.verdict import Threshold, Verdict, decide
+from discriminator.views import Views
 from faces.preprocess import Preprocess
 
 ALIGNED_SETS = ("flickr140k", "rvf10k")  # named sets of which every photo is an aligned crop, as in FFHQ
@@ -23,19 +24,32 @@ NOT_NUMBERS = "the detector's network gives values that are not numbers: the fil
 class DetectorBase:
     """A subclass has `preprocess`, `calibration`, `meta`, `sha256` and `raw`.
 
-    in_threads: whether it does most when many threads ask it for one image each; else one thread is to ask it for many
-    at once."""
+    source_sha256: of the detector file that an exported one came from. in_threads: whether it does most when many
+    threads ask it for one image each; else one thread is to ask it for many at once. has_patches: False where it is
+    known to give no maps."""
 
-    preprocess: Preprocess
+    preprocess: Preprocess | Views
     calibration: Calibration
     meta: dict
     sha256: str
-    in_threads = False
+    source_sha256: str = ""
+    in_threads: bool = False
+    has_patches: bool = True
 
     def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Preprocessed float32 [N, C, R, R] in [-1, 1] to raw logits float64 [N] and patch maps float32 [N, h, w] in
         [0, 1] (None without them). UserError if a logit is not finite."""
         raise NotImplementedError
+
+    @property
+    def batch(self) -> int:
+        """Images at once: on a CPU the network gains nothing from many, and they take memory."""
+        return 8
+
+    def gradcam(self, seen: np.ndarray, towards_fake: bool) -> np.ndarray | None:
+        """What in an image, uint8 [R, R, C] as the network saw it, spoke for FAKE (or for REAL): float32 [h, w] in
+        [0, 1]. None where there are no gradients, or no such map."""
+        return None
 
     def predict(self, images: Iterable[np.ndarray], *, batch: int = 32, fpr: float | None = None) -> list[Verdict]:
         """Verdicts in the order of `images`, each uint8 [H, W, 3] RGB of any size, judged whole.
@@ -63,24 +77,16 @@ class DetectorBase:
         verdicts = []
         for start in range(0, len(pixels), batch):
             logits, maps = self.raw(self.preprocess.normalise(np.stack(pixels[start : start + batch])))
-            for i, probability in enumerate(self.calibration.probability(logits)):
+            for i, logit in enumerate(logits):
                 note = notes[start + i] if notes else ""
-                verdicts.append(
-                    self.verdict(
-                        float(logits[i]), float(probability), threshold, None if maps is None else maps[i], note
-                    )
-                )
+                verdicts.append(self.verdict(float(logit), threshold, None if maps is None else maps[i], note))
         return verdicts
 
     def verdict(
-        self,
-        logit: float,
-        probability: float,
-        threshold: Threshold,
-        patch_map: np.ndarray | None = None,
-        note: str = "",
+        self, logit: float, threshold: Threshold, patch_map: np.ndarray | None = None, note: str = ""
     ) -> Verdict:
-        """The verdict that follows from a logit and its calibrated probability."""
+        """The verdict that follows from a logit."""
+        probability = float(self.calibration.probability(logit))
         return Verdict(
             label=decide(probability, threshold.point),
             probability=probability,

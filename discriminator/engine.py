@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.device import pick_device
 from common.errors import UserError
+from common.files import sha256_of
 from discriminator.judge import Judge
 from discriminator.locate import reading
 from discriminator.verdict import Threshold
 from faces.finding.face_step import FaceStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from common.download import Progress
     from discriminator.detector_base import DetectorBase
+    from discriminator.onnx_detector import OnnxDetector
     from discriminator.options import JudgeOptions
 
 
@@ -32,11 +32,6 @@ class Engine:
     onnx: Path | None = None
     note: str = ""
 
-    @property
-    def batch(self) -> int:
-        """Images at once: on a CPU the network gains nothing from many, and they take memory."""
-        return 32 if self.runtime == "torch" and self.detector.device.type != "cpu" else 8
-
 
 def open_judge(
     engine: Engine,
@@ -44,20 +39,16 @@ def open_judge(
     *,
     batch: int | None = None,
     keep_photos: bool = False,
-    report: Callable[[int, int], object] | None = None,
+    report: Progress | None = None,
 ) -> Judge:
     """The judge that was asked for, with its face step. report: hears of a download's progress."""
     threshold = Threshold.of(engine.detector.calibration, fpr=asked.fpr, threshold=asked.threshold)
     faces = open_face_step(engine.detector, asked, report=report)
-    return Judge(engine.detector, threshold, faces, batch or engine.batch, keep_photos=keep_photos)
+    return Judge(engine.detector, threshold, faces, batch or engine.detector.batch, keep_photos=keep_photos)
 
 
 def open_face_step(
-    detector: DetectorBase,
-    asked: JudgeOptions,
-    *,
-    always: bool = False,
-    report: Callable[[int, int], object] | None = None,
+    detector: DetectorBase, asked: JudgeOptions, *, always: bool = False, report: Progress | None = None
 ) -> FaceStep:
     """The face step that was asked for; no finder where photos are judged whole (unless it may be asked for later:
     `always`)."""
@@ -72,13 +63,7 @@ def open_face_step(
     return FaceStep(FaceFinder.open(asked.face_model, not asked.offline, progress=report), side)
 
 
-def open_engine(
-    file: Path,
-    *,
-    runtime: str = "auto",
-    device: str = "auto",
-    gradients: bool = False,
-) -> Engine:
+def open_engine(file: Path, *, runtime: str = "auto", device: str = "auto", gradients: bool = False) -> Engine:
     """The detector in `file`, a .safetensors or an .onnx.
 
     auto: ONNX Runtime where the exported network is there (`file` itself, or `file` with the ending .onnx whose
@@ -96,7 +81,9 @@ def open_engine(
             raise UserError(f"`runtime` onnx: there is no {beside}; make it of {file} with `python detect.py export`")
         try:
             detector = _onnx(beside, device)
-            if detector.source_sha256 == _sha256(file):
+            with reading(file):
+                same = detector.source_sha256 == sha256_of(file)
+            if same:
                 return Engine(detector, "onnx", file, beside)
             note = f"{beside} was exported from another detector than {file} and is not used; export it again"
         except UserError as error:
@@ -110,12 +97,7 @@ def open_engine(
     return Engine(Detector.load(file, pick_device(device)), "torch", file, note=note)
 
 
-def _onnx(path: Path, device: str):
+def _onnx(path: Path, device: str) -> OnnxDetector:
     from discriminator.onnx_detector import OnnxDetector
 
     return OnnxDetector.load(path, device=device)
-
-
-def _sha256(path: Path) -> str:
-    with reading(path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

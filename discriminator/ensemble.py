@@ -201,7 +201,7 @@ class Ensemble(Network):
     def __init__(self, cfg: EnsembleConfig, members: Sequence[Network], head: Head) -> None:
         super().__init__()
         self.cfg = cfg
-        self.members = nn.ModuleList(members)
+        self.members, self.networks = nn.ModuleList(members), tuple(members)
         self.head = head
         self.preprocess, self.view_of = joined([member.preprocess for member in cfg.members])
 
@@ -219,7 +219,7 @@ class Ensemble(Network):
         return torch.stack(z, 1).clamp(-LIMIT, LIMIT)
 
     def verdict(self, img: torch.Tensor) -> VerdictOut:
-        outs = [member(x) for member, x in zip(self.members, self.inputs(img), strict=True)]
+        outs = [net.verdict(x) for net, x in zip(self.networks, self.inputs(img), strict=True)]
         score = self.head(self.log_odds([out.logit for out in outs])).float()
         return VerdictOut(score, self._map(outs))
 

@@ -14,6 +14,7 @@ from torch import nn
 from common.errors import UserError
 from common.files import save_atomically
 from discriminator.detector import Detector
+from discriminator.network import Network
 from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONNX_VERSION, PATCHES, OnnxDetector
 from discriminator.views import Views
 from stylegan2_ada.onnx_export import quiet_exporter
@@ -25,7 +26,7 @@ CHECKED = (1, 3)  # sizes of the batches that are compared before the file gets 
 
 
 class _Verdict(nn.Module):
-    def __init__(self, net: nn.Module, patches: bool):
+    def __init__(self, net: Network, patches: bool):
         super().__init__()
         self.net, self.patches = net, patches
 
@@ -105,7 +106,7 @@ def _program(detector: Detector, opset: int) -> torch.onnx.ONNXProgram:
         with torch.no_grad():
             patches = net.verdict(image).patch_logits is not None
         with quiet_exporter():
-            return torch.onnx.export(
+            return torch.onnx.export(  # type: ignore[return-value]  # with dynamo it always gives a program
                 _Verdict(net, patches).eval(),
                 (image,),
                 input_names=[INPUT],

@@ -63,12 +63,12 @@ def gradcam(net: Network, pixels: torch.Tensor, *, towards_fake: bool = True) ->
 def _of_members(net: Ensemble, pixels: torch.Tensor, towards_fake: bool) -> np.ndarray | None:
     """The mean of the members' maps, at the size of the largest, its own largest value 1; of those members whose view
     of a photo lies where the ensemble's does."""
-    maps = [
+    found = [
         gradcam(member, x, towards_fake=towards_fake)
-        for member, x, place in zip(net.members, net.inputs(pixels), net.cfg.members, strict=True)
+        for member, x, place in zip(net.networks, net.inputs(pixels), net.cfg.members, strict=True)
         if place.preprocess.crop == net.preprocess.crop
     ]
-    maps = [torch.from_numpy(cam)[None, None] for cam in maps if cam is not None]
+    maps = [torch.from_numpy(cam)[None, None] for cam in found if cam is not None]
     if not maps:
         return None
     size = max((cam.shape[2:] for cam in maps), key=lambda shape: shape[0] * shape[1])

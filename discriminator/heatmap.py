@@ -32,9 +32,12 @@ def overlay(photo: np.ndarray, patch_map: np.ndarray, *, crop: str = "center") -
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
         raise UserError(f"expected H x W x 3 uint8 pixels, got {photo.dtype} {photo.shape}")
     fake, seen = _project(patch_map, photo.shape[:2], crop)
-    grey = np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float32)[..., None]
-    colour = np.where(fake >= 0.5, FAKE_COLOUR, REAL_COLOUR)
-    strength = np.abs(2 * fake - 1) * OPACITY
+    return _tinted(photo, seen, np.where(fake >= 0.5, FAKE_COLOUR, REAL_COLOUR), np.abs(2 * fake - 1))
+
+
+def _tinted(photo: np.ndarray, seen: np.ndarray, colour: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """The photo in grey under a colour of some strength [H, W, 1] where it was seen, dark elsewhere."""
+    grey, strength = np.asarray(Image.fromarray(photo).convert("L"), np.float32)[..., None], strength * OPACITY
     mixed = grey * (1 - strength) + colour * strength
     return np.where(seen, mixed, grey * 0.35).round().clip(0, 255).astype(np.uint8)
 
@@ -52,8 +55,8 @@ def _project(patch_map: np.ndarray, shape: tuple[int, int], crop: str) -> tuple[
         left = (width - wide) // 2 if crop == "center" else -((wide - width) // 2)
     else:
         raise UserError(f"crop must be center, none or pad, not {crop!r}")
-    large = Image.fromarray(np.asarray(patch_map, dtype=np.float32)).resize((wide, tall), Image.Resampling.BILINEAR)
-    large = np.asarray(large)
+    picture = Image.fromarray(np.asarray(patch_map, dtype=np.float32))
+    large = np.asarray(picture.resize((wide, tall), Image.Resampling.BILINEAR))
     out, seen = np.full(shape, 0.5, np.float32), np.zeros(shape, bool)
     y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + tall, height), min(left + wide, width)
     out[y0:y1, x0:x1] = large[y0 - top : y1 - top, x0 - left : x1 - left]
@@ -65,10 +68,7 @@ def overlay_cam(photo: np.ndarray, cam: np.ndarray, *, crop: str = "center", tow
     """Photo uint8 [H, W, 3] under a Grad-CAM float [h, w] in [0, 1]: the stronger a place spoke for FAKE (or, in blue,
     for REAL), the more colour. uint8 [H, W, 3]."""
     strength, seen = _project(cam, photo.shape[:2], crop)
-    grey = np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float32)[..., None]
-    strength = strength.clip(0, 1) * OPACITY
-    mixed = grey * (1 - strength) + (FAKE_COLOUR if towards_fake else REAL_COLOUR) * strength
-    return np.where(seen, mixed, grey * 0.35).round().clip(0, 255).astype(np.uint8)
+    return _tinted(photo, seen, FAKE_COLOUR if towards_fake else REAL_COLOUR, strength.clip(0, 1))
 
 
 def explain(

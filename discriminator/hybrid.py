@@ -24,7 +24,7 @@ from torch import nn
 
 from common.errors import UserError
 from discriminator.artefact import RESIDUALS, SLOPE, ArtefactBranch, mean_std
-from discriminator.network import Network, Shape, VerdictOut
+from discriminator.network import Network, Shape, VerdictOut, undecided, zero_bias
 from discriminator.network_options import BRANCHES
 from stylegan2_ada.config import DiscriminatorConfig
 from stylegan2_ada.discriminator import Discriminator
@@ -115,10 +115,8 @@ class VerdictHead(nn.Module):
         self.hidden = nn.Linear(trunk_dim + artefact_dim, hidden)
         self.out = nn.Linear(hidden, 1)
         nn.init.kaiming_normal_(self.hidden.weight, a=SLOPE, nonlinearity="leaky_relu")
-        nn.init.zeros_(self.hidden.bias)
-        # An untrained detector should say "I don't know", not shout.
-        nn.init.normal_(self.out.weight, std=0.1 / hidden**0.5)
-        nn.init.zeros_(self.out.bias)
+        zero_bias(self.hidden)
+        undecided(self.out)
 
     def forward(self, trunk: torch.Tensor | None, artefact: torch.Tensor | None) -> torch.Tensor:
         if self.trunk_norm is not None and trunk is not None:
@@ -157,7 +155,7 @@ class HybridDiscriminator(Network):
         self.verdict_head = VerdictHead(trunk_dim, artefact_dim, cfg.verdict_dim)
         self.lowp_dtype = self.trunk.lowp_dtype
 
-    @property  # type: ignore[override]  # set in the trunk and the branch at once
+    @property
     def lowp_dtype(self) -> torch.dtype:
         return self.trunk.lowp_dtype
 

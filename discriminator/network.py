@@ -53,6 +53,17 @@ class Shape:
                 raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
 
 
+def zero_bias(layer: nn.Linear | nn.Conv2d) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def undecided(layer: nn.Linear | nn.Conv2d) -> None:
+    """Begin so that an untrained detector says "I don't know", and does not shout."""
+    nn.init.normal_(layer.weight, std=0.1 / layer.weight.shape[1] ** 0.5)
+    zero_bias(layer)
+
+
 class Network(nn.Module):
     """Images float [N, C, R, R] in [-1, 1] -> `VerdictOut`.
 

@@ -37,16 +37,12 @@ class OnnxDetector(DetectorBase):
         self.source_sha256 = str(header.get("source_sha256") or "")
         outputs = [output.name for output in session.get_outputs()]
         self.in_threads = session.get_providers()[0] == "CPUExecutionProvider"
-        self._outputs = [name for name in (LOGIT, PATCHES) if name in outputs]
+        self._outputs, self.has_patches = [name for name in (LOGIT, PATCHES) if name in outputs], PATCHES in outputs
         if LOGIT not in outputs or [i.name for i in session.get_inputs()] != [INPUT]:
             raise UserError(f"the network takes {INPUT} and gives {LOGIT}, this one has other names")
         side, channels = self.preprocess.resolution, self.preprocess.channels
         if list(session.get_inputs()[0].shape)[1:] != [channels, side, side]:
             raise UserError(f"the network does not take {channels} channels of {side} px as the preprocessing makes")
-
-    @property
-    def has_patches(self) -> bool:
-        return PATCHES in self._outputs
 
     @property
     def providers(self) -> list[str]:
@@ -81,7 +77,7 @@ class OnnxDetector(DetectorBase):
         # what else is judged. The arena would keep every thread's peak of memory, and is no faster then.
         options.intra_op_num_threads = 1
         options.enable_cpu_mem_arena = False
-        providers = ["CPUExecutionProvider"]
+        providers: list = ["CPUExecutionProvider"]
         if device.startswith("cuda"):
             if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
                 raise UserError(

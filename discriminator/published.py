@@ -10,9 +10,12 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+
+from discriminator.network import zero_bias
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES = (0.5, 0.5, 0.5)
@@ -39,7 +42,7 @@ class Published:
     prefix: str = "features."
 
 
-def _torchvision(name: str, **options: int) -> nn.Module:
+def _torchvision(name: str, **options: int) -> Any:
     import torchvision
 
     return torchvision.models.get_model(name, weights=None, **options)
@@ -53,7 +56,7 @@ def _vgg_layers() -> nn.Module:
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            zero_bias(layer)
     return layers
 
 
@@ -70,6 +73,8 @@ def _densenet_layers() -> nn.Module:
 class TimmFeatures(nn.Module):
     """timm's network up to its feature map (or tokens), without its classifier."""
 
+    net: Any
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
@@ -82,20 +87,19 @@ class TimmFeatures(nn.Module):
         return self.net.forward_head(features, pre_logits=True)
 
 
-def _timm_whole(name: str, **options: int) -> nn.Module:
+def _xception(**options: Any) -> nn.Module:
     import timm
 
-    return timm.create_model(name, pretrained=False, **options)
+    return timm.create_model("legacy_xception", pretrained=False, **options)
 
 
-def _efficientnet(name: str, parameters: int, side: int, width: int) -> Published:
+def _with_features(name: str, parameters: int, side: int, width: int) -> Published:
+    """One of torchvision's whose layers up to the feature map are its `features`."""
     return Published(lambda: _torchvision(name), lambda: _torchvision(name).features, parameters, side, width)
 
 
 PUBLISHED: dict[str, Published] = {
-    "squeezenet1_1": Published(
-        lambda: _torchvision("squeezenet1_1"), lambda: _torchvision("squeezenet1_1").features, 1_235_496, 224, 512
-    ),
+    "squeezenet1_1": _with_features("squeezenet1_1", 1_235_496, 224, 512),
     "resnet50": Published(lambda: _torchvision("resnet50"), _resnet_layers, 25_557_032, 224, 2048, prefix=""),
     "vgg16": Published(lambda: _torchvision("vgg16"), _vgg_layers, 138_357_544, 224, 512),
     # Parkhi, Vedaldi, Zisserman 2015, "Deep face recognition": VGG16's layers (their configuration D), 2622 people.
@@ -106,12 +110,11 @@ PUBLISHED: dict[str, Published] = {
     "densenet121": Published(lambda: _torchvision("densenet121"), _densenet_layers, 7_978_856, 224, 1024),
     # Its second down-sampling lies on two branches of a block, which must keep equal shapes.
     "xception": Published(
-        lambda: _timm_whole("legacy_xception"), lambda: TimmFeatures(_timm_whole("legacy_xception", num_classes=0)),
-        22_855_952, 299, 2048, HALVES, HALVES, stride1=1, prefix="",
+        _xception, lambda: TimmFeatures(_xception(num_classes=0)), 22_855_952, 299, 2048, HALVES, HALVES, 1, ""
     ),
-    "efficientnet_b0": _efficientnet("efficientnet_b0", 5_288_548, 224, 1280),
-    "efficientnet_b2": _efficientnet("efficientnet_b2", 9_109_994, 288, 1408),
-    "efficientnet_b4": _efficientnet("efficientnet_b4", 19_341_616, 380, 1792),
+    "efficientnet_b0": _with_features("efficientnet_b0", 5_288_548, 224, 1280),
+    "efficientnet_b2": _with_features("efficientnet_b2", 9_109_994, 288, 1408),
+    "efficientnet_b4": _with_features("efficientnet_b4", 19_341_616, 380, 1792),
 }  # fmt: skip
 
 # ---- names in files of weights -------------------------------------------------------------------------------------

@@ -81,12 +81,12 @@ def verdict_loss(
     targets = smoothed(labels, cfg)
 
     if own is None:
-        verdict = sum(_bce(view.logit[:, None], targets, weights) for view in views) / len(views)
+        verdict = _mean([_bce(view.logit[:, None], targets, weights) for view in views])
     else:
-        verdict = sum((weights * each).sum() for each in own) / len(views)
+        verdict = _mean([(weights * each).sum() for each in own])
     patch = consistency = verdict.new_zeros(())
-    if clean.patch_logits is not None:
-        patch = sum(_bce(view.patch_logits.flatten(1), targets, weights) for view in views) / len(views)
+    if maps := [view.patch_logits.flatten(1) for view in views if view.patch_logits is not None]:
+        patch = _mean([_bce(one, targets, weights) for one in maps])
     if degraded is not None:
         if cfg.consistency_kind == "kl":
             apart = symmetric_kl(clean.logit, degraded.logit)
@@ -95,6 +95,10 @@ def verdict_loss(
         consistency = (weights * apart).sum()
     total = verdict + cfg.patch * patch + cfg.consistency * consistency
     return VerdictLoss(total, verdict.detach(), patch.detach(), consistency.detach())
+
+
+def _mean(terms: Sequence[torch.Tensor]) -> torch.Tensor:
+    return sum(terms[1:], terms[0]) / len(terms)
 
 
 def smoothed(labels: torch.Tensor, cfg: VerdictLossConfig) -> torch.Tensor:

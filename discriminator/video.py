@@ -136,10 +136,9 @@ def _verdict(judge: Judge, logits: np.ndarray, facts: dict) -> Verdict:
     logit = trimmed_mean(logits)
     low, high = np.quantile(logits, [0.25, 0.75])
     facts |= {"logit_quartiles": [float(low), float(high)]}
-    detector, threshold = judge.detector, judge.threshold
-    verdict = detector.verdict(logit, float(detector.calibration.probability(np.array([logit]))[0]), threshold)
+    verdict = judge.detector.verdict(logit, judge.threshold)
     notes = [f"{len(logits)} of {facts['frames']} frames, {facts['fake_frames']} of them FAKE by themselves"]
-    if threshold.fpr is not None:
+    if judge.threshold.fpr is not None:
         notes.append("false alarms measured on photos")
     if len(logits) < MIN_FRAMES:
         verdict = replace(verdict, label="UNSURE")

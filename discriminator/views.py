@@ -7,12 +7,15 @@ the other, so everything that stacks, keeps or sends prepared photos goes on as 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from common.errors import UserError
 from faces.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from discriminator.heatmap import explain
 from discriminator.results import Result
 
 if TYPE_CHECKING:
-    from discriminator.detector import Detector
     from discriminator.verdict import Verdict
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -51,9 +50,7 @@ class Painter:
     def _panel(self, result: Result) -> np.ndarray:
         verdict = result.verdict
         towards_fake = leans_to_fake(verdict)
-        cam = None
-        if self.engine.runtime == "torch":
-            cam = cam_of(self.engine.detector, result.pixels, towards_fake)
+        cam = self.engine.detector.gradcam(result.pixels, towards_fake)
         box = None
         if result.face is not None and result.face["box"] and result.size:
             height, width = result.size
@@ -73,16 +70,6 @@ class Painter:
 def leans_to_fake(verdict: Verdict) -> bool:
     """What a Grad-CAM is drawn for: what spoke for FAKE, or (False) for REAL."""
     return verdict.label == "FAKE" or (verdict.label == "UNSURE" and verdict.probability >= 0.5)
-
-
-def cam_of(detector: Detector, pixels: np.ndarray, towards_fake: bool) -> np.ndarray | None:
-    """Grad-CAM float32 [h, w] in [0, 1] of what the network saw, uint8 [R, R, C]; None where it has no such map."""
-    import torch
-
-    from discriminator.gradcam import gradcam
-
-    image = torch.from_numpy(detector.preprocess.normalise(pixels)[None]).to(detector.device)
-    return gradcam(detector.net, image, towards_fake=towards_fake)
 
 
 def _stacked(panels: list[np.ndarray]) -> np.ndarray:

@@ -19,6 +19,7 @@ from common.errors import UserError
 
 from .files import FORMAT as GENERATOR_FORMAT
 from .files import load_generator
+from .generator import Generator
 from .networks import NETWORKS, Networks
 from .official import read_snapshot
 from .published import FORMAT as PUBLISHED_FORMAT
@@ -66,7 +67,7 @@ def read_networks(path: str | os.PathLike, wanted: Iterable[str] = NETWORKS) -> 
     return networks
 
 
-def load_any_generator(path: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[torch.nn.Module, dict]:
+def load_any_generator(path: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Generator, dict]:
     """The averaged generator of a network file of any kind, in evaluation mode and without gradients, and what the
     file says about it (`notes`: lines for the user). ValueError as in `read_networks`, or where it has none."""
     networks = read_networks(path, ("G_ema",))

@@ -102,9 +102,11 @@ class Mapping(nn.Module):
         x = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
         for layer in self.layers:
             x = layer(x)
-        if self.num_ws is None:
-            return x
-        ws = x.unsqueeze(1).repeat(1, self.num_ws, 1)  # a copy: style mixing may write into it
+        return x if self.num_ws is None else self.spread(x, psi, cutoff)
+
+    def spread(self, w, psi=1.0, cutoff=None):
+        """w [N, w_dim] -> ws [N, num_ws, w_dim], truncated as in `forward`."""
+        ws = w.unsqueeze(1).repeat(1, self.num_ws, 1)  # a copy: style mixing may write into it
         if psi == 1:
             return ws
         cutoff = self.num_ws if cutoff is None else cutoff

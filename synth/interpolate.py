@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from scipy.interpolate import CubicSpline
 
 from common.errors import UserError
 from stylegan2_ada.generator import Generator
+from synth.grid import contact_sheet
 from synth.latents import PLAIN, check_rendering, device_of, one_hot, ws_from_seeds, z_from_seed
 from synth.options import Rendering, Walk
 from synth.render import in_precision, render_ws
@@ -114,26 +116,12 @@ def walk(G: Generator, seeds: list[int], way: Walk, how: Rendering = PLAIN) -> I
                 if way.in_z():
                     yield from G.mapping(points, one_hot(G, how.class_index, cells), psi=how.psi, cutoff=how.cutoff)
                 else:
-                    yield from _truncated(G, points, how.psi, how.cutoff)
+                    yield from G.mapping.spread(points, how.psi, how.cutoff)
 
     return _frames(render_ws(G, latents(), noise_mode=how.noise_mode), columns, rows)
 
 
-def _truncated(G: Generator, w: torch.Tensor, psi: float, cutoff: int | None) -> torch.Tensor:
-    """w [N, w_dim] -> ws [N, num_ws, w_dim], its first `cutoff` layers drawn towards the average (as `Mapping`)."""
-    ws = w.unsqueeze(1).repeat(1, G.num_ws, 1)
-    if psi != 1:
-        cutoff = G.num_ws if cutoff is None else cutoff
-        ws[:, :cutoff] = G.mapping.w_avg.lerp(ws[:, :cutoff], psi)
-    return ws
-
-
 def _frames(blocks: Iterator[np.ndarray], columns: int, rows: int) -> Iterator[np.ndarray]:
-    waiting: list[np.ndarray] = []
-    for block in blocks:
-        for image in block:
-            waiting.append(image.transpose(1, 2, 0))
-            if len(waiting) == columns * rows:
-                lines = [np.concatenate(waiting[y * columns : (y + 1) * columns], axis=1) for y in range(rows)]
-                yield np.concatenate(lines)
-                waiting = []
+    images = (image for block in blocks for image in block)
+    while together := list(islice(images, columns * rows)):
+        yield np.atleast_3d(contact_sheet(np.stack(together), columns, gap=0))

@@ -155,8 +155,9 @@ def load_backbone(path: str | Path) -> Perceptual:
     with torch.device("meta"):  # no memory and no time for initial weights
         layers = getattr(torchvision.models, name)(weights=None).features[: backbone.taps[-1] + 1]
     shapes = {k: t.shape for k, t in layers.state_dict().items()}
-    found = {k: state.get(f"features.{k}") for k in shapes}
-    if not all(isinstance(t, torch.Tensor) and t.shape == shapes[k] for k, t in found.items()):
+    given = ((k, state.get(f"features.{k}")) for k in shapes)
+    found = {k: t for k, t in given if isinstance(t, torch.Tensor) and t.shape == shapes[k]}
+    if len(found) < len(shapes):
         raise UserError(f"{path}: holds another network's weights; {wanted}")
     layers.load_state_dict({k: t.float() for k, t in found.items()}, assign=True)
     for layer in layers:

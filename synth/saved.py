@@ -67,7 +67,7 @@ def save_latents(path: str | Path, ws: torch.Tensor, noises: dict[str, torch.Ten
 
     def write(tmp: Path) -> None:
         with tmp.open("wb") as file:  # given a name, numpy would add .npz to it
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs take a name for `allow_pickle`
 
     save_atomically(Path(path), write)
 

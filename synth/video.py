@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import GifImagePlugin, Image
@@ -161,14 +161,8 @@ class _Ffmpeg:
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:.6f}", "-i", "-"]
         # BT.709 is what players assume for H.264; without saying so colours shift
         colours = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
-        target = [
-            "-vf",
-            f"{even},scale=out_color_matrix=bt709:flags=accurate_rnd+full_chroma_int+full_chroma_inp",
-            "-c:v",
-            codec,
-            *_FFMPEG_CODECS[codec],
-            *colours,
-        ]
+        matrix = f"{even},scale=out_color_matrix=bt709:flags=accurate_rnd+full_chroma_int+full_chroma_inp"
+        target = ["-vf", matrix, "-c:v", codec, *_FFMPEG_CODECS[codec], *colours]
         target += ["-pix_fmt", "yuv420p", "-movflags", "+faststart", "-y", str(path.resolve())]
         self._process = subprocess.Popen(
             [program, "-hide_banner", "-loglevel", "error", "-nostdin", *source, *target],
@@ -176,18 +170,17 @@ class _Ffmpeg:
             stdout=subprocess.DEVNULL,
             stderr=self._messages,
         )
+        self._pipe: Any = self._process.stdin
 
     def write(self, frame: np.ndarray) -> None:
         try:
-            self._process.stdin.write(frame.data)
+            self._pipe.write(frame.data)
         except BrokenPipeError:
             self.close()
 
     def close(self) -> None:
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.close()
         if self._process.wait() != 0:
             self._messages.seek(0)
             lines = self._messages.read().decode(errors="replace").split("\n")

@@ -22,8 +22,8 @@ class BatchingQueue(DetectorBase):
 
     def __init__(self, inner: DetectorBase, most: int = MOST):
         self.inner, self.most = inner, most
-        self.preprocess, self.calibration = inner.preprocess, inner.calibration
-        self.meta, self.sha256 = inner.meta, inner.sha256
+        self.preprocess, self.calibration, self.meta = inner.preprocess, inner.calibration, inner.meta
+        self.sha256, self.source_sha256 = inner.sha256, inner.source_sha256
         self._asked: queue.SimpleQueue[tuple[np.ndarray, Future] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()

@@ -160,7 +160,7 @@ def split_form(body: bytes, boundary: bytes, limits: Limits) -> list[Upload]:
     its length alone."""
     delimiter = b"\r\n--" + boundary
     body = b"\r\n" + body
-    at, uploads = body.find(delimiter), []
+    at, uploads = body.find(delimiter), list[Upload]()
     if at < 0 and len(body) == 2:
         raise RequestRefused(422, f"no photo came; {HOW}")
     if at < 0:
@@ -192,9 +192,8 @@ def _file_name(head: bytes) -> str:
     """What the sender of a part calls its photo; only ever told back. RequestRefused where the part is no photo."""
     part = HeaderParser().parsestr(head.decode("latin-1"))
     field, given = (part.get_param(key, header="content-disposition") for key in ("name", "filename"))
-    field = _utf8(field)
-    if field != FIELD:
-        raise RequestRefused(422, f"the form has a field {field[:40]!r}; photos go into fields called {FIELD}")
+    if (named := _utf8(field)) != FIELD:
+        raise RequestRefused(422, f"the form has a field {named[:40]!r}; photos go into fields called {FIELD}")
     if given is None:
         raise RequestRefused(422, f"the form's field {FIELD} is text, not a file; with curl, -F {FIELD}=@photo.jpg")
     return _utf8(given)[:MOST_NAME] or NAME
@@ -202,6 +201,5 @@ def _file_name(head: bytes) -> str:
 
 def _utf8(value: str | tuple | None) -> str:
     """RFC 7578, section 5.1: parameters are UTF-8 as they are; a tuple is RFC 2231's encoding, which it forbids."""
-    if isinstance(value, tuple):
-        value = value[2]
-    return (value or "").encode("latin-1", "replace").decode("utf-8", "replace")
+    text = value[2] if isinstance(value, tuple) else value or ""
+    return text.encode("latin-1", "replace").decode("utf-8", "replace")

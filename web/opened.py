@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from common.download import Progress
 from common.errors import UserError
+from discriminator.detector_base import DetectorBase
 from discriminator.engine import Engine, open_engine, open_face_step
 from discriminator.locate import find_detector
 from discriminator.verdict import Threshold
@@ -14,9 +16,7 @@ from web.options import ServeOptions
 from web.service import Service
 
 
-def open_service(
-    asked: ServeOptions, shipped: Sequence[Path] = (), *, report: Callable[[int, int], object] | None = None
-) -> Service:
+def open_service(asked: ServeOptions, shipped: Sequence[Path] = (), *, report: Progress | None = None) -> Service:
     """The service that was asked for. report: hears of a download's progress. UserError where an option can't be."""
     file = find_detector(asked.model, shipped=shipped)
     engine = open_engine(file, runtime=asked.runtime, device=asked.device)
@@ -31,14 +31,14 @@ def open_service(
     )
 
 
-def _gradcam(engine: Engine, runtime: str) -> Callable[[], object] | None:
+def _gradcam(engine: Engine, runtime: str) -> Callable[[], DetectorBase] | None:
     """Grad-CAM's detector: the engine's own with PyTorch; else the file's, read when it is first asked for."""
     if engine.runtime == "torch":
         return lambda: engine.detector
     if runtime == "onnx" or engine.file.suffix.lower() == ".onnx":
         return None
 
-    def load():
+    def load() -> DetectorBase:
         from discriminator.detector import Detector  # PyTorch takes seconds, and half a gigabyte
 
         detector = Detector.load(engine.file)

@@ -70,7 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
             errno.EADDRINUSE: "another program serves there; give another `port` (0: any that is free)",
             errno.EACCES: "ports below 1024 are the administrator's; give a higher `port`",
             errno.EADDRNOTAVAIL: "this machine does not have that address; give another `host`",
-        }.get(error.errno, error.strerror)
+        }.get(error.errno or 0) or error.strerror
         raise UserError(f"{host}, port {port}: {why}") from None
     return sock
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.errors import BadImage, UserError
+from discriminator.detector_base import DetectorBase
 from discriminator.engine import Engine
 from discriminator.judge import MIN_SIDE, Judge
 from discriminator.results import Result, Totals
@@ -21,12 +22,9 @@ from faces.finding.align import box_quad, ffhq_quad
 from faces.finding.face_step import FaceStep
 from faces.options import FACE_MODES
 from faces.video import is_video_name
-from reports.verdict_panels import cam_of, leans_to_fake
+from reports.verdict_panels import leans_to_fake
 from reports.verdicts import document
 from web.batching import BatchingQueue
-
-if TYPE_CHECKING:
-    from discriminator.detector import Detector
 
 MAPS = ("patches", "gradcam")
 MOST_MAPS = 8  # faces of one photo that are explained, as detect.py draws
@@ -84,7 +82,7 @@ class Service:
         face: str = "auto",
         threshold: Threshold | None = None,
         max_pixels: int,
-        gradcam: Callable[[], Detector] | None = None,
+        gradcam: Callable[[], DetectorBase] | None = None,
         known_failures: Sequence[str] = (),
     ):
         if not engine.detector.in_threads:
@@ -94,7 +92,7 @@ class Service:
         self.face, self.max_pixels = face, max_pixels
         self.known_failures = tuple(known_failures)
         self._finder, self._whole = finder, FaceStep(None, finder.side)
-        self._gradcam, self._cam_detector = gradcam, None
+        self._gradcam = None if gradcam is None else functools.cache(gradcam)
         self._one_cam, self._one_large = threading.Lock(), threading.Lock()
         # a first image: engines take their time for it, and it shows what comes out
         side = self.detector.preprocess.resolution
@@ -166,33 +164,30 @@ class Service:
         for i, one in enumerate(results):
             row = one.to_dict()
             if ask.maps and one.size is not None:
-                row["explain"] = self._explained(one, ask.maps if i < MOST_MAPS else ())
+                row["explain"] = self._explained(one, one.size, ask.maps if i < MOST_MAPS else ())
             rows.append(row)
         return Answer(results, rows)
 
-    def _explained(self, one: Result, maps: Sequence[str]) -> dict:
-        """Where what was judged lies in the upright photo, and the maps over it, row by row, each from 0 to 1."""
-        height, width = one.size
+    def _explained(self, one: Result, size: tuple[int, int], maps: Sequence[str]) -> dict:
+        """Where what was judged lies in the upright photo of `size`, and the maps over it, row by row, each from 0 to
+        1."""
+        height, width = size
         out: dict = {"width": width, "height": height}
         if one.verdict is None:
             return out
-        out["region"] = [[round(float(x), 2) for x in corner] for corner in self._region(one)]
+        out["region"] = [[round(float(x), 2) for x in corner] for corner in self._region(one.face or {}, height, width)]
         if "patches" in maps and one.verdict.patch_map is not None:
             out["patch_map"] = _rows(one.verdict.patch_map)
-        if "gradcam" in maps:
+        if "gradcam" in maps and self._gradcam is not None and one.pixels is not None:
             towards_fake = leans_to_fake(one.verdict)
             with self._one_cam:  # its hooks and gradients are the network's own
-                if self._cam_detector is None:
-                    self._cam_detector = self._gradcam()
-                cam = cam_of(self._cam_detector, one.pixels, towards_fake)
+                cam = self._gradcam().gradcam(one.pixels, towards_fake)
             if cam is not None:
                 out |= {"gradcam": _rows(cam), "gradcam_towards": "FAKE" if towards_fake else "REAL"}
         return out
 
-    def _region(self, one: Result) -> np.ndarray:
+    def _region(self, face: dict, height: int, width: int) -> np.ndarray:
         """[4, 2]: the upper left, upper right, lower right and lower left corner of what the network saw, in pixels."""
-        height, width = one.size
-        face = one.face or {}
         if face.get("seen_as") == "ffhq":
             return ffhq_quad(np.array(face["landmarks"]))[[0, 3, 2, 1]]
         if face.get("seen_as") == "box":

@@ -123,7 +123,8 @@ def test_artefact_only_does_not_read_the_trunk(hybrid):
 
 @pytest.mark.parametrize("resolution", [8, 16, 64])
 def test_other_resolutions(resolution):
-    cfg = HybridConfig.for_trunk(DiscriminatorConfig(resolution, channel_base=128, channel_max=8))
+    trunk = DiscriminatorConfig(resolution, channel_base=128, channel_max=8)
+    cfg = HybridConfig(trunk, artefact_blocks=1 if resolution == 8 else 2)
     net = HybridDiscriminator(cfg)
     out = net(images(2, resolution))
     assert out.logit.shape == (2,) and out.patch_logits.shape[0] == 2
