@@ -11,8 +11,8 @@
     def main(options: Sampling): ...
 
 A field's annotation gives the type: `bool` is a flag, `tuple[X, ...]` may be given several times, `X | None` has no
-default that could be shown. Library callers make the dataclass themselves; `check(self)` in its `__post_init__` holds
-them to the same bounds. Light on purpose: `--help` must answer at once.
+default that could be shown. Library callers make the dataclass themselves; `Checked` holds them to the same bounds.
+Light on purpose: `--help` must answer at once.
 """
 
 from __future__ import annotations
@@ -106,6 +106,14 @@ def check(values: Any) -> None:
         for one in value if isinstance(value, tuple) else (value,):
             if one is not None and (reason := _wrong(how, one)):
                 raise UserError(f"`{name}` {one}{reason}")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A dataclass of options that is held to their bounds whoever makes it."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def _wrong(how: Option, value: Any) -> str | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,7 +28,6 @@ from discriminator.network import Network, VerdictOut
 from discriminator.views import Views, joined
 from faces.preprocess import Preprocess
 
-METHODS = ("average", "majority", "weighted", "stacking")
 MOST_MEMBERS = 32
 LIMIT = 36.0  # log-odds beyond it are 1 in float64 once they are a probability
 MOST_VECTORS = 100_000
@@ -44,13 +44,7 @@ class Member:
     sha256: str = ""
 
     def to_dict(self) -> dict:
-        return {
-            "architecture": self.architecture,
-            "preprocess": self.preprocess.to_dict(),
-            "calibration": self.calibration.to_dict(),
-            "name": self.name,
-            "sha256": self.sha256,
-        }
+        return {**vars(self), "preprocess": self.preprocess.to_dict(), "calibration": self.calibration.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict) -> Member:
@@ -66,15 +60,15 @@ class Member:
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """method: of METHODS; sizes: of the joining tensors («components» and «vectors» of a stack), {} for the others."""
+    """method: of HEADS; sizes: «components» and «vectors» of a stack, 0 for the others."""
 
     members: tuple[Member, ...]
     method: str
     sizes: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UserError(f"unknown method {self.method!r} of an ensemble; there are {', '.join(METHODS)}")
+        if self.method not in HEADS:
+            raise UserError(f"unknown method {self.method!r} of an ensemble; there are {', '.join(HEADS)}")
         if not 2 <= len(self.members) <= MOST_MEMBERS:
             raise UserError(f"an ensemble has 2 to {MOST_MEMBERS} members, not {len(self.members)}")
         components, vectors = self.sizes
@@ -112,16 +106,16 @@ class EnsembleConfig:
 
 
 class Head(nn.Module):
-    """What joins log-odds float64 [N, M] to a score float64 [N]. Its few numbers stay float64 and on the CPU wherever
-    the members are: Apple's GPUs know no float64."""
+    """What joins log-odds float64 [N, M] to a score float64 [N]. Its few numbers are buffers, which stay float64 and on
+    the CPU wherever the members are: Apple's GPUs know no float64."""
+
+    def __init__(self, **numbers: object) -> None:
+        super().__init__()
+        for name, number in numbers.items():
+            self.register_buffer(name, torch.as_tensor(number, dtype=torch.float64, device="cpu"))
 
     def _apply(self, fn, recurse: bool = True):
         return self
-
-    def numbers(self, **tensors: torch.Tensor) -> None:
-        """Keep tensors as float64 buffers."""
-        for name, tensor in tensors.items():
-            self.register_buffer(name, torch.as_tensor(tensor, dtype=torch.float64, device="cpu"))
 
 
 class Average(Head):
@@ -134,10 +128,6 @@ class Majority(Head):
     (-.5, .5) that grows with the mean log-odds m: m / (2 (1 + |m|)). Votes count first, and the sign is the vote's."""
 
     thresholds: torch.Tensor
-
-    def __init__(self, thresholds: torch.Tensor) -> None:
-        super().__init__()
-        self.numbers(thresholds=thresholds)
 
     def votes(self, z: torch.Tensor) -> torch.Tensor:
         """bool [N, M]: who says FAKE."""
@@ -152,10 +142,6 @@ class Weighted(Head):
     """weights [M] >= 0 of sum 1."""
 
     weights: torch.Tensor
-
-    def __init__(self, weights: torch.Tensor) -> None:
-        super().__init__()
-        self.numbers(weights=weights)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return z @ self.weights
@@ -175,20 +161,14 @@ class Stack(Head):
     gamma: torch.Tensor
     intercept: torch.Tensor
 
-    def __init__(self, mean, scale, axes, vectors, dual, gamma, intercept) -> None:
-        super().__init__()
-        self.numbers(mean=mean, scale=scale, axes=axes, vectors=vectors, dual=dual, gamma=gamma, intercept=intercept)
-
-    @classmethod
-    def blank(cls, members: int, components: int, vectors: int) -> Stack:
-        shapes = ((members,), (members,), (components, members), (vectors, components), (vectors,), (1,), (1,))
-        return cls(*(torch.zeros(shape, device="cpu") for shape in shapes))
-
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         x = ((z - self.mean) / self.scale) @ self.axes.T
         # |a|^2 - 2ab + |b|^2 would be quicker and lose digits where the two are close
         distance = (x[:, None, :] - self.vectors[None]).square().sum(2)
         return torch.exp(-self.gamma * distance) @ self.dual + self.intercept
+
+
+HEADS: dict[str, type[Head]] = {"average": Average, "majority": Majority, "weighted": Weighted, "stacking": Stack}
 
 
 class Ensemble(Network):
@@ -242,14 +222,15 @@ class Ensemble(Network):
 
 def blank_head(cfg: EnsembleConfig) -> Head:
     """A head of the right shapes, to load tensors into."""
-    count = len(cfg.members)
-    if cfg.method == "average":
-        return Average()
-    if cfg.method == "majority":
-        return Majority(torch.zeros(count, device="cpu"))
-    if cfg.method == "weighted":
-        return Weighted(torch.zeros(count, device="cpu"))
-    return Stack.blank(count, *cfg.sizes)
+    count, (components, vectors) = len(cfg.members), cfg.sizes
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {
+        "average": {}, "majority": {"thresholds": (count,)}, "weighted": {"weights": (count,)},
+        "stacking": {
+            "mean": (count,), "scale": (count,), "axes": (components, count), "vectors": (vectors, components),
+            "dual": (vectors,), "gamma": (1,), "intercept": (1,),
+        },
+    }  # fmt: skip
+    return HEADS[cfg.method](**{name: np.zeros(shape) for name, shape in shapes[cfg.method].items()})
 
 
 def built(values: dict, member: Callable[[int, dict], Network]) -> Ensemble:

@@ -38,11 +38,11 @@ def fit_head(method: str, z: np.ndarray, labels: np.ndarray, calibrations: list[
     if method == "average":
         return Average()
     if method == "majority":
-        return Majority(torch.tensor([c.at().threshold for c in calibrations], dtype=torch.float64))
+        return Majority(thresholds=[c.at().threshold for c in calibrations])
     if len(np.unique(labels)) < 2:
         raise UserError("fitting an ensemble needs validation images of both classes; give `data` with both")
     if method == "weighted":
-        return Weighted(torch.from_numpy(fit_weights(z, labels)))
+        return Weighted(weights=fit_weights(z, labels))
     return fit_stack(z, labels)
 
 
@@ -122,5 +122,7 @@ def stack_of(scaler, pca, svc) -> Stack:
     axes = pca.components_ / np.sqrt(pca.explained_variance_)[:, None]
     # transform(x) = (x - pca.mean_) axes^T; the mean of what a StandardScaler made is 0 but for rounding
     mean = scaler.mean_ + pca.mean_ * scaler.scale_
-    dual, gamma, intercept = svc.dual_coef_[0], [svc.gamma], svc.intercept_[:1]
-    return Stack(mean, scaler.scale_, axes, svc.support_vectors_, dual, gamma, intercept)
+    return Stack(
+        mean=mean, scale=scaler.scale_, axes=axes, vectors=svc.support_vectors_, dual=svc.dual_coef_[0],
+        gamma=[svc.gamma], intercept=svc.intercept_[:1],
+    )  # fmt: skip

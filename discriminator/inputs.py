@@ -41,14 +41,8 @@ def named(inputs: Sequence[str], stdin: Callable[[], Callable[[int], bytes]]) ->
 
 def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Result]]:
     """Files named by `inputs` (see `expand`), and what could not be listed."""
-    files: list[str] = []
-    failures: list[Result] = []
-    for found in expand(inputs):
-        if isinstance(found, str):
-            files.append(found)
-        else:
-            failures.append(found)
-    return files, failures
+    found = list(expand(inputs))
+    return [one for one in found if isinstance(one, str)], [one for one in found if isinstance(one, Result)]
 
 
 def _folder(given: str) -> Iterator[str | Result]:

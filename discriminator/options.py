@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import DEVICE, WORKERS, argument, check, option
+from common.options import DEVICE, WORKERS, Checked, argument, option
 from faces.options import FACE, FACE_MODEL, OFFLINE
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -23,7 +23,7 @@ MODEL = functools.partial(
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeOptions:
+class JudgeOptions(Checked):
     """Who judges, by which threshold, and what of a photo."""
 
     model: str | None = MODEL()
@@ -38,9 +38,6 @@ class JudgeOptions:
         "auto: ONNX Runtime where the detector was exported beside its file, else PyTorch.",
         choices=RUNTIMES,
     )
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class Behind:
+class Behind(contextlib.AbstractContextManager):
     """`with Behind(write) as later: later(a); later(b)` calls `write(a)`, `write(b)` one after another in a thread.
 
     At most `ahead` calls are on their way, then the next one waits: memory stays flat. What goes wrong in the thread is
@@ -23,9 +24,6 @@ class Behind:
         while self._pending and (len(self._pending) >= self._ahead or self._pending[0].done()):
             self._pending.popleft().result()
         self._pending.append(self._thread.submit(self._function, *args))
-
-    def __enter__(self) -> Behind:
-        return self
 
     def __exit__(self, kind, *_) -> None:
         self._thread.shutdown()

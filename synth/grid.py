@@ -11,20 +11,10 @@ from common.errors import UserError
 
 
 def contact_sheet(images: np.ndarray, columns: int | None = None, *, gap: int = 2, background: int = 255) -> np.ndarray:
-    """Images side by side, row by row.
+    """uint8 [N, C, H, W] side by side, row by row: uint8 [height, width, C], without C where it is 1, for Pillow.
 
-    Args:
-        images: uint8 [N, C, H, W], N at least 1, C one of 1 (grey), 3 (RGB), 4 (RGBA).
-        columns: images in a row; None makes the sheet about square.
-        gap: pixels between images (none around the sheet).
-        background: grey value, 0 to 255, of gaps and of unfilled cells.
-
-    Returns:
-        uint8 [height, width, C], or [height, width] for grey images: what PIL's `Image.fromarray` takes.
-
-    Raises:
-        ValueError: for no images, another shape or type, or fewer than one column.
-    """
+    columns: None makes the sheet about square. gap: pixels between images, none around them. background: grey value of
+    gaps and of unfilled cells."""
     images = np.asarray(images)
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1] not in (1, 3, 4) or not len(images):
         raise UserError(f"images must be uint8 [N, 1|3|4, H, W] with N > 0, got {images.dtype} {list(images.shape)}")
@@ -45,20 +35,10 @@ def contact_sheet(images: np.ndarray, columns: int | None = None, *, gap: int = 
 def labelled_grid(
     cells: list[list[np.ndarray | None]], rows: list[str], columns: list[str], *, corner: str = "", gap: int = 2
 ) -> np.ndarray:
-    """Images in rows and columns with their names beside and above.
+    """Images in rows and columns with their names beside and above: uint8 [height, width, 3].
 
-    Args:
-        cells: one list for each row, of uint8 images [C, H, W] of one shape; None leaves a cell white.
-        rows, columns: the names, as many as there are rows and columns ("" for none).
-        corner: a word for the upper left corner.
-        gap: pixels between images. Images below 64 pixels are enlarged by whole factors, to leave room for the names.
-
-    Returns:
-        uint8 [height, width, 3].
-
-    Raises:
-        ValueError: where names and images do not match in number.
-    """
+    cells: one list for each row, of uint8 [C, H, W] of one shape; None leaves a cell white. corner: a word for the upper
+    left corner. Images below 64 pixels are enlarged by whole factors, to leave room for the names."""
     if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells) or not rows or not columns:
         raise UserError(f"{len(rows)} x {len(columns)} names do not fit the images")
     first = next(image for row in cells for image in row if image is not None)

@@ -44,15 +44,9 @@ def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
 def path_through(keys: np.ndarray, method: str, loop: bool) -> Curve:
     """A path that is at keys[i] at time i: a function of times [n] that gives float64 [n, D].
 
-    Args:
-        keys: [K, D], K at least 2.
-        method: 'linear', 'slerp' (see `slerp`), or 'cubic': the cubic spline with continuous second derivative,
-            natural at the ends, periodic in a loop.
-        loop: the path goes on from the last key to the first (at time K) and has period K. Else it ends at time K - 1.
-
-    Raises:
-        UserError: for fewer than two keys. ValueError: for an unknown method.
-    """
+    method: 'linear', 'slerp' (see `slerp`), or 'cubic': the cubic spline with continuous second derivative, natural at
+    the ends, periodic in a loop. loop: the path goes on from the last key to the first (at time K) and has period K.
+    Else it ends at time K - 1. UserError for fewer than two keys."""
     keys = np.asarray(keys, np.float64)
     if len(keys) < 2:
         raise UserError(f"`seeds`: a path needs at least two seeds, {len(keys)} given: name more")
@@ -85,10 +79,8 @@ def _in_range(times: np.ndarray, last: int, loop: bool) -> np.ndarray:
 def walk(G: Generator, seeds: list[int], way: Walk, how: Rendering = PLAIN) -> Iterator[np.ndarray]:
     """The frames of a walk from seed to seed, uint8 [rows * R, columns * R, C], made one block at a time.
 
-    Every cell of the grid walks through all seeds; the cells begin at different ones, evenly spread.
-
-    Raises UserError for too few seeds, or a seed, class or cutoff out of range, before the first frame.
-    """
+    Every cell of the grid walks through all seeds; the cells begin at different ones, evenly spread. UserError for too
+    few seeds, or a seed, class or cutoff out of range, before the first frame."""
     columns, rows = way.cells()
     cells, device = columns * rows, device_of(G)
     if how.noise_mode == "random":

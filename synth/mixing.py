@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from stylegan2_ada.generator import Generator
 from synth.grid import labelled_grid
 from synth.latents import PLAIN, ws_from_seeds
 from synth.network import SILENT, Watch, open_generator
-from synth.options import FromNetwork, MixOptions, Rendering
+from synth.options import FromNetwork, MixOptions, Rendering, parse_range
 from synth.render import in_precision, render_ws
 from synth.writer import refuse_existing, save_image, save_sheet, write_table
 
@@ -55,15 +54,11 @@ def parse_styles(text: str, num_ws: int) -> list[int]:
                 )
             layers.update(names[part])
             continue
-        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
-        if not match:
-            raise UserError(f"`styles` {text}: «{part}» is no layer: write 0-3, or 0,2,5, or coarse, middle or fine")
-        low, high = int(match[1]), int(match[2] or match[1])
-        if high < low:
-            raise UserError(f"`styles` {text}: the range {low}-{high} runs backwards: write {high}-{low}")
-        if high >= num_ws:
-            raise UserError(f"`styles` {text}: this generator has the style layers 0 to {num_ws - 1}, not {high}")
-        layers.update(range(low, high + 1))
+        strange = "is no layer: write 0-3, or 0,2,5, or coarse, middle or fine"
+        here = parse_range(part, f"`styles` {text}", strange)
+        if here[-1] >= num_ws:
+            raise UserError(f"`styles` {text}: this generator has the style layers 0 to {num_ws - 1}, not {here[-1]}")
+        layers.update(here)
     return sorted(layers)
 
 
@@ -91,12 +86,8 @@ def mixtures(
     *,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> Mix:
-    """Render rows, columns and their mixtures: the latents of the row, but in `layers` those of the column.
-
-    `on_images` is called with the number of images so far whenever some are ready.
-
-    Raises UserError for a seed, class or cutoff out of range.
-    """
+    """Render rows, columns and their mixtures: the latents of the row, but in `layers` those of the column. `on_images`
+    is called with the number of images so far. UserError for a seed, class or cutoff out of range."""
     rows, columns = (ws_from_seeds(G, seeds, how) for seeds in (row_seeds, column_seeds))
     latents = torch.cat([rows, columns, mixed_ws(rows, columns, layers).flatten(0, 1)])
     blocks, done = [], 0

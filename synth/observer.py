@@ -17,17 +17,11 @@ OBSERVERS = ("auto", "vgg16", "squeezenet", "inception", "discriminator", "pyram
 
 
 def choose_observer(wish: str, cfg: GeneratorConfig, run: Path) -> Perceptual:
-    """The perceptual distance called `wish`.
+    """The perceptual distance called `wish`: a name of `OBSERVERS`, or a file: torchvision's ImageNet weights of VGG16
+    or SqueezeNet 1.1, or a detector. UserError where it is not here.
 
-    Args:
-        wish: a name of `OBSERVERS`, or a file: torchvision's ImageNet weights of VGG16 or SqueezeNet 1.1, or a
-            detector. 'auto' takes the file that $FACES_PERCEPTUAL_WEIGHTS names, else the first of the names whose
-            weights are here; the last needs none.
-        cfg: the generator's.
-        run: the folder of the generator, where 'discriminator' looks for detector.safetensors.
-
-    Raises `UserError` where what was asked for is not here.
-    """
+    'auto' takes the file that $FACES_PERCEPTUAL_WEIGHTS names, else the first of the names whose weights are here; the
+    last needs none. run: the generator's folder, where 'discriminator' looks for detector.safetensors."""
     if wish != "auto":
         return _observer(wish, cfg, run)
     if given := os.environ.get(ENVIRONMENT):

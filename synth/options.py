@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import DEVICE, FORCE, SEED, argument, check, option
+from common.options import DEVICE, FORCE, SEED, Checked, argument, option
 from faces.options import CROP
 
 MAX_SEED = 2**32 - 1
@@ -26,20 +26,25 @@ def parse_seeds(text: str, parameter: str = "seeds") -> list[int]:
     """`'0-99,200'` -> [0, ..., 99, 200], doubles dropped. UserError, naming `parameter`, for anything else."""
     seeds: dict[int, None] = {}
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UserError(
-                f"`{parameter}` {text}: «{part.strip()}» is neither a number nor a range: write it like 0-99,200"
-            )
-        low, high = int(first), int(last or first)
-        if high < low:
-            raise UserError(f"`{parameter}` {text}: the range {low}-{high} runs backwards: write {high}-{low}")
-        if high > MAX_SEED:
+        strange = "is neither a number nor a range: write it like 0-99,200"
+        here = parse_range(part.strip(), f"`{parameter}` {text}", strange)
+        if here[-1] > MAX_SEED:
             raise UserError(f"`{parameter}` {text}: seeds are from 0 to {MAX_SEED}")
-        if high - low >= MOST_SEEDS:
+        if len(here) > MOST_SEEDS:
             raise UserError(f"`{parameter}` {text}: more than ten million images in one call: ask for them in parts")
-        seeds.update(dict.fromkeys(range(low, high + 1)))
+        seeds.update(dict.fromkeys(here))
     return list(seeds)
+
+
+def parse_range(word: str, where: str, otherwise: str) -> range:
+    """`'7'` or `'3-5'`. UserError for anything else: it begins with `where`, and says `otherwise` of a strange word."""
+    match = re.fullmatch(r"(\d{1,99})(?:-(\d{1,99}))?", word)
+    if not match:
+        raise UserError(f"{where}: «{word}» {otherwise}")
+    low, high = int(match[1]), int(match[2] or match[1])
+    if high < low:
+        raise UserError(f"{where}: the range {low}-{high} runs backwards: write {high}-{low}")
+    return range(low, high + 1)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class FromNetwork:
 
 
 @dataclass(frozen=True)
-class Rendering:
+class Rendering(Checked):
     """How latents become images.
 
     psi, cutoff: truncation, see `Mapping`: the first `cutoff` style layers (None: all) are drawn to the average; psi 1
@@ -80,9 +85,6 @@ class Rendering:
         choices=("fp32", "bf16", "auto"),
     )
 
-    def __post_init__(self):
-        check(self)
-
 
 @dataclass(frozen=True)
 class StillRendering(Rendering):
@@ -92,18 +94,15 @@ class StillRendering(Rendering):
 
 
 @dataclass(frozen=True)
-class ImageFile:
+class ImageFile(Checked):
     """How an image is encoded."""
 
     format: str = option("png", "File format.", choices=("png", "jpg"))
     quality: int = option(95, "JPEG quality.", metavar="N", low=1, high=100)
 
-    def __post_init__(self):
-        check(self)
-
 
 @dataclass(frozen=True)
-class SeedOptions:
+class SeedOptions(Checked):
     """Which images, in which folder."""
 
     n: int | None = option(None, "Seeds 0 to N-1.  [default: 64]", metavar="N", low=1, high=MOST_SEEDS)
@@ -117,7 +116,7 @@ class SeedOptions:
     batch: int = option(64, "Images in flight; no pixel depends on it.", metavar="N", low=1)
 
     def __post_init__(self):
-        check(self)
+        super().__post_init__()
         if self.n is not None and self.seeds is not None:
             raise UserError("give `n` or `seeds`, not both")
         if self.class_index not in (None, "all") and not self.class_index.isdecimal():
@@ -154,7 +153,7 @@ class MixOptions:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Walk(Checked):
     """A way through latent space, from seed to seed.
 
     space: 'z' interpolates what the mapping network gets, 'w' what it gives (truncation comes after either).
@@ -174,7 +173,7 @@ class Walk:
     grid: str = option("1x1", "Walks side by side, beginning at different seeds.", metavar="WxH")
 
     def __post_init__(self):
-        check(self)
+        super().__post_init__()
         self.cells()
         if self.method == "slerp" and self.space == "w":
             raise UserError("`method` slerp: latents w lie on no sphere: use `space` z, or `method` linear or cubic")
@@ -195,7 +194,7 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class WalkVideo:
+class WalkVideo(Checked):
     """Which seeds a walk goes through, and the video file it becomes."""
 
     seeds: str = SEEDS(default="1-8", help="Seeds that the walk goes through, in this order.")
@@ -209,7 +208,7 @@ class WalkVideo:
     force: bool = FORCE()
 
     def __post_init__(self):
-        check(self)
+        super().__post_init__()
         parse_seeds(self.seeds)
 
 
@@ -242,7 +241,7 @@ class SweepOptions:
 
 
 @dataclass(frozen=True)
-class ProjectionSettings:
+class ProjectionSettings(Checked):
     """The published settings of a search (StyleGAN2, appendix D).
 
     space: 'w' seeks one latent for all layers, 'w+' one for each (nearer to the photo, farther from a face).
@@ -269,9 +268,6 @@ class ProjectionSettings:
     jitter_until: float = 0.75
     noise_weight: float = 1e5
 
-    def __post_init__(self):
-        check(self)
-
     def rate(self, step: int) -> float:
         """The learning rate of a step, 0 to steps - 1."""
         t = step / self.steps
@@ -284,7 +280,7 @@ class ProjectionSettings:
 
 
 @dataclass(frozen=True)
-class ProjectOptions:
+class ProjectOptions(Checked):
     """Which photo is sought, what looks at it, and where the findings go."""
 
     photo: str = argument("PHOTO")
@@ -298,6 +294,3 @@ class ProjectOptions:
     save_video: bool = option(False, "Also write projection.mp4: the photo and the search beside it.")
     outdir: str | None = OUTDIR(help="Where to write.  [default: samples/<run>-<network's hash>-<photo's name>]")
     force: bool = FORCE()
-
-    def __post_init__(self):
-        check(self)

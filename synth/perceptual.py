@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
+from discriminator.published import HALVES, IMAGENET_MEAN, IMAGENET_STD
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALLEST, LARGEST = 128, 256  # pixels that networks are shown; the upper bound is that of StyleGAN2's projection
 
 
@@ -75,8 +75,8 @@ def of_layers(name: str, layers: Sequence[nn.Module], taps: Sequence[int], *, im
     else [-1, 1].
     """
     chain = nn.ModuleList(layers).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    mean = torch.tensor(_IMAGENET_MEAN if imagenet else (0.5,) * 3)[:, None, None]
-    std = torch.tensor(_IMAGENET_STD if imagenet else (0.5,) * 3)[:, None, None]
+    mean = torch.tensor(IMAGENET_MEAN if imagenet else HALVES)[:, None, None]
+    std = torch.tensor(IMAGENET_STD if imagenet else HALVES)[:, None, None]
 
     def extract(images: torch.Tensor) -> Features:
         x, found = _sized(images).contiguous(memory_format=torch.channels_last), []
@@ -135,9 +135,7 @@ def find_backbone(name: str) -> Path:
 
 def load_backbone(path: str | Path) -> Perceptual:
     """The distance for a weight file in torchvision's names, of VGG16 or SqueezeNet 1.1; no code in it is run.
-
-    Raises `UserError` for a file that is neither.
-    """
+    UserError for a file that is neither."""
     import torchvision
 
     path = Path(path)

@@ -108,17 +108,11 @@ def project(
     *,
     on_step: Callable[[int, torch.Tensor, float], None] | None = None,
 ) -> Projection:
-    """Find w and noise maps whose image is nearest to `target`.
+    """Find w and noise maps whose image by `G`, which stays as it is, is nearest to `target`.
 
-    Args:
-        G: stays as it is.
-        target: float [C, R, R] in [-1, 1], C and R those of the generator, on its device.
-        perceptual: the distance that is made small.
-        how: the class, and the precision of the generator during the search.
-        on_step: called with the step, the image [C, R, R] it saw (not clipped) and the perceptual distance.
-
-    Raises UserError for a class the generator doesn't have, or a target of another shape.
-    """
+    target: float [C, R, R] in [-1, 1], C and R those of the generator, on its device. how: class, and the precision
+    during the search. on_step: called with the step, the image [C, R, R] it saw (not clipped) and the perceptual
+    distance. UserError for a class the generator doesn't have, or a target of another shape."""
     shape = (G.cfg.img_channels, G.cfg.resolution, G.cfg.resolution)
     if tuple(target.shape) != shape:
         raise UserError(f"the target must be {list(shape)}, got {list(target.shape)}")

@@ -33,16 +33,10 @@ def _render_block(G: Generator, block: int, size: int, how: Rendering) -> torch.
 def sample_batches(
     G: Generator, seeds: Iterable[int], how: Rendering = PLAIN, *, batch: int = 64
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Render seeds and yield them in portions as (seeds, uint8 [n, C, H, W]).
+    """Render seeds, doubles once, and yield them in portions as (seeds, uint8 [n, C, H, W]), in the blocks' order.
 
-    Args:
-        G: its mode (train or eval) makes no difference.
-        seeds: each from 0 to 2^32 - 1; doubles are rendered once. The order of the output is that of the blocks.
-        batch: about how many images gather on the device before they are handed out; no pixel depends on it.
-
-    Raises:
-        UserError: for a seed out of range, a batch below 1, or a class or cutoff that the generator doesn't have.
-    """
+    batch: about how many images gather on the device before they are handed out; no pixel depends on it. UserError for
+    a seed out of range, or a class or cutoff that the generator doesn't have."""
     if batch < 1:
         raise UserError(f"`batch` {batch} is too small; give at least 1")
     check_rendering(G, how)

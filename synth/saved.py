@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import save_atomically, write_text
+from common.files import write_bytes, write_text
 from stylegan2_ada.generator import Generator
 from synth.latents import device_of
 from synth.network import SILENT, Watch, open_generator
@@ -64,12 +65,9 @@ def save_latents(path: str | Path, ws: torch.Tensor, noises: dict[str, torch.Ten
     """Write ws [N, num_ws, w_dim] as the array `w` of an .npz (the published form), and noise maps beside it."""
     arrays = {"w": ws.float().cpu().numpy()}
     arrays |= {_NOISE + name: t.float().cpu().numpy() for name, t in (noises or {}).items()}
-
-    def write(tmp: Path) -> None:
-        with tmp.open("wb") as file:  # given a name, numpy would add .npz to it
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs take a name for `allow_pickle`
-
-    save_atomically(Path(path), write)
+    data = io.BytesIO()
+    np.savez(data, **arrays)  # type: ignore[arg-type]  # the stubs take a name for `allow_pickle`
+    write_bytes(Path(path), data.getvalue())
 
 
 def load_latents(path: str | Path, G: Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -74,12 +74,8 @@ def open_video(path: str | Path, fps: float = 30, *, scale: int = 1, force: bool
     """A video file to be written: `with open_video(path, fps) as video: video.write(frame)`.
 
     Frames are uint8 [H, W, C] of one size, C 1 (grey), 3 (RGB) or 4 (RGBA, composed over mid-grey). The file appears at
-    the end; where the block is left by an exception there is none.
-
-    Raises:
-        UserError: for another ending than .mp4 and .gif, a file that is there (unless `force`), more frames a second
-            than the format can show, no frames at all, or no encoder that works.
-    """
+    the end; where the block is left by an exception there is none. UserError as of `check_video`, for no frames at all,
+    or where no encoder works."""
     path = check_video(path, fps, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path, shared=True, ending=path.suffix.lower()) as temporary:  # encoders go by the ending

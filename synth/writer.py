@@ -7,7 +7,9 @@ made again by the next call.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
 import io
 import os
 from collections.abc import Iterable, Sequence
@@ -19,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.files import save_atomically, write_bytes
+from common.files import write_bytes
 from synth.latents import PLAIN
 from synth.options import ImageFile, Rendering
 
@@ -60,7 +62,7 @@ class SampleSettings:
         }
 
 
-class SampleWriter:
+class SampleWriter(contextlib.AbstractContextManager):
     """Writes samples into `folder` and skips those that are there already.
 
     Raises `UserError` where the folder's manifest is of other settings, is not one of ours, or is missing although
@@ -130,7 +132,8 @@ class SampleWriter:
 
     def write(self, seeds: Sequence[int], images: np.ndarray) -> None:
         """Write uint8 `images` [N, C, H, W] of `seeds` and then list them."""
-        list(self._pool.map(self._write_one, seeds, images))
+        save = functools.partial(save_image, file=self.settings.file, durable=False)
+        list(self._pool.map(save, map(self.path, seeds), images))
         new = [seed for seed in seeds if seed not in self._listed]
         if new:
             with self.manifest.open("ab") as file:
@@ -139,18 +142,8 @@ class SampleWriter:
                 os.fsync(file.fileno())
             self._listed.update(new)
 
-    def _write_one(self, seed: int, image: np.ndarray) -> None:
-        save_image(self.path(seed), image, self.settings.file, durable=False)
-
-    def close(self) -> None:
-        """Wait for the writing threads and let them go."""
-        self._pool.shutdown()
-
-    def __enter__(self) -> SampleWriter:
-        return self
-
     def __exit__(self, *_) -> None:
-        self.close()
+        self._pool.shutdown()
 
 
 def save_image(path: Path, image: np.ndarray, file: ImageFile = PNG, *, durable: bool = True) -> None:
@@ -158,14 +151,12 @@ def save_image(path: Path, image: np.ndarray, file: ImageFile = PNG, *, durable:
     if file.format == "jpg" and image.shape[0] == 4:
         raise UserError("`format` jpg: this generator's images have an alpha channel: use `format` png")
     picture = Image.fromarray(np.ascontiguousarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)))
-
-    def write(tmp: Path) -> None:
-        if file.format == "jpg":
-            picture.save(tmp, format="JPEG", quality=file.quality)
-        else:
-            picture.save(tmp, format="PNG", compress_level=PNG_LEVEL)
-
-    save_atomically(path, write, durable=durable)
+    data = io.BytesIO()
+    if file.format == "jpg":
+        picture.save(data, format="JPEG", quality=file.quality)
+    else:
+        picture.save(data, format="PNG", compress_level=PNG_LEVEL)
+    write_bytes(path, data.getvalue(), durable=durable)
 
 
 def save_sheet(path: Path, sheet: np.ndarray) -> Path:

@@ -76,7 +76,7 @@ def test_average_and_log_odds():
 
 
 def test_majority_by_hand():
-    head = Majority(torch.tensor([0.5, 0.5, 0.9]))
+    head = Majority(thresholds=torch.tensor([0.5, 0.5, 0.9]))
     z = np.array([[1, 1, -9], [1, -9, 1], [-1, -1, 9], [5, 5, 5], [-5, -5, -5], [2, 2, -1]], float)
     assert head.votes(torch.from_numpy(z)).sum(1).tolist() == [2, 1, 1, 3, 0, 2]
     scores = joined_scores(head, z)
@@ -86,7 +86,7 @@ def test_majority_by_hand():
     assert scores == pytest.approx(expected)
     # votes first, then the mean; and of two members the mean breaks the tie
     assert list(np.argsort(scores)) == sorted(range(6), key=lambda i: ([2, 1, 1, 3, 0, 2][i], mean[i]))
-    two = joined_scores(Majority(torch.tensor([0.5, 0.5])), np.array([[3.0, -1], [-3, 1], [1, 1], [-1, -1]]))
+    two = joined_scores(Majority(thresholds=torch.tensor([0.5, 0.5])), np.array([[3.0, -1], [-3, 1], [1, 1], [-1, -1]]))
     assert list(two > 0) == [True, False, True, False]
 
 
@@ -111,7 +111,7 @@ def test_weights_are_the_best_there_are():
     bounds = [(0, None)] * 4 + [(None, None)]
     best = minimize(loss, np.full(5, 0.2), method="SLSQP", bounds=bounds, options={"ftol": 1e-14, "maxiter": 500}).x
     assert fit_weights(z, labels) == pytest.approx(best[:4] / best[:4].sum(), abs=1e-3)
-    assert joined_scores(Weighted(torch.from_numpy(w)), z[:, :3]) == pytest.approx(z[:, :3] @ w)
+    assert joined_scores(Weighted(weights=torch.from_numpy(w)), z[:, :3]) == pytest.approx(z[:, :3] @ w)
 
 
 def test_weights_at_their_ends():

@@ -31,7 +31,9 @@ def save_detector(path, resolution=16):
     rng = np.random.default_rng(0)
     logits = np.concatenate([rng.normal(-1, 1, 200), rng.normal(1, 1, 200)])
     calibration = calibrate(logits, np.repeat([0, 1], 200))
-    Detector(HybridDiscriminator(HybridConfig(trunk)), Preprocess(resolution), calibration).save(path)
+    Detector(HybridDiscriminator(HybridConfig(trunk, artefact_blocks=1)), Preprocess(resolution), calibration).save(
+        path
+    )
 
 
 def save_squeezenet(path):
