@@ -34,7 +34,7 @@ STEERED = ("gamma", "lr", "target", "p_max")
 
 @dataclass
 class Resumed:
-    """A run to go on with: a checkpoint, its content, the run's configuration, and what changes from there, in words."""
+    """A run to go on with: checkpoint, its content, the run's configuration, and what changes from there, in words."""
 
     checkpoint: Path
     state: dict

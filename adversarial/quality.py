@@ -63,7 +63,8 @@ class FidMonitor:
         asked = cfg.metrics if not self.auto else "fid5k" if world.device.type == "cuda" else "fid1k"
         self.counts = {} if asked == "none" else metric_counts(asked)
         self.other: FaceSource | None = None
-        self.real_name, self.real_count = f"{data.facts['name']} (training images)", data.facts["counts"]["train"]["real"]
+        self.real_name: str = f"{data.facts['name']} (training images)"
+        self.real_count: int = data.facts["counts"]["train"]["real"]
         if cfg.options.metric_data:
             self.other = _reals_of(cfg.options.metric_data, cfg.options.data_root)
             self.real_name, self.real_count = self.other.name, len(self.other)
@@ -103,8 +104,9 @@ class FidMonitor:
         names = ", ".join(metric_name(kind, n) for n, kinds in self.counts.items() for kind in sorted(kinds))
         limit = f", at most {SHARE:.0%} of the time" if self.auto else ""
         return [
-            f"fid         {names} with {self.features.dims} features against {self.real_count} reals of {self.real_name} at"
-            f" snapshots, about {clock(self.cost)} each and {clock(one * self.real_count)} once{limit}"
+            f"fid         {names} with {self.features.dims} features against {self.real_count} reals of"
+            f" {self.real_name} at snapshots, about {clock(self.cost)} each and {clock(one * self.real_count)}"
+            f" once{limit}"
         ]
 
     def measure(self, G: torch.nn.Module, nimg: int, *, final: bool = False) -> dict | None:

@@ -184,7 +184,8 @@ class _Run:
         """The line for an error of the disk in the middle of a run."""
         found = checkpoints(self.folder)
         advice = f"then go on from {found[-1].name} with `resume` {self.folder}" if found else "then start again"
-        return f"{e.filename or self.folder}: cannot be written ({e.strerror or e}); free space or mend the folder, {advice}"
+        where = f"{e.filename or self.folder}: cannot be written"
+        return f"{where} ({e.strerror or e}); free space or mend the folder, {advice}"
 
     # ---- the loop ---------------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.training import facts  # noqa: E402
 from stylegan2_ada.ada_filters import SYM6  # noqa: E402
 from stylegan2_ada.ops import native  # noqa: E402
 from stylegan2_ada.ops.bias_act import bias_act  # noqa: E402
@@ -261,17 +261,6 @@ def summary(rows: list[Timing], ways: list[str]) -> list[str]:
     return lines
 
 
-def facts(device: str, threads: int) -> dict:
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    gpu = torch.cuda.get_device_name(device) if device == "cuda" else None
-    return {"torch": torch.__version__, "processor": processor, "threads": threads, "gpu": gpu}
-
-
 @click.command(help=__doc__.split("\n\n")[0], context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--network", type=click.Choice(list(CHANNEL_BASE)), default="256", show_default=True, help="Resolution.")
 @click.option("--ops", "ops_", default=",".join(OPS), show_default=True, help="Operations.")
@@ -308,7 +297,7 @@ def main(network, ops_, dtypes, ways, batch, nchw, device, threads, budget, quic
     print("\n".join(summary(rows, ways)))
     if out:
         settings = {"network": network, "batch": batch, "layout": "nchw" if nchw else "channels_last", "ways": ways}
-        results = {**facts(device, threads), **settings, "rows": [asdict(row) for row in rows]}
+        results = {**facts(device), "threads": threads, **settings, "rows": [asdict(row) for row in rows]}
         Path(out).write_text(json.dumps(results, indent=1) + "\n")
 
 

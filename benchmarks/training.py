@@ -15,6 +15,7 @@ seconds, and the rate of a bare convolution measured in the same run beside the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -225,14 +226,13 @@ def measure(task: str, way: str, **settings) -> dict:
 
 
 def facts(device: str) -> dict:
+    """What the numbers were measured on."""
     import torch
 
     processor = platform.processor() or platform.machine()
-    try:
+    with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     return {"torch": torch.__version__, "python": platform.python_version(), "processor": processor, "gpu": gpu}
 
@@ -308,8 +308,6 @@ CHOICES = {
 
 def leave_out(choice: str) -> None:
     """Undo one choice, in this process, before the game is made."""
-    import contextlib
-
     import torch
 
     import adversarial.game as game

@@ -139,9 +139,6 @@ def preset(cfg: str, resolution: int, world_size: int = 1) -> Preset:
 
     `auto` scales batch, gamma, channels and averaging with resolution and processes; `tiny` is this project's own
     configuration for a CPU: a narrow network, small batches, a stronger R1 and a length that ends.
-
-    Raises:
-        ValueError: for an unknown name, a wrong resolution or `world_size` below 1.
     """
     check_resolution(resolution)
     if cfg not in PRESETS:
@@ -150,11 +147,8 @@ def preset(cfg: str, resolution: int, world_size: int = 1) -> Preset:
         raise UserError(f"world_size must be at least 1, got {world_size}")
     if cfg in _FIXED:
         kimg, batch, mbstd, base, lr, gamma, ema_kimg, rampup, layers = _FIXED[cfg]
-        if cfg == "cifar":
-            return Preset(
-                kimg, batch, mbstd, base, 512, 512, 512, layers, lr, gamma, ema_kimg, rampup, 0.0, 0.0, "orig"
-            )
-        return Preset(kimg, batch, mbstd, base, 512, 512, 512, layers, lr, gamma, ema_kimg, rampup)
+        rest = (0.0, 0.0, "orig") if cfg == "cifar" else ()
+        return Preset(kimg, batch, mbstd, base, 512, 512, 512, layers, lr, gamma, ema_kimg, rampup, *rest)
     if cfg == "tiny":
         # gamma: at these batch sizes the rule of `auto` leaves R1 so weak that the generator hides behind its noise
         # inputs (docs/results.md); 1 was better at 32 and 64 pixels

@@ -58,9 +58,6 @@ def minibatch_stddev(x, group_size: int, num_channels: int = 1):
 
     Image i belongs to group i mod (N / group_size): a group is made of images N / group_size apart. A batch smaller
     than a group is one group.
-
-    Raises:
-        ValueError: when the batch can't be split into groups of this size.
     """
     n, c, height, width = x.shape
     group = min(group_size, n)
@@ -100,15 +97,8 @@ class Discriminator(nn.Module):
         return [self.fromrgb, *(layer for block in self.blocks for layer in block.children())]
 
     def features(self, img, *, force_fp32=False) -> list[torch.Tensor]:
-        """Output of every block, from resolution / 2 down to 4; the last is [N, C, 4, 4] in the parameters' dtype (at
-        resolution 4, `fromrgb`'s).
-
-        Args:
-            img: [N, img_channels, resolution, resolution] in [-1, 1].
-
-        Raises:
-            ValueError: for an image of another shape.
-        """
+        """Output of every block for images [N, img_channels, resolution, resolution] in [-1, 1], from resolution / 2
+        down to 4; the last is [N, C, 4, 4] in the parameters' dtype (at resolution 4, `fromrgb`'s)."""
         cfg = self.cfg
         if img.ndim != 4 or tuple(img.shape[1:]) != (cfg.img_channels, cfg.resolution, cfg.resolution):
             raise UserError(

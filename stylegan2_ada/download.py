@@ -55,14 +55,9 @@ def cached_path(spec: str) -> Path:
 def fetch(spec: str, progress: Callable[[int, int], None] | None = None, timeout: float = TIMEOUT) -> Path:
     """The local file of a URL or of a name in PUBLISHED; downloaded where the cache doesn't have it.
 
-    Args:
-        spec: `https://…`, `file://…`, `http://…` with a pinned hash, or a name; `#sha256=…` at its end pins what comes.
-        progress: called with (bytes so far, bytes in all or 0) while downloading.
-        timeout: seconds to wait for the connection and for every read.
-
-    Raises:
-        ValueError: in one line, when it cannot be fetched, is too large or has another hash than pinned; the cache
-            then keeps nothing of it.
+    spec: `https://…`, `file://…`, `http://…` with a pinned hash, or a name; `#sha256=…` at its end pins what comes.
+    progress: called with (bytes so far, bytes in all or 0). timeout: seconds, for the connection and for every read.
+    UserError where it cannot be fetched, is too large or has another hash than pinned; the cache keeps nothing of it.
     """
     url, pinned = _split(spec)
     path = cached_path(spec)

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from common.errors import UserError
-from common.files import save_atomically
+from common.files import write_bytes
 
 from .config import GeneratorConfig
 from .generator import Generator
@@ -20,22 +20,13 @@ FORMAT = "stylegan2-ada-generator"
 def save_generator(path: str | os.PathLike, G: Generator, meta: dict | None = None, *, half: bool = False) -> None:
     """Write a generator to `path`: all of it or nothing, also when the process dies half-way.
 
-    Args:
-        path: of the file, usually `*.safetensors`; an existing one is replaced.
-        G: the network, on any device.
-        meta: anything JSON can hold, for example kimg, FID, training data.
-        half: weights as float16, half the size; they are float32 again when loaded.
-
-    Raises:
-        ValueError: for weights that float16 cannot hold.
-        OSError: when the folder is missing, full or read-only.
-        TypeError: when `meta` isn't JSON.
+    meta: anything JSON can hold, for example kimg, FID, training data. half: weights as float16, half the size; they
+    are float32 again when loaded. UserError for weights that float16 cannot hold.
     """
-    path = Path(path)
     header = {"format": FORMAT, "version": "1", "config": json.dumps(G.cfg.to_dict()), "meta": json.dumps(meta or {})}
     state = halved({name: t.detach().cpu().contiguous() for name, t in G.state_dict().items()}, half)
     data = safetensors.torch.save(state, metadata=header)
-    save_atomically(path, lambda tmp: tmp.write_bytes(data))
+    write_bytes(Path(path), data)
 
 
 def halved(state: dict[str, torch.Tensor], half: bool = True) -> dict[str, torch.Tensor]:
@@ -50,15 +41,8 @@ def halved(state: dict[str, torch.Tensor], half: bool = True) -> dict[str, torch
 
 
 def load_generator(path: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Generator, dict]:
-    """Read a generator written by `save_generator`, in evaluation mode and without gradients; PyTorch's random state
-    is left alone.
-
-    Returns:
-        The network on `device` and its `meta`.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: in one line that names the file, when it is damaged or something else than a generator.
+    """Read a generator written by `save_generator`, in evaluation mode and without gradients, and its `meta`; PyTorch's
+    random state is left alone. FileNotFoundError, or UserError where the file is damaged or something else.
     """
     path = Path(path)
     if not path.is_file():

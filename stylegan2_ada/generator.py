@@ -103,21 +103,12 @@ class Synthesis(nn.Module):
         self.register_buffer("filter", fir_taps([1, 3, 3, 1]), persistent=False)
 
     def forward(self, ws, *, noise_mode="random", fused_modconv=None, force_fp32=False):
-        """Render images.
+        """ws [N, num_ws, w_dim] -> [N, img_channels, resolution, resolution] in the parameters' dtype, nominally in
+        [-1, 1] but not clipped.
 
-        Args:
-            ws: [N, num_ws, w_dim].
-            noise_mode: 'random' draws fresh noise from the default generator, 'const' uses the stored maps, 'none'
-                adds none.
-            fused_modconv: modulate weights instead of activations (None: never, the other is faster; on the reference
-                path when not training).
-            force_fp32: ignore `num_lowp_res`.
-
-        Returns:
-            [N, img_channels, resolution, resolution] in the parameters' dtype, nominally in [-1, 1] but not clipped.
-
-        Raises:
-            ValueError: for `ws` of a wrong shape or an unknown `noise_mode`.
+        noise_mode: 'random' draws from the default generator, 'const' uses the stored maps, 'none' adds none.
+        fused_modconv: modulate weights instead of activations (None: never, the other is faster; on the reference path
+        when not training). force_fp32: ignore `num_lowp_res`.
         """
         cfg = self.cfg
         if fused_modconv is None:

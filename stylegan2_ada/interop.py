@@ -35,19 +35,10 @@ KINDS = (
 
 
 def read_networks(path: str | os.PathLike, wanted: Iterable[str] = NETWORKS) -> Networks:
-    """Read a network file of any known kind.
+    """The networks of a file of any known kind, on the CPU, in evaluation mode and without gradients.
 
-    Args:
-        path: this project's generator file, a published snapshot (`.pkl`), a checkpoint in rosinality's layout, or a
-            state dict under published names (`.pt`, `.safetensors`).
-        wanted: which of G_ema, G and D to build where the file has them.
-
-    Returns:
-        The networks, on the CPU, in evaluation mode and without gradients. A file with only G gives it as G_ema too,
-        if that is wanted.
-
-    Raises:
-        ValueError: in one line that names the file, when it is absent, damaged or of another kind.
+    wanted: which of G_ema, G and D to build where the file has them. A file with only G gives it as G_ema too, if that
+    is wanted. UserError that names the file where it is absent, damaged or of another kind.
     """
     path, wanted = Path(path), tuple(wanted)
     try:

@@ -75,19 +75,11 @@ class Mapping(nn.Module):
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z, c=None, *, psi=1.0, cutoff=None):
-        """Map latents.
+        """z [N, z_dim], normal (None where `z_dim` is 0), and labels c [N, c_dim] -> [N, num_ws, w_dim], or [N, w_dim]
+        without `num_ws`.
 
-        Args:
-            z: [N, z_dim], normal; None where `z_dim` is 0.
-            c: labels [N, c_dim] (one-hot or any vector); needed when `c_dim` is above 0, ignored otherwise.
-            psi: truncation: `w_avg + psi * (w - w_avg)`; 1 is none.
-            cutoff: truncate only the first `cutoff` of the `num_ws` layers; None is all.
-
-        Returns:
-            [N, num_ws, w_dim], or [N, w_dim] without `num_ws`.
-
-        Raises:
-            ValueError: for inputs of a wrong width.
+        c: one-hot or any vector; ignored where `c_dim` is 0. psi: truncation, `w_avg + psi * (w - w_avg)`; 1 is none.
+        cutoff: truncate only the first `cutoff` of the `num_ws` layers; None is all.
         """
         inputs = []
         if self.z_dim:

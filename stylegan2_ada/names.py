@@ -111,15 +111,9 @@ def to_published(net) -> dict[str, torch.Tensor]:
 
 
 def load_published(net, tensors: dict, prefix: str = "") -> None:
-    """Load published weights into a network of the matching configuration.
-
-    Args:
-        net: `Generator` or `Discriminator`.
-        tensors: published name (after `prefix`) -> tensor or array; names without the prefix are ignored.
-        prefix: for example `G.`.
-
-    Raises:
-        ValueError: for a missing or unknown name, a wrong shape, or a resampling filter other than [1, 3, 3, 1].
+    """Load published weights (after `prefix`, for example `G.`; names without it are ignored) into a network of the
+    matching configuration. UserError for a missing or unknown name, a wrong shape, or a resampling filter other than
+    [1, 3, 3, 1].
     """
     given = {name[len(prefix) :]: torch.as_tensor(v) for name, v in tensors.items() if name.startswith(prefix)}
     filters = {name: given.pop(name) for name in list(given) if name.rpartition(".")[2] == RESAMPLE_FILTER}

@@ -54,10 +54,7 @@ def build(cfg: GeneratorConfig | DiscriminatorConfig, tensors: Tensors, what: st
     """A network of this configuration with these tensors (published names), in evaluation mode without gradients.
 
     Shapes are compared before anything is allocated, so a configuration that claims a terabyte costs nothing. Weights
-    of any floating type become float32.
-
-    Raises:
-        Refused: where names, shapes or types don't fit the configuration.
+    of any floating type become float32. Refused where names, shapes or types don't fit the configuration.
     """
     shapes = published_shapes(cfg)
     for name, needed in shapes.items():
@@ -88,15 +85,11 @@ def count(state: Mapping, form: str, first: int = 0) -> int:
 
 
 def channels_of(widths: dict[int, int]) -> tuple[int, int]:
-    """(channel_base, channel_max) that give these channel counts, resolution -> channels.
-
-    Raises:
-        Refused: where there are none: the counts follow another rule than min(base / resolution, max).
-    """
+    """(channel_base, channel_max) that give these channel counts, resolution -> channels; Refused where they follow
+    another rule than min(base / resolution, max)."""
     most = max(widths.values())
-    base = max(
-        (c * res for res, c in widths.items() if c > 1), default=1
-    )  # the least: one channel may be less than one
+    # the least: one channel may be less than one
+    base = max((c * res for res, c in widths.items() if c > 1), default=1)
     if any(max(min(base // res, most), 1) != c for res, c in widths.items()):
         raise Refused(f"its channel counts {list(widths.values())} are no min(base / resolution, max)")
     return base, most

@@ -81,15 +81,11 @@ def _set(items: object = ()) -> set:
     return set(items)
 
 
-def _easy_dict() -> dict:
-    return {}
-
-
 def _names(budget: Budget) -> dict:
     """The closed list: every name that occurs in published snapshots, of all versions of Python, torch and NumPy."""
     return {
         "torch_utils.persistence._reconstruct_persistent_obj": _module,
-        "dnnlib.util.EasyDict": _easy_dict,
+        "dnnlib.util.EasyDict": lambda: {},
         "collections.OrderedDict": _ordered_dict,
         "builtins.set": _set,
         "__builtin__.set": _set,
@@ -104,16 +100,8 @@ def _names(budget: Budget) -> dict:
 
 
 def read_snapshot(path: Path, wanted: Iterable[str] = NETWORKS) -> Networks:
-    """The networks of a published snapshot, on the CPU, in evaluation mode and without gradients.
-
-    Args:
-        path: of the `.pkl`; nothing in it is executed.
-        wanted: which of G_ema, G and D to build; the others stay None.
-
-    Raises:
-        ValueError: in one line that names the file, for anything that isn't such a snapshot or that this project's
-            networks cannot represent.
-        OSError: when it cannot be opened.
+    """The networks of a published snapshot, on the CPU, in evaluation mode and without gradients; nothing in it is
+    executed. UserError that names it for anything that isn't such a snapshot or that these networks cannot represent.
     """
     with open(path, "rb") as file:
         try:

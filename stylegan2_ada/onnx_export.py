@@ -42,14 +42,9 @@ def export_onnx(path: str | os.PathLike, G: Generator, *, noise_mode: str = "con
     """Write a generator as an ONNX file with inputs `z` [N, z_dim] and `psi` [1] (and `c` [N, c_dim] where it is
     conditional), and the output `image` [N, C, R, R], nominally in [-1, 1] and not clipped.
 
-    Args:
-        path: of the `.onnx` file; weights above 2 GB don't occur, so it is one file.
-        G: on the CPU. Convolutions are modulated by scaling activations, which exports without grouped convolutions.
-        noise_mode: 'const' or 'none'; random noise has no place in a graph that gives the same image for a z.
-        batch: N where it is fixed; None leaves it open.
-
-    Raises:
-        ValueError: without the packages that torch's exporter needs, or for another `noise_mode`.
+    Weights above 2 GB don't occur, so it is one file. G: on the CPU. noise_mode: 'const' or 'none'; random noise has no
+    place in a graph that gives the same image for a z. batch: N where it is fixed. UserError without the packages that
+    torch's exporter needs.
     """
     if noise_mode not in ("const", "none"):
         raise UserError(f"noise_mode must be const or none in an ONNX file, got {noise_mode!r}")

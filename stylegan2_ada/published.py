@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from common.errors import UserError
-from common.files import save_atomically
+from common.files import save_atomically, write_bytes
 
 from .config import DiscriminatorConfig, GeneratorConfig
 from .files import halved
@@ -44,12 +44,8 @@ def with_filters(net) -> dict[str, torch.Tensor]:
 def save_published(path: str | os.PathLike, networks: Networks, *, half: bool = False) -> None:
     """Write every network of `networks` as one flat state dict, names prefixed `G_ema.`, `G.` and `D.`.
 
-    Args:
-        path: `*.safetensors`, with the configurations in its header, or `*.pt`, for torch.load(weights_only=True).
-        half: weights as float16, half the size.
-
-    Raises:
-        ValueError: for another file ending, or for weights that float16 cannot hold.
+    path: `*.safetensors`, with the configurations in its header, or `*.pt`, for torch.load(weights_only=True). half:
+    weights as float16. UserError for another ending, or for weights that float16 cannot hold.
     """
     path = Path(path)
     state: dict[str, torch.Tensor] = {}
@@ -62,7 +58,7 @@ def save_published(path: str | os.PathLike, networks: Networks, *, half: bool = 
     if path.suffix == ".safetensors":
         header = {"format": FORMAT, "config": json.dumps(configs), "meta": json.dumps(networks.meta)}
         data = safetensors.torch.save(state, metadata=header)
-        save_atomically(path, lambda tmp: tmp.write_bytes(data))
+        write_bytes(path, data)
     elif path.suffix in (".pt", ".pth"):
         save_atomically(path, lambda tmp: torch.save(state, tmp))
     else:
@@ -88,16 +84,11 @@ def _split(state: dict) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def from_published(state: dict, wanted: Iterable[str] = NETWORKS, configs: dict | None = None) -> Networks:
-    """The networks of such a state dict, on the CPU, in evaluation mode and without gradients.
+    """The networks of such a state dict, on the CPU, in evaluation mode and without gradients; Refused where there are
+    none.
 
-    Args:
-        state: see `is_published`.
-        wanted: which networks to build.
-        configs: name -> configuration as a dict; None reads it off the shapes. What shapes don't tell (number of
-            float16 resolutions, clamp, minibatch-std group) is then the default.
-
-    Raises:
-        Refused: where names or shapes are not of such a network.
+    configs: name -> configuration as a dict; None reads it off the shapes. What shapes don't tell (number of float16
+    resolutions, clamp, minibatch-std group) is then the default.
     """
     made: dict[str, Any] = {}
     for name, part in _split(state).items():

@@ -38,10 +38,7 @@ def from_rosinality(checkpoint: dict, wanted: Iterable[str] = NETWORKS) -> Netwo
     """The networks of such a checkpoint, on the CPU, in evaluation mode and without gradients.
 
     The running average of w that truncation needs is `latent_avg` where the file has it; training checkpoints of that
-    code don't, and then it is the mean over 10 000 latents.
-
-    Raises:
-        Refused: where names or shapes are not of this layout.
+    code don't, and then it is the mean over 10 000 latents. Refused where names or shapes are not of this layout.
     """
     bare = _kind(checkpoint)
     states = {bare: checkpoint} if bare else {name: checkpoint.get(key) for name, key in KEYS.items()}
@@ -141,12 +138,16 @@ def _generator(state: dict, what: str):
         raise Refused(f"its {what} has no mapping layers style.1, style.2, …")
     w_dim, z_dim = published["mapping.fc0.weight"].shape
     published["mapping.w_avg"] = torch.zeros(w_dim)
-    widths = {r: len(published[f"synthesis.b{r}.conv1.bias"]) for r in (4 << k for k in range(resolution.bit_length() - 2))}
+    widths = {
+        r: len(published[f"synthesis.b{r}.conv1.bias"]) for r in (4 << k for k in range(resolution.bit_length() - 2))
+    }
     base, most = channels_of(widths)
     channels = len(published["synthesis.b4.torgb.bias"])
     return build(
-        configured(GeneratorConfig, resolution=resolution, z_dim=z_dim, w_dim=w_dim, mapping_layers=layers, img_channels=channels,
-                channel_base=base, channel_max=most),
+        configured(
+            GeneratorConfig, resolution=resolution, z_dim=z_dim, w_dim=w_dim, mapping_layers=layers,
+            img_channels=channels, channel_base=base, channel_max=most,
+        ),
         published,
         what,
     )  # fmt: skip
@@ -180,5 +181,3 @@ def _discriminator(state: dict):
         DiscriminatorConfig, resolution=resolution, img_channels=channels, channel_base=base, channel_max=most
     )
     return build(cfg, published, what)
-
-

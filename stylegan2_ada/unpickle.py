@@ -63,14 +63,9 @@ def parse(
 ) -> tuple[object, int]:
     """The value of the pickle that begins at byte `at`, and the position behind it.
 
-    Args:
-        data: the file, or the part of it that holds pickles.
-        names: `module.name` -> function of the file's arguments that makes a record.
-        budget: shared by all pickles of one file.
-        persistent: what to make of a persistent id; None refuses them.
-
-    Raises:
-        Refused: for a name or opcode that is not admitted, and for whatever is damaged or too large.
+    names: `module.name` -> function of the file's arguments that makes a record. budget: shared by all pickles of one
+    file. persistent: what to make of a persistent id; None refuses them. Refused for a name or opcode that is not
+    admitted, and for whatever is damaged or too large.
     """
     return _Machine(data, at, names, budget, persistent).run()
 

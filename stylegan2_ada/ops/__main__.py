@@ -9,9 +9,11 @@ import json
 import os
 import sys
 import time
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import conv_forward, native, reference
@@ -89,15 +91,34 @@ def milliseconds(function, x: Tensor, repeats: int = 15) -> float:
     return 1000 * min(times[2:])
 
 
-@contextmanager
-def pytorch_only(kind: str):
-    """Inside, the operations are done by PyTorch's."""
-    before = native._usable.get(kind)
-    native._usable[kind] = False
-    try:
-        yield
-    finally:
-        native._usable[kind] = before
+def row(name: str, x: Tensor, error: float, ways: dict[str, Callable] | None) -> dict[str, Any]:
+    """What is told of an operation on images x. ways: native, PyTorch's and the definition, to be timed."""
+    told: dict[str, Any] = {
+        "operation": name,
+        "device": x.device.type,
+        "dtype": str(x.dtype).removeprefix("torch."),
+        "layout": "NCHW" if x.is_contiguous() else "NHWC",
+        "error": error,
+        "right": error <= TOLERANCE[x.dtype],
+    }
+    if ways is not None:
+        moved = (x.numel() + ways["reference_ms"](x).numel()) * x.element_size()
+        told |= {key: milliseconds(way, x) for key, way in ways.items()}
+        told["gb_per_s"] = moved / 1e6 / told["ms"]
+    return told
+
+
+def by_pytorch(function: Callable, kind: str) -> Callable:
+    """The same, the operations in it done by PyTorch's."""
+
+    def call(x: Tensor) -> Tensor:
+        before, native._usable[kind] = native._usable[kind], False
+        try:
+            return function(x)
+        finally:
+            native._usable[kind] = before
+
+    return call
 
 
 def examine(device: torch.device, timed: bool) -> list[dict]:
@@ -111,23 +132,8 @@ def examine(device: torch.device, timed: bool) -> list[dict]:
         for dtype in (torch.float32, half):
             for layout in (torch.channels_last, torch.contiguous_format):
                 x = images.to(dtype).contiguous(memory_format=layout)
-                error = difference(quick, definition, x)
-                row = {
-                    "operation": name,
-                    "device": kind,
-                    "dtype": str(dtype).removeprefix("torch."),
-                    "layout": "NHWC" if layout == torch.channels_last else "NCHW",
-                    "error": error,
-                    "right": error <= TOLERANCE[dtype],
-                }
-                if timed:
-                    y = quick(x)
-                    row["ms"] = milliseconds(quick, x)
-                    with pytorch_only(kind):
-                        row["torch_ms"] = milliseconds(quick, x)
-                    row["reference_ms"] = milliseconds(definition, x)
-                    row["gb_per_s"] = (x.numel() + y.numel()) * x.element_size() / 1e6 / row["ms"]
-                rows.append(row)
+                ways = {"ms": quick, "torch_ms": by_pytorch(quick, kind), "reference_ms": definition}
+                rows.append(row(name, x, difference(quick, definition, x), ways if timed else None))
     return rows + (winograd(images, timed) + forward_only(images, timed) if kind == "cpu" else [])
 
 
@@ -137,17 +143,14 @@ def winograd(images: Tensor, timed: bool) -> list[dict]:
     w = torch.randn(SHAPE[1], SHAPE[1], 3, 3, generator=torch.Generator().manual_seed(1)) / (9 * SHAPE[1]) ** 0.5
     if not applies(x, w):
         return []
-    direct = lambda x: torch.nn.functional.conv2d(x, w.to(x.dtype), padding=1)  # noqa: E731
-    error = difference(lambda x: conv3x3(x, w), direct, x)
-    row = {"operation": "3x3 convolution", "device": "cpu", "dtype": "bfloat16", "layout": "NHWC"}
-    row |= {"error": error, "right": error <= TOLERANCE[torch.bfloat16]}
-    if timed:
-        ready = w.to(torch.bfloat16, memory_format=torch.channels_last)
-        row["ms"] = milliseconds(lambda x: conv3x3(x, w), x)
-        row["torch_ms"] = milliseconds(lambda x: torch.nn.functional.conv2d(x, ready, padding=1), x)
-        row["reference_ms"] = milliseconds(lambda x: torch.nn.functional.conv2d(x.float(), w, padding=1), x)
-        row["gb_per_s"] = 2 * x.numel() * x.element_size() / 1e6 / row["ms"]
-    return [row]
+    ready = w.to(torch.bfloat16, memory_format=torch.channels_last)
+    ways: dict[str, Callable] = {
+        "ms": lambda x: conv3x3(x, w),
+        "torch_ms": lambda x: F.conv2d(x, ready, padding=1),
+        "reference_ms": lambda x: F.conv2d(x.float(), w, padding=1),
+    }
+    error = difference(ways["ms"], lambda x: F.conv2d(x, w.to(x.dtype), padding=1), x)
+    return [row("3x3 convolution", x, error, ways if timed else None)]
 
 
 def forward_only(images: Tensor, timed: bool) -> list[dict]:
@@ -160,18 +163,12 @@ def forward_only(images: Tensor, timed: bool) -> list[dict]:
         w, b = torch.randn(SHAPE[1], SHAPE[1], *taps, generator=g), torch.randn(SHAPE[1], generator=g)
         conv, y = conv_forward.prepare(w, b, padding), torch.empty_like(x)
         quick = lambda x, conv=conv, y=y: conv_forward.convolve(x, [conv], [True], [y])  # noqa: E731
-        plain = lambda x, w=w, b=b, p=padding: torch.nn.functional.conv2d(x, w.to(x), b.to(x), padding=p).relu_()  # noqa: E731
+        plain = lambda x, w=w, b=b, p=padding: F.conv2d(x, w.to(x), b.to(x), padding=p).relu_()  # noqa: E731
         quick(x)
         exact = plain(x.double())
         error = float((y - exact).norm() / exact.norm())
-        name = f"{taps[0]}x{taps[1]} convolution, forward"
-        row = {"operation": name, "device": "cpu", "dtype": "float32", "layout": "NHWC"}
-        row |= {"error": error, "right": error <= TOLERANCE[torch.float32]}
-        if timed:
-            row["ms"] = milliseconds(quick, x)
-            row["torch_ms"] = row["reference_ms"] = milliseconds(plain, x)
-            row["gb_per_s"] = 2 * x.numel() * x.element_size() / 1e6 / row["ms"]
-        rows.append(row)
+        ways: dict[str, Callable] = {"ms": quick, "torch_ms": plain, "reference_ms": plain}
+        rows.append(row(f"{taps[0]}x{taps[1]} convolution, forward", x, error, ways if timed else None))
     return rows
 
 

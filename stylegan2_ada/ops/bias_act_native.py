@@ -11,15 +11,14 @@ bias_act_grad2: ggx * gy * d(dy/dx)/d(ref), which curved activations need for se
 `clamp` below zero means none; `act` is the position of the activation in `DEFAULT_GAIN`. Second derivatives of a curved
 activation are as far as it goes; those of straight pieces can be taken any number of times.
 
-A call through a `torch.library` autograd formula costs four times one through `torch.autograd.Function`, so the
-functions here take the latter, and compilers and exporters see the operators and their formulas.
+`bias_act` and `bias_act_grad` here take the quickest way; compilers and exporters see the operators and their formulas.
 """
 
 import torch
 from torch import Tensor
 
 from . import convolution
-from .native import below_autograd
+from .native import below_autograd, quick, sum_dtype
 
 LINEAR, RELU, LRELU, SWISH = 0, 1, 2, 8
 _PARAMETERS = "int act, float alpha, float gain, float clamp"
@@ -35,26 +34,6 @@ _act = torch.ops.stylegan2_ada.bias_act.default
 _grad = torch.ops.stylegan2_ada.bias_act_grad.default
 _grad_bias = torch.ops.stylegan2_ada.bias_act_grad_bias.default
 _grad2 = torch.ops.stylegan2_ada.bias_act_grad2.default
-
-
-def bias_act(x: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float, clamp: float) -> Tensor:
-    """The operator by the quickest way."""
-    if torch.compiler.is_compiling():
-        return _act(x, b, dim, act, alpha, gain, clamp)
-    if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):
-        return _BiasAct.apply(x, b, dim, act, alpha, gain, clamp)
-    with below_autograd():
-        return _act(x, b, dim, act, alpha, gain, clamp)
-
-
-def bias_act_grad(gy: Tensor, ref: Tensor, act: int, alpha: float, gain: float, clamp: float) -> Tensor:
-    """The operator by the quickest way."""
-    if torch.compiler.is_compiling():
-        return _grad(gy, ref, act, alpha, gain, clamp)
-    if torch.is_grad_enabled() and (gy.requires_grad or ref.requires_grad):
-        return _BiasActGrad.apply(gy, ref, act, alpha, gain, clamp)
-    with below_autograd():
-        return _grad(gy, ref, act, alpha, gain, clamp)
 
 
 def reads_input(act: int, alpha: float) -> bool:
@@ -87,16 +66,12 @@ def _(gy, ref, act, alpha, gain, clamp):
 
 @torch.library.register_fake("stylegan2_ada::bias_act_grad_bias")
 def _(gy, ref, dim, act, alpha, gain, clamp):
-    return torch.empty_like(ref), ref.new_empty(ref.shape[dim], dtype=_sum_dtype(ref))
+    return torch.empty_like(ref), ref.new_empty(ref.shape[dim], dtype=sum_dtype(ref))
 
 
 @torch.library.register_fake("stylegan2_ada::bias_act_grad2")
 def _(ggx, gy, ref, act, alpha, gain, clamp):
     return torch.empty_like(ref)
-
-
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _save(ctx, inputs, output) -> None:
@@ -116,7 +91,7 @@ def _backward(ctx, gy):
     if ctx.b_dtype is not None and ctx.needs_input_grad[1] and convolution._weights_wanted:
         if torch.is_grad_enabled():
             gx = bias_act_grad(gy, ref, *ctx.parameters)
-            gb = sum_along(gx, ctx.dim, _sum_dtype(gx))
+            gb = sum_along(gx, ctx.dim, sum_dtype(gx))
         else:
             with below_autograd():
                 gx, gb = _grad_bias(gy, ref, ctx.dim, *ctx.parameters)
@@ -142,24 +117,5 @@ def _backward_grad(ctx, ggx):
 torch.library.register_autograd("stylegan2_ada::bias_act", _backward, setup_context=_save)
 torch.library.register_autograd("stylegan2_ada::bias_act_grad", _backward_grad, setup_context=_save_grad)
 
-
-class _BiasAct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, *inputs):
-        with below_autograd():
-            y = _act(*inputs)
-        _save(ctx, inputs, y)
-        return y
-
-    backward = staticmethod(_backward)
-
-
-class _BiasActGrad(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, *inputs):
-        with below_autograd():
-            gx = _grad(*inputs)
-        _save_grad(ctx, inputs, gx)
-        return gx
-
-    backward = staticmethod(_backward_grad)
+bias_act = quick(_act, _save, _backward)
+bias_act_grad = quick(_grad, _save_grad, _backward_grad)

@@ -16,7 +16,7 @@ from . import convolution, reference
 from .bias_act import ACTIVATIONS, DEFAULT_ALPHA, DEFAULT_GAIN
 from .bias_act import bias_act as _bias_act
 from .bias_act_native import LINEAR, LRELU, bias_act_grad, reads_input
-from .native import below_autograd, path, use_native
+from .native import below_autograd, path, quick, sum_dtype, use_native
 
 _PARAMETERS = "int act, float alpha, float gain, float clamp"
 _AS_IT_IS = (LINEAR, 0.0, 1.0, -1.0)  # parameters of no activation, no gain, no clamp
@@ -118,7 +118,7 @@ def _(y, d, noise, b, act, alpha, gain, clamp):
 @torch.library.register_fake("stylegan2_ada::modconv_epilogue_grad")
 def _(g, out, y, d, noise, b, *_activation):
     n, c, h, w = out.shape
-    wide = torch.float64 if out.dtype == torch.float64 else torch.float32
+    wide = sum_dtype(out)
     return (
         _like(out),
         out.new_empty((0 if d is None else n, c), dtype=wide),
@@ -132,15 +132,6 @@ def _like(x: Tensor) -> Tensor:
     if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
         return torch.empty_like(x)
     return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _native(y, d, noise, b, *parameters) -> Tensor:
-    if torch.compiler.is_compiling():
-        return _epilogue(y, d, noise, b, *parameters)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, d, noise, b)):
-        return _Epilogue.apply(y, d, noise, b, *parameters)
-    with below_autograd():
-        return _epilogue(y, d, noise, b, *parameters)
 
 
 def _save(ctx, inputs, output) -> None:
@@ -175,7 +166,7 @@ def _composed(needed, g, out, y, d, noise, b, parameters):
     """The gradients once more, of differentiable parts."""
     act, alpha, gain, _ = parameters
     gz = bias_act_grad(g, out, *parameters)
-    wide = torch.float64 if out.dtype == torch.float64 else torch.float32
+    wide = sum_dtype(out)
     gy = gd = gn = gb = None
     if d is None:
         gy = gz
@@ -203,15 +194,7 @@ def _straighten(out: Tensor, act: int, alpha: float, gain: float) -> Tensor:
 torch.library.register_autograd("stylegan2_ada::modconv_epilogue", _backward, setup_context=_save)
 
 
-class _Epilogue(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, *inputs):
-        with below_autograd():
-            out = _epilogue(*inputs)
-        _save(ctx, inputs, out)
-        return out
-
-    backward = staticmethod(_backward)
+_native = quick(_epilogue, _save, _backward)
 
 
 def _scale(x: Tensor, s: Tensor) -> Tensor:

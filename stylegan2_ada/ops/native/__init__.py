@@ -14,6 +14,7 @@ and checks and times it.
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -33,6 +34,39 @@ _DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16
 below_autograd = torch._C._AutoDispatchBelowAutograd
 
 _usable: dict[str, bool] = {}  # by device type, filled at the first use
+
+
+def quick(operator, save: Callable, backward: Callable) -> Callable:
+    """An operator by the quickest way: called plainly while a compiler watches; through a `torch.autograd.Function` of
+    `save(ctx, inputs, output)` and `backward(ctx, gradient)` where one of the tensors wants a gradient, which costs a
+    quarter of a `torch.library` formula; else straight to the kernel."""
+
+    class Quick(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            with below_autograd():
+                output = operator(*inputs)
+            save(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return backward(ctx, gradient)
+
+    def call(*inputs):
+        if torch.compiler.is_compiling():
+            return operator(*inputs)
+        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+            return Quick.apply(*inputs)
+        with below_autograd():
+            return operator(*inputs)
+
+    return call
+
+
+def sum_dtype(x: Tensor) -> torch.dtype:
+    """What sums over the elements of x are made in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True)

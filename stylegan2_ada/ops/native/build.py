@@ -19,12 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
+
+from common.files import sha256_of
 
 from . import toolchain
 from .toolchain import BuildError
@@ -125,13 +127,11 @@ def _architectures() -> tuple[str, ...]:
 
 
 def _intact(folder: Path) -> Library | None:
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         told = json.loads((folder / _HISTORY).read_text())
         library = folder / _LIBRARY
-        if hashlib.sha256(library.read_bytes()).hexdigest() == told["sha256"]:
+        if sha256_of(library) == told["sha256"]:
             return Library(library, False, float(told["seconds"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     return None
 
 
@@ -153,8 +153,11 @@ def _compile(part: str, folder: Path, *, reuse: bool = True) -> Library:
         kept = scratch / "kept"  # the library alone is worth keeping
         kept.mkdir()
         os.replace(scratch / _LIBRARY, kept / _LIBRARY)
-        sha256 = hashlib.sha256((kept / _LIBRARY).read_bytes()).hexdigest()
-        history = {"sha256": sha256, "seconds": round(seconds, 2), "compiler": toolchain.compiler().version}
+        history = {
+            "sha256": sha256_of(kept / _LIBRARY),
+            "seconds": round(seconds, 2),
+            "compiler": toolchain.compiler().version,
+        }
         (kept / _HISTORY).write_text(json.dumps(history) + "\n")
         if folder.exists():  # damaged; moved, not deleted, because another process may have it loaded
             os.replace(folder, scratch / "damaged")
@@ -170,11 +173,9 @@ def _tidy(root: Path) -> None:
     """Delete what killed builds left, and objects nobody has wanted for long."""
     for pattern, age in (("*.tmp-*", _STALE_S), ("objects/*", 100 * 24 * _STALE_S)):
         for old in root.glob(pattern):
-            try:
+            with suppress(OSError):  # another process was quicker
                 if time.time() - old.stat().st_mtime > age:
                     shutil.rmtree(old) if old.is_dir() else old.unlink()
-            except OSError:  # another process was quicker
-                pass
 
 
 def _ninja(part: str, scratch: Path, objects: Path, reuse: bool) -> str | None:
@@ -261,8 +262,6 @@ def _lock(path: Path):
         yield
         return
     with path.open("w") as file:
-        try:
+        with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass
         yield

@@ -16,6 +16,7 @@ from torch import Tensor
 from common.errors import UserError
 
 from . import cuda_plan as plans
+from . import sum_dtype
 from .cuda_plan import CODES, EpilogueArgs, FinishArgs, Launch, PointwiseArgs, UpfirdnArgs
 
 
@@ -238,19 +239,15 @@ def _is_straight(act: int, alpha: float) -> bool:
     return act < 2 or (act == 2 and alpha >= 0)
 
 
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def bias_act_grad_bias(gpu: Gpu, gy: Tensor, ref: Tensor, dim: int, *activation) -> tuple[Tensor, Tensor]:
     """stylegan2_ada::bias_act_grad_bias."""
     ref, activation = _dense(ref), _Activation(*activation)
     dim %= ref.ndim
     if not _is_straight(activation.act, activation.alpha):
         gx = bias_act_grad(gpu, gy, ref, *activation)
-        return gx, gx.movedim(dim, 0).reshape(gx.shape[dim], -1).sum(1, dtype=_sum_dtype(ref))
+        return gx, gx.movedim(dim, 0).reshape(gx.shape[dim], -1).sum(1, dtype=sum_dtype(ref))
     gy, gx = _laid_out(gy, ref), torch.empty_like(ref)
-    gb = torch.empty(ref.shape[dim], dtype=_sum_dtype(ref), device=ref.device)
+    gb = torch.empty(ref.shape[dim], dtype=sum_dtype(ref), device=ref.device)
     if ref.numel() == 0:
         return gx, gb.zero_()
     size, inner = _along(ref, dim)
@@ -342,7 +339,7 @@ def modconv_epilogue_grad(
     g = _laid_out(g, out)
     y = None if y is None else _laid_out(y, out)
     n, c, h, w = out.shape
-    wide = partial(torch.empty, dtype=_sum_dtype(out), device=out.device)
+    wide = partial(torch.empty, dtype=sum_dtype(out), device=out.device)
     gy = torch.empty_like(out)
     gd = wide((0 if d is None else n, c))
     gn = wide((0 if noise is None else noise.shape[0], 1, h, w))
@@ -378,7 +375,7 @@ def _epilogue_grad(gpu: Gpu, shape, g, out, operands: _Operands, results, activa
     operands.place(a)
     by_channel, by_pixel = n * c * a.pieces, n * a.groups * pixels
     amounts = (by_channel * wanted[0], by_channel * wanted[1], by_pixel * wanted[2])
-    scratch = torch.empty(sum(amounts), dtype=_sum_dtype(out), device=out.device)
+    scratch = torch.empty(sum(amounts), dtype=sum_dtype(out), device=out.device)
     at = scratch.data_ptr()
     size = scratch.element_size()
     a.dots = at if wanted[0] else 0

@@ -13,11 +13,14 @@ import os
 import re
 import sys
 import sysconfig
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from common.files import written_whole
 
 from .build import SOURCES, cache_folder
 from .toolchain import BuildError
@@ -178,17 +181,11 @@ def kernels(name: str, target: str, dtype: int) -> bytes:
     made_of = (sorted(text(f"{name}.cu").items()), target, dtype, OPTIONS, version())
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:24]
     path = cache_folder() / f"nvrtc-{name}-{target}-{dtype}-{key}.bin"
-    try:
+    with suppress(OSError):
         content = path.read_bytes()
         if hashlib.sha256(content[32:]).digest() == content[:32]:
             return content[32:]
-    except OSError:
-        pass
     code = compile_text(name, target, dtype).code
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        part.write_bytes(hashlib.sha256(code).digest() + code)
-        os.replace(part, path)
-    except OSError:  # a full disk costs a second at the next start, no more
-        part.unlink(missing_ok=True)
+    with suppress(OSError), written_whole(path, durable=False, shared=True) as part:
+        part.write_bytes(hashlib.sha256(code).digest() + code)  # a full disk costs a second at the next start, no more
     return code
