@@ -68,12 +68,7 @@ def _groups(*groups: str) -> tuple[str, ...]:
 
 # Sets of transformations by name: the six groups, and those that the paper adds up (Section 4 and Appendix B).
 AUGPIPES: dict[str, tuple[str, ...]] = {
-    "blit": _groups("blit"),
-    "geom": _groups("geom"),
-    "color": _groups("color"),
-    "filter": _groups("filter"),
-    "noise": _groups("noise"),
-    "cutout": _groups("cutout"),
+    **{group: _groups(group) for group in ("blit", "geom", "color", "filter", "noise", "cutout")},
     "bg": _groups("blit", "geom"),
     "bgc": _groups("blit", "geom", "color"),
     "bgcf": _groups("blit", "geom", "color", "filter"),

@@ -213,10 +213,19 @@ def _blocks(module: Module) -> list[Module]:
     return [m for name, m in children.items() if isinstance(m, Module) and name[:1] == "b" and name[1:].isdecimal()]
 
 
-def _lowp(blocks: list[Module]) -> int:
-    """How many of the highest resolutions run in float16: the default where it isn't among the arguments depends on
-    the version, but every block says it of itself."""
-    return sum(m.state.get("use_fp16") is True for m in blocks)
+def _common(o: _Options, layers: _Options, blocks: list[Module], clamp: object) -> dict:
+    """What both configurations have; `layers` has what concerns the convolutions. How many resolutions run in float16
+    where it isn't among the arguments depends on the version, but every block says it of itself."""
+    lowp = sum(m.state.get("use_fp16") is True for m in blocks)
+    return {
+        "resolution": o.whole("img_resolution", None, 4, 2048),
+        "c_dim": o.whole("c_dim", 0, 0, MAX_WIDTH),
+        "img_channels": o.whole("img_channels", None, 1, max(IMAGE_CHANNELS)),
+        "channel_base": layers.whole("channel_base", 32768, 1, 1 << 24),
+        "channel_max": layers.whole("channel_max", 512, 1, MAX_WIDTH),
+        "num_lowp_res": layers.whole("num_fp16_res", lowp, 0, 10),
+        "conv_clamp": layers.clamp(clamp),
+    }
 
 
 def _filter_and_activation(options: _Options) -> None:
@@ -247,17 +256,10 @@ def generator_config(module: Module) -> GeneratorConfig:
     blocks = _blocks(synthesis)
     clamp = _child(blocks[-1], "conv1").state.get("conv_clamp") if blocks else None
     w_dim = o.whole("w_dim", None, 1, MAX_WIDTH)
-    cfg = {
-        "resolution": o.whole("img_resolution", None, 4, 2048),
+    cfg = _common(o, layers, blocks, clamp) | {
         "z_dim": o.whole("z_dim", None, 0, MAX_WIDTH),
-        "c_dim": o.whole("c_dim", 0, 0, MAX_WIDTH),
         "w_dim": w_dim,
-        "img_channels": o.whole("img_channels", None, 1, max(IMAGE_CHANNELS)),
         "mapping_layers": mapping.whole("num_layers", 8, 1, MAX_LAYERS),
-        "channel_base": layers.whole("channel_base", 32768, 1, 1 << 24),
-        "channel_max": layers.whole("channel_max", 512, 1, MAX_WIDTH),
-        "num_lowp_res": layers.whole("num_fp16_res", _lowp(blocks), 0, 10),
-        "conv_clamp": layers.clamp(clamp),
     }
     _mapping_options(mapping, w_dim)
     layers.only("architecture", "skip")
@@ -277,14 +279,7 @@ def discriminator_config(module: Module) -> DiscriminatorConfig:
     block, mapping, epilogue = o.inner("block_kwargs"), o.inner("mapping_kwargs"), o.inner("epilogue_kwargs")
     blocks = _blocks(module)
     clamp = _child(blocks[0], "conv0").state.get("conv_clamp") if blocks else None
-    cfg = {
-        "resolution": o.whole("img_resolution", None, 4, 2048),
-        "c_dim": o.whole("c_dim", 0, 0, MAX_WIDTH),
-        "img_channels": o.whole("img_channels", None, 1, max(IMAGE_CHANNELS)),
-        "channel_base": o.whole("channel_base", 32768, 1, 1 << 24),
-        "channel_max": o.whole("channel_max", 512, 1, MAX_WIDTH),
-        "num_lowp_res": o.whole("num_fp16_res", _lowp(blocks), 0, 10),
-        "conv_clamp": o.clamp(clamp),
+    cfg = _common(o, o, blocks, clamp) | {
         "architecture": o.values.pop("architecture", "resnet"),
         "mbstd_group_size": _WHOLE_BATCH,
         "mbstd_num_channels": epilogue.whole("mbstd_num_channels", 1, 0, MAX_WIDTH),

@@ -106,36 +106,35 @@ def from_published(state: dict, wanted: Iterable[str] = NETWORKS, configs: dict 
 
 
 def _guess_g(state: dict) -> dict:
-    names = [name for name in state if name.startswith("synthesis.b") and name.endswith(".conv1.bias")]
-    widths = {int(name.split(".")[1][1:]): len(state[name]) for name in names}
-    base, most = channels_of(dict(sorted(widths.items())))
+    common = _common(state, {r: len(t) for r, t in _by_resolution(state, "synthesis.b", ".conv1.bias")})
     w_dim, inputs = state["mapping.fc0.weight"].shape
-    c_dim = state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0
-    return {
-        "resolution": max(widths),
-        "z_dim": inputs - (w_dim if c_dim else 0),
-        "c_dim": c_dim,
+    return common | {
+        "z_dim": inputs - (w_dim if common["c_dim"] else 0),
         "w_dim": w_dim,
         "mapping_layers": count(state, "mapping.fc{}.weight"),
         "img_channels": len(state["synthesis.b4.torgb.bias"]),
-        "channel_base": base,
-        "channel_max": most,
     }
 
 
-def _guess_d(state: dict) -> dict:
-    names = [name for name in state if name.startswith("b") and name.endswith(".conv0.bias")]
-    widths = {int(name.split(".")[0][1:]): len(state[name]) for name in names}
-    widths[4] = len(state["b4.conv.bias"])
+def _by_resolution(state: dict, before: str, behind: str) -> list[tuple[int, torch.Tensor]]:
+    """The tensors whose names are a resolution between these words."""
+    names = [name for name in state if name.startswith(before) and name.endswith(behind)]
+    return [(int(name.removeprefix(before).removesuffix(behind)), state[name]) for name in names]
+
+
+def _common(state: dict, widths: dict[int, int]) -> dict:
+    """What both networks' shapes tell alike. widths: channels by resolution."""
     base, most = channels_of(dict(sorted(widths.items())))
-    resolution = max(widths)
+    c_dim = state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0
+    return {"resolution": max(widths), "c_dim": c_dim, "channel_base": base, "channel_max": most}
+
+
+def _guess_d(state: dict) -> dict:
+    widths = {r: len(t) for r, t in _by_resolution(state, "b", ".conv0.bias")} | {4: len(state["b4.conv.bias"])}
+    common = _common(state, widths)
     extra = state["b4.conv.weight"].shape[1] - widths[4]
-    return {
-        "resolution": resolution,
-        "c_dim": state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0,
-        "img_channels": state[f"b{resolution}.fromrgb.weight"].shape[1],
-        "channel_base": base,
-        "channel_max": most,
+    return common | {
+        "img_channels": state[f"b{common['resolution']}.fromrgb.weight"].shape[1],
         "architecture": "resnet" if any(name.endswith(".skip.weight") for name in state) else "orig",
         "mbstd_group_size": 4 if extra else 0,
         "mbstd_num_channels": extra or 1,

@@ -52,14 +52,9 @@ def bias_act(
     Returns a tensor like x, twice differentiable. Raises ValueError for an unknown activation, a bias that does not fit
     `dim`, or a negative `clamp`.
     """
-    if act not in DEFAULT_GAIN:
-        raise UserError(f"unknown activation {act!r}: choose from {', '.join(DEFAULT_GAIN)}")
-    if clamp is not None and clamp < 0:
-        raise UserError(f"clamp must not be negative, got {clamp}")
+    alpha, gain = settled(act, alpha, gain, clamp)
     if b is not None and (not -x.ndim <= dim < x.ndim or b.ndim != 1 or len(b) != x.shape[dim]):
         raise UserError(f"bias of shape {list(b.shape)} does not fit dimension {dim} of shape {list(x.shape)}")
-    alpha = DEFAULT_ALPHA if alpha is None else float(alpha)
-    gain = DEFAULT_GAIN[act] if gain is None else float(gain)
     if use_native(x):
         number = ACTIVATIONS[act]
         return bias_act_native.bias_act(x, b, dim, number, alpha, gain, -1.0 if clamp is None else float(clamp))
@@ -76,6 +71,15 @@ def bias_act(
     if clamp is not None:
         x = x.clamp(-clamp, clamp)
     return x
+
+
+def settled(act: str, alpha: float | None, gain: float | None, clamp: float | None) -> tuple[float, float]:
+    """(alpha, gain) of an activation, the defaults put in; UserError for an unknown one or a negative clamp."""
+    if act not in DEFAULT_GAIN:
+        raise UserError(f"unknown activation {act!r}: choose from {', '.join(DEFAULT_GAIN)}")
+    if clamp is not None and clamp < 0:
+        raise UserError(f"clamp must not be negative, got {clamp}")
+    return DEFAULT_ALPHA if alpha is None else float(alpha), DEFAULT_GAIN[act] if gain is None else float(gain)
 
 
 class _Bent(torch.autograd.Function):

@@ -13,7 +13,7 @@ from torch import Tensor
 from common.errors import UserError
 
 from . import convolution, reference
-from .bias_act import ACTIVATIONS, DEFAULT_ALPHA, DEFAULT_GAIN
+from .bias_act import ACTIVATIONS, settled
 from .bias_act import bias_act as _bias_act
 from .bias_act_native import LINEAR, LRELU, bias_act_grad, reads_input
 from .native import below_autograd, path, quick, sum_dtype, use_native
@@ -74,12 +74,7 @@ def modconv_epilogue(
         return _bias_act(y, b, act=act, alpha=alpha, gain=gain, clamp=clamp)
     if b is not None and b.shape != (c,):
         raise UserError(f"bias of shape {list(b.shape)} does not fit images of shape {list(y.shape)}")
-    if act not in ACTIVATIONS:
-        raise UserError(f"unknown activation {act!r}: choose from {', '.join(ACTIVATIONS)}")
-    if clamp is not None and clamp < 0:
-        raise UserError(f"clamp must not be negative, got {clamp}")
-    alpha = DEFAULT_ALPHA if alpha is None else float(alpha)
-    gain = DEFAULT_GAIN[act] if gain is None else float(gain)
+    alpha, gain = settled(act, alpha, gain, clamp)
     if use_native(y):
         number = ACTIVATIONS[act]
         if reads_input(number, alpha):

@@ -82,10 +82,10 @@ def upfirdn2d(
     if len(taps) not in (1, 2):
         raise UserError(f"a filter has one or two axes, not {len(taps)}")
     _, _, h, w = x.shape
-    if torch.compiler.is_compiling() or not type(up) is type(down) is int:  # symbolic sizes, lists
-        y_axis, x_axis, pads = _geometry(h, w, up, down, _padding(padding), taps[0], taps[-1])
-    else:
-        y_axis, x_axis, pads = _known_geometry(h, w, up, down, padding, taps[0], taps[-1])
+    forgetful = torch.compiler.is_compiling() or not type(up) is type(down) is int  # symbolic sizes, lists
+    padding = padding if isinstance(padding, int) else tuple(padding)
+    geometry = _geometry if forgetful else _known_geometry
+    y_axis, x_axis, pads = geometry(h, w, up, down, padding, taps[0], taps[-1])
     if use_native(x):
         f = f if f.dtype in (torch.float32, torch.float64) else f.float()
         factors = x_axis.up, y_axis.up, x_axis.down, y_axis.down
@@ -105,23 +105,17 @@ def _geometry(h: int, w: int, up, down, padding, fh: int, fw: int) -> tuple[Axis
     """The axes along y and x, and the padding written out; ValueError if nothing would be left of the image."""
     up_x, up_y = _pair(up, "up")
     down_x, down_y = _pair(down, "down")
-    px0, px1, py0, py1 = padding
+    px0, px1, py0, py1 = pads = _padding(padding)
     for name, size, u, p0, p1, k in (("wide", w, up_x, px0, px1, fw), ("high", h, up_y, py0, py1, fh)):
         if size < 1 or size * u + p0 + p1 < k:
             raise UserError(f"the padded image is {size * u + p0 + p1} samples {name}, less than the filter's {k}")
     y_axis = Axis(h, up_y, down_y, py0, (h * up_y + py0 + py1 - fh) // down_y + 1)
     x_axis = Axis(w, up_x, down_x, px0, (w * up_x + px0 + px1 - fw) // down_x + 1)
-    return y_axis, x_axis, padding
+    return y_axis, x_axis, pads
 
 
-@lru_cache(maxsize=1024)
-def _cached_geometry(h: int, w: int, up, down, padding, fh: int, fw: int):
-    return _geometry(h, w, up, down, _padding(padding), fh, fw)
-
-
-def _known_geometry(h: int, w: int, up, down, padding, fh: int, fw: int):
-    """`_geometry`, remembered: small images would otherwise take longer to check than to filter."""
-    return _cached_geometry(h, w, up, down, padding if type(padding) is int else tuple(padding), fh, fw)
+# Remembered: small images would otherwise take longer to check than to filter.
+_known_geometry = lru_cache(maxsize=1024)(_geometry)
 
 
 # The native operator: y[o] = gain * sum_j g[j] * u[o * down + j - pad0], g = f (flip) or f turned round. The size of
