@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from adversarial.config import GameConfig
 from common.clock import clock
@@ -18,6 +17,7 @@ from metrics.images import ArrayImages, GeneratedImages, Images, SourceImages
 from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
 from metrics.weights import find_weights
+from stylegan2_ada.generator import Generator
 from training.data import RunData
 from training.processes import Processes
 from training.telemetry import Telemetry
@@ -109,7 +109,7 @@ class FidMonitor:
             f" once{limit}"
         ]
 
-    def measure(self, G: torch.nn.Module, nimg: int, *, final: bool = False) -> dict | None:
+    def measure(self, G: Generator, nimg: int, *, final: bool = False) -> dict | None:
         """The numbers of `G` at `nimg` images: a row of the first count's, with `best` telling whether its FID is the
         lowest yet. Called on every process; rank 0 gets the row.
 
@@ -156,9 +156,7 @@ class FidMonitor:
             )
         return affordable
 
-    def _row(
-        self, G: torch.nn.Module, features: InceptionFeatures, real: Features, count: int, kinds: set[str]
-    ) -> dict:
+    def _row(self, G: Generator, features: InceptionFeatures, real: Features, count: int, kinds: set[str]) -> dict:
         """The numbers of one count, and all that they depend on; empty on other ranks than 0."""
         began = time.perf_counter()
         sampling = Sampling(device=self.world.device, labels=self._labels())
