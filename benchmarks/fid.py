@@ -20,6 +20,7 @@ import platform
 import sys
 import tempfile
 import time
+import timeit
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -117,19 +118,16 @@ def features(weights: Path, state: dict, n: int, repeats: int) -> list[dict]:
     found = {name: vectors.double().numpy() for name, vectors in found.items()}
     fids = {name: frechet_from_features(f[:n], f[n:]) for name, f in found.items()}
     first = "pytorch-fid, batches of 50"
-    rows = []
-    for name, seconds in best.items():
-        off = None if name.startswith("torch-fidelity") else abs(fids[name] / fids[first] - 1)
-        rows.append(
-            {
-                "step": name,
-                "images_per_second": 2 * n / seconds,
-                "times_pytorch_fid": best[first] / seconds,
-                "fid": fids[name],
-                "fid_off": off,
-            }
-        )
-    return rows
+    return [
+        {
+            "step": name,
+            "images_per_second": 2 * n / seconds,
+            "times_pytorch_fid": best[first] / seconds,
+            "fid": fids[name],
+            "fid_off": None if name.startswith("torch-fidelity") else abs(fids[name] / fids[first] - 1),
+        }
+        for name, seconds in best.items()
+    ]
 
 
 def torch_fidelity_extractor(weights: Path):
@@ -177,13 +175,8 @@ def frechet(dims: int, repeats: int) -> list[dict]:
         slow = time.perf_counter() - began
         rows.append({"way": "scipy.linalg.sqrtm", "images": n, "dims": dims, "seconds": slow, "times": 1.0, "off": 0.0})
         for name, way in ways.items():
-            seconds = []
-            for _ in range(repeats):
-                began = time.perf_counter()
-                value = way()
-                seconds.append(time.perf_counter() - began)
-            off = abs(value / wanted - 1)
-            fast = min(seconds)
+            off = abs(way() / wanted - 1)
+            fast = min(timeit.repeat(way, number=1, repeat=repeats))
             rows.append({"way": name, "images": n, "dims": dims, "seconds": fast, "times": slow / fast, "off": off})
     return rows
 

@@ -16,6 +16,8 @@ seconds, and the rate of a bare convolution measured in the same run beside the 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import platform
@@ -238,14 +240,22 @@ def facts(device: str) -> dict:
 
 
 def common(command):
+    """Gives a command its `machine` (threads, device, rounds), and writes what it returns beside the facts of that."""
+
+    @functools.wraps(command)
+    def bundled(threads, device, rounds, out, **own) -> None:
+        found = command(machine={"threads": threads, "device": device, "rounds": rounds}, **own)
+        if out:
+            Path(out).write_text(json.dumps({"machine": facts(device), **found}, indent=1) + "\n")
+
     for option in (
         click.option("--threads", default=os.cpu_count() or 1, show_default=True, help="CPU threads."),
         click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
         click.option("--rounds", default=3, show_default=True, help="Rounds of all phases to take medians over."),
         click.option("--out", metavar="FILE", help="Write the results as JSON."),
     ):
-        command = option(command)
-    return command
+        bundled = option(bundled)
+    return bundled
 
 
 @click.group(help=__doc__.split("\n\n")[0], context_settings={"help_option_names": ["-h", "--help"]})
@@ -257,13 +267,12 @@ def main() -> None: ...
 @click.option("--batch", default=4, show_default=True)
 @click.option("--repeats", default=1, show_default=True, help="How often the whole comparison is repeated.")
 @common
-def compare(resolutions, batch, repeats, threads, device, rounds, out) -> None:
+def compare(resolutions, batch, repeats, machine) -> dict:
     rows, rates = [], []
-    common_ = {"threads": threads, "device": device, "batch": batch}
     for resolution in resolutions:
-        here = {**common_, "resolution": resolution, "rounds": rounds}
+        here = {**machine, "batch": batch, "resolution": resolution}
         for _ in range(repeats):
-            rates.append(measure("convolution", "native bf16", **common_))
+            rates.append(measure("convolution", "native bf16", **here))
             for way in WAYS:
                 rows.append(measure("training", way, **here, count=way == "reference fp32"))
                 sampled = measure("sampling", way, **here)
@@ -272,8 +281,9 @@ def compare(resolutions, batch, repeats, threads, device, rounds, out) -> None:
         gflop = next(row["gflop"] for row in mine if row["gflop"])
         bare = {name: max(rate[name] for rate in rates) for name in ("fp32", "bf16")}
         print(
-            f"\n{resolution}x{resolution}, batch {batch}, {threads} thread(s), {gflop:.0f} GFLOP an iteration;"
-            f" a bare 3x3 convolution reaches {bare['fp32']:.0f} (fp32) and {bare['bf16']:.0f} (bf16) GFLOP/s\n"
+            f"\n{resolution}x{resolution}, batch {batch}, {machine['threads']} thread(s), {gflop:.0f} GFLOP an"
+            f" iteration; a bare 3x3 convolution reaches"
+            f" {bare['fp32']:.0f} (fp32) and {bare['bf16']:.0f} (bf16) GFLOP/s\n"
         )
         print("way              s/iteration  CPU-s  GFLOP/s   GB  (beyond imports)   ratio  memory  4 samples   ratio")
         keys = ("seconds", "cpu_seconds", "peak_gb", "imports_gb", "sampling_seconds")
@@ -289,7 +299,7 @@ def compare(resolutions, batch, repeats, threads, device, rounds, out) -> None:
                 f" {row['sampling_seconds']:8.3f} s {first['sampling_seconds'] / row['sampling_seconds']:6.2f}x",
                 flush=True,
             )
-    write(out, {"machine": facts(device), "convolution": rates, "rows": rows})
+    return {"convolution": rates, "rows": rows}
 
 
 CHOICES = {
@@ -340,8 +350,8 @@ def leave_out(choice: str) -> None:
 @click.option("--batch", default=4, show_default=True)
 @click.option("--choice", "choices_", multiple=True, type=click.Choice(list(CHOICES)), help="Only these.")
 @common
-def choices(resolution, batch, choices_, threads, device, rounds, out) -> None:
-    here = {"threads": threads, "device": device, "batch": batch, "resolution": resolution, "rounds": rounds}
+def choices(resolution, batch, choices_, machine) -> dict:
+    here = {**machine, "batch": batch, "resolution": resolution}
     rows = []
     for choice in choices_ or CHOICES:
         way = {"native": "torch bf16", "bf16": "native fp32"}.get(choice, "native bf16")
@@ -354,14 +364,14 @@ def choices(resolution, batch, choices_, threads, device, rounds, out) -> None:
             f" {row['peak_gb']:6.2f} GB {row['peak_gb'] - base['peak_gb']:+6.2f}",
             flush=True,
         )
-    write(out, {"machine": facts(device), "rows": rows})
+    return {"rows": rows}
 
 
 @main.command(help="Cost against resolution, batch and channels, for both paths.")
 @click.option("--plot", metavar="FILE", help="Draw the curves as a PNG.")
 @click.option("--ways", multiple=True, type=click.Choice(list(WAYS)), default=["reference fp32", "native bf16"])
 @common
-def curves(plot, ways, threads, device, rounds, out) -> None:
+def curves(plot, ways, machine) -> dict:
     axes = {
         "resolution": [32, 64, 128, 256],
         "batch": [4, 8, 16],
@@ -372,12 +382,12 @@ def curves(plot, ways, threads, device, rounds, out) -> None:
         for value in values:
             for way in ways:
                 settings = {"batch": 4, "channel_base": 16384, "resolution": 64, axis: value}
-                row = measure("training", way, threads=threads, device=device, rounds=rounds, **settings)
+                row = measure("training", way, **machine, **settings)
                 rows.append({"axis": axis, "value": value, **row})
                 print(f"{axis} {value}: {way}: {row['seconds']:.2f} s, {row['peak_gb']:.2f} GB", flush=True)
-    write(out, {"machine": facts(device), "rows": rows})
     if plot:
         draw(rows, axes, ways, plot)
+    return {"rows": rows}
 
 
 def draw(rows: list[dict], axes: dict, ways, plot: str) -> None:
@@ -415,24 +425,20 @@ def draw(rows: list[dict], axes: dict, ways, plot: str) -> None:
 @click.option("--precision", "precisions", multiple=True, default=["bf16"], show_default=True)
 @click.option("--batch", type=int, help="Images a step.  [default: tiny 8, auto 4]")
 @common
-def grid(cfgs, resolutions, precisions, batch, threads, device, rounds, out) -> None:
+def grid(cfgs, resolutions, precisions, batch, machine) -> dict:
     rows = []
-    for cfg in cfgs:
-        for resolution in resolutions:
-            for precision in precisions:
-                size = batch or (8 if cfg == "tiny" else 4)
-                settings = {"cfg": cfg, "resolution": resolution, "precision": precision, "batch": size}
-                row = measure(
-                    "training", "native bf16", **settings, verdict=True, threads=threads, device=device, rounds=rounds
-                )
-                row["sec_per_kimg"] = row["seconds"] * 1000 / row["batch"]
-                rows.append(row)
-                print(
-                    f"{cfg:9s} {resolution:5d} px {precision} batch {row['batch']:3d}: {row['sec_per_kimg']:8.1f}"
-                    f" sec/kimg, {row['peak_gb']:.2f} GB",
-                    flush=True,
-                )
-    write(out, {"machine": facts(device), "rows": rows})
+    for cfg, resolution, precision in itertools.product(cfgs, resolutions, precisions):
+        size = batch or (8 if cfg == "tiny" else 4)
+        settings = {"cfg": cfg, "resolution": resolution, "precision": precision, "batch": size}
+        row = measure("training", "native bf16", **settings, verdict=True, **machine)
+        row["sec_per_kimg"] = row["seconds"] * 1000 / row["batch"]
+        rows.append(row)
+        print(
+            f"{cfg:9s} {resolution:5d} px {precision} batch {row['batch']:3d}: {row['sec_per_kimg']:8.1f}"
+            f" sec/kimg, {row['peak_gb']:.2f} GB",
+            flush=True,
+        )
+    return {"rows": rows}
 
 
 @main.command(hidden=True)
@@ -440,11 +446,6 @@ def grid(cfgs, resolutions, precisions, batch, threads, device, rounds, out) -> 
 @click.argument("settings")
 def one(task, settings) -> None:
     print(json.dumps(TASKS[task](json.loads(settings))))
-
-
-def write(out: str | None, results: dict) -> None:
-    if out:
-        Path(out).write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
