@@ -19,8 +19,7 @@ A seed gives the same image whatever else is asked for. Started again, it makes 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -47,16 +46,18 @@ TRAIN = "train one with `python train_gan.py --data demo --cfg tiny --resolution
 IN_THE_FILE = ("n", "seeds", "psi", "cutoff", "class_index", "grid")  # what projected latents have no use for
 
 
-@contextlib.contextmanager
-def watching(title: str, unit: str) -> Iterator:
-    """Lines and progress bars for what the library does, and what to do where it finds no generator."""
+def watched(title: str, unit: str, make: Callable[..., list[Path]], *asked: object) -> None:
+    """Call `make(*asked, watch)` with lines and progress bars for what it does, name the paths that it returns, and say
+    what to do where it finds no generator."""
     from synth.network import NoGenerator, Watch
 
     try:
         with download_bar() as download, progress_bar(title, unit) as progress:
-            yield Watch(click.echo, progress, download)
+            paths = make(*asked, Watch(click.echo, progress, download))
     except NoGenerator as error:
         raise UserError(f"{error}: {TRAIN}") from None
+    for path in paths:
+        click.echo(path)
 
 
 @click.group(help=__doc__, context_settings=SETTINGS, invoke_without_command=True, subcommand_metavar="[COMMAND …]")
@@ -78,13 +79,10 @@ def main(ctx: click.Context, source: FromNetwork, asked: SeedOptions, how: Rende
     from synth.folder import sample_to_folder
     from synth.saved import render_projected
 
-    with watching("sampling", "img") as watch:
-        if asked.projected_w is not None:
-            paths = render_projected(source, Path(asked.projected_w), asked.outdir, file, how, watch)
-        else:
-            paths = sample_to_folder(source, asked, file, how, watch)
-    for path in paths:
-        click.echo(path)
+    if asked.projected_w is not None:
+        watched("sampling", "img", render_projected, source, Path(asked.projected_w), asked.outdir, file, how)
+    else:
+        watched("sampling", "img", sample_to_folder, source, asked, file, how)
 
 
 @main.command(context_settings=SETTINGS, short_help="Style mixing: rows' faces with some layers of columns'.")
@@ -104,11 +102,7 @@ def mix(source: FromNetwork, asked: MixOptions, how: StillRendering) -> None:
     """
     from synth.mixing import mix_to_folder
 
-    with watching("mixing", "img") as watch:
-        mixed = mix_to_folder(source, asked, how, watch)
-    click.echo(f"layers {', '.join(map(str, mixed.layers))} of {mixed.num_ws} come from the columns")
-    click.echo(mixed.grid)
-    click.echo(mixed.folder)
+    watched("mixing", "img", mix_to_folder, source, asked, how)
 
 
 @main.command(context_settings=SETTINGS, short_help="A walk from seed to seed as .mp4 or .gif.")
@@ -129,10 +123,7 @@ def video(source: FromNetwork, asked: WalkVideo, way: Walk, how: StillRendering)
     """
     from synth.film import walk_to_video
 
-    with watching("rendering", "frame") as watch:
-        film = walk_to_video(source, asked, way, how, watch)
-    click.echo(f"{film.frames} frames, {film.frames / asked.fps:.1f} s at {asked.fps:g} a second, {film.codec}")
-    click.echo(film.path)
+    watched("rendering", "frame", walk_to_video, source, asked, way, how)
 
 
 @main.command(context_settings=SETTINGS, short_help="One sheet of seeds under several truncations.")
@@ -148,9 +139,7 @@ def sweep(source: FromNetwork, asked: SweepOptions, how: StillRendering) -> None
     """
     from synth.sweep import sweep_sheet
 
-    with watching("sampling", "psi") as watch:
-        sheet = sweep_sheet(source, asked, how, watch)
-    click.echo(sheet)
+    watched("sampling", "psi", sweep_sheet, source, asked, how)
 
 
 @main.command(context_settings=SETTINGS, short_help="The latents whose image is nearest to a photo.")
@@ -172,12 +161,7 @@ def project(source: FromNetwork, asked: ProjectOptions, settings: ProjectionSett
     """
     from synth.photo import project_photo
 
-    with watching("projecting", "step") as watch:
-        found = project_photo(source, asked, settings, how, watch)
-    history = found.result.history
-    click.echo(f"{settings.steps} steps, {found.result.speed:.1f} a second")
-    click.echo(f"distance {history[0][1]:.3f} -> {history[-1][1]:.3f}, PSNR {found.likeness:.1f} dB")
-    click.echo(found.folder)
+    watched("projecting", "step", project_photo, source, asked, settings, how)
 
 
 if __name__ == "__main__":

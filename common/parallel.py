@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 S = TypeVar("S")
@@ -41,16 +42,11 @@ def in_order(work: Callable[[int], T], count: int, workers: int | None = None, *
         return [work(i) for i in range(start, min(start + chunk, count))]
 
     starts = iter(range(0, count, chunk))
-    waiting: deque = deque()
     try:
-        for start in starts:
-            waiting.append(pool.submit(part, start))
-            if len(waiting) >= AHEAD * workers:
-                break
+        waiting = deque(pool.submit(part, start) for start in islice(starts, AHEAD * workers))
         while waiting:
             yield from waiting.popleft().result()
-            if (following := next(starts, None)) is not None:
-                waiting.append(pool.submit(part, following))
+            waiting.extend(pool.submit(part, start) for start in islice(starts, 1))
     finally:  # also on Ctrl-C and on a full disk
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -66,8 +62,7 @@ def in_batches(
     workers = max(1, cores() if workers is None else workers)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="faces")
     room, stop = threading.Semaphore(2 * batch + workers), threading.Event()
-    begun: queue.SimpleQueue = queue.SimpleQueue()
-    end = object()
+    begun: queue.SimpleQueue = queue.SimpleQueue()  # futures, then None or an exception
 
     def feed() -> None:
         try:
@@ -76,7 +71,7 @@ def in_batches(
                 if stop.is_set():
                     return
                 begun.put(pool.submit(work, item))
-            begun.put(end)
+            begun.put(None)
         except BaseException as error:  # raised where the results are read
             begun.put(error)
 
@@ -89,13 +84,11 @@ def in_batches(
                     future = begun.get(timeout=patience if part else None)
                 except queue.Empty:
                     break
-                if future is end:
+                if future is None or isinstance(future, BaseException):
                     if part:
                         yield part
-                    return
-                if isinstance(future, BaseException):
-                    if part:
-                        yield part
+                    if future is None:
+                        return
                     raise future
                 part.append(future.result())
                 room.release()

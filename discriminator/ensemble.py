@@ -211,13 +211,18 @@ class Ensemble(Network):
         ]
         if not maps:
             return None
-        size = max((m.shape[1:] for m in maps), key=lambda shape: shape[0] * shape[1])
-        same = [
-            m if m.shape[1:] == size else nn.functional.interpolate(m[:, None], size=tuple(size), mode="bilinear")[:, 0]
-            for m in maps
-        ]
-        mean = torch.stack(same).mean(0).clamp(1e-6, 1 - 1e-6)
+        mean = mean_map(maps).clamp(1e-6, 1 - 1e-6)
         return torch.log(mean / (1 - mean))  # exported, torch.logit would take the name of the network's output
+
+
+def mean_map(maps: list[torch.Tensor]) -> torch.Tensor:
+    """The mean of maps [N, h, w] at the size of the largest."""
+    size = max((m.shape[1:] for m in maps), key=lambda shape: shape[0] * shape[1])
+    same = [
+        m if m.shape[1:] == size else nn.functional.interpolate(m[:, None], size=tuple(size), mode="bilinear")[:, 0]
+        for m in maps
+    ]
+    return torch.stack(same).mean(0)
 
 
 def blank_head(cfg: EnsembleConfig) -> Head:

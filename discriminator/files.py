@@ -32,7 +32,7 @@ def judge_files(
     def look(file: str | Result) -> Seen:
         if isinstance(file, Result):
             return Seen(file.file, file)
-        if _is_video(file):
+        if is_video_name(file) and not os.path.isdir(file):
             return Seen(file)  # it is read when its turn comes
         return judge.decoded(file, lambda: load_image(file, min_side=MIN_SIDE))
 
@@ -41,7 +41,3 @@ def judge_files(
             yield judge_video(judge, seen.name, video, workers=workers)
         yield from judge.results(seen)
         on_read()
-
-
-def _is_video(file: str) -> bool:
-    return is_video_name(file) and not os.path.isdir(file)

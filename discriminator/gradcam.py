@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from discriminator.ensemble import Ensemble
+from discriminator.ensemble import Ensemble, mean_map
 from discriminator.hybrid import HybridDiscriminator
 from discriminator.network import Network
 
@@ -55,9 +55,7 @@ def gradcam(net: Network, pixels: torch.Tensor, *, towards_fake: bool = True) ->
         large, side = used, max(min(a.shape[2:]) for a, _ in used)
     activations, gradient = [pair for pair in large if min(pair[0].shape[2:]) == side][-1]
     weights = gradient.float().mean((2, 3), keepdim=True)
-    cam = (weights * activations.detach().float()).sum(1)[0].relu()
-    largest = float(cam.max())
-    return (cam / largest if largest > 0 else cam).cpu().numpy()
+    return _to_one((weights * activations.detach().float()).sum(1)[0].relu())
 
 
 def _of_members(net: Ensemble, pixels: torch.Tensor, towards_fake: bool) -> np.ndarray | None:
@@ -68,13 +66,14 @@ def _of_members(net: Ensemble, pixels: torch.Tensor, towards_fake: bool) -> np.n
         for member, x, place in zip(net.networks, net.inputs(pixels), net.cfg.members, strict=True)
         if place.preprocess.crop == net.preprocess.crop
     ]
-    maps = [torch.from_numpy(cam)[None, None] for cam in found if cam is not None]
-    if not maps:
-        return None
-    size = max((cam.shape[2:] for cam in maps), key=lambda shape: shape[0] * shape[1])
-    cam = torch.cat([nn.functional.interpolate(cam, size=tuple(size), mode="bilinear") for cam in maps]).mean(0)[0]
+    maps = [torch.from_numpy(cam)[None] for cam in found if cam is not None]
+    return _to_one(mean_map(maps)[0]) if maps else None
+
+
+def _to_one(cam: torch.Tensor) -> np.ndarray:
+    """Scaled so that its largest value is 1, where it has any."""
     largest = float(cam.max())
-    return (cam / largest if largest > 0 else cam).numpy()
+    return (cam / largest if largest > 0 else cam).cpu().numpy()
 
 
 def _with_gradients(net: Network) -> Network:

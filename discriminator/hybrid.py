@@ -87,22 +87,14 @@ class HybridOut(NamedTuple):
     patch_logits: torch.Tensor | None
 
 
-class _ScaleGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: torch.Tensor, scale: float) -> torch.Tensor:
-        ctx.scale = scale
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grad * ctx.scale, None
-
-
 def scale_gradient(x: torch.Tensor, scale: float) -> torch.Tensor:
     """x itself, bit for bit; its gradient times `scale`. 0 cuts the graph, 1 leaves it alone."""
     if scale == 0:
         return x.detach()
-    return x if scale == 1 else _ScaleGradient.apply(x, scale)
+    if scale != 1 and x.requires_grad:
+        x = x.view_as(x)
+        x.register_hook(lambda grad: grad * scale)
+    return x
 
 
 class VerdictHead(nn.Module):

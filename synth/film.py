@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from synth.behind import Behind
 from synth.interpolate import walk
@@ -12,17 +11,11 @@ from synth.options import FromNetwork, Rendering, Walk, WalkVideo, parse_seeds
 from synth.video import check_video, enlargement, open_video
 
 
-class Film(NamedTuple):
-    """The video that was written: its place, how many frames it has, and its codec in words."""
-
-    path: Path
-    frames: int
-    codec: str
-
-
-def walk_to_video(source: FromNetwork, asked: WalkVideo, way: Walk, how: Rendering, watch: Watch = SILENT) -> Film:
-    """Render a walk, and encode and write what is rendered in a thread beside. UserError as for `walk` and
-    `open_video`."""
+def walk_to_video(
+    source: FromNetwork, asked: WalkVideo, way: Walk, how: Rendering, watch: Watch = SILENT
+) -> list[Path]:
+    """Render a walk, and encode and write what is rendered in a thread beside; returns the video's path. UserError as
+    for `walk` and `open_video`."""
     seeds = parse_seeds(asked.seeds)
     if asked.out is not None:
         check_video(asked.out, asked.fps, force=asked.force)  # before a network is fetched
@@ -34,4 +27,5 @@ def walk_to_video(source: FromNetwork, asked: WalkVideo, way: Walk, how: Renderi
         for done, frame in enumerate(frames, start=1):
             later(frame)
             watch.progress(done, total)
-    return Film(path, video.frames, video.codec)
+    watch.tell(f"{video.frames} frames, {video.frames / asked.fps:.1f} s at {asked.fps:g} a second, {video.codec}")
+    return [path]

@@ -37,8 +37,8 @@ def labelled_grid(
 ) -> np.ndarray:
     """Images in rows and columns with their names beside and above: uint8 [height, width, 3].
 
-    cells: one list for each row, of uint8 [C, H, W] of one shape; None leaves a cell white. corner: a word for the upper
-    left corner. Images below 64 pixels are enlarged by whole factors, to leave room for the names."""
+    cells: one list for each row, of uint8 [C, H, W] of one shape; None leaves a cell white. corner: a word for the
+    upper left corner. Images below 64 pixels are enlarged by whole factors, to leave room for the names."""
     if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells) or not rows or not columns:
         raise UserError(f"{len(rows)} x {len(columns)} names do not fit the images")
     first = next(image for row in cells for image in row if image is not None)

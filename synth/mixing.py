@@ -122,17 +122,9 @@ def save_mix(folder: Path, row_seeds: list[int], column_seeds: list[int], images
     return save_sheet(folder / "grid.png", sheet)
 
 
-class MixFolder(NamedTuple):
-    """What was written: the sheet and the folder around it; `layers` of `num_ws` are the columns'."""
-
-    layers: list[int]
-    num_ws: int
-    grid: Path
-    folder: Path
-
-
-def mix_to_folder(source: FromNetwork, asked: MixOptions, how: Rendering, watch: Watch = SILENT) -> MixFolder:
-    """Mixtures of seeds as files. UserError for what can't be, or where files would be replaced without leave."""
+def mix_to_folder(source: FromNetwork, asked: MixOptions, how: Rendering, watch: Watch = SILENT) -> list[Path]:
+    """Mixtures of seeds as files; returns the sheet and the folder around it. UserError for what can't be, or where
+    files would be replaced without leave."""
     row_seeds, column_seeds = asked.seeds()
     net, how = open_generator(source, how, watch)
     layers = parse_styles(asked.styles, net.G.num_ws)
@@ -144,4 +136,5 @@ def mix_to_folder(source: FromNetwork, asked: MixOptions, how: Rendering, watch:
     )
     facts = {"styles": " ".join(map(str, layers)), "network_sha256": net.sha256, **asdict(how)}
     grid = save_mix(folder, row_seeds, column_seeds, images, facts)
-    return MixFolder(layers, net.G.num_ws, grid, folder)
+    watch.tell(f"layers {', '.join(map(str, layers))} of {net.G.num_ws} come from the columns")
+    return [grid, folder]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from synth.latents import check_class, device_of
 from synth.network import SILENT, Watch, open_generator
 from synth.observer import choose_observer
 from synth.options import FromNetwork, ProjectionSettings, ProjectOptions, Rendering
-from synth.projection import Projection, project
+from synth.projection import project
 from synth.render import in_precision, render_ws, with_noise
 from synth.saved import PROJECTION_FILES, save_projection
 from synth.video import enlargement, open_video
@@ -28,22 +27,15 @@ FILM = "projection.mp4"
 FILM_FRAMES = 300  # at most so many steps are in it: ten seconds
 
 
-class ProjectedPhoto(NamedTuple):
-    """A projection in `folder`: what the search says of itself, and the likeness of the images in dB (PSNR)."""
-
-    folder: Path
-    result: Projection
-    likeness: float
-
-
 def project_photo(
     source: FromNetwork,
     asked: ProjectOptions,
     settings: ProjectionSettings,
     how: Rendering,
     watch: Watch = SILENT,
-) -> ProjectedPhoto:
-    """Find a photo's latents and write `PROJECTION_FILES` and, if wished, the film of the search.
+) -> list[Path]:
+    """Find a photo's latents and write `PROJECTION_FILES` and, if wished, the film of the search, into the folder that
+    is returned.
 
     how: class and precision count, no truncation. UserError for what can't be, or where files would be replaced without
     leave.
@@ -79,7 +71,11 @@ def project_photo(
     found = next(render_ws(with_noise(in_precision(G, "fp32"), result.noises), [result.ws]))[0]
     facts = {"photo": asked.photo, "crop": asked.crop, "network": str(net.path), "class": how.class_index}
     facts |= {"perceptual": observer.name, "precision": how.precision, "network_sha256": net.sha256}
-    return ProjectedPhoto(folder, result, save_projection(folder, target, found, result, settings, facts))
+    likeness = save_projection(folder, target, found, result, settings, facts)
+    watch.tell(f"{settings.steps} steps, {result.speed:.1f} a second")
+    first, last = result.history[0][1], result.history[-1][1]
+    watch.tell(f"distance {first:.3f} -> {last:.3f}, PSNR {likeness:.1f} dB")
+    return [folder]
 
 
 def _target(pixels: np.ndarray, crop: str, cfg: GeneratorConfig) -> np.ndarray:

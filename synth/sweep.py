@@ -12,7 +12,7 @@ from synth.sample import sample
 from synth.writer import refuse_existing, save_sheet
 
 
-def sweep_sheet(source: FromNetwork, asked: SweepOptions, how: Rendering, watch: Watch = SILENT) -> Path:
+def sweep_sheet(source: FromNetwork, asked: SweepOptions, how: Rendering, watch: Watch = SILENT) -> list[Path]:
     """Write the sheet, a row for each seed and a column for each psi (instead of that of `how`); returns its path."""
     seeds, psis = asked.axes()
     net, how = open_generator(source, how, watch)
@@ -23,6 +23,5 @@ def sweep_sheet(source: FromNetwork, asked: SweepOptions, how: Rendering, watch:
         columns.append(sample(net.G, seeds, dataclasses.replace(how, psi=psi)))
         watch.progress(len(columns), len(psis))
     rows = [list(row) for row in zip(*columns)]
-    return save_sheet(
-        path, labelled_grid(rows, [str(seed) for seed in seeds], [f"{psi:g}" for psi in psis], corner="psi")
-    )
+    sheet = labelled_grid(rows, [str(seed) for seed in seeds], [f"{psi:g}" for psi in psis], corner="psi")
+    return [save_sheet(path, sheet)]

@@ -27,7 +27,7 @@ def test_what_is_told_goes_through_the_callbacks(source, tmp_path, capsys):
     assert made == [tmp_path / "out" / "grid.png", tmp_path / "out"]
     assert counts[-1] == (9, 9) and "16x16" in lines[0] and re.fullmatch(r"9 images in .*", lines[1])
     assert Image.open(tmp_path / "out" / "seed000008.jpg").format == "JPEG"
-    sheet = sweep_sheet(source, SweepOptions("1,2", "0,1", str(tmp_path / "sweep.png")), Rendering())
+    (sheet,) = sweep_sheet(source, SweepOptions("1,2", "0,1", str(tmp_path / "sweep.png")), Rendering())
     assert sheet.is_file()
     assert capsys.readouterr() == ("", "")
 
