@@ -16,13 +16,12 @@ from pathlib import Path
 
 import click
 
-from common.cli import download_bar, importing, run
+from common.cli import SETTINGS, download_bar, importing, run
 from common.errors import UserError
 from common.options import options
 from discriminator.options import SHIPPED, DetectOptions, ExportOptions
 from reports.verdict_options import TellOptions
 
-SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 PATIENCE = 0.05  # seconds a batch waits for more paths from stdin
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.cli import download_bar, importing, progress, run
+from common.cli import SETTINGS, download_bar, importing, progress, run
 from common.errors import UserError
 from common.files import write_json
 from common.options import flags_of, in_flags, options
@@ -30,7 +30,6 @@ from evaluation.options import ComparisonOptions, DetectorOptions, EnsembleOptio
 if TYPE_CHECKING:
     from evaluation.detector_result import DetectorResult
 
-SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 COMPARED = ("compare.html", "compare.md", "compare.csv", "compare.json")
 
 

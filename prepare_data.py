@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from common.cli import download_bar, importing, progress, run
+from common.cli import SETTINGS, download_bar, importing, progress, run
 from common.errors import one_line
 from common.options import flags_of, in_flags, options
 from faces.prepare_options import (
@@ -38,7 +38,6 @@ from faces.prepare_options import (
     Splitting,
 )
 
-SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 TOLD = 10  # bad files that are named on the screen
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import click
 
-from common.cli import download_bar, importing, own_version, run
+from common.cli import SETTINGS, download_bar, importing, own_version, run
 from common.errors import UserError
 from common.options import options
 from discriminator.options import SHIPPED
 from web.options import ServeOptions
-
-SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
 @click.command(context_settings=SETTINGS)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import click
 
-from common.cli import download_bar, progress_bar, run
+from common.cli import SETTINGS, download_bar, progress_bar, run
 from common.errors import UserError
 from common.options import flags_of, options
 from synth.options import (
@@ -41,7 +41,6 @@ from synth.options import (
     WalkVideo,
 )
 
-SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 TRAIN = "train one with `python train_gan.py --data demo --cfg tiny --resolution 64`, or give --network FILE"
 IN_THE_FILE = ("n", "seeds", "psi", "cutoff", "class_index", "grid")  # what projected latents have no use for
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from common.cli import download_bar, importing, progress, run
+from common.cli import SETTINGS, download_bar, importing, progress, run
 from common.device import pick_device
 from common.errors import UserError
 from common.options import flags_of, given, options
@@ -46,7 +46,6 @@ SECTIONS = {
     "Output and resuming": "out outdir resume checkpoint_minutes report quiet help",
     "Machine": "device precision workers threads",
 }
-SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
 def _take_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

@@ -20,7 +20,7 @@ import os
 import click
 
 from adversarial.options import Options
-from common.cli import download_bar, importing, run
+from common.cli import SETTINGS, download_bar, importing, run
 from common.device import pick_device
 from common.options import flags_of, given, options
 
@@ -55,7 +55,6 @@ ELSEWHERE = {
     "--img-snap": "--image-snap",
     "--desc": "--outdir, for a name of one's own",
 }
-SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
 class Sectioned(click.Command):

@@ -26,6 +26,7 @@ from common.options import flags_of, in_flags
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 RANK_PATIENCE = 10.0  # seconds
+SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}  # of every command
 
 
 def _line(text: object) -> str:

@@ -221,10 +221,6 @@ class Calibration:
             raise UserError("the calibration's numbers are damaged")
         self.at(self.default_fpr)
 
-    @property
-    def thresholds(self) -> dict[float, float]:
-        return {p.target_fpr: p.threshold for p in self.points}
-
     def at(self, fpr: float | None = None) -> OperatingPoint:
         """The operating point for a false-alarm rate (default: `default_fpr`). UserError if it was not calibrated."""
         wanted = self.default_fpr if fpr is None else fpr

@@ -19,15 +19,13 @@ from common.errors import UserError
 from common.files import write_bytes
 from discriminator import ensemble
 from discriminator.calibration import Calibration
-from discriminator.detector_base import NOT_NUMBERS, DetectorBase
+from discriminator.detector_base import NOT_NUMBERS, DetectorBase, check_version, reason_of
 from discriminator.gradcam import gradcam
-from discriminator.locate import find_detector, reading
+from discriminator.locate import reading
 from discriminator.models import build
 from discriminator.network import Network
 from discriminator.views import Views, preprocess_from
 from faces.preprocess import Preprocess
-
-__all__ = ["Detector", "find_detector"]
 
 FORMAT = "ganface-detector"
 VERSION = 1
@@ -127,13 +125,9 @@ class Detector(DetectorBase):
             net.load_state_dict(tensors)
             detector = cls(net.to(device), preprocess, calibration, dict(header.get("meta") or {}))
         except (KeyError, TypeError, ValueError, UserError) as error:
-            raise UserError(f"{path}: the detector file's header does not fit: {_reason(error)}") from None
+            raise UserError(f"{path}: the detector file's header does not fit: {reason_of(error)}") from None
         detector.sha256 = hashlib.sha256(data).hexdigest()
         return detector
-
-
-def _reason(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _network(architecture: dict, tensors: dict[str, torch.Tensor]) -> Network:
@@ -202,8 +196,5 @@ def _header(data: bytes, path: str | os.PathLike) -> dict:
         kind = metadata.get("format")
         what = f"a {kind} file" if kind not in (None, "pt") else "a safetensors file without a detector's header"
         raise UserError(f"{path}: {what}, not a detector; give the detector.safetensors of a run")
-    if header.get("version") != VERSION:
-        raise UserError(
-            f"{path}: detector file version {header.get('version')}, this program reads {VERSION}; update the program"
-        )
+    check_version(path, header, VERSION)
     return header

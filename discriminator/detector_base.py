@@ -6,6 +6,7 @@ apart.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -19,6 +20,17 @@ from faces.preprocess import Preprocess
 
 ALIGNED_SETS = ("flickr140k", "rvf10k")  # named sets of which every photo is an aligned crop, as in FFHQ
 NOT_NUMBERS = "the detector's network gives values that are not numbers: the file is damaged, retrain it"
+
+
+def check_version(path: str | os.PathLike, header: dict, known: int) -> None:
+    """UserError for the header of a file of another version."""
+    if (version := header.get("version")) != known:
+        raise UserError(f"{path}: detector file version {version}, this program reads {known}; update the program")
+
+
+def reason_of(error: Exception) -> str:
+    """Why a header does not fit, in words."""
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 class DetectorBase:

@@ -16,7 +16,7 @@ import numpy as np
 
 from common.errors import UserError
 from discriminator.calibration import Calibration
-from discriminator.detector_base import NOT_NUMBERS, DetectorBase
+from discriminator.detector_base import NOT_NUMBERS, DetectorBase, check_version, reason_of
 from faces.preprocess import Preprocess
 
 ONNX_FORMAT = "ganface-detector-onnx"
@@ -43,11 +43,6 @@ class OnnxDetector(DetectorBase):
         side, channels = self.preprocess.resolution, self.preprocess.channels
         if list(session.get_inputs()[0].shape)[1:] != [channels, side, side]:
             raise UserError(f"the network does not take {channels} channels of {side} px as the preprocessing makes")
-
-    @property
-    def providers(self) -> list[str]:
-        """ONNX Runtime's names of what it computes with."""
-        return self._session.get_providers()
 
     def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """See `DetectorBase.raw`."""
@@ -97,12 +92,8 @@ class OnnxDetector(DetectorBase):
             header = json.loads(text) if text else {}
             if not isinstance(header, dict) or header.get("format") != ONNX_FORMAT:
                 raise UserError(f"{path}: an ONNX file, but not of a detector; make one with `detect.py export`")
-            if header.get("version") != ONNX_VERSION:
-                raise UserError(
-                    f"{path}: detector file version {header.get('version')}, this program reads {ONNX_VERSION};"
-                    " update the program"
-                )
+            check_version(path, header, ONNX_VERSION)
             return cls(session, header, hashlib.sha256(data).hexdigest())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            reason = reason_of(error)
             raise UserError(f"{path}: the detector's description does not fit: {reason}; export it again") from None

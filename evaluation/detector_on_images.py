@@ -10,7 +10,8 @@ import numpy as np
 
 from common.device import pick_device
 from common.errors import UserError
-from discriminator.detector import Detector, find_detector
+from discriminator.detector import Detector
+from discriminator.locate import find_detector
 from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, pool_of, summarise
 from evaluation.listener import Listener, nobody
 from evaluation.options import DetectorOptions

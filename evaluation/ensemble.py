@@ -11,9 +11,10 @@ import numpy as np
 from common.device import pick_device
 from common.errors import UserError
 from discriminator.calibration import FPRS, Calibration, calibrate, default_fpr_for, sigmoid, threshold_at_fpr
-from discriminator.detector import Detector, find_detector
+from discriminator.detector import Detector
 from discriminator.ensemble import Ensemble, EnsembleConfig, Head, Majority, Member, Stack, Weighted
 from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
+from discriminator.locate import find_detector
 from discriminator.views import joined
 from evaluation.ensemble_scores import MemberScores, check_order, deal_rows, fit_parts, read_oof, score_parts
 from evaluation.listener import Listener

@@ -83,10 +83,8 @@ def block_ws(G: Generator, block: int, size: int, how: Rendering) -> torch.Tenso
 
 @torch.inference_mode()
 def ws_from_seeds(G: Generator, seeds: Iterable[int], how: Rendering = PLAIN) -> torch.Tensor:
-    """ws [N, num_ws, w_dim] of `seeds` in their order, the very numbers that `synth.sample` renders.
-
-    Raises UserError for a seed, class or cutoff out of range.
-    """
+    """ws [N, num_ws, w_dim] of `seeds` in their order, the very numbers that `synth.sample` renders. UserError for a
+    seed, class or cutoff out of range."""
     device, seeds = device_of(G), list(seeds)
     check_rendering(G, how)
     size = block_size(G.cfg.resolution, device)

@@ -93,12 +93,8 @@ def find_network(
     spec: str | None, runs: str | Path = "runs", *, progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """The network file for `spec`: a file of any kind that `read_networks` knows, a URL (fetched to the cache folder),
-    a run folder, a folder of runs, or None or 'latest' (the newest of `runs`).
-
-    progress: called with (bytes so far, bytes in all or 0) while a URL is downloaded.
-
-    Raises NoGenerator where nothing has been trained yet, UserError for a wrong path and where a URL can't be fetched.
-    """
+    a run folder, a folder of runs, or None or 'latest' (the newest of `runs`). progress: of a URL's download.
+    NoGenerator where nothing has been trained yet, UserError for a wrong path and where a URL can't be fetched."""
     if spec is not None and is_remote(spec):
         return fetch(spec, progress)
     newest = spec is None or spec == LATEST

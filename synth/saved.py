@@ -73,10 +73,8 @@ def save_latents(path: str | Path, ws: torch.Tensor, noises: dict[str, torch.Ten
 def load_latents(path: str | Path, G: Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """ws [N, num_ws, w_dim] and noise maps (none in files of other programs) of an .npz, for the generator `G`.
 
-    The array `w` may also be [num_ws, w_dim], or have a single layer, which is then used for all.
-
-    Raises `UserError` for a file that isn't such a one, or is of a generator of other shapes. No code in it is run.
-    """
+    The array `w` may also be [num_ws, w_dim], or have a single layer, which is then used for all. UserError for a file
+    that isn't such a one, or is of a generator of other shapes. No code in it is run."""
     path = Path(path)
     wanted = "give the projected_w.npz of a projection"
     try:

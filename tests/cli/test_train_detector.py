@@ -100,7 +100,11 @@ def test_a_training_from_folder_to_detector(command, faces, tmp_path):
     assert detector.meta["model"] == "hybrid" and detector.meta["recipe"]["batch"] == 8
     assert isinstance(detector.meta["seconds"], int) and detector.meta["seconds"] >= 0
     assert detector.meta["train_images"] == {"real": 22, "set's fakes": 22} and detector.meta["version"]
-    assert detector.calibration.n_real == 2 and set(detector.calibration.thresholds) == {0.005, 0.01, 0.05}
+    assert detector.calibration.n_real == 2 and {p.target_fpr for p in detector.calibration.points} == {
+        0.005,
+        0.01,
+        0.05,
+    }
     config = json.loads((folder / "config.json").read_text())
     assert config["degradation"]["name"] == "train" and config["architecture"] == detector.net.cfg.to_dict()
     stats, metrics = rows(folder / "stats.jsonl"), rows(folder / "metrics.jsonl")

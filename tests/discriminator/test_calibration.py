@@ -148,7 +148,7 @@ def test_calibrate_reports_what_it_measured():
     c = calibrate(x, y)
     p = c.probability(x)
     assert (c.n_real, c.n_fake) == (500, 400)
-    assert list(c.thresholds) == [0.005, 0.01, 0.05]
+    assert [p.target_fpr for p in c.points] == [0.005, 0.01, 0.05]
     for point in c.points:
         assert point.false_alarms == (p[y == 0] >= point.threshold).sum() <= 500 * point.target_fpr
         assert point.fpr == point.false_alarms / 500
