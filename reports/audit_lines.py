@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from textwrap import wrap
+from typing import Any
 
 import click
 
@@ -11,7 +12,11 @@ from common.errors import one_line
 from faces.audit.gates import FAIL, PASS, UNCLEAR, Gate
 from faces.audit.leak_gates import AuditResult
 
-STYLES = {FAIL: {"fg": "red", "bold": True}, PASS: {"fg": "green"}, UNCLEAR: {"fg": "yellow"}}
+STYLES: dict[str, dict[str, Any]] = {
+    FAIL: {"fg": "red", "bold": True},
+    PASS: {"fg": "green"},
+    UNCLEAR: {"fg": "yellow"},
+}
 WIDTH = 110
 SHOWN = 3  # examples of pairs
 

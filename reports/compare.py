@@ -8,13 +8,13 @@ import math
 from pathlib import Path
 
 from common.errors import one_line
-from common.files import write_bytes, write_json, write_text
+from common.files import write_json, write_text
 from common.outputs import plain
 from evaluation.compare import ComparisonResult, PairTests
 from evaluation.contestants import OF_REALS, Contestant
 from reports import plots
 from reports.compare_plots import bars, roc_overlay, size_of, speed_against_auc
-from reports.page import Picture, Section, write_report
+from reports.page import Section, pictures, write_report
 
 # column, heading
 RATES = (
@@ -54,7 +54,7 @@ def lines_of(result: ComparisonResult) -> list[str]:
     for c in result.contestants:
         m = {name: _percent(c.metrics.get(name)) for name, _ in RATES}
         lines.append(
-            f"{c.name:{width}}  {_value(c.metrics['roc_auc'], 4)}  {m['balanced_accuracy']:>9}  {m['recall_fake']:>5}"
+            f"{c.name:{width}}  {_value(c.metrics['roc_auc'])}  {m['balanced_accuracy']:>9}  {m['recall_fake']:>5}"
             f"  {m['false_alarm_rate']:>12}  {m['tpr_at_fpr_0.01']:>15}  {size_of(c.parameters):>7}  {_flops(c):>6}"
             f"  {_speed(c):>8}"
         )
@@ -67,10 +67,8 @@ def lines_of(result: ComparisonResult) -> list[str]:
 def pair_line(pair: PairTests) -> str:
     """What the tests say about two, in words."""
     a = pair.auc
-    if math.isfinite(a.low):
-        text = f"{pair.first} − {pair.second}: AUC {a.difference:+.4f} ({a.low:+.4f} to {a.high:+.4f})"
-    else:
-        text = f"{pair.first} − {pair.second}: AUC {a.difference:+.4f}"
+    span = f" ({a.low:+.4f} to {a.high:+.4f})" if math.isfinite(a.low) else ""
+    text = f"{pair.first} − {pair.second}: AUC {a.difference:+.4f}{span}"
     text += f", DeLong p {_p(a.p)}, Holm {_p(pair.auc_holm)}"
     if pair.verdicts is not None:
         v = pair.verdicts
@@ -88,17 +86,14 @@ def write_comparison(out: Path, result: ComparisonResult) -> None:
     }
     if any(c.images_per_second for c in result.contestants):
         drawn["speed"] = plots.both(speed_against_auc, result.contestants, threads=result.threads)
-    for name, pictures in drawn.items():
-        for theme, png in zip(("light", "dark"), pictures):
-            write_bytes(out / f"{name}-{theme}.png", png)
+    plots.write_pngs(out, drawn)
     write_text(out / "compare.csv", _csv(result))
     write_text(out / "compare.md", markdown(result, list(drawn)))
     captions = {
         "roc": "Every threshold's false alarms and fakes found; dots are the thresholds in force",
         "bars": "With 95 % intervals",
-        "speed": "Quick and right is up and to the right; larger dots have more parameters",
     }
-    pictures = {n: Picture(p[0], captions[n], p[1], alt=captions[n]) for n, p in drawn.items()}
+    speed = "Quick and right is up and to the right; larger dots have more parameters"
     n = f"{result.n_real} real and {result.n_fake} fake images"
     sections = [
         Section(
@@ -111,8 +106,8 @@ def write_comparison(out: Path, result: ComparisonResult) -> None:
             "Order, and 1 % false alarms", rows=[row[:1] + row[2:] for row in _rates(result, RATES[6:])], head=True
         ),
         Section("Cost", rows=_costs(result), head=True, notes=[_threads(result)]),
-        Section("Curves and bars", pictures=[pictures[name] for name in ("roc", "bars")]),
-        Section("Speed", pictures=[pictures["speed"]] if "speed" in pictures else []),
+        Section("Curves and bars", pictures=pictures(drawn, captions)),
+        Section("Speed", pictures=pictures(drawn, {"speed": speed})),
         Section("Differences", rows=_tests(result), head=True),
         Section("Left out", rows=[(one_line(a), one_line(b)) for a, b in result.skipped[:100]]),
         Section("How to read it", text=HOW, notes=result.notes),
@@ -146,7 +141,7 @@ def _rates(result: ComparisonResult, columns: tuple = RATES) -> list[tuple]:
         cells = []
         for name, _ in columns:
             found = c.metrics.get(name)
-            text = _value(found, 4) if name == "roc_auc" else _percent(found)
+            text = _value(found) if name == "roc_auc" else _percent(found)
             if found is not None and math.isfinite(found["low"]):
                 low, high = found["low"], found["high"]
                 text += f" ({low:.4f}–{high:.4f})" if name == "roc_auc" else f" ({100 * low:.1f}–{100 * high:.1f})"
@@ -213,8 +208,8 @@ def _percent(found: dict | None) -> str:
     return UNKNOWN if found is None or not math.isfinite(found["value"]) else f"{100 * found['value']:.1f} %"
 
 
-def _value(found: dict | None, digits: int) -> str:
-    return UNKNOWN if found is None or not math.isfinite(found["value"]) else f"{found['value']:.{digits}f}"
+def _value(found: dict | None) -> str:
+    return UNKNOWN if found is None or not math.isfinite(found["value"]) else f"{found['value']:.4f}"
 
 
 def _flops(c: Contestant) -> str:

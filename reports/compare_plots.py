@@ -6,14 +6,13 @@ import numpy as np
 
 from evaluation.contestants import Contestant
 from metrics.classification import roc_curve
-from reports.plots import _sheet
+from reports.plots import STROKES, _sheet, shortened
 
 # Okabe & Ito (2008); after them the same colours with other strokes
 CYCLE = {
     "light": ("#0072b2", "#d55e00", "#00896b", "#8a5aa8", "#b8860b", "#56a0d3", "#7f7f7f"),
     "dark": ("#56b4e9", "#f08a3c", "#3fc29c", "#c39bdf", "#f0e442", "#8fb8ff", "#a8a8a8"),
 }
-STROKES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 LONGEST = 28  # letters of a name
 
 
@@ -23,10 +22,6 @@ def colours_of(contestants: list[Contestant], theme: str) -> dict[str, tuple[str
     return {
         one.name: (cycle[i % len(cycle)], STROKES[i // len(cycle) % len(STROKES)]) for i, one in enumerate(contestants)
     }
-
-
-def short(name: str) -> str:
-    return name if len(name) <= LONGEST else "…" + name[1 - LONGEST :]
 
 
 def size_of(number: int | None) -> str:
@@ -52,7 +47,12 @@ def roc_overlay(contestants: list[Contestant], labels: np.ndarray, *, theme: str
                 auc = one.metrics["roc_auc"]["value"]
                 fpr = np.maximum(found.fpr, least) if log else found.fpr
                 axis.plot(
-                    fpr, found.tpr, color=colour, linestyle=stroke, linewidth=1.6, label=f"{short(one.name)} {auc:.3f}"
+                    fpr,
+                    found.tpr,
+                    color=colour,
+                    linestyle=stroke,
+                    linewidth=1.6,
+                    label=f"{shortened(one.name, LONGEST)} {auc:.3f}",
                 )
                 if one.called is not None:
                     at = float(one.called[labels == 0].mean()), float(one.called[labels == 1].mean())
@@ -101,7 +101,7 @@ def bars(contestants: list[Contestant], *, theme: str = "light") -> bytes:
             axis.set_xlim(start, start + (max(top, start + 5) - start) * 1.22)
             axis.set_xticks([tick for tick in axis.get_xticks() if start <= tick <= 100])
             axis.set(title=title, xlabel=f"%, 95 % interval{'; ' + how if how else ''}", ylim=(len(values) - 0.4, -0.6))
-            names = [short(c.name) for c in contestants] if number == 0 else [""] * len(contestants)
+            names = [shortened(c.name, LONGEST) for c in contestants] if number == 0 else [""] * len(contestants)
             axis.set_yticks(range(len(names)), names)
             axis.grid(axis="y", visible=False)
     return sheet.png
@@ -117,24 +117,26 @@ def _high(found: dict) -> float:
 
 def speed_against_auc(contestants: list[Contestant], *, threads: int, theme: str = "light") -> bytes:
     """AUC with its interval over images a second; the area of a dot is the number of parameters."""
-    known = [c for c in contestants if c.images_per_second]
+    from matplotlib.collections import PathCollection
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    known = [(c, c.images_per_second) for c in contestants if c.images_per_second]
     paint = colours_of(contestants, theme)
-    largest = max(c.parameters or 1 for c in known)
+    largest = max(c.parameters or 1 for c, _ in known)
     with _sheet(theme, width=7.4, height=4.2) as sheet:
         axis = sheet.axes[0]
-        for one in known:
+        for one, speed in known:
             auc, colour = one.metrics["roc_auc"], paint[one.name][0]
-            axis.plot([one.images_per_second] * 2, [_low(auc), _high(auc)], color=colour, linewidth=1.3, alpha=0.8)
+            axis.plot([speed] * 2, [_low(auc), _high(auc)], color=colour, linewidth=1.3, alpha=0.8)
             area = 30 + 300 * (one.parameters or 1) / largest
-            label = f"{short(one.name)}, {size_of(one.parameters)}"
-            axis.scatter(one.images_per_second, auc["value"], s=area, color=colour, alpha=0.85, zorder=3, label=label)
+            label = f"{shortened(one.name, LONGEST)}, {size_of(one.parameters)}"
+            axis.scatter(speed, auc["value"], s=area, color=colour, alpha=0.85, zorder=3, label=label)
         found = axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="parameters", alignment="left")
         for mark in found.legend_handles:
-            mark.set_sizes([45])
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
+            if isinstance(mark, PathCollection):  # a dot, whatever its size in the figure
+                mark.set_sizes([45])
         axis.set_xscale("log")
-        speeds = [one.images_per_second for one in known]
+        speeds = [speed for _, speed in known]
         axis.set_xlim(min(speeds) / 1.6, max(speeds) * 1.6)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_minor_locator(NullLocator())

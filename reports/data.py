@@ -10,8 +10,8 @@ from common.errors import UserError, one_line
 from common.files import write_text
 from faces.audit.survey import Survey
 from reports import data_plots as plots
-from reports.page import Number, Picture, Section, write_report
-from reports.plots import both
+from reports.page import Number, Picture, Section, themed, write_report
+from reports.plots import both, sheet_of_photos
 
 LISTED = 60  # names on the page; the JSON has all
 FIELDS = (
@@ -82,8 +82,7 @@ def _files(survey: Survey) -> Section:
     pictures = []
     for title, table in tables.items():
         if len(table) > 1:
-            light, dark = both(plots.counts, table, title)
-            pictures.append(Picture(light, dark=dark, alt=f"{title} by class: {_words(table)}"))
+            pictures.append(themed(both(plots.counts, table, title), alt=f"{title} by class: {_words(table)}"))
     text = ["What is the same for all images stands in the table."] if rows else []
     return Section("Files", text, rows=rows, pictures=pictures, columns=2)
 
@@ -94,32 +93,28 @@ def _words(table: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _light(survey: Survey) -> Section:
-    pictures = []
-    for draw, alt in (
-        (plots.spreads, "Histograms of brightness, contrast and sharpness by class"),
-        (plots.channel_histograms, "Histograms of red, green and blue levels by class"),
-    ):
-        light, dark = both(draw, survey.groups)
-        pictures.append(Picture(light, dark=dark, alt=alt))
+    spreads, channels = (both(draw, survey.groups) for draw in (plots.spreads, plots.channel_histograms))
+    pictures = [
+        themed(spreads, alt="Histograms of brightness, contrast and sharpness by class"),
+        themed(channels, alt="Histograms of red, green and blue levels by class"),
+    ]
     return Section("Light, colour and sharpness", pictures=pictures)
 
 
 def _means(survey: Survey) -> Section:
-    light, dark = both(plots.mean_images, survey.groups)
+    mean = themed(both(plots.mean_images, survey.groups), alt="Mean image of each class")
     text = ["Faces that were aligned alike leave a sharp mean face; a class whose mean is sharper was aligned more "
             "strictly, or is less varied."]  # fmt: skip
-    return Section("Mean image", text, pictures=[Picture(light, dark=dark, alt="Mean image of each class")])
+    return Section("Mean image", text, pictures=[mean])
 
 
 def _spectra(survey: Survey) -> Section:
-    pictures = []
-    for draw, caption in (
+    captions = (
         (plots.radial_spectra, "Lines: mean; bands: the middle half of the images; at the difference: 95 % interval."),
         (plots.spectrum_pictures, "Bright dots away from the middle are periodic patterns: a generator's upsampling, or"
                                   " the 8 x 8 grid of JPEG."),
-    ):  # fmt: skip
-        light, dark = both(draw, survey.groups)
-        pictures.append(Picture(light, caption, dark, alt="Average spectrum of each class"))
+    )  # fmt: skip
+    pictures = [themed(both(draw, survey.groups), said, "Average spectrum of each class") for draw, said in captions]
     text = ["How much detail of which fineness there is. Classes that were scaled by different kernels, or compressed "
             "differently, part at the right end."]  # fmt: skip
     return Section("Spectrum", text, pictures=pictures)
@@ -127,7 +122,7 @@ def _spectra(survey: Survey) -> Section:
 
 def _samples(survey: Survey) -> Section:
     pictures = [
-        Picture(plots.samples(g.samples), f"{g.name}, spread evenly over the set", alt=f"samples: {g.name}")
+        Picture(sheet_of_photos(g.samples, 8), f"{g.name}, spread evenly over the set", alt=f"samples: {g.name}")
         for g in survey.groups
         if len(g.samples)
     ]

@@ -11,6 +11,7 @@ from reports.plots import _nothing, _sheet, image_png
 
 SHOWN = 12  # bars of a field; the rest is added up
 CHANNELS = ("red", "green", "blue")
+Panel = tuple[str, np.ndarray, str | None, tuple[float | None, float | None]]  # title, image, colour map, limits
 
 
 def _colour(colours: Mapping[str, str], name: str) -> str:
@@ -19,11 +20,10 @@ def _colour(colours: Mapping[str, str], name: str) -> str:
 
 def counts(table: Mapping[str, Mapping[str, int]], title: str, *, theme: str = "light") -> bytes:
     """Grouped bars: % of each class that has a value, the commonest values on top; `table` as of `Survey.table`."""
-    values = list(table)[:SHOWN]
     rest = list(table)[SHOWN:]
     names = list(next(iter(table.values()), {}))
     total = {name: max(sum(row[name] for row in table.values()), 1) for name in names}
-    shown = {value: table[value] for value in values}
+    shown = dict(list(table.items())[:SHOWN])
     if rest:
         shown[f"{len(rest)} others"] = {name: sum(table[value][name] for value in rest) for name in names}
     with _sheet(theme, width=4.6, height=1.1 + 0.24 * len(shown) * max(len(names), 1)) as sheet:
@@ -125,20 +125,22 @@ def radial_spectra(groups: Sequence[ClassSurvey], *, theme: str = "light") -> by
 def spectrum_pictures(groups: Sequence[ClassSurvey], *, theme: str = "light") -> bytes:
     """Average two-dimensional log power, frequency 0 in the middle; with two classes also their difference."""
     seen = [g for g in groups if g.looked_at]
-    two = len(seen) == 2
-    panels = [(g.name, g.spectrum_image, "magma", None) for g in seen]
-    if two:
-        apart = seen[1].spectrum_image - seen[0].spectrum_image
-        panels.append((f"{seen[1].name} - {seen[0].name}", apart, "RdBu_r", float(np.quantile(np.abs(apart), 0.995))))
     powers = [g.spectrum_image for g in seen]
-    low, high = (min(p.min() for p in powers), max(p.max() for p in powers)) if powers else (0, 1)
-    return _pictures([(t, i, m, (-s, s) if s is not None else (low, high)) for t, i, m, s in panels], "ln power", theme)
+    span = (min(p.min() for p in powers), max(p.max() for p in powers)) if powers else (0, 1)
+    panels: list[Panel] = [(g.name, g.spectrum_image, "magma", span) for g in seen]
+    if len(seen) == 2:
+        apart = powers[1] - powers[0]
+        most = float(np.quantile(np.abs(apart), 0.995))
+        panels.append((f"{seen[1].name} - {seen[0].name}", apart, "RdBu_r", (-most, most)))
+    return _pictures(panels, "ln power", theme)
 
 
 def mean_images(groups: Sequence[ClassSurvey], *, theme: str = "light") -> bytes:
     """The average of all images of a class; with two classes also their difference in luma, in grey levels."""
     seen = [g for g in groups if g.looked_at]
-    panels = [(f"{g.name}: mean of {g.looked_at}", np.rint(g.mean_image).astype(np.uint8), None, None) for g in seen]
+    panels: list[Panel] = [
+        (f"{g.name}: mean of {g.looked_at}", np.rint(g.mean_image).astype(np.uint8), None, (None, None)) for g in seen
+    ]
     if len(seen) == 2:
         apart = (seen[1].mean_image - seen[0].mean_image) @ np.array([0.299, 0.587, 0.114])
         most = max(float(np.quantile(np.abs(apart), 0.995)), 0.5)
@@ -146,10 +148,9 @@ def mean_images(groups: Sequence[ClassSurvey], *, theme: str = "light") -> bytes
     return _pictures(panels, "grey levels", theme)
 
 
-def _pictures(panels: Sequence[tuple], label: str, theme: str) -> bytes:
+def _pictures(panels: Sequence[Panel], label: str, theme: str) -> bytes:
     with _sheet(theme, max(len(panels), 1), 1, width=3.3, height=3.2) as sheet:
-        for axis, (title, image, colours, limits) in zip(sheet.axes, panels):
-            low, high = limits if limits is not None else (None, None)
+        for axis, (title, image, colours, (low, high)) in zip(sheet.axes, panels):
             shown = axis.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
             axis.set_title(title)
             axis.set_xticks([])
@@ -164,29 +165,7 @@ def _pictures(panels: Sequence[tuple], label: str, theme: str) -> bytes:
     return sheet.png
 
 
-def samples(images: np.ndarray, columns: int = 8) -> bytes:
-    """uint8 [n, H, W, 3] side by side, the last row filled up with grey."""
-    rows = -(-len(images) // columns)
-    height, width = images.shape[1:3]
-    sheet = np.full((rows * (height + 2), columns * (width + 2), 3), 128, np.uint8)
-    for k, image in enumerate(images):
-        y, x = (k // columns) * (height + 2) + 1, (k % columns) * (width + 2) + 1
-        sheet[y : y + height, x : x + width] = image
-    return _jpeg(sheet)
-
-
 def side_by_side(first: np.ndarray, second: np.ndarray) -> bytes:
     """Two uint8 images of one size, with a gap."""
     gap = np.full((first.shape[0], 4, 3), 128, np.uint8)
     return image_png(np.concatenate([first, gap, second], axis=1))
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    """For sheets of photos, which would be large as PNG."""
-    import io
-
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()

@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import one_line
-from common.files import write_bytes
 from evaluation.detector_result import DetectorResult
 from evaluation.options import DetectorOptions
 from metrics.breakdown import ANSWERS, Slice, least_found, most_accused
 from metrics.classification import reliability_bins
 from metrics.robustness import FAMILIES, Condition, worst
 from reports import plots
-from reports.detector_lines import blocks, percent, worst_of
+from reports.detector_lines import blocks, most_alarms, percent, worst_of
 from reports.detector_lines import with_interval as _with_interval
 from reports.detector_plots import bars, precision_recall, robustness_bars, robustness_curves
-from reports.page import Number, Picture, Section, pairs, write_report
+from reports.page import Number, Picture, Section, pairs, pictures, write_report
 
 Figures = Mapping[str, tuple[bytes, bytes]]
 SHOWN = ("clean", "web", "hard")  # conditions that each source's row tells, with its worst one
@@ -31,12 +30,10 @@ def figures(result: DetectorResult) -> dict[str, tuple[bytes, bytes]]:
     j, scores, rule = result.breakdown, result.scores, result.rule
     drawn: dict[str, tuple[bytes, bytes]] = {}
     pool = scores.select(j.pool) if len(j.pool) else scores
-    if result.calibrated:
-        drawn["scores"] = plots.both(
-            plots.score_histogram, pool.label, pool.score, threshold=rule.threshold, unsure=rule.unsure_low
-        )
-    else:
-        drawn["scores"] = plots.both(_ranked_histogram, pool.label, pool.score, rule)
+    drawn["scores"] = plots.both(
+        plots.score_histogram, pool.label, pool.score, threshold=rule.threshold, unsure=rule.unsure_low,
+        ranks=not result.calibrated,
+    )  # fmt: skip
     drawn["answers"] = plots.both(plots.confusion, j.confusion)
     if j.overall is not None:
         found = j.overall["metrics"]
@@ -74,23 +71,9 @@ def _roc_curves(result: DetectorResult) -> dict[str, tuple[np.ndarray, np.ndarra
     if 1 < len(both) < CURVES:
         for name in both:
             mine = scores.source == name
-            curves[name if len(name) < 28 else "…" + name[-27:]] = (scores.label[mine], scores.score[mine])
+            curves[plots.shortened(name, 28)] = (scores.label[mine], scores.score[mine])
     curves["together" if curves else "ROC"] = (scores.label[pool], scores.score[pool])
     return dict(reversed(curves.items()))
-
-
-def _ranked_histogram(labels, scores, rule, *, theme: str = "light") -> bytes:
-    """Scores that are no probabilities."""
-    with plots._sheet(theme, width=4.6, height=4.2) as sheet:
-        axis, c = sheet.axes[0], sheet.colours
-        bins = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-9), 41)
-        plots.class_histograms(axis, c, labels, scores, bins)
-        axis.axvline(rule.threshold, color=c["ink"], linewidth=1.3, label=f"FAKE from {rule.threshold:.3g}")
-        if rule.unsure_low < rule.threshold:
-            axis.axvspan(rule.unsure_low, rule.threshold, color=c["faint"], alpha=0.16, linewidth=0, label="UNSURE")
-        axis.set(xlabel="score", ylabel="% of the images of the class")
-        axis.legend()
-    return sheet.png
 
 
 def with_interval(found) -> str:
@@ -106,9 +89,7 @@ def write_outputs(options: DetectorOptions, result: DetectorResult) -> Iterator[
     if options.plots is not None:
         folder = Path(options.plots)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, both in drawn.items():
-            for theme, png in zip(("light", "dark"), both):
-                write_bytes(folder / f"{name}-{theme}.png", png)
+        plots.write_pngs(folder, drawn)
         yield f"{folder}: {2 * len(drawn)} pictures written"
     if options.report is not None:
         yield f"{write_detector_report(options.report, result, drawn)} written"
@@ -131,8 +112,12 @@ def write_detector_report(path: str | Path, result: DetectorResult, drawn: Figur
             ],
             rows=[("", *ANSWERS), *((f"is {k}", *(n[a] for a in ANSWERS)) for k, n in j.confusion.items())],
             head=True,
-            pictures=_pictures(
-                drawn, {"answers": "What was said of all the images given", "scores": _scores_say(result)}
+            pictures=pictures(
+                drawn,
+                {
+                    "answers": "What was said of all the images given",
+                    "scores": f"Scores of {one_line(j.pool_name) or 'all images'}",
+                },
             ),
             columns=2,
             notes=[
@@ -143,7 +128,7 @@ def write_detector_report(path: str | Path, result: DetectorResult, drawn: Figur
         _points(result),
         Section(
             "Curves",
-            pictures=_pictures(
+            pictures=pictures(
                 drawn,
                 {
                     "roc": "ROC: what every threshold would give; the dot is the fixed one",
@@ -155,22 +140,14 @@ def write_detector_report(path: str | Path, result: DetectorResult, drawn: Figur
             columns=2,
             notes=_reliability_table(result),
         ),
-        _rows("Sources", "source", [*j.sources, *j.pairs], _pictures(drawn, {"sources": ""})),
-        _rows("Generators", "generator", j.generators, _pictures(drawn, {"generators": ""})),
+        _rows("Sources", "source", [*j.sources, *j.pairs], pictures(drawn, {"sources": ""})),
+        _rows("Generators", "generator", j.generators, pictures(drawn, {"generators": ""})),
         *_robustness(result, drawn),
         _skipped(result),
         Section("What this rests on", rows=pairs(_settings(result))),
         Section("How to read it", text=_cautions(result)),
     ]
     return write_report(path, title="How good the detector is", subtitle=one_line(result.title), sections=sections)
-
-
-def _pictures(drawn: Figures, captions: Mapping[str, str]) -> list[Picture]:
-    return [
-        Picture(drawn[name][0], caption, dark=drawn[name][1], alt=caption or name)
-        for name, caption in captions.items()
-        if name in drawn
-    ]
 
 
 def _headline(result: DetectorResult) -> list[Number]:
@@ -192,7 +169,7 @@ def _headline(result: DetectorResult) -> list[Number]:
     if missed is not None and (j.overall is None or many > 1):
         kind = "generator" if j.generators else "source"
         numbers.append(_tile(missed.tpr, f"found of the worst {kind}'s fakes", one_line(missed.name)))
-    bad = worst(result.robustness) if result.robustness else None
+    bad = worst(result.robustness)
     if bad is not None and bad.balanced.n and math.isfinite(bad.balanced.value):
         numbers.append(_tile(bad.balanced, "balanced accuracy under the worst degradation", bad.name))
     return numbers
@@ -211,7 +188,7 @@ def _metrics(result: DetectorResult) -> list[Section]:
     of = f"{o['n_real']} real and {o['n_fake']} fake images: {one_line(result.breakdown.pool_name)}."
     return [
         Section(title[0].upper() + title[1:], [of], rows=[("", "value", "95 % interval"), *rows], head=True)
-        for title, rows in blocks(result)
+        for title, rows in blocks(o, result)
     ]
 
 
@@ -223,22 +200,10 @@ def _points(result: DetectorResult) -> Section:
     rows: list[Sequence[object]] = [("set for", "threshold", "false alarms here", "fakes found", "found, at best")]
     for p in points:
         best = oracle.get(f"tpr_at_fpr_{p.target_fpr:g}") if oracle else None
-        rows.append(
-            (
-                f"{100 * p.target_fpr:g} % false alarms",
-                f"{p.threshold:.4f}",
-                with_interval(p.fpr),
-                with_interval(p.tpr),
-                "–" if best is None else percent(best["value"]),
-            )
-        )
+        name, at_best = f"{100 * p.target_fpr:g} % false alarms", "–" if best is None else percent(best["value"])
+        rows.append((name, f"{p.threshold:.4f}", with_interval(p.fpr), with_interval(p.tpr), at_best))
     text = "«At best» is an upper bound: the threshold with that false-alarm rate on these very images."
     return Section("Thresholds", [text], rows=rows, head=True)
-
-
-def _scores_say(result: DetectorResult) -> str:
-    where = result.breakdown.pool_name
-    return f"Scores of {one_line(where)}" if where else "Scores of all images"
 
 
 def _reliability_table(result: DetectorResult) -> list[str]:
@@ -256,25 +221,18 @@ def _reliability_table(result: DetectorResult) -> list[str]:
     ]
 
 
-def _rows(title: str, kind: str, rows: list[Slice], pictures: list[Picture]) -> Section:
+def _rows(title: str, kind: str, rows: list[Slice], shown: list[Picture]) -> Section:
     if not rows:
         return Section(title)
     head = [(kind, "real", "fake", "false alarms", "fakes found", "balanced accuracy", "AUC", "UNSURE")]
-    lines = [
-        (
-            one_line(row.name),
-            row.n_real,
-            row.n_fake,
-            with_interval(row.fpr),
-            with_interval(row.tpr),
-            "–" if row.balanced is None else with_interval(row.balanced),
-            "–" if row.auc is None else _auc(row.auc),
-            percent(row.unsure.value),
-        )
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        balanced = "–" if row.balanced is None else with_interval(row.balanced)
+        auc = "–" if row.auc is None else _auc(row.auc)
+        rates = (with_interval(row.fpr), with_interval(row.tpr), balanced, auc, percent(row.unsure.value))
+        lines.append((one_line(row.name), row.n_real, row.n_fake, *rates))
     named = [line[0].upper() + line[1:] + "." for line in worst_of(kind, rows)]
-    return Section(title, named, rows=[*head, *lines], head=True, pictures=pictures)
+    return Section(title, named, rows=[*head, *lines], head=True, pictures=shown)
 
 
 def _auc(found: Mapping) -> str:
@@ -283,10 +241,10 @@ def _auc(found: Mapping) -> str:
 
 
 def _robustness(result: DetectorResult, drawn: Figures) -> list[Section]:
-    if not result.robustness:
-        return []
     bad = worst(result.robustness)
-    alarms = max((c for c in result.robustness if c.fpr.n), key=lambda c: c.fpr.value, default=None)
+    if bad is None:
+        return []
+    alarms = most_alarms(result.robustness)
     first = result.robustness[0]
     text = [
         f"Every image once more under each degradation, reals and fakes alike, at the same threshold"
@@ -304,7 +262,7 @@ def _robustness(result: DetectorResult, drawn: Figures) -> list[Section]:
         auc = f"{c.auc:.3f}" if math.isfinite(c.auc) else "–"
         change = _points_of(c) if c.name != "clean" else ""
         rows.append((name, with_interval(c.fpr), with_interval(c.tpr), with_interval(c.balanced), change, auc))
-    pictures = _pictures(
+    curves = pictures(
         drawn,
         {
             "robustness": "Fakes found (orange) and false alarms (blue) at the fixed threshold; bands are 95 %"
@@ -313,7 +271,7 @@ def _robustness(result: DetectorResult, drawn: Figures) -> list[Section]:
         },
     )
     return [
-        Section("Robustness", text, pictures=pictures),
+        Section("Robustness", text, pictures=curves),
         Section("Every degradation", rows=rows, head=True),
         _by_source(result),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from common.errors import one_line
 from evaluation.detector_result import DetectorResult
@@ -66,9 +66,9 @@ def number(name: str, found: Mapping) -> tuple[str, str]:
     return shown, f"{100 * low:.1f} to {100 * high:.1f}" if share else f"{low:.4f} to {high:.4f}"
 
 
-def blocks(result: DetectorResult) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """(title, rows of name, value, interval) of the overall numbers."""
-    metrics = result.breakdown.overall["metrics"]
+def blocks(overall: Mapping, result: DetectorResult) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    """(title, rows of name, value, interval) of the `overall` numbers of the result's breakdown."""
+    metrics = overall["metrics"]
 
     def rows(names: Mapping[str, str]) -> list[tuple[str, str, str]]:
         return [(shown, *number(name, metrics[name])) for name, shown in names.items()]
@@ -91,9 +91,9 @@ def lines_of(result: DetectorResult) -> Iterator[str]:
     yield f"threshold: FAKE from {rule.threshold:.4f}{band} ({rule.origin})"
     if j.overall is not None:
         yield ""
-        counts = f"{j.overall['n_real']} real and {j.overall['n_fake']} fake"
-        yield f"together: {counts} ({one_line(j.pool_name)}); 95 % intervals"
-        for title, rows in blocks(result):
+        o = j.overall
+        yield f"together: {o['n_real']} real and {o['n_fake']} fake ({one_line(j.pool_name)}); 95 % intervals"
+        for title, rows in blocks(o, result):
             yield f"  {title}"
             for name, value, between in rows:
                 yield f"    {name:<36}{value:>9}   {between}"
@@ -111,11 +111,9 @@ def lines_of(result: DetectorResult) -> Iterator[str]:
         for p in j.points:
             name = f"set for {100 * p.target_fpr:g} %"
             yield f"  {name:<20}{p.threshold:>10.4f}   {with_interval(p.fpr):<24}{with_interval(p.tpr):<24}"
-    yield from _rows("source", j.sources)
-    if j.generators:
-        yield from _rows("generator", j.generators)
-    if j.pairs:
-        yield from _rows("pair", j.pairs)
+    for kind, slices in (("source", j.sources), ("generator", j.generators), ("pair", j.pairs)):
+        if slices:
+            yield from _rows(kind, slices)
     if result.robustness:
         yield from map(robustness_line, (None, *result.robustness))
 
@@ -136,9 +134,9 @@ def _rows(kind: str, rows: list[Slice]) -> Iterator[str]:
 def worst_of(kind: str, rows: list[Slice]) -> Iterator[str]:
     """The lines that name the worst rows, where there are several to choose from."""
     accused, missed = most_accused(rows), least_found(rows)
-    if kind == "source" and len({row.fpr.value for row in rows if row.n_real}) > 1:
+    if kind == "source" and accused is not None and len({row.fpr.value for row in rows if row.n_real}) > 1:
         yield f"most false alarms: {one_line(accused.name)}, {with_interval(accused.fpr)}"
-    if len({row.tpr.value for row in rows if row.n_fake}) > 1:
+    if missed is not None and len({row.tpr.value for row in rows if row.n_fake}) > 1:
         yield f"worst {kind}: {one_line(missed.name)}, {with_interval(missed.tpr)} of its fakes found"
 
 
@@ -151,14 +149,17 @@ def robustness_line(condition: Condition | None) -> str:
     return f"  {c.name:<24}{with_interval(c.fpr):<24}{with_interval(c.tpr):<24}{auc:<9}{percent(c.balanced.value)}"
 
 
+def most_alarms(conditions: Sequence[Condition]) -> Condition | None:
+    """The degradation, or none of them, under which most reals are called FAKE; None without reals."""
+    return max((c for c in conditions if c.fpr.n), key=lambda c: c.fpr.value, default=None)
+
+
 def last_lines(result: DetectorResult) -> Iterator[str]:
     """The worst degradations, and what is to be said of it all."""
-    if result.robustness:
-        bad = worst(result.robustness)
-        alarms = max((c for c in result.robustness if c.fpr.n), key=lambda c: c.fpr.value, default=None)
+    if (bad := worst(result.robustness)) is not None:
         yield f"worst degradation: {bad.name}"
         yield robustness_line(bad)
-        if alarms is not None:
+        if (alarms := most_alarms(result.robustness)) is not None:
             where = f" under {alarms.name}" if alarms.fpr.value > 0 else " under any degradation"
             yield f"most false alarms: {100 * alarms.fpr.value:.1f} %{where}"
     yield from (f"note: {note}" for note in result.notes)

@@ -14,9 +14,9 @@ from metrics.bootstrap import Rate
 from metrics.breakdown import Slice
 from metrics.classification import pr_auc, pr_curve
 from metrics.robustness import CLEAN, FAMILIES, Condition, curves
-from reports.plots import _sheet
+from reports.plots import STROKES, _sheet, shortened
 
-KERNEL_STYLES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+KERNEL_STYLES = (*STROKES, (0, (3, 1, 1, 1, 1, 1)))
 KERNEL_MARKS = ("o", "s", "^", "D", "v")
 LONGEST = 34  # letters of a name beside a bar
 
@@ -44,7 +44,7 @@ def precision_recall(labels: np.ndarray, scores: np.ndarray, *, threshold: float
 
 def bars(rows: Sequence[Slice], *, theme: str = "light") -> bytes:
     """Two panels: false-alarm rate and detection rate of each row, with their intervals; the worst in bold."""
-    names = [row.name if len(row.name) <= LONGEST else "…" + row.name[1 - LONGEST :] for row in rows]
+    names = [shortened(row.name, LONGEST) for row in rows]
     panels = [
         ("Real photos called FAKE", "real", [row.fpr for row in rows], max),
         ("Fakes found", "fake", [row.tpr for row in rows], min),

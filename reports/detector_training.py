@@ -11,13 +11,12 @@ import numpy as np
 from PIL import Image
 
 from common.errors import one_line
-from discriminator.calibration import OperatingPoint
 from discriminator.training.exploration import CHANNELS, DRAWS, LOOKED_AT, Exploration, say_imbalance
 from discriminator.training.finish import TrainingEnd
-from metrics.breakdown import ANSWERS
+from metrics.breakdown import AnswerRule, confusion
 from reports import exploration_plots as draw
 from reports import plots
-from reports.page import Number, Picture, Section, pairs, write_report
+from reports.page import Number, Section, pairs, themed, write_report
 from training.telemetry import Telemetry, read_jsonl
 
 REPORT = "report.html"
@@ -62,6 +61,7 @@ class TrainingPage:
 
     def _late(self, o: TrainingEnd) -> dict[str, Figure]:
         point = o.detector.calibration.at()
+        rule = AnswerRule(point.threshold, point.unsure_low, "the shipped one")
         views = {name: o.detector.calibration.probability(logits) for name, logits in o.views.items()}
         called = np.concatenate(list(views.values())) >= point.threshold
         labels = np.tile(o.labels, len(views))
@@ -80,7 +80,7 @@ class TrainingPage:
             "reliability": plots.both(plots.reliability, labels, np.concatenate(list(views.values()))),
         }
         for name, probability in views.items():
-            drawn[f"confusion-{name}"] = plots.both(plots.confusion, _answers(o.labels, probability, point))
+            drawn[f"confusion-{name}"] = plots.both(plots.confusion, confusion(o.labels, probability, rule))
         return drawn
 
     # ---- the page ----------------------------------------------------------------------------------------------
@@ -101,17 +101,17 @@ class TrainingPage:
         views = list(o.views)
         return [
             Section("In short", numbers=numbers, notes=[caution]),
-            Section("Training", pictures=[_picture(drawn["history"], f"Kept: step {o.detector.meta['best_step']}")]),
+            Section("Training", pictures=[themed(drawn["history"], f"Kept: step {o.detector.meta['best_step']}")]),
             Section(
                 "Validation", [one_line(point.describe())],
                 pictures=[
-                    *(_picture(drawn[f"confusion-{name}"], f"Answers, {name} views") for name in views),
-                    _picture(drawn["roc"], "ROC; the dot is the shipped threshold over both views"),
-                    _picture(drawn["reliability"], "Reliability of the probabilities, both views"),
+                    *(themed(drawn[f"confusion-{name}"], f"Answers, {name} views") for name in views),
+                    themed(drawn["roc"], "ROC; the dot is the shipped threshold over both views"),
+                    themed(drawn["reliability"], "Reliability of the probabilities, both views"),
                 ],
                 columns=2,
             ),
-            Section("Scores", pictures=[_picture(drawn["scores"], "Probabilities given to validation images, with every"
+            Section("Scores", pictures=[themed(drawn["scores"], "Probabilities given to validation images, with every"
                     " calibrated threshold")]),
         ]  # fmt: skip
 
@@ -125,7 +125,7 @@ class TrainingPage:
         found, drawn = self.found, self.drawn
         counted = "Test images are counted by their names only; nothing of this training looks at them."
         samples = [
-            _picture(drawn[f"samples-{name}"], f"{name}: {len(images)} of {found.counts['train'][name]}")
+            themed(drawn[f"samples-{name}"], f"{name}: {len(images)} of {found.counts['train'][name]}")
             for name, images in found.samples.items()
             if f"samples-{name}" in drawn
         ]
@@ -134,7 +134,7 @@ class TrainingPage:
             Section(
                 "Classes",
                 [f"Class imbalance: {say_imbalance(found.balance)}."],
-                pictures=[_picture(drawn["classes"], "")],
+                pictures=[themed(drawn["classes"])],
                 rows=_shown(self.config["data"]),
                 head=True,
                 notes=[counted] if "test" in found.counts else [],
@@ -144,7 +144,7 @@ class TrainingPage:
                 "Pixels",
                 [f"Of at most {LOOKED_AT} images of each class and split, drawn at random:"
                  f" {', '.join(CHANNELS)}. Classes that differ here can be told apart without a trace of a generator."],
-                pictures=[_picture(drawn["levels"], ""), _picture(drawn["brightness"], "")],
+                pictures=[themed(drawn["levels"]), themed(drawn["brightness"])],
                 rows=found.table(),
                 head=True,
             ),
@@ -152,8 +152,8 @@ class TrainingPage:
                 "What the degradations do",
                 [f"Both classes go through the same random chain («{one_line(chain)}»)."],
                 pictures=[
-                    _picture(drawn["degradations"], f"Left the image, right of it {DRAWS} draws; rows: real, fake, …"),
-                    _picture(drawn["first-batch"], "The first batch as it was shown, half of each class"
+                    themed(drawn["degradations"], f"Left the image, right of it {DRAWS} draws; rows: real, fake, …"),
+                    themed(drawn["first-batch"], "The first batch as it was shown, half of each class"
                              + ("; above clean, below degraded" if len(found.shown) > 1 else "; degraded views only")),
                 ],
             ),
@@ -184,21 +184,9 @@ class TrainingPage:
         }  # fmt: skip
 
 
-def _answers(labels: np.ndarray, probability: np.ndarray, point: OperatingPoint) -> dict[str, dict[str, int]]:
-    said = np.select([probability >= point.threshold, probability < point.unsure_low], ["FAKE", "REAL"], "UNSURE")
-    return {
-        kind: {answer: int((said[labels == label] == answer).sum()) for answer in ANSWERS}
-        for label, kind in enumerate(("real", "fake"))
-    }
-
-
 def _shown(data: Mapping) -> list[tuple]:
     rows: list[tuple] = [("learnt from", "images", "share of what is shown")]
     return rows + [(one_line(k), n, f"{100 * data['shown'][k]:.3g} %") for k, n in data["train"].items()]
-
-
-def _picture(figure: Figure, caption: str) -> Picture:
-    return Picture(figure[0], caption, dark=figure[1], alt=caption)
 
 
 def pixels(data: bytes) -> np.ndarray:

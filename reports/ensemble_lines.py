@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from discriminator.detector import Detector
 from discriminator.ensemble import Majority, Stack, Weighted
-from evaluation.ensemble import EnsembleComparison, EnsembleResult
+from evaluation.ensemble import EnsembleComparison, EnsembleResult, head_of
 
 
 def lines_of(result: EnsembleResult) -> list[str]:
@@ -15,8 +15,7 @@ def lines_of(result: EnsembleResult) -> list[str]:
 
 
 def _made(detector: Detector, names: Sequence[str]) -> list[str]:
-    """Lines for people: how it joins, and what its thresholds did."""
-    head, out = detector.net.head, []
+    head, out = head_of(detector), []
     if isinstance(head, Weighted):
         shares = ", ".join(f"{name} {w:.3f}" for name, w in zip(names, head.weights.tolist()))
         out.append(f"weights: {shares}")
@@ -31,7 +30,6 @@ def _made(detector: Detector, names: Sequence[str]) -> list[str]:
 
 
 def _compared(found: EnsembleComparison) -> list[str]:
-    """The comparison as lines for the terminal."""
     width = max(map(len, found.systems))
     key = f"tpr_at_fpr_{found.target:g}"
     lines = [f"compared on {found.n_real} real and {found.n_fake} fake {found.of}"]

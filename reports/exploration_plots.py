@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from discriminator.training.exploration import CHANNELS, LEVELS, Exploration, SplitPixels
 from faces.naming import LABEL_NAMES
-from reports.data_plots import _jpeg
-from reports.plots import _curve, _nothing, _plain_log, _sheet, class_histograms, series
+from reports.plots import _curve, _nothing, _plain_log, _sheet, class_histograms, series, sheet_of_photos
 
 STYLES = {"train": "-", "validation": (0, (4, 2))}
 
@@ -138,26 +136,14 @@ def scores(
                 axis.axvspan(unsure, thresholds[0][1], color=c["faint"], alpha=0.16, linewidth=0, label="UNSURE")
             axis.set(title=name.capitalize(), xlabel="probability of being generated", ylabel="% of the class")
             axis.set_xlim(0, 1)
-        handles, said = sheet.axes[0].get_legend_handles_labels()
-        sheet.figure.legend(handles, said, loc="outside lower center", ncols=3)
+        sheet.figure.legend(*sheet.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return sheet.png
-
-
-def sheet_of(images: np.ndarray, columns: int) -> bytes:
-    """uint8 [n, s, s, 3] in rows of `columns`, with a thin gap, as JPEG."""
-    count, side = len(images), images.shape[1]
-    rows, gap = max(1, math.ceil(count / columns)), 2
-    canvas = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 128, np.uint8)
-    for k, image in enumerate(images):
-        y, x = k // columns * (side + gap), k % columns * (side + gap)
-        canvas[y : y + side, x : x + side] = image
-    return _jpeg(canvas)
 
 
 def sheets(found: Exploration) -> dict[str, bytes]:
     """Name -> JPEG of the samples of each class, the degradations, and the first batch."""
-    out = {f"samples-{name}": sheet_of(images, 12) for name, images in found.samples.items() if len(images)}
+    out = {f"samples-{name}": sheet_of_photos(images, 12) for name, images in found.samples.items() if len(images)}
     rows = found.degraded
-    out["degradations"] = sheet_of(rows.reshape(-1, *rows.shape[2:]), rows.shape[1])
-    out["first-batch"] = sheet_of(found.shown.reshape(-1, *found.shown.shape[2:]), found.shown.shape[1])
+    out["degradations"] = sheet_of_photos(rows.reshape(-1, *rows.shape[2:]), rows.shape[1])
+    out["first-batch"] = sheet_of_photos(found.shown.reshape(-1, *found.shown.shape[2:]), found.shown.shape[1])
     return out

@@ -15,11 +15,12 @@ from metrics.folds import ALL
 from reports import folds_plots as fold_plots
 from reports import plots
 from reports.detector_training import pixels
-from reports.page import Number, Picture, Section, pairs, write_report
+from reports.page import Number, Section, pairs, pictures, write_report
 from training.telemetry import read_jsonl
 
 DRAWN = ("accuracy_at_half", "f1_macro_at_half", "accuracy", "balanced_accuracy", "precision_fake", "recall_fake",
          "f1_fake", "f1_real", "f1_macro", "false_alarm_rate", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
+HEADLINE = ("roc_auc", "accuracy_at_half", "f1_macro_at_half", "balanced_accuracy", "recall_fake", "false_alarm_rate")
 COLUMNS = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "precision_real", "recall_real",
            "f1_real", "f1_macro", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
 
@@ -37,14 +38,14 @@ def write_folds_report(path: Path, found: FoldsFound, plan: Mapping, runs: Seque
             "Answers",
             ["What was said of the held-out images, each fold at its own shipped threshold (set on its own validation"
              " images, never on those it is tested on)."],
-            pictures=_pictures(drawn, {"answers": _few(found)}),
+            pictures=pictures(drawn, {"answers": _few(found)}),
         ),
-        Section("ROC and scores", pictures=_pictures(drawn, {"roc": "Pooled: all folds' probabilities as if one"
+        Section("ROC and scores", pictures=pictures(drawn, {"roc": "Pooled: all folds' probabilities as if one"
                 " detector had given them, which costs a little where folds are calibrated differently",
                 "scores": "Out-of-fold probabilities of all images"}), columns=2),
         _repeats(found),
         _test(found),
-        Section("Training", pictures=_pictures(drawn, {"history": "Dots: the state that was kept, by validation AUC"})),
+        Section("Training", pictures=pictures(drawn, {"history": "Dots: the state that was kept, by validation AUC"})),
         _dealt(found, plan),
         Section("What this rests on", rows=pairs(_settings(found, plan, recipe, data))),
         Section("How to read it", text=_cautions(found)),
@@ -82,20 +83,9 @@ def _figures(found: FoldsFound, runs: Sequence[Path]) -> dict[str, tuple[bytes, 
     return drawn
 
 
-def _pictures(drawn: Mapping, captions: Mapping[str, str]) -> list[Picture]:
-    return [Picture(drawn[n][0], caption, dark=drawn[n][1], alt=caption or n) for n, caption in captions.items()]
-
-
 def _headline(found: FoldsFound) -> list[Number]:
     tiles = []
-    for name in (
-        "roc_auc",
-        "accuracy_at_half",
-        "f1_macro_at_half",
-        "balanced_accuracy",
-        "recall_fake",
-        "false_alarm_rate",
-    ):
+    for name in HEADLINE:
         s, p = found.spread[name], found.pooled["metrics"][name]["value"]
         tiles.append(Number(f"{s['mean']:.3f}", NAMES[name], f"mean of folds, ± {s['sd']:.3f}; pooled {p:.3f}"))
     return tiles
@@ -114,8 +104,7 @@ def _between(low: float, high: float) -> str:
 
 
 def _spread(found: FoldsFound, drawn: Mapping) -> Section:
-    head = ("", "mean", "standard deviation", "95 %, corrected", "95 %, plain", "pooled", "95 % of pooled")
-    rows = [head]
+    rows = [("", "mean", "standard deviation", "95 %, corrected", "95 %, plain", "pooled", "95 % of pooled")]
     for name in ALL:
         s, p = found.spread[name], found.pooled["metrics"][name]
         count = len(found.each)
@@ -132,12 +121,11 @@ def _spread(found: FoldsFound, drawn: Mapping) -> Section:
     if any(found.spread[name]["n"] < len(found.each) for name in ALL):
         notes.append("Where a number stands in brackets, the figure is undefined in the other folds (nothing was so"
                      " called), and the mean is of the rest.")  # fmt: skip
-    return Section("Spread", rows=rows, head=True, pictures=_pictures(drawn, {"figures": ""}), notes=notes)
+    return Section("Spread", rows=rows, head=True, pictures=pictures(drawn, {"figures": ""}), notes=notes)
 
 
 def _each(found: FoldsFound) -> Section:
-    head = ("", "real", "fake", "threshold", *(NAMES[name] for name in COLUMNS))
-    rows = [head]
+    rows = [("", "real", "fake", "threshold", *(NAMES[name] for name in COLUMNS))]
     for row in found.each:
         rows.append((_name(row, found), row["n_real"], row["n_fake"], _f(row["threshold"]),
                      *(_f(row[name]) for name in COLUMNS)))  # fmt: skip
@@ -177,7 +165,7 @@ def _test(found: FoldsFound) -> Section:
 
 
 def _dealt(found: FoldsFound, plan: Mapping) -> Section:
-    rows = [("", "learnt from", "validated on", "held out")]
+    rows: list[Sequence[object]] = [("", "learnt from", "validated on", "held out")]
     for row in found.dealt:
         cells = (f"{row[k]['real']} real, {row[k]['fake']} fake" for k in ("learnt", "validated", "held_out"))
         rows.append((_name(row, found), *cells))

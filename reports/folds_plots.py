@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from reports.plots import _cell, _curve, _nothing, _sheet, series
+from reports.plots import STROKES, _cell, _curve, _nothing, _sheet, series
 
 MOST = 10  # tables of answers side by side
 
@@ -33,7 +33,7 @@ def rocs(
             label = f"{name} (AUC {aucs[-1]:.3f})" if len(folds) <= 6 else None
             axis.plot(
                 found.fpr, found.tpr, color=c["real"], alpha=0.55, linewidth=0.9, label=label, clip_on=False,
-                linestyle=("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))[len(aucs) % 4],
+                linestyle=STROKES[len(aucs) % 4],
             )  # fmt: skip
         if len(folds) > 6:
             axis.plot(

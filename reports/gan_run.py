@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import UserError
 from reports import plots
-from reports.page import Number, Picture, Section, VerdictCard, pairs, write_report
+from reports.page import Number, Picture, Section, VerdictCard, pairs, themed, write_report
 from training.telemetry import read_jsonl
 
 GRIDS = 4  # sample grids shown, evenly spread over the run, the first and the last among them
@@ -54,7 +54,7 @@ def run_report(
         *extra,
         _meaning(config, verdict),
     ]
-    data = _at(config, "options", "data") or "images"
+    data = _part(config, "options").get("data") or "images"
     name = title or f"Generator and detector of {Path(str(data)).name or data}"
     return write_report(out_path or run / "report.html", title=name, sections=sections, subtitle=f"Run {run.name}")
 
@@ -67,10 +67,10 @@ def _json(path: Path) -> dict | None:
     return found if isinstance(found, dict) else None
 
 
-def _at(data: Mapping, *keys: str) -> object:
-    for key in keys:
-        data = data.get(key) if isinstance(data, Mapping) else None
-    return data
+def _part(data: Mapping, key: str) -> Mapping:
+    """The mapping under `key`; of a run that has none, an empty one."""
+    found = data.get(key)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _number(value: object, form: str = "{:.3f}") -> str | None:
@@ -82,11 +82,6 @@ def _number(value: object, form: str = "{:.3f}") -> str | None:
 def _percent(value: object, digits: int = 1) -> str | None:
     text = _number(value, f"{{:.{digits}%}}")
     return text and text.replace("%", " %")
-
-
-def _held_out(verdict: Mapping) -> Mapping:
-    found = verdict.get("held_out_clean")
-    return found if isinstance(found, Mapping) else {}
 
 
 def _headline(config: Mapping, stats: list[dict], fid: list[dict], verdict: Mapping) -> list[Number]:
@@ -104,12 +99,9 @@ def _headline(config: Mapping, stats: list[dict], fid: list[dict], verdict: Mapp
         add(_number(plots.value(game[-1], "kimg"), "{:.1f}"), "thousand images shown (kimg)", note)
     if fid:
         best = min(fid, key=lambda row: row["fid"])
-        add(
-            _number(best["fid"], "{:.3g}"),
-            f"best {_fid_name(best)}",
-            f"at {best['kimg']:.1f} kimg; it was {fid[0]['fid']:.3g} at {fid[0]['kimg']:.1f}. Lower is better",
-        )
-    held, where = _held_out(verdict), verdict.get("measured_on", "held-out")
+        note = f"at {best['kimg']:.1f} kimg; it was {fid[0]['fid']:.3g} at {fid[0]['kimg']:.1f}. Lower is better"
+        add(_number(best["fid"], "{:.3g}"), f"best {_fid_name(best)}", note)
+    held, where = _part(verdict, "held_out_clean"), verdict.get("measured_on", "held-out")
     add(_number(held.get("auc")), f"AUC on {where} images", "1 is perfect, 0.5 is guessing")
     add(_percent(held.get("balanced_accuracy_at_half")), "balanced accuracy", f"at probability 0.5, {where} images")
     caught = _percent(held.get("tpr"))
@@ -149,10 +141,7 @@ def _samples(run: Path) -> list[Section]:
     sections = [Section("The generator over time", text=text, pictures=pictures, columns=2 if len(pictures) > 1 else 1)]
     reals = run / "reals.png"
     if reals.exists():
-        beside = [
-            _grid(reals, "real: what it learnt from"),
-            _grid(grids[-1], "fake: what it paints now"),
-        ]
+        beside = [_grid(reals, "real: what it learnt from"), _grid(grids[-1], "fake: what it paints now")]
         sections.append(Section("Real beside fake", pictures=beside, columns=2))
     return sections
 
@@ -166,19 +155,13 @@ def _grid(path: Path, caption: str) -> Picture:
     return Picture(path.read_bytes(), caption, pixelated=small)
 
 
-def _themed(figure: tuple[bytes, bytes], caption: str) -> Picture:
-    return Picture(figure[0], caption, dark=figure[1])
-
-
 def _training(stats: list[dict]) -> Section:
     pictures = []
     if any("verdict_step" not in row for row in stats):
         caption = "The game, tick by tick. Faint lines are the recorded values, strong ones their running mean."
-        pictures.append(_themed(plots.both(plots.training_curves, stats), caption))
+        pictures.append(themed(plots.both(plots.training_curves, stats), caption))
     if any("verdict_step" in row for row in stats):
-        pictures.append(
-            _themed(plots.both(plots.verdict_curves, stats), "The verdict head, trained on after the game.")
-        )
+        pictures.append(themed(plots.both(plots.verdict_curves, stats), "The verdict head, trained on after the game."))
     bad = sum(
         round(found["mean"] * found["num"])
         for row in stats
@@ -202,7 +185,7 @@ def _fid(fid: list[dict]) -> Section:
             f"{label} uses an early layer's features: it compares snapshots of this run, not published numbers."
         )
     figure = plots.both(plots.fid_curve, fid, label=label)
-    return Section("Image quality", text=text, pictures=[_themed(figure, "")], columns=2)
+    return Section("Image quality", text=text, pictures=[themed(figure)], columns=2)
 
 
 def _detector(run: Path, verdict: Mapping) -> Section:
@@ -212,16 +195,9 @@ def _detector(run: Path, verdict: Mapping) -> Section:
         ("images", "AUC", "balanced accuracy at 0.5", "false alarms", "fakes found", "own generator's found", "others'")
     ]
     for name, key in conditions:
-        f = verdict.get(key)
-        if isinstance(f, Mapping):
-            cells = (
-                _number(f.get("auc")),
-                _percent(f.get("balanced_accuracy_at_half")),
-                _percent(f.get("false_alarm_rate")),
-                _percent(f.get("tpr")),
-                _percent(f.get("tpr_own_generator")),
-                _percent(f.get("tpr_data_set")),
-            )
+        if f := _part(verdict, key):
+            shares = ("balanced_accuracy_at_half", "false_alarm_rate", "tpr", "tpr_own_generator", "tpr_data_set")
+            cells = (_number(f.get("auc")), *(_percent(f.get(share)) for share in shares))
             rows.append((name, *(cell or "–" for cell in cells)))
     used = [j for j in range(len(rows[0])) if j == 0 or any(row[j] != "–" for row in rows[1:])]
     rows = [[row[j] for j in used] for row in rows]
@@ -232,18 +208,12 @@ def _detector(run: Path, verdict: Mapping) -> Section:
             f"Negative control: the raw adversarial logit of the same network reaches AUC {control} on the clean "
             "images. A GAN's own critic judges today's generator against training photos; it is not a detector."
         )
-    pictures = _score_pictures(run, _held_out(verdict))
-    where = verdict.get("measured_on", "held-out")
-    text = [f"Measured on {where} images, with the threshold chosen on validation images."] if len(rows) > 1 else []
-    return Section(
-        "The detector",
-        text=text,
-        rows=rows if len(rows) > 1 else (),
-        head=True,
-        pictures=pictures,
-        columns=3,
-        notes=notes,
-    )
+    drawn = _score_pictures(run, _part(verdict, "held_out_clean"))
+    text = []
+    if len(rows) > 1:
+        where = verdict.get("measured_on", "held-out")
+        text.append(f"Measured on {where} images, with the threshold chosen on validation images.")
+    return Section("The detector", text, rows=rows if text else (), head=True, pictures=drawn, columns=3, notes=notes)
 
 
 def _score_pictures(run: Path, held: Mapping) -> list[Picture]:
@@ -261,33 +231,32 @@ def _score_pictures(run: Path, held: Mapping) -> list[Picture]:
         curves[name] = (label[keep], score[keep])
     alarms, hits = held.get("false_alarm_rate"), held.get("tpr")
     point = (alarms, hits) if alarms is not None and hits is not None else None
-    return [
-        _themed(
-            plots.both(plots.roc, curves, point=point), "Fakes found against real photos called fake, all thresholds."
+    drawn = {
+        "Fakes found against real photos called fake, all thresholds.": plots.both(plots.roc, curves, point=point),
+        "Probabilities given to held-out images.": plots.both(
+            plots.score_histogram, label, score, threshold=held.get("threshold")
         ),
-        _themed(
-            plots.both(plots.score_histogram, label, score, threshold=held.get("threshold")),
-            "Probabilities given to held-out images.",
-        ),
-        _themed(plots.both(plots.reliability, label, score), "Whether the probabilities mean what they say."),
-    ]
+        "Whether the probabilities mean what they say.": plots.both(plots.reliability, label, score),
+    }
+    return [themed(figure, caption) for caption, figure in drawn.items()]
 
 
 def _settings(config: Mapping) -> dict[str, object]:
     """The choices a reader asks for first; config.json has them all."""
-    o = _at(config, "options") or {}
-    generator, facts = _at(config, "generator") or {}, _at(config, "data_facts") or {}
+    o, generator, facts = (_part(config, key) for key in ("options", "generator", "data_facts"))
+    size = config.get("resolution")
+    channels = f"{generator.get('channel_base')}, at most {generator.get('channel_max')}"
     augment = {"ada": f"ADA ({o.get('augpipe')}), target {o.get('target')}", "fixed": f"fixed p {o.get('p')}"}
     return {
         "data": o.get("data") if not facts.get("summary") else f"{o.get('data')}: {facts['summary']}",
         "data fingerprint": facts.get("fingerprint"),
-        "resolution": _pair(config.get("resolution")),
+        "resolution": f"{size} x {size}" if size else None,
         "preset": o.get("cfg"),
         "batch": config.get("batch"),
         "length": _number(config.get("kimg"), "{:g} kimg"),
         "learning rate": _number(config.get("lr"), "{:g}"),
         "R1 gamma": _number(config.get("gamma"), "{:.4g}"),
-        "generator channels": generator and f"{generator.get('channel_base')}, at most {generator.get('channel_max')}",
+        "generator channels": channels if generator else None,
         "augmentation": augment.get(str(o.get("aug")), "none"),
         "mirrored": "yes" if o.get("mirror") else "no",
         "verdict batch": config.get("verdict_batch"),
@@ -299,12 +268,8 @@ def _settings(config: Mapping) -> dict[str, object]:
     }
 
 
-def _pair(size: object) -> str | None:
-    return f"{size} x {size}" if size else None
-
-
 def _meaning(config: Mapping, verdict: Mapping) -> Section:
-    held = _held_out(verdict)
+    held = _part(verdict, "held_out_clean")
     text = []
     caught, alarms = held.get("tpr"), held.get("false_alarm_rate")
     if isinstance(caught, (int, float)) and isinstance(alarms, (int, float)):
@@ -318,8 +283,7 @@ def _meaning(config: Mapping, verdict: Mapping) -> Section:
             "FAKE means: the image shares traces with the generators it was trained against. REAL means: it found no "
             "such traces, not that the photo is authentic. UNSURE means: do not use this verdict."
         )
-    data = str(_at(config, "options", "data") or "")
-    if data == "demo":
+    if _part(config, "options").get("data") == "demo":
         text.append(
             "The faces of this run are drawn by a program, not photographed. The page shows that every part works from "
             "end to end; its numbers say nothing about real photos."

@@ -74,7 +74,7 @@ def _sheet(title: str, images: list[np.ndarray], caption: str) -> list[Section]:
     if not images:
         return []
     square = [_small(image) for image in images if image.shape == images[0].shape]
-    picture = Picture(contact_sheet(np.stack(square), COLUMNS), caption, alt=title, pixelated=images[0].shape[-1] < 64)
+    picture = Picture(contact_sheet(square, COLUMNS), caption, alt=title, pixelated=images[0].shape[-1] < 64)
     return [Section(title, pictures=[picture])]
 
 
@@ -85,5 +85,5 @@ def _small(image: np.ndarray) -> np.ndarray:
     if max(height, width) <= SIDE:
         return pixels
     size = (max(1, width * SIDE // max(height, width)), max(1, height * SIDE // max(height, width)))
-    found = np.asarray(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).resize(size, Image.BOX))
-    return found.reshape(size[1], size[0], -1)
+    photo = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    return np.asarray(photo.resize(size, Image.Resampling.BOX)).reshape(size[1], size[0], -1)

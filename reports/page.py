@@ -43,6 +43,16 @@ class Picture:
     pixelated: bool = False
 
 
+def themed(figure: tuple[bytes, bytes | None], caption: str = "", alt: str = "") -> Picture:
+    """The picture of a figure's (light, dark) bytes."""
+    return Picture(figure[0], caption, figure[1], alt)
+
+
+def pictures(drawn: Mapping[str, tuple[bytes, bytes | None]], captions: Mapping[str, str]) -> list[Picture]:
+    """Of the figures `drawn` those that have a caption, as far as they are there."""
+    return [themed(drawn[name], caption, caption or name) for name, caption in captions.items() if name in drawn]
+
+
 @dataclass(frozen=True)
 class VerdictCard:
     """One judged photo: uint8 [H, W, 3] pixels, the heat map over it if there is one, and what was said."""
@@ -52,7 +62,7 @@ class VerdictCard:
     label: str
     probability: float
     threshold: float
-    fpr: float
+    fpr: float | None
     heat: np.ndarray | None = None
     truth: str = ""
     note: str = ""
@@ -176,14 +186,15 @@ def _card(c: VerdictCard) -> str:
     truth = f' <span class="truth">in truth {_text(c.truth)}</span>' if c.truth else ""
     note = f'<p class="note">{_text(c.note)}</p>' if c.note else ""
     percent = min(max(c.probability, 0.0), 1.0) * 100
+    facts = f"P(generated) {_probability(c.probability)}, FAKE from {_probability(c.threshold)}"
+    if c.fpr is not None:
+        facts += f"; that threshold called {100 * c.fpr:.2g} % of the validation reals fake"
     return (
         f'<article class="card {_text(c.label.lower())}"><div class="pair">{images}</div>'
         f'<p class="said"><strong>{_text(c.label)}</strong>{truth}</p>'
         f'<div class="bar"><i style="width:{percent:.1f}%"></i>'
         f'<b style="left:{min(max(c.threshold, 0.0), 1.0) * 100:.1f}%"></b></div>'
-        f'<p class="facts">P(generated) {_probability(c.probability)}, FAKE from {_probability(c.threshold)}; '
-        f"that threshold called {100 * c.fpr:.2g} % of the validation reals fake</p>"
-        f'<p class="name">{_text(c.name)}</p>{note}</article>'
+        f'<p class="facts">{facts}</p><p class="name">{_text(c.name)}</p>{note}</article>'
     )
 
 

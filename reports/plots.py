@@ -9,9 +9,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from common.files import write_bytes
+from synth.grid import contact_sheet as lay_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,11 +29,24 @@ COLOURS = {  # Okabe & Ito (2008), lifted a little on black; apart under every c
     "dark": {"paper": "#16191d", "ink": "#dfe3e8", "faint": "#8f979f", "grid": "#2b3037",
              "real": "#56b4e9", "fake": "#f08a3c", "third": "#3fc29c", "fourth": "#c39bdf"},
 }  # fmt: skip
+STROKES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
 def both(draw: Callable[..., bytes], *args, **options) -> tuple[bytes, bytes]:
     """The same figure for light and for dark pages."""
     return draw(*args, **options, theme="light"), draw(*args, **options, theme="dark")
+
+
+def write_pngs(folder: Path, drawn: Mapping[str, tuple[bytes, bytes]]) -> None:
+    """NAME-light.png and NAME-dark.png of every figure."""
+    for name, pictures in drawn.items():
+        for theme, png in zip(("light", "dark"), pictures):
+            write_bytes(folder / f"{name}-{theme}.png", png)
+
+
+def shortened(name: str, longest: int) -> str:
+    """A name that fits beside a bar: its end, which tells it from others."""
+    return name if len(name) <= longest else "…" + name[1 - longest :]
 
 
 class _Sheet:
@@ -47,7 +64,7 @@ def _sheet(theme: str, columns: int = 1, rows: int = 1, *, width: float = 4.6, h
     from matplotlib.figure import Figure
 
     colours = COLOURS[theme]
-    style = {
+    style: dict[Any, Any] = {  # matplotlib's stubs want its names as literals
         "font.family": "sans-serif", "font.size": 9.5, "text.color": colours["ink"], "axes.labelcolor": colours["ink"],
         "axes.edgecolor": colours["faint"], "xtick.color": colours["faint"], "ytick.color": colours["faint"],
         "xtick.labelcolor": colours["ink"], "ytick.labelcolor": colours["ink"], "axes.titlesize": 10.5,
@@ -228,22 +245,24 @@ def class_histograms(axis: Axes, colours: dict[str, str], labels: np.ndarray, sc
 
 def score_histogram(
     labels: np.ndarray, scores: np.ndarray, *, threshold: float | None = None, unsure: float | None = None,
-    theme: str = "light",
+    ranks: bool = False, theme: str = "light",
 ) -> bytes:  # fmt: skip
-    """Distribution of P(fake) of reals and fakes, with the shipped threshold and the lower end of the unsure band."""
+    """Distribution of P(fake) of reals and fakes, with the shipped threshold and the lower end of the unsure band.
+    ranks: the scores are no probabilities."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     with _sheet(theme, width=4.6, height=4.2) as sheet:
         axis, c = sheet.axes[0], sheet.colours
-        bins = np.linspace(0, 1, 31)
-        class_histograms(axis, c, labels, scores, bins)
+        low, high, digits = (scores.min(), max(scores.max(), scores.min() + 1e-9), "g") if ranks else (0, 1, "f")
+        class_histograms(axis, c, labels, scores, np.linspace(low, high, 41 if ranks else 31))
         if threshold is not None:
-            axis.axvline(threshold, color=c["ink"], linewidth=1.3, label=f"FAKE from {threshold:.3f}")
+            axis.axvline(threshold, color=c["ink"], linewidth=1.3, label=f"FAKE from {threshold:.3{digits}}")
             if unsure is not None and unsure < threshold:
-                axis.axvspan(
-                    unsure, threshold, color=c["faint"], alpha=0.16, linewidth=0, label=f"UNSURE from {unsure:.3f}"
-                )
-        axis.set(xlabel="probability of being generated", ylabel="% of the images of the class", xlim=(0, 1))
-        axis.legend(loc="upper center")
+                label = "UNSURE" if ranks else f"UNSURE from {unsure:.3f}"
+                axis.axvspan(unsure, threshold, color=c["faint"], alpha=0.16, linewidth=0, label=label)
+        axis.set(xlabel="score" if ranks else "probability of being generated", ylabel="% of the images of the class")
+        if not ranks:
+            axis.set_xlim(0, 1)
+        axis.legend(loc="best" if ranks else "upper center")
     return sheet.png
 
 
@@ -312,8 +331,20 @@ def image_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def contact_sheet(images: Sequence[np.ndarray] | np.ndarray, columns: int | None = None) -> bytes:
-    """Images uint8 [N, H, W, 3] of one size, side by side in about a square (or `columns` wide), as PNG bytes."""
-    from synth.grid import contact_sheet as lay_out
+def image_jpeg(image: np.ndarray) -> bytes:
+    """For sheets of photos, which would be large as PNG."""
+    from PIL import Image
 
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def contact_sheet(images: Sequence[np.ndarray], columns: int) -> bytes:
+    """Images uint8 [H, W, 3 or 1] of one size, in rows of `columns`, as PNG bytes."""
     return image_png(lay_out(np.stack(images).transpose(0, 3, 1, 2), columns))
+
+
+def sheet_of_photos(images: np.ndarray, columns: int) -> bytes:
+    """uint8 [N, H, W, 3] in rows of `columns`, with a thin grey gap, as JPEG."""
+    return image_jpeg(lay_out(images.transpose(0, 3, 1, 2), columns, background=128))

@@ -11,6 +11,7 @@ from PIL import Image
 from common.errors import UserError
 from discriminator.engine import Engine
 from discriminator.heatmap import explain
+from discriminator.onnx_detector import OnnxDetector
 from discriminator.results import Result
 
 if TYPE_CHECKING:
@@ -28,17 +29,18 @@ class Painter:
 
     def __init__(self, target: str, files: list[str], engine: Engine):
         self.engine = engine
-        if engine.runtime == "onnx" and not engine.detector.has_patches:
+        if isinstance(engine.detector, OnnxDetector) and not engine.detector.has_patches:
             raise UserError(
                 f"`explain`: {engine.file} has no patch map, and Grad-CAM needs PyTorch: give detector.safetensors"
             )
         self._paths = dict(enumerate(_pictures(target, files)))
-        self._at, self._panels = 0, []
+        self._at = 0
+        self._panels: list[np.ndarray] = []
 
     def add(self, result: Result) -> None:
         """A result, in the order of the files."""
-        if result.verdict is not None and result.pixels is not None and len(self._panels) < MOST_PANELS:
-            self._panels.append(self._panel(result))
+        if len(self._panels) < MOST_PANELS and (panel := self._panel(result)) is not None:
+            self._panels.append(panel)
         face = result.face
         if face is not None and result.video is None and face["index"] < face["of"]:
             return
@@ -47,24 +49,21 @@ class Painter:
             Image.fromarray(_stacked(self._panels)).save(path)
         self._at, self._panels = self._at + 1, []
 
-    def _panel(self, result: Result) -> np.ndarray:
-        verdict = result.verdict
+    def _panel(self, result: Result) -> np.ndarray | None:
+        verdict, photo, detector = result.verdict, result.photo, self.engine.detector
+        if verdict is None or photo is None or result.pixels is None:
+            return None
         towards_fake = leans_to_fake(verdict)
-        cam = self.engine.detector.gradcam(result.pixels, towards_fake)
+        cam = detector.gradcam(result.pixels, towards_fake)
         box = None
         if result.face is not None and result.face["box"] and result.size:
             height, width = result.size
-            box = tuple(x / side for x, side in zip(result.face["box"], (width, height, width, height)))
+            x0, y0, x1, y1 = result.face["box"]
+            box = x0 / width, y0 / height, x1 / width, y1 / height
         return explain(
-            result.photo,
-            verdict,
-            crop=self.engine.detector.preprocess.crop,
-            title=result.file,
-            view=result.view,
-            cam=cam,
-            towards_fake=towards_fake,
-            box=box,
-        )
+            photo, verdict, crop=detector.preprocess.crop, title=result.file, view=result.view, cam=cam,
+            towards_fake=towards_fake, box=box,
+        )  # fmt: skip
 
 
 def leans_to_fake(verdict: Verdict) -> bool:
@@ -82,14 +81,15 @@ def _stacked(panels: list[np.ndarray]) -> np.ndarray:
 def _pictures(explain: str, files: list[str]) -> list[Path]:
     """Where each file's explanation goes."""
     target = Path(explain)
-    picture = target.suffix.lower() in PICTURES
-    if picture and len(files) == 1 and not target.is_dir():
-        _check_folder(target.parent)
-        if target.exists() and target.samefile(files[0]):
-            raise UserError(f"`explain`: {target} is the photo itself and will not be overwritten; give another name")
-        return [target]
-    if picture and not target.is_dir():
-        _check_folder(target.parent)
+    if target.suffix.lower() in PICTURES and not target.is_dir():
+        if not target.parent.is_dir():
+            raise UserError(f"`explain`: there is no folder {target.parent}; make it or name another")
+        if len(files) == 1:
+            if target.exists() and target.samefile(files[0]):
+                raise UserError(
+                    f"`explain`: {target} is the photo itself and will not be overwritten; give another name"
+                )
+            return [target]
         paths = [target.with_name(f"{target.stem}-{i + 1:04d}{target.suffix}") for i in range(len(files))]
     else:
         target.mkdir(parents=True, exist_ok=True)
@@ -98,8 +98,3 @@ def _pictures(explain: str, files: list[str]) -> list[Path]:
         if path.exists():
             raise UserError(f"`explain`: {path} exists and will not be overwritten; give another name or move it")
     return paths
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"`explain`: there is no folder {folder}; make it or name another")

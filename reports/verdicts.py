@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from common.cli import progress
 from common.errors import UserError, one_line
 from common.options import flags_of, in_flags
+from discriminator.onnx_detector import OnnxDetector
 from discriminator.results import Totals
 from discriminator.video import FRAME_COLUMNS
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from faces.finding.face_step import FaceStep
     from reports.verdict_options import TellOptions
 
-STYLES = {"FAKE": {"fg": "red", "bold": True}, "REAL": {"fg": "green"}, "UNSURE": {"fg": "yellow"}}
+STYLES: dict[str, dict[str, Any]] = {
+    "FAKE": {"fg": "red", "bold": True}, "REAL": {"fg": "green"}, "UNSURE": {"fg": "yellow"},
+}  # fmt: skip
 HEAD = f"{'verdict':8} {'P(fake)':>7}  {'FAKE from':>9}  {'false alarms':>12}  {'ms':>6}  file"
 CSV_COLUMNS = (
     "file", "status", "verdict", "probability", "threshold", "unsure_low", "false_alarm_rate", "logit", "face", "faces",
@@ -106,15 +109,17 @@ def document(
 ) -> dict:
     """The one document of `detect.py` and of the HTTP API. file: what the detector's file is called (default: its
     path)."""
-    detector, served = engine.detector, engine.runtime == "onnx"
+    detector, onnx = engine.detector, engine.onnx
+    sha256 = detector.sha256
+    if isinstance(detector, OnnxDetector) and onnx != engine.file:  # the file that it was made from was asked for
+        sha256 = detector.source_sha256
     head = {
         "file": str(engine.file) if file is None else file,
-        "sha256": detector.source_sha256 if served and engine.onnx != engine.file else detector.sha256,
+        "sha256": sha256,
         "resolution": detector.preprocess.resolution,
     }
-    if served:
-        onnx = engine.onnx if file is None else engine.onnx.name
-        head |= {"onnx": str(onnx), "onnx_sha256": detector.sha256}
+    if onnx is not None:
+        head |= {"onnx": str(onnx) if file is None else onnx.name, "onnx_sha256": detector.sha256}
     return {
         "detector": head,
         "runtime": engine.runtime,
@@ -135,7 +140,8 @@ class Outputs(contextlib.AbstractContextManager):
         """files: what is judged; a list where all of it is known."""
         count = len(files) if isinstance(files, list) else None
         self.asked, self.told, self.engine, self.judge = asked, told, engine, judge
-        self.totals, self.rows, self.exit_code = Totals(), [], 0
+        self.totals, self.exit_code = Totals(), 0
+        self.rows: list[dict] = []
         self.painter = None
         if told.explain is not None:
             from reports.verdict_panels import Painter
