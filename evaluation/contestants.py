@@ -51,12 +51,9 @@ class Contestant:
         self.called = None if self.called is None else self.called[rows]
 
     def to_dict(self) -> dict:
-        names = (
-            "name", "spec", "threshold", "target_fpr", "at_one_percent", "resolution", "parameters", "flops",
-            "images_per_second", "training_seconds", "epochs", "metrics",
-        )  # fmt: skip
+        left = ("path", "detector", "scores", "called")
         digest = {} if self.detector is None else {"sha256": self.detector.sha256}
-        return {name: getattr(self, name) for name in names} | digest
+        return {name: value for name, value in vars(self).items() if name not in left} | digest
 
 
 def open_model(one: Contestant, detector: Detector, fpr: float | None) -> None:

@@ -19,6 +19,7 @@ from discriminator.views import joined
 from evaluation.ensemble_scores import MemberScores, check_order, deal_rows, fit_parts, read_oof, score_parts
 from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions
+from evaluation.scoring import LabelledImages
 from metrics.classification import roc_auc, tpr_at_fpr
 from metrics.significance import delong, paired
 
@@ -139,9 +140,10 @@ def _gather(
     options: EnsembleOptions, members: Sequence[Detector], listener: Listener
 ) -> tuple[MemberScores, MemberScores | None]:
     """(what is fitted and calibrated on, what tests)."""
-    valid_parts, test_parts, out_of_fold = [], [], None
-    if options.oof:
-        out_of_fold = read_oof(options.oof)
+    valid_parts: list[LabelledImages] = []
+    test_parts: list[LabelledImages] = []
+    out_of_fold = read_oof(options.oof) if options.oof else None
+    if out_of_fold is not None:
         for spec in options.oof:
             folds = len(np.unique(out_of_fold.folds))
             listener.tell(f"{spec}: out-of-fold scores of {len(out_of_fold.labels)} images in {folds} folds")

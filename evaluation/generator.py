@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.files import cache_folder
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
-from evaluation.path_length import PathDistance, mean_path_length, path_distance
+from evaluation.path_length import mean_path_length, path_distance
 from evaluation.sides import Measured, open_measured, open_reals
 from metrics.collect import Features, collect_cached, is_cached, seconds_for
 from metrics.fid import AGAINST_REALS, KINDS, StatedFeatures, check_same_features, compare, needs_vectors, parse_kinds
@@ -25,6 +25,7 @@ from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
 from metrics.stats import GaussianStats, load_stats, save_stats
 from metrics.weights import SHA256, find_weights
+from synth.perceptual import Perceptual
 from training.processes import Processes
 
 
@@ -146,7 +147,7 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
 
 def _networks(
     job: _Job, fake: Measured, real: Features | None
-) -> tuple[InceptionFeatures | StatedFeatures | None, PathDistance | None]:
+) -> tuple[InceptionFeatures | StatedFeatures | None, Perceptual | None]:
     """(what computed, or will compute, the features, the path length's distance), each where it is needed; what can't
     go together is refused."""
     options = job.options
@@ -285,7 +286,7 @@ def _differences(options: GeneratorOptions, kinds: list[str], fake: Features, re
 
 
 def _rows(
-    kinds: list[str], n: dict[str, float | int], dims: int | None, distance: PathDistance | None, num: int
+    kinds: list[str], n: dict[str, float | int], dims: int | None, distance: Perceptual | None, num: int
 ) -> list[MetricRow]:
     mark = "" if dims == 2048 else f"-{dims}"
     inception = f"Inception-{dims} features"

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from common.clock import clock
 from common.errors import UserError
@@ -26,15 +24,7 @@ DISTANCES = ("auto", "vgg16", "squeezenet", "inception")
 PAIRS = 4  # of one network call, so that no length depends on how many were asked for
 
 
-@dataclass(frozen=True)
-class PathDistance:
-    """`name` says which distance a path length is of."""
-
-    name: str
-    between: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def path_distance(wish: str, inception: Callable[[], InceptionFeatures]) -> PathDistance:
+def path_distance(wish: str, inception: Callable[[], InceptionFeatures]) -> Perceptual:
     """The distance for `ppl_distance`: 'vgg16' or 'squeezenet' (torchvision's ImageNet weights), 'inception' (the
     network of the other metrics, asked for only then), a weight file, or 'auto': VGG16 where its weights are here, else
     Inception.
@@ -43,32 +33,23 @@ def path_distance(wish: str, inception: Callable[[], InceptionFeatures]) -> Path
     """
     if wish == "auto":
         try:
-            return _of(load_backbone(find_backbone("vgg16")))
+            return load_backbone(find_backbone("vgg16"))
         except UserError:
             wish = "inception"
     if wish == "inception":
         features = inception()
         layers = list(features.net)
-        return _of(
-            of_layers(f"FID InceptionV3 features up to {features.dims}", layers, range(len(layers)), imagenet=False)
-        )
+        return of_layers(f"FID InceptionV3 features up to {features.dims}", layers, range(len(layers)), imagenet=False)
     if wish in ("vgg16", "squeezenet"):
         wish = str(find_backbone("squeezenet1_1" if wish == "squeezenet" else wish))
     elif not Path(wish).is_file():
         raise UserError(f"`ppl_distance` {wish}: neither one of {', '.join(DISTANCES)} nor a file: check the spelling")
-    return _of(load_backbone(wish))
-
-
-def _of(perceptual: Perceptual) -> PathDistance:
-    def between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return perceptual.distance(perceptual.features(a), perceptual.features(b))
-
-    return PathDistance(perceptual.name, between)
+    return load_backbone(wish)
 
 
 def mean_path_length(
     G: Generator,
-    distance: PathDistance,
+    distance: Perceptual,
     options: GeneratorOptions,
     sampling: Sampling,
     ranks: Processes,
@@ -88,7 +69,7 @@ def mean_path_length(
         lengths = path_lengths(
             lambda z: G.mapping(z, c, psi=sampling.psi),
             lambda ws: G.synthesis(ws, noise_mode="const"),
-            distance.between,
+            lambda a, b: distance.distance(distance.features(a), distance.features(b)),
             z.to(device),
         )
         return lengths.cpu().numpy()[: options.num - first]

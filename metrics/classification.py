@@ -245,12 +245,13 @@ def _everything(ranked: _Ranked, weights: np.ndarray, threshold: float, fprs, bi
     if not bins:
         return result | {name: np.full(len(weights), np.nan) for name in ("brier", "log_loss", "ece")}
     fake, p, total = ranked.fake, ranked.scores, weights.sum(axis=1)
-    index = _bin_index(p, bins)
     member = np.zeros((len(p), bins))
-    member[np.arange(len(p)), index] = p - fake
+    member[np.arange(len(p)), _bin_index(p, bins)] = p - fake
+    eps = np.finfo(np.float64).eps
+    given = np.clip(np.where(fake, p, 1 - p), eps, 1 - eps)  # to what came true
     return result | {
         "brier": weights @ ((p - fake) ** 2) / total,
-        "log_loss": weights @ _log_losses(fake, p) / total,
+        "log_loss": weights @ -np.log(given) / total,
         "ece": np.abs(weights @ member).sum(axis=1) / total,
     }
 
@@ -303,12 +304,6 @@ def _tpr_at_fpr(tps, fps, fpr):
 
 def _best_balanced(tps, fps):
     return np.max(_ratio(tps, tps[:, -1:]) - _ratio(fps, fps[:, -1:]), axis=1) / 2 + 0.5
-
-
-def _log_losses(fake: np.ndarray, p: np.ndarray) -> np.ndarray:
-    eps = np.finfo(np.float64).eps
-    p = np.clip(p, eps, 1 - eps)
-    return -np.log(np.where(fake, p, 1 - p))
 
 
 def _bin_index(p: np.ndarray, bins: int) -> np.ndarray:

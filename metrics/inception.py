@@ -7,6 +7,7 @@ cache; on a CPU, convolutions of our own with fewer multiplications (`metrics.na
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,6 @@ class InceptionFeatures(nn.Module):
         self.net = build(taker(folded, str(weights)), self.dims).to(memory_format=torch.channels_last).eval()
         self.classifier = folded["fc"][0] if self.dims == 2048 and "fc" in folded else None
         self.used: str | None = None
-        self._native: NativeNetwork | None = None
         self._session: tuple[int, Any] | None = None
 
     @property
@@ -128,7 +128,6 @@ class InceptionFeatures(nn.Module):
         device, chunk = self.device, self.chunk
         out = torch.empty(len(images), self.dims, device=device)
         self.used = self.runtime
-        run = {"native": self._natively, "onnx": self._by_onnx, "torch": self._by_torch}[self.used]
         # TF32 would cost three digits of the features; a caller's autocast would cost more.
         with (
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
@@ -136,18 +135,17 @@ class InceptionFeatures(nn.Module):
         ):
             for start in range(0, len(images), chunk):
                 x = network_input(images[start : start + chunk].to(device), self.resize)
-                out[start : start + chunk] = run(x)
+                out[start : start + chunk] = self._by_onnx(x) if self.used == "onnx" else self._by_torch(x)
         return out
 
     def _by_torch(self, x: torch.Tensor) -> torch.Tensor:
-        return self.net(x).mean(dim=(2, 3))
+        return (self._native if self.used == "native" else self.net)(x).mean(dim=(2, 3))
 
-    def _natively(self, x: torch.Tensor) -> torch.Tensor:
-        if self._native is None:
-            from metrics.native_network import NativeNetwork
+    @functools.cached_property
+    def _native(self) -> NativeNetwork:
+        from metrics.native_network import NativeNetwork
 
-            self._native = NativeNetwork(self.net)
-        return self._native(x).mean(dim=(2, 3))
+        return NativeNetwork(self.net)
 
     def _by_onnx(self, x: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(self._onnx().run(None, {"x": x.contiguous().numpy()})[0])

@@ -131,13 +131,16 @@ def paired(
     Intervals of 95 %, percentiles of `count` grouped, stratified resamples (`metrics.bootstrap.resamples`)."""
     labels = np.asarray(labels).astype(bool)
     names = list(scores)
-    values = {
-        name: _values(labels, scores[name], _called(called, name), fprs, np.ones((1, len(labels)))) for name in names
-    }
+
+    def measured(name: str, weights: np.ndarray) -> dict[str, np.ndarray]:
+        said = None if called is None else np.asarray(called[name], bool)
+        return _values(labels, scores[name], said, fprs, weights)
+
+    values = {name: measured(name, np.ones((1, len(labels)))) for name in names}
     drawn: dict[str, dict[str, list]] = {name: {key: [] for key in values[names[0]]} for name in names}
     for weights in resamples(labels, groups, count, seed):
         for name in names:
-            for key, found in _values(labels, scores[name], _called(called, name), fprs, weights).items():
+            for key, found in measured(name, weights).items():
                 drawn[name][key].append(found)
     first = names[0]
     out: dict[str, dict[str, dict[str, float]]] = {other: {} for other in names[1:]}
@@ -147,10 +150,6 @@ def paired(
             low, high = interval(np.concatenate(gap) if gap else np.empty(0))
             out[other][key] = {"value": float(values[first][key][0] - values[other][key][0]), "low": low, "high": high}
     return out
-
-
-def _called(called: Mapping[str, np.ndarray] | None, name: str) -> np.ndarray | None:
-    return None if called is None else np.asarray(called[name], bool)
 
 
 def _values(fake: np.ndarray, scores, called: np.ndarray | None, fprs, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -67,7 +67,8 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in any of a dozen ways
         raise UserError(f"{path}: not a PyTorch weight file, or damaged; {wanted}") from error
-    layers = [k.removesuffix(".conv.weight") for k in state if k.endswith(".conv.weight")] if _is_state(state) else []
+    known = isinstance(state, dict) and all(isinstance(k, str) for k in state)
+    layers = [k.removesuffix(".conv.weight") for k in state if k.endswith(".conv.weight")] if known else []
     if "Conv2d_1a_3x3" not in layers:
         raise UserError(f"{path}: holds other weights than the FID InceptionV3; {wanted}")
     try:
@@ -88,10 +89,6 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
     except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the layers do not fit together ({reason}); {wanted}") from error
-
-
-def _is_state(state) -> bool:
-    return isinstance(state, dict) and all(isinstance(k, str) for k in state)
 
 
 def _fold(state: dict[str, torch.Tensor], layer: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -86,8 +86,8 @@ def bars(contestants: list[Contestant], *, theme: str = "light") -> bytes:
     with _sheet(theme, len(panels), 1, width=3.9, height=1.2 + 0.42 * len(contestants)) as sheet:
         for number, (axis, (title, key, how)) in enumerate(zip(sheet.axes, panels)):
             values = [c.metrics.get(key) for c in contestants]
-            top = max((100 * _high(v) for v in values if v), default=100)
-            low = min((100 * _low(v) for v in values if v), default=0)
+            top = max((100 * _span(v)[1] for v in values if v), default=100)
+            low = min((100 * _span(v)[0] for v in values if v), default=0)
             start = 0 if low < 50 or key == "tpr_at_fpr_0.01" else 50
             for i, (one, found) in enumerate(zip(contestants, values)):
                 if found is None or not np.isfinite(found["value"]):
@@ -95,8 +95,8 @@ def bars(contestants: list[Contestant], *, theme: str = "light") -> bytes:
                     continue
                 value = 100 * found["value"]
                 axis.barh(i, value - start, 0.62, left=start, color=paint[one.name][0], alpha=0.85)
-                axis.plot([100 * _low(found), 100 * _high(found)], [i, i], color=sheet.colours["ink"], linewidth=1.2)
-                axis.annotate(f"{value:.1f}", (max(value, 100 * _high(found)), i), xytext=(4, 0), fontsize=8,
+                axis.plot([100 * end for end in _span(found)], [i, i], color=sheet.colours["ink"], linewidth=1.2)
+                axis.annotate(f"{value:.1f}", (max(value, 100 * _span(found)[1]), i), xytext=(4, 0), fontsize=8,
                               textcoords="offset points", va="center")  # fmt: skip
             axis.set_xlim(start, start + (max(top, start + 5) - start) * 1.22)
             axis.set_xticks([tick for tick in axis.get_xticks() if start <= tick <= 100])
@@ -107,12 +107,9 @@ def bars(contestants: list[Contestant], *, theme: str = "light") -> bytes:
     return sheet.png
 
 
-def _low(found: dict) -> float:
-    return found["low"] if np.isfinite(found["low"]) else found["value"]
-
-
-def _high(found: dict) -> float:
-    return found["high"] if np.isfinite(found["high"]) else found["value"]
+def _span(found: dict) -> tuple[float, float]:
+    """The interval, or the value alone where there is none."""
+    return (found["low"], found["high"]) if np.isfinite(found["low"]) else (found["value"], found["value"])
 
 
 def speed_against_auc(contestants: list[Contestant], *, threads: int, theme: str = "light") -> bytes:
@@ -127,7 +124,7 @@ def speed_against_auc(contestants: list[Contestant], *, threads: int, theme: str
         axis = sheet.axes[0]
         for one, speed in known:
             auc, colour = one.metrics["roc_auc"], paint[one.name][0]
-            axis.plot([speed] * 2, [_low(auc), _high(auc)], color=colour, linewidth=1.3, alpha=0.8)
+            axis.plot([speed] * 2, _span(auc), color=colour, linewidth=1.3, alpha=0.8)
             area = 30 + 300 * (one.parameters or 1) / largest
             label = f"{shortened(one.name, LONGEST)}, {size_of(one.parameters)}"
             axis.scatter(speed, auc["value"], s=area, color=colour, alpha=0.85, zorder=3, label=label)

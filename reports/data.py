@@ -26,8 +26,9 @@ def write_data_report(survey: Survey, path: Path, *, force: bool = False) -> tup
     Raises UserError where one of them is there already, unless `force`."""
     numbers = check_page(path, force=force)
     write_text(numbers, json.dumps(survey.to_dict(), indent=1, ensure_ascii=True))
-    page = write_report(path, title=f"Data: {one_line(survey.name)}", sections=sections(survey), subtitle=_sum(survey))
-    return page, numbers
+    subtitle = f"{len(survey.facts)} images: {', '.join(f'{g.count} {g.name}' for g in survey.groups)}"
+    title = f"Data: {one_line(survey.name)}"
+    return write_report(path, title=title, sections=sections(survey), subtitle=subtitle), numbers
 
 
 def check_page(path: Path, *, force: bool = False) -> Path:
@@ -43,17 +44,10 @@ def check_page(path: Path, *, force: bool = False) -> Path:
     return numbers
 
 
-def _sum(survey: Survey) -> str:
-    classes = ", ".join(f"{g.count} {g.name}" for g in survey.groups)
-    return f"{len(survey.facts)} images: {classes}"
-
-
 def sections(survey: Survey) -> list[Section]:
     """The page's parts."""
-    return [
-        _overview(survey), _files(survey), _light(survey), _means(survey), _spectra(survey), _samples(survey),
-        _duplicates(survey), _unreadable(survey),
-    ]  # fmt: skip
+    parts = (_overview, _files, _light, _means, _spectra, _samples, _duplicates, _unreadable)
+    return [part(survey) for part in parts]
 
 
 def _overview(survey: Survey) -> Section:

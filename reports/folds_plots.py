@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from reports.plots import STROKES, _cell, _curve, _nothing, _sheet, series
+from reports.plots import STROKES, _curve, _nothing, _sheet, cells, series
 
 MOST = 10  # tables of answers side by side
 
@@ -61,17 +61,9 @@ def answers(tables: Sequence[tuple[str, Mapping[str, int]]], *, theme: str = "li
     with _sheet(theme, columns, rows, width=2.7, height=2.3) as sheet:
         c = sheet.colours
         for axis, (name, n) in zip(sheet.axes, shown):
-            counts = np.array([[n["tn"], n["fp"]], [n["fn"], n["tp"]]], float)
-            share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-            axis.grid(False)
-            for i in range(2):
-                for j in range(2):
-                    axis.add_patch(_cell(j, i, c["third"] if i == j else c["fake"], 0.06 + 0.55 * share[i, j]))
-                    axis.text(j, i, f"{int(counts[i, j])}\n{100 * share[i, j]:.1f} %", ha="center", va="center")
-            axis.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), title=name, xlabel="said", ylabel="is")
-            axis.set_xticks([0, 1], ["not FAKE", "FAKE"])
-            axis.set_yticks([0, 1], ["real", "fake"])
-            axis.spines[:].set_visible(False)
+            counts = np.array([[n["tn"], n["fp"]], [n["fn"], n["tp"]]])
+            cells(axis, counts, ["real", "fake"], ["not FAKE", "FAKE"], lambda i, j: c["third" if i == j else "fake"])
+            axis.set_title(name)
         for axis in sheet.axes[len(shown) :]:
             axis.axis("off")
     return sheet.png

@@ -20,7 +20,6 @@ from synth.grid import contact_sheet as lay_out
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
 DPI = 140
 COLOURS = {  # Okabe & Ito (2008), lifted a little on black; apart under every common colour blindness
@@ -287,26 +286,28 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10
 def confusion(counts: Mapping[str, Mapping[str, int]], *, theme: str = "light") -> bytes:
     """Table of what was said (columns) about what (rows), e.g. {"real": {"REAL": 95, "UNSURE": 4, "FAKE": 1}, ...}."""
     rows, columns = list(counts), list(dict.fromkeys(key for row in counts.values() for key in row))
-    table = np.array([[counts[row].get(column, 0) for column in columns] for row in rows], dtype=float)
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    table = np.array([[counts[row].get(column, 0) for column in columns] for row in rows])
     with _sheet(theme, width=1.6 + 1.15 * len(columns), height=1.2 + 0.8 * len(rows)) as sheet:
-        axis, c = sheet.axes[0], sheet.colours
-        axis.grid(False)
-        for i in range(len(rows)):
-            for j in range(len(columns)):
-                axis.add_patch(_cell(j, i, c["real"], 0.06 + 0.55 * share[i, j]))
-                axis.text(j, i, f"{int(table[i, j])}\n{100 * share[i, j]:.1f} %", ha="center", va="center")
-        axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="said", ylabel="is")
-        axis.set_xticks(range(len(columns)), columns)
-        axis.set_yticks(range(len(rows)), rows)
-        axis.spines[:].set_visible(False)
+        cells(sheet.axes[0], table, rows, columns, lambda row, column: sheet.colours["real"])
     return sheet.png
 
 
-def _cell(column: int, row: int, colour: str, opacity: float) -> Patch:
+def cells(
+    axis: Axes, table: np.ndarray, rows: Sequence[str], columns: Sequence[str], colour: Callable[[int, int], str]
+) -> None:
+    """Counts [rows, columns] of what was said about what, with their shares of the row; the larger, the stronger."""
     from matplotlib.patches import Rectangle
 
-    return Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=colour, alpha=opacity, linewidth=0)
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axis.grid(False)
+    for (i, j), part in np.ndenumerate(share):
+        place = (j - 0.48, i - 0.47)
+        axis.add_patch(Rectangle(place, 0.96, 0.94, facecolor=colour(i, j), alpha=0.06 + 0.55 * part, linewidth=0))
+        axis.text(j, i, f"{int(table[i, j])}\n{100 * part:.1f} %", ha="center", va="center")
+    axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="said", ylabel="is")
+    axis.set_xticks(range(len(columns)), columns)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.spines[:].set_visible(False)
 
 
 def intervals(rows: Mapping[str, tuple[float, float, Sequence[float]]], *, label: str, theme: str = "light") -> bytes:
