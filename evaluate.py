@@ -25,7 +25,7 @@ from common.files import write_json
 from common.options import flags_of, in_flags, options
 from common.outputs import check_folder, check_output, plain
 from evaluation.listener import Listener
-from evaluation.options import ComparisonOptions, DetectorOptions, EnsembleOptions, GeneratorOptions
+from evaluation.options import ComparisonOptions, DetectorOptions, EnsembleOptions, GeneratorOptions, is_table
 
 if TYPE_CHECKING:
     from evaluation.detector_result import DetectorResult
@@ -120,7 +120,7 @@ def detector(asked: DetectorOptions) -> None:
         _tell(*lines_of(result))
 
     try:
-        if asked.is_table:
+        if is_table(asked.target):
             found(evaluate_table(asked, LISTENER))
         else:
             evaluate_images(asked, LISTENER, found=found, under=lambda one: _tell(robustness_line(one)))

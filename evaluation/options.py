@@ -127,11 +127,6 @@ class DetectorOptions(ScoringOptions):
     plots: str | None = option(None, "Write the figures as PNG, light and dark.", metavar="FOLDER")
 
     @property
-    def is_table(self) -> bool:
-        """Whether scores are judged, not a detector."""
-        return is_table(self.target)
-
-    @property
     def degraded(self) -> bool:
         """Whether images are judged under degradations."""
         return self.robustness or self.conditions is not None
@@ -143,7 +138,7 @@ class DetectorOptions(ScoringOptions):
         low, high = self.unsure_from, self.threshold
         if low is not None and high is not None and low > high:
             raise UserError(f"`unsure_from` {low:g}: lies above the threshold {high:g}: lower it")
-        if not self.is_table:
+        if not is_table(self.target):
             if not self.data:
                 raise UserError("no images to judge: give `data` SOURCE, once or several times")
             if self.calibrate_on is not None:

@@ -73,7 +73,7 @@ def open_labelled(options: ScoringOptions, *, group_by: str | None = None) -> li
     group_by: a manifest's column. UserError where a source can't be opened or says nothing of its labels, or no source
     has that column.
     """
-    parts, anchors = [], [_anchor(spec) for spec in options.data]
+    parts, anchors = [], [anchor(spec) for spec in options.data]
     limit = options.limit
     seen: set[str] = set()
     for spec, (anchor, short) in zip(options.data, anchors):
@@ -111,8 +111,9 @@ def chosen(part: LabelledImages, rows: np.ndarray) -> LabelledImages:
     return replace(part, source=part.source.select(rows), group=group, **columns)
 
 
-def _anchor(spec: str) -> tuple[str, str]:
-    """(where a source lies, its short name): that of data/faces/test/real is faces/test/real."""
+def anchor(spec: str) -> tuple[str, str]:
+    """(where a source lies, its short name, which its images have where it is one source): that of data/faces/test/real
+    is faces/test/real."""
     if spec in SET_NAMES:
         return spec, spec
     path = os.path.abspath(os.path.expanduser(spec))
@@ -123,11 +124,6 @@ def _anchor(spec: str) -> tuple[str, str]:
     while parts and name.split("/")[0].lower() in (LABELS.keys() | SPLITS.keys()):
         name = f"{parts.pop()}/{name}"
     return path, name
-
-
-def short_name(spec: str) -> str:
-    """What images of a source are called where it is one source."""
-    return _anchor(spec)[1]
 
 
 def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -> LabelledImages:

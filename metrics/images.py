@@ -39,13 +39,14 @@ class Images(Protocol):
     """`len`, and block number b: images b * BLOCK … (b + 1) * BLOCK - 1. `upcoming` names blocks that will be asked for
     next, which may be begun already. `grey_matters`: whether grey files among colour ones are worth an error."""
 
-    grey_matters: bool
+    grey_matters: bool = False
 
     def __len__(self) -> int: ...
 
     def block(self, number: int, upcoming: Sequence[int] = ()) -> ImageBlock: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """What is open, such as threads."""
 
 
 class Census:
@@ -75,7 +76,7 @@ class Census:
             )
 
 
-class SourceImages:
+class SourceImages(Images):
     """The images of a source, decoded in `workers` threads while the network is busy with the ones before.
 
     preprocess: how each becomes square and of one size; None takes the pixels as they are.
@@ -167,10 +168,8 @@ class SourceImages:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-class GeneratedImages:
+class GeneratedImages(Images):
     """`n` images of a generator (see `metrics.sampling.generate`)."""
-
-    grey_matters = False
 
     def __init__(self, G: Generator, n: int, sampling: Sampling):
         self.G, self.n, self.sampling = G, n, sampling
@@ -185,14 +184,9 @@ class GeneratedImages:
         names = [f"sample {i}" for i in range(first, last)]
         return ImageBlock(images, names, [False] * len(images), [])
 
-    def close(self) -> None:
-        pass
 
-
-class ArrayImages:
+class ArrayImages(Images):
     """Images that lie in memory: uint8 [N, C, H, W], an array or a memory map; those at `index` (None: all)."""
-
-    grey_matters = False
 
     def __init__(self, images: np.ndarray, index: np.ndarray | None = None):
         self.images, self.index = images, np.arange(len(images)) if index is None else index
@@ -204,6 +198,3 @@ class ArrayImages:
         chosen = self.index[number * BLOCK : (number + 1) * BLOCK]
         images = list(np.asarray(self.images[chosen]))
         return ImageBlock(images, [f"image {i}" for i in chosen], [False] * len(images), [])
-
-    def close(self) -> None:
-        pass

@@ -16,7 +16,7 @@ from torch import nn
 
 from common.errors import UserError
 from metrics.network import build, taker
-from metrics.resize import check_resize, network_input
+from metrics.resize import RESIZES, network_input
 from metrics.weights import load_folded
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class InceptionFeatures(nn.Module):
         super().__init__()
         if dims is not None and dims not in DIMS:
             raise UserError(f"Inception features have {', '.join(map(str, DIMS))} dimensions, not {dims}; choose one")
-        check_resize(resize)
+        if resize not in RESIZES:
+            raise UserError(f"resize '{resize}' is unknown; choose one of {', '.join(RESIZES)}")
         if chunk is not None and chunk < 1:
             raise UserError(f"chunk is {chunk}; give 1 image or more per pass")
         if runtime not in RUNTIMES:

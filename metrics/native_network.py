@@ -7,7 +7,7 @@ cache, images go through one by one, then all together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -55,11 +55,6 @@ def _prepare(conv: Convolution, part: slice = slice(None)) -> Prepared:
     return prepare(conv.weight[part], conv.bias[part], conv.padding, conv.stride[0])
 
 
-def _cut(x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-    """Slices of the channels, which share the memory of x."""
-    return list(x.split(list(widths), dim=1))
-
-
 class _NativeChain:
     def __init__(self, layer: Chain):
         self._convs = [_prepare(conv) for conv in layer.convs]
@@ -104,7 +99,7 @@ class _NativeFork:
 
     def __call__(self, x: Tensor, out: Tensor) -> None:
         x = x if self._chain is None else self._chain(x)
-        for end, target in zip(self._ends, _cut(out, [len(end.bias) for end in self._ends]), strict=True):
+        for end, target in zip(self._ends, out.split([len(end.bias) for end in self._ends], dim=1), strict=True):
             convolve(x, [end], [True], [target])
 
 
@@ -124,7 +119,7 @@ class _NativeBlock:
     def __call__(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
         out = _empty(n, sum(self._widths), height, width)
-        direct, *tail_outs, pool_out = _cut(out, self._widths)
+        direct, *tail_outs, pool_out = out.split(self._widths, dim=1)
         inner = [_empty(n, len(head.bias), height, width) for head in self._heads[1:]]
         relu = [True] * len(self._heads)
         if self._pool is None:
@@ -149,7 +144,7 @@ class _NativeReduction:
         pooled, height, width = _MaxPool().shape(*x.shape[1:])
         widths = [*(branch.width for branch in self._branches), pooled]
         out = _empty(len(x), sum(widths), height, width)
-        *targets, last = _cut(out, widths)
+        *targets, last = out.split(widths, dim=1)
         for branch, target in zip(self._branches, targets, strict=True):
             branch(x, target)
         _MaxPool()(x, last)

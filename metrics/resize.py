@@ -12,8 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common.errors import UserError
-
 INPUT_SIZE = 299
 
 RESIZES = {
@@ -27,12 +25,6 @@ samples at other places (pixel i of the result at i * in / out, a shift of up to
 as (x - 128) / 128; that is 'original', which StyleGAN's and torch-fidelity's numbers are of."""
 
 _CENTRED = ("clean", "original")  # pixels as (x - 128) / 128, like the graph; the others as 2 x / 255 - 1
-
-
-def check_resize(resize: str) -> None:
-    """UserError unless `resize` is one of RESIZES."""
-    if resize not in RESIZES:
-        raise UserError(f"resize '{resize}' is unknown; choose one of {', '.join(RESIZES)}")
 
 
 def network_input(images: torch.Tensor, resize: str) -> torch.Tensor:
@@ -66,19 +58,16 @@ def _separable(x: torch.Tensor, resize: str) -> torch.Tensor:
 @lru_cache(maxsize=32)
 def _matrix(resize: str, side: int) -> torch.Tensor:
     """Weights [299, side] of one axis, float32."""
-    rows = np.arange(INPUT_SIZE)
-    weights = np.zeros((INPUT_SIZE, side))
+    rows, scale = np.arange(INPUT_SIZE), side / INPUT_SIZE
     if resize == "original":
-        place = rows * (side / INPUT_SIZE)
+        weights, place = np.zeros((INPUT_SIZE, side)), rows * scale
         low = np.floor(place).astype(int)
         np.add.at(weights, (rows, low), 1 - (place - low))
         np.add.at(weights, (rows, np.minimum(low + 1, side - 1)), place - low)
     else:
-        scale = side / INPUT_SIZE
         stretch = max(scale, 1.0)  # the kernel covers all that becomes one pixel
         centre = (rows + 0.5) * scale
-        distance = (np.arange(side) + 0.5 - centre[:, None]) / stretch
-        weights = _bicubic(distance)
+        weights = _bicubic((np.arange(side) + 0.5 - centre[:, None]) / stretch)
         weights /= weights.sum(axis=1, keepdims=True)
     return torch.from_numpy(weights.astype(np.float32))
 

@@ -84,7 +84,10 @@ def measure(
     found = []
     for i, (name, hits) in enumerate(right.items()):
         tpr, fpr = rate(hits[fake], parts[True], level=level), rate(~hits[~fake], parts[False], level=level)
-        balanced = Rate(float(value[i]), *_with_exact(value[i], drawn[:, i], tpr, fpr, level), len(fake))
+        low, high = interval(drawn[:, i], level)
+        if value[i] in (0.0, 1.0):  # nothing to resample: the bounds of its two parts
+            low, high = (tpr.low + 1 - fpr.high) / 2, (tpr.high + 1 - fpr.low) / 2
+        balanced = Rate(float(value[i]), low, high, len(fake))
         change = Rate(float(value[i] - value[clean]), *interval(drawn[:, i] - drawn[:, clean], level), len(fake))
         found.append(Condition(name, *split_name(name), tpr, fpr, balanced, change, roc_auc(fake, scores[name])))
     return found
@@ -98,21 +101,10 @@ def _balanced(weights: np.ndarray, fake: np.ndarray, right: np.ndarray) -> np.nd
     return (parts[0] + parts[1]) / 2
 
 
-def _with_exact(value: float, drawn: np.ndarray, tpr: Rate, fpr: Rate, level: float) -> tuple[float, float]:
-    if value in (0.0, 1.0):  # nothing to resample: the bounds of its two parts
-        return (tpr.low + 1 - fpr.high) / 2, (tpr.high + 1 - fpr.low) / 2
-    return interval(drawn, level)
-
-
 def worst(conditions: Sequence[Condition]) -> Condition | None:
     """The degradation that costs most: the lowest balanced accuracy; with one class only its most wrong answers."""
     rest = [c for c in conditions if c.name != CLEAN]
-    return min(rest, key=_goodness) if rest else None
-
-
-def _goodness(c: Condition) -> float:
-    parts = [part for part in (c.tpr.value, 1 - c.fpr.value) if np.isfinite(part)]
-    return sum(parts) / len(parts)
+    return min(rest, key=lambda c: np.nanmean([c.tpr.value, 1 - c.fpr.value]), default=None)
 
 
 def curves(conditions: Sequence[Condition]) -> dict[str, dict[str, list[Condition]]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from evaluation.contestants import Contestant
 from metrics.classification import roc_curve
-from reports.plots import STROKES, _sheet, shortened
+from reports.plots import STROKES, _plain_log, _sheet, shortened
 
 # Okabe & Ito (2008); after them the same colours with other strokes
 CYCLE = {
@@ -115,7 +115,6 @@ def _span(found: dict) -> tuple[float, float]:
 def speed_against_auc(contestants: list[Contestant], *, threads: int, theme: str = "light") -> bytes:
     """AUC with its interval over images a second; the area of a dot is the number of parameters."""
     from matplotlib.collections import PathCollection
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     known = [(c, c.images_per_second) for c in contestants if c.images_per_second]
     paint = colours_of(contestants, theme)
@@ -132,12 +131,9 @@ def speed_against_auc(contestants: list[Contestant], *, threads: int, theme: str
         for mark in found.legend_handles:
             if isinstance(mark, PathCollection):  # a dot, whatever its size in the figure
                 mark.set_sizes([45])
-        axis.set_xscale("log")
+        _plain_log(axis, along_x=True)
         speeds = [speed for _, speed in known]
         axis.set_xlim(min(speeds) / 1.6, max(speeds) * 1.6)
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         where = f"{threads} thread{'s' * (threads > 1)}"
         axis.set(xlabel=f"images a second, the network alone, {where}", ylabel="ROC-AUC, 95 % interval")
     return sheet.png

@@ -29,6 +29,7 @@ def write_folds_report(path: Path, found: FoldsFound, plan: Mapping, runs: Seque
     """Write the page; returns its figures as uint8 [H, W, 3] by name, for TensorBoard. plan: folds.json; runs: the
     folds' folders, in the order of `found.tables`."""
     drawn = _figures(found, runs)
+    few = "" if len(found.each) < fold_plots.MOST else f"All together, and the first {fold_plots.MOST - 1} folds"
     data, recipe = plan["data"], plan["recipe"]
     sections = [
         Section("In short", numbers=_headline(found), notes=[CAUTION]),
@@ -38,7 +39,7 @@ def write_folds_report(path: Path, found: FoldsFound, plan: Mapping, runs: Seque
             "Answers",
             ["What was said of the held-out images, each fold at its own shipped threshold (set on its own validation"
              " images, never on those it is tested on)."],
-            pictures=pictures(drawn, {"answers": _few(found)}),
+            pictures=pictures(drawn, {"answers": few}),
         ),
         Section("ROC and scores", pictures=pictures(drawn, {"roc": "Pooled: all folds' probabilities as if one"
                 " detector had given them, which costs a little where folds are calibrated differently",
@@ -89,10 +90,6 @@ def _headline(found: FoldsFound) -> list[Number]:
         s, p = found.spread[name], found.pooled["metrics"][name]["value"]
         tiles.append(Number(f"{s['mean']:.3f}", NAMES[name], f"mean of folds, ± {s['sd']:.3f}; pooled {p:.3f}"))
     return tiles
-
-
-def _few(found: FoldsFound) -> str:
-    return "" if len(found.each) < fold_plots.MOST else f"All together, and the first {fold_plots.MOST - 1} folds"
 
 
 def _f(value: float | None, digits: int = 3) -> str:

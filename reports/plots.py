@@ -119,14 +119,15 @@ def _curve(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str = "
     axis.plot(x, smooth(y, max(3, len(x) // 25)), color=colour, label=label)
 
 
-def _plain_log(axis: Axes) -> None:
+def _plain_log(axis: Axes, *, along_x: bool = False) -> None:
     """A logarithmic axis labelled 0.5, 1, 2 instead of powers of ten, whatever it spans."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_minor_locator(NullLocator())
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.set(**{"xscale" if along_x else "yscale": "log"})
+    line = axis.xaxis if along_x else axis.yaxis
+    line.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    line.set_minor_locator(NullLocator())
+    line.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _nothing(axis: Axes, colours: dict[str, str]) -> None:
