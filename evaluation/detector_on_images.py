@@ -12,7 +12,7 @@ from common.device import pick_device
 from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.locate import find_detector
-from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, pool_of, summarise
+from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, summarise
 from evaluation.listener import Listener, nobody
 from evaluation.options import DetectorOptions
 from evaluation.scoring import LabelledImages, Scorer, open_labelled
@@ -145,7 +145,8 @@ def _degraded(
     had = f" ({known} of them known from an earlier run)" if known else ""
     listener.tell(f"robustness: {len(conditions)} degradations{had} of {total} images{took}")
     bar = listener.bar(total=total * len(conditions), title="degraded", unit="img")
-    pool, clean = pool_of(result), result.scores
+    clean, together = result.scores, result.breakdown.pool
+    pool = together if len(together) else np.arange(len(clean))
     under(None)
     try:
         for condition in conditions:

@@ -107,10 +107,6 @@ def answer_rule(options: DetectorOptions, threshold: float, low: float, origin: 
     return AnswerRule(threshold, low, origin)
 
 
-def pool_of(result: DetectorResult) -> np.ndarray:
-    """Rows that a robustness curve is of: those that belong together, else all."""
-    pool = result.breakdown.pool
-    return pool if len(pool) else np.arange(len(result.scores))
 
 
 def add_robustness(
