@@ -107,8 +107,6 @@ def answer_rule(options: DetectorOptions, threshold: float, low: float, origin: 
     return AnswerRule(threshold, low, origin)
 
 
-
-
 def add_robustness(
     options: DetectorOptions, result: DetectorResult, clean: Scores, scores: dict[str, np.ndarray]
 ) -> None:

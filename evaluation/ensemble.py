@@ -15,11 +15,12 @@ from discriminator.detector import Detector
 from discriminator.ensemble import Ensemble, EnsembleConfig, Head, Majority, Member, Stack, Weighted
 from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
 from discriminator.locate import find_detector
-from discriminator.views import joined
+from discriminator.views import Views
 from evaluation.ensemble_scores import MemberScores, check_order, deal_rows, fit_parts, read_oof, score_parts
 from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions
 from evaluation.scoring import LabelledImages
+from faces.preprocess import Preprocess
 from metrics.classification import roc_auc, tpr_at_fpr
 from metrics.significance import delong, paired
 
@@ -188,9 +189,7 @@ def join(
     n_real = int((fit.labels == 0).sum())
     calibration = calibrate(scores, labels, default_fpr=default_fpr_for(n_real), views=views)
     sizes = (head.axes.shape[0], len(head.vectors)) if isinstance(head, Stack) else (0, 0)
-    named = [
-        Member(m.net.cfg.to_dict(), m.preprocess, m.calibration, name, m.sha256) for m, name in zip(members, names)
-    ]
+    named = [Member(m.net.cfg.to_dict(), _look_of(m), m.calibration, name, m.sha256) for m, name in zip(members, names)]
     net = Ensemble(EnsembleConfig(tuple(named), method, sizes), [m.net for m in members], head)
     meta = {
         "model": "ensemble", "parameters": sum(p.numel() for p in net.parameters()),
@@ -202,7 +201,7 @@ def join(
             "cross_fitted_folds": int(len(np.unique(fit.folds))) if learnt else 0,
         },
     }  # fmt: skip
-    detector = Detector(net, joined([m.preprocess for m in members])[0], calibration, meta)
+    detector = Detector(net, net.preprocess, calibration, meta)
     return detector, scores.reshape(views, n)
 
 
@@ -265,6 +264,12 @@ def compare_with_members(
             else "no test images: the members chose their best state by validation images, maybe these"
         )
     return found
+
+
+def _look_of(member: Detector) -> Preprocess:
+    if isinstance(member.preprocess, Views):
+        raise UserError("an ensemble can't be a member of another; give its members instead")
+    return member.preprocess
 
 
 def head_of(detector: Detector) -> Head:

@@ -47,6 +47,7 @@ class Images(Protocol):
 
     def close(self) -> None:
         """What is open, such as threads."""
+        return None
 
 
 class Census:
