@@ -29,7 +29,7 @@ from click.core import ParameterSource
 from common.cli import SETTINGS, download_bar, importing, progress, run
 from common.device import pick_device
 from common.errors import UserError
-from common.options import flags_of, given, options
+from common.options import flags_of, given, options, write_sections
 from discriminator.training.options import MACHINE, CrossValidation, RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
 from evaluation.options import OwnPhotos
@@ -87,11 +87,7 @@ class Trainer(click.Group):
         return super().parse_args(ctx, words)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        params = {max(p.opts, key=len)[2:].replace("-", "_"): p for p in self.get_params(ctx)}
-        for title, names in SECTIONS.items():
-            with formatter.section(title):
-                records = [params[name].get_help_record(ctx) for name in names.split()]
-                formatter.write_dl([record for record in records if record is not None], col_max=28)
+        write_sections(self, ctx, formatter, SECTIONS, 28)
         self.format_commands(ctx, formatter)
 
 

@@ -22,7 +22,7 @@ import click
 from adversarial.options import Options
 from common.cli import SETTINGS, download_bar, importing, run
 from common.device import pick_device
-from common.options import flags_of, given, options
+from common.options import flags_of, given, options, write_sections
 
 SECTIONS = {
     "Data": "data data_root resolution cond crop resize_filter channels mirror mirror_y subset workers",
@@ -80,11 +80,7 @@ class Sectioned(click.Command):
             raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        params = {max(p.opts, key=len)[2:].replace("-", "_"): p for p in self.get_params(ctx)}
-        for title, names in SECTIONS.items():
-            with formatter.section(title):
-                records = [params[name].get_help_record(ctx) for name in names.split()]
-                formatter.write_dl([record for record in records if record is not None], col_max=26)
+        write_sections(self, ctx, formatter, SECTIONS, 26)
 
 
 @click.command(cls=Sectioned, help=__doc__, context_settings=SETTINGS)

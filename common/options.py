@@ -145,6 +145,19 @@ def flags_of(command: click.Command, words: Sequence[str] = ()) -> dict[str, str
     return found
 
 
+def write_sections(
+    command: click.Command, ctx: click.Context, formatter: click.HelpFormatter, sections: Mapping[str, str], width: int
+) -> None:
+    """A command's `format_options`: every heading of `sections` above the options named there (blanks between).
+
+    width: of the column of their names, at most."""
+    params = {max(p.opts, key=len)[2:].replace("-", "_"): p for p in command.get_params(ctx)}
+    for title, names in sections.items():
+        with formatter.section(title):
+            records = [params[name].get_help_record(ctx) for name in names.split()]
+            formatter.write_dl([record for record in records if record is not None], col_max=width)
+
+
 def in_flags(text: str, flags: Mapping[str, str]) -> str:
     """`text` with every parameter in backticks shown as its flag: "`batch_gpu` 3" becomes "--batch-gpu 3"."""
     return re.sub(r"`([a-z]\w*)`", lambda named: flags.get(named[1], named[0]), text)
