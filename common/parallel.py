@@ -30,10 +30,12 @@ def stage(progress: Callable[[str, int, int], None] | None, name: str) -> Callab
     return None if progress is None else lambda done, total: progress(name, done, total)
 
 
-def in_order(work: Callable[[int], T], count: int, workers: int | None = None, *, chunk: int = CHUNK) -> Iterator[T]:
+def in_order(
+    work: Callable[[int], T], count: int, workers: int | None = None, *, chunk: int = CHUNK, ahead: int = AHEAD
+) -> Iterator[T]:
     """work(0), work(1), … work(count - 1), done in `workers` threads (default: one per core) and given in this order.
 
-    The threads run ahead of the reader by AHEAD chunks each and no more, so a slow reader does not fill the memory. An
+    The threads run ahead of the reader by `ahead` chunks each and no more: a slow reader does not fill the memory. An
     exception of `work` is raised here; then, and when the reader stops, what has not begun is not begun any more."""
     workers = max(1, cores() if workers is None else workers)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="faces")
@@ -43,7 +45,7 @@ def in_order(work: Callable[[int], T], count: int, workers: int | None = None, *
 
     starts = iter(range(0, count, chunk))
     try:
-        waiting = deque(pool.submit(part, start) for start in islice(starts, AHEAD * workers))
+        waiting = deque(pool.submit(part, start) for start in islice(starts, ahead * workers))
         while waiting:
             yield from waiting.popleft().result()
             waiting.extend(pool.submit(part, start) for start in islice(starts, 1))

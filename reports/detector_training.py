@@ -41,7 +41,7 @@ class TrainingPage:
         for name, figure in self.drawn.items():
             self.tel.image(f"Data/{name}", pixels(figure[0]), 0)
         for part in self.found.parts:
-            if self.tel.board is not None and part.looked_at:
+            if self.tel.board is not None:
                 self.tel.board.add_histogram(f"Data/brightness {part.name}", part.brightness, 0)
         self._write([Section("Training", ["It is running; this page is written again when it is over."])])
 
@@ -127,7 +127,6 @@ class TrainingPage:
         samples = [
             themed(drawn[f"samples-{name}"], f"{name}: {len(images)} of {found.counts['train'][name]}")
             for name, images in found.samples.items()
-            if f"samples-{name}" in drawn
         ]
         chain = self.config["degradation"]["name"]
         return [

@@ -41,14 +41,12 @@ def pixel_levels(parts: Sequence[SplitPixels], *, theme: str = "light") -> bytes
         x = (np.arange(LEVELS) + 0.5) * 256 / LEVELS
         for k, axis in enumerate(sheet.axes):
             for p in parts:
-                if total := p.histograms[k].sum():
-                    axis.plot(
-                        x, 100 * p.histograms[k] / total, color=sheet.colours[LABEL_NAMES[p.label]],
-                        linestyle=STYLES[p.split], linewidth=1.4, label=p.name if k == 0 else None,
-                    )  # fmt: skip
+                axis.plot(
+                    x, 100 * p.histograms[k] / p.histograms[k].sum(), color=sheet.colours[LABEL_NAMES[p.label]],
+                    linestyle=STYLES[p.split], linewidth=1.4, label=p.name if k == 0 else None,
+                )  # fmt: skip
             axis.set(title=CHANNELS[k].capitalize(), xlabel="level", ylabel="% of the pixels", xlim=(0, 256))
             axis.set_ylim(bottom=0)
-            _nothing(axis, sheet.colours)
         sheet.figure.legend(loc="outside upper right", ncols=4)
     return sheet.png
 
@@ -58,16 +56,14 @@ def brightness(parts: Sequence[SplitPixels], *, theme: str = "light") -> bytes:
     splits = list(dict.fromkeys(p.split for p in parts))
     with _sheet(theme, len(splits), 1, width=4.2, height=3.0) as sheet:
         everything = np.concatenate([p.brightness for p in parts])
-        low, high = (float(everything.min()), float(everything.max())) if len(everything) else (0.0, 255.0)
+        low, high = float(everything.min()), float(everything.max())
         bins = np.linspace(low, high if high > low else low + 1, 33)
         for axis, split in zip(sheet.axes, splits):
             mine = [p for p in parts if p.split == split]
             labels = np.concatenate([np.full(len(p.brightness), p.label) for p in mine])
             class_histograms(axis, sheet.colours, labels, np.concatenate([p.brightness for p in mine]), bins)
             axis.set(title=split.capitalize(), xlabel="mean luma of an image", ylabel="% of the class")
-            if len(labels):
-                axis.legend()
-            _nothing(axis, sheet.colours)
+            axis.legend()
     return sheet.png
 
 
@@ -75,6 +71,11 @@ def history(stats: Sequence[Mapping], metrics: Sequence[Mapping], *, theme: str 
     """Losses, accuracy, learning rate, and the validation's AUC with the state that was kept, over epochs."""
     checked = [row for row in metrics if not row.get("final")]
     steps, epochs = series(stats, "epoch", "step")
+
+    def by_epoch(name: str) -> tuple[np.ndarray, np.ndarray]:
+        at, y = series(checked, name, "step")
+        return (np.interp(at, steps, epochs) if len(steps) else at), y
+
     with _sheet(theme, 2, 2, width=4.8, height=2.9) as sheet:
         c = sheet.colours
         losses, accuracy, rate, auc = sheet.axes
@@ -91,15 +92,13 @@ def history(stats: Sequence[Mapping], metrics: Sequence[Mapping], *, theme: str 
             ("auc", "all views: what decides", c["ink"]), ("auc_clean", "clean", c["third"]),
             ("auc_degraded", "degraded", c["fourth"]),
         ):  # fmt: skip
-            at, y = series(checked, name, "step")
-            x = np.interp(at, steps, epochs) if len(steps) else at
+            x, y = by_epoch(name)
             auc.plot(x, y, color=colour, label=label, marker="o" if len(y) < 30 else None, markersize=3)
             if name == "auc" and len(y):
                 best = int(np.argmax(y))
                 auc.plot(x[best], y[best], "o", color=c["fake"], markersize=8, fillstyle="none", label="kept")
         for name, colour in (("clean", c["third"]), ("degraded", c["fourth"])):
-            at, y = series(checked, f"balanced_accuracy_{name}", "step")
-            x = np.interp(at, steps, epochs) if len(steps) else at
+            x, y = by_epoch(f"balanced_accuracy_{name}")
             if len(y):
                 accuracy.plot(x, y, color=colour, label=f"validation, {name}")
         losses.set(title="Losses", ylabel="loss")

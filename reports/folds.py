@@ -20,7 +20,7 @@ from training.telemetry import read_jsonl
 
 DRAWN = ("accuracy_at_half", "f1_macro_at_half", "accuracy", "balanced_accuracy", "precision_fake", "recall_fake",
          "f1_fake", "f1_real", "f1_macro", "false_alarm_rate", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
-HEADLINE = ("roc_auc", "accuracy_at_half", "f1_macro_at_half", "balanced_accuracy", "recall_fake", "false_alarm_rate")
+HEADLINES = ("roc_auc", "accuracy_at_half", "f1_macro_at_half", "balanced_accuracy", "recall_fake", "false_alarm_rate")
 COLUMNS = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "precision_real", "recall_real",
            "f1_real", "f1_macro", "roc_auc", "tpr_at_fpr_0.01")  # fmt: skip
 
@@ -86,7 +86,7 @@ def _figures(found: FoldsFound, runs: Sequence[Path]) -> dict[str, tuple[bytes, 
 
 def _headline(found: FoldsFound) -> list[Number]:
     tiles = []
-    for name in HEADLINE:
+    for name in HEADLINES:
         s, p = found.spread[name], found.pooled["metrics"][name]["value"]
         tiles.append(Number(f"{s['mean']:.3f}", NAMES[name], f"mean of folds, ± {s['sd']:.3f}; pooled {p:.3f}"))
     return tiles
@@ -102,9 +102,9 @@ def _between(low: float, high: float) -> str:
 
 def _spread(found: FoldsFound, drawn: Mapping) -> Section:
     rows = [("", "mean", "standard deviation", "95 %, corrected", "95 %, plain", "pooled", "95 % of pooled")]
+    count = len(found.each)
     for name in ALL:
         s, p = found.spread[name], found.pooled["metrics"][name]
-        count = len(found.each)
         label = NAMES[name] + (" *" if name in ORACLES else "") + (f" ({s['n']} of {count})" if s["n"] < count else "")
         rows.append(
             (label, _f(s["mean"]), _f(s["sd"]), _between(s["low"], s["high"]),
@@ -115,7 +115,7 @@ def _spread(found: FoldsFound, drawn: Mapping) -> Section:
         " shipped threshold, set for few false alarms, or at probability 0.5, as most published tables are.",
         "95 % of pooled: bootstrap over groups of images; it knows nothing of what another training would have given.",
     ]
-    if any(found.spread[name]["n"] < len(found.each) for name in ALL):
+    if any(found.spread[name]["n"] < count for name in ALL):
         notes.append("Where a number stands in brackets, the figure is undefined in the other folds (nothing was so"
                      " called), and the mean is of the rest.")  # fmt: skip
     return Section("Spread", rows=rows, head=True, pictures=pictures(drawn, {"figures": ""}), notes=notes)
@@ -124,8 +124,8 @@ def _spread(found: FoldsFound, drawn: Mapping) -> Section:
 def _each(found: FoldsFound) -> Section:
     rows = [("", "real", "fake", "threshold", *(NAMES[name] for name in COLUMNS))]
     for row in found.each:
-        rows.append((_name(row, found), row["n_real"], row["n_fake"], _f(row["threshold"]),
-                     *(_f(row[name]) for name in COLUMNS)))  # fmt: skip
+        counts = row["n_real"], row["n_fake"], _f(row["threshold"])
+        rows.append((_name(row, found), *counts, *(_f(row[name]) for name in COLUMNS)))
     p = found.pooled
     rows.append(("pooled", p["n_real"], p["n_fake"], "own", *(_f(p["metrics"][n]["value"]) for n in COLUMNS)))
     notes = ["Each image is tested once in every repeat."] if found.repeats > 1 else []
@@ -152,7 +152,7 @@ def _test(found: FoldsFound) -> Section:
              "tpr_at_fpr_0.01")  # fmt: skip
     rows = [("", *(NAMES[name] for name in names))]
     rows += [(_name(r, found), *(_f(r[name]) for name in names)) for r in found.each_test]
-    for word, key in (("mean", "mean"), ("standard deviation", "sd")):
+    for key, word in (("mean", "mean"), ("sd", "standard deviation")):
         rows.append((word, *(_f(found.spread_test[name][key]) for name in names)))
     text = [
         f"The test split took no part in the folds. Every fold's detector judged its {len(found.tests[0])} images once,"
@@ -162,7 +162,7 @@ def _test(found: FoldsFound) -> Section:
 
 
 def _dealt(found: FoldsFound, plan: Mapping) -> Section:
-    rows: list[Sequence[object]] = [("", "learnt from", "validated on", "held out")]
+    rows: list[tuple] = [("", "learnt from", "validated on", "held out")]
     for row in found.dealt:
         cells = (f"{row[k]['real']} real, {row[k]['fake']} fake" for k in ("learnt", "validated", "held_out"))
         rows.append((_name(row, found), *cells))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from common.errors import UserError
 from discriminator.training.data import Decode, Gathered, cache_of, open_all, pass_gates
+from discriminator.training.feed import Rows
 from discriminator.training.options import CrossValidation, TrainerOptions
 from faces.crossfolds import cut_validation, deal_folds, related, relatives, taught, torn
 from faces.dataset import DecodedFaces
@@ -32,23 +33,6 @@ from training.data import DETECTOR_DRAW, Splits, at_most
 MOST_TESTED = 5000  # test images of a class
 
 
-class PickedImages:
-    """Some rows of an array as an array of their own: read where they lie, not copied."""
-
-    def __init__(self, images: np.ndarray, index: np.ndarray) -> None:
-        self.images, self.index = images, np.asarray(index)
-        self.shape, self.dtype = (len(self.index), *images.shape[1:]), images.dtype
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, which) -> np.ndarray:
-        return self.images[self.index[which]]
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.asarray(self.images[self.index], dtype)
-
-
 @dataclass
 class Fold:
     """One fold of one repeat; all bool [n] over the pool's images. `number`, `repeat` count from 0."""
@@ -62,7 +46,8 @@ class Fold:
 
 @dataclass
 class Pool:
-    """All images that take part, decoded. table: their manifest [n]; groups: int64 [n]; fold: int32 [repeats, n]."""
+    """All images that take part, decoded. table: their manifest [n]; groups: int64 [n]; fold: int32 [repeats, n]; test:
+    of the test split, if there is one."""
 
     data: Gathered
     source: FaceSource
@@ -71,18 +56,17 @@ class Pool:
     groups: np.ndarray
     fold: np.ndarray
     decode: Decode
-    test: DecodedFaces | None = None
-    test_source: FaceSource | None = None
-    grouped_by: str = ""
-    notes: list[str] = field(default_factory=list)
-    _extra: dict = field(default_factory=dict)
+    test: tuple[FaceSource, Rows] | None
+    grouped_by: str
+    notes: list[str]
+    _extra: dict[str, Rows] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
 
     @property
     def labels(self) -> np.ndarray:
-        return np.asarray(self.faces.labels)
+        return self.faces.labels
 
     def folds(self, seed: int) -> list[Fold]:
         """Every fold of every repeat, in the order in which they are trained."""
@@ -102,39 +86,28 @@ class Pool:
         splits = Splits(parts[0], parts[1], None, False, self.data.source)
         return Gathered(self.data.source, splits, self.data.extra, self.data.pre, facts)
 
-    def decoded(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> DecodedFaces:
+    def decoded(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> Rows:
         """Stands in for the decoding of a training: rows of what is decoded, and extra fakes decoded once."""
         if what in ("training", "validation"):
             place = {item.path: i for i, item in enumerate(self.source.items)}
-            index = np.array([place[item.path] for item in source.items], np.int64)
-            p = self.faces
-            return DecodedFaces(
-                PickedImages(p.images, index),
-                self.labels[index],
-                np.arange(len(index)),
-                pre,
-                enlarged=p.enlarged,
-                name=p.name,
-            )
+            return Rows(self.faces, np.array([place[item.path] for item in source.items], np.int64))
         key = source.content_stamp()
         if key not in self._extra:
-            self._extra[key] = self._strangers(self.decode(source, what, pre, cache), what)
+            self._extra[key] = self._strangers(self.decode(source, what, pre, cache).faces, what)
         return self._extra[key]
 
-    def _strangers(self, extra: DecodedFaces, what: str) -> DecodedFaces:
+    def _strangers(self, extra: DecodedFaces, what: str) -> Rows:
         """Extra fakes without those that an image of the folds or of the test split nearly equals: whoever learnt from
         them would know what it is tested on."""
-        hashes = hashes_of_images(extra.images)
-        known = [self.faces.images] + ([] if self.test is None else [self.test.images])
+        known = [self.faces.images] + ([] if self.test is None else [self.test[1].faces.images])
         seen = np.concatenate([hashes_of_images(images) for images in known])
-        near = np.unique(overlaps(hashes, seen, mirror=True)[:, 0])
-        if not len(near):
-            return extra
+        near = np.unique(overlaps(hashes_of_images(extra.images), seen, mirror=True)[:, 0])
         left = np.setdiff1d(np.arange(len(extra.images)), near)
         if not len(left):
             raise UserError(f"`extra_fakes` {what}: all of them are in {self.source.name} already; leave them out")
-        self.notes.append(f"extra fakes {what}: {len(near)} are (nearly) images of {self.source.name}: left out")
-        return replace(extra, images=PickedImages(extra.images, left), labels=extra.labels[left], kept=extra.kept[left])
+        if len(near):
+            self.notes.append(f"extra fakes {what}: {len(near)} are (nearly) images of {self.source.name}: left out")
+        return Rows(extra, left)
 
     def counts(self, mask: np.ndarray) -> dict[str, int]:
         """{"real": …, "fake": …} of a bool [n]."""
@@ -163,23 +136,22 @@ def open_pool(
     if len(np.unique(source.labels)) < 2:
         raise UserError(f"{o.data}: `folds` needs real and fake images (folders called real and fake give the labels)")
     cache = cache_of(o)
-    faces = decode(source, "all", whole.pre, cache)
-    tested = decode(test, "test", whole.pre, cache) if test is not None else None
+    faces = decode(source, "all", whole.pre, cache).faces
+    tested = None
+    if test is not None:
+        rows = decode(test, "test", whole.pre, cache)
+        tested = test.select(rows.faces.kept), rows
+    whole.facts |= {"skipped": [[str(a), str(b)] for a, b in faces.skipped[:100]], "num_skipped": len(faces.skipped)}
+    faces.skipped = []  # told for all folds together
     source = source.select(faces.kept)
     facts = _scanned(source, workers, lambda done, total: progress(f"looking for relatives {done}/{total}"))
     table = _table(source, facts, faces)
     groups, said = relatives(table)
-    fold = deal_folds(table, groups, dealt.folds, dealt.repeats, seed)
-    pool = Pool(
-        whole, source, faces, table, groups, fold, decode, tested,
-        None if test is None else test.select(tested.kept), said, [*whole.notes, *notes],
-    )  # fmt: skip
-    pool.notes += _remarks(pool, dealt.folds)
+    fold = deal_folds(table, groups, dealt.number, dealt.repeats, seed)
+    pool = Pool(whole, source, faces, table, groups, fold, decode, tested, said, [*whole.notes, *notes])
+    pool.notes += _remarks(pool, dealt.number)
     for extra, spec, _ in whole.extra:  # what can't be used is refused before the first fold
         pool.decoded(extra, Path(spec).name, whole.pre, cache)
-    if faces.skipped:
-        whole.facts["skipped"] = [[str(a), str(b)] for a, b in faces.skipped[:100]]
-        whole.facts["num_skipped"] = len(faces.skipped)
     return pool
 
 
@@ -199,14 +171,8 @@ def _pool_and_test(
     if not len(test):
         return pool, None, [f"{said}; there is no test split"]
     few = at_most(test, MOST_TESTED, seed, DETECTOR_DRAW)
-    return (
-        pool,
-        few,
-        [
-            f"{said}; the test split stays out of them, each fold's detector judges {_so_many(few, test)} of it when"
-            " it is finished"
-        ],
-    )
+    judged = f"the test split stays out of them, each fold's detector judges {_so_many(few, test)} of it when it is"
+    return pool, few, [f"{said}; {judged} finished"]
 
 
 def _so_many(part: FaceSource, of: FaceSource) -> str:
@@ -237,7 +203,7 @@ def _table(source: FaceSource, facts: list[Facts] | None, faces: DecodedFaces) -
     return table.having(path=paths)
 
 
-def hashes_of_images(images: np.ndarray | PickedImages) -> np.ndarray:
+def hashes_of_images(images: np.ndarray) -> np.ndarray:
     """uint64 [n]: perceptual hashes of uint8 [n, 3, R, R]."""
     return hashes_of(np.stack([thumbnail(Image.fromarray(image.transpose(1, 2, 0))) for image in images]))
 

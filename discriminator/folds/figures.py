@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,9 +33,8 @@ CAUTION = (
 
 @dataclass
 class FoldsFound:
-    """tables, tests: one per fold, in order. each, each_test: {"fold", "repeat", "threshold", …figures}; spread,
-    spread_test: {name: of `metrics.folds.spread`}; pooled: of `metrics.folds.pooled`, None without tables; by_repeat:
-    the pooled figures of every repeat; dealt: how many images of which class each fold learnt from and so on."""
+    """tables, tests: one per fold, in order, of its held-out images and of the test split (may be none). dealt: how
+    many images of which class each fold learnt from and so on."""
 
     folds: int
     repeats: int
@@ -43,12 +43,39 @@ class FoldsFound:
     tables: list[FoldScores]
     tests: list[FoldScores]
     dealt: list[dict]
-    each: list[dict] = field(default_factory=list)
-    spread: dict = field(default_factory=dict)
-    pooled: dict = field(default_factory=dict)
-    by_repeat: list[dict] = field(default_factory=list)
-    each_test: list[dict] = field(default_factory=list)
-    spread_test: dict = field(default_factory=dict)
+
+    @cached_property
+    def each(self) -> list[dict]:
+        """{"fold", "repeat", "threshold", …figures} of every fold."""
+        return [_row(table) for table in self.tables]
+
+    @cached_property
+    def each_test(self) -> list[dict]:
+        return [_row(table) for table in self.tests]
+
+    @cached_property
+    def spread(self) -> dict[str, dict]:
+        return spreads(self.each, self.tested_to_taught)
+
+    @cached_property
+    def spread_test(self) -> dict[str, dict]:
+        # the same images for all: their spread is of training alone, and says nothing of other images
+        return spreads(self.each_test, 0.0) if self.tests else {}
+
+    @cached_property
+    def pooled(self) -> dict:
+        """All folds' scores as if of one detector, with intervals."""
+        group = np.concatenate([table.group for table in self.tables])
+        return pooled(*_joined(self.tables), groups=np.unique(group, return_inverse=True)[1], seed=self.seed)
+
+    @cached_property
+    def by_repeat(self) -> list[dict]:
+        """The pooled figures of every repeat."""
+        out = []
+        for k in range(self.repeats):
+            one = pooled(*_joined([t for t in self.tables if t.repeat == k]), resamples=0)
+            out.append({"repeat": k, **{name: entry["value"] for name, entry in one["metrics"].items()}})
+        return out
 
     def to_json(self) -> dict:
         """Plain JSON types; what is undefined is null."""
@@ -81,42 +108,9 @@ class FoldsFound:
         return [*out, f"note: {CAUTION}"]
 
 
-def collect(
-    tables: Sequence[FoldScores],
-    tests: Sequence[FoldScores],
-    *,
-    folds: int,
-    repeats: int,
-    seed: int,
-    tested_to_taught: float,
-    dealt: list[dict],
-) -> FoldsFound:
-    """All figures. tables: every fold's scores of its held-out images; tests: of the test split (may be none)."""
-    found = FoldsFound(folds, repeats, seed, float(tested_to_taught), list(tables), list(tests), dealt)
-    found.each = [_row(table) for table in tables]
-    found.spread = spreads(found.each, found.tested_to_taught)
-    found.pooled = _pooled(tables, seed, groups=True)
-    found.by_repeat = [
-        {"repeat": k, **{name: entry["value"] for name, entry in one["metrics"].items()}}
-        for k, one in (
-            (k, _pooled([t for t in tables if t.repeat == k], seed, groups=False)) for k in range(repeats)
-        )
-    ]  # fmt: skip
-    if tests:
-        found.each_test = [_row(table) for table in tests]
-        # the same images for all: their spread is of training alone, and says nothing of other images
-        found.spread_test = spreads(found.each_test, 0.0)
-    return found
-
-
 def _row(table: FoldScores) -> dict:
     return {"fold": table.fold, "repeat": table.repeat, "threshold": table.threshold, **table.figures()}
 
 
-def _pooled(tables: Sequence[FoldScores], seed: int, *, groups: bool) -> dict:
-    label, score, called, group = (
-        np.concatenate([getattr(table, name) for table in tables]) for name in ("label", "score", "called", "group")
-    )
-    if not groups:
-        return pooled(label, score, called, resamples=0)
-    return pooled(label, score, called, groups=np.unique(group, return_inverse=True)[1], seed=seed)
+def _joined(tables: Sequence[FoldScores]) -> list[np.ndarray]:
+    return [np.concatenate([getattr(table, name) for table in tables]) for name in ("label", "score", "called")]

@@ -15,7 +15,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +25,18 @@ from common.cli import own_version
 from common.clock import clock
 from common.errors import UserError
 from common.files import write_json
-from common.outputs import plain
 from discriminator.detector import Detector
-from discriminator.folds.data import Fold, PickedImages, open_pool
-from discriminator.folds.figures import FoldsFound, collect
+from discriminator.folds.data import Fold, open_pool
+from discriminator.folds.figures import FoldsFound
 from discriminator.folds.scores import read_fold, write_fold, write_table
 from discriminator.training.data import decoder, decoding_threads, load_degradation
-from discriminator.training.folders import check_free, name_of, saved_options
+from discriminator.training.feed import Rows
+from discriminator.training.folders import check_free, check_unchanged, name_of, saved_options
 from discriminator.training.options import CrossValidation, RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
-from discriminator.training.run import DETECTOR, SHOWN, MakeReport, SharedImages, train
+from discriminator.training.run import DETECTOR, MakeReport, SharedImages, say_left_out, train
 from discriminator.training.selection import Validation, scores
-from faces.dataset import DecodedFaces
+from faces.manifest import Manifest
 from faces.source import FaceSource
 from training.checkpoint import checkpoints
 from training.lock import RunLock
@@ -66,39 +67,43 @@ def cross_validate(
     after a clean stop."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("`folds` trains one detector after the other in one process; start it without torchrun")
-    tel = Telemetry(True, place.quiet, place.flags)
-    try:
-        with RunLock() as lock:
-            plan = None
-            if place.resume is not None:
-                plan, options, recipe, asked = _resumed(place.resume, options)
-                lock.take(place.resume)
-                remove_leftovers(place.resume)
-            else:
-                check_free(place.out, place.outdir)
-            run = _Folds(options, recipe, asked, tel, plan)
-            run.place, run.make_report, run.write_report = place, report, write_report
-            run.prepare()
-            folder = place.resume
-            if folder is None:
-                kind = f"{asked.folds}folds" if asked.repeats == 1 else f"{asked.repeats}x{asked.folds}folds"
-                name = name_of(kind, run.pool.source.name, run.pool.data.pre.resolution, options)
-                folder = new_run(place.outdir, name, lock, {PLAN: run.plan_json()}, out=place.out)
-            tel.open(folder)
-            run.go(folder)
-            return folder
-    finally:
-        tel.close()
+    with closing(Telemetry(True, place.quiet, place.flags)) as tel, RunLock() as lock:
+        plan = None
+        if place.resume is not None:
+            plan, options, recipe, asked = _resumed(place.resume, options)
+            lock.take(place.resume)
+            remove_leftovers(place.resume)
+        else:
+            check_free(place.out, place.outdir)
+        run = _Folds(options, recipe, asked, place, tel, plan, write_report, report)
+        run.prepare()
+        folder = place.resume
+        if folder is None:
+            kind = f"{asked.folds}folds" if asked.repeats == 1 else f"{asked.repeats}x{asked.folds}folds"
+            name = name_of(kind, run.pool.source.name, run.pool.data.pre.resolution, options)
+            folder = new_run(place.outdir, name, lock, {PLAN: run.plan_json()}, out=place.out)
+        tel.open(folder)
+        run.go(folder)
+        return folder
 
 
+@dataclass
 class _Folds:
-    def __init__(
-        self, options: TrainerOptions, recipe: Recipe, asked: CrossValidation, tel: Telemetry, plan: dict | None
-    ) -> None:
-        self.options, self.recipe, self.asked, self.tel, self.plan = options, recipe, asked, tel, plan
-        self.workers = decoding_threads(options)
-        if plan is None:
-            load_degradation(options.degradation)  # refused before an hour of decoding
+    """plan: folds.json of the run that is resumed."""
+
+    options: TrainerOptions
+    recipe: Recipe
+    asked: CrossValidation
+    place: RunPlace
+    tel: Telemetry
+    plan: dict | None
+    write_report: WriteReport
+    make_report: MakeReport | None
+
+    def __post_init__(self) -> None:
+        self.workers = decoding_threads(self.options)
+        if self.plan is None:
+            load_degradation(self.options.degradation)  # refused before an hour of decoding
 
     def prepare(self) -> None:
         """Images, gates, folds: everything that can be refused."""
@@ -114,11 +119,8 @@ class _Folds:
             return
         self.pool.data.facts["gates"] = self.plan["data"].get("gates")
         saved = self.plan["images"]
-        if self.pool.data.source.fingerprint() != self.plan["data"]["fingerprint"] or saved["path"] != self._paths():
-            raise UserError(
-                f"`resume`: {self.options.data} is not what it was when the run began (other files, sizes or labels);"
-                " bring it back, or start a new run"
-            )
+        same = self.pool.data.source.fingerprint() == self.plan["data"]["fingerprint"]
+        check_unchanged(same and saved["path"] == self._paths(), self.options.data)
         # as it was dealt then, whatever a newer version would deal
         self.pool.groups = np.array(saved["group"], np.int64)
         self.pool.fold = np.array(saved["fold"], np.int32)
@@ -139,10 +141,10 @@ class _Folds:
             "options": asdict(self.options), "recipe": self.recipe.to_dict(), "version": own_version(),
             "data": {
                 "name": source.name, "fingerprint": source.fingerprint(), "preprocess": p.data.pre.to_dict(),
-                "images": p.counts(np.ones(len(p), bool)), "test": None if p.test is None else len(p.test.images),
+                "images": p.counts(np.ones(len(p), bool)), "test": None if p.test is None else len(p.test[1]),
                 "grouped_by": p.grouped_by, "groups": len(np.unique(p.groups)), "notes": p.notes,
-                "gates": p.data.facts.get("gates"), "num_skipped": p.data.facts.get("num_skipped", 0),
-                "skipped": p.data.facts.get("skipped", []),
+                "gates": p.data.facts.get("gates"), "num_skipped": p.data.facts["num_skipped"],
+                "skipped": p.data.facts["skipped"],
             },
             "images": {
                 "path": self._paths(), "label": p.labels.tolist(), "group": p.groups.tolist(), "fold": p.fold.tolist(),
@@ -190,13 +192,7 @@ class _Folds:
         again = "resuming   " if self.plan is not None else "run        "
         say(f"{again} {root}: {self.asked.folds} folds, {self.asked.repeats} repeat(s), seed {self.recipe.seed}")
         say(f"images      {p.source.name}: {n['real']} real + {n['fake']} fake in {len(np.unique(p.groups))} groups")
-        facts = p.data.facts if self.plan is None else self.plan["data"]
-        for name, reason in facts.get("skipped", [])[:SHOWN]:
-            say(f"left out    {name}: {reason}")
-        if facts.get("num_skipped", 0) > SHOWN:
-            say(f"left out    … and {facts['num_skipped'] - SHOWN} more; {PLAN} names up to 100")
-        for note in p.notes:
-            say(f"note        {note}")
+        say_left_out(say, p.data.facts if self.plan is None else self.plan["data"], p.notes, PLAN)
 
     def _done(self, folder: Path) -> bool:
         return (folder / HELD_OUT).is_file() and (self.pool.test is None or (folder / TESTED).is_file())
@@ -215,44 +211,42 @@ class _Folds:
             place = replace(self.place, out=None if began else folder, resume=folder if began else None)
             train(self.options, recipe, place, part=part, report=self.make_report)
         detector = Detector.load(folder / DETECTOR)
-        self._judge(detector, fold, folder / HELD_OUT, self.pool.faces, self.pool.source, np.flatnonzero(fold.held_out))
-        if self.pool.test is not None:
-            everything = np.arange(len(self.pool.test.images))
-            self._judge(detector, fold, folder / TESTED, self.pool.test, self.pool.test_source, everything)
+        pool, held_out = self.pool, np.flatnonzero(fold.held_out)
+        self._judge(detector, fold, folder / HELD_OUT, pool.source.select(held_out), Rows(pool.faces, held_out),
+                    pool.table.select(held_out), pool.groups[held_out])  # fmt: skip
+        if pool.test is not None:
+            self._judge(detector, fold, folder / TESTED, *pool.test, pool.test[0].manifest, None)
         for path in checkpoints(folder):  # of use only to a training that is not over
             path.unlink()
 
     def _judge(
-        self, detector: Detector, fold: Fold, path: Path, faces: DecodedFaces, source: FaceSource, index: np.ndarray
-    ) -> None:
-        labels = np.asarray(faces.labels)[index]
+        self, detector: Detector, fold: Fold, path: Path, source: FaceSource, rows: Rows, table: Manifest | None,
+        groups: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        """table, groups: of the images of `source`, decoded in `rows`."""
         told: Callable[[int, int], None] = lambda done, total: self.tel.progress(f"judging {done}/{total}")  # noqa: E731
-        images = Validation(PickedImages(faces.images, index), labels, (("clean", ()),))
+        images = Validation(rows, rows.labels, (("clean", ()),))
         device = self.options.device
         detector.net.to(device)
         logits = scores(detector.net, images, workers=self.workers, progress=told)[0]
         detector.net.to("cpu")
         if not np.isfinite(logits).all():
             raise UserError(f"{path.parent}: its detector gives no numbers; lower `lr` and start again")
-        table, groups = source.manifest, None
-        if faces is self.pool.faces:
-            table, groups = self.pool.table, self.pool.groups[index]
-        table = None if table is None else table.select(index)
-        write_fold(path, source.select(index), logits, detector.calibration, fold, table=table, groups=groups)
+        write_fold(path, source, logits, detector.calibration, fold, table=table, groups=groups)
 
     def _conclude(self, root: Path) -> None:
         tables = [read_fold(self.folder(root, fold) / HELD_OUT) for fold in self.folds]
         order = np.concatenate([np.flatnonzero(fold.held_out) for fold in self.folds])
         write_table(root / HELD_OUT, tables, order, self.asked.repeats)
         tests = [read_fold(self.folder(root, fold) / TESTED) for fold in self.folds] if self.pool.test else []
-        found = collect(
-            tables, tests, folds=self.asked.folds, repeats=self.asked.repeats, seed=self.recipe.seed,
-            tested_to_taught=np.mean([f.held_out.sum() / (f.taught.sum() + f.valid.sum()) for f in self.folds]),
+        found = FoldsFound(
+            folds=self.asked.number, repeats=self.asked.repeats, seed=self.recipe.seed, tables=tables, tests=tests,
+            tested_to_taught=float(np.mean([f.held_out.sum() / (f.taught.sum() + f.valid.sum()) for f in self.folds])),
             dealt=[{"repeat": f.repeat, "fold": f.number, "learnt": self.pool.counts(f.taught),
                     "validated": self.pool.counts(f.valid), "held_out": self.pool.counts(f.held_out)}
                    for f in self.folds],
         )  # fmt: skip
-        write_json(root / "metrics.json", plain(found.to_json()))
+        write_json(root / "metrics.json", found.to_json())
         for line in found.lines():
             self.tel.say(line)
         plan = self.plan or self.plan_json()

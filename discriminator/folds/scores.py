@@ -7,6 +7,7 @@ threshold), group, fold, repeat, logit (raw, of the network), threshold (the own
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.files import save_atomically
+from common.files import write_bytes
 from discriminator.calibration import Calibration
 from discriminator.folds.data import Fold
 from discriminator.verdict import decide
@@ -87,18 +88,14 @@ def write_table(path: Path, tables: Sequence[FoldScores], order: np.ndarray, rep
     if repeats > 1:
         at = COLUMNS.index("source")
         rows = [[*r[:at], f"{r[at]} (repeat {k + 1})", *r[at + 1 :]] for r, k in zip(rows, repeat, strict=True)]
-    _write(path, [rows[i] for i in np.lexsort((order, repeat))])
+    _write(path, [rows[i] for i in np.lexsort((order, np.array(repeat)))])
 
 
 def _write(path: Path, table: Iterable[Sequence[str]]) -> None:
-    def write(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(table)
-
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *table])
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_atomically(path, write)
+    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_fold(path: Path) -> FoldScores:

@@ -15,7 +15,7 @@ import numpy as np
 from common.errors import BadImage, UserError
 from common.files import cache_folder
 from common.parallel import cores
-from discriminator.training.feed import ImageGroup, LabelledFeed
+from discriminator.training.feed import ImageGroup, LabelledFeed, Rows
 from discriminator.training.options import TrainerOptions
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation
@@ -37,7 +37,7 @@ GATE_SAMPLE = 1000  # images of each side whose headers are compared
 
 Progress = Callable[[str], None]
 Extra = tuple[FaceSource, str, float]
-Decode = Callable[[FaceSource, str, Preprocess, Path | None], DecodedFaces]  # its second: for the progress line
+Decode = Callable[[FaceSource, str, Preprocess, Path | None], Rows]  # its second: for the progress line
 
 
 @dataclass
@@ -50,8 +50,6 @@ class Gathered:
     pre: Preprocess
     facts: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    feed: LabelledFeed | None = None
-    validation: Validation | None = None
 
 
 def open_all(o: TrainerOptions, seed: int) -> Gathered:
@@ -98,7 +96,7 @@ def _headers_differ(reals: FaceSource, fakes: FaceSource, workers: int) -> str:
     """One line where the headers of extra fakes (format, quality, size …) tell them from the photos, else ""."""
     if isinstance(reals.store, RenderedStore) or isinstance(fakes.store, RenderedStore):
         return ""  # no files, no headers
-    facts, marks, labels = [], [], []
+    facts, marks, said = [], [], []
     for label, source in enumerate((reals, fakes)):
         count = min(GATE_SAMPLE, len(source))
         part = source.select(np.arange(count) * len(source) // count)
@@ -110,8 +108,8 @@ def _headers_differ(reals: FaceSource, fakes: FaceSource, workers: int) -> str:
             if mark is not None:
                 facts.append(one)
                 marks.append(mark)
-                labels.append(label)
-    labels = np.array(labels)
+                said.append(label)
+    labels = np.array(said)
     columns = metadata_columns(facts, marks)
     auc = cross_validated_auc(metadata_features(facts, columns), labels, np.arange(len(labels)))
     if classifier_gate("metadata", auc, {"source": "", "even": "", "manifest": ""}).verdict != FAIL:
@@ -127,11 +125,9 @@ def _headers_differ(reals: FaceSource, fakes: FaceSource, workers: int) -> str:
 def decoder(workers: int, progress: Progress) -> Decode:
     """Decodes every image of a source once, `workers` at a time."""
 
-    def decode(source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> DecodedFaces:
-        return DecodedFaces.build(
-            source, pre, workers=max(1, workers), cache_dir=cache,
-            progress=lambda done, total: progress(f"reading {what} images {done}/{total}"),
-        )  # fmt: skip
+    def decode(source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> Rows:
+        told = lambda done, total: progress(f"reading {what} images {done}/{total}")  # noqa: E731
+        return Rows.all(DecodedFaces.build(source, pre, workers=max(1, workers), cache_dir=cache, progress=told))
 
     return decode
 
@@ -140,54 +136,56 @@ def decoding_threads(o: TrainerOptions) -> int:
     return o.workers if o.workers is not None else min(2, max(1, cores() - 1))
 
 
-def share_out(g: Gathered, o: TrainerOptions, recipe: Recipe, degradation: Degradation, decode: Decode) -> None:
+def share_out(
+    g: Gathered, o: TrainerOptions, recipe: Recipe, degradation: Degradation, decode: Decode
+) -> tuple[LabelledFeed, Validation]:
     """Decode everything, and make feed and validation. UserError for what does not fit together."""
-    seed, side = recipe.seed, g.pre.resolution
-    cache = cache_of(o)
+    side, cache = g.pre.resolution, cache_of(o)
     train = decode(g.splits.train, "training", g.pre, cache)
-    valid = at_most(g.splits.valid, o.valid_images, seed, DETECTOR_DRAW)
-    valid = decode(valid, "validation", g.pre, cache)
-    labels = np.asarray(train.labels)
+    valid = decode(at_most(g.splits.valid, o.valid_images, recipe.seed, DETECTOR_DRAW), "validation", g.pre, cache)
     groups = [
-        ImageGroup("real", train.images, np.flatnonzero(labels == 0), 0),
-        ImageGroup("set's fakes", train.images, np.flatnonzero(labels == 1), 1),
+        ImageGroup(name, train.faces.images, train.index[train.labels == label], label)
+        for label, name in enumerate(("real", "set's fakes"))
     ]
     added = [(decode(source, Path(spec).name, g.pre, cache), spec, dose) for source, spec, dose in g.extra]
-    for each, spec, _ in added:
-        if each.enlarged and not train.enlarged and not o.allow_leaks:
+    for rows, spec, _ in added:
+        if rows.faces.enlarged and not train.faces.enlarged and not o.allow_leaks:
             raise UserError(
-                f"`extra_fakes` {spec}: {each.enlarged} of its images are smaller than the {side} px of the real ones:"
-                " enlarged, they would give themselves away; give larger ones, a lower `resolution`, or `allow_leaks`"
+                f"`extra_fakes` {spec}: {rows.faces.enlarged} of its images are smaller than the {side} px of the real"
+                " ones: enlarged, they would give themselves away; give larger ones, a lower `resolution`, or"
+                " `allow_leaks`"
             )
-    more = [(each.images, spec, dose) for each, spec, dose in added]
-    more += [(_replayed(run, side), run, dose) for run, dose in o.replay]
-    judged, judged_labels = [valid.images], [np.asarray(valid.labels)]
-    own_fakes = bool((judged_labels[0] == 1).any())
-    for k, (images, spec, dose) in enumerate(more):
-        where = np.arange(len(images))
-        if not own_fakes:  # the set cannot say what a fake is: some of these must
-            order = np.random.default_rng([seed, 0xFA4E, k]).permutation(len(images))
-            out, where = (np.sort(part) for part in np.split(order, [min(max(1, len(order) // 10), MAX_HELD_OUT)]))
-            judged.append(images[out])
-            judged_labels.append(np.ones(len(out), np.int64))
+    more = [(rows.faces.images, rows.index, spec, dose) for rows, spec, dose in added]
+    for run, dose in o.replay:
+        images = _replayed(run, side)
+        more.append((images, np.arange(len(images)), run, dose))
+    judged = []
+    for k, (images, where, spec, dose) in enumerate(more):
+        if not (valid.labels == 1).any():  # the set cannot say what a fake is: some of these must
+            order = np.random.default_rng([recipe.seed, 0xFA4E, k]).permutation(len(where))
+            held_out = min(max(1, len(order) // 10), MAX_HELD_OUT)
+            judged.append(images[where[np.sort(order[:held_out])]])
+            where = where[np.sort(order[held_out:])]
         name = Path(spec).name or spec
         groups.append(ImageGroup(spec if any(name == one.name for one in groups) else name, images, where, 1, dose))
-    g.feed = LabelledFeed(groups, degradation, recipe)
-    images = judged[0] if len(judged) == 1 else np.concatenate(judged)
-    g.validation = Validation.of(images, np.concatenate(judged_labels), degradation)
-    if len(np.unique(g.validation.labels)) < 2:
+    feed = LabelledFeed(groups, degradation, recipe)
+    labels = np.concatenate([valid.labels, *(np.ones(len(fakes), np.int64) for fakes in judged)])
+    of = valid if not judged else np.concatenate([valid.faces.images[valid.index], *judged])
+    validation = Validation.of(of, labels, degradation)
+    if len(np.unique(labels)) < 2:
         raise UserError(f"{o.data}: validation needs images of both classes; give more images")
-    skipped = [s for p in (train, valid, *(p for p, _, _ in added)) for s in p.skipped]
+    skipped = [s for rows in (train, valid, *(rows for rows, _, _ in added)) for s in rows.faces.skipped]
     if g.splits.held_out:
         g.notes.append("the set has no validation split: a tenth of its images, at random, is held out for it")
     g.facts |= {
         "name": g.source.name, "fingerprint": g.source.fingerprint(), "preprocess": g.pre.to_dict(),
         "train": {one.name: len(one) for one in groups if len(one)},
-        "shown": {one.name: round(s, 4) for one, s in zip(g.feed.groups, g.feed.shares, strict=True)},
-        "valid": {"real": int((g.validation.labels == 0).sum()), "fake": int(g.validation.labels.sum())},
+        "shown": {one.name: round(s, 4) for one, s in zip(feed.groups, feed.shares, strict=True)},
+        "valid": {"real": int((labels == 0).sum()), "fake": int(labels.sum())},
         "held_out": g.splits.held_out, "num_skipped": len(skipped),
         "skipped": [[str(a), str(b)] for a, b in skipped[:100]], "notes": g.notes,
     }  # fmt: skip
+    return feed, validation
 
 
 def cache_of(o: TrainerOptions) -> Path | None:
@@ -200,15 +198,14 @@ def load_degradation(spec: str) -> Degradation:
     if not spec.endswith(".json"):
         return preset(spec)
     try:
-        data = json.loads(Path(spec).read_text(encoding="utf-8"))
+        return Degradation.from_dict(json.loads(Path(spec).read_text(encoding="utf-8")))
     except OSError as error:
-        raise UserError(f"`degradation` {spec}: can't be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"`degradation` {spec}: is not JSON ({error})") from None
-    try:
-        return Degradation.from_dict(data)
+        reason = f"can't be read ({error.strerror})"
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        reason = f"is not JSON ({error})"
     except (TypeError, ValueError) as error:
-        raise UserError(f"`degradation` {spec}: {error}") from None
+        reason = str(error)
+    raise UserError(f"`degradation` {spec}: {reason}")
 
 
 def _fakes_of(spec: str, root: str | None) -> FaceSource:

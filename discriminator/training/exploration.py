@@ -6,13 +6,13 @@ Numbers only: the report draws them and lays them out. Test images are counted b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from discriminator.training.feed import LabelledFeed, degrade
-from discriminator.training.selection import Validation
+from discriminator.training.selection import Images, Validation
 from faces.degrade import Degradation
 from faces.naming import LABEL_NAMES
 
@@ -22,6 +22,8 @@ SHEET, SIDE = 24, 72  # samples of a class, and their size on the page
 CHANNELS = ("luma", "red", "green", "blue")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 DRAWS = 4  # of the degradations of one image
+
+Listed = Sequence[tuple[Images, int]]  # images, by where they lie
 
 HOW = {
     "sampling": "balanced sampling: half of each batch is real, whatever the data hold",
@@ -38,11 +40,10 @@ class SplitPixels:
     split: str
     label: int
     count: int
-    looked_at: int = 0
-    histograms: np.ndarray = field(default_factory=lambda: np.zeros((len(CHANNELS), LEVELS), np.int64))
-    brightness: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    mean: np.ndarray = field(default_factory=lambda: np.full(3, np.nan))
-    sd: np.ndarray = field(default_factory=lambda: np.full(3, np.nan))
+    histograms: np.ndarray
+    brightness: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
 
     @property
     def name(self) -> str:
@@ -66,9 +67,8 @@ class Exploration:
         """Rows of mean, standard deviation and brightness for each part."""
         rows: list[tuple] = [("", "images", "looked at", "mean R, G, B", "sd R, G, B", "mean luma")]
         for p in self.parts:
-            mean, sd = (", ".join(f"{v:.0f}" for v in values) if p.looked_at else "–" for values in (p.mean, p.sd))
-            luma = f"{p.brightness.mean():.1f}" if p.looked_at else "–"
-            rows.append((p.name, p.count, p.looked_at or "–", mean, sd, luma))
+            mean, sd = (", ".join(f"{v:.0f}" for v in values) for values in (p.mean, p.sd))
+            rows.append((p.name, p.count, len(p.brightness), mean, sd, f"{p.brightness.mean():.1f}"))
         return rows
 
 
@@ -103,26 +103,25 @@ def explore(
 ) -> Exploration:
     """Look at what is decoded already. test: how many images of each class the test split lists, where there is one."""
     rng = np.random.default_rng([seed, 0xE7])
-    parts, samples, counts = [], {}, {"train": {}, "validation": {}}
+    parts, samples = [], {}
+    counts: dict[str, dict[str, int]] = {"train": {}, "validation": {}}
     for label, name in enumerate(LABEL_NAMES):
-        groups = [g for g in feed.groups if g.label == label]
-        at = [(g, int(i)) for g in groups for i in g.where]
+        at: Listed = [(g.images, int(i)) for g in feed.groups if g.label == label for i in g.where]
         counts["train"][name] = len(at)
-        parts.append(_part("train", label, len(at), [at[k] for k in _some(rng, len(at))]))
-        samples[name] = _thumbnails([_pixels(g.images[i]) for g, i in (at[k] for k in _some(rng, len(at), SHEET))])
+        parts.append(_part("train", label, at, rng))
+        samples[name] = np.stack([_to(_pixels(images[i]), SIDE) for images, i in _some(rng, at, SHEET)])
     for label, name in enumerate(LABEL_NAMES):
-        where = np.flatnonzero(validation.labels == label)
-        counts["validation"][name] = len(where)
-        chosen = [(validation, int(where[k])) for k in _some(rng, len(where))]
-        parts.append(_part("validation", label, len(where), chosen))
+        at = [(validation.images, int(i)) for i in np.flatnonzero(validation.labels == label)]
+        counts["validation"][name] = len(at)
+        parts.append(_part("validation", label, at, rng))
     if test:
         counts["test"] = dict(test)
     return Exploration(counts, parts, samples, _degraded(feed, degradation, rng), _shown(feed),
                        imbalance(feed, feed.recipe.balance))  # fmt: skip
 
 
-def _some(rng: np.random.Generator, count: int, most: int = LOOKED_AT) -> np.ndarray:
-    return np.sort(rng.permutation(count)[:most])
+def _some(rng: np.random.Generator, at: Listed, most: int) -> Listed:
+    return [at[k] for k in np.sort(rng.permutation(len(at))[:most])]
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
@@ -131,28 +130,20 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((np.repeat(image, 3, 0) if len(image) == 1 else image).transpose(1, 2, 0))
 
 
-def _part(split: str, label: int, count: int, chosen: Sequence[tuple]) -> SplitPixels:
-    part = SplitPixels(split, label, count, len(chosen))
-    if not chosen:
-        return part
+def _part(split: str, label: int, at: Listed, rng: np.random.Generator) -> SplitPixels:
+    histograms = np.zeros((len(CHANNELS), LEVELS), np.int64)
     total, squares, pixels, brightness = np.zeros(3), np.zeros(3), 0, []
-    for holder, i in chosen:
-        image = _pixels(holder.images[i])
+    for images, i in _some(rng, at, LOOKED_AT):
+        image = _pixels(images[i])
         luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         for k, plane in enumerate((luma, *np.moveaxis(image, 2, 0))):
-            part.histograms[k] += np.bincount(plane.ravel() // (256 // LEVELS), minlength=LEVELS)
+            histograms[k] += np.bincount(plane.ravel() // (256 // LEVELS), minlength=LEVELS)
         flat = image.reshape(-1, 3).astype(np.float64)
         total, squares, pixels = total + flat.sum(0), squares + (flat**2).sum(0), pixels + len(flat)
         brightness.append(float((flat @ LUMA).mean()))
-    part.mean, part.brightness = total / pixels, np.array(brightness)
-    part.sd = np.sqrt(np.maximum(squares / pixels - part.mean**2, 0))
-    return part
-
-
-def _thumbnails(images: Sequence[np.ndarray]) -> np.ndarray:
-    if not images:
-        return np.zeros((0, SIDE, SIDE, 3), np.uint8)
-    return np.stack([_to(image, SIDE) for image in images])
+    mean = total / pixels
+    sd = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    return SplitPixels(split, label, len(at), histograms, np.array(brightness), mean, sd)
 
 
 def _to(image: np.ndarray, side: int) -> np.ndarray:

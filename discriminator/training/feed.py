@@ -8,9 +8,7 @@ was resumed.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,13 +16,36 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from common.parallel import in_order
 from discriminator.training.recipe import Recipe
-from faces.dataset import IndexStream
+from faces.dataset import DecodedFaces, IndexStream
 from faces.degrade import Degradation
 from faces.filters import to_uint8
 
 AHEAD = 3  # batches for each thread
 AUGMENTED = 0xA06  # sets the augmentations' random numbers apart
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Decoded images, read where they lie and not copied: the i-th is `faces.images[index[i]]`."""
+
+    faces: DecodedFaces
+    index: np.ndarray
+
+    @classmethod
+    def all(cls, faces: DecodedFaces) -> Rows:
+        return cls(faces, np.arange(len(faces.images)))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.faces.images[self.index[i]]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.faces.labels[self.index]
 
 
 @dataclass
@@ -139,25 +160,13 @@ class LabelledFeed:
         cut = (slice(None), slice(top, top + self.side), slice(left, left + self.side))
         return image[cut], degrade(self.degradation, image, rng)[cut]
 
-    def run(self, first: int, last: int, *, workers: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
+    def run(self, first: int, last: int, *, workers: int, rank: int = 0, size: int = 1) -> Generator[Batch, None, None]:
         """The batches of steps first … last - 1, made by `workers` threads that run ahead (0: when asked for)."""
+        steps = range(first, last)
         if workers == 0:
-            yield from (self.batch(step, rank, size) for step in range(first, last))
-            return
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="feed")
-        waiting: deque = deque()
-        steps = iter(range(first, last))
-        try:
-            for step in steps:
-                waiting.append(pool.submit(self.batch, step, rank, size))
-                if len(waiting) >= AHEAD * workers:
-                    break
-            while waiting:
-                yield waiting.popleft().result()
-                if (step := next(steps, None)) is not None:
-                    waiting.append(pool.submit(self.batch, step, rank, size))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            yield from (self.batch(step, rank, size) for step in steps)
+        else:
+            yield from in_order(lambda k: self.batch(steps[k], rank, size), len(steps), workers, chunk=1, ahead=AHEAD)
 
 
 def degrade(degradation: Degradation, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -34,6 +34,8 @@ from training.processes import Processes
 TICKS = 10  # log rows in an epoch
 SHORTEST_TICK = 20  # steps
 HOPELESS = 20  # steps in a row without a finite gradient
+STATEFUL = ("net", "ema", "optimiser")
+COUNTED = ("step", "elapsed", "best", "idle", "waited", "factor", "skipped", "sums", "over")  # of a checkpoint
 
 
 class TrainingLog(Protocol):
@@ -94,11 +96,9 @@ class Fit:
         self.over = False
 
     def _adam(self) -> torch.optim.AdamW:
-        decayed = [p for p in self.params if p.ndim > 1]
-        plain = [p for p in self.params if p.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": self.recipe.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+        groups: list[dict] = [
+            {"params": [p for p in self.params if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
+            {"params": [p for p in self.params if p.ndim <= 1], "weight_decay": 0.0},
         ]
         fused = self.peers.device.type in ("cpu", "cuda")
         return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.recipe.lr, fused=fused)
@@ -107,22 +107,16 @@ class Fit:
 
     def state_dict(self) -> dict:
         """All that the next step depends on."""
-        return {
-            "step": self.step, "elapsed": self.elapsed, "net": self.net.state_dict(), "ema": self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "best": self.best, "idle": self.idle, "waited": self.waited,
-            "factor": self.factor, "skipped": self.skipped, "sums": self.sums, "over": self.over,
-            "spared": self.spared,
-        }  # fmt: skip
+        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        return parts | {name: getattr(self, name) for name in COUNTED} | {"spared": self.spared}
 
     def load_state_dict(self, state: dict) -> None:
         """UserError where it is of another network."""
         try:
-            self.net.load_state_dict(state["net"])
-            self.ema.load_state_dict(state["ema"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.elapsed, self.best = int(state["step"]), float(state["elapsed"]), state["best"]
-            self.idle, self.waited, self.factor = int(state["idle"]), int(state["waited"]), float(state["factor"])
-            self.skipped, self.sums, self.over = int(state["skipped"]), state["sums"].clone(), bool(state["over"])
+            for name in STATEFUL:
+                getattr(self, name).load_state_dict(state[name])
+            for name in COUNTED:
+                setattr(self, name, state[name])
             self._spare(int(state.get("spared", 0)))
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0][:160]
@@ -280,13 +274,9 @@ class Fit:
         began = time.monotonic()
         value, row = math.nan, {}
         if self.peers.is_main:
+            told = lambda done, total: self.report.progress(f"validating {done}/{total}")  # noqa: E731
             self.ema.lowp_eval = self.recipe.precision == "bf16"
-            logits = scores(
-                self.ema,
-                self.validation,
-                workers=self.workers,
-                progress=lambda done, total: self.report.progress(f"validating {done}/{total}"),
-            )
+            logits = scores(self.ema, self.validation, workers=self.workers, progress=told)
             self.ema.lowp_eval = False
             row = figures(self.validation, logits) if np.isfinite(logits).all() else {"auc": math.nan}
             value = row["auc"]
@@ -297,8 +287,7 @@ class Fit:
             self.best = {"auc": value, "step": self.step, "state": kept}
             self.idle = self.waited = 0
         else:
-            self.idle += 1
-            self.waited += 1
+            self.idle, self.waited = self.idle + 1, self.waited + 1
         if self.recipe.schedule == "plateau" and self.waited >= self.recipe.plateau_patience:
             self.factor, self.waited = self.factor * self.recipe.plateau_factor, 0
         thawed, idle = False, self.idle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 from common.errors import UserError
 from discriminator.training.options import MACHINE, TrainerOptions
@@ -26,8 +27,18 @@ def name_of(kind: str, data: str, resolution: int, o: TrainerOptions) -> str:
     return f"{kind}-{data}-{resolution}-{o.model}" + (f"-{o.size}" if o.model == "hybrid" else "")
 
 
-def resumed(resume: Path, now: TrainerOptions) -> tuple[Path, dict, TrainerOptions, Recipe, dict]:
-    """The run's folder, state, options, recipe and config.json, with the machine's options as asked for now."""
+class Begun(NamedTuple):
+    """A run to go on with: its own options with the machine's as asked for now; config: config.json."""
+
+    folder: Path
+    state: dict
+    options: TrainerOptions
+    recipe: Recipe
+    config: dict
+
+
+def resumed(resume: Path, now: TrainerOptions) -> Begun:
+    """UserError where there is no run."""
     folder = resume.parent if resume.is_file() else resume
     if not folder.is_dir():
         raise UserError(f"`resume` {resume}: no such run folder")
@@ -39,20 +50,26 @@ def resumed(resume: Path, now: TrainerOptions) -> tuple[Path, dict, TrainerOptio
             raise KeyError("detector")
     except (KeyError, TypeError):
         raise UserError(f"`resume` {resume}: holds no config.json of train_detector.py; give a run of it") from None
-    return folder, load(folder, "detector"), saved_options(saved, now), Recipe.from_dict(recipe), config
+    return Begun(folder, load(folder, "detector"), saved_options(saved, now), Recipe.from_dict(recipe), config)
+
+
+def check_unchanged(same: bool, data: str) -> None:
+    """UserError where the images of a run that goes on are no longer the `same`."""
+    if not same:
+        raise UserError(
+            f"`resume`: {data} is not what it was when the run began (other files, sizes or labels); bring it back, or"
+            " start a new run"
+        )
 
 
 def saved_options(saved: dict, now: TrainerOptions) -> TrainerOptions:
     """A run's own options from its JSON, with the machine's as asked for now."""
-    known = {f.name for f in fields(TrainerOptions)}
-    values = {key: value for key, value in saved.items() if key in known}
+    values = {f.name: saved[f.name] for f in fields(TrainerOptions) if f.name in saved}
     values["branches"] = tuple(values["branches"])
     values["face"] = values["face"] or None  # once "" where nothing was said
     for name in ("extra_fakes", "replay"):
         values[name] = tuple((spec, dose) for spec, dose in values[name])
-    for name in MACHINE:
-        values[name] = getattr(now, name)
-    return TrainerOptions(**values)
+    return TrainerOptions(**values | {name: getattr(now, name) for name in MACHINE})
 
 
 def newest_run(outdir: Path) -> Path:

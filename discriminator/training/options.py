@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from common.errors import UserError
 from common.options import DEVICE, THREADS, WORKERS, check, option
 from discriminator.network_options import NetworkOptions
 from faces.options import CROPS, DATA_ROOT, RESIZE_FILTER
@@ -119,6 +120,12 @@ class CrossValidation:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def number(self) -> int:
+        if self.folds is None:
+            raise UserError("`folds`: give how many")
+        return self.folds
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from discriminator.training.data import (
     share_out,
 )
 from discriminator.training.exploration import Exploration, explore, imbalance, say_imbalance
+from discriminator.training.feed import Rows
 from discriminator.training.finish import TrainingEnd, calibrated
 from discriminator.training.fit import Fit
-from discriminator.training.folders import check_free, name_of, resumed
+from discriminator.training.folders import Begun, check_free, check_unchanged, name_of, resumed
 from discriminator.training.options import RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
-from faces.dataset import DecodedFaces
 from faces.degrade import Degradation
 from training.lock import RunLock
 from training.memory import keep_freed_memory
@@ -80,32 +80,29 @@ def train(
     """Train (or go on) and return the run's folder, which then holds detector.safetensors. report: makes its page.
 
     UserError, one line, for what a person can mend; KeyboardInterrupt after a clean stop with its state saved."""
-    resume = place.resume
     if options.threads:
         torch.set_num_threads(options.threads)
     world = Processes.join(options.device)
     tel = Telemetry(world.is_main, place.quiet, place.flags)
     try:
         with RunLock() as lock:
-            state = config = None
-            if resume is not None:
-                folder, state, options, recipe, config = resumed(resume, options)
-                if part is None and "fold" in config["data"]:
+            begun = None
+            if place.resume is not None:
+                begun = resumed(place.resume, options)
+                options, recipe = begun.options, begun.recipe
+                if part is None and "fold" in begun.config["data"]:
                     raise UserError(
-                        f"`resume` {resume}: is one fold of several, which are resumed together; give their folder"
-                        " (it holds folds.json)"
+                        f"`resume` {place.resume}: is one fold of several, which are resumed together; give their"
+                        " folder (it holds folds.json)"
                     )
                 if world.is_main:
-                    lock.take(folder)
-                    remove_leftovers(folder)
+                    lock.take(begun.folder)
+                    remove_leftovers(begun.folder)
             else:
                 check_free(place.out, place.outdir)
-            run = _Training(options, recipe, world, tel, config, part)
-            run.make_report = report
+            run = _Training(options, recipe, world, tel, begun, part)
             run.prepare()
-            if resume is None:
-                folder = _new_folder(run, place, lock)
-            return run.go(folder, state)
+            return run.go(begun.folder if begun else run.new_folder(place, lock), report)
     finally:
         tel.close()
         world.leave()
@@ -118,20 +115,18 @@ class _Training:
         recipe: Recipe,
         world: Processes,
         tel: Telemetry,
-        begun: dict | None,
+        begun: Begun | None,
         part: SharedImages | None,
     ) -> None:
-        """begun: config.json of the run that is resumed."""
         self.o = replace(options, patches=recipe.patch > 0)
         self.recipe, self.world, self.tel, self.begun, self.part = recipe, world, tel, begun, part
-        self.make_report: MakeReport | None = None
         self.page: TrainingReport | None = None
-        self.operations = None
+        self.operations = ""
         self.workers = decoding_threads(options)
         if begun is None:
             self.degradation = load_degradation(options.degradation)
         else:  # as it was then, whatever has become of the file
-            self.degradation = Degradation.from_dict(begun["degradation"])
+            self.degradation = Degradation.from_dict(begun.config["degradation"])
 
     # ---- before anything is written ----------------------------------------------------------------------------
 
@@ -142,11 +137,9 @@ class _Training:
 
         cv2.setNumThreads(1)  # the feed's threads are the parallel ones
         self.data = open_all(o, self.recipe.seed) if self.part is None else self.part.gather()
-        if self.begun is not None and self.data.source.fingerprint() != self.begun["data"]["fingerprint"]:
-            raise UserError(
-                f"`resume`: {o.data} is not what it was when the run began (other files, sizes or labels); bring it"
-                " back, or start a new run"
-            )
+        if self.begun is not None:
+            then = self.begun.config["data"]["fingerprint"]
+            check_unchanged(self.data.source.fingerprint() == then, o.data)
         self.pre = self.data.pre
         net = new_network(o.model, self.pre.resolution, 3, o, seed=self.recipe.seed)
         self.origin = "random weights"
@@ -156,54 +149,51 @@ class _Training:
             if self.begun is None:
                 self.origin = load_pretrained(net, o.backbone_weights)
         self.net = net
-        self.sizes = _count(net)
         if o.model == "hybrid":  # its trunk is StyleGAN2's
             self.tel.progress("making native operations ready, once for this machine", at_once=True)
             self.operations = prepare_operations(self.world.device)[1]
         if self.begun is not None:
-            self.origin, self.data.facts["gates"] = self.begun["origin"], self.begun["data"].get("gates")
+            config = self.begun.config
+            self.origin, self.data.facts["gates"] = config["origin"], config["data"].get("gates")
         elif self.world.is_main and self.part is None:
             pass_gates(self.data, o, workers=self.workers, progress=self.tel.progress)
-        share_out(self.data, o, self.recipe, self.degradation, self._decode if self.part is None else self.part.decode)
+        decode = self._decode if self.part is None else self.part.decode
+        feed, validation = share_out(self.data, o, self.recipe, self.degradation, decode)
         self.facts = self.data.facts
-        self.facts["imbalance"] = imbalance(self.data.feed, self.recipe.balance)
-        self.fit = Fit(
-            net,
-            self.data.feed,
-            self.data.validation,
-            self.recipe,
-            self.tel,
-            peers=self.world,
-            workers=self.workers,
-        )
+        self.facts["imbalance"] = imbalance(feed, self.recipe.balance)
+        self.fit = Fit(net, feed, validation, self.recipe, self.tel, peers=self.world, workers=self.workers)
         self.fit.checkpoint_minutes = o.checkpoint_minutes
 
-    def _decode(self, *what) -> DecodedFaces:
+    def new_folder(self, place: RunPlace, lock: RunLock) -> Path:
+        name = name_of("detector", self.facts["name"], self.pre.resolution, self.o)
+        return self.world.main_does(lambda: new_run(place.outdir, name, lock, {CONFIG: self.config()}, out=place.out))
+
+    def _decode(self, *what) -> Rows:
         decode = decoder(self.workers, self.tel.progress)
         if self.world.is_main:  # the others find the cache filled
-            faces = decode(*what)
+            rows = decode(*what)
         self.world.barrier()
-        return faces if self.world.is_main else decode(*what)
+        return rows if self.world.is_main else decode(*what)
 
     # ---- the run -----------------------------------------------------------------------------------------------
 
-    def go(self, folder: Path, state: dict | None) -> Path:
+    def go(self, folder: Path, report: MakeReport | None) -> Path:
         """Learn, then calibrate and write the detector."""
         if self.world.device.type == "cpu":  # a sixth of the time went into page faults
             keep_freed_memory()
         fit = self.fit
         fit.folder = folder
-        if state is not None:
-            fit.load_state_dict(state)
+        if self.begun is not None:
+            fit.load_state_dict(self.begun.state)
         self.world.broadcast([fit.net, fit.ema])
         nimg = fit.step * self.recipe.batch
-        if state is not None and self.world.is_main:
+        if self.begun is not None and self.world.is_main:
             for name in ("stats.jsonl", "metrics.jsonl"):
                 rewind_jsonl(folder / name, nimg)
-        self.tel.open(folder, nimg + 1 if state is not None else None)
+        self.tel.open(folder, nimg + 1 if self.begun is not None else None)
         self._announce(folder, fit)
-        if self.make_report is not None and self.world.is_main:
-            self._look_at_data(folder)
+        if report is not None and self.world.is_main:
+            self._look_at_data(folder, report)
         with StopRequest(tell=self.world.is_main) as stop:  # before and after it, Ctrl-C ends the program at once
             fit.stop = lambda: stop.asked
             finished = fit.run()
@@ -222,7 +212,8 @@ class _Training:
             say(f"resuming    {folder} at step {fit.step} of {fit.steps}")
             return
         say(f"run         {folder}")
-        say(f"network     {self.o.model}: {self.sizes}; {self.origin}")
+        weights = sum(p.numel() for p in self.net.parameters())
+        say(f"network     {self.o.model}: {weights / 1e6:.2f} million weights; {self.origin}")
         if self.operations:
             say(f"operations  {self.operations}")
         counts = ", ".join(f"{n} {name}" for name, n in self.facts["train"].items())
@@ -234,19 +225,14 @@ class _Training:
         if fit.frozen:
             phases += f", the first {fit.frozen} with frozen layers"
         say(f"schedule    {phases}; lr {r.lr:g} {r.schedule}; {r.precision} on {self.world.device}")
-        for name, reason in self.facts["skipped"][:SHOWN]:
-            say(f"left out    {name}: {reason}")
-        if self.facts["num_skipped"] > SHOWN:
-            say(f"left out    … and {self.facts['num_skipped'] - SHOWN} more; config.json names up to 100")
-        for note in self.data.notes:
-            say(f"note        {note}")
+        say_left_out(say, self.facts, self.data.notes, CONFIG)
 
-    def _look_at_data(self, folder: Path) -> None:
+    def _look_at_data(self, folder: Path, make_report: MakeReport) -> None:
         self.tel.progress("drawing what the data look like", at_once=True)
         test = self.data.splits.source.select(split="test")
         counts = {"real": int((test.labels == 0).sum()), "fake": int((test.labels == 1).sum())} if len(test) else None
-        found = explore(self.data.feed, self.data.validation, self.degradation, self.recipe.seed, counts)
-        self.page = self.make_report(folder, self.config(), found, self.tel)
+        found = explore(self.fit.feed, self.fit.validation, self.degradation, self.recipe.seed, counts)
+        self.page = make_report(folder, self.config(), found, self.tel)
         self.page.begin()
 
     def _finish(self, folder: Path, fit: Fit) -> None:
@@ -257,14 +243,11 @@ class _Training:
             "steps": fit.step, "parameters": sum(p.numel() for p in fit.net.parameters()), "version": own_version(),
             "gates": self.facts.get("gates"), "seconds": round(fit.elapsed),
         }  # fmt: skip
-        if "fold" in self.facts:
-            meta["fold"] = self.facts["fold"]
-        if self.o.recipe_file:
-            meta["recipe_file"] = self.o.recipe_file["name"]
-        if self.o.face:
-            meta["face"] = self.o.face
+        file = self.o.recipe_file and self.o.recipe_file["name"]
+        said = {"fold": self.facts.get("fold"), "recipe_file": file, "face": self.o.face}
+        meta |= {name: value for name, value in said.items() if value}
         end = calibrated(
-            fit.best_network(), self.data.validation, self.pre, meta, workers=self.workers,
+            fit.best_network(), fit.validation, self.pre, meta, workers=self.workers,
             progress=lambda done, total: self.tel.progress(f"calibrating {done}/{total}"),
         )  # fmt: skip
         detector, found = end.detector, end.figures
@@ -280,7 +263,8 @@ class _Training:
                 f"{name:<12}AUC {found[f'auc_{name}']:.4f}; at the threshold {hit:.1f} % of the fakes found,"
                 f" {false:.1f} % false alarms, balanced accuracy {both:.1f} %"
             )
-        self.tel.say(f"unsure      {100 * (1 - point.coverage):.1f} % of validation images get no verdict")
+        if point.coverage is not None:  # there are fakes
+            self.tel.say(f"unsure      {100 * (1 - point.coverage):.1f} % of validation images get no verdict")
         if self.page is not None:
             self.tel.say(f"report      {self.page.finish(end, fit.step * self.recipe.batch)}")
         self.tel.say(f"detector    {path} ({path.stat().st_size / 1e6:.1f} MB) in {clock(fit.elapsed)}")
@@ -294,12 +278,11 @@ class _Training:
         }  # fmt: skip
 
 
-def _new_folder(run: _Training, place: RunPlace, lock: RunLock) -> Path:
-    name = name_of("detector", run.facts["name"], run.pre.resolution, run.o)
-    files = {CONFIG: run.config()}
-    return run.world.main_does(lambda: new_run(place.outdir, name, lock, files, out=place.out))
-
-
-def _count(net: torch.nn.Module) -> str:
-    n = sum(p.numel() for p in net.parameters())
-    return f"{n / 1e6:.2f} million weights"
+def say_left_out(say: Callable[[str], None], facts: dict, notes: list[str], file: str) -> None:
+    """Lines about images that can't be used, and the notes. facts: with what `file` names, too."""
+    for name, reason in facts["skipped"][:SHOWN]:
+        say(f"left out    {name}: {reason}")
+    if facts["num_skipped"] > SHOWN:
+        say(f"left out    … and {facts['num_skipped'] - SHOWN} more; {file} names up to 100")
+    for note in notes:
+        say(f"note        {note}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,21 +18,29 @@ from common.parallel import in_order
 from discriminator.training.feed import degrade
 from faces.dataset import to_float
 from faces.degrade import Degradation, preset
+from metrics.classification import roc_auc
 
 BATCH = 64
 SEED = 0x5E1EC7
+
+
+class Images(Protocol):
+    """uint8 [N, C, R, R], one by one: an array or `Rows` of one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> np.ndarray: ...
 
 
 @dataclass
 class Validation:
     """images uint8 [N, C, R, R], labels int64 [N] (1 = fake); view i of `views` judges each of them once more."""
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     views: tuple[tuple[str, tuple[Degradation, ...]], ...]
 
     @classmethod
-    def of(cls, images: np.ndarray, labels: np.ndarray, degradation: Degradation) -> Validation:
+    def of(cls, images: Images, labels: np.ndarray, degradation: Degradation) -> Validation:
         """Each image clean, and once degraded: by the training's chain, "web" and "hard" in turn. (Without any chain
         in training: the same, for the question stays the same.)"""
         chain = preset("train") if not degradation.steps else degradation
@@ -74,24 +83,12 @@ def scores(
     return torch.cat(out).double().numpy().reshape(len(validation.views), len(validation))
 
 
-def auc(labels: np.ndarray, values: np.ndarray) -> float:
-    """Area under the ROC curve: the share of (fake, real) pairs in order, ties half (Mann & Whitney 1947)."""
-    labels = np.asarray(labels).astype(bool)
-    fakes = int(labels.sum())
-    reals = len(labels) - fakes
-    if not fakes or not reals:
-        return float("nan")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return float((ranks[labels].sum() - fakes * (fakes + 1) / 2) / (fakes * reals))
-
-
 def figures(validation: Validation, logits: np.ndarray) -> dict[str, float]:
     """The AUC that decides ("auc"), that of each view, and the balanced accuracy at logit 0 of each view."""
     labels = validation.labels
-    out = {"auc": auc(np.tile(labels, len(logits)), logits.ravel())}
+    out = {"auc": roc_auc(np.tile(labels, len(logits)), logits.ravel())}
     for (name, _), row in zip(validation.views, logits, strict=True):
-        out[f"auc_{name}"] = auc(labels, row)
+        out[f"auc_{name}"] = roc_auc(labels, row)
         called = row >= 0
         out[f"balanced_accuracy_{name}"] = float((called[labels == 1].mean() + (~called[labels == 0]).mean()) / 2)
     return out

@@ -16,7 +16,7 @@ from discriminator.training.feed import ImageGroup, LabelledFeed, shares
 from discriminator.training.finish import calibrated
 from discriminator.training.fit import Fit
 from discriminator.training.recipe import Recipe
-from discriminator.training.selection import Validation, auc, figures, scores
+from discriminator.training.selection import Validation, figures, scores
 from faces.degrade import preset
 from faces.preprocess import Preprocess
 from training.checkpoint import checkpoints, load, save
@@ -152,15 +152,6 @@ def test_a_class_that_lacks_is_told():
 
 
 # ---- selection -----------------------------------------------------------------------------------------------------
-
-
-def test_auc_is_sklearns():
-    rng = np.random.default_rng(0)
-    for n in (2, 3, 50, 1000):
-        labels = np.arange(n) % 2
-        for values in (rng.normal(size=n) + labels, rng.integers(0, 4, n), np.zeros(n)):
-            assert auc(labels, values) == pytest.approx(roc_auc_score(labels, values), abs=1e-12)
-    assert math.isnan(auc(np.zeros(3), np.arange(3)))
 
 
 def test_validation_is_the_same_whenever_asked_and_clean_is_clean():
