@@ -57,16 +57,15 @@ def _take_recipe(ctx: click.Context, param: click.Parameter, value: str | None) 
     params = {max(p.opts, key=len)[2:]: p for p in ctx.command.params if p.name not in NO_RECIPE}
     found = recipe_file.load(value, params)
     defaults = {}
-    for key, said in found.values.items():
+    for key, said in found["options"].items():
         option = params[key]
         listed = isinstance(said, list) and not (option.multiple or key in LISTS)
         if listed or isinstance(said, bool) != bool(option.is_flag):
             what = "true or false" if option.is_flag else "a value of its own"
             raise UserError(f"--recipe {value}: {key} takes {what}, not {said!r}")
-        if isinstance(said, list):
-            said = said if option.multiple else ",".join(said)
-        elif not isinstance(said, bool):
-            said = [str(said)] if option.multiple else str(said)
+        if not isinstance(said, bool):
+            words = [str(word) for word in (said if isinstance(said, list) else [said])]
+            said = words if option.multiple else ",".join(words)
         try:
             option.type_cast_value(ctx, said)
         except click.BadParameter as error:
@@ -133,8 +132,7 @@ def main(
         _only_the_machines(ctx)
         if str(place.resume) == "latest":
             place = replace(place, resume=newest_run(place.outdir))
-    file = ctx.obj and {"name": ctx.obj.name, "about": ctx.obj.about, "options": ctx.obj.values}
-    asked = replace(asked, device=str(pick_device(asked.device)), recipe_file=file)
+    asked = replace(asked, device=str(pick_device(asked.device)), recipe_file=ctx.obj)
     try:
         how, note = settled(asked, values, given(ctx, Recipe), folds=dealt.folds is not None)
     except UserError as error:
@@ -142,7 +140,7 @@ def main(
         raise UserError(f"{error}{told}") from None
     if note and not place.quiet and os.environ.get("RANK", "0") == "0":
         click.echo(f"note        {note}", err=True)
-    page = TrainingPage if report else None
+    page = (lambda *of: TrainingPage(*of).begin()) if report else None
     if dealt.folds is not None or (place.resume is not None and holds_folds(place.resume)):
         cross_validate(asked, how, dealt, place, write_report=write_folds_report, report=page)
     else:

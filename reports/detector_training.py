@@ -4,7 +4,7 @@ what its validation images say at the thresholds that it ships."""
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +36,15 @@ class TrainingPage:
         }
         self.drawn |= {name: (sheet, None) for name, sheet in draw.sheets(found).items()}
 
-    def begin(self) -> None:
-        """Pictures of the data to TensorBoard, and the page as far as it is known."""
+    def begin(self) -> Callable[[TrainingEnd, int], Path]:
+        """Pictures of the data to TensorBoard, and the page as far as it is known; returns what finishes it."""
         for name, figure in self.drawn.items():
             self.tel.image(f"Data/{name}", pixels(figure[0]), 0)
         for part in self.found.parts:
             if self.tel.board is not None:
                 self.tel.board.add_histogram(f"Data/brightness {part.name}", part.brightness, 0)
         self._write([Section("Training", ["It is running; this page is written again when it is over."])])
+        return self.finish
 
     def finish(self, end: TrainingEnd, nimg: int) -> Path:
         """The whole page; its last pictures to TensorBoard."""

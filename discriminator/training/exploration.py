@@ -5,7 +5,7 @@ Numbers only: the report draws them and lays them out. Test images are counted b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -75,11 +75,12 @@ class Exploration:
 def imbalance(feed: LabelledFeed, balance: str) -> dict:
     """{"method", "how", "counts": of each class to learn from, "shown": share of each class in what is shown,
     "weights": what an image of each class weighs in the loss, on average 1}."""
-    counts = {name: sum(len(g) for g in feed.groups if g.label == k) for k, name in enumerate(LABEL_NAMES)}
-    shown = {
-        name: float(sum(s for g, s in zip(feed.groups, feed.shares, strict=True) if g.label == k))
-        for k, name in enumerate(LABEL_NAMES)
-    }
+
+    def of_classes(values: Iterable[float]) -> dict[str, float]:
+        pairs = list(zip(feed.groups, values, strict=True))
+        return {name: sum(value for g, value in pairs if g.label == k) for k, name in enumerate(LABEL_NAMES)}
+
+    counts, shown = of_classes(map(len, feed.groups)), of_classes(feed.shares)
     weights = {name: 0.5 / share if balance == "weights" and share else 1.0 for name, share in shown.items()}
     return {"method": balance, "how": HOW[balance], "counts": counts, "shown": shown, "weights": weights}
 

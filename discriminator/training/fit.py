@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,21 +29,13 @@ from discriminator.verdict_loss import smoothed, verdict_loss
 from faces.dataset import to_float
 from training import checkpoint
 from training.processes import Processes
+from training.telemetry import Telemetry
 
 TICKS = 10  # log rows in an epoch
 SHORTEST_TICK = 20  # steps
 HOPELESS = 20  # steps in a row without a finite gradient
 STATEFUL = ("net", "ema", "optimiser")
 COUNTED = ("step", "elapsed", "best", "idle", "waited", "factor", "skipped", "sums", "over")  # of a checkpoint
-
-
-class TrainingLog(Protocol):
-    """Where a training tells what it does; `training.telemetry.Telemetry` is one."""
-
-    def say(self, text: str) -> None: ...
-    def progress(self, text: str, *, at_once: bool = False) -> None: ...
-    def tick(self, row: dict) -> None: ...
-    def metric(self, row: dict) -> None: ...
 
 
 class Fit:
@@ -60,7 +51,7 @@ class Fit:
         feed: LabelledFeed,
         validation: Validation,
         recipe: Recipe,
-        report: TrainingLog,
+        report: Telemetry,
         *,
         folder: Path | None = None,
         peers: Processes | None = None,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
@@ -20,22 +19,14 @@ PLAIN = (bool, int, float, str)
 RENAMED = {"crop": "random-crop"}
 
 
-@dataclass(frozen=True)
-class RecipeFile:
-    """name: as it was asked for, without folder and ending. values: option -> value as the file has it."""
-
-    name: str
-    about: str
-    values: dict[str, object]
-
-
 def names() -> list[str]:
     """The recipes that come with the program."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def load(spec: str, known: Collection[str]) -> RecipeFile:
-    """The recipe called `spec`, or the file of that path. known: what options there are, as `frozen-epochs`.
+def load(spec: str, known: Collection[str]) -> dict:
+    """{"name": without folder and ending, "about", "options": option -> value} of the recipe called `spec`, or of the
+    file of that path. known: what options there are, as `frozen-epochs`.
 
     UserError, naming the file, where there is none, it is no recipe, or an option is unknown."""
     path = FOLDER / f"{spec}.toml"
@@ -66,4 +57,4 @@ def load(spec: str, known: Collection[str]) -> RecipeFile:
         listed = isinstance(value, list) and all(isinstance(v, str) for v in value)
         if not (type(value) in PLAIN or listed):
             raise UserError(f"`recipe` {spec}: {key} must be a number, true, false, a text or a list of texts")
-    return RecipeFile(path.stem, about, values)
+    return {"name": path.stem, "about": about, "options": values}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -56,17 +55,9 @@ class SharedImages:
     whole: Path
 
 
-class TrainingReport(Protocol):
-    """A page about a training; `reports.detector_training.TrainingPage` is one."""
-
-    def begin(self) -> None:
-        """The data are known."""
-
-    def finish(self, end: TrainingEnd, nimg: int) -> Path:
-        """The training is over, `nimg` images shown; returns the page's file."""
-
-
-MakeReport = Callable[[Path, dict, Exploration, Telemetry], TrainingReport]  # of run folder, its config.json
+Finish = Callable[[TrainingEnd, int], Path]  # after so many images; writes the page and returns its file
+# of run folder, its config.json and the data: begins the training's page
+MakeReport = Callable[[Path, dict, Exploration, Telemetry], Finish]
 
 
 def train(
@@ -120,7 +111,7 @@ class _Training:
     ) -> None:
         self.o = replace(options, patches=recipe.patch > 0)
         self.recipe, self.world, self.tel, self.begun, self.part = recipe, world, tel, begun, part
-        self.page: TrainingReport | None = None
+        self.finish_page: Finish | None = None
         self.operations = ""
         self.workers = decoding_threads(options)
         if begun is None:
@@ -232,8 +223,7 @@ class _Training:
         test = self.data.splits.source.select(split="test")
         counts = {"real": int((test.labels == 0).sum()), "fake": int((test.labels == 1).sum())} if len(test) else None
         found = explore(self.fit.feed, self.fit.validation, self.degradation, self.recipe.seed, counts)
-        self.page = make_report(folder, self.config(), found, self.tel)
-        self.page.begin()
+        self.finish_page = make_report(folder, self.config(), found, self.tel)
 
     def _finish(self, folder: Path, fit: Fit) -> None:
         meta = {
@@ -265,8 +255,8 @@ class _Training:
             )
         if point.coverage is not None:  # there are fakes
             self.tel.say(f"unsure      {100 * (1 - point.coverage):.1f} % of validation images get no verdict")
-        if self.page is not None:
-            self.tel.say(f"report      {self.page.finish(end, fit.step * self.recipe.batch)}")
+        if self.finish_page is not None:
+            self.tel.say(f"report      {self.finish_page(end, fit.step * self.recipe.batch)}")
         self.tel.say(f"detector    {path} ({path.stat().st_size / 1e6:.1f} MB) in {clock(fit.elapsed)}")
 
     def config(self) -> dict:
