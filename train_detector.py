@@ -54,7 +54,8 @@ def _take_recipe(ctx: click.Context, param: click.Parameter, value: str | None) 
         return value
     from discriminator.training import recipe_file
 
-    params = {max(p.opts, key=len)[2:]: p for p in ctx.command.params if p.name not in NO_RECIPE}
+    offered = [p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in NO_RECIPE]
+    params = {max(p.opts, key=len)[2:]: p for p in offered}
     found = recipe_file.load(value, params)
     defaults = {}
     for key, said in found["options"].items():

@@ -131,18 +131,14 @@ def table(study: Study, rows: dict[str, dict[int, dict[str, float]]]) -> str:
         out = f"{times * mean:{'+' if signed else ''}.{digits}f}"
         return out + (f" ± {times * half:.{digits}f}" if math.isfinite(half) else "")
 
-    def lines(of, signed: bool, shown: list[str]) -> list[str]:
-        out = []
-        for variant in shown:
-            values = of(variant)
-            cells = [cell(values[n], n, signed) if values.get(n) else "–" for n in names]
-            out.append(f"| {variant} | " + " | ".join(cells) + " |")
-        return out
+    def lines(table: dict[str, dict[str, list[float]]], signed: bool) -> list[str]:
+        cells = {v: [cell(of[n], n, signed) if of[n] else "–" for n in names] for v, of in table.items()}
+        return [f"| {variant} | " + " | ".join(row) + " |" for variant, row in cells.items()]
 
     units = [n if "AUC" in n else f"{n}, %" for n in names]
     head = [f"| {study.title} | " + " | ".join(units) + " |", "|---" * (len(names) + 1) + "|"]
     plain = {v: {n: [one[n] for one in runs.values() if n in one] for n in names} for v, runs in rows.items()}
-    out = head + lines(plain.get, False, list(rows))
+    out = head + lines(plain, False)
     base = rows.get(study.baseline or "")
     if base:
         differences = {
@@ -150,8 +146,7 @@ def table(study: Study, rows: dict[str, dict[int, dict[str, float]]]) -> str:
             for v, runs in rows.items()
             if v != study.baseline
         }
-        out += ["", f"Differences from «{study.baseline}», seed by seed:", "", *head]
-        out += lines(differences.get, True, list(differences))
+        out += ["", f"Differences from «{study.baseline}», seed by seed:", "", *head, *lines(differences, True)]
     return "\n".join(out) + "\n"
 
 
@@ -206,9 +201,8 @@ def main(study: Path, out: Path, data_root: str | None, weights: str | None, onl
     write_text(out / "table.md", text)
     write_text(out / "results.json", json.dumps({"study": plan.title, "rows": rows}, indent=1))
     for number in ("AUC", "hard: AUC"):
-        shown = {v: [one[number] for one in runs.values() if number in one] for v, runs in rows.items()}
-        shown = {v: interval(values) + (values,) for v, values in shown.items() if values}
-        if shown:
+        found = {v: [one[number] for one in runs.values() if number in one] for v, runs in rows.items()}
+        if shown := {v: (*interval(values), values) for v, values in found.items() if values}:
             pictures = both(intervals, shown, label=f"{number}, {plan.judge[0]} test")
             for theme, png in zip(("light", "dark"), pictures, strict=True):
                 write_bytes(out / f"{number.replace(': ', '-').lower()}-{theme}.png", png)

@@ -1,11 +1,6 @@
 """Every architecture a detector file may name: one dict from name to builder.
 
 A builder makes a network with random weights from the architecture's dict in a file's header (`net.cfg.to_dict()`).
-What it may offer beside a `Network`'s, and `discriminator.training.fit` then asks for:
-
-- `lesson(img, targets float [N]) -> (VerdictOut, loss [N])`: a loss of its own in place of the cross-entropy;
-- `penalty() -> scalar`: what is added to every step's loss, such as L2 of some of its weights.
-
 A new network needs one line in `ARCHITECTURES`.
 """
 

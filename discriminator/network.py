@@ -88,6 +88,14 @@ class Network(nn.Module):
         low = self.lowp_dtype not in (None, torch.float32) and (self.training or self.lowp_eval)
         return torch.autocast(img.device.type, self.lowp_dtype) if low else contextlib.nullcontext()
 
+    def lesson(self, img: torch.Tensor, targets: torch.Tensor) -> tuple[VerdictOut, torch.Tensor | None]:
+        """The verdict in training; and, from targets float [N], a loss [N] of its own in place of the cross-entropy."""
+        return self.verdict(img), None
+
+    def penalty(self) -> torch.Tensor | float:
+        """What is added to every step's loss, such as L2 of some of its weights."""
+        return 0.0
+
     def taught(self) -> list[nn.Parameter]:
         """What training changes: everything."""
         return list(self.parameters())

@@ -22,7 +22,7 @@ from faces.dataset import DecodedFaces
 from faces.manifest import Manifest, text_column
 from faces.naming import LABEL_NAMES
 from faces.preprocess import Preprocess
-from faces.scan import Facts, scan
+from faces.scan import scan
 from faces.similar import hashes_of, overlaps, thumbnail
 from faces.source import FaceSource
 from faces.splitting import strata_of
@@ -144,8 +144,7 @@ def open_pool(
     whole.facts |= {"skipped": [[str(a), str(b)] for a, b in faces.skipped[:100]], "num_skipped": len(faces.skipped)}
     faces.skipped = []  # told for all folds together
     source = source.select(faces.kept)
-    facts = _scanned(source, workers, lambda done, total: progress(f"looking for relatives {done}/{total}"))
-    table = _table(source, facts, faces)
+    table = _table(source, faces, workers, lambda done, total: progress(f"looking for relatives {done}/{total}"))
     groups, said = relatives(table)
     fold = deal_folds(table, groups, dealt.number, dealt.repeats, seed)
     pool = Pool(whole, source, faces, table, groups, fold, decode, tested, said, [*whole.notes, *notes])
@@ -158,15 +157,13 @@ def open_pool(
 def _pool_and_test(
     source: FaceSource, seed: int, subset: int | None
 ) -> tuple[FaceSource, FaceSource | None, list[str]]:
-    def some(part: FaceSource) -> FaceSource:
-        return part if subset is None else at_most(part, subset, seed, DETECTOR_DRAW)
-
-    if not source.splits & {"train", "valid"}:
-        pool = some(source)
-        return pool, None, [f"{source.name} has no splits: {_so_many(pool, source)} take part in the folds"]
-    both = source.select([i for i, item in enumerate(source.items) if item.split != "test"])
-    pool = some(both)
-    said = f"train and valid of {source.name} take part in the folds together ({_so_many(pool, both)})"
+    whole, split = source, bool(source.splits & {"train", "valid"})
+    if split:
+        whole = source.select([i for i, item in enumerate(source.items) if item.split != "test"])
+    pool = whole if subset is None else at_most(whole, subset, seed, DETECTOR_DRAW)
+    if not split:
+        return pool, None, [f"{source.name} has no splits: {_so_many(pool, whole)} take part in the folds"]
+    said = f"train and valid of {source.name} take part in the folds together ({_so_many(pool, whole)})"
     test = source.select(split="test")
     if not len(test):
         return pool, None, [f"{said}; there is no test split"]
@@ -181,26 +178,18 @@ def _so_many(part: FaceSource, of: FaceSource) -> str:
     return f"{len(part)} of {len(of)} images, drawn at random"
 
 
-def _scanned(source: FaceSource, workers: int, progress: Callable[[int, int], None]) -> list[Facts] | None:
-    """Hashes of the files, or None where there is no file, or a manifest has them."""
-    rows = source.manifest
-    if isinstance(source.store, RenderedStore):
-        return None
-    if rows is not None and (rows["sha256"] != "").all() and rows["phash"].any():
-        return None
-    return scan(source, workers=workers, progress=progress)
-
-
-def _table(source: FaceSource, facts: list[Facts] | None, faces: DecodedFaces) -> Manifest:
-    """One row for each image of `source`, in its order."""
+def _table(source: FaceSource, faces: DecodedFaces, workers: int, progress: Callable[[int, int], None]) -> Manifest:
+    """One row for each image of `source`, in its order, with the hashes that a manifest has, or of the files, or of the
+    pixels where there is no file."""
     paths, labels = text_column([item.path for item in source.items]), source.labels.astype(np.int8)
-    if facts is None:
-        if source.manifest is not None:
-            return source.manifest.having(path=paths, label=labels)
+    if isinstance(source.store, RenderedStore):
         return Manifest({"path": paths, "label": labels, "phash": hashes_of_images(faces.images)})
+    rows = source.manifest
+    if rows is not None and (rows["sha256"] != "").all() and rows["phash"].any():
+        return rows.having(path=paths, label=labels)
     # decoded whole a moment ago: whatever a scan has against one of them, it takes part
-    table = tabulate(source, [replace(fact, error=None) for fact in facts])
-    return table.having(path=paths)
+    facts = [replace(fact, error=None) for fact in scan(source, workers=workers, progress=progress)]
+    return tabulate(source, facts).having(path=paths)
 
 
 def hashes_of_images(images: np.ndarray) -> np.ndarray:

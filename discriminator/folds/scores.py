@@ -35,7 +35,6 @@ class FoldScores:
     rows: list[list[str]]
     label: np.ndarray
     score: np.ndarray
-    logit: np.ndarray
     group: np.ndarray
     fold: int
     repeat: int
@@ -110,7 +109,6 @@ def read_fold(path: Path) -> FoldScores:
             rows,
             np.array([int(v) for v in columns["label"]], np.int64),
             np.array([float(v) for v in columns["score"]]),
-            np.array([float(v) for v in columns["logit"]]),
             np.array(columns["group"], dtype=object),
             int(columns["fold"][0]),
             int(columns["repeat"][0]),

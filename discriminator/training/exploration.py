@@ -126,9 +126,8 @@ def _some(rng: np.random.Generator, at: Listed, most: int) -> Listed:
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
-    """uint8 [C, H, W] as RGB uint8 [H, W, 3]."""
-    image = np.asarray(image)
-    return np.ascontiguousarray((np.repeat(image, 3, 0) if len(image) == 1 else image).transpose(1, 2, 0))
+    """uint8 [3, H, W] as [H, W, 3]."""
+    return np.ascontiguousarray(image.transpose(1, 2, 0))
 
 
 def _part(split: str, label: int, at: Listed, rng: np.random.Generator) -> SplitPixels:

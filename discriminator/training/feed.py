@@ -20,7 +20,6 @@ from common.parallel import in_order
 from discriminator.training.recipe import Recipe
 from faces.dataset import DecodedFaces, IndexStream
 from faces.degrade import Degradation
-from faces.filters import to_uint8
 
 AHEAD = 3  # batches for each thread
 AUGMENTED = 0xA06  # sets the augmentations' random numbers apart
@@ -50,7 +49,7 @@ class Rows:
 
 @dataclass
 class ImageGroup:
-    """Images that are shown together with one label: uint8 [N, C, R, R] and where in them the group's own lie.
+    """Images that are shown together with one label: uint8 [N, 3, R, R] and where in them the group's own lie.
 
     dose: share of the fakes shown that come from this group; 0 for what fills the rest, and for reals."""
 
@@ -136,8 +135,7 @@ class LabelledFeed:
             index = self.streams[number].at(first, count)
             picked += [(number, (first + k) // len(self.groups[number]), int(i)) for k, i in enumerate(index)]
         picked = picked[rank::size]
-        channels, side = self.groups[0].images.shape[1], self.side
-        clean = np.empty((len(picked), channels, side, side), np.uint8)
+        clean = np.empty((len(picked), 3, self.side, self.side), np.uint8)
         degraded = np.empty_like(clean)
         for k, (number, epoch, i) in enumerate(picked):
             group = self.groups[number]
@@ -170,8 +168,5 @@ class LabelledFeed:
 
 
 def degrade(degradation: Degradation, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`image` uint8 [C, H, W] (C = 3, or 1 for grey) through a chain: same shape."""
-    if len(image) == 1:
-        grey = np.ascontiguousarray(np.repeat(image, 3, axis=0).transpose(1, 2, 0))
-        return to_uint8(degradation.apply(grey, rng).mean(axis=2))[None]
+    """`image` uint8 [3, H, W] through a chain: same shape."""
     return degradation.apply(np.ascontiguousarray(image.transpose(1, 2, 0)), rng).transpose(2, 0, 1)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
 from discriminator.calibration import Calibration, calibrate, default_fpr_for
 from discriminator.detector import Detector
+from discriminator.network import Network
 from discriminator.training.selection import Validation, figures, scores
 from faces.preprocess import Preprocess
 
@@ -25,7 +25,7 @@ class TrainingEnd:
 
 
 def calibrated(
-    net: nn.Module,
+    net: Network,
     validation: Validation,
     preprocess: Preprocess,
     meta: dict,

@@ -21,7 +21,7 @@ from torch import nn
 
 from common.clock import clock
 from common.errors import UserError
-from discriminator.network import VerdictOut
+from discriminator.network import Network, VerdictOut
 from discriminator.training.feed import Batch, LabelledFeed
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation, figures, scores
@@ -47,7 +47,7 @@ class Fit:
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Network,
         feed: LabelledFeed,
         validation: Validation,
         recipe: Recipe,
@@ -157,15 +157,11 @@ class Fit:
         labels = batch.labels.to(device)
         views = [v for v in (batch.clean, batch.degraded) if v is not None]
         images = to_float(torch.cat(views).to(device, non_blocking=True))
-        own = None
-        if hasattr(self.net, "lesson"):
-            out, each = self.net.lesson(images, smoothed(labels, r.loss).repeat(len(views)))
-            own = each.chunk(len(views))
-        else:
-            out = self.net.verdict(images)
+        out, each = self.net.lesson(images, smoothed(labels, r.loss).repeat(len(views)))
+        own = None if each is None else each.chunk(len(views))
         parts = _split(out, len(views))
         loss = verdict_loss(parts[0], labels, degraded=parts[1] if len(views) == 2 else None, cfg=r.loss, own=own)
-        total = loss.total + self.net.penalty() if hasattr(self.net, "penalty") else loss.total
+        total = loss.total + self.net.penalty()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         learning = [p for p in self.params if p.requires_grad]
@@ -311,7 +307,7 @@ class Fit:
         """The step whose averaged weights validated best (the last where none did)."""
         return self.step if self.best is None else int(self.best["step"])
 
-    def best_network(self) -> nn.Module:
+    def best_network(self) -> Network:
         """The averaged weights of the best validation, in evaluation mode. UserError where no state gave numbers."""
         if self.best is None:
             raise UserError("no state of this training gave finite scores; lower `lr` and start again")
@@ -320,6 +316,5 @@ class Fit:
 
 
 def _split(out: VerdictOut, views: int) -> list[VerdictOut]:
-    logits = out.logit.chunk(views)
     patches = [None] * views if out.patch_logits is None else out.patch_logits.chunk(views)
-    return [VerdictOut(a, b) for a, b in zip(logits, patches, strict=True)]
+    return [VerdictOut(*both) for both in zip(out.logit.chunk(views), patches, strict=True)]

@@ -33,8 +33,7 @@ def load(spec: str, known: Collection[str]) -> dict:
     if spec not in names():
         path = Path(spec)
         if not path.suffix == ".toml" and not path.exists():
-            near = difflib.get_close_matches(spec, names(), 1)
-            hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(names())}, or a .toml file"
+            hint = _near(spec, names()) or f"give one of {', '.join(names())}, or a .toml file"
             raise UserError(f"`recipe` {spec}: there is no such recipe; {hint}")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -51,10 +50,13 @@ def load(spec: str, known: Collection[str]) -> dict:
     values = {RENAMED.get(key, key): value for key, value in values.items()}
     for key, value in values.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]}?" if near else "the help of train_detector.py lists them all"
+            hint = _near(key, known) or "the help of train_detector.py lists them all"
             raise UserError(f"`recipe` {spec}: unknown option {key!r}; {hint}")
         listed = isinstance(value, list) and all(isinstance(v, str) for v in value)
         if not (type(value) in PLAIN or listed):
             raise UserError(f"`recipe` {spec}: {key} must be a number, true, false, a text or a list of texts")
     return {"name": path.stem, "about": about, "options": values}
+
+
+def _near(word: str, among: Collection[str]) -> str:
+    return "".join(f"did you mean {one}?" for one in difflib.get_close_matches(word, among, 1))

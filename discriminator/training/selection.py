@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
 from common.parallel import in_order
+from discriminator.network import Network
 from discriminator.training.feed import degrade
 from faces.dataset import to_float
 from faces.degrade import Degradation, preset
@@ -61,7 +61,7 @@ class Validation:
 
 @torch.inference_mode()
 def scores(
-    net: nn.Module,
+    net: Network,
     validation: Validation,
     *,
     workers: int = 1,
