@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from common.errors import UserError
-from common.options import DEVICE, THREADS, WORKERS, check, option
+from common.options import DEVICE, THREADS, WORKERS, Checked, option
 from discriminator.network_options import NetworkOptions
 from faces.options import CROPS, DATA_ROOT, RESIZE_FILTER
 
@@ -42,7 +42,7 @@ class Dosed(click.ParamType):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerOptions(NetworkOptions):
+class TrainerOptions(NetworkOptions, Checked):
     """What a detector is taught with, which network it is, and the machine. `extra_fakes`, `replay`: (where, dose)
     pairs, dose a share of the fakes shown. `recipe_file`: name, about and options of the file that the options came
     from, for the record."""
@@ -98,9 +98,6 @@ class TrainerOptions(NetworkOptions):
     threads: int | None = THREADS()
     recipe_file: dict | None = None
 
-    def __post_init__(self) -> None:
-        check(self)
-
     @property
     def borrows(self) -> bool:
         """Whether the network begins from weights learnt on other pictures."""
@@ -108,7 +105,7 @@ class TrainerOptions(NetworkOptions):
 
 
 @dataclass(frozen=True)
-class CrossValidation:
+class CrossValidation(Checked):
     """How many folds, how often. None: no folds, one training."""
 
     folds: int | None = option(
@@ -117,9 +114,6 @@ class CrossValidation:
         metavar="K", low=2, high=100,
     )  # fmt: skip
     repeats: int = option(1, "Deal the folds N times anew.", metavar="N", low=1, high=1000)
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @property
     def number(self) -> int:
