@@ -132,12 +132,15 @@ def _each(found: FoldsFound) -> Section:
     return Section("Every fold", rows=rows, head=True, notes=notes)
 
 
+def _rows(names: Sequence[str], of: Sequence[tuple[str, Mapping]]) -> list[tuple[str, ...]]:
+    return [("", *(NAMES[n] for n in names)), *((label, *(_f(row[n]) for n in names)) for label, row in of)]
+
+
 def _repeats(found: FoldsFound) -> Section:
     if found.repeats < 2:
         return Section("Repeats")
     names = ("accuracy", "balanced_accuracy", "f1_fake", "f1_macro", "roc_auc", "tpr_at_fpr_0.01")
-    rows = [("", *(NAMES[name] for name in names))]
-    rows += [(f"repeat {r['repeat'] + 1}", *(_f(r[name]) for name in names)) for r in found.by_repeat]
+    rows = _rows(names, [(f"repeat {r['repeat'] + 1}", r) for r in found.by_repeat])
     sd = [np.std([r[name] for r in found.by_repeat], ddof=1) for name in names]
     rows.append(("standard deviation", *(_f(float(v), 4) for v in sd)))
     text = ["All images of a repeat pooled. The repeats test the same images in other folds with other first weights:"
@@ -150,10 +153,9 @@ def _test(found: FoldsFound) -> Section:
         return Section("Test split")
     names = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "f1_macro", "roc_auc",
              "tpr_at_fpr_0.01")  # fmt: skip
-    rows = [("", *(NAMES[name] for name in names))]
-    rows += [(_name(r, found), *(_f(r[name]) for name in names)) for r in found.each_test]
-    for key, word in (("mean", "mean"), ("sd", "standard deviation")):
-        rows.append((word, *(_f(found.spread_test[name][key]) for name in names)))
+    words = {"mean": "mean", "sd": "standard deviation"}
+    over = [(word, {name: found.spread_test[name][key] for name in names}) for key, word in words.items()]
+    rows = _rows(names, [*((_name(r, found), r) for r in found.each_test), *over])
     text = [
         f"The test split took no part in the folds. Every fold's detector judged its {len(found.tests[0])} images once,"
         " when it was finished. All judge the same images, so their spread is that of training alone."

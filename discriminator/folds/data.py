@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from discriminator.training.data import Decode, Gathered, cache_of, open_all, pass_gates
+from discriminator.training.data import Decode, Gathered, decoder, open_all, pass_gates
 from discriminator.training.feed import Rows
 from discriminator.training.options import CrossValidation, TrainerOptions
 from faces.crossfolds import cut_validation, deal_folds, related, relatives, taught, torn
 from faces.dataset import DecodedFaces
 from faces.manifest import Manifest, text_column
 from faces.naming import LABEL_NAMES
-from faces.preprocess import Preprocess
 from faces.scan import scan
 from faces.similar import hashes_of, overlaps, thumbnail
 from faces.source import FaceSource
@@ -44,6 +44,15 @@ class Fold:
     taught: np.ndarray
 
 
+class Judged(NamedTuple):
+    """Images that a fold's detector judges; table: their manifest; groups: int64 [n] of the folds."""
+
+    source: FaceSource
+    rows: Rows
+    table: Manifest | None
+    groups: np.ndarray | None
+
+
 @dataclass
 class Pool:
     """All images that take part, decoded. table: their manifest [n]; groups: int64 [n]; fold: int32 [repeats, n]; test:
@@ -56,7 +65,7 @@ class Pool:
     groups: np.ndarray
     fold: np.ndarray
     decode: Decode
-    test: tuple[FaceSource, Rows] | None
+    test: Judged | None
     grouped_by: str
     notes: list[str]
     _extra: dict[str, Rows] = field(default_factory=dict)
@@ -86,20 +95,24 @@ class Pool:
         splits = Splits(parts[0], parts[1], None, False, self.data.source)
         return Gathered(self.data.source, splits, self.data.extra, self.data.pre, facts)
 
-    def decoded(self, source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> Rows:
+    def held_out(self, fold: Fold) -> Judged:
+        at = np.flatnonzero(fold.held_out)
+        return Judged(self.source.select(at), Rows(self.faces, at), self.table.select(at), self.groups[at])
+
+    def decoded(self, source: FaceSource, what: str) -> Rows:
         """Stands in for the decoding of a training: rows of what is decoded, and extra fakes decoded once."""
         if what in ("training", "validation"):
             place = {item.path: i for i, item in enumerate(self.source.items)}
             return Rows(self.faces, np.array([place[item.path] for item in source.items], np.int64))
         key = source.content_stamp()
         if key not in self._extra:
-            self._extra[key] = self._strangers(self.decode(source, what, pre, cache).faces, what)
+            self._extra[key] = self._strangers(self.decode(source, what).faces, what)
         return self._extra[key]
 
     def _strangers(self, extra: DecodedFaces, what: str) -> Rows:
         """Extra fakes without those that an image of the folds or of the test split nearly equals: whoever learnt from
         them would know what it is tested on."""
-        known = [self.faces.images] + ([] if self.test is None else [self.test[1].faces.images])
+        known = [self.faces.images] + ([] if self.test is None else [self.test.rows.faces.images])
         seen = np.concatenate([hashes_of_images(images) for images in known])
         near = np.unique(overlaps(hashes_of_images(extra.images), seen, mirror=True)[:, 0])
         left = np.setdiff1d(np.arange(len(extra.images)), near)
@@ -120,7 +133,6 @@ def open_pool(
     seed: int,
     *,
     workers: int,
-    decode: Decode,
     progress: Callable[[str], None],
     gates: bool = True,
 ) -> Pool:
@@ -135,12 +147,13 @@ def open_pool(
     source, test, notes = _pool_and_test(whole.source, seed, o.subset)
     if len(np.unique(source.labels)) < 2:
         raise UserError(f"{o.data}: `folds` needs real and fake images (folders called real and fake give the labels)")
-    cache = cache_of(o)
-    faces = decode(source, "all", whole.pre, cache).faces
+    decode = decoder(o, whole.pre, workers, progress)
+    faces = decode(source, "all").faces
     tested = None
     if test is not None:
-        rows = decode(test, "test", whole.pre, cache)
-        tested = test.select(rows.faces.kept), rows
+        rows = decode(test, "test")
+        test = test.select(rows.faces.kept)
+        tested = Judged(test, rows, test.manifest, None)
     whole.facts |= {"skipped": [[str(a), str(b)] for a, b in faces.skipped[:100]], "num_skipped": len(faces.skipped)}
     faces.skipped = []  # told for all folds together
     source = source.select(faces.kept)
@@ -150,7 +163,7 @@ def open_pool(
     pool = Pool(whole, source, faces, table, groups, fold, decode, tested, said, [*whole.notes, *notes])
     pool.notes += _remarks(pool, dealt.number)
     for extra, spec, _ in whole.extra:  # what can't be used is refused before the first fold
-        pool.decoded(extra, Path(spec).name, whole.pre, cache)
+        pool.decoded(extra, Path(spec).name)
     return pool
 
 

@@ -26,18 +26,15 @@ from common.clock import clock
 from common.errors import UserError
 from common.files import write_json
 from discriminator.detector import Detector
-from discriminator.folds.data import Fold, open_pool
+from discriminator.folds.data import Fold, Judged, open_pool
 from discriminator.folds.figures import FoldsFound
 from discriminator.folds.scores import read_fold, write_fold, write_table
-from discriminator.training.data import decoder, decoding_threads, load_degradation
-from discriminator.training.feed import Rows
+from discriminator.training.data import decoding_threads, load_degradation
 from discriminator.training.folders import check_free, check_unchanged, name_of, saved_options
 from discriminator.training.options import CrossValidation, RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
 from discriminator.training.run import DETECTOR, MakeReport, SharedImages, say_left_out, train
 from discriminator.training.selection import Validation, scores
-from faces.manifest import Manifest
-from faces.source import FaceSource
 from training.checkpoint import checkpoints
 from training.lock import RunLock
 from training.run_folder import new_run, remove_leftovers
@@ -112,7 +109,7 @@ class _Folds:
         cv2.setNumThreads(1)
         self.pool = open_pool(
             self.options, self.asked, self.recipe.seed, workers=self.workers,
-            decode=decoder(self.workers, self.tel.progress), progress=self.tel.progress, gates=self.plan is None,
+            progress=self.tel.progress, gates=self.plan is None,
         )  # fmt: skip
         if self.plan is None:
             self.folds = self.pool.folds(self.recipe.seed)
@@ -141,7 +138,7 @@ class _Folds:
             "options": asdict(self.options), "recipe": self.recipe.to_dict(), "version": own_version(),
             "data": {
                 "name": source.name, "fingerprint": source.fingerprint(), "preprocess": p.data.pre.to_dict(),
-                "images": p.counts(np.ones(len(p), bool)), "test": None if p.test is None else len(p.test[1]),
+                "images": p.counts(np.ones(len(p), bool)), "test": None if p.test is None else len(p.test.rows),
                 "grouped_by": p.grouped_by, "groups": len(np.unique(p.groups)), "notes": p.notes,
                 "gates": p.data.facts.get("gates"), "num_skipped": p.data.facts["num_skipped"],
                 "skipped": p.data.facts["skipped"],
@@ -211,28 +208,22 @@ class _Folds:
             place = replace(self.place, out=None if began else folder, resume=folder if began else None)
             train(self.options, recipe, place, part=part, report=self.make_report)
         detector = Detector.load(folder / DETECTOR)
-        pool, held_out = self.pool, np.flatnonzero(fold.held_out)
-        self._judge(detector, fold, folder / HELD_OUT, pool.source.select(held_out), Rows(pool.faces, held_out),
-                    pool.table.select(held_out), pool.groups[held_out])  # fmt: skip
-        if pool.test is not None:
-            self._judge(detector, fold, folder / TESTED, *pool.test, pool.test[0].manifest, None)
+        self._judge(detector, fold, folder / HELD_OUT, self.pool.held_out(fold))
+        if self.pool.test is not None:
+            self._judge(detector, fold, folder / TESTED, self.pool.test)
         for path in checkpoints(folder):  # of use only to a training that is not over
             path.unlink()
 
-    def _judge(
-        self, detector: Detector, fold: Fold, path: Path, source: FaceSource, rows: Rows, table: Manifest | None,
-        groups: np.ndarray | None,
-    ) -> None:  # fmt: skip
-        """table, groups: of the images of `source`, decoded in `rows`."""
+    def _judge(self, detector: Detector, fold: Fold, path: Path, images: Judged) -> None:
         told: Callable[[int, int], None] = lambda done, total: self.tel.progress(f"judging {done}/{total}")  # noqa: E731
-        images = Validation(rows, rows.labels, (("clean", ()),))
+        clean = Validation(images.rows, images.rows.labels, (("clean", ()),))
         device = self.options.device
         detector.net.to(device)
-        logits = scores(detector.net, images, workers=self.workers, progress=told)[0]
+        logits = scores(detector.net, clean, workers=self.workers, progress=told)[0]
         detector.net.to("cpu")
         if not np.isfinite(logits).all():
             raise UserError(f"{path.parent}: its detector gives no numbers; lower `lr` and start again")
-        write_fold(path, source, logits, detector.calibration, fold, table=table, groups=groups)
+        write_fold(path, images, logits, detector.calibration, fold)
 
     def _conclude(self, root: Path) -> None:
         tables = [read_fold(self.folder(root, fold) / HELD_OUT) for fold in self.folds]

@@ -17,10 +17,8 @@ import numpy as np
 from common.errors import UserError
 from common.files import write_bytes
 from discriminator.calibration import Calibration
-from discriminator.folds.data import Fold
+from discriminator.folds.data import Fold, Judged
 from discriminator.verdict import decide
-from faces.manifest import Manifest
-from faces.source import FaceSource
 from metrics.folds import figures
 
 COLUMNS = (
@@ -53,24 +51,16 @@ class FoldScores:
         return figures(self.label, self.score, self.called)
 
 
-def write_fold(
-    path: Path,
-    images: FaceSource,
-    logits: np.ndarray,
-    calibration: Calibration,
-    fold: Fold,
-    *,
-    table: Manifest | None,
-    groups: np.ndarray | None,
-) -> None:
-    """Write what a fold's detector said of `images`. table: their manifest, for source and generator."""
+def write_fold(path: Path, images: Judged, logits: np.ndarray, calibration: Calibration, fold: Fold) -> None:
+    """Write what a fold's detector said of `images`."""
+    source, _, table, groups = images
     point = calibration.at()
     probabilities = calibration.probability(logits)
-    blank = [""] * len(images)
-    sources = [str(v) or images.name for v in (table["source"].tolist() if table is not None else blank)]
+    blank = [""] * len(source)
+    sources = [str(v) or source.name for v in (table["source"].tolist() if table is not None else blank)]
     generators = [str(v) for v in (table["generator"].tolist() if table is not None else blank)]
     ids = blank if groups is None else [str(g) for g in groups.tolist()]
-    items = images.items
+    items = source.items
     rows = [
         [items[i].path, str(int(items[i].label)), sources[i], generators[i], repr(float(p)), decide(float(p), point),
          ids[i], str(fold.number), str(fold.repeat), repr(float(logits[i])), repr(float(point.threshold))]

@@ -37,7 +37,7 @@ GATE_SAMPLE = 1000  # images of each side whose headers are compared
 
 Progress = Callable[[str], None]
 Extra = tuple[FaceSource, str, float]
-Decode = Callable[[FaceSource, str, Preprocess, Path | None], Rows]  # its second: for the progress line
+Decode = Callable[[FaceSource, str], Rows]  # its second: for the progress line
 
 
 @dataclass
@@ -122,10 +122,11 @@ def _headers_differ(reals: FaceSource, fakes: FaceSource, workers: int) -> str:
     )
 
 
-def decoder(workers: int, progress: Progress) -> Decode:
+def decoder(o: TrainerOptions, pre: Preprocess, workers: int, progress: Progress) -> Decode:
     """Decodes every image of a source once, `workers` at a time."""
+    cache = {None: cache_folder() / "decoded", "none": None}.get(o.cache, Path(o.cache or ""))
 
-    def decode(source: FaceSource, what: str, pre: Preprocess, cache: Path | None) -> Rows:
+    def decode(source: FaceSource, what: str) -> Rows:
         told = lambda done, total: progress(f"reading {what} images {done}/{total}")  # noqa: E731
         return Rows.all(DecodedFaces.build(source, pre, workers=max(1, workers), cache_dir=cache, progress=told))
 
@@ -140,14 +141,14 @@ def share_out(
     g: Gathered, o: TrainerOptions, recipe: Recipe, degradation: Degradation, decode: Decode
 ) -> tuple[LabelledFeed, Validation]:
     """Decode everything, and make feed and validation. UserError for what does not fit together."""
-    side, cache = g.pre.resolution, cache_of(o)
-    train = decode(g.splits.train, "training", g.pre, cache)
-    valid = decode(at_most(g.splits.valid, o.valid_images, recipe.seed, DETECTOR_DRAW), "validation", g.pre, cache)
+    side = g.pre.resolution
+    train = decode(g.splits.train, "training")
+    valid = decode(at_most(g.splits.valid, o.valid_images, recipe.seed, DETECTOR_DRAW), "validation")
     groups = [
         ImageGroup(name, train.faces.images, train.index[train.labels == label], label)
         for label, name in enumerate(("real", "set's fakes"))
     ]
-    added = [(decode(source, Path(spec).name, g.pre, cache), spec, dose) for source, spec, dose in g.extra]
+    added = [(decode(source, Path(spec).name), spec, dose) for source, spec, dose in g.extra]
     for rows, spec, _ in added:
         if rows.faces.enlarged and not train.faces.enlarged and not o.allow_leaks:
             raise UserError(
@@ -186,11 +187,6 @@ def share_out(
         "skipped": [[str(a), str(b)] for a, b in skipped[:100]], "notes": g.notes,
     }  # fmt: skip
     return feed, validation
-
-
-def cache_of(o: TrainerOptions) -> Path | None:
-    """The folder of decoded images; None: nothing is kept."""
-    return {None: cache_folder() / "decoded", "none": None}.get(o.cache, Path(o.cache or ""))
 
 
 def load_degradation(spec: str) -> Degradation:

@@ -31,6 +31,7 @@ from discriminator.training.folders import Begun, check_free, check_unchanged, n
 from discriminator.training.options import RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
 from faces.degrade import Degradation
+from faces.source import FaceSource
 from training.lock import RunLock
 from training.memory import keep_freed_memory
 from training.operations import prepare_operations
@@ -99,25 +100,24 @@ def train(
         world.leave()
 
 
+@dataclass
 class _Training:
-    def __init__(
-        self,
-        options: TrainerOptions,
-        recipe: Recipe,
-        world: Processes,
-        tel: Telemetry,
-        begun: Begun | None,
-        part: SharedImages | None,
-    ) -> None:
-        self.o = replace(options, patches=recipe.patch > 0)
-        self.recipe, self.world, self.tel, self.begun, self.part = recipe, world, tel, begun, part
-        self.finish_page: Finish | None = None
-        self.operations = ""
-        self.workers = decoding_threads(options)
-        if begun is None:
-            self.degradation = load_degradation(options.degradation)
+    o: TrainerOptions
+    recipe: Recipe
+    world: Processes
+    tel: Telemetry
+    begun: Begun | None
+    part: SharedImages | None
+    finish_page: Finish | None = None
+    operations: str = ""
+
+    def __post_init__(self) -> None:
+        self.o = replace(self.o, patches=self.recipe.patch > 0)
+        self.workers = decoding_threads(self.o)
+        if self.begun is None:
+            self.degradation = load_degradation(self.o.degradation)
         else:  # as it was then, whatever has become of the file
-            self.degradation = Degradation.from_dict(begun.config["degradation"])
+            self.degradation = Degradation.from_dict(self.begun.config["degradation"])
 
     # ---- before anything is written ----------------------------------------------------------------------------
 
@@ -159,12 +159,12 @@ class _Training:
         name = name_of("detector", self.facts["name"], self.pre.resolution, self.o)
         return self.world.main_does(lambda: new_run(place.outdir, name, lock, {CONFIG: self.config()}, out=place.out))
 
-    def _decode(self, *what) -> Rows:
-        decode = decoder(self.workers, self.tel.progress)
+    def _decode(self, source: FaceSource, what: str) -> Rows:
+        decode = decoder(self.o, self.pre, self.workers, self.tel.progress)
         if self.world.is_main:  # the others find the cache filled
-            rows = decode(*what)
+            rows = decode(source, what)
         self.world.barrier()
-        return rows if self.world.is_main else decode(*what)
+        return rows if self.world.is_main else decode(source, what)
 
     # ---- the run -----------------------------------------------------------------------------------------------
 
