@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ import torch
 
 from common.errors import BadImage, UserError
 from common.files import cache_folder, write_json, written_whole
-from common.parallel import in_order
+from common.parallel import in_order, told
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 
@@ -90,45 +92,31 @@ class DecodedFaces:
         source = source.rendered_at(preprocess.resolution)
         if not len(source):
             raise UserError(f"{source.name or 'the source'} holds no images")
+        results = _decoded(source, preprocess, workers, progress, min_side)
         if cache_dir is not None:
             cache = _Cache(os.fspath(cache_dir), source, preprocess, min_side)
-            record = cache.find() or cache.fill(_decoded(source, preprocess, workers, progress, min_side))
+            record = cache.find() or cache.fill(results)
             images = cache.map(record)
         else:
-            images, record = _in_memory(source, preprocess, workers, progress, min_side)
+            images, record = _in_memory(source, preprocess, results)
         kept = np.array(record.kept, dtype=np.int64)
-        return cls(
-            images=images,
-            labels=source.labels[kept],
-            kept=kept,
-            preprocess=preprocess,
-            mirror=mirror,
-            mirror_y=mirror_y,
-            skipped=record.skipped,
-            converted=dict(record.converted),
-            enlarged=record.enlarged,
-            not_square=record.not_square,
-            name=source.name,
-        )
+        found = vars(record) | {"kept": kept, "converted": dict(record.converted), "name": source.name}
+        return cls(images, source.labels[kept], preprocess=preprocess, mirror=mirror, mirror_y=mirror_y, **found)
 
     def __len__(self) -> int:
         return len(self.images) * (1 + self.mirror) * (1 + self.mirror_y)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """uint8 [n, C, R, R] of the images at `indices` (0 <= index < len). Raises IndexError outside."""
-        indices = self._checked(indices)
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.ndim != 1 or (len(indices) and (indices.min() < 0 or indices.max() >= len(self))):
+            raise IndexError(f"indices must be a list of numbers from 0 to {len(self) - 1}")
         count = len(self.images)
         images = self.images[indices % count]
         copies = indices // count
         for on, dim in ((self.mirror & (copies % 2 == 1), 3), (copies >= (2 if self.mirror else 1), 2)):
             images[on] = np.flip(images[on], dim)
         return torch.from_numpy(images)
-
-    def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        indices = np.asarray(indices, dtype=np.int64)
-        if indices.ndim != 1 or (len(indices) and (indices.min() < 0 or indices.max() >= len(self))):
-            raise IndexError(f"indices must be a list of numbers from 0 to {len(self) - 1}")
-        return indices
 
 
 def stream(
@@ -234,36 +222,19 @@ def _decoded(
         kind = "RGB" if kind in ("YCbCr", "RGBX") else kind
         return i, preprocess.uint8(image.pixels).transpose(2, 0, 1), kind, image.pixels.shape[:2]
 
-    for result in in_order(one, len(source), workers):
-        yield result
-        if progress is not None and (result[0] % PACE == PACE - 1 or result[0] == len(source) - 1):
-            progress(result[0] + 1, len(source))
+    return told(in_order(one, len(source), workers), len(source), progress, PACE)
 
 
-def _in_memory(
-    source: FaceSource,
-    preprocess: Preprocess,
-    workers: int | None,
-    progress: Progress | None,
-    min_side: int,
-) -> tuple[np.ndarray, _Record]:
-    shape = (len(source), preprocess.channels, preprocess.resolution, preprocess.resolution)
-    size, limit = int(np.prod(shape, dtype=np.int64)), _half_of_free_memory()
-    record, results = _Record(), _decoded(source, preprocess, workers, progress, min_side)
-    if size > limit:
-        return _in_a_file(source, record, results, preprocess, size, limit), record
-    images = np.empty(shape, np.uint8)
-    count = 0
-    for count, image in enumerate(record.images(results), 1):
-        images[count - 1] = image
-    record.check(source)
-    return images[:count], record
-
-
-def _in_a_file(
-    source: FaceSource, record: _Record, results: Iterator[_Result], preprocess: Preprocess, size: int, limit: int
-) -> np.ndarray:
-    """The images in a file that only this process knows: what memory has no room for is read from the disk's cache."""
+def _in_memory(source: FaceSource, preprocess: Preprocess, results: Iterator[_Result]) -> tuple[np.ndarray, _Record]:
+    """The images in an array, or in a file that only this process knows: what memory has no room for is read from the
+    disk's cache."""
+    size, limit, record = len(source) * math.prod(preprocess.shape), _half_of_free_memory(), _Record()
+    if size <= limit:
+        images = np.empty((len(source), *preprocess.shape), np.uint8)
+        for number, image in enumerate(record.images(results)):
+            images[number] = image
+        record.check(source)
+        return images[: len(record.kept)], record
     folder = cache_folder()
     trouble = "there is no room"
     try:
@@ -274,11 +245,9 @@ def _in_a_file(
                 file.write(image.tobytes())
             record.check(source)
             file.flush()
-            side = preprocess.resolution
-            shape = (len(record.kept), preprocess.channels, side, side)
-            images = np.memmap(file, np.uint8, mode="r", shape=shape)
-            images.kept_open = file  # where files can't lose their names while open, closing would delete it
-            return images
+            mapped = np.memmap(file, np.uint8, mode="r", shape=(len(record.kept), *preprocess.shape))
+            weakref.finalize(mapped, file.close)  # where files can't lose their names while open, it deletes this one
+            return mapped, record
     except OSError as error:
         trouble = f"it can't be written ({error.strerror})"
     raise UserError(
@@ -313,7 +282,7 @@ class _Cache:
                 saved = json.load(file)
             saved["skipped"] = [tuple(pair) for pair in saved["skipped"]]
             record = _Record(**{**saved, "converted": Counter(saved["converted"])})
-            whole = os.path.getsize(self.pixels) == len(record.kept) * self._image_bytes() > 0
+            whole = os.path.getsize(self.pixels) == len(record.kept) * math.prod(self.preprocess.shape) > 0
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return record if whole else None
@@ -331,13 +300,9 @@ class _Cache:
         except OSError as error:
             raise UserError(
                 f"{self.folder}: the decoded images can't be written ({error.strerror}); give a cache folder on a disk "
-                f"with {len(self.source) * self._image_bytes() / 2**30:.1f} GiB of room"
+                f"with {len(self.source) * math.prod(self.preprocess.shape) / 2**30:.1f} GiB of room"
             ) from None
         return record
 
     def map(self, record: _Record) -> np.ndarray:
-        side, channels = self.preprocess.resolution, self.preprocess.channels
-        return np.memmap(self.pixels, np.uint8, mode="r", shape=(len(record.kept), channels, side, side))
-
-    def _image_bytes(self) -> int:
-        return self.preprocess.channels * self.preprocess.resolution**2
+        return np.memmap(self.pixels, np.uint8, mode="r", shape=(len(record.kept), *self.preprocess.shape))

@@ -40,75 +40,58 @@ from faces.filters import (
 # --- steps: an operation, how often it happens, and where its parameters are drawn from -----------------------------
 
 
-def _uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
-    return float(bounds[0] + (bounds[1] - bounds[0]) * rng.random())
-
-
-def _whole(rng: np.random.Generator, bounds: Sequence[float]) -> int:
-    """A whole number, both ends included."""
-    return int(bounds[0] + (bounds[1] - bounds[0] + 1) * rng.random())
-
-
-def _one_of(rng: np.random.Generator, names: Sequence[str]) -> str:
-    return names[int(len(names) * rng.random())]
-
-
-def _log_uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
-    low, high = np.log(bounds[0]), np.log(bounds[1])
-    return float(np.exp(low + (high - low) * rng.random()))
-
-
 Action = Callable[[np.ndarray, np.random.Generator, dict[str, Any]], np.ndarray]
+WHOLE = ("quality", "first", "second", "tiles", "shift", "longest")  # drawn as whole numbers, both ends included
 
-# name: (what it does with the drawn parameters, the default ranges). Draws are evaluated left to right.
+
+def _drawn(rng: np.random.Generator, key: str, bounds: Sequence[Any], by_ratio: bool = False) -> Any:
+    """One of the names, or a number between the bounds; by_ratio: its logarithm is what is evenly spread."""
+    if isinstance(bounds[0], str):
+        return bounds[int(len(bounds) * rng.random())]
+    low, high = (np.log(bound) for bound in bounds) if by_ratio else bounds
+    if key in WHOLE:
+        return int(low + (high - low + 1) * rng.random())
+    value = float(low + (high - low) * rng.random())
+    return float(np.exp(value)) if by_ratio else value
+
+
+def _step(
+    operation: Callable[..., np.ndarray], order: str = "", *, by_ratio: str = "", **ranges: Sequence[Any]
+) -> tuple[Action, dict[str, Any]]:
+    """An operation with the default ranges of its parameters, which are drawn in their order, or in that of `order`."""
+    keys = order.split() or list(ranges)
+
+    def action(image: np.ndarray, rng: np.random.Generator, bounds: dict[str, Any]) -> np.ndarray:
+        return operation(image, *[_drawn(rng, key, bounds[key], key == by_ratio) for key in keys])
+
+    return action, ranges
+
+
+# name: (what it does with the ranges to draw from, the default ranges)
 STEPS: dict[str, tuple[Action, dict[str, Any]]] = {
-    "jpeg": (
-        lambda im, rng, p: jpeg(im, _whole(rng, p["quality"]), _one_of(rng, p["subsampling"])),
-        {"quality": (30, 95), "subsampling": ("420", "444")},
+    "jpeg": _step(jpeg, quality=(30, 95), subsampling=("420", "444")),
+    "webp": _step(webp, quality=(40, 95)),
+    "double_jpeg": _step(lambda im, one, two: jpeg(jpeg(im, one), two), first=(50, 95), second=(50, 95)),
+    "resize": _step(
+        scale, by_ratio="factor", factor=(0.5, 2.0), kernel=KERNELS, back=("bilinear", "bicubic", "lanczos")
     ),
-    "webp": (lambda im, rng, p: webp(im, _whole(rng, p["quality"])), {"quality": (40, 95)}),
-    "double_jpeg": (
-        lambda im, rng, p: jpeg(jpeg(im, _whole(rng, p["first"])), _whole(rng, p["second"])),
-        {"first": (50, 95), "second": (50, 95)},
-    ),
-    "resize": (
-        lambda im, rng, p: scale(
-            im, _log_uniform(rng, p["factor"]), _one_of(rng, p["kernel"]), _one_of(rng, p["back"])
-        ),
-        {"factor": (0.5, 2.0), "kernel": KERNELS, "back": ("bilinear", "bicubic", "lanczos")},
-    ),
-    "blur": (lambda im, rng, p: blur(im, _uniform(rng, p["sigma"])), {"sigma": (0.2, 1.5)}),
-    "noise": (lambda im, rng, p: noise(im, _uniform(rng, p["sigma"]), rng), {"sigma": (1.0, 8.0)}),
-    "hflip": (lambda im, rng, p: hflip(im), {}),
-    "rotate": (lambda im, rng, p: rotate(im, _uniform(rng, p["degrees"])), {"degrees": (-10.0, 10.0)}),
-    "shear": (
-        lambda im, rng, p: shear(im, _uniform(rng, p["x"]), _uniform(rng, p["y"])),
-        {"x": (-0.1, 0.1), "y": (-0.1, 0.1)},
-    ),
-    "brightness": (lambda im, rng, p: brightness(im, _uniform(rng, p["factor"])), {"factor": (0.7, 1.3)}),
-    "contrast": (lambda im, rng, p: contrast(im, _uniform(rng, p["factor"])), {"factor": (0.7, 1.3)}),
-    "saturation": (lambda im, rng, p: saturation(im, _uniform(rng, p["factor"])), {"factor": (0.5, 1.5)}),
-    "hue": (lambda im, rng, p: hue(im, _uniform(rng, p["degrees"])), {"degrees": (-12.0, 12.0)}),
-    "clahe": (
-        lambda im, rng, p: clahe(im, _uniform(rng, p["clip"]), _whole(rng, p["tiles"])),
-        {"clip": (1.0, 3.0), "tiles": (2, 8)},
-    ),
+    "blur": _step(blur, sigma=(0.2, 1.5)),
+    "noise": (lambda im, rng, p: noise(im, _drawn(rng, "sigma", p["sigma"]), rng), {"sigma": (1.0, 8.0)}),
+    "hflip": _step(hflip),
+    "rotate": _step(rotate, degrees=(-10.0, 10.0)),
+    "shear": _step(shear, x=(-0.1, 0.1), y=(-0.1, 0.1)),
+    "brightness": _step(brightness, factor=(0.7, 1.3)),
+    "contrast": _step(contrast, factor=(0.7, 1.3)),
+    "saturation": _step(saturation, factor=(0.5, 1.5)),
+    "hue": _step(hue, degrees=(-12.0, 12.0)),
+    "clahe": _step(clahe, clip=(1.0, 3.0), tiles=(2, 8)),
     "cutout": (
-        lambda im, rng, p: cutout(im, _uniform(rng, p["side"]), rng.random(), rng.random()),
+        lambda im, rng, p: cutout(im, _drawn(rng, "side", p["side"]), rng.random(), rng.random()),
         {"side": (0.1, 0.4)},
     ),
-    "crop_shift": (
-        lambda im, rng, p: crop_shift(im, _whole(rng, p["shift"]), _whole(rng, p["shift"]), _whole(rng, p["quality"])),
-        {"shift": (1, 7), "quality": (50, 95)},
-    ),
-    "screenshot": (
-        lambda im, rng, p: screenshot(im, _uniform(rng, p["zoom"]), _whole(rng, p["quality"])),
-        {"zoom": (0.6, 1.6), "quality": (80, 95)},
-    ),
-    "web": (
-        lambda im, rng, p: web(im, _whole(rng, p["longest"]), _whole(rng, p["quality"])),
-        {"longest": (768, 768), "quality": (60, 60)},
-    ),
+    "crop_shift": _step(crop_shift, "shift shift quality", shift=(1, 7), quality=(50, 95)),
+    "screenshot": _step(screenshot, zoom=(0.6, 1.6), quality=(80, 95)),
+    "web": _step(web, longest=(768, 768), quality=(60, 60)),
 }
 
 
@@ -141,20 +124,22 @@ class Step:
         return action(image, rng, {**defaults, **self.ranges})
 
 
-def _check_range(step: str, key: str, value: Any, default: Sequence) -> None:
+def _check_range(step: str, key: str, value: Any, default: Sequence[Any]) -> None:
     words = isinstance(default[0], str)
+    allowed = ("420", "444") if key == "subsampling" else KERNELS
+    wrong = ""
     if not isinstance(value, (list, tuple)) or not value or any(isinstance(v, str) != words for v in value):
-        form = "a list of names" if words else "a pair of numbers (low, high)"
-        raise UserError(f"degradation step {step}: {key} must be {form}, not {value!r}")
-    if not words and (len(value) != 2 or value[0] > value[1]):
-        raise UserError(f"degradation step {step}: {key} must be a pair (low, high) with low <= high, not {value!r}")
-    if not words and key in ("quality", "first", "second") and not (1 <= value[0] and value[1] <= 100):
-        raise UserError(f"degradation step {step}: {key} {value!r} is not within 1..100")
-    if not words and key in ("factor", "zoom", "longest", "sigma", "clip", "tiles", "side") and value[0] < 0:
-        raise UserError(f"degradation step {step}: {key} {value!r} must not be negative")
-    allowed = {"kernel": KERNELS, "back": KERNELS, "subsampling": ("420", "444")}.get(key, ())
-    if words and not set(value) <= set(allowed):
-        raise UserError(f"degradation step {step}: {key} {value!r} is not among {', '.join(allowed)}")
+        wrong = f"must be {'a list of names' if words else 'a pair of numbers (low, high)'}, not {value!r}"
+    elif words:
+        wrong = "" if set(value) <= set(allowed) else f"{value!r} is not among {', '.join(allowed)}"
+    elif len(value) != 2 or value[0] > value[1]:
+        wrong = f"must be a pair (low, high) with low <= high, not {value!r}"
+    elif key in ("quality", "first", "second") and not (1 <= value[0] and value[1] <= 100):
+        wrong = f"{value!r} is not within 1..100"
+    elif key in ("factor", "zoom", "longest", "sigma", "clip", "tiles", "side") and value[0] < 0:
+        wrong = f"{value!r} must not be negative"
+    if wrong:
+        raise UserError(f"degradation step {step}: {key} {wrong}")
 
 
 @dataclass(frozen=True)
@@ -297,7 +282,7 @@ def apply_batch(
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise UserError(f"degradation: images must be uint8 [N, 1 or 3, H, W], not {images.dtype} {images.shape}")
-    seeds = [int(seed)] * len(images) if np.ndim(seed) == 0 else [int(s) for s in seed]
+    seeds = [int(seed)] * len(images) if isinstance(seed, (int, np.integer)) else [int(s) for s in seed]
     where = range(len(images)) if indices is None else [int(i) for i in indices]
     if len(seeds) != len(images) or len(where) != len(images):
         raise UserError(

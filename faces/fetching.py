@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections import Counter
 from collections.abc import Callable
 
 from common.errors import BadImage, UserError
+from common.parallel import told
 from faces.layout import FAKE, REAL, parts_of
 from faces.named_sets import NAMED_SETS, NamedSet, by_hand_steps, root_folder
 from faces.source import FaceSource, open_source
@@ -79,7 +79,7 @@ def place(
         if counts(there) != counts(source):
             raise UserError(f"{target} exists, with other images; move it away, then fetch again")
         return there, apart
-    if _same_place(given, target):
+    if os.path.realpath(given) == os.path.realpath(target):
         return source, apart
 
     unfinished = os.path.join(root, f".{named.name}.unfinished")
@@ -106,10 +106,6 @@ def _checked(named: NamedSet, source: FaceSource, where: str, partial: bool) -> 
     return apart
 
 
-def _same_place(given: str, target: str) -> bool:
-    return os.path.realpath(given) == os.path.realpath(target)
-
-
 def _check_space(source: FaceSource, folder: str) -> None:
     needed = sum(source.size(i) for i in range(len(source)))
     free = shutil.disk_usage(folder).free
@@ -123,18 +119,17 @@ def _check_space(source: FaceSource, folder: str) -> None:
 def _copy(source: FaceSource, folder: str, progress: Progress | None) -> list[str]:
     """Write every image below `folder`; returns what could not be had, a line each."""
     broken = []
-    for i, item in enumerate(source.items):
+    for i, item in enumerate(told(source.items, len(source), progress)):
         try:
             path = inside(folder, item.path)
-            if not _is_there(path, source.size(i)):
+            there = os.path.isfile(path) and not os.path.islink(path)
+            if not there or os.path.getsize(path) != source.size(i):
                 data = source.read(i)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with open(path, "wb") as file:  # half a file is found by its size, the folder gets its name at the end
                     file.write(data)
         except BadImage as error:
             broken.append(str(error))
-        if progress is not None:
-            progress(i + 1, len(source))
     return broken
 
 
@@ -148,14 +143,6 @@ def _check_nothing_else(source: FaceSource, folder: str) -> None:
                 raise UserError(
                     f"{folder} holds files of another archive (like {path}); delete that folder, then again"
                 )
-
-
-def _is_there(path: str, size: int) -> bool:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
 def inside(folder: str, path: str) -> str:

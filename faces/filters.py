@@ -16,14 +16,6 @@ from common.errors import UserError
 
 KERNELS = ("nearest", "bilinear", "bicubic", "box", "lanczos")
 
-_PIL_KERNELS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
 
 def jpeg(image: np.ndarray, quality: int, subsampling: str = "420") -> np.ndarray:
     """JPEG at `quality` 1..100 and back, chroma `420` (the web's default) or `444`."""
@@ -41,14 +33,15 @@ def webp(image: np.ndarray, quality: int) -> np.ndarray:
 
 def _through_codec(image: np.ndarray, extension: str, options: list[int]) -> np.ndarray:
     done, data = cv2.imencode(extension, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    if not done:
+    again = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
+    if again is None:
         raise UserError(f"degradation: OpenCV can't write {extension} here: reinstall opencv-python-headless")
-    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(again, cv2.COLOR_BGR2RGB)
 
 
 def resize(image: np.ndarray, height: int, width: int, kernel: str) -> np.ndarray:
     """Resample to exactly [height, width]; kernels are anti-aliased when shrinking, `nearest` apart."""
-    return np.asarray(Image.fromarray(image).resize((width, height), _PIL_KERNELS[kernel]))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling[kernel.upper()]))
 
 
 def scale(image: np.ndarray, factor: float, kernel: str, back: str = "bicubic") -> np.ndarray:

@@ -32,7 +32,7 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from common.files import written_whole
-from common.parallel import in_order
+from common.parallel import in_order, told
 from faces.classes import FILE, ClassLabels
 from faces.layout import FAKE
 from faces.naming import LABEL_NAMES
@@ -163,7 +163,7 @@ def _fill(
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("path", "label", "split", "original"))
     number = 0
-    for i, result in enumerate(in_order(one, len(source), workers)):
+    for i, result in enumerate(told(in_order(one, len(source), workers), len(source), progress)):
         item = source.items[i]
         if isinstance(result, BadImage):
             packed.skipped.append((result.name, result.reason))
@@ -178,13 +178,11 @@ def _fill(
             rows.writerow((name, item.label, item.split or "", item.path))
             packed.enlarged += enlarged
             packed.fakes += item.label == FAKE
-            packed.reals += item.label != FAKE
             number += 1
-        if progress is not None:
-            progress(i + 1, len(source))
     if not number:
         name, reason = packed.skipped[0]
         raise UserError(f"none of the {len(source)} images of {source.name} can be used; the first, {name}: {reason}")
+    packed.reals = number - packed.fakes
     packed.classes = len({number for _, number in labels})
     text = json.dumps({"labels": labels if classes is not None else None})
     archive.writestr(zipfile.ZipInfo(FILE, EPOCH), text)

@@ -10,12 +10,6 @@ from PIL import Image
 from common.errors import UserError
 from faces.options import CROPS, RESAMPLE
 
-KERNELS = {
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
 PAD_VALUE = 128
 
 
@@ -46,6 +40,11 @@ class Preprocess:
         if self.channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3, not {self.channels!r}")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the result as networks take it: channels, height, width."""
+        return self.channels, self.resolution, self.resolution
+
     def to_dict(self) -> dict:
         """The options as plain values, for JSON headers."""
         return asdict(self)
@@ -71,7 +70,8 @@ class Preprocess:
         image = self._squared(image)
         size = (self.resolution, self.resolution)
         if image.shape[:2] != size:
-            image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, KERNELS[self.resample]))
+            kernel = Image.Resampling[self.resample.upper()]
+            image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, kernel))
         if self.channels == 1:
             image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[..., None]
         return np.ascontiguousarray(image)
