@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 
 F32 = np.float32
+Window = tuple[slice, slice]  # rows and columns of the canvas
+Level = np.ndarray | np.float32 | float
 
 
 def srgb(red: float, green: float, blue: float) -> np.ndarray:
@@ -87,7 +89,7 @@ class Canvas:
         self.y = _axis(size)[:, None]
         self.image = np.zeros((3, size, size), dtype=F32)
 
-    def window(self, x: float, y: float, radius_x: float, radius_y: float) -> tuple[slice, slice]:
+    def window(self, x: float, y: float, radius_x: float, radius_y: float) -> Window:
         """The (rows, columns) slices that cover a rectangle around (x, y); empty where it lies off the canvas."""
         half, size = self.size / 2, self.size
         top, bottom = int((y - radius_y + 1) * half) - 1, int((y + radius_y + 1) * half) + 2
@@ -98,7 +100,7 @@ class Canvas:
         )
 
     @staticmethod
-    def within(part: tuple[slice, slice], whole: tuple[slice, slice]) -> tuple[slice, slice]:
+    def within(part: Window, whole: Window) -> Window:
         """Where the pixels of `part` lie in an array that covers `whole`; what falls outside it is left away."""
         (rows, columns), (own_rows, own_columns) = part, whole
         top, left = max(rows.start, own_rows.start), max(columns.start, own_columns.start)
@@ -112,7 +114,7 @@ class Canvas:
         alpha = unit(F32(0.5) - distance * F32(1.0 / width))
         return smoothstep(alpha) if softness > 2 * self.pixel else alpha
 
-    def paint(self, alpha: np.ndarray, colour: np.ndarray, window: tuple[slice, slice] | None = None) -> None:
+    def paint(self, alpha: np.ndarray, colour: np.ndarray, window: Window | None = None) -> None:
         """Lay `colour` ([3] or [3, h, w]) over the picture with opacity `alpha` [h, w], inside `window` if given."""
         if colour.ndim == 1:
             colour = colour[:, None, None]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from faces.procedural.canvas import F32, lattice_field, noise_1d, smoothstep
+from faces.procedural.canvas import F32, Window, lattice_field, noise_1d, smoothstep
 from faces.procedural.scene import Scene
 
 LONG = ("long", "bob")
@@ -53,7 +53,7 @@ def opening(scene: Scene, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (np.sqrt(np.maximum(x2 + y2 - F32(square) * x2 * y2, F32(1e-6))) - F32(1)) * F32(t.width * wide)
 
 
-def _texture(scene: Scene, window: tuple[slice, slice]) -> np.ndarray:
+def _texture(scene: Scene, window: Window) -> np.ndarray:
     if scene.traits.style in ROUND:
         # waves in two directions, bent by the clumps, cross into ringlets
         u, v = scene.local(window)
@@ -64,7 +64,7 @@ def _texture(scene: Scene, window: tuple[slice, slice]) -> np.ndarray:
     return scene.strand_field[window]
 
 
-def _hair_colour(scene: Scene, window: tuple[slice, slice], texture: np.ndarray, dim: float) -> np.ndarray:
+def _hair_colour(scene: Scene, window: Window, texture: np.ndarray, dim: float) -> np.ndarray:
     """Lit hair, linear [3, h, w]: the cap's rounded normal, strands, and a band of sheen facing the light."""
     t = scene.traits
     u, v = scene.local(window)
@@ -83,14 +83,14 @@ def _hair_colour(scene: Scene, window: tuple[slice, slice], texture: np.ndarray,
     return light
 
 
-def _hanging(scene: Scene) -> tuple[slice, slice]:
-    """The pixels hair behind the head may reach."""
+def _hanging(scene: Scene) -> tuple[Window, np.ndarray, np.ndarray]:
+    """The pixels hair behind the head may reach (`Scene.part`)."""
     wide, high, centre = _cap(scene)
     if scene.traits.style in LONG:
         top, bottom = centre - high * 1.05, _length(scene) + 0.08
     else:
         top, bottom = centre - high * 1.15, centre + high * 1.7
-    return scene.window(0.0, (top + bottom) / 2, wide * 1.25, (bottom - top) / 2)
+    return scene.part(0.0, (top + bottom) / 2, wide * 1.25, (bottom - top) / 2)
 
 
 def _length(scene: Scene) -> float:
@@ -120,8 +120,7 @@ def paint_hair_behind(scene: Scene) -> None:
     canvas, t = scene.canvas, scene.traits
     if t.style in ("bald", "crop", "short", "rim"):
         return
-    window = _hanging(scene)
-    u, v = scene.local(window)
+    window, u, v = _hanging(scene)
     wide, high, centre = _cap(scene)
     if t.style == "bun":
         knot_u, knot_v, radius = (
@@ -129,8 +128,7 @@ def paint_hair_behind(scene: Scene) -> None:
             -t.height * (1.02 + 0.1 * t.volume),
             0.20,
         )
-        window = scene.window(knot_u, knot_v, radius * 1.3, radius * 1.3)
-        u, v = scene.local(window)
+        window, u, v = scene.part(knot_u, knot_v, radius * 1.3, radius * 1.3)
         texture = _texture(scene, window)
         d = np.sqrt((u - F32(knot_u)) ** 2 + ((v - F32(knot_v)) * F32(1.15)) ** 2) - F32(radius)
         canvas.paint(canvas.cover(d + texture * F32(0.012)), _hair_colour(scene, window, texture, 0.9), window)
@@ -153,8 +151,7 @@ def paint_locks(scene: Scene) -> None:
     canvas, t = scene.canvas, scene.traits
     if t.style != "long" or t.length < 0.25:
         return
-    window = _hanging(scene)
-    u, v = scene.local(window)
+    window, u, v = _hanging(scene)
     texture = scene.strand_field[window]
     gap = F32(t.width) * (F32(0.86) - F32(0.30) * smoothstep((v - F32(0.3)) * F32(1.6)))
     inner = gap - np.abs(u - F32(0.1 * t.yaw))
@@ -166,8 +163,7 @@ def paint_front_hair(scene: Scene) -> None:
     """The hair over the forehead and beside the face, with a soft, strand-ragged hairline; or the hat."""
     canvas, t = scene.canvas, scene.traits
     wide, high, centre = _cap(scene)
-    window = scene.window(0.0, centre, wide * 1.08, high * 1.08)
-    u, v = scene.local(window)
+    window, u, v = scene.part(0.0, centre, wide * 1.08, high * 1.08)
     if t.style != "bald":
         texture = _texture(scene, window)
         x, y = u * F32(1 / wide), (v - F32(centre)) * F32(1 / high)
@@ -203,8 +199,7 @@ def _paint_hat(scene: Scene) -> None:
     canvas, t = scene.canvas, scene.traits
     hair_wide, hair_high, _ = _cap(scene)
     wide, high = max(t.width * 1.10, hair_wide * 1.03), max(t.height * 1.06, hair_high * 1.10)
-    window = scene.window(0.0, -0.6 * high, wide * 1.1, high * 0.75)
-    u, v = scene.local(window)
+    window, u, v = scene.part(0.0, -0.6 * high, wide * 1.1, high * 0.75)
     x, y = u * F32(1 / wide), (v + F32(0.06)) * F32(1 / high)
     brim = v + F32(0.40 * t.height) + u * u * F32(0.25) + F32(0.10 * t.pitch)
     d = np.maximum((_dome(x, y) - F32(1)) * F32(wide), brim)

@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 
-from faces.procedural.canvas import F32, bump, lattice_field, noise_1d, normals, smoothstep, srgb, unit
+from faces.procedural.canvas import F32, Window, bump, lattice_field, noise_1d, normals, smoothstep, srgb, unit
 from faces.procedural.hair import VAULT, opening
 from faces.procedural.scene import Scene
+
+Ellipse = tuple[float, float, float, float]  # on the face: middle and reach, in half widths and heights of the head
 
 
 def _disc(u: np.ndarray, v: np.ndarray, at: tuple, ru: float, rv: float) -> np.ndarray:
@@ -18,9 +20,13 @@ def _disc(u: np.ndarray, v: np.ndarray, at: tuple, ru: float, rv: float) -> np.n
 
 
 def _spot(
-    scene: Scene, window: tuple[slice, slice], u0: float, v0: float, ru: float, rv: float
-) -> tuple[tuple[slice, slice], np.ndarray]:
-    """A soft elliptic spot of height 1, and where it lies in an array over `window`; no other pixels are computed."""
+    scene: Scene, window: Window, at: Ellipse, shift: float = 0.0, lift: float = 0.0
+) -> tuple[Window, np.ndarray]:
+    """A soft elliptic spot of height 1 on the face, and where it lies in an array over `window`; no other pixels are
+    computed. shift: to the left, in canvas units."""
+    a, b, ru, rv = at
+    u0, v0, sx, _ = scene.place(a, b, lift)
+    u0, ru, rv = u0 - shift, ru * scene.traits.width * sx, rv * scene.traits.height
     rows, columns = scene.canvas.within(scene.window(u0, v0, ru, rv), window)
     u, v = scene.local(window)
     return (rows, columns), bump(_disc(u[rows, columns], v[rows, columns], (u0, v0), ru, rv))
@@ -29,7 +35,7 @@ def _spot(
 def skull(scene: Scene, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Squared 'radius' of the head's outline: 1 on it. An ellipse, squared off a little, tapering to the chin."""
     t = scene.traits
-    down = v * F32(1 / t.height)
+    down: np.ndarray = v * F32(1 / t.height)
     below = np.maximum(down, F32(0))
     if t.beard == "full":
         down = down - below * F32(0.055)  # a full beard hides the chin in itself
@@ -47,8 +53,7 @@ def paint_ears(scene: Scene) -> None:
             continue
         u0, v0 = side * t.width * (0.985 + 0.015 * shown), t.height * 0.10 + 0.16 * t.pitch
         ru, rv = t.width * 0.155 * shown * t.ear, t.height * 0.205 * t.ear
-        window = scene.window(u0, v0, ru * 1.3, rv * 1.3)
-        u, v = scene.local(window)
+        window, u, v = scene.part(u0, v0, ru * 1.3, rv * 1.3)
         lean = u - (v - F32(v0)) * F32(-0.22 * side)
         outer = _disc(lean, v, (u0, v0), ru, rv)
         inner = _disc(lean, v, (u0 + side * ru * 0.08, v0 - rv * 0.12), ru * 0.62, rv * 0.66)
@@ -65,8 +70,7 @@ def paint_ears(scene: Scene) -> None:
 def paint_head(scene: Scene) -> None:
     """Skin colours and features first (albedo), then the whole head lit at once by its height field."""
     canvas, t = scene.canvas, scene.traits
-    window = scene.window(0.0, 0.0, t.width * 1.13, t.height * 1.07)
-    u, v = scene.local(window)
+    window, u, v = scene.part(0.0, 0.0, t.width * 1.13, t.height * 1.07)
     outline = skull(scene, u, v)
     nx, ny, nz = normals(_relief(scene, window, outline), canvas.pixel)
 
@@ -98,17 +102,16 @@ def paint_head(scene: Scene) -> None:
     head.catchlights()
 
 
-def _relief(scene: Scene, window: tuple[slice, slice], outline: np.ndarray) -> np.ndarray:
+def _relief(scene: Scene, window: Window, outline: np.ndarray) -> np.ndarray:
     """Height of the head towards the viewer, in canvas units: skull, brow, sockets, cheeks, nose, lips, chin."""
     t = scene.traits
     u, v = scene.local(window)
-    w, h = t.width, t.height
+    w = t.width
     height = np.sqrt(np.maximum(F32(1) - F32(0.90) * outline, F32(0.03))) * F32(0.86 * w)
 
     def hill(a: float, b: float, ru: float, rv: float, amount: float, lift: float = 0.0) -> None:
-        at_u, at_v, sx, _ = scene.place(a, b, lift)
-        where, hill_shape = _spot(scene, window, at_u, at_v, ru * w * sx, rv * h)
-        height[where] += hill_shape * F32(amount)
+        where, spot = _spot(scene, window, (a, b, ru, rv), lift=lift)
+        height[where] += spot * F32(amount)
 
     man = 1.0 - t.feminine
     for side in (-1, 1):
@@ -129,16 +132,14 @@ def _relief(scene: Scene, window: tuple[slice, slice], outline: np.ndarray) -> n
     return height + bump(across * across) * bump(reach * reach * F32(0.6)) * (F32(0.040) + along * F32(0.052))
 
 
-def _complexion(scene: Scene, albedo: np.ndarray, window: tuple[slice, slice]) -> None:
+def _complexion(scene: Scene, albedo: np.ndarray, window: Window) -> None:
     """Blush on cheeks, nose and ears, freckles, pores, and the lines that come with age."""
     t, canvas = scene.traits, scene.canvas
     u, v = scene.local(window)
-    w, h = t.width, t.height
     rosy = np.array([1.04, 0.80, 0.80], dtype=F32)
     warm = np.zeros_like(u)
-    for a, b, ru, rv, amount in ((-0.5, 0.36, 0.42, 0.24, 1), (0.5, 0.36, 0.42, 0.24, 1), (0, 0.4, 0.3, 0.14, 0.7)):
-        at_u, at_v, sx, _ = scene.place(a, b)
-        where, patch = _spot(scene, window, at_u, at_v, ru * w * sx, rv * h)
+    for amount, at in ((1, (-0.5, 0.36, 0.42, 0.24)), (1, (0.5, 0.36, 0.42, 0.24)), (0.7, (0, 0.4, 0.3, 0.14))):
+        where, patch = _spot(scene, window, at)
         warm[where] += patch * F32(amount * t.blush)
     albedo *= F32(1) + warm * (rosy - F32(1))[:, None, None]
 
@@ -156,21 +157,19 @@ def _complexion(scene: Scene, albedo: np.ndarray, window: tuple[slice, slice]) -
         for b in (-0.36, -0.43, -0.50):  # forehead
             at = scene.place(0.0, b)
             d = v - F32(at[1]) - (u - F32(at[0])) ** 2 * F32(0.35)
-            line = line + bump(d * d * F32(1 / 0.012**2)) * bump(((u - F32(at[0])) * F32(1 / (0.62 * w))) ** 2)
+            line = line + bump(d * d * F32(1 / 0.012**2)) * bump(((u - F32(at[0])) * F32(1 / (0.62 * t.width))) ** 2)
         albedo *= F32(1) - line * F32(depth)
 
 
-def _shadows(scene: Scene, window: tuple[slice, slice]) -> np.ndarray:
+def _shadows(scene: Scene, window: Window) -> np.ndarray:
     """How open each point of the face is to the light: 1, less under hair, nose, brows and lower lip."""
     t = scene.traits
     u, v = scene.local(window)
-    w, h = t.width, t.height
     lx = t.light[0]
     shade = np.ones_like(u)
 
     def dim(a: float, b: float, ru: float, rv: float, amount: float, shift: float = 0.0) -> None:
-        at_u, at_v, sx, _ = scene.place(a, b)
-        where, spot = _spot(scene, window, at_u - shift * lx, at_v, ru * w * sx, rv * h)
+        where, spot = _spot(scene, window, (a, b, ru, rv), shift * lx)
         shade[where] *= F32(1) - spot * F32(amount)
 
     dim(0.0, t.nose_length + 0.075, 0.30, 0.085, 0.42, 0.05)
@@ -189,7 +188,7 @@ def _shadows(scene: Scene, window: tuple[slice, slice]) -> np.ndarray:
     return shade
 
 
-def _beard(scene: Scene, albedo: np.ndarray, window: tuple[slice, slice]) -> None:
+def _beard(scene: Scene, albedo: np.ndarray, window: Window) -> None:
     t = scene.traits
     if t.beard == "none":
         return
@@ -221,7 +220,7 @@ def _beard(scene: Scene, albedo: np.ndarray, window: tuple[slice, slice]) -> Non
 class FacePainter:
     """Features painted into the head's albedo [3, h, w], whose pixels are `window` of the canvas."""
 
-    def __init__(self, scene: Scene, albedo: np.ndarray, window: tuple[slice, slice]):
+    def __init__(self, scene: Scene, albedo: np.ndarray, window: Window):
         self.scene, self.albedo, self.window = scene, albedo, window
         self._glints: list[tuple[float, float, float]] = []
 
@@ -298,8 +297,7 @@ class FacePainter:
         if self.scene.traits.glasses == "dark":
             return
         for u0, v0, radius in self._glints:
-            window = self.scene.window(u0, v0, radius * 2.4, radius * 2.4)
-            u, v = self.scene.local(window)
+            window, u, v = self.scene.part(u0, v0, radius * 2.4, radius * 2.4)
             d = np.sqrt(_disc(u, v, (u0, v0), 1.0, 1.0)) - F32(radius)
             canvas.paint(canvas.cover(d, 0.014) * F32(0.80), srgb(0.98, 0.98, 0.98), window)
 
@@ -309,8 +307,6 @@ class FacePainter:
         u0, v0, sx, _ = self.scene.place(side * (t.eye_apart + 0.015), 0.02 - t.brow_height - lift)
         half = t.width * 0.31
         du, dv, part = self._patch(u0, v0, half * 1.4, half * 0.9)
-        if not part.size:
-            return
         e = du * F32(side / (half * sx))  # 1 at the temple
         past = e - F32(0.25)  # the arch falls slowly towards the nose, faster towards the temple
         bow = F32(-t.brow_arch) * (F32(1) - past * past * np.where(past > 0, F32(1.1), F32(0.40)))
@@ -328,24 +324,20 @@ class FacePainter:
             u0, v0, sx, _ = self.scene.place(side * t.nose_width * 0.50, t.nose_length + 0.035, 0.12)
             ru, rv = t.width * t.nose_width * 0.36 * sx, t.height * 0.028
             du, dv, part = self._patch(u0, v0, ru * 1.6, rv * 2.2)
-            if part.size:
-                r2 = (du * F32(1 / (ru * 1.5))) ** 2 + ((dv + du * F32(0.25 * side)) * F32(1 / (rv * 1.9))) ** 2
-                self._lay(part, bump(r2) * F32(0.80), t.skin * np.array([0.14, 0.08, 0.07], dtype=F32))
+            r2 = (du * F32(1 / (ru * 1.5))) ** 2 + ((dv + du * F32(0.25 * side)) * F32(1 / (rv * 1.9))) ** 2
+            self._lay(part, bump(r2) * F32(0.80), t.skin * np.array([0.14, 0.08, 0.07], dtype=F32))
             # the wing's lower edge
             u0, v0, sx, _ = self.scene.place(side * t.nose_width * 0.98, t.nose_length + 0.012, 0.06)
             ru, rv = t.width * 0.060 * sx, t.height * 0.055
             du, dv, part = self._patch(u0, v0, ru * 1.6, rv * 1.6)
-            if part.size:
-                r2 = (du * F32(1 / ru)) ** 2 + (dv * F32(1 / rv)) ** 2
-                self._lay(part, bump(r2) * F32(0.34), t.skin * F32(0.30))
+            r2 = (du * F32(1 / ru)) ** 2 + (dv * F32(1 / rv)) ** 2
+            self._lay(part, bump(r2) * F32(0.34), t.skin * F32(0.30))
 
     def mouth(self) -> None:
         t, cover = self.scene.traits, self.scene.canvas.cover
         u0, v0, sx, _ = self.scene.place(0.0, 0.665, 0.04)
         size = t.width * t.mouth_width
         du, dv, part = self._patch(u0, v0, size * 1.25 * max(sx, 0.8), size * 1.1)
-        if not part.size:
-            return
         m, n = du * F32(1 / (size * sx)), dv * F32(1 / size)
         m2 = m * m
         arch = np.maximum(F32(1) - m2, F32(0))

@@ -143,8 +143,7 @@ def paint_glasses(scene: Scene) -> None:
         u0, v0, sx, _ = scene.place(side * (traits.eye_apart + 0.005), 0.035)
         half_w, half_h = traits.width * 0.335 * sx, traits.width * (0.255 if square else 0.285)
         corner = min(half_w, half_h) * (0.45 if square else 0.98)
-        window = scene.window(u0, v0, half_w + 0.05, half_h + 0.05)
-        u, v = scene.local(window)
+        window, u, v = scene.part(u0, v0, half_w + 0.05, half_h + 0.05)
         du = np.maximum(np.abs(u - F32(u0)) - F32(half_w - corner), F32(0))
         dv = np.maximum(np.abs(v - F32(v0)) - F32(half_h - corner), F32(0))
         edge = np.sqrt(du * du + dv * dv) - F32(corner)
@@ -162,14 +161,12 @@ def paint_glasses(scene: Scene) -> None:
         temple = side * traits.width * (0.98 - 0.2 * side * traits.yaw)
         if side * (temple - u0) > half_w:
             middle, reach = (temple + u0 + side * half_w) / 2, abs(temple - u0 - side * half_w) / 2
-            window = scene.window(middle, v0 - 0.03, reach, 0.05)
-            u, v = scene.local(window)
+            window, u, v = scene.part(middle, v0 - 0.03, reach, 0.05)
             bar = np.maximum(np.abs(u - F32(middle)) - F32(reach), np.abs(v - F32(v0 - 0.045)) - F32(thick * 0.8))
             canvas.paint(canvas.cover(bar), traits.glasses_colour * F32(0.8), window)
     (left, v0), (right, _) = inner
     middle, reach = (left + right) / 2, abs(right - left) / 2
-    window = scene.window(middle, v0 - 0.02, reach + 0.02, 0.06)
-    u, v = scene.local(window)
+    window, u, v = scene.part(middle, v0 - 0.02, reach + 0.02, 0.06)
     t = (u - F32(middle)) * F32(1 / max(reach, 0.01))
     bridge = np.maximum(np.abs(v - F32(v0 - 0.045) - t * t * F32(0.02)) - F32(thick), np.abs(t) - F32(1))
     canvas.paint(canvas.cover(bridge), traits.glasses_colour, window)

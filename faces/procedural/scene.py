@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from faces.procedural.canvas import F32, Canvas, lattice_field, noise_1d
+from faces.procedural.canvas import F32, Canvas, Level, Window, lattice_field, noise_1d
 from faces.procedural.traits import SeedDraws, Traits
 
 
@@ -48,18 +48,23 @@ class Scene:
         broad = noise_1d(self.strands, fan * F32(17) + F32(31))
         return fine * F32(0.50) + broad * F32(0.60)
 
-    def local(self, window: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
+    def local(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         return self.u[window], self.v[window]
 
     def to_canvas(self, u: float, v: float) -> tuple[float, float]:
         cx, cy = self.traits.centre
         return cx + self._cos * u - self._sin * v, cy + self._sin * u + self._cos * v
 
-    def window(self, u: float, v: float, reach_u: float, reach_v: float) -> tuple[slice, slice]:
+    def window(self, u: float, v: float, reach_u: float, reach_v: float) -> Window:
         """The pixels that may lie in a rectangle of the head's coordinates."""
         x, y = self.to_canvas(u, v)
         c, s = abs(self._cos), abs(self._sin)
         return self.canvas.window(x, y, c * reach_u + s * reach_v, s * reach_u + c * reach_v)
+
+    def part(self, u: float, v: float, reach_u: float, reach_v: float) -> tuple[Window, np.ndarray, np.ndarray]:
+        """`window`, and the head's coordinates of its pixels."""
+        window = self.window(u, v, reach_u, reach_v)
+        return window, *self.local(window)
 
     def place(self, a: float, b: float, lift: float = 0.0) -> tuple[float, float, float, float]:
         """Where the face's point (a, b), raised `lift` half widths off the skull, is seen after yaw and pitch.
@@ -77,10 +82,10 @@ class Scene:
     def lit(
         self,
         albedo: np.ndarray,
-        nx: np.ndarray | float,
-        ny: np.ndarray | float,
-        nz: np.ndarray | float,
-        open_to_light: np.ndarray | float = 1.0,
+        nx: Level,
+        ny: Level,
+        nz: Level,
+        open_to_light: Level = 1.0,
         flesh: float = 1.0,
     ) -> np.ndarray:
         """Light that leaves a matte surface, linear [3, h, w]. `open_to_light` < 1 is in shadow.
