@@ -18,7 +18,6 @@ import io
 import os
 import struct
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -96,7 +95,8 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: in
         with image:
             mode, form = mode_name(image), image.format or "?"
             image.load()
-            upright, rotated = _upright(image)
+            orientation = orientation_of(image)
+            upright = image if orientation == 1 else image.transpose(TRANSPOSE[orientation])
             pixels = np.ascontiguousarray(_rgb(upright, name))
     except BadImage:
         raise
@@ -104,7 +104,7 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: in
         raise BadImage(name, "too large for the memory of this machine") from None
     except Exception as error:  # broken files raise almost anything in the format plugins (struct, zlib, Index, …)
         raise BadImage(name, _reason(error)) from None
-    return Decoded(pixels, mode, "JPEG" if form == "MPO" else form, rotated)
+    return Decoded(pixels, mode, "JPEG" if form == "MPO" else form, orientation != 1)
 
 
 def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Image.Image:
@@ -178,13 +178,6 @@ def orientation_of(image: Image.Image) -> int:
     return orientation if orientation in TRANSPOSE else 1
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
-    orientation = orientation_of(image)
-    if orientation == 1:
-        return image, False
-    return image.transpose(TRANSPOSE[orientation]), True
-
-
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -227,15 +220,13 @@ def _composited(image: Image.Image, profile: bytes | None) -> np.ndarray:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile:
-        transform = _transform(profile, image.mode)
-        if transform is not None:
-            return transform(image)
-    return image.convert("RGB")
+    transform = _transform(profile, image.mode) if profile else None
+    converted = ImageCms.applyTransform(image, transform) if transform is not None else None
+    return converted or image.convert("RGB")
 
 
 @lru_cache(maxsize=32)
-def _transform(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image] | None:
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Profile -> sRGB for images of `mode`; None where the profile is sRGB already, broken, or of other channels."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -245,11 +236,9 @@ def _transform(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image
         srgb = ImageCms.createProfile("sRGB")
         intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
         transform = ImageCms.buildTransform(source, srgb, mode, "RGB", renderingIntent=intent)
-        if mode == "RGB" and _is_identity(transform):
-            return None
+        return None if mode == "RGB" and _is_identity(transform) else transform
     except Exception:  # a broken profile: show the pixels as they are, as viewers do
         return None
-    return lambda image: ImageCms.applyTransform(image, transform)
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -90,6 +90,10 @@ class Manifest:
         """A copy with some columns replaced or added."""
         return Manifest({**self.columns, **columns}, self.folder)
 
+    def firsts(self) -> np.ndarray:
+        """Sorted positions of the rows whose image no row before them names."""
+        return np.sort(np.unique(self.columns["path"], return_index=True)[1])
+
     def located(self, i: int) -> str:
         """Where image `i` lies: absolute, or relative to the working folder."""
         return os.path.join(self.folder, self.columns["path"][i])
@@ -107,6 +111,20 @@ def text_column(values: Sequence[str]) -> np.ndarray:
     return column
 
 
+def manifest_of(values: Mapping[str, Sequence], known: Manifest | None, folder: str = ".") -> Manifest:
+    """A manifest of plain values, None where one is unknown. What people wrote in `known`, a manifest of the same
+    images, stays; what was measured just now holds."""
+    columns = {}
+    for name in (*COLUMNS, *(name for name in values if name not in COLUMNS)):
+        kind, unknown, _ = NUMBERS.get(name, (object, "", 0))
+        cells: list[Any] = [unknown if value is None else value for value in values[name]]
+        columns[name] = text_column(cells) if kind is object else np.array(cells, dtype=kind)
+    if known is not None:
+        columns |= {name: known[name] for name in ("source", "generator", "fold") if name in known}
+        columns |= {name: cells for name, cells in known.columns.items() if name not in columns}
+    return Manifest(columns, folder)
+
+
 def read_manifest(path: str | os.PathLike) -> Manifest:
     """The manifest in a .csv or .parquet file. Raises UserError, with file and line, for what can't be understood.
 
@@ -116,9 +134,9 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     path = os.fspath(path)
     rows = _read_parquet(path) if path.lower().endswith(".parquet") else _read_csv(path)
     parts: dict[str, list[np.ndarray]] = {}
-    for line, header, texts in rows:
+    for row, header, texts in rows:
         for name, column in zip(header, texts):
-            parts.setdefault(name, []).append(_parsed(name, column, path, line))
+            parts.setdefault(name, []).append(_parsed(name, column, path, row))
     columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     if SAMPLES <= columns.keys() and "label" not in columns:
         columns["label"] = np.full(len(columns["path"]), FAKE, dtype=np.int8)
@@ -177,8 +195,8 @@ def relative_to(folder: str | os.PathLike, manifest: Manifest) -> Manifest:
 # ---- cells ------------------------------------------------------------------------------------------------------
 
 
-def _parsed(name: str, column: Sequence[str], path: str, line: int | None) -> np.ndarray:
-    """The array of one column; `line` is the file's line of the first cell where that is known."""
+def _parsed(name: str, column: Sequence[str], path: str, row: int) -> np.ndarray:
+    """The array of one column, whose first cell is in that row of the file."""
     kinds: dict[str, Any]  # of each text, None where it can't be
     if name == "split":
         kinds = {text: _split(text) for text in set(column)}
@@ -187,7 +205,7 @@ def _parsed(name: str, column: Sequence[str], path: str, line: int | None) -> np
     elif name not in NUMBERS:
         if name == "path" and ("" in column or any("\0" in text for text in column)):
             at = next(i for i, text in enumerate(column) if not text or "\0" in text)
-            raise UserError(f"{path}{_where(line, at)}: no path in this row; write one, or delete the row")
+            raise UserError(f"{path}, row {row + at}: no path in this row; write one, or delete the row")
         return text_column(column)
     else:
         kind, unknown, largest = NUMBERS[name]
@@ -207,13 +225,9 @@ def _parsed(name: str, column: Sequence[str], path: str, line: int | None) -> np
             "split": "train, valid, test or nothing",
             "phash": "16 hexadecimal digits or nothing",
         }.get(name, "a whole number or nothing")
-        raise UserError(f"{path}{_where(line, at)}: {name} is {column[at][:40]!r}; it must be {wanted}")
+        raise UserError(f"{path}, row {row + at}: {name} is {column[at][:40]!r}; it must be {wanted}")
     values = [kinds[text] for text in column]
     return text_column(values) if name == "split" else np.array(values, dtype=NUMBERS[name][0])
-
-
-def _where(line: int | None, at: int) -> str:
-    return f", row {line + at}" if line is not None else f", row {at + 1}"
 
 
 def _split(text: str) -> str | None:
@@ -252,7 +266,7 @@ def _texts(name: str, values: np.ndarray) -> list[str]:
 
 # ---- CSV --------------------------------------------------------------------------------------------------------
 
-Rows = Iterator[tuple[int | None, Sequence[str], Sequence[Sequence[str]]]]
+Rows = Iterator[tuple[int, Sequence[str], Sequence[Sequence[str]]]]
 
 
 def _read_csv(path: str) -> Rows:

@@ -18,7 +18,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -27,10 +27,10 @@ from PIL import Image
 
 from common.errors import BadImage, UserError
 from common.files import try_lock, write_bytes, write_json
-from common.parallel import in_order
-from faces.decode import Decoded, decode
-from faces.finding.align import FaceFinder, box_quad, cut_quad, ffhq_quad
-from faces.manifest import Manifest, text_column, write_manifest
+from common.parallel import in_order, told
+from faces.decode import decode
+from faces.finding.align import FaceFinder, cut_quad, frame_of
+from faces.manifest import Manifest, manifest_of, write_manifest
 from faces.naming import targets
 from faces.normalise_report import NormaliseReport
 from faces.prepare_options import LEAST, Normalisation
@@ -64,6 +64,7 @@ def normalise(
     recipe, or where no image is usable; OSError where the disk is full."""
     if recipe.align != "none" and finder is None:
         raise UserError("alignment needs a face finder")
+    finder = finder if recipe.align != "none" else None
     dest = Path(os.path.abspath(dest))
     _check_apart(source, dest)
     try:
@@ -79,23 +80,22 @@ def _fill(
     source: FaceSource, dest: Path, recipe: Normalisation, finder: FaceFinder | None, journal: TextIO,
     workers: int | None, progress: Callable[[int, int], None] | None,
 ) -> NormaliseReport:  # fmt: skip
-    detector = finder.name if recipe.align != "none" else ""
+    detector = finder.name if finder is not None else ""
     _check_recipe(dest, recipe, detector, source.name)
     names = targets(source, ".jpg" if recipe.format == "jpeg" else ".png")
     done, left_over = _finished(dest, source, names)
     made = _Maker(source, dest, recipe, finder, names)
     report = NormaliseReport(str(dest), recipe.resolution, {}, [], len(done), detector, left_over)
-    lines = []
+    lines: list[dict] = []
     total = len(source)
-    for i, fresh in enumerate(in_order(lambda i: done[i] if i in done else made(i), total, workers)):
+    work = in_order(lambda i: done[i] if i in done else made(i), total, workers)
+    for i, fresh in enumerate(told(work, total, progress)):
         if i not in done:
             journal.write(json.dumps(fresh) + "\n")
             if i % 64 == 63:
                 journal.flush()
         lines.append(fresh)
         report.count(fresh, source.items[i].label)
-        if progress is not None:
-            progress(i + 1, total)
     if not report.written:
         name, reason = report.skipped[0] if report.skipped else (source.name, "it holds no images")
         raise UserError(f"none of the {total} images of {source.name} can be used; the first, {name}: {reason}")
@@ -105,23 +105,21 @@ def _fill(
 
 
 def _check_apart(source: FaceSource, dest: Path) -> None:
-    real = os.path.realpath(dest)
-    if isinstance(source.store, RenderedStore):
+    store, real = source.store, Path(os.path.realpath(dest))
+    if isinstance(store, RenderedStore):
         return
-    if isinstance(source.store, FolderStore):
-        root = os.path.realpath(source.store.root)
-        for inner, outer, words in ((real, root, "lies in"), (root, real, "holds")):
-            if inner == outer or inner.startswith(os.path.join(outer, "")):
-                words = "is" if inner == outer else words
-                raise UserError(f"{dest}: {words} the source {source.store.root}; choose a folder apart from it")
+    if isinstance(store, FolderStore):
+        root = Path(os.path.realpath(store.root))
+        if real.is_relative_to(root) or root.is_relative_to(real):
+            words = "is" if real == root else "lies in" if real.is_relative_to(root) else "holds"
+            raise UserError(f"{dest}: {words} the source {store.root}; choose a folder apart from it")
         return
-    archive = isinstance(source.store, ZipStore)
-    folders = {os.path.dirname(source.store.path if archive else source.locate(i)) for i in range(len(source))}
-    for folder in folders:
-        inside = os.path.realpath(folder)
-        if inside == real or inside.startswith(os.path.join(real, "")):
+    archive = store.path if isinstance(store, ZipStore) else ""
+    for folder in {os.path.dirname(archive or source.locate(i)) for i in range(len(source))}:
+        inside = Path(os.path.realpath(folder))
+        if inside.is_relative_to(real):
             raise UserError(f"{dest}: images of the source lie in it ({folder}); choose a folder apart from it")
-        if not archive and real.startswith(os.path.join(inside, "")):
+        if not archive and real.is_relative_to(inside):
             raise UserError(f"{dest}: lies beside images of the source ({folder}); choose a folder apart from them")
 
 
@@ -166,9 +164,7 @@ def _finished(dest: Path, source: FaceSource, names: list[str | None]) -> tuple[
     lines: dict[str, dict] = {}
     with contextlib.suppress(FileNotFoundError), open(dest / JOURNAL, encoding="utf-8") as journal:
         for text in journal:
-            with contextlib.suppress(
-                ValueError, TypeError, KeyError
-            ):  # the last line of a killed run may be half a line
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a killed run's last line may be half a line
                 line = json.loads(text)
                 lines[line["path"]] = line
         _end_line(dest / JOURNAL)
@@ -194,39 +190,54 @@ def _end_line(path: Path) -> None:
                 file.write(b"\n")
 
 
+class _Unfit(Exception):
+    """A picture that is left out: kind and reason, for the journal."""
+
+    def __init__(self, kind: str, reason: str):
+        self.line = {"skipped": kind, "reason": reason}
+
+
+@dataclass(frozen=True)
 class _Maker:
     """Called with a position: makes that image's result and returns its journal line. From several threads."""
 
-    def __init__(self, source: FaceSource, dest: Path, recipe: Normalisation, finder: FaceFinder | None, names: list):
-        self.source, self.dest, self.recipe, self.finder, self.names = source, dest, recipe, finder, names
+    source: FaceSource
+    dest: Path
+    recipe: Normalisation
+    finder: FaceFinder | None
+    names: list[str | None]
 
     def __call__(self, i: int) -> dict:
-        source, recipe, entry = self.source, self.recipe, self.source._entries[i]
-        line = {"path": source.items[i].path, "stamp": entry.stamp, "size_before": entry.size, "out": self.names[i]}
-        line |= {"skipped": "", "reason": ""}
+        source, entry, name = self.source, self.source._entries[i], self.names[i]
+        line = {"path": source.items[i].path, "stamp": entry.stamp, "size_before": entry.size, "out": name}
         try:
-            if self.names[i] is None:
-                raise BadImage(source.locate(i), "its name leads out of the archive")
-            data = source.read(i)
-            digest = hashlib.sha256(data).hexdigest()
-            if isinstance(source.store, RenderedStore):
-                decoded = source.decoded(i)
-            else:
-                decoded = decode(data, source.locate(i), min_side=min(LEAST, recipe.least))
-            pixels, facts = cut(decoded.pixels, recipe, self.finder)
-            if "skipped" in facts:
-                return line | facts
-            encoded, quality = _encode(pixels, digest, recipe)
-            path = self.dest / self.names[i]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, encoded, durable=False)
+            if name is None:
+                raise _Unfit("unusable", "its name leads out of the archive")
+            return line | {"skipped": "", "reason": ""} | self._made(i, self.dest / name)
+        except _Unfit as unfit:
+            return line | unfit.line
         except BadImage as error:
             return line | {"skipped": "unusable", "reason": error.reason}
         except OSError as error:
             if error.errno not in _OF_ONE_FILE:
                 raise
             return line | {"skipped": "unusable", "reason": f"can't be written under its name ({error.strerror})"}
-        return line | facts | _origin(decoded, digest) | {
+
+    def _made(self, i: int, path: Path) -> dict:
+        source, recipe = self.source, self.recipe
+        data = source.read(i)
+        digest = hashlib.sha256(data).hexdigest()
+        if isinstance(source.store, RenderedStore):
+            decoded = source.decoded(i)
+        else:
+            decoded = decode(data, source.locate(i), min_side=min(LEAST, recipe.least))
+        pixels, facts = cut(decoded.pixels, recipe, self.finder)
+        encoded, quality = _encode(pixels, digest, recipe)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, encoded, durable=False)
+        height, width = decoded.pixels.shape[:2]
+        was = {"sha256": digest, "width": width, "height": height, "format": decoded.format, "mode": decoded.mode}
+        return facts | {f"original_{key}": value for key, value in was.items()} | {
             "size": len(encoded),
             "sha256": hashlib.sha256(encoded).hexdigest(),
             "quality": quality,
@@ -235,43 +246,35 @@ class _Maker:
         }  # fmt: skip
 
 
-def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) -> tuple[np.ndarray | None, dict]:
-    """uint8 [H, W, 3] -> (uint8 [R, R, 3], what was done), or (None, {"skipped": kind, "reason": words}).
+def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) -> tuple[np.ndarray, dict]:
+    """uint8 [H, W, 3] -> (uint8 [R, R, 3], what was done). Raises _Unfit where the picture is to be left out.
 
     What was done: faces (how many were found; -1: not looked for), aligned ("ffhq", "box" or "none"), side (pixels a
     side of the cut in the photo), outside (share of it beyond the photo's edges)."""
     facts = {"faces": -1, "aligned": "none", "outside": 0.0}
     quad = None
-    if recipe.align == "ffhq":
+    if finder is not None:
         faces = finder.find(image)
         facts["faces"] = len(faces)
-        if faces:
-            try:
-                facts["aligned"], quad = (
-                    ("box", box_quad(faces[0].box))
-                    if faces[0].landmarks is None
-                    else ("ffhq", ffhq_quad(faces[0].landmarks))
-                )
-            except ValueError:
-                faces = []
-        if not faces and recipe.no_face == "skip":
-            return None, {"skipped": "no face", "reason": f"no face found by {finder.name}"}
+        with contextlib.suppress(ValueError, IndexError):  # landmarks that span no face; no face at all
+            quad, facts["aligned"] = frame_of(faces[0])
+        if quad is None and recipe.no_face == "skip":
+            raise _Unfit("no face", f"no face found by {finder.name}")
     height, width = image.shape[:2]
-    side = max(height, width) if recipe.crop == "pad" else min(height, width)
+    side = float(max(height, width) if recipe.crop == "pad" else min(height, width))
     if quad is not None:
         side = float(np.hypot(*(quad[3] - quad[0])))
         facts["outside"] = round(outside(quad, height, width), 3)
     facts["side"] = round(side, 1)
     if side < recipe.least:
         what = "the face's frame has" if quad is not None else "it has"
-        reason = f"{what} {side:.0f} pixels a side, fewer than {recipe.least}"
-        return None, {"skipped": "too small", "reason": reason}
+        raise _Unfit("too small", f"{what} {side:.0f} pixels a side, fewer than {recipe.least}")
     first = recipe.through or recipe.resolution
     if quad is not None:
         try:
             image = cut_quad(image, quad, first, resample=recipe.resample)
         except ValueError as error:
-            return None, {"skipped": "no face", "reason": str(error)}
+            raise _Unfit("no face", str(error)) from None
     else:
         image = Preprocess(first, recipe.crop, recipe.resample).uint8(image)
     return Preprocess(recipe.resolution, "none", recipe.resample).uint8(image), facts
@@ -294,37 +297,22 @@ def _encode(pixels: np.ndarray, digest: str, recipe: Normalisation) -> tuple[byt
     return buffer.getvalue(), quality
 
 
-def _origin(decoded: Decoded, digest: str) -> dict:
-    height, width = decoded.pixels.shape[:2]
-    was = {"sha256": digest, "width": width, "height": height, "format": decoded.format, "mode": decoded.mode}
-    return {f"original_{key}": value for key, value in was.items()}
-
-
 def _manifest(source: FaceSource, lines: list[dict], kept: list[int], recipe: Normalisation) -> Manifest:
-    rows = source.manifest.select(kept) if source.manifest is not None else None
-    items = [source.items[i] for i in kept]
-    count = len(items)
-    columns = {
-        "path": text_column([line["out"] for line in lines]),
-        "label": np.array([item.label for item in items], np.int8),
-        "source": rows["source"] if rows is not None and "source" in rows else text_column([source.name] * count),
-        "generator": rows["generator"] if rows is not None else text_column([""] * count),
-        "split": text_column([item.split or "" for item in items]),
-        "fold": rows["fold"] if rows is not None else np.full(count, -1, np.int32),
-        "sha256": text_column([line["sha256"] for line in lines]),
-        "phash": np.array([line["phash"] for line in lines], np.uint64),
-        "size": np.array([line["size"] for line in lines], np.int64),
-        "quality": np.array([line["quality"] for line in lines], np.int16),
-        "width": np.full(count, recipe.resolution, np.int64),
-        "height": np.full(count, recipe.resolution, np.int64),
-        "format": text_column([recipe.format.upper()] * count),
-        "original": text_column([item.path for item in items]),
+    items, count = [source.items[i] for i in kept], len(kept)
+    own: dict[str, list] = {
+        "path": [line["out"] for line in lines],
+        "label": [item.label for item in items],
+        "source": [source.name] * count,
+        "generator": [""] * count,
+        "split": [item.split for item in items],
+        "fold": [None] * count,
+        "width": [recipe.resolution] * count,
+        "height": [recipe.resolution] * count,
+        "format": [recipe.format.upper()] * count,
+        "original": [item.path for item in items],
     }
-    for key in ("sha256", "width", "height", "format", "mode"):
-        columns[f"original_{key}"] = text_column([str(line[f"original_{key}"]) for line in lines])
-    for key in ("faces", "aligned", "side", "outside"):
-        columns[key] = text_column([str(line[key]) for line in lines])
-    if rows is not None:  # what the manifest knew besides
-        for name, values in rows.columns.items():
-            columns.setdefault(name, values)
-    return Manifest(columns)
+    own |= {name: [line[name] for line in lines] for name in ("sha256", "phash", "size", "quality")}
+    told = [f"original_{key}" for key in ("sha256", "width", "height", "format", "mode")]
+    for key in (*told, "faces", "aligned", "side", "outside"):
+        own[key] = [str(line[key]) for line in lines]
+    return manifest_of(own, source.manifest.select(kept) if source.manifest is not None else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,13 +79,18 @@ class NormaliseReport:
         full = {label: t for label, t in self.classes.items() if t.written}
         if len(full) < 2:
             return []
+
+        def apart(share: Callable[[Tally], float], by: float) -> str:
+            """Each class's share in words, where they differ by more than `by`."""
+            of = {LABEL_NAMES[label]: share(tally) for label, tally in sorted(full.items())}
+            differ = max(of.values()) - min(of.values()) > by
+            return ", ".join(f"{part:.0%} of the {name}" for name, part in of.items()) if differ else ""
+
         lines = []
-        share = {label: t.enlarged / t.written for label, t in full.items()}
         middle = {label: float(np.median(t.sides)) for label, t in full.items()}
         small = min(float(np.quantile(t.sides, 0.05)) for t in full.values())
         to = max(16, int(small) // 8 * 8)
-        if max(share.values()) - min(share.values()) > 0.02:
-            told = ", ".join(f"{share[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
+        if told := apart(lambda tally: tally.enlarged / tally.written, 0.02):
             lines.append(
                 f"{told} images were enlarged to {self.resolution} px, and enlarged pictures are soft: take all "
                 f"through one size with `through` {to}, or leave the small ones out with `min_side` {self.resolution}"
@@ -95,15 +101,11 @@ class NormaliseReport:
                 f"the pictures were of different size before: {told}; reducing one class more takes away more of its "
                 f"noise and blocks: `through` {to} (or smaller) evens that out in part, sources of like size altogether"
             )
-        beyond = {label: t.outside / t.written for label, t in full.items()}
-        if max(beyond.values()) - min(beyond.values()) > 0.02:
-            told = ", ".join(f"{beyond[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
+        if told := apart(lambda tally: tally.outside / tally.written, 0.02):
             lines.append(
                 f"{told} pictures' area lay beyond the photos' edges and is mirrored: tight crops show so; take photos "
                 "with more around the face, or `align` none"
             )
-        lost = {label: sum(t.skipped.values()) / (t.written + sum(t.skipped.values())) for label, t in full.items()}
-        if max(lost.values()) - min(lost.values()) > 0.05:
-            told = ", ".join(f"{lost[label]:.0%} of the {LABEL_NAMES[label]}" for label in sorted(full))
+        if told := apart(lambda tally: tally.skipped.total() / (tally.written + tally.skipped.total()), 0.05):
             lines.append(f"{told} images were skipped: what is left of the classes is a different choice of each")
         return lines

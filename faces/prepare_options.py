@@ -92,14 +92,7 @@ class Auditing(GateOptions):
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What is done to every image (`faces.normalise`).
-
-    resolution: side of the results, pixels. align: "ffhq" cuts the biggest face out (`faces.finding.align`), "none"
-    takes the picture by `crop` (as in `Preprocess`). resample: the one kernel. through: every cut is brought to this
-    side first, and from there to `resolution`; images that would have to be enlarged for it are skipped; 0: not done.
-    min_side: cuts of fewer pixels a side are skipped. no_face: "skip", or "keep" whole pictures without a face.
-    format: "jpeg" or "png". quality: JPEG's, lowest and highest. chroma: "420" or "444". seed: of the draw of
-    qualities."""
+    """What is done to every image (`faces.normalise`)."""
 
     resolution: int = option(256, "Side of every result, in pixels.", low=8, high=8192)
     align: str = option("none", "ffhq: cut the biggest face out.", choices=("none", "ffhq"))

@@ -36,6 +36,9 @@ K1 = np.array(
     "109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99".split(),
     dtype=np.int64,
 )
+_QUALITY = np.arange(1, 101)[:, None]
+_SCALE = np.where(_QUALITY < 50, 5000 // _QUALITY, 200 - 2 * _QUALITY)
+_SCALED = np.clip((K1 * _SCALE + 50) // 100, 1, 255)
 
 Progress = Callable[[int, int], None]
 
@@ -103,16 +106,12 @@ class Crew:
 
     def __init__(self, source: FaceSource, pixels: bool, workers: int) -> None:
         self.source, self.pixels = source, pixels
-        self.idle: queue.SimpleQueue[subprocess.Popen | None] = queue.SimpleQueue()
-        self.all = []
-        root = str(Path(__file__).resolve().parent.parent)
-        code = f"import sys; sys.path.insert(0, {root!r}); from faces.scan import work; work()"
-        for _ in range(workers):
-            worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self.all.append(worker)
+        self.idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self.all = [_Worker() for _ in range(workers)]
+        for worker in self.all:
             self.idle.put(worker)
             with contextlib.suppress(OSError):
-                pickle.dump((source.name, source.store, pixels), worker.stdin)
+                pickle.dump((source.name, source.store, pixels), worker.inp)
 
     def __call__(self, chunk: range) -> list[Facts]:
         worker = self.idle.get()
@@ -120,9 +119,9 @@ class Crew:
             if worker is None:
                 return _scan_chunk(self.source, chunk, self.pixels)
             part = self.source.select(chunk)
-            pickle.dump((part.items, part._entries), worker.stdin)
-            worker.stdin.flush()
-            return pickle.load(worker.stdout)
+            pickle.dump((part.items, part._entries), worker.inp)
+            worker.inp.flush()
+            return pickle.load(worker.out)
         except (OSError, EOFError, pickle.UnpicklingError):
             worker = None
             return _scan_chunk(self.source, chunk, self.pixels)
@@ -133,10 +132,22 @@ class Crew:
         """End the workers; what they were doing is lost."""
         for worker in self.all:
             with contextlib.suppress(OSError):
-                worker.stdin.close()
-            worker.stdout.close()
+                worker.inp.close()
+            worker.out.close()
             worker.terminate()
             worker.wait()
+
+
+class _Worker(subprocess.Popen):
+    """A fresh interpreter at `work`, and the ends of its pipes."""
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).resolve().parent.parent)
+        code = f"import sys; sys.path.insert(0, {root!r}); from faces.scan import work; work()"
+        super().__init__([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if self.stdin is None or self.stdout is None:
+            raise OSError("a process that was asked for pipes has none")
+        self.inp, self.out = self.stdin, self.stdout
 
 
 def work() -> None:
@@ -158,25 +169,13 @@ def jpeg_quality(table: Sequence[int]) -> int:
     return int(np.abs(_SCALED - np.asarray(table)).sum(axis=1).argmin()) + 1
 
 
-def _scaled() -> np.ndarray:
-    quality = np.arange(1, 101)[:, None]
-    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    return np.clip((K1 * scale + 50) // 100, 1, 255)
-
-
-_SCALED = _scaled()
-
-
 def _scan_chunk(source: FaceSource, chunk: range, pixels: bool) -> list[Facts]:
     raw = [_one(source, i, pixels) for i in chunk]
-    seen = [k for k, (_, small) in enumerate(raw) if small is not None]
-    hashes = dict(zip(seen, hashes_of(np.stack([raw[k][1] for k in seen])).tolist())) if seen else {}
-    facts = []
-    for k, (fields, _) in enumerate(raw):
-        if code := hashes.get(k):
+    seen = [(fields, small) for fields, small in raw if small is not None]
+    for (fields, _), code in zip(seen, hashes_of(np.stack([small for _, small in seen])).tolist() if seen else ()):
+        if code:
             fields |= {"phash": code, "mirrored": mirrored(code)}
-        facts.append(Facts(**fields))
-    return facts
+    return [Facts(**fields) for fields, _ in raw]
 
 
 def _one(source: FaceSource, i: int, pixels: bool) -> tuple[dict, np.ndarray | None]:
@@ -203,9 +202,8 @@ def _describe(image: Image.Image, orientation: int, fields: dict) -> None:
     form = "JPEG" if image.format == "MPO" else image.format or "?"
     width, height = image.size[::-1] if orientation >= 5 else image.size
     fields |= {"format": form, "width": width, "height": height, "mode": mode_name(image)}
-    tables = getattr(image, "quantization", None)
-    if form == "JPEG" and tables:
-        quality, mark = _of_tables(tuple((number, *table) for number, table in sorted(tables.items())))
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.quantization:
+        quality, mark = _of_tables(tuple((number, *table) for number, table in sorted(image.quantization.items())))
         fields |= {"quality": quality, "tables": mark, "subsampling": _subsampling(image)}
 
 
@@ -215,7 +213,7 @@ def _of_tables(tables: tuple[tuple[int, ...], ...]) -> tuple[int, str]:
     return jpeg_quality(tables[0][1:]), hashlib.sha256(repr(tables).encode()).hexdigest()[:16]
 
 
-def _subsampling(image: Image.Image) -> str:
+def _subsampling(image: JpegImagePlugin.JpegImageFile) -> str:
     if len(image.layer) == 1:
         return "grey"
     named = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
@@ -225,10 +223,8 @@ def _subsampling(image: Image.Image) -> str:
 def _thumbnail(image: Image.Image, orientation: int, data: bytes, name: str) -> np.ndarray:
     """Luma thumbnail of the upright image. Raises BadImage where it can't be decoded."""
     if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB", "YCbCr"):
-        try:
+        with contextlib.suppress(Exception):  # decode() finds the words for what is wrong
             image.draft("L", (SIDE, SIDE))
             small = thumbnail(image)
-        except Exception:  # decode() finds the words for what is wrong
-            return thumbnail(Image.fromarray(decode(data, name).pixels))
-        return small if orientation == 1 else np.asarray(Image.fromarray(small).transpose(TRANSPOSE[orientation]))
+            return small if orientation == 1 else np.asarray(Image.fromarray(small).transpose(TRANSPOSE[orientation]))
     return thumbnail(Image.fromarray(decode(data, name).pixels))

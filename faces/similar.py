@@ -126,6 +126,12 @@ def near_groups(hashes: np.ndarray, mirror: bool = False, *, max_distance: int =
     return in_order(groups) if count else groups
 
 
+def members(groups: np.ndarray) -> list[np.ndarray]:
+    """The positions [n] of each group's members, in the order of the groups' numbers."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
+
+
 def in_order(groups: np.ndarray) -> np.ndarray:
     """The same grouping (any integers) numbered 0, 1, 2… by first appearance: int64 [n]."""
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import BadImage, UserError
+from common.errors import UserError
 from faces.decode import EXTENSIONS, Decoded, decode
 from faces.layout import FAKE, REAL, label_of, natural_key, parts_of, split_of, without_copies
 from faces.manifest import Manifest, is_manifest, read_manifest, text_column
@@ -225,6 +225,7 @@ def _open_path(spec: str) -> FaceSource:
         is_folder, is_file = os.path.isdir(spec), os.path.isfile(spec)
     except ValueError:  # a NUL byte
         is_folder = is_file = False
+    store: FolderStore | ZipStore
     if is_folder:
         store = FolderStore(os.path.abspath(spec))
         entries, notes = list_folder(store.root)
@@ -259,11 +260,11 @@ def _open_manifest(spec: str) -> FaceSource:
         raise NoImages(f"{spec}: a manifest without images; give another")
     rows.folder = os.path.abspath(rows.folder)
     store, paths, notes = ManifestStore(rows.folder), rows["path"].tolist(), []
-    entries = [store.entry(path) for path in paths]
-    if windows := _written_by_windows(store, paths, entries):
+    found = [store.entry(path) for path in paths]
+    if windows := _written_by_windows(store, paths, found):
         rows = rows.having(path=text_column(paths))
         notes.append(f"{spec}: {_count(windows)} with backslashes in their paths, which were taken as slashes")
-    missing = [i for i, entry in enumerate(entries) if entry is None]
+    missing = [i for i, entry in enumerate(found) if entry is None]
     if len(missing) == len(paths):
         raise UserError(
             f"{spec}: none of its {len(paths)} images is where it says (not {store.locate(paths[0])}); paths are"
@@ -271,16 +272,13 @@ def _open_manifest(spec: str) -> FaceSource:
         )
     if missing:
         notes.append(f"{spec}: {_count(len(missing))} not there, like {store.locate(paths[missing[0]])}")
-    found, repeated = set(), np.zeros(len(paths), dtype=bool)
-    for i, path in enumerate(paths):
-        repeated[i] = path in found
-        found.add(path)
+    repeated = np.ones(len(paths), dtype=bool)
+    repeated[rows.firsts()] = False
     if repeated.any():
         notes.append(f"{spec}: {_count(int(repeated.sum()))} listed before in it, left out")
     # what is missing stays in the list: whoever reads it counts it as a bad image, by name
-    entries = [entry or Entry(path, 0, 0) for entry, path in zip(entries, paths)]
+    entries = [entry or Entry(path, 0, 0) for entry, path in zip(found, paths)]
 
-    folders = [parts_of(path)[:-1] for path in paths]
     labels = rows["label"] if "label" in rows else labels_by_folder(paths)
     if unknown := int((labels[~repeated] < 0).sum()):
         if unknown == int((~repeated).sum()):
@@ -289,7 +287,7 @@ def _open_manifest(spec: str) -> FaceSource:
             notes.append(f"{spec}: {_count(unknown)} without a label, left out")
     if "label" in rows:
         notes += _contradictions(spec, paths, labels)
-    splits = [text or None for text in rows["split"]] if "split" in rows else [split_of(names) for names in folders]
+    splits = [text or None for text in rows["split"]] if "split" in rows else [_split(path) for path in paths]
     kept = np.flatnonzero((labels >= 0) & ~repeated)
     chosen = kept.tolist()
     items = [FaceItem(paths[i], int(labels[i]), splits[i]) for i in chosen]
@@ -311,7 +309,7 @@ def _written_by_windows(store: ManifestStore, paths: list[str], entries: list[En
 
 def _contradictions(spec: str, paths: Sequence[str], labels: np.ndarray) -> list[str]:
     """A note where labels and folder names disagree; UserError where they always do: for some, 1 is real."""
-    said = np.array([-1 if (label := label_of(parts_of(path)[:-1])) is None else label for path in paths])
+    said = np.array([-1 if (label := _label(path)) is None else label for path in paths])
     known = (said >= 0) & (labels >= 0)
     against = np.flatnonzero(known & (said != labels))
     if not len(against):
@@ -324,31 +322,34 @@ def _contradictions(spec: str, paths: Sequence[str], labels: np.ndarray) -> list
     return [f"{spec}: {_count(len(against))} with another label than the folder's name says, like {paths[against[0]]}"]
 
 
+def _label(path: str) -> int | None:
+    return label_of(parts_of(path)[:-1])
+
+
+def _split(path: str) -> str | None:
+    return split_of(parts_of(path)[:-1])
+
+
 def _count(images: int) -> str:
     return f"{images} image{'s' * (images > 1)}"
 
 
 def labels_by_folder(paths: Sequence[str]) -> np.ndarray:
     """int8 [n]: labels by the folder names in paths, -1 for those outside where there are fakes; all real without."""
-    labels = [label_of(parts_of(path)[:-1]) for path in paths]
+    labels = [_label(path) for path in paths]
     unknown = -1 if FAKE in labels else REAL
     return np.array([unknown if label is None else label for label in labels], dtype=np.int8)
 
 
 def _labelled(entries: list[Entry], notes: list[str], root_name: str) -> tuple[list[FaceItem], list[Entry], list[str]]:
-    folders = [parts_of(entry.path)[:-1] for entry in entries]
-    labels = [label_of(names) for names in folders]
-    if not any(label is not None for label in labels):
-        whole = label_of((root_name,))  # a folder called "fake" given directly must not pass for real photos
-        labels = [REAL if whole is None else whole] * len(labels)
-    elif FAKE in labels:
-        if stray := labels.count(None):
-            notes = [*notes, f"{stray} image{'s' * (stray > 1)} outside the real and fake folders, left out"]
-    else:
-        labels = [REAL] * len(labels)
-    kept = [i for i, label in enumerate(labels) if label is not None]
-    items = [FaceItem(entries[i].path, labels[i], split_of(folders[i])) for i in kept]
-    return items, [entries[i] for i in kept], notes
+    paths = [entry.path for entry in entries]
+    labels = labels_by_folder(paths)
+    if label_of((root_name,)) == FAKE and all(_label(path) is None for path in paths):
+        labels[:] = FAKE  # a folder called "fake" given directly must not pass for real photos
+    if stray := int((labels < 0).sum()):
+        notes = [*notes, f"{_count(stray)} outside the real and fake folders, left out"]
+    kept = np.flatnonzero(labels >= 0).tolist()
+    return [FaceItem(paths[i], int(labels[i]), _split(paths[i])) for i in kept], [entries[i] for i in kept], notes
 
 
 def _only_zip_in(folder: str) -> str | None:
@@ -358,6 +359,3 @@ def _only_zip_in(folder: str) -> str | None:
     except OSError:
         return None
     return os.path.join(folder, zips[0]) if len(zips) == 1 else None
-
-
-__all__ = ["BadImage", "FaceItem", "FaceSource", "SET_NAMES", "UserError", "open_source"]

@@ -7,6 +7,7 @@ image with its near-duplicates, or all images of a person), never the single ima
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections.abc import Sequence
 
@@ -271,31 +272,14 @@ def straddling(groups: np.ndarray, part: np.ndarray) -> np.ndarray:
 
 def _compositions(groups: np.ndarray, strata: np.ndarray) -> list[tuple[tuple[tuple[int, int], ...], np.ndarray]]:
     """((stratum, images), …) and the groups composed so; the largest groups first."""
-    if not len(groups):
-        return []
-    kinds = int(strata.max()) + 1
+    kinds = int(strata.max(initial=0)) + 1
     keys, amounts = np.unique(groups * kinds + strata, return_counts=True)
-    owner, kind = keys // kinds, keys % kinds
-    starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-    lengths = np.diff(np.r_[starts, len(owner)])
-    found: dict[tuple, list[np.ndarray]] = {}
-    # most groups are of one stratum, and those are sorted out without a loop over them
-    pure = starts[lengths == 1]
-    order = np.lexsort((amounts[pure], kind[pure]))
-    pure = pure[order]
-    change = np.flatnonzero(
-        np.r_[True, (kind[pure][1:] != kind[pure][:-1]) | (amounts[pure][1:] != amounts[pure][:-1])]
-    )
-    if len(pure):
-        for low, high in itertools.pairwise([*change.tolist(), len(pure)]):
-            at = pure[low]
-            found.setdefault(((int(kind[at]), int(amounts[at])),), []).append(owner[pure[low:high]])
-    for start, length in zip(starts[lengths > 1].tolist(), lengths[lengths > 1].tolist()):
-        inside = slice(start, start + length)
-        composition = tuple(zip(kind[inside].tolist(), amounts[inside].tolist()))
-        found.setdefault(composition, []).append(owner[start : start + 1])
+    found: dict[tuple[tuple[int, int], ...], list[int]] = {}
+    cells = zip((keys // kinds).tolist(), (keys % kinds).tolist(), amounts.tolist())
+    for group, members in itertools.groupby(cells, key=operator.itemgetter(0)):
+        found.setdefault(tuple((kind, amount) for _, kind, amount in members), []).append(group)
     largest_first = sorted(found, key=lambda composition: (-sum(amount for _, amount in composition), composition))
-    return [(composition, np.concatenate(found[composition])) for composition in largest_first]
+    return [(composition, np.array(found[composition])) for composition in largest_first]
 
 
 def _whole(wish: np.ndarray, total: int, shares: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ handles belong to one process and are made on first use.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -13,6 +14,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -46,16 +48,15 @@ def _undecodable(names: list[str]) -> list[str]:
     return [f"{few} (like {names[0]}), left out: save them as JPEG or PNG to use them"]
 
 
-def _without_sheets(entries: list[Entry], begins: Callable[[str], bytes]) -> tuple[list[Entry], list[str]]:
-    """Entries without the contact sheets that `synth.py` puts beside samples, and a note about them.
-
-    begins(path): the first bytes of a file of the same store, empty where there is none."""
-    kept, sheets = [], []
+def _without_sheets(entries: list[Entry], store: FolderStore | ZipStore) -> tuple[list[Entry], list[str]]:
+    """Entries without the contact sheets that `synth.py` puts beside samples, and a note about them."""
+    kept: list[Entry] = []
+    sheets: list[Entry] = []
     for entry in entries:
         folder, _, name = entry.path.rpartition("/")
         here = folder + "/" if folder else ""
         # of all classes the sheet lies above the folders of the single ones
-        beside = name == SHEET and any(begins(here + path).startswith(SAMPLES) for path in MANIFESTS)
+        beside = name == SHEET and any(_content(store, here + path).startswith(SAMPLES) for path in MANIFESTS)
         (sheets if beside else kept).append(entry)
     if not sheets:
         return kept, []
@@ -94,7 +95,6 @@ def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tup
     linked_files: list[tuple[str, os.stat_result]] = []
     later = [(root, "")]
     broken, unknown = 0, []
-
     while later:
         stack, later = sorted(later, key=lambda pair: pair[1], reverse=True), []
         while stack:
@@ -133,7 +133,7 @@ def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tup
             entries.append(Entry(path, status.st_size, status.st_mtime_ns))
     if broken:
         notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
-    entries, sheets = _without_sheets(entries, lambda path: _begins(os.path.join(root, *path.split("/"))))
+    entries, sheets = _without_sheets(entries, FolderStore(root))
     return entries, notes + sheets + _undecodable(sorted(unknown))
 
 
@@ -147,24 +147,20 @@ def _children(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry]:
         return list(listing)
 
 
-def _begins(file: str) -> bytes:
+def _content(store: FolderStore | ZipStore, path: str) -> bytes:
+    """Of a file; nothing where it can't be had."""
     try:
-        with open(file, "rb") as opened:
-            return opened.read(len(SAMPLES))
-    except OSError:
+        return store.read(path)
+    except BadImage:
         return b""
 
 
 def _ancestors(folder: str) -> set[tuple[int, int]]:
     above = set()
-    path = os.path.realpath(folder)
-    while (parent := os.path.dirname(path)) != path:
-        path = parent
-        try:
-            status = os.stat(path)
-        except OSError:
-            continue
-        above.add((status.st_dev, status.st_ino))
+    for path in Path(os.path.realpath(folder)).parents:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            above.add((status.st_dev, status.st_ino))
     return above
 
 
@@ -175,11 +171,8 @@ class ZipStore:
         self.path = path
         self._open: tuple[int, zipfile.ZipFile, threading.Lock] | None = None
 
-    def __getstate__(self) -> dict:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict) -> None:
-        self.path, self._open = state["path"], None
+    def __reduce__(self) -> tuple:
+        return ZipStore, (self.path,)
 
     def locate(self, path: str) -> str:
         return f"{self.path}:{path}"
@@ -233,14 +226,7 @@ def list_zip(store: ZipStore) -> tuple[list[Entry], list[str]]:
             found[info.filename] = Entry(info.filename, info.file_size, info.CRC)
         elif info.filename.lower().endswith(UNKNOWN):
             unknown.append(info.filename)
-
-    def begins(path: str) -> bytes:
-        try:
-            return store.read(path)[: len(SAMPLES)]
-        except BadImage:
-            return b""
-
-    entries, sheets = _without_sheets(list(found.values()), begins)
+    entries, sheets = _without_sheets(list(found.values()), store)
     return entries, sheets + _undecodable(unknown)
 
 
@@ -252,11 +238,8 @@ class ManifestStore:
         self.folder = folder
         self._zips: dict[str, ZipStore | None] = {}
 
-    def __getstate__(self) -> dict:
-        return {"folder": self.folder}
-
-    def __setstate__(self, state: dict) -> None:
-        self.folder, self._zips = state["folder"], {}
+    def __reduce__(self) -> tuple:
+        return ManifestStore, (self.folder,)
 
     def locate(self, path: str) -> str:
         store, inner = self._inside(path)

@@ -6,18 +6,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from common.errors import UserError
 from faces import splitting
 from faces.layout import COMPOSITE, FAKE, parts_of
 from faces.manifest import (
+    COLUMNS,
     Manifest,
     check_writable,
     is_manifest,
+    manifest_of,
     read_manifest,
     relative_to,
-    text_column,
     write_manifest,
 )
 from faces.named_sets import NAMED_SETS, SET_NAMES
@@ -55,13 +54,12 @@ def table_for(
 
 
 def _taken_at_its_word(spec: str, table: Manifest) -> tuple[Manifest, list[Facts], list[str]]:
-    notes, paths = [], table["path"].tolist()
-    first = dict(zip(reversed(paths), range(len(paths) - 1, -1, -1)))
-    if len(first) < len(paths):
-        table = table.select(sorted(first.values()))
-        notes.append(f"{spec}: {len(paths) - len(table)} rows name an image for the second time, left out")
+    notes, first = [], table.firsts()
+    if again := len(table) - len(first):
+        table = table.select(first)
+        notes.append(f"{spec}: {again} rows name an image for the second time, left out")
     if "label" not in table:
-        table = table.having(label=labels_by_folder(table["path"]))
+        table = table.having(label=labels_by_folder(table["path"].tolist()))
     return table, [], notes
 
 
@@ -96,30 +94,17 @@ def tabulate(source: FaceSource, facts: Sequence[Facts]) -> Manifest:
     found = [facts[i] for i in good]
     folder, paths = _places(source, found)
     known = source.manifest.select(good) if source.manifest is not None else None
-    labels = np.array([-1 if fact.label is None else fact.label for fact in found], dtype=np.int8)
     named = NAMED_SETS.get(source.name)
-    made_by = [
-        _generator(fact, named.generator if named is not None else "") if fact.label == FAKE else "" for fact in found
-    ]
-    columns = {
-        "path": text_column(paths),
-        "label": labels,
-        "source": text_column([source.name] * len(found)),
-        "generator": text_column(made_by),
-        "split": text_column([fact.split or "" for fact in found]),
-        "fold": np.full(len(found), -1, dtype=np.int32),
-        "sha256": text_column([fact.sha256 for fact in found]),
-        "phash": np.array([fact.phash or 0 for fact in found], dtype=np.uint64),
-        "size": np.array([fact.bytes for fact in found], dtype=np.int64),
-        "quality": np.array([-1 if fact.quality is None else fact.quality for fact in found], dtype=np.int16),
-        "width": np.array([fact.width for fact in found], dtype=np.int64),
-        "height": np.array([fact.height for fact in found], dtype=np.int64),
-        "format": text_column([fact.format for fact in found]),
+    tool = named.generator if named is not None else ""
+    own: dict[str, list] = {
+        "path": paths,
+        "source": [source.name] * len(found),
+        "generator": [_generator(fact, tool) if fact.label == FAKE else "" for fact in found],
+        "fold": [None] * len(found),
+        "size": [fact.bytes for fact in found],
     }
-    if known is not None:  # what was measured just now holds, what people wrote stays
-        columns |= {name: known[name] for name in ("source", "generator", "fold") if name in known}
-        columns |= {name: values for name, values in known.columns.items() if name not in columns}
-    return Manifest(columns, folder)
+    own |= {name: [getattr(fact, name) for fact in found] for name in COLUMNS if name not in own}
+    return manifest_of(own, known, folder)
 
 
 def _places(source: FaceSource, facts: Sequence[Facts]) -> tuple[str, list[str]]:

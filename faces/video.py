@@ -81,24 +81,21 @@ class Video:
         Times are the frames' own, so a variable frame rate is no matter. Frames between are decoded (H.264 needs that)
         but not converted."""
         self._begun = True
+        number, due, seconds, begin = 0, 0.0, 0.0, time.perf_counter()
         try:
-            yield from self._frames(every)
+            while self._reader.grab():
+                seconds = self._time(number, seconds)
+                if seconds + 1e-6 >= due:
+                    good, bgr = self._reader.retrieve()
+                    if good and bgr is not None and bgr.size:
+                        pixels = np.ascontiguousarray(bgr[..., ::-1])
+                        yield Frame(number, seconds, pixels, time.perf_counter() - begin)
+                        begin = time.perf_counter()
+                    if every > 0:
+                        due = (np.floor((seconds + 1e-6) / every) + 1) * every
+                number += 1
         finally:
             self._reader.release()
-
-    def _frames(self, every: float) -> Iterator[Frame]:
-        number, due, seconds, begin = 0, 0.0, 0.0, time.perf_counter()
-        while self._reader.grab():
-            seconds = self._time(number, seconds)
-            if seconds + 1e-6 >= due:
-                good, bgr = self._reader.retrieve()
-                if good and bgr is not None and bgr.size:
-                    pixels = np.ascontiguousarray(bgr[..., ::-1])
-                    yield Frame(number, seconds, pixels, time.perf_counter() - begin)
-                    begin = time.perf_counter()
-                if every > 0:
-                    due = (np.floor((seconds + 1e-6) / every) + 1) * every
-            number += 1
         # a header's count is an estimate; a file cut short lacks much more than a few frames
         self.whole = number >= 0.9 * self.count - 2
         if not number:
