@@ -92,30 +92,25 @@ class FaceFinder:
                 raise
             return cls(None, str(error))
 
-    def __getstate__(self) -> dict:
-        return {key: value for key, value in vars(self).items() if key != "_own"}
+    def __reduce__(self) -> tuple:
+        return FaceFinder, (self.model, self.fallback)
 
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
-        self._own = threading.local()
-
-    def find(self, image: np.ndarray, *, score: float = SCORE, min_face: float = MIN_FACE) -> list[Face]:
+    def find(self, image: np.ndarray) -> list[Face]:
         """The faces in uint8 RGB [H, W, 3], the biggest first; [] when there is none.
 
         Looks at a copy of at most LOOK pixels a side, and where nothing is found and there is more to see, at one of at
-        most LOOK_CLOSER. score: YuNet's threshold (no matter to the cascade). min_face: smallest box, in pixels of
-        `image` (and, the cascade: HAAR_MIN of its shorter side)."""
+        most LOOK_CLOSER."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"expected H x W x 3 uint8 pixels, got {image.dtype} {image.shape}")
         longest = max(image.shape[:2])
         found: list[Face] = []
         for side in (LOOK, LOOK_CLOSER):
-            found = [face for face in self._look(image, side, score) if face.size >= min_face]
+            found = [face for face in self._look(image, side) if face.size >= MIN_FACE]
             if found or longest <= side:
                 break
         return sorted(found, key=lambda face: -face.size)
 
-    def _look(self, image: np.ndarray, side: int, score: float) -> list[Face]:
+    def _look(self, image: np.ndarray, side: int) -> list[Face]:
         height, width = image.shape[:2]
         factor = min(side, max(max(height, width), LOOK_LEAST)) / max(height, width)
         view, sx, sy = image, 1.0, 1.0
@@ -125,12 +120,11 @@ class FaceFinder:
             sx, sy = width / to[0], height / to[1]
         if min(view.shape[:2]) < 8:  # a ribbon: no detector takes it, no face is in it
             return []
-        return self._yunet(view, sx, sy, score) if self.model else self._haar(view, sx, sy)
+        return self._yunet(view, sx, sy) if self.model else self._haar(view, sx, sy)
 
-    def _yunet(self, view: np.ndarray, sx: float, sy: float, score: float) -> list[Face]:
+    def _yunet(self, view: np.ndarray, sx: float, sy: float) -> list[Face]:
         detector = self._detector()
         detector.setInputSize((view.shape[1], view.shape[0]))
-        detector.setScoreThreshold(score)
         _, rows = detector.detect(cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
         scale, faces = np.array([sx, sy], np.float32), []
         for row in () if rows is None else rows:
@@ -208,18 +202,15 @@ def box_quad(box: tuple[float, float, float, float]) -> np.ndarray:
     return np.array([[x - half, y - half], [x - half, y + half], [x + half, y + half], [x + half, y - half]])
 
 
-def align_ffhq(image: np.ndarray, landmarks: np.ndarray, size: int, *, resample: str = "lanczos") -> np.ndarray:
-    """The face at `landmarks` cut from uint8 RGB [H, W, 3] as FFHQ's photos are: uint8 [size, size, 3].
-
-    What lies outside the photo is its mirror image, out of focus the more the further out."""
-    return cut_quad(image, ffhq_quad(landmarks), size, resample=resample)
+def frame_of(face: Face) -> tuple[np.ndarray, str]:
+    """(float64 [4, 2], how): the frame by the face's landmarks ("ffhq"), by its box where it has none ("box")."""
+    return (box_quad(face.box), "box") if face.landmarks is None else (ffhq_quad(face.landmarks), "ffhq")
 
 
-def align_face(image: np.ndarray, face: Face, size: int, *, resample: str = "lanczos") -> tuple[np.ndarray, str]:
-    """(`face` cut out at size x size, how): how is "ffhq" by its landmarks, "box" where it has none."""
-    if face.landmarks is None:
-        return cut_quad(image, box_quad(face.box), size, resample=resample), "box"
-    return align_ffhq(image, face.landmarks, size, resample=resample), "ffhq"
+def align_face(image: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, str]:
+    """(`face` cut out at size x size, how); how: see `frame_of`."""
+    quad, how = frame_of(face)
+    return cut_quad(image, quad, size), how
 
 
 SUPERSAMPLING = 4  # as published: bilinear onto 4096, from there to 1024
@@ -229,7 +220,8 @@ def cut_quad(image: np.ndarray, quad: np.ndarray, size: int, *, resample: str = 
     """The square with the corners `quad` (upper left, lower left, lower right, upper right) as uint8 [size, size, 3].
 
     Drawn bilinearly at four times `size`, then shrunk by the kernel `resample`, so photos of any size go through the
-    same two filters; of a much larger photo, whole pixels are averaged before."""
+    same two filters; of a much larger photo, whole pixels are averaged before. What lies outside the photo is its
+    mirror image, out of focus the more the further out."""
     side = float(np.hypot(*(quad[3] - quad[0])))
     image, quad = _cropped(image, quad, side)
     if (shrink := int(side / (2 * SUPERSAMPLING * size))) > 1:

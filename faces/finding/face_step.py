@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faces.finding.align import Face, FaceFinder, align_face, box_quad, ffhq_quad
+from faces.finding.align import Face, FaceFinder, align_face, frame_of
 
 ALIGNED_SIDE = 256  # at least; the crops of the sets that detectors are trained on
 MOST_FACES = 64  # of a picture: the biggest
@@ -89,11 +89,11 @@ def is_aligned_crop(shape: tuple[int, ...], face: Face) -> bool:
     if abs(height - width) > SQUARE * max(height, width):
         return False
     try:
-        quad = box_quad(face.box) if face.landmarks is None else ffhq_quad(face.landmarks)
+        quad, how = frame_of(face)
     except ValueError:
         return False
     across = (quad[3] - quad[0]) / width
     side, turned = float(np.hypot(*across)), float(np.degrees(np.arctan2(across[1], across[0])))
     off = float(np.hypot(*(quad.mean(0) / (width, height) - 0.5)))
-    low, high = SIDES if face.landmarks is not None else SIDES_BY_BOX
+    low, high = SIDES if how == "ffhq" else SIDES_BY_BOX
     return low <= side <= high and off <= OFF_MIDDLE and abs(turned) <= TURNED

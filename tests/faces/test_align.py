@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import sha256_of
 from faces.decode import load_image
 from faces.finding import yunet
-from faces.finding.align import Face, FaceFinder, align_face, align_ffhq, box_quad, cut_quad, ffhq_quad
+from faces.finding.align import Face, FaceFinder, align_face, box_quad, cut_quad, ffhq_quad
 from faces.procedural.portrait import render_face
 
 UPRIGHT = np.array([[38, 46], [62, 46], [50, 58], [41, 70], [59, 70]], np.float32)
@@ -89,7 +89,7 @@ def test_any_size_gives_the_size_asked_for(shape):
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     before = image.copy()
     landmarks = UPRIGHT / 100 * min(shape)
-    assert align_ffhq(image, landmarks, 96).shape == (96, 96, 3)
+    assert cut_quad(image, ffhq_quad(landmarks), 96).shape == (96, 96, 3)
     assert np.array_equal(image, before)
     face = Face((0.0, 0.0, 30.0, 30.0), None, 1.0)
     out, how = align_face(image, face, 32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faces.decode import load_image
-from faces.finding.align import Face, FaceFinder, align_ffhq, box_quad, ffhq_quad
+from faces.finding.align import Face, FaceFinder, box_quad, cut_quad, ffhq_quad
 from faces.finding.face_step import ALIGNED_SIDE, FaceStep, is_aligned_crop
 from faces.procedural.portrait import render_face
 
@@ -121,7 +121,7 @@ def test_real_crops_are_whole_and_real_scenes_are_not(shared_dir):
     wall[150:406, 300:556] = photos[0]
     (view,) = step(wall)
     assert view.how == "ffhq" and view.pixels.shape == (256, 256, 3)
-    again = align_ffhq(wall, view.face.landmarks, 256)
+    again = cut_quad(wall, ffhq_quad(view.face.landmarks), 256)
     assert np.array_equal(view.pixels, again)
     x0, y0, x1, y1 = view.face.box
     assert 300 < x0 < x1 < 556 and 150 < y0 < y1 < 406
