@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from common.cli import SETTINGS, download_bar, importing, progress, run
+from common.cli import SETTINGS, download_bar, importing, progress_bar, run
 from common.errors import one_line
 from common.options import flags_of, in_flags, options
 from faces.prepare_options import (
@@ -44,27 +44,15 @@ TOLD = 10  # bad files that are named on the screen
 @contextlib.contextmanager
 def _stages(unit: str) -> Iterator[Callable[[str, int, int], None]]:
     """Progress bars as a function of (stage, done, total), a new one for each stage, at its first call."""
-    bars: dict = {}
+    bars: dict[str, Callable[..., None]] = {}
+    with contextlib.ExitStack() as opened:
 
-    def report(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
-            for bar in bars.values():
-                bar.close()
-            bars[stage] = progress(total=total, title=stage, unit=unit)
-        bars[stage].update(done - bars[stage].n)
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = opened.enter_context(progress_bar(stage, unit))
+            bars[stage](done, total)
 
-    try:
         yield report
-    finally:
-        for bar in bars.values():
-            bar.close()
-
-
-@contextlib.contextmanager
-def _one_stage(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar as a function of (done, total)."""
-    with _stages(unit) as report:
-        yield lambda done, total: report(title, done, total)
 
 
 def _tell_skipped(skipped: Iterable[tuple[str, str]], where: str = "") -> None:
@@ -117,7 +105,7 @@ def fetch(asked: Fetching) -> None:
     if asked.given is None:
         source, apart = fetching.bring(named, root, partial=asked.partial)
     else:
-        with _one_stage("unpacking", "img") as report:
+        with progress_bar("unpacking", "img") as report:
             source, apart = fetching.place(named, asked.given, root, partial=asked.partial, progress=report)
     click.echo(f"{'split':7}{'real':>9}{'fake':>9}")
     found = fetching.counts(source)
@@ -226,7 +214,7 @@ def normalise(part: SourcePart, asked: NormaliseRun, recipe: Normalisation) -> N
     if finder is not None and finder.fallback:
         why = _said(finder.fallback)
         click.echo(f"faces are looked for with OpenCV's Haar cascade, which finds fewer: {why}", err=True)
-    with _one_stage("normalising", "img") as step:
+    with progress_bar("normalising", "img") as step:
         report = run_it(opened, asked.dest, recipe, finder, workers=asked.workers, progress=step)
     _tell_skipped(report.skipped, f": see {report.dest}/{JOURNAL}")
     _tell_notes(opened.notes)
@@ -252,7 +240,7 @@ def split(asked: Splitting) -> None:
     with importing():
         from faces.tabulate import deal_out
 
-    with _one_stage("scanning", "file") as report:
+    with progress_bar("scanning", "file") as report:
         dealt = deal_out(asked, progress=report)
     _tell_skipped((fact.path, fact.error) for fact in dealt.bad)
     _tell_notes(dealt.notes)
@@ -279,7 +267,7 @@ def pack(part: SourcePart, asked: Packing) -> None:
 
     opened = _opened(part, label={"real": 0, "fake": 1}.get(asked.only))
     how = Preprocess(asked.resolution, asked.crop, asked.resample)
-    with _one_stage("packing", "img") as step:
+    with progress_bar("packing", "img") as step:
         packed = run_it(opened, asked.dest, how, labels=asked.labels, workers=asked.workers, progress=step)
     _tell_skipped(packed.skipped)
     _tell_notes(opened.notes)

@@ -6,6 +6,7 @@ by chance.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import cv2
@@ -14,7 +15,7 @@ import numpy as np
 from common.errors import BadImage
 from faces.audit.gates import Gate, counting_gate
 from faces.scan import Facts
-from faces.similar import exact_groups, near_groups, overlaps
+from faces.similar import exact_groups, members, near_groups, overlaps
 from faces.source import FaceSource
 
 # Correlation of luma at 64 x 64 pixels from which two pictures with like hashes are one. In flickr140k the variants of
@@ -59,28 +60,20 @@ def _across(
 def _spanning(groups: np.ndarray, parts: np.ndarray, counted: np.ndarray) -> list[np.ndarray]:
     """Members of each group that has images in more than one part (among those counted)."""
     order = np.flatnonzero(counted)
-    order = order[np.argsort(groups[order], kind="stable")]
-    runs = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
-    return [run for run in runs if len(run) > 1 and len(set(parts[run].tolist())) > 1]
+    return [order[run] for run in members(groups[order]) if len(set(parts[order[run]].tolist())) > 1]
 
 
-def _pair(members: np.ndarray, parts: np.ndarray) -> tuple[int, int]:
+def _pair(group: np.ndarray, parts: np.ndarray) -> tuple[int, int]:
     """The first two members that are in different parts."""
-    first = int(members[0])
-    return first, next(int(i) for i in members if parts[i] != parts[first])
+    first = int(group[0])
+    return first, next(int(i) for i in group if parts[i] != parts[first])
 
 
-def _confirmed(source: FaceSource, members: np.ndarray, parts: np.ndarray) -> tuple[int, int] | None:
+def _confirmed(source: FaceSource, group: np.ndarray, parts: np.ndarray) -> tuple[int, int] | None:
     """Two members in different parts whose pixels agree, too; None where their hashes met by chance."""
-    tried = 0
-    for k, i in enumerate(members):
-        for j in members[k + 1 :]:
-            if parts[i] != parts[j]:
-                if _alike(source, int(i), source, int(j)):
-                    return int(i), int(j)
-                if (tried := tried + 1) >= TRIED:
-                    return None
-    return None
+    apart = (pair for pair in itertools.combinations(group.tolist(), 2) if parts[pair[0]] != parts[pair[1]])
+    tried = itertools.islice(apart, TRIED)
+    return next((pair for pair in tried if _alike(source, pair[0], source, pair[1])), None)
 
 
 def _alike(first: FaceSource, i: int, second: FaceSource, j: int) -> bool:

@@ -7,13 +7,20 @@ few numbers that reports show. `header_marks` reads what a file's header says be
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
 import scipy.fft
 
+from common.errors import BadImage
+from common.parallel import in_order, told
+from faces.source import FaceSource
+
+T = TypeVar("T")
 BANDS = 64  # rings of the radial spectrum
 TILE = 256  # the spectrum of larger images is the mean over tiles of this side
 MAX_TILES = 4
@@ -50,6 +57,23 @@ def look(image: np.ndarray) -> Traces:
         contrast=float(luma.std()),
         sharpness=float(cv2.Laplacian(luma, cv2.CV_32F).var()),
     )
+
+
+def over_images(
+    part: FaceSource,
+    work: Callable[[int, np.ndarray], T],
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[T | None]:
+    """work(position, pixels) of every image, in threads; None where one has vanished since it was scanned."""
+
+    def one(i: int) -> T | None:
+        try:
+            return work(i, part.image(i))
+        except BadImage:
+            return None
+
+    return told(in_order(one, len(part), workers), len(part), progress, 16)
 
 
 def blockiness(luma: np.ndarray) -> np.ndarray:
@@ -122,13 +146,27 @@ def header_marks(data: bytes) -> tuple[str, ...]:
     """What a file carries beside its pixels, by name: JPEG segments ("exif", "icc", "app13", "comment", "progressive",
     "restart"), PNG chunks ("png:gAMA", "png:interlaced"), RIFF chunks of WebP ("webp:EXIF"). Broken files: what was
     found before the break. Only walks the header; never raises."""
+    found: set[str] = set()
     if data.startswith(b"\xff\xd8"):
-        return tuple(sorted(_jpeg_marks(data)))
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return tuple(sorted(_png_marks(data)))
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return tuple(sorted(_webp_marks(data)))
-    return ()
+        found = _jpeg_marks(data)
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        names = {data[at + 4 : at + 8] for at in _chunks(data, 8, "big", 0, 12)}
+        found = {"png:" + name.decode("latin-1") for name in names - {b"IHDR", b"IDAT", b"IEND", b"PLTE"}}
+        if len(data) > 28 and data[28]:
+            found.add("png:interlaced")
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        found = {"webp:" + data[at : at + 4].decode("latin-1").strip() for at in _chunks(data, 12, "little", 4, 8, 2)}
+    return tuple(sorted(found))
+
+
+def _chunks(
+    data: bytes, at: int, order: Literal["big", "little"], size_at: int, around: int, even: int = 1
+) -> Iterator[int]:
+    """Where each chunk begins: its size stands `size_at` bytes further on, `around` are not counted in it."""
+    while at + 8 <= len(data):
+        yield at
+        size = int.from_bytes(data[at + size_at : at + size_at + 4], order)
+        at += around + size + size % even
 
 
 def _jpeg_marks(data: bytes) -> set[str]:
@@ -151,25 +189,4 @@ def _jpeg_marks(data: bytes) -> set[str]:
         elif marker in (0xC2, 0xC6, 0xCA):
             found.add("progressive")
         at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-    return found
-
-
-def _png_marks(data: bytes) -> set[str]:
-    found, at = set(), 8
-    if len(data) > 28 and data[28]:
-        found.add("png:interlaced")
-    while at + 8 <= len(data):
-        name = data[at + 4 : at + 8]
-        if name not in (b"IHDR", b"IDAT", b"IEND", b"PLTE"):
-            found.add("png:" + name.decode("latin-1"))
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return found
-
-
-def _webp_marks(data: bytes) -> set[str]:
-    found, at = set(), 12
-    while at + 8 <= len(data):
-        found.add("webp:" + data[at : at + 4].decode("latin-1").strip())
-        size = int.from_bytes(data[at + 4 : at + 8], "little")
-        at += 8 + size + size % 2
     return found

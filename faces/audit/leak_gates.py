@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.errors import BadImage, UserError
-from common.parallel import in_order, stage
+from common.parallel import stage
 from faces.audit.copies import against_gate, split_gates
 from faces.audit.crossval import cross_validated_auc
 from faces.audit.gates import (
@@ -37,7 +37,7 @@ from faces.audit.gates import (
     skipped,
     telling,
 )
-from faces.audit.leak_features import Traces, header_marks, look
+from faces.audit.leak_features import header_marks, look, over_images
 from faces.layout import LABELS, SPLITS, parts_of
 from faces.manifest import ENDINGS
 from faces.prepare_options import GateOptions
@@ -135,10 +135,10 @@ def header_warning(source: FaceSource, *, count: int = 1000) -> str:
         return ""
     facts = scan(part, workers=1, pixels=False)
     usable = [i for i, f in enumerate(facts) if f.error is None]
-    part, good = part.select(usable), [facts[i] for i in usable]
-    gates, _ = _metadata_gates(part, good, part.labels, np.arange(len(good)), _repairs(source.store.locate("")))
-    found = AuditResult(source.name, len(source), 0, 0, len(good), [gate for gate in gates if gate.name == "metadata"])
-    return found.complaint()
+    part = part.select(usable)
+    shown = _Shown(part, [facts[i] for i in usable], part.labels, np.arange(len(part)))
+    (metadata, _), _ = _metadata_gates(shown, _repairs(source.store.locate("")))
+    return AuditResult(source.name, len(source), 0, 0, len(part), [metadata]).complaint()
 
 
 def run_gates(
@@ -157,7 +157,8 @@ def run_gates(
     facts = scan(source, workers=how.workers, pixels=not how.quick, progress=stage(progress, "reading"))
     usable = np.array([i for i, f in enumerate(facts) if f.error is None], np.int64)
     if not len(usable):
-        raise UserError(f"{source.name}: none of its {len(source)} images can be used; the first: {_first_bad(facts)}")
+        first = f"{facts[0].path}: {facts[0].error}" if facts else "it is empty"
+        raise UserError(f"{source.name}: none of its {len(source)} images can be used; the first: {first}")
     good, readable = [facts[i] for i in usable], source.select(usable)
     labels = np.array([-1 if f.label is None else f.label for f in good], np.int64)
     sample = _sample(labels, how.limit, how.seed)
@@ -177,10 +178,11 @@ def run_gates(
         gates.append(against_gate(readable, good, other, theirs, repairs))
     bad = [(f.path, f.error) for f in facts if f.error is not None]
     notes = [*source.notes, *_origins(source, good)]
+    gates.sort(key=lambda gate: gate.name == "control")  # which is told last
     real, fake = int((labels == 0).sum()), int((labels == 1).sum())
     if len(sample) < real + fake:
         notes.append(f"{len(sample)} of {real + fake} images, drawn at random, were shown to the classifiers (`limit`)")
-    return AuditResult(source.name, len(source), real, fake, len(sample), _ordered(gates), bad, notes)
+    return AuditResult(source.name, len(source), real, fake, len(sample), gates, bad, notes)
 
 
 @dataclass(frozen=True)
@@ -197,14 +199,14 @@ def _classifier_gates(
     shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Progress | None
 ) -> list[Gate]:
     part, y, g = shown.part, shown.labels, shown.groups
-    gates, metadata = _metadata_gates(part, shown.facts, y, g, repairs)
+    gates, metadata = _metadata_gates(shown, repairs)
     features = {"metadata": metadata}
     if not how.quick:
-        looks = _looks(part, how.workers, stage(progress, "looking"))
+        looks = list(over_images(part, lambda i, image: look(image), how.workers, stage(progress, "looking")))
         seen = np.array([i for i, each in enumerate(looks) if each is not None], np.int64)
         if not len(seen):
             raise UserError(f"{part.name}: its images vanished while they were looked at; check the disk")
-        features = look_features([looks[i] for i in seen])
+        features = look_features([each for each in looks if each is not None])
         for name in PIXEL_GATES:
             found = cross_validated_auc(features[name], y[seen], g[seen])
             detail = colour_detail(features[name], y[seen]) if name == "colour" else ""
@@ -212,15 +214,6 @@ def _classifier_gates(
         gates.append(_landmark_gate(shown, how, finder, repairs, progress))
         y, g = y[seen], g[seen]
     return [*gates, _control(features, y, g, how.seed, repairs)]
-
-
-def _first_bad(facts: Sequence[Facts]) -> str:
-    return f"{facts[0].path}: {facts[0].error}" if facts else "it is empty"
-
-
-def _ordered(gates: list[Gate]) -> list[Gate]:
-    """The control last."""
-    return sorted(gates, key=lambda gate: gate.name == "control")
 
 
 def _repairs(spec: str) -> dict[str, str]:
@@ -250,16 +243,14 @@ def _groups(facts: Sequence[Facts]) -> np.ndarray:
 # ---- the gates --------------------------------------------------------------------------------------------------
 
 
-def _metadata_gates(
-    part: FaceSource, facts: Sequence[Facts], labels: np.ndarray, groups: np.ndarray, repairs: dict[str, str]
-) -> tuple[list[Gate], np.ndarray]:
-    marks = [_marks(part, i) for i in range(len(part))]
-    columns = metadata_columns(facts, marks)
-    features = metadata_features(facts, columns)
-    found = cross_validated_auc(features, labels, groups)
-    gates = [classifier_gate("metadata", found, repairs, telling(columns, labels))]
-    found = cross_validated_auc(size_features(facts), labels, groups)
-    gates.append(classifier_gate("size", found, repairs, telling({"size": columns["size"]}, labels)))
+def _metadata_gates(shown: _Shown, repairs: dict[str, str]) -> tuple[list[Gate], np.ndarray]:
+    columns = metadata_columns(shown.facts, [_marks(shown.part, i) for i in range(len(shown.part))])
+    features = metadata_features(shown.facts, columns)
+    gates = []
+    sizes = size_features(shown.facts)
+    for name, seen, told in (("metadata", features, columns), ("size", sizes, {"size": columns["size"]})):
+        found = cross_validated_auc(seen, shown.labels, shown.groups)
+        gates.append(classifier_gate(name, found, repairs, telling(told, shown.labels)))
     return gates, features
 
 
@@ -270,26 +261,6 @@ def _marks(part: FaceSource, i: int) -> tuple[str, ...]:
         return ()
 
 
-def _looks(part: FaceSource, workers: int | None, progress: Callable[[int, int], None] | None) -> list[Traces | None]:
-    def one(i: int) -> Traces | None:
-        try:
-            return look(part.image(i))
-        except BadImage:
-            return None
-
-    return _in_threads(one, len(part), workers, progress)
-
-
-def _in_threads(work: Callable[[int], Any], count: int, workers: int | None, progress) -> list[Any]:
-    """[work(0), …, work(count - 1)]; decoding, resizing and Fourier transforms leave Python's lock to others."""
-    found = []
-    for each in in_order(work, count, workers):
-        found.append(each)
-        if progress is not None and (len(found) % 16 == 0 or len(found) == count):
-            progress(len(found), count)
-    return found
-
-
 def _landmark_gate(
     shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Progress | None
 ) -> Gate:
@@ -297,18 +268,12 @@ def _landmark_gate(
         why = "no face model" if finder is None else f"no landmarks without YuNet: {finder.fallback}"
         return skipped("landmarks", why)
     few = _sample(shown.labels, MAX_FACES, how.seed)
-
-    def one(i: int) -> tuple[list, tuple[int, int]] | None:
-        try:
-            image = shown.part.image(int(few[i]))
-        except BadImage:
-            return None
-        return finder.find(image), image.shape[:2]
-
-    found = _in_threads(one, len(few), how.workers, stage(progress, "finding faces"))
-    seen = [i for i, each in enumerate(found) if each is not None]
-    features = landmark_features([found[i][0] for i in seen], [found[i][1] for i in seen])
-    y, g = shown.labels[few[seen]], shown.groups[few[seen]]
+    part, step = shown.part.select(few), stage(progress, "finding faces")
+    found = over_images(part, lambda i, image: (few[i], finder.find(image), image.shape), how.workers, step)
+    known = [each for each in found if each is not None]
+    seen = np.array([i for i, _, _ in known], np.int64)
+    features = landmark_features([faces for _, faces, _ in known], [(shape[0], shape[1]) for _, _, shape in known])
+    y, g = shown.labels[seen], shown.groups[seen]
     none = [int((features[y == label, 0] == 0).sum()) for label in (0, 1)]
     detail = f"{finder.name} on {len(seen)} images" + (f"; no face in {none[0]} real, {none[1]} fake" * (sum(none) > 0))
     return classifier_gate("landmarks", cross_validated_auc(features, y, g), repairs, detail)
@@ -325,15 +290,11 @@ def _control(
     for turn in range(SHUFFLES):
         lot = _by_lot(labels[few], groups[few], rng)
         found.append(cross_validated_auc(everything[few], lot, groups[few], seed=turn))
-    known = [each for each in found if each.known]
-    if not known:
-        known = found
+    known = [each for each in found if each.known] or found
     # as many of each as there are; groups of unlike sizes shift the numbers of a draw
     real, fake = (int((labels[few] == label).sum()) for label in (0, 1))
     middle = replace(sorted(known, key=lambda each: each.auc)[len(known) // 2], real=real, fake=fake)
-    if not middle.known:
-        return classifier_gate("control", middle, repairs)
-    return classifier_gate("control", middle, repairs, f"median of {len(known)} shuffles")
+    return classifier_gate("control", middle, repairs, f"median of {len(known)} shuffles" if middle.known else "")
 
 
 def _by_lot(labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -365,6 +326,3 @@ def _origins(source: FaceSource, facts: Sequence[Facts]) -> list[str]:
             )
             break
     return notes
-
-
-__all__ = ["AuditResult", "Gate", "LeakFound", "cheap_gates", "header_warning", "run_gates"]

@@ -18,12 +18,12 @@ import numpy as np
 import scipy.fft
 
 from common.errors import BadImage, UserError
-from common.parallel import in_order, stage
-from faces.audit.leak_features import BANDS, HIGHEST, look
+from common.parallel import stage
+from faces.audit.leak_features import BANDS, HIGHEST, Traces, look, over_images
 from faces.prepare_options import Inspection
 from faces.preprocess import Preprocess
 from faces.scan import Facts, scan
-from faces.similar import exact_groups, near_groups
+from faces.similar import exact_groups, members, near_groups
 from faces.source import FaceSource
 
 SIDE = 128  # of the mean image and of the picture of the spectrum
@@ -150,7 +150,7 @@ def survey_source(
     chosen = _chosen(labels, usable, limit, seed)
     groups = _look_at(source, chosen, labels, workers, stage(progress, "looking"))
     for group in groups:
-        group.count = int(sum(1 for f in facts if _name(f) == group.name))
+        group.count = sum(_name(f) == group.name for f in facts)
     notes = list(source.notes)
     if len(chosen) < usable.sum():
         notes.append(
@@ -172,13 +172,9 @@ def _duplicates(facts: list[Facts], usable: np.ndarray) -> tuple[list[list[int]]
     copies = exact_groups([facts[i].sha256 for i in index])
     first = np.unique(copies, return_index=True)[1]
     hashes = np.array([facts[i].phash or 0 for i in index], np.uint64)
-    return _members(copies, index), _members(near_groups(hashes[first], True), index[first])
-
-
-def _members(groups: np.ndarray, index: np.ndarray) -> list[list[int]]:
-    order = np.argsort(groups, kind="stable")
-    runs = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    return [index[run].tolist() for run in runs if len(run) > 1]
+    both = (copies, index), (near_groups(hashes[first], True), index[first])
+    exact, near = ([at[run].tolist() for run in members(groups) if len(run) > 1] for groups, at in both)
+    return exact, near
 
 
 def _chosen(labels: np.ndarray, usable: np.ndarray, limit: int, seed: int) -> np.ndarray:
@@ -194,23 +190,17 @@ def _chosen(labels: np.ndarray, usable: np.ndarray, limit: int, seed: int) -> np
 
 
 def _look_at(
-    source: FaceSource, chosen: np.ndarray, labels: np.ndarray, workers: int | None, progress
+    source: FaceSource, chosen: np.ndarray, labels: np.ndarray, workers: int | None,
+    progress: Callable[[int, int], None] | None,
 ) -> list[ClassSurvey]:  # fmt: skip
     groups = {int(label): ClassSurvey(NAMES[int(label)]) for label in np.unique(labels)}
-    numbers: dict[int, list] = {label: [] for label in groups}
+    numbers: dict[int, list[Traces]] = {label: [] for label in groups}
     shown = _to_show(chosen, labels)
 
-    def one(i: int):
-        try:
-            image = source.image(int(i))
-        except BadImage:
-            return None
-        return i, look(image), _small(image, i in shown)
+    def one(at: int, image: np.ndarray) -> tuple[int, Traces, tuple]:
+        return chosen[at], look(image), _small(image, chosen[at] in shown)
 
-    answers = in_order(lambda at: one(chosen[at]), len(chosen), workers)
-    for done, answer in enumerate(answers, start=1):
-        if progress is not None and (done % 16 == 0 or done == len(chosen)):
-            progress(done, len(chosen))
+    for answer in over_images(source.select(chosen), one, workers, progress):
         if answer is None:
             continue
         i, found, (histograms, picture, spectrum, sample) = answer
@@ -225,11 +215,8 @@ def _look_at(
     for label, group in groups.items():
         group.mean_image /= max(group.looked_at, 1)
         group.spectrum_image /= max(group.looked_at, 1)
-        if looks := numbers[label]:
-            group.spectrum = np.stack([each.spectrum for each in looks]).astype(np.float64)
-            group.colour = np.stack([each.colour for each in looks]).astype(np.float64)
-            for name in ("brightness", "contrast", "sharpness"):
-                setattr(group, name, np.array([getattr(each, name) for each in looks]))
+        for name in ("spectrum", "colour", "brightness", "contrast", "sharpness") if numbers[label] else ():
+            setattr(group, name, np.array([getattr(each, name) for each in numbers[label]], np.float64))
     return [groups[label] for label in sorted(groups, key=lambda label: label % 3)]  # real, fake, unlabelled
 
 
