@@ -27,6 +27,7 @@ import click
 from common.cli import SETTINGS, download_bar, importing, progress_bar, run
 from common.errors import one_line
 from common.options import flags_of, in_flags, options
+from faces.layout import LABELS
 from faces.prepare_options import (
     Auditing,
     Fetching,
@@ -242,7 +243,7 @@ def split(asked: Splitting) -> None:
 
     with progress_bar("scanning", "file") as report:
         dealt = deal_out(asked, progress=report)
-    _tell_skipped((fact.path, fact.error) for fact in dealt.bad)
+    _tell_skipped((fact.path, fact.error or "") for fact in dealt.bad)
     _tell_notes(dealt.notes)
     for line in dealt.lines:
         click.echo(_said(line))
@@ -265,7 +266,7 @@ def pack(part: SourcePart, asked: Packing) -> None:
         from faces.packing import pack as run_it
         from faces.preprocess import Preprocess
 
-    opened = _opened(part, label={"real": 0, "fake": 1}.get(asked.only))
+    opened = _opened(part, label=LABELS[asked.only] if asked.only else None)
     how = Preprocess(asked.resolution, asked.crop, asked.resample)
     with progress_bar("packing", "img") as step:
         packed = run_it(opened, asked.dest, how, labels=asked.labels, workers=asked.workers, progress=step)

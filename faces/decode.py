@@ -71,21 +71,19 @@ def load_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, min_sid
 def read_file(path: str | os.PathLike, name: str | None = None) -> bytes:
     """A file's bytes; BadImage (no traceback, no hang on a pipe) when it is missing, unreadable or absurdly large."""
     name = os.fspath(path) if name is None else name
+    if os.path.isdir(path):
+        raise BadImage(name, "is a folder, not an image")
+    if not os.path.isfile(path):  # a FIFO or device would block for ever
+        raise BadImage(name, "is not a file" if os.path.lexists(path) else "no such file")
     try:
-        if os.path.isdir(path):
-            raise BadImage(name, "is a folder, not an image")
-        if not os.path.isfile(path):  # a FIFO or device would block for ever
-            raise BadImage(name, "is not a file" if os.path.lexists(path) else "no such file")
         if os.path.getsize(path) > MAX_BYTES:
             raise BadImage(name, f"larger than {MAX_BYTES >> 20} MiB, refused")
         with open(path, "rb") as file:
             return file.read()
-    except BadImage:
-        raise
     except PermissionError:
         raise BadImage(name, "no permission to read it") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        raise BadImage(name, f"can't be read ({getattr(error, 'strerror', None) or error})") from None
+    except OSError as error:
+        raise BadImage(name, f"can't be read ({error.strerror or error})") from None
 
 
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Decoded:

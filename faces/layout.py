@@ -5,6 +5,7 @@ A path is judged by its folders below the source's root, at any depth; the folde
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -67,12 +68,8 @@ def without_copies(paths: Sequence[str]) -> list[bool]:
     present = {folders[: i + 1] for folders in set(lower) for i in range(len(folders))}
 
     def is_copy(folders: tuple[str, ...]) -> bool:
-        for copy, original in COPIES:
-            if copy in folders:
-                at = folders.index(copy)
-                if folders[at + 1 : at + 2] == (original,) and (*folders[:at], original) in present:
-                    return True
-        return False
+        pairs = enumerate(itertools.pairwise(folders))
+        return any(pair in COPIES and (*folders[:at], pair[1]) in present for at, pair in pairs)
 
     verdict = {folders: not is_copy(folders) for folders in set(lower)}
     return [verdict[folders] for folders in lower]

@@ -8,6 +8,8 @@ as they are, and names with commas, quotes or line breaks are quoted (RFC 4180).
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import os
 import re
@@ -197,34 +199,23 @@ def relative_to(folder: str | os.PathLike, manifest: Manifest) -> Manifest:
 
 def _parsed(name: str, column: Sequence[str], path: str, row: int) -> np.ndarray:
     """The array of one column, whose first cell is in that row of the file."""
-    kinds: dict[str, Any]  # of each text, None where it can't be
-    if name == "split":
-        kinds = {text: _split(text) for text in set(column)}
-    elif name == "label":
-        kinds = {text: _label(text) for text in set(column)}
-    elif name not in NUMBERS:
-        if name == "path" and ("" in column or any("\0" in text for text in column)):
-            at = next(i for i, text in enumerate(column) if not text or "\0" in text)
-            raise UserError(f"{path}, row {row + at}: no path in this row; write one, or delete the row")
+    if name == "path" and ("" in column or any("\0" in text for text in column)):
+        at = next(i for i, text in enumerate(column) if not text or "\0" in text)
+        raise UserError(f"{path}, row {row + at}: no path in this row; write one, or delete the row")
+    if name not in NUMBERS and name != "split":
         return text_column(column)
-    else:
+    if name not in WORDS:
         kind, unknown, largest = NUMBERS[name]
-        try:
-            # an empty cell is the commonest exception, hence the fast way for a column without one
-            base = 16 if name == "phash" else 10
-            numbers = [int(text, base) if text else unknown for text in column]
+        # an empty cell is the commonest exception, hence the fast way for a column without one
+        with contextlib.suppress(ValueError):
+            numbers = [int(text, 16 if name == "phash" else 10) if text else unknown for text in column]
             if not numbers or (min(numbers) >= min(unknown, 0) and max(numbers) <= largest):
                 return np.array(numbers, dtype=kind)
-        except ValueError:
-            pass
-        kinds = {text: _number(name, text) for text in set(column)}
+    parse, wanted = WORDS.get(name, (functools.partial(_number, name), "a whole number or nothing"))
+    kinds: dict[str, Any] = {text: parse(text) for text in set(column)}  # None where a text can't be understood
     if None in kinds.values():
         at = next(i for i, text in enumerate(column) if kinds[text] is None)
-        wanted = {
-            "label": "0, 1, real, fake or nothing",
-            "split": "train, valid, test or nothing",
-            "phash": "16 hexadecimal digits or nothing",
-        }.get(name, "a whole number or nothing")
+        wanted = "16 hexadecimal digits or nothing" if name == "phash" else wanted
         raise UserError(f"{path}, row {row + at}: {name} is {column[at][:40]!r}; it must be {wanted}")
     values = [kinds[text] for text in column]
     return text_column(values) if name == "split" else np.array(values, dtype=NUMBERS[name][0])
@@ -239,6 +230,9 @@ def _label(text: str) -> int | None:
     if text in LABELS:
         return LABELS[text]
     return {"": -1, "-1": -1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(text)
+
+
+WORDS = {"split": (_split, "train, valid, test or nothing"), "label": (_label, "0, 1, real, fake or nothing")}
 
 
 def _number(name: str, text: str) -> int | None:

@@ -96,11 +96,7 @@ def exact_groups(keys: Sequence[str] | np.ndarray) -> np.ndarray:
     """int64 [n]: equal keys (SHA-256) get equal group numbers, by first appearance. Empty texts stand alone."""
     numbers: dict[object, int] = {}
     keys = keys.tolist() if isinstance(keys, np.ndarray) else keys
-    return np.fromiter(
-        (numbers.setdefault((i,) if isinstance(k, str) and not k else k, len(numbers)) for i, k in enumerate(keys)),
-        np.int64,
-        len(keys),
-    )
+    return np.array([numbers.setdefault((i,) if k == "" else k, len(numbers)) for i, k in enumerate(keys)], np.int64)
 
 
 def near_groups(hashes: np.ndarray, mirror: bool = False, *, max_distance: int = MAX_DISTANCE) -> np.ndarray:
@@ -112,7 +108,6 @@ def near_groups(hashes: np.ndarray, mirror: bool = False, *, max_distance: int =
     Groups of more than CHAIN different hashes are kept from running on without end: their members must lie within
     twice `max_distance` of the hash that has most neighbours; the others are grouped again among themselves."""
     hashes = np.asarray(hashes, dtype=np.uint64)
-    count = len(hashes)
     # equal hashes are one node; a thousand copies of one image must not become half a million pairs
     nodes, node_of = np.unique(hashes, return_inverse=True)
     pairs = near_pairs(nodes, max_distance=max_distance)
@@ -123,7 +118,7 @@ def near_groups(hashes: np.ndarray, mirror: bool = False, *, max_distance: int =
     groups = _compact(nodes, flipped, pairs, max_distance)[node_of]
     alone = np.flatnonzero(hashes == 0)
     groups[alone] = len(nodes) + np.arange(len(alone))
-    return in_order(groups) if count else groups
+    return in_order(groups)
 
 
 def members(groups: np.ndarray) -> list[np.ndarray]:
@@ -153,8 +148,7 @@ def joined(*groupings: np.ndarray) -> np.ndarray:
 
 def near_pairs(hashes: np.ndarray, *, max_distance: int = MAX_DISTANCE) -> np.ndarray:
     """int64 [m, 2]: every pair i < j of hashes that differ in at most `max_distance` bits. A hash of 0 has no pairs."""
-    hashes = np.asarray(hashes, dtype=np.uint64)
-    return _search(hashes, np.zeros(len(hashes), dtype=bool), max_distance, between=False)
+    return _search(np.asarray(hashes, dtype=np.uint64), None, max_distance)
 
 
 def overlaps(a: np.ndarray, b: np.ndarray, *, mirror: bool = False, max_distance: int = MAX_DISTANCE) -> np.ndarray:
@@ -170,7 +164,7 @@ def overlaps(a: np.ndarray, b: np.ndarray, *, mirror: bool = False, max_distance
         new[1:] = (both[1:, :2] != both[:-1, :2]).any(axis=1)
         return both[new]
     side = np.repeat([False, True], [len(a), len(b)])
-    pairs = _search(np.concatenate([a, b]), side, max_distance, between=True)
+    pairs = _search(np.concatenate([a, b]), side, max_distance)
     pairs[:, 1] -= len(a)
     apart = distance(a[pairs[:, 0]], b[pairs[:, 1]]) if len(pairs) else np.zeros(0, dtype=np.int64)
     return np.column_stack([pairs, apart])
@@ -190,12 +184,12 @@ def _blocks(max_distance: int, count: int) -> tuple[int, int]:
     return min(plans, key=steps)
 
 
-def _search(hashes: np.ndarray, side: np.ndarray, max_distance: int, between: bool) -> np.ndarray:
-    """Near pairs [m, 2], sorted and each once; with `between` only those whose `side` differs."""
+def _search(hashes: np.ndarray, side: np.ndarray | None, max_distance: int) -> np.ndarray:
+    """Near pairs [m, 2], sorted and each once; with `side` only those whose sides differ."""
     if not 0 <= max_distance <= 12:
         raise UserError(f"max_distance must be 0 to 12 bits, not {max_distance}: beyond that all faces are alike")
     present = np.flatnonzero(hashes)
-    values, side = hashes[present], side[present]
+    values, side = hashes[present], side[present] if side is not None else None
     blocks, agree = _blocks(max_distance, len(values))
     edges = np.linspace(0, 64, blocks + 1).round().astype(int).tolist()
     spans = [(np.uint64(low), high - low) for low, high in itertools.pairwise(edges)]
@@ -212,9 +206,7 @@ def _search(hashes: np.ndarray, side: np.ndarray, max_distance: int, between: bo
         keys >>= np.uint64(max(0, length - room))
         packed = np.sort((keys << np.uint64(64 - room)) | numbers)
         order = (packed & np.uint64((1 << (64 - room)) - 1)).astype(np.int64)
-        found.append(
-            _within_runs(packed >> np.uint64(64 - room), order, values, side if between else None, max_distance)
-        )
+        found.append(_within_runs(packed >> np.uint64(64 - room), order, values, side, max_distance))
     pairs = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
     return present[pairs]
 

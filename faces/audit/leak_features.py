@@ -27,6 +27,8 @@ MAX_TILES = 4
 GRID = 8  # JPEG's blocks
 THUMB = 8
 HIGHEST = float(np.hypot(0.5, 0.5))  # cycles per pixel in the corner of the spectrum
+APPLICATIONS = {b"Exif": "exif", b"ICC_": "icc", b"http": "xmp", b"JFIF": "jfif", b"Adob": "adobe"}
+SEGMENTS = {0xFE: "comment", 0xDD: "restart", **dict.fromkeys((0xC2, 0xC6, 0xCA), "progressive")}
 FLOOR = 1e-3  # added to powers before the logarithm: a fraction of what rounding to 8 bits leaves
 
 
@@ -178,15 +180,10 @@ def _jpeg_marks(data: bytes) -> set[str]:
             continue
         if marker == 0xDA:  # the picture itself
             break
-        body = data[at + 4 : at + 4 + 16]
+        body = data[at + 4 : at + 8]
         if 0xE0 <= marker <= 0xEF:
-            known = {b"Exif": "exif", b"ICC_": "icc", b"http": "xmp", b"JFIF": "jfif", b"Adob": "adobe"}
-            found.add(known.get(bytes(body[:4]), f"app{marker - 0xE0}"))
-        elif marker == 0xFE:
-            found.add("comment")
-        elif marker == 0xDD:
-            found.add("restart")
-        elif marker in (0xC2, 0xC6, 0xCA):
-            found.add("progressive")
+            found.add(APPLICATIONS.get(body, f"app{marker - 0xE0}"))
+        elif marker in SEGMENTS:
+            found.add(SEGMENTS[marker])
         at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
     return found
