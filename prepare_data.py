@@ -27,17 +27,8 @@ import click
 from common.cli import SETTINGS, download_bar, importing, progress_bar, run
 from common.errors import one_line
 from common.options import flags_of, in_flags, options
+from faces import prepare_options as ask
 from faces.layout import LABELS
-from faces.prepare_options import (
-    Auditing,
-    Fetching,
-    Inspection,
-    Normalisation,
-    NormaliseRun,
-    Packing,
-    SourcePart,
-    Splitting,
-)
 
 TOLD = 10  # bad files that are named on the screen
 
@@ -75,7 +66,7 @@ def _said(text: str) -> str:
     return in_flags(text, flags_of(click.get_current_context().command))
 
 
-def _opened(part: SourcePart, label: int | None = None):
+def _opened(part: ask.SourcePart, label: int | None = None):
     from faces.source import open_source
 
     return open_source(part.source, data_root=part.data_root, split=part.split, label=label)
@@ -90,8 +81,8 @@ def main() -> None:
 
 
 @main.command()
-@options(Fetching, "asked")
-def fetch(asked: Fetching) -> None:
+@options(ask.Fetching, "asked")
+def fetch(asked: ask.Fetching) -> None:
     """Bring a named set here and count it: flickr140k, rvf10k, deepfake-and-real or yonsei.
 
     It is downloaded from Kaggle by kagglehub, which goes on with a broken download. Where that does not work (no
@@ -123,9 +114,9 @@ def fetch(asked: Fetching) -> None:
 
 
 @main.command()
-@options(SourcePart, "part")
-@options(Inspection, "asked")
-def inspect(part: SourcePart, asked: Inspection) -> None:
+@options(ask.SourcePart, "part")
+@options(ask.Inspection, "asked")
+def inspect(part: ask.SourcePart, asked: ask.Inspection) -> None:
     """Write one HTML page about a set: counts, formats, sizes, brightness, mean images, spectra, samples, duplicates.
 
     Works on a folder without labels, too. Pictures are inside the page, so that it can be mailed or kept.
@@ -154,9 +145,9 @@ def inspect(part: SourcePart, asked: Inspection) -> None:
 
 
 @main.command()
-@options(SourcePart, "part")
-@options(Auditing, "asked")
-def audit(part: SourcePart, asked: Auditing) -> int:
+@options(ask.SourcePart, "part")
+@options(ask.Auditing, "asked")
+def audit(part: ask.SourcePart, asked: ask.Auditing) -> int:
     """Look for leaks: does anything but the face tell real from fake?
 
     Classifiers that see only the file's header, only the size, only the 8x8 grid, only the spectrum, only the place of
@@ -186,7 +177,7 @@ def audit(part: SourcePart, asked: Auditing) -> int:
     return int(bool(result.failed or (asked.strict and result.unclear)))
 
 
-def _finder(asked: Auditing | NormaliseRun):
+def _finder(asked: ask.Auditing | ask.NormaliseRun):
     from faces.finding.align import FaceFinder
 
     with download_bar("YuNet") as report:
@@ -197,10 +188,10 @@ def _finder(asked: Auditing | NormaliseRun):
 
 
 @main.command()
-@options(SourcePart, "part")
-@options(NormaliseRun, "asked")
-@options(Normalisation, "recipe", quality="75-95")
-def normalise(part: SourcePart, asked: NormaliseRun, recipe: Normalisation) -> None:
+@options(ask.SourcePart, "part")
+@options(ask.NormaliseRun, "asked")
+@options(ask.Normalisation, "recipe", quality="75-95")
+def normalise(part: ask.SourcePart, asked: ask.NormaliseRun, recipe: ask.Normalisation) -> None:
     """Write both classes anew into folder DEST: one decoder, alignment, kernel and encoder for all.
 
     The originals are only read. Started again after an interruption, it makes what is missing. DEST/manifest.csv tells
@@ -230,8 +221,8 @@ def normalise(part: SourcePart, asked: NormaliseRun, recipe: Normalisation) -> N
 
 
 @main.command()
-@options(Splitting, "asked")
-def split(asked: Splitting) -> None:
+@options(ask.Splitting, "asked")
+def split(asked: ask.Splitting) -> None:
     """Deal images out to train, valid, test and folds; write a manifest.
 
     Every class (and source, and generator) comes in the same proportion everywhere, and images that belong together
@@ -254,9 +245,9 @@ def split(asked: Splitting) -> None:
 
 
 @main.command()
-@options(SourcePart, "part")
-@options(Packing, "asked")
-def pack(part: SourcePart, asked: Packing) -> None:
+@options(ask.SourcePart, "part")
+@options(ask.Packing, "asked")
+def pack(part: ask.SourcePart, asked: ask.Packing) -> None:
     """Write SOURCE as one uncompressed archive for fast training: train_gan.py --data DEST.zip.
 
     The layout is StyleGAN2-ADA's: square PNG files of one size and a dataset.json. Folders named real and fake, train,

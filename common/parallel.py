@@ -13,6 +13,8 @@ from typing import TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
+Progress = Callable[[int, int], None]  # of (done, in all)
+Stages = Callable[[str, int, int], None]  # of (stage, done, in all)
 CHUNK = 16
 AHEAD = 8  # chunks for each worker that may be done before they are asked for
 
@@ -25,9 +27,17 @@ def cores() -> int:
         return min(16, os.cpu_count() or 1)
 
 
-def stage(progress: Callable[[str, int, int], None] | None, name: str) -> Callable[[int, int], None] | None:
+def stage(progress: Stages | None, name: str) -> Progress | None:
     """`progress(stage, done, total)` as a function of (done, total) during one stage."""
     return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def told(items: Iterable[T], total: int, progress: Progress | None, every: int = 1) -> Iterator[T]:
+    """`items` as they come; progress(done, total) after `every` so many of them, and after the last."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        if progress is not None and (done % every == 0 or done == total):
+            progress(done, total)
 
 
 def in_order(

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,15 +24,13 @@ import torch
 
 from common.errors import BadImage, UserError
 from common.files import cache_folder, write_json, written_whole
-from common.parallel import in_order, told
+from common.parallel import Progress, in_order, told
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 
 MIN_SIDE = 16  # smaller "photos" are thumbnails, spacers or accidents
 PACE = 32  # images between two calls of a progress function
 CACHE_FORMAT = 2
-
-Progress = Callable[[int, int], None]
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:

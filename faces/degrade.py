@@ -15,27 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from faces.filters import (
-    KERNELS,
-    blur,
-    brightness,
-    clahe,
-    contrast,
-    crop_shift,
-    cutout,
-    hflip,
-    hue,
-    jpeg,
-    noise,
-    rotate,
-    saturation,
-    scale,
-    screenshot,
-    shear,
-    to_uint8,
-    web,
-    webp,
-)
+from faces import filters
 
 # --- steps: an operation, how often it happens, and where its parameters are drawn from -----------------------------
 
@@ -69,29 +49,29 @@ def _step(
 
 # name: (what it does with the ranges to draw from, the default ranges)
 STEPS: dict[str, tuple[Action, dict[str, Any]]] = {
-    "jpeg": _step(jpeg, quality=(30, 95), subsampling=("420", "444")),
-    "webp": _step(webp, quality=(40, 95)),
-    "double_jpeg": _step(lambda im, one, two: jpeg(jpeg(im, one), two), first=(50, 95), second=(50, 95)),
+    "jpeg": _step(filters.jpeg, quality=(30, 95), subsampling=("420", "444")),
+    "webp": _step(filters.webp, quality=(40, 95)),
+    "double_jpeg": _step(lambda im, a, b: filters.jpeg(filters.jpeg(im, a), b), first=(50, 95), second=(50, 95)),
     "resize": _step(
-        scale, by_ratio="factor", factor=(0.5, 2.0), kernel=KERNELS, back=("bilinear", "bicubic", "lanczos")
+        filters.scale, by_ratio="factor", factor=(0.5, 2.0), kernel=filters.KERNELS, back=filters.ENLARGING
     ),
-    "blur": _step(blur, sigma=(0.2, 1.5)),
-    "noise": (lambda im, rng, p: noise(im, _drawn(rng, "sigma", p["sigma"]), rng), {"sigma": (1.0, 8.0)}),
-    "hflip": _step(hflip),
-    "rotate": _step(rotate, degrees=(-10.0, 10.0)),
-    "shear": _step(shear, x=(-0.1, 0.1), y=(-0.1, 0.1)),
-    "brightness": _step(brightness, factor=(0.7, 1.3)),
-    "contrast": _step(contrast, factor=(0.7, 1.3)),
-    "saturation": _step(saturation, factor=(0.5, 1.5)),
-    "hue": _step(hue, degrees=(-12.0, 12.0)),
-    "clahe": _step(clahe, clip=(1.0, 3.0), tiles=(2, 8)),
+    "blur": _step(filters.blur, sigma=(0.2, 1.5)),
+    "noise": (lambda im, rng, p: filters.noise(im, _drawn(rng, "sigma", p["sigma"]), rng), {"sigma": (1.0, 8.0)}),
+    "hflip": _step(filters.hflip),
+    "rotate": _step(filters.rotate, degrees=(-10.0, 10.0)),
+    "shear": _step(filters.shear, x=(-0.1, 0.1), y=(-0.1, 0.1)),
+    "brightness": _step(filters.brightness, factor=(0.7, 1.3)),
+    "contrast": _step(filters.contrast, factor=(0.7, 1.3)),
+    "saturation": _step(filters.saturation, factor=(0.5, 1.5)),
+    "hue": _step(filters.hue, degrees=(-12.0, 12.0)),
+    "clahe": _step(filters.clahe, clip=(1.0, 3.0), tiles=(2, 8)),
     "cutout": (
-        lambda im, rng, p: cutout(im, _drawn(rng, "side", p["side"]), rng.random(), rng.random()),
+        lambda im, rng, p: filters.cutout(im, _drawn(rng, "side", p["side"]), rng.random(), rng.random()),
         {"side": (0.1, 0.4)},
     ),
-    "crop_shift": _step(crop_shift, "shift shift quality", shift=(1, 7), quality=(50, 95)),
-    "screenshot": _step(screenshot, zoom=(0.6, 1.6), quality=(80, 95)),
-    "web": _step(web, longest=(768, 768), quality=(60, 60)),
+    "crop_shift": _step(filters.crop_shift, "shift shift quality", shift=(1, 7), quality=(50, 95)),
+    "screenshot": _step(filters.screenshot, zoom=(0.6, 1.6), quality=(80, 95)),
+    "web": _step(filters.web, longest=(768, 768), quality=(60, 60)),
 }
 
 
@@ -126,7 +106,7 @@ class Step:
 
 def _check_range(step: str, key: str, value: Any, default: Sequence[Any]) -> None:
     words = isinstance(default[0], str)
-    allowed = ("420", "444") if key == "subsampling" else KERNELS
+    allowed = ("420", "444") if key == "subsampling" else filters.KERNELS
     wrong = ""
     if not isinstance(value, (list, tuple)) or not value or any(isinstance(v, str) != words for v in value):
         wrong = f"must be {'a list of names' if words else 'a pair of numbers (low, high)'}, not {value!r}"
@@ -254,7 +234,7 @@ def grid() -> dict[str, Degradation]:
     conditions += [
         _fixed(f"resize-{factor:g}-{kernel}", "resize", factor=(factor, factor), kernel=(kernel,), back=("bicubic",))
         for factor in (0.25, 0.5, 0.75, 1.5, 2.0)
-        for kernel in KERNELS
+        for kernel in filters.KERNELS
     ]
     conditions += [_fixed(f"blur-{sigma:g}", "blur", sigma=(sigma, sigma)) for sigma in (0.5, 1.0, 2.0)]
     conditions += [_fixed(f"noise-{sigma:g}", "noise", sigma=(sigma, sigma)) for sigma in (2.0, 5.0, 10.0)]
@@ -293,7 +273,7 @@ def apply_batch(
         rng = np.random.Generator(np.random.PCG64([seeds[i], where[i]]))
         if len(image) == 1:
             grey = np.repeat(image, 3, axis=0).transpose(1, 2, 0)
-            out[i, 0] = to_uint8(degradation.apply(np.ascontiguousarray(grey), rng).mean(axis=2))
+            out[i, 0] = filters.to_uint8(degradation.apply(np.ascontiguousarray(grey), rng).mean(axis=2))
         else:
             out[i] = degradation.apply(np.ascontiguousarray(image.transpose(1, 2, 0)), rng).transpose(2, 0, 1)
     return out

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
 
 from common.errors import BadImage, UserError
-from common.parallel import told
+from common.parallel import Progress, told
 from faces.layout import FAKE, REAL, parts_of
 from faces.named_sets import NAMED_SETS, NamedSet, by_hand_steps, root_folder
 from faces.source import FaceSource, open_source
 
-Progress = Callable[[int, int], None]
 WORDS = {REAL: "real", FAKE: "fake"}
 
 

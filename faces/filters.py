@@ -15,6 +15,7 @@ from PIL import Image
 from common.errors import UserError
 
 KERNELS = ("nearest", "bilinear", "bicubic", "box", "lanczos")
+ENLARGING = ("bilinear", "bicubic", "lanczos")  # what brings a picture back to its size
 
 
 def jpeg(image: np.ndarray, quality: int, subsampling: str = "420") -> np.ndarray:

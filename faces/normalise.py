@@ -17,7 +17,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -27,7 +27,7 @@ from PIL import Image
 
 from common.errors import BadImage, UserError
 from common.files import try_lock, write_bytes, write_json
-from common.parallel import in_order, told
+from common.parallel import Progress, in_order, told
 from faces.decode import decode
 from faces.finding.align import FaceFinder, cut_quad, frame_of
 from faces.manifest import Manifest, manifest_of, write_manifest
@@ -52,7 +52,7 @@ def normalise(
     finder: FaceFinder | None = None,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> NormaliseReport:
     """Write every usable image of `source` into the folder `dest` by `recipe`; the originals are only read.
 
@@ -78,7 +78,7 @@ def normalise(
 
 def _fill(
     source: FaceSource, dest: Path, recipe: Normalisation, finder: FaceFinder | None, journal: TextIO,
-    workers: int | None, progress: Callable[[int, int], None] | None,
+    workers: int | None, progress: Progress | None,
 ) -> NormaliseReport:  # fmt: skip
     detector = finder.name if finder is not None else ""
     _check_recipe(dest, recipe, detector, source.name)

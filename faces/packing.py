@@ -24,7 +24,6 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +31,7 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from common.files import written_whole
-from common.parallel import in_order, told
+from common.parallel import Progress, in_order, told
 from faces.classes import FILE, ClassLabels
 from faces.layout import FAKE
 from faces.naming import LABEL_NAMES
@@ -65,7 +64,7 @@ def pack(
     *,
     labels: str = "auto",
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Packed:
     """Write every usable image of `source`, in its order, into the new zip `dest`, which appears when it is whole.
 
@@ -147,7 +146,7 @@ def _fill(
     preprocess: Preprocess,
     classes: np.ndarray | None,
     workers: int | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Packed:
     def one(i: int) -> tuple[bytes, bool] | BadImage:
         try:

@@ -13,8 +13,7 @@ import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from common.errors import BadImage
-from common.parallel import cores
+from common.parallel import Progress, cores, in_order
 from faces.decode import TRANSPOSE, decode, mode_name, open_header, orientation_of
 from faces.similar import SIDE, hashes_of, mirrored, thumbnail
 from faces.source import FaceSource
@@ -39,8 +38,6 @@ K1 = np.array(
 _QUALITY = np.arange(1, 101)[:, None]
 _SCALE = np.where(_QUALITY < 50, 5000 // _QUALITY, 200 - 2 * _QUALITY)
 _SCALED = np.clip((K1 * _SCALE + 50) // 100, 1, 255)
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +82,12 @@ def scan(
     facts: list[Facts] = []
     crew = Crew(source, pixels, workers) if workers > 1 and count >= PROCESSES_FROM else None
     job = crew or (lambda chunk: _scan_chunk(source, chunk, pixels))
-    pool = ThreadPoolExecutor(workers)
     try:
-        for part in pool.map(job, chunks):
+        for part in in_order(lambda k: job(chunks[k]), len(chunks), workers, chunk=1):
             facts += part
             if progress is not None:
                 progress(len(facts), count)
     finally:
-        pool.shutdown(cancel_futures=True)
         if crew is not None:
             crew.close()
     return facts

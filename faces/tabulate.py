@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.errors import UserError
+from common.parallel import Progress
 from faces import splitting
 from faces.layout import COMPOSITE, FAKE, parts_of
 from faces.manifest import (
@@ -21,7 +22,7 @@ from faces.manifest import (
 )
 from faces.named_sets import NAMED_SETS, SET_NAMES
 from faces.prepare_options import Splitting
-from faces.scan import Facts, Progress, scan
+from faces.scan import Facts, scan
 from faces.source import FaceSource, labels_by_folder, open_source
 from faces.stores import ManifestStore, RenderedStore, ZipStore
 

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.fft
 
 from common.errors import BadImage
-from common.parallel import in_order, told
+from common.parallel import Progress, in_order, told
 from faces.source import FaceSource
 
 T = TypeVar("T")
@@ -62,10 +62,7 @@ def look(image: np.ndarray) -> Traces:
 
 
 def over_images(
-    part: FaceSource,
-    work: Callable[[int, np.ndarray], T],
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
+    part: FaceSource, work: Callable[[int, np.ndarray], T], workers: int | None, progress: Progress | None
 ) -> Iterator[T | None]:
     """work(position, pixels) of every image, in threads; None where one has vanished since it was scanned."""
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from common.errors import BadImage, UserError
-from common.parallel import stage
+from common.parallel import Stages, stage
 from faces.audit.copies import against_gate, split_gates
 from faces.audit.crossval import cross_validated_auc
 from faces.audit.gates import (
@@ -53,8 +53,6 @@ MAX_CONTROL = 3000
 SHUFFLES = 3
 AS_IT_IS = GateOptions()
 PIXEL_GATES = ("blockiness", "spectrum", "colour", "layout")
-
-Progress = Callable[[str, int, int], None]
 
 
 class LeakFound(UserError):
@@ -118,7 +116,7 @@ def _short(gate: Gate) -> str:
 
 
 def cheap_gates(
-    source: FaceSource, *, spec: str | None = None, workers: int | None = None, progress: Progress | None = None
+    source: FaceSource, *, spec: str | None = None, workers: int | None = None, progress: Stages | None = None
 ) -> AuditResult:
     """The gates that need no pixels: metadata, size, copies across splits, contradictory labels, and the control.
 
@@ -148,7 +146,7 @@ def run_gates(
     spec: str | None = None,
     against: Sequence[FaceSource] = (),
     finder: FaceFinder | None = None,
-    progress: Progress | None = None,
+    progress: Stages | None = None,
 ) -> AuditResult:
     """All gates over `source`.
 
@@ -196,7 +194,7 @@ class _Shown:
 
 
 def _classifier_gates(
-    shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Progress | None
+    shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Stages | None
 ) -> list[Gate]:
     part, y, g = shown.part, shown.labels, shown.groups
     gates, metadata = _metadata_gates(shown, repairs)
@@ -262,7 +260,7 @@ def _marks(part: FaceSource, i: int) -> tuple[str, ...]:
 
 
 def _landmark_gate(
-    shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Progress | None
+    shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Stages | None
 ) -> Gate:
     if finder is None or finder.model is None:
         why = "no face model" if finder is None else f"no landmarks without YuNet: {finder.fallback}"

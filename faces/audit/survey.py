@@ -9,7 +9,7 @@ a page of it, `Survey.to_dict` JSON.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import scipy.fft
 
 from common.errors import BadImage, UserError
-from common.parallel import stage
+from common.parallel import Progress, Stages, stage
 from faces.audit.leak_features import BANDS, HIGHEST, Traces, look, over_images
 from faces.prepare_options import Inspection
 from faces.preprocess import Preprocess
@@ -32,8 +32,6 @@ SHEET = 32  # samples shown of each class
 SHEET_SIDE = 96
 PAIRS = 12  # duplicates shown
 NAMES = {0: "real", 1: "fake", -1: "unlabelled"}
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -138,7 +136,7 @@ def survey_source(
     limit: int = Inspection.limit,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Stages | None = None,
 ) -> Survey:
     """Scan all files of `source`, look at the pixels of at most `limit`; progress(stage, done, total)."""
     facts = scan(source, workers=workers, progress=stage(progress, "reading"))
@@ -191,7 +189,7 @@ def _chosen(labels: np.ndarray, usable: np.ndarray, limit: int, seed: int) -> np
 
 def _look_at(
     source: FaceSource, chosen: np.ndarray, labels: np.ndarray, workers: int | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> list[ClassSurvey]:  # fmt: skip
     groups = {int(label): ClassSurvey(NAMES[int(label)]) for label in np.unique(labels)}
     numbers: dict[int, list[Traces]] = {label: [] for label in groups}

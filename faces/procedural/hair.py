@@ -123,11 +123,8 @@ def paint_hair_behind(scene: Scene) -> None:
     window, u, v = _hanging(scene)
     wide, high, centre = _cap(scene)
     if t.style == "bun":
-        knot_u, knot_v, radius = (
-            0.35 * t.part * t.width - 0.3 * t.yaw * t.width,
-            -t.height * (1.02 + 0.1 * t.volume),
-            0.20,
-        )
+        knot_u, radius = 0.35 * t.part * t.width - 0.3 * t.yaw * t.width, 0.20
+        knot_v = -t.height * (1.02 + 0.1 * t.volume)
         window, u, v = scene.part(knot_u, knot_v, radius * 1.3, radius * 1.3)
         texture = _texture(scene, window)
         d = np.sqrt((u - F32(knot_u)) ** 2 + ((v - F32(knot_v)) * F32(1.15)) ** 2) - F32(radius)
@@ -205,10 +202,7 @@ def _paint_hat(scene: Scene) -> None:
     d = np.maximum((_dome(x, y) - F32(1)) * F32(wide), brim)
     nz = np.sqrt(np.maximum(F32(1) - x * x - y * y, F32(0.06)))
     rib = noise_1d(scene.strands, u * F32(26) / (F32(0.4) + nz)) * F32(0.12)
-    roll = (
-        F32(1)
-        + F32(0.22) * smoothstep((brim + F32(0.16)) * F32(14))
-        - F32(0.25) * smoothstep(F32(1) - np.abs(brim + F32(0.16)) * F32(40))
-    )
+    seam = brim + F32(0.16)
+    roll = F32(1) + F32(0.22) * smoothstep(seam * F32(14)) - F32(0.25) * smoothstep(F32(1) - np.abs(seam) * F32(40))
     colour = scene.lit(np.minimum(t.backdrop[0] * F32(0.6) + t.clothes * F32(0.5), F32(0.9)), x, y, nz, roll + rib, 0.4)
     canvas.paint(canvas.cover(d), colour, window)
