@@ -94,7 +94,7 @@ class DecodedFaces:
         if cache_dir is not None:
             cache = _Cache(os.fspath(cache_dir), source, preprocess, min_side)
             record = cache.find() or cache.fill(results)
-            images = cache.map(record)
+            images = np.memmap(cache.pixels, np.uint8, mode="r", shape=(len(record.kept), *preprocess.shape))
         else:
             images, record = _in_memory(source, preprocess, results)
         kept = np.array(record.kept, dtype=np.int64)
@@ -301,6 +301,3 @@ class _Cache:
                 f"with {len(self.source) * math.prod(self.preprocess.shape) / 2**30:.1f} GiB of room"
             ) from None
         return record
-
-    def map(self, record: _Record) -> np.ndarray:
-        return np.memmap(self.pixels, np.uint8, mode="r", shape=(len(record.kept), *self.preprocess.shape))

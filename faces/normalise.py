@@ -162,12 +162,14 @@ def _check_recipe(dest: Path, recipe: Normalisation, detector: str, name: str) -
 def _finished(dest: Path, source: FaceSource, names: list[str | None]) -> tuple[dict[int, dict], int]:
     """The journal's lines of images whose results are there, by position, and how many results belong to no image."""
     lines: dict[str, dict] = {}
-    with contextlib.suppress(FileNotFoundError), open(dest / JOURNAL, encoding="utf-8") as journal:
+    text = "\n"
+    with contextlib.suppress(FileNotFoundError), open(dest / JOURNAL, "r+", encoding="utf-8") as journal:
         for text in journal:
             with contextlib.suppress(ValueError, TypeError, KeyError):  # a killed run's last line may be half a line
                 line = json.loads(text)
                 lines[line["path"]] = line
-        _end_line(dest / JOURNAL)
+        if not text.endswith("\n"):
+            journal.write("\n")
     done = {}
     for i, (item, entry) in enumerate(zip(source.items, source._entries)):
         line = lines.pop(item.path, None)
@@ -179,15 +181,6 @@ def _finished(dest: Path, source: FaceSource, names: list[str | None]) -> tuple[
             if os.path.getsize(dest / line["out"]) == line["size"]:
                 done[i] = line
     return done, sum(not line.get("skipped") for line in lines.values())
-
-
-def _end_line(path: Path) -> None:
-    with open(path, "rb+") as file:
-        file.seek(0, os.SEEK_END)
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
 
 
 class _Unfit(Exception):

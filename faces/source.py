@@ -184,7 +184,10 @@ def open_source(
 
 def _open_named(name: str, root: str | None, allow_fetch: bool) -> FaceSource:
     if name == "demo":
-        return _demo()
+        paths = [(f"{split}/{seed:06d}", split) for split, seeds in DEMO_SPLITS.items() for seed in seeds]
+        items = [FaceItem(path, REAL, split) for path, split in paths]
+        entries = [Entry(path, DEMO_RESOLUTION, 0) for path, _ in paths]
+        return FaceSource(name, RenderedStore(name, DEMO_RESOLUTION), items, entries)
     named, root = NAMED_SETS[name], root_folder(root)
     for place in places(named, root):
         try:
@@ -205,12 +208,6 @@ def _renamed(source: FaceSource, name: str) -> FaceSource:
         )
     source.name = name
     return source
-
-
-def _demo() -> FaceSource:
-    items = [FaceItem(f"{split}/{seed:06d}", REAL, split) for split, seeds in DEMO_SPLITS.items() for seed in seeds]
-    entries = [Entry(item.path, DEMO_RESOLUTION, 0) for item in items]
-    return FaceSource("demo", RenderedStore("demo", DEMO_RESOLUTION), items, entries)
 
 
 class NoImages(UserError):
