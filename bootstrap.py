@@ -28,7 +28,7 @@ JOBS = {
     "test": "lint and the default test suite (further arguments go to pytest)",
     "test-slow": "the tests that take minutes",
     "test-gpu": "the tests that need a CUDA device",
-    "lint": "ruff check and ruff format --check",
+    "lint": "ruff check, ruff format --check and mypy",
     "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; two hours)",
     "bench": "the training benchmark (further arguments go to it)",
     "setup": "only make the virtual environment",
@@ -170,7 +170,7 @@ def run(arguments, env=None):
 
 
 def lint():
-    return max(run(["-m", "ruff", "check", "."]), run(["-m", "ruff", "format", "--check", "."]))
+    return max(run(["-m", "ruff", "check", "."]), run(["-m", "ruff", "format", "--check", "."]), run(["-m", "mypy"]))
 
 
 def pytest(arguments):

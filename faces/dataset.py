@@ -91,6 +91,7 @@ class DecodedFaces:
         if not len(source):
             raise UserError(f"{source.name or 'the source'} holds no images")
         results = _decoded(source, preprocess, workers, progress, min_side)
+        images: np.ndarray
         if cache_dir is not None:
             cache = _Cache(os.fspath(cache_dir), source, preprocess, min_side)
             record = cache.find() or cache.fill(results)
