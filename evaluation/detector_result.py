@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import UserError
 from evaluation.options import DetectorOptions
-from evaluation.scoring import anchor
+from evaluation.scoring import place_of
 from metrics.bootstrap import Rate
 from metrics.breakdown import AnswerRule, Breakdown, break_down
 from metrics.classification import best_threshold
@@ -72,7 +72,7 @@ def summarise(
     names = set(scores.source)
     lender = options.reals_from
     if lender is not None and lender not in names:
-        lender = short if (short := anchor(lender)[1]) in names else lender
+        lender = short if (short := place_of(lender)[1]) in names else lender
     found = break_down(
         scores, rule, points=points, reals_from=lender, calibrated=calibrated, count=options.resamples,
         seed=options.seed,

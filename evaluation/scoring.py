@@ -73,7 +73,7 @@ def open_labelled(options: ScoringOptions, *, group_by: str | None = None) -> li
     group_by: a manifest's column. UserError where a source can't be opened or says nothing of its labels, or no source
     has that column.
     """
-    parts, anchors = [], [anchor(spec) for spec in options.data]
+    parts, anchors = [], [place_of(spec) for spec in options.data]
     limit = options.limit
     seen: set[str] = set()
     for spec, (anchor, short) in zip(options.data, anchors):
@@ -111,7 +111,7 @@ def chosen(part: LabelledImages, rows: np.ndarray) -> LabelledImages:
     return replace(part, source=part.source.select(rows), group=group, **columns)
 
 
-def anchor(spec: str) -> tuple[str, str]:
+def place_of(spec: str) -> tuple[str, str]:
     """(where a source lies, its short name, which its images have where it is one source): that of data/faces/test/real
     is faces/test/real."""
     if spec in SET_NAMES:
