@@ -82,7 +82,12 @@ def place(
 
     unfinished = os.path.join(root, f".{named.name}.unfinished")
     os.makedirs(unfinished, exist_ok=True)
-    _check_space(source, unfinished)
+    needed, free = sum(source.size(i) for i in range(len(source))), shutil.disk_usage(unfinished).free
+    if needed > free:
+        raise UserError(
+            f"{unfinished}: {needed >> 20} MiB are needed and {free >> 20} MiB are free; make room, or give another"
+            " `data_root`"
+        )
     broken = _copy(source, unfinished, progress)
     if broken and not partial:
         raise UserError(
@@ -102,16 +107,6 @@ def _checked(named: NamedSet, source: FaceSource, where: str, partial: bool) -> 
             f" ({by_hand_steps(named)}), or accept it as it is with `partial`"
         )
     return apart
-
-
-def _check_space(source: FaceSource, folder: str) -> None:
-    needed = sum(source.size(i) for i in range(len(source)))
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{folder}: {needed >> 20} MiB are needed and {free >> 20} MiB are free; make room, or give another"
-            " `data_root`"
-        )
 
 
 def _copy(source: FaceSource, folder: str, progress: Progress | None) -> list[str]:

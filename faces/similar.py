@@ -37,15 +37,8 @@ CHAIN = 100  # so many hashes may hang together as a chain, larger groups must b
 FLAT = 0.5  # grey levels of contrast below which there is nothing to hash
 
 _SHIFTS = 1 << 22  # candidate pairs that are compared at once
-
-
-def _frequencies() -> np.ndarray:
-    """int [64, 2]: (vertical, horizontal) frequency of each bit, along the anti-diagonals from the lowest on."""
-    pairs = sorted(itertools.product(range(11), repeat=2), key=lambda p: (p[0] + p[1], p[0]))
-    return np.array(pairs[1:65])
-
-
-FREQUENCIES = _frequencies()
+# int [64, 2]: (vertical, horizontal) frequency of each bit, along the anti-diagonals from the lowest on
+FREQUENCIES = np.array(sorted(itertools.product(range(11), repeat=2), key=lambda p: (p[0] + p[1], p[0]))[1:65])
 _COSINES = np.cos(np.pi / SIDE * (np.arange(SIDE) + 0.5) * np.arange(11)[:, None]) * math.sqrt(2 / SIDE)
 _COSINES[0] /= math.sqrt(2)
 _BITS = np.uint64(1) << np.arange(64, dtype=np.uint64)

@@ -30,31 +30,26 @@ def split_gates(source: FaceSource, facts: Sequence[Facts], cheap_only: bool, re
     exact = exact_groups([f.sha256 for f in facts])
     splits = np.array([f.split or "" for f in facts])
     gates = []
+
+    def add(name: str, what: str, pairs: Sequence[tuple[int, int]], parts: np.ndarray | None = None) -> None:
+        places = ""
+        if pairs and parts is not None:
+            places = f" in more than one split, e.g. {parts[pairs[0][0]]} and {parts[pairs[0][1]]}"
+        examples = [(facts[i].path, facts[j].path) for i, j in pairs]
+        gates.append(counting_gate(name, len(pairs), examples, repairs, f"{len(pairs)} {what}{places}"))
+
     if len(np.unique(splits[splits != ""])) > 1:
-        pairs = [_pair(run, splits) for run in _spanning(exact, splits, splits != "")]
-        gates.append(_across("copies across splits", pairs, splits, facts, repairs, "files"))
+        same = [_pair(run, splits) for run in _spanning(exact, splits, splits != "")]
+        add("copies across splits", "files", same, splits)
         if not cheap_only:
             kept = np.unique(exact, return_index=True)[1]  # of copies one: those across splits are counted above
             near = near_groups(np.array([f.phash or 0 for f in facts], np.uint64), True)[kept]
             runs = [kept[run] for run in _spanning(near, splits[kept], splits[kept] != "")]
             pairs = [pair for run in runs if (pair := _confirmed(source, run, splits))]
-            gates.append(_across("near duplicates across splits", pairs, splits, facts, repairs, "pictures"))
+            add("near duplicates across splits", "pictures", pairs, splits)
     labels = np.array([-1 if f.label is None else f.label for f in facts])
-    both = [_pair(run, labels) for run in _spanning(exact, labels.astype(str), labels >= 0)]
-    examples = [(facts[i].path, facts[j].path) for i, j in both]
-    gates.append(counting_gate("one image, both labels", len(both), examples, repairs, f"{len(both)} files"))
+    add("one image, both labels", "files", [_pair(run, labels) for run in _spanning(exact, labels, labels >= 0)])
     return gates
-
-
-def _across(
-    name: str, pairs: list[tuple[int, int]], splits: np.ndarray, facts: Sequence[Facts], repairs: dict[str, str],
-    what: str,
-) -> Gate:  # fmt: skip
-    detail = ""
-    if pairs:
-        detail = f"{len(pairs)} {what} in more than one split, e.g. {splits[pairs[0][0]]} and {splits[pairs[0][1]]}"
-    examples = [(facts[i].path, facts[j].path) for i, j in pairs]
-    return counting_gate(name, len(pairs), examples, repairs, detail)
 
 
 def _spanning(groups: np.ndarray, parts: np.ndarray, counted: np.ndarray) -> list[np.ndarray]:

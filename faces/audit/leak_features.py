@@ -105,16 +105,13 @@ def radial_spectrum(luma: np.ndarray) -> np.ndarray:
 
 
 def _tiles(luma: np.ndarray) -> list[np.ndarray]:
+    """Each way one in the middle, or two side by side around it where there is room."""
     height, width = (min(side, TILE) for side in luma.shape)
-    tops, lefts = (_starts(side, tile) for side, tile in zip(luma.shape, (height, width)))
+    tops, lefts = (
+        [(side - tile) // 2] if side < 2 * tile else [side // 2 - tile, side // 2]
+        for side, tile in zip(luma.shape, (height, width))
+    )
     return [luma[y : y + height, x : x + width] for y in tops for x in lefts][:MAX_TILES]
-
-
-def _starts(side: int, tile: int) -> list[int]:
-    """Where tiles begin: one in the middle, or two side by side around it where there is room."""
-    if side < 2 * tile:
-        return [(side - tile) // 2]
-    return [side // 2 - tile, side // 2]
 
 
 def _ring_power(tile: np.ndarray) -> np.ndarray:

@@ -57,6 +57,11 @@ def lattice_field(lattice: np.ndarray, size: int) -> np.ndarray:
     return left + (rows[:, high] - left) * t
 
 
+def blend(target: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> None:
+    """Lay `colour` ([3] or [3, h, w]) over `target` [3, h, w] with opacity `alpha` [h, w], in place."""
+    target += alpha * ((colour if colour.ndim == 3 else colour[:, None, None]) - target)
+
+
 def noise_1d(table: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Smooth value noise: `table` (length a power of two) read at real positions `t`, with its ends joined."""
     low = np.floor(t)
@@ -116,10 +121,7 @@ class Canvas:
 
     def paint(self, alpha: np.ndarray, colour: np.ndarray, window: Window | None = None) -> None:
         """Lay `colour` ([3] or [3, h, w]) over the picture with opacity `alpha` [h, w], inside `window` if given."""
-        if colour.ndim == 1:
-            colour = colour[:, None, None]
-        target = self.image if window is None else self.image[:, window[0], window[1]]
-        target += alpha * (colour - target)
+        blend(self.image if window is None else self.image[:, window[0], window[1]], alpha, colour)
 
 
 def normals(height: np.ndarray, pixel: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

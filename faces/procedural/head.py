@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from faces.procedural.canvas import F32, Window, bump, lattice_field, noise_1d, normals, smoothstep, srgb, unit
+from faces.procedural.canvas import F32, Window, blend, bump, lattice_field, noise_1d, normals, smoothstep, srgb, unit
 from faces.procedural.hair import VAULT, opening
 from faces.procedural.scene import Scene
 
@@ -214,7 +214,7 @@ def _beard(scene: Scene, albedo: np.ndarray, window: Window) -> None:
     grit = scene.grain_field[window]
     colour = (t.hair * F32(0.75) + F32(0.004))[:, None, None] * (F32(1) + strand * F32(0.38))
     alpha = unit(region * (F32(1) + grit * F32(0.10) + strand * F32(0.10)))
-    albedo += alpha * (colour - albedo)
+    blend(albedo, alpha, colour)
 
 
 class FacePainter:
@@ -230,10 +230,6 @@ class FacePainter:
         u, v = self.scene.local(self.window)
         u, v, part = u[rows, columns], v[rows, columns], self.albedo[:, rows, columns]
         return u - F32(u0), v - F32(v0), part
-
-    @staticmethod
-    def _lay(part: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> None:
-        part += alpha * ((colour if colour.ndim == 3 else colour[:, None, None]) - part)
 
     def eye(self, side: int) -> None:
         t, cover = self.scene.traits, self.scene.canvas.cover
@@ -255,9 +251,9 @@ class FacePainter:
         # lid: lighter bulge with a crease above it
         crease = g - upper + F32(0.20 + 0.16 * t.lid)
         reach = bump(e * e * F32(0.62))
-        self._lay(part, bump(crease * crease * F32(1 / 0.10**2)) * reach * F32(0.55), t.skin * F32(0.34))
+        blend(part, bump(crease * crease * F32(1 / 0.10**2)) * reach * F32(0.55), t.skin * F32(0.34))
         painted = bump((g - upper + F32(0.08)) ** 2 * F32(1 / 0.22**2)) * reach
-        self._lay(part, painted * F32(0.30 * t.liner), t.skin * np.array([0.55, 0.42, 0.45], dtype=F32))
+        blend(part, painted * F32(0.30 * t.liner), t.skin * np.array([0.55, 0.42, 0.45], dtype=F32))
 
         ball = np.empty_like(part)
         white = srgb(0.88, 0.86, 0.85)
@@ -272,19 +268,19 @@ class FacePainter:
         glow = F32(0.75) + F32(0.5) * smoothstep(F32(0.5) + (iy * F32(1.2) - ix * F32(0.9 * self.scene.side)))
         limb = F32(1) - F32(0.62) * smoothstep((r - F32(radius * 0.66)) * F32(1 / (radius * 0.34)))
         iris = t.iris[:, None, None] * ((F32(1) + fibres) * glow * limb * lid_shadow)
-        self._lay(ball, cover((r - F32(radius)) * F32(size), 0.016), iris)
-        self._lay(ball, cover((r - F32(radius * 0.43)) * F32(size), 0.010), srgb(0.03, 0.03, 0.035))
-        self._lay(part, cover(apart), ball)
+        blend(ball, cover((r - F32(radius)) * F32(size), 0.016), iris)
+        blend(ball, cover((r - F32(radius * 0.43)) * F32(size), 0.010), srgb(0.03, 0.03, 0.035))
+        blend(part, cover(apart), ball)
 
         # tear corner, lashes and lid lines
         tear = bump((out + F32(0.93)) ** 2 * F32(1 / 0.16**2) + g * g * F32(1 / 0.12**2))
-        self._lay(part, tear * F32(0.6), t.skin * np.array([1.0, 0.62, 0.60], dtype=F32))
+        blend(part, tear * F32(0.6), t.skin * np.array([1.0, 0.62, 0.60], dtype=F32))
         thick = F32(0.055 + 0.075 * t.liner) * (F32(0.45) + F32(0.55) * smoothstep(out * F32(0.6) + F32(0.6)))
         lash = np.maximum(np.abs(g - upper + thick * F32(0.35)) - thick, np.abs(e) - F32(1.06))
         dark = srgb(0.07, 0.05, 0.05)
-        self._lay(part, cover(lash * F32(size), 0.012) * F32(0.62 + 0.36 * t.liner), dark)
+        blend(part, cover(lash * F32(size), 0.012) * F32(0.62 + 0.36 * t.liner), dark)
         under = np.maximum(np.abs(g - lower - F32(0.02)) - F32(0.030), np.abs(e) - F32(0.92))
-        self._lay(part, cover(under * F32(size), 0.014) * F32(0.28 + 0.34 * t.liner), t.skin * F32(0.16))
+        blend(part, cover(under * F32(size), 0.014) * F32(0.28 + 0.34 * t.liner), t.skin * F32(0.16))
         if wide > 0.22:
             lx, ly = t.light[0], t.light[1]
             # undo the eye's own scaling to find the glint on the canvas
@@ -316,7 +312,7 @@ class FacePainter:
         d = np.maximum(d, (np.abs(e) - F32(1)) * F32(half * 0.6))
         hairs = noise_1d(self.scene.strands, e * F32(21) - dv * F32(70)) * F32(0.14)
         strength = F32(0.80) * (F32(1) + hairs)
-        self._lay(part, np.minimum(cover(d, 0.034) * strength, F32(1)), self.scene.traits.brow)
+        blend(part, np.minimum(cover(d, 0.034) * strength, F32(1)), self.scene.traits.brow)
 
     def nostrils(self) -> None:
         t = self.scene.traits
@@ -325,13 +321,13 @@ class FacePainter:
             ru, rv = t.width * t.nose_width * 0.36 * sx, t.height * 0.028
             du, dv, part = self._patch(u0, v0, ru * 1.6, rv * 2.2)
             r2 = (du * F32(1 / (ru * 1.5))) ** 2 + ((dv + du * F32(0.25 * side)) * F32(1 / (rv * 1.9))) ** 2
-            self._lay(part, bump(r2) * F32(0.80), t.skin * np.array([0.14, 0.08, 0.07], dtype=F32))
+            blend(part, bump(r2) * F32(0.80), t.skin * np.array([0.14, 0.08, 0.07], dtype=F32))
             # the wing's lower edge
             u0, v0, sx, _ = self.scene.place(side * t.nose_width * 0.98, t.nose_length + 0.012, 0.06)
             ru, rv = t.width * 0.060 * sx, t.height * 0.055
             du, dv, part = self._patch(u0, v0, ru * 1.6, rv * 1.6)
             r2 = (du * F32(1 / ru)) ** 2 + (dv * F32(1 / rv)) ** 2
-            self._lay(part, bump(r2) * F32(0.34), t.skin * F32(0.30))
+            blend(part, bump(r2) * F32(0.34), t.skin * F32(0.30))
 
     def mouth(self) -> None:
         t, cover = self.scene.traits, self.scene.canvas.cover
@@ -355,25 +351,23 @@ class FacePainter:
         shine = bump(((n - bottom - F32(0.12 * t.lip_full)) * F32(1 / 0.12)) ** 2 + m2 * F32(1 / 0.5**2))
         tone = F32(0.78) + F32(0.26) * along + ripple
         colour = t.lips[:, None, None] * tone + shine * F32(0.16) * t.skin[:, None, None]
-        self._lay(part, cover(lips, 0.020) * F32(0.90), colour)
+        blend(part, cover(lips, 0.020) * F32(0.90), colour)
         if t.mouth_open > 0.12:
             hole = np.maximum(top - n, n - bottom) * F32(size)
             inside = np.empty_like(part)
             inside[:] = srgb(0.26, 0.08, 0.08)[:, None, None]
             tongue = bump(m2 * F32(1 / 0.55**2) + ((n - bottom) * F32(1 / 0.22)) ** 2)
-            self._lay(inside, tongue * F32(0.75), srgb(0.62, 0.27, 0.27))
+            blend(inside, tongue * F32(0.75), srgb(0.62, 0.27, 0.27))
             bite = curve + gap * F32(0.42) + F32(0.02)
             seams = np.abs(m * F32(5.2) - np.floor(m * F32(5.2) + F32(0.5)))  # distance to the next gap between teeth
             enamel = F32(0.90) - F32(0.42) * m2 - F32(0.10) * bump((seams * F32(1 / 0.10)) ** 2)
             teeth = srgb(0.95, 0.93, 0.89)[:, None, None] * enamel
-            self._lay(
-                inside, cover((n - bite) * F32(size), 0.012) * smoothstep((F32(0.95) - np.abs(m)) * F32(6)), teeth
-            )
+            blend(inside, cover((n - bite) * F32(size), 0.012) * smoothstep((F32(0.95) - np.abs(m)) * F32(6)), teeth)
             lip_shadow = F32(1) - F32(0.45) * smoothstep(F32(1) - (n - top) * F32(1 / 0.10))
-            self._lay(part, cover(hole, 0.010), inside * lip_shadow)
+            blend(part, cover(hole, 0.010), inside * lip_shadow)
         line = np.maximum(np.abs(n - curve) - F32(0.022), np.abs(m) - F32(1.02)) * F32(size)
         closed = F32(1.0 - min(t.mouth_open * 5, 1.0) * 0.999)
         fading = F32(1) - F32(0.75) * np.minimum(m2, F32(1))
-        self._lay(part, cover(line, 0.018) * fading * closed * F32(0.85), t.lips * F32(0.22))
+        blend(part, cover(line, 0.018) * fading * closed * F32(0.85), t.lips * F32(0.22))
         corners = bump((np.abs(m) - F32(1)) ** 2 * F32(1 / 0.16**2) + ((n - curve) * F32(1 / 0.12)) ** 2)
-        self._lay(part, corners * F32(0.50), t.skin * F32(0.22))
+        blend(part, corners * F32(0.50), t.skin * F32(0.22))
