@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.options import DEVICE, SEED, THREADS, WORKERS, option
-from faces.options import CROP, DATA_ROOT, RESIZE_FILTER
+from common.options import BATCH, CHECKPOINT_MINUTES, DEVICE, OUTDIR, SEED, THREADS, WORKERS, option
+from faces.options import CROP, DATA, DATA_ROOT, DEGRADATION, MIRROR, RESIZE_FILTER, RESOLUTION, SUBSET
 from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.config import PRESETS
 
@@ -20,15 +20,15 @@ class Options:
     Adam's, lengths thousands of images (kimg), batches images.
     """
 
-    data: str = option("", "Folder, zip, or demo, flickr140k, rvf10k, deepfake-and-real, yonsei.", metavar="SOURCE")
+    data: str = DATA(default="", help="Folder, zip, or demo, flickr140k, rvf10k, deepfake-and-real, yonsei.")
     data_root: str | None = DATA_ROOT()
-    outdir: str = option("runs", "Each run gets a numbered folder in here.", metavar="DIR")
-    resolution: int | None = option(None, "Side of the images, a power of 2.  [default: the data's]", metavar="N")
+    outdir: str = OUTDIR(default="runs", help="Each run gets a numbered folder in here.")
+    resolution: int | None = RESOLUTION(default=None, help="Side of the images, a power of 2.  [default: the data's]")
     cfg: str = option(
         "auto", f"Preset, one of {', '.join(PRESETS)}; tiny suits a CPU.", choices=PRESETS, metavar="NAME"
     )
-    batch: int | None = option(
-        None, "Images a step, all processes together.  [default: preset]", metavar="N", low=1, high=MAX_BATCH
+    batch: int | None = BATCH(
+        default=None, help="Images a step, all processes together.  [default: preset]", high=MAX_BATCH
     )
     batch_gpu: int | None = option(
         None, "Images in memory at once, per process.  [default: what fits]", metavar="N", low=1, high=MAX_BATCH
@@ -38,7 +38,7 @@ class Options:
     lr: float | None = option(
         None, "Learning rate of both networks.  [default: preset]", metavar="X", low=0, above=True
     )
-    mirror: bool = option(False, "Add every image's mirror image.", negative=True)
+    mirror: bool = MIRROR(default=False, help="Add every image's mirror image.")
     mirror_y: bool = option(False, "Add every image upside down.")
     crop: str = CROP(metavar="HOW", help="Images that are not square: center, pad or none.")
     resize_filter: str = RESIZE_FILTER(metavar="NAME", help="Kernel: lanczos, box (FFHQ-256), bilinear or bicubic.")
@@ -51,7 +51,7 @@ class Options:
     p: float | None = option(None, "Probability of each transformation for --aug fixed.", metavar="P", low=0, high=1)
     target: float = option(0.6, "What ADA keeps the mean of sign(D(real)) at.", metavar="X", low=0, high=1)
     p_max: float = option(0.85, "ADA never raises its probability beyond this.", metavar="P", low=0, high=1)
-    subset: int | None = option(None, "Train on N random images of each class.", metavar="N", low=1)
+    subset: int | None = SUBSET(low=1)
     kimg: float | None = option(
         None, "Length: thousands of real images shown.  [default: preset]", metavar="X", low=0, above=True
     )
@@ -83,7 +83,7 @@ class Options:
     workers: int = WORKERS(default=2, help="Image decoding threads.", low=0)
     threads: int | None = THREADS()
     device: str = DEVICE()
-    checkpoint_minutes: float = option(10.0, "Save the state at least this often.", metavar="X", low=0)
+    checkpoint_minutes: float = CHECKPOINT_MINUTES()
     trunk_grad_scale: float | None = option(
         None, "How much the verdict shapes the shared trunk.  [default: 0.1; tiny: 0]", metavar="X", low=0
     )
@@ -101,9 +101,7 @@ class Options:
     )  # fmt: skip
     generator_verdict_weight: float = option(0.0, "Above 0 the generator learns to fool it too.", metavar="X", low=0)
     replay_capacity: int = option(4000, "Fakes of older generators it is reminded of.", metavar="N", low=1)
-    degradation: str = option(
-        "train", "How real and fake images are degraded for it: none, light, train, web, hard.", metavar="NAME"
-    )
+    degradation: str = DEGRADATION(help="How real and fake images are degraded for it: none, light, train, web, hard.")
     consistency: float = option(
         0.5,
         "Weight of agreement between an image and its degraded copy; 0: degraded only.",

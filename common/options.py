@@ -241,3 +241,13 @@ WORKERS = functools.partial(
 )
 SEED = functools.partial(option, default=0, help="Everything random follows from it.", metavar="N", low=0)
 FORCE = functools.partial(option, default=False, help="Replace files that are there already.")
+OUT = functools.partial(option, metavar="FILE")
+OUTDIR = functools.partial(option, metavar="DIR")
+BATCH = functools.partial(option, metavar="N", low=1)
+CHECKPOINT_MINUTES = functools.partial(
+    option, default=10.0, help="Save the state at least this often.", metavar="X", low=0
+)
+QUIET = functools.partial(option, default=False)
+THRESHOLD = functools.partial(option, default=None, metavar="P")
+CSV = functools.partial(option, default=None)
+AS_JSON = functools.partial(option, default=False, flags=("--json",))

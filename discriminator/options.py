@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import DEVICE, WORKERS, Checked, argument, option
+from common.options import BATCH, DEVICE, THRESHOLD, WORKERS, Checked, argument, option
 from faces.options import FACE, FACE_MODEL, OFFLINE
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -28,7 +28,7 @@ class JudgeOptions(Checked):
 
     model: str | None = MODEL()
     fpr: float | None = option(None, "Calibrated false-alarm rate that sets the threshold.  [default: the detector's]")
-    threshold: float | None = option(None, "Your own threshold: FAKE from this probability on.", metavar="P")
+    threshold: float | None = THRESHOLD(help="Your own threshold: FAKE from this probability on.")
     face: str = FACE()
     face_model: str | None = FACE_MODEL()
     offline: bool = OFFLINE()
@@ -48,7 +48,7 @@ class DetectOptions(JudgeOptions):
     every: float | None = option(
         None, "Time between a video's judged frames; 0: all.  [default: 1]", metavar="SECONDS", low=0
     )
-    batch: int | None = option(None, "Images judged at once.  [default: 32 on a GPU, else 8]", metavar="N", low=1)
+    batch: int | None = BATCH(default=None, help="Images judged at once.  [default: 32 on a GPU, else 8]")
     workers: int | None = WORKERS(help="Threads that decode ahead.  [default: one per core]")
 
     def __post_init__(self) -> None:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import DEVICE, FORCE, SEED, WORKERS, argument, check, option
-from faces.options import CROP, DATA_ROOT, FACE_MODEL, LABEL, LIMIT, OFFLINE, RESIZE_FILTER, SPLIT
+from common.options import BATCH, CSV, DEVICE, FORCE, OUT, SEED, THRESHOLD, WORKERS, argument, check, option
+from faces.options import CROP, DATA, DATA_ROOT, FACE_MODEL, LABEL, LIMIT, OFFLINE, RESIZE_FILTER, RESOLUTION, SPLIT
 
+NO_CACHE = functools.partial(option, default=False)
+REPORT = functools.partial(option, default=None, metavar="FILE.html")
+RESAMPLES = functools.partial(option, default=1000, help="Of the bootstrap.", metavar="N")
 FPR = functools.partial(
     option,
     default=None,
@@ -27,7 +30,7 @@ class GeneratorOptions:
     """How good a generator is, or generated images are."""
 
     target: str = argument("NETWORK|FOLDER|ZIP")
-    data: str | None = option(None, "Real images: folder, zip, manifest, or flickr140k, rvf10k, …", metavar="SOURCE")
+    data: str | None = DATA(default=None, help="Real images: folder, zip, manifest, or flickr140k, rvf10k, …")
     metrics: str = option("fid,kid,pr", "Of fid, kid, pr, is and ppl.", metavar="NAMES")
     num: int = option(50000, "Samples; of a folder at most so many.", metavar="N", low=1)
     dims: int | None = option(
@@ -52,7 +55,7 @@ class GeneratorOptions:
     class_index: int | None = option(None, "Only this class of the network.", metavar="K", low=0, flags=("--class",))
     split: str | None = SPLIT(help="Of --data.  [default: train where there is one, else all]")
     data_root: str | None = DATA_ROOT()
-    resolution: int | None = option(None, "Bring all images to N x N first.", metavar="N", low=8, high=4096)
+    resolution: int | None = RESOLUTION(default=None, help="Bring all images to N x N first.", low=8, high=4096)
     crop: str = CROP(help="How they become square.")
     resize_filter: str = RESIZE_FILTER(help="How they become N x N, or the network's size.")
     allow_grey: bool = option(False, "Grey images among colour ones are no error.")
@@ -63,7 +66,7 @@ class GeneratorOptions:
     cache: str | None = option(
         None, "Where features of images are kept.  [default: $FACES_CACHE/features]", metavar="DIR"
     )
-    no_cache: bool = option(False, "Compute everything again, keep nothing.")
+    no_cache: bool = NO_CACHE(help="Compute everything again, keep nothing.")
     ppl_distance: str = option(
         "auto",
         "vgg16, squeezenet, inception, or a weight file; auto: vgg16 where it is here, else inception.",
@@ -72,7 +75,7 @@ class GeneratorOptions:
     workers: int = WORKERS(default=2, help="Threads that decode images.")
     device: str = DEVICE()
     json: str | None = JSON(help="Write the numbers there, too.")
-    report: str | None = option(None, "And a page with pictures of both sides.", metavar="FILE.html")
+    report: str | None = REPORT(help="And a page with pictures of both sides.")
     force: bool = FORCE()
 
     def __post_init__(self) -> None:
@@ -87,17 +90,17 @@ class GeneratorOptions:
 class ScoringOptions:
     """What all evaluations of detectors share: which images get scores, and how."""
 
-    data: tuple[str, ...] = option((), "Images to judge; may be given several times.", metavar="SOURCE")
+    data: tuple[str, ...] = DATA(default=(), help="Images to judge; may be given several times.")
     split: str | None = SPLIT()
     label: str | None = LABEL()
     limit: int | None = LIMIT()
     data_root: str | None = DATA_ROOT()
-    resamples: int = option(1000, "Of the bootstrap.", metavar="N", low=1)
+    resamples: int = RESAMPLES(low=1)
     seed: int = SEED()
     device: str = DEVICE()
-    batch: int = option(32, "Images judged at once.", metavar="N", low=1)
+    batch: int = BATCH(default=32, help="Images judged at once.")
     workers: int | None = WORKERS()
-    no_cache: bool = option(False, "Judge everything again, remember nothing.")
+    no_cache: bool = NO_CACHE(help="Judge everything again, remember nothing.")
     force: bool = FORCE()
 
 
@@ -111,7 +114,7 @@ class DetectorOptions(ScoringOptions):
         None, "Of the 44 only these, such as web,hard; means --robustness, too.", metavar="LIST"
     )
     fpr: float | None = FPR()
-    threshold: float | None = option(None, "FAKE from this score on, instead of the detector's own threshold.")
+    threshold: float | None = THRESHOLD(help="FAKE from this score on, instead of the detector's own threshold.")
     unsure_from: float | None = option(None, "UNSURE from this score up to the threshold.")
     calibrate_on: str | None = option(
         None, "For SCORES.csv: validation scores that set the threshold.", metavar="VALID.csv"
@@ -120,10 +123,10 @@ class DetectorOptions(ScoringOptions):
         None, "Pair this source's reals with fakes of sources without reals.", metavar="NAME"
     )
     group_by: str | None = GROUP_BY()
-    resamples: int = option(1000, "Of the bootstrap.", metavar="N", low=0)
-    csv: str | None = option(None, "Write every image with its score and verdict; can be judged again.", metavar="FILE")
+    resamples: int = RESAMPLES(low=0)
+    csv: str | None = CSV(help="Write every image with its score and verdict; can be judged again.", metavar="FILE")
     json: str | None = JSON()
-    report: str | None = option(None, "Write one page with all numbers and figures.", metavar="FILE.html")
+    report: str | None = REPORT(help="Write one page with all numbers and figures.")
     plots: str | None = option(None, "Write the figures as PNG, light and dark.", metavar="FOLDER")
 
     @property
@@ -163,12 +166,10 @@ class EnsembleOptions(ScoringOptions):
     method: str = option(
         "average", "How the members' answers are joined.", choices=("average", "majority", "weighted", "stacking")
     )
-    data: tuple[str, ...] = option(
-        (), "Its validation split fits and calibrates, its test split tests.", metavar="SOURCE"
-    )
+    data: tuple[str, ...] = DATA(default=(), help="Its validation split fits and calibrates, its test split tests.")
     split: str | None = SPLIT(help="What to fit on.  [default: valid, or what the members' trainings held out]")
     oof: tuple[str, ...] = option((), "Fit on out-of-fold scores instead; one for each member.", metavar="OOF.csv")
-    out: str = option(help="The ensemble, one detector file.", metavar="FILE.safetensors")
+    out: str = OUT(help="The ensemble, one detector file.", metavar="FILE.safetensors")
     json: str | None = JSON()
 
     def __post_init__(self) -> None:
@@ -197,8 +198,10 @@ class ComparisonOptions(ScoringOptions):
     """Which detectors are compared, and on what."""
 
     models: tuple[str, ...] = option(help="Detectors, run folders, CSVs of scores.", metavar="MODEL…")
-    data: tuple[str, ...] = option((), "Images to judge; its test split where there is one.", metavar="SOURCE…")
-    out: str = option(help="Where the tables, the page and the figures go.", metavar="FOLDER")
+    data: tuple[str, ...] = DATA(
+        default=(), help="Images to judge; its test split where there is one.", metavar="SOURCE…"
+    )
+    out: str = OUT(help="Where the tables, the page and the figures go.", metavar="FOLDER")
     fpr: float | None = FPR()
     group_by: str | None = GROUP_BY()
     speed: bool = option(True, "Measure images a second of the networks, by turns.", negative=True)
@@ -227,7 +230,7 @@ class OwnPhotos:
     fakes: str | None = option(
         None, "Generated ones; with them the probability's scale and the unsure band are set, too.", metavar="FOLDER"
     )
-    out: Path = option(help="The new detector file; MODEL stays as it is.", metavar="FILE")
+    out: Path = OUT(help="The new detector file; MODEL stays as it is.")
     face: str = option(
         "auto",
         "As in detect.py: look for faces where the detector learnt from aligned ones, or judge photos whole.",

@@ -35,3 +35,9 @@ FACE_MODEL = functools.partial(
 OFFLINE = functools.partial(
     option, default=False, help="Download nothing; without YuNet the Haar cascade finds the faces."
 )
+DATA = functools.partial(option, metavar="SOURCE")
+RESOLUTION = functools.partial(option, metavar="N")
+SUBSET = functools.partial(option, default=None, help="Train on N random images of each class.", metavar="N", low=2)
+DEGRADATION = functools.partial(option, default="train", metavar="NAME")
+MIRROR = functools.partial(option, negative=True)
+FOLDS = functools.partial(option, metavar="K")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import click
 
 from common.errors import UserError
-from common.options import FORCE, SEED, WORKERS, argument, check, option
-from faces.options import CROP, DATA_ROOT, FACE_MODEL, OFFLINE, RESIZE_FILTER, SPLIT
+from common.options import AS_JSON, FORCE, OUT, SEED, WORKERS, argument, check, option
+from faces.options import CROP, DATA_ROOT, FACE_MODEL, FOLDS, OFFLINE, RESIZE_FILTER, RESOLUTION, SPLIT
 
 GROUPINGS = ("near-duplicate", "identity", "none")
 LABELLINGS = ("auto", "none", "classes", "real-fake")
@@ -55,13 +55,13 @@ class SourcePart:
 class Inspection:
     """How `faces.audit.survey` looks at a set, and where the page goes."""
 
-    out: str | None = option(
-        None,
-        "The page; a .json of the same name goes beside it.  [default: inspect-NAME.html in the working folder]",
+    out: str | None = OUT(
+        default=None,
+        help="The page; a .json of the same name goes beside it.  [default: inspect-NAME.html in the working folder]",
         metavar="FILE.html",
     )
     limit: int = option(4000, "Images whose pixels are looked at.", low=1, metavar="N")
-    as_json: bool = option(False, "Only the JSON, on stdout; no file is written.", flags=("--json",))
+    as_json: bool = AS_JSON(help="Only the JSON, on stdout; no file is written.")
     force: bool = FORCE(help="Replace a report that is there already.")
     seed: int = SEED(help="Of the draw of images.")
     workers: int | None = WORKERS(help="Readers.  [default: one per core]")
@@ -87,14 +87,14 @@ class Auditing(GateOptions):
     face_model: str | None = FACE_MODEL()
     offline: bool = OFFLINE(help="Download nothing: without YuNet's file, landmarks are not looked at.")
     strict: bool = option(False, "«unclear» counts as a failure in the exit code.")
-    as_json: bool = option(False, "One JSON document on stdout instead of the table.", flags=("--json",))
+    as_json: bool = AS_JSON(help="One JSON document on stdout instead of the table.")
 
 
 @dataclass(frozen=True)
 class Normalisation:
     """What is done to every image (`faces.normalise`)."""
 
-    resolution: int = option(256, "Side of every result, in pixels.", low=8, high=8192)
+    resolution: int = RESOLUTION(default=256, help="Side of every result, in pixels.", low=8, high=8192)
     align: str = option("none", "ffhq: cut the biggest face out.", choices=("none", "ffhq"))
     crop: str = CROP(
         help="How an unaligned picture becomes a square: its middle, all of it squeezed, or with grey bars."
@@ -151,9 +151,9 @@ class Splitting:
     """How a source is dealt out (`faces.splitting`), and which manifest says so."""
 
     source: str = argument("SOURCE")
-    out: str = option("manifest.csv", "The manifest: .csv, or .parquet with pyarrow.", metavar="FILE")
+    out: str = OUT(default="manifest.csv", help="The manifest: .csv, or .parquet with pyarrow.")
     ratios: str = option("80/10/10", "Shares of train, valid and test.", metavar="A/B/C")
-    folds: int = option(0, "Also K folds of train and valid.", low=0, high=1000, metavar="K")
+    folds: int = FOLDS(default=0, help="Also K folds of train and valid.", low=0, high=1000)
     group_by: str = option(
         "near-duplicate",
         "What must stay together. Identity: by the manifest's column «identity», or --identity.",
@@ -178,7 +178,7 @@ class Packing:
     """What goes into an archive (`faces.packing`)."""
 
     dest: str = argument("DEST.zip")
-    resolution: int = option(help="Side of every image, in pixels.", low=LEAST, high=8192)
+    resolution: int = RESOLUTION(help="Side of every image, in pixels.", low=LEAST, high=8192)
     crop: str = CROP(help="How a picture becomes a square: its middle, all of it squeezed, or with grey bars.")
     resample: str = RESIZE_FILTER(help="The resize kernel.")
     labels: str = option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import UserError
-from common.options import option
+from common.options import CSV, QUIET, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class TellOptions:
 
     json: bool = option(False, "One JSON document on stdout instead of the table.")
     jsonl: bool = option(False, "A line of JSON for each face as soon as it is judged.")
-    csv: str | None = option(None, "A line for each face in a new CSV, or (-) on stdout.", metavar="FILE|-")
+    csv: str | None = CSV(help="A line for each face in a new CSV, or (-) on stdout.", metavar="FILE|-")
     explain: str | None = option(
         None,
         "Draw where it was seen: a picture for one image; for several a folder, or numbered pictures (out-0001.png).",
@@ -22,7 +22,7 @@ class TellOptions:
     )
     frames_csv: str | None = option(None, "A line for each face of each judged frame of videos.", metavar="FILE")
     strict: bool = option(False, "UNSURE counts like FAKE in the exit code.")
-    quiet: bool = option(False, "No table and no summary; the exit code tells.")
+    quiet: bool = QUIET(help="No table and no summary; the exit code tells.")
 
     def __post_init__(self) -> None:
         if self.json + self.jsonl + (self.csv == "-") > 1:

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import DEVICE, FORCE, SEED, Checked, argument, option
+from common.options import BATCH, DEVICE, FORCE, OUT, OUTDIR, SEED, Checked, argument, option
 from faces.options import CROP
 
 MAX_SEED = 2**32 - 1
 MOST_SEEDS = 10_000_000  # of one call
 MOST_CELLS = 10_000  # images of one sheet
-OUTDIR = functools.partial(option, default=None, metavar="DIR")
-OUT = functools.partial(option, default=None, metavar="FILE")
 SEEDS = functools.partial(option, metavar="LIST")
 CLASS = functools.partial(option, default=None, metavar="K", flags=("--class",))
 NOISE = functools.partial(option, default="const", help="Noise inputs.")
@@ -110,10 +108,12 @@ class SeedOptions(Checked):
     class_index: str | None = CLASS(
         help="Class, for a generator trained with classes; all: every class, each in a folder of its own."
     )
-    projected_w: str | None = OUT(help="Render the latents of a projected_w.npz instead of seeds.")
-    outdir: str | None = OUTDIR(help="Where to write.  [default: samples/<run>-<network's hash>-psi<PSI>]")
+    projected_w: str | None = OUT(default=None, help="Render the latents of a projected_w.npz instead of seeds.")
+    outdir: str | None = OUTDIR(
+        default=None, help="Where to write.  [default: samples/<run>-<network's hash>-psi<PSI>]"
+    )
     grid: bool = option(False, "Also write grid.png with the first 100 images.")
-    batch: int = option(64, "Images in flight; no pixel depends on it.", metavar="N", low=1)
+    batch: int = BATCH(default=64, help="Images in flight; no pixel depends on it.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -137,7 +137,9 @@ class MixOptions:
     styles: str = option(
         "coarse", "Layers that the columns give: coarse, middle, fine, or numbers like 0-3,6.", metavar="LAYERS"
     )
-    outdir: str | None = OUTDIR(help="Where to write.  [default: samples/<run>-<network's hash>-mix-<LAYERS>]")
+    outdir: str | None = OUTDIR(
+        default=None, help="Where to write.  [default: samples/<run>-<network's hash>-mix-<LAYERS>]"
+    )
     force: bool = FORCE()
 
     def __post_init__(self):
@@ -204,7 +206,7 @@ class WalkVideo(Checked):
         "Enlarge by this whole factor.  [default: to 256 pixels a face or more]",
         metavar="N", low=1, high=64,
     )  # fmt: skip
-    out: str | None = OUT(help="An .mp4 or .gif.  [default: samples/<run>-<network's hash>-walk.mp4]")
+    out: str | None = OUT(default=None, help="An .mp4 or .gif.  [default: samples/<run>-<network's hash>-walk.mp4]")
     force: bool = FORCE()
 
     def __post_init__(self):
@@ -218,7 +220,7 @@ class SweepOptions:
 
     seeds: str = SEEDS(default="1-6", help="Seeds, one a row.")
     truncs: str = option("-0.7,0,0.3,0.5,0.7,1", "Truncation psi, one a column.", metavar="LIST")
-    out: str | None = OUT(help="A .png.  [default: samples/<run>-<network's hash>-sweep.png]")
+    out: str | None = OUT(default=None, help="A .png.  [default: samples/<run>-<network's hash>-sweep.png]")
     force: bool = FORCE()
 
     def __post_init__(self):
@@ -292,5 +294,7 @@ class ProjectOptions(Checked):
     )
     crop: str = CROP(help="How a photo becomes square.")
     save_video: bool = option(False, "Also write projection.mp4: the photo and the search beside it.")
-    outdir: str | None = OUTDIR(help="Where to write.  [default: samples/<run>-<network's hash>-<photo's name>]")
+    outdir: str | None = OUTDIR(
+        default=None, help="Where to write.  [default: samples/<run>-<network's hash>-<photo's name>]"
+    )
     force: bool = FORCE()

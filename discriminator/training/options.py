@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 
 from common.errors import UserError
-from common.options import DEVICE, THREADS, WORKERS, Checked, option
+from common.options import CHECKPOINT_MINUTES, DEVICE, OUT, OUTDIR, QUIET, THREADS, WORKERS, Checked, option
 from discriminator.network_options import NetworkOptions
-from faces.options import CROPS, DATA_ROOT, RESIZE_FILTER
+from faces.options import CROPS, DATA, DATA_ROOT, DEGRADATION, FOLDS, RESIZE_FILTER, RESOLUTION, SUBSET
 
 # of the machine, not of the training: a run that goes on takes them from the call
 MACHINE = ("device", "workers", "threads", "checkpoint_minutes", "cache")
@@ -47,17 +47,17 @@ class TrainerOptions(NetworkOptions, Checked):
     pairs, dose a share of the fakes shown. `recipe_file`: name, about and options of the file that the options came
     from, for the record."""
 
-    data: str = option("", "Folder, zip, manifest, or flickr140k, rvf10k, deepfake-and-real, yonsei.", metavar="SOURCE")
+    data: str = DATA(default="", help="Folder, zip, manifest, or flickr140k, rvf10k, deepfake-and-real, yonsei.")
     data_root: str | None = DATA_ROOT()
-    resolution: int | None = option(None, "Side of the images.  [default: the data's]", metavar="N", low=16, high=2048)
+    resolution: int | None = RESOLUTION(
+        default=None, help="Side of the images.  [default: the data's]", low=16, high=2048
+    )
     square: str = option("center", "Images that are not square.", choices=CROPS)
     resize_filter: str = RESIZE_FILTER(help="Kernel.")
-    subset: int | None = option(None, "Train on N random images of each class.", metavar="N", low=2)
+    subset: int | None = SUBSET()
     valid_images: int = option(1000, "Validation images of each class, at most.", metavar="N", low=2)
-    degradation: str = option(
-        "train",
-        "What both classes go through: none, light, train, web, hard, or a .json.",
-        metavar="NAME|FILE",
+    degradation: str = DEGRADATION(
+        help="What both classes go through: none, light, train, web, hard, or a .json.", metavar="NAME|FILE"
     )
     extra_fakes: tuple[tuple[str, float], ...] = option(
         (),
@@ -92,7 +92,7 @@ class TrainerOptions(NetworkOptions, Checked):
     backbone_weights: str | None = option(
         None, "Begin from these weights (.pth, .safetensors) instead.", metavar="FILE"
     )
-    checkpoint_minutes: float = option(10.0, "Save the state at least this often.", metavar="X", low=0)
+    checkpoint_minutes: float = CHECKPOINT_MINUTES()
     device: str = DEVICE()
     workers: int | None = WORKERS(help="Threads that prepare images.  [default: 1 on two cores]", low=0)
     threads: int | None = THREADS()
@@ -108,11 +108,13 @@ class TrainerOptions(NetworkOptions, Checked):
 class CrossValidation(Checked):
     """How many folds, how often. None: no folds, one training."""
 
-    folds: int | None = option(
-        None,
-        "A detector for each of K folds of all labelled images but the test split, judged on the fold it never saw.",
-        metavar="K", low=2, high=100,
-    )  # fmt: skip
+    folds: int | None = FOLDS(
+        default=None,
+        help="A detector for each of K folds of all labelled images but the test split, judged on the fold it never"
+        " saw.",
+        low=2,
+        high=100,
+    )
     repeats: int = option(1, "Deal the folds N times anew.", metavar="N", low=1, high=1000)
 
     @property
@@ -127,8 +129,8 @@ class RunPlace:
     """Where a run lies, and what of it shows. resume: its folder, where it goes on; its own options and recipe then
     count, and of the options given only the machine's."""
 
-    out: Path | None = option(None, "The run's folder.  [default: a numbered one in --outdir]", metavar="RUN")
-    outdir: Path = option(Path("runs"), "Where numbered runs go.", metavar="DIR")
+    out: Path | None = OUT(default=None, help="The run's folder.  [default: a numbered one in --outdir]", metavar="RUN")
+    outdir: Path = OUTDIR(default=Path("runs"), help="Where numbered runs go.")
     resume: Path | None = option(None, "Go on exactly from a run's last checkpoint, or latest.", metavar="RUN")
-    quiet: bool = option(False, "Nothing on the terminal, only the run's log.txt.")
+    quiet: bool = QUIET(help="Nothing on the terminal, only the run's log.txt.")
     flags: Mapping[str, str] | None = None  # how a command calls its options, for lines of the log that name one

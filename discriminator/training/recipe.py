@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from common.options import check, option
+from common.options import BATCH, check, option
 from discriminator.network_options import CONSISTENCIES, Listed
+from faces.options import MIRROR
 
 if TYPE_CHECKING:
     from discriminator.verdict_loss import VerdictLossConfig
@@ -32,7 +33,7 @@ class Recipe:
         "The first of them, in which borrowed layers stay as they came.  [default: 1 with borrowed weights]",
         metavar="X", low=0,
     )  # fmt: skip
-    batch: int = option(32, "Images a step, all processes together.", metavar="N", low=2, high=1 << 16)
+    batch: int = BATCH(default=32, help="Images a step, all processes together.", low=2, high=1 << 16)
     lr: float = option(
         1e-3,
         "Learning rate.  [default: the network's own; 5e-4 with weights]",
@@ -64,7 +65,7 @@ class Recipe:
     random_crop: int = option(
         0, "Learn from random squares of N pixels; 0: whole images.", metavar="N", low=0, high=4096
     )
-    mirror: bool = option(True, "Flip every second image.", negative=True)
+    mirror: bool = MIRROR(default=True, help="Flip every second image.")
     augment: tuple[str, ...] = option(
         (),
         "Of both views: clahe,shear,rotate and more, each for half of the images or as in rotate:0.2.",
