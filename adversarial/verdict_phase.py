@@ -74,7 +74,7 @@ def _one_by_one(net, x: Tensor) -> Tensor:
 
 
 @dataclass
-class Judged:
+class ScoredImages:
     """Scores of one set of images: P(fake) [n], labels, and where each came from."""
 
     logits: np.ndarray
@@ -83,7 +83,7 @@ class Judged:
     images: np.ndarray
 
 
-def judge(game: Game, faces: DecodedFaces, degradation: Degradation, phase: str) -> Judged:
+def judge(game: Game, faces: DecodedFaces, degradation: Degradation, phase: str) -> ScoredImages:
     """Logits of a held-out split: its reals, its fakes if labelled, and as many fresh fakes of the averaged generator.
 
     Fresh fakes come from seeds no training step used. Images pass `degradation` first ('none' leaves them alone).
@@ -95,7 +95,7 @@ def judge(game: Game, faces: DecodedFaces, degradation: Degradation, phase: str)
     images = np.concatenate([reals, fakes, own])
     images = apply_batch(degradation, images, derive(game.cfg.options.seed, 0, phase))
     origin = np.array(["real"] * len(reals) + ["data set"] * len(fakes) + ["own generator"] * len(own))
-    return Judged(logits_of(game, images), (origin != "real").astype(np.int64), origin, images)
+    return ScoredImages(logits_of(game, images), (origin != "real").astype(np.int64), origin, images)
 
 
 def calibrated_detector(game: Game, data: RunData) -> tuple[Detector, dict]:
@@ -124,7 +124,7 @@ def calibrated_detector(game: Game, data: RunData) -> tuple[Detector, dict]:
     return detector, {f"valid_{k}": v for k, v in figures(clean, calibration).items()}
 
 
-def figures(judged: Judged, calibration: Calibration) -> dict:
+def figures(judged: ScoredImages, calibration: Calibration) -> dict:
     """AUC and accuracy at the shipped threshold, for all fakes and per origin; false-alarm rate of the reals."""
     point = calibration.at()
     score = calibration.probability(judged.logits)
@@ -144,6 +144,6 @@ def figures(judged: Judged, calibration: Calibration) -> dict:
     return out
 
 
-def negative_control(game: Game, judged: Judged) -> float:
+def negative_control(game: Game, judged: ScoredImages) -> float:
     """AUC of the raw adversarial logit on the same images: a GAN's own critic is known to be a poor detector."""
     return float(roc_auc(judged.labels, logits_of(game, judged.images, adversarial=True)))

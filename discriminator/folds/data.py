@@ -44,7 +44,7 @@ class Fold:
     taught: np.ndarray
 
 
-class Judged(NamedTuple):
+class HeldOut(NamedTuple):
     """Images that a fold's detector judges; table: their manifest; groups: int64 [n] of the folds."""
 
     source: FaceSource
@@ -65,7 +65,7 @@ class Pool:
     groups: np.ndarray
     fold: np.ndarray
     decode: Decode
-    test: Judged | None
+    test: HeldOut | None
     grouped_by: str
     notes: list[str]
     _extra: dict[str, Rows] = field(default_factory=dict)
@@ -95,9 +95,9 @@ class Pool:
         splits = Splits(parts[0], parts[1], None, False, self.data.source)
         return Gathered(self.data.source, splits, self.data.extra, self.data.pre, facts)
 
-    def held_out(self, fold: Fold) -> Judged:
+    def held_out(self, fold: Fold) -> HeldOut:
         at = np.flatnonzero(fold.held_out)
-        return Judged(self.source.select(at), Rows(self.faces, at), self.table.select(at), self.groups[at])
+        return HeldOut(self.source.select(at), Rows(self.faces, at), self.table.select(at), self.groups[at])
 
     def decoded(self, source: FaceSource, what: str) -> Rows:
         """Stands in for the decoding of a training: rows of what is decoded, and extra fakes decoded once."""
@@ -153,7 +153,7 @@ def open_pool(
     if test is not None:
         rows = decode(test, "test")
         test = test.select(rows.faces.kept)
-        tested = Judged(test, rows, test.manifest, None)
+        tested = HeldOut(test, rows, test.manifest, None)
     whole.facts |= {"skipped": [[str(a), str(b)] for a, b in faces.skipped[:100]], "num_skipped": len(faces.skipped)}
     faces.skipped = []  # told for all folds together
     source = source.select(faces.kept)

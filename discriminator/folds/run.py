@@ -26,7 +26,7 @@ from common.clock import clock
 from common.errors import UserError
 from common.files import write_json
 from discriminator.detector import Detector
-from discriminator.folds.data import Fold, Judged, open_pool
+from discriminator.folds.data import Fold, HeldOut, open_pool
 from discriminator.folds.figures import FoldsFound
 from discriminator.folds.scores import read_fold, write_fold, write_table
 from discriminator.training.data import decoding_threads, load_degradation
@@ -214,7 +214,7 @@ class _Folds:
         for path in checkpoints(folder):  # of use only to a training that is not over
             path.unlink()
 
-    def _judge(self, detector: Detector, fold: Fold, path: Path, images: Judged) -> None:
+    def _judge(self, detector: Detector, fold: Fold, path: Path, images: HeldOut) -> None:
         told: Callable[[int, int], None] = lambda done, total: self.tel.progress(f"judging {done}/{total}")  # noqa: E731
         clean = Validation(images.rows, images.rows.labels, (("clean", ()),))
         device = self.options.device

@@ -17,7 +17,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import write_bytes
 from discriminator.calibration import Calibration
-from discriminator.folds.data import Fold, Judged
+from discriminator.folds.data import Fold, HeldOut
 from discriminator.verdict import decide
 from metrics.folds import figures
 
@@ -51,7 +51,7 @@ class FoldScores:
         return figures(self.label, self.score, self.called)
 
 
-def write_fold(path: Path, images: Judged, logits: np.ndarray, calibration: Calibration, fold: Fold) -> None:
+def write_fold(path: Path, images: HeldOut, logits: np.ndarray, calibration: Calibration, fold: Fold) -> None:
     """Write what a fold's detector said of `images`."""
     source, _, table, groups = images
     point = calibration.at()

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from discriminator.training.feed import LabelledFeed, degrade
-from discriminator.training.selection import Images, Validation
+from discriminator.training.selection import IndexedImages, Validation
 from faces.degrade import Degradation
 from faces.naming import LABEL_NAMES
 
@@ -23,7 +23,7 @@ CHANNELS = ("luma", "red", "green", "blue")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 DRAWS = 4  # of the degradations of one image
 
-Listed = Sequence[tuple[Images, int]]  # images, by where they lie
+Listed = Sequence[tuple[IndexedImages, int]]  # images, by where they lie
 
 HOW = {
     "sampling": "balanced sampling: half of each batch is real, whatever the data hold",

@@ -24,7 +24,7 @@ BATCH = 64
 SEED = 0x5E1EC7
 
 
-class Images(Protocol):
+class IndexedImages(Protocol):
     """uint8 [N, C, R, R], one by one: an array or `Rows` of one."""
 
     def __len__(self) -> int: ...
@@ -35,12 +35,12 @@ class Images(Protocol):
 class Validation:
     """images uint8 [N, C, R, R], labels int64 [N] (1 = fake); view i of `views` judges each of them once more."""
 
-    images: Images
+    images: IndexedImages
     labels: np.ndarray
     views: tuple[tuple[str, tuple[Degradation, ...]], ...]
 
     @classmethod
-    def of(cls, images: Images, labels: np.ndarray, degradation: Degradation) -> Validation:
+    def of(cls, images: IndexedImages, labels: np.ndarray, degradation: Degradation) -> Validation:
         """Each image clean, and once degraded: by the training's chain, "web" and "hard" in turn. (Without any chain
         in training: the same, for the question stays the same.)"""
         chain = preset("train") if not degradation.steps else degradation
