@@ -6,6 +6,7 @@ Examples:
   python train_gan.py --data demo --cfg tiny --resolution 64 --kimg 20
   python train_gan.py --data flickr140k --resolution 256 --mirror
   python train_gan.py --data my_faces/ --cfg paper256 --aug ada --augpipe bgc
+  python train_gan.py --data my_photos/ --patches 64 --cfg tiny --kimg 100 --mirror
   python train_gan.py --resume latest
   python train_gan.py --data my_faces/ --cfg paper256 --resume network-snapshot-025000.pkl
   torchrun --nproc_per_node=4 train_gan.py --data faces.zip --resolution 256
@@ -25,7 +26,7 @@ from common.device import pick_device
 from common.options import flags_of, given, options, write_sections
 
 SECTIONS = {
-    "Data": "data data_root resolution cond crop resize_filter channels mirror mirror_y subset workers",
+    "Data": "data data_root resolution patches cond crop resize_filter channels mirror mirror_y subset workers",
     "The game": "cfg kimg batch batch_gpu gamma lr mbstd_group aug augpipe p target p_max freezed seed",
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",

@@ -10,6 +10,7 @@ from torch import Tensor
 from adversarial.replay import Replay
 from faces.dataset import DecodedFaces, IndexStream, to_uint8
 from faces.degrade import Degradation, apply_batch
+from faces.patches import Patches
 from training.randomness import derive
 
 
@@ -21,10 +22,14 @@ class Feed:
     """
 
     def __init__(
-        self, faces: DecodedFaces, degradation: Degradation, seed: int, classes: tuple[np.ndarray, int] | None = None
+        self,
+        faces: DecodedFaces | Patches,
+        degradation: Degradation,
+        seed: int,
+        classes: tuple[np.ndarray, int] | None = None,
     ) -> None:
         """classes: the class of each image of `faces` without its mirror images, and how many there are."""
-        base = len(faces.images)
+        base = faces.count
         labels = np.asarray(faces.labels[:base])
         real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
         copies = range(0, len(faces), base)  # each image, then its mirror images
@@ -40,7 +45,7 @@ class Feed:
 
     def reals_at(self, position: int, count: int) -> Tensor:
         """uint8 [count, C, H, W]: the reals at `position` of the endless shuffled order."""
-        return self.faces.batch(self.reals[self.stream.at(position, count)])
+        return self.faces.batch(self.reals[self.stream.at(position, count)], (self.seed, position))
 
     def classes_at(self, position: int, count: int) -> Tensor | None:
         """One-hot classes [count, C] of the same reals; None where the run has no classes."""
@@ -62,15 +67,17 @@ class Feed:
         `current`, uint8 [n >= 1, C, H, W] just generated. Returns (clean, degraded) uint8 [count, C, H, W] and labels
         [count] float, 1 = fake; the two views show the same images in the same order.
         """
-        rng = np.random.default_rng(derive(self.seed, step, "verdict", part))
+        key = derive(self.seed, step, "verdict", part)
+        rng = np.random.default_rng(key)
         n_fake = count // 2
         n_real = count - n_fake
         n_set = n_fake // 2 if len(self.fakes) else 0
         n_replay = (n_fake - n_set) // 2 if len(replay) else 0
         n_now = n_fake - n_set - n_replay
-        groups = [self.faces.batch(self.reals[rng.integers(0, len(self.reals), n_real)]).numpy()]
+        groups = [self.faces.batch(self.reals[rng.integers(0, len(self.reals), n_real)], (key, 0)).numpy()]
         if n_set:
-            groups.append(self.faces.batch(self.fakes[rng.integers(0, len(self.fakes), n_set)]).numpy())
+            fakes = self.fakes[rng.integers(0, len(self.fakes), n_set)]
+            groups.append(self.faces.batch(fakes, (key, n_real)).numpy())
         if n_replay:
             groups.append(replay.sample(n_replay, rng))
         groups.append(current[rng.integers(0, len(current), n_now)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.options import BATCH, CHECKPOINT_MINUTES, DEVICE, OUTDIR, SEED, THREADS, WORKERS, option
-from faces.options import CROP, DATA, DATA_ROOT, DEGRADATION, MIRROR, RESIZE_FILTER, RESOLUTION, SUBSET
+from faces.options import CROP, DATA, DATA_ROOT, DEGRADATION, MIRROR, PATCH_SIZES, RESIZE_FILTER, RESOLUTION, SUBSET
 from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.config import PRESETS
 
@@ -24,6 +24,12 @@ class Options:
     data_root: str | None = DATA_ROOT()
     outdir: str = OUTDIR(default="runs", help="Each run gets a numbered folder in here.")
     resolution: int | None = RESOLUTION(default=None, help="Side of the images, a power of 2.  [default: the data's]")
+    patches: int | None = option(
+        None,
+        f"Train on random crops of N pixels ({', '.join(map(str, PATCH_SIZES))}) of the photos as the files have"
+        " them, not on whole photos made smaller.",
+        choices=PATCH_SIZES, metavar="N",
+    )  # fmt: skip
     cfg: str = option(
         "auto", f"Preset, one of {', '.join(PRESETS)}; tiny suits a CPU.", choices=PRESETS, metavar="NAME"
     )
@@ -101,7 +107,9 @@ class Options:
     )  # fmt: skip
     generator_verdict_weight: float = option(0.0, "Above 0 the generator learns to fool it too.", metavar="X", low=0)
     replay_capacity: int = option(4000, "Fakes of older generators it is reminded of.", metavar="N", low=1)
-    degradation: str = DEGRADATION(help="How real and fake images are degraded for it: none, light, train, web, hard.")
+    degradation: str = DEGRADATION(
+        help="How real and fake images are degraded for it: none, light, train, pixels, web, hard."
+    )
     consistency: float = option(
         0.5,
         "Weight of agreement between an image and its degraded copy; 0: degraded only.",

@@ -81,6 +81,8 @@ def plan(
         options = _resumed_options(options, given, saved, checkpoint, world)
         resumed = Resumed(checkpoint, load(checkpoint, "gan"), saved)
     check_options(options)
+    if options.patches is not None:
+        options = _on_patches(options, given)
     if options.resolution is not None:
         check_resolution(options.resolution)
     splits = open_splits(options.data, options.data_root, subset=options.subset, seed=options.seed, fetch=fetch)
@@ -105,6 +107,24 @@ def plan(
         _find_where_to_go_on(cfg, given, resumed)
         resumed.steered = _steered(resumed.saved, cfg)
     return Plan(cfg, splits, resumed, start, classes)
+
+
+def _on_patches(o: Options, given: Collection[str]) -> Options:
+    """The options of a run on patches; UserError for those that would say nothing, or something else."""
+    if o.resolution not in (None, o.patches):
+        raise UserError(
+            f"`resolution` {o.resolution}: patches of {o.patches} pixels are seen as they are; leave out `resolution`,"
+            f" or give `patches` {o.resolution}"
+        )
+    for name in ("crop", "resize_filter"):
+        if name in given or getattr(o, name) != getattr(Options, name):
+            raise UserError(f"`{name}` {getattr(o, name)}: with `patches` no photo is cropped or resized; leave it out")
+    if o.metric_data:
+        raise UserError(
+            f"`metric_data` {o.metric_data}: photos made smaller are no measure for patches; leave it out, and FID"
+            " compares with patches of the training photos"
+        )
+    return dataclasses.replace(o, resolution=o.patches)
 
 
 def _steered(saved: GameConfig, cfg: GameConfig) -> list[str]:
@@ -207,4 +227,5 @@ def check_space(outdir: Path, game: Game, keep: int, *, new: bool) -> None:
 
 def folder_name(cfg: GameConfig) -> str:
     """What stands behind the number of a run's folder."""
-    return f"{Path(cfg.options.data).resolve().name or 'data'}-{cfg.resolution}-{cfg.options.cfg}"
+    size = f"patches{cfg.resolution}" if cfg.options.patches else str(cfg.resolution)
+    return f"{Path(cfg.options.data).resolve().name or 'data'}-{size}-{cfg.options.cfg}"

@@ -10,6 +10,7 @@ import numpy as np
 from adversarial.config import GameConfig
 from common.clock import clock
 from common.errors import UserError
+from faces.patches import Patches
 from faces.source import FaceSource, open_source
 from metrics.collect import Features, collect, collect_cached, is_cached, seconds_for
 from metrics.fid import compare, metric_name, needs_vectors, parse_metric
@@ -18,7 +19,7 @@ from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
 from metrics.weights import find_weights
 from stylegan2_ada.generator import Generator
-from training.data import RunData
+from training.data import MEASURED_PATCHES, RunData
 from training.processes import Processes
 from training.telemetry import Telemetry
 
@@ -65,6 +66,9 @@ class FidMonitor:
         self.other: FaceSource | None = None
         self.real_name: str = f"{data.facts['name']} (training images)"
         self.real_count: int = data.facts["counts"]["train"]["real"]
+        self.patches: dict = data.facts.get("patches", {})
+        if self.patches:
+            self.real_name, self.real_count = f"{data.facts['name']} (training patches)", self.patches["measured"]
         if cfg.options.metric_data:
             self.other = _reals_of(cfg.options.metric_data, cfg.options.data_root)
             self.real_name, self.real_count = self.other.name, len(self.other)
@@ -126,7 +130,8 @@ class FidMonitor:
         sampled = time.monotonic()
         head = {"nimg": nimg, "kimg": nimg / 1000}
         # how photos became squares: FIDs against other ones are not comparable, not even of the same photos
-        kernel = f"{self.pre['crop']} {self.pre['resample']} {self.pre['resolution']}"
+        how = "patches" if self.patches else f"{self.pre['crop']} {self.pre['resample']}"
+        kernel = f"{how} {self.pre['resolution']}"
         against = {"reals": self.real_name, "kernel": kernel}
         rows = [head | self._row(G, features, self.real, n, kinds) | against for n, kinds in self.counts.items()]
         now = time.monotonic()
@@ -189,7 +194,8 @@ class FidMonitor:
     def _real_key(self) -> str:
         """What names the content of the reals, in the cache."""
         if self.other is None:
-            return f"{self.data.facts['train_stamp']}|{self.pre}|train reals {self.real_count}"
+            what = "patches of train" if self.patches else "train"
+            return f"{self.data.facts['train_stamp']}|{self.pre}|{what} reals {self.real_count}"
         stamp = self.other.rendered_at(self.pre["resolution"]).content_stamp()
         return f"{stamp}|{self.pre}|reals {self.real_count}"
 
@@ -198,6 +204,8 @@ class FidMonitor:
             pre, workers = self.data.train.preprocess, self.cfg.options.workers
             return SourceImages(self.other, pre, workers=workers, allow_grey=True)
         train = self.data.train
+        if isinstance(train, Patches):
+            return ArrayImages(train.fixed(MEASURED_PATCHES, 0))
         index = np.flatnonzero(np.asarray(train.labels[: len(train.images)]) == 0)
         return ArrayImages(train.images, index)
 

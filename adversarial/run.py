@@ -27,7 +27,7 @@ from common.files import write_json
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
 from training.checkpoint import checkpoint_path, checkpoints, save
-from training.data import RunData, count_notes, decode_all, size_notes
+from training.data import RunData, count_notes, cut_all, decode_all, patch_notes, size_notes
 from training.lock import RunLock
 from training.memory import keep_freed_memory, peak_memory_gb
 from training.operations import prepare_operations
@@ -153,8 +153,8 @@ class _Run:
         o = p.cfg.options
         pre = Preprocess(p.cfg.resolution, o.crop, o.resize_filter, o.channels)
         decode = functools.partial(
-            decode_all, p.splits, pre, mirror=o.mirror, mirror_y=o.mirror_y, workers=o.workers, classes=p.classes,
-            cache_dir=cache, progress=progress,
+            cut_all if o.patches else decode_all, p.splits, pre, mirror=o.mirror, mirror_y=o.mirror_y,
+            workers=o.workers, classes=p.classes, cache_dir=cache, progress=progress,
         )  # fmt: skip
         first = decode() if self.world.is_main else None
         self.world.barrier()
@@ -234,7 +234,7 @@ class _Run:
             say(f"left out    … and {facts['num_skipped'] - SHOWN} more; config.json names up to 100")
         if facts["converted"]:
             say("converted   " + ", ".join(f"{n} {kind}" for kind, n in facts["converted"].items()) + " to RGB")
-        for line in count_notes(facts) + size_notes(facts, cfg.options.crop):
+        for line in patch_notes(facts) + count_notes(facts) + size_notes(facts, cfg.options.crop):
             say(line)
         if facts["held_out"]:
             say("splits      the set has no validation split: a tenth of its images is held out for calibration")

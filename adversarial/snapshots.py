@@ -49,6 +49,7 @@ class Snapshots:
         if self.tel.is_main:
             facts = self.cfg.data_facts
             meta = {"kimg": kimg, "data": facts["name"], "fingerprint": facts["fingerprint"]}
+            meta |= {"patches": facts["patches"]["size"]} if "patches" in facts else {}
             save_generator(path, game.G_ema, meta | {k: facts[k] for k in ("classes",) if k in facts})
         row = self.fid.measure(game.G_ema, game.nimg, final=final)
         if not self.tel.is_main:

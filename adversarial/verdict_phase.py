@@ -120,6 +120,9 @@ def calibrated_detector(game: Game, data: RunData) -> tuple[Detector, dict]:
         "degradation": cfg.options.degradation,
         "validation_images": {"real": n_real, "fake": int(len(clean.labels) - n_real)},
     }
+    if patches := cfg.data_facts.get("patches"):
+        # patches of files at their own pixel scale: what is judged should be such patches, not a photo made smaller
+        meta |= {"patches": patches["size"], "face": "whole", "validation_photos": patches["photos"]["valid"]}
     detector = Detector(game.detector, Preprocess.from_dict(cfg.data_facts["preprocess"]), calibration, meta)
     return detector, {f"valid_{k}": v for k, v in figures(clean, calibration).items()}
 

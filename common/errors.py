@@ -52,3 +52,14 @@ class BadImage(UserError):
 
     def __reduce__(self):  # the default would call BadImage(message): worker processes send these back
         return type(self), (self.name, self.reason)
+
+
+class TooSmall(BadImage):
+    """An image with a side shorter than the `least` pixels asked for."""
+
+    def __init__(self, name: str, width: int, height: int, least: int):
+        super().__init__(name, f"{width}x{height} pixels: too small (at least {least} a side)")
+        self._made_of = (name, width, height, least)
+
+    def __reduce__(self):
+        return type(self), self._made_of

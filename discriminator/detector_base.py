@@ -117,6 +117,10 @@ class DetectorBase:
         side = self.preprocess.resolution
         if min(height, width) < side:
             return f"only {width}x{height} pixels, enlarged to the {side}x{side} this detector looks at"
+        if self.meta.get("patches") and (height, width) != (side, side):
+            return (
+                f"made smaller, but this detector knows {side}x{side} patches of files as they are: give it such crops"
+            )
         return ""
 
     @property

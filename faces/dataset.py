@@ -102,20 +102,37 @@ class DecodedFaces:
         found = vars(record) | {"kept": kept, "converted": dict(record.converted), "name": source.name}
         return cls(images, source.labels[kept], preprocess=preprocess, mirror=mirror, mirror_y=mirror_y, **found)
 
-    def __len__(self) -> int:
-        return len(self.images) * (1 + self.mirror) * (1 + self.mirror_y)
+    @property
+    def count(self) -> int:
+        """Images, without mirror images."""
+        return len(self.images)
 
-    def batch(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """uint8 [n, C, R, R] of the images at `indices` (0 <= index < len). Raises IndexError outside."""
+    def __len__(self) -> int:
+        return self.count * (1 + self.mirror) * (1 + self.mirror_y)
+
+    def batch(self, indices: Sequence[int] | np.ndarray, draw: tuple[int, int] = (0, 0)) -> torch.Tensor:
+        """uint8 [n, C, R, R] of the images at `indices` (0 <= index < len). Raises IndexError outside.
+
+        draw: as `faces.patches.Patches.batch` takes it; whole images leave nothing to be drawn."""
         indices = np.asarray(indices, dtype=np.int64)
         if indices.ndim != 1 or (len(indices) and (indices.min() < 0 or indices.max() >= len(self))):
             raise IndexError(f"indices must be a list of numbers from 0 to {len(self) - 1}")
-        count = len(self.images)
-        images = self.images[indices % count]
-        copies = indices // count
-        for on, dim in ((self.mirror & (copies % 2 == 1), 3), (copies >= (2 if self.mirror else 1), 2)):
-            images[on] = np.flip(images[on], dim)
-        return torch.from_numpy(images)
+        images = self.images[indices % self.count]
+        return torch.from_numpy(with_mirrors(images, indices // self.count, self.mirror, self.mirror_y))
+
+
+def with_mirrors(images: np.ndarray, copies: np.ndarray, mirror: bool, mirror_y: bool) -> np.ndarray:
+    """`images` [n, C, H, W], changed in place: each as its copy's number says, 0 as it is, then left to right where
+    there is `mirror`, then (`mirror_y`) both of them upside down."""
+    for on, dim in ((mirror & (copies % 2 == 1), 3), (mirror_y & (copies >= (2 if mirror else 1)), 2)):
+        images[on] = np.flip(images[on], dim)
+    return images
+
+
+def colour_kind(mode: str) -> str:
+    """The kind of a decoded file for people: YCbCr is only how some files store RGB; what counts is what a person would
+    not call a colour photo."""
+    return "RGB" if mode in ("YCbCr", "RGBX") else mode
 
 
 def stream(
@@ -216,10 +233,7 @@ def _decoded(
             image = source.decoded(i, min_side=min_side)
         except BadImage as error:
             return i, error, "", (0, 0)
-        kind = image.mode
-        # YCbCr is only how some files store RGB; what counts is what a person would not call a colour photo
-        kind = "RGB" if kind in ("YCbCr", "RGBX") else kind
-        return i, preprocess.uint8(image.pixels).transpose(2, 0, 1), kind, image.pixels.shape[:2]
+        return i, preprocess.uint8(image.pixels).transpose(2, 0, 1), colour_kind(image.mode), image.pixels.shape[:2]
 
     return told(in_order(one, len(source), workers), len(source), progress, PACE)
 

@@ -24,7 +24,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from common.errors import BadImage
+from common.errors import BadImage, TooSmall
 
 # Only raster formats are tried: Pillow would also run Ghostscript for EPS and open network-ish or vector containers.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
@@ -114,7 +114,7 @@ def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_sid
     if max(width, height) > MAX_SIDE:
         raise BadImage(name, f"{width}x{height} pixels: a side of more than {MAX_SIDE:,}, refused")
     if min(width, height) < min_side:
-        raise BadImage(name, f"{width}x{height} pixels: too small (at least {min_side} a side)")
+        raise TooSmall(name, width, height, min_side)
     return image
 
 

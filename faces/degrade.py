@@ -210,6 +210,23 @@ PRESETS: dict[str, Degradation] = {
         ),
         probability=0.8,
     ),
+    # For patches at the pixel scale of files: what happens to a file that keeps its size. JPEG for two thirds.
+    "pixels": Degradation(
+        "pixels",
+        (
+            Step("hflip", 0.5),
+            Step("brightness", 0.10, {"factor": (0.8, 1.2)}, "tone"),
+            Step("contrast", 0.10, {"factor": (0.8, 1.2)}, "tone"),
+            Step("saturation", 0.10, {"factor": (0.6, 1.4)}, "tone"),
+            Step("hue", 0.05, {}, "tone"),
+            Step("blur", 0.10, {"sigma": (0.2, 1.0)}, "filter"),
+            Step("noise", 0.10, {"sigma": (1.0, 5.0)}, "filter"),
+            Step("jpeg", 0.50, {"quality": (50, 98)}, "codec"),
+            Step("webp", 0.06, {"quality": (50, 95)}, "codec"),
+            Step("double_jpeg", 0.07, {}, "codec"),
+            Step("crop_shift", 0.07, {}, "codec"),
+        ),
+    ),
     "web": Degradation("web", (Step("web", ranges={"longest": (768, 768), "quality": (60, 60)}),)),
     "hard": Degradation("hard", (Step("web", ranges={"longest": (512, 512), "quality": (40, 40)}),)),
 }

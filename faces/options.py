@@ -8,6 +8,7 @@ from common.options import option
 
 CROPS = ("center", "none", "pad")
 RESAMPLE = ("lanczos", "box", "bilinear", "bicubic")
+PATCH_SIZES = (32, 64, 128, 256)
 
 DATA_ROOT = functools.partial(
     option, default=None, help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]", metavar="DIR"

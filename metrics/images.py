@@ -12,6 +12,7 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from faces.decode import mode_name, open_header, orientation_of
+from faces.patches import FixedPatches
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 from faces.stores import RenderedStore
@@ -187,9 +188,10 @@ class GeneratedImages(Images):
 
 
 class ArrayImages(Images):
-    """Images that lie in memory: uint8 [N, C, H, W], an array or a memory map; those at `index` (None: all)."""
+    """Images that lie in memory: uint8 [N, C, H, W], an array or a memory map, or are cut from what does; those at
+    `index` (None: all)."""
 
-    def __init__(self, images: np.ndarray, index: np.ndarray | None = None):
+    def __init__(self, images: np.ndarray | FixedPatches, index: np.ndarray | None = None):
         self.images, self.index = images, np.arange(len(images)) if index is None else index
 
     def __len__(self) -> int:

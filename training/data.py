@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from common.errors import BadImage, UserError
 from faces.audit.leak_gates import header_warning
 from faces.classes import ClassLabels
 from faces.dataset import MIN_SIDE, DecodedFaces
+from faces.patches import Patches
 from faces.preprocess import Preprocess
 from faces.source import FaceSource, open_source
 
@@ -24,6 +25,7 @@ PROBED = 9  # images whose size tells a set's own resolution
 # Both trainers began with draws of their own, and a run that goes on must meet the images it began with: each keeps its
 # number, and the detector's draws even where nothing is left out.
 GAME_DRAW, DETECTOR_DRAW = 0xC0, 0xA1
+MEASURED_PATCHES = 5000  # fixed ones of the training photos, for FID; one of each photo where there are more
 MAX_VALID = 2000  # images of each class; more buys no better threshold for a run's own detector
 
 
@@ -31,7 +33,7 @@ MAX_VALID = 2000  # images of each class; more buys no better threshold for a ru
 class RunData:
     """Packed images of a run; `valid` calibrates the verdict and `test` only measures it (None: the set has none)."""
 
-    train: DecodedFaces
+    train: DecodedFaces | Patches
     valid: DecodedFaces
     test: DecodedFaces | None
     facts: dict
@@ -147,6 +149,57 @@ def decode_all(
         for part, source in (("train", splits.train), ("valid", splits.valid), ("test", splits.test))
         if source is not None and len(source)
     }
+    return _run_data(splits, pre, decoded.pop("train"), decoded, classes)
+
+
+def cut_all(
+    splits: Splits,
+    pre: Preprocess,
+    *,
+    mirror: bool,
+    mirror_y: bool,
+    workers: int,
+    classes: ClassLabels | None = None,
+    cache_dir: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> RunData:
+    """As `decode_all`, of patches of `pre.resolution` pixels. `train` holds whole photos and cuts them anew each time;
+    `valid` and `test` are fixed patches of theirs, equally many of each photo."""
+
+    def build(part: str, source: FaceSource, mirror: bool = False, mirror_y: bool = False) -> Patches:
+        told = partial(progress, part) if progress else None
+        return Patches.build(
+            source, pre, mirror=mirror, mirror_y=mirror_y, workers=workers, cache_dir=cache_dir, progress=told
+        )
+
+    train = build("train", splits.train, mirror, mirror_y)
+    photos, held, smaller = {"train": _count(train)}, {}, train.small
+    for part, source in (("valid", splits.valid), ("test", splits.test)):
+        if source is not None and len(source):
+            whole = build(part, source)
+            photos[part], held[part] = _count(whole), whole.frozen(MAX_VALID)
+            smaller += whole.small
+    data = _run_data(splits, pre, train, held, classes)
+    data.facts["patches"] = {
+        "size": pre.resolution,
+        "photos": photos,
+        "smaller": smaller,
+        "bytes": train.pixels.nbytes,
+        "folder": train.folder,
+        "measured": len(train.fixed(MEASURED_PATCHES, 0)),
+    }
+    return data
+
+
+def _run_data(
+    splits: Splits,
+    pre: Preprocess,
+    train: DecodedFaces | Patches,
+    held: Mapping[str, DecodedFaces],
+    classes: ClassLabels | None,
+) -> RunData:
+    """What both ways of decoding have in common: counts, complaints, facts."""
+    decoded: dict[str, DecodedFaces | Patches] = {"train": train, **held}
     counts = {part: _count(p) for part, p in decoded.items()}
     if counts.get("valid", {"real": 0})["real"] == 0:
         raise UserError(f"{splits.source.name}: no real image is left for calibration; give at least 3 real images")
@@ -154,6 +207,7 @@ def decode_all(
         raise UserError(f"{splits.source.name}: fewer than 2 readable real training images; give more")
     skipped = [list(map(str, s)) for p in decoded.values() for s in p.skipped]
     converted = sum((Counter(p.converted) for p in decoded.values()), Counter())
+    what = "unreadable" if isinstance(train, DecodedFaces) else "too small or unreadable"
     facts = {
         "name": splits.source.name,
         "fingerprint": splits.source.fingerprint(),
@@ -169,9 +223,9 @@ def decode_all(
         # what the training images are, to the byte: statistics of them are cached under this name
         "train_stamp": splits.train.rendered_at(pre.resolution).content_stamp(),
         "summary": ", ".join(f"{part} {c['real']} real + {c['fake']} fake" for part, c in counts.items())
-        + (f"; {len(skipped)} unreadable left out" if skipped else ""),
+        + (f"; {len(skipped)} {what} left out" if skipped else ""),
     }
-    data = RunData(decoded["train"], decoded["valid"], decoded.get("test"), facts)
+    data = RunData(train, held["valid"], held.get("test"), facts)
     if classes is not None:
         of = classes.of(splits.train)[data.train.kept]
         facts["classes"] = classes.names
@@ -183,12 +237,28 @@ def decode_all(
 def count_notes(facts: dict) -> list[str]:
     """A line where there are too few images to learn from."""
     reals = facts["counts"]["train"]["real"]
-    if reals >= FEW:
+    if reals >= FEW or "patches" in facts:
         return []
     return [
         f"few         {reals} training images: the discriminator soon knows them by heart, the generator copies them;"
         " `mirror` doubles them, and ADA (`aug` ada) wants a thousand or more"
     ]
+
+
+def patch_notes(facts: dict) -> list[str]:
+    """What a run on patches is made of, in lines; none where it sees whole photos."""
+    if (patches := facts.get("patches")) is None:
+        return []
+    side, photos = patches["size"], {part: sum(c.values()) for part, c in patches["photos"].items()}
+    lines = [
+        f"patches     {side} x {side} pixels, cut anew at every step from {photos['train']} whole photos, of which each"
+        f" counts alike; the photos take {patches['bytes'] / 1e9:.2f} GB in {patches['folder']}",
+        "patches     measured on fixed ones: "
+        + ", ".join(f"{sum(facts['counts'][p].values())} of {n} {p} photos" for p, n in photos.items() if p != "train"),
+    ]
+    if n := patches["smaller"]:
+        lines.append(f"patches     {n} photos are smaller than {side} pixels and were left out")
+    return lines
 
 
 def size_notes(facts: dict, crop: str) -> list[str]:
@@ -210,6 +280,6 @@ def size_notes(facts: dict, crop: str) -> list[str]:
     return lines
 
 
-def _count(decoded: DecodedFaces) -> dict[str, int]:
-    labels = np.asarray(decoded.labels[: len(decoded.images)])
+def _count(decoded: DecodedFaces | Patches) -> dict[str, int]:
+    labels = np.asarray(decoded.labels[: decoded.count])
     return {"real": int((labels == 0).sum()), "fake": int((labels == 1).sum())}

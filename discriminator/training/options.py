@@ -57,7 +57,7 @@ class TrainerOptions(NetworkOptions, Checked):
     subset: int | None = SUBSET()
     valid_images: int = option(1000, "Validation images of each class, at most.", metavar="N", low=2)
     degradation: str = DEGRADATION(
-        help="What both classes go through: none, light, train, web, hard, or a .json.", metavar="NAME|FILE"
+        help="What both classes go through: none, light, train, pixels, web, hard, or a .json.", metavar="NAME|FILE"
     )
     extra_fakes: tuple[tuple[str, float], ...] = option(
         (),
