@@ -223,8 +223,12 @@ class _Photos:
     def estimate(self) -> int:
         """Bytes all photos will take, by the size of some."""
         number = len(self.source)
-        some = [self.decoded(i) for i in range(0, number, max(1, number // PROBED))][:PROBED]
-        return sum(0 if isinstance(one, BadImage) else one[0].nbytes for one in some) * number // max(1, len(some))
+        some = range(0, number, max(1, number // PROBED))
+        return sum(self._bytes(i) for i in some) * number // max(1, len(some))
+
+    def _bytes(self, i: int) -> int:
+        one = self.decoded(i)
+        return 0 if isinstance(one, BadImage) else one[0].nbytes
 
     def write(self, file: IO[bytes], folder: str | Path) -> _Record:
         """All of them into `file`, which lies in `folder`, in their order."""
