@@ -12,6 +12,7 @@ from common.device import pick_device
 from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.locate import find_detector
+from evaluation.bias import audit_bias
 from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, summarise
 from evaluation.listener import Listener, nobody
 from evaluation.options import DetectorOptions
@@ -70,7 +71,7 @@ def evaluate_images(
     parts = open_labelled(options, group_by=options.group_by)
     for part in parts:
         listener.tell(part.describe())
-    work = _Work(options, listener, Scorer(detector, options, keep=options.degraded), parts)
+    work = _Work(options, listener, Scorer(detector, options, keep=options.degraded or options.bias), parts)
     clean, *conditions = _conditions(options) if options.degraded else [PRESETS["none"]]
 
     if conditions:  # their duration is told from that of the clean images; a first pass is slower
@@ -100,6 +101,8 @@ def evaluate_images(
         notes.append(f"a quick look at no more than {options.limit} images of a class from each `data` (`limit`)")
     result = summarise(options, rule, table, points=points, calibrated=True, notes=notes, settings=settings)
     result.skipped = skipped
+    if options.bias:  # its verdict is told first
+        result.bias = audit_bias(work.scorer, parts, values, rule, result.breakdown.sources, listener)
     found(result)
     if conditions:
         _degraded(work, result, [np.isfinite(v) for v in values], conditions, seconds, under)

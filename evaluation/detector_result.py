@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.errors import UserError
+from evaluation.bias import Bias
 from evaluation.options import DetectorOptions
 from evaluation.scoring import place_of
 from metrics.bootstrap import Rate
@@ -21,7 +22,7 @@ from metrics.scores import Scores
 class DetectorResult:
     """All that was found. `scores`: the undegraded images. `robustness`: conditions of the images `pool_name`, clean
     first; `by_source`: for each source the same as far as it is shown. `skipped`: (name, reason) of broken images.
-    `tables`: every score, a table a condition, those of undegraded images first."""
+    `tables`: every score, a table a condition, those of undegraded images first. `bias`: where it was asked for."""
 
     title: str
     rule: AnswerRule
@@ -36,6 +37,7 @@ class DetectorResult:
     notes: list[str] = field(default_factory=list)
     settings: dict = field(default_factory=dict)
     tables: list[Scores] = field(default_factory=list)
+    bias: Bias | None = None
 
     def to_json(self) -> dict:
         j = self.breakdown
@@ -52,6 +54,7 @@ class DetectorResult:
             "pairs": [row.to_dict() for row in j.pairs],
             "robustness": {"images": self.robustness_of, "conditions": [c.to_dict() for c in self.robustness]},
             "robustness_by_source": {name: [c.to_dict() for c in rows] for name, rows in self.by_source.items()},
+            "bias": self.bias and self.bias.to_dict(),
             "skipped": [list(pair) for pair in self.skipped],
             "notes": self.notes,
         }

@@ -113,6 +113,7 @@ class DetectorOptions(ScoringOptions):
     conditions: str | None = option(
         None, "Of the 44 only these, such as web,hard; means --robustness, too.", metavar="LIST"
     )
+    bias: bool = option(False, "Audit the detector: one class alone saved again, each real source, each JPEG quality.")
     fpr: float | None = FPR()
     threshold: float | None = THRESHOLD(help="FAKE from this score on, instead of the detector's own threshold.")
     unsure_from: float | None = option(None, "UNSURE from this score up to the threshold.")
@@ -147,7 +148,7 @@ class DetectorOptions(ScoringOptions):
             if self.calibrate_on is not None:
                 raise UserError("`calibrate_on` is for SCORES.csv: a detector has its own calibration; leave it out")
             return
-        for name in ("data", "limit", "label", "split", "conditions"):
+        for name in ("data", "limit", "label", "split", "conditions", "bias"):
             if getattr(self, name):
                 raise UserError(f"`{name}`: {self.target} brings its own images and labels: leave `{name}` out")
         if self.threshold is not None and self.calibrate_on is not None:

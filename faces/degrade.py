@@ -265,6 +265,17 @@ def grid() -> dict[str, Degradation]:
     return {condition.name: condition for condition in conditions}
 
 
+def resaves() -> dict[str, Degradation]:
+    """By name, what should change nobody's mind: JPEG 96 with either chroma, and 0.9 of the size and back (bicubic), by
+    each kernel. `evaluate.py detector --bias` does them to one class alone."""
+    found = [_fixed(f"jpeg-96-{c}", "jpeg", quality=(96, 96), subsampling=(c,)) for c in ("420", "444")]
+    found += [
+        _fixed(f"resize-0.9-{kernel}", "resize", factor=(0.9, 0.9), kernel=(kernel,), back=("bicubic",))
+        for kernel in filters.KERNELS
+    ]
+    return {condition.name: condition for condition in found}
+
+
 def apply_batch(
     degradation: Degradation,
     images: np.ndarray,

@@ -85,21 +85,22 @@ def rate(hits, groups=None, *, level: float = LEVEL) -> Rate:
     if not n:
         return Rate(float("nan"), float("nan"), float("nan"), 0)
     share = float(hits.mean())
-    worth = float(n) if groups is None else _worth(hits, np.asarray(groups), share)
-    return Rate(share, *binomial_interval(share * worth, worth, level), n)
+    independent = float(n) if groups is None else worth(hits, groups)
+    return Rate(share, *binomial_interval(share * independent, independent, level), n)
 
 
-def _worth(hits: np.ndarray, groups: np.ndarray, share: float) -> float:
-    inverse = np.unique(groups, return_inverse=True)[1]
-    count, n = int(inverse.max()) + 1, len(hits)
+def worth(values, groups) -> float:
+    """As how many independent images those in `groups` [N] count for the mean of `values` [N], see `rate`."""
+    values, inverse = np.asarray(values, np.float64), np.unique(np.asarray(groups), return_inverse=True)[1]
+    count, n = int(inverse.max()) + 1, len(values)
     if count == n:
         return float(n)
-    if share in (0.0, 1.0) or count < 2:
+    variance = float(values.var())
+    if variance == 0 or count < 2:
         return float(count)
-    apart = np.bincount(inverse, hits - share)  # each group's deviation from what it should hold
+    apart = np.bincount(inverse, values - values.mean())  # each group's deviation from what it should hold
     between = count / (count - 1) * np.sum(apart**2) / n**2
-    effect = between / (share * (1 - share) / n)
-    return float(np.clip(n / max(effect, 1e-12), 1.0, n))
+    return float(np.clip(n / max(between / (variance / n), 1e-12), 1.0, n))
 
 
 def binomial_interval(k: float, n: float, level: float = LEVEL) -> tuple[float, float]:

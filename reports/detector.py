@@ -13,12 +13,13 @@ from evaluation.detector_result import DetectorResult
 from evaluation.options import DetectorOptions
 from metrics.breakdown import ANSWERS, Slice, least_found, most_accused
 from metrics.classification import reliability_bins
-from metrics.robustness import FAMILIES, Condition, worst
-from reports import plots
-from reports.detector_lines import blocks, most_alarms, percent, worst_of
-from reports.detector_lines import with_interval as _with_interval
+from metrics.robustness import FAMILIES, worst
+from reports import bias, plots
+from reports.detector_lines import blocks, most_alarms, worst_of
 from reports.detector_plots import bars, precision_recall, robustness_bars, robustness_curves
 from reports.page import Number, Picture, Section, pairs, pictures, write_report
+from reports.rates import percent, points
+from reports.rates import with_interval as _with_interval
 
 Figures = Mapping[str, tuple[bytes, bytes]]
 SHOWN = ("clean", "web", "hard")  # conditions that each source's row tells, with its worst one
@@ -142,6 +143,7 @@ def write_detector_report(path: str | Path, result: DetectorResult, drawn: Figur
         ),
         _rows("Sources", "source", [*j.sources, *j.pairs], pictures(drawn, {"sources": ""})),
         _rows("Generators", "generator", j.generators, pictures(drawn, {"generators": ""})),
+        *(bias.sections(result.bias, result.rule.threshold) if result.bias is not None else ()),
         *_robustness(result, drawn),
         _skipped(result),
         Section("What this rests on", rows=pairs(_settings(result))),
@@ -260,7 +262,7 @@ def _robustness(result: DetectorResult, drawn: Figures) -> list[Section]:
     for c in result.robustness:
         name = f"{c.name} (worst)" if c is bad else c.name
         auc = f"{c.auc:.3f}" if math.isfinite(c.auc) else "–"
-        change = _points_of(c) if c.name != "clean" else ""
+        change = points(c.change) if c.name != "clean" else ""
         rows.append((name, with_interval(c.fpr), with_interval(c.tpr), with_interval(c.balanced), change, auc))
     curves = pictures(
         drawn,
@@ -275,13 +277,6 @@ def _robustness(result: DetectorResult, drawn: Figures) -> list[Section]:
         Section("Every degradation", rows=rows, head=True),
         _by_source(result),
     ]
-
-
-def _points_of(c: Condition) -> str:
-    value, low, high = c.change[:3]
-    if not math.isfinite(value):
-        return "–"
-    return f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _by_source(result: DetectorResult) -> Section:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from common.errors import one_line
 from evaluation.detector_result import DetectorResult
-from metrics.bootstrap import Rate
 from metrics.breakdown import ANSWERS, Slice, least_found, most_accused
 from metrics.robustness import Condition, worst
 from metrics.scores import Scores, write_scores
+from reports import bias
+from reports.rates import percent, with_interval
 
 # name, how it is shown; those with % are shares
 AT_THRESHOLD = {
@@ -38,20 +39,6 @@ ORACLE = {
 }
 NAMED = 5  # broken images that are named on the terminal
 _SHARES = ("accuracy", "recall", "precision", "false", "f1", "eer", "tpr", "best", "balanced")
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """ "93.1 %", or a dash for what can't be told."""
-    return f"{100 * value:.{digits}f} %" if math.isfinite(value) else "–"
-
-
-def with_interval(found: Rate | Mapping) -> str:
-    """ "93.1 % (91.2 to 94.8)", of a rate or a metric's {"value", "low", "high"}."""
-    value, low, high = found[:3] if isinstance(found, tuple) else (found[k] for k in ("value", "low", "high"))
-    if not math.isfinite(value):
-        return "–"
-    between = f" ({100 * low:.1f} to {100 * high:.1f})" if math.isfinite(low) else ""
-    return percent(value) + between
 
 
 def number(name: str, found: Mapping) -> tuple[str, str]:
@@ -82,6 +69,9 @@ def blocks(overall: Mapping, result: DetectorResult) -> Iterator[tuple[str, list
 
 def lines_of(result: DetectorResult) -> Iterator[str]:
     """What was found: the undegraded images, and degradations as far as they were judged."""
+    if result.bias is not None:
+        yield from bias.verdict_lines(result.bias)
+        yield ""
     for name, reason in result.skipped[:NAMED]:
         yield f"left out: {one_line(name)}: {reason}"
     if len(result.skipped) > NAMED:
@@ -114,6 +104,8 @@ def lines_of(result: DetectorResult) -> Iterator[str]:
     for kind, slices in (("source", j.sources), ("generator", j.generators), ("pair", j.pairs)):
         if slices:
             yield from _rows(kind, slices)
+    if result.bias is not None:
+        yield from bias.table_lines(result.bias, rule.threshold)
     if result.robustness:
         yield from map(robustness_line, (None, *result.robustness))
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from common.errors import UserError
 from metrics.classification import roc_auc, tpr_at_fpr
-from metrics.significance import delong, delong_covariance, holm, mcnemar, paired
+from metrics.significance import delong, delong_covariance, holm, mcnemar, moved, paired
 
 
 def some_scores(seed, n=90, detectors=3, ties=True, gap=1.0):
@@ -124,3 +124,65 @@ def test_groups_widen_paired_intervals():
         for g in (None, many)
     )
     assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def _score_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """Tango's interval by brute force: the likeliest share of lost ones by a search, the ends by a root finder."""
+    from scipy.optimize import brentq, minimize_scalar
+    from scipy.special import xlogy
+
+    def z(d: float) -> float:
+        def loss(q: float) -> float:
+            return -float(xlogy(gained, q + d) + xlogy(lost, q) + xlogy(n - gained - lost, 1 - 2 * q - d))
+
+        q = minimize_scalar(loss, bounds=(max(0, -d), (1 - d) / 2), method="bounded", options={"xatol": 1e-13}).x
+        return (gained - lost - n * d) / np.sqrt(n * (2 * q + d * (1 - d)))
+
+    here, reach = (gained - lost) / n, stats.norm.ppf(0.975)
+    return brentq(lambda d: z(d) - reach, -1 + 1e-9, here), brentq(lambda d: z(d) + reach, here, 1 - 1e-9)
+
+
+def _answers(gained: int, lost: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    before, after = np.zeros(n, bool), np.zeros(n, bool)
+    after[:gained], before[gained : gained + lost] = True, True
+    before[gained + lost :] = after[gained + lost :] = np.arange(n - gained - lost) % 2 == 0
+    return before, after
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(0, 0, 500), (10, 0, 40), (0, 3, 150), (7, 12, 500), (40, 35, 90)])
+def test_a_moved_rate_has_the_interval_of_the_score_test(gained, lost, n):
+    found = moved(*_answers(gained, lost, n))
+    assert found.value == pytest.approx((gained - lost) / n) and found.n == n
+    assert (found.low, found.high) == pytest.approx(_score_interval(gained, lost, n), abs=2e-6)
+
+
+def test_a_moved_rate_agrees_with_mcnemars_statistic_at_its_edges():
+    for gained, lost in ((12, 3), (12, 4), (9, 2), (9, 3), (20, 9), (20, 10)):
+        found = moved(*_answers(gained, lost, 200))
+        assert (found.low > 0) == ((gained - lost) / np.sqrt(gained + lost) > 1.959964)
+    everything = moved(np.zeros(20, bool), np.ones(20, bool))
+    share = stats.norm.ppf(0.975) ** 2 / 20  # all of one kind: n (1 - d) = z sqrt(n (1 - d d))
+    assert everything.value == everything.high == 1.0
+    assert everything.low == pytest.approx((1 - share) / (1 + share))
+    nothing = moved(np.zeros(0, bool), np.zeros(0, bool))
+    assert nothing.n == 0 and np.isnan(nothing.value)
+    with pytest.raises(UserError, match="not of the same images"):
+        moved(np.zeros(3, bool), np.zeros(4, bool))
+
+
+def test_a_moved_rate_counts_groups_not_their_copies():
+    before, after = _answers(20, 5, 300)
+    single, groups = moved(before, after), np.repeat(np.arange(300), 4)
+    fourfold = moved(np.repeat(before, 4), np.repeat(after, 4), groups)
+    assert fourfold.value == pytest.approx(single.value) and fourfold.n == 1200
+    assert (fourfold.low, fourfold.high) == pytest.approx((single.low, single.high), abs=2e-4)
+    assert moved(np.repeat(before, 4), np.repeat(after, 4)).high < fourfold.high - 0.01
+
+
+def test_the_interval_of_a_moved_rate_holds_it():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(600):
+        draw = rng.choice(4, size=150, p=[0.05, 0.02, 0.4, 0.53])
+        found = moved((draw == 1) | (draw == 2), (draw == 0) | (draw == 2))
+        held.append(found.low <= 0.03 <= found.high)
+    assert abs(np.mean(held) - 0.95) < 3 * np.sqrt(0.05 * 0.95 / 600)
