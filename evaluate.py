@@ -6,6 +6,7 @@ Examples:
   python evaluate.py generator runs/00003-faces-256 --data flickr140k --metrics fid,kid,pr
   python evaluate.py generator samples/faces --data my_faces/ --num 5000 --json fid.json
   python evaluate.py detector runs/00003-faces-256 --data flickr140k --data unseen/ --robustness --report out.html
+  python evaluate.py detector models/detector.safetensors --data flickr140k --data foreign/utkface --bias
   python evaluate.py detector their_scores.csv --calibrate-on their_valid_scores.csv
   python evaluate.py ensemble runs/a runs/b runs/c --method weighted --data flickr140k --out all.safetensors
   python evaluate.py compare --models runs/a runs/b all.safetensors --data flickr140k --out compared/

@@ -47,20 +47,19 @@ def table_lines(bias: Bias, threshold: float) -> Iterator[str]:
     wide = min(48, max(12, *(len(one_line(m.source)) + 2 for m in bias.moves)))
     yield ""
     yield f"one class alone saved again, the other left as it is: called FAKE from {threshold:.4f} on, the same images"
-    head = f"  {'saved again':<26}{'of':<{wide}}{'n':>6}  {'before':>8}{'after':>9}   {'change':<31}verdict"
-    yield head
+    yield f"  {'saved again':<28}{'of':<{wide}}{'n':>6}  {'before':>8}{'after':>9}   {'change':<31}verdict"
     for m in bias.moves:
         name = f"{m.saved}s, {m.how}"
         yield (
-            f"  {name:<26}{one_line(m.source):<{wide}}{m.change.n:>6}  {percent(m.before.value):>8}"
+            f"  {name:<28}{one_line(m.source):<{wide}}{m.change.n:>6}  {percent(m.before.value):>8}"
             f"{percent(m.after.value):>9}   {points(m.change):<31}{m.verdict}"
         )
     yield f"  ({CHROMA})"
     if bias.alarms:
         yield ""
-        yield f"  {'false alarms of':<{wide + 12}}{'n':>6}   exact interval"
+        yield f"  {'false alarms of':<{wide + 14}}{'n':>6}   {'exact interval':<23}called FAKE"
         for row in bias.alarms:
-            yield f"  {one_line(row.name):<{wide + 12}}{row.n_real:>6}   {with_interval(row.fpr)}"
+            yield f"  {one_line(row.name):<{wide + 14}}{row.n_real:>6}   {with_interval(row.fpr):<23}{counted(row.fpr)}"
     yield ""
     goal = f"{100 * bias.target:g} %"
     rates = f"{'false alarms':<23}{'fakes found':<23}{f'holds {goal}':<15}threshold for {goal} of these"

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from common.errors import UserError
 from faces import filters
-from faces.degrade import PRESETS, STEPS, Degradation, Step, apply_batch, grid, preset
+from faces.degrade import PRESETS, STEPS, Degradation, Step, apply_batch, grid, preset, resaves
 from faces.filters import KERNELS
 from faces.procedural.portrait import render_face
 
@@ -241,3 +241,15 @@ def test_wrong_descriptions_are_named(make, words):
     with pytest.raises(UserError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_what_should_change_nobodys_mind_is_what_its_names_say(face):
+    chains = resaves()
+    for chroma in ("420", "444"):
+        saved = chains.pop(f"jpeg-96-{chroma}").apply(face, rng())
+        assert np.array_equal(saved, filters.jpeg(face, 96, chroma))
+    assert list(chains) == [f"resize-0.9-{kernel}" for kernel in KERNELS]
+    for kernel in KERNELS:
+        small = Image.fromarray(face).resize((86, 86), Image.Resampling[kernel.upper()])  # 0.9 of 96
+        back = np.asarray(small.resize((96, 96), Image.Resampling.BICUBIC))
+        assert np.array_equal(chains[f"resize-0.9-{kernel}"].apply(face, rng()), back)
