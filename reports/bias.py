@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from common.errors import one_line
 from evaluation.bias import FAIL, PASS, UNCLEAR, Bias, Move, Tier
 from metrics.bootstrap import Rate
+from metrics.breakdown import most_accused
 from reports.page import Section
 from reports.rates import counted, percent, points, with_interval
 
@@ -27,6 +28,8 @@ def verdict_lines(bias: Bias) -> Iterator[str]:
         yield f"  whether one threshold holds {goal} on «web» is not known: no photo here is a {RANGES['web']}"
     else:
         yield f"  one threshold holds {goal} on «web»: {HOLDS[web.verdict]}, {_alarms(web.fpr)}"
+        if len(bias.alarms) > 1 and (most := most_accused(bias.alarms)) is not None:
+            yield f"  all sources together; most are those of {one_line(most.name)}, {_alarms(most.fpr)}"
 
 
 def _named(move: Move) -> str:
