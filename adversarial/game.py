@@ -54,7 +54,7 @@ class Game:
         self.D_ema = copy.deepcopy(self.D).eval().requires_grad_(False) if cfg.verdict_batch else None
         self.augment = AugmentPipe(AUGPIPES[o.augpipe]).to(device)
         self.augment.set_p(o.p or 0.0)  # given with `aug` fixed only
-        self.ada = AdaController(target=o.target, interval=1, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
+        self.ada = AdaController(target=o.target, ada_kimg=cfg.ada_kimg, p_max=o.p_max)
         self.frozen = [p for layer in self.D.trunk.layers_inwards()[: o.freezed] for p in layer.parameters()]
         frozen = {id(p) for p in self.frozen}
         self.adversarial_params = [p for p in self.D.adversarial_parameters() if id(p) not in frozen]

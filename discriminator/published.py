@@ -1,7 +1,7 @@
 """The published image networks that go by a short name: which library makes each, and what is known of it.
 
 The layers are torchvision's and timm's. Here stand only the facts that a detector needs: where a network's feature map
-ends, how wide it is, what its weights expect of an image, and how many weights it was published with.
+ends, how wide it is, and what its weights expect of an image.
 """
 
 from __future__ import annotations
@@ -21,20 +21,15 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES = (0.5, 0.5, 0.5)
 # The mean of VGG-Face's training faces, in grey levels of R, G and B (Parkhi et al. 2015; as its files state it).
 VGGFACE_MEAN = tuple(grey / 255 for grey in (129.1863, 104.7624, 93.5940))
-VGGFACE_PEOPLE = 2622
 
 
 @dataclass(frozen=True)
 class Published:
-    """whole: the network with its own classifier, as published. body: its layers up to the feature map
-    [N, width, h, w], random weights. parameters: of `whole`, as published. side: of the images it was made for.
-    mean, std: normalisation of RGB in [0, 1] that its weights expect. stride1: how many of its first down-samplings
-    can be left out. prefix: what stands before the body's names in a file of weights."""
+    """body: a network's layers up to the feature map [N, width, h, w], random weights. mean, std: normalisation of RGB
+    in [0, 1] that its weights expect. stride1: how many of its first down-samplings can be left out. prefix: what
+    stands before the body's names in a file of weights."""
 
-    whole: Callable[[], nn.Module]
     body: Callable[[], nn.Module]
-    parameters: int
-    side: int
     width: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -42,10 +37,10 @@ class Published:
     prefix: str = "features."
 
 
-def _torchvision(name: str, **options: int) -> Any:
+def _torchvision(name: str) -> Any:
     import torchvision
 
-    return torchvision.models.get_model(name, weights=None, **options)
+    return torchvision.models.get_model(name, weights=None)
 
 
 def _vgg_layers() -> nn.Module:
@@ -87,35 +82,25 @@ class TimmFeatures(nn.Module):
         return self.net.forward_head(features, pre_logits=True)
 
 
-def _xception(**options: Any) -> nn.Module:
+def _xception() -> nn.Module:
     import timm
 
-    return timm.create_model("legacy_xception", pretrained=False, **options)
-
-
-def _with_features(name: str, parameters: int, side: int, width: int) -> Published:
-    """One of torchvision's whose layers up to the feature map are its `features`."""
-    return Published(lambda: _torchvision(name), lambda: _torchvision(name).features, parameters, side, width)
+    return TimmFeatures(timm.create_model("legacy_xception", pretrained=False, num_classes=0))
 
 
 PUBLISHED: dict[str, Published] = {
-    "squeezenet1_1": _with_features("squeezenet1_1", 1_235_496, 224, 512),
-    "resnet50": Published(lambda: _torchvision("resnet50"), _resnet_layers, 25_557_032, 224, 2048, prefix=""),
-    "vgg16": Published(lambda: _torchvision("vgg16"), _vgg_layers, 138_357_544, 224, 512),
-    # Parkhi, Vedaldi, Zisserman 2015, "Deep face recognition": VGG16's layers (their configuration D), 2622 people.
-    "vggface": Published(
-        lambda: _torchvision("vgg16", num_classes=VGGFACE_PEOPLE), _vgg_layers, 145_002_878, 224, 512,
-        VGGFACE_MEAN, (1 / 255,) * 3,
-    ),
-    "densenet121": Published(lambda: _torchvision("densenet121"), _densenet_layers, 7_978_856, 224, 1024),
+    "squeezenet1_1": Published(lambda: _torchvision("squeezenet1_1").features, 512),
+    "resnet50": Published(_resnet_layers, 2048, prefix=""),
+    "vgg16": Published(_vgg_layers, 512),
+    # Parkhi, Vedaldi, Zisserman 2015, "Deep face recognition": VGG16's layers (their configuration D).
+    "vggface": Published(_vgg_layers, 512, VGGFACE_MEAN, (1 / 255,) * 3),
+    "densenet121": Published(_densenet_layers, 1024),
     # Its second down-sampling lies on two branches of a block, which must keep equal shapes.
-    "xception": Published(
-        _xception, lambda: TimmFeatures(_xception(num_classes=0)), 22_855_952, 299, 2048, HALVES, HALVES, 1, ""
-    ),
-    "efficientnet_b0": _with_features("efficientnet_b0", 5_288_548, 224, 1280),
-    "efficientnet_b2": _with_features("efficientnet_b2", 9_109_994, 288, 1408),
-    "efficientnet_b4": _with_features("efficientnet_b4", 19_341_616, 380, 1792),
-}  # fmt: skip
+    "xception": Published(_xception, 2048, HALVES, HALVES, 1, ""),
+    "efficientnet_b0": Published(lambda: _torchvision("efficientnet_b0").features, 1280),
+    "efficientnet_b2": Published(lambda: _torchvision("efficientnet_b2").features, 1408),
+    "efficientnet_b4": Published(lambda: _torchvision("efficientnet_b4").features, 1792),
+}
 
 # ---- names in files of weights -------------------------------------------------------------------------------------
 

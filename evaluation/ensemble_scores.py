@@ -6,7 +6,6 @@ scores, or a set that no member was taught with.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.tables import read_rows
 from discriminator.detector import Detector
 from discriminator.ensemble_fit import log_odds
 from evaluation.listener import Listener
@@ -264,29 +264,26 @@ def read_oof(files: Sequence[str]) -> MemberScores:
 def _oof(file: str) -> dict[str, tuple[int, int, float, str]]:
     """{path: (label, fold, score, group)}"""
     try:
-        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise UserError(f"`oof` {file}: can't be read ({error.strerror}); give a cross-validation's oof.csv") from None
-    except csv.Error as error:
-        raise UserError(f"`oof` {file}: not a readable CSV ({error})") from None
+        (_, header), *lines = read_rows(file)
+    except UserError as error:
+        raise UserError(f"`oof` {error}") from None
     for name in ("path", "label", "fold", "score"):
-        if not rows or name not in rows[0]:
+        if not lines or name not in header:
             raise UserError(f"`oof` {file}: has no column «{name}»; give the oof.csv of a cross-validation")
     found: dict[str, tuple[int, int, float, str]] = {}
     seen: dict[tuple[str, str], int] = {}
-    numbered = sorted(enumerate(rows, 2), key=lambda pair: str(pair[1].get("repeat") or "").zfill(9))
-    for line, row in numbered:
+    rows = [(line, dict(zip(header, cells))) for line, cells in lines]
+    for line, row in sorted(rows, key=lambda pair: pair[1].get("repeat", "").zfill(9)):
         try:
             label, fold, score = int(row["label"]), int(row["fold"]), float(row["score"])
-        except (TypeError, ValueError):
+        except ValueError:
             label = -1
         if label not in (0, 1) or not (math.isfinite(score) and 0 <= score <= 1):
             raise UserError(f"`oof` {file}, line {line}: label 0 or 1, a fold and a score from 0 to 1 are needed there")
-        once = (row["path"], str(row.get("repeat") or ""))
+        once = (row["path"], row.get("repeat", ""))
         if seen.setdefault(once, line) != line:
             raise UserError(f"`oof` {file}, line {line}: {row['path']} is in line {seen[once]} already; leave one out")
-        found.setdefault(row["path"], (label, fold, score, str(row.get("group") or "")))
+        found.setdefault(row["path"], (label, fold, score, row.get("group", "")))
     _check_folds(file, found)
     return found
 

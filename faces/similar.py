@@ -92,23 +92,20 @@ def exact_groups(keys: Sequence[str] | np.ndarray) -> np.ndarray:
     return np.array([numbers.setdefault((i,) if k == "" else k, len(numbers)) for i, k in enumerate(keys)], np.int64)
 
 
-def near_groups(hashes: np.ndarray, mirror: bool = False, *, max_distance: int = MAX_DISTANCE) -> np.ndarray:
-    """int64 [n]: images whose hashes differ in at most `max_distance` bits get the same group number, directly or by
-    way of others. Numbers are in order of first appearance. Images without a hash (0) stand alone.
-
-    mirror: True also joins an image with the mirror image of another.
+def near_groups(hashes: np.ndarray, *, max_distance: int = MAX_DISTANCE) -> np.ndarray:
+    """int64 [n]: images get the same group number if their hashes, or one's and the other's mirrored, differ in at most
+    `max_distance` bits, directly or by way of others. Numbers are in order of first appearance. Images without a hash
+    (0) stand alone.
 
     Groups of more than CHAIN different hashes are kept from running on without end: their members must lie within
     twice `max_distance` of the hash that has most neighbours; the others are grouped again among themselves."""
     hashes = np.asarray(hashes, dtype=np.uint64)
     # equal hashes are one node; a thousand copies of one image must not become half a million pairs
     nodes, node_of = np.unique(hashes, return_inverse=True)
-    pairs = near_pairs(nodes, max_distance=max_distance)
-    flipped = mirrored(nodes) if mirror else None
-    if flipped is not None:
-        found = overlaps(nodes, flipped, max_distance=max_distance)[:, :2]
-        pairs = np.concatenate([pairs, np.sort(found[found[:, 0] != found[:, 1]], axis=1)])
-    groups = _compact(nodes, flipped, pairs, max_distance)[node_of]
+    found = overlaps(nodes, mirrored(nodes), max_distance=max_distance)[:, :2]
+    found = np.sort(found[found[:, 0] != found[:, 1]], axis=1)
+    pairs = np.concatenate([near_pairs(nodes, max_distance=max_distance), found])
+    groups = _compact(nodes, pairs, max_distance)[node_of]
     alone = np.flatnonzero(hashes == 0)
     groups[alone] = len(nodes) + np.arange(len(alone))
     return in_order(groups)
@@ -235,7 +232,7 @@ def components(count: int, edges: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def _compact(nodes: np.ndarray, flipped: np.ndarray | None, pairs: np.ndarray, max_distance: int) -> np.ndarray:
+def _compact(nodes: np.ndarray, pairs: np.ndarray, max_distance: int) -> np.ndarray:
     """Component of every node, with chains of more than CHAIN nodes broken up as `near_groups` says."""
     groups = components(len(nodes), pairs)
     sizes = np.bincount(groups, minlength=1)
@@ -248,9 +245,7 @@ def _compact(nodes: np.ndarray, flipped: np.ndarray | None, pairs: np.ndarray, m
         inside = inside[groups[inside[:, 1]] == group]
         degree = np.bincount(inside.ravel(), minlength=len(nodes))[members]
         leader = nodes[members[degree.argmax()]]
-        far = distance(nodes[members], leader)
-        if flipped is not None:
-            far = np.minimum(far, distance(flipped[members], leader))
+        far = np.minimum(distance(nodes[members], leader), distance(mirrored(nodes[members]), leader))
         rest = members[far > 2 * max_distance]
         if not len(rest):
             continue

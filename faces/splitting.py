@@ -59,7 +59,7 @@ def groups_of(
         raise UserError("near-duplicates can't be found in a manifest without sha256 and phash")
     max_distance = MAX_DISTANCE if max_distance is None else max_distance
     same = exact_groups(manifest["sha256"])
-    near = near_groups(manifest["phash"], mirror=True, max_distance=max_distance)
+    near = near_groups(manifest["phash"], max_distance=max_distance)
     return joined(same, near) if people is None else joined(same, near, people)
 
 

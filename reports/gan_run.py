@@ -17,15 +17,8 @@ from training.telemetry import read_jsonl
 GRIDS = 4  # sample grids shown, evenly spread over the run, the first and the last among them
 
 
-def run_report(
-    run_dir: str | Path,
-    out_path: str | Path | None = None,
-    *,
-    title: str = "",
-    cards: Sequence[VerdictCard] = (),
-    extra: Sequence[Section] = (),
-) -> Path:
-    """Write the HTML report of a run folder to `out_path` (default: `report.html` in it); returns its path.
+def run_report(run_dir: str | Path, *, cards: Sequence[VerdictCard] = ()) -> Path:
+    """Write the HTML report of a run folder, `report.html` in it; returns its path.
 
     Read, each where it is there: config.json (needed), stats.jsonl, metrics.jsonl, reals.png, fakes-*.png, scores.npz
     (score, label, origin of the held-out images) and verdict.json:
@@ -33,8 +26,7 @@ def run_report(
          "held_out_web": FIGURES, "held_out_hard": FIGURES, "adversarial_logit_auc": float}
         FIGURES: {"auc", "balanced_accuracy_at_half", "balanced_accuracy", "tpr", "false_alarm_rate", "threshold",
         "n_real"} and the first four again with "_own_generator" or "_data_set" behind.
-    `cards` are verdicts on single photos; `extra` sections come before the closing one. Raises `UserError` where the
-    folder is no run.
+    `cards` are verdicts on single photos. Raises `UserError` where the folder is no run.
     """
     run = Path(run_dir)
     config = _json(run / "config.json")
@@ -51,12 +43,11 @@ def run_report(
         _fid(fid),
         _detector(run, verdict),
         Section("Configuration", rows=pairs(_settings(config))),
-        *extra,
         _meaning(config, verdict),
     ]
     data = _part(config, "options").get("data") or "images"
-    name = title or f"Generator and detector of {Path(str(data)).name or data}"
-    return write_report(out_path or run / "report.html", title=name, sections=sections, subtitle=f"Run {run.name}")
+    name = f"Generator and detector of {Path(str(data)).name or data}"
+    return write_report(run / "report.html", title=name, sections=sections, subtitle=f"Run {run.name}")
 
 
 def _json(path: Path) -> dict | None:

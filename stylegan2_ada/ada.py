@@ -25,11 +25,8 @@ class AugmentPipe(nn.Module):
     """Augment images, each transformation with probability p times its multiplier.
 
     which: names of `TRANSFORMATIONS`, such as a set of `AUGPIPES`, or rows like theirs with other numbers.
-    margin: how far the geometric transformations see beyond the image (the borders are mirrored). None
-        is as far as this batch's draws reach, at most one image; it leaves out images whose draws change nothing, and
-        on a GPU it waits for the draws once a call. A number from 0 to 1, as a share of the image size, fixes it: no
-        wait, constant shapes, more memory (1 makes the padded image nine times as large); draws that reach further
-        see zeros there.
+    The geometric transformations see as far beyond the image (the borders are mirrored) as this batch's draws reach, at
+    most one image. Images whose draws change nothing are left out.
 
     `p` is a buffer, a scalar in [0, 1], to be written by `set_p` or in place (`pipe.p.fill_(0.3)`); it starts at 1.
     """
@@ -38,10 +35,8 @@ class AugmentPipe(nn.Module):
     taps: Tensor
     bank: Tensor
 
-    def __init__(self, which: Iterable[str | Transformation], *, margin: float | None = None):
+    def __init__(self, which: Iterable[str | Transformation]):
         super().__init__()
-        if margin is not None and not 0 <= margin <= 1:
-            raise UserError(f"`margin` must be None or a share of the image size from 0 to 1, not {margin}")
         self.rows: dict[str, Transformation] = {}
         for given in which:
             row = TRANSFORMATIONS.get(given) if isinstance(given, str) else given
@@ -50,7 +45,6 @@ class AugmentPipe(nn.Module):
             if row.multiplier > 0:
                 self.rows[row.name] = row
         self.groups = {row.group for row in self.rows.values()}
-        self.margin = margin
         self.register_buffer("p", torch.ones([]))
         # Constants: no part of the state that a run has to keep.
         self.register_buffer("taps", fir_taps(SYM6), persistent=False)
@@ -63,9 +57,8 @@ class AugmentPipe(nn.Module):
         debug_percentile: apply every transformation to every image, each random number at this percentile of its
             distribution, 0 < percentile < 1 (for tests).
 
-        Random numbers come from the default generators of the host (with a fixed margin: of the images' device) and,
-        for noise, of the images' device; a call takes the same amount of them
-        whatever p > 0 is, and none at p = 0, where the images are returned as they are.
+        Random numbers come from the default generators of the host and, for noise, of the images' device; a call takes
+        the same amount of them whatever p > 0 is, and none at p = 0, where the images are returned as they are.
         Raises ValueError for images that are not floating NCHW, or for colour transformations of other than 1 or 3
         channels.
         """
@@ -77,25 +70,23 @@ class AugmentPipe(nn.Module):
             raise UserError(
                 f"colour augmentation needs images of 1 or 3 channels, not {images.shape[1]}: use the set 'bg' instead"
             )
-        if images.numel() == 0 or (debug_percentile is None and self._p_on_host() == 0):
+        p = self._p_on_host()
+        if images.numel() == 0 or (debug_percentile is None and p == 0):
             return images
         dtype = images.dtype
         if images.element_size() < 4:  # half precision cannot tell neighbouring pixels' positions apart
             images = images.float()
-        # With a fixed margin nothing depends on the numbers drawn, and they are drawn where the images are. Otherwise
-        # they are drawn on the host, which then knows what to do without waiting for a GPU; and its few hundred small
-        # sums cost less there than launching them on a GPU would.
-        device = torch.device("cpu") if self.margin is None else images.device
-        p = self._p_on_host() if self.margin is None else self.p
-        draws = AdaDraws(len(images), device, debug_percentile)
+        # Drawn on the host, which then knows what to do without waiting for a GPU; and its few hundred small sums cost
+        # less there than launching them on a GPU would.
+        draws = AdaDraws(len(images), debug_percentile)
 
         maps = self._maps(draws, p, *images.shape[2:])
         if maps is not None:
-            changed = (maps != torch.eye(3, device=maps.device)).flatten(1).any(1)
+            changed = (maps != torch.eye(3)).flatten(1).any(1)
             images = self._on_changed(images, changed, self._warp, maps)
         if "color" in self.groups:
             matrices = self._colour_matrices(draws, p)
-            changed = (matrices != torch.eye(4, device=matrices.device)).flatten(1).any(1)
+            changed = (matrices != torch.eye(4)).flatten(1).any(1)
             images = self._on_changed(images, changed, _recolour, matrices)
         if "filter" in self.groups:
             gains = self._band_gains(draws, p)
@@ -122,8 +113,8 @@ class AugmentPipe(nn.Module):
         return known[2]
 
     def _on_changed(self, images: Tensor, changed: Tensor, transform: Callable, parameters: Tensor) -> Tensor:
-        """transform(images, parameters), sparing images that drew no change (none are spared when shapes are fixed)."""
-        if self.margin is not None or changed.all():
+        """transform(images, parameters), sparing images that drew no change."""
+        if changed.all():
             return transform(images, parameters)
         index = changed.nonzero()[:, 0]
         if len(index) == 0:
@@ -131,15 +122,15 @@ class AugmentPipe(nn.Module):
         on_device = index.to(images.device, non_blocking=True)
         return images.index_copy(0, on_device, transform(images.index_select(0, on_device), parameters[index]))
 
-    def _number(self, draws: AdaDraws, p: float | Tensor, name: str) -> Tensor | None:
+    def _number(self, draws: AdaDraws, p: float, name: str) -> Tensor | None:
         """A transformation's number for each image, [n]: as drawn, or what does nothing. None if it is switched off."""
         return self._part(draws, p, name) if name in self.rows else None
 
-    def _part(self, draws: AdaDraws, p: float | Tensor, name: str, part: str = "") -> Tensor:
+    def _part(self, draws: AdaDraws, p: float, name: str, part: str = "") -> Tensor:
         row = self.rows[name]
         return torch.where(draws.chosen(name, row.multiplier * p), draws.number(row, part), row.identity)
 
-    def _maps(self, draws: AdaDraws, p: float | Tensor, height: int, width: int) -> Tensor | None:
+    def _maps(self, draws: AdaDraws, p: float, height: int, width: int) -> Tensor | None:
         """Place in the result to place in the source, [n, 3, 3]; None when no geometric transformation is on.
 
         The source is transformed by the first transformation first, so its inverse stands leftmost.
@@ -166,29 +157,24 @@ class AugmentPipe(nn.Module):
             inverses.append(geo.translation(-tx * width, -ty * height))
         return reduce(torch.matmul, inverses) if inverses else None
 
-    def _angle(self, draws: AdaDraws, p: float | Tensor, when: str) -> Tensor:
+    def _angle(self, draws: AdaDraws, p: float, when: str) -> Tensor:
         """One of the two rotations. They are independent, and each as likely as leaves an image unrotated by both with
         probability 1 - p (Appendix B)."""
         row = self.rows["rotation"]
         none = 1 - row.multiplier * p
-        once = 1 - (none.clamp(0, 1).sqrt() if isinstance(none, Tensor) else max(none, 0) ** 0.5)
+        once = 1 - max(none, 0) ** 0.5
         return torch.where(draws.chosen("rotation" + when, once), draws.number(row, when), row.identity)
 
     def _warp(self, images: Tensor, maps: Tensor) -> Tensor:
-        h, w = images.shape[2:]
-        if self.margin is None:
-            margin = geo.fitted_margin(maps, h, w, len(self.taps))
-        else:
-            mx, my = (min(math.ceil(self.margin * size), size - 1) for size in (w, h))
-            margin = (mx, mx, my, my)
+        margin = geo.fitted_margin(maps, images.shape[2], images.shape[3], len(self.taps))
         return geo.warp(images, maps, self.taps, margin)
 
-    def _colour_matrices(self, draws: AdaDraws, p: float | Tensor) -> Tensor:
+    def _colour_matrices(self, draws: AdaDraws, p: float) -> Tensor:
         """Colour to colour, [n, 4, 4] on (red, green, blue, 1). Grey is the axis (1, 1, 1)."""
         one = draws.constant
-        eye, grey = torch.eye(4, device=one.device), torch.tensor([1.0, 1, 1, 0], device=one.device) / 3**0.5
+        eye, grey = torch.eye(4), torch.tensor([1.0, 1, 1, 0]) / 3**0.5
         onto_grey = torch.outer(grey, grey)
-        colours = torch.diag(torch.tensor([1.0, 1, 1, 0], device=one.device)) - onto_grey
+        colours = torch.diag(torch.tensor([1.0, 1, 1, 0])) - onto_grey
         result = eye.expand(len(one), 4, 4)
         if (b := self._number(draws, p, "brightness")) is not None:
             result = geo.matrix([[1, 0, 0, b], [0, 1, 0, b], [0, 0, 1, b], [0, 0, 0, 1]], like=one) @ result
@@ -199,36 +185,34 @@ class AugmentPipe(nn.Module):
         if (angle := self._number(draws, p, "hue")) is not None:
             # Rodrigues' rotation about the grey axis.
             angle = angle[:, None, None]
-            cross = (
-                torch.tensor([[0.0, -1, 1, 0], [1, 0, -1, 0], [-1, 1, 0, 0], [0, 0, 0, 0]], device=one.device) / 3**0.5
-            )
+            cross = torch.tensor([[0.0, -1, 1, 0], [1, 0, -1, 0], [-1, 1, 0, 0], [0, 0, 0, 0]]) / 3**0.5
             result = (eye - colours + colours * angle.cos() + cross * angle.sin()) @ result
         if (s := self._number(draws, p, "saturation")) is not None:
             result = (eye - colours + colours * s[:, None, None]) @ result
         return result
 
-    def _band_gains(self, draws: AdaDraws, p: float | Tensor) -> Tensor:
+    def _band_gains(self, draws: AdaDraws, p: float) -> Tensor:
         """Amplification of the four octaves, [n, 4], such that the power of a natural image is kept (Appendix B)."""
-        power = torch.tensor(BAND_POWER, device=draws.constant.device)
+        power = torch.tensor(BAND_POWER)
         gains = draws.constant[:, None].repeat(1, len(BAND_POWER))
         for i in range(len(BAND_POWER)):
             t = self._number(draws, p, f"octave_{i + 1}")
             if t is not None:
-                one_band = torch.where(torch.arange(len(BAND_POWER), device=t.device) == i, t[:, None], 1)
+                one_band = torch.where(torch.arange(len(BAND_POWER)) == i, t[:, None], 1)
                 gains = gains * one_band / (one_band.square() * power).sum(1, keepdim=True).sqrt()
         return gains
 
     def _filter(self, images: Tensor, gains: Tensor) -> Tensor:
         return filter_bands(images, gains.to(images, non_blocking=True), self.bank)
 
-    def _cut_out(self, images: Tensor, draws: AdaDraws, p: float | Tensor) -> Tensor:
+    def _cut_out(self, images: Tensor, draws: AdaDraws, p: float) -> Tensor:
         """Set a rectangle of each image to zero; its centre is anywhere, so it may be partly outside."""
         h, w = images.shape[2:]
         row = self.rows["cutout"]
         half = row.spread / 2 * draws.chosen("cutout", row.multiplier * p)
 
         def outside(axis: str, size: int) -> Tensor:
-            centres = (torch.arange(size, device=half.device) + 0.5) / size
+            centres = (torch.arange(size) + 0.5) / size
             return (centres - draws.number(row, axis)[:, None]).abs() >= half[:, None]
 
         keep = outside(".x", w)[:, None, None, :] | outside(".y", h)[:, None, :, None]

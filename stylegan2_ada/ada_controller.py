@@ -5,8 +5,6 @@ Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data"
 
 import math
 
-from torch import Tensor
-
 from common.errors import UserError
 
 LEAK_P = 0.8  # above this, the paper's Figure 3 and many users saw augmentations in the generator's images
@@ -15,56 +13,34 @@ LEAK_P = 0.8  # above this, the paper's Figure 3 and many users saw augmentation
 class AdaController:
     """Moves p so that r_t = E[sign D(real)] stays at `target`.
 
-    target: r_t in [-1, 1] to aim at; higher means less augmentation. interval: batches between adjustments. ada_kimg:
-    thousands of images for p to go from 0 to 1. p_max: p is kept in [0, p_max]. The paper's rule has no upper bound:
-    runs that collapse drive p to 6 and more, with every augmentation in every generated image.
+    target: r_t in [-1, 1] to aim at; higher means less augmentation. ada_kimg: thousands of images for p to go from 0
+    to 1. p_max: p is kept in [0, p_max]. The paper's rule has no upper bound: runs that collapse drive p to 6 and more,
+    with every augmentation in every generated image.
 
     p: the current probability. r_t: the last measured value, None before the first adjustment.
     """
 
-    def __init__(
-        self, target: float = 0.6, interval: int = 4, ada_kimg: float = 500, p_max: float = 0.85, *, p: float = 0.0
-    ):
+    def __init__(self, target: float = 0.6, ada_kimg: float = 500, p_max: float = 0.85, *, p: float = 0.0):
         if not -1 <= target <= 1:
             raise UserError(f"ADA target must lie between -1 and 1, not {target}")
-        if interval < 1 or ada_kimg <= 0:
-            raise UserError(
-                f"ADA needs an interval of at least 1 and a positive ada_kimg, not {interval} and {ada_kimg}"
-            )
+        if ada_kimg <= 0:
+            raise UserError(f"ADA needs a positive ada_kimg, not {ada_kimg}")
         if not 0 <= p <= p_max <= 1:
             raise UserError(f"ADA needs 0 <= p <= p_max <= 1, not p = {p} and p_max = {p_max}")
-        self.target, self.interval, self.ada_kimg, self.p_max = target, interval, ada_kimg, p_max
+        self.target, self.ada_kimg, self.p_max = target, ada_kimg, p_max
         self.p = float(p)
         self.r_t: float | None = None
-        self._restart()
 
-    def _restart(self) -> None:
-        self._sign_sum: float | Tensor = 0.0
-        self._count: float | Tensor = 0
-        self._images = 0
-        self._batches = 0
+    def update(self, sign_sum: float, count: float, images: int) -> float:
+        """Adjust p by what the batches since the last time gave, and return it.
 
-    def update(self, sign_sum: float | Tensor, count: float | Tensor, batch: int) -> float:
-        """Take in one batch, adjust p after every `interval`-th, and return it.
-
-        sign_sum: sum of sign(D(real)) over the batch, over all processes. count: how many it sums; both numbers or
-        scalar tensors on any device, which are only read when p is adjusted. batch: images the batch advances the
-        training by.
-
-        A window in which nothing was counted, or that holds a NaN, leaves p alone.
+        sign_sum: sum of sign(D(real)) over them and all processes. count: how many it sums. images: by how many they
+        advanced the training. Where nothing was counted, or the sum is NaN, p is left alone.
         """
-        # detach: the caller's sum may hang on a graph. Not in place: it may be the caller's own tensor.
-        self._sign_sum = self._sign_sum + (sign_sum.detach() if isinstance(sign_sum, Tensor) else sign_sum)
-        self._count = self._count + count
-        self._images += batch
-        self._batches += 1
-        if self._batches >= self.interval:
-            total, counted = float(self._sign_sum), float(self._count)
-            if counted > 0 and math.isfinite(total):
-                self.r_t = total / counted
-                direction = (self.r_t > self.target) - (self.r_t < self.target)
-                self.p = min(max(self.p + direction * self._images / (self.ada_kimg * 1000), 0.0), self.p_max)
-            self._restart()
+        if count > 0 and math.isfinite(sign_sum):
+            self.r_t = sign_sum / count
+            direction = (self.r_t > self.target) - (self.r_t < self.target)
+            self.p = min(max(self.p + direction * images / (self.ada_kimg * 1000), 0.0), self.p_max)
         return self.p
 
     def leak_warning(self) -> str | None:
@@ -77,19 +53,12 @@ class AdaController:
             "stop and keep the best snapshot, add data or `mirror`, raise `gamma`, or use `augpipe` face."
         )
 
-    def state_dict(self) -> dict[str, float | int | None]:
-        """Everything `update` depends on, the open window included, as plain numbers."""
-        return {
-            "p": self.p,
-            "r_t": self.r_t,
-            "sign_sum": float(self._sign_sum),
-            "count": float(self._count),
-            "images": self._images,
-            "batches": self._batches,
-        }
+    def state_dict(self) -> dict[str, float | None]:
+        """Everything `update` depends on, as plain numbers."""
+        return {"p": self.p, "r_t": self.r_t}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore `state_dict`; p is brought within this controller's p_max.
+        """Restore `state_dict` (older checkpoints hold more); p is brought within this controller's p_max.
 
         Raises ValueError when a value is missing.
         """
@@ -98,5 +67,3 @@ class AdaController:
             raise UserError(f"ADA state lacks {', '.join(sorted(missing))}: it was not saved by this project")
         self.p = min(max(float(state["p"]), 0.0), self.p_max)
         self.r_t = None if state["r_t"] is None else float(state["r_t"])
-        self._sign_sum, self._count = float(state["sign_sum"]), float(state["count"])
-        self._images, self._batches = int(state["images"]), int(state["batches"])

@@ -25,23 +25,22 @@ _NORMAL_COLUMN = {name: i for i, name in enumerate(_NORMAL)}
 
 
 class AdaDraws:
-    """Numbers for n images, all results [n] float32.
+    """Numbers for n images, all results [n] float32, from the host's default generator.
 
-    device: where they are drawn, from its default generator.
     percentile: None draws; a number in (0, 1) puts everything at that percentile of its distribution and chooses every
         transformation, but of the two rotations only the first (the convention of the recorded pipelines).
     """
 
-    def __init__(self, n: int, device: torch.device, percentile: float | None = None):
+    def __init__(self, n: int, percentile: float | None = None):
         if percentile is not None and not 0 < percentile < 1:
             raise UserError(f"`debug_percentile` must lie between 0 and 1, not {percentile}")
         self.percentile = percentile
-        self.constant = torch.ones(n, device=device)
+        self.constant = torch.ones(n)
         if percentile is None:
-            self._uniform = torch.rand(len(_UNIFORM), n, device=device)
-            self._normal = torch.randn(len(_NORMAL), n, device=device)
+            self._uniform = torch.rand(len(_UNIFORM), n)
+            self._normal = torch.randn(len(_NORMAL), n)
 
-    def chosen(self, name: str, probability: float | Tensor) -> Tensor:
+    def chosen(self, name: str, probability: float) -> Tensor:
         """Whether a transformation is applied, as a bool [n]."""
         if self.percentile is not None:
             return self.constant > (1 if name == "rotation.behind" else 0)

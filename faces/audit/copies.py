@@ -43,7 +43,7 @@ def split_gates(source: FaceSource, facts: Sequence[Facts], cheap_only: bool, re
         add("copies across splits", "files", same, splits)
         if not cheap_only:
             kept = np.unique(exact, return_index=True)[1]  # of copies one: those across splits are counted above
-            near = near_groups(np.array([f.phash or 0 for f in facts], np.uint64), True)[kept]
+            near = near_groups(np.array([f.phash or 0 for f in facts], np.uint64))[kept]
             runs = [kept[run] for run in _spanning(near, splits[kept], splits[kept] != "")]
             pairs = [pair for run in runs if (pair := _confirmed(source, run, splits))]
             add("near duplicates across splits", "pictures", pairs, splits)

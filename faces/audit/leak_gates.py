@@ -235,7 +235,7 @@ def _groups(facts: Sequence[Facts]) -> np.ndarray:
     """Copies and near duplicates share a number."""
     exact = exact_groups([f.sha256 for f in facts])
     hashes = np.array([f.phash or 0 for f in facts], np.uint64)
-    return joined(exact, near_groups(hashes, True)) if hashes.any() else exact
+    return joined(exact, near_groups(hashes)) if hashes.any() else exact
 
 
 # ---- the gates --------------------------------------------------------------------------------------------------

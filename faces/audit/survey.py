@@ -170,7 +170,7 @@ def _duplicates(facts: list[Facts], usable: np.ndarray) -> tuple[list[list[int]]
     copies = exact_groups([facts[i].sha256 for i in index])
     first = np.unique(copies, return_index=True)[1]
     hashes = np.array([facts[i].phash or 0 for i in index], np.uint64)
-    both = (copies, index), (near_groups(hashes[first], True), index[first])
+    both = (copies, index), (near_groups(hashes[first]), index[first])
     exact, near = ([at[run].tolist() for run in members(groups) if len(run) > 1] for groups, at in both)
     return exact, near
 

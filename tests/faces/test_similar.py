@@ -26,12 +26,10 @@ def resaved(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
-def brute_groups(hashes: np.ndarray, mirror: bool, limit: int) -> np.ndarray:
+def brute_groups(hashes: np.ndarray, limit: int) -> np.ndarray:
     bits = np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1).astype(int)
     other = np.unpackbits(mirrored(hashes).view(np.uint8).reshape(-1, 8), axis=1).astype(int)
-    near = (bits[:, None] != bits[None]).sum(-1) <= limit
-    if mirror:
-        near |= (bits[:, None] != other[None]).sum(-1) <= limit
+    near = ((bits[:, None] != bits[None]).sum(-1) <= limit) | ((bits[:, None] != other[None]).sum(-1) <= limit)
     near &= (hashes[:, None] != 0) & (hashes[None] != 0)
     return connected_components(coo_array(near), directed=False)[1]
 
@@ -73,7 +71,7 @@ def test_flat_images_have_no_hash_and_are_nobodys_duplicate():
     flat = [np.full((40, 40, 3), value, dtype=np.uint8) for value in (0, 128, 129)]
     hashes = np.array([phash(image) for image in flat], dtype=np.uint64)
     assert hashes.tolist() == [0, 0, 0] and mirrored(0) == 0
-    assert near_groups(hashes, True).tolist() == [0, 1, 2] and len(near_pairs(hashes)) == 0
+    assert near_groups(hashes).tolist() == [0, 1, 2] and len(near_pairs(hashes)) == 0
 
 
 def test_saving_again_and_resizing_stay_within_the_limit():
@@ -99,11 +97,10 @@ def test_images_of_any_size_and_grey_ones_are_hashed():
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 4, 6, 8, 12])
-@pytest.mark.parametrize("mirror", [False, True])
-def test_groups_equal_brute_force(limit, mirror):
+def test_groups_equal_brute_force(limit):
     for seed in range(3):
         hashes = clustered(seed)
-        assert same_partition(near_groups(hashes, mirror, max_distance=limit), brute_groups(hashes, mirror, limit))
+        assert same_partition(near_groups(hashes, max_distance=limit), brute_groups(hashes, limit))
 
 
 @pytest.mark.parametrize("limit", [0, 3, 4, 7])
@@ -124,14 +121,13 @@ def test_pairs_and_overlaps_equal_brute_force(limit):
 def test_long_keys_are_cut_without_a_miss(monkeypatch):
     monkeypatch.setattr(similar, "_blocks", lambda limit, count: (limit + 6, 6))  # 38 bits and more in a key
     hashes = clustered(3)
-    assert same_partition(near_groups(hashes, True), brute_groups(hashes, True, 4))
+    assert same_partition(near_groups(hashes), brute_groups(hashes, 4))
 
 
 def test_many_copies_of_one_image_are_quick():
     hashes = np.full(200_000, 12345, dtype=np.uint64)
     hashes[::2] = mirrored(12345)
-    assert near_groups(hashes, True).max() == 0
-    assert near_groups(hashes, False).max() == 1
+    assert near_groups(hashes).max() == 0
 
 
 def test_a_chain_does_not_run_on_without_end():
@@ -141,7 +137,7 @@ def test_a_chain_does_not_run_on_without_end():
         chain.append(chain[-1] ^ (1 << int(rng.integers(64))) ^ (1 << int(rng.integers(64))))
     hashes = np.array(chain, dtype=np.uint64)
     groups = near_groups(hashes, max_distance=2)
-    assert len(set(brute_groups(hashes, False, 2).tolist())) == 1
+    assert len(set(brute_groups(hashes, 2).tolist())) == 1
     for group in np.flatnonzero(np.bincount(groups) > similar.CHAIN):
         members = hashes[groups == group]
         assert distance(members[:, None], members[None]).max() <= 8
@@ -152,7 +148,7 @@ def test_a_chain_does_not_run_on_without_end():
 def test_exact_groups_and_joined():
     assert exact_groups(["b", "a", "b", "", "", "a"]).tolist() == [0, 1, 0, 2, 3, 1]
     assert joined(np.array([5, 5, 7, 8, 9]), np.array([1, 2, 2, 3, 4])).tolist() == [0, 0, 0, 1, 2]
-    assert near_groups(np.array([], dtype=np.uint64), True).tolist() == []
+    assert near_groups(np.array([], dtype=np.uint64)).tolist() == []
     with pytest.raises(ValueError, match="max_distance"):
         near_groups(np.array([1], dtype=np.uint64), max_distance=13)
 
@@ -172,7 +168,7 @@ def test_near_duplicates_among_real_faces(shared_dir):
     everything = images + [change(image) for image in images[:30] for change in changes]
     hashes = np.array([phash(image) for image in everything], dtype=np.uint64)
     truth = np.concatenate([np.arange(200), np.repeat(np.arange(30), len(changes))])
-    assert same_partition(near_groups(hashes, True), truth)
+    assert same_partition(near_groups(hashes), truth)
 
 
 @pytest.mark.slow
@@ -183,6 +179,6 @@ def test_a_million_hashes():
     hashes = rng.integers(1, 2**64, 1_000_000, dtype=np.uint64)
     hashes[500_000:520_000] = mirrored(hashes[:20_000]) ^ np.uint64(5)
     start = time.process_time()
-    groups = near_groups(hashes, True)
+    groups = near_groups(hashes)
     assert time.process_time() - start < 40
     assert 979_995 < groups.max() + 1 <= 980_000, "of a million random hashes hardly two are alike by chance"
