@@ -75,11 +75,7 @@ class GameConfig:
         return math.ceil(self.verdict_kimg * 1000 / self.verdict_batch) if self.verdict_batch else 0
 
     def to_dict(self) -> dict:
-        d = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        d["options"] = dataclasses.asdict(self.options)
-        d["generator"] = self.generator.to_dict()
-        d["hybrid"] = self.hybrid.to_dict()
-        return d
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, d: dict) -> GameConfig:

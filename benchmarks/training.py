@@ -75,16 +75,12 @@ def make_game(s: dict, device):
     return Game(config, Processes(device=device), Feed(faces, degradation_preset("train"), 0)), config
 
 
-def training_cost(s: dict) -> dict:
+def training_cost(s: dict, device) -> dict:
     """One setting's iteration, in this process."""
     import torch
 
-    from training.memory import keep_freed_memory, peak_memory_gb
+    from training.memory import peak_memory_gb
 
-    torch.set_num_threads(s["threads"])
-    device = torch.device(s["device"])
-    if os.environ.get("STYLEGAN_OPS") != "reference" and s["without"] != "kept-memory":  # which has PyTorch's defaults
-        keep_freed_memory()
     leave_out(s["without"])
     torch.zeros(1, device=device)
     imports = peak_memory_gb(device)
@@ -148,18 +144,13 @@ def amortised(phases: dict) -> float:
     return sum(SHARE[name] * value for name, value in phases.items())
 
 
-def sampling_cost(s: dict) -> dict:
+def sampling_cost(s: dict, device) -> dict:
     """Seconds for `batch` images of an evaluated generator, in this process."""
     import torch
 
     from stylegan2_ada.config import GeneratorConfig
     from stylegan2_ada.generator import Generator
-    from training.memory import keep_freed_memory
 
-    torch.set_num_threads(s["threads"])
-    device = torch.device(s["device"])
-    if os.environ.get("STYLEGAN_OPS") != "reference":
-        keep_freed_memory()
     base = s["channel_base"] or 16384
     lowp = 4 if s["precision"] == "bf16" else 0
     config = GeneratorConfig(resolution=s["resolution"], mapping_layers=2, channel_base=base, num_lowp_res=lowp)
@@ -177,23 +168,18 @@ def sampling_cost(s: dict) -> dict:
     return {"seconds": statistics.median(times)}
 
 
-def bare_convolution(s: dict) -> dict:
+def bare_convolution(s: dict, device) -> dict:
     """GFLOP/s of a 3x3 convolution of 256 channels at 64x64 by PyTorch, the best of ten."""
     import torch
 
-    torch.set_num_threads(s["threads"])
-    device, rates = torch.device(s["device"]), {}
+    from stylegan2_ada.ops.__main__ import milliseconds
+
+    rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         x = torch.randn(4, 256, 64, 64, device=device).to(dtype, memory_format=torch.channels_last)
         w = torch.randn(256, 256, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
-        times = []
-        for _ in range(12):
-            began = time.perf_counter()
-            torch.nn.functional.conv2d(x, w, padding=1)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - began)
-        rates[name] = 2 * 256 * 9 * x.numel() / 1e9 / min(times[2:])
+        ms = milliseconds(lambda x, w=w: torch.nn.functional.conv2d(x, w, padding=1), x, repeats=10)
+        rates[name] = 2 * 256 * 9 * x.numel() / 1e6 / ms
     return rates
 
 
@@ -445,7 +431,16 @@ def grid(cfgs, resolutions, precisions, batch, machine) -> dict:
 @click.argument("task")
 @click.argument("settings")
 def one(task, settings) -> None:
-    print(json.dumps(TASKS[task](json.loads(settings))))
+    import torch
+
+    from training.memory import keep_freed_memory
+
+    s = json.loads(settings)
+    torch.set_num_threads(s["threads"])
+    defaults = os.environ.get("STYLEGAN_OPS") == "reference" or s["without"] == "kept-memory" or task == "convolution"
+    if not defaults:  # PyTorch's, of memory
+        keep_freed_memory()
+    print(json.dumps(TASKS[task](s, torch.device(s["device"]))))
 
 
 if __name__ == "__main__":

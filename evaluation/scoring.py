@@ -25,10 +25,11 @@ from discriminator.verdict import Threshold
 from evaluation.options import ScoringOptions
 from faces.degrade import Degradation
 from faces.layout import LABELS, SPLITS, label_of, parts_of
+from faces.manifest import text_column
 from faces.source import SET_NAMES, FaceSource, open_source
 from faces.splitting import groups_of
 from faces.stores import FolderStore, ManifestStore, RenderedStore
-from metrics.scores import GROUPS, Scores, groups_from, texts
+from metrics.scores import GROUPS, Scores, groups_from
 
 CACHE_FORMAT = 1
 MIN_SIDE = 16  # pixels, as in discriminator.judge
@@ -59,8 +60,8 @@ class LabelledImages:
 
     def scores(self, values: np.ndarray, degradation: str) -> Scores:
         """The rows of the images whose score is a number."""
-        names = texts([degradation] * len(self))
-        paths = texts([self.source.locate(i) for i in range(len(self))])
+        names = text_column([degradation] * len(self))
+        paths = text_column([self.source.locate(i) for i in range(len(self))])
         table = Scores(paths, self.labels.astype(np.int8), values, self.names, self.generators, names, self.group)
         table.grouped_by = self.grouped_by
         return table.select(np.isfinite(values))
@@ -148,19 +149,19 @@ def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -
         notes.append(f"all {label} by `label`")
     rows = source.manifest
     names = _source_names(source, name)
-    generators, group, grouped_by = texts([""] * len(source)), None, ""
+    generators, group, grouped_by = text_column([""] * len(source)), None, ""
     if rows is not None:
         paths = rows["path"].tolist()
         if "source" in rows:
-            names = texts([own or found for own, found in zip(rows["source"], names)])
+            names = text_column([own or found for own, found in zip(rows["source"], names)])
         if "generator" in rows:
-            generators = texts([g if label == 1 else "" for g, label in zip(rows["generator"], labels)])
+            generators = text_column([g if label == 1 else "" for g, label in zip(rows["generator"], labels)])
         grouped_by = group_by or next((column for column in GROUPS if column in rows), "")
         if grouped_by and grouped_by in rows:
             group = groups_from([str(value) for value in rows[grouped_by]], paths)
         elif not group_by and len(rows) and "phash" in rows and rows["phash"].any():
             numbers = groups_of(rows, "near-duplicate")
-            grouped_by, group = "near_duplicate", texts([f"{name}:{number}" for number in numbers])
+            grouped_by, group = "near_duplicate", text_column([f"{name}:{number}" for number in numbers])
     return LabelledImages(spec, source, labels, names, generators, group, grouped_by, notes)
 
 
@@ -178,14 +179,14 @@ def _says_labels(source: FaceSource) -> bool:
 def _source_names(source: FaceSource, name: str) -> np.ndarray:
     """Each image's source: the set's name, and the folder where the set has several besides labels and splits."""
     if isinstance(source.store, RenderedStore | ManifestStore):  # a manifest's paths may lead anywhere
-        return texts([name] * len(source))
+        return text_column([name] * len(source))
     skip = LABELS.keys() | SPLITS.keys()
     folders = [tuple(f for f in parts_of(item.path)[:-1] if f.lower() not in skip) for item in source.items]
     different = set(folders)
     common = os.path.commonprefix(sorted(different)) if different else ()
     if len(different) == 1 or len(different) > FOLDERS:
-        return texts([name] * len(source))
-    return texts(["/".join((name, *f[len(common) :])) for f in folders])
+        return text_column([name] * len(source))
+    return text_column(["/".join((name, *f[len(common) :])) for f in folders])
 
 
 # ---- scores -----------------------------------------------------------------------------------------------------

@@ -276,29 +276,21 @@ def resaves() -> dict[str, Degradation]:
     return {condition.name: condition for condition in found}
 
 
-def apply_batch(
-    degradation: Degradation,
-    images: np.ndarray,
-    seed: int | Sequence[int],
-    indices: Sequence[int] | np.ndarray | None = None,
-) -> np.ndarray:
+def apply_batch(degradation: Degradation, images: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
     """Degrade images uint8 [N, C, H, W] (C = 3, or 1 for grey) into a new array of the same shape.
 
-    Image i has its own generator, made from (`seed`, `indices[i]`), or (`seed`, i) without `indices`: its result
-    does not depend on what is beside it. `seed` may also be a sequence with one whole number >= 0 per image, used
-    in place of the common one. A grey image's three channels are averaged back into one.
+    Image i has its own generator, made from (`seed`, i): its result does not depend on what is beside it. `seed` may
+    also be a sequence with one whole number >= 0 per image, used in place of the common one. A grey image's three
+    channels are averaged back into one.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise UserError(f"degradation: images must be uint8 [N, 1 or 3, H, W], not {images.dtype} {images.shape}")
     seeds = [int(seed)] * len(images) if isinstance(seed, (int, np.integer)) else [int(s) for s in seed]
-    where = range(len(images)) if indices is None else [int(i) for i in indices]
-    if len(seeds) != len(images) or len(where) != len(images):
-        raise UserError(
-            f"degradation: {len(images)} images need as many seeds ({len(seeds)}) and indices ({len(where)})"
-        )
+    if len(seeds) != len(images):
+        raise UserError(f"degradation: {len(images)} images need as many seeds, not {len(seeds)}")
     out = np.empty_like(images)
     for i, image in enumerate(images):
-        rng = np.random.Generator(np.random.PCG64([seeds[i], where[i]]))
+        rng = np.random.Generator(np.random.PCG64([seeds[i], i]))
         if len(image) == 1:
             grey = np.repeat(image, 3, axis=0).transpose(1, 2, 0)
             out[i, 0] = filters.to_uint8(degradation.apply(np.ascontiguousarray(grey), rng).mean(axis=2))

@@ -106,7 +106,7 @@ def is_manifest(spec: str) -> bool:
     return spec.lower().endswith(ENDINGS)
 
 
-def text_column(values: Sequence[str]) -> np.ndarray:
+def text_column(values: Sequence[str] | np.ndarray) -> np.ndarray:
     """object [n] of str."""
     column = np.empty(len(values), dtype=object)
     column[:] = values

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import UserError
+from faces.manifest import text_column
 from metrics.bootstrap import RESAMPLES, Rate, Rated, rate
 from metrics.classification import report
-from metrics.scores import Scores, texts
+from metrics.scores import Scores
 
 ANSWERS = ("REAL", "UNSURE", "FAKE")
 LARGE, FEWER = 20_000, 200  # rows of so many images have narrow intervals, which fewer resamples find as well
@@ -35,7 +36,7 @@ class AnswerRule:
 
     def answers(self, scores: np.ndarray) -> np.ndarray:
         """object [N] of "REAL", "UNSURE" and "FAKE"."""
-        return texts(np.select([scores >= self.threshold, scores < self.unsure_low], ["FAKE", "REAL"], "UNSURE"))
+        return text_column(np.select([scores >= self.threshold, scores < self.unsure_low], ["FAKE", "REAL"], "UNSURE"))
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,11 @@ from common.errors import UserError
 from common.files import written_whole
 from common.tables import read_rows
 from faces.layout import LABELS
+from faces.manifest import text_column
 
 GROUPS = ("group", "identity", "person", "subject", "duplicate_group", "near_duplicate")
 CLEAN = "clean"
 _LABELS = {**LABELS, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
-
-
-def texts(values: Sequence[str] | np.ndarray) -> np.ndarray:
-    """object [n] of str."""
-    column = np.empty(len(values), dtype=object)
-    column[:] = list(values)
-    return column
 
 
 @dataclass
@@ -78,14 +72,14 @@ def join_groups(groups: Sequence[np.ndarray | None], names: Sequence[Iterable]) 
     if all(group is None for group in groups):
         return None
     sets = enumerate(zip(groups, names))
-    return np.concatenate([texts([f"\0{i}\0{n}" for n in own]) if g is None else g for i, (g, own) in sets])
+    return np.concatenate([text_column([f"\0{i}\0{n}" for n in own]) if g is None else g for i, (g, own) in sets])
 
 
 def groups_from(values: Sequence[str], paths: Sequence[str]) -> np.ndarray | None:
     """A column of group names as `Scores.group`: an empty cell is a group of its own; None if all are empty."""
     if not any(values):
         return None
-    return texts([value or f"\0{path}" for value, path in zip(values, paths)])
+    return text_column([value or f"\0{path}" for value, path in zip(values, paths)])
 
 
 def read_scores(path: str | os.PathLike, *, group_by: str | None = None) -> Scores:
@@ -111,12 +105,12 @@ def read_scores(path: str | os.PathLike, *, group_by: str | None = None) -> Scor
     stem = Path(path).stem
     column = group_by or next((name for name in GROUPS if name in columns), "")
     found = Scores(
-        path=texts(columns["path"]),
+        path=text_column(columns["path"]),
         label=np.array(_parsed(path, lines, columns["label"], "label", _label), dtype=np.int8),
         score=np.array(_parsed(path, lines, columns["score"], "score", _score), dtype=np.float64),
-        source=texts([value or stem for value in columns.get("source", empty)]),
-        generator=texts(columns.get("generator", empty)),
-        degradation=texts([value.strip() or CLEAN for value in columns.get("degradation", empty)]),
+        source=text_column([value or stem for value in columns.get("source", empty)]),
+        generator=text_column(columns.get("generator", empty)),
+        degradation=text_column([value.strip() or CLEAN for value in columns.get("degradation", empty)]),
         group=groups_from(columns.get(column, empty), columns["path"]),
         grouped_by=column,
     )

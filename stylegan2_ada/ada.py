@@ -7,7 +7,7 @@ probability 1 - p, so that the discriminator can't teach the generator to draw i
 
 import math
 from collections.abc import Callable, Iterable
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -83,14 +83,14 @@ class AugmentPipe(nn.Module):
         maps = self._maps(draws, p, *images.shape[2:])
         if maps is not None:
             changed = (maps != torch.eye(3)).flatten(1).any(1)
-            images = self._on_changed(images, changed, self._warp, maps)
+            images = self._on_changed(images, changed, partial(geo.warp, taps=self.taps), maps)
         if "color" in self.groups:
             matrices = self._colour_matrices(draws, p)
             changed = (matrices != torch.eye(4)).flatten(1).any(1)
             images = self._on_changed(images, changed, _recolour, matrices)
         if "filter" in self.groups:
             gains = self._band_gains(draws, p)
-            images = self._on_changed(images, (gains != 1).any(1), self._filter, gains)
+            images = self._on_changed(images, (gains != 1).any(1), partial(filter_bands, bank=self.bank), gains)
         if (deviation := self._number(draws, p, "noise")) is not None:
             sigma = deviation.abs().to(images, non_blocking=True)
             images = images + torch.randn_like(images) * sigma[:, None, None, None]
@@ -165,10 +165,6 @@ class AugmentPipe(nn.Module):
         once = 1 - max(none, 0) ** 0.5
         return torch.where(draws.chosen("rotation" + when, once), draws.number(row, when), row.identity)
 
-    def _warp(self, images: Tensor, maps: Tensor) -> Tensor:
-        margin = geo.fitted_margin(maps, images.shape[2], images.shape[3], len(self.taps))
-        return geo.warp(images, maps, self.taps, margin)
-
     def _colour_matrices(self, draws: AdaDraws, p: float) -> Tensor:
         """Colour to colour, [n, 4, 4] on (red, green, blue, 1). Grey is the axis (1, 1, 1)."""
         one = draws.constant
@@ -201,9 +197,6 @@ class AugmentPipe(nn.Module):
                 one_band = torch.where(torch.arange(len(BAND_POWER)) == i, t[:, None], 1)
                 gains = gains * one_band / (one_band.square() * power).sum(1, keepdim=True).sqrt()
         return gains
-
-    def _filter(self, images: Tensor, gains: Tensor) -> Tensor:
-        return filter_bands(images, gains.to(images, non_blocking=True), self.bank)
 
     def _cut_out(self, images: Tensor, draws: AdaDraws, p: float) -> Tensor:
         """Set a rectangle of each image to zero; its centre is anywhere, so it may be partly outside."""

@@ -74,7 +74,9 @@ def filter_bands(x: Tensor, gains: Tensor, bank: Tensor) -> Tensor:
     """Amplify the bands of each image: [N, C, H, W] images, [N, 4] gains, [4, taps] bank. Borders are mirrored."""
     n, c, h, w = x.shape
     half = bank.shape[1] // 2
-    taps = (gains.to(x.dtype) @ bank.to(x.dtype))[:, None, None].repeat_interleave(c, dim=0)  # [N * C, 1, 1, taps]
+    taps = (gains.to(x, non_blocking=True) @ bank.to(x.dtype))[:, None, None].repeat_interleave(
+        c, dim=0
+    )  # [N * C, 1, 1, taps]
     x = reflect_pad(x, half, half, half, half).reshape(1, n * c, h + 2 * half, w + 2 * half)
     x = F.conv2d(x, taps, groups=n * c)
     x = F.conv2d(x, taps.transpose(2, 3), groups=n * c)

@@ -52,18 +52,17 @@ def fitted_margin(maps: Tensor, height: int, width: int, taps: int) -> tuple[int
     return tuple(math.ceil(min(max(m + reach, 0), limit)) for m, limit in zip(margins, limits))
 
 
-def warp(images: Tensor, maps: Tensor, taps: Tensor, margin: tuple[int, int, int, int]) -> Tensor:
+def warp(images: Tensor, maps: Tensor, taps: Tensor) -> Tensor:
     """Resample images through their maps.
 
     images: [N, C, H, W] float32 or float64. maps: [N, 3, 3], result place to source place, on any device. taps:
-    even-length low-pass filter of unit gain. margin: mirrored border (left, right, top, bottom); beyond it the source
-    is zero.
+    even-length low-pass filter of unit gain.
 
     Returns [N, C, H, W], twice differentiable with respect to the images.
     """
     n, c, h, w = images.shape
+    left, right, top, bottom = fitted_margin(maps, h, w, len(taps))
     maps = maps.to(images.dtype)
-    left, right, top, bottom = margin
     source = upsample2d(reflect_pad(images, left, right, top, bottom), taps)
     # The canvas has room for the shrinking filter to reach over the border of the result, at twice the resolution.
     room = len(taps) // 4

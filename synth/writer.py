@@ -30,7 +30,7 @@ PNG = ImageFile()
 COLUMNS = (
     "file", "seed", "psi", "network_sha256", "format", "quality", "noise_mode", "class", "trunc_cutoff", "precision"
 )  # fmt: skip
-# manifests of version 0.1 end after "class"; what they list was made so
+# columns that came later, and how what an older manifest lists was made
 LATER = {"trunc_cutoff": "", "precision": "fp32"}
 PNG_LEVEL = 4  # a third of the time of Pillow's 6 for a 256-pixel face, and 3 % more bytes
 # what a complete file ends with: catches files that lost their tail when the machine, not the process, went down
@@ -89,10 +89,11 @@ class SampleWriter(contextlib.AbstractContextManager):
         whole, newline, torn = text.rpartition("\n")
         rows = list(csv.DictReader(io.StringIO(whole + newline)))
         first = text.partition("\n")[0]
-        older = first == ",".join(COLUMNS[: -len(LATER)])
-        if first != ",".join(COLUMNS) and not older or not newline:
+        names = tuple(first.split(","))
+        older = COLUMNS[len(names) :]
+        if names + older != COLUMNS or not set(older) <= set(LATER) or not newline:
             raise UserError(f"{self.manifest}: not a manifest of samples: choose another `outdir`")
-        rows = [row | LATER for row in rows] if older else rows
+        rows = [row | {name: LATER[name] for name in older} for row in rows]
         seeds = set()
         for number, row in enumerate(rows, start=2):
             if not (row["seed"] or "").isdecimal():

@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from common.errors import UserError
+from faces.manifest import text_column
 from metrics.breakdown import AnswerRule, break_down, least_found, most_accused
-from metrics.scores import Scores, texts
+from metrics.scores import Scores
 
 RULE = AnswerRule(0.7, 0.3, "a test")
 
@@ -15,13 +16,26 @@ def table(*rows, group=None):
     """rows: (label, score, source[, generator])"""
     n = len(rows)
     return Scores(
-        texts([f"{i}.png" for i in range(n)]), np.array([r[0] for r in rows], np.int8), np.array([r[1] for r in rows]),
-        texts([r[2] for r in rows]), texts([r[3] if len(r) > 3 else "" for r in rows]), texts(["clean"] * n), group,
-    )  # fmt: skip
+        text_column([f"{i}.png" for i in range(n)]),
+        np.array([r[0] for r in rows], np.int8),
+        np.array([r[1] for r in rows]),
+        text_column([r[2] for r in rows]),
+        text_column([r[3] if len(r) > 3 else "" for r in rows]),
+        text_column(["clean"] * n),
+        group,
+    )
 
 
-BOTH = [(0, 0.1, "a"), (0, 0.3, "a"), (0, 0.8, "a"), (0, 0.2, "a"), (1, 0.7, "a", "G1"), (1, 0.69, "a", "G2"),
-        (1, 0.9, "a", "G2"), (1, 0.05, "a", "G1")]  # fmt: skip
+BOTH = [
+    (0, 0.1, "a"),
+    (0, 0.3, "a"),
+    (0, 0.8, "a"),
+    (0, 0.2, "a"),
+    (1, 0.7, "a", "G1"),
+    (1, 0.69, "a", "G2"),
+    (1, 0.9, "a", "G2"),
+    (1, 0.05, "a", "G1"),
+]
 
 
 def test_answers_at_the_edges():

@@ -5,9 +5,10 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from faces.degrade import grid
+from faces.manifest import text_column
 from metrics.bootstrap import binomial_interval
 from metrics.robustness import FAMILIES, by_condition, curves, measure, split_name, worst
-from metrics.scores import Scores, texts
+from metrics.scores import Scores
 
 
 def test_by_hand():
@@ -83,9 +84,13 @@ def test_a_table_is_taken_apart_by_condition():
     def table(rows):
         path, label, score, source, degradation = zip(*rows)
         return Scores(
-            texts(path), np.array(label, np.int8), np.array(score), texts(source), texts([""] * len(rows)),
-            texts(degradation),
-        )  # fmt: skip
+            text_column(path),
+            np.array(label, np.int8),
+            np.array(score),
+            text_column(source),
+            text_column([""] * len(rows)),
+            text_column(degradation),
+        )
 
     rows = [
         ("b", 1, 0.2, "s", "web"), ("a", 0, 0.1, "s", "clean"), ("a", 0, 0.3, "s", "web"), ("b", 1, 0.9, "s", "clean"),

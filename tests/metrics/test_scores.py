@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from metrics.scores import Scores, read_scores, texts, write_scores
+from faces.manifest import text_column
+from metrics.scores import Scores, read_scores, write_scores
 
 
 def write(tmp_path, text, name="s.csv"):
@@ -25,9 +26,15 @@ def test_what_is_written_is_read_again(tmp_path):
     odd = ['a, "b".png', "line\nbreak.png", "raw\udcff.png", "plain.png"]
     scores = np.array([0.1, 1 / 3, 0.30000000000000004, 1.0])
     table = Scores(
-        texts(odd), np.array([0, 1, 1, 0], np.int8), scores, texts(["s"] * 4), texts(["", "g", "g", ""]),
-        texts(["clean", "clean", "web", "web"]), texts(["1", "\0line", "1", "2"]), "identity",
-    )  # fmt: skip
+        text_column(odd),
+        np.array([0, 1, 1, 0], np.int8),
+        scores,
+        text_column(["s"] * 4),
+        text_column(["", "g", "g", ""]),
+        text_column(["clean", "clean", "web", "web"]),
+        text_column(["1", "\0line", "1", "2"]),
+        "identity",
+    )
     write_scores(tmp_path / "out" / "s.csv", table, ["REAL", "FAKE", "UNSURE", "FAKE"])
     found = read_scores(tmp_path / "out" / "s.csv")
     for name in ("path", "label", "score", "source", "generator", "degradation"):
