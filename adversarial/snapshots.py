@@ -35,9 +35,6 @@ class Snapshots:
         self.folder, self.cfg, self.game, self.data, self.fid, self.tel = folder, cfg, game, data, fid, tel
         self.real_diversity: float | None = None
 
-    def generator_path(self) -> Path:
-        return self.folder / f"generator-{int(self.game.nimg / 1000):06d}.safetensors"
-
     def take(self, *, final: bool, detector: bool) -> dict | None:
         """The generator as a file, its FID, and the detector as it would judge today.
 
@@ -45,7 +42,7 @@ class Snapshots:
         """
         game = self.game
         kimg = game.nimg / 1000
-        path = self.generator_path()
+        path = self.folder / f"generator-{int(kimg):06d}.safetensors"
         if self.tel.is_main:
             facts = self.cfg.data_facts
             meta = {"kimg": kimg, "data": facts["name"], "fingerprint": facts["fingerprint"]}

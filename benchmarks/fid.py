@@ -22,6 +22,7 @@ import tempfile
 import time
 import timeit
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,12 +37,11 @@ def random_state() -> dict[str, torch.Tensor]:
     """Well-behaved random weights in pytorch-fid's layout."""
     from pytorch_fid import inception
 
-    load, inception.load_state_dict_from_url = inception.load_state_dict_from_url, lambda *_, **__: None
-    keep, torch.nn.Module.load_state_dict = torch.nn.Module.load_state_dict, lambda *_, **__: None
-    try:
+    with (
+        mock.patch.object(inception, "load_state_dict_from_url"),
+        mock.patch.object(torch.nn.Module, "load_state_dict"),
+    ):
         network = inception.fid_inception_v3()
-    finally:
-        inception.load_state_dict_from_url, torch.nn.Module.load_state_dict = load, keep
     g, state = torch.Generator().manual_seed(0), {}
     for name, tensor in network.state_dict().items():
         if name.endswith("num_batches_tracked"):
@@ -58,11 +58,8 @@ def random_state() -> dict[str, torch.Tensor]:
 def pytorch_fid_network(state: dict):
     from pytorch_fid import inception
 
-    load, inception.load_state_dict_from_url = inception.load_state_dict_from_url, lambda *_, **__: state
-    try:
+    with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
         return inception.InceptionV3([3]).eval()
-    finally:
-        inception.load_state_dict_from_url = load
 
 
 def sets(n: int, size: int = 64) -> list[torch.Tensor]:

@@ -22,6 +22,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import click
 import torch
@@ -77,15 +78,8 @@ class Timing:
 @contextmanager
 def forced(way: str, device: str) -> Iterator[None]:
     """Use one implementation, as if STYLEGAN_OPS named it."""
-    wanted, usable = native._wanted, dict(native._usable)
-    native._wanted = lambda: way
-    native._usable[device] = way == "native"
-    try:
+    with mock.patch.object(native, "_wanted", lambda: way), mock.patch.dict(native._usable, {device: way == "native"}):
         yield
-    finally:
-        native._wanted = wanted
-        native._usable.clear()
-        native._usable.update(usable)
 
 
 @dataclass(frozen=True)

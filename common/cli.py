@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import click
@@ -138,33 +138,30 @@ def _in_a_thread(failure) -> None:
 
 
 def progress(
-    items: Iterable | None = None,
     *,
     total: float | None = None,
     title: str = "",
     unit: str = "it",
     unit_scale: bool = False,
-    show: bool | None = None,
+    show: bool = True,
 ) -> Any:
-    """A tqdm bar on stderr with rate and time left: iterate over it, or call `.update(n)` and `.close()`.
+    """A tqdm bar on stderr with rate and time left, for `.update(n)` and `.close()`.
 
-    `show=None` draws it only when stderr is a terminal; True forces it (in a log it is then refreshed every 10 s);
-    False, or the environment variable FACES_PROGRESS=0, keeps silent.
+    It is drawn when stderr is a terminal, or with FACES_PROGRESS=1 (in a log it is refreshed every 10 s);
+    `show=False`, or the environment variable FACES_PROGRESS=0, keeps silent.
     """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
     wish = os.environ.get("FACES_PROGRESS")
-    if show is None:
-        show = terminal if wish is None else wish != "0"
+    drawn = terminal if wish is None else wish != "0"
     return tqdm(
-        items,
         total=total,
         desc=title or None,
         unit=unit,
         unit_scale=unit_scale,
         file=sys.stderr,
-        disable=not show,
+        disable=not (show and drawn),
         dynamic_ncols=terminal,
         ncols=None if terminal else 100,
         mininterval=0.2 if terminal else 10.0,

@@ -53,10 +53,10 @@ def lines_of(result: ComparisonResult) -> list[str]:
     )
     for c in result.contestants:
         m = {name: _percent(c.metrics.get(name)) for name, _ in RATES}
+        costs = f"{size_of(c.parameters):>7}  {_said(c.flops and c.flops / 1e9):>6}  {_said(c.images_per_second):>8}"
         lines.append(
             f"{c.name:{width}}  {_value(c.metrics['roc_auc'])}  {m['balanced_accuracy']:>9}  {m['recall_fake']:>5}"
-            f"  {m['false_alarm_rate']:>12}  {m['tpr_at_fpr_0.01']:>15}  {size_of(c.parameters):>7}  {_flops(c):>6}"
-            f"  {_speed(c):>8}"
+            f"  {m['false_alarm_rate']:>12}  {m['tpr_at_fpr_0.01']:>15}  {costs}"
         )
     lines += [pair_line(pair) for pair in result.pairs[:20]]
     if len(result.pairs) > 20:
@@ -155,8 +155,8 @@ def _costs(result: ComparisonResult) -> list[tuple]:
     rows = [("", "resolution", *COSTS)]
     for c in result.contestants:
         side = UNKNOWN if c.resolution is None else f"{c.resolution} px"
-        epochs = UNKNOWN if c.epochs is None else f"{c.epochs:.3g}"
-        rows.append((one_line(c.name), side, size_of(c.parameters), _flops(c), _speed(c), _time(c), epochs))
+        counts = _said(c.flops and c.flops / 1e9), _said(c.images_per_second), _time(c), _said(c.epochs)
+        rows.append((one_line(c.name), side, size_of(c.parameters), *counts))
     return rows
 
 
@@ -167,11 +167,9 @@ def _tests(result: ComparisonResult) -> list[tuple]:
     for pair in result.pairs:
         a, v = pair.auc, pair.verdicts
         span = f"{a.low:+.4f} to {a.high:+.4f}" if math.isfinite(a.low) else UNKNOWN
-        both = (UNKNOWN,) * 3
-        if v is not None:
-            both = (f"{v.only_first} : {v.only_second}", _p(v.p), _p(pair.verdicts_holm))
+        alone = (f"{v.only_first} : {v.only_second}", _p(v.p), _p(pair.verdicts_holm)) if v else (UNKNOWN,) * 3
         name = f"{one_line(pair.first)} − {one_line(pair.second)}"
-        rows.append((name, f"{a.difference:+.4f}", span, _p(a.p), _p(pair.auc_holm), *both))
+        rows.append((name, f"{a.difference:+.4f}", span, _p(a.p), _p(pair.auc_holm), *alone))
     return rows
 
 
@@ -204,20 +202,16 @@ def _threads(result: ComparisonResult) -> str:
     return f"Measured on this machine with {result.threads} thread{'s' * (result.threads > 1)}."
 
 
+def _said(value: float | None, form: str = "{:.3g}") -> str:
+    return UNKNOWN if value is None or not math.isfinite(value) else form.format(value)
+
+
 def _percent(found: dict | None) -> str:
-    return UNKNOWN if found is None or not math.isfinite(found["value"]) else f"{100 * found['value']:.1f} %"
+    return _said(None if found is None else 100 * found["value"], "{:.1f} %")
 
 
 def _value(found: dict | None) -> str:
-    return UNKNOWN if found is None or not math.isfinite(found["value"]) else f"{found['value']:.4f}"
-
-
-def _flops(c: Contestant) -> str:
-    return UNKNOWN if c.flops is None else f"{c.flops / 1e9:.3g}"
-
-
-def _speed(c: Contestant) -> str:
-    return UNKNOWN if c.images_per_second is None else f"{c.images_per_second:.3g}"
+    return _said(None if found is None else found["value"], "{:.4f}")
 
 
 def _time(c: Contestant) -> str:
@@ -228,6 +222,4 @@ def _time(c: Contestant) -> str:
 
 
 def _p(value: float) -> str:
-    if not math.isfinite(value):
-        return UNKNOWN
-    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+    return "< 0.0001" if value < 1e-4 else _said(value, "{:.2g}")

@@ -109,7 +109,7 @@ def write_report(path: str | Path, *, title: str, sections: Sequence[Section], s
 
 def render(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
     """The page as text."""
-    sections = [section for section in sections if _filled(section)]
+    sections = [s for s in sections if any(map(len, (s.text, s.numbers, s.rows, s.pictures, s.cards, s.notes)))]
     links = "".join(f'<a href="#s{i}">{_text(s.title)}</a>' for i, s in enumerate(sections))
     body = "\n".join(_section(i, section) for i, section in enumerate(sections))
     under = f'<p class="subtitle">{_text(subtitle)}</p>' if subtitle else ""
@@ -120,10 +120,6 @@ def render(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
         f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<header><h1>{_text(title)}</h1>{under}<nav>{links}</nav></header>\n{body}\n</main>\n</body>\n</html>\n"
     )
-
-
-def _filled(s: Section) -> bool:
-    return any(len(part) for part in (s.text, s.numbers, s.rows, s.pictures, s.cards, s.notes))
 
 
 def _text(value: object) -> str:
