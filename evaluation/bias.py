@@ -17,10 +17,11 @@ from discriminator.calibration import threshold_at_fpr
 from evaluation.listener import Listener, nobody
 from evaluation.scoring import LabelledImages, Scorer, chosen
 from faces.degrade import resaves
+from faces.manifest import text_column
 from faces.scan import Facts, scan
 from metrics.bootstrap import LEVEL, Rate, Rated, rate
 from metrics.breakdown import AnswerRule, Slice
-from metrics.scores import CLEAN, Scores, texts
+from metrics.scores import CLEAN, Scores
 from metrics.significance import mcnemar, moved
 
 LIMIT = 0.03  # as much may a rate move
@@ -184,7 +185,7 @@ def tier_of(facts: Facts) -> str:
 
 def tiers_of(facts: Sequence[Facts], scores: Scores, rule: AnswerRule) -> list[Tier]:
     """The tiers that occur. facts: of the images of `scores`, in their order."""
-    names = texts([tier_of(f) for f in facts])
+    names = text_column([tier_of(f) for f in facts])
     sides = np.array([max(f.width, f.height) for f in facts])
     found = []
     for name in TIERS:

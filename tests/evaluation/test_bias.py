@@ -6,11 +6,12 @@ from PIL import Image
 from scipy import stats
 
 from evaluation.bias import judged, needed_threshold, tier_of, tiers_of
+from faces.manifest import text_column
 from faces.scan import scan
 from faces.source import open_source
 from metrics.bootstrap import Rate
 from metrics.breakdown import AnswerRule
-from metrics.scores import Scores, texts
+from metrics.scores import Scores
 
 RULE = AnswerRule(0.5, 0.5, "given")
 
@@ -21,8 +22,8 @@ def picture(seed: int, width: int = 48) -> Image.Image:
 
 def table(labels, values) -> Scores:
     n = len(labels)
-    words = [texts([word] * n) for word in ("there", "", "clean")]
-    return Scores(texts([f"{i}" for i in range(n)]), np.array(labels, np.int8), np.array(values, float), *words)
+    words = [text_column([word] * n) for word in ("there", "", "clean")]
+    return Scores(text_column([f"{i}" for i in range(n)]), np.array(labels, np.int8), np.array(values, float), *words)
 
 
 def test_tiers_are_those_of_files_of_known_quality(tmp_path):
