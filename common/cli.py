@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import click
@@ -138,6 +138,7 @@ def _in_a_thread(failure) -> None:
 
 
 def progress(
+    items: Iterable | None = None,
     *,
     total: float | None = None,
     title: str = "",
@@ -145,7 +146,7 @@ def progress(
     unit_scale: bool = False,
     show: bool = True,
 ) -> Any:
-    """A tqdm bar on stderr with rate and time left, for `.update(n)` and `.close()`.
+    """A tqdm bar on stderr with rate and time left: iterate over it, or call `.update(n)` and `.close()`.
 
     It is drawn when stderr is a terminal, or with FACES_PROGRESS=1 (in a log it is refreshed every 10 s);
     `show=False`, or the environment variable FACES_PROGRESS=0, keeps silent.
@@ -156,6 +157,7 @@ def progress(
     wish = os.environ.get("FACES_PROGRESS")
     drawn = terminal if wish is None else wish != "0"
     return tqdm(
+        items,
         total=total,
         desc=title or None,
         unit=unit,

@@ -19,7 +19,7 @@ def nobody(*_: Any) -> None:
 @dataclass(frozen=True)
 class Listener:
     """tell(line): what is being done; a parameter is named in backticks, as in errors. warn(line): what went wrong.
-    bar(total=…, title=…, unit=…): a progress bar like tqdm's. download(title): a context that gives a function
+    bar(items, total=…, title=…, unit=…): a progress bar like tqdm's. download(title): a context that gives a function
     of (bytes so far, bytes in all), or None."""
 
     tell: Callable[[str], None] = nobody
