@@ -27,7 +27,7 @@ from common.files import write_json
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
 from training.checkpoint import checkpoint_path, checkpoints, save
-from training.data import RunData, count_notes, cut_all, decode_all, patch_notes, size_notes
+from training.data import Decoding, RunData, count_notes, cut_all, decode_all, patch_notes, size_notes
 from training.lock import RunLock
 from training.memory import keep_freed_memory, peak_memory_gb
 from training.operations import prepare_operations
@@ -152,10 +152,8 @@ class _Run:
         cache = self.outdir / ".cache" if self.world.size > 1 else None
         o = p.cfg.options
         pre = Preprocess(p.cfg.resolution, o.crop, o.resize_filter, o.channels)
-        decode = functools.partial(
-            cut_all if o.patches else decode_all, p.splits, pre, mirror=o.mirror, mirror_y=o.mirror_y,
-            workers=o.workers, classes=p.classes, cache_dir=cache, progress=progress,
-        )  # fmt: skip
+        how = Decoding(o.mirror, o.mirror_y, o.workers, cache, progress)
+        decode = functools.partial(cut_all if o.patches else decode_all, p.splits, pre, how, p.classes)
         first = decode() if self.world.is_main else None
         self.world.barrier()
         return first or decode()

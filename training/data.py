@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from faces.dataset import MIN_SIDE, DecodedFaces
 from faces.patches import Patches
 from faces.preprocess import Preprocess
 from faces.source import FaceSource, open_source
+
+Decoded = TypeVar("Decoded", DecodedFaces, Patches)
 
 HOLD_OUT = 0.1  # share of a set without splits that is kept for calibration
 MAX_HELD_OUT = 1000
@@ -49,6 +52,11 @@ class Splits:
     test: FaceSource | None
     held_out: bool
     source: FaceSource
+
+    def held(self) -> list[tuple[str, FaceSource]]:
+        """The parts that don't train and hold something, with their names."""
+        parts = (("valid", self.valid), ("test", self.test))
+        return [(part, source) for part, source in parts if source is not None and len(source)]
 
 
 def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: int, fetch: bool = True) -> Splits:
@@ -124,61 +132,41 @@ def native_resolution(source: FaceSource) -> int:
     return max(8, min(2048, 1 << (side.bit_length() - 1)))
 
 
-def decode_all(
-    splits: Splits,
-    pre: Preprocess,
-    *,
-    mirror: bool,
-    mirror_y: bool,
-    workers: int,
-    classes: ClassLabels | None = None,
-    cache_dir: Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> RunData:
+@dataclass(frozen=True)
+class Decoding:
+    """How the images of a run are decoded. mirror, mirror_y: of training images. progress(part, done, total)."""
+
+    mirror: bool = False
+    mirror_y: bool = False
+    workers: int = 1
+    cache_dir: Path | None = None
+    progress: Callable[[str, int, int], None] | None = None
+
+    def build(self, kind: type[Decoded], part: str, source: FaceSource, pre: Preprocess) -> Decoded:
+        trains = part == "train"
+        told = partial(self.progress, part) if self.progress else None
+        return kind.build(
+            source, pre, mirror=self.mirror and trains, mirror_y=self.mirror_y and trains,
+            workers=self.workers, cache_dir=self.cache_dir, progress=told,
+        )  # fmt: skip
+
+
+def decode_all(splits: Splits, pre: Preprocess, how: Decoding, classes: ClassLabels | None = None) -> RunData:
     """Decode every image once, preprocessed by `pre`; unreadable ones are left out, counted and named in the facts."""
-    decoded = {
-        part: DecodedFaces.build(
-            source,
-            pre,
-            mirror=mirror and part == "train",
-            mirror_y=mirror_y and part == "train",
-            workers=workers,
-            cache_dir=cache_dir,
-            progress=partial(progress, part) if progress else None,
-        )
-        for part, source in (("train", splits.train), ("valid", splits.valid), ("test", splits.test))
-        if source is not None and len(source)
-    }
-    return _run_data(splits, pre, decoded.pop("train"), decoded, classes)
+    train = how.build(DecodedFaces, "train", splits.train, pre)
+    held = {part: how.build(DecodedFaces, part, source, pre) for part, source in splits.held()}
+    return _run_data(splits, pre, train, held, classes)
 
 
-def cut_all(
-    splits: Splits,
-    pre: Preprocess,
-    *,
-    mirror: bool,
-    mirror_y: bool,
-    workers: int,
-    classes: ClassLabels | None = None,
-    cache_dir: Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> RunData:
+def cut_all(splits: Splits, pre: Preprocess, how: Decoding, classes: ClassLabels | None = None) -> RunData:
     """As `decode_all`, of patches of `pre.resolution` pixels. `train` holds whole photos and cuts them anew each time;
     `valid` and `test` are fixed patches of theirs, equally many of each photo."""
-
-    def build(part: str, source: FaceSource, mirror: bool = False, mirror_y: bool = False) -> Patches:
-        told = partial(progress, part) if progress else None
-        return Patches.build(
-            source, pre, mirror=mirror, mirror_y=mirror_y, workers=workers, cache_dir=cache_dir, progress=told
-        )
-
-    train = build("train", splits.train, mirror, mirror_y)
+    train = how.build(Patches, "train", splits.train, pre)
     photos, held, smaller = {"train": _count(train)}, {}, train.small
-    for part, source in (("valid", splits.valid), ("test", splits.test)):
-        if source is not None and len(source):
-            whole = build(part, source)
-            photos[part], held[part] = _count(whole), whole.frozen(MAX_VALID)
-            smaller += whole.small
+    for part, source in splits.held():
+        whole = how.build(Patches, part, source, pre)
+        photos[part], held[part] = _count(whole), whole.frozen(MAX_VALID)
+        smaller += whole.small
     data = _run_data(splits, pre, train, held, classes)
     data.facts["patches"] = {
         "size": pre.resolution,
