@@ -8,6 +8,7 @@ Examples:
   python train_gan.py --data my_faces/ --cfg paper256 --aug ada --augpipe bgc
   python train_gan.py --data my_photos/ --patches 64 --cfg tiny --kimg 100 --mirror
   python train_gan.py --resume latest
+  python train_gan.py --grow-from runs/00000-faces-64-tiny --resolution 128
   python train_gan.py --data my_faces/ --cfg paper256 --resume network-snapshot-025000.pkl
   torchrun --nproc_per_node=4 train_gan.py --data faces.zip --resolution 256
 """
@@ -30,7 +31,7 @@ SECTIONS = {
     "The game": "cfg kimg batch batch_gpu gamma lr mbstd_group aug augpipe p target p_max freezed seed",
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",
-    "Output and resuming": "outdir resume tick snap image_snap keep checkpoint_minutes metrics fid_dims"
+    "Output and resuming": "outdir resume grow_from tick snap image_snap keep checkpoint_minutes metrics fid_dims"
     " keep_every metric_data inception_weights quiet dry_run help",
     "Machine": "device precision threads",
 }
@@ -96,7 +97,7 @@ class Sectioned(click.Command):
 @click.option("--quiet", is_flag=True, help="Nothing on the terminal, only the run's log.txt.")
 @click.pass_context
 def main(ctx: click.Context, asked: Options, resume: str | None, dry_run: bool, quiet: bool) -> None:
-    if not asked.data and resume is None:
+    if not asked.data and resume is None and asked.grow_from is None:
         raise click.UsageError("give --data SOURCE (try --data demo), or --resume latest")
     with importing():
         from adversarial.run import describe, train

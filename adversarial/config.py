@@ -58,6 +58,7 @@ class GameConfig:
     pl_decay: float = 0.01
     pl_batch_shrink: int = 2
     w_avg_beta: float = 0.995
+    grown_from: dict = field(default_factory=dict)  # checkpoint, resolution and kimg of the run it grew from
 
     @property
     def micro_batches(self) -> int:
@@ -179,7 +180,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
         gamma=o.gamma if o.gamma is not None else base.gamma / (scale if o.cfg == "auto" else 1.0),
         lr=base.lr if o.lr is None else o.lr,
         ema_kimg=base.ema_kimg * (scale if o.cfg in ("auto", "tiny") else 1.0),
-        ema_rampup=base.ema_rampup if o.start is None else None,
+        ema_rampup=base.ema_rampup if o.start is None and o.grow_from is None else None,
         ada_kimg=500.0 if o.start is None else RESUMED_ADA_KIMG,
         pl_weight=base.pl_weight,
         style_mixing_prob=base.style_mixing_prob,

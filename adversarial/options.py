@@ -116,4 +116,10 @@ class Options:
         metavar="X", low=0,
     )  # fmt: skip
     freezed: int = option(0, "Freeze-D: the discriminator's N outermost layers.", metavar="N", low=0)
+    grow_from: str | None = option(
+        None,
+        "Start at a higher --resolution from this run's networks: a run folder, a checkpoint or latest; its data and"
+        " --cfg unless others are given.",
+        metavar="RUN",
+    )
     start: str | None = None  # what --resume named, where that was a network file: transfer learning

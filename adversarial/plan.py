@@ -10,9 +10,10 @@ from pathlib import Path
 
 from adversarial.config import GameConfig, check_options, check_resolution, resolve
 from adversarial.game import Game
+from adversarial.growth import INHERITED
 from adversarial.memory import split_batch
 from adversarial.options import Options
-from adversarial.transfer import Start, check_start, is_start, open_start
+from adversarial.transfer import Start, check_start, is_start, open_smaller, open_start
 from common.errors import UserError
 from faces.classes import ClassLabels
 from training.checkpoint import checkpoint_path, find_checkpoint, load
@@ -69,17 +70,7 @@ def plan(
     network may be downloaded, `progress`: called with (bytes so far, bytes in all) while a network is. Raises
     UserError, one line, for whatever cannot train.
     """
-    resumed = start = None
-    if resume is not None and is_start(resume):
-        if not options.data:
-            raise UserError(f"`resume` {resume}: a new run starts from these networks: give its images with `data`")
-        start = open_start(resume, world, allowed=fetch, progress=progress)
-        options = dataclasses.replace(options, start=resume)
-    elif resume is not None:
-        checkpoint = find_checkpoint(resume, Path(options.outdir))
-        saved = GameConfig.load(checkpoint.parent / CONFIG)
-        options = _resumed_options(options, given, saved, checkpoint, world)
-        resumed = Resumed(checkpoint, load(checkpoint, "gan"), saved)
+    options, start, resumed = _origin(options, given, resume, world, fetch, progress)
     check_options(options)
     if options.patches is not None:
         options = _on_patches(options, given)
@@ -99,14 +90,62 @@ def plan(
     cfg = resolve(options, resolution=resolution, world_size=world.size, device=world.device, facts=facts)
     if start is not None:
         check_start(cfg, start)
+        if start.seedling is not None:
+            cfg = dataclasses.replace(cfg, grown_from=start.seedling.origin)
     if options.batch_gpu is None:
         # ranks may see different amounts of free memory, but must split alike
         size = world.smallest(split_batch(cfg, world).batch_gpu)
         cfg = dataclasses.replace(cfg, batch_gpu=size)
     if resumed is not None:
+        cfg = dataclasses.replace(cfg, grown_from=resumed.saved.grown_from)
         _find_where_to_go_on(cfg, given, resumed)
         resumed.steered = _steered(resumed.saved, cfg)
     return Plan(cfg, splits, resumed, start, classes)
+
+
+def _origin(
+    options: Options,
+    given: Collection[str],
+    resume: str | None,
+    world: Processes,
+    fetch: bool,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Options, Start | None, Resumed | None]:
+    """The options with what the run takes from where it begins, and the networks or the run where it does."""
+    start = resumed = None
+    if options.grow_from is not None and resume is not None:
+        raise UserError(
+            f"`grow_from` {options.grow_from}: begins a new run and `resume` goes on with one; leave one of them out"
+        )
+    if resume is None and options.grow_from is not None:
+        start = open_smaller(options.grow_from, Path(options.outdir))
+        options = _grown_options(options, given, start)
+    elif resume is not None and is_start(resume):
+        if not options.data:
+            raise UserError(f"`resume` {resume}: a new run starts from these networks: give its images with `data`")
+        start = open_start(resume, world, allowed=fetch, progress=progress)
+        options = dataclasses.replace(options, start=resume)
+    elif resume is not None:
+        checkpoint = find_checkpoint(resume, Path(options.outdir))
+        saved = GameConfig.load(checkpoint.parent / CONFIG)
+        options = _resumed_options(options, given, saved, checkpoint, world)
+        resumed = Resumed(checkpoint, load(checkpoint, "gan"), saved)
+    return options, start, resumed
+
+
+def _grown_options(o: Options, given: Collection[str], start: Start) -> Options:
+    """The options of a run that grows: what was not given of `INHERITED` is the smaller run's."""
+    assert start.seedling is not None
+    old = start.seedling
+    if o.resolution is None and o.patches is None:
+        size = old.saved.resolution
+        raise UserError(f"`grow_from` {o.grow_from}: its images are {size}x{size}; add `resolution` {2 * size}, say")
+    theirs = old.saved.options
+    taken = {name: getattr(theirs, name) for name in INHERITED if getattr(o, name) == getattr(Options, name)}
+    taken = {name: value for name, value in taken.items() if name not in given}
+    if theirs.patches is not None and o.patches is None:
+        taken["patches"] = o.resolution
+    return dataclasses.replace(o, grow_from=str(old.checkpoint), **taken)
 
 
 def _on_patches(o: Options, given: Collection[str]) -> Options:

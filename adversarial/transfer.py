@@ -3,6 +3,8 @@
 As published (Karras et al. 2020, section 4.3): generator, its average and discriminator start from the file, the
 optimisers from nothing; ADA adapts five times faster and the average has no ramp-up (`config.resolve`). The verdict
 head is this project's own, no file of another program has one: it starts fresh.
+
+Or from the game of a run of this project at a lower resolution (`growth`): then all that the game has learned goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from adversarial.config import GameConfig
+from adversarial.growth import Seedling, grow_generator, grow_trunk, hand_on_game, open_seedling
 from common.errors import UserError
 from stylegan2_ada.config import PRESETS, DiscriminatorConfig, GeneratorConfig, preset
 from stylegan2_ada.download import LICENCE, PUBLISHED, cached_path, fetch, is_remote
@@ -30,11 +33,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class Start:
-    """What a run starts from: the option's value, and the file's networks, of which G_ema is there as `generator`."""
+    """What a run starts from: the option's value, and the file's networks, of which G_ema is there as `generator`.
+
+    seedling: the run they are of, where the new one grows from it.
+    """
 
     spec: str
     networks: Networks
     generator: Generator
+    seedling: Seedling | None = None
+
+    @property
+    def parameter(self) -> str:
+        """The option that named it."""
+        return "resume" if self.seedling is None else "grow_from"
 
 
 def is_start(resume: str) -> bool:
@@ -82,14 +94,22 @@ def open_start(
     return Start(resume, networks, networks.G_ema)
 
 
+def open_smaller(grow_from: str, outdir: Path) -> Start:
+    """Read the run to grow from. Raises UserError, one line, where there is none."""
+    old = open_seedling(grow_from, outdir)
+    return Start(grow_from, Networks(old.G_ema, old.G, old.D.trunk, kind="run"), old.G_ema, old)
+
+
 # ---- does it fit? ---------------------------------------------------------------------------------------------------
 
 
 def check_start(cfg: GameConfig, start: Start) -> None:
     """UserError with the reason and the right `resolution` or `cfg` where the run's networks have other shapes."""
     G, D = start.generator.cfg, start.networks.D.cfg if start.networks.D is not None else None
-    where = f"`resume` {start.spec}"
-    if G.resolution != cfg.resolution:
+    where = f"`{start.parameter}` {start.spec}"
+    if start.seedling is not None:
+        _check_growth(cfg, G.resolution, where)
+    elif G.resolution != cfg.resolution:
         raise UserError(
             f"{where}: its networks are for {G.resolution}x{G.resolution} images, this run is for {cfg.resolution}x"
             f"{cfg.resolution}; add `resolution` {G.resolution}, or leave out `resume`"
@@ -106,7 +126,19 @@ def check_start(cfg: GameConfig, start: Start) -> None:
         )
     faults = _generator_faults(G, cfg.generator) + ([] if D is None else _trunk_faults(D, cfg.hybrid.trunk))
     if faults:
-        raise UserError(f"{where}: its networks have {faults[0]} with `cfg` {cfg.options.cfg}; {_advice(G, D)}")
+        advice = _advice(G, D, cfg.resolution, start.parameter)
+        raise UserError(f"{where}: its networks have {faults[0]} with `cfg` {cfg.options.cfg}; {advice}")
+
+
+def _check_growth(cfg: GameConfig, old: int, where: str) -> None:
+    if cfg.resolution <= old:
+        raise UserError(f"{where}: its images are {old}x{old} already; grow to more, with `resolution` {2 * old}, say")
+    trunk, new = cfg.hybrid.trunk, cfg.resolution
+    if trunk.channels(new) < 2 * trunk.img_channels:
+        raise UserError(
+            f"{where}: a discriminator of {trunk.channels(new)} channels at {new}x{new} can't hand {trunk.img_channels}"
+            f" colours on, which takes {2 * trunk.img_channels}; grow to a lower `resolution`"
+        )
 
 
 def _generator_faults(theirs: GeneratorConfig, ours: GeneratorConfig) -> list[str]:
@@ -132,47 +164,59 @@ def _trunk_faults(theirs: DiscriminatorConfig, ours: DiscriminatorConfig) -> lis
 
 
 def _width_faults(theirs, ours, what: str) -> list[str]:
-    for res in (4 << k for k in range(ours.resolution.bit_length() - 2)):
+    for res in (4 << k for k in range(min(theirs.resolution, ours.resolution).bit_length() - 2)):
         if theirs.channels(res) != ours.channels(res):
             return [f"{theirs.channels(res)} {what} channels at {res}x{res}, this run {ours.channels(res)}"]
     return []
 
 
-def _advice(G: GeneratorConfig, D: DiscriminatorConfig | None) -> str:
-    """The presets whose networks have the file's shapes."""
+def _advice(G: GeneratorConfig, D: DiscriminatorConfig | None, resolution: int, parameter: str) -> str:
+    """The presets whose networks at this resolution have the file's shapes."""
     fitting = []
     for name in PRESETS:
-        p = preset(name, G.resolution)
+        p = preset(name, resolution)
         widths = {"channel_base": p.channel_base, "channel_max": p.channel_max}
         shape = GeneratorConfig(
-            G.resolution, p.z_dim, 0, p.w_dim, p.mapping_layers, img_channels=G.img_channels, **widths
+            resolution, p.z_dim, 0, p.w_dim, p.mapping_layers, img_channels=G.img_channels, **widths
         )
-        trunk = DiscriminatorConfig(G.resolution, architecture=p.d_architecture, **widths)
+        trunk = DiscriminatorConfig(resolution, architecture=p.d_architecture, **widths)
         if not _generator_faults(G, shape) and not (D is not None and _trunk_faults(D, trunk)):
             fitting.append(name)
     if fitting:
         return f"use `cfg` {' or `cfg` '.join(fitting)}"
-    return f"no `cfg` has this shape at {G.resolution}x{G.resolution}: start without `resume`"
+    return f"no `cfg` has this shape at {resolution}x{resolution}: start without `{parameter}`"
 
 
 # ---- start ----------------------------------------------------------------------------------------------------------
 
 
 def begin(game: Game, start: Start) -> list[str]:
-    """Put the file's weights into the networks of a new game; lines for the log that say what came from where."""
-    nets = start.networks
+    """Put the networks to start from into a new game; lines for the log that say what came from where."""
+    nets, old = start.networks, start.seedling
+    grow_generator(game.G_ema, start.generator)
+    grow_generator(game.G, nets.G or start.generator)
+    if nets.D is not None:
+        grow_trunk(game.D.trunk, nets.D)
+        if game.D_ema is not None:
+            averaged = nets.D if old is None or old.D_ema is None else old.D_ema.trunk
+            grow_trunk(game.D_ema.trunk, averaged)
+    if old is not None:
+        return [*_growth_lines(old), *hand_on_game(game, old)]
     lines = [f"transfer    {start.spec} ({nets.kind}); ADA adapts in {game.cfg.ada_kimg:g} kimg, no EMA ramp-up"]
-    game.G_ema.load_state_dict(start.generator.state_dict())
-    game.G.load_state_dict((nets.G or start.generator).state_dict())
     if nets.G is None:
         lines.append("transfer    the file has no training generator: it starts from the averaged one")
     if nets.D is None:
         lines.append("transfer    the file has no discriminator: it starts fresh and has to catch up")
-    else:
-        for D in filter(None, (game.D, game.D_ema)):
-            D.trunk.load_state_dict(nets.D.state_dict())
     lines.append("transfer    the verdict head starts fresh: files of other programs have none")
     lines += [f"transfer    {note}" for note in nets.notes]
     if start.spec in PUBLISHED or "nvlabs" in start.spec:
         lines.append(f"licence     {LICENCE}")
+    return lines
+
+
+def _growth_lines(old: Seedling) -> list[str]:
+    size = f"{old.saved.resolution} x {old.saved.resolution}"
+    lines = [f"grown       from {old.checkpoint} ({size}, {old.kimg:.2f} kimg); no EMA ramp-up"]
+    if old.averaged:
+        lines.append("grown       the checkpoint of its game's end is gone: the averaged discriminator plays on")
     return lines
