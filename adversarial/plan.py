@@ -119,7 +119,7 @@ def _origin(
         )
     if resume is None and options.grow_from is not None:
         start = open_smaller(options.grow_from, Path(options.outdir))
-        options = _grown_options(options, given, start)
+        options = grown_options(options, given, start)
     elif resume is not None and is_start(resume):
         if not options.data:
             raise UserError(f"`resume` {resume}: a new run starts from these networks: give its images with `data`")
@@ -133,7 +133,7 @@ def _origin(
     return options, start, resumed
 
 
-def _grown_options(o: Options, given: Collection[str], start: Start) -> Options:
+def grown_options(o: Options, given: Collection[str], start: Start) -> Options:
     """The options of a run that grows: what was not given of `INHERITED` is the smaller run's."""
     assert start.seedling is not None
     old = start.seedling

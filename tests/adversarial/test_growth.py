@@ -1,6 +1,7 @@
 """Growing: what larger networks do at first, and what of the smaller game goes on in them."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.growth import grow_generator, grow_trunk, open_seedling, trunk_name
+from adversarial.options import Options
+from adversarial.plan import grown_options
 from adversarial.transfer import begin, check_start, open_smaller
 from common.errors import UserError
 from common.files import write_json
@@ -228,3 +231,17 @@ def test_what_does_not_fit(small, change, words):
     with pytest.raises(UserError, match=words) as e:
         check_start(change(at(small_config(), 16)), open_smaller(str(small[1]), small[1].parent))
     assert str(e.value).startswith(f"`grow_from` {small[1]}: ") and "\n" not in str(e.value)
+
+
+def test_options_not_given_are_the_smaller_run_s_where_images_and_widths_are_concerned(small, tmp_path):
+    theirs = Options(data="faces", cfg="tiny", patches=32, mirror=True, seed=7, kimg=5, gamma=3)
+    write_json(tmp_path / "config.json", dataclasses.replace(small_config(), options=theirs).to_dict())
+    shutil.copy(checkpoint_path(small[1], 6), tmp_path)
+    start = open_smaller(str(tmp_path), tmp_path)
+    asked = Options(grow_from="latest", resolution=64)
+    o = grown_options(asked, {"grow_from", "resolution"}, start)
+    assert o == Options(
+        data="faces", cfg="tiny", patches=64, mirror=True, resolution=64, grow_from=str(checkpoint_path(tmp_path, 6))
+    )
+    o = grown_options(dataclasses.replace(asked, data="more", cfg="auto"), {"data", "cfg"}, start)
+    assert (o.data, o.cfg, o.mirror) == ("more", "auto", True)
