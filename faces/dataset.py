@@ -14,9 +14,10 @@ import shutil
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import PIL
@@ -30,6 +31,7 @@ from faces.source import FaceSource
 
 MIN_SIDE = 16  # smaller "photos" are thumbnails, spacers or accidents
 PACE = 32  # images between two calls of a progress function
+Found = TypeVar("Found")
 CACHE_FORMAT = 2
 
 
@@ -279,6 +281,20 @@ def _half_of_free_memory() -> int:
     return free // 2
 
 
+def read_record(kind: Callable[..., Found], text: Path, pixels: Path, size: Callable[[Found], int]) -> Found | None:
+    """The record of a finished cache, in its <key>.json; None when there is none or it isn't whole.
+
+    kind: makes the record of its fields. size: the bytes that its pixels take."""
+    try:
+        saved = json.loads(text.read_text(encoding="utf-8"))
+        saved["skipped"] = [tuple(pair) for pair in saved["skipped"]]
+        record = kind(**{**saved, "converted": Counter(saved["converted"])})
+        whole = pixels.stat().st_size == size(record) > 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record if whole else None
+
+
 class _Cache:
     """One decoded array in a folder: <key>.u8 holds the pixels, <key>.json (written last) the rest."""
 
@@ -290,15 +306,8 @@ class _Cache:
 
     def find(self) -> _Record | None:
         """The record of a finished cache, None when there is none or it isn't whole."""
-        try:
-            with open(self.text, encoding="utf-8") as file:
-                saved = json.load(file)
-            saved["skipped"] = [tuple(pair) for pair in saved["skipped"]]
-            record = _Record(**{**saved, "converted": Counter(saved["converted"])})
-            whole = os.path.getsize(self.pixels) == len(record.kept) * math.prod(self.preprocess.shape) > 0
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return record if whole else None
+        each = math.prod(self.preprocess.shape)
+        return read_record(_Record, Path(self.text), Path(self.pixels), lambda record: len(record.kept) * each)
 
     def fill(self, results: Iterator[_Result]) -> _Record:
         """Write the cache. Plain writes, not a writable map: a full disk is then an error and not a crash."""

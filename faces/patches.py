@@ -27,7 +27,7 @@ import torch
 from common.errors import BadImage, TooSmall, UserError
 from common.files import cache_folder, write_json, written_whole
 from common.parallel import Progress, in_order, told
-from faces.dataset import DecodedFaces, colour_kind, with_mirrors
+from faces.dataset import DecodedFaces, colour_kind, read_record, with_mirrors
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 
@@ -271,21 +271,9 @@ def _nameless(work: _Photos, folder: str) -> tuple[np.ndarray, _Record]:
 def _cached(work: _Photos, folder: Path) -> tuple[np.ndarray, _Record]:
     """A file that the processes of a run share: <key>.u8 holds the pixels, <key>.json (written last) the rest."""
     pixels, text = folder / f"{work.key()}.u8", folder / f"{work.key()}.json"
-    record = _read(text, pixels)
+    record = read_record(_Record, text, pixels, lambda found: sum(3 * height * width for height, width in found.shapes))
     if record is None:
         with written_whole(pixels, shared=True) as tmp, open(tmp, "wb") as file:
             record = work.write(file, folder)
         write_json(text, vars(record))
     return np.memmap(pixels, np.uint8, mode="r"), record
-
-
-def _read(text: Path, pixels: Path) -> _Record | None:
-    """The record of a finished cache, None when there is none or it isn't whole."""
-    try:
-        saved = json.loads(text.read_text(encoding="utf-8"))
-        saved["skipped"] = [tuple(pair) for pair in saved["skipped"]]
-        record = _Record(**{**saved, "converted": Counter(saved["converted"])})
-        whole = pixels.stat().st_size == sum(3 * height * width for height, width in record.shapes) > 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return record if whole else None
