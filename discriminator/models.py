@@ -17,6 +17,7 @@ from discriminator.custom_cnn import PLAIN, Plain, PlainConfig
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from discriminator.network import Network, Shape
 from discriminator.network_options import HEADS, NetworkOptions
+from discriminator.pixels import Pixels, PixelsConfig
 from discriminator.published import PUBLISHED
 from stylegan2_ada.config import DiscriminatorConfig
 
@@ -69,6 +70,7 @@ ARCHITECTURES: dict[str, Builder] = {
     **dict.fromkeys(PUBLISHED, _BACKBONE),
     **dict.fromkeys(PLAIN, _by_shape(PlainConfig, Plain)),
     "capsnet": _by_shape(CapsNetConfig, CapsNet),
+    "pixels": _by_shape(PixelsConfig, Pixels),
 }
 
 
@@ -138,6 +140,8 @@ def new_network(
         if model in PLAIN:
             both = (o.blur, o.noise) if model == "blur_noise_cnn" else (0.0, 0.0)
             return Plain(PlainConfig(model, resolution, channels, o.dropout, *both))
+        if model == "pixels":
+            return Pixels(PixelsConfig(resolution=resolution, img_channels=channels, residual=o.residual))
         if model == "capsnet":
             return CapsNet(CapsNetConfig(resolution, channels, reconstruct=o.reconstruct))
         if not _published(model):

@@ -84,7 +84,7 @@ class TrainerOptions(NetworkOptions, Checked):
     )
     model: str = option(
         "hybrid",
-        "hybrid, custom_cnn, blur_noise_cnn, capsnet; resnet50, vgg16, vggface, densenet121, xception,"
+        "hybrid, pixels, custom_cnn, blur_noise_cnn, capsnet; resnet50, vgg16, vggface, densenet121, xception,"
         " efficientnet_b0|b2|b4, squeezenet1_1; or timm:NAME.",
         metavar="NAME",
     )
