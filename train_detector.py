@@ -11,6 +11,7 @@ Examples:
   python train_detector.py --data my_faces/ --model squeezenet1_1 --pretrained --folds 5
   python train_detector.py --resume latest
   torchrun --nproc_per_node=4 train_detector.py --data faces.zip --model timm:resnet50 --pretrained
+  python train_detector.py join FACE.safetensors PIXELS.safetensors --data flickr140k --out both.safetensors
   python train_detector.py calibrate detector.safetensors --reals my_photos/ --out mine.safetensors
 
 The set's folders called real and fake give the labels; its training split teaches, its validation split chooses and
@@ -32,7 +33,7 @@ from common.errors import UserError
 from common.options import flags_of, given, options, write_sections
 from discriminator.training.options import MACHINE, CrossValidation, RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
-from evaluation.options import OwnPhotos
+from evaluation.options import JoinOptions, OwnPhotos
 
 SECTIONS = {
     "Data": "data data_root resolution square resize_filter subset valid_images degradation extra_fakes replay"
@@ -183,6 +184,28 @@ def calibrate(asked: OwnPhotos) -> None:
     for line in lines(detector.calibration, new.calibration):
         click.echo(line)
     new.save(asked.out)
+    click.echo(f"wrote {asked.out}; use it with detect.py --model {asked.out}")
+
+
+@main.command(context_settings=SETTINGS)
+@options(JoinOptions, "asked", but=("split", "resamples", "no_cache", "force"))
+def join(asked: JoinOptions) -> None:
+    """Make two detectors two views of one: the face, and the photo's own pixels.
+
+    FACE is a detector of faces brought to a square, PIXELS one of crops as they are in a file (--model pixels). Both
+    stay as they are; how their answers are joined, when they contradict each other, and the joint thresholds are fitted
+    on the validation photos of --data, which neither was taught with.
+    """
+    with importing():
+        from evaluation.joining import join_views, lines_of
+        from evaluation.listener import Listener
+        from evaluation.own_photos import check_out
+
+    check_out(asked.out)
+    joined = join_views(asked, Listener(tell=click.echo, bar=progress))
+    joined.detector.save(asked.out)
+    for line in lines_of(joined):
+        click.echo(line)
     click.echo(f"wrote {asked.out}; use it with detect.py --model {asked.out}")
 
 

@@ -19,13 +19,13 @@ from common.errors import UserError
 from common.files import write_bytes
 from discriminator import ensemble
 from discriminator.calibration import Calibration
-from discriminator.detector_base import NOT_NUMBERS, DetectorBase, check_version, reason_of
+from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of
 from discriminator.gradcam import gradcam
 from discriminator.locate import reading
 from discriminator.models import build
 from discriminator.network import Network
-from discriminator.views import Views, preprocess_from
-from faces.preprocess import Preprocess
+from discriminator.two_views import TwoViews
+from discriminator.views import Preparation, preprocess_from
 
 FORMAT = "ganface-detector"
 VERSION = 1
@@ -45,7 +45,7 @@ class Detector(DetectorBase):
     def __init__(
         self,
         net: Network,
-        preprocess: Preprocess | Views,
+        preprocess: Preparation,
         calibration: Calibration,
         meta: dict | None = None,
     ):
@@ -57,6 +57,10 @@ class Detector(DetectorBase):
             )
         if isinstance(net, ensemble.Ensemble) and preprocess != net.preprocess:
             raise UserError("an ensemble's preprocessing is its members' own, and the one given is another")
+        if isinstance(net, TwoViews):
+            self.join = net.cfg.join
+            if preprocess != net.preprocess:
+                raise UserError("the preprocessing of two views is their network's own, and the one given is another")
         self.net = net.eval().requires_grad_(False)
         self.preprocess, self.calibration, self.meta = preprocess, calibration, dict(meta or {})
         self.sha256 = ""
@@ -73,20 +77,20 @@ class Detector(DetectorBase):
         image = torch.from_numpy(self.preprocess.normalise(seen)[None]).to(self.device)
         return gradcam(self.net, image, towards_fake=towards_fake)
 
-    def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def raw(self, pixels: np.ndarray) -> Raw:
         """As `logits`, for numpy."""
         return self.logits(torch.from_numpy(pixels))
 
     @torch.inference_mode()
-    def logits(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-        """Preprocessed float [N, C, R, R] in [-1, 1] to raw logits float64 [N] and patch maps float32 [N, h, w] in
-        [0, 1]. UserError if a logit is not finite."""
-        out = self.net.verdict(pixels.to(self.device))
+    def logits(self, pixels: torch.Tensor) -> Raw:
+        """Preprocessed float [N, C, R, R] (or rows [N, L]) in [-1, 1] to what the network says. UserError if a logit is
+        not finite."""
+        out, views = self.net.seen(pixels.to(self.device))
         logits = out.logit.double().cpu().numpy()
         if not np.isfinite(logits).all():
             raise UserError(NOT_NUMBERS)
         maps = None if out.patch_logits is None else out.patch_logits.sigmoid().float().cpu().numpy()
-        return logits, maps
+        return Raw(logits, maps, None if views is None else views.numpy())
 
     def recalibrated(self, calibration: Calibration) -> Detector:
         """The same network and preprocessing under another calibration."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
 from common.errors import UserError
 from discriminator.calibration import Calibration
+from discriminator.join import SHAPE_ALONE, Join
 from discriminator.verdict import Threshold, Verdict, decide
-from discriminator.views import Views
-from faces.preprocess import Preprocess
+from discriminator.views import FaceAndPixels, Preparation
+from faces.pixel_crops import Region
 
 ALIGNED_SETS = ("flickr140k", "rvf10k")  # named sets of which every photo is an aligned crop, as in FFHQ
 NOT_NUMBERS = "the detector's network gives values that are not numbers: the file is damaged, retrain it"
@@ -33,25 +36,55 @@ def reason_of(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
+def notes_joined(*notes: str) -> str:
+    """Notes on one verdict as one."""
+    return "; ".join(note for note in notes if note)
+
+
+class Raw(NamedTuple):
+    """What a network gives: raw logits float64 [N]; patch maps float32 [N, h, w] in [0, 1], None without them; of a
+    network that joins two views their calibrated log-odds float32 [N, 2] of face and pixels, NaN for pixels that are
+    not there."""
+
+    logits: np.ndarray
+    maps: np.ndarray | None
+    views: np.ndarray | None = None
+
+
 class DetectorBase:
     """A subclass has `preprocess`, `calibration`, `meta`, `sha256` and `raw`.
 
     source_sha256: of the detector file that an exported one came from. in_threads: whether it does most when many
     threads ask it for one image each; else one thread is to ask it for many at once. has_patches: False where it is
-    known to give no maps."""
+    known to give no maps. join: what joins the views of a network that has two."""
 
-    preprocess: Preprocess | Views
+    preprocess: Preparation
     calibration: Calibration
     meta: dict
     sha256: str
     source_sha256: str = ""
     in_threads: bool = False
     has_patches: bool = True
+    join: Join | None = None
 
-    def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Preprocessed float32 [N, C, R, R] in [-1, 1] to raw logits float64 [N] and patch maps float32 [N, h, w] in
-        [0, 1] (None without them). UserError if a logit is not finite."""
+    def raw(self, pixels: np.ndarray) -> Raw:
+        """Preprocessed float32 [N, C, R, R] (or rows [N, L]) in [-1, 1] to what the network says of them. UserError if
+        a logit is not finite."""
         raise NotImplementedError
+
+    def prepared(self, image: np.ndarray, photo: np.ndarray | None = None, region: Region | None = None) -> np.ndarray:
+        """What the network is to see, uint8, of an image [H, W, 3]. photo, region: where it was cut out, for networks
+        that look at a photo's own pixels; without a region the image is its own photo."""
+        if isinstance(self.preprocess, FaceAndPixels):
+            return self.preprocess.uint8(image, photo if region is not None else None, region)
+        return self.preprocess.uint8(image)
+
+    def note_on_pixels(self, prepared: np.ndarray) -> str:
+        """What to say where `prepared` holds no pixels of the photo's own for a network that looks at them, else ""."""
+        p = self.preprocess
+        if isinstance(p, FaceAndPixels) and not p.has_crops(prepared):
+            return SHAPE_ALONE.format(side=p.pixels.side)
+        return ""
 
     @property
     def batch(self) -> int:
@@ -75,7 +108,12 @@ class DetectorBase:
             raise UserError(f"`batch` must be at least 1, not {batch}")
         threshold = Threshold.of(self.calibration, fpr=fpr)
         verdicts: list[Verdict] = []
-        prepared = ((self.preprocess.uint8(image), self.note(image)) for image in images)
+
+        def one(image: np.ndarray) -> tuple[np.ndarray, str]:
+            prepared = self.prepared(image)
+            return prepared, notes_joined(self.note(image), self.note_on_pixels(prepared))
+
+        prepared = map(one, images)
         while part := list(islice(prepared, batch)):
             pixels, notes = zip(*part)
             verdicts += self.verdicts(pixels, threshold, notes, batch)
@@ -88,11 +126,20 @@ class DetectorBase:
         what the reader should know, "" or a text for each."""
         verdicts = []
         for start in range(0, len(pixels), batch):
-            logits, maps = self.raw(self.preprocess.normalise(np.stack(pixels[start : start + batch])))
-            for i, logit in enumerate(logits):
+            out = self.raw(self.preprocess.normalise(np.stack(pixels[start : start + batch])))
+            for i, logit in enumerate(out.logits):
                 note = notes[start + i] if notes else ""
-                verdicts.append(self.verdict(float(logit), threshold, None if maps is None else maps[i], note))
+                patches = None if out.maps is None else out.maps[i]
+                verdict = self.verdict(float(logit), threshold, patches, note)
+                verdicts.append(verdict if out.views is None else self._of_both(verdict, out.views[i]))
         return verdicts
+
+    def _of_both(self, verdict: Verdict, views: np.ndarray) -> Verdict:
+        """The verdict with what the two views say; UNSURE where they contradict each other."""
+        face, pixels = (float(z) for z in views)
+        why = self.join.contradiction(face, pixels, verdict.logit) if self.join is not None else ""
+        found = replace(verdict, views=(face, None if np.isnan(pixels) else pixels))
+        return replace(found, label="UNSURE", note=notes_joined(why, verdict.note)) if why else found
 
     def verdict(
         self, logit: float, threshold: Threshold, patch_map: np.ndarray | None = None, note: str = ""

@@ -15,8 +15,10 @@ from common.errors import UserError
 from common.files import save_atomically
 from discriminator.detector import Detector
 from discriminator.network import Network
-from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONNX_VERSION, PATCHES, OnnxDetector
-from discriminator.views import Views
+from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONNX_VERSION, PATCHES, VIEWS, OnnxDetector
+from discriminator.views import FaceAndPixels, Preparation, Views
+from faces.pixel_crops import BORDER
+from faces.preprocess import Preprocess
 from stylegan2_ada.onnx_export import quiet_exporter
 
 NEEDED = ("onnx", "onnxscript")
@@ -31,8 +33,9 @@ class _Verdict(nn.Module):
         self.net, self.patches = net, patches
 
     def forward(self, image):
-        out = self.net.verdict(image)
-        return (out.logit, out.patch_logits.sigmoid()) if self.patches else out.logit
+        out, views = self.net.seen(image)
+        outputs = [out.logit] + [out.patch_logits.sigmoid()] * self.patches + [views] * (views is not None)
+        return tuple(outputs) if len(outputs) > 1 else out.logit
 
 
 def describe(detector: Detector) -> dict:
@@ -47,15 +50,40 @@ def describe(detector: Detector) -> dict:
         "calibration": detector.calibration.to_dict(),
         "meta": detector.meta,
         "in_words": {
-            "input": f"{INPUT}: float32 [N, {p.channels}, {p.resolution}, {p.resolution}], x / 127.5 - 1 of upright"
-            f" 8-bit sRGB pixels ({'RGB' if p.channels == 3 else 'luma'})",
-            "preprocess": f"crop {p.crop}, then Pillow's {p.resample} to {p.resolution}x{p.resolution} where it has"
-            " another size",
+            "input": f"{INPUT}: float32 [N, {', '.join(map(str, p.shape))}], x / 127.5 - 1 of upright 8-bit sRGB pixels"
+            f" ({_layout(p)})",
+            "preprocess": _preprocess_in_words(p),
             "output": f"{LOGIT}: float32 [N], uncalibrated; probability of a generated image = sigmoid({LOGIT} /"
             " temperature + bias); FAKE from `threshold` of a point of the calibration on, REAL below its `unsure_low`,"
             " UNSURE between",
         },
     }
+
+
+def _layout(p: Preparation) -> str:
+    if isinstance(p, Preprocess):
+        return "RGB" if p.channels == 3 else "luma"
+    if isinstance(p, Views):
+        return "one after the other: " + ", ".join(f"{c}x{h}x{w}" for c, h, w in p.shapes)
+    (c, side, _), (count, channels, small, _) = p.face.shape, p.pixels.shape
+    return (
+        f"one after the other: the face {c}x{side}x{side}; 1 where there are crops, else -1;"
+        f" {count} crops of {channels}x{small}x{small}, row by row, all -1 where there are none"
+    )
+
+
+def _preprocess_in_words(p: Preparation) -> str:
+    if isinstance(p, Views):
+        return "; ".join(_preprocess_in_words(view) for view in p.views)
+    said = f"crop {p.crop}, then Pillow's {p.resample} to {p.resolution}x{p.resolution} where it has another size"
+    if isinstance(p, FaceAndPixels):
+        crops = p.pixels
+        said = (
+            f"the face: {said}; the crops: {crops.grid} x {crops.grid} of {crops.side} x {crops.side} pixels of the"
+            f" photo as it is, evenly spread over the face's upright frame without {100 * BORDER:g} % at each edge;"
+            " none where they do not fit"
+        )
+    return said
 
 
 def export_detector(path: str | os.PathLike, detector: Detector, *, opset: int = OPSET) -> float:
@@ -75,11 +103,6 @@ def export_detector(path: str | os.PathLike, detector: Detector, *, opset: int =
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another place")
     if os.path.lexists(path):
         raise UserError(f"{path} exists and will not be overwritten; choose another name, or remove it")
-    if isinstance(detector.preprocess, Views):
-        raise UserError(
-            f"{path}: an ensemble whose members prepare a photo in different ways is no single network for ONNX; export"
-            " its members, or make an ensemble of members of one resolution"
-        )
     difference = 0.0
 
     def write(temporary: Path) -> None:
@@ -100,17 +123,19 @@ def export_detector(path: str | os.PathLike, detector: Detector, *, opset: int =
 def _program(detector: Detector, opset: int) -> torch.onnx.ONNXProgram:
     p, net = detector.preprocess, detector.net
     where = detector.device
-    image = torch.zeros(2, p.channels, p.resolution, p.resolution)
+    image = torch.zeros(2, *p.shape)
     try:
         net.cpu()
         with torch.no_grad():
-            patches = net.verdict(image).patch_logits is not None
+            out, views = net.seen(image)
+        patches = out.patch_logits is not None
+        names = [LOGIT] + [PATCHES] * patches + [VIEWS] * (views is not None)
         with quiet_exporter():
             return torch.onnx.export(  # type: ignore[return-value]  # with dynamo it always gives a program
                 _Verdict(net, patches).eval(),
                 (image,),
                 input_names=[INPUT],
-                output_names=[LOGIT, PATCHES] if patches else [LOGIT],
+                output_names=names,
                 dynamo=True,
                 opset_version=opset,
                 dynamic_shapes={"image": {0: torch.export.Dim("N")}},
@@ -145,8 +170,8 @@ def _difference(detector: Detector, exported: OnnxDetector) -> float:
     p, rng = detector.preprocess, np.random.default_rng(0)
     largest = 0.0
     for n in CHECKED:
-        noise = rng.uniform(-1, 1, (n, p.channels, p.resolution, p.resolution)).astype(np.float32)
-        ramp = np.broadcast_to(np.linspace(-1, 1, p.resolution, dtype=np.float32), noise.shape)
+        noise = rng.uniform(-1, 1, (n, *p.shape)).astype(np.float32)
+        ramp = np.broadcast_to(np.linspace(-1, 1, p.shape[-1], dtype=np.float32), noise.shape)
         for pixels in (noise, np.ascontiguousarray(ramp), np.clip(ramp + noise * 0.05, -1, 1)):
             a, b = (d.calibration.probability(d.raw(pixels)[0]) for d in (detector, exported))
             largest = max(largest, float(np.abs(a - b).max()))

@@ -17,6 +17,7 @@ from torch import nn
 from discriminator.ensemble import Ensemble, mean_map
 from discriminator.hybrid import HybridDiscriminator
 from discriminator.network import Network
+from discriminator.two_views import TwoViews
 
 SMALLEST = 7  # places a side: a smaller map is taken only where no larger one is
 
@@ -24,11 +25,13 @@ SMALLEST = 7  # places a side: a smaller map is taken only where no larger one i
 def gradcam(net: Network, pixels: torch.Tensor, *, towards_fake: bool = True) -> np.ndarray | None:
     """What in the image spoke for FAKE (or for REAL): float32 [h, w] in [0, 1], its largest value 1 (or all 0).
 
-    pixels: float [1, C, R, R] in [-1, 1]. The map taken is the coarsest of
-    at least SMALLEST places a side on the way to the logit, and of those the last. None where the network has no such
-    map."""
+    pixels: float [1, C, R, R] (or rows [1, L]) in [-1, 1]. Of two views the face's speaks. The map taken is the
+    coarsest of at least SMALLEST places a side on the way to the logit, and of those the last. None where the network
+    has no such map."""
     if isinstance(net, Ensemble):
         return _of_members(net, pixels, towards_fake)
+    if isinstance(net, TwoViews):  # the crops lie elsewhere
+        return gradcam(net.face, net.preprocess.split(pixels)[0], towards_fake=towards_fake)
     maps: list[torch.Tensor] = []
 
     def keep(module: nn.Module, inputs: object, output: object) -> None:

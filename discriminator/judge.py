@@ -14,7 +14,7 @@ import numpy as np
 
 from common.errors import BadImage
 from common.parallel import in_batches
-from discriminator.detector_base import DetectorBase
+from discriminator.detector_base import DetectorBase, notes_joined
 from discriminator.heatmap import fit
 from discriminator.results import Result
 from discriminator.verdict import Threshold, Verdict
@@ -97,8 +97,8 @@ class Judge:
         if not views:
             seen.result = Result(name, None, no_face=True, size=seen.size)
         for i, view in enumerate(views):
-            seen.pixels.append(self.detector.preprocess.uint8(view.pixels))
-            seen.notes.append(note_on(view, self.detector))
+            seen.pixels.append(self.detector.prepared(view.pixels, photo, view.region))
+            seen.notes.append(notes_joined(note_on(view, self.detector), self.detector.note_on_pixels(seen.pixels[-1])))
             seen.faces.append(None if self.faces.finder is None else view.to_dict(i + 1, len(views), self.faces.name))
             seen.shown.append(fit(view.pixels) if self.keep_photos else None)
         if self.keep_photos:

@@ -19,6 +19,7 @@ from discriminator.network import Network, Shape
 from discriminator.network_options import HEADS, NetworkOptions
 from discriminator.pixels import Pixels, PixelsConfig
 from discriminator.published import PUBLISHED
+from discriminator.two_views import TwoViews, TwoViewsConfig
 from stylegan2_ada.config import DiscriminatorConfig
 
 HYBRID_SIZES = {
@@ -60,6 +61,32 @@ def _by_shape(config: type[Shape], network: Callable[..., Network]) -> Builder:
     return build_one
 
 
+def _two_views(values: dict, check: Check) -> Network:
+    cfg = TwoViewsConfig.from_dict(values)
+    parts = {"face": cfg.face.architecture, "pixels": cfg.pixels.architecture}
+    check({f"{name}.{key}": t for name, one in parts.items() for key, t in _tensors_of(one).items()})
+    return TwoViews(cfg, **{name: build(one) for name, one in parts.items()})
+
+
+def _tensors_of(architecture: dict) -> dict[str, torch.Tensor]:
+    """The tensors that a network would have, without memory for more than their shapes where that is to be had."""
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(state: dict[str, torch.Tensor]) -> None:
+        found.update(state)
+        raise _Enough
+
+    try:
+        build(architecture, keep)
+    except _Enough:
+        pass
+    return found
+
+
+class _Enough(Exception):
+    """Nothing more is to be built."""
+
+
 _BACKBONE = _by_shape(BackboneConfig, Backbone)
 
 
@@ -71,6 +98,7 @@ ARCHITECTURES: dict[str, Builder] = {
     **dict.fromkeys(PLAIN, _by_shape(PlainConfig, Plain)),
     "capsnet": _by_shape(CapsNetConfig, CapsNet),
     "pixels": _by_shape(PixelsConfig, Pixels),
+    "two_views": _two_views,
 }
 
 
@@ -88,8 +116,8 @@ def build(architecture: dict, check: Check = lambda state: None) -> Network:
 
 
 def names() -> list[str]:
-    """What `model` may be."""
-    return [*(name for name in ARCHITECTURES if name != "timm"), "timm:NAME"]
+    """What `model` may be: two_views is made of trained detectors, not by a training."""
+    return [*(name for name in ARCHITECTURES if name not in ("timm", "two_views")), "timm:NAME"]
 
 
 def hybrid_config(
@@ -144,6 +172,8 @@ def new_network(
             return Pixels(PixelsConfig(resolution=resolution, img_channels=channels, residual=o.residual))
         if model == "capsnet":
             return CapsNet(CapsNetConfig(resolution, channels, reconstruct=o.reconstruct))
+        if model == "two_views":
+            raise UserError("is made of two trained detectors: `train_detector.py join FACE PIXELS`")
         if not _published(model):
             raise UserError(f"unknown; give one of {', '.join(names())}")
         cfg = BackboneConfig(

@@ -80,6 +80,10 @@ class Network(nn.Module):
     def verdict(self, img: torch.Tensor) -> VerdictOut:
         raise NotImplementedError
 
+    def seen(self, img: torch.Tensor) -> tuple[VerdictOut, torch.Tensor | None]:
+        """The verdict, and of a network that joins two views of a photo their log-odds of «fake», float32 [N, 2]."""
+        return self.verdict(img), None
+
     def forward(self, img: torch.Tensor) -> Any:
         return self.verdict(img)
 

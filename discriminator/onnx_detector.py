@@ -1,8 +1,10 @@
 """A detector that ONNX Runtime serves: the same preprocessing, calibration and verdicts, without PyTorch.
 
 The file (`discriminator.export_onnx` writes it) holds the network and, as JSON in its metadata under the key
-`detector`, all that makes its output a verdict. Input `image` float32 [N, C, R, R] in [-1, 1]; outputs `logit` float32
-[N], positive = fake, uncalibrated, and where the network has patches `patch_map` float32 [N, h, w] in [0, 1].
+`detector`, all that makes its output a verdict. Input `image` float32 [N, C, R, R] in [-1, 1], or rows [N, L] where a
+photo is looked at in several ways; outputs `logit` float32 [N], positive = fake, uncalibrated; where the network has
+patches `patch_map` float32 [N, h, w] in [0, 1]; and of one that joins two views `views` float32 [N, 2], their
+calibrated log-odds of face and pixels (NaN without pixels).
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import numpy as np
 
 from common.errors import UserError
 from discriminator.calibration import Calibration
-from discriminator.detector_base import NOT_NUMBERS, DetectorBase, check_version, reason_of
-from faces.preprocess import Preprocess
+from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of
+from discriminator.join import Join
+from discriminator.views import preprocess_from
 
 ONNX_FORMAT = "ganface-detector-onnx"
 ONNX_VERSION = 1
 ONNX_KEY = "detector"
-INPUT, LOGIT, PATCHES = "image", "logit", "patch_map"
+INPUT, LOGIT, PATCHES, VIEWS = "image", "logit", "patch_map", "views"
 
 
 class OnnxDetector(DetectorBase):
@@ -31,26 +34,29 @@ class OnnxDetector(DetectorBase):
 
     def __init__(self, session, header: dict, sha256: str):
         self._session, self.header, self.sha256 = session, header, sha256
-        self.preprocess = Preprocess.from_dict(header["preprocess"])
+        self.preprocess = preprocess_from(header["preprocess"])
         self.calibration = Calibration.from_dict(header["calibration"])
         self.meta = dict(header.get("meta") or {})
         self.source_sha256 = str(header.get("source_sha256") or "")
         outputs = [output.name for output in session.get_outputs()]
         self.in_threads = session.get_providers()[0] == "CPUExecutionProvider"
-        self._outputs, self.has_patches = [name for name in (LOGIT, PATCHES) if name in outputs], PATCHES in outputs
+        self._outputs = [name for name in (LOGIT, PATCHES, VIEWS) if name in outputs]
+        self.has_patches = PATCHES in outputs
+        if VIEWS in outputs:
+            self.join = Join.from_dict(header["architecture"]["join"])
         if LOGIT not in outputs or [i.name for i in session.get_inputs()] != [INPUT]:
             raise UserError(f"the network takes {INPUT} and gives {LOGIT}, this one has other names")
         side, channels = self.preprocess.resolution, self.preprocess.channels
-        if list(session.get_inputs()[0].shape)[1:] != [channels, side, side]:
+        if tuple(session.get_inputs()[0].shape)[1:] != self.preprocess.shape:
             raise UserError(f"the network does not take {channels} channels of {side} px as the preprocessing makes")
 
-    def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def raw(self, pixels: np.ndarray) -> Raw:
         """See `DetectorBase.raw`."""
-        out = self._session.run(self._outputs, {INPUT: pixels})
-        logits = out[0].astype(np.float64)
+        out = dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: pixels}), strict=True))
+        logits = out[LOGIT].astype(np.float64)
         if not np.isfinite(logits).all():
             raise UserError(NOT_NUMBERS)
-        return logits, out[1] if self.has_patches else None
+        return Raw(logits, out.get(PATCHES), out.get(VIEWS))
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, device: str = "cpu") -> OnnxDetector:

@@ -20,6 +20,9 @@ class Verdict:
     logit: the network's raw output before calibration.
     patch_map: float32 [h, w] in [0, 1], how much each patch by itself looks generated; None without artefact branch.
     note: what the reader of the verdict should know about this image, or "".
+    views: calibrated log-odds of «fake» of the face and of the photo's own pixels (None where there are too few), for a
+    detector that joins the two. Where they contradict each other beyond what validation photos showed, the label is
+    UNSURE and `note` says so.
     """
 
     label: str
@@ -31,10 +34,11 @@ class Verdict:
     logit: float
     patch_map: np.ndarray | None = field(default=None, repr=False, compare=False)
     note: str = ""
+    views: tuple[float, float | None] | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict:
         """Plain JSON types, without the map."""
-        return {
+        row: dict = {
             "verdict": self.label,
             "probability": self.probability,
             "threshold": self.threshold,
@@ -44,6 +48,9 @@ class Verdict:
             "logit": self.logit,
             "note": self.note,
         }
+        if self.views is not None:
+            row["views"] = dict(zip(("face", "pixels"), self.views, strict=True))
+        return row
 
 
 def decide(probability: float, point: OperatingPoint) -> str:

@@ -15,7 +15,7 @@ from discriminator.detector import Detector
 from discriminator.ensemble import Ensemble, EnsembleConfig, Head, Majority, Member, Stack, Weighted
 from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
 from discriminator.locate import find_detector
-from discriminator.views import Views
+from discriminator.two_views import TwoViews
 from evaluation.ensemble_scores import MemberScores, check_order, deal_rows, fit_parts, read_oof, score_parts
 from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions
@@ -95,6 +95,8 @@ def _check_members(options: EnsembleOptions, members: Sequence[Detector]) -> Non
     for spec, member in zip(options.models, members):
         if isinstance(member.net, Ensemble):
             raise UserError(f"{spec}: is an ensemble itself; give its members instead")
+        if isinstance(member.net, TwoViews):
+            raise UserError(f"{spec}: joins two views already; give the detector of faces that it was made of instead")
         if first := seen.get(member.sha256):
             raise UserError(f"{spec}: is the same detector as {first}; each member counts once, leave one out")
         seen[member.sha256] = spec
@@ -267,8 +269,8 @@ def compare_with_members(
 
 
 def _look_of(member: Detector) -> Preprocess:
-    if isinstance(member.preprocess, Views):
-        raise UserError("an ensemble can't be a member of another; give its members instead")
+    if not isinstance(member.preprocess, Preprocess):
+        raise UserError("a member is a single network; give the detectors that it was made of instead")
     return member.preprocess
 
 

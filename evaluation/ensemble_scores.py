@@ -52,7 +52,7 @@ class MemberScores:
 
 
 def fit_parts(
-    options: EnsembleOptions, members: Sequence[Detector], *, oof_paths: set[str] | None = None
+    options: ScoringOptions, members: Sequence[Detector], *, oof_paths: set[str] | None = None
 ) -> tuple[list[LabelledImages], list[LabelledImages]]:
     """(validation parts, test parts) of every `data`; with `oof_paths` only test parts, without those images."""
     opened = open_labelled(
@@ -79,7 +79,7 @@ def fit_parts(
 
 
 def _validation(
-    options: EnsembleOptions, part: LabelledImages, splits: np.ndarray, members: Sequence[Detector]
+    options: ScoringOptions, part: LabelledImages, splits: np.ndarray, members: Sequence[Detector]
 ) -> tuple[np.ndarray, str]:
     """(bool [n], what these are)"""
     mark = part.source.fingerprint()
@@ -182,15 +182,19 @@ def rendered_alike(parts: Sequence[LabelledImages], detectors: Sequence[Detector
     return [replace(part, source=part.source.rendered_at(side)) for part in parts]
 
 
-def _degraded(scorer: Scorer, part: LabelledImages) -> np.ndarray:
+def turns(part: LabelledImages) -> list[tuple[str, np.ndarray]]:
+    """(degradation of TURN, rows of the part that it is for): an image's place within its class decides."""
     turn = np.zeros(len(part), int)
     for label in (0, 1):
         turn[part.labels == label] = np.arange((part.labels == label).sum()) % len(TURN)
+    found = [(name, np.flatnonzero(turn == k)) for k, name in enumerate(TURN)]
+    return [(name, rows) for name, rows in found if len(rows)]
+
+
+def _degraded(scorer: Scorer, part: LabelledImages) -> np.ndarray:
     values = np.full(len(part), np.nan)
-    for k, name in enumerate(TURN):
-        rows = np.flatnonzero(turn == k)
-        if len(rows):
-            values[rows] = scorer.score(chosen(part, rows), preset(name))
+    for name, rows in turns(part):
+        values[rows] = scorer.score(chosen(part, rows), preset(name))
     return values
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.options import BATCH, CSV, DEVICE, FORCE, OUT, SEED, THRESHOLD, WORKERS, argument, check, option
+from discriminator.join import JOINS
 from faces.options import CROP, DATA, DATA_ROOT, FACE_MODEL, LABEL, LIMIT, OFFLINE, RESIZE_FILTER, RESOLUTION, SPLIT
 
 NO_CACHE = functools.partial(option, default=False)
@@ -192,6 +193,31 @@ class EnsembleOptions(ScoringOptions):
             )
         if self.oof and self.split:
             raise UserError("`split`: with `oof` the out-of-fold scores are fitted on, `data` only tests; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinOptions(ScoringOptions):
+    """Which two detectors become two views of one, how, and on which validation photos that is fitted."""
+
+    face: str = argument("FACE")
+    pixels: str = argument("PIXELS")
+    data: tuple[str, ...] = DATA(
+        default=(), help="Validation photos: its validation split fits and calibrates. May be given several times."
+    )
+    degradation: bool = option(
+        True, "Each photo once more degraded: the training's usual chain, web, hard in turn.", negative=True
+    )
+    join: str = option("weighted", "Weighted log-odds, or what either view says.", choices=JOINS)
+    side: int | None = option(
+        None, "Of a crop of the photo's own pixels.  [default: PIXELS' own]", metavar="N", low=8, high=1024
+    )
+    grid: int = option(3, "N x N crops over the face.", metavar="N", low=1, high=16)
+    out: Path = OUT(help="The new detector file.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.data:
+            raise UserError("no photos to fit and calibrate on: give `data` SOURCE, once or several times")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -232,11 +232,15 @@ class Scorer:
         """Whether the scores lie in the cache."""
         return self._read(self._path(part, degradation), len(part)) is not None
 
-    def _compute(self, part: LabelledImages, degradation: Degradation) -> tuple[np.ndarray, dict[str, str]]:
+    def prepared(
+        self, part: LabelledImages, degradation: Degradation
+    ) -> Iterator[list[tuple[int, np.ndarray | BadImage]]]:
+        """What the network is to see of the part's images under the degradation, or why one can't be used: batch by
+        batch (image, pixels), in order."""
         source = part.source.rendered_at(self.detector.preprocess.resolution)
         name = zlib.crc32(degradation.name.encode())
 
-        def prepared(i: int) -> np.ndarray | BadImage:
+        def one(i: int) -> np.ndarray | BadImage:
             try:
                 photo = self._photo(part, source, i)
             except BadImage as error:
@@ -244,18 +248,22 @@ class Scorer:
             # an image's draws depend on itself, not on its place in the list or on what else is judged
             path = zlib.crc32(source.items[i].path.encode("utf-8", "surrogateescape"))
             rng = np.random.Generator(np.random.PCG64([self.seed, name, path]))
-            return self.detector.preprocess.uint8(degradation.apply(photo, rng))
+            return self.detector.prepared(degradation.apply(photo, rng))
 
+        results: Iterator = enumerate(in_order(one, len(part), self.workers))
+        while some := list(islice(results, self.batch)):
+            yield some
+            self.advance(len(some))
+
+    def _compute(self, part: LabelledImages, degradation: Degradation) -> tuple[np.ndarray, dict[str, str]]:
         values, rule = np.full(len(part), np.nan), Threshold.of(self.detector.calibration)
         reasons: dict[str, str] = {}
-        results: Iterator = enumerate(in_order(prepared, len(part), self.workers))
-        while some := list(islice(results, self.batch)):
+        for some in self.prepared(part, degradation):
             good = [(i, pixels) for i, pixels in some if not isinstance(pixels, BadImage)]
             reasons |= {error.name: error.reason for _, error in some if isinstance(error, BadImage)}
             verdicts = self.detector.verdicts([pixels for _, pixels in good], rule, batch=len(good) or 1)
             for (i, _), verdict in zip(good, verdicts):
                 values[i] = verdict.probability
-            self.advance(len(some))
         return values, reasons
 
     def _photo(self, part: LabelledImages, source: FaceSource, i: int) -> np.ndarray:

@@ -190,7 +190,7 @@ class IndexStream:
         return self._epochs[epoch]
 
 
-_Result = tuple[int, np.ndarray | BadImage, str, tuple[int, int]]
+_Result = tuple[int, np.ndarray | BadImage, str, tuple[bool, bool]]
 
 
 @dataclass
@@ -205,14 +205,14 @@ class _Record:
 
     def images(self, results: Iterator[_Result]) -> Iterator[np.ndarray]:
         """Take the decoder's results in order: note the bad ones, pass on the pixels of the others."""
-        for i, result, mode, (height, width) in results:
+        for i, result, mode, (enlarged, not_square) in results:
             if isinstance(result, BadImage):
                 self.skipped.append((result.name, result.reason))
                 continue
             if mode != "RGB":
                 self.converted[mode] += 1
-            self.enlarged += min(height, width) < result.shape[-1]
-            self.not_square += height != width
+            self.enlarged += enlarged
+            self.not_square += not_square
             self.kept.append(i)
             yield result
 
@@ -227,15 +227,17 @@ class _Record:
 def _decoded(
     source: FaceSource, preprocess: Preprocess, workers: int | None, progress: Progress | None, min_side: int
 ) -> Iterator[_Result]:
-    """(position, C x R x R uint8 or the reason against, kind of file, its height and width) for every image of the
-    source, in order."""
+    """(position, C x R x R uint8 or the reason against, kind of file, whether it was enlarged and was not square) for
+    every image of the source, in order."""
 
     def one(i: int) -> _Result:
         try:
             image = source.decoded(i, min_side=min_side)
         except BadImage as error:
-            return i, error, "", (0, 0)
-        return i, preprocess.uint8(image.pixels).transpose(2, 0, 1), colour_kind(image.mode), image.pixels.shape[:2]
+            return i, error, "", (False, False)
+        height, width = image.pixels.shape[:2]
+        odd = (min(height, width) < preprocess.resolution, height != width)
+        return i, preprocess.planes(image.pixels), colour_kind(image.mode), odd
 
     return told(in_order(one, len(source), workers), len(source), progress, PACE)
 

@@ -76,6 +76,10 @@ class Preprocess:
             image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[..., None]
         return np.ascontiguousarray(image)
 
+    def planes(self, image: np.ndarray) -> np.ndarray:
+        """The same with channels first, as training keeps images: uint8 of `shape`."""
+        return self.uint8(image).transpose(2, 0, 1)
+
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """H x W x 3 uint8 -> channels x resolution x resolution float32 in [-1, 1] (x / 127.5 - 1)."""
         return self.normalise(self.uint8(image))

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from common.errors import UserError
-from discriminator.detector_base import DetectorBase
+from discriminator.detector_base import DetectorBase, Raw
 
 MOST = 32  # crops at once
 
@@ -23,12 +23,13 @@ class BatchingQueue(DetectorBase):
     def __init__(self, inner: DetectorBase, most: int = MOST):
         self.inner, self.most = inner, most
         self.preprocess, self.calibration, self.meta = inner.preprocess, inner.calibration, inner.meta
+        self.join = inner.join
         self.sha256, self.source_sha256 = inner.sha256, inner.source_sha256
         self._asked: queue.SimpleQueue[tuple[np.ndarray, Future] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()
 
-    def raw(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def raw(self, pixels: np.ndarray) -> Raw:
         """See `DetectorBase.raw`."""
         answer: Future = Future()
         self._asked.put((pixels, answer))
@@ -59,7 +60,7 @@ class BatchingQueue(DetectorBase):
         if not part:
             return
         try:
-            logits, maps = self.inner.raw(np.concatenate([pixels for pixels, _ in part]))
+            out = self.inner.raw(np.concatenate([pixels for pixels, _ in part]))
         except UserError as error:
             if len(part) == 1:
                 part[0][1].set_exception(error)
@@ -74,5 +75,6 @@ class BatchingQueue(DetectorBase):
         start = 0
         for pixels, answer in part:
             own = slice(start, start + len(pixels))
-            answer.set_result((logits[own], None if maps is None else maps[own]))
+            maps, views = (None if one is None else one[own] for one in (out.maps, out.views))
+            answer.set_result(Raw(out.logits[own], maps, views))
             start += len(pixels)

@@ -37,6 +37,16 @@ class View:
     how: str
     face: Face | None = None
 
+    @property
+    def region(self) -> tuple[float, float, float, float] | None:
+        """x0, y0, x1, y1: the upright square of the face's frame in the photo's pixels, as large and about the same
+        middle; may reach over the photo's edge. None where the photo itself is what is shown."""
+        if self.face is None or self.how == "crop":
+            return None
+        quad, _ = frame_of(self.face)
+        (x, y), half = quad.mean(0), float(np.hypot(*(quad[3] - quad[0]))) / 2
+        return float(x - half), float(y - half), float(x + half), float(y + half)
+
     def to_dict(self, index: int, count: int, finder: str) -> dict:
         """Plain JSON types: which of the photo's faces it is (from 1), its box and landmarks in the photo's pixels."""
         face = self.face

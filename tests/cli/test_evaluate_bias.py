@@ -11,7 +11,7 @@ from scipy import fft, stats
 
 import evaluate
 from discriminator.calibration import calibrate
-from discriminator.detector_base import DetectorBase
+from discriminator.detector_base import DetectorBase, Raw
 from faces import filters
 from faces.degrade import resaves
 from faces.preprocess import Preprocess
@@ -50,7 +50,7 @@ class StandIn(DetectorBase):
 
     def raw(self, pixels):
         photos = np.rint((pixels + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
-        return np.array([4.0 if self.sees(photo) else -4.0 for photo in photos]), None
+        return Raw(np.array([4.0 if self.sees(photo) else -4.0 for photo in photos]), None)
 
 
 def write(folder, count: int, at_96: int, bright: int) -> None:

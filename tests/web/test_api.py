@@ -18,6 +18,7 @@ from PIL import Image
 
 from common.errors import UserError
 from discriminator.detector import Detector
+from discriminator.detector_base import Raw
 from discriminator.verdict import Threshold
 from faces.procedural.portrait import render_face
 from web.api import build_app
@@ -335,7 +336,7 @@ class Slow(Detector):
         self.batches.append(len(pixels))
         if (pixels == 1).all((1, 2, 3)).any():
             raise UserError("not numbers")
-        return pixels.mean((1, 2, 3)).astype(np.float64), None
+        return Raw(pixels.mean((1, 2, 3)).astype(np.float64), None)
 
 
 def test_one_thread_judges_what_waits_together_and_each_gets_its_own():
