@@ -172,7 +172,7 @@ def _difference(detector: Detector, exported: OnnxDetector) -> float:
     for n in CHECKED:
         noise = rng.uniform(-1, 1, (n, *p.shape)).astype(np.float32)
         ramp = np.broadcast_to(np.linspace(-1, 1, p.shape[-1], dtype=np.float32), noise.shape)
-        for pixels in (noise, np.ascontiguousarray(ramp), np.clip(ramp + noise * 0.05, -1, 1)):
+        for pixels in (noise, ramp.copy(), np.clip(ramp + noise * 0.05, -1, 1)):
             a, b = (d.calibration.probability(d.raw(pixels)[0]) for d in (detector, exported))
             largest = max(largest, float(np.abs(a - b).max()))
     return largest
