@@ -7,6 +7,7 @@ Examples:
   python train_detector.py --data my_faces/ --model squeezenet1_1 --pretrained --frozen-epochs 1 --random-crop 192
   python train_detector.py --data my_faces/ --model timm:efficientnet_b0 --extra-fakes samples/:0.25
   python train_detector.py --data rvf10k --recipe xception-two-phase
+  python train_detector.py --data my_photos/ --model pixels --patches 64 --extra-fakes samples/ --degradation pixels
   python train_detector.py --data demo --extra-fakes samples/ --resolution 64
   python train_detector.py --data my_faces/ --model squeezenet1_1 --pretrained --folds 5
   python train_detector.py --resume latest
@@ -36,9 +37,10 @@ from discriminator.training.recipe import Recipe
 from evaluation.options import JoinOptions, OwnPhotos
 
 SECTIONS = {
-    "Data": "data data_root resolution square resize_filter subset valid_images degradation extra_fakes replay"
-    " allow_leaks cache face",
-    "The network": "recipe model size branches residual stride1 head dropout reconstruct pretrained backbone_weights",
+    "Data": "data data_root resolution patches square resize_filter subset valid_images degradation extra_reals"
+    " extra_fakes replay allow_leaks cache face",
+    "The network": "recipe model size branches residual stride1 head dropout reconstruct pretrained backbone_weights"
+    " from",
     "Learning": "epochs frozen_epochs batch lr head_lr weight_decay schedule warmup plateau_patience plateau_factor"
     " clip ema random_crop mirror augment balance seed",
     "What it learns": "patch consistency consistency_kind smoothing",

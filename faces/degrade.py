@@ -9,7 +9,7 @@ in, so a result depends on the image, the description and the seed, not on worke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ STEPS: dict[str, tuple[Action, dict[str, Any]]] = {
     "resize": _step(
         filters.scale, by_ratio="factor", factor=(0.5, 2.0), kernel=filters.KERNELS, back=filters.ENLARGING
     ),
+    "rescale": _step(filters.rescale, by_ratio="factor", factor=(0.5, 2.0), kernel=filters.KERNELS),
     "blur": _step(filters.blur, sigma=(0.2, 1.5)),
     "noise": (lambda im, rng, p: filters.noise(im, _drawn(rng, "sigma", p["sigma"]), rng), {"sigma": (1.0, 8.0)}),
     "hflip": _step(filters.hflip),
@@ -146,6 +147,22 @@ class Degradation:
             image = step(image, rng)
         return image
 
+    def zooms(self) -> list[tuple[float, float]]:
+        """The (low, high) factors of its steps that leave the image at another scale."""
+        defaults = STEPS["rescale"][1]["factor"]
+        return [tuple(s.ranges.get("factor", defaults)) for s in self.steps if s.name == "rescale"]
+
+    def zooming_from(self, least: float) -> Degradation:
+        """The same chain, whose changes of scale do not go below `least`."""
+
+        def bounded(step: Step) -> Step:
+            if step.name != "rescale":
+                return step
+            low, high = step.ranges.get("factor", STEPS["rescale"][1]["factor"])
+            return replace(step, ranges={**step.ranges, "factor": (max(low, least), max(high, least))})
+
+        return replace(self, steps=tuple(bounded(step) for step in self.steps))
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: tuples become lists."""
         return {
@@ -174,6 +191,20 @@ class Degradation:
 
 
 # --- named descriptions ---------------------------------------------------------------------------------------------
+
+_PIXELS = (
+    Step("hflip", 0.5),
+    Step("brightness", 0.10, {"factor": (0.8, 1.2)}, "tone"),
+    Step("contrast", 0.10, {"factor": (0.8, 1.2)}, "tone"),
+    Step("saturation", 0.10, {"factor": (0.6, 1.4)}, "tone"),
+    Step("hue", 0.05, {}, "tone"),
+    Step("blur", 0.10, {"sigma": (0.2, 1.0)}, "filter"),
+    Step("noise", 0.10, {"sigma": (1.0, 5.0)}, "filter"),
+    Step("jpeg", 0.50, {"quality": (50, 98)}, "codec"),
+    Step("webp", 0.06, {"quality": (50, 95)}, "codec"),
+    Step("double_jpeg", 0.07, {}, "codec"),
+    Step("crop_shift", 0.07, {}, "codec"),
+)
 
 PRESETS: dict[str, Degradation] = {
     "none": Degradation("none"),
@@ -211,20 +242,14 @@ PRESETS: dict[str, Degradation] = {
         probability=0.8,
     ),
     # For patches at the pixel scale of files: what happens to a file that keeps its size. JPEG for two thirds.
-    "pixels": Degradation(
-        "pixels",
+    "pixels": Degradation("pixels", _PIXELS),
+    # And to one that was made smaller or larger before: a third.
+    "pixels-resized": Degradation(
+        "pixels-resized",
         (
-            Step("hflip", 0.5),
-            Step("brightness", 0.10, {"factor": (0.8, 1.2)}, "tone"),
-            Step("contrast", 0.10, {"factor": (0.8, 1.2)}, "tone"),
-            Step("saturation", 0.10, {"factor": (0.6, 1.4)}, "tone"),
-            Step("hue", 0.05, {}, "tone"),
-            Step("blur", 0.10, {"sigma": (0.2, 1.0)}, "filter"),
-            Step("noise", 0.10, {"sigma": (1.0, 5.0)}, "filter"),
-            Step("jpeg", 0.50, {"quality": (50, 98)}, "codec"),
-            Step("webp", 0.06, {"quality": (50, 95)}, "codec"),
-            Step("double_jpeg", 0.07, {}, "codec"),
-            Step("crop_shift", 0.07, {}, "codec"),
+            _PIXELS[0],
+            Step("rescale", 1 / 3, {"factor": (0.5, 2.0), "kernel": ("bilinear", "bicubic", "box", "lanczos")}),
+            *_PIXELS[1:],
         ),
     ),
     "web": Degradation("web", (Step("web", ranges={"longest": (768, 768), "quality": (60, 60)}),)),

@@ -52,6 +52,20 @@ def scale(image: np.ndarray, factor: float, kernel: str, back: str = "bicubic") 
     return resize(small, height, width, back)
 
 
+def rescale(image: np.ndarray, factor: float, kernel: str) -> np.ndarray:
+    """Resized by `factor` and left so: the middle that still fits of an enlarged image; a shrunk one has the rest
+    mirrored around it. For who looks at the middle only."""
+    height, width = image.shape[:2]
+    if factor >= 1:
+        h, w = max(1, round(height / factor)), max(1, round(width / factor))
+        top, left = (height - h) // 2, (width - w) // 2
+        return resize(np.ascontiguousarray(image[top : top + h, left : left + w]), height, width, kernel)
+    h, w = max(1, round(height * factor)), max(1, round(width * factor))
+    top, left = (height - h) // 2, (width - w) // 2
+    small = resize(image, h, w, kernel)
+    return cv2.copyMakeBorder(small, top, height - h - top, left, width - w - left, cv2.BORDER_REFLECT)
+
+
 def fit_longest(image: np.ndarray, longest: int, kernel: str = "lanczos") -> np.ndarray:
     """Shrink so that the longer side is at most `longest` pixels, as web sites do. Changes the size."""
     height, width = image.shape[:2]

@@ -140,6 +140,8 @@ def open_pool(
 
     UserError where a class is missing or has too few images."""
     whole = open_all(replace(o, subset=None), seed)
+    if o.patch_size is not None:
+        raise UserError("`patch_size`: `folds` are of whole images; leave one of them out")
     if o.replay:
         raise UserError("`replay`: with `folds` every fold learns from the set's own fakes; give them by `extra_fakes`")
     if gates:
@@ -162,8 +164,8 @@ def open_pool(
     fold = deal_folds(table, groups, dealt.number, dealt.repeats, seed)
     pool = Pool(whole, source, faces, table, groups, fold, decode, tested, said, [*whole.notes, *notes])
     pool.notes += _remarks(pool, dealt.number)
-    for extra, spec, _ in whole.extra:  # what can't be used is refused before the first fold
-        pool.decoded(extra, Path(spec).name)
+    for one in whole.extra:  # what can't be used is refused before the first fold
+        pool.decoded(one.source, Path(one.spec).name)
     return pool
 
 

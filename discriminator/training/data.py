@@ -6,9 +6,10 @@ Everything here happens before a training writes its first file, and says in one
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from faces.audit.leak_features import header_marks
 from faces.audit.leak_gates import cheap_gates
 from faces.dataset import DecodedFaces
 from faces.degrade import Degradation, preset
+from faces.naming import LABEL_NAMES
 from faces.preprocess import Preprocess
 from faces.scan import scan
 from faces.source import FaceSource, open_source
@@ -36,8 +38,18 @@ MAX_HELD_OUT = 500
 GATE_SAMPLE = 1000  # images of each side whose headers are compared
 
 Progress = Callable[[str], None]
-Extra = tuple[FaceSource, str, float]
 Decode = Callable[[FaceSource, str], Rows]  # its second: for the progress line
+
+
+class Extra(NamedTuple):
+    """Images beside the set's own, all of one label. dose: their share of what is shown of it; 0: by number. valid:
+    what is kept of them for validation, where the source says so."""
+
+    source: FaceSource
+    spec: str
+    dose: float
+    label: int
+    valid: FaceSource
 
 
 @dataclass
@@ -55,13 +67,15 @@ class Gathered:
 def open_all(o: TrainerOptions, seed: int) -> Gathered:
     """The sources and the preprocessing, nothing decoded yet. UserError where there is nothing to learn from."""
     splits = open_splits(o.data, o.data_root, subset=o.subset, seed=seed)
-    extra = [(_fakes_of(spec, o.data_root), spec, dose) for spec, dose in o.extra_fakes]
-    if not (splits.source.labels == 1).any() and not extra and not o.replay:
+    extra = [_extra(spec, dose, 0, o.data_root) for spec, dose in o.extra_reals]
+    extra += [_extra(spec, dose, 1, o.data_root) for spec, dose in o.extra_fakes]
+    if not (splits.source.labels == 1).any() and not o.extra_fakes and not o.replay:
         raise UserError(
             f"{o.data}: has no fakes to learn from (folders called real and fake give the labels); add some with"
             " `extra_fakes` FOLDER"
         )
-    pre = Preprocess(o.resolution or native_resolution(splits.train), o.square, o.resize_filter)
+    side = o.patch_size or o.resolution or native_resolution(splits.train)
+    pre = Preprocess(side, o.square, o.resize_filter)
     return Gathered(splits.source, splits, extra, pre, notes=[*splits.source.notes])
 
 
@@ -85,10 +99,17 @@ def pass_gates(g: Gathered, o: TrainerOptions, *, workers: int, progress: Progre
         if result.failed:
             refuse(", ".join(gate.name for gate in result.failed), result.complaint())
         g.notes += [note for note in result.notes if note not in g.notes]
-    for source, spec, _ in g.extra:
-        progress(f"leak gates: headers of {spec}")
-        if complaint := _headers_differ(g.splits.train.select(label=0), source, workers):
-            refuse(f"metadata of {spec}", f"{spec}: {complaint}", "`extra_fakes` ")
+    for one in g.extra:
+        if not one.label:
+            continue
+        progress(f"leak gates: headers of {one.spec}")
+        complaint = _headers_differ(g.splits.train.select(label=0), one.source, workers)
+        if complaint and o.patch_size:  # patches of a generator have no size and no encoder in common with photos
+            g.notes.append(
+                f"{one.spec}: {complaint.rpartition(': put')[0]}; the degradations must hide what shows of it"
+            )
+        elif complaint:
+            refuse(f"metadata of {one.spec}", f"{one.spec}: {complaint}", "`extra_fakes` ")
     g.facts["gates"] = found
 
 
@@ -148,34 +169,32 @@ def share_out(
         ImageGroup(name, train.faces.images, train.index[train.labels == label], label)
         for label, name in enumerate(("real", "set's fakes"))
     ]
-    added = [(decode(source, Path(spec).name), spec, dose) for source, spec, dose in g.extra]
-    for rows, spec, _ in added:
+    added = [(decode(one.source, Path(one.spec).name), one) for one in g.extra]
+    for rows, one in added:
         if rows.faces.enlarged and not train.faces.enlarged and not o.allow_leaks:
             raise UserError(
-                f"`extra_fakes` {spec}: {rows.faces.enlarged} of its images are smaller than the {side} px of the real"
-                " ones: enlarged, they would give themselves away; give larger ones, a lower `resolution`, or"
-                " `allow_leaks`"
+                f"`{('extra_reals', 'extra_fakes')[one.label]}` {one.spec}: {rows.faces.enlarged} of its images are"
+                f" smaller than the {side} px of the set's: enlarged, they would give themselves away; give larger"
+                " ones, a lower `resolution`, or `allow_leaks`"
             )
-    more = [(rows.faces.images, rows.index, spec, dose) for rows, spec, dose in added]
+    more = [(rows.faces.images, rows.index, one.spec, one.dose, one.label) for rows, one in added]
     for run, dose in o.replay:
-        images = _replayed(run, side)
-        more.append((images, np.arange(len(images)), run, dose))
-    judged = []
-    for k, (images, where, spec, dose) in enumerate(more):
-        if not (valid.labels == 1).any():  # the set cannot say what a fake is: some of these must
-            order = np.random.default_rng([recipe.seed, 0xFA4E, k]).permutation(len(where))
-            held_out = min(max(1, len(order) // 10), MAX_HELD_OUT)
-            judged.append(images[where[np.sort(order[:held_out])]])
-            where = where[np.sort(order[held_out:])]
-        name = Path(spec).name or spec
-        groups.append(ImageGroup(spec if any(name == one.name for one in groups) else name, images, where, 1, dose))
+        images = replayed(run, side)
+        more.append((images, np.arange(len(images)), run, dose, 1))
+    judged, fakes = [], 0
+    for images, where, spec, dose, label in more:
+        if label and not (valid.labels == 1).any():  # the set cannot say what a fake is: some of these must
+            kept, where = hold_out(where, (recipe.seed, fakes))
+            judged.append(images[kept])
+        fakes += label
+        groups.append(ImageGroup(named(spec, label, [one.name for one in groups]), images, where, label, dose))
     feed = LabelledFeed(groups, degradation, recipe)
     labels = np.concatenate([valid.labels, *(np.ones(len(fakes), np.int64) for fakes in judged)])
     of = valid if not judged else np.concatenate([valid.faces.images[valid.index], *judged])
     validation = Validation.of(of, labels, degradation)
     if len(np.unique(labels)) < 2:
         raise UserError(f"{o.data}: validation needs images of both classes; give more images")
-    skipped = [s for rows in (train, valid, *(rows for rows, _, _ in added)) for s in rows.faces.skipped]
+    skipped = [s for rows in (train, valid, *(rows for rows, _ in added)) for s in rows.faces.skipped]
     if g.splits.held_out:
         g.notes.append("the set has no validation split: a tenth of its images, at random, is held out for it")
     g.facts |= {
@@ -187,6 +206,25 @@ def share_out(
         "skipped": [[str(a), str(b)] for a, b in skipped[:100]], "notes": g.notes,
     }  # fmt: skip
     return feed, validation
+
+
+def named(spec: str, label: int, taken: Sequence[str]) -> str:
+    """What a group is called: the last part of where it is from; where another is called so, all of that and what it
+    is, and a number if that is taken too."""
+    name = Path(spec).name or spec
+    if name not in taken:
+        return name
+    for long in (spec, f"{spec} ({LABEL_NAMES[label]})"):
+        if long not in taken:
+            return long
+    return f"{spec} ({LABEL_NAMES[label]}, {len(taken)})"
+
+
+def hold_out(where: np.ndarray, draw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A tenth of them at random (at most MAX_HELD_OUT), and the others."""
+    order = np.random.default_rng([draw[0], 0xFA4E, draw[1]]).permutation(len(where))
+    held_out = min(max(1, len(order) // 10), MAX_HELD_OUT)
+    return where[np.sort(order[:held_out])], where[np.sort(order[held_out:])]
 
 
 def load_degradation(spec: str) -> Degradation:
@@ -204,17 +242,26 @@ def load_degradation(spec: str) -> Degradation:
     raise UserError(f"`degradation` {spec}: {reason}")
 
 
-def _fakes_of(spec: str, root: str | None) -> FaceSource:
-    """The fakes of a source; all images of one that has no label folders."""
+def _extra(spec: str, dose: float, label: int, root: str | None) -> Extra:
+    """The images of one label of a source; all images of one that has no label folders. Where it has splits, those of
+    its training split: what it keeps for tests is not for learning."""
     source = open_source(spec, data_root=root)
     if len(np.unique(source.labels)) == 2:
-        return source.select(label=1)
-    items = [item._replace(label=1) for item in source.items]
-    return FaceSource(source.name, source.store, items, source._entries, source.notes, source.manifest)
+        source = source.select(label=label)
+    else:
+        items = [item._replace(label=label) for item in source.items]
+        source = FaceSource(source.name, source.store, items, source._entries, source.notes, source.manifest)
+    train = source.select(split="train") if "train" in source.splits else source
+    if not len(train):
+        option, kind = ("extra_reals", "real") if not label else ("extra_fakes", "fake")
+        raise UserError(f"`{option}` {spec}: its training split holds no {kind} images; give another source")
+    return Extra(train, spec, dose, label, source.select(split="valid"))
 
 
-def _replayed(run: str, resolution: int) -> np.ndarray:
-    """The fakes of older generators that a run of `train_gan.py` remembers, uint8 [N, 3, R, R]."""
+def replayed(run: str, resolution: int, *, larger: bool = False) -> np.ndarray:
+    """The fakes of older generators that a run of `train_gan.py` remembers, uint8 [N, 3, R, R].
+
+    larger: images of more pixels than `resolution` will do, too."""
     path = find_checkpoint(run, Path("runs"), "replay")
     try:
         images = load(path, "gan")["game"]["replay"]["images"].numpy()
@@ -222,7 +269,7 @@ def _replayed(run: str, resolution: int) -> np.ndarray:
         raise UserError(f"`replay` {run}: {path.name} holds no older fakes; give a run with a verdict head") from None
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):
         raise UserError(f"`replay` {run}: {path.name} remembers no colour images; give another run")
-    if images.shape[-1] != resolution:
+    if images.shape[-1] != resolution and not (larger and images.shape[-1] > resolution):
         raise UserError(
             f"`replay` {run}: its generator draws {images.shape[-1]} px, the detector looks at {resolution}: scaling"
             f" one class only would give it away; use `resolution` {images.shape[-1]}"

@@ -8,9 +8,9 @@ was resumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -47,20 +47,35 @@ class Rows:
         return self.faces.labels[self.index]
 
 
+class Images(Protocol):
+    """uint8 [N, 3, R, R]: an array, or what gives one image after the other."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> np.ndarray: ...
+
+
 @dataclass
 class ImageGroup:
     """Images that are shown together with one label: uint8 [N, 3, R, R] and where in them the group's own lie.
 
-    dose: share of the fakes shown that come from this group; 0 for what fills the rest, and for reals."""
+    dose: share of what is shown of this label that comes from this group; 0 for what fills the rest. patches: how many
+    images the group counts for; None: as many as it holds."""
 
     name: str
-    images: np.ndarray
+    images: Images
     where: np.ndarray
     label: int
     dose: float = 0.0
+    patches: int | None = None
 
     def __len__(self) -> int:
         return len(self.where)
+
+    @property
+    def amount(self) -> int:
+        return len(self) if self.patches is None else self.patches
 
 
 class Batch(NamedTuple):
@@ -73,26 +88,33 @@ class Batch(NamedTuple):
 
 def shares(groups: Sequence[ImageGroup], balance: str) -> list[float]:
     """The share of each group in what is shown; they add up to 1. UserError where doses don't fit."""
-    reals, fakes = (sum(len(g) for g in groups if g.label == label) for label in (0, 1))
+    reals, fakes = (sum(g.amount for g in groups if g.label == label) for label in (0, 1))
     if not reals or not fakes:
         kind, option = ("real", "`data`") if not reals else ("fake", "`data` or `extra_fakes`")
         raise UserError(f"there are no {kind} images to learn from; give some by {option}")
-    dosed = sum(g.dose for g in groups)
-    rest = sum(len(g) for g in groups if g.label == 1 and not g.dose)
-    if dosed > 1 + 1e-9 or (rest and dosed > 1 - 1e-9):
-        raise UserError(
-            f"the doses of extra fakes add up to {dosed:g}: they are shares of all fakes shown and must leave room for"
-            " the set's own; lower them"
-        )
+    within = [_within(groups, label) for label in (0, 1)]
     half = 0.5 if balance == "sampling" else reals / (reals + fakes)
-    out = []
-    for g in groups:
-        if g.label == 0:
-            out.append(half * len(g) / reals)
-        else:
-            own = g.dose / (1 if rest else dosed) if g.dose else (1 - dosed) * len(g) / rest
-            out.append((1 - half) * own)
-    return out
+    return [(1 - half if g.label else half) * within[g.label][i] for i, g in enumerate(groups)]
+
+
+def _within(groups: Sequence[ImageGroup], label: int) -> list[float]:
+    """The share of each group in what is shown of its label; 0 for those of the other."""
+    mine = [g for g in groups if g.label == label]
+    dosed = sum(g.dose for g in mine)
+    rest = sum(g.amount for g in mine if not g.dose)
+    if dosed > 1 + 1e-9 or (rest and dosed > 1 - 1e-9):
+        kind = ("reals", "fakes")[label]
+        raise UserError(
+            f"the doses of extra {kind} add up to {dosed:g}: they are shares of all {kind} shown and must leave room"
+            " for the set's own; lower them"
+        )
+
+    def of(g: ImageGroup) -> float:
+        if g.label != label:
+            return 0.0
+        return g.dose / (1 if rest else dosed) if g.dose else (1 - dosed) * g.amount / rest
+
+    return [of(g) for g in groups]
 
 
 class LabelledFeed:
@@ -103,8 +125,8 @@ class LabelledFeed:
         self.shares = shares(self.groups, recipe.balance)
         self.degradation, self.recipe, self.augmentation = degradation, recipe, recipe.augmentation
         self.streams = [IndexStream(len(g), recipe.seed + 7919 * i) for i, g in enumerate(self.groups)]
-        undosed = sum(len(g) for g in self.groups if not g.dose)
-        self.len_epoch = max(1, math.ceil((undosed or sum(map(len, self.groups))) / recipe.batch))
+        undosed = sum(g.amount for g in self.groups if not g.dose)
+        self.len_epoch = max(1, math.ceil((undosed or sum(g.amount for g in self.groups)) / recipe.batch))
         side = self.groups[0].images.shape[-1]
         if recipe.random_crop > side:
             raise UserError(
@@ -138,25 +160,37 @@ class LabelledFeed:
         clean = np.empty((len(picked), 3, self.side, self.side), np.uint8)
         degraded = np.empty_like(clean)
         for k, (number, epoch, i) in enumerate(picked):
-            group = self.groups[number]
-            clean[k], degraded[k] = self._one(group.images[group.where[i]], number, epoch, i)
+            clean[k], degraded[k] = self._pair(number, epoch, i)
         labels = torch.tensor([float(self.groups[number].label) for number, _, _ in picked])
         both = self.recipe.consistency > 0
         return Batch(torch.from_numpy(clean) if both else None, torch.from_numpy(degraded), labels)
 
-    def _one(self, image: np.ndarray, group: int, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Both views of an image [C, R, R], mirrored, augmented and cropped alike. Degraded before it is cropped, as a
-        photo is re-saved whole."""
+    def _pair(self, number: int, epoch: int, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Both views of the i-th image of a group, as it is shown in an epoch."""
+        group = self.groups[number]
+        return self._views(group.images[int(group.where[i])], number, epoch, i)
+
+    def _views(
+        self,
+        image: np.ndarray,
+        group: int,
+        epoch: int,
+        index: int,
+        cut: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Both views of an image [C, R, R], mirrored, augmented and cropped alike (by `cut`, or `random_crop`).
+        Degraded before it is cropped, as a photo is re-saved whole."""
         rng = np.random.Generator(np.random.PCG64([self.recipe.seed, group, epoch, index]))
         if self.recipe.mirror and rng.random() < 0.5:
             image = image[:, :, ::-1]
         if self.augmentation.steps:  # with a generator of its own: the other draws stay what they are without it
             own = np.random.Generator(np.random.PCG64([self.recipe.seed, group, epoch, index, AUGMENTED]))
             image = degrade(self.augmentation, image, own)
-        room = image.shape[-1] - self.side + 1
-        top, left = int(room * rng.random()), int(room * rng.random())
-        cut = (slice(None), slice(top, top + self.side), slice(left, left + self.side))
-        return image[cut], degrade(self.degradation, image, rng)[cut]
+        if cut is None:
+            room = image.shape[-1] - self.side + 1
+            top, left = int(room * rng.random()), int(room * rng.random())
+            cut = lambda whole: whole[:, top : top + self.side, left : left + self.side]  # noqa: E731
+        return cut(image), cut(degrade(self.degradation, image, rng))
 
     def run(self, first: int, last: int, *, workers: int, rank: int = 0, size: int = 1) -> Generator[Batch, None, None]:
         """The batches of steps first … last - 1, made by `workers` threads that run ahead (0: when asked for)."""

@@ -37,27 +37,39 @@ class Dosed(click.ParamType):
         except ValueError:  # a colon of the path's own
             return str(value), self.otherwise
         if not 0 < share <= 1:
-            self.fail(f"{value}: the dose is the share of fakes shown that come from there: above 0 and at most 1")
+            self.fail(f"{value}: the dose is the share of what is shown that comes from there: above 0 and at most 1")
         return where, share
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions(NetworkOptions, Checked):
-    """What a detector is taught with, which network it is, and the machine. `extra_fakes`, `replay`: (where, dose)
-    pairs, dose a share of the fakes shown. `recipe_file`: name, about and options of the file that the options came
-    from, for the record."""
+    """What a detector is taught with, which network it is, and the machine. `extra_reals`, `extra_fakes`, `replay`:
+    (where, dose) pairs, dose a share of the reals or fakes shown. `patch_size`: None where whole images are seen.
+    `recipe_file`: name, about and options of the file that the options came from, for the record."""
 
     data: str = DATA(default="", help="Folder, zip, manifest, or flickr140k, rvf10k, deepfake-and-real, yonsei.")
     data_root: str | None = DATA_ROOT()
     resolution: int | None = RESOLUTION(
         default=None, help="Side of the images.  [default: the data's]", low=16, high=2048
     )
+    patch_size: int | None = option(
+        None,
+        "Learn from patches of N x N pixels, cut anew every time out of whole images at their own pixels.",
+        metavar="N", low=16, high=1024, flags=("--patches",),
+    )  # fmt: skip
     square: str = option("center", "Images that are not square.", choices=CROPS)
     resize_filter: str = RESIZE_FILTER(help="Kernel.")
     subset: int | None = SUBSET()
     valid_images: int = option(1000, "Validation images of each class, at most.", metavar="N", low=2)
     degradation: str = DEGRADATION(
-        help="What both classes go through: none, light, train, pixels, web, hard, or a .json.", metavar="NAME|FILE"
+        help="What both classes go through: none, light, train, pixels, pixels-resized, web, hard, or a .json.",
+        metavar="NAME|FILE",
+    )
+    extra_reals: tuple[tuple[str, float], ...] = option(
+        (),
+        "More real photos; DOSE is their share of the reals shown.  [default: by number]",
+        metavar="SOURCE[:DOSE]",
+        parse=Dosed(),
     )
     extra_fakes: tuple[tuple[str, float], ...] = option(
         (),
@@ -92,6 +104,11 @@ class TrainerOptions(NetworkOptions, Checked):
     backbone_weights: str | None = option(
         None, "Begin from these weights (.pth, .safetensors) instead.", metavar="FILE"
     )
+    start_from: str | None = option(
+        None,
+        "Begin from the weights of a run (of train_gan.py: its artefact branch) or detector file.",
+        metavar="RUN|FILE", flags=("--from",),
+    )  # fmt: skip
     checkpoint_minutes: float = CHECKPOINT_MINUTES()
     device: str = DEVICE()
     workers: int | None = WORKERS(help="Threads that prepare images.  [default: 1 on two cores]", low=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -12,7 +13,9 @@ from common.cli import own_version
 from common.clock import clock
 from common.errors import UserError
 from discriminator.backbones import Backbone, load_pretrained
-from discriminator.models import new_network
+from discriminator.models import build, new_network
+from discriminator.network import Network
+from discriminator.training.cutting import check_patch_options, opener, share_out_patches
 from discriminator.training.data import (
     Decode,
     Gathered,
@@ -24,12 +27,14 @@ from discriminator.training.data import (
     share_out,
 )
 from discriminator.training.exploration import Exploration, explore, imbalance, say_imbalance
-from discriminator.training.feed import Rows
+from discriminator.training.feed import LabelledFeed
 from discriminator.training.finish import TrainingEnd, calibrated
 from discriminator.training.fit import Fit
 from discriminator.training.folders import Begun, check_free, check_unchanged, name_of, resumed
 from discriminator.training.options import RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
+from discriminator.training.selection import Validation
+from discriminator.training.start import Start, network_from
 from faces.degrade import Degradation
 from faces.source import FaceSource
 from training.lock import RunLock
@@ -40,6 +45,7 @@ from training.run_folder import CONFIG, new_run, remove_leftovers
 from training.stop import StopRequest
 from training.telemetry import Telemetry, rewind_jsonl
 
+Decoded = TypeVar("Decoded")
 DETECTOR = "detector.safetensors"
 SHOWN = 5  # left-out images named
 
@@ -124,6 +130,11 @@ class _Training:
     def prepare(self) -> None:
         """Data, gates, network: everything that can be refused."""
         o = self.o
+        check_patch_options(o, self.recipe)
+        if o.start_from is not None and o.borrows:
+            raise UserError(
+                "`start_from`: begins from a run, `pretrained` and `backbone_weights` from others' weights; give one"
+            )
         import cv2
 
         cv2.setNumThreads(1)  # the feed's threads are the parallel ones
@@ -132,8 +143,7 @@ class _Training:
             then = self.begun.config["data"]["fingerprint"]
             check_unchanged(self.data.source.fingerprint() == then, o.data)
         self.pre = self.data.pre
-        net = new_network(o.model, self.pre.resolution, 3, o, seed=self.recipe.seed)
-        self.origin = "random weights"
+        net, self.origin = self._network()
         if o.borrows:
             if not isinstance(net, Backbone):
                 raise UserError(f"`model` {o.model}: has no published weights; leave `pretrained` out")
@@ -148,8 +158,7 @@ class _Training:
             self.origin, self.data.facts["gates"] = config["origin"], config["data"].get("gates")
         elif self.world.is_main and self.part is None:
             pass_gates(self.data, o, workers=self.workers, progress=self.tel.progress)
-        decode = self._decode if self.part is None else self.part.decode
-        feed, validation = share_out(self.data, o, self.recipe, self.degradation, decode)
+        feed, validation = self._share_out()
         self.facts = self.data.facts
         self.facts["imbalance"] = imbalance(feed, self.recipe.balance)
         self.fit = Fit(net, feed, validation, self.recipe, self.tel, peers=self.world, workers=self.workers)
@@ -159,12 +168,31 @@ class _Training:
         name = name_of("detector", self.facts["name"], self.pre.resolution, self.o)
         return self.world.main_does(lambda: new_run(place.outdir, name, lock, {CONFIG: self.config()}, out=place.out))
 
-    def _decode(self, source: FaceSource, what: str) -> Rows:
-        decode = decoder(self.o, self.pre, self.workers, self.tel.progress)
-        if self.world.is_main:  # the others find the cache filled
-            rows = decode(source, what)
-        self.world.barrier()
-        return rows if self.world.is_main else decode(source, what)
+    def _network(self) -> tuple[Network, str]:
+        o, side, seed = self.o, self.pre.resolution, self.recipe.seed
+        if o.start_from is None:
+            return new_network(o.model, side, 3, o, seed=seed), "random weights"
+        if self.begun is not None:  # its checkpoint has the weights, whatever has become of what it began from
+            return build(self.begun.config["architecture"]), self.begun.config["origin"]
+        return network_from(Start.open(o.start_from), o.model, side, o, seed)
+
+    def _share_out(self) -> tuple[LabelledFeed, Validation]:
+        given = self.data, self.o, self.recipe, self.degradation
+        if self.part is not None:
+            return share_out(*given, self.part.decode)
+        how = self.o, self.pre, self.workers, self.tel.progress
+        if self.o.patch_size is not None:
+            return share_out_patches(*given, self._once(opener(*how)))
+        return share_out(*given, self._once(decoder(*how)))
+
+    def _once(self, decode: Callable[[FaceSource, str], Decoded]) -> Callable[[FaceSource, str], Decoded]:
+        def by_turns(source: FaceSource, what: str) -> Decoded:
+            if self.world.is_main:  # the others find the cache filled
+                rows = decode(source, what)
+            self.world.barrier()
+            return rows if self.world.is_main else decode(source, what)
+
+        return by_turns
 
     # ---- the run -----------------------------------------------------------------------------------------------
 
@@ -229,12 +257,16 @@ class _Training:
         meta = {
             "trained_on": self.facts["name"], "fingerprint": self.facts["fingerprint"], "model": self.o.model,
             "weights_from": self.origin, "shown": self.facts["shown"], "train_images": self.facts["train"],
-            "recipe": self.recipe.to_dict(), "degradation": self.degradation.to_dict(), "best_step": fit.best_step(),
-            "steps": fit.step, "parameters": sum(p.numel() for p in fit.net.parameters()), "version": own_version(),
+            "recipe": self.recipe.to_dict(), "degradation": fit.feed.degradation.to_dict(),
+            "best_step": fit.best_step(), "steps": fit.step,
+            "parameters": sum(p.numel() for p in fit.net.parameters()), "version": own_version(),
             "gates": self.facts.get("gates"), "seconds": round(fit.elapsed),
         }  # fmt: skip
         file = self.o.recipe_file and self.o.recipe_file["name"]
         said = {"fold": self.facts.get("fold"), "recipe_file": file, "face": self.o.face}
+        if patches := self.facts.get("patches"):
+            said |= {"patches": patches["size"], "face": self.o.face or "whole"}
+            said |= {"validation_photos": patches["photos"]["valid"], "window": patches["window"]}
         meta |= {name: value for name, value in said.items() if value}
         end = calibrated(
             fit.best_network(), fit.validation, self.pre, meta, workers=self.workers,

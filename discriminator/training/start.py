@@ -1,0 +1,115 @@
+"""Beginning from what another training has learnt: a run of the game, a run of a detector, or a detector file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+from discriminator.artefact import RESIDUALS
+from discriminator.detector import Detector
+from discriminator.locate import FILE
+from discriminator.models import new_network
+from discriminator.network import Network
+from discriminator.network_options import NetworkOptions
+from discriminator.pixels import Pixels
+from training.checkpoint import FORMATS, find_checkpoint
+
+BRANCH, HEAD = "artefact", "verdict_head"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The weights another training has learnt. file: where they lie."""
+
+    spec: str
+    file: Path
+    state: dict[str, torch.Tensor]
+
+    @classmethod
+    def open(cls, spec: str) -> Start:
+        """The detector of a run, or of its newest checkpoint where it has written none yet; or of a file. UserError
+        where there is none."""
+        path = Path(spec)
+        if path.is_dir() and (path / FILE).is_file():
+            path = path / FILE
+        if path.suffix == ".safetensors":
+            return cls(spec, path, dict(Detector.load(path).net.state_dict()))
+        path = find_checkpoint(spec, parameter="start_from")
+        return cls(spec, path, _of_checkpoint(path, spec))
+
+
+def _of_checkpoint(path: Path, spec: str) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(
+            f"`start_from` {spec}: {path.name} can't be read ({reason}); give a run or a detector file"
+        ) from None
+    kind = content.get("format") if isinstance(content, dict) else None
+    if kind in FORMATS["gan"] and isinstance(content.get("game"), dict):
+        if (state := content["game"].get("D_ema")) is None:
+            raise UserError(f"`start_from` {spec}: this game has no verdict head (`verdict_batch` 0); give another run")
+        return state
+    if kind in FORMATS["detector"]:
+        best = content.get("best")
+        return best["state"] if best else content["ema"]
+    raise UserError(f"`start_from` {spec}: {path.name} is no checkpoint of this version; give a run or a detector file")
+
+
+def network_from(start: Start, model: str, resolution: int, options: NetworkOptions, seed: int) -> tuple[Network, str]:
+    """A network that begins with all of `start` that fits, part by part, and a line about what that is.
+
+    A pixel view takes the artefact branch as it is, whatever its width, depth and residual. UserError where nothing
+    fits."""
+    net = new_network(model, resolution, 3, options, seed=seed)
+    if isinstance(net, Pixels):
+        net = _pixels_like(net, start, seed)
+    own, taken = net.state_dict(), []
+    names: dict[str, list[str]] = {}
+    for name in own:
+        names.setdefault(name.partition(".")[0], []).append(name)
+    for part, inner in names.items():
+        theirs = {name for name in start.state if name.partition(".")[0] == part}
+        if theirs == set(inner) and all(start.state[name].shape == own[name].shape for name in inner):
+            own.update((name, start.state[name].to(own[name].dtype)) for name in inner)
+            taken.append(part)
+    if not taken:
+        raise UserError(
+            f"`start_from` {start.spec}: none of its parts ({', '.join(_parts(start.state))}) fits `model` {model};"
+            " give a run of the same network, or leave it out"
+        )
+    net.load_state_dict(own)
+    fresh = [part for part in names if part not in taken]
+    new = f"; {', '.join(fresh)} from random weights" if fresh else ""
+    return net, f"{', '.join(taken)} of {start.file}{new}"
+
+
+def _pixels_like(net: Pixels, start: Start, seed: int) -> Pixels:
+    """A pixel view whose branch, and whose head where it sees the branch alone, are of the shape of `start`'s."""
+    stem = start.state.get(f"{BRANCH}.stem.weight")
+    if stem is None:
+        raise UserError(
+            f"`start_from` {start.spec}: holds no artefact branch ({', '.join(_parts(start.state))}); give a run of"
+            " train_gan.py, or of a hybrid or pixels detector"
+        )
+    channels, seen = net.cfg.img_channels, stem.shape[1]
+    residual = next((name for name, bank in RESIDUALS.items() if len(bank) * channels == seen), None)
+    if residual is None:
+        raise UserError(f"`start_from` {start.spec}: its artefact branch does not see {channels} channels")
+    blocks = len({name.split(".")[2] for name in start.state if name.startswith(f"{BRANCH}.before_pool.")})
+    cfg = replace(net.cfg, channels=len(stem), blocks=blocks, residual=residual)
+    hidden = start.state.get(f"{HEAD}.hidden.weight")
+    torch.manual_seed(seed)
+    made = Pixels(cfg)
+    if hidden is not None and hidden.shape[1] == made.artefact.pooled_dim:
+        torch.manual_seed(seed)
+        made = Pixels(replace(cfg, hidden=len(hidden)))
+    return made
+
+
+def _parts(state: dict[str, torch.Tensor]) -> list[str]:
+    return sorted({name.partition(".")[0] for name in state})
