@@ -2,7 +2,7 @@
 
 Whatever a camera, an editor or a web page wrote comes out as H x W x 3 uint8 the way a viewer would show it:
 
-- EXIF orientation applied; animations and multi-page files give their first frame;
+- EXIF orientation applied; animations and multi-page files give their first frame (`faces.video` gives all of them);
 - grey, palette, CMYK (plain and Adobe-inverted), YCbCr become RGB; an embedded colour profile other than sRGB is
   converted to sRGB (relative colorimetric; little CMS);
 - transparency is composited over mid-grey (128), so neither class of a data set gets a tell-tale black or white rim;
@@ -25,11 +25,12 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from common.errors import BadImage, TooSmall
+from faces.moving.kinds import HEAD, VIDEO, kind_of
 
 # Only raster formats are tried: Pillow would also run Ghostscript for EPS and open network-ish or vector containers.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 EXTENSIONS = (
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .avif .jp2 .j2k .tga"
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .avif .jp2 .j2k .tga"
 ).split()
 MAX_PIXELS = 178_956_970  # 2/3 GiB of RGB, where Pillow itself refuses
 MAX_SIDE = 32_767  # OpenCV's warping knows no more, and no photo has
@@ -95,7 +96,7 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: in
             image.load()
             orientation = orientation_of(image)
             upright = image if orientation == 1 else image.transpose(TRANSPOSE[orientation])
-            pixels = np.ascontiguousarray(_rgb(upright, name))
+            pixels = np.ascontiguousarray(rgb_of(upright, name))
     except BadImage:
         raise
     except MemoryError:
@@ -132,6 +133,8 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
             raise BadImage(
                 name, "this TIFF can't be read (broken, or floating-point or other rare channels): save it as 8-bit PNG"
             ) from None
+        if (kind := kind_of(data[:HEAD])).what == VIDEO:
+            raise BadImage(name, f"a video ({kind.name}), not an image") from None
         starts = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"BM")
         if data.startswith(starts) or data[4:8] == b"ftyp":
             raise BadImage(name, "broken or truncated image (its header can't be read)") from None
@@ -187,7 +190,8 @@ TRANSPOSE = {
 }
 
 
-def _rgb(image: Image.Image, name: str) -> np.ndarray:
+def rgb_of(image: Image.Image, name: str) -> np.ndarray:
+    """An opened image, as it lies, to uint8 RGB [H, W, 3] sRGB (see the module's docstring). BadImage where it can't be."""
     if image.mode == "F":
         raise BadImage(name, "floating-point pixels have no defined range: save it with 8 or 16 bits per channel")
     if image.mode == "I" or image.mode.startswith("I;16"):

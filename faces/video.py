@@ -1,112 +1,157 @@
-"""Frames of a video, sampled by time, through OpenCV (FFmpeg): uint8 RGB, upright."""
+"""Frames of a video or an animation, sampled by time: uint8 RGB, upright, as a player shows them.
+
+What a file is, its bytes say, not its name. Videos are decoded by PyAV (`faces.moving.stream`), animated pictures by
+Pillow (`faces.moving.animation`).
+"""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-import cv2
-import numpy as np
 
 from common.errors import BadImage
+from faces.decode import read_file
+from faces.moving.frame import Frame, Limits, Reader
+from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of, may_move
 
-EXTENSIONS = ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ogv .wmv .flv .3gp .mts .m2ts .ts".split()
+EXTENSIONS = (
+    ".mp4 .m4v .mov .qt .avi .mkv .webm .mpg .mpeg .m2v .vob .ogv .wmv .asf .flv .f4v .3gp .3g2 .mts .m2ts .ts .mxf"
+).split()
 EVERY = 1.0  # seconds between two samples
 LEAST = 16  # samples of a short video, where the interval was not asked for
-MAX_PIXELS = 64 << 20  # of a frame
-# FFmpeg's remarks about a broken file name no file and tear the lines of output apart; what is wrong is told here
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+__all__ = ["EVERY", "EXTENSIONS", "LEAST", "Frame", "Limits", "Video", "is_moving", "is_video_name"]
 
 
 def is_video_name(name: str) -> bool:
     return name.lower().endswith(tuple(EXTENSIONS))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """One sampled frame: its number in the video (from 0), its time in seconds, uint8 RGB [H, W, 3]. spent: seconds it
-    took to get there from the sample before."""
+def is_moving(source: str | os.PathLike | bytes, name: str = "") -> bool:
+    """Whether a file (its path, or its bytes and name) is a video or an animated picture: by its bytes, and by its name
+    where they don't tell, or can't be had."""
+    name = name or ("" if isinstance(source, bytes) else os.fspath(source))
+    try:
+        head = _head(source)
+    except OSError:
+        return is_video_name(name) and not os.path.isdir(name)
+    kind = kind_of(head)
+    if kind.what == IMAGE:
+        return may_move(kind.name, head) and _is_animated(source)
+    return kind.what == VIDEO or is_video_name(name)
 
-    number: int
-    seconds: float
-    pixels: np.ndarray
-    spent: float = 0.0
+
+def _head(source: str | os.PathLike | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:HEAD]
+    if not os.path.isfile(source):  # a pipe would block for ever
+        raise OSError
+    with open(source, "rb") as file:
+        return file.read(HEAD)
+
+
+def _is_animated(source: str | os.PathLike | bytes) -> bool:
+    import io
+
+    from faces.moving.animation import is_animated
+
+    if isinstance(source, bytes):
+        return is_animated(io.BytesIO(source))
+    with open(source, "rb") as file:
+        return is_animated(file)
 
 
 class Video:
-    """A video file that was opened. `seconds`: its length by its header, 0 where that is not known; `fps` likewise.
+    """A video file, or an animated picture, that was opened: by its path, or its bytes under a name.
 
-    Raises BadImage where it can't be read. After `frames` is through, `whole` says whether it went to the end."""
+    `seconds`, `count` and `fps` are those of the frames that are there, whatever a header says. Raises BadImage where
+    it can't be read. After `frames` is through: `whole`: whether nothing is missing at the file's end; `broken`: frames
+    that can't be decoded and were left out; `remarks()`: these and what else is to be known, in words."""
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = os.fspath(path)
-        if not os.path.isfile(self.path):
-            raise BadImage(self.path, "is not a file" if os.path.lexists(self.path) else "no such file")
-        if not os.access(self.path, os.R_OK):
-            raise BadImage(self.path, "no permission to read it")
-        logging = cv2.utils.logging
-        before = logging.getLogLevel()
-        logging.setLogLevel(min(before, logging.LOG_LEVEL_ERROR))
+    def __init__(self, source: str | os.PathLike | bytes, name: str = "", *, limits: Limits | None = None):
+        self.limits, self._begun = limits or Limits(), False
+        self.path = name or ("video" if isinstance(source, bytes) else os.fspath(source))
+        if not isinstance(source, bytes):
+            source = os.fspath(source)
+            if not os.path.isfile(source):
+                raise BadImage(self.path, "is not a file" if os.path.lexists(source) else "no such file")
+            if not os.access(source, os.R_OK):
+                raise BadImage(self.path, "no permission to read it")
+        self._reader = self._opened(source)
+
+    def _opened(self, source: str | bytes) -> Reader:
+        head = _head(source)
+        if not head:
+            raise BadImage(self.path, "empty file (0 bytes)")
+        if kind_of(head).what == IMAGE:
+            from faces.moving.animation import Animation
+
+            data = source if isinstance(source, bytes) else read_file(source, self.path)
+            return Animation(data, self.path, self.limits)
         try:
-            self._reader = cv2.VideoCapture(os.path.abspath(self.path), cv2.CAP_FFMPEG)
-        finally:
-            logging.setLogLevel(before)
-        if not self._reader.isOpened():
-            raise BadImage(self.path, "not a video that can be read, or a broken one")
-        self.fps = self._positive(cv2.CAP_PROP_FPS)
-        count = self._positive(cv2.CAP_PROP_FRAME_COUNT)
-        self.seconds = count / self.fps if self.fps else 0.0
-        self.count, self.whole, self._begun = int(count), True, False
-        if self._positive(cv2.CAP_PROP_FRAME_WIDTH) * self._positive(cv2.CAP_PROP_FRAME_HEIGHT) > MAX_PIXELS:
-            raise BadImage(self.path, f"frames of more than {MAX_PIXELS:,} pixels, refused")
+            from faces.moving.stream import Stream
+
+            return Stream(source, self.path, self.limits)
+        except ImportError:
+            raise BadImage(self.path, "videos need PyAV, which is not installed: pip install 'av>=18,<19'") from None
 
     def __enter__(self) -> Video:
         return self
 
     def __exit__(self, *_) -> None:
-        if not self._begun:  # else `frames`, perhaps in another thread, releases what it may still be using
-            self._reader.release()
+        if not self._begun:  # else `frames`, perhaps in another thread, closes what it may still be using
+            self._reader.close()
+
+    @property
+    def seconds(self) -> float:
+        return self._reader.seconds
+
+    @property
+    def count(self) -> int:
+        return self._reader.count
+
+    @property
+    def fps(self) -> float:
+        return self._reader.fps
+
+    @property
+    def whole(self) -> bool:
+        return self._reader.whole
+
+    @property
+    def broken(self) -> int:
+        return self._reader.broken
+
+    def remarks(self) -> list[str]:
+        """What the reader of a verdict should know of the file, each a phrase without a full stop."""
+        reader = self._reader
+        out = [] if reader.whole else ["the file ends early"]
+        if reader.broken:
+            out.append(f"{reader.broken} of {max(reader.count, reader.broken)} frames can't be decoded and were left out")
+        if reader.stopped is not None:
+            out.append(
+                f"stopped after {self.limits.seconds:g} s of work: only its first {reader.stopped:.1f} of"
+                f" {reader.seconds:.1f} s were looked at"
+            )
+        return out + reader.notes
 
     def interval(self, every: float | None = None) -> float:
-        """Seconds between two samples: `every`, else EVERY, or less for a short video, so that it has LEAST samples."""
-        if every is not None:
-            return every
-        return min(EVERY, self.seconds / LEAST) if self.seconds else EVERY
+        """Seconds between two samples: `every`, else EVERY, or less for a short video, so that it has LEAST samples; and
+        more where it would have more than the limit of them."""
+        if every is None:
+            every = min(EVERY, self.seconds / LEAST) if self.seconds else EVERY
+        most = self.limits.frames
+        return max(every, self.seconds / most) if most else every
 
     def frames(self, every: float) -> Iterator[Frame]:
         """The first frame, and then the first at or after each multiple of `every` seconds (0: every frame).
 
-        Times are the frames' own, so a variable frame rate is no matter. Frames between are decoded (H.264 needs that)
-        but not converted."""
+        Times are the frames' own, so a variable frame rate is no matter. Frames between are decoded but not converted.
+        """
         self._begun = True
-        number, due, seconds, begin = 0, 0.0, 0.0, time.perf_counter()
         try:
-            while self._reader.grab():
-                seconds = self._time(number, seconds)
-                if seconds + 1e-6 >= due:
-                    good, bgr = self._reader.retrieve()
-                    if good and bgr is not None and bgr.size:
-                        pixels = np.ascontiguousarray(bgr[..., ::-1])
-                        yield Frame(number, seconds, pixels, time.perf_counter() - begin)
-                        begin = time.perf_counter()
-                    if every > 0:
-                        due = (np.floor((seconds + 1e-6) / every) + 1) * every
-                number += 1
+            for number, frame in enumerate(self._reader.frames(every)):
+                if self.limits.frames is not None and number >= self.limits.frames:
+                    return
+                yield frame
         finally:
-            self._reader.release()
-        # a header's count is an estimate; a file cut short lacks much more than a few frames
-        self.whole = number >= 0.9 * self.count - 2
-        if not number:
-            raise BadImage(self.path, "a video without a readable frame")
-
-    def _time(self, number: int, before: float) -> float:
-        seconds = float(self._reader.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-        if number and (not np.isfinite(seconds) or seconds <= 0):
-            return number / self.fps if self.fps else before
-        return max(seconds, before) if np.isfinite(seconds) else before
-
-    def _positive(self, what: int) -> float:
-        value = float(self._reader.get(what))
-        return value if np.isfinite(value) and value > 0 else 0.0
+            self._reader.close()

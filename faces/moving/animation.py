@@ -1,0 +1,96 @@
+"""Animated GIF, PNG, WebP and AVIF as the videos that they are: each frame composed as a browser shows it."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from common.errors import BadImage
+from faces.decode import TRANSPOSE, open_header, orientation_of, rgb_of
+from faces.moving.ends import ends_early
+from faces.moving.frame import Clock, Due, Frame, Limits
+
+FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+SLOWED = 0.1  # seconds that viewers show a frame for which asks for a hundredth or less
+
+
+def is_animated(file: BinaryIO) -> bool:
+    """Whether a picture has more than one frame; False where it can't be opened."""
+    Image.init()
+    try:
+        with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            return bool(getattr(image, "is_animated", False)) and _frames_of(image) > 1
+    except Exception:  # broken files raise almost anything; who decodes it says what is wrong
+        return False
+
+
+def _frames_of(image: Image.Image) -> int:
+    # of a GIF that costs a walk through the file, and two frames are enough to know
+    return 2 if image.format == "GIF" else image.n_frames - _hidden(image)
+
+
+def _hidden(image: Image.Image) -> int:
+    """1 for an APNG whose first picture is for programs that know no animations, and no part of its own."""
+    return int(bool(getattr(image, "default_image", False)))
+
+
+class Animation:
+    """A `faces.moving.frame.Reader` of an encoded file. Raises BadImage where it can't be opened."""
+
+    def __init__(self, data: bytes, name: str, limits: Limits):
+        self._name, self._clock = name, Clock(limits.seconds)
+        self.broken, self.stopped = 0, None
+        self.whole = not ends_early(io.BytesIO(data))
+        self.notes: list[str] = []
+        self._image = open_header(data, name, max_pixels=limits.pixels)
+        self._first = _hidden(self._image)
+        times = [0.0]
+        for _ in self._walk():
+            times.append(times[-1] + self._lasts())
+        self.count, self.seconds = len(times) - 1, times[-1]
+        self.fps = self.count / self.seconds if self.seconds else 0.0
+        if not self.count:
+            raise BadImage(name, "an animation without a readable frame")
+
+    def frames(self, every: float) -> Iterator[Frame]:
+        due, seconds, begin = Due(every), 0.0, time.perf_counter()
+        for number, image in enumerate(self._walk()):
+            if due.now(seconds):
+                yield Frame(number, seconds, self._pixels(image), time.perf_counter() - begin)
+                begin = time.perf_counter()
+            seconds += self._lasts()
+        if self._clock.over:
+            self.stopped = seconds
+
+    def close(self) -> None:
+        self._image.close()
+
+    def _walk(self) -> Iterator[Image.Image]:
+        """Every frame, decoded, until the end, the first broken one, or the time is over."""
+        number = self._first
+        while not self._clock.over:
+            try:
+                self._image.seek(number)
+                self._image.load()
+            except EOFError:
+                return
+            except Exception:  # broken files raise almost anything
+                self.broken = 1
+                return
+            yield self._image
+            number += 1
+
+    def _lasts(self) -> float:
+        """Seconds the current frame is shown for."""
+        given = float(self._image.info.get("duration") or 0) / 1000
+        return given if np.isfinite(given) and given > 0.0101 else SLOWED
+
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        turned = orientation_of(image)
+        upright = image.copy() if turned == 1 else image.transpose(TRANSPOSE[turned])
+        return np.ascontiguousarray(rgb_of(upright, self._name))
