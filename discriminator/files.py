@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 
 from discriminator.judge import MIN_SIDE, Judge, Seen
 from discriminator.results import Result
 from discriminator.video import VideoOptions, judge_video
 from faces.decode import load_image
-from faces.video import is_video_name
+from faces.video import is_moving
 
 
 def judge_files(
@@ -32,7 +31,7 @@ def judge_files(
     def look(file: str | Result) -> Seen:
         if isinstance(file, Result):
             return Seen(file.file, file)
-        if is_video_name(file) and not os.path.isdir(file):
+        if is_moving(file):
             return Seen(file)  # it is read when its turn comes
         return judge.decoded(file, lambda: load_image(file, min_side=MIN_SIDE))
 

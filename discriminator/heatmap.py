@@ -152,10 +152,11 @@ def _boxed(photo: np.ndarray, box: tuple[float, float, float, float] | None) -> 
     return np.asarray(picture)
 
 
-def fit(photo: np.ndarray) -> np.ndarray:
-    """The photo with its longest side at the panel's size; small ones are enlarged without smoothing them away."""
+def fit(photo: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    """The photo with its longest side at `side` (default: the panel's size); small ones are enlarged without smoothing
+    them away."""
     height, width = photo.shape[:2]
-    scale = _SIDE / max(height, width)
+    scale = side / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     kernel = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(np.ascontiguousarray(photo)).resize(size, kernel))

@@ -15,7 +15,8 @@ class Result:
 
     file: as it was given. verdict: None where there is none; then `error` says why, or `no_face` is true.
     face: the face in plain JSON types (`faces.finding.face_step.View.to_dict`), None where none was looked for.
-    video: what a video's verdict was made of, in plain JSON types. seconds: what it took, in all threads.
+    video: what a video's verdict was made of, in plain JSON types. strip: its frames with their verdicts, where they
+    were asked for (`discriminator.video`). seconds: what it took, in all threads.
     stages: seconds of it by name ("read", "face", "network").
     photo: uint8 [H, W, 3] reduced for display, view: what was judged of it, pixels: uint8 [R, R, C] as the network saw
     it; these where they were asked for. size: height and width of the photo.
@@ -32,6 +33,7 @@ class Result:
     view: np.ndarray | None = field(default=None, repr=False)
     pixels: np.ndarray | None = field(default=None, repr=False)
     size: tuple[int, int] | None = None
+    strip: list[dict] = field(default_factory=list, repr=False)
 
     @property
     def status(self) -> str:

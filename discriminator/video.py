@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.errors import BadImage
+from discriminator.heatmap import fit
 from discriminator.judge import Judge, Seen
 from discriminator.results import Result
 from discriminator.verdict import Verdict
-from faces.video import Frame, Video
+from faces.video import Frame, Limits, Video
 
 MIN_FRAMES = 5
 TRIM = 0.2  # of the frames, left out at each end
@@ -33,10 +34,13 @@ FRAME_COLUMNS = (
 @dataclass(frozen=True)
 class VideoOptions:
     """every: seconds between two frames (None: one, and less in a video of few seconds; 0: every frame). on_frame: is
-    called with a dict of FRAME_COLUMNS for each face of each frame."""
+    called with a dict of FRAME_COLUMNS for each face of each frame. limits: what it may cost. strip: the longest side
+    of the small picture that each frame has in `Result.strip`; 0: no pictures, None: no strip."""
 
     every: float | None = None
     on_frame: Callable[[dict], object] | None = None
+    limits: Limits = Limits()
+    strip: int | None = None
 
 
 def trimmed_mean(values: np.ndarray, trim: float = TRIM) -> float:
@@ -53,10 +57,12 @@ class _Frames:
     seconds: float = 0.0
     every: float = 0.0
     whole: bool = True
+    remarks: list[str] = field(default_factory=list)
     count: int = 0
     most_faces: int = 0
     verdicts: list[Verdict] = field(default_factory=list)  # of the biggest face of each frame
     kept: list[Seen] = field(default_factory=list)
+    strip: list[dict] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "face", "network"), 0.0))
 
     def add(self, seen: Seen, keep: bool) -> None:
@@ -79,22 +85,30 @@ class _Frames:
             "fake_frames": sum(verdict.label == "FAKE" for verdict in self.verdicts),
             "most_faces": self.most_faces,
             "whole": self.whole,
+            "remarks": self.remarks,
         }
 
 
-def judge_video(judge: Judge, path: str, options: VideoOptions | None = None, *, workers: int | None = None) -> Result:
-    """One result for a video file. A judge that keeps photos shows the frame whose score is nearest to the video's (of
-    the first KEPT)."""
-    begin = time.perf_counter()
+def judge_video(
+    judge: Judge,
+    path: str,
+    options: VideoOptions | None = None,
+    *,
+    data: bytes | None = None,
+    workers: int | None = None,
+) -> Result:
+    """One result for a video file or an animated picture, or for the bytes of one that is called `path`. A judge that
+    keeps photos shows the frame whose score is nearest to the video's (of the first KEPT)."""
+    begin, options = time.perf_counter(), options or VideoOptions()
     try:
-        frames = _watch(judge, path, options or VideoOptions(), workers)
+        frames = _watch(judge, Video(path if data is None else data, path, limits=options.limits), options, workers)
     except BadImage as error:
         return Result(path, None, error.reason, stages={"read": time.perf_counter() - begin})
     facts = frames.facts()
     if not frames.verdicts:
-        return Result(path, None, no_face=True, video=facts, stages=frames.stages)
+        return Result(path, None, no_face=True, video=facts, strip=frames.strip, stages=frames.stages)
     verdict = _verdict(judge, np.array([verdict.logit for verdict in frames.verdicts]), facts)
-    result = Result(path, verdict, video=facts, stages=frames.stages)
+    result = Result(path, verdict, video=facts, strip=frames.strip, stages=frames.stages)
     if not frames.kept:
         return result
     best = min(frames.kept, key=lambda seen: abs(seen.verdicts[0].logit - verdict.logit))
@@ -110,24 +124,28 @@ def judge_video(judge: Judge, path: str, options: VideoOptions | None = None, *,
     )
 
 
-def _watch(judge: Judge, path: str, options: VideoOptions, workers: int | None) -> _Frames:
+def _watch(judge: Judge, opened: Video, options: VideoOptions, workers: int | None) -> _Frames:
     """All sampled frames through the judge; `options.on_frame` hears of each."""
     frames = _Frames()
-    with Video(path) as video:
+    with opened as video:
         frames.every = video.interval(options.every)
 
         def look(frame: Frame) -> Seen:
-            one = judge.look(path, frame.pixels, frame.spent)
+            one = judge.look(video.path, frame.pixels, frame.spent)
             one.moment = (frame.number, frame.seconds)
+            if options.strip and one.photo is None:
+                one.photo = fit(frame.pixels, options.strip)
             return one
 
         batch = min(judge.batch, AHEAD)
         for one in judge.in_order(look, video.frames(frames.every), batch=batch, workers=workers):
             frames.add(one, judge.keep_photos)
+            if options.strip is not None:
+                frames.strip.append(_told(one, options.strip))
             if options.on_frame is not None:
                 for row in _rows(one):
                     options.on_frame(row)
-        frames.seconds, frames.whole = video.seconds, video.whole
+        frames.seconds, frames.whole, frames.remarks = video.seconds, video.whole, video.remarks()
     return frames
 
 
@@ -143,9 +161,21 @@ def _verdict(judge: Judge, logits: np.ndarray, facts: dict) -> Verdict:
     if len(logits) < MIN_FRAMES:
         verdict = replace(verdict, label="UNSURE")
         notes.append(f"a verdict takes at least {MIN_FRAMES} frames with a face")
-    if not facts["whole"]:
-        notes.append("the file ends early")
-    return replace(verdict, note="; ".join(notes))
+    return replace(verdict, note="; ".join([*notes, *facts["remarks"]]))
+
+
+def _told(seen: Seen, side: int) -> dict:
+    """A frame for the strip: plain JSON types, the face's box from 0 to 1, and its `picture` (uint8 [h, w, 3], its
+    longest side `side`; None where that is 0)."""
+    number, seconds = seen.moment
+    row: dict = {"frame": number, "seconds": round(seconds, 3), "faces": len(seen.verdicts), "verdict": "NO FACE"}
+    if seen.verdicts:
+        verdict = seen.verdicts[0]
+        row |= {"verdict": verdict.label, "probability": verdict.probability, "logit": verdict.logit}
+        if face := seen.faces[0]:
+            height, width = seen.size
+            row["box"] = [round(x / size, 4) for x, size in zip(face["box"] or (), (width, height, width, height))]
+    return {**row, "picture": fit(seen.photo, side) if side and seen.photo is not None else None}
 
 
 def _rows(seen: Seen) -> Iterator[dict]:

@@ -56,7 +56,9 @@ def score(
         raise UserError(f"`{kind}` {folder}: holds no photos; give a folder of them")
     logits, no_face, bad = [], 0, []
     for judged in judge_files(Judge(detector, faces=faces), photos, workers=workers, on_read=on_read):
-        if judged.verdict is None:
+        if judged.video is not None:  # also where the name does not say so
+            bad.append((judged.file, "a video or an animation; only photos are counted here"))
+        elif judged.verdict is None:
             no_face += judged.no_face
             if not judged.no_face:
                 bad.append((judged.file, judged.error))

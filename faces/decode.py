@@ -191,7 +191,7 @@ TRANSPOSE = {
 
 
 def rgb_of(image: Image.Image, name: str) -> np.ndarray:
-    """An opened image, as it lies, to uint8 RGB [H, W, 3] sRGB (see the module's docstring). BadImage where it can't be."""
+    """An opened image, as it lies, to uint8 RGB [H, W, 3] sRGB (see the module's docstring). Raises BadImage."""
     if image.mode == "F":
         raise BadImage(name, "floating-point pixels have no defined range: save it with 8 or 16 bits per channel")
     if image.mode == "I" or image.mode.startswith("I;16"):

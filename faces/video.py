@@ -19,7 +19,7 @@ EXTENSIONS = (
 ).split()
 EVERY = 1.0  # seconds between two samples
 LEAST = 16  # samples of a short video, where the interval was not asked for
-__all__ = ["EVERY", "EXTENSIONS", "LEAST", "Frame", "Limits", "Video", "is_moving", "is_video_name"]
+__all__ = ["EVERY", "EXTENSIONS", "LEAST", "Frame", "Limits", "Video", "is_moving", "is_video_name", "may_be_moving"]
 
 
 def is_video_name(name: str) -> bool:
@@ -38,6 +38,12 @@ def is_moving(source: str | os.PathLike | bytes, name: str = "") -> bool:
     if kind.what == IMAGE:
         return may_move(kind.name, head) and _is_animated(source)
     return kind.what == VIDEO or is_video_name(name)
+
+
+def may_be_moving(data: bytes, name: str) -> bool:
+    """As `is_moving` of a file's bytes, at a glance: true of some stills, too."""
+    kind = kind_of(data[:HEAD])
+    return may_move(kind.name, data[:HEAD]) if kind.what == IMAGE else kind.what == VIDEO or is_video_name(name)
 
 
 def _head(source: str | os.PathLike | bytes) -> bytes:
@@ -64,8 +70,8 @@ class Video:
     """A video file, or an animated picture, that was opened: by its path, or its bytes under a name.
 
     `seconds`, `count` and `fps` are those of the frames that are there, whatever a header says. Raises BadImage where
-    it can't be read. After `frames` is through: `whole`: whether nothing is missing at the file's end; `broken`: frames
-    that can't be decoded and were left out; `remarks()`: these and what else is to be known, in words."""
+    it can't be read. After `frames` is through: `whole`: whether the file was read to an end that is its own; `broken`:
+    frames that can't be decoded and were left out; `remarks()`: these and what else is to be known, in words."""
 
     def __init__(self, source: str | os.PathLike | bytes, name: str = "", *, limits: Limits | None = None):
         self.limits, self._begun = limits or Limits(), False
@@ -115,7 +121,7 @@ class Video:
 
     @property
     def whole(self) -> bool:
-        return self._reader.whole
+        return not (self._reader.early or self._reader.torn)
 
     @property
     def broken(self) -> int:
@@ -124,9 +130,13 @@ class Video:
     def remarks(self) -> list[str]:
         """What the reader of a verdict should know of the file, each a phrase without a full stop."""
         reader = self._reader
-        out = [] if reader.whole else ["the file ends early"]
+        out = ["the file ends early"] if reader.early else []
+        if reader.torn and not reader.early:
+            out.append(f"the file is broken after {reader.seconds:.1f} s, and what follows was not looked at")
         if reader.broken:
-            out.append(f"{reader.broken} of {max(reader.count, reader.broken)} frames can't be decoded and were left out")
+            out.append(
+                f"{reader.broken} of {max(reader.count, reader.broken)} frames can't be decoded and were left out"
+            )
         if reader.stopped is not None:
             out.append(
                 f"stopped after {self.limits.seconds:g} s of work: only its first {reader.stopped:.1f} of"
@@ -135,8 +145,8 @@ class Video:
         return out + reader.notes
 
     def interval(self, every: float | None = None) -> float:
-        """Seconds between two samples: `every`, else EVERY, or less for a short video, so that it has LEAST samples; and
-        more where it would have more than the limit of them."""
+        """Seconds between two samples: `every`, else EVERY, or less for a short video, so that it has LEAST samples;
+        more where there would be more than the limit of them."""
         if every is None:
             every = min(EVERY, self.seconds / LEAST) if self.seconds else EVERY
         most = self.limits.frames

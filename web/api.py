@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -44,6 +45,7 @@ BODY = {
             }
         },
         "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "video/*": {"schema": {"type": "string", "format": "binary"}},
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
 }
@@ -53,11 +55,11 @@ ERROR = {
     }
 }
 ERRORS = {
-    400: "the one photo of the request can't be read, or the form is broken",
+    400: "the one photo or video of the request can't be read, or the form is broken",
     403: "a browser sent it from another site",
     408: "the body came too slowly",
     413: "too many bytes or photos",
-    415: "neither a form nor an image; videos",
+    415: "neither a form nor an image nor a video",
     422: "an option that is not to be had, or no photo",
     503: "busy; see Retry-After",
 }
@@ -73,13 +75,14 @@ class Json(Response):
 
 
 class _Line:
-    """Photos in front of the service: judged in threads, `threads` at once, in turn."""
+    """Photos and videos in front of the service: judged in threads, `threads` at once, in turn. A video takes long:
+    one thread is kept for photos where there are several."""
 
     def __init__(self, service: Service, limits: Limits, threads: int):
         self.service, self.limits, self.threads = service, limits, threads
         self.held = Held(limits)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
-        self._slots = asyncio.Semaphore(threads)
+        self._slots, self._videos = asyncio.Semaphore(threads), asyncio.Semaphore(max(1, threads - 1))
 
     async def judged(self, request: Request, uploads: list[Upload], ask: Ask) -> list[Answer]:
         """The answers to a request's photos, in their order."""
@@ -97,17 +100,17 @@ class _Line:
                 task.cancel()
 
     async def _one(self, request: Request, upload: Upload, ask: Ask) -> Answer:
-        try:
-            async with asyncio.timeout(self.limits.wait_seconds):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise busy(f"a photo's turn did not come within {self.limits.wait_seconds:g} s") from None
-        try:
+        async with contextlib.AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(self.limits.wait_seconds):
+                    if upload.may_be_video:
+                        await turn.enter_async_context(self._videos)
+                    await turn.enter_async_context(self._slots)
+            except TimeoutError:
+                raise busy(f"a photo's turn did not come within {self.limits.wait_seconds:g} s") from None
             if await request.is_disconnected():
                 raise ClientDisconnect()
             return await asyncio.get_running_loop().run_in_executor(self._pool, self.service.judge, upload, ask)
-        finally:
-            self._slots.release()
 
 
 def build_app(
@@ -118,7 +121,7 @@ def build_app(
     app = FastAPI(
         title="Real, or generated?",
         version=version or "0",
-        description="Verdicts on photos of faces: REAL, FAKE (made by a GAN), UNSURE or NO FACE.",
+        description="Verdicts on photos and videos of faces: REAL, FAKE (made by a GAN), UNSURE or NO FACE.",
         docs_url=None,
         redoc_url=None,
         default_response_class=Json,
@@ -142,11 +145,13 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
 
     @app.post(
         "/v1/detect",
-        summary="Judge photos",
+        summary="Judge photos and videos",
         response_class=Json,
         openapi_extra={"requestBody": BODY},
         responses={
-            200: {"description": "as detect.py's JSON: one entry of results for each face, in the order of the photos"},
+            200: {
+                "description": "as detect.py's JSON: an entry of results for each face and video, in the files' order"
+            },
             **{status: {"description": text, "content": ERROR} for status, text in ERRORS.items()},
         },
     )
@@ -158,13 +163,19 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
         fpr: Annotated[float | None, Query(description="a calibrated false-alarm rate, as for detect.py")] = None,
         threshold: Annotated[float | None, Query(description="your own threshold, as for detect.py")] = None,
         explain: Annotated[
-            str, Query(max_length=40, description="patches, gradcam, or both with a comma: maps of where it was seen")
+            str,
+            Query(
+                max_length=40,
+                description="patches, gradcam: maps of where it was seen; frames: small pictures of a video's frames;"
+                " several with commas",
+            ),
         ] = "",
     ) -> Response:
-        """Photos as multipart/form-data in fields called file, or one photo as the body.
+        """Photos and videos as multipart/form-data in fields called file, or one as the body.
 
-        A photo that can't be read never stops the others: its entry says why. Where it is the only one, the status is
-        400. Nothing that comes is written to a disk or a log."""
+        A video's entry has its verdict and, in `frames`, that of each frame that was looked at. What can't be read
+        never stops the others: its entry says why. Where it is the only one, the status is 400. Nothing that comes is
+        written to a disk or a log."""
         begin = time.perf_counter()
         with line.held.request() as take:
             try:
@@ -178,8 +189,7 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
                 raise
             answers = await line.judged(request, uploads, ask)
         if len(answers) == 1 and (reason := answers[0].failure):
-            status = 415 if answers[0].is_video else 400
-            raise RequestRefused(status, f"{uploads[0].name}: {reason}", file=uploads[0].name)
+            raise RequestRefused(400, f"{uploads[0].name}: {reason}", file=uploads[0].name)
         return Json(service.document(answers, ask, time.perf_counter() - begin))
 
 
@@ -187,6 +197,7 @@ def _add_facts(app: FastAPI, line: _Line) -> None:
     limits = line.limits
     known = line.service.model() | {
         "limits": {"bytes": limits.max_bytes, "files": limits.max_files, "pixels": line.service.max_pixels}
+        | {"video_seconds": line.service.limits.seconds, "video_frames": line.service.limits.frames}
     }
 
     @app.get("/v1/model", summary="The detector: thresholds, false-alarm rates, data, SHA-256", response_class=Json)

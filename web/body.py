@@ -12,15 +12,18 @@ from starlette.requests import ClientDisconnect, Request
 
 from common.errors import one_line
 from web.options import ServeOptions
-from web.service import VIDEO, Upload
+from web.service import Upload
 
 FIELD = "file"
 LINGER = 2.0  # seconds a refused body is still read and thrown away, so that its sender hears why
-NAME = "image"  # of a photo that came without a name
+NAME = "image"  # of a photo that came without a name; a video's is "video"
 MOST_HEADERS = 4096  # bytes before a part's photo
 MOST_NAME = 255  # characters of a name; no file system has longer ones
 OCTETS = ("application/octet-stream", "binary/octet-stream")
-HOW = "send photos as multipart/form-data in fields called file, or one photo as the body with Content-Type: image/jpeg"
+HOW = (
+    "send photos and videos as multipart/form-data in fields called file, or one as the body with Content-Type:"
+    " image/jpeg or video/mp4"
+)
 
 
 class RequestRefused(Exception):
@@ -109,7 +112,8 @@ async def read_uploads(request: Request, limits: Limits, take) -> list[Upload]:
         ) from None
     data = bytes(body)
     del body
-    return [Upload(NAME, data)] if boundary is None else split_form(data, boundary, limits)
+    name = "video" if request.headers.get("content-type", "").lower().startswith("video/") else NAME
+    return [Upload(name, data)] if boundary is None else split_form(data, boundary, limits)
 
 
 async def linger(request: Request, limits: Limits) -> None:
@@ -138,9 +142,7 @@ def _boundary(request: Request) -> bytes | None:
                 400, "Content-Type: multipart/form-data without its boundary; let your HTTP library set it"
             )
         return boundary.encode("latin-1", "replace")
-    if kind.startswith("video/"):
-        raise RequestRefused(415, VIDEO)
-    if not kind.startswith("image/") and kind not in OCTETS:
+    if not kind.startswith(("image/", "video/")) and kind not in OCTETS:
         what = f"Content-Type {given[:80]} is" if given else "a body without a Content-Type is"
         raise RequestRefused(415, f"{what} not understood: {HOW}")
     return None

@@ -12,6 +12,7 @@ from discriminator.detector_base import DetectorBase
 from discriminator.engine import Engine, open_engine, open_face_step
 from discriminator.locate import find_detector
 from discriminator.verdict import Threshold
+from faces.video import Limits
 from web.options import ServeOptions
 from web.service import Service
 
@@ -25,7 +26,9 @@ def open_service(asked: ServeOptions, shipped: Sequence[Path] = (), *, report: P
         open_face_step(engine.detector, asked, always=True, report=report),
         face=asked.face,
         threshold=Threshold.of(engine.detector.calibration, fpr=asked.fpr, threshold=asked.threshold),
-        max_pixels=int(asked.max_pixels * 1e6),
+        limits=Limits(
+            pixels=int(asked.max_pixels * 1e6), frames=asked.video_frames, seconds=asked.video_seconds, threads=1
+        ),
         gradcam=_gradcam(engine, asked.runtime),
         known_failures=known_failures(engine.file, shipped),
     )

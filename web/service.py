@@ -1,15 +1,18 @@
-"""What the server does with a photo, without a word of HTTP."""
+"""What the server does with a photo or a video, without a word of HTTP."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
+import io
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
 
 from common.errors import BadImage, UserError
 from discriminator.detector_base import DetectorBase
@@ -17,27 +20,34 @@ from discriminator.engine import Engine
 from discriminator.judge import MIN_SIDE, Judge
 from discriminator.results import Result, Totals
 from discriminator.verdict import Threshold
+from discriminator.video import VideoOptions, judge_video
 from faces.decode import open_header
 from faces.finding.align import box_quad, ffhq_quad
 from faces.finding.face_step import FaceStep
 from faces.options import FACE_MODES
-from faces.video import is_video_name
+from faces.video import Limits, is_moving, may_be_moving
 from reports.verdict_panels import leans_to_fake
 from reports.verdicts import document
 from web.batching import BatchingQueue
 
 MAPS = ("patches", "gradcam")
+FRAMES = "frames"  # asked for like a map: small pictures of a video's frames
+STRIP = 160  # pixels of their longest side
 MOST_MAPS = 8  # faces of one photo that are explained, as detect.py draws
 LARGE = 12_000_000  # pixels; above, photos are decoded one after the other, for the memory's sake
-VIDEO = "videos are not judged over HTTP; use `python detect.py` where the file is, or send single frames"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A photo as it came: its encoded bytes, and what its sender calls it."""
+    """A photo or video as it came: its encoded bytes, and what its sender calls it."""
 
     name: str
     data: bytes
+
+    @property
+    def may_be_video(self) -> bool:
+        """Whether it may take as long as a video does, at a glance."""
+        return may_be_moving(self.data, self.name)
 
 
 @dataclass(frozen=True)
@@ -62,17 +72,14 @@ class Answer:
         """Why the photo could not be judged, or ""."""
         return self.results[0].error if self.results and self.results[0].status == "unreadable" else ""
 
-    @property
-    def is_video(self) -> bool:
-        return self.failure == VIDEO
-
 
 class Service:
     """An engine ready to judge. Usable from several threads.
 
     finder: the face step's, None where the server was told never to look for faces. face, rule: what a request that
-    says nothing gets. gradcam: loads the PyTorch detector that Grad-CAM is computed with, at its first use; None where
-    there is no Grad-CAM. known_failures: lines of the model card."""
+    says nothing gets. limits: what a video may cost, and the pixels of a photo. gradcam: loads the PyTorch detector
+    that Grad-CAM is computed with, at its first use; None where there is no Grad-CAM. known_failures: lines of the
+    model card."""
 
     def __init__(
         self,
@@ -81,7 +88,7 @@ class Service:
         *,
         face: str = "auto",
         threshold: Threshold | None = None,
-        max_pixels: int,
+        limits: Limits,
         gradcam: Callable[[], DetectorBase] | None = None,
         known_failures: Sequence[str] = (),
     ):
@@ -89,7 +96,7 @@ class Service:
             engine = replace(engine, detector=BatchingQueue(engine.detector))
         self.engine, self.detector = engine, engine.detector
         self.threshold = threshold or Threshold.of(self.detector.calibration)
-        self.face, self.max_pixels = face, max_pixels
+        self.face, self.limits, self.max_pixels = face, limits, limits.pixels
         self.known_failures = tuple(known_failures)
         self._finder, self._whole = finder, FaceStep(None, finder.side)
         self._gradcam = None if gradcam is None else functools.cache(gradcam)
@@ -130,8 +137,8 @@ class Service:
             if face == "required":
                 raise UserError("face=required: this server was started to judge photos whole and looks for no faces")
             whole = True
-        if unknown := [name for name in maps if name not in MAPS]:
-            raise UserError(f"explain={unknown[0]}: give {' or '.join(MAPS)}, or both with a comma")
+        if unknown := [name for name in maps if name not in (*MAPS, FRAMES)]:
+            raise UserError(f"explain={unknown[0]}: give {', '.join(MAPS)} or {FRAMES}, or several with commas")
         if "gradcam" in maps and self._gradcam is None:
             raise UserError(
                 "explain=gradcam: Grad-CAM needs PyTorch and a .safetensors detector, and this server runs without;"
@@ -145,9 +152,10 @@ class Service:
         return Ask(face, judge, tuple(dict.fromkeys(maps)))
 
     def judge(self, upload: Upload, ask: Ask) -> Answer:
-        """One photo's results; what can't be judged says why."""
-        if is_video_name(upload.name):
-            return self._told([Result(upload.name, None, VIDEO)], ask)
+        """One photo's or video's results; what can't be judged says why."""
+        if is_moving(upload.data, upload.name):
+            how = VideoOptions(limits=self.limits, strip=STRIP if FRAMES in ask.maps else 0)
+            return self._told([judge_video(ask.judge, upload.name, how, data=upload.data, workers=1)], ask)
         begin = time.perf_counter()
         try:
             with open_header(upload.data, upload.name, max_pixels=self.max_pixels, min_side=MIN_SIDE) as image:
@@ -163,7 +171,9 @@ class Service:
         rows = []
         for i, one in enumerate(results):
             row = one.to_dict()
-            if ask.maps and one.size is not None:
+            if one.video is not None:
+                row["frames"] = [{**frame, "picture": _data_url(frame["picture"])} for frame in one.strip]
+            elif ask.maps and one.size is not None:
                 row["explain"] = self._explained(one, one.size, ask.maps if i < MOST_MAPS else ())
             rows.append(row)
         return Answer(results, rows)
@@ -236,6 +246,14 @@ class Service:
             "maps": self.maps,
             "known_failures": list(self.known_failures),
         }
+
+
+def _data_url(picture: np.ndarray | None) -> str | None:
+    if picture is None:
+        return None
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def _rows(values: np.ndarray) -> list[list[float]]:

@@ -1,1 +1,1 @@
-"""Moving pictures: what a file is by its bytes, frames of videos (PyAV) and of animations (Pillow), whether a file is whole."""
+"""Moving pictures: what a file is by its bytes, frames of videos and animations, whether a file is whole."""

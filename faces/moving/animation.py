@@ -31,7 +31,7 @@ def is_animated(file: BinaryIO) -> bool:
 
 def _frames_of(image: Image.Image) -> int:
     # of a GIF that costs a walk through the file, and two frames are enough to know
-    return 2 if image.format == "GIF" else image.n_frames - _hidden(image)
+    return 2 if image.format == "GIF" else getattr(image, "n_frames", 1) - _hidden(image)
 
 
 def _hidden(image: Image.Image) -> int:
@@ -44,10 +44,12 @@ class Animation:
 
     def __init__(self, data: bytes, name: str, limits: Limits):
         self._name, self._clock = name, Clock(limits.seconds)
-        self.broken, self.stopped = 0, None
-        self.whole = not ends_early(io.BytesIO(data))
+        self.broken = 0
+        self.stopped: float | None = None
+        self.early, self.torn = ends_early(io.BytesIO(data)), False
         self.notes: list[str] = []
-        self._image = open_header(data, name, max_pixels=limits.pixels)
+        self._data, self._pixels_at_most = data, limits.pixels
+        self._image = self._opened()
         self._first = _hidden(self._image)
         times = [0.0]
         for _ in self._walk():
@@ -59,6 +61,8 @@ class Animation:
 
     def frames(self, every: float) -> Iterator[Frame]:
         due, seconds, begin = Due(every), 0.0, time.perf_counter()
+        self._image.close()
+        self._image = self._opened()  # Pillow does not always find its way back after a broken frame
         for number, image in enumerate(self._walk()):
             if due.now(seconds):
                 yield Frame(number, seconds, self._pixels(image), time.perf_counter() - begin)
@@ -70,6 +74,9 @@ class Animation:
     def close(self) -> None:
         self._image.close()
 
+    def _opened(self) -> Image.Image:
+        return open_header(self._data, self._name, max_pixels=self._pixels_at_most)
+
     def _walk(self) -> Iterator[Image.Image]:
         """Every frame, decoded, until the end, the first broken one, or the time is over."""
         number = self._first
@@ -80,7 +87,7 @@ class Animation:
             except EOFError:
                 return
             except Exception:  # broken files raise almost anything
-                self.broken = 1
+                self.torn = True
                 return
             yield self._image
             number += 1

@@ -1,7 +1,7 @@
 """Whether a video or an animation was cut short, by its own structure: a length in it that goes beyond the file's end.
 
-Durations in headers are no proof (a variable frame rate, a last frame that stays, sound that is longer), so they are not
-looked at. A format whose files have no lengths (transport and program streams) is never said to end early.
+Durations in headers are no proof (a variable frame rate, a last frame that stays, sound that is longer), so they are
+not looked at. A format whose files have no lengths (transport and program streams) is never said to end early.
 """
 
 from __future__ import annotations
@@ -109,11 +109,11 @@ def _png(file: BinaryIO, size: int) -> bool:
     for _ in range(MOST):
         head = _at(file, at, 8)
         if len(head) < 8:
-            return True
+            break
         at += 12 + int.from_bytes(head[:4], "big")
-        if head[4:] == b"IEND" or at > size:
+        if head[4:] == b"IEND":
             return at > size
-    return False
+    return not _at(file, max(0, size - 12), 12).startswith(b"\0\0\0\0IEND")  # else a length in it is broken
 
 
 def _gif(file: BinaryIO) -> bool:
@@ -144,12 +144,16 @@ def _table(flags: int) -> int:
 
 
 def _flv(file: BinaryIO, size: int) -> bool:
-    """Each tag is followed by its length: so must the last be."""
-    if size < 32:
-        return True
-    length = int.from_bytes(_at(file, size - 4, 4), "big")
-    tag = _at(file, size - 4 - length, 4) if 11 <= length <= size - 13 else b""
-    return len(tag) < 4 or (tag[0] & 0x1F) not in (8, 9, 18) or int.from_bytes(tag[1:4], "big") != length - 11
+    at = 13
+    for _ in range(MOST):
+        tag = _at(file, at, 4)
+        if len(tag) < 4 or tag[0] & 0x1F not in (8, 9, 18):
+            return False
+        at += 11 + int.from_bytes(tag[1:], "big")
+        if at > size:
+            return True
+        at += 4
+    return False
 
 
 def _ogg(file: BinaryIO, size: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,19 +47,22 @@ class Clock:
 
 
 class Reader(Protocol):
-    """What reads one kind of file. `seconds`, `count` and `fps` are counted, not taken from a header. After `frames`
-    is through: `broken` frames that were left out; `whole`: nothing is missing; `stopped`: the seconds of video that were
-    looked at before its time was over, None where it wasn't; `notes`: what else the reader of a verdict should know."""
+    """What reads one kind of file. `seconds`, `count` and `fps` are counted, not taken from a header.
+
+    After `frames` is through: `broken`: frames that were left out; `early`: whether the file was cut short; `torn`:
+    whether reading broke off; `stopped`: the seconds of video that were looked at before its time was over, None where
+    it wasn't; `notes`: what else the reader of a verdict should know."""
 
     seconds: float
     count: int
     fps: float
     broken: int
-    whole: bool
+    early: bool
+    torn: bool
     stopped: float | None
     notes: list[str]
 
-    def frames(self, every: float): ...
+    def frames(self, every: float) -> Iterator[Frame]: ...
     def close(self) -> None: ...
 
 

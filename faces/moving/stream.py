@@ -1,4 +1,4 @@
-"""Frames of a video file through PyAV (FFmpeg's libraries). Nothing that a header says is believed where it can be counted.
+"""Frames of a video file through PyAV (FFmpeg's libraries). No header is believed where its word can be counted.
 
 A first pass goes over the packets without decoding one: their times give the length, the number of frames, and so how
 often to look. The second decodes; a frame that the decoder marks as damaged, or that comes of a packet that the file's
@@ -7,11 +7,13 @@ end cut off, is left out and counted. Only containers are opened that refer to n
 
 from __future__ import annotations
 
+import bisect
 import io
 import os
 import statistics
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -39,12 +41,12 @@ class Stream:
 
     def __init__(self, source: str | bytes, name: str, limits: Limits):
         self._source, self._name, self._limits, self._clock = source, name, limits, Clock(limits.seconds)
-        self.broken, self.stopped = 0, None
+        self.broken, self.torn = 0, False
+        self.stopped: float | None = None
         self.notes: list[str] = []
         with self._file() as file:
-            self._early = ends_early(file)
+            self.early = ends_early(file)
         self._container = self._opened()
-        self._torn = False
         try:
             self._stream = self._chosen(self._container)
             self.aspect = aspect_of(self._stream.sample_aspect_ratio)
@@ -54,22 +56,15 @@ class Stream:
             self.close()
             raise
 
-    @property
-    def whole(self) -> bool:
-        return not (self._early or self._torn)
-
     def close(self) -> None:
         self._container.close()
 
     def frames(self, every: float) -> Iterator[Frame]:
         due, begin, number, seconds = Due(every), time.perf_counter(), -1, 0.0
-        first: float | None = None
-        for number, (frame, matrix) in enumerate(self._shown()):
+        for frame, matrix in self._shown():
+            number, seconds = self._moment(frame, number, seconds)
             if self._clock.over:
-                self.stopped = seconds
                 break
-            first = frame.time if first is None else first
-            seconds = self._time(frame, first, number, seconds)
             if not due.now(seconds):
                 continue
             self._check_pixels(frame.width, frame.height)
@@ -79,6 +74,8 @@ class Stream:
             begin = time.perf_counter()
         if number < 0:
             raise BadImage(self._name, self._nothing())
+        if self._clock.over:
+            self.stopped = seconds
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
@@ -92,11 +89,11 @@ class Stream:
         given = io.BytesIO(self._source) if isinstance(self._source, bytes) else os.path.abspath(self._source)
         options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
         try:
-            return av.open(given, options=options, metadata_errors="ignore")
+            return av.open(given, mode="r", options=options, metadata_errors="ignore")
         except (av.error.FFmpegError, OSError, ValueError):
             with self._file() as file:
                 boxes = file.read(8)[4:] == b"ftyp"
-            raise BadImage(self._name, NO_INDEX if boxes and self._early else UNKNOWN) from None
+            raise BadImage(self._name, NO_INDEX if boxes and self.early else UNKNOWN) from None
 
     def _chosen(self, container: InputContainer) -> VideoStream:
         import av
@@ -105,7 +102,9 @@ class Stream:
         moving = [stream for stream in container.streams.video if not stream.disposition & cover]
         if not moving:
             sound = "only sound" if container.streams.audio else "no pictures"
-            raise BadImage(self._name, f"a video file with {sound} in it{' and a cover' if container.streams.video else ''}")
+            raise BadImage(
+                self._name, f"a video file with {sound} in it{' and a cover' if container.streams.video else ''}"
+            )
         best = container.streams.best("video")
         stream = best if best in moving else moving[0]
         if stream.codec_context is None:
@@ -121,7 +120,7 @@ class Stream:
             self._check_pixels(width, height)
 
     def _check_pixels(self, width: int, height: int) -> None:
-        if width * max(1.0, self.aspect) * height > self._limits.pixels:
+        if width * max(1, float(self.aspect)) * height > self._limits.pixels:
             raise BadImage(self._name, f"frames of {width}x{height}, more than {self._limits.pixels:,} pixels, refused")
 
     # ---- counting ------------------------------------------------------------------------------------------------
@@ -140,7 +139,8 @@ class Stream:
         rate = self._stream.average_rate or self._stream.guessed_rate
         usual = 1 / float(rate) if rate else 0.04
         times = sorted(set(times))
-        if len(times) > 1:
+        self._times = times if 2 * len(times) > count else []  # AVI has no times for frames that depend on later ones
+        if len(self._times) > 1:
             usual = statistics.median(np.diff(times).tolist())
             self.seconds = times[-1] - times[0] + (last if 0 < last < 60 else usual)
         else:
@@ -159,7 +159,7 @@ class Stream:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError):
-                self._torn = True
+                self.torn = True
                 return
             if packet is None:
                 return
@@ -169,7 +169,7 @@ class Stream:
 
     def _shown(self) -> Iterator[tuple[VideoFrame, bytes | None]]:
         """Whole frames in the order they are shown in, and the display matrix of each."""
-        weave = Deinterlacer(self._stream.time_base)
+        weave = Deinterlacer(self._stream.time_base or Fraction(1, 1000))
         matrix: bytes | None = None
         for frame in self._decoded():
             matrix = matrix_of(frame) or matrix
@@ -181,28 +181,31 @@ class Stream:
     def _decoded(self) -> Iterator[VideoFrame]:
         import av
 
+        lost = False  # what is predicted from a frame that isn't there is no picture, either
         for packet in self._packets(self._container, self._stream):
             if packet.is_corrupt:
-                self.broken += 1
+                self.broken, lost = self.broken + 1, True
                 continue
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, OSError):
-                self.broken += packet.size > 0
+                self.broken, lost = self.broken + (packet.size > 0), True
                 continue
             for frame in frames:
-                if frame.is_corrupt:
+                lost = (lost and not frame.key_frame) or frame.is_corrupt
+                if lost:
                     self.broken += 1
                 else:
                     yield frame
 
-    def _time(self, frame: VideoFrame, first: float | None, number: int, before: float) -> float:
-        """Seconds from the first frame; where the file doesn't say, or goes backwards, one step after the last."""
-        if number == 0:
-            return 0.0
-        if frame.time is None or first is None or frame.time - first < before:
-            return before + self._usual
-        return float(frame.time - first)
+    def _moment(self, frame: VideoFrame, number: int, seconds: float) -> tuple[int, float]:
+        """A frame's number and seconds, both from the first one's; those of the frame before are given. Where the file
+        doesn't say, or goes backwards, it is a step later."""
+        if frame.time is not None and self._times:
+            at = float(frame.time) - self._times[0]
+            if number < 0 or at >= seconds:
+                return max(number + 1, bisect.bisect_left(self._times, float(frame.time) - 1e-6)), max(at, 0.0)
+        return number + 1, seconds + self._usual if number >= 0 else 0.0
 
     def _remark(self, frame: VideoFrame) -> None:
         kind = HDR.get(frame.color_trc)
@@ -215,5 +218,6 @@ class Stream:
             return f"no frame could be decoded within {self._limits.seconds:g} s, refused"
         what = self._stream.codec_context.name
         if self.broken or self.count:
-            return f"none of its {self.count or self.broken} frames can be decoded ({what}): broken, encrypted or cut short"
+            count = self.count or self.broken
+            return f"none of its {count} frames can be decoded ({what}): broken, encrypted or cut short"
         return "a video without a readable frame"

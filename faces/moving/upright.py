@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,22 +23,19 @@ ASPECTS = Fraction(1, 8), Fraction(8)  # of a pixel; what is beyond is a broken 
 HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics (ITU-T H.273) that are no SDR
 
 
-def aspect_of(given: Fraction | None) -> float:
+def aspect_of(given: Fraction | None) -> Fraction:
     """Width of a pixel by its height, 1 where it isn't said or absurd."""
-    return float(given) if given and ASPECTS[0] <= given <= ASPECTS[1] else 1.0
+    return given if given and ASPECTS[0] <= given <= ASPECTS[1] else Fraction(1)
 
 
-def upright(frame: VideoFrame, aspect: float, matrix: bytes | None) -> np.ndarray:
+def upright(frame: VideoFrame, aspect: Fraction, matrix: bytes | None) -> np.ndarray:
     """uint8 RGB [H, W, 3] of a frame whose pixels are `aspect` times as wide as high, under a display matrix (None: as
     it lies)."""
     clear = any(part.is_alpha for part in frame.format.components) or frame.format.has_palette
-    shown = frame.reformat(
-        width=max(1, round(frame.width * aspect)),
-        height=frame.height,
-        format="rgba" if clear else "rgb24",
-        interpolation="BICUBIC",
-        threads=1,
-    )
+    shown = frame.reformat(format="rgba" if clear else "rgb24", interpolation="BICUBIC", threads=1)
+    if aspect != 1:
+        width = max(1, int(frame.width * aspect))
+        shown = shown.reformat(width=width, height=frame.height, interpolation="BICUBIC", threads=1)
     pixels = shown.to_ndarray()
     if clear:
         alpha = pixels[..., 3:].astype(np.uint16)
@@ -67,10 +64,8 @@ def turned(pixels: np.ndarray, matrix: bytes | None) -> np.ndarray:
 
 def matrix_of(frame: VideoFrame) -> bytes | None:
     """The display matrix that lies beside a frame."""
-    for part in frame.side_data:
-        if getattr(part.type, "name", "") == "DISPLAYMATRIX":
-            return bytes(part)
-    return None
+    part: Any = frame.side_data.get("DISPLAYMATRIX")
+    return None if part is None else bytes(part)
 
 
 class Deinterlacer:
