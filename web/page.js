@@ -37,7 +37,7 @@
     }
     const { limits, detector, meta, calibration, operating_point: point } = model;
     $("limits").textContent = `up to ${Math.floor(limits.bytes / 2 ** 20)} MB and ` +
-      `${Math.round(limits.pixels / 1e6)} million pixels each`;
+      `${Math.round(limits.pixels / 1e6)} million pixels each; of a video at most ${limits.video_frames} frames`;
     const own = point.target_fpr === null;
     const usual = make("option", { value: "", textContent: own ? `${point.threshold.toFixed(3)}, the server's own`
       : `the usual: ${percent(point.target_fpr)} false alarms` });
@@ -126,7 +126,7 @@
   const judge = async (job) => {
     const has = model?.maps.includes("patches");
     try {
-      const told = await ask(job.file, has ? "patches" : "");
+      const told = await ask(job.file, has ? "patches,frames" : "frames");
       if (!job.card.node.isConnected) return; // cleared meanwhile
       documents.set(job.id, told);
       await show(job, told);
@@ -164,6 +164,12 @@
     const button = make("button", { type: "button", textContent: "Save as JSON" });
     button.addEventListener("click", () => save(told, `${job.file.name || "pasted"}.json`));
     words.append(make("div", { className: "buttons" }, button));
+    if (results[0]?.frames) {
+      picture.remove();
+      job.card.node.append(strip(results[0].frames));
+      job.card.node.classList.add("video");
+      return;
+    }
     const bitmap = await createImageBitmap(job.file).catch(() => null);
     const size = results[0]?.explain ?? (bitmap && { width: bitmap.width, height: bitmap.height });
     const labels = results.map((one) => one.verdict ?? "NO FACE");
@@ -211,6 +217,15 @@
     if (!bitmap) picture.append(make("p", { className: "small", textContent: "This browser cannot show this kind of photo." }));
     explain();
   };
+
+  const strip = (frames) => make("ol", { className: "strip", tabIndex: 0, ariaLabel: "the frames that were looked at" },
+    ...frames.map((frame) => {
+      const at = `${Math.floor(frame.seconds / 60)}:${(frame.seconds % 60).toFixed(1).padStart(4, "0")}`;
+      const said = make("strong", { className: frame.verdict.replace(" ", ""), textContent: frame.verdict });
+      const text = make("span", { className: "small" }, `${at} `, said,
+        frame.probability === undefined ? "" : ` ${percent(frame.probability)}`);
+      return make("li", {}, ...(frame.picture ? [make("img", { src: frame.picture, alt: "" })] : []), text);
+    }));
 
   const face = (one, index, told) => {
     const node = make("div", { className: "face" });

@@ -50,6 +50,8 @@ class Animation:
         self.notes: list[str] = []
         self._data, self._pixels_at_most = data, limits.pixels
         self._image = self._opened()
+        if self._image.format == "GIF":
+            self.notes.append("a GIF's frames have 256 colours, which hides traces")
         self._first = _hidden(self._image)
         times = [0.0]
         for _ in self._walk():

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FORMATS = (
     "mov,matroska,avi,mpeg,mpegts,mpegvideo,ogg,asf,flv,h264,hevc,m4v,mxf,ivf,yuv4mpegpipe,rm,dv,obu,nut,wtv,vc1"
 ).split(",")
+# Formats that say nowhere how long they are: whether the last picture was cut off can not be told, so it is left out
+ENDLESS = {"mpeg", "mpegts", "mpegvideo", "h264", "hevc", "m4v", "vc1", "obu"}
 UNKNOWN = "not a video that can be read, or a broken one"
 NO_INDEX = "cut short: its index (moov) is not there, without which nothing can be decoded; get the whole file"
 
@@ -145,7 +147,8 @@ class Stream:
             self.seconds = times[-1] - times[0] + (last if 0 < last < 60 else usual)
         else:
             self.seconds = count * usual
-        self.count, self._usual = count, usual
+        self._last = count - 1 if count > 1 and self._container.format.name in ENDLESS else count
+        self.count, self._usual = min(count, self._last), usual
         self.fps = count / self.seconds if self.seconds > 0 else 0.0
         self._container.close()
         self._container = self._opened()
@@ -181,8 +184,11 @@ class Stream:
     def _decoded(self) -> Iterator[VideoFrame]:
         import av
 
-        lost = False  # what is predicted from a frame that isn't there is no picture, either
+        index, lost = 0, False  # what is predicted from a frame that isn't there is no picture, either
         for packet in self._packets(self._container, self._stream):
+            index += packet.size > 0 and not packet.is_discard
+            if packet.size and index > self._last:
+                continue
             if packet.is_corrupt:
                 self.broken, lost = self.broken + 1, True
                 continue

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import cv2
+import io
+import os
+import random
+import struct
+import time
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.errors import BadImage
-from faces.video import EVERY, LEAST, Video, is_video_name
+from faces.decode import decode_image
+from faces.moving.ends import ends_early
+from faces.moving.kinds import kind_of
+from faces.moving.upright import turned
+from faces.video import EVERY, LEAST, Limits, Video, is_moving, is_video_name
+from tests.faces.video_files import moving, write
 
 FPS = 10.0
-
-
-def write(path, frames: int = 40, fps: float = FPS) -> str:
-    """Frame i is a flat grey of 4 i + 20, with a red and a blue half to tell the channels by."""
-    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
-    if not out.isOpened():
-        pytest.skip("this OpenCV writes no MJPG")
-    for i in range(frames):
-        frame = np.full((48, 64, 3), 4 * i + 20, np.uint8)
-        frame[:24, :32, 2], frame[:24, 32:, 0] = 255, 255  # BGR: red left, blue right
-        out.write(frame)
-    out.release()
-    return str(path)
 
 
 def numbers(path: str, every: float) -> list[tuple[int, float]]:
@@ -51,7 +49,7 @@ def test_pixels_are_those_of_the_frame_in_rgb(tmp_path):
 def test_short_videos_are_looked_at_more_often(tmp_path):
     with Video(write(tmp_path / "a.avi")) as video:
         assert video.interval() == pytest.approx(4 / LEAST) and video.interval(2.0) == 2.0
-    with Video(write(tmp_path / "b.avi", frames=40, fps=1.0)) as video:
+    with Video(write(tmp_path / "b.avi", frames=40, fps=1)) as video:
         assert video.interval() == EVERY
 
 
@@ -64,18 +62,180 @@ def test_what_is_no_video_is_refused_by_name(tmp_path):
             list(Video(tmp_path / name).frames(1.0))
 
 
-def test_a_video_cut_short_gives_what_it_has(tmp_path):
-    data = open(write(tmp_path / "a.avi", frames=58), "rb").read()
-    (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
-    try:
-        with Video(tmp_path / "cut.avi") as video:
-            found = list(video.frames(0))
-    except BadImage:
-        return  # without its index this FFmpeg may not open it at all
-    assert 0 < len(found) < 58
-
-
 def test_names():
     assert (
         is_video_name("a/B.MP4") and is_video_name("x.webm") and not is_video_name("mp4") and not is_video_name("a.gif")
     )
+
+
+def animation(path, count: int = 6, form: str = "GIF", first: int = 0) -> str:
+    """Frame i is a flat grey of 30 i + first, shown for 100 ms."""
+    pictures = [Image.fromarray(np.full((24, 32, 3), (30 * i + first) % 256, np.uint8)) for i in range(count)]
+    more = {"lossless": True} if form == "WEBP" else {}
+    pictures[0].save(path, form, save_all=True, append_images=pictures[1:], duration=100, **more)
+    return str(path)
+
+
+@pytest.mark.parametrize(("form", "name"), [("GIF", "a.gif"), ("WEBP", "a.webp"), ("PNG", "a.png")])
+def test_animations_are_videos(tmp_path, form, name):
+    path = animation(tmp_path / name, form=form)
+    assert is_moving(path)
+    with Video(path) as video:
+        assert (video.count, video.seconds) == (6, pytest.approx(0.6)) and video.interval() == pytest.approx(
+            0.6 / LEAST
+        )
+        frames = list(video.frames(0))
+        assert video.whole
+    assert [round(frame.seconds, 3) for frame in frames] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [int(frame.pixels.mean() + 0.5) for frame in frames] == [0, 30, 60, 90, 120, 150]
+    animation(tmp_path / "still", count=1, form=form)
+    assert not is_moving(tmp_path / "still")
+
+
+def test_see_through_parts_of_an_animation_lie_on_grey(tmp_path):
+    pictures = [Image.new("RGBA", (8, 8), (200, 0, 0, alpha)) for alpha in (0, 128, 255)]
+    pictures[0].save(tmp_path / "a.png", save_all=True, append_images=pictures[1:], duration=50)
+    with Video(tmp_path / "a.png") as video:
+        assert [tuple(frame.pixels[0, 0]) for frame in video.frames(0)] == [(128,) * 3, (164, 64, 64), (200, 0, 0)]
+
+
+def test_a_file_is_what_its_bytes_say(tmp_path):
+    os.rename(write(tmp_path / "a.mp4", 20), tmp_path / "holiday.jpg")
+    Image.fromarray(moving(0)).save(tmp_path / "photo.mp4", "JPEG")
+    animation(tmp_path / "moving.jpg")
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    found = {name: is_moving(tmp_path / name) for name in os.listdir(tmp_path)}
+    assert found == {"holiday.jpg": True, "photo.mp4": False, "moving.jpg": True, "text.mp4": True, "text.jpg": False}
+    with Video(tmp_path / "holiday.jpg") as video:
+        assert len(list(video.frames(0))) == 20
+    with pytest.raises(BadImage, match=r"a video \(MP4\), not an image"):
+        decode_image((tmp_path / "holiday.jpg").read_bytes(), "holiday.jpg")
+    with pytest.raises(BadImage, match="not a video"):
+        Video(b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", "list.mp4")
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec", "name"),
+    [
+        ("mp4", "mpeg4", "MP4"),
+        ("mov", "mpeg4", "QuickTime"),
+        ("mkv", "mpeg4", "Matroska or WebM"),
+        ("avi", "mpeg4", "AVI"),
+        ("flv", "flv1", "FLV"),
+        ("wmv", "wmv2", "WMV/ASF"),
+        ("ts", "mpeg2video", "MPEG transport stream"),
+        ("mpg", "mpeg2video", "MPEG program stream"),
+        ("gif", None, "GIF"),
+        ("png", None, "PNG"),
+    ],
+)
+def test_ends_early_is_said_where_it_is_true(tmp_path, ending, codec, name):
+    path = tmp_path / f"a.{ending}"
+    if codec is None:
+        animation(path, count=40, form=ending.upper())
+    else:
+        write(path, 50, codec="flv" if codec == "flv1" else codec, picture=moving, fps=25, size=(96, 128))
+    data = path.read_bytes()
+    assert kind_of(data[:4096]).name == name
+    with Video(path) as video:
+        shown = [frame.pixels for frame in video.frames(0)]
+        assert video.whole and not [r for r in video.remarks() if "GIF" not in r] and len(shown) == video.count
+    assert not ends_early(io.BytesIO(data)) and not ends_early(io.BytesIO(data + bytes(500))), "padding is no loss"
+    cut = data[: len(data) * 6 // 10]
+    known = ending not in ("ts", "mpg")  # these say nowhere how long they are
+    assert ends_early(io.BytesIO(cut)) == known
+    try:
+        with Video(cut, "cut") as video:
+            left = [(frame.number, frame.pixels) for frame in video.frames(0)]
+            assert video.whole == (not known) and ("the file ends early" in video.remarks()) == known
+    except BadImage as error:
+        assert ending in ("mp4", "mov") and "its index (moov) is not there" in str(error)
+        return
+    assert 0 < len(left) < len(shown)
+    for number, pixels in left:
+        assert np.array_equal(pixels, shown[number]), "a frame is whole, or it is not given"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_frames_are_left_out_and_counted(tmp_path, seed):
+    """What is given is what the whole file has, or is at least decoded without an error after a key frame."""
+    data = bytearray(
+        open(write(tmp_path / "a.mkv", 60, codec="libx264", picture=moving, options={"g": "10"}), "rb").read()
+    )
+    draw = random.Random(seed)
+    for _ in range(20):
+        data[draw.randrange(len(data) // 3, len(data) // 2)] ^= draw.randrange(1, 256)
+    given = []
+    for _ in range(3):
+        with Video(bytes(data), "a.mkv") as video:
+            given.append([(frame.number, frame.pixels) for frame in video.frames(0)])
+            assert video.broken and "can't be decoded" in video.remarks()[0]
+    assert all(len(one) == len(given[0]) for one in given) and len(given[0]) + video.broken <= 61
+    for first, again in zip(given[0] * 2, given[1] + given[2]):
+        assert first[0] == again[0] and np.array_equal(first[1], again[1]), "the same frames each time"
+
+
+def test_limits(tmp_path):
+    path = write(tmp_path / "a.mp4", 50)
+    with Video(path, limits=Limits(frames=7)) as video:
+        assert video.interval(0) == pytest.approx(5 / 7) and len(list(video.frames(video.interval(0)))) == 7
+    with Video(path, limits=Limits(frames=7)) as video:
+        assert len(list(video.frames(0))) == 7
+    with pytest.raises(BadImage, match="more than 3,000 pixels, refused"):
+        Video(path, limits=Limits(pixels=3000))
+    with pytest.raises(BadImage, match="refused"):
+        Video(animation(tmp_path / "a.gif"), limits=Limits(pixels=700))
+    with Video(path, limits=Limits(seconds=0.4)) as video:
+        given = [time.sleep(0.1) for _ in video.frames(0)]
+        assert 0 < len(given) < 50 and "stopped after 0.4 s of work: only its first" in video.remarks()[0]
+    with pytest.raises(BadImage, match="refused"), Video(path, limits=Limits(seconds=0)) as video:
+        list(video.frames(0))
+
+
+def test_no_picture_in_it_is_said(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(BadImage, match="only sound in it"):
+        Video(tmp_path / "sound.mp4")
+
+
+def test_without_a_duration(tmp_path):
+    """As browsers record: neither header nor file say how long it is."""
+    out = io.BytesIO()
+    out.seekable = lambda: False  # so that nothing can be filled in at the end
+    import av
+
+    with av.open(out, "w", format="matroska") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(30):
+            frame = av.VideoFrame.from_ndarray(moving(i), format="rgb24").reformat(format="yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with Video(out.getvalue(), "recorded.webm") as video:
+        assert video.seconds == pytest.approx(3, abs=0.05) and video.count == 30
+        assert len(list(video.frames(video.interval()))) >= LEAST and video.whole
+
+
+@pytest.mark.parametrize("degrees", [0, 3, 90, 180, 270])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_display_matrix_moves_each_pixel(degrees, mirrored):
+    """Against the definition: pixel (p, q) goes to (a p + c q, b p + d q), and the picture back to where it began."""
+    picture = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+    turn = np.deg2rad(degrees)
+    a, b, c, d = np.array([np.cos(turn), np.sin(turn), -np.sin(turn), np.cos(turn)])
+    a, c = (-a, -c) if mirrored else (a, c)
+    matrix = struct.pack("=9i", *(int(65536 * x) for x in (a, b, 0, c, d, 0, 0, 0, 16384)))
+    a, b, c, d = (int(round(float(x))) for x in (a, b, c, d))
+    at = {(a * p + c * q, b * p + d * q): picture[q, p, 0] for p in range(4) for q in range(3)}
+    left, top = (min(place[k] for place in at) for k in (0, 1))
+    shown = turned(picture, matrix)
+    for (x, y), value in at.items():
+        assert shown[y - top, x - left, 0] == value

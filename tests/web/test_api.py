@@ -79,7 +79,7 @@ def test_one_bad_photo_never_stops_the_others(client):
     told = answer.json()
     assert [row["file"] for row in told["results"]] == ["a.jpg", "b.jpg", "c.mp4", "d.png"]
     assert [row["status"] for row in told["results"]] == ["judged", "unreadable", "unreadable", "judged"]
-    assert told["results"][1]["error"] == "not an image" and "detect.py" in told["results"][2]["error"]
+    assert told["results"][1]["error"] == "not an image" and "not a video" in told["results"][2]["error"]
     assert told["summary"]["unreadable"] == 2 and told["summary"]["files"] == 4
     assert told["summary"]["exit_code"] in (1, 2)
 
@@ -93,7 +93,8 @@ def test_one_bad_photo_never_stops_the_others(client):
         (png(2000, 1000), "large.png", 400, "more than the 1,000,000 allowed"),
         (png(10, 10, (60000, 60000)), "bomb.png", 400, "bomb.png:"),
         (png(8, 8), "dot.png", 400, "too small"),
-        (encoded(), "clip.mp4", 415, "videos are not judged"),
+        (b"x" * 5000, "clip.mp4", 400, "clip.mp4: not a video that can be read"),
+        (b"", "clip.mp4", 400, "clip.mp4: empty file"),
     ],
 )
 def test_the_only_photo_is_bad(client, data, name, status, words):
@@ -113,7 +114,7 @@ def test_the_only_photo_is_bad(client, data, name, status, words):
         ("threshold=nan", "from 0 to 1"),
         ("threshold=.5&fpr=.01", "give one of them"),
         ("threshold=.5&threshold=.6", "given twice"),
-        ("explain=why", "patches or gradcam"),
+        ("explain=why", "patches, gradcam or frames"),
         ("explain=gradcam", "needs PyTorch"),
         ("explian=patches", "no option explian"),
     ],
@@ -132,7 +133,7 @@ def test_options_that_are_not_to_be_had(client, query, words):
         (None, 415),
         ("text/plain", 415),
         ("application/x-www-form-urlencoded", 415),
-        ("video/mp4", 415),
+        ("video/mp4", 200),
         ("multipart/mixed; boundary=x", 415),
         ("multipart/form-data", 400),
         ("multipart/form-data; boundary=" + 80 * "x", 400),
@@ -144,7 +145,7 @@ def test_content_types(client, kind, status):
     answer = client.post("/v1/detect", content=encoded(), headers=headers)
     assert answer.status_code == status
     if status == 200:
-        assert answer.json()["results"][0]["file"] == "image"
+        assert answer.json()["results"][0]["file"] == kind.partition("/")[0].lower().replace("application", "image")
     else:
         refusal(answer)
 
@@ -279,7 +280,10 @@ def test_the_model_tells_what_it_is(client):
     assert told["detector"]["sha256"] == detector.sha256 and told["detector"]["file"] == "detector.safetensors"
     assert told["calibration"] == detector.calibration.to_dict() and told["meta"] == detector.meta
     assert told["operating_point"]["threshold"] == detector.calibration.at().threshold
-    assert told["limits"] == {"bytes": 200_000, "files": 4, "pixels": 1_000_000}
+    assert told["limits"] == {"bytes": 200_000, "files": 4, "pixels": 1_000_000} | {
+        "video_seconds": 30.0,
+        "video_frames": 64,
+    }
     assert told["known_failures"] and not any("[" in line or "`" in line for line in told["known_failures"])
     assert str(ROOT) not in json.dumps(told)
     assert known_failures(ROOT / "other.safetensors", MODELS) == []
