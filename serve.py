@@ -1,4 +1,4 @@
-"""The detector behind a web page and an HTTP API: verdicts on photos, from this machine and for it.
+"""The detector behind a web page and an HTTP API: verdicts on photos and videos, from this machine and for it.
 
 python serve.py
 python serve.py --model runs/00000-demo --port 8080
@@ -21,7 +21,7 @@ from web.options import ServeOptions
 def main(asked: ServeOptions) -> None:
     """Serve a web page (/) and an HTTP API (/v1/detect, /docs) with the verdicts of detect.py.
 
-    Photos are judged in memory and written nowhere. There is no password and no encryption: on other addresses than
+    Photos and videos are judged in memory and written nowhere. There is no password and no encryption: on other addresses than
     127.0.0.1, put a reverse proxy in front.
     """
     with importing():

@@ -16,7 +16,7 @@ import numpy as np
 
 from common.errors import BadImage
 from discriminator.heatmap import fit
-from discriminator.judge import Judge, Seen
+from discriminator.judge import MIN_SIDE, Judge, Seen
 from discriminator.results import Result
 from discriminator.verdict import Verdict
 from faces.video import Frame, Limits, Video
@@ -101,7 +101,8 @@ def judge_video(
     keeps photos shows the frame whose score is nearest to the video's (of the first KEPT)."""
     begin, options = time.perf_counter(), options or VideoOptions()
     try:
-        frames = _watch(judge, Video(path if data is None else data, path, limits=options.limits), options, workers)
+        limits = replace(options.limits, side=MIN_SIDE)
+        frames = _watch(judge, Video(path if data is None else data, path, limits=limits), options, workers)
     except BadImage as error:
         return Result(path, None, error.reason, stages={"read": time.perf_counter() - begin})
     facts = frames.facts()

@@ -48,10 +48,10 @@ class Animation:
         self.stopped: float | None = None
         self.early, self.torn = ends_early(io.BytesIO(data)), False
         self.notes: list[str] = []
-        self._data, self._pixels_at_most = data, limits.pixels
+        self._data, self._limits = data, limits
         self._image = self._opened()
         if self._image.format == "GIF":
-            self.notes.append("a GIF's frames have 256 colours, which hides traces")
+            self.notes.append("a GIF's frames have 256 colours, for which nothing was measured")
         self._first = _hidden(self._image)
         times = [0.0]
         for _ in self._walk():
@@ -77,7 +77,7 @@ class Animation:
         self._image.close()
 
     def _opened(self) -> Image.Image:
-        return open_header(self._data, self._name, max_pixels=self._pixels_at_most)
+        return open_header(self._data, self._name, max_pixels=self._limits.pixels, min_side=self._limits.side)
 
     def _walk(self) -> Iterator[Image.Image]:
         """Every frame, decoded, until the end, the first broken one, or the time is over."""

@@ -25,10 +25,11 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a video may cost. pixels: of a frame; frames: how many are sampled at most; seconds: of work on it; threads:
+    """What a video may cost. pixels: of a frame; side: the least of its sides; frames: how many are sampled at most; seconds: of work on it; threads:
     that decode. None: no bound (of threads: FFmpeg's choice)."""
 
     pixels: int = MAX_PIXELS
+    side: int = 1
     frames: int | None = None
     seconds: float | None = None
     threads: int | None = None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from common.errors import BadImage
+from common.errors import BadImage, TooSmall
 from faces.moving.ends import ends_early
 from faces.moving.frame import Clock, Due, Frame, Limits
 from faces.moving.upright import HDR, Deinterlacer, aspect_of, matrix_of, upright
@@ -62,6 +62,14 @@ class Stream:
         self._container.close()
 
     def frames(self, every: float) -> Iterator[Frame]:
+        import av
+
+        try:
+            yield from self._sampled(every)
+        except (av.error.FFmpegError, MemoryError) as error:  # of filters and conversions; decoding has its own
+            raise BadImage(self._name, f"its frames can't be converted ({error})") from None
+
+    def _sampled(self, every: float) -> Iterator[Frame]:
         due, begin, number, seconds = Due(every), time.perf_counter(), -1, 0.0
         for frame, matrix in self._shown():
             number, seconds = self._moment(frame, number, seconds)
@@ -124,6 +132,8 @@ class Stream:
     def _check_pixels(self, width: int, height: int) -> None:
         if width * max(1, float(self.aspect)) * height > self._limits.pixels:
             raise BadImage(self._name, f"frames of {width}x{height}, more than {self._limits.pixels:,} pixels, refused")
+        if min(width, height) < self._limits.side:
+            raise TooSmall(self._name, width, height, self._limits.side)
 
     # ---- counting ------------------------------------------------------------------------------------------------
 

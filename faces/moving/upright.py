@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from av.filter import Graph
 
 ASPECTS = Fraction(1, 8), Fraction(8)  # of a pixel; what is beyond is a broken header, and taken for square
+LEAST = 16  # pixels of a side; smaller pictures are no material for bwdif
 HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics (ITU-T H.273) that are no SDR
 
 
@@ -86,7 +87,7 @@ class Deinterlacer:
             self._graph = None
         if frame is None:
             return
-        if self._graph is None and not frame.interlaced_frame:
+        if self._graph is None and (not frame.interlaced_frame or min(frame.width, frame.height) < LEAST):
             yield frame
             return
         if self._graph is None:

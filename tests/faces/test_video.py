@@ -184,6 +184,8 @@ def test_limits(tmp_path):
         assert len(list(video.frames(0))) == 7
     with pytest.raises(BadImage, match="more than 3,000 pixels, refused"):
         Video(path, limits=Limits(pixels=3000))
+    with pytest.raises(BadImage, match="too small"):
+        Video(path, limits=Limits(side=50))
     with pytest.raises(BadImage, match="refused"):
         Video(animation(tmp_path / "a.gif"), limits=Limits(pixels=700))
     with Video(path, limits=Limits(seconds=0.4)) as video:
