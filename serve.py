@@ -21,8 +21,8 @@ from web.options import ServeOptions
 def main(asked: ServeOptions) -> None:
     """Serve a web page (/) and an HTTP API (/v1/detect, /docs) with the verdicts of detect.py.
 
-    Photos and videos are judged in memory and written nowhere. There is no password and no encryption: on other addresses than
-    127.0.0.1, put a reverse proxy in front.
+    Photos and videos are judged in memory and written nowhere. There is no password and no encryption: on other
+    addresses than 127.0.0.1, put a reverse proxy in front.
     """
     with importing():
         try:

@@ -25,8 +25,8 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a video may cost. pixels: of a frame; side: the least of its sides; frames: how many are sampled at most; seconds: of work on it; threads:
-    that decode. None: no bound (of threads: FFmpeg's choice)."""
+    """What a video may cost. pixels: of a frame; side: the least that its sides may have; frames: how many are sampled
+    at most; seconds: of work on it; threads: that decode. None: no bound (of threads: FFmpeg's choice)."""
 
     pixels: int = MAX_PIXELS
     side: int = 1

@@ -121,7 +121,7 @@ class Stream:
             raise BadImage(self._name, "its kind of video can't be decoded by this build of FFmpeg: save it as H.264")
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = self._limits.threads or 0
-        stream.codec_context.options = {"max_pixels": str(self._limits.pixels), "err_detect": "explode"}
+        stream.codec_context.options = {"max_pixels": str(self._limits.pixels)}
         return stream
 
     def _check_size(self) -> None:
