@@ -66,10 +66,13 @@ def _said(text: str) -> str:
     return in_flags(text, flags_of(click.get_current_context().command))
 
 
-def _opened(part: ask.SourcePart, label: int | None = None):
+def _opened(part: ask.SourcePart, label: int | None = None, **how: bool):
+    """A source; how: of `faces.layout.Reading`."""
+    from faces.layout import Reading
     from faces.source import open_source
 
-    return open_source(part.source, data_root=part.data_root, split=part.split, label=label)
+    reading = Reading(part.labels, **how)
+    return open_source(part.source, data_root=part.data_root, split=part.split, label=label, reading=reading)
 
 
 @click.group(help=__doc__, context_settings=SETTINGS)
@@ -127,7 +130,7 @@ def inspect(part: ask.SourcePart, asked: ask.Inspection) -> None:
         from faces.audit.survey import survey_source
         from reports.data import check_page, write_data_report
 
-    opened = _opened(part)
+    opened = _opened(part, ask=False)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in opened.name)
     path = Path(asked.out or f"inspect-{name}.html")
     if not asked.as_json:
@@ -161,11 +164,12 @@ def audit(part: ask.SourcePart, asked: ask.Auditing) -> int:
     """
     with importing():
         from faces.audit.leak_gates import run_gates
+        from faces.layout import Reading
         from faces.source import open_source
         from reports.audit_lines import as_lines
 
     opened = _opened(part)
-    others = [open_source(other, data_root=part.data_root) for other in asked.against]
+    others = [open_source(other, data_root=part.data_root, reading=Reading(ask=False)) for other in asked.against]
     finder = None if asked.quick else _finder(asked)
     with _stages("img") as report:
         result = run_gates(opened, asked, spec=part.source, against=others, finder=finder, progress=report)
@@ -257,10 +261,10 @@ def pack(part: ask.SourcePart, asked: ask.Packing) -> None:
         from faces.packing import pack as run_it
         from faces.preprocess import Preprocess
 
-    opened = _opened(part, label=LABELS[asked.only] if asked.only else None)
+    opened = _opened(part, label=LABELS[asked.only] if asked.only else None, classes=asked.classes == "source")
     how = Preprocess(asked.resolution, asked.crop, asked.resample)
     with progress_bar("packing", "img") as step:
-        packed = run_it(opened, asked.dest, how, labels=asked.labels, workers=asked.workers, progress=step)
+        packed = run_it(opened, asked.dest, how, classes=asked.classes, workers=asked.workers, progress=step)
     _tell_skipped(packed.skipped)
     _tell_notes(opened.notes)
     parts = [f"{packed.reals} real", f"{packed.fakes} fake", f"{packed.classes or 'no'} classes"]

@@ -37,7 +37,7 @@ from discriminator.training.recipe import Recipe
 from evaluation.options import JoinOptions, OwnPhotos
 
 SECTIONS = {
-    "Data": "data data_root resolution patches square resize_filter subset valid_images degradation extra_reals"
+    "Data": "data data_root labels resolution patches square resize_filter subset valid_images degradation extra_reals"
     " extra_fakes replay allow_leaks cache face",
     "The network": "recipe model size branches residual stride1 head dropout reconstruct pretrained backbone_weights"
     " from",

@@ -27,7 +27,7 @@ from common.device import pick_device
 from common.options import flags_of, given, options, write_sections
 
 SECTIONS = {
-    "Data": "data data_root resolution patches cond crop resize_filter channels mirror mirror_y subset workers",
+    "Data": "data data_root labels resolution patches cond crop resize_filter channels mirror mirror_y subset workers",
     "The game": "cfg kimg batch batch_gpu gamma lr mbstd_group aug augpipe p target p_max freezed seed",
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from adversarial.game import Game
 
 # what a run that grows takes from the smaller one where it isn't told otherwise: the images and the networks' widths
-INHERITED = ("data", "data_root", "cfg", "channels", "cond", "crop", "resize_filter", "mirror", "mirror_y")
+INHERITED = ("data", "data_root", "labels", "cfg", "channels", "cond", "crop", "resize_filter", "mirror", "mirror_y")
 VERDICT_PARTS = {"artefact": "artefact branch", "verdict_head": "verdict head"}
 Moments = dict[str, dict[str, Tensor]]  # Adam's, by the weight's name
 

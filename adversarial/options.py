@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.options import BATCH, CHECKPOINT_MINUTES, DEVICE, OUTDIR, SEED, THREADS, WORKERS, option
-from faces.options import CROP, DATA, DATA_ROOT, DEGRADATION, MIRROR, PATCH_SIZES, RESIZE_FILTER, RESOLUTION, SUBSET
+from faces.options import (
+    CROP,
+    DATA,
+    DATA_ROOT,
+    DEGRADATION,
+    LABELLED,
+    MIRROR,
+    PATCH_SIZES,
+    RESIZE_FILTER,
+    RESOLUTION,
+    SUBSET,
+)
 from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.config import PRESETS
 
@@ -22,6 +33,7 @@ class Options:
 
     data: str = DATA(default="", help="Folder, zip, or demo, flickr140k, rvf10k, deepfake-and-real, yonsei.")
     data_root: str | None = DATA_ROOT()
+    labels: str | None = LABELLED()
     outdir: str = OUTDIR(default="runs", help="Each run gets a numbered folder in here.")
     resolution: int | None = RESOLUTION(default=None, help="Side of the images, a power of 2.  [default: the data's]")
     patches: int | None = option(

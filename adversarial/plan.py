@@ -16,6 +16,7 @@ from adversarial.options import Options
 from adversarial.transfer import Start, check_start, is_start, open_smaller, open_start
 from common.errors import UserError
 from faces.classes import ClassLabels
+from faces.layout import Reading
 from training.checkpoint import checkpoint_path, find_checkpoint, load
 from training.data import Splits, native_resolution, open_splits
 from training.processes import Processes
@@ -76,7 +77,10 @@ def plan(
         options = _on_patches(options, given)
     if options.resolution is not None:
         check_resolution(options.resolution)
-    splits = open_splits(options.data, options.data_root, subset=options.subset, seed=options.seed, fetch=fetch)
+    reading = Reading(options.labels, classes=options.cond)
+    splits = open_splits(
+        options.data, options.data_root, subset=options.subset, seed=options.seed, fetch=fetch, reading=reading
+    )
     classes = ClassLabels(splits.source) if options.cond else None
     facts: dict = {"name": splits.source.name, "fingerprint": splits.source.fingerprint()}
     if classes is not None:

@@ -22,6 +22,7 @@ from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions, ScoringOptions
 from evaluation.scoring import LabelledImages, Scorer, chosen, open_labelled, spread
 from faces.degrade import PRESETS, preset
+from faces.layout import Reading
 from faces.similar import in_order
 from faces.splitting import deal
 from metrics.scores import join_groups
@@ -56,7 +57,9 @@ def fit_parts(
 ) -> tuple[list[LabelledImages], list[LabelledImages]]:
     """(validation parts, test parts) of every `data`; with `oof_paths` only test parts, without those images."""
     opened = open_labelled(
-        ScoringOptions(data=options.data, data_root=options.data_root, split="all", label=options.label)
+        ScoringOptions(
+            data=options.data, data_root=options.data_root, split="all", label=options.label, labels=options.labels
+        )
     )
     fit: list[LabelledImages] = []
     test: list[LabelledImages] = []
@@ -104,7 +107,9 @@ def _validation(
                 " seeds differ): there are none that none was taught with; split it with `prepare_data.py split`, or"
                 " give other images"
             )
-        held = {item.path for item in open_splits(part.spec, options.data_root, subset=None, seed=seed).valid.items}
+        reading = Reading(options.labels)
+        again = open_splits(part.spec, options.data_root, subset=None, seed=seed, reading=reading)
+        held = {item.path for item in again.valid.items}
         rows = np.array([item.path in held for item in part.source.items])
         return rows, "what the members' trainings held out"
     if (splits == "train").any():

@@ -9,7 +9,19 @@ from pathlib import Path
 from common.errors import UserError
 from common.options import BATCH, CSV, DEVICE, FORCE, OUT, SEED, THRESHOLD, WORKERS, argument, check, option
 from discriminator.join import JOINS
-from faces.options import CROP, DATA, DATA_ROOT, FACE_MODEL, LABEL, LIMIT, OFFLINE, RESIZE_FILTER, RESOLUTION, SPLIT
+from faces.options import (
+    CROP,
+    DATA,
+    DATA_ROOT,
+    FACE_MODEL,
+    LABEL,
+    LABELLED,
+    LIMIT,
+    OFFLINE,
+    RESIZE_FILTER,
+    RESOLUTION,
+    SPLIT,
+)
 
 NO_CACHE = functools.partial(option, default=False)
 REPORT = functools.partial(option, default=None, metavar="FILE.html")
@@ -56,6 +68,7 @@ class GeneratorOptions:
     class_index: int | None = option(None, "Only this class of the network.", metavar="K", low=0, flags=("--class",))
     split: str | None = SPLIT(help="Of --data.  [default: train where there is one, else all]")
     data_root: str | None = DATA_ROOT()
+    labels: str | None = LABELLED()
     resolution: int | None = RESOLUTION(default=None, help="Bring all images to N x N first.", low=8, high=4096)
     crop: str = CROP(help="How they become square.")
     resize_filter: str = RESIZE_FILTER(help="How they become N x N, or the network's size.")
@@ -96,6 +109,7 @@ class ScoringOptions:
     label: str | None = LABEL()
     limit: int | None = LIMIT()
     data_root: str | None = DATA_ROOT()
+    labels: str | None = LABELLED()
     resamples: int = RESAMPLES(low=1)
     seed: int = SEED()
     device: str = DEVICE()
@@ -149,7 +163,7 @@ class DetectorOptions(ScoringOptions):
             if self.calibrate_on is not None:
                 raise UserError("`calibrate_on` is for SCORES.csv: a detector has its own calibration; leave it out")
             return
-        for name in ("data", "limit", "label", "split", "conditions", "bias"):
+        for name in ("data", "limit", "label", "labels", "split", "conditions", "bias"):
             if getattr(self, name):
                 raise UserError(f"`{name}`: {self.target} brings its own images and labels: leave `{name}` out")
         if self.threshold is not None and self.calibrate_on is not None:

@@ -24,7 +24,7 @@ from discriminator.detector import Detector
 from discriminator.verdict import Threshold
 from evaluation.options import ScoringOptions
 from faces.degrade import Degradation
-from faces.layout import LABELS, SPLITS, label_of, parts_of
+from faces.layout import LABELS, Reading, label_word, parts_of, split_word
 from faces.manifest import text_column
 from faces.source import SET_NAMES, FaceSource, open_source
 from faces.splitting import groups_of
@@ -122,15 +122,23 @@ def place_of(spec: str) -> tuple[str, str]:
     name = parts.pop()
     stem, ending = os.path.splitext(name)
     name = stem if ending.lower() in (".zip", ".csv", ".parquet") else name
-    while parts and name.split("/")[0].lower() in (LABELS.keys() | SPLITS.keys()):
+    while parts and _is_part(name.split("/")[0]):
         name = f"{parts.pop()}/{name}"
     return path, name
+
+
+def _is_part(name: str) -> bool:
+    """Whether a folder is called like a label or a split."""
+    return label_word(name) is not None or split_word(name) is not None
 
 
 def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -> LabelledImages:
     split, label = options.split, options.label
     try:
-        source = open_source(spec, data_root=options.data_root, split=None if split == "all" else split)
+        reading = Reading(options.labels, ask=label is None)
+        source = open_source(
+            spec, data_root=options.data_root, split=None if split == "all" else split, reading=reading
+        )
     except UserError as error:
         raise UserError(f"`data` {error}" if str(error).startswith(spec) else f"`data` {spec}: {error}") from None
     notes = list(source.notes)
@@ -143,7 +151,8 @@ def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -
         if label is None:
             raise UserError(
                 f"`data` {spec}: nothing says which images are real and which are fake; put them into folders real/ "
-                "and fake/, give a manifest with a column label, or say `label` real or `label` fake"
+                "and fake/, give a manifest with a column label, or say `labels` real=A,fake=B with the names of its"
+                " folders, or `label` real or `label` fake if all are one"
             )
         labels = np.full(len(source), LABELS[label])
         notes.append(f"all {label} by `label`")
@@ -171,17 +180,17 @@ def _says_labels(source: FaceSource) -> bool:
     rows = source.manifest
     if rows is not None and "label" in rows:
         return bool((rows["label"] >= 0).any())
-    if any(label_of(folders) is not None for folders in {parts_of(item.path)[:-1] for item in source.items}):
+    if any(source.names.label(folders) is not None for folders in {parts_of(item.path)[:-1] for item in source.items}):
         return True
-    return isinstance(source.store, FolderStore) and label_of((source.name,)) is not None
+    root = source.name if isinstance(source.store, FolderStore) else os.path.splitext(source.name)[0]
+    return source.names.rule is not None or label_word(root) is not None
 
 
 def _source_names(source: FaceSource, name: str) -> np.ndarray:
     """Each image's source: the set's name, and the folder where the set has several besides labels and splits."""
     if isinstance(source.store, RenderedStore | ManifestStore):  # a manifest's paths may lead anywhere
         return text_column([name] * len(source))
-    skip = LABELS.keys() | SPLITS.keys()
-    folders = [tuple(f for f in parts_of(item.path)[:-1] if f.lower() not in skip) for item in source.items]
+    folders = [tuple(f for f in parts_of(item.path)[:-1] if not source.names.tells(f)) for item in source.items]
     different = set(folders)
     common = os.path.commonprefix(sorted(different)) if different else ()
     if len(different) == 1 or len(different) > FOLDERS:

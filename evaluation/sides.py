@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.files import sha256_of
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
+from faces.layout import Reading
 from faces.preprocess import Preprocess
 from faces.source import FaceSource, open_source
 from metrics.images import GeneratedImages, Images, SourceImages
@@ -68,7 +69,7 @@ def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.d
     ):
         return _network(options, sampling, device, listener)
     try:
-        source = open_source(options.target, data_root=options.data_root)
+        source = open_source(options.target, data_root=options.data_root, reading=Reading(ask=False))
     except UserError as error:
         raise UserError(f"{error} (or a network: a .safetensors, .pkl or .pt file, or the folder of a run)") from None
     notes = [f"{options.target}: {note}" for note in source.notes]
@@ -125,7 +126,7 @@ def open_reals(data: str, options: GeneratorOptions, fake: Measured, listener: L
     network's size where a network is measured."""
     split = None if options.split in (None, "all") else options.split
     try:
-        source = open_source(data, data_root=options.data_root, split=split)
+        source = open_source(data, data_root=options.data_root, split=split, reading=Reading(options.labels))
     except UserError as error:
         raise UserError(f"`data`: {error}") from None
     notes = [f"{data}: {note}" for note in source.notes]
@@ -148,5 +149,7 @@ def open_reals(data: str, options: GeneratorOptions, fake: Measured, listener: L
 def _only_real(source: FaceSource, spec: str) -> FaceSource:
     fakes = int(source.labels.sum())
     if fakes == len(source):
-        raise UserError(f"`data` {spec}: holds no real images (its folder is called fake): give the real ones")
+        raise UserError(
+            f"`data` {spec}: holds no real images (its folder is called fake): give the real ones, or say `labels` real=NAME with the folder's name"
+        )
     return source.select(label=0) if fakes else source

@@ -1,24 +1,53 @@
-"""What folder names say about the images in them: label, split, order, and which folder is a copy of another.
+"""What names of folders say about the images in them: label, split, order, and which folder is a copy of another.
 
-A path is judged by its folders below the source's root, at any depth; the folder nearest to the file decides.
+A path is judged by its folders below the source's root, at any depth; the folder nearest to the file decides. A name is
+read word by word ("AI-Generated Images": ai, generated, images), and known where every word is: one that tells a label
+or a split, or one that tells nothing ("images", "set"). So `real_faces`, `Fake Images` and `1_fake` are known without a
+list of all combinations, and `surreal`, `real_and_fake` or `not_real` are not.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from common.errors import UserError
 
 REAL, FAKE = 0, 1
-LABELS = {
-    **dict.fromkeys(("real", "reals", "training_real", "0_real"), REAL),
-    **dict.fromkeys(("fake", "fakes", "training_fake", "1_fake"), FAKE),
+LABELS = {"real": REAL, "fake": FAKE}  # how a person says a label; folders know more words, see `label_word`
+LABEL_NAMES = ("real", "fake")
+
+# Words that tell a label wherever they stand.
+SURE = {
+    **dict.fromkeys("real reals genuine authentic pristine bonafide".split(), REAL),
+    **dict.fromkeys(
+        "fake fakes deepfake deepfakes synthetic synthesis synthesized synthesised generated manipulated manipulation"
+        " manipulations forged forgery forgeries tampered counterfeit spoof altered face2face faceswap faceswaps"
+        " faceshifter neuraltextures deepfakedetection".split(),
+        FAKE,
+    ),
 }
+# Words of many meanings: they tell a label only where the other one lies beside them (`nature` beside `ai`).
+UNSURE = {
+    **dict.fromkeys("original originals nature natural youtube human".split(), REAL),
+    **dict.fromkeys("ai gan gans stylegan stylegan2 stylegan3 diffusion artificial swapped swap edited".split(), FAKE),
+}
+NUMBERS = {"0": REAL, "1": FAKE}  # the same, and only where no other number lies beside them
 SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "validation", "val"), "valid"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys("train training trainset traindata".split(), "train"),
+    **dict.fromkeys("valid validation val dev devel development valset devset validset".split(), "valid"),
+    **dict.fromkeys("test testing testset eval evaluation testdata".split(), "test"),
 }
+# Words that may stand beside the others and tell nothing.
+PLAIN = frozenset(
+    "a of the face faces image images img imgs photo photos picture pictures pic pics portrait portraits video"
+    " videos frame frames sequence sequences sample samples example examples data dataset datasets set sets class label"
+    " labels folder people person persons crop crops cropped aligned celeb public private 0 1".split()
+)
 # Kaggle's copy of the Yonsei set carries itself a second time: (folder of the copy, the original beside it).
 COPIES = (("real_and_fake_face_detection", "real_and_fake_face"),)
 # Photoshopped faces of Yonsei University: difficulty, a number of its own, and which parts were replaced (left eye,
@@ -26,6 +55,7 @@ COPIES = (("real_and_fake_face_detection", "real_and_fake_face"),)
 COMPOSITE = re.compile(r"(easy|mid|hard)_[0-9]+_[01]{3,4}\.\w+")
 
 _DIGITS = re.compile(r"[0-9]+")
+_BETWEEN = re.compile(r"[\W_]+")
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -33,14 +63,194 @@ def parts_of(path: str) -> tuple[str, ...]:
     return tuple(part for part in path.replace("\\", "/").split("/") if part)
 
 
+@functools.lru_cache(65536)
+def words_of(name: str) -> tuple[str, ...]:
+    """The words of a name in lower case: "AI-Generated Images" gives ("ai", "generated", "images")."""
+    return tuple(word for word in _BETWEEN.split(unicodedata.normalize("NFKC", name).casefold()) if word)
+
+
+@functools.lru_cache(65536)
+def _told(name: str) -> tuple[int | None, int | None, str | None]:
+    """(sure label, unsure label, split) that a name tells; three times None where one of its words is unknown."""
+    words = words_of(name)
+    nothing = (None, None, None)
+    if not all(word in SURE or word in UNSURE or word in SPLITS or word in PLAIN for word in words):
+        return nothing
+    sure = {SURE[word] for word in words if word in SURE}
+    unsure = {UNSURE[word] for word in words if word in UNSURE}
+    splits = {SPLITS[word] for word in words if word in SPLITS}
+    if len(words) == 1 and words[0] in NUMBERS:
+        unsure = {NUMBERS[words[0]]}
+    if len(sure | unsure) > 1 or len(splits) > 1:
+        return nothing
+    label = next(iter(sure), None)
+    return label, None if sure else next(iter(unsure), None), next(iter(splits), None)
+
+
+def label_word(name: str, *, alone: bool = False) -> int | None:
+    """0 (real), 1 (fake) or None: what a name tells by itself. alone: of a cell that holds a label and nothing else, so
+    that "0", "1", "original" or "ai" are known, too."""
+    sure, unsure, _ = _told(name)
+    return unsure if sure is None and alone else sure
+
+
+def split_word(name: str) -> str | None:
+    """ "train", "valid", "test" or None: what a name tells that says nothing of labels."""
+    sure, unsure, split = _told(name)
+    return split if sure is None and unsure is None else None
+
+
 def label_of(folders: Sequence[str]) -> int | None:
-    """0 (real), 1 (fake) or None by the nearest folder that names a label; upper and lower case are the same."""
-    return next((LABELS[f.lower()] for f in reversed(folders) if f.lower() in LABELS), None)
+    """0 (real), 1 (fake) or None by the nearest folder whose name tells a label by itself."""
+    return next((label for f in reversed(folders) if (label := label_word(f)) is not None), None)
 
 
 def split_of(folders: Sequence[str]) -> str | None:
     """ "train", "valid", "test" or None by the nearest folder that names a split."""
-    return next((SPLITS[f.lower()] for f in reversed(folders) if f.lower() in SPLITS), None)
+    return next((split for f in reversed(folders) if (split := split_word(f)) is not None), None)
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """What a person says of labels, "real=A,fake=B": `words` maps a folder's name (its path, if it has slashes), or
+    what stands in a list's column of labels, to 0 (real) or 1 (fake). Names are compared without regard to case."""
+
+    text: str
+    words: Mapping[tuple[str, ...], int]
+
+    @staticmethod
+    def parse(text: str | None) -> LabelRule | None:
+        """None of None. Raises UserError."""
+        if text is None:
+            return None
+        words: dict[tuple[str, ...], int] = {}
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            side, equals, name = part.partition("=")
+            label, key = LABELS.get(side.strip().lower()), _key(name)
+            if not equals or label is None or not key:
+                raise UserError(
+                    f"`labels` {text}: {part!r} is not real=NAME or fake=NAME; write real=A,fake=B with the names of"
+                    " folders, or with what a list's column of labels holds"
+                )
+            if words.setdefault(key, label) != label:
+                raise UserError(f"`labels` {text}: {name.strip()} is called real and fake; give it one label")
+        if not words:
+            raise UserError(f"`labels` {text}: says nothing; write real=A,fake=B")
+        return LabelRule(text, words)
+
+    def cell(self, text: str) -> int | None:
+        """The label of what a list says of an image; 1.0 is 1. None: not named."""
+        found = self.words.get(_key(text))
+        return found if found is not None else self.words.get(_key(text.removesuffix(".0")))
+
+    def name(self, key: tuple[str, ...]) -> str:
+        """A key as a person wrote it, nearly."""
+        return "/".join(key)
+
+
+def _key(name: str) -> tuple[str, ...]:
+    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts_of(name.strip()))
+
+
+@dataclass(frozen=True)
+class FolderNames:
+    """What the folders of one source mean, once all of them are known: see `read`.
+
+    unsure: the names of many meanings that tell a label here, in lower case. joined: whether names like `train_real`
+    tell a split, too (they do where there is more than one of these). rule: what a person said of labels; no other name
+    then tells one."""
+
+    unsure: Mapping[str, int] = field(default_factory=dict)
+    joined: bool = False
+    rule: LabelRule | None = None
+
+    @staticmethod
+    def read(folders: Iterable[tuple[str, ...]], rule: LabelRule | None = None, *, numbers: bool = True) -> FolderNames:
+        """folders: those of each image, from the root down, repeats allowed. numbers: whether `0` and `1` side by side
+        are labels, not classes."""
+        all_of_them = set(folders)
+        children: dict[tuple[str, ...], set[str]] = {}
+        for path in all_of_them:
+            for i, name in enumerate(path):
+                children.setdefault(path[:i], set()).add(name)
+        joined = {split for names in children.values() for name in names if (split := _told(name)[2])
+                  if split_word(name) is None}  # fmt: skip
+        unsure: dict[str, int] = {}
+        for parent, names in children.items():
+            if rule is None and label_of(parent) is None:
+                unsure |= _paired(names, numbers)
+        return FolderNames(unsure, len(joined) > 1, rule)
+
+    def label(self, folders: Sequence[str]) -> int | None:
+        """0 (real), 1 (fake) or None: by the nearest folder that tells a label; a sure name goes before an unsure."""
+        if self.rule is not None:
+            keys = _key("/".join(folders))
+            ends = [(end, len(key), label) for key, label in self.rule.words.items() if (end := _end(keys, key))]
+            return max(ends)[2] if ends else None
+        sure = label_of(folders)
+        if sure is not None or not self.unsure:
+            return sure
+        return next((self.unsure[low] for f in reversed(folders) if (low := f.casefold()) in self.unsure), None)
+
+    def split(self, folders: Sequence[str]) -> str | None:
+        """ "train", "valid", "test" or None."""
+        if not self.joined:
+            return split_of(folders)
+        return next((split for f in reversed(folders) if (split := _told(f)[2])), None)
+
+    def tells(self, folder: str) -> bool:
+        """Whether a folder's name says a label or a split, so that it is no class, no source, no person."""
+        return self.label((folder,)) is not None or self.split((folder,)) is not None
+
+    def strangers(self, folders: Iterable[tuple[str, ...]]) -> list[str]:
+        """The names, in natural order, of the folders that part a source's images where nothing else does: those of one
+        level, neither labels nor splits, below what all have in common; "" for images that lie in none. Names that
+        differ in their digits alone (00000, 00001; part1, part2) are one folder in pieces, and part nothing."""
+        bare = {tuple(f for f in path if not self.tells(f)) for path in folders}
+        common = 0
+        while bare and all(len(path) > common for path in bare) and len({path[common] for path in bare}) == 1:
+            common += 1
+        names = {path[common] if len(path) > common else "" for path in bare}
+        if len({_DIGITS.sub("0", name) for name in names}) < 2:
+            return []
+        return sorted(names, key=natural_key)
+
+
+def _paired(names: set[str], numbers: bool) -> dict[str, int]:
+    """The unsure names among siblings that tell a label because the other label lies beside them."""
+    told = {name: _told(name) for name in names}
+    sure = {label for label, _, _ in told.values() if label is not None}
+    digits = {name for name in names if name.isdecimal()}
+    count = numbers and digits == {"0", "1"} and not sure
+    unsure = {
+        name.casefold(): label for name, (_, label, _) in told.items()
+        if label is not None and label not in sure and (count if name in digits else not count)
+    }  # fmt: skip
+    found = sure | set(unsure.values())
+    return unsure if len(found) == 2 else {}
+
+
+def _end(keys: tuple[str, ...], key: tuple[str, ...]) -> int:
+    """Where the last run of `key` in `keys` ends; 0: nowhere."""
+    size = len(key)
+    return next((end for end in range(len(keys), size - 1, -1) if keys[end - size : end] == key), 0)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the labels and splits of a source are read (`faces.source.open_source`).
+
+    labels: what a person says of them, "real=A,fake=B" (`LabelRule`). classes: sub-folders are classes, so that two
+    unknown ones, or `0` and `1`, are no question of real or fake. unsplit: images of no split are kept beside splits.
+    ask: two folders of unknown names are refused, for one of them may be the fakes."""
+
+    labels: str | None = None
+    classes: bool = False
+    unsplit: bool = False
+    ask: bool = True
+
+
+AS_NAMED = Reading()  # by the folders' names alone
 
 
 def is_hidden(parts: Sequence[str]) -> bool:

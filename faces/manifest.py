@@ -24,7 +24,8 @@ import numpy as np
 from common.errors import UserError
 from common.files import save_atomically
 from common.tables import read_rows
-from faces.layout import FAKE, LABELS, SPLITS
+from faces.label_columns import find_labels, label_cell
+from faces.layout import FAKE, LabelRule, split_word, words_of
 
 ENDINGS = (".csv", ".parquet")
 COLUMNS = (
@@ -41,8 +42,12 @@ NUMBERS = {
     "width": (np.int64, 0, 2**31 - 1),
     "height": (np.int64, 0, 2**31 - 1),
 }
+# Names of others for the columns known here, where those are not there.
+PATHS = frozenset("file filename file_name filepath file_path image image_path image_name img img_path".split())
+SPLIT_NAMES = frozenset("set subset partition usage phase fold_name".split())
 SAMPLES = {"seed", "network_sha256"}  # columns by which the manifest of `synth.py` is known
 ROWS = 20_000  # rows that are text at the same time
+Rows = Iterator[tuple[int, Sequence[str], Sequence[Sequence[str]]]]  # as the readers below give them
 _SPECIAL = re.compile('[",\r\n]')
 
 
@@ -56,6 +61,7 @@ class Manifest:
 
     columns: dict[str, np.ndarray]
     folder: str = "."
+    notes: tuple[str, ...] = ()  # of the reader: how the file was understood
 
     def __post_init__(self) -> None:
         if "path" not in self.columns:
@@ -127,24 +133,61 @@ def manifest_of(values: Mapping[str, Sequence], known: Manifest | None, folder: 
     return Manifest(columns, folder)
 
 
-def read_manifest(path: str | os.PathLike) -> Manifest:
+def read_manifest(path: str | os.PathLike, rule: LabelRule | None = None) -> Manifest:
     """The manifest in a .csv or .parquet file. Raises UserError, with file and line, for what can't be understood.
 
     A CSV may be separated by commas, semicolons or tabs, in UTF-8 or marked UTF-16; known columns may be written in
-    upper case; a label may be 0, 1, real or fake, in upper or lower case. The
-    manifest that `synth.py` leaves beside its samples is read as well: its images are fakes."""
+    upper case; a label may be 0, 1, real or fake or what means one of these, and `rule` goes first. Where there is no
+    column `label` (`path`, `split`), one that tells the same under another name takes its place and a note says so;
+    two that contradict each other are refused (`faces.label_columns`). The manifest that `synth.py` leaves beside its
+    samples is read as well: its images are fakes."""
     path = os.fspath(path)
     rows = _read_parquet(path) if path.lower().endswith(".parquet") else _read_csv(path)
+    return _manifest(rows, path, rule)
+
+
+def manifest_of_texts(columns: Mapping[str, Sequence[str]], path: str, rule: LabelRule | None = None) -> Manifest:
+    """As `read_manifest`, of columns of text that stood in the file `path`."""
+    header = _as_known(list(columns))
+    _check_header(header, path)
+    return _manifest(iter([(1, header, list(columns.values()))]), path, rule)
+
+
+def _manifest(rows: Rows, path: str, rule: LabelRule | None) -> Manifest:
     parts: dict[str, list[np.ndarray]] = {}
+    raw: list[str] = []  # the column of labels as it stands there
     for row, header, texts in rows:
         for name, column in zip(header, texts):
-            parts.setdefault(name, []).append(_parsed(name, column, path, row))
+            parts.setdefault(name, []).append(_parsed(name, column, path, row, rule))
+            if name == "label":
+                raw += column
     columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     if SAMPLES <= columns.keys() and "label" not in columns:
         columns["label"] = np.full(len(columns["path"]), FAKE, dtype=np.int8)
         columns["generator"] = text_column([sha[:12] for sha in columns["network_sha256"].tolist()])
+    notes = _understood(columns, raw, path, rule)
     ordered = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
-    return Manifest({name: columns[name] for name in ordered}, os.path.dirname(path) or ".")
+    return Manifest({name: columns[name] for name in ordered}, os.path.dirname(path) or ".", tuple(notes))
+
+
+def _understood(columns: dict[str, np.ndarray], raw: list[str], path: str, rule: LabelRule | None) -> list[str]:
+    """Fill `label` and `split` in `columns` from others that tell the same, where they are missing; notes about it."""
+    own = columns.get("label")
+    texts = {name: values.tolist() for name, values in columns.items() if values.dtype == object}
+    if raw:
+        texts["label"] = raw
+    labels, notes = find_labels(texts, own, path, rule, COLUMNS)
+    if labels is not None:
+        columns["label"] = labels
+    if "split" not in columns:
+        for name, cells in texts.items():
+            if "_".join(words_of(name)) in SPLIT_NAMES and name not in COLUMNS:
+                kinds = {text: _split(text) for text in set(cells)}
+                if None not in kinds.values() and any(kinds.values()):
+                    columns["split"] = text_column([kinds[text] or "" for text in cells])
+                    notes.append(f"{path}: splits are those of its column «{name}»")
+                    break
+    return notes
 
 
 def write_manifest(path: str | os.PathLike, manifest: Manifest, *, replace: bool = False) -> None:
@@ -197,7 +240,7 @@ def relative_to(folder: str | os.PathLike, manifest: Manifest) -> Manifest:
 # ---- cells ------------------------------------------------------------------------------------------------------
 
 
-def _parsed(name: str, column: Sequence[str], path: str, row: int) -> np.ndarray:
+def _parsed(name: str, column: Sequence[str], path: str, row: int, rule: LabelRule | None = None) -> np.ndarray:
     """The array of one column, whose first cell is in that row of the file."""
     if name == "path" and ("" in column or any("\0" in text for text in column)):
         at = next(i for i, text in enumerate(column) if not text or "\0" in text)
@@ -212,27 +255,35 @@ def _parsed(name: str, column: Sequence[str], path: str, row: int) -> np.ndarray
             if not numbers or (min(numbers) >= min(unknown, 0) and max(numbers) <= largest):
                 return np.array(numbers, dtype=kind)
     parse, wanted = WORDS.get(name, (functools.partial(_number, name), "a whole number or nothing"))
+    if name == "label":
+        parse = functools.partial(label_cell, rule=rule)
     kinds: dict[str, Any] = {text: parse(text) for text in set(column)}  # None where a text can't be understood
     if None in kinds.values():
         at = next(i for i, text in enumerate(column) if kinds[text] is None)
         wanted = "16 hexadecimal digits or nothing" if name == "phash" else wanted
+        if name == "label":
+            unknown_words = sorted(text for text in kinds if kinds[text] is None)
+            wanted += _ask_for_labels(unknown_words)
         raise UserError(f"{path}, row {row + at}: {name} is {column[at][:40]!r}; it must be {wanted}")
     values = [kinds[text] for text in column]
     return text_column(values) if name == "split" else np.array(values, dtype=NUMBERS[name][0])
 
 
+def _ask_for_labels(unknown: list[str]) -> str:
+    """How `labels` says what unknown words mean."""
+    if len(unknown) == 2:
+        return f" (say `labels` real={unknown[0][:40]},fake={unknown[1][:40]}, or the other way round)"
+    return f" (or say what it is: `labels` real={unknown[0][:40]}, or fake={unknown[0][:40]})"
+
+
 def _split(text: str) -> str | None:
-    return SPLITS.get(text.strip().lower()) if text.strip() else ""
+    return split_word(text) if text.strip() else ""
 
 
-def _label(text: str) -> int | None:
-    text = text.strip().lower()
-    if text in LABELS:
-        return LABELS[text]
-    return {"": -1, "-1": -1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(text)
-
-
-WORDS = {"split": (_split, "train, valid, test or nothing"), "label": (_label, "0, 1, real, fake or nothing")}
+WORDS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "split": (_split, "train, valid, test or nothing"),
+    "label": (label_cell, "0, 1, real, fake or nothing"),
+}
 
 
 def _number(name: str, text: str) -> int | None:
@@ -260,15 +311,11 @@ def _texts(name: str, values: np.ndarray) -> list[str]:
 
 # ---- CSV --------------------------------------------------------------------------------------------------------
 
-Rows = Iterator[tuple[int, Sequence[str], Sequence[Sequence[str]]]]
-
 
 def _read_csv(path: str) -> Rows:
     """(number of the first row, header, columns of text) of at most ROWS rows at a time."""
     lines = read_rows(path)
     header = _as_known([name.strip() for name in next(lines)[1]])
-    if SAMPLES <= set(header) and "path" not in header:
-        header = ["path" if name == "file" else name for name in header]
     _check_header(header, path)
     number, rows = 1, []
     yield number, header, [[] for _ in header]  # so that a manifest without rows has its columns
@@ -282,9 +329,14 @@ def _read_csv(path: str) -> Rows:
 
 
 def _as_known(header: list[str]) -> list[str]:
-    """Other programs' «Path» and «Label» are the columns known here, where those are not there as well."""
+    """Other programs' «Path» and «Label», and «filename» or «image», are the columns known here, where those are not
+    there as well."""
     lower = [name.lower() for name in header]
-    return [low if low in COLUMNS and lower.count(low) == 1 else name for name, low in zip(header, lower)]
+    header = [low if low in COLUMNS and lower.count(low) == 1 else name for name, low in zip(header, lower)]
+    paths = [i for i, low in enumerate(lower) if "_".join(words_of(low)) in PATHS]
+    if "path" not in header and len(paths) == 1:
+        header[paths[0]] = "path"
+    return header
 
 
 def _check_header(header: Sequence[str], path: str) -> None:
@@ -336,7 +388,7 @@ def _read_parquet(path: str) -> Rows:
         table = arrow.parquet.read_table(path)
     except (OSError, arrow.ArrowException) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error}); write it again") from None
-    header = table.column_names
+    header = _as_known(list(table.column_names))
     _check_header(header, path)
     texts = []
     for name, column in zip(header, table.columns):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from faces.layout import FAKE, LABELS, SPLITS, label_of, parts_of, split_of
+from faces.layout import FAKE, LABEL_NAMES, label_of, label_word, parts_of, split_of, split_word
 from faces.source import FaceSource
 from faces.stores import ZipStore
-
-LABEL_NAMES = ("real", "fake")
 
 
 def targets(source: FaceSource, ending: str) -> list[str | None]:
@@ -19,7 +17,7 @@ def targets(source: FaceSource, ending: str) -> list[str | None]:
     the folders' names), they become its first folders and such names further in are dropped. Two images that would get
     one name, also on disks that don't tell upper case from lower, keep their old endings inside the new ones. A path's
     root, drive letters and ".." are dropped; None for a member of an archive with such a name, which is no accident."""
-    labelled = bool((source.labels == FAKE).any())
+    labelled = bool((source.labels == FAKE).any()) or source.names.rule is not None
     taken: set[str] = set()
     names: list[str | None] = []
     for item in source.items:
@@ -48,5 +46,5 @@ def _telling(folders: Sequence[str], label: int | None, split: str | None) -> li
     label_fits, split_fits = label is None or has == label, split_of(folders) == split
     if label_fits and split_fits:
         return list(folders)
-    rest = [f for f in folders if f.lower() not in SPLITS and (label is None or f.lower() not in LABELS)]
+    rest = [f for f in folders if split_word(f) is None and (label is None or label_word(f) is None)]
     return [*([split] if split else []), *([LABEL_NAMES[label]] if label is not None else []), *rest]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from faces.naming import LABEL_NAMES
+from faces.layout import LABEL_NAMES
 
 
 @dataclass

@@ -13,6 +13,12 @@ PATCH_SIZES = (32, 64, 128, 256)
 DATA_ROOT = functools.partial(
     option, default=None, help="Where named sets lie.  [default: $FACES_DATA_ROOT, else ./datasets]", metavar="DIR"
 )
+LABELLED = functools.partial(
+    option,
+    default=None,
+    help="Which folders, or words of a list, are real and which fake, where their names don't tell it.",
+    metavar="real=A,fake=B",
+)
 CROP = functools.partial(option, default="center", help="How images become square.", choices=CROPS)
 RESIZE_FILTER = functools.partial(option, default="lanczos", help="Kernel of resizing.", choices=RESAMPLE)
 SPLIT = functools.partial(

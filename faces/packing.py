@@ -32,13 +32,12 @@ import numpy as np
 from common.errors import BadImage, UserError
 from common.files import written_whole
 from common.parallel import Progress, in_order, told
-from faces.classes import FILE, ClassLabels
-from faces.layout import FAKE
-from faces.naming import LABEL_NAMES
-from faces.prepare_options import LABELLINGS, LEAST
+from faces.classes import ClassLabels
+from faces.layout import FAKE, LABEL_NAMES
+from faces.prepare_options import CLASSES, LEAST
 from faces.preprocess import Preprocess
+from faces.sidecars import FILE, read_sidecars
 from faces.source import FaceSource
-from faces.stores import RenderedStore
 
 PER_FOLDER = 1000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images make the same archive, byte by byte
@@ -62,20 +61,20 @@ def pack(
     dest: str | os.PathLike,
     preprocess: Preprocess,
     *,
-    labels: str = "auto",
+    classes: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Packed:
     """Write every usable image of `source`, in its order, into the new zip `dest`, which appears when it is whole.
 
-    labels: "classes" writes those of the source (its dataset.json, or its folders' names; real images only), "auto"
+    classes: "source" writes those of the source (its dataset.json, or its folders' names; real images only), "auto"
     does so where the source has a dataset.json with labels, "real-fake" writes 0 and 1, "none" null. Images are
     `preprocess.uint8` of the decoded ones, always RGB: training at that resolution gets the same pixels from the
     archive as from the source.
 
     Raises UserError where dest exists, where no image is usable, or the disk is full."""
-    if labels not in LABELLINGS:
-        raise UserError(f"`labels` must be one of {', '.join(LABELLINGS)}, not {labels!r}")
+    if classes not in CLASSES:
+        raise UserError(f"`classes` must be one of {', '.join(CLASSES)}, not {classes!r}")
     dest = Path(dest)
     if dest.suffix.lower() != ".zip":
         raise UserError(f"{dest}: the archive's name must end in .zip; choose another")
@@ -92,11 +91,11 @@ def pack(
     source = source.rendered_at(preprocess.resolution)
     if not len(source):
         raise UserError(f"{source.name or 'the source'} holds no images to pack")
-    classes = _classes(source, labels)
+    numbers = _classes(source, classes)
     try:
         with written_whole(dest, replace=False, shared=True) as temporary:
             with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-                packed = _fill(archive, source, preprocess, classes, workers, progress)
+                packed = _fill(archive, source, preprocess, numbers, workers, progress)
     except FileExistsError:
         raise UserError(f"{dest} exists and is not overwritten; choose another name or move it away") from None
     except OSError as error:
@@ -122,22 +121,15 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
-def _classes(source: FaceSource, labels: str) -> np.ndarray | None:
+def _classes(source: FaceSource, classes: str) -> np.ndarray | None:
     """The number of each image, -1 for none; None for no numbers at all."""
-    if labels == "none" or (labels == "auto" and not _has_classes(source)):
+    if classes == "none":
         return None
-    if labels == "real-fake":
+    if classes == "auto" and not read_sidecars(source.store, [item.path for item in source.items]).told:
+        return None
+    if classes == "real-fake":
         return source.labels
-    return ClassLabels(source, f"`labels` {labels}", "give `labels` none").of(source)
-
-
-def _has_classes(source: FaceSource) -> bool:
-    if isinstance(source.store, RenderedStore) or source.manifest is not None:
-        return False
-    try:
-        return json.loads(source.store.read(FILE)).get("labels") is not None
-    except (BadImage, ValueError, AttributeError):
-        return False
+    return ClassLabels(source, f"`classes` {classes}", "give `classes` none").of(source)
 
 
 def _fill(

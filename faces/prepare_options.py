@@ -9,10 +9,10 @@ import click
 
 from common.errors import UserError
 from common.options import AS_JSON, FORCE, OUT, SEED, WORKERS, argument, check, option
-from faces.options import CROP, DATA_ROOT, FACE_MODEL, FOLDS, OFFLINE, RESIZE_FILTER, RESOLUTION, SPLIT
+from faces.options import CROP, DATA_ROOT, FACE_MODEL, FOLDS, LABELLED, OFFLINE, RESIZE_FILTER, RESOLUTION, SPLIT
 
 GROUPINGS = ("near-duplicate", "identity", "none")
-LABELLINGS = ("auto", "none", "classes", "real-fake")
+CLASSES = ("auto", "none", "source", "real-fake")
 LEAST = 16  # pixels a side; smaller pictures are no photos
 
 
@@ -48,6 +48,7 @@ class SourcePart:
 
     source: str = argument("SOURCE")
     data_root: str | None = DATA_ROOT()
+    labels: str | None = LABELLED()
     split: str | None = SPLIT(help="Only one split of the source.", choices=("train", "valid", "test"))
 
 
@@ -171,6 +172,7 @@ class Splitting:
     force: bool = FORCE(help="Replace a manifest that is there already.")
     workers: int | None = WORKERS(help="Processes that read.  [default: all cores]")
     data_root: str | None = DATA_ROOT()
+    labels: str | None = LABELLED()
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,10 @@ class Packing:
     resolution: int = RESOLUTION(help="Side of every image, in pixels.", low=LEAST, high=8192)
     crop: str = CROP(help="How a picture becomes a square: its middle, all of it squeezed, or with grey bars.")
     resample: str = RESIZE_FILTER(help="The resize kernel.")
-    labels: str = option(
+    classes: str = option(
         "auto",
-        "In dataset.json: classes (auto: if the source has a dataset.json), or real 0, fake 1.",
-        choices=LABELLINGS,
+        "In dataset.json: those of the source (auto: if it has a dataset.json), or real 0, fake 1.",
+        choices=CLASSES,
     )
     only: str | None = option(None, "Only one label.", choices=("real", "fake"))
     workers: int | None = WORKERS(help="Threads.  [default: one per core]")

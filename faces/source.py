@@ -8,6 +8,7 @@ Labels: 0 real, 1 fake. Order is the same on every machine (natural order of the
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import zipfile
@@ -19,14 +20,27 @@ import numpy as np
 
 from common.errors import UserError
 from faces.decode import EXTENSIONS, Decoded, decode
-from faces.layout import FAKE, REAL, label_of, natural_key, parts_of, split_of, without_copies
-from faces.manifest import Manifest, is_manifest, read_manifest, text_column
+from faces.field_lists import METADATA, is_list, is_metadata, read_list
+from faces.labelling import contradictions, label_paths
+from faces.layout import (
+    AS_NAMED,
+    FAKE,
+    REAL,
+    FolderNames,
+    LabelRule,
+    Reading,
+    label_of,
+    natural_key,
+    parts_of,
+    without_copies,
+)
+from faces.manifest import Manifest, text_column
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
+from faces.sidecars import read_sidecars
 from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, list_folder, list_zip
 
 SPLIT_NAMES = ("train", "valid", "test")
 DEMO_RESOLUTION = 64
-MANY = 10  # images whose labels all contradict their folders: no accident
 
 
 class FaceItem(NamedTuple):
@@ -41,7 +55,8 @@ class FaceSource:
     """An ordered list of images that can be read. Made by `open_source`; picklable, usable from several threads.
 
     name: the set's name, or the folder's, zip's or manifest's. items: list of FaceItem. notes: lines worth telling the
-    user (what was left out while listing). manifest: for a source made from one, its rows, one for each item."""
+    user (what was left out while listing). manifest: for a source made from one, its rows, one for each item. names:
+    which folders of it tell labels and splits."""
 
     def __init__(
         self,
@@ -51,8 +66,10 @@ class FaceSource:
         entries: Sequence[Entry],
         notes: Sequence[str] = (),
         manifest: Manifest | None = None,
+        names: FolderNames | None = None,
     ):
         self.name, self.store, self.notes, self.manifest = name, store, tuple(notes), manifest
+        self.names = names or FolderNames()
         self.items, self._entries = list(items), list(entries)
 
     def __len__(self) -> int:
@@ -104,7 +121,7 @@ class FaceSource:
             chosen = [i for i in chosen if self.items[i].split == split]
         items, entries = [self.items[i] for i in chosen], [self._entries[i] for i in chosen]
         rows = None if self.manifest is None else self.manifest.select(chosen)
-        return FaceSource(self.name, self.store, items, entries, self.notes, rows)
+        return FaceSource(self.name, self.store, items, entries, self.notes, rows, self.names)
 
     def rendered_at(self, resolution: int) -> FaceSource:
         """A rendered set drawn at `resolution` where that is more than it has; photos come back as they are."""
@@ -145,22 +162,27 @@ def open_source(
     label: int | None = None,
     max_items: int | None = None,
     allow_fetch: bool = True,
+    reading: Reading = AS_NAMED,
 ) -> FaceSource:
-    """A folder, a zip of images, a manifest (.csv, .parquet), or a named set (demo, flickr140k, rvf10k,
-    deepfake-and-real, yonsei).
+    """A folder, a zip of images, a manifest (.csv, .parquet) or list (.txt, .json: `faces.field_lists`), or a named set
+    (demo, flickr140k, rvf10k, deepfake-and-real, yonsei).
 
-    Labels and splits come from folder names below the source at any depth (`faces.layout`). Without label folders all
-    images are real — unless the given folder is itself called "fake". Beside fakes, images of no label folder are left
-    out and noted. A named set is looked for under `data_root` (default: FACES_DATA_ROOT, else ./datasets), then fetched
-    from Kaggle if `allow_fetch`. A manifest says itself which label and split an image has; where it has no column for
-    them, the folder names in its paths do.
+    Labels and splits come from folder names below the source at any depth (`faces.layout`), or from `reading.labels`.
+    Beside a folder that tells a label, images in no such folder are left out and noted; beside splits likewise. Where
+    no folder tells a label all images are real, unless the given folder (zip) is itself called "fake", or there are two
+    folders of unknown names, one of which may well be the fakes: they are refused by name. A named set is looked for
+    under `data_root` (default: FACES_DATA_ROOT, else ./datasets), then fetched from Kaggle if `allow_fetch`. A manifest
+    says itself which label and split an image has; where it has no column for them, the folder names in its paths do.
 
     split: "train", "valid", "test", or None for all. label: 0 or 1 for one class. max_items: at most so many, evenly
     spread over the list. Raises UserError where nothing is there, or no images, or not the split or label."""
     spec = os.path.expanduser(os.fspath(spec))
     if split is not None and split not in SPLIT_NAMES:
         raise UserError(f"split must be one of {', '.join(SPLIT_NAMES)}, not {split!r}")
-    source = _open_named(spec, data_root, allow_fetch) if spec in SET_NAMES else _open_path(spec)
+    if spec in SET_NAMES:
+        source = _open_named(spec, data_root, allow_fetch)
+    else:
+        source = _open_path(spec, reading)
     if split is not None:
         if split not in source.splits:
             has = ", ".join(s for s in SPLIT_NAMES if s in source.splits)
@@ -172,7 +194,8 @@ def open_source(
         if not len(source):
             which = {REAL: "real", FAKE: "fake"}.get(label, f"label {label}")
             raise UserError(
-                f"{source.name} has no {which} images{f' in {split!r}' if split else ''}; give another source"
+                f"{source.name} has no {which} images{f' in {split!r}' if split else ''}; give another source, or say"
+                " with `labels` real=A,fake=B which they are"
             )
     if max_items is not None:
         if max_items < 1:
@@ -214,7 +237,7 @@ class NoImages(UserError):
     """A folder or zip that holds no images."""
 
 
-def _open_path(spec: str) -> FaceSource:
+def _open_path(spec: str, reading: Reading = AS_NAMED) -> FaceSource:
     choices = f"give a folder, a zip, a manifest (.csv) or one of {', '.join(SET_NAMES)}"
     if not spec:
         raise UserError(f"the data source is empty; {choices}")
@@ -227,8 +250,8 @@ def _open_path(spec: str) -> FaceSource:
         store = FolderStore(os.path.abspath(spec))
         entries, notes = list_folder(store.root)
         name = os.path.basename(store.root) or store.root
-    elif is_file and is_manifest(spec):
-        return _open_manifest(spec)
+    elif is_file and is_list(spec):
+        return _open_manifest(spec, reading)
     elif is_file:
         store, name = ZipStore(os.path.abspath(spec)), os.path.basename(spec)
         try:
@@ -247,16 +270,38 @@ def _open_path(spec: str) -> FaceSource:
         hint = f" (it holds {os.path.basename(inner)}: give that file)" if (inner := _only_zip_in(spec)) else ""
         hint += "".join(f" ({note})" for note in notes)
         raise NoImages(f"no images in {spec}{hint} (looked for {' '.join(EXTENSIONS)}); {choices}")
-    items, entries, notes = _labelled(entries, notes, name if is_folder else "")
-    return FaceSource(name, store, items, entries, notes)
+    if is_folder and (listed := _metadata(store, entries)):
+        return _open_manifest(listed, reading)
+    return _by_folders(name, store, entries, notes, reading)
 
 
-def _open_manifest(spec: str) -> FaceSource:
-    rows = read_manifest(spec)
+def _metadata(store: FolderStore | ZipStore, entries: Sequence[Entry]) -> str | None:
+    """DFDC's metadata.json in the root of a folder where no folder's name tells a label."""
+    path = store.locate(METADATA)
+    if any(label_of(parts_of(entry.path)[:-1]) is not None for entry in entries):
+        return None
+    return path if os.path.isfile(path) and is_metadata(path) else None
+
+
+def _by_folders(
+    name: str, store: FolderStore | ZipStore, entries: list[Entry], notes: list[str], reading: Reading
+) -> FaceSource:
+    paths = [entry.path for entry in entries]
+    root = name if isinstance(store, FolderStore) else os.path.splitext(name)[0]
+    told = label_paths(
+        paths, store.locate("").rstrip("/:"), root, reading, classed=lambda: bool(read_sidecars(store).files)
+    )
+    kept = np.flatnonzero(told.labels >= 0).tolist()
+    items = [FaceItem(paths[i], int(told.labels[i]), told.splits[i]) for i in kept]
+    return FaceSource(name, store, items, [entries[i] for i in kept], [*notes, *told.notes], names=told.names)
+
+
+def _open_manifest(spec: str, reading: Reading) -> FaceSource:
+    rows = read_list(spec, LabelRule.parse(reading.labels))
     if not len(rows):
         raise NoImages(f"{spec}: a manifest without images; give another")
     rows.folder = os.path.abspath(rows.folder)
-    store, paths, notes = ManifestStore(rows.folder), rows["path"].tolist(), []
+    store, paths, notes = ManifestStore(rows.folder), rows["path"].tolist(), list(rows.notes)
     found = [store.entry(path) for path in paths]
     if windows := _written_by_windows(store, paths, found):
         rows = rows.having(path=text_column(paths))
@@ -276,20 +321,29 @@ def _open_manifest(spec: str) -> FaceSource:
     # what is missing stays in the list: whoever reads it counts it as a bad image, by name
     entries = [entry or Entry(path, 0, 0) for entry, path in zip(found, paths)]
 
-    labels = rows["label"] if "label" in rows else labels_by_folder(paths)
-    if unknown := int((labels[~repeated] < 0).sum()):
-        if unknown == int((~repeated).sum()):
-            labels = np.full(len(paths), REAL)  # as in a folder that tells nothing
-        else:
-            notes.append(f"{spec}: {_count(unknown)} without a label, left out")
-    if "label" in rows:
-        notes += _contradictions(spec, paths, labels)
-    splits = [text or None for text in rows["split"]] if "split" in rows else [_split(path) for path in paths]
+    labels, names, more = _listed_labels(spec, rows, paths, ~repeated, reading)
+    splits = [text or None for text in rows["split"]] if "split" in rows else [_split(path, names) for path in paths]
     kept = np.flatnonzero((labels >= 0) & ~repeated)
     chosen = kept.tolist()
     items = [FaceItem(paths[i], int(labels[i]), splits[i]) for i in chosen]
-    name = os.path.basename(spec)
-    return FaceSource(name, store, items, [entries[i] for i in chosen], notes, rows.select(kept))
+    name, entries = os.path.basename(spec), [entries[i] for i in chosen]
+    return FaceSource(name, store, items, entries, [*notes, *more], rows.select(kept), names)
+
+
+def _listed_labels(
+    spec: str, rows: Manifest, paths: list[str], counted: np.ndarray, reading: Reading
+) -> tuple[np.ndarray, FolderNames, list[str]]:
+    """(labels [n], -1 for none; which folders tell what; notes) of a manifest, by its column or by folders' names."""
+    if "label" not in rows:
+        told = label_paths(paths, spec, "", dataclasses.replace(reading, unsplit=True))
+        return told.labels, told.names, told.notes
+    labels, notes, names = rows["label"], [], FolderNames.read(parts_of(path)[:-1] for path in paths)
+    if unknown := int((labels[counted] < 0).sum()):
+        if unknown == int(counted.sum()):
+            labels = np.full(len(paths), REAL)  # as in a folder that tells nothing
+        else:
+            notes.append(f"{spec}: {_count(unknown)} without a label, left out")
+    return labels, names, notes + contradictions(spec, paths, labels, reading.labels is None)
 
 
 def _written_by_windows(store: ManifestStore, paths: list[str], entries: list[Entry | None]) -> int:
@@ -304,49 +358,12 @@ def _written_by_windows(store: ManifestStore, paths: list[str], entries: list[En
     return changed
 
 
-def _contradictions(spec: str, paths: Sequence[str], labels: np.ndarray) -> list[str]:
-    """A note where labels and folder names disagree; UserError where they always do: for some, 1 is real."""
-    said = np.array([-1 if (label := _label(path)) is None else label for path in paths])
-    known = (said >= 0) & (labels >= 0)
-    against = np.flatnonzero(known & (said != labels))
-    if not len(against):
-        return []
-    if len(against) == known.sum() >= MANY:
-        raise UserError(
-            f"{spec}: every label is the opposite of the folder's name (like {paths[against[0]]}: label"
-            f" {labels[against[0]]}); here 0 is real and 1 is fake: swap them, or delete the column, then folders count"
-        )
-    return [f"{spec}: {_count(len(against))} with another label than the folder's name says, like {paths[against[0]]}"]
-
-
-def _label(path: str) -> int | None:
-    return label_of(parts_of(path)[:-1])
-
-
-def _split(path: str) -> str | None:
-    return split_of(parts_of(path)[:-1])
+def _split(path: str, names: FolderNames) -> str | None:
+    return names.split(parts_of(path)[:-1])
 
 
 def _count(images: int) -> str:
     return f"{images} image{'s' * (images > 1)}"
-
-
-def labels_by_folder(paths: Sequence[str]) -> np.ndarray:
-    """int8 [n]: labels by the folder names in paths, -1 for those outside where there are fakes; all real without."""
-    labels = [_label(path) for path in paths]
-    unknown = -1 if FAKE in labels else REAL
-    return np.array([unknown if label is None else label for label in labels], dtype=np.int8)
-
-
-def _labelled(entries: list[Entry], notes: list[str], root_name: str) -> tuple[list[FaceItem], list[Entry], list[str]]:
-    paths = [entry.path for entry in entries]
-    labels = labels_by_folder(paths)
-    if label_of((root_name,)) == FAKE and all(_label(path) is None for path in paths):
-        labels[:] = FAKE  # a folder called "fake" given directly must not pass for real photos
-    if stray := int((labels < 0).sum()):
-        notes = [*notes, f"{_count(stray)} outside the real and fake folders, left out"]
-    kept = np.flatnonzero(labels >= 0).tolist()
-    return [FaceItem(paths[i], int(labels[i]), _split(paths[i])) for i in kept], [entries[i] for i in kept], notes
 
 
 def _only_zip_in(folder: str) -> str | None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from common.errors import UserError
 from common.parallel import Progress
 from faces import splitting
-from faces.layout import COMPOSITE, FAKE, parts_of
+from faces.labelling import label_paths
+from faces.layout import COMPOSITE, FAKE, LabelRule, Reading, parts_of
 from faces.manifest import (
     COLUMNS,
     Manifest,
@@ -23,7 +24,7 @@ from faces.manifest import (
 from faces.named_sets import NAMED_SETS, SET_NAMES
 from faces.prepare_options import Splitting
 from faces.scan import Facts, scan
-from faces.source import FaceSource, labels_by_folder, open_source
+from faces.source import FaceSource, open_source
 from faces.stores import ManifestStore, RenderedStore, ZipStore
 
 
@@ -34,6 +35,7 @@ def table_for(
     rescan: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
+    labels: str | None = None,
 ) -> tuple[Manifest, list[Facts], list[str]]:
     """(manifest, bad images that are not in it, notes) of a source by its name; see `open_source` for `spec`.
 
@@ -41,10 +43,10 @@ def table_for(
     unless `rescan`. progress(done, total) tells of the scan. Raises UserError where there is no usable image."""
     spec = os.path.expanduser(os.fspath(spec))
     if not rescan and spec not in SET_NAMES and is_manifest(spec) and os.path.isfile(spec):
-        table = read_manifest(spec)
+        table = read_manifest(spec, LabelRule.parse(labels))
         if len(table) and (table["sha256"] != "").all() and table["phash"].any():
-            return _taken_at_its_word(spec, table)
-    source = open_source(spec, data_root=data_root)
+            return _taken_at_its_word(spec, table, labels)
+    source = open_source(spec, data_root=data_root, reading=Reading(labels, unsplit=True))
     _places(source, [])  # what can't be named is refused before the work
     facts = scan(source, workers=workers, progress=progress)
     table = tabulate(source, facts)
@@ -54,13 +56,14 @@ def table_for(
     return table, bad, list(source.notes)
 
 
-def _taken_at_its_word(spec: str, table: Manifest) -> tuple[Manifest, list[Facts], list[str]]:
-    notes, first = [], table.firsts()
+def _taken_at_its_word(spec: str, table: Manifest, labels: str | None) -> tuple[Manifest, list[Facts], list[str]]:
+    notes, first = list(table.notes), table.firsts()
     if again := len(table) - len(first):
         table = table.select(first)
         notes.append(f"{spec}: {again} rows name an image for the second time, left out")
     if "label" not in table:
-        table = table.having(label=labels_by_folder(table["path"].tolist()))
+        told = label_paths(table["path"].tolist(), spec, reading=Reading(labels, unsplit=True))
+        table, notes = table.having(label=told.labels), notes + told.notes
     return table, [], notes
 
 
@@ -78,8 +81,9 @@ def deal_out(asked: Splitting, *, progress: Progress | None = None) -> Dealt:
     check_writable(asked.out, replace=asked.force)
     shares = splitting.parse_ratios(asked.ratios)
     table, bad, notes = table_for(
-        asked.source, data_root=asked.data_root, rescan=asked.rescan, workers=asked.workers, progress=progress
-    )
+        asked.source, data_root=asked.data_root, rescan=asked.rescan, workers=asked.workers, progress=progress,
+        labels=asked.labels,
+    )  # fmt: skip
     groups = splitting.groups_of(table, asked.group_by, identity=asked.identity, max_distance=asked.max_distance)
     before, kept = table["split"], asked.keep_splits
     parts, fold = splitting.split(table, shares, asked.folds, groups=groups, seed=asked.seed, keep_splits=kept)

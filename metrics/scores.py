@@ -19,12 +19,11 @@ import numpy as np
 from common.errors import UserError
 from common.files import written_whole
 from common.tables import read_rows
-from faces.layout import LABELS
+from faces.label_columns import label_cell
 from faces.manifest import text_column
 
 GROUPS = ("group", "identity", "person", "subject", "duplicate_group", "near_duplicate")
 CLEAN = "clean"
-_LABELS = {**LABELS, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
 @dataclass
@@ -165,7 +164,8 @@ def _parsed(path: str, lines: Sequence[int], cells: Sequence[str], name: str, pa
 
 
 def _label(cell: str) -> int | None:
-    return _LABELS.get(cell.lower())
+    label = label_cell(cell)
+    return label if label is None or label >= 0 else None
 
 
 def _score(cell: str) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from discriminator.training.exploration import CHANNELS, LEVELS, Exploration, SplitPixels
-from faces.naming import LABEL_NAMES
+from faces.layout import LABEL_NAMES
 from reports.plots import _curve, _nothing, _plain_log, _sheet, class_histograms, series, sheet_of_photos
 
 STYLES = {"train": "-", "validation": (0, (4, 2))}

@@ -15,6 +15,7 @@ from common.errors import BadImage, UserError
 from faces.audit.leak_gates import header_warning
 from faces.classes import ClassLabels
 from faces.dataset import MIN_SIDE, DecodedFaces
+from faces.layout import AS_NAMED, Reading
 from faces.patches import Patches
 from faces.preprocess import Preprocess
 from faces.source import FaceSource, open_source
@@ -59,20 +60,34 @@ class Splits:
         return [(part, source) for part, source in parts if source is not None and len(source)]
 
 
-def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: int, fetch: bool = True) -> Splits:
+def open_splits(
+    data: str,
+    data_root: str | None,
+    *,
+    subset: int | None,
+    seed: int,
+    fetch: bool = True,
+    reading: Reading = AS_NAMED,
+) -> Splits:
     """The splits a set defines; a set without any has a tenth of each class (at most 1000) held out for calibration.
 
     `subset` keeps that many random training images of each class; an absent named set is downloaded if `fetch`.
     UserError if no real image is left to train on.
     """
-    source = open_source(data, data_root=data_root, allow_fetch=fetch)
+    source = open_source(data, data_root=data_root, allow_fetch=fetch, reading=reading)
 
     def part(name: str) -> FaceSource | None:
         return source.select(split=name) if name in source.splits else None
 
     train, valid, test = part("train"), part("valid"), part("test")
+    if train is None and source.splits:
+        raise UserError(
+            f"{data}: has no images to train on: all are in {' and '.join(sorted(source.splits))}"
+            + "".join(f" ({note})" for note in source.notes if "in no split" in note)
+            + "; put those for training into a folder train/, or give that folder alone"
+        )
     if train is None:
-        train, valid, test = source, None, None
+        train = source
     held_out = valid is None
     if valid is None:
         train, valid = _hold_out(train, seed)
@@ -84,7 +99,7 @@ def open_splits(data: str, data_root: str | None, *, subset: int | None, seed: i
     if reals == 0 and len(train):
         raise UserError(
             f"{data}: its images count as fakes, for the folder is called so, and there are no real ones to train on;"
-            " give the folder another name, or the folder above it"
+            " give the folder above it, or say `labels` real=NAME with the folder's name"
         )
     if reals < 2:
         raise UserError(f"{data}: {reals} real training image(s); training needs at least 2, better thousands")

@@ -20,8 +20,8 @@ from discriminator.training.feed import Rows
 from discriminator.training.options import CrossValidation, TrainerOptions
 from faces.crossfolds import cut_validation, deal_folds, related, relatives, taught, torn
 from faces.dataset import DecodedFaces
+from faces.layout import LABEL_NAMES
 from faces.manifest import Manifest, text_column
-from faces.naming import LABEL_NAMES
 from faces.scan import scan
 from faces.similar import hashes_of, overlaps, thumbnail
 from faces.source import FaceSource

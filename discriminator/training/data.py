@@ -26,7 +26,7 @@ from faces.audit.leak_features import header_marks
 from faces.audit.leak_gates import cheap_gates
 from faces.dataset import DecodedFaces
 from faces.degrade import Degradation, preset
-from faces.naming import LABEL_NAMES
+from faces.layout import LABEL_NAMES, Reading, parts_of
 from faces.preprocess import Preprocess
 from faces.scan import scan
 from faces.source import FaceSource, open_source
@@ -66,13 +66,13 @@ class Gathered:
 
 def open_all(o: TrainerOptions, seed: int) -> Gathered:
     """The sources and the preprocessing, nothing decoded yet. UserError where there is nothing to learn from."""
-    splits = open_splits(o.data, o.data_root, subset=o.subset, seed=seed)
+    splits = open_splits(o.data, o.data_root, subset=o.subset, seed=seed, reading=Reading(o.labels))
     extra = [_extra(spec, dose, 0, o.data_root) for spec, dose in o.extra_reals]
     extra += [_extra(spec, dose, 1, o.data_root) for spec, dose in o.extra_fakes]
     if not (splits.source.labels == 1).any() and not o.extra_fakes and not o.replay:
         raise UserError(
-            f"{o.data}: has no fakes to learn from (folders called real and fake give the labels); add some with"
-            " `extra_fakes` FOLDER"
+            f"{o.data}: has no fakes to learn from (folders called real and fake give the labels, or `labels`"
+            f" real=A,fake=B{_folders_of(splits.source)}); add some with `extra_fakes` FOLDER"
         )
     side = o.patch_size or o.resolution or native_resolution(splits.train)
     pre = Preprocess(side, o.square, o.resize_filter)
@@ -242,15 +242,23 @@ def load_degradation(spec: str) -> Degradation:
     raise UserError(f"`degradation` {spec}: {reason}")
 
 
+def _folders_of(source: FaceSource) -> str:
+    """The folders of unknown names that it has, for a message."""
+    found = source.names.strangers(parts_of(item.path)[:-1] for item in source.items)
+    return f" of {', '.join(filter(None, found[:6]))}" if any(found) else ""
+
+
 def _extra(spec: str, dose: float, label: int, root: str | None) -> Extra:
     """The images of one label of a source; all images of one that has no label folders. Where it has splits, those of
     its training split: what it keeps for tests is not for learning."""
-    source = open_source(spec, data_root=root)
+    source = open_source(spec, data_root=root, reading=Reading(ask=False))
     if len(np.unique(source.labels)) == 2:
         source = source.select(label=label)
     else:
         items = [item._replace(label=label) for item in source.items]
-        source = FaceSource(source.name, source.store, items, source._entries, source.notes, source.manifest)
+        source = FaceSource(
+            source.name, source.store, items, source._entries, source.notes, source.manifest, source.names
+        )
     train = source.select(split="train") if "train" in source.splits else source
     if not len(train):
         option, kind = ("extra_reals", "real") if not label else ("extra_fakes", "fake")

@@ -14,7 +14,7 @@ import numpy as np
 from discriminator.training.feed import LabelledFeed, degrade
 from discriminator.training.selection import IndexedImages, Validation
 from faces.degrade import Degradation
-from faces.naming import LABEL_NAMES
+from faces.layout import LABEL_NAMES
 
 LEVELS = 64  # bins of a histogram
 LOOKED_AT = 400  # images of a part whose pixels are counted

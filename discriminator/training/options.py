@@ -14,7 +14,7 @@ import click
 from common.errors import UserError
 from common.options import CHECKPOINT_MINUTES, DEVICE, OUT, OUTDIR, QUIET, THREADS, WORKERS, Checked, option
 from discriminator.network_options import NetworkOptions
-from faces.options import CROPS, DATA, DATA_ROOT, DEGRADATION, FOLDS, RESIZE_FILTER, RESOLUTION, SUBSET
+from faces.options import CROPS, DATA, DATA_ROOT, DEGRADATION, FOLDS, LABELLED, RESIZE_FILTER, RESOLUTION, SUBSET
 
 # of the machine, not of the training: a run that goes on takes them from the call
 MACHINE = ("device", "workers", "threads", "checkpoint_minutes", "cache")
@@ -49,6 +49,7 @@ class TrainerOptions(NetworkOptions, Checked):
 
     data: str = DATA(default="", help="Folder, zip, manifest, or flickr140k, rvf10k, deepfake-and-real, yonsei.")
     data_root: str | None = DATA_ROOT()
+    labels: str | None = LABELLED()
     resolution: int | None = RESOLUTION(
         default=None, help="Side of the images.  [default: the data's]", low=16, high=2048
     )

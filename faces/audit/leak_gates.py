@@ -38,7 +38,7 @@ from faces.audit.gates import (
     telling,
 )
 from faces.audit.leak_features import header_marks, look, over_images
-from faces.layout import LABELS, SPLITS, parts_of
+from faces.layout import parts_of
 from faces.manifest import ENDINGS
 from faces.prepare_options import GateOptions
 from faces.scan import Facts, scan
@@ -305,8 +305,7 @@ def _origins(source: FaceSource, facts: Sequence[Facts]) -> list[str]:
     """Lines where all fakes come from one generator, or each class from an origin of its own, by a manifest's columns
     `generator` and `source`, else by folders that name more than a label or split."""
     notes = []
-    plain = LABELS.keys() | SPLITS.keys()
-    folders = ["/".join(p for p in parts_of(f.path)[:-1] if p.lower() not in plain) for f in facts]
+    folders = ["/".join(p for p in parts_of(f.path)[:-1] if not source.names.tells(p)) for f in facts]
     origins = [("folder", folders, [f.label for f in facts])]
     if source.manifest is not None:
         labels = source.labels.tolist()

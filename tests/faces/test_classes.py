@@ -10,6 +10,7 @@ from PIL import Image
 
 from common.errors import UserError
 from faces.classes import ClassLabels
+from faces.layout import Reading
 from faces.source import open_source
 
 
@@ -17,7 +18,7 @@ def put(root, *paths):
     for i, path in enumerate(paths):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 20), (i, 0, 0)).save(root / path)
-    return open_source(root)
+    return open_source(root, reading=Reading(classes=True))
 
 
 def test_folders_are_classes_in_natural_order(tmp_path):

@@ -16,6 +16,7 @@ from PIL import Image
 from common.errors import UserError
 from faces.classes import ClassLabels
 from faces.dataset import DecodedFaces
+from faces.layout import Reading
 from faces.packing import pack, stored_png
 from faces.preprocess import Preprocess
 from faces.procedural.portrait import render_face
@@ -86,7 +87,7 @@ def test_the_same_images_make_the_same_archive(both, tmp_path):
 def test_fakes_stay_fakes(both, tmp_path):
     pack(open_source(both, label=1), tmp_path / "fakes.zip", Preprocess(32))
     assert open_source(tmp_path / "fakes.zip").labels.tolist() == [1] * 4
-    pack(open_source(both), tmp_path / "both.zip", Preprocess(32), labels="real-fake")
+    pack(open_source(both), tmp_path / "both.zip", Preprocess(32), classes="real-fake")
     names, _, labels = read_as_published(tmp_path / "both.zip")
     assert sorted(name for name, _ in labels) == names  # a reader that wants a label for each image finds one
     assert all(label == ("fake" in name) for name, label in labels)
@@ -114,7 +115,7 @@ def test_classes_go_through(tmp_path):
     assert again == labels and names == [name for name, _ in labels] and images.shape == (6, 16, 16, 3)
     ours = open_source(tmp_path / "ours.zip")
     assert ClassLabels(ours).of(ours).tolist() == [0, 2, 1, 0, 2, 1]
-    pack(theirs, tmp_path / "plain.zip", Preprocess(16), labels="none")
+    pack(theirs, tmp_path / "plain.zip", Preprocess(16), classes="none")
     assert read_as_published(tmp_path / "plain.zip")[2] is None
 
 
@@ -122,15 +123,15 @@ def test_folders_as_classes(tmp_path):
     for i, name in enumerate(("old", "young", "old")):
         (tmp_path / "people" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "people" / name / f"{i}.png").write_bytes(png(i))
-    source = open_source(tmp_path / "people")
+    source = open_source(tmp_path / "people", reading=Reading(classes=True))
     assert pack(source, tmp_path / "auto.zip", Preprocess(32)).classes == 0
-    assert pack(source, tmp_path / "c.zip", Preprocess(32), labels="classes").classes == 2
+    assert pack(source, tmp_path / "c.zip", Preprocess(32), classes="source").classes == 2
     assert [label for _, label in read_as_published(tmp_path / "c.zip")[2]] == [0, 0, 1]
 
 
 def test_lacking_classes_are_told(both, tmp_path):
-    with pytest.raises(UserError, match="^`labels` classes: .* lies in no class folder"):
-        pack(open_source(both), tmp_path / "c.zip", Preprocess(32), labels="classes")
+    with pytest.raises(UserError, match="^`classes` source: .* lies in no class folder"):
+        pack(open_source(both), tmp_path / "c.zip", Preprocess(32), classes="source")
     with pytest.raises(UserError, match="at least 16"):
         pack(open_source(both), tmp_path / "c.zip", Preprocess(8))
     assert not list(tmp_path.glob("*.zip"))

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from common.errors import BadImage, UserError
-from faces.layout import natural_key, split_of
+from faces.layout import Reading, natural_key, split_of
 from faces.source import FaceSource, open_source
 
 
@@ -65,7 +65,11 @@ def test_folder_without_labels_is_all_real(tmp_path):
         ("deep/er/still/x.jpeg", 0, None),
     ]
     assert source.labels.dtype == np.int64 and source.splits == set() and len(source) == 4
-    assert source.name == tmp_path.name and source.notes == ()
+    assert source.name == tmp_path.name
+    assert source.notes == (
+        "no folder is called real or fake, so all 4 images count as real (in b, deep); if they are not, say `labels`"
+        " real=A,fake=B",
+    )
 
 
 def test_labels_and_splits_by_folder_names_at_any_depth(tmp_path):
@@ -80,7 +84,10 @@ def test_labels_and_splits_by_folder_names_at_any_depth(tmp_path):
         "real/test/6.png",
         "fake/real/7.png",
     )
-    by_path = {item.path: (item.label, item.split) for item in open_source(tmp_path).items}
+    source = open_source(tmp_path)
+    assert source.notes == ("1 image in no split, where others are (train, valid, test), left out (real)",)
+    source = open_source(tmp_path, reading=Reading(unsplit=True))
+    by_path = {item.path: (item.label, item.split) for item in source.items}
     assert by_path == {
         "x/Train/Real/1.png": (0, "train"),
         "x/train/FAKE/1.png": (1, "train"),
@@ -97,9 +104,10 @@ def test_unlabelled_images_beside_fakes_are_left_out_and_said(tmp_path):
     plant(tmp_path, "real/1.png", "fake/1.png", "sample.png", "docs/logo.png")
     source = open_source(tmp_path)
     assert [item.path for item in source.items] == ["fake/1.png", "real/1.png"]
-    assert source.notes == ("2 images outside the real and fake folders, left out",)
-    only_real = plant(tmp_path / "other", "real/1.png", "portraits/2.png")
-    assert len(open_source(only_real)) == 2
+    assert source.notes == ("2 images outside the real and fake folders, left out (docs and 1 in no folder)",)
+    only_real = open_source(plant(tmp_path / "other", "real/1.png", "portraits/2.png"))
+    assert [item.path for item in only_real.items] == ["real/1.png"]
+    assert only_real.notes == ("1 image outside the real and fake folders, left out (portraits)",)
 
 
 def test_a_folder_called_fake_is_not_taken_for_real_photos(tmp_path):
@@ -278,7 +286,7 @@ def test_zip_with_hostile_names(tmp_path):
     source = open_source(path)
     assert not outside.exists() and [p.name for p in path.parent.iterdir()] == ["evil.zip"]
     assert {item.path: item.label for item in source.items} == {"win\\fake\\1.png": 1, "real/ok.png": 0}
-    assert source.notes == ("3 images outside the real and fake folders, left out",)
+    assert source.notes == ("3 images outside the real and fake folders, left out (.., a, abs)",)
     assert source.image([item.path for item in source.items].index("real/ok.png"))[0, 0, 0] == 77
     only = tmp_path / "only.zip"
     only.write_bytes(zipped(tmp_path / "tmp.zip", "../evil.png", "../../../../etc/x.png").read_bytes())

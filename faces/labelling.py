@@ -1,0 +1,188 @@
+"""What the images of a source are, real or fake and of which split, by the folders they lie in: nothing by default.
+
+An image is real because something says so: a folder's name, a person (`LabelRule`), or that no folder of the source
+says anything of labels and none can hide them. What is left out is counted and named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.errors import UserError
+from faces.layout import (
+    AS_NAMED,
+    LABEL_NAMES,
+    REAL,
+    FolderNames,
+    LabelRule,
+    Reading,
+    label_of,
+    label_word,
+    parts_of,
+)
+
+LEFT_OUT = -1
+NAMED = 6  # folders that a line names
+
+
+@dataclass
+class Labelled:
+    """labels int8 [n]: 0 real, 1 fake, -1 left out. splits [n]. names: which folders tell what. notes: lines for the
+    person. strangers: folders of unknown names, in a source where no folder tells a label; all of it counts as real."""
+
+    labels: np.ndarray
+    splits: list[str | None]
+    names: FolderNames
+    notes: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+
+
+def label_paths(
+    paths: Sequence[str],
+    where: str,
+    root: str = "",
+    reading: Reading = AS_NAMED,
+    *,
+    classed: Callable[[], bool] = lambda: False,
+) -> Labelled:
+    """Labels and splits of images by their paths below a source.
+
+    where: the source, for messages. root: its own name, that tells a label where nothing below does. classed: whether a
+    dataset.json says what unknown folders are. Raises UserError for two folders of unknown names where no name tells a
+    label, and where `reading.labels` fits nothing."""
+    rule = LabelRule.parse(reading.labels)
+    each = [parts_of(path)[:-1] for path in paths]
+    counts = Counter(each)
+    names = FolderNames.read(counts, rule, numbers=not reading.classes)
+    of = {folders: names.label(folders) for folders in counts}
+    done = Labelled(np.zeros(0), [], names)
+    if rule is not None:
+        otherwise = _ruled(rule, of, counts, where, root, done)
+    elif any(label is not None for label in of.values()):
+        otherwise = LEFT_OUT
+        done.notes += _guessed(names)
+    else:
+        otherwise = _untold(counts, where, root, reading, classed, done)
+    told = {folders: otherwise if label is None else label for folders, label in of.items()}
+    done.labels = np.array([told[folders] for folders in each], dtype=np.int8)
+    done.notes += _left_out(
+        {f: n for f, n in counts.items() if told[f] == LEFT_OUT}, names, "outside the real and fake folders"
+    )
+    splits = {folders: names.split(folders) for folders in counts}
+    if not reading.unsplit and any(splits[f] is not None for f in counts if told[f] != LEFT_OUT):
+        outside = {f: n for f, n in counts.items() if splits[f] is None and told[f] != LEFT_OUT}
+        done.notes += _left_out(outside, names, f"in no split, where others are ({_known(splits.values())})")
+        done.labels[np.array([folders in outside for folders in each], dtype=bool)] = LEFT_OUT
+    done.splits = [splits[folders] for folders in each]
+    return done
+
+
+def labels_by_folder(paths: Sequence[str]) -> np.ndarray:
+    """int8 [n]: labels by the folder names in paths, -1 for those of no label where there are some; all real without.
+
+    UserError as of `label_paths`."""
+    return label_paths(paths, "the list", reading=Reading(unsplit=True)).labels
+
+
+def _ruled(rule: LabelRule, of: dict, counts: Counter, where: str, root: str, done: Labelled) -> int:
+    """The label of images in none of the folders that the person named."""
+    met = {key for key in rule.words if any(_within(key, folders) for folders in counts)}
+    absent = [rule.name(key) for key in rule.words if key not in met]
+    if not met:
+        own = rule.cell(root)
+        if own is not None:
+            return own
+        there = Counter(name for folders in counts for name in folders)
+        raise UserError(
+            f"`labels` {rule.text}: no folder of {where} is called {' or '.join(absent)};"
+            + (f" there are {_few(list(there))}" if there else " it has no folders")
+        )
+    if absent:
+        done.notes.append(f"{where}: no folder is called {', '.join(absent)}, as `labels` says")
+    return LEFT_OUT
+
+
+def _within(key: tuple[str, ...], folders: tuple[str, ...]) -> bool:
+    low = tuple(name.casefold() for name in folders)
+    return any(low[i : i + len(key)] == key for i in range(len(low) - len(key) + 1))
+
+
+def _guessed(names: FolderNames) -> list[str]:
+    """A line where labels follow from names of many meanings."""
+    if not names.unsure:
+        return []
+    said = ", ".join(f"{name} is {LABEL_NAMES[label]}" for name, label in sorted(names.unsure.items()))
+    turned = ",".join(f"{LABEL_NAMES[1 - label]}={name}" for name, label in sorted(names.unsure.items()))
+    return [f"taken by the folders' names: {said}; if it is not so, say `labels` {turned}"]
+
+
+def _untold(
+    counts: Counter, where: str, root: str, reading: Reading, classed: Callable[[], bool], done: Labelled
+) -> int:
+    """The label of all images where no folder tells one."""
+    if (own := label_word(root)) is not None:
+        return own  # a folder called "fake" given directly must not pass for real photos
+    strangers = done.names.strangers(counts)
+    named = [name for name in strangers if name]
+    if not named or reading.classes or (len(strangers) > 1 and classed()):
+        return REAL
+    done.strangers = named
+    if len(strangers) == len(named) == 2 and reading.ask:
+        a, b = named
+        raise UserError(
+            f"{where}: nothing says which images are real and which are fake, in its folders {a} and {b}; say `labels`"
+            f" real={a},fake={b} or the other way round, or `labels` real={a},real={b} if all are real"
+        )
+    total, found = sum(counts.values()), _few(named)
+    done.notes.append(
+        f"no folder is called real or fake, so all {total} images count as real (in {found}); if they are not, say"
+        " `labels` real=A,fake=B"
+    )
+    return REAL
+
+
+def _left_out(folders: dict[tuple[str, ...], int], names: FolderNames, why: str) -> list[str]:
+    if not folders:
+        return []
+    places: Counter[str] = Counter()
+    for path, count in folders.items():
+        places[next((f for f in path if not names.tells(f)), path[-1] if path else "")] += count
+    total = sum(places.values())
+    loose = places.pop("", 0)
+    said = [*([_few(list(places))] if places else []), *([f"{loose} in no folder"] if loose else [])]
+    return [f"{total} image{'s' * (total > 1)} {why}, left out ({' and '.join(said)})"]
+
+
+def _known(splits) -> str:
+    found = set(splits)
+    return ", ".join(name for name in ("train", "valid", "test") if name in found)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def contradictions(where: str, paths: Sequence[str], labels: np.ndarray, numbers: bool) -> list[str]:
+    """A note where a list's labels and the folders' names disagree; UserError where they always do: for some, 1 is
+    real. numbers: whether the labels are the list's own, not a person's word."""
+    said = np.array([-1 if (label := label_of(parts_of(path)[:-1])) is None else label for path in paths])
+    known = (said >= 0) & (labels >= 0)
+    against = np.flatnonzero(known & (said != labels))
+    if not len(against):
+        return []
+    like = f"like {paths[against[0]]}"
+    if numbers and len(against) == known.sum() >= MANY:
+        raise UserError(
+            f"{where}: every label is the opposite of the folder's name ({like}: label {labels[against[0]]}); here 0 is"
+            " real and 1 is fake: say `labels` real=1,fake=0, or delete the column, then folders count"
+        )
+    count = len(against)
+    return [f"{where}: {count} image{'s' * (count > 1)} with another label than the folder's name says, {like}"]
+
+
+MANY = 10  # images whose labels all contradict their folders: no accident
