@@ -21,7 +21,7 @@ from evaluation.listener import Listener
 from evaluation.options import ComparisonOptions, is_table
 from evaluation.scoring import LabelledImages, Scorer, open_labelled
 from faces.degrade import PRESETS
-from metrics.classification import FPRS, report
+from metrics.classification import FPRS, report, swapped_note
 from metrics.scores import CLEAN, Scores, column_of, read_scores
 from metrics.significance import DeLong, McNemar, delong, holm, mcnemar
 
@@ -238,6 +238,9 @@ def _measure(one: Contestant, result: ComparisonResult, options: ComparisonOptio
         report, result.labels, groups=result.groups, resamples=options.resamples, seed=options.seed, calibrated=False
     )
     ranked = judged(one.scores, threshold=np.inf)["metrics"]
+    value, counts = ranked["roc_auc"]["value"], np.bincount(result.labels, minlength=2)
+    if note := swapped_note(value, int(counts[0]), int(counts[1]), f"what {one.name} judged"):
+        result.notes.append(note)
     one.metrics = {name: ranked[name] for name in ("roc_auc", *(f"tpr_at_fpr_{f:g}" for f in FPRS))}
     if one.called is not None:
         said = judged(one.called.astype(float))["metrics"]

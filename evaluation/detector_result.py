@@ -13,7 +13,7 @@ from evaluation.options import DetectorOptions
 from evaluation.scoring import place_of
 from metrics.bootstrap import Rate
 from metrics.breakdown import AnswerRule, Breakdown, break_down
-from metrics.classification import best_threshold
+from metrics.classification import best_threshold, swapped_note
 from metrics.robustness import Condition, measure
 from metrics.scores import Scores
 
@@ -80,6 +80,7 @@ def summarise(
         scores, rule, points=points, reals_from=lender, calibrated=calibrated, count=options.resamples,
         seed=options.seed,
     )  # fmt: skip
+    notes += _swapped(scores, found)
     oracle = None
     if found.overall is not None:
         oracle = best_threshold(scores.label[found.pool], scores.score[found.pool])
@@ -100,6 +101,20 @@ def summarise(
     return DetectorResult(
         settings["target"], rule, scores, found, calibrated, oracle, notes=notes, settings=settings, tables=[scores]
     )
+
+
+def _swapped(scores: Scores, found: Breakdown) -> list[str]:
+    """A line for each source whose labels look the wrong way round, or for all of them together."""
+    lines = []
+    for row in found.sources:
+        if row.auc is not None:
+            own = scores.label[scores.source == row.name]
+            lines.append(swapped_note(row.auc["value"], int((own == 0).sum()), int((own == 1).sum()), row.name))
+    if found.overall is not None and not any(lines):
+        own = scores.label[found.pool]
+        value = found.overall["metrics"]["roc_auc"]["value"]
+        lines.append(swapped_note(value, int((own == 0).sum()), int((own == 1).sum())))
+    return [line for line in lines if line]
 
 
 def answer_rule(options: DetectorOptions, threshold: float, low: float, origin: str) -> AnswerRule:

@@ -28,6 +28,8 @@ from metrics.weights import SHA256, find_weights
 from synth.perceptual import Perceptual
 from training.processes import Processes
 
+GREY_APART = 0.5  # shares of grey images on both sides that differ by more make another comparison
+
 
 @dataclass(frozen=True)
 class MetricRow:
@@ -125,6 +127,7 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
     for side in (reals, fake if job.compared else None):
         if side is not None:
             _look_over(job, side)
+    notes += _colours(fake, reals)
     if reals is not None:
         real = _collected(job, reals, keep=needs_vectors(job.compared) and job.compared != ["is"])
         if options.save_stats and job.ranks.is_main:
@@ -202,6 +205,20 @@ def _look_over(job: _Job, side: Measured) -> None:
         key = side.key = None if folder is None else main_does(images.content_key)
         if not main_does(lambda: key is not None and folder is not None and is_cached(job.inception, key, folder)):
             main_does(images.check_alike)
+
+
+def _colours(fake: Measured, reals: Measured | None) -> list[str]:
+    """A line where one side is grey and the other in colour: their distance is then mostly that."""
+    sides = [side.content for side in (fake, reals) if side is not None and isinstance(side.content, SourceImages)]
+    if len(sides) < 2:
+        return []
+    ours, theirs = (side.colourless() for side in sides)
+    if not abs(ours - theirs) > GREY_APART:
+        return []
+    return [
+        f"{100 * ours:.0f} % of the generated images are grey, and {100 * theirs:.0f} % of the real ones: the numbers"
+        " measure colour more than anything else; compare grey with grey, or colour with colour"
+    ]
 
 
 def _features(job: _Job) -> InceptionFeatures:

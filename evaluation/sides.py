@@ -150,6 +150,7 @@ def _only_real(source: FaceSource, spec: str) -> FaceSource:
     fakes = int(source.labels.sum())
     if fakes == len(source):
         raise UserError(
-            f"`data` {spec}: holds no real images (its folder is called fake): give the real ones, or say `labels` real=NAME with the folder's name"
+            f"`data` {spec}: holds no real images (its folder is called fake): give the real ones, or say"
+            " `labels` real=NAME with the folder's name"
         )
     return source.select(label=0) if fakes else source

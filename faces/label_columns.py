@@ -63,6 +63,8 @@ def find_labels(
         column for name, cells in table.items() if name not in known and (column := _column(name, cells, rule, where))
     ]
     notes: list[str] = []
+    if rule is not None and (others or label is not None):
+        _check_rule(rule, {name: table[name] for name in ("label", *(c.name for c in others)) if name in table}, where)
     if label is None:
         others.sort(key=lambda column: not column.words)
         if not others or not (others[0].labels >= 0).any():
@@ -75,6 +77,14 @@ def find_labels(
     for column in others:
         _compare(label, name, column, table, where)
     return label, notes
+
+
+def _check_rule(rule: LabelRule, columns: dict[str, Sequence[str]], where: str) -> None:
+    """UserError where nothing in the columns of labels is what a person named."""
+    cells = {name: set(values) for name, values in columns.items()}
+    if not any(rule.cell(text) is not None for texts in cells.values() for text in texts):
+        held = "; ".join(f"{name}: {', '.join(sorted(texts)[:4])}" for name, texts in cells.items())
+        raise UserError(f"`labels` {rule.text}: {where} holds nothing of that name in its labels ({held}); correct it")
 
 
 def _column(name: str, cells: Sequence[str], rule: LabelRule | None, where: str) -> Column | None:

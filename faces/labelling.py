@@ -15,6 +15,7 @@ import numpy as np
 from common.errors import UserError
 from faces.layout import (
     AS_NAMED,
+    FAKE,
     LABEL_NAMES,
     REAL,
     FolderNames,
@@ -116,7 +117,9 @@ def _guessed(names: FolderNames) -> list[str]:
     if not names.unsure:
         return []
     said = ", ".join(f"{name} is {LABEL_NAMES[label]}" for name, label in sorted(names.unsure.items()))
-    turned = ",".join(f"{LABEL_NAMES[1 - label]}={name}" for name, label in sorted(names.unsure.items()))
+    turned = "real=A,fake=B"
+    if set(names.unsure.values()) == {REAL, FAKE}:
+        turned = ",".join(f"{LABEL_NAMES[1 - label]}={name}" for name, label in sorted(names.unsure.items()))
     return [f"taken by the folders' names: {said}; if it is not so, say `labels` {turned}"]
 
 

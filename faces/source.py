@@ -180,7 +180,7 @@ def open_source(
     if split is not None and split not in SPLIT_NAMES:
         raise UserError(f"split must be one of {', '.join(SPLIT_NAMES)}, not {split!r}")
     if spec in SET_NAMES:
-        source = _open_named(spec, data_root, allow_fetch)
+        source = _open_named(spec, data_root, allow_fetch, reading)
     else:
         source = _open_path(spec, reading)
     if split is not None:
@@ -205,7 +205,9 @@ def open_source(
     return source
 
 
-def _open_named(name: str, root: str | None, allow_fetch: bool) -> FaceSource:
+def _open_named(name: str, root: str | None, allow_fetch: bool, reading: Reading) -> FaceSource:
+    if reading.labels is not None:
+        raise UserError(f"`labels` {reading.labels}: the labels of {name} are known; leave it out")
     if name == "demo":
         paths = [(f"{split}/{seed:06d}", split) for split, seeds in DEMO_SPLITS.items() for seed in seeds]
         items = [FaceItem(path, REAL, split) for path, split in paths]

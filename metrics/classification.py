@@ -24,6 +24,7 @@ FPRS = (0.005, 0.01, 0.05)
 """False-alarm rates at which reports give the detection rate."""
 
 BINS = 15  # of the calibration error
+SWAPPED = 0.3  # the highest AUC at which labels can look swapped
 
 ORACLES = ("eer", "best_balanced_accuracy", "tpr_at_fpr_")
 """Metrics (or their names' beginnings) that choose a threshold on the very images they judge: upper bounds."""
@@ -84,6 +85,25 @@ def pr_curve(labels, scores) -> PrCurve:
 def roc_auc(labels, scores) -> float:
     """Area under the ROC curve: the chance that a fake scores above a real, ties counting half."""
     return _one(_Ranked(*_check(labels, scores)), _roc_auc)
+
+
+def looks_swapped(auc: float, n_real: int, n_fake: int) -> bool:
+    """Whether an AUC is so far below .5 that the labels are likelier the wrong way round than the detector: at most
+    SWAPPED, and four standard errors of chance (Mann-Whitney's, sqrt((n + m + 1) / 12 n m)) below .5."""
+    if not (n_real and n_fake and np.isfinite(auc)):
+        return False
+    error = np.sqrt((n_real + n_fake + 1) / (12 * n_real * n_fake))
+    return bool(auc <= SWAPPED and auc < 0.5 - 4 * error)
+
+
+def swapped_note(auc: float, n_real: int, n_fake: int, of: str = "") -> str | None:
+    """A line about labels that look swapped; None where they don't. of: what was judged."""
+    if not looks_swapped(auc, n_real, n_fake):
+        return None
+    return (
+        f"the labels look swapped{of and f' in {of}'}: an AUC of {auc:.3f} is far below .5, so what is called real"
+        " scores as fake; check them, and where they are the wrong way round say so (`labels` real=A,fake=B)"
+    )
 
 
 def pr_auc(labels, scores) -> float:

@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 BLOCK = 64  # images of one block; what a generator draws together, so part of what a seed means
 
+LOOKED_AT = 64  # images of a side, to see whether it is grey
+GREY_BELOW = 2.0  # levels of 255 between neighbouring channels, in the mean: a re-saved grey photo's chroma
+
 _GREY = ("grey", "grey+alpha", "16-bit grey")
 
 
@@ -142,6 +145,20 @@ class SourceImages(Images):
                 return name, size, mode_name(image) in _GREY
         except BadImage:
             return None
+
+    def colourless(self, most: int = LOOKED_AT) -> float:
+        """The share of some images, evenly spread, without colour: whose red, green and blue differ by less than 2 grey
+        levels in the mean, whatever kind of file they are. NaN where none can be read."""
+        count = min(most, len(self))
+        found = [grey for i in range(count) if (grey := self._is_grey(i * len(self) // count)) is not None]
+        return float(np.mean(found)) if found else float("nan")
+
+    def _is_grey(self, i: int) -> bool | None:
+        try:
+            pixels = self.source.decoded(i).pixels.astype(np.int16)
+        except BadImage:
+            return None
+        return bool(np.abs(pixels[..., :2] - pixels[..., 1:]).mean() < GREY_BELOW)
 
     def content_key(self) -> str:
         """SHA-256 over the bytes of all files in order and what is done to them: equal for equal content, whatever the

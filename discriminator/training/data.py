@@ -73,6 +73,7 @@ def open_all(o: TrainerOptions, seed: int) -> Gathered:
         raise UserError(
             f"{o.data}: has no fakes to learn from (folders called real and fake give the labels, or `labels`"
             f" real=A,fake=B{_folders_of(splits.source)}); add some with `extra_fakes` FOLDER"
+            + "".join(f"; {note}" for note in splits.source.notes if "left out" in note)
         )
     side = o.patch_size or o.resolution or native_resolution(splits.train)
     pre = Preprocess(side, o.square, o.resize_filter)

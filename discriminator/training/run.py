@@ -37,6 +37,7 @@ from discriminator.training.selection import Validation
 from discriminator.training.start import Start, network_from
 from faces.degrade import Degradation
 from faces.source import FaceSource
+from metrics.classification import swapped_note
 from training.lock import RunLock
 from training.memory import keep_freed_memory
 from training.operations import prepare_operations
@@ -278,6 +279,9 @@ class _Training:
         self.tel.metric({"nimg": fit.step * self.recipe.batch, "step": fit.step, "final": True, **found})
         point = detector.calibration.at()
         self.tel.say(f"best        step {fit.best_step()}: validation AUC {found['auc']:.4f}")
+        real, fake = (int((fit.validation.labels == label).sum()) for label in (0, 1))
+        if note := swapped_note(found["auc_clean"], real, fake, "the validation images"):
+            self.tel.say(f"labels      {note}")
         self.tel.say(f"calibrated  {point.describe()}")
         for name in ("clean", "degraded"):
             hit, false, both = (100 * found[f"{what}_{name}"] for what in ("found", "false_alarms", "balanced"))

@@ -164,7 +164,7 @@ def test_labels_that_mean_the_opposite_are_refused(folder):
     for i in range(12):
         png(i, folder / f"photos/train/real/more{i}.png")
     lines = [f"photos/train/real/more{i}.png,1\n" for i in range(12)]
-    with pytest.raises(UserError, match="every label is the opposite of the folder's name .*`labels` real=1,fake=0, or delete"):
+    with pytest.raises(UserError, match="every label is the opposite of the folder's name .*`labels` real=1,fake=0"):
         open_source(write(folder, "path,label\n" + "".join(lines)))
     some = open_source(write(folder, "path,label\n" + "".join(lines) + "photos/train/real/a.png,0\n"))
     assert "12 images with another label than the folder's name says" in some.notes[0]
