@@ -7,6 +7,7 @@ Examples:
   python prepare_data.py inspect flickr140k
   python prepare_data.py audit my_faces/
   python prepare_data.py normalise my_faces/ my_faces_even/
+  python prepare_data.py frames FaceForensics++/ ff_faces/ --every 10
   python prepare_data.py split my_faces/ --ratios 80/10/10 --folds 5 --out manifest.csv
   python prepare_data.py pack manifest.csv faces256.zip --resolution 256
 
@@ -181,7 +182,7 @@ def audit(part: ask.SourcePart, asked: ask.Auditing) -> int:
     return int(bool(result.failed or (asked.strict and result.unclear)))
 
 
-def _finder(asked: ask.Auditing | ask.NormaliseRun):
+def _finder(asked: ask.Auditing | ask.NormaliseRun | ask.Framing):
     from faces.finding.align import FaceFinder
 
     with download_bar("YuNet") as report:
@@ -219,6 +220,37 @@ def normalise(part: ask.SourcePart, asked: ask.NormaliseRun, recipe: ask.Normali
     for line in report.warnings():
         click.echo(_said(f"warning: {line}"), err=True)
     click.echo(f"{report.dest}: {report.written} images; next: python prepare_data.py audit {asked.dest}")
+
+
+# ---- frames -----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@options(ask.Framing, "asked")
+@options(ask.Normalisation, "recipe", quality="75-95", align="ffhq")
+def frames(asked: ask.Framing, recipe: ask.Normalisation) -> None:
+    """Cut the faces out of VIDEOS, every N-th frame, as a training set in folder DEST.
+
+    VIDEOS is a folder (labels from its folders' names, or DFDC's metadata.json), or a list of videos with a column
+    path. No video is in two splits, nor a swap without its original: train, valid and test are dealt by video. Faces
+    are cut and saved as normalise does it. Started again after an interruption, it makes what is missing.
+    """
+    with importing():
+        from faces.frames import make_frames
+
+    finder = None if recipe.align == "none" else _finder(asked)
+    if finder is not None and finder.fallback:
+        click.echo(
+            f"faces are looked for with OpenCV's Haar cascade, which finds fewer: {_said(finder.fallback)}", err=True
+        )
+    with progress_bar("cutting", "video") as step:
+        framed = make_frames(asked, recipe, finder, progress=step)
+    _tell_skipped(framed.skipped)
+    _tell_notes(_said(note) for note in [*framed.notes, *(f"{name}: {why}" for name, why in framed.short[:TOLD])])
+    for line in framed.lines():
+        click.echo(line)
+    click.echo(f"{one_line(framed.dest)}: {sum(framed.crops.values())} crops of {sum(framed.videos.values())} videos;"
+               f" next: python train_detector.py --data {one_line(asked.dest)}")  # fmt: skip
 
 
 # ---- split ------------------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def _finished(dest: Path, source: FaceSource, names: list[str | None]) -> tuple[
     return done, sum(not line.get("skipped") for line in lines.values())
 
 
-class _Unfit(Exception):
+class Unfit(Exception):
     """A picture that is left out: kind and reason, for the journal."""
 
     def __init__(self, kind: str, reason: str):
@@ -205,9 +205,9 @@ class _Maker:
         line = {"path": source.items[i].path, "stamp": entry.stamp, "size_before": entry.size, "out": name}
         try:
             if name is None:
-                raise _Unfit("unusable", "its name leads out of the archive")
+                raise Unfit("unusable", "its name leads out of the archive")
             return line | {"skipped": "", "reason": ""} | self._made(i, self.dest / name)
-        except _Unfit as unfit:
+        except Unfit as unfit:
             return line | unfit.line
         except BadImage as error:
             return line | {"skipped": "unusable", "reason": error.reason}
@@ -225,7 +225,7 @@ class _Maker:
         else:
             decoded = decode(data, source.locate(i), min_side=min(LEAST, recipe.least))
         pixels, facts = cut(decoded.pixels, recipe, self.finder)
-        encoded, quality = _encode(pixels, digest, recipe)
+        encoded, quality = encode_image(pixels, digest, recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, encoded, durable=False)
         height, width = decoded.pixels.shape[:2]
@@ -240,7 +240,7 @@ class _Maker:
 
 
 def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) -> tuple[np.ndarray, dict]:
-    """uint8 [H, W, 3] -> (uint8 [R, R, 3], what was done). Raises _Unfit where the picture is to be left out.
+    """uint8 [H, W, 3] -> (uint8 [R, R, 3], what was done). Raises Unfit where the picture is to be left out.
 
     What was done: faces (how many were found; -1: not looked for), aligned ("ffhq", "box" or "none"), side (pixels a
     side of the cut in the photo), outside (share of it beyond the photo's edges)."""
@@ -252,7 +252,7 @@ def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) -> 
         with contextlib.suppress(ValueError, IndexError):  # landmarks that span no face; no face at all
             quad, facts["aligned"] = frame_of(faces[0])
         if quad is None and recipe.no_face == "skip":
-            raise _Unfit("no face", f"no face found by {finder.name}")
+            raise Unfit("no face", f"no face found by {finder.name}")
     height, width = image.shape[:2]
     side = float(max(height, width) if recipe.crop == "pad" else min(height, width))
     if quad is not None:
@@ -261,13 +261,13 @@ def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) -> 
     facts["side"] = round(side, 1)
     if side < recipe.least:
         what = "the face's frame has" if quad is not None else "it has"
-        raise _Unfit("too small", f"{what} {side:.0f} pixels a side, fewer than {recipe.least}")
+        raise Unfit("too small", f"{what} {side:.0f} pixels a side, fewer than {recipe.least}")
     first = recipe.through or recipe.resolution
     if quad is not None:
         try:
             image = cut_quad(image, quad, first, resample=recipe.resample)
         except ValueError as error:
-            raise _Unfit("no face", str(error)) from None
+            raise Unfit("no face", str(error)) from None
     else:
         image = Preprocess(first, recipe.crop, recipe.resample).uint8(image)
     return Preprocess(recipe.resolution, "none", recipe.resample).uint8(image), facts
@@ -280,7 +280,7 @@ def outside(quad: np.ndarray, height: int, width: int) -> float:
     return float(((x < 0) | (x > width) | (y < 0) | (y > height)).mean())
 
 
-def _encode(pixels: np.ndarray, digest: str, recipe: Normalisation) -> tuple[bytes, int]:
+def encode_image(pixels: np.ndarray, digest: str, recipe: Normalisation) -> tuple[bytes, int]:
     buffer = io.BytesIO()
     if recipe.format == "png":
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from common.errors import UserError
-from common.options import AS_JSON, FORCE, OUT, SEED, WORKERS, argument, check, option
+from common.options import AS_JSON, FORCE, OUT, SEED, WORKERS, Checked, argument, check, option
 from faces.options import CROP, DATA_ROOT, FACE_MODEL, FOLDS, LABELLED, OFFLINE, RESIZE_FILTER, RESOLUTION, SPLIT
 
 GROUPINGS = ("near-duplicate", "identity", "none")
@@ -145,6 +145,27 @@ class NormaliseRun:
     face_model: str | None = FACE_MODEL()
     offline: bool = OFFLINE(help="Download nothing: without YuNet's file, OpenCV's Haar cascade.")
     workers: int | None = WORKERS(help="Threads.  [default: one per core]")
+
+
+@dataclass(frozen=True)
+class Framing(Checked):
+    """Which frames of which videos become crops (`faces.frames`), and how the videos are dealt out."""
+
+    videos: str = argument("VIDEOS")
+    dest: str = argument("DEST")
+    labels: str | None = LABELLED()
+    every: int = option(10, "Every N-th frame; of long videos fewer, so that --most are spread over all.", low=1)
+    most: int = option(32, "Crops of a video, at most.", low=1, metavar="N")
+    ratios: str = option(
+        "80/10/10", "Shares of train, valid and test, dealt by video; videos with splits keep them.", metavar="A/B/C"
+    )
+    identity: str | None = option(
+        None, "Captures who is seen from the video's path, like '(id[0-9]+)'; one person is in one split.",
+        metavar="REGEX",
+    )  # fmt: skip
+    face_model: str | None = FACE_MODEL()
+    offline: bool = OFFLINE(help="Download nothing: without YuNet's file, OpenCV's Haar cascade.")
+    workers: int | None = WORKERS(help="Videos at once.  [default: one per core]")
 
 
 @dataclass(frozen=True)

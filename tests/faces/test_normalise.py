@@ -18,6 +18,7 @@ from PIL import Image
 from common.errors import UserError
 from faces import normalise as module
 from faces.finding.align import Face
+from faces.layout import Reading
 from faces.manifest import Manifest, read_manifest, text_column, write_manifest
 from faces.normalise import JOURNAL, MANIFEST, RECORD, Normalisation, normalise
 from faces.procedural.portrait import render_face
@@ -101,7 +102,7 @@ def test_threads_and_interruptions_change_nothing(leaky, tmp_path, monkeypatch):
     (leaky / "train/real/broken.jpg").write_bytes(b"\xff\xd8\xff hello")
     source = open_source(leaky)
     normalise(source, tmp_path / "one", Normalisation(64), workers=1)
-    encode, calls = module._encode, []
+    encode, calls = module.encode_image, []
 
     def failing(*args):
         calls.append(1)
@@ -109,10 +110,10 @@ def test_threads_and_interruptions_change_nothing(leaky, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return encode(*args)
 
-    monkeypatch.setattr(module, "_encode", failing)
+    monkeypatch.setattr(module, "encode_image", failing)
     with pytest.raises(KeyboardInterrupt):
         normalise(source, tmp_path / "two", Normalisation(64), workers=1)
-    monkeypatch.setattr(module, "_encode", encode)
+    monkeypatch.setattr(module, "encode_image", encode)
     made = images_of(tmp_path / "two")
     assert 0 < len(made) < 24 and not (tmp_path / "two" / MANIFEST).exists()
     with open(tmp_path / "two" / JOURNAL, "a") as file:
@@ -269,7 +270,8 @@ def test_labels_of_a_manifest_go_before_folder_names(tmp_path):
     (tmp_path / "lists").mkdir()
     write_manifest(tmp_path / "lists/m.csv", Manifest(columns, str(tmp_path / "lists")))
     normalise(open_source(tmp_path / "lists/m.csv"), tmp_path / "out", Normalisation(32))
-    again = open_source(tmp_path / "out")
+    assert "1 image in no split" in open_source(tmp_path / "out").notes[0]
+    again = open_source(tmp_path / "out", reading=Reading(unsplit=True))
     assert sorted((i.label, i.split) for i in again.items if i.split) == [(0, "test"), (1, "train")]
     assert sum(i.label for i in again.items) == 2 and len(again) == 3
     rows = read_manifest(tmp_path / "out" / MANIFEST)

@@ -215,3 +215,22 @@ def test_any_scores_may_be_ranked():
 def test_importing_it_loads_no_torch(request):
     code = "import sys, metrics.classification; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=request.config.rootpath)
+
+
+@pytest.mark.parametrize(
+    ("auc", "real", "fake", "swapped"),
+    [(0.02, 20, 20, True), (0.2, 12, 12, False), (0.29, 500, 500, True), (0.35, 5000, 5000, False), (0.0, 2, 2, False),
+     (0.98, 50, 50, False), (float("nan"), 0, 20, False)],
+)  # fmt: skip
+def test_labels_that_look_swapped(auc, real, fake, swapped):
+    assert ours.looks_swapped(auc, real, fake) == swapped
+    assert (ours.swapped_note(auc, real, fake) is not None) == swapped
+
+
+def test_chance_never_looks_swapped():
+    rng = np.random.default_rng(0)
+    for n in (8, 20, 100):
+        labels = np.r_[np.zeros(n, int), np.ones(n, int)]
+        assert not any(ours.looks_swapped(ours.roc_auc(labels, rng.normal(size=2 * n)), n, n) for _ in range(500))
+    scores = np.r_[rng.normal(0, 1, 50), rng.normal(3, 1, 50)]
+    assert ours.looks_swapped(ours.roc_auc(np.r_[np.ones(50, int), np.zeros(50, int)], scores), 50, 50)

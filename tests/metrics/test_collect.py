@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
+from faces.layout import Reading
 from faces.preprocess import Preprocess
 from faces.source import open_source
 from metrics.collect import collect, collect_cached, is_cached, seconds_for
@@ -192,3 +193,22 @@ def test_unlike_images_are_found_by_their_headers_before_anything_is_computed(tm
     # whoever allowed it once has not allowed it for ever
     keys = {images_of(tmp_path / "turned", allow_grey=allowed).content_key() for allowed in (True, False)}
     assert len(keys) == 2
+
+
+def test_grey_is_seen_whatever_the_file(tmp_path):
+    """Grey files, grey photos saved as colour and re-saved as JPEG are grey; a faint tint is colour."""
+    rng = np.random.default_rng(1)
+    ramp = np.repeat(rng.integers(0, 256, (32, 32, 1), dtype=np.uint8), 3, axis=2)
+    smooth = np.clip(np.add.outer(np.arange(32), np.arange(32)) * 4, 0, 255).astype(np.uint8)
+    tinted = np.stack([smooth, smooth // 2 + 60, 255 - smooth], axis=2)
+    grey, colour = tmp_path / "grey", tmp_path / "colour"
+    grey.mkdir(), colour.mkdir()
+    Image.fromarray(smooth).save(grey / "l.png")
+    Image.fromarray(ramp).save(grey / "rgb.png")
+    Image.fromarray(np.repeat(smooth[..., None], 3, axis=2)).save(grey / "rgb.jpg", quality=80)
+    Image.fromarray(tinted).save(colour / "a.png")
+    Image.fromarray(tinted).save(colour / "b.jpg", quality=80)
+    assert SourceImages(open_source(grey)).colourless() == 1.0
+    assert SourceImages(open_source(colour)).colourless() == 0.0
+    both = SourceImages(open_source(tmp_path, reading=Reading(ask=False)))
+    assert both.colourless() == pytest.approx(3 / 5)
