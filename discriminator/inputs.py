@@ -81,7 +81,7 @@ def _pattern(given: str) -> Iterator[str | Result]:
 
 def _manifest(given: str) -> Iterator[str | Result]:
     try:
-        table = read_manifest(given)
+        table = read_manifest(given, labels=False)
     except UserError as error:
         yield Result(given, None, str(error).removeprefix(f"{given}: "))
         return

@@ -183,7 +183,7 @@ def _says_labels(source: FaceSource) -> bool:
     if any(source.names.label(folders) is not None for folders in {parts_of(item.path)[:-1] for item in source.items}):
         return True
     root = source.name if isinstance(source.store, FolderStore) else os.path.splitext(source.name)[0]
-    return source.names.rule is not None or label_word(root) is not None
+    return source.names.rule is not None or source.names.by_file or label_word(root) is not None
 
 
 def _source_names(source: FaceSource, name: str) -> np.ndarray:

@@ -24,7 +24,7 @@ from common.files import try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
 from faces.finding.align import FaceFinder
 from faces.footage import Footage, open_footage
-from faces.layout import FAKE, LABEL_NAMES
+from faces.layout import LABEL_NAMES
 from faces.manifest import manifest_of, write_manifest
 from faces.normalise import Unfit, cut, encode_image
 from faces.prepare_options import Framing, Normalisation
@@ -223,6 +223,19 @@ def _told(footage: Footage, dest: Path, recipe: Normalisation, results: list[dic
     own |= {name: [crop[name] for _, crop in rows] for name in MEASURED}
     own |= {name: [str(crop[name]) for _, crop in rows] for name in ("frame", "seconds", "faces", "aligned", "side")}
     write_manifest(dest / MANIFEST, manifest_of(own, None), replace=True)
-    if (labels == FAKE).all() or not (labels == FAKE).any():
-        framed.notes.append(f"all videos are {LABEL_NAMES[int(labels[0])]}: a detector learns from both")
+    framed.notes += _missing(framed)
     return framed
+
+
+def _missing(framed: Framed) -> list[str]:
+    """Lines about labels and splits that there are none of."""
+    kinds = sorted({label for _, label in framed.videos})
+    notes = [f"all videos are {LABEL_NAMES[kinds[0]]}: a detector learns from both"] if len(kinds) == 1 else []
+    for label in kinds:
+        if not framed.videos.get(("valid", label)):
+            notes.append(
+                f"no {LABEL_NAMES[label]} videos in valid: there are too few, or too few groups of them. A training"
+                " without validation videos holds out frames of those that it learns from, and its figures are too"
+                " good: give more videos, or other `ratios`"
+            )
+    return notes

@@ -6,6 +6,8 @@ says anything of labels and none can hide them. What is left out is counted and 
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from faces.layout import (
 
 LEFT_OUT = -1
 NAMED = 6  # folders that a line names
+BEGINNING = re.compile(r"(reals?|(?:deep)?fakes?)(?=[\W_\d])", re.IGNORECASE)
 
 
 @dataclass
@@ -66,13 +69,18 @@ def label_paths(
     elif any(label is not None for label in of.values()):
         otherwise = LEFT_OUT
         done.notes += _guessed(names)
+    elif label_word(root) is None and (_by_file(paths) == FAKE).any():
+        otherwise, done.names = REAL, dataclasses.replace(names, by_file=True)
     else:
         otherwise = _untold(counts, where, root, reading, classed, done)
     told = {folders: otherwise if label is None else label for folders, label in of.items()}
     done.labels = np.array([told[folders] for folders in each], dtype=np.int8)
     done.notes += _left_out(
-        {f: n for f, n in counts.items() if told[f] == LEFT_OUT}, names, "outside the real and fake folders"
+        {f: n for f, n in counts.items() if told[f] == LEFT_OUT}, done.names, "outside the real and fake folders"
     )
+    if done.names.by_file:
+        done.labels = _by_file(paths)
+        done.notes.append(_said_by_file(done.labels))
     splits = {folders: names.split(folders) for folders in counts}
     if not reading.unsplit and any(splits[f] is not None for f in counts if told[f] != LEFT_OUT):
         outside = {f: n for f, n in counts.items() if splits[f] is None and told[f] != LEFT_OUT}
@@ -87,6 +95,18 @@ def labels_by_folder(paths: Sequence[str]) -> np.ndarray:
 
     UserError as of `label_paths`."""
     return label_paths(paths, "the list", reading=Reading(unsplit=True)).labels
+
+
+def _by_file(paths: Sequence[str]) -> np.ndarray:
+    """int8 [n]: labels by the beginnings of file names, `real_0001.jpg` and `fake12.png`; -1 where these tell none."""
+    found = (BEGINNING.match(path.replace("\\", "/").rsplit("/", 1)[-1]) for path in paths)
+    return np.array([LEFT_OUT if match is None else label_word(match[1]) for match in found], dtype=np.int8)
+
+
+def _said_by_file(labels: np.ndarray) -> str:
+    real, fake, other = (int((labels == label).sum()) for label in (REAL, FAKE, LEFT_OUT))
+    line = f"labels are by the beginnings of file names, real or fake: {real} real, {fake} fake"
+    return line + (f"; {other} others left out" if other else "")
 
 
 def _ruled(rule: LabelRule, of: dict, counts: Counter, where: str, root: str, done: Labelled) -> int:

@@ -54,6 +54,7 @@ COPIES = (("real_and_fake_face_detection", "real_and_fake_face"),)
 # right eye, nose, mouth; one name lacks a digit). Nothing in such a name says whose photo it was.
 COMPOSITE = re.compile(r"(easy|mid|hard)_[0-9]+_[01]{3,4}\.\w+")
 
+_CLASSES = ("auto", "none", "classes", "real-fake")  # what `labels` of `pack` took once
 _DIGITS = re.compile(r"[0-9]+")
 _BETWEEN = re.compile(r"[\W_]+")
 
@@ -131,6 +132,7 @@ class LabelRule:
                 raise UserError(
                     f"`labels` {text}: {part!r} is not real=NAME or fake=NAME; write real=A,fake=B with the names of"
                     " folders, or with what a list's column of labels holds"
+                    + (" (what dataset.json gets is said with `classes`)" if text in _CLASSES else "")
                 )
             if words.setdefault(key, label) != label:
                 raise UserError(f"`labels` {text}: {name.strip()} is called real and fake; give it one label")
@@ -158,11 +160,12 @@ class FolderNames:
 
     unsure: the names of many meanings that tell a label here, in lower case. joined: whether names like `train_real`
     tell a split, too (they do where there is more than one of these). rule: what a person said of labels; no other name
-    then tells one."""
+    then tells one. by_file: labels are in the names of the files, not of folders."""
 
     unsure: Mapping[str, int] = field(default_factory=dict)
     joined: bool = False
     rule: LabelRule | None = None
+    by_file: bool = False
 
     @staticmethod
     def read(folders: Iterable[tuple[str, ...]], rule: LabelRule | None = None, *, numbers: bool = True) -> FolderNames:

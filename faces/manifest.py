@@ -133,17 +133,18 @@ def manifest_of(values: Mapping[str, Sequence], known: Manifest | None, folder: 
     return Manifest(columns, folder)
 
 
-def read_manifest(path: str | os.PathLike, rule: LabelRule | None = None) -> Manifest:
+def read_manifest(path: str | os.PathLike, rule: LabelRule | None = None, *, labels: bool = True) -> Manifest:
     """The manifest in a .csv or .parquet file. Raises UserError, with file and line, for what can't be understood.
 
     A CSV may be separated by commas, semicolons or tabs, in UTF-8 or marked UTF-16; known columns may be written in
     upper case; a label may be 0, 1, real or fake or what means one of these, and `rule` goes first. Where there is no
     column `label` (`path`, `split`), one that tells the same under another name takes its place and a note says so;
-    two that contradict each other are refused (`faces.label_columns`). The manifest that `synth.py` leaves beside its
+    two that contradict each other are refused (`faces.label_columns`). labels: whether they are asked for; without, the
+    column is left out and whatever is in it is no matter. The manifest that `synth.py` leaves beside its
     samples is read as well: its images are fakes."""
     path = os.fspath(path)
     rows = _read_parquet(path) if path.lower().endswith(".parquet") else _read_csv(path)
-    return _manifest(rows, path, rule)
+    return _manifest(rows, path, rule, labels)
 
 
 def manifest_of_texts(columns: Mapping[str, Sequence[str]], path: str, rule: LabelRule | None = None) -> Manifest:
@@ -153,11 +154,13 @@ def manifest_of_texts(columns: Mapping[str, Sequence[str]], path: str, rule: Lab
     return _manifest(iter([(1, header, list(columns.values()))]), path, rule)
 
 
-def _manifest(rows: Rows, path: str, rule: LabelRule | None) -> Manifest:
+def _manifest(rows: Rows, path: str, rule: LabelRule | None, labels: bool = True) -> Manifest:
     parts: dict[str, list[np.ndarray]] = {}
     raw: list[str] = []  # the column of labels as it stands there
     for row, header, texts in rows:
         for name, column in zip(header, texts):
+            if name == "label" and not labels:
+                continue
             parts.setdefault(name, []).append(_parsed(name, column, path, row, rule))
             if name == "label":
                 raw += column
@@ -165,7 +168,7 @@ def _manifest(rows: Rows, path: str, rule: LabelRule | None) -> Manifest:
     if SAMPLES <= columns.keys() and "label" not in columns:
         columns["label"] = np.full(len(columns["path"]), FAKE, dtype=np.int8)
         columns["generator"] = text_column([sha[:12] for sha in columns["network_sha256"].tolist()])
-    notes = _understood(columns, raw, path, rule)
+    notes = _understood(columns, raw, path, rule) if labels else []
     ordered = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
     return Manifest({name: columns[name] for name in ordered}, os.path.dirname(path) or ".", tuple(notes))
 

@@ -147,6 +147,8 @@ def test_bad_videos_are_named_and_hold_nobody_up(tmp_path):
     (tmp_path / "videos/fake").mkdir()
     (tmp_path / "videos/fake/broken.mp4").write_bytes(b"not a video")
     framed = make_frames(Framing(str(tmp_path / "videos"), str(tmp_path / "out")), PLAIN, None)
+    assert any("no real videos in valid" in note for note in framed.notes)
+    assert any("all videos are real" in note for note in framed.notes)
     assert [Path(name).name for name, _ in framed.skipped] == ["broken.mp4"] and sum(framed.videos.values()) == 1
     for spec, told in (
         ("videos/fake", "none of the 1 videos gives a face"),

@@ -151,6 +151,7 @@ def test_a_person_goes_before_the_names(tmp_path):
         ("true=A", "is not real=NAME"),
         ("real=A,fake=a", "a is called real and fake"),
         (",", "says nothing"),
+        ("classes", "what dataset.json gets is said with `classes`"),
     ],
 )
 def test_rules_that_say_nothing(text, told):
@@ -173,6 +174,19 @@ def test_a_new_folder_says_what_was_known_of_the_old(tmp_path):
         again = open_source(plant(tmp_path / f"new{i}", *new))
         assert by_path(again) == {name: item.label for name, item in zip(new, source.items, strict=True)}
         assert {i.path: i.split for i in again.items} == {n: i.split for n, i in zip(new, source.items, strict=True)}
+
+
+def test_labels_in_the_names_of_files(tmp_path):
+    names = ["real_004.png", "Fake_003_000.png", "x/fake12.png", "x/reals-1.png", "deepfake_9.png", "cover.png"]
+    source = open_source(plant(tmp_path / "a", *names))
+    assert by_path(source) == {names[0]: 0, names[1]: 1, names[2]: 1, names[3]: 0, names[4]: 1}
+    assert "by the beginnings of file names, real or fake: 2 real, 3 fake; 1 others left out" in source.notes[-1]
+    again = open_source(plant(tmp_path / "b", *targets(source, ".png")))
+    assert sorted(again.labels) == [0, 0, 1, 1, 1]
+    for harmless in ("realm.png", "reality_1.png", "fakebook_2.png", "real_1.png"):
+        assert set(open_source(plant(tmp_path / harmless, harmless, "other.png")).labels) == {0}
+    folders = open_source(plant(tmp_path / "c", "real/fake_1.png", "fake/real_1.png"))
+    assert by_path(folders) == {"real/fake_1.png": 0, "fake/real_1.png": 1}
 
 
 def test_a_zip_called_fake_is_one_of_fakes(tmp_path):
@@ -277,6 +291,14 @@ def test_labels_in_another_column_are_used_and_said(photos, header, cells, want)
     source = open_source(spec)
     assert source.labels.tolist() == list(want)
     assert f"labels are those of its column «{header}»" in source.notes[0]
+
+
+def test_who_asks_for_no_labels_gets_the_paths(photos):
+    """`detect.py` judges what a list names, whatever it says of labels."""
+    from faces.manifest import read_manifest
+
+    spec = table(photos, "path,label,label_str\np/0.png,1,real\np/1.png,perhaps,fake\n")
+    assert read_manifest(spec, labels=False)["path"].tolist() == ["p/0.png", "p/1.png"]
 
 
 def test_words_that_nobody_knows_are_asked_for(photos):
