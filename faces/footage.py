@@ -25,7 +25,7 @@ from faces.stores import list_folder
 from faces.video import is_video_name
 
 # FaceForensics++: the video 033_097 is 033 with the face of 097
-NUMBER, PAIR = re.compile(r"\d{3}"), re.compile(r"(\d{3})_(\d{3})")
+NUMBER, PAIR = re.compile(r"(?:.*\D)?(\d{3})"), re.compile(r"(?:.*\D)?(\d{3})_(\d{3})")
 
 
 @dataclass
@@ -144,8 +144,10 @@ def _together(table: Manifest, pattern: str | None) -> np.ndarray:
     """int64 [n]: videos with one number must stay together: one original, one person, one pair of FaceForensics++."""
     stems = [os.path.splitext(parts_of(path)[-1])[0] for path in table["path"].tolist()]
     pairs = [PAIR.fullmatch(stem) for stem in stems]
-    groupings = [_linked([set(pair.groups()) if pair else {stem} if NUMBER.fullmatch(stem) and any(pairs) else set()
-                          for pair, stem in zip(pairs, stems)])]  # fmt: skip
+    single = [NUMBER.fullmatch(stem) if any(pairs) else None for stem in stems]
+    groupings = [
+        _linked([set(match.groups()) if (match := pair or one) else set() for pair, one in zip(pairs, single)])
+    ]
     if "original" in table:
         groupings.append(exact_groups([os.path.splitext(text)[0] for text in table["original"].tolist()]))
     if pattern is not None or "identity" in table:

@@ -90,13 +90,6 @@ def label_paths(
     return done
 
 
-def labels_by_folder(paths: Sequence[str]) -> np.ndarray:
-    """int8 [n]: labels by the folder names in paths, -1 for those of no label where there are some; all real without.
-
-    UserError as of `label_paths`."""
-    return label_paths(paths, "the list", reading=Reading(unsplit=True)).labels
-
-
 def _by_file(paths: Sequence[str]) -> np.ndarray:
     """int8 [n]: labels by the beginnings of file names, `real_0001.jpg` and `fake12.png`; -1 where these tell none."""
     found = (BEGINNING.match(path.replace("\\", "/").rsplit("/", 1)[-1]) for path in paths)

@@ -89,11 +89,11 @@ def roc_auc(labels, scores) -> float:
 
 def looks_swapped(auc: float, n_real: int, n_fake: int) -> bool:
     """Whether an AUC is so far below .5 that the labels are likelier the wrong way round than the detector: at most
-    SWAPPED, and four standard errors of chance (Mann-Whitney's, sqrt((n + m + 1) / 12 n m)) below .5."""
+    SWAPPED, and 2.5 standard errors of chance (Mann-Whitney's, sqrt((n + m + 1) / 12 n m)) below .5."""
     if not (n_real and n_fake and np.isfinite(auc)):
         return False
     error = np.sqrt((n_real + n_fake + 1) / (12 * n_real * n_fake))
-    return bool(auc <= SWAPPED and auc < 0.5 - 4 * error)
+    return bool(auc <= SWAPPED and auc < 0.5 - 2.5 * error)
 
 
 def swapped_note(auc: float, n_real: int, n_fake: int, of: str = "") -> str | None:
@@ -102,7 +102,7 @@ def swapped_note(auc: float, n_real: int, n_fake: int, of: str = "") -> str | No
         return None
     return (
         f"the labels look swapped{of and f' in {of}'}: an AUC of {auc:.3f} is far below .5, so what is called real"
-        " scores as fake; check them, and where they are the wrong way round say so (`labels` real=A,fake=B)"
+        " scores as fake; check them (`labels` real=A,fake=B says of folders and lists which is which)"
     )
 
 

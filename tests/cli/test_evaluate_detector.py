@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -303,6 +304,22 @@ def test_scores_of_another_detector(tmp_path):
     assert "of the images that are judged" in refused(
         tmp_path / "s.csv", "--calibrate-on", tmp_path / "s.csv"
     )  # fmt: skip
+
+
+def test_swapped_labels_are_said_and_set_right(place, tmp_path):
+    for name in ("both/real", "both/fake"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        os.symlink(place / name, tmp_path / "set" / ("kitchen" if "fake" in name else "garden"))
+    line = refused("d.safetensors", "--data", tmp_path / "set")
+    assert "in its folders garden and kitchen; say --labels real=garden,fake=kitchen" in line
+    out = run("d.safetensors", "--data", tmp_path / "set", "--labels", "real=kitchen,fake=garden")
+    wrong = float(re.search(r"^set .* (0\.\d{4}) ", out, re.MULTILINE)[1])
+    out = run("d.safetensors", "--data", tmp_path / "set", "--labels", "real=garden,fake=kitchen")
+    right = float(re.search(r"^set .* (0\.\d{4}) ", out, re.MULTILINE)[1])
+    assert wrong == pytest.approx(1 - right) and "swapped" not in out and "12 real and 12 fake" in out
+    rows = [f"{i},{i % 2},{(1 - i % 2) + i / 100}" for i in range(40)]
+    (tmp_path / "s.csv").write_text("\n".join(["path,label,score", *rows]))
+    assert "the labels look swapped" in run(tmp_path / "s.csv", "--threshold", 0.7)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,16 @@ def test_two_folders(evaluate, photos, weights, tmp_path):
     np.testing.assert_allclose(load_stats(tmp_path / "s.npz").mu, load_stats("s.npz").mu)
 
 
+def test_grey_against_colour_is_said(evaluate, photos, tmp_path):
+    (tmp_path / "grey").mkdir()
+    for file in (photos / "fake").iterdir():
+        Image.open(file).convert("L").convert("RGB").save(tmp_path / "grey" / f"{file.stem}.jpg", quality=90)
+    done = evaluate(tmp_path / "grey", "--data", photos / "real", "--metrics", "fid")
+    assert done.code == 0 and "100 % of the generated images are grey, and 0 % of the real ones" in done.out
+    assert "are grey" not in evaluate(photos / "fake", "--data", photos / "real", "--metrics", "fid").out
+    assert "are grey" not in evaluate(tmp_path / "grey", "--data", tmp_path / "grey", "--metrics", "fid").out
+
+
 def test_a_network_with_its_path_length(evaluate, photos, network):
     first = evaluate(network, "--data", photos / "real", "--metrics", "fid,ppl", "--num", 10)
     assert first.code == 0, first.err

@@ -3,7 +3,9 @@
 import csv
 import io
 import os
+import zipfile
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -123,3 +125,63 @@ def test_training_takes_the_manifest(leaky):
 
     assert run("faces", "--ratios", "70/15/15").exit_code == 0
     assert opened_by_training("manifest.csv", split="train").splits == {"train"}
+
+
+def test_labels_are_said_for_every_command(tmp_path, monkeypatch):
+    """Two unknown folders are an error that names them, until a person says what they are."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(12):
+        path = tmp_path / "set" / ("kitchen" if i % 2 else "garden") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        face(i).save(path)
+    rule = ("--labels", "real=garden,fake=kitchen")
+    for words in (("audit", "set", "--quick"), ("split", "set"), ("normalise", "set", "even", "--resolution", "32"),
+                  ("pack", "set", "p.zip", "--resolution", "32")):  # fmt: skip
+        refused = CliRunner().invoke(Program(prepare_data.main), [*words])
+        assert refused.exit_code == 2 and "garden and kitchen; say --labels real=garden,fake=kitchen" in refused.stderr
+        done = CliRunner().invoke(Program(prepare_data.main), [*words, *rule])
+        assert done.exit_code in (0, 1) and not done.stderr.startswith("error"), done.output
+    found = {row["label"] for path, row in rows("manifest.csv").items() if "kitchen" in path}
+    assert found == {"1"}
+    with zipfile.ZipFile("p.zip") as archive:
+        assert sum("real/" in name for name in archive.namelist()) == 6
+    page = CliRunner().invoke(Program(prepare_data.main), ["inspect", "set"])
+    assert page.exit_code == 0, page.output  # works on a folder without labels, too
+    classes = CliRunner().invoke(
+        Program(prepare_data.main), ["pack", "set", "c.zip", "--resolution", "32", "--classes", "source"]
+    )
+    assert classes.exit_code == 0 and "12 real, 0 fake, 2 classes" in classes.output
+
+
+def test_frames_of_videos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for label in ("real", "fake"):
+        for k in range(3):
+            path = tmp_path / "videos" / label / f"{k}.avi"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 64))
+            if not out.isOpened():
+                pytest.skip("this OpenCV writes no MJPG")
+            for i in range(12):
+                out.write(np.asarray(face(100 * k + i)))
+            out.release()
+    words = [
+        "frames",
+        "videos",
+        "faces",
+        "--align",
+        "none",
+        "--resolution",
+        "32",
+        "--every",
+        "5",
+        "--ratios",
+        "34/33/33",
+    ]
+    done = CliRunner().invoke(Program(prepare_data.main), words)
+    assert done.exit_code == 0 and "faces: 18 crops of 6 videos" in done.output, done.output
+    found = rows("faces/manifest.csv")
+    assert len({(row["video"], row["split"]) for row in found.values()}) == 6
+    assert {(row["split"], row["label"]) for row in found.values()} == {
+        (s, k) for s in ("train", "valid", "test") for k in "01"
+    }

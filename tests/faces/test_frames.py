@@ -101,6 +101,14 @@ def test_a_swap_and_its_original_stay_together(tmp_path):
         assert len({split for path, split in splits.items() if a in path or b in path}) == 1
 
 
+def test_prefixed_pairs_are_known_too(tmp_path):
+    root = touch(
+        tmp_path, *(f"real_{i:03d}.mp4" for i in range(8)), *(f"fake_{i:03d}_{i + 4:03d}.mp4" for i in range(4))
+    )
+    footage = open_footage(Framing(str(root), "out"), 0)
+    assert footage.labels.sum() == 4 and len(set(footage.groups.tolist())) == 4
+
+
 def test_one_person_is_in_one_split(tmp_path):
     names = [f"{label}/id{p}_{k}.mp4" for p in range(10) for k in range(3) for label in ("real", "fake")]
     splits = dealt(touch(tmp_path, *names), identity=r"(id\d+)_", ratios="50/25/25")

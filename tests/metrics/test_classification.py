@@ -219,7 +219,7 @@ def test_importing_it_loads_no_torch(request):
 
 @pytest.mark.parametrize(
     ("auc", "real", "fake", "swapped"),
-    [(0.02, 20, 20, True), (0.2, 12, 12, False), (0.29, 500, 500, True), (0.35, 5000, 5000, False), (0.0, 2, 2, False),
+    [(0.02, 20, 20, True), (0.25, 12, 12, False), (0.12, 12, 12, True), (0.29, 500, 500, True), (0.35, 5000, 5000, False), (0.0, 2, 2, False),
      (0.98, 50, 50, False), (float("nan"), 0, 20, False)],
 )  # fmt: skip
 def test_labels_that_look_swapped(auc, real, fake, swapped):
@@ -227,10 +227,11 @@ def test_labels_that_look_swapped(auc, real, fake, swapped):
     assert (ours.swapped_note(auc, real, fake) is not None) == swapped
 
 
-def test_chance_never_looks_swapped():
+def test_chance_hardly_ever_looks_swapped():
     rng = np.random.default_rng(0)
     for n in (8, 20, 100):
         labels = np.r_[np.zeros(n, int), np.ones(n, int)]
-        assert not any(ours.looks_swapped(ours.roc_auc(labels, rng.normal(size=2 * n)), n, n) for _ in range(500))
+        found = [ours.looks_swapped(ours.roc_auc(labels, rng.normal(size=2 * n)), n, n) for _ in range(1000)]
+        assert np.mean(found) < 0.012  # 2.5 standard errors on one side: .6 %
     scores = np.r_[rng.normal(0, 1, 50), rng.normal(3, 1, 50)]
     assert ours.looks_swapped(ours.roc_auc(np.r_[np.ones(50, int), np.zeros(50, int)], scores), 50, 50)
