@@ -219,8 +219,10 @@ def test_importing_it_loads_no_torch(request):
 
 @pytest.mark.parametrize(
     ("auc", "real", "fake", "swapped"),
-    [(0.02, 20, 20, True), (0.25, 12, 12, False), (0.12, 12, 12, True), (0.29, 500, 500, True), (0.35, 5000, 5000, False), (0.0, 2, 2, False),
-     (0.98, 50, 50, False), (float("nan"), 0, 20, False)],
+    [
+        (0.02, 20, 20, True), (0.25, 12, 12, False), (0.12, 12, 12, True), (0.29, 500, 500, True),
+        (0.35, 5000, 5000, False), (0.0, 2, 2, False), (0.98, 50, 50, False), (float("nan"), 0, 20, False),
+    ],
 )  # fmt: skip
 def test_labels_that_look_swapped(auc, real, fake, swapped):
     assert ours.looks_swapped(auc, real, fake) == swapped
