@@ -24,7 +24,7 @@ from discriminator.detector import Detector
 from discriminator.verdict import Threshold
 from evaluation.options import ScoringOptions
 from faces.degrade import Degradation
-from faces.layout import LABELS, Reading, label_word, parts_of, split_word
+from faces.layout import LABELS, LabelRule, Reading, label_word, parts_of, split_word
 from faces.manifest import text_column
 from faces.source import SET_NAMES, FaceSource, open_source
 from faces.splitting import groups_of
@@ -135,13 +135,9 @@ def _is_part(name: str) -> bool:
 def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -> LabelledImages:
     split, label = options.split, options.label
     try:
-        reading = Reading(options.labels, ask=label is None)
-        source = open_source(
-            spec, data_root=options.data_root, split=None if split == "all" else split, reading=reading
-        )
+        source, notes = _opened(spec, options)
     except UserError as error:
         raise UserError(f"`data` {error}" if str(error).startswith(spec) else f"`data` {spec}: {error}") from None
-    notes = list(source.notes)
     if split is None and "test" in source.splits:
         total = len(source)
         source = source.select(split="test")
@@ -172,6 +168,27 @@ def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -
             numbers = groups_of(rows, "near-duplicate")
             grouped_by, group = "near_duplicate", text_column([f"{name}:{number}" for number in numbers])
     return LabelledImages(spec, source, labels, names, generators, group, grouped_by, notes)
+
+
+def _opened(spec: str, options: ScoringOptions) -> tuple[FaceSource, list[str]]:
+    """A source and its notes. Of several sources, one that says its labels itself needs none of `labels`."""
+    split = None if options.split == "all" else options.split
+
+    def opened(labels: str | None) -> FaceSource:
+        reading = Reading(labels, ask=options.label is None)
+        return open_source(spec, data_root=options.data_root, split=split, reading=reading)
+
+    try:
+        source = opened(options.labels)
+        return source, list(source.notes)
+    except UserError as error:
+        if options.labels is None or len(options.data) < 2 or not str(error).startswith("`labels`"):
+            raise
+        LabelRule.parse(options.labels)  # what is no rule at all is refused
+        source = opened(None)
+        if not _says_labels(source):
+            raise
+        return source, [*source.notes, "`labels` names nothing in it; its own names count"]
 
 
 def _says_labels(source: FaceSource) -> bool:

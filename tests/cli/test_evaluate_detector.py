@@ -317,6 +317,8 @@ def test_swapped_labels_are_said_and_set_right(place, tmp_path):
     out = run("d.safetensors", "--data", tmp_path / "set", "--labels", "real=garden,fake=kitchen")
     right = float(re.search(r"^set .* (0\.\d{4}) ", out, re.MULTILINE)[1])
     assert wrong == pytest.approx(1 - right) and "look swapped" not in out and "12 real and 12 fake" in out
+    out = run("d.safetensors", "--data", tmp_path / "set", "--data", "both", "--labels", "real=garden,fake=kitchen")
+    assert "--labels names nothing in it; its own names count" in out or "earlier --data" in out
     rows = [f"{i},{i % 2},{(1 - i % 2) + i / 100}" for i in range(40)]
     (tmp_path / "s.csv").write_text("\n".join(["path,label,score", *rows]))
     assert "the labels look swapped" in run(tmp_path / "s.csv", "--threshold", 0.7)
