@@ -4,6 +4,7 @@
 .txt .lst .list       a line for each image: path, blank, label; the label may be missing
 .json                 DFDC's metadata.json (of videos whose frames lie beside it), DeepfakeBench's lists of frames,
                       a list of records, or {path: label}
+    .jsonl                a record a line, as metadata.jsonl of image folders elsewhere
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ABOVE = 4  # folders above a list in which its paths may begin
 
 def is_list(spec: str) -> bool:
     """Whether a file's name is that of a manifest or of another list of images."""
-    return is_manifest(spec) or spec.lower().endswith((".tsv", ".json", *TEXTS))
+    return is_manifest(spec) or spec.lower().endswith((".tsv", ".json", ".jsonl", *TEXTS))
 
 
 def read_list(path: str | os.PathLike, rule: LabelRule | None = None) -> Manifest:
@@ -42,6 +43,8 @@ def read_list(path: str | os.PathLike, rule: LabelRule | None = None) -> Manifes
     path = os.fspath(path)
     if path.lower().endswith(".json"):
         return _read_json(path, rule)
+    if path.lower().endswith(".jsonl"):
+        return _read_lines(path, rule)
     if path.lower().endswith(TEXTS):
         return _read_text(path, rule)
     return read_manifest(path, rule)
@@ -113,13 +116,32 @@ def _read_json(path: str, rule: LabelRule | None) -> Manifest:
     if isinstance(data, dict) and data and all(isinstance(v, str | int) for v in data.values()):
         data = [{"path": name, "label": label} for name, label in data.items()]
     if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
-        names = list(dict.fromkeys(str(name) for row in data for name in row))
-        texts = {name: [_text(row.get(name)) for row in data] for name in names}
-        return manifest_of_texts(texts, path, rule)
+        return _of_records(path, data, rule)
     raise UserError(
         f"{path}: none of the lists known here (records with path and label, DFDC's metadata, DeepfakeBench's frames);"
         " write a .csv with the columns path and label"
     )
+
+
+def _read_lines(path: str, rule: LabelRule | None) -> Manifest:
+    records: list[dict] = []
+    for number, line in enumerate(_content(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error}); write it again") from None
+        if not isinstance(records[-1], dict):
+            raise UserError(f'{path}, line {number}: not a record; write {{"path": …, "label": …}}')
+    if not records:
+        raise UserError(f"{path}: a list without images; give another")
+    return _of_records(path, records, rule)
+
+
+def _of_records(path: str, records: list[dict], rule: LabelRule | None) -> Manifest:
+    names = list(dict.fromkeys(str(name) for row in records for name in row))
+    return manifest_of_texts({name: [_text(row.get(name)) for row in records] for name in names}, path, rule)
 
 
 def _text(value: Any) -> str:

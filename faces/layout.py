@@ -23,7 +23,7 @@ LABEL_NAMES = ("real", "fake")
 
 # Words that tell a label wherever they stand.
 SURE = {
-    **dict.fromkeys("real reals genuine authentic pristine bonafide".split(), REAL),
+    **dict.fromkeys("real reals genuine authentic pristine bonafide bona fide".split(), REAL),
     **dict.fromkeys(
         "fake fakes deepfake deepfakes synthetic synthesis synthesized synthesised generated manipulated manipulation"
         " manipulations forged forgery forgeries tampered counterfeit spoof altered face2face faceswap faceswaps"
@@ -33,8 +33,12 @@ SURE = {
 }
 # Words of many meanings: they tell a label only where the other one lies beside them (`nature` beside `ai`).
 UNSURE = {
-    **dict.fromkeys("original originals nature natural youtube human".split(), REAL),
-    **dict.fromkeys("ai gan gans stylegan stylegan2 stylegan3 diffusion artificial swapped swap edited".split(), FAKE),
+    **dict.fromkeys("original originals nature natural youtube human live".split(), REAL),
+    **dict.fromkeys(
+        "ai gan gans stylegan stylegan2 stylegan3 diffusion artificial swapped swap edited morph morphed"
+        " morphs attack attacks".split(),
+        FAKE,
+    ),
 }
 NUMBERS = {"0": REAL, "1": FAKE}  # the same, and only where no other number lies beside them
 SPLITS = {

@@ -100,6 +100,7 @@ def open_splits(
         raise UserError(
             f"{data}: its images count as fakes, for the folder is called so, and there are no real ones to train on;"
             " give the folder above it, or say `labels` real=NAME with the folder's name"
+            + "".join(f"; {note}" for note in source.notes if "left out" in note)
         )
     if reals < 2:
         raise UserError(f"{data}: {reals} real training image(s); training needs at least 2, better thousands")

@@ -46,7 +46,8 @@ PAIRS = [
     ("real-images", "ai_images"), ("Celeb-real", "Celeb-synthesis"), ("YouTube-real", "Celeb-synthesis"),
     ("authentic", "tampered"), ("pristine", "synthetic"), ("training_real", "training_fake"), ("genuine", "forged"),
     ("original_sequences", "manipulated_sequences"), ("real", "Face2Face"), ("original", "NeuralTextures"),
-    ("real", "generated"), ("natural", "GAN"), ("original", "altered"), ("real_photos", "GAN generated faces"),
+    ("real", "generated"), ("natural", "GAN"), ("original", "altered"), ("live", "spoof"),
+    ("bona fide", "morphed"), ("real_photos", "GAN generated faces"),
 ]  # fmt: skip
 
 
@@ -347,6 +348,15 @@ def test_metadata_of_dfdc(tmp_path):
     (empty / "metadata.json").write_text(json.dumps(entries))
     with pytest.raises(UserError, match="no frames of them lie beside it; .* prepare_data.py frames"):
         read_list(empty / "metadata.json")
+
+
+def test_records_line_by_line(tmp_path):
+    plant(tmp_path, "a.png", "b.png")
+    lines = '{"file_name": "a.png", "label": "real"}\n\n{"file_name": "b.png", "label": 1}\n'
+    assert open_source(table(tmp_path, lines, "metadata.jsonl")).labels.tolist() == [0, 1]
+    for bad, told in (("{", "line 1: not JSON"), ("[1]", "line 1: not a record"), ("", "without images")):
+        with pytest.raises(UserError, match=told):
+            open_source(table(tmp_path, bad, "bad.jsonl"))
 
 
 def bench(split_frames: dict) -> str:
