@@ -22,10 +22,11 @@ from faces.prepare_options import Framing
 from faces.similar import components, exact_groups, in_order, joined
 from faces.splitting import identity_groups, parse_ratios, split
 from faces.stores import list_folder
-from faces.video import is_video_name
+from faces.video import is_moving, is_video_name
 
 # FaceForensics++: the video 033_097 is 033 with the face of 097
 NUMBER, PAIR = re.compile(r"(?:.*\D)?(\d{3})"), re.compile(r"(?:.*\D)?(\d{3})_(\d{3})")
+ANIMATED = (".gif", ".webp", ".png", ".apng")  # some of these move
 
 
 @dataclass
@@ -90,8 +91,9 @@ def _in_folder(folder: str, asked: Framing) -> tuple[Manifest, list[str]]:
     if os.path.isfile(folder) and is_video_name(folder):
         paths, notes, folder = [os.path.basename(folder)], [], os.path.dirname(folder) or "."
     elif os.path.isdir(folder):
-        entries, notes = list_folder(folder, is_video_name)
-        paths = sorted((entry.path for entry in entries), key=natural_key)
+        entries, notes = list_folder(folder, lambda name: is_video_name(name) or name.lower().endswith(ANIMATED))
+        moving = (e.path for e in entries if is_video_name(e.path) or is_moving(os.path.join(folder, e.path)))
+        paths = sorted(moving, key=natural_key)
     else:
         raise UserError(f"{folder}: no such folder, video or list of videos; give one")
     notes = [note for note in notes if "HEIC" not in note]  # photos beside videos are no matter here

@@ -147,7 +147,7 @@ class _Cutter:
         path = self.footage.paths[i]
         if path in self.done:
             return self.done[path]
-        line: dict = {"path": path, "crops": [], "faceless": 0, "error": "", "whole": True}
+        line: dict = {"path": path, "crops": [], "faceless": 0, "error": "", "remarks": []}
         try:
             with Video(path) as video:
                 step = self._step(video)
@@ -156,16 +156,14 @@ class _Cutter:
                         self._one(i, frame, line)
                     if len(line["crops"]) == self.asked.most:
                         break
-                else:
-                    line["whole"] = bool(video.whole)
+                line["remarks"] = video.remarks()
         except BadImage as error:
             line["error"] = error.reason
         return line
 
     def _step(self, video: Video) -> int:
         """Every n-th frame, or less often where that would be more than `most`, so that all of the video is seen."""
-        frames = int(video.seconds * video.fps) if video.seconds and video.fps else 0
-        return self.asked.every * max(1, math.ceil(frames / (self.asked.every * self.asked.most)))
+        return self.asked.every * max(1, math.ceil(video.count / (self.asked.every * self.asked.most)))
 
     def _one(self, i: int, frame, line: dict) -> None:
         digest = hashlib.sha256(frame.pixels.tobytes()).hexdigest()
@@ -196,8 +194,8 @@ def _told(footage: Footage, dest: Path, recipe: Normalisation, results: list[dic
         if not crops:
             framed.skipped.append((line["path"], line["error"] or f"no usable face in {line['faceless']} frames"))
             continue
-        if line["error"] or not line["whole"]:
-            framed.short.append((line["path"], line["error"] or "ends before its header says so"))
+        if line["error"] or line["remarks"]:
+            framed.short.append((line["path"], "; ".join([line["error"], *line["remarks"]]).strip("; ")))
         elif line["faceless"]:
             framed.short.append((line["path"], f"{line['faceless']} frames without a usable face"))
         framed.crops[key] = framed.crops.get(key, 0) + len(crops)
