@@ -80,7 +80,7 @@ def label_paths(
     )
     if done.names.by_file:
         done.labels = _by_file(paths)
-        done.notes.append(_said_by_file(done.labels))
+        done.notes.append(_said_by_file(done.labels, paths))
     splits = {folders: names.split(folders) for folders in counts}
     if not reading.unsplit and any(splits[f] is not None for f in counts if told[f] != LEFT_OUT):
         outside = {f: n for f, n in counts.items() if splits[f] is None and told[f] != LEFT_OUT}
@@ -96,10 +96,11 @@ def _by_file(paths: Sequence[str]) -> np.ndarray:
     return np.array([LEFT_OUT if match is None else label_word(match[1]) for match in found], dtype=np.int8)
 
 
-def _said_by_file(labels: np.ndarray) -> str:
+def _said_by_file(labels: np.ndarray, paths: Sequence[str]) -> str:
     real, fake, other = (int((labels == label).sum()) for label in (REAL, FAKE, LEFT_OUT))
     line = f"labels are by the beginnings of file names, real or fake: {real} real, {fake} fake"
-    return line + (f"; {other} others left out" if other else "")
+    rest = [path for path, label in zip(paths, labels) if label == LEFT_OUT]
+    return line + (f"; {other} of other names left out ({_few(rest)})" if other else "")
 
 
 def _ruled(rule: LabelRule, of: dict, counts: Counter, where: str, root: str, done: Labelled) -> int:

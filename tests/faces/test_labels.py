@@ -181,7 +181,10 @@ def test_labels_in_the_names_of_files(tmp_path):
     names = ["real_004.png", "Fake_003_000.png", "x/fake12.png", "x/reals-1.png", "deepfake_9.png", "cover.png"]
     source = open_source(plant(tmp_path / "a", *names))
     assert by_path(source) == {names[0]: 0, names[1]: 1, names[2]: 1, names[3]: 0, names[4]: 1}
-    assert "by the beginnings of file names, real or fake: 2 real, 3 fake; 1 others left out" in source.notes[-1]
+    assert (
+        "by the beginnings of file names, real or fake: 2 real, 3 fake; 1 of other names left out (cover.png)"
+        in source.notes[-1]
+    )
     again = open_source(plant(tmp_path / "b", *targets(source, ".png")))
     assert sorted(again.labels) == [0, 0, 1, 1, 1]
     for harmless in ("realm.png", "reality_1.png", "fakebook_2.png", "real_1.png"):
