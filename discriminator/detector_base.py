@@ -77,7 +77,7 @@ class DetectorBase:
         that look at a photo's own pixels; without a region the image is its own photo."""
         if isinstance(self.preprocess, FaceAndPixels):
             return self.preprocess.uint8(image, photo if region is not None else None, region)
-        return self.preprocess.uint8(image)
+        return self.preprocess.uint8(image, region is not None)
 
     def note_on_pixels(self, prepared: np.ndarray) -> str:
         """What to say where `prepared` holds no pixels of the photo's own for a network that looks at them, else ""."""

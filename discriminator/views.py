@@ -62,9 +62,9 @@ class Views:
         """Of the row as networks take it: L."""
         return (sum(c * h * w for c, h, w in self.shapes),)
 
-    def uint8(self, image: np.ndarray) -> np.ndarray:
+    def uint8(self, image: np.ndarray, resampled: bool = False) -> np.ndarray:
         """H x W x 3 uint8 -> uint8 [L], the views' pixels one after the other."""
-        return np.concatenate([view.uint8(image).ravel() for view in self.views])
+        return np.concatenate([view.uint8(image, resampled).ravel() for view in self.views])
 
     def planes(self, image: np.ndarray) -> np.ndarray:
         """The same, each view channels first."""
@@ -127,7 +127,7 @@ class FaceAndPixels:
         """What is judged, H x W x 3 uint8, and the photo in which it is the region x0, y0, x1, y1 -> uint8 [L].
 
         Without a photo the image is its own, and its region what the face's preprocessing looks at of it."""
-        return self._row(self.face.uint8(image), self._crops(image, photo, region))
+        return self._row(self.face.uint8(image, region is not None), self._crops(image, photo, region))
 
     def planes(self, image: np.ndarray) -> np.ndarray:
         """`uint8` of an image that is its own photo, all of it channels first."""

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from faces.filters import jpeg
 from faces.options import CROPS, RESAMPLE
 
 PAD_VALUE = 128
@@ -22,6 +23,9 @@ class Preprocess:
     resample: Pillow's kernel, stretched when shrinking (so it is an anti-aliasing filter). An image that has the size
         already is not touched. Which kernel was used shows in the spectrum of the result, hence one object for all.
     channels: 3 (RGB) or 1 (luma, ITU-R BT.601).
+    saved: JPEG quality (chroma at half size) at which an image that had to be resampled is saved once and read again, 0
+        for none. Sets of faces are made by shrinking and saving: a network that learnt from such files knows no others,
+        so a photo that comes in larger is brought to the same state. Colour only.
     Raises ValueError for values outside these.
     """
 
@@ -29,6 +33,7 @@ class Preprocess:
     crop: str = "center"
     resample: str = "lanczos"
     channels: int = 3
+    saved: int = 0
 
     def __post_init__(self):
         if isinstance(self.resolution, bool) or not isinstance(self.resolution, int) or self.resolution < 1:
@@ -39,6 +44,8 @@ class Preprocess:
             raise UserError(f"resample must be one of {', '.join(RESAMPLE)}, not {self.resample!r}")
         if self.channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3, not {self.channels!r}")
+        if isinstance(self.saved, bool) or not isinstance(self.saved, int) or not 0 <= self.saved <= 100:
+            raise UserError(f"saved must be a JPEG quality from 1 to 100, or 0 for none, not {self.saved!r}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -46,8 +53,8 @@ class Preprocess:
         return self.channels, self.resolution, self.resolution
 
     def to_dict(self) -> dict:
-        """The options as plain values, for JSON headers."""
-        return asdict(self)
+        """The options as plain values, for JSON headers; without `saved` where there is none, as files had it first."""
+        return {name: value for name, value in asdict(self).items() if name != "saved" or value}
 
     @classmethod
     def from_dict(cls, options: dict) -> Preprocess:
@@ -59,8 +66,10 @@ class Preprocess:
             raise UserError("preprocessing options have no 'resolution'")
         return cls(**options)
 
-    def uint8(self, image: np.ndarray) -> np.ndarray:
-        """H x W x 3 (or H x W, H x W x 1) uint8 -> resolution x resolution x channels uint8."""
+    def uint8(self, image: np.ndarray, resampled: bool = False) -> np.ndarray:
+        """H x W x 3 (or H x W, H x W x 1) uint8 -> resolution x resolution x channels uint8.
+
+        resampled: whether the image was already (a face cut out and turned upright), for `saved`."""
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
             raise UserError(f"expected H x W x 3 uint8 pixels, got {image.dtype} {image.shape}")
         if 0 in image.shape:
@@ -72,6 +81,9 @@ class Preprocess:
         if image.shape[:2] != size:
             kernel = Image.Resampling[self.resample.upper()]
             image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, kernel))
+            resampled = True
+        if self.saved and resampled:
+            image = jpeg(np.ascontiguousarray(image), self.saved)
         if self.channels == 1:
             image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[..., None]
         return np.ascontiguousarray(image)

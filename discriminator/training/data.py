@@ -76,7 +76,7 @@ def open_all(o: TrainerOptions, seed: int) -> Gathered:
             + "".join(f"; {note}" for note in splits.source.notes if "left out" in note)
         )
     side = o.patch_size or o.resolution or native_resolution(splits.train)
-    pre = Preprocess(side, o.square, o.resize_filter)
+    pre = Preprocess(side, o.square, o.resize_filter, saved=o.saved_as)
     return Gathered(splits.source, splits, extra, pre, notes=[*splits.source.notes])
 
 

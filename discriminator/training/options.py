@@ -60,6 +60,12 @@ class TrainerOptions(NetworkOptions, Checked):
     )  # fmt: skip
     square: str = option("center", "Images that are not square.", choices=CROPS)
     resize_filter: str = RESIZE_FILTER(help="Kernel.")
+    saved_as: int = option(
+        0,
+        "What had to be resampled, here and in photos to be judged, is saved once as JPEG Q: the quality of the set's"
+        " own files.  [default: not]",
+        metavar="Q", low=0, high=100,
+    )  # fmt: skip
     subset: int | None = SUBSET()
     valid_images: int = option(1000, "Validation images of each class, at most.", metavar="N", low=2)
     degradation: str = DEGRADATION(

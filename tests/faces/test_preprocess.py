@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,3 +107,22 @@ def test_round_trip_and_refusals():
     for shape, kind in (((4, 4, 4), np.uint8), ((4, 4, 3), np.float32), ((0, 4, 3), np.uint8), ((4,), np.uint8)):
         with pytest.raises(ValueError):
             Preprocess(8).uint8(np.zeros(shape, kind))
+
+
+def test_what_is_resampled_is_saved_once_and_nothing_else():
+    rng = np.random.default_rng(5)
+    photo = rng.integers(0, 256, (96, 96, 3), np.uint8)
+    plain, saved = Preprocess(32), Preprocess(32, saved=75)
+    small = plain.uint8(photo)
+    buffer = io.BytesIO()
+    Image.fromarray(small).save(buffer, "JPEG", quality=75, subsampling="4:2:0")
+    by_pillow = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
+    # two builds of one encoder: a grey level here and there
+    assert np.abs(saved.uint8(photo).astype(int) - by_pillow).mean() < 0.5
+    assert np.abs(small.astype(int) - by_pillow).mean() > 5
+    assert (saved.uint8(small) == small).all()  # a file of that size is looked at as it is
+    assert (saved.uint8(small, resampled=True) == saved.uint8(photo)).all()
+    assert Preprocess.from_dict(saved.to_dict()) == saved and "saved" not in plain.to_dict()
+    for wrong in (-1, 101, True, 7.5):
+        with pytest.raises(ValueError, match="saved must be a JPEG quality"):
+            Preprocess(32, saved=wrong)
