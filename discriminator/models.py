@@ -15,6 +15,7 @@ from discriminator.backbones import Backbone, BackboneConfig, fitted
 from discriminator.capsnet import CapsNet, CapsNetConfig
 from discriminator.custom_cnn import PLAIN, Plain, PlainConfig
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from discriminator.levels import PREFIX, Levels, LevelsConfig, fitted_levels
 from discriminator.network import Network, Shape
 from discriminator.network_options import HEADS, NetworkOptions
 from discriminator.pixels import Pixels, PixelsConfig
@@ -90,7 +91,7 @@ class _Enough(Exception):
 _BACKBONE = _by_shape(BackboneConfig, Backbone)
 
 
-# Name in the header -> builder. "timm" stands for all "timm:NAME".
+# Name in the header -> builder. "timm" stands for all "timm:NAME", "levels" for all "levels:NAME".
 ARCHITECTURES: dict[str, Builder] = {
     "hybrid": _hybrid,
     "timm": _BACKBONE,
@@ -98,6 +99,7 @@ ARCHITECTURES: dict[str, Builder] = {
     **dict.fromkeys(PLAIN, _by_shape(PlainConfig, Plain)),
     "capsnet": _by_shape(CapsNetConfig, CapsNet),
     "pixels": _by_shape(PixelsConfig, Pixels),
+    "levels": _by_shape(LevelsConfig, Levels),
     "two_views": _two_views,
 }
 
@@ -109,7 +111,7 @@ def build(architecture: dict, check: Check = lambda state: None) -> Network:
     if not isinstance(architecture, dict):
         raise UserError("the architecture must be a dictionary")
     name = architecture.get("model", "hybrid")
-    family = "timm" if str(name).startswith("timm:") else name
+    family = next((one for one in ("timm", "levels") if str(name).startswith(f"{one}:")), name)
     if family not in ARCHITECTURES:
         raise UserError(f"unknown network {name!r}; this program knows {', '.join(names())}")
     return ARCHITECTURES[family](architecture, check)
@@ -117,7 +119,8 @@ def build(architecture: dict, check: Check = lambda state: None) -> Network:
 
 def names() -> list[str]:
     """What `model` may be: two_views is made of trained detectors, not by a training."""
-    return [*(name for name in ARCHITECTURES if name not in ("timm", "two_views")), "timm:NAME"]
+    families = ("timm", "levels", "two_views")
+    return [*(name for name in ARCHITECTURES if name not in families), "timm:NAME", "levels:NAME"]
 
 
 def hybrid_config(
@@ -172,6 +175,8 @@ def new_network(
             return Pixels(PixelsConfig(resolution=resolution, img_channels=channels, residual=o.residual))
         if model == "capsnet":
             return CapsNet(CapsNetConfig(resolution, channels, reconstruct=o.reconstruct))
+        if model.startswith(PREFIX):
+            return _levels(model, resolution, channels, o, seed)
         if model == "two_views":
             raise UserError("is made of two trained detectors: `train_detector.py join FACE PIXELS`")
         if not _published(model):
@@ -184,6 +189,14 @@ def new_network(
     cfg = fitted(cfg)
     torch.manual_seed(seed)
     return Backbone(cfg)
+
+
+def _levels(model: str, resolution: int, channels: int, o: NetworkOptions, seed: int) -> Levels:
+    if o.stride1:
+        raise UserError("its layers stay as they are; leave `stride1` out")
+    cfg = fitted_levels(LevelsConfig(model, resolution, channels, patches=o.patches))
+    torch.manual_seed(seed)
+    return Levels(cfg)
 
 
 def _published(model: str) -> bool:

@@ -165,6 +165,10 @@ class LabelledFeed:
         both = self.recipe.consistency > 0
         return Batch(torch.from_numpy(clean) if both else None, torch.from_numpy(degraded), labels)
 
+    def view(self, number: int, draw: int, i: int) -> np.ndarray:
+        """uint8 [C, S, S]: the i-th image of a group, clean in draw 0, in the others as an epoch would degrade it."""
+        return self._pair(number, draw, i)[draw > 0]
+
     def _pair(self, number: int, epoch: int, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Both views of the i-th image of a group, as it is shown in an epoch."""
         group = self.groups[number]

@@ -94,6 +94,15 @@ class Fit:
         fused = self.peers.device.type in ("cpu", "cuda")
         return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.recipe.lr, fused=fused)
 
+    def schedule(self) -> str:
+        """What it will do, for people."""
+        r = self.recipe
+        frozen = f", the first {self.frozen} with frozen layers" if self.frozen else ""
+        return (
+            f"{r.epochs:g} epochs = {self.steps} steps of {r.batch}{frozen}; lr {r.lr:g} {r.schedule}; {r.precision} on"
+            f" {self.peers.device}"
+        )
+
     # ---- the state ---------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:

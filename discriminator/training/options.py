@@ -104,12 +104,12 @@ class TrainerOptions(NetworkOptions, Checked):
     model: str = option(
         "hybrid",
         "hybrid, pixels, custom_cnn, blur_noise_cnn, capsnet; resnet50, vgg16, vggface, densenet121, xception,"
-        " efficientnet_b0|b2|b4, squeezenet1_1; or timm:NAME.",
+        " efficientnet_b0|b2|b4, squeezenet1_1; or timm:NAME. levels:NAME: a linear probe of one of these as it is.",
         metavar="NAME",
     )
     pretrained: bool = option(False, "Begin from the library's weights, downloaded.", negative=True)
     backbone_weights: str | None = option(
-        None, "Begin from these weights (.pth, .safetensors) instead.", metavar="FILE"
+        None, "Begin from these weights (.pth, .safetensors) instead.", metavar="FILE|pip:PACKAGE"
     )
     start_from: str | None = option(
         None,

@@ -12,7 +12,8 @@ import torch
 from common.cli import own_version
 from common.clock import clock
 from common.errors import UserError
-from discriminator.backbones import Backbone, load_pretrained
+from discriminator.backbones import Borrowing, load_pretrained
+from discriminator.levels import Levels
 from discriminator.models import build, new_network
 from discriminator.network import Network
 from discriminator.training.cutting import check_patch_options, opener, share_out_patches
@@ -32,6 +33,7 @@ from discriminator.training.finish import TrainingEnd, calibrated
 from discriminator.training.fit import Fit
 from discriminator.training.folders import Begun, check_free, check_unchanged, name_of, resumed
 from discriminator.training.options import RunPlace, TrainerOptions
+from discriminator.training.probe import Probe
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation
 from discriminator.training.start import Start, network_from
@@ -146,10 +148,14 @@ class _Training:
         self.pre = self.data.pre
         net, self.origin = self._network()
         if o.borrows:
-            if not isinstance(net, Backbone):
+            if not isinstance(net, Borrowing):
                 raise UserError(f"`model` {o.model}: has no published weights; leave `pretrained` out")
             if self.begun is None:
                 self.origin = load_pretrained(net, o.backbone_weights)
+        elif isinstance(net, Levels) and o.start_from is None:
+            raise UserError(
+                f"`model` {o.model}: stays as it is, so it needs weights: `backbone_weights`, `pretrained` or `from`"
+            )
         self.net = net
         if o.model == "hybrid":  # its trunk is StyleGAN2's
             self.tel.progress("making native operations ready, once for this machine", at_once=True)
@@ -162,7 +168,12 @@ class _Training:
         feed, validation = self._share_out()
         self.facts = self.data.facts
         self.facts["imbalance"] = imbalance(feed, self.recipe.balance)
-        self.fit = Fit(net, feed, validation, self.recipe, self.tel, peers=self.world, workers=self.workers)
+        self.fit: Fit | Probe
+        rest = feed, validation, self.recipe, self.tel
+        if isinstance(net, Levels):
+            self.fit = Probe(net, *rest, peers=self.world, workers=self.workers)
+        else:
+            self.fit = Fit(net, *rest, peers=self.world, workers=self.workers)
         self.fit.checkpoint_minutes = o.checkpoint_minutes
 
     def new_folder(self, place: RunPlace, lock: RunLock) -> Path:
@@ -171,10 +182,10 @@ class _Training:
 
     def _network(self) -> tuple[Network, str]:
         o, side, seed = self.o, self.pre.resolution, self.recipe.seed
-        if o.start_from is None:
-            return new_network(o.model, side, 3, o, seed=seed), "random weights"
         if self.begun is not None:  # its checkpoint has the weights, whatever has become of what it began from
             return build(self.begun.config["architecture"]), self.begun.config["origin"]
+        if o.start_from is None:
+            return new_network(o.model, side, 3, o, seed=seed), "random weights"
         return network_from(Start.open(o.start_from), o.model, side, o, seed)
 
     def _share_out(self) -> tuple[LabelledFeed, Validation]:
@@ -226,8 +237,8 @@ class _Training:
         self.world.barrier()
         return folder
 
-    def _announce(self, folder: Path, fit: Fit) -> None:
-        say, r = self.tel.say, self.recipe
+    def _announce(self, folder: Path, fit: Fit | Probe) -> None:
+        say = self.tel.say
         if self.begun is not None:
             say(f"resuming    {folder} at step {fit.step} of {fit.steps}")
             return
@@ -241,10 +252,7 @@ class _Training:
         shown = ", ".join(f"{100 * s:.3g} % {name}" for name, s in self.facts["shown"].items())
         say(f"shown       {shown}; degraded by {self.degradation.name!r}")
         say(f"balance     {say_imbalance(self.facts['imbalance'])}")
-        phases = f"{r.epochs:g} epochs = {fit.steps} steps of {r.batch}"
-        if fit.frozen:
-            phases += f", the first {fit.frozen} with frozen layers"
-        say(f"schedule    {phases}; lr {r.lr:g} {r.schedule}; {r.precision} on {self.world.device}")
+        say(f"schedule    {fit.schedule()}")
         say_left_out(say, self.facts, self.data.notes, CONFIG)
 
     def _look_at_data(self, folder: Path, make_report: MakeReport) -> None:
@@ -254,7 +262,7 @@ class _Training:
         found = explore(self.fit.feed, self.fit.validation, self.degradation, self.recipe.seed, counts)
         self.finish_page = make_report(folder, self.config(), found, self.tel)
 
-    def _finish(self, folder: Path, fit: Fit) -> None:
+    def _finish(self, folder: Path, fit: Fit | Probe) -> None:
         meta = {
             "trained_on": self.facts["name"], "fingerprint": self.facts["fingerprint"], "model": self.o.model,
             "weights_from": self.origin, "shown": self.facts["shown"], "train_images": self.facts["train"],

@@ -1,0 +1,316 @@
+"""A probe: what every training image looks like on all levels of a network that stays as it is, and one linear layer.
+
+No epochs: the features (`discriminator.levels`) of each image, clean and under some draws of the degradations, are
+found once; a logistic regression with a strong bound on its weights is fitted to them. The minimum is one, so nothing
+is chosen on validation images.
+
+Features come in parts of a fixed number of images. A whole part lies in the run's folder; a run that goes on takes the
+parts that are there and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors.torch
+import scipy.optimize
+import torch
+from torch.nn import functional
+
+from common.clock import clock
+from common.errors import UserError
+from common.files import write_bytes
+from common.parallel import in_order
+from discriminator.levels import Levels
+from discriminator.training.feed import LabelledFeed, shares
+from discriminator.training.recipe import Recipe
+from discriminator.training.selection import Validation
+from faces.dataset import to_float
+from training import checkpoint
+from training.processes import Processes
+from training.telemetry import Telemetry
+
+FOLDER = "features"
+PART = 256  # views
+AT_ONCE = 8  # through the network: what a processor's cache takes
+MOST_ITERATIONS = 1000
+LEAST_SPREAD = 1e-5  # a feature that varies by less of its size (and by less than 1e-6) is a constant
+
+
+class Part(NamedTuple):
+    """Features [n, F] as float16 `values` * `unit` + `zero`; `unit`, `zero` float32 [F], so that what is rounded is of
+    the size of the part's own deviations."""
+
+    values: torch.Tensor
+    unit: torch.Tensor
+    zero: torch.Tensor
+
+    @classmethod
+    def of(cls, features: torch.Tensor) -> Part:
+        wide = features.double()
+        zero = wide.mean(0).float()
+        unit = wide.std(0, correction=0).clamp(min=1e-12).float()
+        return cls(((features - zero) / unit).half(), unit, zero)
+
+    def wide(self) -> torch.Tensor:
+        """float64 [n, F]."""
+        return self.values.double() * self.unit.double() + self.zero.double()
+
+    def save(self, path: Path) -> None:
+        write_bytes(path, safetensors.torch.save(self._asdict()))
+
+    @classmethod
+    def load(cls, path: Path, rows: int, features: int) -> Part:
+        """UserError where the file isn't a part of that size."""
+        try:
+            part = cls(**safetensors.torch.load(path.read_bytes()))
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            raise UserError(f"{path}: can't be read ({reason}); remove it, and it is made again") from None
+        if part.values.shape != (rows, features):
+            raise UserError(f"{path}: holds other features than this run's; remove it, and it is made again")
+        return part
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """centre, gain, weight float64 [F], bias: of standardised features (x - centre) * gain. loss: the weighted mean
+    cross-entropy. converged: whether the minimum was reached."""
+
+    centre: torch.Tensor
+    gain: torch.Tensor
+    weight: torch.Tensor
+    bias: float
+    loss: float
+    iterations: int
+    converged: bool
+
+
+def fit_logistic(
+    parts: list[Part],
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    l2: float,
+    told: Callable[[int], None] = lambda iteration: None,
+) -> Fitted:
+    """The minimum of the weighted mean cross-entropy + l2 / 2 * |w|^2 over standardised features, in float64.
+
+    labels float64 [n] (1 = fake); weights float64 [n] with the sum 1, which also make the mean and the deviation that
+    standardise. The bias is free. By L-BFGS (Liu and Nocedal 1989) from 0."""
+    rows = _rows(parts)
+    centre = sum((weights[row] @ part.wide() for part, row in zip(parts, rows)), torch.zeros(1))
+    variance = sum((weights[row] @ (part.wide() - centre).square() for part, row in zip(parts, rows)), torch.zeros(1))
+    spread = variance.sqrt()
+    gain = torch.where(spread > 1e-6 + LEAST_SPREAD * centre.abs(), 1 / spread, 0)
+    signs = 1 - 2 * labels
+
+    def loss_of(x: np.ndarray) -> tuple[float, torch.Tensor]:
+        """The mean cross-entropy at x (the weights, then the bias), and its gradient."""
+        at = torch.from_numpy(x)
+        weight, bias = at[:-1] * gain, at[-1]
+        loss, slope = 0.0, torch.zeros_like(at)
+        for part, row in zip(parts, rows):
+            values, unit, zero = part.values.double(), part.unit.double(), part.zero.double() - centre
+            logits = values @ (unit * weight) + (zero @ weight + bias)
+            loss += float(weights[row] @ functional.softplus(signs[row] * logits))
+            each = weights[row] * (logits.sigmoid() - labels[row])
+            total = each.sum()
+            slope[:-1] += gain * (unit * (each @ values) + zero * total)
+            slope[-1] += total
+        return loss, slope
+
+    def aim(x: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, slope = loss_of(x)
+        slope[:-1] += l2 * torch.from_numpy(x[:-1])
+        return loss + l2 / 2 * float(x[:-1] @ x[:-1]), slope.numpy()
+
+    count = 0
+
+    def counted(x: np.ndarray) -> None:
+        nonlocal count
+        count += 1
+        told(count)
+
+    bounds = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "maxcor": 20, "gtol": 1e-7, "ftol": 1e-13}
+    found = scipy.optimize.minimize(
+        aim, np.zeros(len(centre) + 1), jac=True, method="L-BFGS-B", callback=counted, options=bounds
+    )
+    weight = torch.from_numpy(found.x[:-1].copy())
+    return Fitted(centre, gain, weight, float(found.x[-1]), loss_of(found.x)[0], int(found.nit), bool(found.success))
+
+
+def _rows(parts: list[Part]) -> list[slice]:
+    """Which images each part is of."""
+    ends = np.cumsum([len(part.values) for part in parts]).tolist()
+    return [slice(end - len(part.values), end) for part, end in zip(parts, ends)]
+
+
+class Probe:
+    """One training, told to and stopped like a `Fit`. A step is a batch of views.
+
+    net: with the weights it is to have. folder: for features and checkpoints (None: neither is written)."""
+
+    def __init__(
+        self,
+        net: Levels,
+        feed: LabelledFeed,
+        validation: Validation,
+        recipe: Recipe,
+        report: Telemetry,
+        *,
+        peers: Processes | None = None,
+        workers: int = 1,
+    ) -> None:
+        self.peers = peers or Processes()
+        if self.peers.size > 1:
+            raise UserError(f"`model` {net.cfg.model}: is fitted by one process, not {self.peers.size}; start it alone")
+        if recipe.random_crop and not net.any_size:
+            raise UserError(f"`random_crop` {recipe.random_crop}: this network takes whole images only; leave it out")
+        self.net = net.to(self.peers.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.ema = self.net
+        self.feed, self.validation, self.recipe, self.report = feed, validation, recipe, report
+        self.workers, self.checkpoint_minutes = workers, 10.0
+        self.folder: Path | None = None
+        self.stop: Callable[[], bool] = lambda: False
+        self.images = [(number, i) for number, group in enumerate(feed.groups) for i in range(len(group))]
+        self.views = len(self.images) * (1 + recipe.draws)
+        self.parts: list[Part] = []
+        self.elapsed = 0.0
+        self.fitted: Fitted | None = None
+
+    # ---- as a Fit ------------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        return -(-self.views // self.recipe.batch)
+
+    @property
+    def step(self) -> int:
+        return -(-min(len(self.parts) * PART, self.views) // self.recipe.batch)
+
+    def schedule(self) -> str:
+        """What it will do, for people."""
+        r = self.recipe
+        return (
+            f"{len(self.net.centre)} features of {self.views} views: {len(self.images)} images, clean and in {r.draws}"
+            f" draws; logistic regression, l2 {r.l2:g}"
+        )
+
+    def load_state_dict(self, state: dict) -> None:
+        """UserError where it is of another network, or the features cannot be read."""
+        try:
+            self.net.load_state_dict(state["net"])
+            self.elapsed = float(state["elapsed"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = str(error).splitlines()[0][:160]
+            raise UserError(f"the checkpoint does not fit the run's configuration: {reason}") from None
+        while self.folder is not None and len(self.parts) * PART < self.views:
+            path = self._file(len(self.parts))
+            if not path.is_file():
+                break
+            rows = min(PART, self.views - len(self.parts) * PART)
+            self.parts.append(Part.load(path, rows, len(self.net.centre)))
+
+    def save(self) -> None:
+        """A checkpoint now, if there is a folder: the features lie beside it."""
+        if self.folder is not None:
+            state = {"step": self.step, "elapsed": self.elapsed, "net": self.net.state_dict()}
+            checkpoint.save(self.folder, self.step, state, "detector")
+
+    def run(self) -> bool:
+        """Features, then the fit (True); or until `stop` (False), which counts after a whole part."""
+        began, saved = time.monotonic() - self.elapsed, time.monotonic()
+        mark, mark_at = time.monotonic(), len(self.parts) * PART
+        with contextlib.closing(self._images(mark_at)) as images:
+            while (done := len(self.parts) * PART) < self.views:
+                features = []
+                for first in range(done, min(done + PART, self.views), AT_ONCE):
+                    count = min(AT_ONCE, self.views - first)
+                    features.append(self._features(np.stack([next(images) for _ in range(count)])))
+                    pace = (time.monotonic() - mark) / (first + count - mark_at)
+                    self._show(first + count, pace)
+                self._keep(Part.of(torch.cat(features)))
+                now = time.monotonic()
+                self.elapsed = now - began
+                stopped = self.stop() and len(self.parts) * PART < self.views
+                if len(self.parts) == 1 or stopped or now - saved > 60 * self.checkpoint_minutes:
+                    self.save()
+                    saved = now
+                if stopped:
+                    return False
+        self._fit()
+        self.elapsed = time.monotonic() - began
+        self.save()
+        return True
+
+    def best_step(self) -> int:
+        return self.step
+
+    def best_network(self) -> Levels:
+        """The network with its layer fitted, in evaluation mode."""
+        if self.fitted is None:
+            raise UserError("the probe has not been fitted")
+        return self.net
+
+    # ---- the features --------------------------------------------------------------------------------------------
+
+    def _images(self, first: int) -> Generator[np.ndarray, None, None]:
+        """The views from `first` on, uint8 [C, S, S]: all images clean, then all in the first draw, and so on."""
+
+        def view(k: int) -> np.ndarray:
+            draw, which = divmod(first + k, len(self.images))
+            number, i = self.images[which]
+            return self.feed.view(number, draw, i)
+
+        yield from in_order(view, self.views - first, max(1, self.workers), chunk=4)
+
+    @torch.inference_mode()
+    def _features(self, images: np.ndarray) -> torch.Tensor:
+        found = self.net.features(to_float(torch.from_numpy(images).to(self.peers.device))).cpu()
+        if not torch.isfinite(found).all():
+            raise UserError("the network gives features that are not numbers; give other weights")
+        return found
+
+    def _keep(self, part: Part) -> None:
+        if self.folder is not None:
+            self._file(len(self.parts)).parent.mkdir(exist_ok=True)
+            part.save(self._file(len(self.parts)))
+        self.parts.append(part)
+
+    def _file(self, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder / FOLDER / f"part-{number:05d}.safetensors"
+
+    def _show(self, done: int, pace: float) -> None:
+        left = clock((self.views - done) * pace)
+        self.report.progress(f"features {done}/{self.views}  {1 / max(pace, 1e-9):.1f} images/s  {left} left")
+
+    # ---- the fit -------------------------------------------------------------------------------------------------
+
+    def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels and weights float64 [views]: half of the weight is the reals' (but for `balance` none), a group has
+        its share, and all of its views count alike."""
+        groups = self.feed.groups
+        share = shares(groups, "none" if self.recipe.balance == "none" else "sampling")
+        each = torch.tensor([share[number] / len(groups[number]) for number, _ in self.images], dtype=torch.float64)
+        labels = torch.tensor([float(groups[number].label) for number, _ in self.images], dtype=torch.float64)
+        views = 1 + self.recipe.draws
+        return labels.repeat(views), each.repeat(views) / (views * each.sum())
+
+    def _fit(self) -> None:
+        told = lambda iteration: self.report.progress(f"fitting: iteration {iteration}")  # noqa: E731
+        began = time.monotonic()
+        found = self.fitted = fit_logistic(self.parts, *self.weights(), self.recipe.l2, told)
+        self.net.settle(found.centre, found.gain, found.weight, found.bias)
+        size = float(found.weight.norm())
+        how = "" if found.converged else "; the minimum was not reached: give a larger `l2`"
+        self.report.say(
+            f"fitted      {int((found.gain > 0).sum())} features that vary, {found.iterations} iterations in"
+            f" {clock(time.monotonic() - began)}: cross-entropy {found.loss:.4f}, size of the weights {size:.3f}{how}"
+        )
