@@ -6,7 +6,9 @@ brought to mean 0 and deviation 1 over the training's images; one layer weighs t
 
 Features that no detector has shaped carry over to generators that were not in the training set: Ojha et al. 2023
 ("Towards universal fake image detectors that generalize across generative models") show it of the last layer. The
-traces of up-sampling lie in the early levels too, and deviations hold what means average away.
+traces of up-sampling lie in the early levels too, and deviations hold what means average away. How strongly two
+channels of a level rise and fall together is what a texture is to a network (Gatys, Ecker & Bethge 2015); Liu, Qi &
+Torr 2020 ("Global texture enhancement for fake face detection in the wild") found it to be what carries over best.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,6 +29,7 @@ from discriminator.published import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, Timm
 
 PREFIX = "levels:"
 EPS = 1e-6  # of a variance
+MOST_CORRELATED = 256  # channels: 32640 pairs
 # Children of torchvision's layers whose output is no level of its own: what follows them belongs to it.
 _WITHIN = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Dropout)
 
@@ -34,7 +37,9 @@ _WITHIN = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Dropout)
 @dataclass(frozen=True)
 class LevelsConfig(Shape):
     """model: "levels:" and the name of a published network, such as levels:timm:tf_efficientnet_lite0. resolution,
-    any_size, mean, std: as in `BackboneConfig`. patches: whether there are patch logits."""
+    any_size, mean, std: as in `BackboneConfig`. patches: whether there are patch logits. first, last: which levels,
+    the stem's being 0; last None: up to the last, what lies beyond is not computed. correlations: of levels of at most
+    so many channels the correlations of every two are features too; 0: of none."""
 
     model: str
     resolution: int
@@ -43,12 +48,17 @@ class LevelsConfig(Shape):
     any_size: bool = True
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    first: int = 0
+    last: int | None = None
+    correlations: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model.startswith(PREFIX) or not is_published(self.published):
             names = ", ".join(PUBLISHED)
             raise UserError(f"unknown network {self.model!r}: after {PREFIX} give one of {names} or timm:NAME")
-        self.check_whole(resolution=(32, 2048))
+        self.check_whole(resolution=(32, 2048), first=(0, 99), correlations=(0, MOST_CORRELATED))
+        if self.last is not None:
+            self.check_whole(last=(self.first, 99))
         if self.img_channels != 3:
             raise UserError(f"{self.model} takes colour images (3 channels), not {self.img_channels!r}")
         for key in ("mean", "std"):
@@ -77,7 +87,7 @@ class Levels(Borrowing):
         self.any_size = cfg.any_size
         self.body, _, _ = published_body(cfg.published)
         self.widths = _widths(self.body, cfg)
-        number = 2 * sum(self.widths)
+        number = sum(2 * width + (_pairs(width) if width <= cfg.correlations else 0) for width in self.widths)
         self.register_buffer("centre", torch.zeros(number))
         self.register_buffer("gain", torch.ones(number))
         self.head = nn.Linear(number, 1)
@@ -92,8 +102,9 @@ class Levels(Borrowing):
         return list(self.head.parameters())
 
     def features(self, img: torch.Tensor) -> torch.Tensor:
-        """float32 [N, F] of images in [-1, 1]: mean, then standard deviation (of the population, `EPS` added to the
-        variance) of each level's channels, from the stem on."""
+        """float32 [N, F] of images in [-1, 1]: of each level its channels' means, their standard deviations (of the
+        population, `EPS` added to the variance), and where they are asked for the correlations of channels i < j, row
+        by row."""
         return self._look(img)[0]
 
     def verdict(self, img: torch.Tensor) -> VerdictOut:
@@ -102,7 +113,7 @@ class Levels(Borrowing):
         if not self.cfg.patches:
             return VerdictOut(logit, None)
         width = self.widths[-1]
-        begin = len(self.centre) - 2 * width
+        begin = len(self.centre) - 2 * width - (_pairs(width) if width <= self.cfg.correlations else 0)
         weight = (self.head.weight[0] * self.gain)[begin : begin + width]
         cells = last - features[:, begin : begin + width, None, None]
         return VerdictOut(logit, logit[:, None, None] + (cells * weight.view(1, -1, 1, 1)).sum(1))
@@ -126,9 +137,12 @@ class Levels(Borrowing):
         out: list[torch.Tensor] = []
         level = img
         with self.autocast(img):
-            for level in levels(self.body, self.prepared(img)):
+            for level in _chosen(levels(self.body, self.prepared(img)), self.cfg):
                 level = level.float()
-                out += _mean_and_deviation(level)
+                mean, deviation = _mean_and_deviation(level)
+                out += [mean, deviation]
+                if level.shape[1] <= self.cfg.correlations:
+                    out.append(_correlations(level, mean, deviation))
         return torch.cat(out, 1), level
 
 
@@ -141,6 +155,28 @@ def _mean_and_deviation(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     rows = level.permute(0, 2, 3, 1).flatten(1, 2)
     mean = rows.mean(1)
     return mean, ((rows - mean[:, None]).square().mean(1) + EPS).sqrt()
+
+
+def _pairs(width: int) -> int:
+    return width * (width - 1) // 2
+
+
+def _correlations(level: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """[N, C, h, w] with their [N, C] -> [N, C (C - 1) / 2], of channels i < j, row by row."""
+    width = level.shape[1]
+    standard = ((level - mean[:, :, None, None]) / deviation[:, :, None, None]).flatten(2)
+    products = (standard @ standard.transpose(1, 2) / standard.shape[2]).flatten(1)
+    above = [i * width + j for i in range(width) for j in range(i + 1, width)]
+    return products[:, torch.tensor(above, dtype=torch.int64, device=products.device)]
+
+
+def _chosen(found: Iterator[torch.Tensor], cfg: LevelsConfig) -> Iterator[torch.Tensor]:
+    """Those from `first` to `last`; what comes after them is not asked for."""
+    for number, level in enumerate(found):
+        if number >= cfg.first:
+            yield level
+        if number == cfg.last:
+            return
 
 
 def levels(body: nn.Module, x: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -169,9 +205,7 @@ def levels(body: nn.Module, x: torch.Tensor) -> Iterator[torch.Tensor]:
 def fitted_levels(cfg: LevelsConfig) -> LevelsConfig:
     """`cfg` with what only the network itself knows, as `backbones.fitted`. UserError where it has no levels."""
     told = fitted(BackboneConfig(cfg.published, cfg.resolution, patches=False))
-    return LevelsConfig(
-        cfg.model, cfg.resolution, patches=cfg.patches, any_size=told.any_size, mean=told.mean, std=told.std
-    )
+    return replace(cfg, any_size=told.any_size, mean=told.mean, std=told.std)
 
 
 @torch.no_grad()
@@ -179,7 +213,8 @@ def _widths(body: nn.Module, cfg: LevelsConfig) -> list[int]:
     """Channels of each level, found without computing anything."""
     shadow = copy.deepcopy(body).to("meta").eval()
     try:
-        found = list(levels(shadow, torch.empty(1, 3, cfg.resolution, cfg.resolution, device="meta")))
+        image = torch.empty(1, 3, cfg.resolution, cfg.resolution, device="meta")
+        found = list(_chosen(levels(shadow, image), cfg))
     except UserError as error:
         raise UserError(f"`model` {cfg.model}: {error}") from None
     if not found or any(level.ndim != 4 for level in found):

@@ -194,9 +194,12 @@ def new_network(
 def _levels(model: str, resolution: int, channels: int, o: NetworkOptions, seed: int) -> Levels:
     if o.stride1:
         raise UserError("its layers stay as they are; leave `stride1` out")
-    cfg = fitted_levels(LevelsConfig(model, resolution, channels, patches=o.patches))
+    first, last = o.levels
+    cfg = LevelsConfig(
+        model, resolution, channels, patches=o.patches, first=first, last=last, correlations=o.correlations
+    )
     torch.manual_seed(seed)
-    return Levels(cfg)
+    return Levels(fitted_levels(cfg))
 
 
 def _published(model: str) -> bool:

@@ -32,6 +32,20 @@ class Listed(click.ParamType):
         return parts
 
 
+class Span(click.ParamType):
+    """FIRST-LAST, or FIRST- up to the last there is."""
+
+    name = "span"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, (tuple, list)):
+            return tuple(value)
+        first, dash, last = str(value).partition("-")
+        if not first.isdigit() or not dash or (last and not last.isdigit()) or int(last or first) < int(first):
+            self.fail(f"{value!r}: give the first and the last level, such as 1-6, or 1- for all from there on")
+        return int(first), int(last) if last else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
     """What may differ between networks of one name. patches: whether a published network judges patches as well. blur,
@@ -54,6 +68,16 @@ class NetworkOptions:
     )
     dropout: float = option(0.3, "Before the verdict.", metavar="P", low=0, high=0.95)
     reconstruct: bool = option(False, "capsnet: with the decoder that redraws the image.")
+    levels: tuple[int, int | None] = option(
+        (0, None),
+        "levels:NAME: from which level (the stem's is 0) to which it looks.  [default: all]",
+        metavar="FIRST-LAST", parse=Span(), whole=True,
+    )  # fmt: skip
+    correlations: int = option(
+        0,
+        "levels:NAME: correlations of every two channels, of levels of at most N channels.",
+        metavar="N", low=0, high=256,
+    )  # fmt: skip
     patches: bool = True
     blur: float = 1.0
     noise: float = 0.05

@@ -15,7 +15,7 @@ from discriminator.backbones import load_pretrained
 from discriminator.detector import Detector
 from discriminator.export_onnx import TOLERANCE, export_detector
 from discriminator.gradcam import gradcam
-from discriminator.levels import Levels
+from discriminator.levels import Levels, levels
 from discriminator.models import NetworkOptions, build, new_network
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.training.feed import ImageGroup, LabelledFeed
@@ -94,9 +94,31 @@ def test_features_are_mean_and_deviation_of_the_librarys_levels(name, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def settled(model: str = SMALL, side: int = 64) -> Levels:
+def test_chosen_levels_and_numpys_correlations():
+    everything = lively(new_network(LITE, 64))
+    some = new_network(LITE, 64, options=NetworkOptions(levels=(1, 4), correlations=24))
+    some.body.load_state_dict(everything.body.state_dict())
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        found = some.eval().features(images).double().numpy()
+        levels_of_it = list(levels(everything.body, everything.prepared(images)))[1:5]
+    assert some.widths == [16, 24, 40, 80]
+    for n in range(len(images)):
+        row = []
+        for level in levels_of_it:
+            channels = level[n].double().flatten(1).numpy()
+            row += [channels.mean(1), np.sqrt(channels.var(1) + 1e-6)]
+            if len(channels) <= 24:
+                covariance = np.cov(channels, bias=True)
+                deviation = np.sqrt(np.diag(covariance) + 1e-6)
+                row.append((covariance / np.outer(deviation, deviation))[np.triu_indices(len(channels), 1)])
+        np.testing.assert_allclose(found[n], np.concatenate(row), rtol=1e-3, atol=2e-4)
+    assert all(np.isfinite(found).ravel()) and some.cfg.from_dict(some.cfg.to_dict()) == some.cfg
+
+
+def settled(model: str = SMALL, side: int = 64, **options) -> Levels:
     """A probe that says something."""
-    net = lively(new_network(model, side))
+    net = lively(new_network(model, side, options=NetworkOptions(**options)))
     rng = torch.Generator().manual_seed(2)
     number = len(net.centre)
     with torch.no_grad():
@@ -107,13 +129,14 @@ def settled(model: str = SMALL, side: int = 64) -> Levels:
 
 
 @torch.no_grad()
-def test_the_logit_is_a_weighing_of_standardised_features_and_the_mean_of_its_patches():
-    net = settled()
+@pytest.mark.parametrize("options", [{}, {"correlations": 48, "levels": (1, 3)}])
+def test_the_logit_is_a_weighing_of_standardised_features_and_the_mean_of_its_patches(options):
+    net = settled(**options)
     images = torch.rand(3, 3, 64, 64) * 2 - 1
     out = net.verdict(images)
     z = (net.features(images).double() - net.centre.double()) * net.gain.double()
     torch.testing.assert_close(out.logit.double(), z @ net.head.weight[0].double() + 0.3, atol=1e-4, rtol=1e-4)
-    assert out.patch_logits.shape == (3, 2, 2)
+    assert out.patch_logits.shape[0] == 3
     torch.testing.assert_close(out.patch_logits.mean((1, 2)), out.logit, atol=1e-4, rtol=1e-4)
     assert out.patch_logits.std() > 1e-3
     assert new_network(SMALL, 64, options=NetworkOptions(patches=False)).eval().verdict(images).patch_logits is None
@@ -219,7 +242,7 @@ def test_a_probe_tells_what_it_learnt_and_goes_on_to_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize("model", [pytest.param(SMALL, marks=pytest.mark.slow), "levels:squeezenet1_1"])
 def test_file_explanation_and_export(model, tmp_path):
-    net = settled(model)
+    net = settled(model, correlations=24)
     detector = Detector(net, Preprocess(64), make_calibration(), {})
     detector.save(tmp_path / "detector.safetensors")
     loaded = Detector.load(tmp_path / "detector.safetensors")
