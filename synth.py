@@ -13,6 +13,7 @@ Examples:
   python synth.py video --seeds 1-8 --loop --grid 3x2
   python synth.py sweep --seeds 1-6
   python synth.py project photo.jpg --save-video
+  python synth.py twins --data my_photos/ --outdir bank/
 
 A seed gives the same image whatever else is asked for. Started again, it makes only what is missing.
 """
@@ -37,6 +38,7 @@ from synth.options import (
     SeedOptions,
     StillRendering,
     SweepOptions,
+    TwinOptions,
     Walk,
     WalkVideo,
 )
@@ -161,6 +163,26 @@ def project(source: FromNetwork, asked: ProjectOptions, settings: ProjectionSett
     from synth.photo import project_photo
 
     watched("projecting", "step", project_photo, source, asked, settings, how)
+
+
+@main.command(context_settings=SETTINGS, short_help="Photos and what small decoders make of them, for a detector.")
+@options(TwinOptions, "asked")
+def twins(asked: TwinOptions) -> None:
+    """A bank of twins: crops of photos, each beside what a small up-sampling decoder makes of it.
+
+    \b
+    Examples:
+      python synth.py twins --data my_photos/ --outdir bank/ --decoders 8 --minutes 2.5
+      python train_detector.py --model pixels --patches 48 --data my_photos/ --twins bank/:0.5
+
+    A pair shows the same, so only the traces differ. Photos are cut at their own pixels; those that a training on the
+    same --data and --seed validates with stay out. Every decoder is measured on photos that it did not learn from; one
+    whose twins are known by their sharpness or spectrum alone is named, and a training leaves it out. Killed and called
+    again, it makes what is missing.
+    """
+    from synth.twins import make_bank
+
+    watched("twins", "part", make_bank, asked)
 
 
 if __name__ == "__main__":

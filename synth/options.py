@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import BATCH, DEVICE, FORCE, OUT, OUTDIR, SEED, Checked, argument, option
-from faces.options import CROP
+from common.options import BATCH, DEVICE, FORCE, OUT, OUTDIR, SEED, THREADS, WORKERS, Checked, argument, option
+from faces.options import CROP, DATA, DATA_ROOT, SUBSET
 
 MAX_SEED = 2**32 - 1
 MOST_SEEDS = 10_000_000  # of one call
@@ -298,3 +298,33 @@ class ProjectOptions(Checked):
         default=None, help="Where to write.  [default: samples/<run>-<network's hash>-<photo's name>]"
     )
     force: bool = FORCE()
+
+
+@dataclass(frozen=True)
+class TwinOptions(Checked):
+    """Whose photos become twins, through how many decoders.
+
+    minutes: of learning, for each decoder; steps: instead of them, which makes the same bank on any day.
+    validation_free: all photos, instead of those that a training on `data` with this `seed` learns from.
+    """
+
+    data: str = DATA(help="Photos in files of their own size: folder, zip, manifest or named set.")
+    outdir: str = OUTDIR(help="The bank's folder; called again with it, what is missing is made.")
+    data_root: str | None = DATA_ROOT()
+    decoders: int = option(8, "Decoders, each of its own kind and width.", metavar="N", low=1, high=999)
+    minutes: float = option(
+        2.5, "Each decoder learns so many minutes of processor time.", metavar="X", low=0, above=True, high=10_000
+    )
+    steps: int | None = option(
+        None, "Each decoder learns so many steps, instead of minutes.", metavar="N", low=1, high=10**7
+    )
+    side: int = option(64, "Pixels of a side of a crop.", metavar="N", low=32, high=512)
+    per_decoder: int = option(1500, "Pairs of photo and twin from each decoder.", metavar="N", low=1, high=1_000_000)
+    subset: int | None = SUBSET(help="The training's own --subset.")
+    validation_free: bool = option(
+        False, "Take all photos: none is held back for the validation of a training (whose --seed is this one's)."
+    )
+    seed: int = SEED(help="Everything random follows from it; which photos are held back, too.", high=2**31 - 1)
+    device: str = DEVICE()
+    workers: int | None = WORKERS()
+    threads: int | None = THREADS()

@@ -1,0 +1,193 @@
+"""Teaching one decoder to give photos their twins, and measuring how alike they are.
+
+The loss: L1; L1 of high-pass residuals; for each patch, how much of them there is and how its power is spread over
+spatial frequencies, both as ratios, so that a twin is as sharp as its photo; and, from a quarter of the time on, the
+non-saturating adversarial loss (Goodfellow et al. 2014) against an artefact branch. All of it on the middle of a larger
+window: what convolutions do at borders stays outside.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from discriminator.artefact import ArtefactBranch, ResidualBank
+from faces.dataset import to_float
+from faces.patches import Patches
+from synth.twin_decoders import DecoderShape, TwinDecoder
+from training.precision import computes_bf16
+
+BATCH = 12
+SEEN = 48  # pixels of a side that count in the loss
+MARGIN = 8  # around them in training
+AROUND = 16  # around a twin that is kept
+LR = 2e-3
+WARM = 0.25  # of the time without the adversary
+BANDS = 12  # rings of the spectrum in the loss
+HIGH_PASS, ENERGY, SPECTRUM = 0.02, 0.05, 0.05
+ADVERSARY = {1: 0.01, 2: 0.02, 3: 0.03}  # weight by depth
+LEARN, NOISE, SAMPLE = 0x7EAC, 0x7015, 0x5A3B
+
+Told = Callable[[float, str], None]  # of (share done, a few words)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a decoder learns: `steps`, or where that is None `minutes` of the processor's time: a busy machine takes
+    longer and comes as far."""
+
+    minutes: float
+    steps: int | None = None
+
+    def share(self, step: int, began: float) -> float:
+        """What is done of it, 0 to 1 and beyond."""
+        return step / self.steps if self.steps is not None else (time.thread_time() - began) / (60 * self.minutes)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A decoder that has learnt. l1: mean difference of levels in [-1, 1] at the end."""
+
+    decoder: TwinDecoder
+    steps: int
+    l1: float
+
+
+class Twins:
+    """Windows of photos, and what a decoder makes of them. photos: which of `patches`' images to cut from."""
+
+    def __init__(self, patches: Patches, photos: np.ndarray, device: torch.device) -> None:
+        self.patches, self.photos, self.device = patches, photos, device
+
+    def places(self, draw: tuple[int, ...], count: int, width: int) -> np.ndarray:
+        """int64 [count, 3]: photo, top and left of random windows of `width` pixels, as many of each photo."""
+        rng = np.random.Generator(np.random.PCG64(list(draw)))
+        turns = [rng.permutation(self.photos) for _ in range(-(-count // len(self.photos)))]
+        photos = np.concatenate(turns)[:count]
+        room = self.patches.shapes[photos] - width + 1
+        return np.column_stack([photos, (room * rng.random((count, 2))).astype(np.int64)])
+
+    def cut(self, places: np.ndarray, width: int) -> np.ndarray:
+        """uint8 [n, 3, width, width]."""
+        found = [self.patches.photo(i)[top : top + width, left : left + width] for i, top, left in places.tolist()]
+        return np.ascontiguousarray(np.stack(found).transpose(0, 3, 1, 2))
+
+    def of(self, decoder: TwinDecoder, windows: np.ndarray, margin: int, seed: int) -> np.ndarray:
+        """uint8 [n, 3, s, s]: the twins' middles, `margin` pixels left out at every edge."""
+        twins = []
+        with torch.inference_mode(), torch.random.fork_rng(devices=_cuda(self.device)):
+            torch.manual_seed(seed)
+            for part in np.array_split(windows, max(1, len(windows) // 32)):
+                made = middle(decoder(to_float(torch.from_numpy(part).to(self.device))), margin)
+                twins.append(((made.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy())
+        return np.concatenate(twins)
+
+
+def teach(shape: DecoderShape, twins: Twins, draw: tuple[int, int], length: Length, told: Told) -> Taught:
+    """A decoder of this shape that has learnt from the photos of `twins`. draw: (seed, number), from which, with the
+    steps done, all follows that is random."""
+    work = _Work(shape, twins, draw)
+    began, step, l1 = time.thread_time(), 0, 1.0
+    while (share := length.share(step, began)) < 1:
+        now = work.step(step, share)
+        l1 = now if step == 0 else 0.95 * l1 + 0.05 * now
+        step += 1
+        told(share, f"{step} steps, L1 {l1:.3f}")
+    return Taught(work.decoder.eval().requires_grad_(False), step, l1)
+
+
+class _Work:
+    """Decoder, adversary and their optimisers."""
+
+    def __init__(self, shape: DecoderShape, twins: Twins, draw: tuple[int, int]) -> None:
+        self.shape, self.twins, self.draw, device = shape, twins, draw, twins.device
+        with torch.random.fork_rng(devices=_cuda(device)):
+            torch.manual_seed(_word(*draw, LEARN))
+            self.decoder = TwinDecoder(shape).to(device)
+            self.adversary = ArtefactBranch(channels=12, blocks=2).to(device)
+        if computes_bf16(device):
+            self.decoder.lowp_dtype = self.adversary.lowp_dtype = torch.bfloat16
+        self.bank, self.rings = ResidualBank("highpass", 3).to(device), Rings(SEEN).to(device)
+        networks = self.decoder, self.adversary
+        self.optimisers = [torch.optim.Adam(n.parameters(), LR, betas=(0.0, 0.99)) for n in networks]
+
+    def step(self, step: int, share: float) -> float:
+        """One batch through both; returns its L1."""
+        for optimiser in self.optimisers:
+            optimiser.param_groups[0]["lr"] = LR * min(1.0, 2 * (1 - share))
+        width = SEEN + 2 * MARGIN
+        windows = self.twins.cut(self.twins.places((*self.draw, LEARN, step), BATCH, width), width)
+        whole = to_float(torch.from_numpy(windows).to(self.twins.device))
+        x = middle(whole, MARGIN)
+        with torch.random.fork_rng(devices=_cuda(self.twins.device)):
+            torch.manual_seed(_word(*self.draw, NOISE, step))
+            y = middle(self.decoder(whole), MARGIN)
+        l1, loss = self._alike(x, y)
+        if share >= WARM:
+            loss = loss + ADVERSARY[self.shape.depth] * F.softplus(-self.adversary(y).patch_logits).mean()
+        _descend(self.optimisers[0], loss)
+        logits = self.adversary(torch.cat([y.detach().clamp(-1, 1), x])).patch_logits
+        _descend(self.optimisers[1], F.softplus(logits[:BATCH]).mean() + F.softplus(-logits[BATCH:]).mean())
+        return float(l1)
+
+    def _alike(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """L1, and all of the loss that compares twin and photo."""
+        high_x, high_y = self.bank(x), self.bank(y)
+        l1 = (y - x).abs().mean()
+        energy = (_energy(high_y) / _energy(high_x)).log()
+        rings = self.rings(y) - self.rings(x)
+        matched = ENERGY * (energy.abs().mean() + energy.mean(0).abs().mean())
+        spread = SPECTRUM * (rings.abs().mean() + rings.mean(0).abs().mean())
+        return l1.detach(), l1 + HIGH_PASS * (high_y - high_x).abs().mean() + matched + spread
+
+
+class Rings(torch.nn.Module):
+    """Log power of luma in BANDS rings of spatial frequency, of images [N, 3, side, side]: [N, BANDS]; Hann window, as
+    `faces.audit.leak_features.radial_spectrum`."""
+
+    window: torch.Tensor
+    share: torch.Tensor
+    luma: torch.Tensor
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        hann = torch.hann_window(side + 2, periodic=False)[1:-1]
+        fy, fx = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
+        ring = (torch.hypot(fy, fx) / 0.5**0.5 * BANDS).long().clamp(max=BANDS - 1).flatten()
+        share = F.one_hot(ring, BANDS).float()
+        self.register_buffer("window", hann[:, None] * hann[None], persistent=False)
+        self.register_buffer("share", share / share.sum(0), persistent=False)
+        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        grey = (images * self.luma).sum(1)
+        spectrum = torch.fft.rfft2((grey - grey.mean((1, 2), keepdim=True)) * self.window)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return (power.flatten(1) @ self.share + 1e-3).log()
+
+
+def middle(images: torch.Tensor, margin: int) -> torch.Tensor:
+    return images[:, :, margin:-margin, margin:-margin] if margin else images
+
+
+def _energy(residuals: torch.Tensor) -> torch.Tensor:
+    return residuals.abs().mean((2, 3)) + 1e-2
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+def _word(*draw: int) -> int:
+    return int(np.random.SeedSequence(list(draw)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
