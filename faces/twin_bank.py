@@ -26,22 +26,33 @@ from common.files import write_bytes, write_json, written_whole
 
 BANK, MANIFEST, SHEET = "bank.json", "manifest.csv", "sheet.png"
 FORMAT = 1
-COLUMNS = ("pair", "decoder", "index", "photo", "top", "left", "quality", "subsampling", "kind", "depth", "width",
-           "code", "noise", "verdict")  # fmt: skip
+COLUMNS = ("pair", "decoder", "index", "photo", "bytes", "top", "left", "quality", "subsampling", "kind",
+           "depth", "width", "code", "noise", "verdict")  # fmt: skip
 SHAPE = ("kind", "depth", "width", "code", "noise")
+Mark = tuple[str, int]
 PASS, FAIL = "pass", "fail"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Where a pair was cut. photo: its path in the source; quality: of the photo's file, as JPEG, None for others;
-    subsampling: of its chroma, "4:2:0" and so on, "" for others."""
+    """Where a pair was cut. photo: its path in the source; bytes: size of its file; quality: of that, as JPEG, None for
+    others; subsampling: of its chroma, "4:2:0" and so on, "" for others."""
 
     photo: str
+    bytes: int
     top: int
     left: int
     quality: int | None
     subsampling: str
+
+    @property
+    def mark(self) -> Mark:
+        return mark_of(self.photo, self.bytes)
+
+
+def mark_of(path: str, size: int) -> Mark:
+    """By what a photo is known again, in a copy of its folder, too, without reading it."""
+    return path.replace("\\", "/").rpartition("/")[2], size
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,14 @@ def write_manifest(folder: Path, decoders: Sequence[DecoderRecord], pairs: dict[
     lines.writerow(COLUMNS)
     for one in decoders:
         for k, pair in enumerate(pairs[one.number]):
-            where = (pair.photo, pair.top, pair.left, "" if pair.quality is None else pair.quality, pair.subsampling)
+            where = (
+                pair.photo,
+                pair.bytes,
+                pair.top,
+                pair.left,
+                "" if pair.quality is None else pair.quality,
+                pair.subsampling,
+            )
             shape = [int(one.shape[n]) if n == "noise" else one.shape[n] for n in SHAPE]
             lines.writerow((f"{one.number:02d}-{k:05d}", one.number, k, *where, *shape, one.verdict))
     write_bytes(folder / MANIFEST, text.getvalue().encode("utf-8", "surrogateescape"))
@@ -217,7 +235,8 @@ def _read_manifest(path: Path) -> dict[int, list[Pair]]:
             quality = int(row["quality"]) if row["quality"] else None
             if quality is not None and not 1 <= quality <= 100:
                 raise ValueError
-            mine.append(Pair(row["photo"], int(row["top"]), int(row["left"]), quality, row["subsampling"]))
+            numbers = (int(row[name]) for name in ("bytes", "top", "left"))
+            mine.append(Pair(row["photo"], *numbers, quality, row["subsampling"]))
     except (KeyError, TypeError, ValueError, csv.Error):
         raise UserError(
             f"{path}: line {rows.line_num} is damaged; start `python synth.py twins` again, it writes it anew"

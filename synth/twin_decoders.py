@@ -1,6 +1,6 @@
 """Small autoencoders whose decoders leave the traces that generators leave: what photos become twins through.
 
-    photo -> stride-2 convolutions to 1/2, 1/4 or 1/8 -> a narrow code -> up-sampling blocks, a picture from each -> twin
+    photo -> stride-2 convolutions to 1/2, 1/4 or 1/8 -> a narrow code -> up-sampling blocks, colours each -> twin
 
 A block doubles the size in one of the ways in which generators do: StyleGAN2's (this project's own modulated
 convolutions, FIR 1-3-3-1 and noise; Karras et al. 2020), copied pixels, bilinear interpolation, transposed convolution

@@ -53,10 +53,12 @@ UNIT = 100  # parts of a decoder on the progress bar
 
 @dataclass(frozen=True)
 class _Photos:
-    """Decoded photos, and what of their files a training wants to know. paths, quality, subsampling: of each."""
+    """Decoded photos, and what of their files a training wants to know. paths, sizes (bytes), quality, subsampling: of
+    each."""
 
     patches: Patches
     paths: list[str]
+    sizes: list[int]
     quality: list[int | None]
     subsampling: list[str]
     facts: dict
@@ -70,7 +72,7 @@ class _Photos:
     def pairs(self, places: np.ndarray) -> list[Pair]:
         """What the manifest says of windows at `places`: their middles are kept."""
         return [
-            Pair(self.paths[i], top + AROUND, left + AROUND, self.quality[i], self.subsampling[i])
+            Pair(self.paths[i], self.sizes[i], top + AROUND, left + AROUND, self.quality[i], self.subsampling[i])
             for i, top, left in places.tolist()
         ]
 
@@ -145,8 +147,8 @@ def _decoded(source: FaceSource, asked: TwinOptions, facts: dict, watch: Watch) 
     kept = source.select(patches.kept)
     headers = scan(kept, workers=asked.workers, pixels=False)
     return _Photos(
-        patches, [item.path for item in kept.items], [h.quality for h in headers],
-        [h.subsampling or "" for h in headers], facts,
+        patches, [item.path for item in kept.items], [kept.size(i) for i in range(len(kept))],
+        [h.quality for h in headers], [h.subsampling or "" for h in headers], facts,
     )  # fmt: skip
 
 

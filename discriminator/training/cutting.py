@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +26,15 @@ from discriminator.training.patches import (
     validation_of,
 )
 from discriminator.training.recipe import Recipe
+from discriminator.training.twins import Half, OpenedBank, check_twin_options, open_bank
 from faces.degrade import Degradation
 from faces.patches import Patches
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
+from faces.twin_bank import Mark, mark_of
 from training.data import DETECTOR_DRAW, at_most
+
+BANKS = 1 << 16  # sets their draws apart
 
 Open = Callable[[FaceSource, str], Patches]  # its second: for the progress line
 
@@ -45,9 +49,11 @@ class _Part:
     where: np.ndarray
     label: int
     dose: float = 0.0
+    marks: tuple[Mark, ...] = ()  # of photos in files
+    pair: int | None = None
 
     def of(self, where: np.ndarray) -> _Part:
-        return _Part(self.name, self.photos, self.shapes, where, self.label, self.dose)
+        return replace(self, where=where)
 
     def crops(self, window: Window) -> Crops:
         return Crops(self.photos, window, len(self.shapes))
@@ -60,6 +66,7 @@ class _Both(NamedTuple):
 
 def check_patch_options(o: TrainerOptions, recipe: Recipe) -> None:
     """UserError for options that would say nothing of patches, or something else."""
+    check_twin_options(o, recipe.balance, recipe.batch)
     if o.patch_size is None:
         return
     if o.resolution not in (None, o.patch_size):
@@ -93,12 +100,16 @@ def share_out_patches(
     side = g.pre.resolution
     left_out: list[tuple[str, str]] = []
     parts = _parts(g, o, recipe, build, left_out)
+    banks = _banks(g, o, recipe, parts)
+    if banks and all(b.train.pair is not None for b in parts if b.train.label):
+        g.notes.append("twins are the only fakes, so the only photos shown are theirs")
     smallest = min(int(np.median(p.train.shapes[p.train.where].min(axis=1))) for p in parts if len(p.train.where))
     window = Window.of(side, smallest, degradation)
     chain = degradation.zooming_from(window.least)
     parts = [_Both(*(_wide(part, window) for part in both)) for both in parts]
     groups = [
-        ImageGroup(t.name, t.crops(window), t.where, t.label, t.dose, amount(t.shapes[t.where], side)) for t, _ in parts
+        ImageGroup(t.name, t.crops(window), t.where, t.label, t.dose, amount(t.shapes[t.where], side), t.pair)
+        for t, _ in parts
     ]
     feed = PatchFeed(groups, chain, recipe, window)
     validation = validation_of(_held(feed, parts, window), o.valid_images, window, chain)
@@ -115,7 +126,31 @@ def share_out_patches(
         "patches": {"size": side, "window": window.width, "least_factor": round(window.least, 4),
                     "photos": {"train": {one.name: len(one) for one in feed.groups}, "valid": validation.photos}},
     }  # fmt: skip
+    if banks:
+        g.facts["twins"] = {"mix": o.twin_mix, "banks": [bank.facts for bank in banks]}
     return feed, validation
+
+
+def _banks(g: Gathered, o: TrainerOptions, recipe: Recipe, parts: list[_Both]) -> list[OpenedBank]:
+    """The banks of twins, opened; their parts are added. What the training holds out of photos stays out of pairs, and
+    the twins of a tenth of a bank's photos are kept for validation."""
+    held = {both.valid.marks[i] for both in parts if both.valid.marks for i in both.valid.where.tolist()}
+    for source in (g.splits.valid, g.splits.test):
+        held |= set(_marks(source, range(len(source)))) if source is not None else set()
+    banks = [open_bank(spec, dose, o, held) for spec, dose in o.twins]
+    for k, bank in enumerate(banks):
+        of = bank.photos[bank.where]
+        kept, taught = hold_out(np.unique(of), (recipe.seed, BANKS + k))
+        if not len(taught):
+            raise UserError(f"`twins` {bank.spec}: one photo can't both teach and validate; make a bank of more")
+        train, valid = (bank.where[np.isin(of, photos)] for photos in (taught, kept))
+        shapes = np.full((len(bank.pairs), 2), bank.pairs.side, np.int64)
+        for label, name in enumerate(("photos", "twins")):
+            name = _name(f"{Path(bank.spec).name} {name}", label, parts)
+            mine = _Part(name, Half(bank.pairs, bool(label)), shapes, train, label, bank.dose, pair=k)
+            parts.append(_Both(mine, mine.of(valid if label else valid[:0])))
+        g.notes.append(bank.say())
+    return banks
 
 
 def _parts(g: Gathered, o: TrainerOptions, recipe: Recipe, build: Open, left_out: list[tuple[str, str]]) -> list[_Both]:
@@ -126,22 +161,26 @@ def _parts(g: Gathered, o: TrainerOptions, recipe: Recipe, build: Open, left_out
         left_out.extend(photos.skipped)
         return photos
 
-    def part(name: str, photos: Patches, label: int, dose: float = 0.0) -> _Part:
-        return _Part(name, photos, photos.shapes, np.flatnonzero(photos.labels == label), label, dose)
+    def part(name: str, source: FaceSource, photos: Patches, label: int, dose: float = 0.0) -> _Part:
+        marks = _marks(source, photos.kept.tolist())
+        return _Part(name, photos, photos.shapes, np.flatnonzero(photos.labels == label), label, dose, marks)
 
     train = decoded(g.splits.train, "training")
-    valid = decoded(at_most(g.splits.valid, o.valid_images, recipe.seed, DETECTOR_DRAW), "validation")
+    watched = at_most(g.splits.valid, o.valid_images, recipe.seed, DETECTOR_DRAW)
+    valid = decoded(watched, "validation")
     if g.splits.held_out:
         g.notes.append("the set has no validation split: a tenth of its images, at random, is held out for it")
     parts = [
-        _Both(part(name, train, label), part(name, valid, label)) for label, name in enumerate(("real", "set's fakes"))
+        _Both(part(name, g.splits.train, train, label), part(name, watched, valid, label))
+        for label, name in enumerate(("real", "set's fakes"))
     ]
     parts = [both for both in parts if len(both.train.where)]
     for k, one in enumerate(g.extra):
-        mine = part(_name(one.spec, one.label, parts), decoded(one.source, Path(one.spec).name), one.label, one.dose)
+        photos = decoded(one.source, Path(one.spec).name)
+        mine = part(_name(one.spec, one.label, parts), one.source, photos, one.label, one.dose)
         if len(one.valid):
             kept = at_most(one.valid, o.valid_images, recipe.seed, DETECTOR_DRAW)
-            other = part(mine.name, decoded(kept, f"{Path(one.spec).name} validation"), one.label)
+            other = part(mine.name, kept, decoded(kept, f"{Path(one.spec).name} validation"), one.label)
             parts.append(_Both(mine, other))
         else:
             parts.append(_halved(mine, (recipe.seed, k)))
@@ -151,6 +190,10 @@ def _parts(g: Gathered, o: TrainerOptions, recipe: Recipe, build: Open, left_out
         mine = _Part(_name(run, 1, parts), Stacked(images), shapes, np.arange(len(images)), 1, dose)
         parts.append(_halved(mine, (recipe.seed, k)))
     return parts
+
+
+def _marks(source: FaceSource, indices: Iterable[int]) -> tuple[Mark, ...]:
+    return tuple(mark_of(source.items[i].path, source.size(i)) for i in indices)
 
 
 def _name(spec: str, label: int, parts: list[_Both]) -> str:
@@ -174,7 +217,13 @@ def _held(feed: PatchFeed, parts: list[_Both], window: Window) -> list[Held]:
     shown = {group.name: share for group, share in zip(feed.groups, feed.shares, strict=True)}
     valid = [both.valid for both in parts if len(both.valid.where)]
     total = [sum(shown.get(p.name, 0.0) for p in valid if p.label == label) for label in (0, 1)]
-    return [Held(p.crops(window), p.where, p.label, shown.get(p.name, 0.0) / (total[p.label] or 1.0)) for p in valid]
+
+    def share(p: _Part) -> float:
+        if not total[p.label]:  # nothing of the label is shown but photos of twins
+            return 1 / sum(other.label == p.label for other in valid)
+        return shown.get(p.name, 0.0) / total[p.label]
+
+    return [Held(p.crops(window), p.where, p.label, share(p)) for p in valid]
 
 
 def _told(window: Window, asked: Degradation, validation: PatchValidation) -> list[str]:

@@ -69,7 +69,7 @@ def open_all(o: TrainerOptions, seed: int) -> Gathered:
     splits = open_splits(o.data, o.data_root, subset=o.subset, seed=seed, reading=Reading(o.labels))
     extra = [_extra(spec, dose, 0, o.data_root) for spec, dose in o.extra_reals]
     extra += [_extra(spec, dose, 1, o.data_root) for spec, dose in o.extra_fakes]
-    if not (splits.source.labels == 1).any() and not o.extra_fakes and not o.replay:
+    if not (splits.source.labels == 1).any() and not (o.extra_fakes or o.replay or o.twins):
         raise UserError(
             f"{o.data}: has no fakes to learn from (folders called real and fake give the labels, or `labels`"
             f" real=A,fake=B{_folders_of(splits.source)}); add some with `extra_fakes` FOLDER"

@@ -61,7 +61,8 @@ class ImageGroup:
     """Images that are shown together with one label: uint8 [N, 3, R, R] and where in them the group's own lie.
 
     dose: share of what is shown of this label that comes from this group; 0 for what fills the rest. patches: how many
-    images the group counts for; None: as many as it holds."""
+    images the group counts for; None: as many as it holds. pair: a real and a fake group of the same number hold photos
+    and their twins, in one order: they are shown together, as often as the fake's dose says."""
 
     name: str
     images: Images
@@ -69,9 +70,15 @@ class ImageGroup:
     label: int
     dose: float = 0.0
     patches: int | None = None
+    pair: int | None = None
 
     def __len__(self) -> int:
         return len(self.where)
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is shown as often as its twins are."""
+        return self.pair is not None and not self.label
 
     @property
     def amount(self) -> int:
@@ -94,12 +101,19 @@ def shares(groups: Sequence[ImageGroup], balance: str) -> list[float]:
         raise UserError(f"there are no {kind} images to learn from; give some by {option}")
     within = [_within(groups, label) for label in (0, 1)]
     half = 0.5 if balance == "sampling" else reals / (reals + fakes)
-    return [(1 - half if g.label else half) * within[g.label][i] for i, g in enumerate(groups)]
+    found = [(1 - half if g.label else half) * within[g.label][i] for i, g in enumerate(groups)]
+    twins = {g.pair: share for g, share in zip(groups, found, strict=True) if g.label and g.pair is not None}
+    room = 1 - sum(twins.values()) / half if twins else 1.0  # photos of twins are real, too
+    room = room if room > 1e-9 else 0.0
+    return [
+        twins[g.pair] if g.follows else share if g.label else share * room
+        for g, share in zip(groups, found, strict=True)
+    ]
 
 
 def _within(groups: Sequence[ImageGroup], label: int) -> list[float]:
     """The share of each group in what is shown of its label; 0 for those of the other."""
-    mine = [g for g in groups if g.label == label]
+    mine = [g for g in groups if g.label == label and not g.follows]
     dosed = sum(g.dose for g in mine)
     rest = sum(g.amount for g in mine if not g.dose)
     if dosed > 1 + 1e-9 or (rest and dosed > 1 - 1e-9):
@@ -110,7 +124,7 @@ def _within(groups: Sequence[ImageGroup], label: int) -> list[float]:
         )
 
     def of(g: ImageGroup) -> float:
-        if g.label != label:
+        if g.label != label or g.follows:
             return 0.0
         return g.dose / (1 if rest else dosed) if g.dose else (1 - dosed) * g.amount / rest
 
@@ -124,7 +138,10 @@ class LabelledFeed:
         self.groups = [g for g in groups if len(g)]
         self.shares = shares(self.groups, recipe.balance)
         self.degradation, self.recipe, self.augmentation = degradation, recipe, recipe.augmentation
-        self.streams = [IndexStream(len(g), recipe.seed + 7919 * i) for i, g in enumerate(self.groups)]
+        # what a group's draws go by: its place, and for twins that of their photos
+        first = {g.pair: i for i, g in reversed(list(enumerate(self.groups))) if g.pair is not None}
+        self.keys = [i if g.pair is None else first[g.pair] for i, g in enumerate(self.groups)]
+        self.streams = [IndexStream(len(g), recipe.seed + 7919 * i) for i, g in zip(self.keys, self.groups)]
         undosed = sum(g.amount for g in self.groups if not g.dose)
         self.len_epoch = max(1, math.ceil((undosed or sum(g.amount for g in self.groups)) / recipe.batch))
         side = self.groups[0].images.shape[-1]
@@ -134,7 +151,12 @@ class LabelledFeed:
             )
         self.side = recipe.random_crop or side
         # Rounding a share in every step would favour groups; positions of a common line don't.
-        self._edges = np.cumsum(self.shares)
+        self._twins = [i for i, g in enumerate(self.groups) if g.pair is not None and g.label]
+        self._others = [i for i, g in enumerate(self.groups) if g.pair is None]
+        self._edges = np.cumsum([self.shares[i] for i in self._others])
+        if self._twins and len(self._edges) and self._edges[-1] > 0:
+            self._edges = self._edges / self._edges[-1]
+        self._twin_edges = np.cumsum([self.shares[i] for i in self._twins])
 
     def composition(self, step: int) -> list[tuple[int, int]]:
         """(first position, count) of each group's stream in step `step`; counts add up to the batch."""
@@ -146,9 +168,18 @@ class LabelledFeed:
 
     def _shown(self, step: int) -> list[int]:
         """Images of each group shown before `step`: floors of the shares' running sums, so no group falls behind."""
-        batch = self.recipe.batch
-        edges = [math.floor(edge * batch * step + 1e-6) for edge in self._edges[:-1]] + [batch * step]
-        return [b - a for a, b in zip([0, *edges[:-1]], edges, strict=True)]
+        total = self.recipe.batch * step
+        shown = [0] * len(self.groups)
+        pairs = [math.floor(edge * total + 1e-6) for edge in self._twin_edges]
+        for i, before, after in zip(self._twins, [0, *pairs], pairs):
+            for k, g in enumerate(self.groups):
+                if g.pair == self.groups[i].pair:  # a photo and its twin
+                    shown[k] = after - before
+        rest = total - sum(shown)
+        edges = [math.floor(edge * rest + 1e-6) for edge in self._edges[:-1]] + [rest]
+        for i, before, after in zip(self._others, [0, *edges], edges):
+            shown[i] = after - before
+        return shown
 
     def batch(self, step: int, rank: int = 0, size: int = 1) -> Batch:
         """The images of a step; with several processes, those of this one (every size-th, of both classes)."""

@@ -67,7 +67,7 @@ def saved_options(saved: dict, now: TrainerOptions) -> TrainerOptions:
     values = {f.name: saved[f.name] for f in fields(TrainerOptions) if f.name in saved}
     values["branches"] = tuple(values["branches"])
     values["face"] = values["face"] or None  # once "" where nothing was said
-    for name in ("extra_reals", "extra_fakes", "replay"):
+    for name in ("extra_reals", "extra_fakes", "twins", "replay"):
         values[name] = tuple((spec, dose) for spec, dose in values.get(name, ()))
     return TrainerOptions(**values | {name: getattr(now, name) for name in MACHINE})
 

@@ -84,6 +84,19 @@ class TrainerOptions(NetworkOptions, Checked):
         metavar="SOURCE[:DOSE]",
         parse=Dosed(),
     )
+    twins: tuple[tuple[str, float], ...] = option(
+        (),
+        "Photos and their twins from a bank of synth.py twins, each pair in one batch (with --patches); DOSE is the"
+        " twins' share of the fakes shown, and their photos' of the reals.  [default dose: 0.5]",
+        metavar="BANK[:DOSE]",
+        parse=Dosed(0.5),
+    )
+    twin_decoders: str | None = option(
+        None,
+        "Which decoders of a bank, like 0-3,5.  [default: those that passed their gates]",
+        metavar="LIST",
+    )
+    twin_mix: float = option(0.2, "Share of the twins that keep a part of their photo.", metavar="P", low=0, high=1)
     replay: tuple[tuple[str, float], ...] = option(
         (),
         "Fakes of older generators that a run of train_gan.py remembers.  [default dose: 0.2]",

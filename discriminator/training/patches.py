@@ -16,6 +16,7 @@ import numpy as np
 from discriminator.training.feed import ImageGroup, LabelledFeed, degrade
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import SEED, Validation
+from discriminator.training.twins import Half
 from faces.degrade import Degradation
 from faces.patches import EACH
 
@@ -87,9 +88,10 @@ class Crops:
     def __getitem__(self, i: int) -> np.ndarray:
         return self.window.cut(self.at(i, (0.5, 0.5)), (0.5, 0.5))
 
-    def at(self, i: int, place: tuple[float, float]) -> np.ndarray:
-        """uint8 [3, width, width] of image i; place: two numbers in [0, 1), from the upper left to the lower right."""
-        photo = self.photos.photo(i)
+    def at(self, i: int, place: tuple[float, float], photo: np.ndarray | None = None) -> np.ndarray:
+        """uint8 [3, width, width] of image i, or of `photo` in its stead; place: two numbers in [0, 1), from the upper
+        left to the lower right."""
+        photo = self.photos.photo(i) if photo is None else photo
         top, left = (int((n - self.window.width + 1) * at) for n, at in zip(photo.shape, place, strict=False))
         return photo[top : top + self.window.width, left : left + self.window.width].transpose(2, 0, 1)
 
@@ -107,12 +109,13 @@ class PatchFeed(LabelledFeed):
         self.window = window
 
     def _pair(self, number: int, epoch: int, i: int) -> tuple[np.ndarray, np.ndarray]:
-        group = self.groups[number]
+        group, key = self.groups[number], self.keys[number]
         assert isinstance(group.images, Crops)
-        rng = np.random.Generator(np.random.PCG64([self.recipe.seed, number, epoch, i, CUT]))
-        image = group.images.at(int(group.where[i]), (rng.random(), rng.random()))
-        place = rng.random(), rng.random()
-        return self._views(image, number, epoch, i, lambda whole: self.window.cut(whole, place))
+        rng = np.random.Generator(np.random.PCG64([self.recipe.seed, key, epoch, i, CUT]))
+        where, place, shown = int(group.where[i]), (rng.random(), rng.random()), (rng.random(), rng.random())
+        half = group.images.photos
+        image = group.images.at(where, place, half.drawn(where, rng) if isinstance(half, Half) else None)
+        return self._views(image, key, epoch, i, lambda whole: self.window.cut(whole, shown))
 
 
 @dataclass

@@ -167,6 +167,8 @@ class _Training:
             pass_gates(self.data, o, workers=self.workers, progress=self.tel.progress)
         feed, validation = self._share_out()
         self.facts = self.data.facts
+        if self.begun is not None and self.begun.config["data"].get("twins") != self.facts.get("twins"):
+            check_unchanged(False, ", ".join(spec for spec, _ in o.twins))
         self.facts["imbalance"] = imbalance(feed, self.recipe.balance)
         self.fit: Fit | Probe
         rest = feed, validation, self.recipe, self.tel
@@ -276,6 +278,8 @@ class _Training:
         if patches := self.facts.get("patches"):
             said |= {"patches": patches["size"], "face": self.o.face or "whole"}
             said |= {"validation_photos": patches["photos"]["valid"], "window": patches["window"]}
+        if twins := self.facts.get("twins"):
+            said["twins"] = twins
         meta |= {name: value for name, value in said.items() if value}
         end = calibrated(
             fit.best_network(), fit.validation, self.pre, meta, workers=self.workers,
