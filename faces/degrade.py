@@ -252,6 +252,18 @@ PRESETS: dict[str, Degradation] = {
             *_PIXELS[1:],
         ),
     ),
+    # The same with more blur, and stronger: so that a network taught on twins does not take what is soft for fake.
+    "pixels-soft": Degradation(
+        "pixels-soft",
+        (
+            _PIXELS[0],
+            Step("rescale", 1 / 3, {"factor": (0.5, 2.0), "kernel": ("bilinear", "bicubic", "box", "lanczos")}),
+            *(
+                replace(s, probability=0.25, ranges={"sigma": (0.2, 2.0)}) if s.name == "blur" else s
+                for s in _PIXELS[1:]
+            ),
+        ),
+    ),
     "web": Degradation("web", (Step("web", ranges={"longest": (768, 768), "quality": (60, 60)}),)),
     "hard": Degradation("hard", (Step("web", ranges={"longest": (512, 512), "quality": (40, 40)}),)),
 }

@@ -28,8 +28,8 @@ MARGIN = 8  # around them in training
 AROUND = 16  # around a twin that is kept
 LR = 2e-3
 WARM = 0.25  # of the time without the adversary
-BANDS = 12  # rings of the spectrum in the loss
-HIGH_PASS, ENERGY, SPECTRUM = 0.02, 0.05, 0.05
+BANDS = 24  # rings of the spectrum in the loss
+HIGH_PASS, ENERGY, SPECTRUM = 0.02, 0.05, 0.1
 ADVERSARY = {1: 0.01, 2: 0.02, 3: 0.03}  # weight by depth
 LEARN, NOISE, SAMPLE = 0x7EAC, 0x7015, 0x5A3B
 

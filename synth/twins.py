@@ -14,6 +14,7 @@ from common.device import pick_device
 from common.errors import UserError
 from common.parallel import cores
 from discriminator.artefact import ResidualBank
+from discriminator.training.twins import Half, Pairs
 from faces.audit.crossval import Auc, cross_validated_auc
 from faces.audit.leak_features import look
 from faces.dataset import to_float
@@ -172,8 +173,10 @@ def _decoder(
     taught = teach(shape, Twins(photos.patches, teaching, device), (asked.seed, number), length, told)
     through = _Through(taught.decoder, asked.side, asked.seed, number)
     unseen = Twins(photos.patches, aside, device)
-    places = unseen.places((asked.seed, number, ASIDE), GATE_PAIRS, through.width)
-    measured, gates = measure(*through.pairs(unseen, places), places[:, 0])
+    looked_at = min(GATE_PAIRS, asked.per_decoder)
+    places = unseen.places((asked.seed, number, ASIDE), looked_at, through.width)
+    shown = as_shown(*through.pairs(unseen, places), photos.pairs(places))
+    measured, gates = measure(*shown, places[:, 0])
     measured["l1"] = round(taught.l1, 5)
     places = _places(photos, number, asked)
     made = through.pairs(Twins(photos.patches, aside, device), places)
@@ -211,6 +214,15 @@ class _Through:
 
 
 # ---- gates ---------------------------------------------------------------------------------------------------------
+
+
+def as_shown(photos: np.ndarray, twins: np.ndarray, places: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
+    """Both as a training meets them: twins saved as their photos' files were. uint8 [n, 3, s, s], like the result."""
+    both = np.stack([photos, twins], axis=1).transpose(0, 1, 3, 4, 2)
+    pairs = Pairs([both], np.array([len(both)]), places, 0.0)
+    halves = (np.stack([Half(pairs, twin).photo(i) for i in range(len(both))]) for twin in (False, True))
+    photos, twins = (np.ascontiguousarray(half.transpose(0, 3, 1, 2)) for half in halves)
+    return photos, twins
 
 
 def measure(photos: np.ndarray, twins: np.ndarray, groups: np.ndarray) -> tuple[dict, dict]:

@@ -69,7 +69,8 @@ class TrainerOptions(NetworkOptions, Checked):
     subset: int | None = SUBSET()
     valid_images: int = option(1000, "Validation images of each class, at most.", metavar="N", low=2)
     degradation: str = DEGRADATION(
-        help="What both classes go through: none, light, train, pixels, pixels-resized, web, hard, or a .json.",
+        help="What both classes go through: none, light, train, pixels, pixels-resized, pixels-soft, web, hard, or a"
+        " .json.",
         metavar="NAME|FILE",
     )
     extra_reals: tuple[tuple[str, float], ...] = option(
