@@ -235,8 +235,8 @@ def _read_manifest(path: Path) -> dict[int, list[Pair]]:
             quality = int(row["quality"]) if row["quality"] else None
             if quality is not None and not 1 <= quality <= 100:
                 raise ValueError
-            numbers = (int(row[name]) for name in ("bytes", "top", "left"))
-            mine.append(Pair(row["photo"], *numbers, quality, row["subsampling"]))
+            size, top, left = (int(row[name]) for name in ("bytes", "top", "left"))
+            mine.append(Pair(row["photo"], size, top, left, quality, row["subsampling"]))
     except (KeyError, TypeError, ValueError, csv.Error):
         raise UserError(
             f"{path}: line {rows.line_num} is damaged; start `python synth.py twins` again, it writes it anew"
