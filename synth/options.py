@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.options import BATCH, DEVICE, FORCE, OUT, OUTDIR, SEED, THREADS, WORKERS, Checked, argument, option
-from faces.options import CROP, DATA, DATA_ROOT, SUBSET
+from faces.options import CROP, DATA, DATA_ROOT, LABELLED, SUBSET
 
 MAX_SEED = 2**32 - 1
 MOST_SEEDS = 10_000_000  # of one call
@@ -311,6 +311,7 @@ class TwinOptions(Checked):
     data: str = DATA(help="Photos in files of their own size: folder, zip, manifest or named set.")
     outdir: str = OUTDIR(help="The bank's folder; called again with it, what is missing is made.")
     data_root: str | None = DATA_ROOT()
+    labels: str | None = LABELLED()
     decoders: int = option(8, "Decoders, each of its own kind and width.", metavar="N", low=1, high=999)
     minutes: float = option(
         2.5, "Each decoder learns so many minutes of processor time.", metavar="X", low=0, above=True, high=10_000

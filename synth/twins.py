@@ -18,6 +18,7 @@ from discriminator.training.twins import Half, Pairs
 from faces.audit.crossval import Auc, cross_validated_auc
 from faces.audit.leak_features import look
 from faces.dataset import to_float
+from faces.layout import Reading
 from faces.patches import Patches
 from faces.preprocess import Preprocess
 from faces.scan import scan
@@ -112,10 +113,12 @@ def _record(folder: Path, number: int) -> Path:
 
 def _photos_of(asked: TwinOptions) -> FaceSource:
     """The photos that a training on the same source would learn from, by the very function that says so there."""
+    reading = Reading(asked.labels)
     if asked.validation_free:
-        source = open_source(asked.data, data_root=asked.data_root)
+        source = open_source(asked.data, data_root=asked.data_root, reading=reading)
     else:
-        source = open_splits(asked.data, asked.data_root, subset=asked.subset, seed=asked.seed).train
+        splits = open_splits(asked.data, asked.data_root, subset=asked.subset, seed=asked.seed, reading=reading)
+        source = splits.train
     source = source.select(label=0)
     if len(source) < 2:
         raise UserError(f"`data` {asked.data}: {len(source)} photo(s) of the training split; twins need at least 2")

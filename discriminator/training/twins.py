@@ -159,7 +159,8 @@ def open_bank(spec: str, dose: float, o: TrainerOptions, held: set[Mark]) -> Ope
     """held: marks of the photos whose pairs are not for learning."""
     bank = TwinBank.open(spec)
     chosen = bank.chosen(o.twin_decoders)
-    parts, places, kept, left_out = [], [], [], 0
+    places: list[Pair] = []
+    parts, kept, left_out = [], [], 0
     for one in chosen:
         mine = bank.pairs[one.number]
         free = [k for k, pair in enumerate(mine) if pair.mark not in held]
