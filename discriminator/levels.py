@@ -39,7 +39,8 @@ class LevelsConfig(Shape):
     """model: "levels:" and the name of a published network, such as levels:timm:tf_efficientnet_lite0. resolution,
     any_size, mean, std: as in `BackboneConfig`. patches: whether there are patch logits. first, last: which levels,
     the stem's being 0; last None: up to the last, what lies beyond is not computed. correlations: of levels of at most
-    so many channels the correlations of every two are features too; 0: of none."""
+    so many channels the correlations of every two are features too; 0: of none. trimmed: whether the layers beyond the
+    last level are left out (see `Levels.trimmed`)."""
 
     model: str
     resolution: int
@@ -51,6 +52,7 @@ class LevelsConfig(Shape):
     first: int = 0
     last: int | None = None
     correlations: int = 0
+    trimmed: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model.startswith(PREFIX) or not is_published(self.published):
@@ -86,6 +88,8 @@ class Levels(Borrowing):
         self.cfg = cfg
         self.any_size = cfg.any_size
         self.body, _, _ = published_body(cfg.published)
+        if cfg.trimmed:
+            _trim(self.body, cfg)
         self.widths = _widths(self.body, cfg)
         number = sum(2 * width + (_pairs(width) if width <= cfg.correlations else 0) for width in self.widths)
         self.register_buffer("centre", torch.zeros(number))
@@ -125,6 +129,16 @@ class Levels(Borrowing):
             self.gain.copy_(gain)
             self.head.weight[0].copy_(weight)
             self.head.bias.fill_(bias)
+
+    def trimmed(self) -> Levels:
+        """The same network without the layers that no level asks for, where that can be told (EfficientNets and
+        MobileNets of timm): a smaller file. Weights learnt elsewhere are to be in before."""
+        if self.cfg.last is None or self.cfg.trimmed or not _staged(self.body):
+            return self
+        small = Levels(replace(self.cfg, trimmed=True))
+        own = small.state_dict()
+        small.load_state_dict({name: value for name, value in self.state_dict().items() if name in own})
+        return small.to(self.centre.device).train(self.training)
 
     def train(self, mode: bool = True) -> Levels:
         """The body stays in evaluation mode: its batch statistics are part of what it was given."""
@@ -179,6 +193,24 @@ def _chosen(found: Iterator[torch.Tensor], cfg: LevelsConfig) -> Iterator[torch.
             return
 
 
+def _staged(body: nn.Module) -> bool:
+    """Whether it is one of timm's EfficientNets or MobileNets."""
+    net = getattr(body, "net", None)
+    return isinstance(body, TimmFeatures) and all(hasattr(net, name) for name in ("conv_stem", "bn1", "blocks"))
+
+
+def _trim(body: nn.Module, cfg: LevelsConfig) -> None:
+    if cfg.last is None or not _staged(body):
+        raise UserError("trimmed is for a chosen last level of a network in stages")
+    net: Any = body.net
+    if cfg.last > len(net.blocks):
+        return  # the last convolution's output is asked for
+    net.blocks = net.blocks[: cfg.last]  # the stem is level 0
+    for name in ("conv_head", "bn2", "norm_head"):
+        if hasattr(net, name):
+            setattr(net, name, nn.Identity())
+
+
 def levels(body: nn.Module, x: torch.Tensor) -> Iterator[torch.Tensor]:
     """The output [N, C, h, w] of each level of a published body, of normalised images. UserError where it has none."""
     if not isinstance(body, TimmFeatures):
@@ -188,7 +220,7 @@ def levels(body: nn.Module, x: torch.Tensor) -> Iterator[torch.Tensor]:
                 yield x
         return
     net: Any = body.net
-    if all(hasattr(net, name) for name in ("conv_stem", "bn1", "blocks")):  # EfficientNets and MobileNets
+    if _staged(body):
         yield (x := net.bn1(net.conv_stem(x)))
         for stage in net.blocks:
             yield (x := stage(x))

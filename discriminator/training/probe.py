@@ -256,7 +256,7 @@ class Probe:
         """The network with its layer fitted, in evaluation mode."""
         if self.fitted is None:
             raise UserError("the probe has not been fitted")
-        return self.net
+        return self.net.trimmed()
 
     # ---- the features --------------------------------------------------------------------------------------------
 

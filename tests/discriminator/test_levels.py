@@ -116,6 +116,20 @@ def test_chosen_levels_and_numpys_correlations():
     assert all(np.isfinite(found).ravel()) and some.cfg.from_dict(some.cfg.to_dict()) == some.cfg
 
 
+@torch.no_grad()
+def test_a_trimmed_network_says_the_same_and_weighs_less():
+    whole = settled(LITE, levels=(1, 4), correlations=24)
+    small = whole.trimmed()
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    assert torch.equal(small.verdict(images).logit, whole.verdict(images).logit)
+    numbers = [sum(p.numel() for p in net.parameters()) for net in (small, whole)]
+    assert numbers[0] < numbers[1] / 3
+    again = build(small.cfg.to_dict())
+    again.load_state_dict(small.state_dict())
+    assert torch.equal(again.eval().verdict(images).patch_logits, small.verdict(images).patch_logits)
+    assert settled().trimmed().cfg.trimmed is False  # all levels are asked for
+
+
 def settled(model: str = SMALL, side: int = 64, **options) -> Levels:
     """A probe that says something."""
     net = lively(new_network(model, side, options=NetworkOptions(**options)))
