@@ -314,3 +314,25 @@ def test_two_processes_learn_what_one_learns(faces, tmp_path, command):
     one, two = (torch.load(tmp_path / name / "checkpoint-000012.pt", weights_only=True) for name in ("one", "two"))
     for name, value in one["net"].items():
         torch.testing.assert_close(value, two["net"][name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_a_probe_from_features_to_its_detector_and_on_again(command, faces, tmp_path):
+    import timm
+    import torch
+
+    name = "mobilenetv3_small_050"
+    refused = command("--data", faces, "--model", f"levels:timm:{name}")
+    assert refused.code == 2 and "--backbone-weights, --pretrained or --from" in refused.err
+    torch.manual_seed(0)
+    torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path / "body.pth")
+    weights = ("--backbone-weights", tmp_path / "body.pth")
+    done = command("--data", faces, "--model", f"levels:timm:{name}", *weights, "--draws", 1, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "848 features of" in done.out and "logistic regression, l2 3" in done.out and "validation AUC" in done.out
+    detector = Detector.load(tmp_path / "run" / "detector.safetensors")
+    assert detector.meta["recipe"]["draws"] == 1 and detector.meta["weights_from"] == "body.pth"
+    (tmp_path / "body.pth").unlink()  # a run that goes on does not need it
+    again = command("--resume", tmp_path / "run", "--no-report", small=False)
+    assert again.code == 0, again.err
+    same = Detector.load(tmp_path / "run" / "detector.safetensors").net.state_dict()
+    assert all(torch.equal(same[name], value) for name, value in detector.net.state_dict().items())
