@@ -154,7 +154,8 @@ class _Training:
                 self.origin = load_pretrained(net, o.backbone_weights)
         elif isinstance(net, Levels) and o.start_from is None:
             raise UserError(
-                f"`model` {o.model}: stays as it is, so it needs weights: give `backbone_weights`, `pretrained` or `start_from`"
+                f"`model` {o.model}: stays as it is, so it needs weights: give `backbone_weights`, `pretrained` or"
+                " `start_from`"
             )
         self.net = net
         if o.model == "hybrid":  # its trunk is StyleGAN2's

@@ -71,7 +71,7 @@ def test_published_sizes_and_shapes(model):
 
 def test_every_name_is_known():
     assert set(KNOWN) == set(PUBLISHED)
-    assert {*KNOWN, *OWN, "hybrid", "timm:NAME", "levels:NAME"} == set(names())
+    assert {*KNOWN, *OWN, "hybrid", "pixels", "timm:NAME", "levels:NAME"} == set(names())
 
 
 def theirs(model: str) -> torch.nn.Module:
