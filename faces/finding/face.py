@@ -1,0 +1,65 @@
+"""One face in a photo, and how its coordinates go along when the photo is turned by quarters.
+
+Coordinates are pixels from the image's upper left corner; the middle of the first pixel is (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One face in an image. box: x0, y0, x1, y1 in pixels, may reach over the image's edge. landmarks: float32 [5, 2]
+    (x, y) of the eye on the left of the upright face, the one on its right, the tip of the nose, the left and the right
+    corner of the mouth; None from a detector that has none. score: the detector's own, comparable only within one
+    detector. turn: quarter turns, counter-clockwise as `numpy.rot90`'s, after which the face is upright.
+    any_way_up: whether another turn fits as well."""
+
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray | None
+    score: float
+    turn: int = 0
+    any_way_up: bool = False
+
+    @property
+    def size(self) -> float:
+        """Geometric mean of the box's sides, in pixels."""
+        return float(np.sqrt(area(self.box)))
+
+
+def area(box: tuple[float, float, float, float]) -> float:
+    """Of a box, in square pixels; 0 where it is inside out."""
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+
+
+def common_area(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """What two boxes share, in square pixels."""
+    return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+
+
+def turned_points(points: np.ndarray, height: int, width: int, turn: int) -> np.ndarray:
+    """Points [n, 2] of an image of height x width, where they are in `numpy.rot90(image, turn)`."""
+    x, y = np.asarray(points).T
+    return np.stack([(x, y), (y, width - x), (width - x, height - y), (height - y, x)][turn % 4], -1)
+
+
+def turned(face: Face, height: int, width: int, turn: int) -> Face:
+    """A face of an image of height x width as a face of `numpy.rot90(image, turn)`."""
+    if not turn % 4:
+        return face
+    (ax, ay), (bx, by) = turned_points(np.reshape(face.box, (2, 2)), height, width, turn).tolist()
+    box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
+    landmarks = face.landmarks
+    if landmarks is not None:
+        landmarks = turned_points(landmarks, height, width, turn)
+    return replace(face, box=box, landmarks=landmarks, turn=(face.turn - turn) % 4)
+
+
+def found_in_turned(face: Face, height: int, width: int, turn: int) -> Face:
+    """The inverse, of a face that is upright in `numpy.rot90(image, turn)`, as a face of the image of height x width
+    itself."""
+    tall, wide = (width, height) if turn % 2 else (height, width)
+    return turned(face, tall, wide, -turn)
