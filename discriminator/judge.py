@@ -20,6 +20,7 @@ from discriminator.results import Result
 from discriminator.verdict import Threshold, Verdict
 from faces.decode import MAX_PIXELS, decode_image
 from faces.finding.face_step import FaceStep, View
+from faces.finding.quality import FRAME, quality
 
 MIN_SIDE = 16  # pixels; below that there is no face, and nothing to judge
 T = TypeVar("T")
@@ -30,7 +31,8 @@ class Seen:
     """A photo, or a frame of a video, on its way through a `Judge`. Lists have an entry for each face (or for the photo
     whole); what is there to be shown is reduced, so that what waits for the network does not fill the memory.
 
-    result: in place of verdicts, why there are none. moment: a frame's number in its video, and its second."""
+    doubts: why there can be no verdict but UNSURE, or "". result: in place of verdicts, why there are none. moment: a
+    frame's number in its video, and its second."""
 
     name: str
     result: Result | None = None
@@ -40,6 +42,7 @@ class Seen:
     faces: list[dict | None] = field(default_factory=list)
     pixels: list[np.ndarray] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     shown: list[np.ndarray | None] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
@@ -97,7 +100,8 @@ class Judge:
         if not views:
             seen.result = Result(name, None, no_face=True, size=seen.size)
         for i, view in enumerate(views):
-            seen.pixels.append(self.detector.prepared(view.pixels, photo, view.region))
+            seen.pixels.append(self.detector.prepared(view.pixels, *view.upright(photo)))
+            seen.doubts.append(doubt_on(view, self.detector))
             seen.notes.append(notes_joined(note_on(view, self.detector), self.detector.note_on_pixels(seen.pixels[-1])))
             seen.faces.append(None if self.faces.finder is None else view.to_dict(i + 1, len(views), self.faces.name))
             seen.shown.append(fit(view.pixels) if self.keep_photos else None)
@@ -118,7 +122,7 @@ class Judge:
         verdicts = iter(self.detector.verdicts(pixels, self.threshold, notes, batch))
         share = (time.perf_counter() - begin) / len(pixels)
         for seen in some:
-            seen.verdicts = [next(verdicts) for _ in seen.pixels]
+            seen.verdicts = [unsure(next(verdicts), doubt) for doubt in seen.doubts]
             seen.stages["network"] = share * len(seen.pixels)
 
     def results(self, seen: Seen) -> Iterator[Result]:
@@ -164,11 +168,24 @@ class Judge:
 def note_on(view: View, detector: DetectorBase) -> str:
     """What the reader of a verdict on this view should know, or ""."""
     if view.face is None or view.how == "crop":
-        return detector.note(view.pixels)
-    notes = []
-    # an aligned frame is about 1.6 box sides: the face had fewer pixels than the network looks at
-    if view.face.size * 1.6 < detector.preprocess.resolution:
-        notes.append(f"the face has only {view.face.size:.0f} pixels")
-    if view.how == "box":
-        notes.append("cut out by its box only, not turned upright")
-    return "; ".join(notes)
+        return notes_joined(*view.notes(), detector.note(view.pixels))
+    notes = view.notes()
+    # the face had fewer pixels than the network looks at
+    if view.face.size * FRAME < detector.preprocess.resolution:
+        notes.insert(0, f"the face has only {view.face.size:.0f} pixels")
+    return notes_joined(*notes)
+
+
+def doubt_on(view: View, detector: DetectorBase) -> str:
+    """Why a view can't be judged, or "": a face too small, too dark, too blurred, or of which nobody knows the way up.
+
+    The floor was measured on aligned faces; of detectors of other pictures nothing is known."""
+    if not detector.trained_on_aligned_faces:
+        return view.doubt
+    side = detector.preprocess.resolution
+    return notes_joined(view.doubt, *quality(view.pixels, view.side, side).doubts(side))
+
+
+def unsure(verdict: Verdict, doubt: str) -> Verdict:
+    """The verdict, or where there is a `doubt`, UNSURE with it before the note."""
+    return replace(verdict, label="UNSURE", note=notes_joined(doubt, verdict.note)) if doubt else verdict

@@ -9,6 +9,7 @@ said to be so. With faces in fewer than MIN_FRAMES frames the answer is UNSURE, 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -61,6 +62,7 @@ class _Frames:
     count: int = 0
     most_faces: int = 0
     verdicts: list[Verdict] = field(default_factory=list)  # of the biggest face of each frame
+    doubts: list[str] = field(default_factory=list)  # why each of them says UNSURE whatever its score, or ""
     kept: list[Seen] = field(default_factory=list)
     strip: list[dict] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "face", "network"), 0.0))
@@ -71,6 +73,7 @@ class _Frames:
             self.stages[name] += spent
         if seen.verdicts:
             self.verdicts.append(seen.verdicts[0])
+            self.doubts.append(seen.doubts[0])
             self.most_faces = max(self.most_faces, len(seen.verdicts))
             if keep and len(self.kept) < KEPT:
                 self.kept.append(seen)
@@ -108,7 +111,7 @@ def judge_video(
     facts = frames.facts()
     if not frames.verdicts:
         return Result(path, None, no_face=True, video=facts, strip=frames.strip, stages=frames.stages)
-    verdict = _verdict(judge, np.array([verdict.logit for verdict in frames.verdicts]), facts)
+    verdict = _verdict(judge, frames, facts)
     result = Result(path, verdict, video=facts, strip=frames.strip, stages=frames.stages)
     if not frames.kept:
         return result
@@ -150,18 +153,23 @@ def _watch(judge: Judge, opened: Video, options: VideoOptions, workers: int | No
     return frames
 
 
-def _verdict(judge: Judge, logits: np.ndarray, facts: dict) -> Verdict:
-    """The joined verdict of frames' logits [n], and what must be said about it."""
-    logit = trimmed_mean(logits)
+def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
+    """The joined verdict of the frames that can be judged, and what must be said about it; UNSURE where they are too
+    few, of all frames."""
+    usable = [verdict.logit for verdict, doubt in zip(frames.verdicts, frames.doubts, strict=True) if not doubt]
+    few = len(usable) < min(MIN_FRAMES, len(frames.verdicts))
+    logits = np.array([verdict.logit for verdict in frames.verdicts] if few else usable)
     low, high = np.quantile(logits, [0.25, 0.75])
-    facts |= {"logit_quartiles": [float(low), float(high)]}
-    verdict = judge.detector.verdict(logit, judge.threshold)
+    facts |= {"logit_quartiles": [float(low), float(high)], "frames_too_poor": len(frames.verdicts) - len(usable)}
+    verdict = judge.detector.verdict(trimmed_mean(logits), judge.threshold)
     notes = [f"{len(logits)} of {facts['frames']} frames, {facts['fake_frames']} of them FAKE by themselves"]
+    if poor := [doubt for doubt in frames.doubts if doubt]:
+        notes.append(f"in {len(poor)} frames the face can't be judged ({Counter(poor).most_common(1)[0][0]})")
     if judge.threshold.fpr is not None:
         notes.append("false alarms measured on photos")
-    if len(logits) < MIN_FRAMES:
+    if few or len(logits) < MIN_FRAMES:
         verdict = replace(verdict, label="UNSURE")
-        notes.append(f"a verdict takes at least {MIN_FRAMES} frames with a face")
+        notes.append(f"a verdict takes at least {MIN_FRAMES} frames with a face" + " that can be judged" * few)
     return replace(verdict, note="; ".join([*notes, *facts["remarks"]]))
 
 

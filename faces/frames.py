@@ -67,6 +67,8 @@ def make_frames(
     gives a face. A video that can't be read, or shows no face, is skipped by name."""
     if recipe.align != "none" and finder is None:
         raise UserError("alignment needs a face finder")
+    if recipe.faces != "biggest":
+        raise UserError("`faces` all: of a video's frames the biggest face is taken; leave it out")
     footage = open_footage(asked, recipe.seed)
     dest = Path(os.path.abspath(os.path.expanduser(asked.dest)))
     source = Path(os.path.realpath(os.path.expanduser(asked.videos)))

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -30,6 +32,7 @@ from common.files import try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
 from faces.decode import decode
 from faces.finding.align import FaceFinder, cut_quad, frame_of
+from faces.finding.face import Face
 from faces.manifest import Manifest, manifest_of, write_manifest
 from faces.naming import targets
 from faces.normalise_report import NormaliseReport
@@ -99,8 +102,10 @@ def _fill(
     if not report.written:
         name, reason = report.skipped[0] if report.skipped else (source.name, "it holds no images")
         raise UserError(f"none of the {total} images of {source.name} can be used; the first, {name}: {reason}")
-    kept = [i for i, line in enumerate(lines) if not line["skipped"]]
-    write_manifest(dest / MANIFEST, _manifest(source, [lines[i] for i in kept], kept, recipe), replace=True)
+    rows = [(i, line | more) for i, line in enumerate(lines) if not line["skipped"]
+            for more in ({}, *line.get("more", ()))]  # fmt: skip
+    kept = [i for i, _ in rows]
+    write_manifest(dest / MANIFEST, _manifest(source, [line for _, line in rows], kept, recipe), replace=True)
     return report
 
 
@@ -148,6 +153,7 @@ def _check_recipe(dest: Path, recipe: Normalisation, detector: str, name: str) -
         return
     try:
         saved = json.loads((dest / RECORD).read_text(encoding="utf-8"))
+        saved.setdefault("faces", "biggest")  # not yet recorded by earlier versions
         differs = [key for key in record if saved.get(key) != record[key]]
     except (OSError, ValueError, AttributeError):
         raise UserError(f"{dest / RECORD}: can't be read; choose a new folder") from None
@@ -178,7 +184,7 @@ def _finished(dest: Path, source: FaceSource, names: list[str | None]) -> tuple[
         if [line.get("stamp"), line.get("size_before")] != [entry.stamp, entry.size]:
             continue
         with contextlib.suppress(OSError):
-            if os.path.getsize(dest / line["out"]) == line["size"]:
+            if all(os.path.getsize(dest / one["out"]) == one["size"] for one in (line, *line.get("more", ()))):
                 done[i] = line
     return done, sum(not line.get("skipped") for line in lines.values())
 
@@ -199,6 +205,10 @@ class _Maker:
     recipe: Normalisation
     finder: FaceFinder | None
     names: list[str | None]
+
+    @functools.cached_property
+    def _taken_names(self) -> set[str]:
+        return {_same(name) for name in self.names if name is not None}
 
     def __call__(self, i: int) -> dict:
         source, entry, name = self.source, self.source._entries[i], self.names[i]
@@ -224,22 +234,74 @@ class _Maker:
             decoded = source.decoded(i)
         else:
             decoded = decode(data, source.locate(i), min_side=min(LEAST, recipe.least))
-        pixels, facts = cut(decoded.pixels, recipe, self.finder)
-        encoded, quality = encode_image(pixels, digest, recipe)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, encoded, durable=False)
+        (pixels, facts), *others = cuts(decoded.pixels, recipe, self.finder)
         height, width = decoded.pixels.shape[:2]
         was = {"sha256": digest, "width": width, "height": height, "format": decoded.format, "mode": decoded.mode}
-        return facts | {f"original_{key}": value for key, value in was.items()} | {
+        line = {f"original_{key}": value for key, value in was.items()}
+        line |= facts | self._saved(pixels, digest, path)
+        if recipe.faces == "all":
+            name = self.names[i] or ""
+            line["more"] = [
+                more | {"out": out} | self._saved(pixels, f"{digest}:{more['face']}", self.dest / out)
+                for pixels, more in others
+                for out in [self._name_of(name, more["face"])]
+            ]
+        return line
+
+    def _saved(self, pixels: np.ndarray, digest: str, path: Path) -> dict:
+        """The encoded picture's facts; it is then under its name."""
+        encoded, quality = encode_image(pixels, digest, self.recipe)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, encoded, durable=False)
+        return {
             "size": len(encoded),
             "sha256": hashlib.sha256(encoded).hexdigest(),
             "quality": quality,
             # of what will be read again, not of what went into the encoder
             "phash": phash(np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))),
-        }  # fmt: skip
+        }
+
+    def _name_of(self, name: str, face: int) -> str:
+        """Where a further face of the picture that is called `name` goes: beside it, under no other picture's name."""
+        stem, _, ending = name.rpartition(".")
+        mark = "-face"
+        while _same(f"{stem}{mark}{face}.{ending}") in self._taken_names:
+            mark = f"-{mark}"
+        return f"{stem}{mark}{face}.{ending}"
 
 
-def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) -> tuple[np.ndarray, dict]:
+def _same(name: str) -> str:
+    """What names have in common that some disks take for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def cuts(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) -> list[tuple[np.ndarray, dict]]:
+    """As `cut`, of every face that the recipe asks for, the biggest first; facts have besides face (its number, from
+    1). Faces but the biggest that would be Unfit are left out. Raises Unfit where there is none."""
+    if recipe.faces != "all" or finder is None:
+        return [cut(image, recipe, finder)]
+    found = finder.find(image)
+    done = [cut(image, recipe, _Found(finder.name, found))]
+    done[0][1]["face"] = 1
+    for number in range(2, len(found) + 1):
+        with contextlib.suppress(Unfit):
+            pixels, facts = cut(image, replace(recipe, no_face="skip"), _Found(finder.name, [found[number - 1]]))
+            done.append((pixels, facts | {"faces": len(found), "face": number}))
+    return done
+
+
+@dataclass(frozen=True)
+class _Found:
+    """In a finder's place: what it found before."""
+
+    name: str
+    faces: list[Face]
+
+    def find(self, image: np.ndarray) -> list[Face]:
+        return self.faces
+
+
+def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | _Found | None) -> tuple[np.ndarray, dict]:
     """uint8 [H, W, 3] -> (uint8 [R, R, 3], what was done). Raises Unfit where the picture is to be left out.
 
     What was done: faces (how many were found; -1: not looked for), aligned ("ffhq", "box" or "none"), side (pixels a
@@ -306,6 +368,6 @@ def _manifest(source: FaceSource, lines: list[dict], kept: list[int], recipe: No
     }
     own |= {name: [line[name] for line in lines] for name in ("sha256", "phash", "size", "quality")}
     told = [f"original_{key}" for key in ("sha256", "width", "height", "format", "mode")]
-    for key in (*told, "faces", "aligned", "side", "outside"):
+    for key in (*told, "faces", "aligned", "side", "outside", *["face"] * (recipe.faces == "all")):
         own[key] = [str(line[key]) for line in lines]
     return manifest_of(own, source.manifest.select(kept) if source.manifest is not None else None)

@@ -13,10 +13,12 @@ from faces.layout import LABEL_NAMES
 
 @dataclass
 class Tally:
-    """What came of the images of one class. sides: pixels a side of every cut, before it was resized. outside:
-    the sum of the shares of the cuts that lay beyond the photos' edges."""
+    """What came of the images of one class. further: cuts of other faces than the biggest, which `written` counts, too.
+    sides: pixels a side of every image's first cut, before it was resized. outside: the sum of the shares of these that
+    lay beyond the photos' edges."""
 
     written: int = 0
+    further: int = 0
     enlarged: int = 0
     several: int = 0
     whole: int = 0
@@ -37,6 +39,7 @@ class NormaliseReport:
     reused: int
     detector: str
     left_over: int = 0
+    all_faces: bool = False
 
     @property
     def written(self) -> int:
@@ -49,7 +52,10 @@ class NormaliseReport:
             tally.skipped[line["skipped"]] += 1
             self.skipped.append((line["path"], line["reason"]))
             return
-        tally.written += 1
+        further = len(line.get("more", ()))
+        self.all_faces = self.all_faces or "more" in line
+        tally.written += 1 + further
+        tally.further += further
         tally.sides.append(line["side"])
         tally.outside += line["outside"]
         tally.enlarged += line["side"] < self.resolution
@@ -60,9 +66,10 @@ class NormaliseReport:
         """What was made of each class, and with what."""
         lines = []
         for label, tally in sorted(self.classes.items()):
+            which = f"{tally.further} besides the biggest" if self.all_faces else "the biggest was cut out"
             parts = [f"{tally.written} written"]
             parts += [f"{tally.enlarged} enlarged"] if tally.enlarged else []
-            parts += [f"{tally.several} with several faces (the biggest was cut out)"] if tally.several else []
+            parts += [f"{tally.several} with several faces ({which})"] if tally.several else []
             parts += [f"{tally.whole} without a face (kept whole)"] if tally.whole else []
             parts += [f"{count} skipped ({kind})" for kind, count in sorted(tally.skipped.items())]
             lines.append(f"{LABEL_NAMES[label]}: {', '.join(parts)}")
@@ -90,7 +97,7 @@ class NormaliseReport:
         middle = {label: float(np.median(t.sides)) for label, t in full.items()}
         small = min(float(np.quantile(t.sides, 0.05)) for t in full.values())
         to = max(16, int(small) // 8 * 8)
-        if told := apart(lambda tally: tally.enlarged / tally.written, 0.02):
+        if told := apart(lambda tally: tally.enlarged / len(tally.sides), 0.02):
             lines.append(
                 f"{told} images were enlarged to {self.resolution} px, and enlarged pictures are soft: take all "
                 f"through one size with `through` {to}, or leave the small ones out with `min_side` {self.resolution}"
@@ -101,11 +108,11 @@ class NormaliseReport:
                 f"the pictures were of different size before: {told}; reducing one class more takes away more of its "
                 f"noise and blocks: `through` {to} (or smaller) evens that out in part, sources of like size altogether"
             )
-        if told := apart(lambda tally: tally.outside / tally.written, 0.02):
+        if told := apart(lambda tally: tally.outside / len(tally.sides), 0.02):
             lines.append(
                 f"{told} pictures' area lay beyond the photos' edges and is mirrored: tight crops show so; take photos "
                 "with more around the face, or `align` none"
             )
-        if told := apart(lambda tally: tally.skipped.total() / (tally.written + tally.skipped.total()), 0.05):
+        if told := apart(lambda tally: tally.skipped.total() / (len(tally.sides) + tally.skipped.total()), 0.05):
             lines.append(f"{told} images were skipped: what is left of the classes is a different choice of each")
         return lines

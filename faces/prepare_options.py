@@ -96,7 +96,10 @@ class Normalisation:
     """What is done to every image (`faces.normalise`)."""
 
     resolution: int = RESOLUTION(default=256, help="Side of every result, in pixels.", low=8, high=8192)
-    align: str = option("none", "ffhq: cut the biggest face out.", choices=("none", "ffhq"))
+    align: str = option("none", "ffhq: cut the biggest face out (or all: --faces).", choices=("none", "ffhq"))
+    faces: str = option(
+        "biggest", "With --align: which faces of a picture are cut out.", choices=("biggest", "all"),
+    )  # fmt: skip
     crop: str = CROP(
         help="How an unaligned picture becomes a square: its middle, all of it squeezed, or with grey bars."
     )
@@ -122,6 +125,8 @@ class Normalisation:
         low, high = self.quality
         if not 1 <= low <= high <= 100:
             raise UserError(f"`quality` must be two numbers from 1 to 100, the lower first, not {low}-{high}")
+        if self.faces == "all" and self.align == "none":
+            raise UserError("`faces` all: faces are only looked for with `align` ffhq; give that too")
         if 0 < self.through < 8:
             raise UserError(f"`through` must be between 8 and 8192 pixels, or 0, not {self.through}")
 

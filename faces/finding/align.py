@@ -135,7 +135,7 @@ class FaceFinder:
         turns = {face.turn for face in ordered} - {0} if ordered else {1, 2, 3}
         for turn in sorted(turns):
             there, _ = self._at_all_sizes(np.ascontiguousarray(np.rot90(image, turn)))
-            ordered += [found_in_turned(face, *image.shape[:2], turn) for face in there]
+            ordered += [found_in_turned(face, image.shape, turn) for face in there]
         return without_parts(ordered) if turns else ordered
 
     def _look(self, image: np.ndarray, side: int) -> list[Face]:

@@ -40,26 +40,25 @@ def common_area(a: tuple[float, float, float, float], b: tuple[float, float, flo
     return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
 
 
-def turned_points(points: np.ndarray, height: int, width: int, turn: int) -> np.ndarray:
-    """Points [n, 2] of an image of height x width, where they are in `numpy.rot90(image, turn)`."""
-    x, y = np.asarray(points).T
+def turned_points(points: np.ndarray, shape: tuple[int, ...], turn: int) -> np.ndarray:
+    """Points [n, 2] of an image of `shape` [H, W, ...], where they are in `numpy.rot90(image, turn)`."""
+    (height, width), (x, y) = shape[:2], np.asarray(points).T
     return np.stack([(x, y), (y, width - x), (width - x, height - y), (height - y, x)][turn % 4], -1)
 
 
-def turned(face: Face, height: int, width: int, turn: int) -> Face:
-    """A face of an image of height x width as a face of `numpy.rot90(image, turn)`."""
+def turned(face: Face, shape: tuple[int, ...], turn: int) -> Face:
+    """A face of an image of `shape` [H, W, ...] as a face of `numpy.rot90(image, turn)`."""
     if not turn % 4:
         return face
-    (ax, ay), (bx, by) = turned_points(np.reshape(face.box, (2, 2)), height, width, turn).tolist()
+    (ax, ay), (bx, by) = turned_points(np.reshape(face.box, (2, 2)), shape, turn).tolist()
     box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
     landmarks = face.landmarks
     if landmarks is not None:
-        landmarks = turned_points(landmarks, height, width, turn)
+        landmarks = turned_points(landmarks, shape, turn)
     return replace(face, box=box, landmarks=landmarks, turn=(face.turn - turn) % 4)
 
 
-def found_in_turned(face: Face, height: int, width: int, turn: int) -> Face:
-    """The inverse, of a face that is upright in `numpy.rot90(image, turn)`, as a face of the image of height x width
+def found_in_turned(face: Face, shape: tuple[int, ...], turn: int) -> Face:
+    """The inverse, of a face that is upright in `numpy.rot90(image, turn)`, as a face of the image of `shape`
     itself."""
-    tall, wide = (width, height) if turn % 2 else (height, width)
-    return turned(face, tall, wide, -turn)
+    return turned(face, shape[1::-1] if turn % 2 else shape, -turn)

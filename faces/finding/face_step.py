@@ -2,16 +2,19 @@
 
 A detector that was trained on aligned crops must be shown aligned crops: of a holiday photo its verdict means nothing.
 So faces are found (`faces.finding.align`) and each is cut out upright as FFHQ's photos are. A photo that is such a crop
-already is judged whole: to cut it out once more would resample it and blur away what the detector looks for.
+already is judged whole: to cut it out once more would resample it and blur away what the detector looks for. Other
+faces in it are judged besides.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faces.finding.align import Face, FaceFinder, align_face, frame_of
+from faces.finding.align import FaceFinder, align_face, frame_of
+from faces.finding.face import Face, turned
+from faces.finding.turns import in_words
 
 ALIGNED_SIDE = 256  # at least; the crops of the sets that detectors are trained on
 MOST_FACES = 64  # of a picture: the biggest
@@ -31,11 +34,43 @@ class View:
     """What a detector is shown of a photo: pixels uint8 [H, W, 3].
 
     how: "ffhq" (aligned by landmarks), "box" (a square about the box, where there are no landmarks), "crop" (the whole
-    photo, which is an aligned crop already) or "whole" (nobody looked for faces; `face` is None)."""
+    photo, which is an aligned crop already, turned by quarters where it lay on its side) or "whole" (nobody looked for
+    faces; `face` is None)."""
 
     pixels: np.ndarray
     how: str
     face: Face | None = None
+
+    @property
+    def turn(self) -> int:
+        """Quarter turns, counter-clockwise, of the photo after which the face is upright."""
+        return 0 if self.face is None else self.face.turn
+
+    @property
+    def side(self) -> float:
+        """Of what is shown, in the photo's pixels."""
+        if self.face is None or self.how == "crop":
+            return float(min(self.pixels.shape[:2]))
+        quad, _ = frame_of(self.face)
+        return float(np.hypot(*(quad[3] - quad[0])))
+
+    def upright(self, photo: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float, float] | None]:
+        """The photo turned so that the face is upright, and the face's `region` in it."""
+        if not self.turn or self.face is None:
+            return photo, self.region
+        there = replace(self, face=turned(self.face, photo.shape, self.turn))
+        return np.ascontiguousarray(np.rot90(photo, self.turn)), there.region
+
+    def notes(self) -> list[str]:
+        """What is to be said of how the face was found."""
+        told = [f"the face is {in_words(self.turn)} in the photo"] if self.turn else []
+        return told + ["cut out by its box only, not turned upright"] * (self.how == "box")
+
+    @property
+    def doubt(self) -> str:
+        """Why what is shown may not be the face as it should be, or ""."""
+        unsure = self.face is not None and self.face.any_way_up
+        return "which way up the face is can't be told" if unsure else ""
 
     @property
     def region(self) -> tuple[float, float, float, float] | None:
@@ -48,7 +83,8 @@ class View:
         return float(x - half), float(y - half), float(x + half), float(y + half)
 
     def to_dict(self, index: int, count: int, finder: str) -> dict:
-        """Plain JSON types: which of the photo's faces it is (from 1), its box and landmarks in the photo's pixels."""
+        """Plain JSON types: which of the photo's faces it is (from 1), its box and landmarks in the photo's pixels.
+        turned: degrees counter-clockwise by which the photo was turned to see the face upright."""
         face = self.face
         return {
             "index": index,
@@ -59,6 +95,7 @@ class View:
             else [[round(float(x), 2) for x in point] for point in face.landmarks],
             "score": None if face is None else round(float(face.score), 4),
             "seen_as": self.how,
+            "turned": 90 * self.turn,
             "finder": finder,
         }
 
@@ -81,9 +118,9 @@ class FaceStep:
         if self.finder is None:
             return [View(image, "whole")]
         faces = self.finder.find(image)[:MOST_FACES]
-        if faces and is_aligned_crop(image.shape, faces[0]):
-            return [View(image, "crop", faces[0])]
         views = []
+        if faces and (crop := _as_crop(image, faces[0])) is not None:
+            views.append(View(crop, "crop", faces.pop(0)))
         for face in faces:
             try:
                 pixels, how = align_face(image, face, self.side)
@@ -91,6 +128,13 @@ class FaceStep:
                 continue
             views.append(View(pixels, how, face))
         return views
+
+
+def _as_crop(image: np.ndarray, face: Face) -> np.ndarray | None:
+    """The photo, turned by quarters so that its face is upright, where it is an aligned crop of the face."""
+    upright = turned(face, image.shape, face.turn)
+    photo = np.rot90(image, face.turn) if face.turn else image
+    return np.ascontiguousarray(photo) if is_aligned_crop(photo.shape, upright) else None
 
 
 def is_aligned_crop(shape: tuple[int, ...], face: Face) -> bool:

@@ -36,7 +36,7 @@ def best_way_up(image: np.ndarray, face: Face, look: Look) -> Face:
     ways: list[tuple[float, Face]] = []
     for turn in range(4):
         there = look(np.ascontiguousarray(np.rot90(part, turn)), VIEW)
-        moved = [_shifted(found_in_turned(f, *part.shape[:2], turn), x0, y0) for f in there]
+        moved = [_shifted(found_in_turned(f, part.shape, turn), x0, y0) for f in there]
         same = [f for f in moved if common_area(f.box, face.box) > 0.4 * min(area(f.box), area(face.box))]
         best = max(same, key=lambda f: f.score, default=None)
         if turn == 0:  # as it was found at first, with the better landmarks
@@ -50,10 +50,10 @@ def best_way_up(image: np.ndarray, face: Face, look: Look) -> Face:
 
 def _shifted(face: Face, x: float, y: float) -> Face:
     x0, y0, x1, y1 = face.box
-    landmarks = None if face.landmarks is None else face.landmarks + np.float32([x, y])
+    landmarks = None if face.landmarks is None else face.landmarks + np.array([x, y], np.float32)
     return replace(face, box=(x0 + x, y0 + y, x1 + x, y1 + y), landmarks=landmarks)
 
 
 def in_words(turn: int) -> str:
-    """What was done to see a face upright, or ""."""
-    return ("", "turned by 90 degrees to the left", "upside down", "turned by 90 degrees to the right")[turn % 4]
+    """How a face lies in its photo that is upright after so many quarter turns, or ""."""
+    return ("", "turned by 90 degrees to the right", "upside down", "turned by 90 degrees to the left")[turn % 4]

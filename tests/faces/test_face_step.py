@@ -116,7 +116,7 @@ def test_real_crops_are_whole_and_real_scenes_are_not(shared_dir):
     step = FaceStep(FaceFinder.open(model), 256)
     photos = [load_image(path) for path in sorted(folder.iterdir())[:20]]
     hows = [[view.how for view in step(photo)] for photo in photos]
-    assert sum(how == ["crop"] for how in hows) >= 19
+    assert sum(how[:1] == ["crop"] for how in hows) >= 19 and sum(map(len, hows)) <= 23
     wall = np.full((600, 800, 3), 128, np.uint8)
     wall[150:406, 300:556] = photos[0]
     (view,) = step(wall)

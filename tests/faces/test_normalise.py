@@ -238,6 +238,48 @@ def test_one_face_several_none(tmp_path):
         normalise(open_source(root), tmp_path / "tiny", tiny, finder)
 
 
+def test_all_faces_of_a_family_photo(tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    image = np.full((90, 200, 3), 100, np.uint8)
+    image[20:60, 30:70], image[20:60, 130:170] = (200, 30, 30), (30, 30, 200)
+    image[0, 0] = 0
+    Image.fromarray(image).save(root / "a.png")
+    Image.fromarray(image).save(root / "a-face2.png")  # the name that a further face would get
+    image[0, 0] = 1
+    Image.fromarray(image).save(root / "b.png")
+    points = np.array([[40, 38], [60, 38], [50, 45], [42, 52], [58, 52]], np.float32)
+    left, right = Face((30, 20, 70, 60), points, 0.9), Face((130, 20, 169, 60), points + np.float32([100, 0]), 0.9)
+    finder = Finder([left, right, Face((0, 0, 9, 9), points / 20, 0.9)], [left])
+    recipe = Normalisation(48, "ffhq", format="png", faces="all")
+    report = normalise(open_source(root), tmp_path / "out", recipe, finder)
+    tally = report.classes[0]
+    assert (tally.written, tally.further, tally.several) == (5, 2, 2)  # the one of 4 pixels is too small
+    assert "2 with several faces (2 besides the biggest)" in report.lines()[0]
+    rows = read_manifest(tmp_path / "out" / MANIFEST)
+    told = dict(zip(rows["path"].tolist(), zip(rows["original"].tolist(), rows["face"].tolist())))
+    assert told == {
+        "a.png": ("a.png", "1"), "a--face2.png": ("a.png", "2"), "b.png": ("b.png", "1"),
+        "a-face2.png": ("a-face2.png", "1"), "a-face2-face2.png": ("a-face2.png", "2"),
+    }  # fmt: skip
+    for name, colour in (("a.png", (200, 30, 30)), ("a--face2.png", (30, 30, 200))):
+        with Image.open(tmp_path / "out" / name) as cut:
+            assert cut.getpixel((24, 24)) == colour
+    for i in range(len(rows)):
+        assert hashlib.sha256(Path(rows.located(i)).read_bytes()).hexdigest() == rows["sha256"][i]
+    before = tree(tmp_path / "out")
+    (tmp_path / "out/a--face2.png").unlink()  # the machine lost a file
+    assert normalise(open_source(root), tmp_path / "out", recipe, finder).reused == 2
+    after = tree(tmp_path / "out")
+    assert {k: v for k, v in after.items() if k != b"normalise.jsonl"} == {
+        k: v for k, v in before.items() if k != b"normalise.jsonl"
+    }
+    with pytest.raises(UserError, match="begun with faces 'all'"):
+        normalise(open_source(root), tmp_path / "out", Normalisation(48, "ffhq", format="png"), finder)
+    with pytest.raises(UserError, match="`faces` all"):
+        Normalisation(faces="all")
+
+
 def test_mirrored_surroundings_are_told(tmp_path):
     square = np.array([[-20, 10], [-20, 50], [20, 50], [20, 10]], float)
     assert module.outside(square, 100, 100) == 0.5 and module.outside(square + 30, 100, 100) == 0
