@@ -134,7 +134,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     finder, rng = FaceFinder.open(asked.face_model), np.random.default_rng(asked.seed)
     album = Album(asked.photos, finder, rng, 200)
-    empty = [(album.wall(rng, *SHAPES[i % len(SHAPES)]), []) for i in range(20)]
+    empty: list[tuple[np.ndarray, list[Box]]] = [(album.wall(rng, *SHAPES[i % len(SHAPES)]), []) for i in range(20)]
     out = {
         "scenes": count(finder, [scene(album, rng, SHAPES[i % len(SHAPES)]) for i in range(20)]),
         "portraits": count(finder, [portrait(album, rng) for _ in range(20)]),

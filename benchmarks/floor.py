@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import run  # noqa: E402
 from discriminator.engine import open_engine  # noqa: E402
 from discriminator.locate import find_detector  # noqa: E402
+from discriminator.options import SHIPPED  # noqa: E402
 from discriminator.verdict import Threshold  # noqa: E402
 from faces.finding.quality import quality  # noqa: E402
 from faces.source import open_source  # noqa: E402
@@ -58,7 +59,7 @@ def ruins() -> dict[str, list[Callable[[np.ndarray], np.ndarray]]]:
 @click.option("--model")
 @click.option("--count", default=125)
 def main(photos: str, model: str | None, count: int) -> None:
-    detector = open_engine(find_detector(model)).detector
+    detector = open_engine(find_detector(model, shipped=SHIPPED)).detector
     threshold, source = Threshold.of(detector.calibration), open_source(photos)
     chosen = [i for label in (0, 1) for i in np.flatnonzero(source.labels == label)[:count]]
     images, labels = [source.decoded(int(i)).pixels for i in chosen], source.labels[chosen]

@@ -23,6 +23,7 @@ from discriminator.verdict import Threshold
 from discriminator.video import VideoOptions, judge_video
 from faces.decode import open_header
 from faces.finding.align import box_quad, ffhq_quad
+from faces.finding.face import turned_points
 from faces.finding.face_step import FaceStep
 from faces.options import FACE_MODES
 from faces.video import Limits, is_moving, may_be_moving
@@ -202,12 +203,14 @@ class Service:
             return ffhq_quad(np.array(face["landmarks"]))[[0, 3, 2, 1]]
         if face.get("seen_as") == "box":
             return box_quad(face["box"])[[0, 3, 2, 1]]
-        left, top, wide, tall = 0.0, 0.0, width, height
+        turn = face.get("turned", 0) // 90  # the network saw the photo turned
+        shape = (width, height) if turn % 2 else (height, width)
+        (tall, wide), left, top = shape, 0.0, 0.0
         if (crop := self.detector.preprocess.crop) != "none":
-            wide = tall = (min if crop == "center" else max)(height, width)
-            left, top = (width - wide) / 2, (height - tall) / 2
+            wide = tall = (min if crop == "center" else max)(shape)
+            left, top = (shape[1] - wide) / 2, (shape[0] - tall) / 2
         right, bottom = left + wide, top + tall
-        return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+        return turned_points(np.array([[left, top], [right, top], [right, bottom], [left, bottom]]), shape, -turn)
 
     def document(self, answers: Sequence[Answer], ask: Ask, seconds: float) -> dict:
         """As `detect.py` tells it as JSON."""
