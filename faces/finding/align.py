@@ -29,7 +29,7 @@ from common.errors import UserError
 from common.files import sha256_of
 from faces.filters import resize
 from faces.finding.face import Face, found_in_turned
-from faces.finding.looks import COVERED, SAME, covered, merged, overlap, sides, without_parts
+from faces.finding.looks import COVERED, FINE, SAME, covered, merged, overlap, sides, without_parts
 from faces.finding.turns import MOST, SURE, best_way_up
 from faces.finding.yunet import SHA256, find_model
 
@@ -106,21 +106,22 @@ class FaceFinder:
             wonders = wonders or bool(seen)
             looks.append((max(height, width) / min(side, max(height, width)), found))
             faces = merged(looks)
-            if faces and (self.model is None or self._is_all(seen, faces, height, width)):
+            if faces and (self.model is None or self._is_all(seen, faces, image.shape, side)):
                 break
         return faces, wonders
 
     @staticmethod
-    def _is_all(seen: list[Face], faces: list[Face], height: int, width: int) -> bool:
+    def _is_all(seen: list[Face], faces: list[Face], shape: tuple[int, ...], side: int) -> bool:
         """Whether what was seen at one size is all there is to be seen: faces fill the photo, and all else that made
-        the detector wonder belongs to them."""
-        if any(all(overlap(hint, face) < SAME for face in faces) for hint in seen):
+        the detector wonder belongs to them, or would be seen at this size were it a face of some pixels."""
+        wonders = any(all(overlap(hint, face) < SAME for face in faces) for hint in seen)
+        if wonders and max(shape[:2]) > FINE * side:
             return False
         quads = []
         for face in faces:
             with contextlib.suppress(ValueError):  # landmarks in one point
                 quads.append(frame_of(face)[0])
-        return covered(quads, height, width) >= COVERED
+        return covered(quads, *shape[:2]) >= COVERED
 
     def _upright(self, image: np.ndarray, found: list[Face]) -> list[Face]:
         """The faces of an image whichever way up they are, of those that were found upright."""

@@ -24,6 +24,7 @@ GOOD = (40.0, 330.0)
 # A photo that the found frames cover to this share is one portrait: nothing more is looked for where nothing small
 # made the detector wonder either.
 COVERED = 0.75
+FINE = 2.0  # photo's pixels for one of a look's; in a portrait no closer look is taken after one as fine as this
 
 
 def sides(longest: int) -> list[int]:
