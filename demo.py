@@ -12,11 +12,13 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from common.cli import run
+from common.options import OUTDIR, SEED, Checked, option, options
 
 ROOT = Path(__file__).resolve().parent
 UNSEEN = 6  # images of each class that are judged at the end
@@ -24,12 +26,20 @@ FIRST_UNSEEN_FACE = 1_000_000  # the demo set uses the seeds below
 FIRST_UNSEEN_FAKE = 500_000
 
 
+@dataclass(frozen=True)
+class Demo(Checked):
+    """What may differ between demonstrations."""
+
+    outdir: str = OUTDIR(default="runs/demo", help="Where everything is written, one folder a run.")
+    kimg: float = option(12.0, "Length of the training, thousands of images shown.", metavar="X", low=0, above=True)
+    resolution: int = option(32, "Side of the images.", metavar="N", low=8)
+    seed: int = SEED()
+
+
 @click.command(help=__doc__, context_settings={"show_default": True})
-@click.option("--outdir", default="runs/demo", metavar="DIR", help="Where everything is written, one folder a run.")
-@click.option("--kimg", default=12.0, help="Length of the training, thousands of images shown.")
-@click.option("--resolution", default=32, help="Side of the images.")
-@click.option("--seed", default=0)
-def main(outdir: str, kimg: float, resolution: int, seed: int) -> None:
+@options(Demo, "asked")
+def main(asked: Demo) -> None:
+    outdir, kimg, resolution, seed = asked.outdir, asked.kimg, asked.resolution, asked.seed
     began = time.monotonic()
     out = Path(outdir)
     _step(

@@ -10,8 +10,6 @@ python detect.py export --model detector.safetensors --onnx detector.onnx
 from __future__ import annotations
 
 import os
-import sys
-import traceback
 from pathlib import Path
 
 import click
@@ -68,6 +66,7 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
     Exit code  0  no fake found, every file judged (UNSURE is not an alarm; see --strict)
                1  a fake found, whatever else happened
                2  no fake found, but a file could not be read; or nothing could be done at all
+             141  the reader of the output has gone (| head), 130 after Ctrl-C
     """
     drawn = told.explain is not None
     # Imports take a moment (PyTorch's seconds); --help and mistyped options should not.
@@ -120,8 +119,4 @@ def export(asked: ExportOptions) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run(main)
-    except Exception:  # a bug keeps its traceback, but Python's exit code for it would read «a fake found»
-        traceback.print_exc()
-        sys.exit(2)
+    run(main)

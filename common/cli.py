@@ -25,6 +25,7 @@ from common.options import flags_of, in_flags
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # 128 + SIGPIPE, as a shell says it of a program whose reader has gone
 RANK_PATIENCE = 10.0  # seconds
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}  # of every command
 
@@ -91,6 +92,7 @@ def _leave(error: BaseException, flags: Mapping[str, str] | None = None) -> NoRe
         sys.exit(EXIT_INTERRUPTED)
     line = explain(error, flags)
     if line is None:
+        sys.excepthook = _bug
         raise error
     rank = os.environ.get("RANK", "0")
     if rank != "0":
@@ -107,8 +109,9 @@ def _leave(error: BaseException, flags: Mapping[str, str] | None = None) -> NoRe
 def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
     """Run a click command as a program and exit: what a person can mend is one line `error: …` and exit code 2.
 
-    These are `UserError`, wrong options and errors of the disk; Ctrl-C exits 130; anything else is a bug and keeps its
-    traceback. FACES_DEBUG=1, or the option --debug of every command, prints the traceback for all of them.
+    These are `UserError`, wrong options and errors of the disk; Ctrl-C exits 130; a reader that has gone (`| head`)
+    141; anything else is a bug that keeps its traceback, and exits 2. 1 is left to `detect.py`: a fake was found.
+    FACES_DEBUG=1, or the option --debug of every command, prints the traceback for all of them.
     An int returned by the callback, or given to `ctx.exit`, is the exit code; any other result means 0.
     """
     if argv is None:
@@ -117,18 +120,54 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
         argv = [word for word in argv if word != "--debug"]
         os.environ["FACES_DEBUG"] = "1"
     threading.excepthook = _in_a_thread
+    status: object = EXIT_PIPE
     try:
-        status = command.main(args=argv, standalone_mode=False)
-        sys.stdout.flush()
-    except click.exceptions.Exit as leaving:
-        status = leaving.exit_code
+        status = _status(command, argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has gone; python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+        to_nowhere()
+    except OSError as error:  # of the last words: the disk that stdout goes to is full
+        to_nowhere()
+        _leave(error)
+    sys.exit(status if isinstance(status, int) and not isinstance(status, bool) else 0)
+
+
+def _status(command: click.Command, argv: list[str]) -> object:
+    """What the command returns or exits with. BrokenPipeError where a reader has gone; other errors end the program."""
+    streams = sys.stdout, sys.stderr
+    try:
+        return command.main(args=argv, standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except SystemExit:
+        if (sys.stdout, sys.stderr) == streams:
+            raise
+        # click met a broken pipe: it wraps both streams, so that nothing more is heard of it, and exits 1
+        sys.stdout, sys.stderr = streams
+        raise BrokenPipeError from None
+    except BrokenPipeError:
+        raise
     except (Exception, KeyboardInterrupt) as error:
         _leave(error, flags_of(command, argv))
-    sys.exit(status if isinstance(status, int) and not isinstance(status, bool) else 0)
+
+
+def to_nowhere() -> None:
+    """What is still to be written goes nowhere: Python flushes at its end, and would complain of the pipe once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):  # ValueError: it has no file of its own
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _bug(kind, error, trace) -> NoReturn:
+    """A bug's traceback, and the exit code of what went wrong: Python's own would read «a fake found»."""
+    sys.__excepthook__(kind, error, trace)
+    to_nowhere()
+    sys.exit(EXIT_ERROR)
 
 
 def _in_a_thread(failure) -> None:

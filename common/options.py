@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 import re
 import types
 import typing
@@ -120,7 +121,7 @@ def _wrong(how: Option, value: Any) -> str | None:
     """What is wrong with a value, to be written behind it; None where it will do."""
     if how.choices is not None:
         return None if value in how.choices else f" is unknown; choose one of {', '.join(map(str, how.choices))}"
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, numbers.Real) and not math.isfinite(value):  # NumPy's numbers, too
         return " is not a finite number; give one"
     if how.low is not None and (value < how.low or (how.above and value == how.low)):
         return f" is too small; give {'more than' if how.above else 'at least'} {how.low:g}"

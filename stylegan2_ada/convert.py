@@ -22,7 +22,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from common.cli import explain
+from common.cli import EXIT_PIPE, explain, to_nowhere
 from common.errors import UserError, one_line
 
 ENDINGS = {".safetensors": "generator", ".pt": "published", ".pth": "published", ".onnx": "onnx"}
@@ -113,13 +113,18 @@ def _progress(done: int, total: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit code: 0, 2 for what a user can mend, 130 after Ctrl-C."""
+    """The command; returns its exit code: 0, 2 for what a user can mend, 130 after Ctrl-C, 141 where
+    the reader of its words has gone."""
     try:
         convert(_parser().parse_args(argv))
+        sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        to_nowhere()
+        return EXIT_PIPE
     except (ValueError, OSError) as e:
         if os.environ.get("FACES_DEBUG", "") not in ("", "0"):
             traceback.print_exception(e)

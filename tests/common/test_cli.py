@@ -1,6 +1,7 @@
 """Errors are one line and an exit code; bugs keep their traceback; nothing heavy is imported early."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -166,15 +167,61 @@ def test_nothing_heavy_at_import():
     assert out.stdout.strip() == "[]"
 
 
+PIPED = """
+import sys, click, common.cli as cli
+@click.command()
+def command():
+    {body}
+cli.run(command, sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "argv", "code"),
+    [
+        ("[click.echo(i) for i in range(200000)]", [], 141),
+        ("[print(i) for i in range(200000)]", [], 141),
+        ("pass", ["--help"], 141),
+        ("raise cli.UserError('what nobody hears any more')", [], 141),
+        ("print('in the buffer'); return 1", [], 1),  # the true code, since it is known: a fake was found
+        ("print('in the buffer'); return 0", [], 0),
+        ("raise RuntimeError('a bug')", [], 2),
+        ("import time; sys.exit(5)", [], 5),
+    ],
+)
+def test_one_is_never_said_of_a_reader_that_has_gone(body, argv, code):
+    """Both streams go into a pipe that nobody reads, as `2>&1 | head` leaves it."""
+    read, write = os.pipe()
+    os.close(read)
+    call = [sys.executable, "-c", PIPED.format(body=body), *argv]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(call, cwd=ROOT, stdout=write, stderr=write, env=buffered)
+    os.close(write)
+    assert done.returncode == code
+
+
+def test_a_bug_keeps_its_traceback_and_exits_2():
+    call = [sys.executable, "-c", PIPED.format(body="1 / 0")]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_told():
+    with open("/dev/full", "w") as full:
+        call = [sys.executable, "-c", PIPED.format(body="print(1)")]
+        done = subprocess.run(call, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: the disk is full") and done.stderr.count("\n") == 1
+
+
 def test_a_closed_pipe_is_quiet():
-    code = (
-        "import click, common.cli as c\n@click.command()\ndef f():\n  for i in range(200000): click.echo(i)\n"
-        "c.run(f, [])"
-    )
-    done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -c '{code}' | head -1"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.stdout == "0\n" and done.stderr == ""
+    body = "[click.echo(i) for i in range(200000)]"
+    with subprocess.Popen(
+        [sys.executable, "-c", PIPED.format(body=body)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        assert program.stdout.readline() == b"0\n"
+        program.stdout.close()
+        assert program.stderr.read() == b"" and program.wait() == 141
 
 
 IMPORTING = """

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 from common import cli
 from common.errors import UserError
-from common.options import DEVICE, argument, check, flags_of, given, option, options
+from common.options import DEVICE, Checked, argument, check, flags_of, given, option, options
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -121,3 +127,47 @@ def test_a_refused_value_is_told_as_it_was_written(command, capsys):
         with pytest.raises(SystemExit):
             cli.run(command.main, ["p", *words])
         assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), np.float32("nan"), np.float64("inf")])
+def test_no_number_is_no_value(command, value, capsys):
+    """Neither from a command line nor from Python, whatever kind of float it is; tuples are looked into."""
+    with pytest.raises(UserError, match="`rate` (nan|-?inf) is not a finite number"):
+        Asked("p", rate=value)
+    with pytest.raises(UserError, match="`steps` (nan|-?inf) is not a finite number"):
+        Steps((0.5, value))
+    with pytest.raises(SystemExit) as left:
+        cli.run(command.main, ["p", f"--rate={value}"])
+    assert left.value.code == 2 and "is not a finite number; give one" in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Steps(Checked):
+    steps: tuple[float, ...] = option((), "Several.")
+
+
+def _commands(command):
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from _commands(inner)
+
+
+@pytest.mark.parametrize(
+    "name", ["detect", "evaluate", "prepare_data", "serve", "synth", "train_detector", "train_gan", "demo"]
+)
+def test_every_number_of_every_command_is_held_to_that(name, monkeypatch):
+    """An option that click itself would read takes `nan`: each must be read by the one place that refuses it."""
+    numbers = []
+    spec = importlib.util.spec_from_file_location(f"{name}_command", ROOT / f"{name}.py")  # `synth` is a room, too
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    for command in _commands(module.main):
+        for parameter in command.params:
+            assert not isinstance(parameter.type, click.types.FloatParamType), f"{command.name} {parameter.name}"
+            if parameter.type.name == "float":
+                numbers.append(parameter)
+    for parameter in numbers:
+        for word in ("nan", "inf", "-inf", "NaN", "1e999"):
+            with pytest.raises(click.BadParameter, match="finite|too (small|large)"):
+                parameter.type.convert(word, parameter, None)
