@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
+from common.errors import BadImage
 from discriminator.judge import MIN_SIDE, Judge, Seen
 from discriminator.results import Result
 from discriminator.video import VideoOptions, judge_video
-from faces.decode import load_image
+from faces.decode import decode_image, load_image
+from faces.stores import ManifestStore
 from faces.video import is_moving
 
 
@@ -28,15 +31,32 @@ def judge_files(
     on_read: called when a file is through.
     """
 
+    store = ManifestStore("")
+
     def look(file: str | Result) -> Seen:
         if isinstance(file, Result):
             return Seen(file.file, file)
+        if store.is_inside(file):
+            return _packed(judge, store, file)
         if is_moving(file):
             return Seen(file)  # it is read when its turn comes
         return judge.decoded(file, lambda: load_image(file, min_side=MIN_SIDE))
 
-    for seen in judge.in_order(look, files, workers=workers, patience=patience):
-        if seen.result is None and not seen.verdicts:
-            yield judge_video(judge, seen.name, video, workers=workers)
-        yield from judge.results(seen)
-        on_read()
+    with contextlib.closing(store):
+        for seen in judge.in_order(look, files, workers=workers, patience=patience):
+            if seen.result is None and not seen.verdicts:
+                data = store.read(seen.name) if store.is_inside(seen.name) else None
+                yield judge_video(judge, seen.name, video, data=data, workers=workers)
+            yield from judge.results(seen)
+            on_read()
+
+
+def _packed(judge: Judge, store: ManifestStore, file: str) -> Seen:
+    """What is seen of a member of an archive; of a video, nothing yet."""
+    try:
+        data = store.read(file)
+    except BadImage as error:
+        return Seen(file, Result(file, None, error.reason))
+    if is_moving(data, file):
+        return Seen(file)
+    return judge.decoded(file, lambda: decode_image(data, file, min_side=MIN_SIDE))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from common.errors import UserError
 from discriminator.results import Result
+from faces.foreign import ARCHIVE, Sieve, sort_of
 from faces.manifest import is_manifest, read_manifest
-from faces.stores import UNKNOWN, is_image_name, list_folder
+from faces.stores import ZipStore, head_of, is_image_name, is_loss, is_zip, list_folder, list_zip
 from faces.video import is_video_name
 
 BLOCK = 1 << 16
@@ -20,13 +22,13 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
     """The files that `inputs` name, one after the other, and in their place what could not be listed.
 
     A file stands for itself; a folder for the images and videos at any depth in it, sorted by path, and for a failure
-    where something in it could not be looked at (a folder without permission, a link to nothing); a manifest (.csv,
-    .parquet) for the images it lists, in its order; a pattern (*, ?, [..], ** for any depth) that is not a file's name
-    for what matches, sorted."""
+    where something in it could not be looked at (a folder without permission, a link to nothing); a zip in the
+    same way, its members as `archive.zip/member.jpg`; a manifest (.csv, .parquet) for the images it lists, in its
+    order; a pattern (*, ?, [..], ** for any depth) that is not a file's name for what matches, sorted."""
     for given in inputs:
         if is_manifest(given) and os.path.isfile(given):
             yield from _manifest(given)
-        elif os.path.isdir(given):
+        elif os.path.isdir(given) or is_zip(given):
             yield from _folder(given)
         elif glob.has_magic(given) and not os.path.lexists(given):
             yield from _pattern(given)
@@ -46,33 +48,44 @@ def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Result]]:
 
 
 def _folder(given: str) -> Iterator[str | Result]:
+    """What a folder or an archive holds."""
+    packed = not os.path.isdir(given)
     try:
-        entries, notes = list_folder(given, _is_wanted)
+        if packed:
+            with contextlib.closing(ZipStore(given)) as store:
+                entries, notes = list_zip(store, _is_wanted, videos=True)
+        else:
+            entries, notes = list_folder(given, _is_wanted, videos=True)
     except UserError as error:
         yield Result(given, None, str(error).removeprefix(f"{given}: "))
         return
     for path in sorted(entry.path for entry in entries):
-        yield os.path.join(given, *path.split("/"))
-    lost = [note for note in notes if "contact sheet" not in note]  # synth.py's sheets are no photos, the rest is lost
+        yield f"{given}/{path}" if packed else os.path.join(given, *path.split("/"))
+    lost = [note for note in notes if is_loss(note)]
     for note in lost:
         yield Result(given, None, note.removeprefix(f"{given}: "))
     if not entries and not lost:
-        yield Result(given, None, "no image files in this folder")
+        yield Result(given, None, f"no image files in this {'archive' if packed else 'folder'}")
 
 
 def _is_wanted(name: str) -> bool:
-    """Photos and videos, also those that can't be decoded here: left out without a word they would count as judged."""
-    return is_image_name(name) or is_video_name(name) or name.lower().endswith(UNKNOWN)
+    """Photos and videos, also those that can't be decoded here: each is to be told by its own name."""
+    return is_image_name(name) or is_video_name(name) or sort_of(name) not in (None, ARCHIVE)
+
+
+def _is_worth(path: str) -> bool:
+    """Of what a pattern like `folder/*` found: what a folder's listing would find."""
+    return Sieve(_is_wanted, videos=True).takes(path, lambda: head_of(path))
 
 
 def _pattern(given: str) -> Iterator[str | Result]:
     some = False
     for path in sorted(glob.glob(given, recursive=True)):
-        if os.path.isdir(path):
-            if "**" not in given:  # ** names folders and what is in them: the files come by themselves
+        if os.path.isdir(path) or is_zip(path):
+            if is_zip(path) or "**" not in given:  # ** names folders and what is in them: the files come by themselves
                 some = True
                 yield from _folder(path)
-        elif _is_wanted(path) or not given.endswith("*"):
+        elif _is_worth(path) or not given.endswith("*"):
             some = True
             yield path
     if not some:
@@ -88,11 +101,7 @@ def _manifest(given: str) -> Iterator[str | Result]:
     if not len(table):
         yield Result(given, None, "no images in this manifest")
     for i in range(len(table)):
-        file = table.located(i)
-        if ".zip/" in file.lower() and not os.path.lexists(file):
-            yield Result(file, None, "in an archive: unpack it first")
-        else:
-            yield file
+        yield table.located(i)
 
 
 def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:

@@ -6,7 +6,9 @@ Whatever a camera, an editor or a web page wrote comes out as H x W x 3 uint8 th
 - grey, palette, CMYK (plain and Adobe-inverted), YCbCr become RGB; an embedded colour profile other than sRGB is
   converted to sRGB (relative colorimetric; little CMS);
 - transparency is composited over mid-grey (128), so neither class of a data set gets a tell-tale black or white rim;
-- 16 bits per channel are scaled to 8 (the high byte: exact for 8-bit images stored as v * 257), not clipped;
+- 16 bits per channel are scaled to 8 (the high byte: exact for 8-bit images stored as v * 257), not clipped; fewer
+  bits in 16, and white as zero, are heeded where the file says so (`faces.deep`);
+- HEIC is read where pillow-heif is installed;
 - floating-point images have no defined range and are refused by name, as are 32-bit integers beyond 16 bits.
 
 What can't be decoded raises `BadImage` with a short reason. Every pixel count is checked before memory is taken.
@@ -25,12 +27,13 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from common.errors import BadImage, TooSmall
+from faces import deep, foreign
 from faces.moving.kinds import HEAD, VIDEO, kind_of
 
 # Only raster formats are tried: Pillow would also run Ghostscript for EPS and open network-ish or vector containers.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "HEIF", "JPEG2000", "TGA", "ICO")
 EXTENSIONS = (
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .avif .jp2 .j2k .tga"
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .avif .jp2 .j2k .tga"
 ).split()
 MAX_PIXELS = 178_956_970  # 2/3 GiB of RGB, where Pillow itself refuses
 MAX_SIDE = 32_767  # OpenCV's warping knows no more, and no photo has
@@ -54,6 +57,13 @@ class Decoded:
     mode: str
     format: str
     rotated: bool
+
+
+@lru_cache(maxsize=1)
+def extensions() -> tuple[str, ...]:
+    """How the names of files end that are read here: EXTENSIONS, with HEIC where its library is installed."""
+    here = [name for name in EXTENSIONS if foreign.reads_avif() or name not in foreign.AVIF.names]
+    return (*here, *(foreign.HEIF.names if foreign.reads_heif() else ()))
 
 
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> np.ndarray:
@@ -92,10 +102,11 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: in
     image = open_header(data, name, max_pixels=max_pixels, min_side=min_side)
     try:
         with image:
-            mode, form = mode_name(image), image.format or "?"
+            mode, form, turned = mode_name(image), image.format or "?", orientation_of(image) != 1
             image.load()
-            orientation = orientation_of(image)
-            upright = image if orientation == 1 else image.transpose(TRANSPOSE[orientation])
+            whole = deep.colour(image, data)
+            orientation = orientation_of(image)  # only now: Pillow turns a TIFF while it loads it
+            upright = whole if orientation == 1 else whole.transpose(TRANSPOSE[orientation])
             pixels = np.ascontiguousarray(rgb_of(upright, name))
     except BadImage:
         raise
@@ -103,13 +114,16 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: in
         raise BadImage(name, "too large for the memory of this machine") from None
     except Exception as error:  # broken files raise almost anything in the format plugins (struct, zlib, Index, …)
         raise BadImage(name, _reason(error)) from None
-    return Decoded(pixels, mode, "JPEG" if form == "MPO" else form, orientation != 1)
+    return Decoded(pixels, mode, "JPEG" if form == "MPO" else form, turned)
 
 
 def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Image.Image:
     """The image opened but not decoded: size, format and tables can be looked at. Raises BadImage as `decode` does."""
     image = _open(data, name, max_pixels)
-    width, height = image.size
+    if image.format == "TIFF" and (_is_raw(image) or foreign.sort_of(name) is foreign.RAW):
+        raise BadImage(name, foreign.RAW.reason)
+    deep.note_depth(image, data)
+    width, height = upright_size(image)
     if width * height > max_pixels:
         raise BadImage(name, f"{width}x{height} pixels is more than the {max_pixels:,} allowed, refused")
     if max(width, height) > MAX_SIDE:
@@ -122,13 +136,19 @@ def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_sid
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if not data:
         raise BadImage(name, "empty file (0 bytes)")
+    if foreign.RAW.has(data[:HEAD]):  # some begin as a TIFF does
+        raise BadImage(name, foreign.RAW.reason)
     try:
         return Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
-        if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc"):
-            raise BadImage(name, "HEIC is not supported: save it as JPEG or PNG") from None
-        if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
-            raise BadImage(name, "JPEG XL is not supported: save it as JPEG or PNG") from None
+        if (turned := deep.with_white_turned(data)) is not None:
+            image = _open(turned, name, max_pixels)
+            image.info[deep.WHITE_IS_ZERO] = True
+            return image
+        if (sort := foreign.sort_of_head(data[:HEAD])) is not None:
+            raise BadImage(name, sort.reason) from None
+        if foreign.sort_of(name) is foreign.RAW:
+            raise BadImage(name, foreign.RAW.reason) from None
         if data.startswith((b"II*\0", b"MM\0*")):
             raise BadImage(
                 name, "this TIFF can't be read (broken, or floating-point or other rare channels): save it as 8-bit PNG"
@@ -149,6 +169,10 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
 def _formats() -> tuple[str, ...]:
     """FORMATS, less those this build of Pillow lacks (it would fail on a name it doesn't know)."""
     Image.init()
+    if foreign.reads_heif():
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -179,6 +203,24 @@ def orientation_of(image: Image.Image) -> int:
     return orientation if orientation in TRANSPOSE else 1
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height), upright, of an image that is opened but not loaded.
+
+    Of a TIFF by its own tags: some versions of Pillow exchange the sides in `size` already, others don't."""
+    width, height = image.size
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        width, height = tags.get(256, width), tags.get(257, height)
+    return (height, width) if orientation_of(image) >= 5 else (width, height)
+
+
+def _is_raw(image: Image.Image) -> bool:
+    """Whether a TIFF is a camera's raw photo: a DNG (its version is tag 50706), or one whose first picture says that it
+    is a reduced one (254), with the sensor's data in SubIFDs (330)."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    return 50706 in tags or (tags.get(254) == 1 and 330 in tags)
+
+
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -195,7 +237,7 @@ def rgb_of(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "F":
         raise BadImage(name, "floating-point pixels have no defined range: save it with 8 or 16 bits per channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _deep_grey(image, name)
+        return deep.grey(image, name)
     profile = image.info.get("icc_profile")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return _composited(image, profile)
@@ -204,14 +246,6 @@ def rgb_of(image: Image.Image, name: str) -> np.ndarray:
     if image.mode not in ("L", "RGB", "CMYK", "YCbCr", "HSV"):
         raise BadImage(name, f"colour mode {image.mode} is not supported: save it as RGB")
     return np.asarray(_to_srgb(image, profile))
-
-
-def _deep_grey(image: Image.Image, name: str) -> np.ndarray:
-    values = np.asarray(image).astype(np.int64)
-    if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
-        raise BadImage(name, "32-bit integer pixels have no defined range: save it with 8 or 16 bits per channel")
-    grey = (values >> 8).astype(np.uint8)  # Pillow reduces 16-bit colour the same way: one rule for both
-    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _composited(image: Image.Image, profile: bytes | None) -> np.ndarray:

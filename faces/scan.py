@@ -23,7 +23,7 @@ from PIL import Image, JpegImagePlugin
 
 from common.errors import BadImage
 from common.parallel import Progress, cores, in_order
-from faces.decode import TRANSPOSE, decode, mode_name, open_header, orientation_of
+from faces.decode import TRANSPOSE, decode, mode_name, open_header, orientation_of, upright_size
 from faces.similar import SIDE, hashes_of, mirrored, thumbnail
 from faces.source import FaceSource
 
@@ -183,7 +183,7 @@ def _one(source: FaceSource, i: int, pixels: bool) -> tuple[dict, np.ndarray | N
         fields |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         with open_header(data, name) as image:
             orientation = orientation_of(image)
-            _describe(image, orientation, fields)
+            _describe(image, fields)
             small = _thumbnail(image, orientation, data, name) if pixels else None
         return fields, small
     except BadImage as error:
@@ -192,10 +192,10 @@ def _one(source: FaceSource, i: int, pixels: bool) -> tuple[dict, np.ndarray | N
         return {**fields, "error": "too large for the memory of this machine"}, None
 
 
-def _describe(image: Image.Image, orientation: int, fields: dict) -> None:
+def _describe(image: Image.Image, fields: dict) -> None:
     """Fill in what the header says."""
     form = "JPEG" if image.format == "MPO" else image.format or "?"
-    width, height = image.size[::-1] if orientation >= 5 else image.size
+    width, height = upright_size(image)
     fields |= {"format": form, "width": width, "height": height, "mode": mode_name(image)}
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.quantization:
         quality, mark = _of_tables(tuple((number, *table) for number, table in sorted(image.quantization.items())))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
-from faces.decode import EXTENSIONS, Decoded, decode
+from faces.decode import Decoded, decode, extensions
 from faces.field_lists import METADATA, is_list, is_metadata, read_list
 from faces.labelling import contradictions, label_paths
 from faces.layout import (
@@ -271,7 +271,7 @@ def _open_path(spec: str, reading: Reading = AS_NAMED) -> FaceSource:
     if not entries:
         hint = f" (it holds {os.path.basename(inner)}: give that file)" if (inner := _only_zip_in(spec)) else ""
         hint += "".join(f" ({note})" for note in notes)
-        raise NoImages(f"no images in {spec}{hint} (looked for {' '.join(EXTENSIONS)}); {choices}")
+        raise NoImages(f"no images in {spec}{hint} (looked for {' '.join(extensions())}); {choices}")
     if is_folder and (listed := _metadata(store, entries)):
         return _open_manifest(listed, reading)
     return _by_folders(name, store, entries, notes, reading)

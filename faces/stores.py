@@ -7,6 +7,7 @@ handles belong to one process and are made on first use.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import stat
@@ -20,10 +21,11 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import BadImage, UserError
-from faces.decode import EXTENSIONS, MAX_BYTES, read_file
+from faces.decode import MAX_BYTES, extensions, read_file
+from faces.foreign import BY_CONTENT, Sieve
 from faces.layout import is_hidden, parts_of
+from faces.moving.kinds import HEAD
 
-UNKNOWN = (".heic", ".heif", ".jxl")
 SHEET, MANIFESTS, SAMPLES = "grid.png", ("manifest.csv", "class000/manifest.csv"), b"file,"
 
 
@@ -37,15 +39,26 @@ class Entry(NamedTuple):
 
 
 def is_image_name(name: str) -> bool:
-    return name.lower().endswith(tuple(EXTENSIONS))
+    return name.lower().endswith(extensions())
 
 
-def _undecodable(names: list[str]) -> list[str]:
-    """A note about photos of kinds that can't be decoded here: left out without a word they would be missed."""
-    if not names:
-        return []
-    few = f"{len(names)} HEIC or JPEG XL files" if len(names) > 1 else "a HEIC or JPEG XL file"
-    return [f"{few} (like {names[0]}), left out: save them as JPEG or PNG to use them"]
+def is_zip(path: str | os.PathLike) -> bool:
+    """Whether a file is a zip archive, by its name or its first bytes."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06") or os.fspath(path).lower().endswith(".zip")
+    except OSError:
+        return os.fspath(path).lower().endswith(".zip")
+
+
+SHEETS = "of samples"
+
+
+def is_loss(note: str) -> bool:
+    """Whether a note of a listing tells of something that a person may miss."""
+    return BY_CONTENT not in note and SHEETS not in note
 
 
 def _without_sheets(entries: list[Entry], store: FolderStore | ZipStore) -> tuple[list[Entry], list[str]]:
@@ -80,10 +93,12 @@ class FolderStore:
         pass
 
 
-def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tuple[list[Entry], list[str]]:
-    """Every image file below `root`, in no particular order, and notes about what could not be looked at.
+def list_folder(
+    root: str, wanted: Callable[[str], bool] = is_image_name, *, videos: bool = False
+) -> tuple[list[Entry], list[str]]:
+    """Every image file below `root`, in no particular order, and notes about what was not, or not by its name.
 
-    wanted(file name): whether a file is to be listed, where it is not images that are looked for.
+    wanted(file name), videos: what is to be listed, see `faces.foreign.Sieve`.
 
     Links to folders and files are followed, but no folder is entered twice and a linked file that was met already is
     left out, so loops end and nothing is doubled. Real folders come before linked ones: a file keeps its real path.
@@ -94,7 +109,7 @@ def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tup
     seen_files: set[tuple[int, int]] = set()
     linked_files: list[tuple[str, os.stat_result]] = []
     later = [(root, "")]
-    broken, unknown = 0, []
+    broken, sieve = 0, Sieve(wanted, videos, strangers=videos or wanted is is_image_name)
     while later:
         stack, later = sorted(later, key=lambda pair: pair[1], reverse=True), []
         while stack:
@@ -113,17 +128,16 @@ def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tup
                 try:
                     if child.is_dir():
                         (later if child.is_symlink() else stack).append((child.path, path + "/"))
-                    elif wanted(child.name):
-                        status = child.stat()
-                        if not stat.S_ISREG(status.st_mode):
-                            continue
+                        continue
+                    status = child.stat()
+                    if not stat.S_ISREG(status.st_mode):
+                        continue
+                    if sieve.takes(path, functools.partial(head_of, child.path)):
                         if child.is_symlink():
                             linked_files.append((path, status))
                             continue
                         seen_files.add((status.st_dev, status.st_ino))
                         entries.append(Entry(path, status.st_size, status.st_mtime_ns))
-                    elif child.name.lower().endswith(UNKNOWN):
-                        unknown.append(path)
                 except OSError:  # a link to nothing, a loop of links, or a file that vanished
                     broken += wanted(child.name)
 
@@ -134,7 +148,16 @@ def list_folder(root: str, wanted: Callable[[str], bool] = is_image_name) -> tup
     if broken:
         notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
     entries, sheets = _without_sheets(entries, FolderStore(root))
-    return entries, notes + sheets + _undecodable(sorted(unknown))
+    return entries, notes + sheets + sieve.notes()
+
+
+def head_of(path: str | os.PathLike) -> bytes:
+    """The first bytes of a file, none where they can't be had."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD)
+    except OSError:
+        return b""
 
 
 def _children(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry]:
@@ -206,32 +229,55 @@ class ZipStore:
         except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
             raise BadImage(name, f"broken in the archive ({error})") from None
 
+    def head(self, path: str) -> bytes:
+        """A member's first bytes, none where they can't be had."""
+        archive, lock = self.archive()
+        try:
+            with lock, archive.open(path) as member:
+                return member.read(HEAD)
+        except Exception:  # encrypted, of an unknown method, broken: `read` says which
+            return b""
+
     def close(self) -> None:
         if self._open is not None and self._open[0] == os.getpid():
             self._open[1].close()
         self._open = None
 
 
-def list_zip(store: ZipStore) -> tuple[list[Entry], list[str]]:
-    """Every image member of the archive. Folders, links, hidden members and non-images are left out; of members with
-    the same name the last counts, as it does for every unpacker."""
+def list_zip(
+    store: ZipStore, wanted: Callable[[str], bool] = is_image_name, *, videos: bool = False
+) -> tuple[list[Entry], list[str]]:
+    """Every image member of the archive (wanted, videos: as in `list_folder`). Folders, links, hidden members and
+    non-images are left out; of members with the same name the last counts, as it does for every unpacker, and notes
+    tell of them."""
     archive, _ = store.archive()
     found: dict[str, Entry] = {}
-    unknown = []
-    for info in archive.infolist():
+    doubled: dict[str, int] = {}
+    sieve = Sieve(wanted, videos, strangers=videos or wanted is is_image_name)
+    for name, info in {info.filename: info for info in archive.infolist()}.items():
         is_link = stat.S_ISLNK(info.external_attr >> 16)
-        if info.is_dir() or is_link or is_hidden(parts_of(info.filename)):
+        if info.is_dir() or is_link or is_hidden(parts_of(name)):
             continue
-        if is_image_name(info.filename):
-            found[info.filename] = Entry(info.filename, info.file_size, info.CRC)
-        elif info.filename.lower().endswith(UNKNOWN):
-            unknown.append(info.filename)
+        if sieve.takes(name, functools.partial(store.head, name)):
+            found[name] = Entry(name, info.file_size, info.CRC)
+    for info in archive.infolist():
+        if info.filename in found:
+            doubled[info.filename] = doubled.get(info.filename, 0) + 1
     entries, sheets = _without_sheets(list(found.values()), store)
-    return entries, sheets + _undecodable(unknown)
+    return entries, sheets + sieve.notes() + _twice([name for name, count in doubled.items() if count > 1])
+
+
+def _twice(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    some = f"several members are called {names[0]}"
+    if len(names) > 1:
+        some = f"{len(names)} names stand for several members each (like {min(names)})"
+    return [f"{some}: only the last of each counts; make the archive again with names of their own"]
 
 
 class ManifestStore:
-    """Images anywhere, by their paths in a manifest: absolute or relative to `folder`, through archives by
+    """Images anywhere, by their paths: absolute or relative to `folder`, through archives by
     `faces.zip/inner/name.png`."""
 
     def __init__(self, folder: str):
@@ -268,17 +314,22 @@ class ManifestStore:
             return None
         return Entry(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
+    def is_inside(self, path: str) -> bool:
+        """Whether a path leads into an archive."""
+        return self._inside(path)[0] is not None
+
     def _inside(self, path: str) -> tuple[ZipStore | None, str]:
-        """The archive on the way of a path, and the member's name in it. A folder may be called *.zip, too."""
-        at = path.lower().find(".zip/")
+        """The archive on the way of a path, and the member's name in it. A folder may be called *.zip, too, and an
+        archive something else."""
+        at = path.find("/", 1)
         while at >= 0:
-            prefix = path[: at + 4]
+            prefix = path[:at]
             if prefix not in self._zips:
                 file = os.path.join(self.folder, prefix)
-                self._zips[prefix] = ZipStore(file) if os.path.isfile(file) else None
+                self._zips[prefix] = ZipStore(file) if is_zip(file) else None
             if self._zips[prefix] is not None:
-                return self._zips[prefix], path[at + 5 :]
-            at = path.lower().find(".zip/", at + 5)
+                return self._zips[prefix], path[at + 1 :]
+            at = path.find("/", at + 1)
         return None, path
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from common.errors import BadImage, UserError
-from faces.decode import mode_name, open_header, orientation_of
+from faces.decode import mode_name, open_header, upright_size
 from faces.patches import FixedPatches
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
@@ -140,7 +140,7 @@ class SourceImages(Images):
         name = self.source.locate(i)
         try:
             with open_header(self.source.read(i), name) as image:
-                width, height = image.size if orientation_of(image) < 5 else image.size[::-1]
+                width, height = upright_size(image)
                 size = (self.preprocess.resolution,) * 2 if self.preprocess else (height, width)
                 return name, size, mode_name(image) in _GREY
         except BadImage:

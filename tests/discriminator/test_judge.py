@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -100,8 +102,52 @@ def test_totals_count_every_outcome(detector, photos):
 def test_a_manifest_is_a_list_of_files(folder):
     (folder / "m.csv").write_text("label,path\n1,sub/c.png\n,a.jpg\n0,more.zip/x.png\n")
     files, failures = list_images([str(folder / "m.csv")])
-    assert [f.removeprefix(f"{folder}/") for f in files] == ["sub/c.png", "a.jpg"]
-    assert [f.error for f in failures] == ["in an archive: unpack it first"]
+    assert [f.removeprefix(f"{folder}/") for f in files] == ["sub/c.png", "a.jpg", "more.zip/x.png"] and not failures
     (folder / "bad.csv").write_text("name\na.jpg\n")
     files, failures = list_images([str(folder / "bad.csv")])
     assert files == [] and "no column «path»" in failures[0].error
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["photos.zip", "photos.cbz", "photos"])
+def test_an_archive_is_judged_as_its_folder_would_be(detector, folder, name, tmp_path_factory):
+    """By any name; through a manifest, a pattern and an outer path, too."""
+    for child, content in (
+        ("broken.jpg", b"\xff\xd8\xff"),
+        ("inner.zip", b"PK\x05\x06" + bytes(18)),
+        ("x.nef", b"II*\0"),
+    ):
+        (folder / child).write_bytes(content)
+    (folder / "named.jpg_large").write_bytes((folder / "a.jpg").read_bytes())
+    plain, lost = list_images([str(folder)])
+    packed = tmp_path_factory.mktemp("packed") / name
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+        archive.write(folder / "a.jpg", "a.jpg")
+    files, failures = list_images([str(packed)])
+    assert [f.removeprefix(f"{packed}/") for f in files] == [f.removeprefix(f"{folder}/") for f in plain]
+    assert f"{folder}/named.jpg_large" in plain and f"{folder}/x.nef" in plain
+    assert [f.error for f in lost] == [f.error for f in failures][:-1] and "inner.zip" in lost[0].error
+    assert failures[-1].error.startswith("several members are called a.jpg")
+    judge = Judge(detector)
+    results = list(judge_files(judge, files))
+    for inside, outside in zip(results, judge_files(judge, plain), strict=True):
+        assert inside.error.replace(f"{packed}:", "") == outside.error.replace(f"{folder}/", "")
+        assert (inside.verdict is None) == (outside.verdict is None)
+        if inside.verdict is not None:
+            assert inside.verdict.logit == pytest.approx(outside.verdict.logit, abs=1e-5)
+    assert sum(one.verdict is not None for one in results) == 5
+    (folder / "m.csv").write_text(f"path\n{packed}/a.jpg\n")
+    (one,) = judge_files(judge, list_images([str(folder / "m.csv")])[0])
+    assert one.verdict.logit == pytest.approx(results[files.index(f"{packed}/a.jpg")].verdict.logit, abs=1e-5)
+    assert list_images([str(packed.parent / "pho*")])[0][: len(files)] == files
+
+
+def test_archives_that_can_not_be_read_are_one_line(folder):
+    (folder / "bad.zip").write_bytes(b"PK\x03\x04 and then nothing")
+    with zipfile.ZipFile(folder / "none.zip", "w") as archive:
+        archive.writestr("a.txt", "x")
+    files, failures = list_images([str(folder / "bad.zip"), str(folder / "none.zip")])
+    assert files == [] and "not a readable zip archive" in failures[0].error
+    assert failures[1].error == "no image files in this archive"

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from common.errors import BadImage, UserError
+from faces import foreign
 from faces.layout import Reading, natural_key, split_of
 from faces.source import FaceSource, open_source
 
@@ -286,7 +287,8 @@ def test_zip_with_hostile_names(tmp_path):
     source = open_source(path)
     assert not outside.exists() and [p.name for p in path.parent.iterdir()] == ["evil.zip"]
     assert {item.path: item.label for item in source.items} == {"win\\fake\\1.png": 1, "real/ok.png": 0}
-    assert source.notes == ("3 images outside the real and fake folders, left out (.., a, abs)",)
+    assert source.notes[-1] == "3 images outside the real and fake folders, left out (.., a, abs)" and len(source.notes) == 2
+    assert source.notes[0].startswith("several members are called real/ok.png")
     assert source.image([item.path for item in source.items].index("real/ok.png"))[0, 0, 0] == 77
     only = tmp_path / "only.zip"
     only.write_bytes(zipped(tmp_path / "tmp.zip", "../evil.png", "../../../../etc/x.png").read_bytes())
@@ -344,19 +346,71 @@ def test_real_photos(shared_dir):
     assert set(open_source(shared_dir / "data" / "unseen_stylegan2_sfhq").labels) == {1}
 
 
-def test_photos_that_can_not_be_decoded_here_are_told(tmp_path):
+def test_photos_that_can_not_be_decoded_here_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(foreign, "reads_heif", lambda: False)
+    monkeypatch.setattr("faces.stores.extensions", lambda: (".jpg", ".png"))
     (tmp_path / "real").mkdir()
     (tmp_path / "real/phone.HEIC").write_bytes(b"x")
-    with pytest.raises(UserError, match="no images in .*HEIC.*save them as JPEG"):
+    with pytest.raises(UserError, match="no images in .*HEIC.*pip install 'pillow-heif.*save them as JPEG"):
         open_source(tmp_path)
     Image.new("RGB", (20, 20)).save(tmp_path / "real/a.png")
-    (tmp_path / "real/new.jxl").write_bytes(b"x")
+    for name in ("new.jxl", "x.NEF", "y.dng", "z.psd", "more.zip", "notes.txt"):
+        (tmp_path / "real" / name).write_bytes(b"x")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for name in ("a.png", "phone.HEIC", "new.jxl"):
-            archive.write(tmp_path / "real" / name, name)
+        for file in (tmp_path / "real").iterdir():
+            archive.write(file, file.name)
     for spec in (tmp_path / "real", tmp_path / "a.zip"):
         source = open_source(spec)
-        assert len(source) == 1 and "2 HEIC or JPEG XL files (like " in source.notes[0]
+        assert len(source) == 1 and len(source.notes) == 5
+        notes = " | ".join(source.notes)
+        for words in (
+            "a HEIC photo (like phone.HEIC), left out: pip install",
+            "a JPEG XL picture (like new.jxl), left out: save",
+            "2 raw photos (like x.NEF), left out: develop them",
+            "a picture of a kind that is not read (like z.psd)",
+            "an archive (like more.zip), left out: unpack",
+        ):
+            assert words in notes
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_pictures_whose_names_do_not_say_so_are_read_by_their_content(tmp_path, as_zip):
+    folder = tmp_path / "set" / "real"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (20, 20), (9, 99, 200)).save(tmp_path / "a.png")
+    picture = (tmp_path / "a.png").read_bytes()
+    for name in ("a.jpg_large", "0001", "b.png!d", "c.jpg.2", "photo.2023"):
+        (folder / name).write_bytes(picture)
+    # neither pictures nor looked at: text without an ending, a sidecar that begins as a picture, an empty file
+    for name, content in (("README", b"text"), ("a.json", picture), ("empty", b""), ("raw", b"FUJIFILMCCD-RAW " * 9)):
+        (folder / name).write_bytes(content)
+    spec = tmp_path / "set"
+    if as_zip:
+        spec = tmp_path / "set.zip"
+        with zipfile.ZipFile(spec, "w") as archive:
+            for file in folder.iterdir():
+                archive.write(file, f"real/{file.name}")
+    source = open_source(spec)
+    assert sorted(item.path for item in source.items) == [
+        "real/0001", "real/a.jpg_large", "real/b.png!d", "real/c.jpg.2", "real/photo.2023",
+    ]  # fmt: skip
+    assert all((source.image(i) == [9, 99, 200]).all() for i in range(5))
+    notes = " | ".join(source.notes)
+    assert "5 pictures whose names do not say so (like real/0001), read by their content" in notes
+    assert "a raw photo (like real/raw), left out" in notes and len(source.notes) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_are_told_and_the_last_counts(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, grey in (("x/a.png", 10), ("b.png", 20), ("x/a.png", 30), ("n.txt", 0), ("n.txt", 1)):
+            buffer = io.BytesIO()
+            Image.new("L", (20, 20), grey).save(buffer, "PNG")
+            archive.writestr(name, buffer.getvalue())
+    source = open_source(tmp_path / "a.zip")
+    assert len(source) == 2 and {int(source.image(i)[0, 0, 0]) for i in range(2)} == {20, 30}
+    (note,) = source.notes
+    assert note.startswith("several members are called x/a.png: only the last")
 
 
 @pytest.mark.parametrize("as_zip", [False, True])
