@@ -3,6 +3,7 @@
     python -m stylegan2_ada.convert network-snapshot-025000.pkl faces.safetensors
     python -m stylegan2_ada.convert faces.safetensors faces-published.pt
     python -m stylegan2_ada.convert faces.safetensors faces.onnx
+    python -m stylegan2_ada.convert faces.safetensors faces.pkl
 
 SRC is a .pkl of stylegan2-ada-pytorch, a .pt in rosinality's layout, a generator-*.safetensors of a run, a state dict
 under published names, or a URL (#sha256=<hash> at its end pins the content). What DEST becomes follows from its ending
@@ -11,6 +12,8 @@ or from --to:
   generator   .safetensors: the averaged generator, for synth.py --network and train_gan.py --resume
   published   .pt or .safetensors: every network of SRC under the parameter names of stylegan2-ada-pytorch, prefixed
               G_ema., G. and D.; the .pt loads with torch.load(weights_only=True)
+  snapshot    .pkl: a training snapshot of stylegan2-ada-pytorch, to be read from that program's folder. Reading such a
+              file runs what is in it: give it only to those who trust you
   onnx        .onnx: inputs z [N, z_dim] and psi [1] (and c [N, c_dim]), output image [N, C, R, R] in [-1, 1]
 """
 
@@ -25,8 +28,13 @@ from pathlib import Path
 from common.cli import EXIT_PIPE, explain, to_nowhere
 from common.errors import UserError, one_line
 
-ENDINGS = {".safetensors": "generator", ".pt": "published", ".pth": "published", ".onnx": "onnx"}
-ALLOWED = {"generator": (".safetensors",), "published": (".pt", ".pth", ".safetensors"), "onnx": (".onnx",)}
+ENDINGS = {".safetensors": "generator", ".pt": "published", ".pth": "published", ".onnx": "onnx", ".pkl": "snapshot"}
+ALLOWED = {
+    "generator": (".safetensors",),
+    "published": (".pt", ".pth", ".safetensors"),
+    "onnx": (".onnx",),
+    "snapshot": (".pkl",),
+}
 FLAGS = {"half": "--half"}  # parameters that errors of the library name
 
 
@@ -57,11 +65,13 @@ def _kind(args: argparse.Namespace) -> str:
     ending = args.target.suffix.lower()
     kind = args.to or ENDINGS.get(ending)
     if kind is None:
-        raise UserError(f"{args.target}: the ending says nothing; name it .safetensors, .pt or .onnx")
+        raise UserError(f"{args.target}: the ending says nothing; name it .safetensors, .pt, .pkl or .onnx")
     if ending not in ALLOWED[kind]:
         raise UserError(f"{args.target}: --to {kind} writes a {' or '.join(ALLOWED[kind])} file; change the ending")
     if args.batch is not None and (args.batch < 1 or kind != "onnx"):
         raise UserError(f"--batch {args.batch}: a number from 1 on, and only with --to onnx")
+    if args.half and kind == "snapshot":
+        raise UserError("--half: a snapshot is read as float32 by the published program; leave it out")
     if args.half and kind == "onnx":
         raise UserError("--half: an ONNX file is written in float32; convert it with your runtime's own tools")
     if not args.target.parent.is_dir():
@@ -85,12 +95,15 @@ def convert(args: argparse.Namespace) -> None:
     from .networks import NETWORKS
     from .onnx_export import export_onnx
     from .published import save_published
+    from .snapshot import save_snapshot
 
     path = fetch(args.source, _progress) if is_remote(args.source) else Path(args.source)
-    networks = read_networks(path, NETWORKS if kind == "published" else ("G_ema",))
+    networks = read_networks(path, NETWORKS if kind in ("published", "snapshot") else ("G_ema",))
     networks.meta |= {"source": path.name, "source_kind": networks.kind}
     if kind == "published":
         save_published(args.target, networks, half=args.half)
+    elif kind == "snapshot" and networks.G_ema is not None:
+        networks.notes += save_snapshot(args.target, networks)
     elif networks.G_ema is None:
         raise UserError(f"{path}: a {networks.kind} without a generator; use --to published")
     elif kind == "generator":

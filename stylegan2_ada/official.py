@@ -122,9 +122,11 @@ def _networks(root: object, wanted: Iterable[str]) -> Networks:
     if not isinstance(root, dict) or not any(isinstance(root.get(name), Module) for name in NETWORKS):
         raise Refused("a pickle, but no StyleGAN2-ADA snapshot: it holds neither G_ema nor G nor D")
     made: dict[str, Any] = {}
+    # what this project wrote only because the published reader wants it (`snapshot`)
+    fresh = root.get("untrained") if isinstance(root.get("untrained"), list) else []
     for name in wanted:
         module = root.get(name)
-        if module is None:
+        if module is None or name in fresh:
             continue
         if not isinstance(module, Module):
             raise Refused(f"its {name} is no module")

@@ -73,6 +73,18 @@ def test_there_and_back(run, pkl, tmp_path):
     assert done.code == 0 and {name.partition(".")[0] for name in torch.load("all.pt")} == {"G", "G_ema"}
 
 
+def test_a_snapshot_for_the_published_program(run, pkl, tmp_path):
+    path, G = pkl
+    assert run(path, "own.safetensors").code == 0
+    done = run("own.safetensors", "back.pkl")
+    assert done.code == 0 and "back.pkl (snapshot, " in done.out
+    assert "note: whoever reads a .pkl runs what is in it" in done.out and "untrained" in done.out
+    same(tmp_path / "back.pkl", G)
+    done = run("back.pkl", "again.safetensors")
+    assert done.code == 0
+    same(tmp_path / "again.safetensors", G)
+
+
 def test_half_and_overwriting(run, pkl, tmp_path):
     path, G = pkl
     assert run(path, "a.safetensors").code == 0
@@ -116,10 +128,11 @@ def refused(result, *words):
     [
         ([], ["SRC, DEST", "--help"]),
         (["{pkl}"], ["DEST"]),
-        (["{pkl}", "a.bin"], ["a.bin", ".safetensors, .pt or .onnx"]),
+        (["{pkl}", "a.bin"], ["a.bin", ".safetensors, .pt, .pkl or .onnx"]),
         (["{pkl}", "a.pt", "--to", "generator"], ["a.pt", ".safetensors file"]),
         (["{pkl}", "a.pt", "--onnx"], ["a.pt", ".onnx file"]),
         (["{pkl}", "a.onnx", "--half"], ["--half"]),
+        (["{pkl}", "a.pkl", "--half"], ["--half", "float32"]),
         (["{pkl}", "a.onnx", "--batch", "0"], ["--batch 0"]),
         (["{pkl}", "a.pt", "--batch", "1"], ["--batch 1", "--to onnx"]),
         (["{pkl}", "a.pt", "--batch", "x"], ["--batch"]),
