@@ -123,7 +123,8 @@ def _networks(root: object, wanted: Iterable[str]) -> Networks:
         raise Refused("a pickle, but no StyleGAN2-ADA snapshot: it holds neither G_ema nor G nor D")
     made: dict[str, Any] = {}
     # what this project wrote only because the published reader wants it (`snapshot`)
-    fresh = root.get("untrained") if isinstance(root.get("untrained"), list) else []
+    untrained = root.get("untrained")
+    fresh = untrained if isinstance(untrained, list) else []
     for name in wanted:
         module = root.get(name)
         if module is None or name in fresh:

@@ -171,9 +171,9 @@ def _generator(net: Generator) -> Call:
     layers = {"num_layers": cfg.mapping_layers}
     mapping = _mapping(tensors, cfg, cfg.z_dim, cfg.w_dim, net.num_ws, layers)
     made = {"z_dim": cfg.z_dim, "w_dim": cfg.w_dim, "mapping_kwargs": layers, "synthesis_kwargs": how}
-    own = {"z_dim": cfg.z_dim, "c_dim": cfg.c_dim, "w_dim": cfg.w_dim} | image | {"num_ws": net.num_ws}
+    shown = {"z_dim": cfg.z_dim, "c_dim": cfg.c_dim, "w_dim": cfg.w_dim} | image | {"num_ws": net.num_ws}
     children = {"synthesis": synthesis, "mapping": mapping}
-    return _module("Generator", (), made | {"c_dim": cfg.c_dim} | image, own, modules=children)
+    return _module("Generator", (), made | {"c_dim": cfg.c_dim} | image, shown, modules=children)
 
 
 def _synthesis_block(tensors: _Tensors, cfg: GeneratorConfig, res: int) -> Call:
@@ -186,7 +186,9 @@ def _synthesis_block(tensors: _Tensors, cfg: GeneratorConfig, res: int) -> Call:
     modules["conv1"] = _synthesis_layer(tensors, cfg, f"{name}.conv1", res, out)
     modules["torgb"] = _to_rgb(tensors, cfg, f"{name}.torgb")
     shape = {"w_dim": cfg.w_dim, "resolution": res, "img_channels": cfg.img_channels, "is_last": last}
-    own = {"in_channels": below} | shape | {"architecture": "skip", "use_fp16": half, "channels_last": False}
+    own: dict[str, Any] = (
+        {"in_channels": below} | shape | {"architecture": "skip", "use_fp16": half, "channels_last": False}
+    )
     own |= {"num_conv": 1 if res == 4 else 2, "num_torgb": 1}
     kwargs = shape | {"use_fp16": half, "conv_clamp": cfg.conv_clamp}
     const = tensors.parameters(name, "const") if res == 4 else None
@@ -262,7 +264,7 @@ def _discriminator_block(tensors: _Tensors, cfg: DiscriminatorConfig, res: int, 
     shape = {"resolution": res, "img_channels": cfg.img_channels, "first_layer_idx": first}
     own = {"in_channels": inputs} | shape | {"architecture": cfg.architecture, "use_fp16": half, "channels_last": False}
     own["num_layers"] = len(modules)
-    kwargs = {"resolution": res, "first_layer_idx": first, "use_fp16": half, "freeze_layers": 0}
+    kwargs: dict[str, Any] = {"resolution": res, "first_layer_idx": first, "use_fp16": half, "freeze_layers": 0}
     kwargs |= {"img_channels": cfg.img_channels, "architecture": cfg.architecture, "conv_clamp": cfg.conv_clamp}
     buffers = tensors.buffers(name, "resample_filter")
     return _module("DiscriminatorBlock", (inputs, width, out), kwargs, own, None, buffers, modules), len(modules)
@@ -317,6 +319,6 @@ def _epilogue(tensors: _Tensors, cfg: DiscriminatorConfig) -> Call:
     modules["conv"] = _conv(tensors, cfg, "b4.conv", in_block=False)
     modules["fc"] = _dense(tensors, "b4.fc", activation="lrelu")
     modules["out"] = _dense(tensors, "b4.out")
-    kwargs = {"cmap_dim": cmap, "resolution": 4} | groups
+    kwargs: dict[str, Any] = {"cmap_dim": cmap, "resolution": 4} | groups
     kwargs |= {"img_channels": cfg.img_channels, "architecture": cfg.architecture, "conv_clamp": cfg.conv_clamp}
     return _module("DiscriminatorEpilogue", (width,), kwargs, own, modules=modules)
