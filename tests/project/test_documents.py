@@ -29,6 +29,7 @@ def commands(document: Path):
 def click_command(script: Path) -> click.Command:
     spec = importlib.util.spec_from_file_location(f"documented_{script.stem}", script)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses ask for it
     spec.loader.exec_module(module)
     return module.main
 
