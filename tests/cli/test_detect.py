@@ -198,7 +198,7 @@ def test_as_a_program(place):
     assert found.returncode == 1 and json.loads(found.stdout)["summary"]["fake"] == 1 and found.stderr == ""
     usage = program("--nonsense")
     assert usage.returncode == 2 and usage.stderr.startswith("error: ") and usage.stderr.count("\n") == 1
-    crash = "import detect, runpy, sys; sys.argv = ['detect.py', 'x']; import common.cli; common.cli.run = 1 / 1\n"
+    crash = "import discriminator.locate as where, runpy, sys; sys.argv = ['detect.py', 'x']; where.find_detector = 1\n"
     crash += f"runpy.run_path({str(ROOT / 'detect.py')!r}, run_name='__main__')"
     crashed = subprocess.run([sys.executable, "-c", crash], capture_output=True, text=True, env=env, timeout=120)
     assert crashed.returncode == 2 and "Traceback" in crashed.stderr
