@@ -83,9 +83,13 @@ class ResidualBank(nn.Module):
     Input float [N, C, H, W] in [-1, 1], output [N, C * K, H, W] in [-3, 3]. The kernels sum to zero (but for the
     control "pixels"), so flat areas give zero whatever their colour. The truncation is that of the rich models: an
     edge must not drown the noise beside it.
+
+    `dense` (attribute, default False): compute the same as one ordinary convolution, whose kernels are zero for the
+    other colours. ONNX Runtime has no quick way for a grouped one and turns its output round (`export_onnx` sets it).
     """
 
     kernels: torch.Tensor
+    dense = False
 
     def __init__(self, residual: str, img_channels: int):
         super().__init__()
@@ -103,7 +107,13 @@ class ResidualBank(nn.Module):
         x = F.pad(img, (pad, pad, pad, pad), mode="reflect")
         if img.device.type == "cpu":  # 1.8x faster, and what follows wants this layout; the numbers are the same
             x = x.contiguous(memory_format=torch.channels_last)
-        return F.hardtanh(F.conv2d(x, self.kernels, groups=self.img_channels), -CLIP, CLIP)
+        kernels, groups = (self._dense_kernels(), 1) if self.dense else (self.kernels, self.img_channels)
+        return F.hardtanh(F.conv2d(x, kernels, groups=groups), -CLIP, CLIP)
+
+    def _dense_kernels(self) -> torch.Tensor:
+        """float32 [C * K, C, 5, 5]: each kernel at its own colour, zeros at the others."""
+        own = torch.eye(self.img_channels).repeat_interleave(self.out_channels // self.img_channels, 0)
+        return self.kernels * own.to(self.kernels.device)[:, :, None, None]
 
 
 class ArtefactOut(NamedTuple):

@@ -13,6 +13,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.files import save_atomically
+from discriminator.artefact import ResidualBank
 from discriminator.detector import Detector
 from discriminator.network import Network
 from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONNX_VERSION, PATCHES, VIEWS, OnnxDetector
@@ -124,8 +125,11 @@ def _program(detector: Detector, opset: int) -> torch.onnx.ONNXProgram:
     p, net = detector.preprocess, detector.net
     where = detector.device
     image = torch.zeros(2, *p.shape)
+    banks = [part for part in net.modules() if isinstance(part, ResidualBank)]
     try:
         net.cpu()
+        for bank in banks:  # the same sums in a form that ONNX Runtime is quick at
+            bank.dense = True
         with torch.no_grad():
             out, views = net.seen(image)
         patches = out.patch_logits is not None
@@ -145,6 +149,8 @@ def _program(detector: Detector, opset: int) -> torch.onnx.ONNXProgram:
     except torch.onnx.errors.OnnxExporterError as error:
         raise UserError(f"this network can't be exported ({' '.join(str(error).split())[:160]})") from None
     finally:
+        for bank in banks:
+            bank.dense = False
         net.to(where)
 
 

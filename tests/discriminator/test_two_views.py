@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 from common.errors import UserError
+from discriminator.artefact import ResidualBank
 from discriminator.calibration import calibrate
 from discriminator.detector import Detector
 from discriminator.export_onnx import describe, export_detector
@@ -44,9 +46,9 @@ def pixel_net(resolution: int = SIDE, **changes) -> Pixels:
     return net.eval()
 
 
-def two_views(join: Join = JOIN, grid: int = 2, **changes) -> Detector:
+def two_views(join: Join = JOIN, grid: int = 2, side: int = SIDE, **changes) -> Detector:
     face, pixels = make_net(**changes), pixel_net()
-    preprocess = FaceAndPixels(Preprocess(32), PixelCrops(SIDE, grid))
+    preprocess = FaceAndPixels(Preprocess(32), PixelCrops(side, grid))
     cfg = TwoViewsConfig(Part(face.cfg.to_dict(), "f"), Part(pixels.cfg.to_dict(), "p"), preprocess, join)
     return Detector(TwoViews(cfg, face, pixels), preprocess, make_calibration(), {"model": "two_views"})
 
@@ -333,3 +335,31 @@ def test_calibration_of_a_joint_score_is_a_logits():
     join = fit_join("weighted", logits, labels)
     found = calibrate(joint(join, logits)[1], labels)
     assert (found.temperature, found.bias) == pytest.approx((1, 0), abs=0.05)  # log-odds already
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("residual", ["highpass", "pixels"])
+def test_the_bank_as_one_ordinary_convolution_is_the_same_bank(channels, residual):
+    """What is exported, against scipy in float64, filter by filter and colour by colour."""
+    bank = ResidualBank(residual, channels)
+    img = torch.rand(2, channels, 20, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    grouped = bank(img)
+    bank.dense = True
+    found = bank(img)
+    np.testing.assert_allclose(found, grouped, atol=1e-5)
+    each = bank.out_channels // channels
+    for k in range(bank.out_channels):
+        kernel, plane = bank.kernels[k, 0].double().numpy(), img[1, k // each].double().numpy()
+        want = ndimage.correlate(plane, kernel, mode="mirror").clip(-3, 3)
+        np.testing.assert_allclose(found[1, k], want, atol=1e-5)
+
+
+def test_an_exported_bank_is_ungrouped_and_the_network_is_left_as_it_was(tmp_path):
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    detector = two_views()
+    export_detector(tmp_path / "a.onnx", detector)
+    nodes = [n for n in onnx.load(tmp_path / "a.onnx").graph.node if n.op_type == "Conv"]
+    groups = {a.i for node in nodes for a in node.attribute if a.name == "group"}
+    assert groups <= {1} and len(nodes) > 4
+    assert not any(part.dense for part in detector.net.modules() if isinstance(part, ResidualBank))
