@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -130,24 +129,27 @@ class DetectorBase:
             for i, logit in enumerate(out.logits):
                 note = notes[start + i] if notes else ""
                 patches = None if out.maps is None else out.maps[i]
-                verdict = self.verdict(float(logit), threshold, patches, note)
-                verdicts.append(verdict if out.views is None else self._of_both(verdict, out.views[i]))
+                views = None if out.views is None else out.views[i]
+                verdicts.append(self.verdict(float(logit), threshold, patches, note, views))
         return verdicts
 
-    def _of_both(self, verdict: Verdict, views: np.ndarray) -> Verdict:
-        """The verdict with what the two views say; UNSURE where they contradict each other."""
-        face, pixels = (float(z) for z in views)
-        why = self.join.contradiction(face, pixels, verdict.logit) if self.join is not None else ""
-        found = replace(verdict, views=(face, None if np.isnan(pixels) else pixels))
-        return replace(found, label="UNSURE", note=notes_joined(why, verdict.note)) if why else found
-
     def verdict(
-        self, logit: float, threshold: Threshold, patch_map: np.ndarray | None = None, note: str = ""
+        self,
+        logit: float,
+        threshold: Threshold,
+        patch_map: np.ndarray | None = None,
+        note: str = "",
+        views: np.ndarray | None = None,
     ) -> Verdict:
-        """The verdict that follows from a logit."""
+        """The verdict that follows from a logit and, of a network that joins two views, what these say [2]."""
         probability = float(self.calibration.probability(logit))
+        said, why = None, ""
+        if views is not None:
+            face, pixels = (float(z) for z in views)
+            said = (face, None if np.isnan(pixels) else pixels)
+            why = self.join.contradiction(face, pixels, logit) if self.join is not None else ""
         return Verdict(
-            label=decide(probability, threshold.point),
+            label=decide(probability, threshold.point, why),
             probability=probability,
             threshold=threshold.point.threshold,
             unsure_low=threshold.point.unsure_low,
@@ -155,7 +157,9 @@ class DetectorBase:
             n_real=threshold.point.n_real,
             logit=logit,
             patch_map=patch_map,
-            note=note,
+            note=notes_joined(why, note),
+            views=said,
+            contradiction=why,
         )
 
     def note(self, image: np.ndarray) -> str:

@@ -8,21 +8,22 @@ import numpy as np
 
 from common.errors import UserError
 from discriminator.calibration import Calibration, OperatingPoint
+from metrics.answers import answers
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What is said about one image.
 
-    label: FAKE if probability >= threshold, REAL if probability < unsure_low, UNSURE between.
+    label: FAKE if probability >= threshold, REAL if probability < unsure_low, UNSURE between (`decide`).
     probability: P(made by a generator), calibrated, at equal odds beforehand.
     fpr: share of the `n_real` validation reals that this threshold called FAKE; None for a threshold of the user's own.
     logit: the network's raw output before calibration.
     patch_map: float32 [h, w] in [0, 1], how much each patch by itself looks generated; None without artefact branch.
     note: what the reader of the verdict should know about this image, or "".
     views: calibrated log-odds of «fake» of the face and of the photo's own pixels (None where there are too few), for a
-    detector that joins the two. Where they contradict each other beyond what validation photos showed, the label is
-    UNSURE and `note` says so.
+    detector that joins the two. contradiction: why these contradict each other beyond what validation photos showed, or
+    ""; then the label is UNSURE and `note` says so.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Verdict:
     patch_map: np.ndarray | None = field(default=None, repr=False, compare=False)
     note: str = ""
     views: tuple[float, float | None] | None = field(default=None, compare=False)
+    contradiction: str = ""
 
     def to_dict(self) -> dict:
         """Plain JSON types, without the map."""
@@ -53,11 +55,9 @@ class Verdict:
         return row
 
 
-def decide(probability: float, point: OperatingPoint) -> str:
-    """REAL, FAKE or UNSURE at an operating point."""
-    if probability >= point.threshold:
-        return "FAKE"
-    return "REAL" if probability < point.unsure_low else "UNSURE"
+def decide(probability: float, point: OperatingPoint, contradiction: str = "") -> str:
+    """REAL, FAKE or UNSURE at an operating point, by the rule that every evaluation counts by (`metrics.answers`)."""
+    return str(answers(probability, point.threshold, point.unsure_low, bool(contradiction)))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from discriminator.calibration import threshold_at_fpr
 from evaluation.listener import Listener, nobody
-from evaluation.scoring import LabelledImages, Scorer, chosen
+from evaluation.scoring import Judged, LabelledImages, Scorer, chosen
 from faces.degrade import resaves
 from faces.manifest import text_column
 from faces.scan import Facts, scan
@@ -112,15 +112,15 @@ class Bias:
 def audit_bias(
     scorer: Scorer,
     parts: Sequence[LabelledImages],
-    values: Sequence[np.ndarray],
+    values: Sequence[Judged],
     rule: AnswerRule,
     sources: Sequence[Slice],
     listener: Listener = Listener(),  # noqa: B008 (frozen)
 ) -> Bias:
-    """Audit the detector of `scorer` on `parts`, whose undegraded scores are `values` (NaN: can't be read); sources:
+    """Audit the detector of `scorer` on `parts`, of which `values` were said undegraded; sources:
     what is known of each of them."""
     facts = [f for part in parts for f in scan(part.source, workers=scorer.workers, pixels=False)]
-    seen = np.isfinite(np.concatenate(values))
+    seen = np.isfinite(np.concatenate([v.score for v in values]))
     clean = Scores.join([part.scores(v, CLEAN) for part, v in zip(parts, values)])
     tiers = tiers_of([f for f, good in zip(facts, seen) if good], clean, rule)
     ways = resaves()
@@ -136,32 +136,37 @@ def audit_bias(
 
 
 def _moves(
-    scorer: Scorer, parts: Sequence[LabelledImages], values: Sequence[np.ndarray], rule: AnswerRule
+    scorer: Scorer, parts: Sequence[LabelledImages], values: Sequence[Judged], rule: AnswerRule
 ) -> Iterator[Move]:
     """Fakes first, as it was asked first; in every way all of the class, then source by source."""
     for label in (1, 0):
-        rows = [np.flatnonzero((part.labels == label) & np.isfinite(v)) for part, v in zip(parts, values)]
-        some = [(chosen(part, at), v[at]) for part, v, at in zip(parts, values, rows) if len(at)]
+        rows = [np.flatnonzero((part.labels == label) & np.isfinite(v.score)) for part, v in zip(parts, values)]
+        some = [
+            (chosen(part, at), Judged(v.score[at], v.undecided[at]))
+            for part, v, at in zip(parts, values, rows)
+            if len(at)
+        ]
         if not some:
             continue
         before = Scores.join([part.scores(v, CLEAN) for part, v in some])
         masks = {name: before.source == name for name in dict.fromkeys(before.source)}
         together = [(ALL, np.ones(len(before), bool))] if len(masks) > 1 else []
         for how in resaves().values():
-            after = np.concatenate([scorer.score(part, how) for part, _ in some])
+            # an image that was read undegraded is one when saved again: the rows are the same
+            after = Scores.join([part.scores(scorer.score(part, how), CLEAN) for part, _ in some])
             for name, mask in [*together, *masks.items()]:
-                yield move_of(WORDS[label], how.name, name, before.select(mask), after[mask], rule)
+                yield move_of(WORDS[label], how.name, name, before.select(mask), after.select(mask), rule)
 
 
-def move_of(saved: str, how: str, source: str, before: Scores, after: np.ndarray, rule: AnswerRule) -> Move:
-    """after [N]: the scores of the images of `before` when they were saved again."""
-    groups, first, second = before.group, before.score >= rule.threshold, after >= rule.threshold
+def move_of(saved: str, how: str, source: str, before: Scores, after: Scores, rule: AnswerRule) -> Move:
+    """after: the images of `before`, in their order, saved again."""
+    groups, first, second = before.group, before.called(rule.threshold), after.called(rule.threshold)
     change = moved(first, second, groups)
     return Move(
         saved, how, source,
         before=rate(first, groups), after=rate(second, groups), change=change, p=mcnemar(first, second).p,
-        unsure_before=rate(rule.answers(before.score) == "UNSURE", groups),
-        unsure_after=rate(rule.answers(after) == "UNSURE", groups),
+        unsure_before=rate(rule.said(before) == "UNSURE", groups),
+        unsure_after=rate(rule.said(after) == "UNSURE", groups),
         verdict=judged(change, -LIMIT, LIMIT),
     )  # fmt: skip
 
@@ -193,11 +198,8 @@ def tiers_of(facts: Sequence[Facts], scores: Scores, rule: AnswerRule) -> list[T
         if not mine.any():
             continue
         part = scores.select(mine)
-        reals = part.label == 0
-        fpr, tpr = (
-            rate(part.score[c] >= rule.threshold, None if part.group is None else part.group[c])
-            for c in (reals, ~reals)
-        )
+        reals, called = part.label == 0, part.called(rule.threshold)
+        fpr, tpr = (rate(called[c], None if part.group is None else part.group[c]) for c in (reals, ~reals))
         verdict = judged(fpr, 0.0, TARGET) if fpr.n else ""
         needed, allowed = needed_threshold(part.score[reals], TARGET)
         sizes = int(np.median(sides[mine]))

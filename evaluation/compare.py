@@ -21,6 +21,7 @@ from evaluation.listener import Listener
 from evaluation.options import ComparisonOptions, is_table
 from evaluation.scoring import LabelledImages, Scorer, open_labelled
 from faces.degrade import PRESETS
+from metrics.answers import called_fake
 from metrics.classification import FPRS, report, swapped_note
 from metrics.scores import CLEAN, Scores, column_of, read_scores
 from metrics.significance import DeLong, McNemar, delong, holm, mcnemar
@@ -142,8 +143,10 @@ def _on_images(options: ComparisonOptions, contestants: list[Contestant], listen
     bar = listener.bar(total=len(labels) * len(networks), title="judging", unit="img")
     for one, detector in networks:
         scorer = Scorer(detector, options, advance=bar.update)
-        one.scores = np.concatenate([scorer.score(part, PRESETS["none"]) for part in parts])
-        one.called = one.scores >= one.threshold
+        judged = [scorer.score(part, PRESETS["none"]) for part in parts]
+        one.scores, one.undecided = (np.concatenate(column) for column in zip(*judged))
+        assert one.threshold is not None  # a detector has one
+        one.called = called_fake(one.scores, one.threshold, one.undecided)
         skipped |= scorer.skipped
     bar.close()
     readable = np.all([np.ones(len(labels), bool), *(np.isfinite(c.scores) for c, _ in networks)], axis=0)
@@ -247,7 +250,7 @@ def _measure(one: Contestant, result: ComparisonResult, options: ComparisonOptio
         names = ("accuracy", "balanced_accuracy", "precision_fake", "recall_fake", "f1_fake", "false_alarm_rate")
         one.metrics |= {name: said[name] for name in (*names, *OF_REALS)}
     if one.at_one_percent is not None:
-        at = judged((one.scores >= one.at_one_percent).astype(float))["metrics"]
+        at = judged(called_fake(one.scores, one.at_one_percent, one.undecided).astype(float))["metrics"]
         one.metrics |= {"tpr_at_shipped_0.01": at["recall_fake"], "fpr_at_shipped_0.01": at["false_alarm_rate"]}
 
 

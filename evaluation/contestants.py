@@ -25,8 +25,9 @@ LONGEST = 60.0  # seconds of measuring for all
 @dataclass
 class Contestant:
     """`scores` [n]: grows with the belief in FAKE; `called` bool [n]: FAKE was said at the shipped threshold, None
-    where that is not known. metrics: {name: {"value", "low", "high"}}. flops: of one image, a multiply-add counted as
-    two. What is not known is None."""
+    where that is not known; undecided bool [n]: it would not be at any threshold (`evaluation.scoring.Judged`).
+    metrics: {name: {"value", "low", "high"}}. flops: of one image, a multiply-add counted as two. What is not known is
+    None."""
 
     name: str
     spec: str
@@ -34,6 +35,7 @@ class Contestant:
     detector: Detector | None = None
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
     called: np.ndarray | None = None
+    undecided: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     threshold: float | None = None
     target_fpr: float | None = None
     at_one_percent: float | None = None
@@ -49,9 +51,10 @@ class Contestant:
         """Only these images."""
         self.scores = self.scores[rows]
         self.called = None if self.called is None else self.called[rows]
+        self.undecided = self.undecided[rows] if len(self.undecided) else self.undecided
 
     def to_dict(self) -> dict:
-        left = ("path", "detector", "scores", "called")
+        left = ("path", "detector", "scores", "called", "undecided")
         digest = {} if self.detector is None else {"sha256": self.detector.sha256}
         return {name: value for name, value in vars(self).items() if name not in left} | digest
 

@@ -13,13 +13,13 @@ from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.locate import find_detector
 from evaluation.bias import audit_bias
-from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, summarise
+from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, at_threshold, summarise
 from evaluation.listener import Listener, nobody
 from evaluation.options import DetectorOptions
-from evaluation.scoring import LabelledImages, Scorer, open_labelled
+from evaluation.scoring import Judged, LabelledImages, Scorer, open_labelled
 from faces.degrade import PRESETS, Degradation, grid
 from metrics.breakdown import AnswerRule
-from metrics.robustness import Condition, measure
+from metrics.robustness import Condition
 from metrics.scores import CLEAN, Scores
 
 
@@ -39,15 +39,15 @@ class _Work:
         """Whether all scores lie in the cache."""
         return all(self.scorer.is_known(part, degradation) for part in self.parts)
 
-    def scores(self, degradation: Degradation, bar) -> list[np.ndarray]:
-        """Of each part; NaN for what can't be read."""
+    def scores(self, degradation: Degradation, bar) -> list[Judged]:
+        """Of each part."""
         self.scorer.advance = bar.update
         try:
             return [self.scorer.score(part, degradation) for part in self.parts]
         finally:
             self.scorer.advance = nobody
 
-    def table(self, values: Sequence[np.ndarray], name: str) -> Scores:
+    def table(self, values: Sequence[Judged], name: str) -> Scores:
         return Scores.join([part.scores(v, name) for part, v in zip(self.parts, values)])
 
 
@@ -105,7 +105,7 @@ def evaluate_images(
         result.bias = audit_bias(work.scorer, parts, values, rule, result.breakdown.sources, listener)
     found(result)
     if conditions:
-        _degraded(work, result, [np.isfinite(v) for v in values], conditions, seconds, under)
+        _degraded(work, result, [np.isfinite(v.score) for v in values], conditions, seconds, under)
     return result
 
 
@@ -155,16 +155,10 @@ def _degraded(
         for condition in conditions:
             found = work.scores(condition, bar)
             # an image that can't be read clean is out everywhere; all conditions are of the same images
-            kept = [np.where(g, v, np.nan) for g, v in zip(good, found)]
+            kept = [v._replace(score=np.where(g, v.score, np.nan)) for g, v in zip(good, found)]
             result.tables.append(work.table(kept, condition.name))
-            flat = {CLEAN: clean.score, condition.name: result.tables[-1].score}
-            one = measure(
-                clean.label[pool],
-                {name: s[pool] for name, s in flat.items()},
-                result.rule.threshold,
-                count=2,
-                groups=None if clean.group is None else clean.group[pool],
-            )[1]
+            both = {CLEAN: clean.select(pool), condition.name: result.tables[-1].select(pool)}
+            one = at_threshold(both, result, 2)[1]
             bar.clear()
             under(one)
     except KeyboardInterrupt:
@@ -174,7 +168,7 @@ def _degraded(
         raise
     bar.close()
     names = [CLEAN, *(c.name for c in conditions)]
-    add_robustness(work.options, result, clean, dict(zip(names, (table.score for table in result.tables))))
+    add_robustness(work.options, result, dict(zip(names, result.tables)))
 
 
 def _minutes(seconds: float) -> str:

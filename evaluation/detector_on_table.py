@@ -50,12 +50,12 @@ def evaluate_table(
     )  # fmt: skip
     result.tables = [everything]
     if degraded:
-        seen, scores, left_out = by_condition(everything)
+        seen, left_out = by_condition(everything)
         if left_out:
             result.notes.append(f"{left_out} images lack some degradation and are left out of the robustness part")
-        if not len(seen):
+        if not len(seen[CLEAN]):
             raise UserError(f"{options.target}: no image has scores under all its degradations; complete the rows")
-        add_robustness(options, result, seen, scores)
+        add_robustness(options, result, seen)
     return result
 
 

@@ -15,7 +15,7 @@ from metrics.bootstrap import Rate
 from metrics.breakdown import AnswerRule, Breakdown, break_down
 from metrics.classification import best_threshold, swapped_note
 from metrics.robustness import Condition, measure
-from metrics.scores import Scores
+from metrics.scores import CLEAN, Scores
 
 
 @dataclass
@@ -125,19 +125,16 @@ def answer_rule(options: DetectorOptions, threshold: float, low: float, origin: 
     return AnswerRule(threshold, low, origin)
 
 
-def add_robustness(
-    options: DetectorOptions, result: DetectorResult, clean: Scores, scores: dict[str, np.ndarray]
-) -> None:
-    """`clean`: the images; `scores`: each condition's, in their order."""
+def add_robustness(options: DetectorOptions, result: DetectorResult, tables: dict[str, Scores]) -> None:
+    """tables: the same images in every condition, in the same order, the clean ones among them."""
+    clean = tables[CLEAN]
     inside = set(result.scores.source[result.breakdown.pool])
     pool = np.array([source in inside for source in clean.source]) if inside else np.ones(len(clean), dtype=bool)
     if inside and len(clean) == len(result.scores):
         pool = np.isin(np.arange(len(clean)), result.breakdown.pool)
 
     def of(mask: np.ndarray, count: int) -> list[Condition]:
-        groups = None if clean.group is None else clean.group[mask]
-        seen = {name: values[mask] for name, values in scores.items()}
-        return measure(clean.label[mask], seen, result.rule.threshold, groups=groups, count=count, seed=options.seed)
+        return at_threshold({name: table.select(mask) for name, table in tables.items()}, result, count, options.seed)
 
     result.robustness = of(pool, max(options.resamples, 2))
     result.robustness_of = result.breakdown.pool_name or "all"
@@ -147,3 +144,13 @@ def add_robustness(
         result.robustness = [replace(c, auc=nan, balanced=none, change=none) for c in result.robustness]
     for name in dict.fromkeys(clean.source):
         result.by_source[name] = of(clean.source == name, 2)
+
+
+def at_threshold(tables: dict[str, Scores], result: DetectorResult, count: int, seed: int = 0) -> list[Condition]:
+    """Each condition's rates by the result's rule. tables: as in `add_robustness`."""
+    clean, seen, undecided = tables[CLEAN], {}, {}
+    for name, table in tables.items():
+        seen[name], undecided[name] = table.score, table.undecided
+    return measure(
+        clean.label, seen, result.rule.threshold, undecided=undecided, groups=clean.group, count=count, seed=seed
+    )

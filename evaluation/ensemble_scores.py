@@ -151,7 +151,7 @@ def score_parts(
     skipped: dict[str, str] = {}
     for member in members:
         scorer = Scorer(member, options, advance=bar.update)
-        views = [np.concatenate([scorer.score(part, PRESETS["none"]) for part in parts])]
+        views = [np.concatenate([scorer.score(part, PRESETS["none"]).score for part in parts])]
         if degraded:
             views.append(np.concatenate([_degraded(scorer, part) for part in parts]))
         columns.append(np.stack(views))
@@ -199,7 +199,7 @@ def turns(part: LabelledImages) -> list[tuple[str, np.ndarray]]:
 def _degraded(scorer: Scorer, part: LabelledImages) -> np.ndarray:
     values = np.full(len(part), np.nan)
     for name, rows in turns(part):
-        values[rows] = scorer.score(chosen(part, rows), preset(name))
+        values[rows] = scorer.score(chosen(part, rows), preset(name)).score
     return values
 
 

@@ -26,6 +26,7 @@ from evaluation.scoring import LabelledImages, Scorer, chosen
 from faces.degrade import PRESETS, Degradation, preset
 from faces.pixel_crops import PixelCrops
 from faces.preprocess import Preprocess
+from metrics.answers import called_fake
 from metrics.classification import roc_auc
 
 
@@ -169,11 +170,14 @@ def lines_of(found: JoinedViews) -> list[str]:
         else f"{join.weights[0]:.3f} face + {join.weights[1]:.3f} pixels {join.offset:+.3f}, the face alone without"
     )
     point = found.detector.calibration.at()
-    said = found.detector.calibration.probability(score) >= point.threshold
+    unsure = contradictions(join, flat)
+    said = called_fake(found.detector.calibration.probability(score), point.threshold, unsure)
     lines.append(f"joined  AUC {roc_auc(labels, score):.4f}; {how}")
     lines.append(f"threshold {point.threshold:.4f}: {point.describe()}")
-    lines.append(f"found {100 * said[labels == 1].mean():.1f} % of the fakes")
-    unsure = contradictions(join, flat)
+    lines.append(
+        f"found {100 * said[labels == 1].mean():.1f} % of the fakes, accused {100 * said[labels == 0].mean():.2f} % of"
+        " the reals (UNSURE is neither)"
+    )
     lines.append(
         f"contradiction: the face more than {join.apart[0]:.2f} above its pixels, or these more than"
         f" {join.apart[1]:.2f} above it: {100 * unsure.mean():.2f} % of the validation photos become UNSURE"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,10 +32,18 @@ from faces.splitting import groups_of
 from faces.stores import FolderStore, ManifestStore, RenderedStore
 from metrics.scores import GROUPS, Scores, groups_from
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 MIN_SIDE = 16  # pixels, as in discriminator.judge
 KEPT = 1 << 30  # bytes of decoded photos that are kept for the next degradation
 FOLDERS = 40  # more sub-folders than that are a way of storing, not sources
+
+
+class Judged(NamedTuple):
+    """What a detector says of the images of a part. score float64 [n]: P(fake), NaN for what can't be used. undecided
+    bool [n]: where it would not decide at any threshold, because two views contradict each other."""
+
+    score: np.ndarray
+    undecided: np.ndarray
 
 
 @dataclass
@@ -58,12 +67,15 @@ class LabelledImages:
         counts = " and ".join(f"{n} {what}" for n, what in ((real, "real"), (fake, "fake")) if n)
         return one_line(f"{self.spec}: {counts}" + (f" ({'; '.join(self.notes)})" if self.notes else ""))
 
-    def scores(self, values: np.ndarray, degradation: str) -> Scores:
+    def scores(self, judged: Judged, degradation: str) -> Scores:
         """The rows of the images whose score is a number."""
+        values = judged.score
         names = text_column([degradation] * len(self))
         paths = text_column([self.source.locate(i) for i in range(len(self))])
-        table = Scores(paths, self.labels.astype(np.int8), values, self.names, self.generators, names, self.group)
-        table.grouped_by = self.grouped_by
+        table = Scores(
+            paths, self.labels.astype(np.int8), values, self.names, self.generators, names, self.group,
+            self.grouped_by, judged.undecided,
+        )  # fmt: skip
         return table.select(np.isfinite(values))
 
 
@@ -241,8 +253,8 @@ class Scorer:
         self._room = KEPT if keep else 0
         self._photos: dict[tuple[int, int], np.ndarray] = {}
 
-    def score(self, part: LabelledImages, degradation: Degradation) -> np.ndarray:
-        """float64 [n]: P(fake) of every image of the part under the degradation, NaN for those that can't be used."""
+    def score(self, part: LabelledImages, degradation: Degradation) -> Judged:
+        """What is said of every image of the part under the degradation."""
         path = self._path(part, degradation)
         found = self._read(path, len(part))
         if found is None:
@@ -250,9 +262,9 @@ class Scorer:
             self._write(path, *found)
         else:
             self.advance(len(part))
-        values, reasons = found
+        judged, reasons = found
         self.skipped.update(reasons)
-        return values
+        return judged
 
     def is_known(self, part: LabelledImages, degradation: Degradation) -> bool:
         """Whether the scores lie in the cache."""
@@ -281,16 +293,17 @@ class Scorer:
             yield some
             self.advance(len(some))
 
-    def _compute(self, part: LabelledImages, degradation: Degradation) -> tuple[np.ndarray, dict[str, str]]:
+    def _compute(self, part: LabelledImages, degradation: Degradation) -> tuple[Judged, dict[str, str]]:
         values, rule = np.full(len(part), np.nan), Threshold.of(self.detector.calibration)
+        undecided = np.zeros(len(part), bool)
         reasons: dict[str, str] = {}
         for some in self.prepared(part, degradation):
             good = [(i, pixels) for i, pixels in some if not isinstance(pixels, BadImage)]
             reasons |= {error.name: error.reason for _, error in some if isinstance(error, BadImage)}
             verdicts = self.detector.verdicts([pixels for _, pixels in good], rule, batch=len(good) or 1)
             for (i, _), verdict in zip(good, verdicts):
-                values[i] = verdict.probability
-        return values, reasons
+                values[i], undecided[i] = verdict.probability, bool(verdict.contradiction)
+        return Judged(values, undecided), reasons
 
     def _photo(self, part: LabelledImages, source: FaceSource, i: int) -> np.ndarray:
         key = (id(part), i)
@@ -316,19 +329,19 @@ class Scorer:
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         return self.cache / f"scores-{key}.npz"
 
-    def _read(self, path: Path | None, count: int) -> tuple[np.ndarray, dict[str, str]] | None:
+    def _read(self, path: Path | None, count: int) -> tuple[Judged, dict[str, str]] | None:
         if path is None or not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as saved:
-                values, reasons = saved["scores"], json.loads(str(saved["reasons"]))
+                judged, reasons = Judged(saved["scores"], saved["undecided"]), json.loads(str(saved["reasons"]))
         except (OSError, ValueError, KeyError, EOFError):
             return None
-        return (values, reasons) if values.shape == (count,) else None
+        return (judged, reasons) if judged.score.shape == judged.undecided.shape == (count,) else None
 
-    def _write(self, path: Path | None, values: np.ndarray, reasons: dict[str, str]) -> None:
+    def _write(self, path: Path | None, judged: Judged, reasons: dict[str, str]) -> None:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, scores=values, reasons=json.dumps(reasons))
+            np.savez(file, scores=judged.score, undecided=judged.undecided, reasons=json.dumps(reasons))

@@ -14,6 +14,7 @@ import numpy as np
 
 from common.errors import UserError
 from faces.manifest import text_column
+from metrics.answers import answers
 from metrics.bootstrap import RESAMPLES, Rate, Rated, rate
 from metrics.classification import report
 from metrics.scores import Scores
@@ -24,7 +25,8 @@ LARGE, FEWER = 20_000, 200  # rows of so many images have narrow intervals, whic
 
 @dataclass(frozen=True)
 class AnswerRule:
-    """FAKE is said of scores >= threshold, REAL of those < unsure_low, UNSURE between. `origin`: where it is from."""
+    """FAKE is said of scores >= threshold, REAL of those < unsure_low, UNSURE between and where a detector would not
+    decide (`metrics.answers`). `origin`: where it is from."""
 
     threshold: float
     unsure_low: float
@@ -34,9 +36,13 @@ class AnswerRule:
         if not self.unsure_low <= self.threshold:
             raise UserError(f"UNSURE from {self.unsure_low} can't begin above the threshold {self.threshold}")
 
-    def answers(self, scores: np.ndarray) -> np.ndarray:
+    def answers(self, scores: np.ndarray, undecided: np.ndarray | bool = False) -> np.ndarray:
         """object [N] of "REAL", "UNSURE" and "FAKE"."""
-        return text_column(np.select([scores >= self.threshold, scores < self.unsure_low], ["FAKE", "REAL"], "UNSURE"))
+        return text_column(answers(scores, self.threshold, self.unsure_low, undecided))
+
+    def said(self, scores: Scores) -> np.ndarray:
+        """The answers on a table of scores."""
+        return self.answers(scores.score, scores.undecided)
 
 
 @dataclass(frozen=True)
@@ -124,15 +130,15 @@ def break_down(
     overall = None
     if len(chosen):
         overall = report(
-            chosen.label, chosen.score, threshold=rule.threshold, groups=chosen.group, resamples=count, seed=seed,
-            calibrated=calibrated,
+            chosen.label, chosen.score, threshold=rule.threshold, undecided=chosen.undecided, groups=chosen.group,
+            resamples=count, seed=seed, calibrated=calibrated,
         )  # fmt: skip
     among = chosen if len(chosen) else scores
     return Breakdown(
         overall=overall,
         pool=np.flatnonzero(pool),
         pool_name=pool_name,
-        confusion=confusion(scores.label, scores.score, rule),
+        confusion=confusion(scores.label, rule.said(scores)),
         answered=_answered(among, rule),
         points=[TestedPoint(target, t, *_rates(among, t)) for target, t in points],
         sources=[_slice(name, scores, rule, of == name, **settings) for name in has],
@@ -153,18 +159,17 @@ def _lent(scores: Scores, has: dict, alone: Sequence[str], reals_from: str | Non
     return (scores.source == reals_from) & (scores.label == 0)
 
 
-def confusion(labels: np.ndarray, scores: np.ndarray, rule: AnswerRule) -> dict[str, dict[str, int]]:
-    """{"real": {answer: count}, "fake": {…}}, a class without images left out."""
-    answers = rule.answers(scores)
+def confusion(labels: np.ndarray, said: np.ndarray) -> dict[str, dict[str, int]]:
+    """{"real": {answer: count}, "fake": {…}}, a class without images left out. said [N]: the answers."""
     return {
-        word: {answer: int(np.sum(answers[labels == label] == answer)) for answer in ANSWERS}
+        word: {answer: int(np.sum(said[labels == label] == answer)) for answer in ANSWERS}
         for label, word in enumerate(("real", "fake"))
         if (labels == label).any()
     }
 
 
 def _answered(scores: Scores, rule: AnswerRule) -> dict[str, Rate]:
-    said, wrong = rule.answers(scores.score), np.where(scores.label == 1, "REAL", "FAKE")
+    said, wrong = rule.said(scores), np.where(scores.label == 1, "REAL", "FAKE")
     decided, groups = said != "UNSURE", scores.group
     return {
         "coverage": rate(decided, groups),
@@ -187,7 +192,7 @@ def _generators(scores: Scores, rule: AnswerRule, has: dict, settings: dict) -> 
 
 def _rates(scores: Scores, threshold: float) -> tuple[Rate, Rate]:
     """(fpr, tpr)"""
-    called, classes = scores.score >= threshold, (scores.label == 0, scores.label == 1)
+    called, classes = scores.called(threshold), (scores.label == 0, scores.label == 1)
     fpr, tpr = (rate(called[c], None if scores.group is None else scores.group[c]) for c in classes)
     return fpr, tpr
 
@@ -200,11 +205,11 @@ def _slice(name: str, scores: Scores, rule: AnswerRule, mask: np.ndarray, *, cou
     if fake.any() and not fake.all():
         count = count if len(part) <= LARGE else min(count, FEWER)
         found = report(
-            part.label, part.score, threshold=rule.threshold, groups=part.group, resamples=count, seed=seed,
-            calibrated=False,  # neither of the two needs probabilities
+            part.label, part.score, threshold=rule.threshold, undecided=part.undecided, groups=part.group,
+            resamples=count, seed=seed, calibrated=False,  # neither of the two needs probabilities
         )["metrics"]  # fmt: skip
         both = {"balanced": found["balanced_accuracy"], "auc": found["roc_auc"]}
-    unsure = rate(rule.answers(part.score) == "UNSURE", part.group)
+    unsure = rate(rule.said(part) == "UNSURE", part.group)
     return Slice(name, int((~fake).sum()), int(fake.sum()), fpr, tpr, unsure, **both)
 
 

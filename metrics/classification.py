@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
+from metrics.answers import called_fake
 from metrics.bootstrap import LEVEL, RESAMPLES, interval, rate
 from metrics.bootstrap import resamples as _resamples
 
@@ -161,6 +162,7 @@ def report(
     probabilities,
     *,
     threshold: float = 0.5,
+    undecided: np.ndarray | bool = False,
     fprs: tuple[float, ...] = FPRS,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -171,7 +173,8 @@ def report(
 
     probabilities: [N] of P(fake) in [0, 1]; where not `calibrated` any scores that grow with it, and then Brier score,
     log loss and calibration error are NaN. threshold: the shipped one; all calls are made with it, and only those of
-    `ORACLES` choose one on these images. fprs: for ``tpr_at_fpr_*``. resamples: 0 leaves the intervals out (NaN).
+    `ORACLES` choose one on these images. undecided: bool [N], what is not called fake whatever its score. fprs: for
+    ``tpr_at_fpr_*``. resamples: 0 leaves the intervals out (NaN).
     groups: [N], images with the same value are one observation (near duplicates, one person).
 
     {"n_real", "n_fake", "groups", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
@@ -181,13 +184,13 @@ def report(
     UserError for empty, unequal or NaN input, labels other than 0 and 1, probabilities outside [0, 1].
     """
     fake, p = _check(labels, probabilities, probability=calibrated)
-    ranked = _Ranked(fake, p)
-    bins = BINS if calibrated else 0
-    values = {name: v[0] for name, v in _everything(ranked, ranked.ones(), threshold, fprs, bins).items()}
+    ranked, called = _Ranked(fake, p), called_fake(p, threshold, undecided)
+    bins, sorted_calls = BINS if calibrated else 0, called[ranked.order]
+    values = {name: v[0] for name, v in _everything(ranked, ranked.ones(), sorted_calls, fprs, bins).items()}
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
     sorted_groups = None if groups is None else np.asarray(groups)[ranked.order]
     for weights in _resamples(ranked.fake, sorted_groups, resamples, seed):
-        for name, found in _everything(ranked, weights, threshold, fprs, bins).items():
+        for name, found in _everything(ranked, weights, sorted_calls, fprs, bins).items():
             drawn[name].append(found)
     metrics = {}
     for name, value in values.items():
@@ -196,7 +199,7 @@ def report(
             low = high = float("nan")
         metrics[name] = {"value": float(value), "low": low, "high": high}
     if resamples:
-        _exact_intervals(metrics, fake, p >= threshold, groups)
+        _exact_intervals(metrics, fake, called, groups)
     return {
         "n_real": int(np.sum(~fake)),
         "n_fake": int(np.sum(fake)),
@@ -205,7 +208,7 @@ def report(
         "level": LEVEL,
         "resamples": resamples,
         "seed": seed,
-        "confusion": confusion(labels, p, threshold)._asdict(),
+        "confusion": confusion(labels, called)._asdict(),
         "metrics": metrics,
     }
 
@@ -253,11 +256,11 @@ class _Ranked:
         return np.concatenate([start, tps], axis=1), np.concatenate([start, both - tps], axis=1)
 
 
-def _everything(ranked: _Ranked, weights: np.ndarray, threshold: float, fprs, bins: int) -> dict[str, np.ndarray]:
-    """All metrics of a report for weights [B, N]: name -> [B]. No bins: the scores are no probabilities."""
+def _everything(ranked: _Ranked, weights: np.ndarray, called: np.ndarray, fprs, bins: int) -> dict[str, np.ndarray]:
+    """All metrics of a report for weights [B, N]: name -> [B]. called: bool [N] in the ranked order. No bins: the
+    scores are no probabilities."""
     tps, fps = ranked.counts(weights)
-    above = int(np.sum(ranked.thresholds >= threshold)) - 1  # the last curve point that the threshold lets through
-    tp, fp = tps[:, above], fps[:, above]
+    tp, fp = (weights[:, called & side].sum(axis=1, dtype=np.int64) for side in (ranked.fake, ~ranked.fake))
     result = _threshold_metrics(fps[:, -1] - fp, fp, tps[:, -1] - tp, tp)
     result |= {"roc_auc": _roc_auc(tps, fps), "pr_auc": _pr_auc(tps, fps), "eer": _eer(tps, fps)}
     result |= {f"tpr_at_fpr_{fpr:g}": _tpr_at_fpr(tps, fps, fpr) for fpr in fprs}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from metrics.answers import called_fake
 from metrics.bootstrap import LEVEL, RESAMPLES, Rate, Rated, interval, rate, resamples
 from metrics.classification import roc_auc
 from metrics.scores import CLEAN, Scores
@@ -64,6 +65,7 @@ def measure(
     scores: Mapping[str, np.ndarray],
     threshold: float,
     *,
+    undecided: Mapping[str, np.ndarray] | None = None,
     groups=None,
     level: float = LEVEL,
     count: int = RESAMPLES,
@@ -72,10 +74,12 @@ def measure(
     """Every condition's rates, in the order of `scores`.
 
     labels: [N] of 0 and 1, of one class or both. scores: condition name -> [N], images in the same order; "clean" must
-    be among them. threshold: fixed, chosen elsewhere. groups: [N], see `metrics.bootstrap.resamples`.
+    be among them. threshold: fixed, chosen elsewhere. undecided: condition name -> bool [N], what is not called FAKE
+    whatever its score (default: nothing). groups: [N], see `metrics.bootstrap.resamples`.
     """
     fake = np.asarray(labels).astype(bool)
-    right = {name: (np.asarray(s) >= threshold) == fake for name, s in scores.items()}
+    open_ = undecided or {}
+    right = {name: called_fake(s, threshold, open_.get(name, False)) == fake for name, s in scores.items()}
     table = np.stack(list(right.values()), axis=1).astype(np.float64)  # [N, conditions]
     drawn = np.concatenate([_balanced(w, fake, table) for w in resamples(fake, groups, count, seed)])
     value = _balanced(np.ones((1, len(fake)), np.int32), fake, table)[0]
@@ -126,8 +130,8 @@ def curves(conditions: Sequence[Condition]) -> dict[str, dict[str, list[Conditio
     return found
 
 
-def by_condition(scores: Scores) -> tuple[Scores, dict[str, np.ndarray], int]:
-    """A table with degradations as (clean images seen in every condition, {condition: their scores}, images left out).
+def by_condition(scores: Scores) -> tuple[dict[str, Scores], int]:
+    """A table with degradations as ({condition: the images that are seen in every condition}, images left out).
 
     Rows of one image belong together by source and path. Conditions keep the order in which they appear, clean first.
     """
@@ -139,4 +143,4 @@ def by_condition(scores: Scores) -> tuple[Scores, dict[str, np.ndarray], int]:
     everywhere = [key for key in of[CLEAN] if all(key in of[name] for name in names)]
     at = {name: np.array([of[name][key] for key in everywhere], dtype=np.int64) for name in names}
     left_out = len(set(keys)) - len(everywhere)
-    return scores.select(at[CLEAN]), {name: scores.score[index] for name, index in at.items()}, left_out
+    return {name: scores.select(index) for name, index in at.items()}, left_out

@@ -21,9 +21,11 @@ from common.files import written_whole
 from common.tables import read_rows
 from faces.label_columns import label_cell
 from faces.manifest import text_column
+from metrics.answers import called_fake
 
 GROUPS = ("group", "identity", "person", "subject", "duplicate_group", "near_duplicate")
 CLEAN = "clean"
+UNDECIDED = "contradiction"  # the column of a file
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Scores:
 
     path, source, generator, degradation: object arrays of str. label int8: 0 real, 1 fake. score float64: grows with
     the belief that the image is fake. group: what must be drawn together by a bootstrap (object of str), or None.
-    grouped_by: the column that `group` was.
+    grouped_by: the column that `group` was. undecided bool: whether the detector would not decide whatever the
+    threshold, because its two views contradict each other (default: nowhere).
     """
 
     path: np.ndarray
@@ -43,6 +46,15 @@ class Scores:
     degradation: np.ndarray
     group: np.ndarray | None = None
     grouped_by: str = field(default="", compare=False)
+    undecided: np.ndarray = None  # type: ignore[assignment]  # nowhere
+
+    def __post_init__(self) -> None:
+        if self.undecided is None:
+            self.undecided = np.zeros(len(self.path), bool)
+
+    def called(self, threshold: float) -> np.ndarray:
+        """bool [N]: what is called FAKE at a threshold."""
+        return called_fake(self.score, threshold, self.undecided)
 
     def __len__(self) -> int:
         return len(self.path)
@@ -112,6 +124,7 @@ def read_scores(path: str | os.PathLike, *, group_by: str | None = None) -> Scor
         degradation=text_column([value.strip() or CLEAN for value in columns.get("degradation", empty)]),
         group=groups_from(columns.get(column, empty), columns["path"]),
         grouped_by=column,
+        undecided=np.array(_parsed(path, lines, columns.get(UNDECIDED, ["0"] * len(rows)), UNDECIDED, _yes_no), bool),
     )
     seen: dict[tuple[str, str, str], int] = {}
     for line, key in zip(lines, zip(found.source, found.path, found.degradation)):
@@ -156,7 +169,7 @@ def _parsed(path: str, lines: Sequence[int], cells: Sequence[str], name: str, pa
     bad = [i for i, value in enumerate(values) if value is None]
     if bad:
         more = f", and {len(bad) - 1} more rows like it" if len(bad) > 1 else ""
-        wanted = "0, 1, real or fake" if name == "label" else "a number"
+        wanted = {"label": "0, 1, real or fake", UNDECIDED: "0 or 1"}.get(name, "a number")
         raise UserError(
             f"{path}, line {lines[bad[0]]}: the {name} is {cells[bad[0]][:40]!r}, not {wanted}{more}; correct the file"
         )
@@ -166,6 +179,10 @@ def _parsed(path: str, lines: Sequence[int], cells: Sequence[str], name: str, pa
 def _label(cell: str) -> int | None:
     label = label_cell(cell)
     return label if label is None or label >= 0 else None
+
+
+def _yes_no(cell: str) -> bool | None:
+    return {"0": False, "1": True, "": False}.get(cell)
 
 
 def _score(cell: str) -> float | None:
@@ -179,7 +196,8 @@ def _score(cell: str) -> float | None:
 def write_scores(path: str | os.PathLike, scores: Scores, verdicts: Iterable[str]) -> None:
     """Write the table with a `verdict` for each row, whole or not at all; scores keep every digit.
 
-    The column degradation is there if there is more than clean images, the group's under its own name if there is one.
+    The column degradation is there if there is more than clean images, the group's under its own name if there is one,
+    and «contradiction» (0 or 1) if two views contradict each other somewhere.
     """
     columns: dict[str, Iterable] = {
         "path": scores.path,
@@ -189,6 +207,8 @@ def write_scores(path: str | os.PathLike, scores: Scores, verdicts: Iterable[str
         "score": map(repr, scores.score.tolist()),
         "verdict": verdicts,
     }
+    if scores.undecided.any():
+        columns[UNDECIDED] = scores.undecided.astype(int).tolist()
     if (scores.degradation != CLEAN).any():
         columns["degradation"] = scores.degradation
     if scores.group is not None:

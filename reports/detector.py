@@ -40,7 +40,9 @@ def figures(result: DetectorResult) -> dict[str, tuple[bytes, bytes]]:
         found = j.overall["metrics"]
         point = found["false_alarm_rate"]["value"], found["recall_fake"]["value"]
         drawn["roc"] = plots.both(plots.roc, _roc_curves(result), point=point, point_name="fixed threshold")
-        drawn["precision-recall"] = plots.both(precision_recall, pool.label, pool.score, threshold=rule.threshold)
+        drawn["precision-recall"] = plots.both(
+            precision_recall, pool.label, pool.score, called=pool.called(rule.threshold)
+        )
         if result.calibrated:
             drawn["reliability"] = plots.both(plots.reliability, pool.label, pool.score, bins=15)
     rows = _short([*j.sources, *j.pairs])

@@ -160,5 +160,5 @@ def last_lines(result: DetectorResult) -> Iterator[str]:
 def write_csv(path: str, result: DetectorResult) -> str:
     """Every score with its verdict, as far as judged; returns the line that says so."""
     table = Scores.join(result.tables)
-    write_scores(path, table, result.rule.answers(table.score))
+    write_scores(path, table, result.rule.said(table))
     return f"{path} written: a row for each image{' and degradation' if len(result.tables) > 1 else ''}"

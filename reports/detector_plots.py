@@ -21,8 +21,9 @@ KERNEL_MARKS = ("o", "s", "^", "D", "v")
 LONGEST = 34  # letters of a name beside a bar
 
 
-def precision_recall(labels: np.ndarray, scores: np.ndarray, *, threshold: float, theme: str = "light") -> bytes:
-    """Precision over recall of the fakes, the share of fakes as the base line, the fixed threshold as a point."""
+def precision_recall(labels: np.ndarray, scores: np.ndarray, *, called: np.ndarray, theme: str = "light") -> bytes:
+    """Precision over recall of the fakes, the share of fakes as the base line, what is called FAKE at the fixed
+    threshold, bool [N], as a point."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     with _sheet(theme, width=4.6, height=4.2) as sheet:
         axis, c = sheet.axes[0], sheet.colours
@@ -32,7 +33,6 @@ def precision_recall(labels: np.ndarray, scores: np.ndarray, *, threshold: float
         axis.text(0.01, share + 0.012, f"{100 * share:.0f} % are fake", color=c["faint"], fontsize=8)
         recall, precision = np.r_[0, found.recall], np.r_[found.precision[:1], found.precision]
         axis.plot(recall, precision, color=c["fake"], drawstyle="steps-pre", clip_on=False)
-        called = scores >= threshold
         if called.any():
             at = float(np.mean(called[labels == 1])), float(np.mean(labels[called]))
             axis.plot(*at, "o", color=c["ink"], markersize=6, label="fixed threshold", zorder=5, clip_on=False)

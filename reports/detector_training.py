@@ -81,7 +81,7 @@ class TrainingPage:
             "reliability": plots.both(plots.reliability, labels, np.concatenate(list(views.values()))),
         }
         for name, probability in views.items():
-            drawn[f"confusion-{name}"] = plots.both(plots.confusion, confusion(o.labels, probability, rule))
+            drawn[f"confusion-{name}"] = plots.both(plots.confusion, confusion(o.labels, rule.answers(probability)))
         return drawn
 
     # ---- the page ----------------------------------------------------------------------------------------------

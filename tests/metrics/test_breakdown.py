@@ -100,3 +100,23 @@ def test_further_points_and_nothing_at_all():
         break_down(table(*BOTH).select(np.zeros(8, bool)), RULE)
     margins = break_down(table((0, -3.0, "a"), (1, 8.0, "a")), AnswerRule(0.0, 0.0, ""), calibrated=False, count=20)
     assert np.isnan(margins.overall["metrics"]["ece"]["value"]) and margins.overall["metrics"]["accuracy"]["value"] == 1
+
+
+def test_a_contradiction_is_unsure_in_every_figure():
+    """As a table in which those images lie in the band; what ranks (AUC) stays."""
+    scores, undecided = table(*BOTH), np.array([False, False, True, False, True, False, False, True])
+    scores.undecided = undecided
+    found = break_down(scores, RULE, points=[(0.5, 0.25)], count=20)
+    plain = break_down(table(*BOTH), RULE, count=20)
+    assert found.confusion == {
+        "real": {"REAL": 2, "UNSURE": 2, "FAKE": 0},
+        "fake": {"REAL": 0, "UNSURE": 3, "FAKE": 1},
+    }
+    (row,) = found.sources
+    assert (row.fpr.value, row.tpr.value, row.unsure.value) == (0.0, 0.25, 5 / 8)
+    assert row.balanced["value"] == 0.625 and row.auc == plain.sources[0].auc
+    assert found.overall["confusion"] == {"tn": 4, "fp": 0, "fn": 3, "tp": 1}
+    assert found.overall["metrics"]["recall_fake"]["value"] == 0.25
+    assert found.answered["coverage"].value == 3 / 8 and found.answered["error"].value == 0.0
+    assert (found.points[0].fpr.value, found.points[0].tpr.value) == (0.25, 0.5)
+    assert {g.name: g.tpr.value for g in found.generators} == {"G1": 0.0, "G2": 0.5}

@@ -149,7 +149,7 @@ def test_resampled_values_equal_scikit_learn_on_the_resample():
     ranked = ours._Ranked(y.astype(bool), p)
     weights = np.concatenate(list(resamples(ranked.fake, None, 5, seed=3)))
     assert (weights @ ranked.fake == y.sum()).all() and (weights @ ~ranked.fake == (1 - y).sum()).all()
-    found = ours._everything(ranked, weights, 0.35, ours.FPRS, 15)
+    found = ours._everything(ranked, weights, ranked.scores >= 0.35, ours.FPRS, 15)
     for row, counts in enumerate(weights):
         drawn_y, drawn_p = np.repeat(ranked.fake, counts).astype(int), np.repeat(ranked.scores, counts)
         wanted = sklearn_values(drawn_y, drawn_p, 0.35)

@@ -96,8 +96,20 @@ def test_a_table_is_taken_apart_by_condition():
         ("b", 1, 0.2, "s", "web"), ("a", 0, 0.1, "s", "clean"), ("a", 0, 0.3, "s", "web"), ("b", 1, 0.9, "s", "clean"),
         ("a", 1, 0.5, "t", "clean"), ("a", 1, 0.6, "t", "web"), ("lost", 1, 0.6, "s", "clean"),
     ]  # fmt: skip
-    clean, scores, left_out = by_condition(table(rows))
-    assert list(zip(clean.source, clean.path)) == [("s", "a"), ("s", "b"), ("t", "a")]
-    assert list(scores) == ["clean", "web"] and left_out == 1
-    np.testing.assert_array_equal(scores["clean"], [0.1, 0.9, 0.5])
-    np.testing.assert_array_equal(scores["web"], [0.3, 0.2, 0.6])
+    tables, left_out = by_condition(table(rows))
+    assert list(tables) == ["clean", "web"] and left_out == 1
+    for found in tables.values():
+        assert list(zip(found.source, found.path)) == [("s", "a"), ("s", "b"), ("t", "a")]
+    np.testing.assert_array_equal(tables["clean"].score, [0.1, 0.9, 0.5])
+    np.testing.assert_array_equal(tables["web"].score, [0.3, 0.2, 0.6])
+
+
+def test_what_nobody_decides_on_is_neither_found_nor_an_alarm():
+    """As if those images had scores below every threshold; the AUC is of the scores as they are."""
+    rng = np.random.default_rng(2)
+    labels, scores, undecided = np.arange(60) % 2, rng.random(60), rng.random(60) < 0.3
+    low = np.where(undecided, -1.0, scores)
+    (ours,) = measure(labels, {"clean": scores}, 0.4, undecided={"clean": undecided}, count=50)
+    (theirs,) = measure(labels, {"clean": low}, 0.4, count=50)
+    assert (ours.tpr, ours.fpr, ours.balanced) == (theirs.tpr, theirs.fpr, theirs.balanced)
+    assert ours.auc == pytest.approx(roc_auc_score(labels, scores)) and ours.auc != theirs.auc

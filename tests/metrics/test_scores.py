@@ -40,7 +40,11 @@ def test_what_is_written_is_read_again(tmp_path):
     for name in ("path", "label", "score", "source", "generator", "degradation"):
         assert getattr(found, name).tolist() == getattr(table, name).tolist(), name
     assert found.grouped_by == "identity" and found.group[0] == found.group[2] == "1" and found.group[1] != ""
-    assert "verdict" in (tmp_path / "out" / "s.csv").read_text(errors="surrogateescape").splitlines()[0]
+    header = (tmp_path / "out" / "s.csv").read_text(errors="surrogateescape").splitlines()[0]
+    assert "verdict" in header and "contradiction" not in header and not found.undecided.any()
+    table.undecided = np.array([True, False, False, True])
+    write_scores(tmp_path / "s.csv", table, ["UNSURE", "FAKE", "UNSURE", "UNSURE"])
+    assert read_scores(tmp_path / "s.csv").undecided.tolist() == table.undecided.tolist()
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,7 @@ def test_what_is_written_is_read_again(tmp_path):
         ("path,label,score\na,0,nan\n", "line 2: the score is 'nan', not a number"),
         ("path,label,score\na,0,inf\n", "line 2: the score is 'inf'"),
         ("path,label,score\na,0,\n", "line 2: the score is ''"),
+        ("path,label,score,contradiction\na,0,0.1,x\n", "line 2: the contradiction is 'x', not 0 or 1"),
         ("path,label,score\na,0,0.1,7\n", "line 2: 4 cells where the header has 3"),
         ("path,label,score\na,0,0.1\na,1,0.2\n", "line 3: a was listed in line 2 already"),
         ("path,label,score,score\na,0,0.1,0.1\n", "'score' twice"),
