@@ -1,10 +1,12 @@
 """The same bytes have the same score, whoever judges them: training, evaluation, PyTorch, detect.py, ONNX and HTTP.
 
-With the detector that the project ships, on photos of every kind that has a trap of its own."""
+With the detector that the project ships and with one of two views, on photos of every kind that has a trap of its own,
+of file size, and smaller than the crops of a photo's own pixels."""
 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from PIL import Image
 import detect
 import evaluate
 from discriminator.detector import Detector
+from discriminator.export_onnx import NEEDED, export_detector
+from discriminator.join import Join
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.training.feed import ImageGroup, LabelledFeed
 from discriminator.training.recipe import Recipe
@@ -27,6 +31,7 @@ from faces.decode import load_image
 from faces.degrade import Degradation, preset
 from faces.procedural.portrait import render_face
 from faces.source import open_source
+from tests.discriminator.test_two_views import two_views
 from tests.program import Program
 from web.api import build_app
 from web.body import Limits
@@ -36,8 +41,10 @@ from web.options import ServeOptions
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "detector.safetensors"
 TORCH, ANY = 1e-6, 1e-4  # in probability
-KINDS = "alpha.png cmyk.jpg deep.png gif.gif grey-alpha.png grey.jpg palette.png palette-alpha.png plain.jpg plain.png \
-progressive.jpg rotated.jpg rotated.png small.jpg tiff.tif webp.webp".split()
+KINDS = (
+    "alpha.png cmyk.jpg deep.png gif.gif grey-alpha.png grey.jpg large.jpg palette.png palette-alpha.png plain.jpg"
+    " plain.png progressive.jpg rotated.jpg rotated.png small.jpg tiff.tif webp.webp"
+).split()
 
 
 def make_photos(folder: Path) -> None:
@@ -67,6 +74,7 @@ def make_photos(folder: Path) -> None:
     face.save(folder / "tiff.tif", compression="tiff_lzw")
     face.save(folder / "webp.webp", quality=80)
     face.resize((132, 150)).save(folder / "small.jpg", quality=90)
+    Image.fromarray(render_face(12, 900)[:, 60:]).save(folder / "large.jpg", quality=92)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +86,27 @@ def photos(tmp_path_factory) -> list[Path]:
     return found
 
 
+@pytest.fixture(scope="module", params=["shipped", "two views"])
+def model(request, tmp_path_factory) -> Path:
+    """A detector file; beside it lies its ONNX form, where that can be made here."""
+    if request.param == "shipped":
+        return MODEL
+    path = tmp_path_factory.mktemp("model") / "detector.safetensors"
+    detector = two_views(grid=2, side=128, join=Join(weights=(0.6, 0.5), temperatures=(0.7, 0.9), apart=(0.5, 0.5)))
+    detector.save(path)
+    if all(importlib.util.find_spec(name) for name in NEEDED):
+        export_detector(path.with_suffix(".onnx"), detector)
+    return path
+
+
+def needs_onnx(model: Path) -> None:
+    if not model.with_suffix(".onnx").is_file():
+        pytest.skip(f"needs {' and '.join(NEEDED)}")
+
+
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector.load(MODEL)
+def detector(model) -> Detector:
+    return Detector.load(model)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +115,9 @@ def reference(photos, detector) -> np.ndarray:
     return np.array([verdict.probability for verdict in detector.predict(load_image(p) for p in photos)])
 
 
-def clients():
-    for runtime in ("onnx", "torch"):
-        service = open_service(ServeOptions(model=str(MODEL), runtime=runtime, face="whole"))
+def clients(model: Path):
+    for runtime in ("onnx", "torch") if model.with_suffix(".onnx").is_file() else ("torch",):
+        service = open_service(ServeOptions(model=str(model), runtime=runtime, face="whole"))
         with TestClient(build_app(service, Limits(), threads=2)) as client:
             yield runtime, client
         service.close()
@@ -112,6 +138,8 @@ def test_training(photos, detector, reference):
     found = scores(detector.net, Validation(images, np.zeros(len(images), np.int64), (("clean", ()),)))
     np.testing.assert_allclose(detector.calibration.probability(found[0]), reference, rtol=0, atol=TORCH)
 
+    if detector.join is not None:
+        return  # two views are joined, not trained together
     half = len(images) // 2
     groups = [ImageGroup("a", images, np.arange(half), 0), ImageGroup("b", images, np.arange(half, len(images)), 1)]
     recipe = Recipe(batch=len(images), random_crop=0, mirror=False, balance="none")
@@ -122,10 +150,10 @@ def test_training(photos, detector, reference):
     np.testing.assert_allclose(np.sort(found), np.sort(reference), rtol=0, atol=TORCH)
 
 
-def test_evaluation(photos, reference, tmp_path):
+def test_evaluation(photos, model, reference, tmp_path):
     args = [
         "detector",
-        str(MODEL),
+        str(model),
         "--data",
         str(photos[0].parent),
         "--label",
@@ -142,21 +170,28 @@ def test_evaluation(photos, reference, tmp_path):
 
 
 @pytest.mark.parametrize(("runtime", "atol"), [("torch", TORCH), ("onnx", ANY)])
-def test_detect(photos, reference, runtime, atol):
-    args = [*map(str, photos), "--model", str(MODEL), "--json", "--runtime", runtime, "--face", "whole"]
+def test_detect(photos, model, detector, reference, runtime, atol):
+    if runtime == "onnx":
+        needs_onnx(model)
+    args = [*map(str, photos), "--model", str(model), "--json", "--runtime", runtime, "--face", "whole"]
     told = json.loads(CliRunner().invoke(Program(detect.main), args).stdout)
     assert told["runtime"] == runtime and [row["file"] for row in told["results"]] == [str(p) for p in photos]
     np.testing.assert_allclose([row["probability"] for row in told["results"]], reference, rtol=0, atol=atol)
+    if detector.join is not None:  # only in the smallest photo the crops have no room, and it says so
+        alone = {Path(row["file"]).name: "shape alone" in row["note"] for row in told["results"]}
+        assert [name for name, without in alone.items() if without] == ["small.jpg"]
+        assert {row["views"]["pixels"] is None for row in told["results"]} == {True, False}
 
 
-def test_onnx(photos, reference):
-    served = OnnxDetector.load(MODEL.with_suffix(".onnx"))
+def test_onnx(photos, model, reference):
+    needs_onnx(model)
+    served = OnnxDetector.load(model.with_suffix(".onnx"))
     found = [verdict.probability for verdict in served.predict(load_image(p) for p in photos)]
     np.testing.assert_allclose(found, reference, rtol=0, atol=ANY)
 
 
-def test_http(photos, reference):
-    for runtime, client in clients():
+def test_http(photos, model, reference):
+    for runtime, client in clients(model):
         form = [("file", (p.name, p.read_bytes())) for p in photos]
         together = client.post("/v1/detect", files=form).json()
         assert together["runtime"] == runtime and [r["file"] for r in together["results"]] == [p.name for p in photos]
@@ -170,8 +205,9 @@ def test_http(photos, reference):
         np.testing.assert_allclose(alone, found, rtol=0, atol=0 if runtime == "onnx" else TORCH)
 
 
-def test_http_says_what_detect_says(photos, tmp_path, monkeypatch):
+def test_http_says_what_detect_says(photos, model, tmp_path, monkeypatch):
     """With the face step (the cascade: no file needed), two faces in one photo, a photo without one, a broken file."""
+    needs_onnx(model)
     monkeypatch.setenv("FACES_CACHE", str(tmp_path / "empty"))
     monkeypatch.delenv("FACES_FACE_MODEL", raising=False)
     canvas = Image.new("RGB", (900, 420), (90, 120, 110))
@@ -181,9 +217,15 @@ def test_http_says_what_detect_says(photos, tmp_path, monkeypatch):
     Image.new("RGB", (300, 200), (10, 90, 160)).save(tmp_path / "wall.png")
     (tmp_path / "broken.jpg").write_bytes(photos[8].read_bytes()[:3000])
     files = [tmp_path / name for name in ("two.png", "wall.png", "broken.jpg")] + photos[:2]
-    args = [*map(str, files), "--model", str(MODEL), "--json", "--offline", "--runtime", "onnx", "--fpr", "0.05"]
+    args = [*map(str, files), "--model", str(model), "--json", "--offline", "--runtime", "onnx", "--fpr", "0.05"]
     ours = json.loads(CliRunner().invoke(Program(detect.main), args).stdout)
-    service = open_service(ServeOptions(model=str(MODEL), runtime="onnx", offline=True))
+    args[args.index("onnx")] = "torch"
+    other = json.loads(CliRunner().invoke(Program(detect.main), args).stdout)
+    for a, b in zip(ours["results"], other["results"], strict=True):
+        assert a["status"] == b["status"]
+        if a["status"] == "judged":
+            assert a["verdict"] == b["verdict"] and a["probability"] == pytest.approx(b["probability"], abs=ANY)
+    service = open_service(ServeOptions(model=str(model), runtime="onnx", offline=True))
     with TestClient(build_app(service, Limits(), threads=2)) as client:
         form = [("file", (p.name, p.read_bytes())) for p in files]
         theirs = client.post("/v1/detect?fpr=0.05", files=form).json()
