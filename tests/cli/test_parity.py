@@ -93,6 +93,7 @@ def model(request, tmp_path_factory) -> Path:
         return MODEL
     path = tmp_path_factory.mktemp("model") / "detector.safetensors"
     detector = two_views(grid=2, side=128, join=Join(weights=(0.6, 0.5), temperatures=(0.7, 0.9), apart=(0.5, 0.5)))
+    detector.meta["face"] = "ffhq"  # so that faces are found and cut out
     detector.save(path)
     if all(importlib.util.find_spec(name) for name in NEEDED):
         export_detector(path.with_suffix(".onnx"), detector)
@@ -231,6 +232,8 @@ def test_http_says_what_detect_says(photos, model, tmp_path, monkeypatch):
         theirs = client.post("/v1/detect?fpr=0.05", files=form).json()
     assert {row["status"] for row in ours["results"]} == {"judged", "no face", "unreadable"}
     for told in (ours, theirs):
+        views = [row["views"]["pixels"] for row in told["results"] if "views" in row]
+        assert not views or any(views), "both faces are larger than a crop"
         for row in told["results"]:
             row["file"] = Path(row["file"]).name
             del row["seconds"]

@@ -357,7 +357,7 @@ def test_the_bank_as_one_ordinary_convolution_is_the_same_bank(channels, residua
 def test_an_exported_bank_is_ungrouped_and_the_network_is_left_as_it_was(tmp_path):
     pytest.importorskip("onnxscript")
     onnx = pytest.importorskip("onnx")
-    detector = two_views()
+    detector = Detector(pixel_net(), Preprocess(SIDE), make_calibration())
     export_detector(tmp_path / "a.onnx", detector)
     nodes = [n for n in onnx.load(tmp_path / "a.onnx").graph.node if n.op_type == "Conv"]
     groups = {a.i for node in nodes for a in node.attribute if a.name == "group"}
