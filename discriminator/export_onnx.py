@@ -35,8 +35,9 @@ class _Verdict(nn.Module):
 
     def forward(self, image):
         out, views = self.net.seen(image)
-        outputs = [out.logit] + [out.patch_logits.sigmoid()] * self.patches + [views] * (views is not None)
-        return tuple(outputs) if len(outputs) > 1 else out.logit
+        outputs = (out.logit, *([out.patch_logits.sigmoid()] if self.patches else []), views)
+        given = tuple(output for output in outputs if output is not None)
+        return given if len(given) > 1 else out.logit
 
 
 def describe(detector: Detector) -> dict:

@@ -42,7 +42,7 @@ KNOWN = {
     "efficientnet_b2": (9_109_994, 288, (1408, 9, 9)),
     "efficientnet_b4": (19_341_616, 380, (1792, 12, 12)),
 }
-OWN = ("custom_cnn", "blur_noise_cnn", "capsnet")
+OWN = ("custom_cnn", "blur_noise_cnn", "capsnet", "pixels")
 
 
 def with_classifier(model: str) -> torch.nn.Module:
