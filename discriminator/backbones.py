@@ -26,7 +26,7 @@ from torch import nn
 
 from common.errors import UserError
 from discriminator import weights
-from discriminator.native_layers import use_native_depthwise
+from discriminator.native_layers import use_native_layers
 from discriminator.network import Network, Shape, VerdictOut, undecided
 from discriminator.network_options import HEADS
 from discriminator.published import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, TimmFeatures, own_name
@@ -124,7 +124,7 @@ class Backbone(Borrowing):
         self.any_size = cfg.any_size
         self.body, width, self.cells = published_body(cfg.model)
         _keep_resolution(self.body, cfg)
-        use_native_depthwise(self.body)
+        use_native_layers(self.body)
         self.dropout = nn.Dropout(cfg.dropout)
         self.dense: nn.Linear | None = None
         if cfg.head == "seeds":

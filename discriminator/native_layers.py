@@ -13,60 +13,111 @@ from typing import Any
 import torch
 from torch import nn
 
-from stylegan2_ada.ops.depthwise import applies, depthwise
+from stylegan2_ada.ops import depthwise, norm_act
 
 
-def use_native_depthwise(net: nn.Module) -> int:
-    """Make `net`'s depthwise convolutions (torch's and timm's with TensorFlow's padding) learn by native code on CPUs;
+def use_native_layers(net: nn.Module) -> int:
+    """Make `net`'s depthwise convolutions and batch normalisations (torch's and timm's) learn by native code on CPUs;
     returns how many there are. State dict and results, up to rounding, stay."""
-    found = [layer for layer in net.modules() if type(layer) in _plain_convolutions() and _is_depthwise(layer)]
+    found = [layer for layer in net.modules() if type(layer) in _known() and _suits(layer)]
     for layer in found:
         layer.__class__ = _native(type(layer))
     return len(found)
 
 
-def _is_depthwise(layer: Any) -> bool:
-    return (
-        layer.groups == layer.in_channels == layer.out_channels > 1
-        and layer.padding_mode == "zeros"
-        and set(layer.dilation) == {1}
-    )
-
-
 @cache
-def _plain_convolutions() -> dict[type, bool]:
-    """Classes that convolve with their weights as they are, and whether they pad as TensorFlow does."""
+def _known() -> dict[type, type]:
+    """Of a layer's class: which of ours does its work. Classes derived from them may do other things, and are left."""
+    known: dict[type, type] = {nn.Conv2d: _Depthwise, nn.BatchNorm2d: _Norm}
     try:
-        from timm.layers import Conv2dSame
+        from timm.layers import BatchNormAct2d, Conv2dSame
     except ImportError:  # timm is only needed for its own networks
-        return {nn.Conv2d: False}
-    return {nn.Conv2d: False, Conv2dSame: True}
-
-
-class _Depthwise(nn.Conv2d):
-    same: bool
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if torch.is_autocast_enabled(input.device.type):
-            x = input.to(torch.get_autocast_dtype(input.device.type))
-        else:
-            x = input
-        if not (torch.is_grad_enabled() and self.stride[0] == self.stride[1] and applies(x, self.weight)):
-            return super().forward(input)
-        if self.same:
-            top, bottom = _same(x.shape[2], self.kernel_size[0], self.stride[0])
-            left, right = _same(x.shape[3], self.kernel_size[1], self.stride[1])
-        else:
-            left, right, top, bottom = self._reversed_padding_repeated_twice
-        return depthwise(x, self.weight, self.bias, stride=self.stride[0], padding=(top, bottom, left, right))
-
-
-def _same(size: int, window: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's padding before and behind: what makes ceil(size / stride) results, the odd zero behind."""
-    total = max((-(-size // stride) - 1) * stride + window - size, 0)
-    return total // 2, total - total // 2
+        return known
+    return known | {Conv2dSame: _DepthwiseSame, BatchNormAct2d: _NormAct}
 
 
 @cache
 def _native(kind: type) -> type:
-    return type(f"Native{kind.__name__}", (_Depthwise, kind), {"same": _plain_convolutions()[kind]})
+    return type(f"Native{kind.__name__}", (_known()[kind], kind), {})
+
+
+def _suits(layer: Any) -> bool:
+    if isinstance(layer, nn.BatchNorm2d):
+        return layer.affine and layer.track_running_stats
+    depth = layer.groups == layer.in_channels == layer.out_channels > 1
+    return depth and layer.padding_mode == "zeros" and set(layer.dilation) == {1}
+
+
+class _Depthwise(nn.Conv2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        kind = input.device.type
+        x = input.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else input
+        square = self.stride[0] == self.stride[1]
+        if not (torch.is_grad_enabled() and square and depthwise.applies(x, self.weight)):
+            return super().forward(input)
+        return depthwise.depthwise(x, self.weight, self.bias, stride=self.stride[0], padding=self._zeros(x))
+
+    def _zeros(self, x: torch.Tensor) -> depthwise.Padding:
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        return top, bottom, left, right
+
+
+class _DepthwiseSame(_Depthwise):
+    """With TensorFlow's padding: as many zeros as make ceil(size / stride) results, the odd one behind."""
+
+    def _zeros(self, x: torch.Tensor) -> depthwise.Padding:
+        sizes = zip(x.shape[2:], self.kernel_size, self.stride)
+        high, wide = (max((-(-size // s) - 1) * s + window - size, 0) for size, window, s in sizes)
+        return high // 2, high - high // 2, wide // 2, wide - wide // 2
+
+
+class _Norm(nn.BatchNorm2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        out = self._normalised(input, norm_act.NONE)
+        return super().forward(input) if out is None else out
+
+    def _normalised(self, x: torch.Tensor, act: norm_act.Activation) -> torch.Tensor | None:
+        """Normalised and activated by native code, or None where that isn't for it."""
+        if not torch.is_grad_enabled() or self.weight.dtype != torch.float32 or not norm_act.applies(x):
+            return None
+        mean, var = self.running_mean, self.running_var
+        if mean is None or var is None:
+            return None
+        n = x.shape[0] * x.shape[2] * x.shape[3]
+        if not self.training:
+            if n == 0 or x.requires_grad or self.weight.requires_grad or self.bias.requires_grad:
+                return None
+            scale = self.weight * (var + self.eps).rsqrt()
+            return norm_act.scale_act(x, scale, self.bias - mean * scale, act)
+        if n < 2:
+            return None
+        y, batch_mean, batch_var = norm_act.norm_act(x, self.weight, self.bias, self.eps, act)
+        with torch.no_grad():
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            mean.lerp_(batch_mean, share)
+            var.lerp_(batch_var * (n / (n - 1)), share)
+        return y
+
+
+class _NormAct(_Norm):
+    """timm's, with an activation behind it."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        act = _ACTIVATIONS.get(type(self.act)) if isinstance(self.drop, nn.Identity) else None
+        out = self._normalised(input, act or norm_act.NONE)
+        if out is None:
+            return super(_Norm, self).forward(input)
+        return out if act else self.act(self.drop(out))
+
+
+_ACTIVATIONS = {
+    nn.Identity: norm_act.NONE,
+    nn.ReLU: norm_act.RELU,
+    nn.ReLU6: norm_act.RELU6,
+    nn.SiLU: norm_act.SWISH,
+}

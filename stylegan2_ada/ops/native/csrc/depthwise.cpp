@@ -77,10 +77,11 @@ void by_band(int64_t n, int64_t rows, const F& f) {
 template <typename T>
 void store_row(const Vec* row, int64_t n, int64_t channels, int64_t group, T* out) {
   const int64_t lanes = std::min<int64_t>(LANES, channels - group * LANES);
+  out += group * LANES;
   if (lanes == LANES)
-    for (int64_t x = 0; x < n; ++x) store(row[x], out + x * channels + group * LANES, LANES);
+    for (int64_t x = 0; x < n; ++x) sg::store(row[x], out + x * channels);
   else
-    for (int64_t x = 0; x < n; ++x) store(row[x], out + x * channels + group * LANES, lanes);
+    for (int64_t x = 0; x < n; ++x) sg::store_some(row[x], out + x * channels, lanes);
 }
 
 template <typename T>

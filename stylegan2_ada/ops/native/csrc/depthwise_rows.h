@@ -2,65 +2,15 @@
 // pixels side by side; sums of taps along a row; and the sums of products that are the gradient of the weights.
 #pragma once
 
-#include <cstring>
-
 #include "cpu.h"
+#include "lanes.h"
 #include "scratch.h"
-
-#if defined(__AVX512F__) && defined(__AVX512BF16__) && defined(__AVX512VL__)
-#include <immintrin.h>
-#endif
 
 namespace depthwise {
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
-typedef float Vec __attribute__((vector_size(LANES * sizeof(float))));
-
-inline int64_t groups(int64_t channels) { return (channels + LANES - 1) / LANES; }
-
-template <typename T>
-SG_INLINE Vec load(const T* x) {
-  float v[LANES];
-  for (int l = 0; l < LANES; ++l) v[l] = sg::Num<T>::load(x[l]);
-  Vec y;
-  std::memcpy(&y, v, sizeof y);
-  return y;
-}
-
-template <typename T>
-SG_INLINE Vec load_some(const T* x, int64_t lanes) {  // zeros behind them
-  float v[LANES] = {};
-  for (int64_t l = 0; l < lanes; ++l) v[l] = sg::Num<T>::load(x[l]);
-  Vec y;
-  std::memcpy(&y, v, sizeof y);
-  return y;
-}
-
-template <typename T>
-SG_INLINE void store(Vec y, T* x, int64_t lanes) {
-#if defined(__AVX512F__) && defined(__AVX512BF16__) && defined(__AVX512VL__)
-  if constexpr (std::is_same_v<T, sg::bf16>) {
-    const auto bits = (__m256i)_mm512_cvtneps_pbh((__m512)y);
-    if (lanes == LANES)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(x), bits);
-    else
-      std::memcpy(x, &bits, lanes * sizeof(T));
-    return;
-  }
-#endif
-  float v[LANES];
-  std::memcpy(v, &y, sizeof y);
-  if (lanes == LANES)
-    for (int l = 0; l < LANES; ++l) x[l] = sg::Num<T>::store(v[l]);
-  else
-    for (int64_t l = 0; l < lanes; ++l) x[l] = sg::Num<T>::store(v[l]);
-}
+using sg::groups;
+using sg::LANES;
+using sg::Vec;
 
 // An image's rows, `count` of them at a time, with zeros before and behind the pixels: group g of row r is
 // row(r) + g * pitch, its pixel x at [left + x].
@@ -101,8 +51,8 @@ class Rows {
   void read(const T* __restrict from, Vec* __restrict to) const {
     const int64_t whole = channels_ / LANES, rest = channels_ % LANES;
     for (int64_t x = 0; x < width_; ++x, from += channels_) {
-      for (int64_t g = 0; g < whole; ++g) to[g * pitch + x] = load(from + g * LANES);
-      if (rest) to[whole * pitch + x] = load_some(from + whole * LANES, rest);
+      for (int64_t g = 0; g < whole; ++g) to[g * pitch + x] = sg::load(from + g * LANES);
+      if (rest) to[whole * pitch + x] = sg::load_some(from + whole * LANES, rest);
     }
   }
 
@@ -173,9 +123,7 @@ inline void sum_row(int64_t taps, int64_t step, const Line* lines, int64_t count
 // sums[l][tap] += sum over x in [0, n) of g[x] * lines[l][x * STEP + tap], for LINES lines
 template <int TAPS, int STEP, int LINES>
 SG_INLINE void products(const Vec* const* lines, const Vec* __restrict g, int64_t n, Vec* const* sums) {
-  Vec s[LINES][TAPS];
-  for (int l = 0; l < LINES; ++l)
-    for (int j = 0; j < TAPS; ++j) s[l][j] = sums[l][j];
+  Vec s[LINES][TAPS] = {};
   for (int64_t x = 0; x < n; ++x) {
     const Vec v = g[x];
 #pragma GCC unroll 8
@@ -184,7 +132,7 @@ SG_INLINE void products(const Vec* const* lines, const Vec* __restrict g, int64_
       for (int j = 0; j < TAPS; ++j) s[l][j] += v * lines[l][x * STEP + j];
   }
   for (int l = 0; l < LINES; ++l)
-    for (int j = 0; j < TAPS; ++j) sums[l][j] = s[l][j];
+    for (int j = 0; j < TAPS; ++j) sums[l][j] += s[l][j];
 }
 
 template <int TAPS, int STEP>
@@ -208,9 +156,9 @@ inline void product_rows(int64_t taps, int64_t step, const Vec* const* lines, in
 #undef DW_CASE
   for (int64_t l = 0; l < count; ++l)
     for (int64_t j = 0; j < taps; ++j) {
-      Vec s = sums[l][j];
+      Vec s = {};
       for (int64_t x = 0; x < n; ++x) s += g[x] * lines[l][x * step + j];
-      sums[l][j] = s;
+      sums[l][j] += s;
     }
 }
 
