@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from stylegan2_ada.ops import depthwise, norm_act
@@ -21,19 +22,20 @@ def use_native_layers(net: nn.Module) -> int:
     returns how many there are. State dict and results, up to rounding, stay."""
     found = [layer for layer in net.modules() if type(layer) in _known() and _suits(layer)]
     for layer in found:
-        layer.__class__ = _native(type(layer))
+        kind: Any = type(layer)
+        layer.__class__ = _native(kind)
     return len(found)
 
 
 @cache
 def _known() -> dict[type, type]:
     """Of a layer's class: which of ours does its work. Classes derived from them may do other things, and are left."""
-    known: dict[type, type] = {nn.Conv2d: _Depthwise, nn.BatchNorm2d: _Norm}
+    known: dict[type, type] = {nn.Conv2d: _Convolution, nn.BatchNorm2d: _Norm}
     try:
         from timm.layers import BatchNormAct2d, Conv2dSame
     except ImportError:  # timm is only needed for its own networks
         return known
-    return known | {Conv2dSame: _DepthwiseSame, BatchNormAct2d: _NormAct}
+    return known | {Conv2dSame: _ConvolutionSame, BatchNormAct2d: _NormAct}
 
 
 @cache
@@ -44,25 +46,42 @@ def _native(kind: type) -> type:
 def _suits(layer: Any) -> bool:
     if isinstance(layer, nn.BatchNorm2d):
         return layer.affine and layer.track_running_stats
+    return _is_pointwise(layer) or _is_depthwise(layer)
+
+
+def _is_depthwise(layer: Any) -> bool:
     depth = layer.groups == layer.in_channels == layer.out_channels > 1
     return depth and layer.padding_mode == "zeros" and set(layer.dilation) == {1}
 
 
-class _Depthwise(nn.Conv2d):
+def _is_pointwise(layer: Any) -> bool:
+    no_padding = set(layer._reversed_padding_repeated_twice) == {0}
+    return layer.groups == 1 and set(layer.kernel_size) == {1} and set(layer.stride) == {1} and no_padding
+
+
+class _Convolution(nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         kind = input.device.type
         x = input.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else input
-        square = self.stride[0] == self.stride[1]
-        if not (torch.is_grad_enabled() and square and depthwise.applies(x, self.weight)):
+        if not (torch.is_grad_enabled() and x.ndim == 4 and depthwise.applies(x, self.weight)):
+            return super().forward(input)
+        if self.groups == 1 and _is_pointwise(self):
+            return self._pointwise(x)
+        if self.groups == 1 or self.stride[0] != self.stride[1]:
             return super().forward(input)
         return depthwise.depthwise(x, self.weight, self.bias, stride=self.stride[0], padding=self._zeros(x))
+
+    def _pointwise(self, x: torch.Tensor) -> torch.Tensor:
+        """As a product of matrices, which channels side by side make of it: PyTorch's convolution copies for it."""
+        y = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return y.permute(0, 3, 1, 2)
 
     def _zeros(self, x: torch.Tensor) -> depthwise.Padding:
         left, right, top, bottom = self._reversed_padding_repeated_twice
         return top, bottom, left, right
 
 
-class _DepthwiseSame(_Depthwise):
+class _ConvolutionSame(_Convolution):
     """With TensorFlow's padding: as many zeros as make ceil(size / stride) results, the odd one behind."""
 
     def _zeros(self, x: torch.Tensor) -> depthwise.Padding:
@@ -81,7 +100,7 @@ class _Norm(nn.BatchNorm2d):
         if not torch.is_grad_enabled() or self.weight.dtype != torch.float32 or not norm_act.applies(x):
             return None
         mean, var = self.running_mean, self.running_var
-        if mean is None or var is None:
+        if mean is None or var is None or self.num_batches_tracked is None:
             return None
         n = x.shape[0] * x.shape[2] * x.shape[3]
         if not self.training:
@@ -93,9 +112,9 @@ class _Norm(nn.BatchNorm2d):
             return None
         y, batch_mean, batch_var = norm_act.norm_act(x, self.weight, self.bias, self.eps, act)
         with torch.no_grad():
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked += 1
-            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            tracked: Any = self.num_batches_tracked
+            tracked += 1
+            share = 1 / float(tracked) if self.momentum is None else self.momentum
             mean.lerp_(batch_mean, share)
             var.lerp_(batch_var * (n / (n - 1)), share)
         return y

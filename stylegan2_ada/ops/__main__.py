@@ -19,6 +19,7 @@ from torch import Tensor
 from . import conv_forward, native, reference
 from .bias_act import bias_act
 from .conv3x3 import applies, conv3x3
+from .depthwise import depthwise
 from .modconv_epilogue import modconv_epilogue
 from .upfirdn2d import fir_taps, upfirdn2d
 
@@ -33,6 +34,7 @@ def cases(shape: tuple[int, ...], device: torch.device) -> dict:
     f = fir_taps([1, 3, 3, 1], device=device)
     b = torch.linspace(-1, 1, c, device=device)
     d = torch.linspace(0.5, 2, n * c, device=device).reshape(n, c)
+    window = torch.linspace(-1, 1, c * 25, device=device).sin().reshape(c, 1, 5, 5)
     noise = torch.linspace(-1, 1, n * h * w, device=device).reshape(n, 1, h, w)
     like = lambda t, x: t.to(x.dtype) if x.dtype == torch.float64 else t  # noqa: E731
 
@@ -53,6 +55,10 @@ def cases(shape: tuple[int, ...], device: torch.device) -> dict:
         "bias_act, swish": (
             lambda x: bias_act(x, b, act="swish"),
             lambda x: reference.bias_act(x, like(b, x), 1, "swish", 0.2, 2**0.5, None),
+        ),
+        "depthwise convolution": (
+            lambda x: depthwise(x, window, stride=2, padding=(2, 2, 2, 2)),
+            lambda x: F.conv2d(x, like(window, x).to(x.dtype), stride=2, padding=2, groups=c),
         ),
         "modulated convolution's end": (
             lambda x: modconv_epilogue(x, d, noise, b, act="lrelu"),

@@ -63,45 +63,59 @@ std::vector<Vec> packed(const float* w, int64_t c, int64_t taps) {
   return out;
 }
 
-// Calls f(image, first row, end) for bands of rows: whole images where there are enough of them.
+// Some neighbouring channels of an image.
+struct Part {
+  int64_t image, first, channels;
+
+  int64_t group() const { return first / LANES; }
+};
+
+// Calls f(part) for all of them.
 template <typename F>
-void by_band(int64_t n, int64_t rows, const F& f) {
-  const int64_t threads = torch::stable::get_num_threads();
-  const int64_t bands = n >= 2 * threads || threads == 1 ? 1 : std::min(rows, (2 * threads + n - 1) / n);
-  sg::for_each_item(n * bands, threads, [&](int64_t item, int64_t) {
-    const int64_t image = item / bands, band = item % bands;
-    f(image, rows * band / bands, rows * (band + 1) / bands);
+void by_part(const Shape& s, const F& f) {
+  const int64_t parts = (s.c + TOGETHER - 1) / TOGETHER;
+  sg::for_each_item(s.n * parts, torch::stable::get_num_threads(), [&](int64_t item, int64_t) {
+    const int64_t first = item % parts * TOGETHER;
+    f(Part{item / parts, first, std::min(TOGETHER, s.c - first)});
   });
 }
 
+// A row of the part, [groups][n], to the image's row `out`.
 template <typename T>
-void store_row(const Vec* row, int64_t n, int64_t channels, int64_t group, T* out) {
-  const int64_t lanes = std::min<int64_t>(LANES, channels - group * LANES);
-  out += group * LANES;
-  if (lanes == LANES)
-    for (int64_t x = 0; x < n; ++x) sg::store(row[x], out + x * channels);
-  else
-    for (int64_t x = 0; x < n; ++x) sg::store_some(row[x], out + x * channels, lanes);
+void store_row(const Vec* row, int64_t n, const Part& part, int64_t channels, T* out) {
+  out += part.first;
+  if (part.channels == TOGETHER) {  // both groups of a pixel at once: whole cache lines
+    for (int64_t x = 0; x < n; ++x, out += channels) sg::store_two(row[x], row[n + x], out);
+    return;
+  }
+  for (int64_t first = 0; first < part.channels; first += LANES, row += n) {
+    const int64_t lanes = std::min<int64_t>(LANES, part.channels - first);
+    if (lanes == LANES)
+      for (int64_t x = 0; x < n; ++x) sg::store(row[x], out + x * channels + first);
+    else
+      for (int64_t x = 0; x < n; ++x) sg::store_some(row[x], out + x * channels + first, lanes);
+  }
 }
 
 template <typename T>
-void forward_rows(const Shape& s, const T* x, const Vec* w, const Vec* bias, T* y, int64_t begin, int64_t end) {
+void forward_part(const Shape& s, const Part& part, const T* x, const Vec* w, const Vec* bias, T* y) {
   const int64_t columns = std::max((s.ow - 1) * s.stride + s.kx, s.left + s.w);
-  const int64_t words = Rows<T>::words(s.c, columns, s.ky);
-  Vec *memory = kept(words + s.ow), *out = memory + words;
-  Rows<T> rows(x, s.w, s.c, s.left, columns, s.ky, memory);
+  const int64_t words = Rows<T>::words(columns, s.ky);
+  Vec *memory = kept(words + groups(TOGETHER) * s.ow), *out = memory + words;
+  Rows<T> rows(x + part.image * s.h * s.w * s.c + part.first, s.w, s.c, part.channels, s.left, columns, s.ky, memory);
+  w += part.group() * s.taps(), bias += part.group(), y += part.image * s.oh * s.ow * s.c;
   std::vector<Line> from(s.ky), lines(s.ky);
-  for (int64_t oy = begin; oy < end; ++oy) {
+  for (int64_t oy = 0; oy < s.oh; ++oy) {
     int64_t count = 0;
     for (int64_t k = 0; k < s.ky; ++k) {
       const int64_t iy = oy * s.stride - s.top + k;
       if (iy >= 0 && iy < s.h) from[count++] = {rows.row(iy), w + k * s.kx};
     }
-    for (int64_t g = 0; g < groups(s.c); ++g) {
+    for (int64_t g = 0; g < groups(part.channels); ++g) {
       for (int64_t l = 0; l < count; ++l) lines[l] = {from[l].x + g * rows.pitch, from[l].w + g * s.taps()};
-      sum_row(s.kx, s.stride, lines.data(), count, bias[g], s.ow, out, 1);
-      store_row(out, s.ow, s.c, g, y + oy * s.ow * s.c);
+      sum_row(s.kx, s.stride, lines.data(), count, bias[g], s.ow, out + g * s.ow, 1);
     }
+    store_row(out, s.ow, part, s.c, y + oy * s.ow * s.c);
   }
 }
 
@@ -124,40 +138,45 @@ std::vector<Phase> phases(const Shape& s, const std::vector<Vec>& w) {
 }
 
 template <typename T>
-void input_rows(const Shape& s, const T* gy, const std::vector<Phase>& phases, T* gx, int64_t begin, int64_t end) {
+void input_part(const Shape& s, const Part& part, const T* gy, const std::vector<Phase>& phases, T* gx) {
   const int64_t left = s.kx;
   int64_t columns = left + s.ow;
   for (const Phase& p : phases) columns = std::max(columns, left + p.from + p.count - 1 + std::max<int64_t>(p.taps, 1));
-  const int64_t held = (s.ky + s.stride - 1) / s.stride, words = Rows<T>::words(s.c, columns, held);
-  Vec *memory = kept(words + s.w), *out = memory + words;
-  Rows<T> rows(gy, s.ow, s.c, left, columns, held, memory);
+  const int64_t held = (s.ky + s.stride - 1) / s.stride, words = Rows<T>::words(columns, held);
+  Vec *memory = kept(words + groups(TOGETHER) * s.w), *out = memory + words;
+  Rows<T> rows(gy + part.image * s.oh * s.ow * s.c + part.first, s.ow, s.c, part.channels, left, columns, held, memory);
+  gx += part.image * s.h * s.w * s.c;
   std::vector<const Vec*> from(s.ky);
   std::vector<int64_t> taps(s.ky);
   std::vector<Line> lines(s.ky);
-  for (int64_t iy = begin; iy < end; ++iy) {
+  for (int64_t iy = 0; iy < s.h; ++iy) {
     int64_t count = 0;
     for (int64_t k = (iy + s.top) % s.stride; k < s.ky && k <= iy + s.top; k += s.stride) {
       const int64_t oy = (iy + s.top - k) / s.stride;
       if (oy < s.oh) from[count] = rows.row(oy), taps[count++] = k;
     }
-    for (int64_t g = 0; g < groups(s.c); ++g) {
+    for (int64_t g = 0; g < groups(part.channels); ++g) {
       for (const Phase& p : phases) {
         for (int64_t l = 0; l < count; ++l)
-          lines[l] = {from[l] + g * rows.pitch + left + p.from, p.w.data() + (g * s.ky + taps[l]) * p.taps};
-        sum_row(p.taps, 1, lines.data(), p.taps ? count : 0, Vec{}, p.count, out + p.first, s.stride);
+          lines[l] = {from[l] + g * rows.pitch + left + p.from, p.w.data() + ((part.group() + g) * s.ky + taps[l]) * p.taps};
+        sum_row(p.taps, 1, lines.data(), p.taps ? count : 0, Vec{}, p.count, out + g * s.w + p.first,
+                s.stride);
       }
-      store_row(out, s.w, s.c, g, gx + iy * s.w * s.c);
     }
+    store_row(out, s.w, part, s.c, gx + iy * s.w * s.c);
   }
 }
 
-// Adds an image's share to sums [groups][ky][kx].
+// Adds the part's share to sums [groups][ky][kx].
 template <typename T>
-void weight_rows(const Shape& s, const T* x, const T* gy, Vec* sums) {
+void weight_part(const Shape& s, const Part& part, const T* x, const T* gy, Vec* sums) {
   const int64_t columns = std::max((s.ow - 1) * s.stride + s.kx, s.left + s.w);
-  const int64_t words = Rows<T>::words(s.c, columns, s.ky);
-  Vec* memory = kept(words + Rows<T>::words(s.c, s.ow, 1));
-  Rows<T> rows(x, s.w, s.c, s.left, columns, s.ky, memory), gradients(gy, s.ow, s.c, 0, s.ow, 1, memory + words);
+  const int64_t words = Rows<T>::words(columns, s.ky);
+  Vec* memory = kept(words + Rows<T>::words(s.ow, 1));
+  Rows<T> rows(x + part.image * s.h * s.w * s.c + part.first, s.w, s.c, part.channels, s.left, columns, s.ky, memory);
+  Rows<T> gradients(gy + part.image * s.oh * s.ow * s.c + part.first, s.ow, s.c, part.channels, 0, s.ow, 1,
+                    memory + words);
+  sums += part.group() * s.taps();
   std::vector<const Vec*> from(s.ky), lines(s.ky);
   std::vector<Vec*> to(s.ky), at(s.ky);
   for (int64_t oy = 0; oy < s.oh; ++oy) {
@@ -167,7 +186,7 @@ void weight_rows(const Shape& s, const T* x, const T* gy, Vec* sums) {
       if (iy >= 0 && iy < s.h) from[count] = rows.row(iy), to[count++] = sums + k * s.kx;
     }
     const Vec* gradient = gradients.row(oy);
-    for (int64_t g = 0; g < groups(s.c); ++g) {
+    for (int64_t g = 0; g < groups(part.channels); ++g) {
       for (int64_t l = 0; l < count; ++l) lines[l] = from[l] + g * rows.pitch, at[l] = to[l] + g * s.taps();
       product_rows(s.kx, s.stride, lines.data(), count, gradient + g * gradients.pitch, s.ow, at.data());
     }
@@ -190,9 +209,8 @@ Tensor depthwise_op(const Tensor& x_, const Tensor& w_, std::optional<Tensor> bi
   }
   by_type(x, [&](auto zero) {
     using T = decltype(zero);
-    by_band(s.n, s.oh, [&](int64_t i, int64_t begin, int64_t end) {
-      forward_rows(s, sg::in<T>(x) + i * s.h * s.w * s.c, weights.data(), bias.data(),
-                   sg::out<T>(y) + i * s.oh * s.ow * s.c, begin, end);
+    by_part(s, [&](const Part& part) {
+      forward_part(s, part, sg::in<T>(x), weights.data(), bias.data(), sg::out<T>(y));
     });
   });
   return y;
@@ -209,9 +227,7 @@ Tensor depthwise_input_grad_op(const Tensor& gy_, const Tensor& w_, int64_t heig
   const std::vector<Phase> columns = phases(s, packed(sg::in<float>(w), s.c, s.taps()));
   by_type(gy, [&](auto zero) {
     using T = decltype(zero);
-    by_band(s.n, s.h, [&](int64_t i, int64_t begin, int64_t end) {
-      input_rows(s, sg::in<T>(gy) + i * s.oh * s.ow * s.c, columns, sg::out<T>(gx) + i * s.h * s.w * s.c, begin, end);
-    });
+    by_part(s, [&](const Part& part) { input_part(s, part, sg::in<T>(gy), columns, sg::out<T>(gx)); });
   });
   return gx;
 }
@@ -225,13 +241,15 @@ Tensor depthwise_weight_grad_op(const Tensor& x_, const Tensor& gy_, int64_t ky,
                   "stylegan2_ada::depthwise_weight_grad: gy is not of this x");
   const Tensor gw = torch::stable::empty({s.c, 1, ky, kx}, ScalarType::Float, std::nullopt, x.device());
   if (gw.numel() == 0) return gw;
+  const int64_t parts = (s.c + TOGETHER - 1) / TOGETHER;
   const int64_t pieces = std::min(s.n, PIECES), size = groups(s.c) * s.taps();
   std::vector<Vec> sums(std::max<int64_t>(pieces, 1) * size, Vec{});
   by_type(x, [&](auto zero) {
     using T = decltype(zero);
-    sg::for_each_item(pieces, torch::stable::get_num_threads(), [&](int64_t piece, int64_t) {
+    sg::for_each_item(pieces * parts, torch::stable::get_num_threads(), [&](int64_t item, int64_t) {
+      const int64_t piece = item / parts, first = item % parts * TOGETHER;
       for (int64_t i = s.n * piece / pieces; i < s.n * (piece + 1) / pieces; ++i)
-        weight_rows(s, sg::in<T>(x) + i * s.h * s.w * s.c, sg::in<T>(gy) + i * s.oh * s.ow * s.c,
+        weight_part(s, Part{i, first, std::min(TOGETHER, s.c - first)}, sg::in<T>(x), sg::in<T>(gy),
                     sums.data() + piece * size);
     });
   });

@@ -12,14 +12,20 @@ using sg::groups;
 using sg::LANES;
 using sg::Vec;
 
-// An image's rows, `count` of them at a time, with zeros before and behind the pixels: group g of row r is
-// row(r) + g * pitch, its pixel x at [left + x].
+// Channels that are done together: few, so that the rows that a window passes over stay in the first-level cache, and
+// a cache line of 16-bit numbers.
+constexpr int64_t TOGETHER = 2 * LANES;
+
+// An image's rows of up to TOGETHER of its channels, `count` rows at a time, with zeros before and behind the pixels:
+// group g of row(y) begins at g * pitch, its pixel x is at [left + x].
 template <typename T>
 class Rows {
  public:
-  // columns: pixels with the zeros. memory: words(...) vectors.
-  Rows(const T* image, int64_t width, int64_t channels, int64_t left, int64_t columns, int64_t count, Vec* memory)
-      : pitch(pitch_for(columns)), image_(image), width_(width), channels_(channels), left_(left), count_(count),
+  // image: the first of the channels; apart: from a pixel to the next. columns: pixels with the zeros. memory:
+  // words(...) vectors.
+  Rows(const T* image, int64_t width, int64_t apart, int64_t channels, int64_t left, int64_t columns, int64_t count,
+       Vec* memory)
+      : pitch(columns), image_(image), width_(width), apart_(apart), channels_(channels), left_(left), count_(count),
         held_(count, -1), memory_(memory) {
     const Vec zero = {};
     for (int64_t g = 0; g < count * groups(channels); ++g) {
@@ -28,16 +34,14 @@ class Rows {
     }
   }
 
-  static int64_t words(int64_t channels, int64_t columns, int64_t count) {
-    return count * groups(channels) * pitch_for(columns);
-  }
+  static int64_t words(int64_t columns, int64_t count) { return count * groups(TOGETHER) * columns; }
 
   const Vec* row(int64_t y) {
     const int64_t place = y % count_;
     Vec* to = memory_ + place * groups(channels_) * pitch;
     if (held_[place] != y) {
       held_[place] = y;
-      read(image_ + y * width_ * channels_, to + left_);
+      read(image_ + y * width_ * apart_, to + left_);
     }
     return to;
   }
@@ -45,19 +49,23 @@ class Rows {
   const int64_t pitch;
 
  private:
-  // Odd: groups of the same pixel lie in different sets of the cache.
-  static int64_t pitch_for(int64_t columns) { return columns | 1; }
-
   void read(const T* __restrict from, Vec* __restrict to) const {
+    if (channels_ == TOGETHER) {
+      for (int64_t x = 0; x < width_; ++x, from += apart_) {
+        to[x] = sg::load(from);
+        to[pitch + x] = sg::load(from + LANES);
+      }
+      return;
+    }
     const int64_t whole = channels_ / LANES, rest = channels_ % LANES;
-    for (int64_t x = 0; x < width_; ++x, from += channels_) {
-      for (int64_t g = 0; g < whole; ++g) to[g * pitch + x] = sg::load(from + g * LANES);
+    for (int64_t x = 0; x < width_; ++x, from += apart_) {
+      if (whole) to[x] = sg::load(from);
       if (rest) to[whole * pitch + x] = sg::load_some(from + whole * LANES, rest);
     }
   }
 
   const T* image_;
-  const int64_t width_, channels_, left_, count_;
+  const int64_t width_, apart_, channels_, left_, count_;
   std::vector<int64_t> held_;
   Vec* memory_;
 };

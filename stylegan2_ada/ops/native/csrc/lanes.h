@@ -68,6 +68,19 @@ SG_INLINE void store(Vec y, T* x) {
   }
 }
 
+// Two vectors side by side.
+template <typename T>
+SG_INLINE void store_two(Vec a, Vec b, T* x) {
+#if defined(__AVX512F__) && defined(__AVX512BF16__)
+  if constexpr (std::is_same_v<T, bf16>) {
+    _mm512_storeu_si512(x, (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a));
+    return;
+  }
+#endif
+  store(a, x);
+  store(b, x + LANES);
+}
+
 template <typename T>
 SG_INLINE void store_some(Vec y, T* x, int64_t lanes) {
   T all[LANES];
