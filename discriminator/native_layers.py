@@ -61,9 +61,10 @@ def _is_pointwise(layer: Any) -> bool:
 
 class _Convolution(nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        kind = input.device.type
-        x = input.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else input
-        if not (torch.is_grad_enabled() and x.ndim == 4 and depthwise.applies(x, self.weight)):
+        if not (input.is_cpu and torch.is_grad_enabled() and input.ndim == 4):
+            return super().forward(input)
+        x = input.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else input
+        if not depthwise.applies(x, self.weight):
             return super().forward(input)
         if self.groups == 1 and _is_pointwise(self):
             return self._pointwise(x)
