@@ -149,7 +149,7 @@ def main(model, resolution, batch, precision, threads, turns, frozen, json_path)
         print(f"{row.channels:5d} channels {row.size:3d} px {row.window}x{row.window} stride {row.stride}   {shown}")
     if json_path:
         told = {
-            "facts": facts(), "model": model, "resolution": resolution, "batch": batch, "precision": precision,
+            "facts": facts("cpu"), "model": model, "resolution": resolution, "batch": batch, "precision": precision,
             "frozen": frozen, "threads": threads, "step_ms": steps, "layers": [asdict(row) for row in rows],
         }  # fmt: skip
         json_path.write_text(json.dumps(told, indent=1) + "\n")
