@@ -39,10 +39,10 @@ from discriminator.training.recipe import Recipe
 from evaluation.options import JoinOptions, OwnPhotos
 
 SECTIONS = {
-    "Data": "data data_root labels resolution patches square resize_filter subset valid_images degradation extra_reals"
-    " extra_fakes twins twin_decoders twin_mix replay allow_leaks cache face",
-    "The network": "recipe model size branches residual stride1 head dropout reconstruct pretrained backbone_weights"
-    " from",
+    "Data": "data data_root labels resolution patches square resize_filter saved_as subset valid_images degradation"
+    " extra_reals extra_fakes twins twin_decoders twin_mix replay allow_leaks cache face",
+    "The network": "recipe model size branches residual stride1 head dropout reconstruct levels correlations pretrained"
+    " backbone_weights from",
     "Learning": "epochs frozen_epochs batch lr head_lr weight_decay schedule warmup plateau_patience plateau_factor"
     " clip ema random_crop mirror augment balance seed",
     "What it learns": "patch consistency consistency_kind smoothing draws l2",

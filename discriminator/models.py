@@ -194,7 +194,7 @@ def new_network(
 def _levels(model: str, resolution: int, channels: int, o: NetworkOptions, seed: int) -> Levels:
     if o.stride1:
         raise UserError("its layers stay as they are; leave `stride1` out")
-    first, last = o.levels
+    first, last = o.levels or (0, None)
     cfg = LevelsConfig(
         model, resolution, channels, patches=o.patches, first=first, last=last, correlations=o.correlations
     )

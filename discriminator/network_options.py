@@ -68,8 +68,8 @@ class NetworkOptions:
     )
     dropout: float = option(0.3, "Before the verdict.", metavar="P", low=0, high=0.95)
     reconstruct: bool = option(False, "capsnet: with the decoder that redraws the image.")
-    levels: tuple[int, int | None] = option(
-        (0, None),
+    levels: tuple[int, int | None] | None = option(
+        None,
         "levels:NAME: from which level (the stem's is 0) to which it looks.  [default: all]",
         metavar="FIRST-LAST", parse=Span(), whole=True,
     )  # fmt: skip
