@@ -10,6 +10,7 @@ Examples:
   python evaluate.py detector their_scores.csv --calibrate-on their_valid_scores.csv
   python evaluate.py ensemble runs/a runs/b runs/c --method weighted --data flickr140k --out all.safetensors
   python evaluate.py compare --models runs/a runs/b all.safetensors --data flickr140k --out compared/
+  python evaluate.py study --plan docs/study/plan.toml --out runs/study
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ from common.files import write_json
 from common.options import flags_of, in_flags, options
 from common.outputs import check_folder, check_output, plain
 from evaluation.listener import Listener
-from evaluation.options import ComparisonOptions, DetectorOptions, EnsembleOptions, GeneratorOptions, is_table
+from evaluation.options import (
+    ComparisonOptions,
+    DetectorOptions,
+    EnsembleOptions,
+    GeneratorOptions,
+    StudyOptions,
+    is_table,
+)
 
 if TYPE_CHECKING:
     from evaluation.detector_result import DetectorResult
@@ -214,6 +222,28 @@ def compare(asked: ComparisonOptions) -> None:
     _tell(*lines_of(result))
     write_comparison(out, result)
     _tell(f"{out}: {', '.join(COMPARED)} and plots written")
+
+
+@main.command()
+@options(StudyOptions, "asked")
+def study(asked: StudyOptions) -> None:
+    """Does other training data find more? Arms, endpoint and comparisons by a plan that was written before.
+
+    \b
+    The detector is a probe (train_detector.py --model levels:NAME): features of every image are found once and kept,
+    and each arm and seed is a logistic regression on some of them. Stopped and started again, it goes on. The plan may
+    not change once the fits have begun; the tests are opened when all fits are done, and their scores handed out once,
+    in results.json, results.md and results.html: paired bootstrap over images and seeds, Holm's correction.
+    """
+    with importing():
+        from evaluation.study import run_study
+        from reports.study import lines_of, write_study
+
+    result = run_study(asked, LISTENER)
+    result.notes = list(map(_as_flags, result.notes))
+    _tell(*lines_of(result))
+    written = write_study(Path(asked.out), result)
+    _tell(f"{', '.join(map(str, written))} written")
 
 
 if __name__ == "__main__":

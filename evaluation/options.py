@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import BATCH, CSV, DEVICE, FORCE, OUT, SEED, THRESHOLD, WORKERS, argument, check, option
+from common.options import BATCH, CSV, DEVICE, FORCE, OUT, SEED, THREADS, THRESHOLD, WORKERS, argument, check, option
 from discriminator.join import JOINS
 from faces.options import (
     CROP,
@@ -253,6 +253,30 @@ class ComparisonOptions(ScoringOptions):
             raise UserError("`models`: a comparison takes two or more: detector files, run folders or CSVs of scores")
         if not self.data and not all(map(is_table, self.models)):
             raise UserError("no images to compare detectors on: give `data` SOURCE, once or several times")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """Which plan is carried out, and where."""
+
+    plan: str = option(help="Sources, arms, endpoint and comparisons, as docs/study/plan.toml.", metavar="FILE.toml")
+    out: str = OUT(
+        help="Features, fits, results.json, results.md and results.html; the same again goes on.", metavar="FOLDER"
+    )
+    seeds: int | None = option(
+        None, "Fits of every arm, instead of the plan's number; the results tell it.", metavar="N", low=1
+    )
+    features: str | None = option(
+        None, "Where features of images are kept, for several studies.  [default: OUT/features]", metavar="FOLDER"
+    )
+    data_root: str | None = DATA_ROOT()
+    device: str = DEVICE()
+    workers: int | None = WORKERS()
+    threads: int | None = THREADS()
+    force: bool = FORCE(help="Open the tests once more and replace the results, which tell it.")
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def is_table(spec: str) -> bool:
