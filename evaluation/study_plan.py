@@ -29,7 +29,8 @@ class Material:
     instead of them, a bank of twins of `synth.py twins`, and `half`, which of its halves. split: None for all. count:
     at most so many, evenly spread (over the decoders of a bank). save: whether a file is saved once as JPEG like what
     was resampled, though it has the size already (a sampler's PNG); of a bank: whether the half goes through the twins'
-    own save path (a twin always does). decoders: of a bank, the first so many that passed their gates, 0 for all."""
+    own save path (a twin always does). decoders: of a bank, the first so many that passed their gates, 0 for all.
+    failed: decoders that failed their gates are taken, too."""
 
     name: str
     label: str
@@ -40,6 +41,7 @@ class Material:
     count: int | None = None
     save: bool = False
     decoders: int = 0
+    failed: bool = False
 
     def __post_init__(self) -> None:
         where = f"source {self.name!r}"

@@ -39,9 +39,8 @@ class RawLogit:
         found = []
         for first in range(0, len(kept), BATCH):
             images = [self._image(opened, int(i), condition, seed) for i in kept[first : first + BATCH]]
-            found.append(
-                -self.net.adversarial(torch.from_numpy(np.stack(images)).to(self.detector.device)).double().cpu()
-            )
+            logits = self.net.adversarial(torch.from_numpy(np.stack(images)).to(self.detector.device))
+            found.append(-logits.double().flatten().cpu())
         return torch.cat(found).numpy()
 
     def _image(self, opened: Opened, i: int, condition: Degradation, seed: int) -> np.ndarray:

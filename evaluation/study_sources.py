@@ -91,11 +91,9 @@ def _of_bank(material: Material, plan: Plan, data_root: str | None) -> Opened:
             f"{bank.folder}: its twins have {bank.side} px, the study looks at squares of {plan.probe.side}: make a"
             f" bank with --side {plan.probe.side}, or set crop = {bank.side} in [probe]"
         )
-    decoders = bank.chosen(None)
+    decoders = bank.decoders if material.failed else bank.chosen(None)
     if material.decoders > len(decoders):
-        raise UserError(
-            f"{bank.folder}: {len(decoders)} decoders passed their gates, {material.decoders} are asked for"
-        )
+        raise UserError(f"{bank.folder}: {len(decoders)} decoders are there, {material.decoders} are asked for")
     decoders = decoders[: material.decoders or None]
     pixels = [bank.pixels(one) for one in decoders]
     each = len(pixels[0]) if material.count is None else material.count // len(decoders)

@@ -11,14 +11,20 @@ from sklearn.preprocessing import StandardScaler
 
 from common.errors import UserError
 from discriminator.calibration import threshold_at_fpr
+from discriminator.detector import Detector
+from discriminator.models import new_network
 from discriminator.training.probe import Part
 from evaluation.study_compare import Scored, compare, threshold_of
 from evaluation.study_features import Table
 from evaluation.study_fit import Taught, choose, fit_arm
-from evaluation.study_plan import read_plan
-from evaluation.study_sources import as_saved
+from evaluation.study_plan import Material, read_plan
+from evaluation.study_raw import RawLogit
+from evaluation.study_sources import Opened, as_saved
 from faces import filters
+from faces.degrade import grid
+from faces.preprocess import Preprocess
 from faces.twin_bank import Pair
+from tests.discriminator.conftest import make_calibration
 
 PLAN = """
 title = "Small"
@@ -275,3 +281,18 @@ def test_the_committed_plan_stands():
     assert plan.endpoint == ("hardfake", "sfhq", "native_stylegan2") and plan.seeds >= 3
     measured = {one.data for one in plan.tests.values() if one.split is None}
     assert not measured & {one.data for one in plan.sources.values()}
+
+
+def test_a_games_raw_logit_is_negated_and_one_for_each_image(tmp_path):
+    net = new_network("hybrid", 16, seed=3).eval()
+    Detector(net, Preprocess(16), make_calibration(), {}).save(tmp_path / "detector.safetensors")
+    photos = np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3), dtype=np.uint8)
+    opened = Opened(
+        Material("it", "fake", ("it",)), lambda i: photos[i], [str(i) for i in range(20)], np.zeros(20), False, ""
+    )
+    found = RawLogit.open(str(tmp_path), torch.device("cpu")).scores(
+        opened, np.array([1, *range(3, 20)]), grid()["clean"], 0
+    )
+    with torch.no_grad():
+        alone = net.adversarial(torch.from_numpy(Preprocess(16)(photos[4]))[None]).item()
+    assert found.shape == (18,) and found[2] == pytest.approx(-alone, abs=1e-4)
