@@ -15,13 +15,12 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from common.errors import UserError
 from common.files import sha256_of
+from discriminator.training.twins import save
 from evaluation.study_plan import FAKE, Material, Plan
-from faces import filters
 from faces.degrade import Degradation
 from faces.layout import Reading
 from faces.preprocess import Preprocess
@@ -30,7 +29,6 @@ from faces.twin_bank import MANIFEST, Pair, TwinBank
 
 MIN_SIDE = 16  # pixels, as in discriminator.judge
 PLACE = 0x51DE  # sets the places of squares apart from other random numbers
-GRID = 16  # JPEG's blocks, with chroma of half the size
 
 
 @dataclass(frozen=True)
@@ -122,9 +120,7 @@ def as_saved(image: np.ndarray, pair: Pair, otherwise: int) -> np.ndarray:
     quality = pair.quality or otherwise
     if not quality:
         return image
-    top, left = pair.top % GRID, pair.left % GRID
-    whole = cv2.copyMakeBorder(image, top, 0, left, 0, cv2.BORDER_REFLECT_101)
-    return filters.jpeg(whole, quality, "444" if pair.subsampling == "4:4:4" else "420")[top:, left:]
+    return save(image, quality, pair.subsampling, (pair.top, pair.left))
 
 
 # ---- views ---------------------------------------------------------------------------------------------------------
