@@ -4,12 +4,16 @@ The loss: L1; L1 of high-pass residuals; for each patch, how much of them there 
 spatial frequencies, both as ratios, so that a twin is as sharp as its photo; and, from a quarter of the time on, the
 non-saturating adversarial loss (Goodfellow et al. 2014) against an artefact branch. All of it on the middle of a larger
 window: what convolutions do at borders stays outside.
+
+All but L1 looks at the twin as a training will meet it, saved as its photo's file was: JPEG takes more from a twin than
+from a photo that went through it already, and an adversary that sees twins unsaved learns to know JPEG. The encoder is
+OpenCV's; gradients pass it as if it were not there (Bengio et al. 2013, straight-through).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from discriminator.artefact import ArtefactBranch, ResidualBank
+from discriminator.training.twins import save
 from faces.dataset import to_float
 from faces.patches import Patches
 from synth.twin_decoders import DecoderShape, TwinDecoder
@@ -29,10 +34,11 @@ AROUND = 16  # around a twin that is kept
 LR = 2e-3
 WARM = 0.25  # of the time without the adversary
 BANDS = 24  # rings of the spectrum in the loss
-HIGH_PASS, ENERGY, SPECTRUM = 0.02, 0.05, 0.1
+HIGH_PASS, ENERGY, SPECTRUM = 0.02, 0.1, 0.1
 ADVERSARY = {1: 0.01, 2: 0.02, 3: 0.03}  # weight by depth
 LEARN, NOISE, SAMPLE = 0x7EAC, 0x7015, 0x5A3B
 
+File = tuple[int | None, str]
 Told = Callable[[float, str], None]  # of (share done, a few words)
 
 
@@ -59,10 +65,11 @@ class Taught:
 
 
 class Twins:
-    """Windows of photos, and what a decoder makes of them. photos: which of `patches`' images to cut from."""
+    """Windows of photos, and what a decoder makes of them. photos: which of `patches`' images to cut from; files: JPEG
+    quality (None: no JPEG) and subsampling of each image's file."""
 
-    def __init__(self, patches: Patches, photos: np.ndarray, device: torch.device) -> None:
-        self.patches, self.photos, self.device = patches, photos, device
+    def __init__(self, patches: Patches, photos: np.ndarray, files: Sequence[File], device: torch.device) -> None:
+        self.patches, self.photos, self.files, self.device = patches, photos, files, device
 
     def places(self, draw: tuple[int, ...], count: int, width: int) -> np.ndarray:
         """int64 [count, 3]: photo, top and left of random windows of `width` pixels, as many of each photo."""
@@ -76,6 +83,16 @@ class Twins:
         """uint8 [n, 3, width, width]."""
         found = [self.patches.photo(i)[top : top + width, left : left + width] for i, top, left in places.tolist()]
         return np.ascontiguousarray(np.stack(found).transpose(0, 3, 1, 2))
+
+    def saved(self, twins: torch.Tensor, places: np.ndarray) -> torch.Tensor:
+        """Twins [n, 3, width, width] of windows at `places` as their photos' files were saved; gradients pass."""
+        images = ((twins.detach().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        found = []
+        for image, (i, top, left) in zip(images, places.tolist(), strict=True):
+            quality, subsampling = self.files[i]
+            found.append(image if quality is None else save(image, quality, subsampling, (top, left)))
+        real = to_float(torch.from_numpy(np.stack(found).transpose(0, 3, 1, 2).copy()).to(self.device))
+        return twins + (real - twins).detach()
 
     def of(self, decoder: TwinDecoder, windows: np.ndarray, margin: int, seed: int) -> np.ndarray:
         """uint8 [n, 3, s, s]: the twins' middles, `margin` pixels left out at every edge."""
@@ -121,29 +138,30 @@ class _Work:
         for optimiser in self.optimisers:
             optimiser.param_groups[0]["lr"] = LR * min(1.0, 2 * (1 - share))
         width = SEEN + 2 * MARGIN
-        windows = self.twins.cut(self.twins.places((*self.draw, LEARN, step), BATCH, width), width)
-        whole = to_float(torch.from_numpy(windows).to(self.twins.device))
+        places = self.twins.places((*self.draw, LEARN, step), BATCH, width)
+        whole = to_float(torch.from_numpy(self.twins.cut(places, width)).to(self.twins.device))
         x = middle(whole, MARGIN)
         with torch.random.fork_rng(devices=_cuda(self.twins.device)):
             torch.manual_seed(_word(*self.draw, NOISE, step))
-            y = middle(self.decoder(whole), MARGIN)
-        l1, loss = self._alike(x, y)
+            made = self.decoder(whole)
+        y = middle(self.twins.saved(made, places), MARGIN)
+        l1 = (middle(made, MARGIN) - x).abs().mean()
+        loss = l1 + self._apart(x, y)
         if share >= WARM:
             loss = loss + ADVERSARY[self.shape.depth] * F.softplus(-self.adversary(y).patch_logits).mean()
         _descend(self.optimisers[0], loss)
-        logits = self.adversary(torch.cat([y.detach().clamp(-1, 1), x])).patch_logits
+        logits = self.adversary(torch.cat([y.detach(), x])).patch_logits
         _descend(self.optimisers[1], F.softplus(logits[:BATCH]).mean() + F.softplus(-logits[BATCH:]).mean())
-        return float(l1)
+        return l1.item()
 
-    def _alike(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """L1, and all of the loss that compares twin and photo."""
+    def _apart(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """How far high frequencies of photo and saved twin are apart."""
         high_x, high_y = self.bank(x), self.bank(y)
-        l1 = (y - x).abs().mean()
         energy = (_energy(high_y) / _energy(high_x)).log()
         rings = self.rings(y) - self.rings(x)
         matched = ENERGY * (energy.abs().mean() + energy.mean(0).abs().mean())
         spread = SPECTRUM * (rings.abs().mean() + rings.mean(0).abs().mean())
-        return l1.detach(), l1 + HIGH_PASS * (high_y - high_x).abs().mean() + matched + spread
+        return HIGH_PASS * (high_y - high_x).abs().mean() + matched + spread
 
 
 class Rings(torch.nn.Module):

@@ -71,6 +71,9 @@ class _Photos:
         aside = max(1, self.patches.count // ASIDE)
         return np.sort(order[aside:]), np.sort(order[:aside])
 
+    def some(self, photos: np.ndarray, device: torch.device) -> Twins:
+        return Twins(self.patches, photos, list(zip(self.quality, self.subsampling, strict=True)), device)
+
     def pairs(self, places: np.ndarray) -> list[Pair]:
         """What the manifest says of windows at `places`: their middles are kept."""
         return [
@@ -162,7 +165,7 @@ def _width(side: int) -> int:
 
 
 def _places(photos: _Photos, number: int, asked: TwinOptions) -> np.ndarray:
-    everything = Twins(photos.patches, np.arange(photos.patches.count), torch.device("cpu"))
+    everything = photos.some(np.arange(photos.patches.count), torch.device("cpu"))
     return everything.places((asked.seed, number, SAMPLE), asked.per_decoder, _width(asked.side))
 
 
@@ -173,16 +176,16 @@ def _decoder(
     teaching, aside = photos.split()
     shape = DecoderShape.drawn(asked.seed, number)
     length = Length(asked.minutes, asked.steps)
-    taught = teach(shape, Twins(photos.patches, teaching, device), (asked.seed, number), length, told)
+    taught = teach(shape, photos.some(teaching, device), (asked.seed, number), length, told)
     through = _Through(taught.decoder, asked.side, asked.seed, number)
-    unseen = Twins(photos.patches, aside, device)
+    unseen = photos.some(aside, device)
     looked_at = min(GATE_PAIRS, asked.per_decoder)
     places = unseen.places((asked.seed, number, ASIDE), looked_at, through.width)
     shown = as_shown(*through.pairs(unseen, places), photos.pairs(places))
     measured, gates = measure(*shown, places[:, 0])
     measured["l1"] = round(taught.l1, 5)
     places = _places(photos, number, asked)
-    made = through.pairs(Twins(photos.patches, aside, device), places)
+    made = through.pairs(unseen, places)
     record = DecoderRecord(
         number, shape.to_dict(), taught.steps, measured, gates, complaints(measured, gates), len(places)
     )

@@ -73,7 +73,7 @@ def test_decoders_follow_from_their_seed_and_differ():
 
 def test_a_decoder_that_learns_comes_nearer(photos):
     patches = Patches.build(open_source(photos), Preprocess(64), workers=1)
-    twins = Twins(patches, np.arange(patches.count), CPU)
+    twins = Twins(patches, np.arange(patches.count), [(80, "4:2:0")] * patches.count, CPU)
     shape = DecoderShape("bilinear", 1, 16, 8, False)
     after = [teach(shape, twins, (0, 1), Length(1, steps), lambda *_: None).l1 for steps in (1, 25)]
     assert after[1] < 0.6 * after[0]
