@@ -1,9 +1,9 @@
 """Teaching one decoder to give photos their twins, and measuring how alike they are.
 
-The loss: L1; L1 of high-pass residuals; for each patch, how much of them there is and how its power is spread over
-spatial frequencies, both as ratios, so that a twin is as sharp as its photo; and, from a quarter of the time on, the
-non-saturating adversarial loss (Goodfellow et al. 2014) against an artefact branch. All of it on the middle of a larger
-window: what convolutions do at borders stays outside.
+The loss: L1, of pixels and of the means of small areas; L1 of high-pass residuals; for each patch, how much of them
+there is and how its power is spread over spatial frequencies, both as ratios, so that a twin is as sharp as its photo;
+and, from a quarter of the time on, the non-saturating adversarial loss (Goodfellow et al. 2014) against an artefact
+branch. All of it on the middle of a larger window: what convolutions do at borders stays outside.
 
 All but L1 looks at the twin as a training will meet it, saved as its photo's file was: JPEG takes more from a twin than
 from a photo that went through it already, and an adversary that sees twins unsaved learns to know JPEG. The encoder is
@@ -34,7 +34,8 @@ AROUND = 16  # around a twin that is kept
 LR = 2e-3
 WARM = 0.25  # of the time without the adversary
 BANDS = 24  # rings of the spectrum in the loss
-HIGH_PASS, ENERGY, SPECTRUM = 0.02, 0.1, 0.1
+HIGH_PASS, ENERGY, SPECTRUM = 0.02, 0.1, 0.2
+AREA, AREAS = 8, 3.0  # pixels of a side, weight
 ADVERSARY = {1: 0.01, 2: 0.02, 3: 0.03}  # weight by depth
 LEARN, NOISE, SAMPLE = 0x7EAC, 0x7015, 0x5A3B
 
@@ -145,8 +146,10 @@ class _Work:
             torch.manual_seed(_word(*self.draw, NOISE, step))
             made = self.decoder(whole)
         y = middle(self.twins.saved(made, places), MARGIN)
-        l1 = (middle(made, MARGIN) - x).abs().mean()
-        loss = l1 + self._apart(x, y)
+        apart = middle(made, MARGIN) - x
+        l1 = apart.abs().mean()
+        # differences of whole areas, above all in colour, are small beside those of pixels and would be learnt last
+        loss = l1 + AREAS * F.avg_pool2d(apart, AREA).abs().mean() + self._apart(x, y)
         if share >= WARM:
             loss = loss + ADVERSARY[self.shape.depth] * F.softplus(-self.adversary(y).patch_logits).mean()
         _descend(self.optimisers[0], loss)

@@ -48,7 +48,7 @@ ASIDE = 10  # every so many-th photo teaches no decoder: the gates look at crops
 GATE_PAIRS = 400
 WINDOWS = 64  # that are in memory at a time
 SHARPNESS = (0.9, 1.1)
-TOLD = {"sharpness": 0.60, "spectrum": 0.75}  # AUC up to which a gate passes: see `docs/sampling.md`
+TOLD = {"sharpness": 0.60, "spectrum": 0.75, "colour": 0.60}  # AUC up to which a gate passes: see `docs/sampling.md`
 SHOWN = 10  # pairs of a decoder on the sheet
 UNIT = 100  # parts of a decoder on the progress bar
 
@@ -251,6 +251,7 @@ def measure(photos: np.ndarray, twins: np.ndarray, groups: np.ndarray) -> tuple[
     features = {
         "sharpness": np.log1p([[t.sharpness, t.contrast] for t in seen]),
         "spectrum": np.stack([t.spectrum for t in seen]),
+        "colour": np.stack([[*t.colour, np.ptp(t.colour)] for t in seen]),
     }
     return measured, {name: _gate(cross_validated_auc(f, labels, both)) for name, f in features.items()}
 
