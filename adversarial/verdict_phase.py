@@ -114,6 +114,7 @@ def calibrated_detector(game: Game, data: RunData) -> tuple[Detector, dict]:
     meta = {
         "trained_on": cfg.data_facts.get("name"),
         "fingerprint": cfg.data_facts.get("fingerprint"),
+        "train_images": (cfg.data_facts.get("counts") or {}).get("train"),
         "kimg": game.nimg / 1000,
         "verdict_kimg": cfg.verdict_kimg,
         "calibrated_on": "validation images, each once clean and once degraded",
@@ -134,6 +135,7 @@ def figures(judged: ScoredImages, calibration: Calibration) -> dict:
     real = judged.labels == 0
     called = score >= point.threshold
     out = {"false_alarm_rate": float(called[real].mean()), "n_real": int(real.sum()), "threshold": point.threshold}
+    out["n_fake"] = int((~real).sum())
     groups = {"": ~real} | {
         f"_{o.replace(' ', '_')}": judged.origin == o for o in dict.fromkeys(judged.origin[~real].tolist())
     }

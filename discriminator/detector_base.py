@@ -16,6 +16,7 @@ import numpy as np
 from common.errors import UserError
 from discriminator.calibration import Calibration
 from discriminator.join import SHAPE_ALONE, Join
+from discriminator.quality import caution
 from discriminator.verdict import Threshold, Verdict, decide
 from discriminator.views import FaceAndPixels, Preparation
 from faces.pixel_crops import Region
@@ -141,7 +142,8 @@ class DetectorBase:
         note: str = "",
         views: np.ndarray | None = None,
     ) -> Verdict:
-        """The verdict that follows from a logit and, of a network that joins two views, what these say [2]."""
+        """The verdict that follows from a logit and, of a network that joins two views, what these say [2]; its note ends
+        with `caution`."""
         probability = float(self.calibration.probability(logit))
         said, why = None, ""
         if views is not None:
@@ -157,7 +159,7 @@ class DetectorBase:
             n_real=threshold.point.n_real,
             logit=logit,
             patch_map=patch_map,
-            note=notes_joined(why, note),
+            note=notes_joined(why, note, self.caution),
             views=said,
             contradiction=why,
         )
@@ -173,6 +175,11 @@ class DetectorBase:
                 f"made smaller, but this detector knows {side}x{side} patches of files as they are: give it such crops"
             )
         return ""
+
+    @property
+    def caution(self) -> str:
+        """What is said beside every verdict of a detector that is not to be relied on, or "" (`quality.caution`)."""
+        return caution(self.meta, self.calibration)
 
     @property
     def trained_on_aligned_faces(self) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.errors import BadImage
+from discriminator.detector_base import notes_joined
 from discriminator.heatmap import fit
 from discriminator.judge import MIN_SIDE, Judge, Seen
 from discriminator.results import Result
@@ -170,7 +171,7 @@ def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
     if few or len(logits) < MIN_FRAMES:
         verdict = replace(verdict, label="UNSURE")
         notes.append(f"a verdict takes at least {MIN_FRAMES} frames with a face" + " that can be judged" * few)
-    return replace(verdict, note="; ".join([*notes, *facts["remarks"]]))
+    return replace(verdict, note=notes_joined(*notes, *facts["remarks"], verdict.note))
 
 
 def _told(seen: Seen, side: int) -> dict:

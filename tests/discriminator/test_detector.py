@@ -110,7 +110,7 @@ def test_the_asked_rate_sets_the_threshold(detector, photos):
 
 def test_small_images_are_remarked_on(detector, photos):
     notes = [v.note for v in detector.predict(photos)]
-    assert notes[0] == "" and "90x17" in notes[2] and "5x5" in notes[5]
+    assert notes[0] == detector.caution and "90x17" in notes[2] and "5x5" in notes[5]
 
 
 def test_a_network_that_gives_no_numbers_is_not_believed(detector, photos):

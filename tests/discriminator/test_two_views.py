@@ -15,6 +15,7 @@ from common.errors import UserError
 from discriminator.artefact import ResidualBank
 from discriminator.calibration import calibrate
 from discriminator.detector import Detector
+from discriminator.detector_base import notes_joined
 from discriminator.export_onnx import describe, export_detector
 from discriminator.gradcam import gradcam
 from discriminator.join import FACE_ONLY, PIXELS_ONLY, Join
@@ -258,10 +259,10 @@ def test_a_contradiction_is_unsure_with_its_reason():
     for face, pixels, why in ((8.0, -8.0, FACE_ONLY), (-8.0, 8.0, PIXELS_ONLY), (8.0, 7.0, "")):
         join = replace(JOIN, temperatures=(1.0, 1.0), biases=(face - f, pixels - x), apart=(5.0, 5.0))
         (verdict,) = two_views(join).predict([photo])
-        assert verdict.note == why
+        assert verdict.note == notes_joined(why, detector.caution)
         assert (verdict.label == "UNSURE") == bool(why)
         (verdict,) = two_views(replace(join, sure=(-1e-6, 0.0))).predict([photo])  # a sure score stands
-        assert verdict.note == "" and verdict.label != "UNSURE"
+        assert verdict.note == detector.caution and verdict.label != "UNSURE"
 
 
 class OneFace:
