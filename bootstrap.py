@@ -247,6 +247,7 @@ def main(argv):
         return marked("slow", ["-n", "2"] + rest)
     if job == "test-gpu":
         return marked("gpu", rest)
+    say("Next: make demo, or %s detect.py photo.jpg" % os.path.relpath(venv_python(), ROOT))
     return 0
 
 

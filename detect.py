@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from common.cli import SETTINGS, download_bar, importing, run
+from common.cli import SETTINGS, download_bar, importing, next_step, run, typed
 from common.errors import UserError
 from common.options import options
 from discriminator.options import SHIPPED, DetectOptions, ExportOptions
@@ -116,6 +116,7 @@ def export(asked: ExportOptions) -> None:
     click.echo(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB; probabilities differ from PyTorch's by at most {difference:.1g}"
     )
+    next_step(f"python detect.py photo.jpg --model {typed(path)}")
 
 
 if __name__ == "__main__":

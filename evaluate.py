@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.cli import SETTINGS, download_bar, importing, progress, run
+from common.cli import SETTINGS, download_bar, importing, next_step, progress, run, typed
 from common.errors import UserError
 from common.files import write_json
 from common.options import flags_of, in_flags, options
@@ -65,6 +65,11 @@ def _check_files(asked: Any, *names: str) -> None:
         check_output(f"`{name}`", getattr(asked, name), force=asked.force)
 
 
+def _look_at(page: str | None, otherwise: str) -> str:
+    """What to do next: open the page that was written, or have one written."""
+    return otherwise if page is None else f"open {typed(page)} in a browser"
+
+
 def _write_json(path: str | None, document: dict) -> None:
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +100,7 @@ def generator(asked: GeneratorOptions) -> None:
     _write_json(asked.json, result.to_json())
     if asked.report is not None:
         _tell(f"{write_generator_report(asked.report, result)} written")
+    next_step(_look_at(asked.report, "--report page.html writes a page with pictures of both sides"))
 
 
 @main.command()
@@ -139,6 +145,7 @@ def detector(asked: DetectorOptions) -> None:
     _tell(*last_lines(result))
     _write_json(asked.json, result.to_json())
     _tell(*write_outputs(asked, result))
+    next_step(_look_at(asked.report, "--report page.html writes a page with all figures"))
 
 
 def _check_plots(asked: DetectorOptions) -> None:
@@ -177,6 +184,7 @@ def ensemble(asked: EnsembleOptions) -> None:
     digest = result.detector.save(out)
     _tell(*lines_of(result), f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}…)")
     _write_json(asked.json, {"file": str(out), **result.to_json()})
+    next_step(f"python detect.py photo.jpg --model {typed(out)}")
 
 
 class _Lists(click.Command):
@@ -222,6 +230,7 @@ def compare(asked: ComparisonOptions) -> None:
     _tell(*lines_of(result))
     write_comparison(out, result)
     _tell(f"{out}: {', '.join(COMPARED)} and plots written")
+    next_step(f"open {typed(out / COMPARED[0])} in a browser")
 
 
 @main.command()

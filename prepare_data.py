@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from common.cli import SETTINGS, download_bar, importing, progress_bar, run
+from common.cli import SETTINGS, download_bar, importing, next_step, progress_bar, run, typed
 from common.errors import one_line
 from common.options import flags_of, in_flags, options
 from faces import prepare_options as ask
@@ -112,6 +112,7 @@ def fetch(asked: ask.Fetching) -> None:
     if not apart:
         click.echo("complete: every split and class has the published number of images")
     click.echo(f"{name} is in {one_line(source.store.locate('').rstrip('/:'))}; give it to any command as {name}")
+    next_step(f"python prepare_data.py audit {name}")
 
 
 # ---- inspect, audit ---------------------------------------------------------------------------------------------
@@ -146,6 +147,7 @@ def inspect(part: ask.SourcePart, asked: ask.Inspection) -> None:
     _tell_skipped(survey.bad, f": see {numbers}")
     click.echo(one_line(f"{page} and {numbers.name}: {len(survey.facts)} images, {len(survey.bad)} unreadable, "
                         f"{len(survey.exact)} groups of copies, {len(survey.near)} of near duplicates"))  # fmt: skip
+    next_step(f"open {typed(page)} in a browser, then python prepare_data.py audit {typed(part.source)}")
 
 
 @main.command()
@@ -179,6 +181,10 @@ def audit(part: ask.SourcePart, asked: ask.Auditing) -> int:
     else:
         for line in as_lines(result):
             click.echo(_said(line))
+        if result.failed:
+            next_step(f"do what «repair» says above, then python prepare_data.py audit {typed(part.source)}")
+        else:
+            next_step(f"python train_detector.py --data {typed(part.source)}")
     return int(bool(result.failed or (asked.strict and result.unclear)))
 
 
@@ -219,7 +225,8 @@ def normalise(part: ask.SourcePart, asked: ask.NormaliseRun, recipe: ask.Normali
         click.echo(line)
     for line in report.warnings():
         click.echo(_said(f"warning: {line}"), err=True)
-    click.echo(f"{report.dest}: {report.written} images; next: python prepare_data.py audit {asked.dest}")
+    click.echo(f"{report.dest}: {report.written} images")
+    next_step(f"python prepare_data.py audit {typed(asked.dest)}")
 
 
 # ---- frames -----------------------------------------------------------------------------------------------------
@@ -249,8 +256,8 @@ def frames(asked: ask.Framing, recipe: ask.Normalisation) -> None:
     _tell_notes(_said(note) for note in [*framed.notes, *(f"{name}: {why}" for name, why in framed.short[:TOLD])])
     for line in framed.lines():
         click.echo(line)
-    click.echo(f"{one_line(framed.dest)}: {sum(framed.crops.values())} crops of {sum(framed.videos.values())} videos;"
-               f" next: python train_detector.py --data {one_line(asked.dest)}")  # fmt: skip
+    click.echo(f"{one_line(framed.dest)}: {sum(framed.crops.values())} crops of {sum(framed.videos.values())} videos")
+    next_step(f"python train_detector.py --data {typed(asked.dest)}")
 
 
 # ---- split ------------------------------------------------------------------------------------------------------
@@ -275,6 +282,7 @@ def split(asked: ask.Splitting) -> None:
     for line in dealt.lines:
         click.echo(_said(line))
     click.echo(f"wrote {one_line(asked.out)}")
+    next_step(f"python prepare_data.py audit {typed(asked.out)}")
 
 
 # ---- pack -------------------------------------------------------------------------------------------------------
@@ -305,6 +313,7 @@ def pack(part: ask.SourcePart, asked: ask.Packing) -> None:
     click.echo(f"{packed.dest}: {', '.join(parts)} at {asked.resolution} px")
     if asked.resolution & (asked.resolution - 1):
         click.echo(f"note: networks of StyleGAN2 want a power of two, which {asked.resolution} is not", err=True)
+    next_step(f"python train_gan.py --data {typed(packed.dest)} --resolution {asked.resolution}")
 
 
 if __name__ == "__main__":

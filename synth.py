@@ -25,7 +25,7 @@ from pathlib import Path
 
 import click
 
-from common.cli import SETTINGS, download_bar, progress_bar, run
+from common.cli import SETTINGS, download_bar, next_step, progress_bar, run, typed
 from common.errors import UserError
 from common.options import flags_of, options
 from synth.options import (
@@ -43,13 +43,16 @@ from synth.options import (
     WalkVideo,
 )
 
+MEASURE = "python evaluate.py generator {path} --data REAL_PHOTOS measures them"
 TRAIN = "train one with `python train_gan.py --data demo --cfg tiny --resolution 64`, or give --network FILE"
 IN_THE_FILE = ("n", "seeds", "psi", "cutoff", "class_index", "grid")  # what projected latents have no use for
 
 
-def watched(title: str, unit: str, make: Callable[..., list[Path]], *asked: object) -> None:
+def watched(
+    title: str, unit: str, make: Callable[..., list[Path]], *asked: object, then: str = "look at {path}"
+) -> None:
     """Call `make(*asked, watch)` with lines and progress bars for what it does, name the paths that it returns, and say
-    what to do where it finds no generator."""
+    what to do next, or where it finds no generator. then: of the last path."""
     from synth.network import NoGenerator, Watch
 
     try:
@@ -59,6 +62,8 @@ def watched(title: str, unit: str, make: Callable[..., list[Path]], *asked: obje
         raise UserError(f"{error}: {TRAIN}") from None
     for path in paths:
         click.echo(path)
+    if paths:
+        next_step(then.format(path=typed(paths[-1])))
 
 
 @click.group(help=__doc__, context_settings=SETTINGS, invoke_without_command=True, subcommand_metavar="[COMMAND …]")
@@ -83,7 +88,7 @@ def main(ctx: click.Context, source: FromNetwork, asked: SeedOptions, how: Rende
     if asked.projected_w is not None:
         watched("sampling", "img", render_projected, source, Path(asked.projected_w), asked.outdir, file, how)
     else:
-        watched("sampling", "img", sample_to_folder, source, asked, file, how)
+        watched("sampling", "img", sample_to_folder, source, asked, file, how, then=MEASURE)
 
 
 @main.command(context_settings=SETTINGS, short_help="Style mixing: rows' faces with some layers of columns'.")
@@ -182,7 +187,8 @@ def twins(asked: TwinOptions) -> None:
     """
     from synth.twins import make_bank
 
-    watched("twins", "part", make_bank, asked)
+    then = "python train_detector.py --model pixels --patches N --data THE_SAME_PHOTOS --twins {path}:0.5"
+    watched("twins", "part", make_bank, asked, then=then)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from common.cli import SETTINGS, download_bar, importing, progress, run
+from common.cli import SETTINGS, download_bar, importing, next_step, progress, run, typed
 from common.device import pick_device
 from common.errors import UserError
 from common.options import flags_of, given, options, write_sections
@@ -148,9 +148,13 @@ def main(
         click.echo(f"note        {note}", err=True)
     page = (lambda *of: TrainingPage(*of).begin()) if report else None
     if dealt.folds is not None or (place.resume is not None and holds_folds(place.resume)):
-        cross_validate(asked, how, dealt, place, write_report=write_folds_report, report=page)
+        folder = cross_validate(asked, how, dealt, place, write_report=write_folds_report, report=page)
+        then = "python evaluate.py detector {}/oof.csv --report judged.html"
     else:
-        train(asked, how, place, report=page)
+        folder = train(asked, how, place, report=page)
+        then = "python evaluate.py detector {} --data PHOTOS_IT_NEVER_SAW --report judged.html"
+    if not place.quiet:
+        next_step(then.format(typed(folder)))
 
 
 @main.command(context_settings=SETTINGS)
@@ -188,7 +192,8 @@ def calibrate(asked: OwnPhotos) -> None:
     for line in lines(detector.calibration, new.calibration):
         click.echo(line)
     new.save(asked.out)
-    click.echo(f"wrote {asked.out}; use it with detect.py --model {asked.out}")
+    click.echo(f"wrote {asked.out}")
+    next_step(f"python detect.py photo.jpg --model {typed(asked.out)}")
 
 
 @main.command(context_settings=SETTINGS)
@@ -210,7 +215,8 @@ def join(asked: JoinOptions) -> None:
     joined.detector.save(asked.out)
     for line in lines_of(joined):
         click.echo(line)
-    click.echo(f"wrote {asked.out}; use it with detect.py --model {asked.out}")
+    click.echo(f"wrote {asked.out}")
+    next_step(f"python detect.py photo.jpg --model {typed(asked.out)}")
 
 
 NO_RECIPE = {"recipe", "resume", "out", "help"}

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141  # 128 + SIGPIPE, as a shell says it of a program whose reader has gone
 RANK_PATIENCE = 10.0  # seconds
+LOG_EVERY = 10.0  # seconds between the lines of a progress bar in a log
 SETTINGS = {"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]}  # of every command
 
 
@@ -187,28 +189,41 @@ def progress(
 ) -> Any:
     """A tqdm bar on stderr with rate and time left: iterate over it, or call `.update(n)` and `.close()`.
 
-    It is drawn when stderr is a terminal, or with FACES_PROGRESS=1 (in a log it is refreshed every 10 s);
-    `show=False`, or the environment variable FACES_PROGRESS=0, keeps silent.
+    Where stderr is no terminal, a line every 10 s tells the same, from the tenth second on: what is quicker says
+    nothing (with FACES_PROGRESS=1 it does). `show=False`, or the environment variable FACES_PROGRESS=0, keeps silent.
     """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
     wish = os.environ.get("FACES_PROGRESS")
-    drawn = terminal if wish is None else wish != "0"
     return tqdm(
         items,
         total=total,
         desc=title or None,
         unit=unit,
         unit_scale=unit_scale,
-        file=sys.stderr,
-        disable=not (show and drawn),
+        file=sys.stderr if terminal else _LogLines(),
+        disable=not show or wish == "0",
+        delay=0 if terminal or wish is not None else LOG_EVERY,
         dynamic_ncols=terminal,
         ncols=None if terminal else 100,
-        mininterval=0.2 if terminal else 10.0,
+        mininterval=0.2 if terminal else LOG_EVERY,
         smoothing=0.1,
         leave=True,
     )
+
+
+class _LogLines:
+    """A file for tqdm that writes each state of a bar to stderr as a line of its own, for logs."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n "):
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -236,6 +251,18 @@ def progress_bar(title: str, unit: str, *, unit_scale: bool = False) -> Iterator
     finally:
         if bar is not None:
             bar.close()
+
+
+def next_step(text: str) -> None:
+    """The last line of a command, `Next: …`: what to do with what it made. On stderr, so that stdout is for programs;
+    under torchrun rank 0 says it. `text` may come over several lines."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(f"Next: {text}", err=True)
+
+
+def typed(path: object) -> str:
+    """A path as it is typed into a shell."""
+    return one_line(shlex.quote(str(path)))
 
 
 def download_bar(title: str = "downloading") -> contextlib.AbstractContextManager[Callable[..., None]]:

@@ -15,6 +15,7 @@ from discriminator.detector import Detector
 from discriminator.ensemble import Ensemble, EnsembleConfig, Head, Majority, Member, Stack, Weighted
 from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
 from discriminator.locate import find_detector
+from discriminator.options import MODELS, SHIPPED
 from discriminator.two_views import TwoViews
 from evaluation.ensemble_scores import MemberScores, check_order, deal_rows, fit_parts, read_oof, score_parts
 from evaluation.listener import Listener
@@ -119,14 +120,20 @@ def detector_file(spec: str) -> Path:
 
 
 def short_names(specs: Sequence[str]) -> list[str]:
-    """What detectors are called in tables: the last part of each path that tells them apart."""
+    """What detectors are called in tables: the last part of each path that tells them apart, for a run its folder's
+    name, for the one that comes with the project «shipped»."""
     parts = []
     for spec in specs:
         path = Path(spec)
+        if path.resolve() in (MODELS, *SHIPPED):
+            parts.append(["shipped"])
+            continue
+        if path.name in ("", "..", *(f"detector{ending}" for ending in (".safetensors", ".onnx"))):
+            path = path.resolve()  # its run's name may not be in what was typed
         words = [w for w in path.parts if w not in ("/", ".", "..")]
         last = path.name.rsplit(".", 1)[0] if path.suffix in (".safetensors", ".csv") else path.name
         words = [*words[:-1], last] if words else [last]
-        if words[-1] == "detector" and len(words) > 1:
+        while words[-1] in ("detector", "models") and len(words) > 1:
             words = words[:-1]
         parts.append(words)
     for depth in range(1, max(map(len, parts)) + 1):

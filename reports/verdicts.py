@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from common.cli import progress
+from common.cli import next_step, progress, typed
 from common.errors import UserError, one_line
 from common.options import flags_of, in_flags
 from discriminator.onnx_detector import OnnxDetector
@@ -85,6 +85,19 @@ def summary(totals: Totals, seconds: float, judge: Judge, chosen: Path | None) -
     return lines
 
 
+def next_line(asked: DetectOptions, told: TellOptions, judge: Judge, totals: Totals) -> str:
+    """What to do after the verdicts."""
+    if judge.detector.caution and asked.model is not None:
+        return "leave out --model: the shipped detector is for photos; evaluate.py detector measures this one"
+    if told.explain is not None:
+        return f"look at {typed(told.explain)}"
+    if totals.real + totals.fake + totals.unsure == 0:
+        return "python detect.py --help tells of --face whole, for pictures in which no face is found"
+    first = next((word for word in asked.inputs if word != "-"), "PHOTO")
+    model = "" if asked.model is None else f" --model {typed(asked.model)}"
+    return f"python detect.py {typed(first)}{model} --explain maps/ draws what spoke for the answers"
+
+
 def describe_faces(step: FaceStep) -> dict:
     """Who looked for the faces, and if it is not YuNet, why, in plain JSON types."""
     return {"finder": step.name, "fallback": _as_typed(step.finder.fallback) if step.finder is not None else ""}
@@ -120,6 +133,8 @@ def document(
     }
     if onnx is not None:
         head |= {"onnx": str(onnx) if file is None else onnx.name, "onnx_sha256": detector.sha256}
+    if detector.caution:
+        head["caution"] = detector.caution
     return {
         "detector": head,
         "runtime": engine.runtime,
@@ -216,6 +231,8 @@ class Outputs(contextlib.AbstractContextManager):
                 self.totals, seconds, self.judge, self.engine.file if self.asked.model is None else None
             ):
                 click.echo(line, err=not self.told.table)
+        if self.told.table and not stopped:
+            next_step(next_line(self.asked, self.told, self.judge, self.totals))
 
 
 class CsvOut:

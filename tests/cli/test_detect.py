@@ -68,7 +68,10 @@ def test_table_shows_verdict_probability_threshold_and_false_alarms(place):
     result = run("photos", "one.png", "--model", "FAKE.safetensors", "--fpr", "0.05")
     head, *rows, summary, rule = result.stdout.splitlines()
     assert [row.split()[0] for row in rows] == ["FAKE"] * 4
-    assert [Path(row.split()[-1]).name for row in rows] == ["a.jpg", "b.png", "c.png", "one.png"]
+    files, notes = zip(*(row.split("  (", 1) for row in rows))
+    assert [Path(file.split()[-1]).name for file in files] == ["a.jpg", "b.png", "c.png", "one.png"]
+    assert all("weak detector: its balanced accuracy on validation images is" in note for note in notes)
+    assert result.stderr.startswith("Next: ") and "shipped detector" in result.stderr
     point = make_detector("FAKE").calibration.at(0.05)
     assert f"{point.threshold:.4f}" in rows[0] and "5 % of 300" in rows[0]
     assert summary.startswith("0 real, 4 fake, 0 unsure, 0 unreadable") and "images/s" in summary
@@ -93,8 +96,8 @@ def test_broken_files_are_counted_and_the_rest_goes_on(place):
     result = run("photos", "nowhere.jpg", "--model", "REAL.safetensors")
     assert result.exit_code == 2
     assert "3 real, 0 fake, 0 unsure, 4 unreadable" in result.stdout
-    errors = result.stderr.splitlines()
-    assert len(errors) == 4 and all(line.startswith("error: ") for line in errors)
+    *errors, then = result.stderr.splitlines()
+    assert then.startswith("Next: ") and len(errors) == 4 and all(line.startswith("error: ") for line in errors)
     assert run("photos", "--model", "FAKE.safetensors").exit_code == 1, "an alarm is not hidden by a broken file"
 
 

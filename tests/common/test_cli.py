@@ -2,8 +2,10 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -133,6 +135,26 @@ def test_progress_is_silent_without_a_terminal(capsys, monkeypatch):
     assert list(cli.progress([1, 2, 3], title="x")) == [1, 2, 3] and told() == ""
     monkeypatch.setenv("FACES_PROGRESS", "1")
     assert "3/3" in told() and told(show=False) == ""
+
+
+def test_long_work_without_a_terminal_tells_in_lines_how_long_it_takes(capsys, monkeypatch):
+    monkeypatch.delenv("FACES_PROGRESS", raising=False)
+    monkeypatch.setattr(cli, "LOG_EVERY", 0.2)
+    with cli.progress_bar("rendering", "frame") as report:
+        for done in range(1, 7):
+            time.sleep(0.1)
+            report(done, 6)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 6 and all(line.startswith("rendering") and "frame/s" in line for line in lines)
+    assert re.search(r"\b[1-5]/6 \[\d\d:\d\d<\d\d:\d\d,", lines[0]) and "6/6" in lines[-1]  # time spent < time left
+
+
+def test_next_step_is_one_line_on_stderr_of_the_first_process(capsys, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    cli.next_step(f"open {cli.typed('a folder/x.html')}")
+    monkeypatch.setenv("RANK", "1")
+    cli.next_step("nothing")
+    assert capsys.readouterr() == ("", "Next: open 'a folder/x.html'\n")
 
 
 def test_pick_device(monkeypatch):
