@@ -137,7 +137,7 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
         fake_features = _collected(job, fake, keep=needs_vectors(job.compared))
         if job.ranks.is_main:
             numbers = compare(job.compared, fake_features, real, features, seed=options.seed, device=job.device)
-            notes += _differences(options, job.kinds, fake_features, real)
+            notes += _differences(options, job.kinds, fake_features, real) + _nothing_found(numbers)
     if distance is not None and fake.G is not None:
         numbers["ppl"] = mean_path_length(fake.G, distance, options, sampling, job.ranks, listener)
     if not job.ranks.is_main:
@@ -300,6 +300,19 @@ def _differences(options: GeneratorOptions, kinds: list[str], fake: Features, re
                 f"{path} does not say {' and '.join(missing)} of its numbers: they must be those of the others"
             )
     return notes
+
+
+def _nothing_found(numbers: dict[str, float | int]) -> list[str]:
+    """What a precision or recall of 0 means: it is no fault of the measurement, but it says little."""
+    k = numbers.get("pr_k")
+    told = {
+        "precision": f"no generated image is as near to a real one as that one's neighbour {k} among the reals is:"
+        " early in a training, or with images of other sharpness, colour or crop, that is usual; FID and KID still"
+        " tell better from worse",
+        "recall": f"no real image is as near to a generated one as that one's neighbour {k} among the generated is: the"
+        " generated images are too much alike, or too far from all reals",
+    }
+    return [f"{name} 0: {what}" for name, what in told.items() if numbers.get(name) == 0]
 
 
 def _rows(

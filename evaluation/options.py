@@ -46,6 +46,9 @@ class GeneratorOptions:
     data: str | None = DATA(default=None, help="Real images: folder, zip, manifest, or flickr140k, rvf10k, …")
     metrics: str = option("fid,kid,pr", "Of fid, kid, pr, is and ppl.", metavar="NAMES")
     num: int = option(50000, "Samples; of a folder at most so many.", metavar="N", low=1)
+    num_real: int | None = option(
+        None, "Real images of --data, evenly spread over them.  [default: all, whatever --num is]", metavar="N", low=2
+    )
     dims: int | None = option(
         None,
         "Width of the Inception features.  [default: 2048; 768 with a trunk]",
@@ -96,6 +99,8 @@ class GeneratorOptions:
         check(self)
         if self.stats and self.data:
             raise UserError("`stats` takes the place of `data`: give one of them")
+        if self.num_real is not None and not self.data:
+            raise UserError("`num_real` counts images of `data`: give `data` SOURCE, or leave it out")
         if self.save_stats and not self.data:
             raise UserError("`save_stats` keeps the statistics of `data`: give `data` SOURCE")
 

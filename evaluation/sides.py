@@ -133,17 +133,29 @@ def open_reals(data: str, options: GeneratorOptions, fake: Measured, listener: L
     if options.split is None and "train" in source.splits:
         source, split = source.select(split="train"), "train"
     source = _only_real(source, data)
+    source, said = _as_many(source, options.num_real, options.num)
     size, channels = options.resolution, 3
     if fake.G is not None:
         size, channels = fake.G.cfg.resolution, fake.G.cfg.img_channels
     preprocess = Preprocess(size, options.crop, options.resize_filter, channels) if size else None
     where = f"{data}{f' ({split} split)' if split else ''}"
     how = f", {options.crop} {options.resize_filter} {size}" if preprocess else ", as they are"
-    listener.tell(f"{where}: {len(source)} real images{how}")
+    listener.tell(f"{where}: {len(source)} real images{how}{said}")
     # a network's reals are made as the training made them, and it takes grey photos as colour ones
     grey = options.allow_grey or fake.G is not None
     images = SourceImages(source, preprocess, workers=options.workers, allow_grey=grey)
     return Measured("real", where, images, preprocess=preprocess, notes=notes)
+
+
+def _as_many(source: FaceSource, wanted: int | None, samples: int) -> tuple[FaceSource, str]:
+    """As many as are wanted, evenly spread, and what is to be said of their number."""
+    there = len(source)
+    if wanted is not None and wanted > there:
+        raise UserError(f"`num_real` {wanted}: there are only {there} real images: give at most {there}")
+    if wanted is not None:
+        return source.select(np.arange(wanted, dtype=np.int64) * there // wanted), f" of {there} (`num_real`)"
+    more = there > samples
+    return source, f" (all of them, `num` counts the generated ones; `num_real` {samples} takes fewer)" if more else ""
 
 
 def _only_real(source: FaceSource, spec: str) -> FaceSource:

@@ -134,6 +134,31 @@ def test_a_network_with_its_path_length(evaluate, photos, network):
     assert numbers[0] == numbers[1]
 
 
+def test_as_many_reals_as_asked_and_a_zero_is_explained(evaluate, photos, network, tmp_path):
+    """--num counts generated images, which is said; --num-real takes the reals that a folder of just these holds."""
+    done = evaluate(network, "--data", photos / "real", "--num", 8, "--metrics", "fid,pr")
+    assert "12 real images" in done.out and "--num counts the generated ones; --num-real 8 takes fewer" in done.out
+    assert "--num-real" not in evaluate(network, "--data", photos / "real", "--num", 12, "--metrics", "fid").out
+    fewer = evaluate(network, "--data", photos / "real", "--num", 8, "--num-real", 6, "--metrics", "fid")
+    assert "6 real images" in fewer.out and "8 generated vs 6 real" in fewer.out
+    names = sorted(path.name for path in (photos / "real").iterdir())
+    (tmp_path / "six").mkdir()
+    for name in names[::2]:  # every second of twelve
+        (tmp_path / "six" / name).write_bytes((photos / "real" / name).read_bytes())
+    alone = evaluate(network, "--data", "six", "--num", 8, "--metrics", "fid")
+    numbers = [next(x for x in d.out.splitlines() if x.startswith("FID")).split()[1] for d in (fewer, alone)]
+    assert numbers[0] == numbers[1]
+    refused(evaluate(network, "--data", photos / "real", "--num-real", 13), "--num-real 13", "only 12")
+    refused(evaluate(network, "--stats", "x.npz", "--metrics", "fid", "--num-real", 5), "--num-real", "--data SOURCE")
+
+    (tmp_path / "black").mkdir()
+    for i in range(12):
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / "black" / f"{i}.png")
+    far = evaluate("black", "--data", photos / "real", "--metrics", "pr")
+    assert far.code == 0 and "note: precision 0: no generated image is as near to a real one" in far.out
+    assert "note: recall 0: " in far.out
+
+
 def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path):
     fake, real = photos / "fake", ("--data", photos / "real")
     refused(evaluate(fake), "--metrics fid,kid,pr", "--data SOURCE")
