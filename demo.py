@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from common.cli import run
+from common.cli import next_step, run, typed
 from common.options import OUTDIR, SEED, Checked, option, options
 
 ROOT = Path(__file__).resolve().parent
@@ -46,7 +46,7 @@ def main(asked: Demo) -> None:
         "train the generator against the discriminator",
         ["train_gan.py", "--data", "demo", "--cfg", "tiny", "--resolution", resolution, "--kimg", kimg]
         + ["--lr", 0.01, "--tick", kimg / 12, "--snap", 6, "--image-snap", 2]
-        + ["--metrics", "none", "--verdict-kimg", 3, "--seed", seed, "--outdir", out],
+        + ["--metrics", "none", "--verdict-kimg", 3, "--seed", seed, "--outdir", out, "--no-report"],
     )
     folder = max((d for d in out.iterdir() if (d / "config.json").exists()), key=lambda d: d.name)
     unseen = folder / "unseen"
@@ -67,6 +67,10 @@ def main(asked: Demo) -> None:
     )
     report = _report(folder, unseen)
     print(f"\nreport  {report}   ({time.monotonic() - began:.0f} s in all)")
+    next_step(
+        f"open {typed(report)} in a browser. Its detector knows drawn faces only; python detect.py photo.jpg judges a"
+        " photo by the shipped one"
+    )
 
 
 def _step(title: str, command: list, allowed: tuple[int, ...] = (0,)) -> None:

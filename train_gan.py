@@ -22,7 +22,7 @@ import os
 import click
 
 from adversarial.options import Options
-from common.cli import SETTINGS, download_bar, importing, run
+from common.cli import SETTINGS, download_bar, importing, next_step, run, typed
 from common.device import pick_device
 from common.options import flags_of, given, options, write_sections
 
@@ -32,7 +32,7 @@ SECTIONS = {
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",
     "Output and resuming": "outdir resume grow_from tick snap image_snap keep checkpoint_minutes metrics fid_dims"
-    " keep_every metric_data inception_weights quiet dry_run help",
+    " keep_every metric_data inception_weights report quiet dry_run help",
     "Machine": "device precision threads",
 }
 
@@ -93,10 +93,11 @@ class Sectioned(click.Command):
     help="Go on exactly from latest, a run folder or a checkpoint; or start a new run from the networks of a .pkl,"
     " .pt, .safetensors, URL, or ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256 (NVIDIA's, non-commercial).",
 )
+@click.option("--report/--no-report", default=True, help="RUN/report.html at the end.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration as JSON; write nothing.")
 @click.option("--quiet", is_flag=True, help="Nothing on the terminal, only the run's log.txt.")
 @click.pass_context
-def main(ctx: click.Context, asked: Options, resume: str | None, dry_run: bool, quiet: bool) -> None:
+def main(ctx: click.Context, asked: Options, resume: str | None, report: bool, dry_run: bool, quiet: bool) -> None:
     if not asked.data and resume is None and asked.grow_from is None:
         raise click.UsageError("give --data SOURCE (try --data demo), or --resume latest")
     with importing():
@@ -109,9 +110,18 @@ def main(ctx: click.Context, asked: Options, resume: str | None, dry_run: bool, 
         if os.environ.get("RANK", "0") == "0":  # once, also under torchrun
             click.echo(resolved)
         return
-    with download_bar() as report:
-        shown = None if quiet else report
-        train(asked, given=written, resume=resume, quiet=quiet, progress=shown, flags=flags_of(ctx.command))
+    with download_bar() as downloading:
+        shown = None if quiet else downloading
+        folder = train(asked, given=written, resume=resume, quiet=quiet, progress=shown, flags=flags_of(ctx.command))
+    if os.environ.get("RANK", "0") != "0":
+        return
+    then = f"python synth.py --network {typed(folder)} --n 64 --grid"
+    if report:
+        from reports.gan_run import run_report
+
+        then = f"open {typed(run_report(folder))} in a browser; {then}"
+    if not quiet:
+        next_step(then)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class Health:
         self.norms: dict[str, list[float]] = {}
         self.most_diverse = 0.0
         self.fids: list[float] = []  # since the best one
+        self.told: dict[str, str] = {}  # sign -> the last line said of it
 
     def tick(self, rows: dict, kimg: float, diversity: float | None, leak: str | None) -> tuple[dict, list[str]]:
         """One tick's {name: {num, mean, std}}, the samples' diversity relative to the reals' (None: not measured) and
@@ -99,6 +100,7 @@ class Health:
             n = self.count[sign] = self.count.get(sign, 0) + 1
             self.since.setdefault(sign, kimg)
             if text and n >= patience and (n - patience) % REPEAT == 0:
+                self.told[sign] = f"{text} (seen at {kimg:.1f} kimg)"
                 lines.append(text + (f" (so since {self.since[sign]:.1f} kimg)" if n > patience else ""))
         return lines
 

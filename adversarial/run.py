@@ -343,6 +343,8 @@ class _Run:
             **health,
             **rows,
         }
+        if advice:
+            row["advice"] = [self.tel.in_words(line) for line in advice]
         self.tel.tick(row)
 
         def mean(name: str) -> str:
@@ -402,4 +404,4 @@ class _Run:
                 )
             self._pause(stop)
         if self.world.is_main:
-            self.snapshots.final()
+            self.snapshots.final(list(self.health.told.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from common.files import save_atomically, write_json
 from common.outputs import plain
 from discriminator.detector import Detector
 from faces.degrade import preset as degradation_preset
+from metrics.few import auc_text, balanced_text, counts_text, share_text
 from stylegan2_ada.files import save_generator
 from synth.grid import contact_sheet
 from synth.options import Rendering
@@ -93,11 +95,12 @@ class Snapshots:
         detector.save(self.folder / "detector.safetensors")
         nimg = self.game.nimg
         row = {"nimg": nimg, "kimg": nimg / 1000, "metric": "verdict", **mark, **values}
+        n = values["valid_n_real"], values["valid_n_fake"]
         scalars = {f"Metrics/verdict_{k}": v for k, v in values.items() if isinstance(v, float)}
         self.tel.record("metrics.jsonl", row, scalars, nimg)
         self.tel.say(
-            f"verdict on validation images: AUC {values['valid_auc']:.3f}, balanced accuracy"
-            f" {100 * values['valid_balanced_accuracy_at_half']:.1f} %"
+            f"verdict on validation images: AUC {auc_text(values['valid_auc'], *n)}, balanced accuracy"
+            f" {balanced_text(values['valid_balanced_accuracy_at_half'], *n)}{counts_text(*n)}"
         )
         return values
 
@@ -142,8 +145,11 @@ class Snapshots:
         save_atomically(self.folder / f"{name}.png", lambda tmp: Image.fromarray(sheet).save(tmp, format="PNG"))
         self.tel.image("Images/reals" if name == "reals" else "Images/fakes", sheet, self.game.nimg)
 
-    def final(self) -> None:
-        """The shipped detector of the run and what it does on images nothing was chosen on."""
+    def final(self, warned: Sequence[str] = ()) -> None:
+        """The shipped detector of the run and what it does on images nothing was chosen on. warned: what the run had to
+        say against itself; it stands above the figures once more."""
+        for line in warned:
+            self.tel.say(f"warning: {line}")
         values = self.save_detector(final=True)
         game, data = self.game, self.data
         calibration = Detector.load(self.folder / "detector.safetensors").calibration
@@ -165,10 +171,12 @@ class Snapshots:
         save_atomically(self.folder / "scores.npz", write)
         write_json(self.folder / "verdict.json", plain(result))
         f = figures["held_out_clean"]
+        n = f["n_real"], f["n_fake"]
         self.tel.say(
-            f"{measured_on} images: AUC {f['auc']:.3f}, balanced accuracy"
-            f" {100 * f['balanced_accuracy_at_half']:.1f} %, false alarms {100 * f['false_alarm_rate']:.1f} % of"
-            f" {f['n_real']} at the shipped threshold, which finds {100 * f['tpr']:.1f} % of the fakes"
+            f"{measured_on} images: AUC {auc_text(f['auc'], *n)}, balanced accuracy"
+            f" {balanced_text(f['balanced_accuracy_at_half'], *n)}, false alarms"
+            f" {share_text(f['false_alarm_rate'], n[0])} of {n[0]} at the shipped threshold, which finds"
+            f" {share_text(f['tpr'], n[1])} of the fakes{counts_text(*n)}"
         )
         self.tel.say(f"detector    {self.folder / 'detector.safetensors'}")
 

@@ -20,6 +20,7 @@ from common.errors import UserError
 from metrics.answers import called_fake
 from metrics.bootstrap import LEVEL, RESAMPLES, interval, rate
 from metrics.bootstrap import resamples as _resamples
+from metrics.few import pair_interval
 
 FPRS = (0.005, 0.01, 0.05)
 """False-alarm rates at which reports give the detection rate."""
@@ -179,7 +180,7 @@ def report(
 
     {"n_real", "n_fake", "groups", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
     "metrics": {name: {"value", "low", "high"}}}; undefined values are NaN, and so are the bounds of what came out the
-    same in every resample (an AUC of 1). "groups": how many, None without.
+    same in every resample; an AUC of 1 has those of `metrics.few.pair_interval`. "groups": how many, None without.
 
     UserError for empty, unequal or NaN input, labels other than 0 and 1, probabilities outside [0, 1].
     """
@@ -232,6 +233,9 @@ def _exact_intervals(metrics: dict, fake: np.ndarray, called: np.ndarray, groups
         "precision_real": exact(~fake, ~called),
     }
     new |= {name: both for name, both in of_all.items() if metrics[name]["value"] in (0.0, 1.0)}
+    if metrics["roc_auc"]["value"] in (0.0, 1.0):
+        of = np.arange(len(fake)) if groups is None else np.asarray(groups)
+        new["roc_auc"] = pair_interval(metrics["roc_auc"]["value"], *(len(np.unique(of[fake == k])) for k in (0, 1)))
     for name, (low, high) in new.items():
         metrics[name] |= {"low": low, "high": high}
 

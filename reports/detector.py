@@ -13,6 +13,7 @@ from evaluation.detector_result import DetectorResult
 from evaluation.options import DetectorOptions
 from metrics.breakdown import ANSWERS, Slice, least_found, most_accused
 from metrics.classification import reliability_bins
+from metrics.few import auc_text
 from metrics.robustness import FAMILIES, worst
 from reports import bias, plots
 from reports.detector_lines import blocks, most_alarms, worst_of
@@ -263,7 +264,7 @@ def _robustness(result: DetectorResult, drawn: Figures) -> list[Section]:
     ]
     for c in result.robustness:
         name = f"{c.name} (worst)" if c is bad else c.name
-        auc = f"{c.auc:.3f}" if math.isfinite(c.auc) else "–"
+        auc = auc_text(c.auc, c.fpr.n, c.tpr.n)
         change = points(c.change) if c.name != "clean" else ""
         rows.append((name, with_interval(c.fpr), with_interval(c.tpr), with_interval(c.balanced), change, auc))
     curves = pictures(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from common.errors import one_line
 from evaluation.detector_result import DetectorResult
 from metrics.breakdown import ANSWERS, Slice, least_found, most_accused
+from metrics.few import ENOUGH, auc_text
 from metrics.robustness import Condition, worst
 from metrics.scores import Scores, write_scores
 from reports import bias
@@ -115,12 +116,19 @@ def _rows(kind: str, rows: list[Slice]) -> Iterator[str]:
     yield ""
     yield f"{kind:<{wide}}{'real':>6}{'fake':>6}   {'false alarms':<23}{'fakes found':<23}{'AUC':<9}{'unsure'}"
     for row in rows:
-        auc = f"{row.auc['value']:.4f}" if row.auc is not None else ""
+        auc = auc_of(row)
         yield (
             f"{one_line(row.name):<{wide}}{row.n_real:>6}{row.n_fake:>6}   {with_interval(row.fpr):<23}"
             f"{with_interval(row.tpr):<23}{auc:<9}{percent(row.unsure.value)}"
         )
     yield from worst_of(kind, rows)
+
+
+def auc_of(row: Slice) -> str:
+    """The AUC of a part of the images, of a few of them with its interval; "" where there is none."""
+    if row.auc is None:
+        return ""
+    return auc_text(row.auc["value"], row.n_real, row.n_fake, 4) + " "
 
 
 def worst_of(kind: str, rows: list[Slice]) -> Iterator[str]:
@@ -137,8 +145,10 @@ def robustness_line(condition: Condition | None) -> str:
     if condition is None:
         return f"  {'degradation':<24}{'false alarms':<24}{'fakes found':<24}{'AUC':<9}balanced accuracy"
     c = condition
-    auc = f"{c.auc:.4f}" if math.isfinite(c.auc) else "–"
-    return f"  {c.name:<24}{with_interval(c.fpr):<24}{with_interval(c.tpr):<24}{auc:<9}{percent(c.balanced.value)}"
+    few = min(c.fpr.n, c.tpr.n) < ENOUGH
+    auc = f"{auc_text(c.auc, c.fpr.n, c.tpr.n, 4)} "
+    balanced = with_interval(c.balanced) if few else percent(c.balanced.value)
+    return f"  {c.name:<24}{with_interval(c.fpr):<24}{with_interval(c.tpr):<24}{auc:<9}{balanced}"
 
 
 def most_alarms(conditions: Sequence[Condition]) -> Condition | None:

@@ -14,6 +14,7 @@ from common.errors import one_line
 from discriminator.training.exploration import CHANNELS, DRAWS, LOOKED_AT, Exploration, say_imbalance
 from discriminator.training.finish import TrainingEnd
 from metrics.breakdown import AnswerRule, confusion
+from metrics.few import auc_text, share_text
 from reports import exploration_plots as draw
 from reports import plots
 from reports.page import Number, Section, pairs, themed, write_report
@@ -88,11 +89,12 @@ class TrainingPage:
 
     def _results(self, o: TrainingEnd, drawn: Mapping[str, Figure]) -> list[Section]:
         point, f = o.detector.calibration.at(), o.figures
+        n = int((o.labels == 0).sum()), int((o.labels == 1).sum())
         numbers = [
-            Number(f"{f['auc']:.3f}", "validation AUC", "clean and degraded views together: what chose the state"),
-            Number(f"{f['auc_clean']:.3f}", "AUC of clean images"),
-            Number(f"{100 * f['found_clean']:.1f} %", "of the clean fakes found", "at the shipped threshold"),
-            Number(f"{100 * f['false_alarms_clean']:.1f} %", "of the clean reals called FAKE",
+            Number(auc_text(f["auc"], *n), "validation AUC", "clean and degraded views together: what chose the state"),
+            Number(auc_text(f["auc_clean"], *n), "AUC of clean images"),
+            Number(share_text(f["found_clean"], n[1]), "of the clean fakes found", "at the shipped threshold"),
+            Number(share_text(f["false_alarms_clean"], n[0]), "of the clean reals called FAKE",
                    f"set for {100 * point.target_fpr:g} %"),
         ]  # fmt: skip
         caution = (

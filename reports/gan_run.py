@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from metrics.few import ENOUGH, auc_text, balanced_text, share_text
 from reports import plots
 from reports.page import Number, Picture, Section, VerdictCard, pairs, themed, write_report
 from training.telemetry import read_jsonl
 
+DRAWN = "demo"  # the set whose faces a program draws
+RESAVED = {"web": "as JPEG 60", "hard": "as JPEG 40"}
+WARNINGS = 5  # of a run, the last ones, that stand above its numbers
 GRIDS = 4  # sample grids shown, evenly spread over the run, the first and the last among them
 
 
@@ -25,7 +29,7 @@ def run_report(run_dir: str | Path, *, cards: Sequence[VerdictCard] = ()) -> Pat
         {"kimg", "measured_on": "test" | "validation", "validation": FIGURES, "held_out_clean": FIGURES,
          "held_out_web": FIGURES, "held_out_hard": FIGURES, "adversarial_logit_auc": float}
         FIGURES: {"auc", "balanced_accuracy_at_half", "balanced_accuracy", "tpr", "false_alarm_rate", "threshold",
-        "n_real"} and the first four again with "_own_generator" or "_data_set" behind.
+        "n_real", "n_fake"} and the first four again with "_own_generator" or "_data_set" behind.
     `cards` are verdicts on single photos. Raises `UserError` where the folder is no run.
     """
     run = Path(run_dir)
@@ -36,7 +40,7 @@ def run_report(run_dir: str | Path, *, cards: Sequence[VerdictCard] = ()) -> Pat
     verdict = _json(run / "verdict.json") or {}
     fid = [row for row in metrics if "fid" in row]
     sections = [
-        Section("In short", numbers=_headline(config, stats, fid, verdict)),
+        Section("In short", text=_first_of_all(config, stats), numbers=_headline(config, stats, fid, verdict)),
         _verdict_cards(cards),
         *_samples(run),
         _training(stats),
@@ -70,11 +74,6 @@ def _number(value: object, form: str = "{:.3f}") -> str | None:
     return form.format(value)
 
 
-def _percent(value: object, digits: int = 1) -> str | None:
-    text = _number(value, f"{{:.{digits}%}}")
-    return text and text.replace("%", " %")
-
-
 def _headline(config: Mapping, stats: list[dict], fid: list[dict], verdict: Mapping) -> list[Number]:
     numbers = []
 
@@ -93,13 +92,64 @@ def _headline(config: Mapping, stats: list[dict], fid: list[dict], verdict: Mapp
         note = f"at {best['kimg']:.1f} kimg; it was {fid[0]['fid']:.3g} at {fid[0]['kimg']:.1f}. Lower is better"
         add(_number(best["fid"], "{:.3g}"), f"best {_fid_name(best)}", note)
     held, where = _part(verdict, "held_out_clean"), verdict.get("measured_on", "held-out")
-    add(_number(held.get("auc")), f"AUC on {where} images", "1 is perfect, 0.5 is guessing")
-    add(_percent(held.get("balanced_accuracy_at_half")), "balanced accuracy", f"at probability 0.5, {where} images")
-    caught = _percent(held.get("tpr"))
-    alarms = _percent(held.get("false_alarm_rate"))
+    of = _with_interval(held)
+    add(of["auc"], f"AUC on {where} images", "1 is perfect, 0.5 is guessing")
+    add(of["balanced_accuracy_at_half"], "balanced accuracy", f"at probability 0.5, {where} images")
+    caught, alarms = of["tpr"], of["false_alarm_rate"]
     if caught and alarms:
-        add(caught, "fakes found", f"with {alarms} of {held.get('n_real', '?')} real photos called fake")
+        photos = f"{held.get('n_real', '?')} {_reals_of(config)}"
+        add(caught, "fakes found", f"with {alarms} of {photos} called fake")
+        again = {name: _with_interval(_part(verdict, f"held_out_{name}"))["false_alarm_rate"] for name in RESAVED}
+        told = [f"{share} {how}" for name, how in RESAVED.items() if (share := again[name])]
+        if told:
+            add(alarms, "false alarms", f"after re-saving: {', '.join(told)}")
     return numbers
+
+
+def _reals_of(config: Mapping) -> str:
+    return "drawn faces that count as real" if _is_drawn(config) else "real photos"
+
+
+def _is_drawn(config: Mapping) -> bool:
+    return _part(config, "options").get("data") == DRAWN
+
+
+def _first_of_all(config: Mapping, stats: list[dict]) -> list[str]:
+    """What must be known before any number: that these are drawings, and what the run warned of."""
+    text = []
+    if _is_drawn(config):
+        text.append(
+            "These are drawings: the faces of this run are drawn by a program, not photographed. The page shows that "
+            "every part works from end to end; its numbers say nothing about photos, and its detector must judge none."
+        )
+    told: dict[str, None] = {}
+    for row in stats:
+        for line in row.get("advice") or ():
+            told[f"Warned of at {plots.value(row, 'kimg'):.1f} kimg: {line}."] = None
+    return text + list(told)[-WARNINGS:]
+
+
+def _with_interval(figures: Mapping) -> dict[str, str | None]:
+    """The figures of one condition as text, those of few images with their interval; None for what is not there."""
+    n_real = figures.get("n_real")
+    if not isinstance(n_real, int):
+        n_real = ENOUGH  # an old run, which does not say
+    n_fake = figures.get("n_fake")
+    n_fake = n_fake if isinstance(n_fake, int) else n_real
+    out: dict[str, str | None] = {}
+    for name in ("auc", "balanced_accuracy_at_half", "false_alarm_rate", "tpr", "tpr_own_generator", "tpr_data_set"):
+        value = figures.get(name)
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            out[name] = None
+        elif name == "auc":
+            out[name] = auc_text(value, n_real, n_fake)
+        elif name == "balanced_accuracy_at_half":
+            out[name] = balanced_text(value, n_real, n_fake)
+        else:
+            # as many of the own generator as there are reals; the rest are the set's
+            n = {"false_alarm_rate": n_real, "tpr": n_fake, "tpr_own_generator": n_real}.get(name, n_fake - n_real)
+            out[name] = share_text(value, max(n, 1))
+    return out
 
 
 def _duration(seconds: float) -> str:
@@ -187,9 +237,7 @@ def _detector(run: Path, verdict: Mapping) -> Section:
     ]
     for name, key in conditions:
         if f := _part(verdict, key):
-            shares = ("balanced_accuracy_at_half", "false_alarm_rate", "tpr", "tpr_own_generator", "tpr_data_set")
-            cells = (_number(f.get("auc")), *(_percent(f.get(share)) for share in shares))
-            rows.append((name, *(cell or "–" for cell in cells)))
+            rows.append((name, *(cell or "–" for cell in _with_interval(f).values())))
     used = [j for j in range(len(rows[0])) if j == 0 or any(row[j] != "–" for row in rows[1:])]
     rows = [[row[j] for j in used] for row in rows]
     notes = []
@@ -262,22 +310,15 @@ def _settings(config: Mapping) -> dict[str, object]:
 def _meaning(config: Mapping, verdict: Mapping) -> Section:
     held = _part(verdict, "held_out_clean")
     text = []
-    caught, alarms = held.get("tpr"), held.get("false_alarm_rate")
-    if isinstance(caught, (int, float)) and isinstance(alarms, (int, float)):
-        reals = held.get("n_real")
+    of = _with_interval(held)
+    if of["tpr"] and of["false_alarm_rate"]:
         text.append(
-            f"At the shipped threshold the detector found {100 * caught:.0f} of 100 fakes of the kinds it was "
-            f"measured on, and called {100 * alarms:.1f} of 100 real photos fake"
-            + (f" ({reals} photos were measured)." if reals else ".")
+            f"At the shipped threshold the detector found {of['tpr']} of the fakes, of the kinds it was measured on, "
+            f"and called {of['false_alarm_rate']} of {held.get('n_real', 'the')} {_reals_of(config)} fake."
         )
         text.append(
             "FAKE means: the image shares traces with the generators it was trained against. REAL means: it found no "
             "such traces, not that the photo is authentic. UNSURE means: do not use this verdict."
-        )
-    if _part(config, "options").get("data") == "demo":
-        text.append(
-            "The faces of this run are drawn by a program, not photographed. The page shows that every part works from "
-            "end to end; its numbers say nothing about real photos."
         )
     text.append(
         "The figures hold for images like the ones measured: other generators, other cameras, heavy re-saving, face "

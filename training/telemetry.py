@@ -80,7 +80,7 @@ class Telemetry:
         """A line to the terminal and log.txt."""
         if not self.is_main:
             return
-        text = in_flags(text, self.flags)
+        text = self.in_words(text)
         if not self.quiet:
             self._to_terminal("", text)
         if self.run is not None:
@@ -110,7 +110,11 @@ class Telemetry:
         """A line of advice to the terminal, log.txt and TensorBoard's texts."""
         self.say(f"warning: {text}")
         if self.board is not None:
-            self.board.add_text("Advice", in_flags(text, self.flags), global_step=nimg)
+            self.board.add_text("Advice", self.in_words(text), global_step=nimg)
+
+    def in_words(self, text: str) -> str:
+        """`text` with the parameters that it names as the command's flags."""
+        return in_flags(text, self.flags)
 
     def scalars(self, values: dict[str, float], nimg: int) -> None:
         """Scalars to TensorBoard, with kimg as the horizontal axis in thousandths (nimg)."""

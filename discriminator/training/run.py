@@ -40,6 +40,7 @@ from discriminator.training.start import Start, network_from
 from faces.degrade import Degradation
 from faces.source import FaceSource
 from metrics.classification import swapped_note
+from metrics.few import auc_text, balanced_text, counts_text, share_text
 from training.lock import RunLock
 from training.memory import keep_freed_memory
 from training.operations import prepare_operations
@@ -291,16 +292,18 @@ class _Training:
         detector.save(path)
         self.tel.metric({"nimg": fit.step * self.recipe.batch, "step": fit.step, "final": True, **found})
         point = detector.calibration.at()
-        self.tel.say(f"best        step {fit.best_step()}: validation AUC {found['auc']:.4f}")
         real, fake = (int((fit.validation.labels == label).sum()) for label in (0, 1))
+        auc, few = auc_text(found["auc"], real, fake, 4), counts_text(real, fake)
+        self.tel.say(f"best        step {fit.best_step()}: validation AUC {auc}{few}")
         if note := swapped_note(found["auc_clean"], real, fake, "the validation images"):
             self.tel.say(f"labels      {note}")
         self.tel.say(f"calibrated  {point.describe()}")
         for name in ("clean", "degraded"):
-            hit, false, both = (100 * found[f"{what}_{name}"] for what in ("found", "false_alarms", "balanced"))
+            hit, false, both = (found[f"{what}_{name}"] for what in ("found", "false_alarms", "balanced"))
             self.tel.say(
-                f"{name:<12}AUC {found[f'auc_{name}']:.4f}; at the threshold {hit:.1f} % of the fakes found,"
-                f" {false:.1f} % false alarms, balanced accuracy {both:.1f} %"
+                f"{name:<12}AUC {auc_text(found[f'auc_{name}'], real, fake, 4)}; at the threshold"
+                f" {share_text(hit, fake)} of the fakes found, {share_text(false, real)} false alarms,"
+                f" balanced accuracy {balanced_text(both, real, fake)}"
             )
         if point.coverage is not None:  # there are fakes
             self.tel.say(f"unsure      {100 * (1 - point.coverage):.1f} % of validation images get no verdict")

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -264,7 +265,7 @@ def test_what_a_run_writes_and_prints(train, tmp_path, photos):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     done = train("--data", photos, "--image-snap", 1)
-    assert done.code == 0 and done.err == "", done.err
+    assert done.code == 0 and done.err.startswith("Next: python synth.py") and done.err.count("\n") == 1, done.err
     run = tmp_path / "runs" / "00000-photos-8-tiny"
     assert (run / "log.txt").read_text() == done.out
     names = files_under(run)
@@ -338,3 +339,15 @@ def test_help_names_every_option_once_under_a_heading(capsys):
     assert all(f"{title}:" in text for title in script.SECTIONS)
     assert "\n    python train_gan.py --resume latest\n" in text
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_a_run_ends_in_a_page_without_a_lonely_figure(train, tmp_path, photos):
+    """Two real photos are left for the figures: none of them stands there without its interval."""
+    done = train("--data", photos, "--report")
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "00000-photos-8-tiny"
+    assert f"Next: open {run.relative_to(tmp_path)}/report.html in a browser; python synth.py" in done.err
+    page = (run / "report.html").read_text()
+    for said in re.findall(r"AUC (.*?),|balanced accuracy (.*?),", done.out):
+        assert re.match(r"[\d.]+( %)? \([\d.]+ to [\d.]+\)", said[0] or said[1]), said
+    assert "of only 2 real and" in done.out and re.search(r"\d\.\d{3} \(0\.\d\d to [01]\.\d\d\)", page)

@@ -1,7 +1,9 @@
 """The report is one file, complete, safe and honest about what it lacks; figures are PNGs in two dresses."""
 
 import io
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -149,3 +151,33 @@ def test_series_smooth_and_sheets():
     faces = np.stack([render_face(i, 16) for i in range(6)])
     image = np.asarray(opened(plots.contact_sheet(faces, 3)))
     assert np.array_equal(image[:16, :16], faces[0]) and np.array_equal(image[-16:, -16:], faces[5])
+
+
+def changed(run_folder, tmp_path, verdict):
+    """A copy of the run with other figures on clean images, and a warning among its ticks."""
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    told = json.loads((run / "verdict.json").read_text())
+    told["held_out_clean"] |= verdict
+    (run / "verdict.json").write_text(json.dumps(told))
+    rows = (run / "stats.jsonl").read_text().splitlines()
+    rows[30] = json.dumps(json.loads(rows[30]) | {"advice": ["the generator collapses; raise --gamma"]})
+    (run / "stats.jsonl").write_text("\n".join(rows))
+    return run_report(run).read_text(encoding="utf-8")
+
+
+def test_what_the_run_warned_of_and_what_it_was_shown_stand_above_the_numbers(run_folder, tmp_path):
+    page = changed(run_folder, tmp_path, {})
+    first_number = page.index('class="numbers"')
+    assert page.index("These are drawings") < first_number
+    assert page.index("Warned of at 6.0 kimg: the generator collapses; raise --gamma.") < first_number
+    assert "after re-saving: 1.3 % as JPEG 60, 1.3 % as JPEG 40" in page
+
+
+def test_figures_of_few_images_have_intervals(run_folder, tmp_path):
+    """One real and three fake: the AUC of 1 says next to nothing, and the page shows how little."""
+    page = changed(run_folder, tmp_path, {"n_real": 1, "n_fake": 3, "auc": 1.0, "balanced_accuracy_at_half": 1.0,
+                                          "tpr": 1.0, "false_alarm_rate": 0.0})  # fmt: skip
+    start = page.index("In short</h2>")
+    text = re.sub(r"<[^>]+>", "|", page[start : page.index("</section>", start)])
+    assert "1.000 (0.03 to 1.00)" in text and "100.0 % (3 to 100)" in text and "0.0 % (0 to 98)" in text
+    assert "|1.000|" not in text and "|100.0 %|" not in text
