@@ -18,6 +18,7 @@ from training.telemetry import read_jsonl
 DRAWN = "demo"  # the set whose faces a program draws
 RESAVED = {"web": "as JPEG 60", "hard": "as JPEG 40"}
 WARNINGS = 5  # of a run, the last ones, that stand above its numbers
+WIDE = 1040  # pixels of the page's text
 GRIDS = 4  # sample grids shown, evenly spread over the run, the first and the last among them
 
 
@@ -182,17 +183,18 @@ def _samples(run: Path) -> list[Section]:
     sections = [Section("The generator over time", text=text, pictures=pictures, columns=2 if len(pictures) > 1 else 1)]
     reals = run / "reals.png"
     if reals.exists():
-        beside = [_grid(reals, "real: what it learnt from"), _grid(grids[-1], "fake: what it paints now")]
-        sections.append(Section("Real beside fake", pictures=beside, columns=2))
+        beside = [_grid(path, said, WIDE) for path, said in (
+            (reals, "real: what it learnt from"), (grids[-1], "fake: what it paints now"))]  # fmt: skip
+        sections.append(Section("Real beside fake", pictures=beside))  # as wide as the page: faces can be seen
     return sections
 
 
-def _grid(path: Path, caption: str) -> Picture:
-    """A sheet of samples; a sheet smaller than its place on the page keeps its pixels square."""
+def _grid(path: Path, caption: str, place: int = WIDE // 2) -> Picture:
+    """A sheet of samples; a sheet smaller than its place on the page, in pixels, keeps its pixels square."""
     from PIL import Image
 
     with Image.open(path) as image:
-        small = image.width < 400
+        small = image.width < place
     return Picture(path.read_bytes(), caption, pixelated=small)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,13 +118,19 @@ def render(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{_inside(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<header><h1>{_text(title)}</h1>{under}<nav>{links}</nav></header>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value))
+    """Escaped; what stands in backticks is shown as code, as on the terminal it would be a flag or a command."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(str(value)))
+
+
+def _inside(value: object) -> str:
+    """Escaped for an attribute or a title, where there are no tags."""
+    return html.escape(str(value)).replace("`", "")
 
 
 def _section(index: int, s: Section) -> str:
@@ -166,7 +173,7 @@ def _uri(data: bytes) -> str:
 
 def _figure(p: Picture) -> str:
     shape = ' class="pixelated"' if p.pixelated else ""
-    image = f'<img{shape} src="{_uri(p.data)}" alt="{_text(p.alt or p.caption)}">'
+    image = f'<img{shape} src="{_uri(p.data)}" alt="{_inside(p.alt or p.caption)}">'
     if p.dark is not None:
         dark = f'<source media="(prefers-color-scheme: dark)" srcset="{_uri(p.dark)}">'
         image = f"<picture>{dark}{image}</picture>"
@@ -176,9 +183,9 @@ def _figure(p: Picture) -> str:
 
 def _card(c: VerdictCard) -> str:
     small = ' class="pixelated"' if max(c.photo.shape[:2]) < 160 else ""
-    images = f'<img{small} src="{_uri(image_png(c.photo))}" alt="photo {_text(c.name)}">'
+    images = f'<img{small} src="{_uri(image_png(c.photo))}" alt="photo {_inside(c.name)}">'
     if c.heat is not None:
-        images += f'<img{small} src="{_uri(image_png(c.heat))}" alt="heat map of {_text(c.name)}">'
+        images += f'<img{small} src="{_uri(image_png(c.heat))}" alt="heat map of {_inside(c.name)}">'
     truth = f' <span class="truth">in truth {_text(c.truth)}</span>' if c.truth else ""
     note = f'<p class="note">{_text(c.note)}</p>' if c.note else ""
     percent = min(max(c.probability, 0.0), 1.0) * 100

@@ -184,8 +184,8 @@
       slider.parentNode.hidden = select.value === "";
       legend.textContent = {
         "": "",
-        patch_map: "What each patch looks like by itself: blue photographed, red generated. Pale says nothing.",
-        gradcam: "Grad-CAM: the places that spoke for the answer (red: for FAKE, blue: for REAL). It says where, not how much.",
+        patch_map: "What each patch looks like by itself: blue photographed, orange generated. Pale says nothing.",
+        gradcam: "Grad-CAM: the places that spoke for the answer (orange: for FAKE, blue: for REAL). It says where, not how much.",
       }[select.value];
       redraw();
     };

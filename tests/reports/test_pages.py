@@ -15,6 +15,7 @@ from faces.procedural.portrait import render_face
 from reports import plots
 from reports.gan_run import run_report
 from reports.page import Number, Picture, Section, VerdictCard, write_report
+from reports.plots import image_png
 
 
 class Outline(HTMLParser):
@@ -181,3 +182,29 @@ def test_figures_of_few_images_have_intervals(run_folder, tmp_path):
     text = re.sub(r"<[^>]+>", "|", page[start : page.index("</section>", start)])
     assert "1.000 (0.03 to 1.00)" in text and "100.0 % (3 to 100)" in text and "0.0 % (0 to 98)" in text
     assert "|1.000|" not in text and "|100.0 %|" not in text
+
+
+def test_backticks_do_not_reach_the_reader(tmp_path):
+    """They are code in the text, nothing in a title or an attribute, and never a way in for tags."""
+    told = "`evaluate.py` takes `num`; `<b>` is no tag, a lone ` stays"
+    picture = Picture(image_png(np.zeros((2, 2, 3), np.uint8)), "the `grid`")
+    sections = [Section("a", text=[told], rows=[("x", "`y`")], pictures=[picture], notes=["`z`"])]
+    page = write_report(tmp_path / "p.html", title="of `t`", sections=sections).read_text(encoding="utf-8")
+    outline = Outline(page)
+    assert page.count("`") == 1 and "a lone ` stays" in page and 'alt="the grid"' in page and "<title>of t<" in page
+    assert "<code>num</code>" in page and "<code>&lt;b&gt;</code>" in page and "<b>" not in page
+    assert "num" in outline.text
+
+
+def test_detectors_are_called_by_their_runs(tmp_path, monkeypatch):
+    from discriminator.options import MODELS, SHIPPED
+    from evaluation.ensemble import short_names
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "00004-faces").mkdir()
+    assert short_names([str(SHIPPED[0]), "runs/a", "all.safetensors"]) == ["shipped", "a", "all"]
+    assert short_names([str(MODELS), "runs/a/models/detector.safetensors"]) == ["shipped", "a"]
+    assert short_names(["x/a/detector.safetensors", "y/a"]) == ["x/a", "y/a"]
+    monkeypatch.chdir("00004-faces")
+    assert short_names([".", "detector.safetensors"]) != ["", ""]
+    assert short_names(["detector.safetensors", "other.csv"]) == ["00004-faces", "other"]
