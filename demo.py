@@ -8,6 +8,7 @@ commands a user would type; it is printed before it runs.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def _step(title: str, command: list, allowed: tuple[int, ...] = (0,)) -> None:
     """Print and run one of the project's own commands; stop the demo if it fails."""
     words = [str(word) for word in command]
     print(f"\n== {title}\n$ python {shlex.join(words)}", flush=True)
-    code = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], check=False).returncode
+    env = {**os.environ, "FACES_NEXT": "0"}  # the demo's own last line says what is next
+    code = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], env=env, check=False).returncode
     if code not in allowed:
         sys.exit(130 if code in (130, -2) else 2)
 

@@ -255,8 +255,8 @@ def progress_bar(title: str, unit: str, *, unit_scale: bool = False) -> Iterator
 
 def next_step(text: str) -> None:
     """The last line of a command, `Next: …`: what to do with what it made. On stderr, so that stdout is for programs;
-    under torchrun rank 0 says it. `text` may come over several lines."""
-    if os.environ.get("RANK", "0") == "0":
+    under torchrun rank 0 says it. FACES_NEXT=0 keeps it silent, for commands that are steps of another."""
+    if os.environ.get("RANK", "0") == "0" and os.environ.get("FACES_NEXT") != "0":
         click.echo(f"Next: {text}", err=True)
 
 

@@ -142,8 +142,8 @@ class DetectorBase:
         note: str = "",
         views: np.ndarray | None = None,
     ) -> Verdict:
-        """The verdict that follows from a logit and, of a network that joins two views, what these say [2]; its note ends
-        with `caution`."""
+        """The verdict that follows from a logit and, of a network that joins two views, what these say [2]; its note
+        ends with `caution`."""
         probability = float(self.calibration.probability(logit))
         said, why = None, ""
         if views is not None:
