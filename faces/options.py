@@ -37,7 +37,10 @@ FACE = functools.partial(
     choices=FACE_MODES,
 )
 FACE_MODEL = functools.partial(
-    option, default=None, help="YuNet's file.  [default: the cache's, or a download once]", metavar="FILE"
+    option,
+    default=None,
+    help="YuNet's file, or haar for OpenCV's cascade.  [default: YuNet, which comes along]",
+    metavar="FILE",
 )
 OFFLINE = functools.partial(
     option, default=False, help="Download nothing; without YuNet the Haar cascade finds the faces."

@@ -37,6 +37,7 @@ SCORE = 0.7  # YuNet's confidence from which on something is a face
 HINT = 0.15  # … from which on it wonders: reason enough to look closer, or at the photo turned
 MIN_FACE = 12.0  # pixels: there is nothing to align in smaller boxes
 LOOK_LEAST = 128  # smaller pictures are enlarged to this: at 64 px scores of clear faces fall below .9
+HAAR = "haar"  # as a face model: the cascade, asked for
 HAAR_NEIGHBOURS = 4
 HAAR_MIN = 1 / 8  # of the shorter side
 # Where an FFHQ photo's frame lies about the cascade's box, in box widths: measured on 240 photos of flickr140k, whose
@@ -67,9 +68,12 @@ class FaceFinder:
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> FaceFinder:
-        """YuNet from `model`, the cache or a download; without any, the Haar cascade, `fallback` then says why.
+        """YuNet from `model`, this program's folder, the cache or a download; without any, or where `model` is "haar", the
+        Haar cascade; `fallback` then says why.
 
         Raises UserError when a file that was named is missing or is not YuNet's."""
+        if str(model or os.environ.get("FACES_FACE_MODEL")) == HAAR:
+            return cls(None, "it was asked for")
         try:
             return cls(find_model(model, download=allow_download, progress=progress))
         except UserError as error:

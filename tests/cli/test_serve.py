@@ -40,7 +40,7 @@ def served(tmp_path_factory):
     """(port, process, its working folder): the shipped detector's ONNX file, faces by the cascade."""
     folder = tmp_path_factory.mktemp("served")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "FACES_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    env.pop("FACES_FACE_MODEL", None)
+    env["FACES_FACE_MODEL"] = "haar"
     arguments = ["--port", "0", "--offline", "--timeout", "2", "--max-mb", "1", "--access-log", "--threads", "2"]
     process = subprocess.Popen(
         [sys.executable, "-c", START, *arguments, "--model", str(ROOT / "models" / "detector.safetensors")],

@@ -200,7 +200,7 @@ def test_onnx_serves_without_pytorch(exported, tmp_path):
     """A whole run with face step, CSV and explanation: `sys.modules` afterwards."""
     (photo,) = [p for p in fixture_photos(tmp_path / "photos") if p.name == "a.png"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "FACES_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    env.pop("FACES_FACE_MODEL", None)
+    env["FACES_FACE_MODEL"] = "haar"
     args = ["--model", "detector.onnx", "--face", "required", "--offline", "--explain", str(tmp_path / "out.png")]
     for model in ("detector.onnx", "detector.safetensors"):
         args[1] = model

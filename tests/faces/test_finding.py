@@ -160,3 +160,13 @@ def test_the_reported_photos(shared_dir, finder, name, faces):
     views = FaceStep(finder, 256)(load_image(path))
     assert len(views) == faces
     assert views[0].how == ("crop" if "square" in name else "ffhq")
+
+
+@pytest.mark.bundled
+def test_yunet_comes_with_the_checkout_and_haar_can_be_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("FACES_CACHE", str(tmp_path))
+    monkeypatch.delenv("FACES_FACE_MODEL", raising=False)
+    assert FaceFinder.open(allow_download=False).name == "yunet-2023mar"
+    assert FaceFinder.open("haar").name == "haar"
+    monkeypatch.setenv("FACES_FACE_MODEL", "haar")
+    assert FaceFinder.open(allow_download=False).name == "haar"

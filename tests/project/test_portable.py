@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from faces.finding import yunet
+
 ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = {
     "host of a package index": re.compile(r"pypi\.|pythonhosted|anaconda\.(org|com)|download\.pytorch\."),
@@ -45,11 +47,15 @@ def test_patterns_find_what_they_should():
         assert not any(pattern.search(harmless) for pattern in FORBIDDEN.values()), harmless
 
 
+@pytest.mark.bundled
 def test_no_weights_no_archives_no_large_files():
     shipped = {ROOT / "models" / name for name in ("detector.safetensors", "detector.onnx")}
-    assert sum(path.stat().st_size for path in shipped) <= 10_000_000
+    assert all(path.stat().st_size <= 20_000_000 for path in shipped)
     card = (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() in card for path in shipped)
+    shipped.add(yunet.BUNDLED)
+    assert hashlib.sha256(yunet.BUNDLED.read_bytes()).hexdigest() == yunet.SHA256
+    assert "MIT License" in yunet.BUNDLED.with_suffix(".LICENSE").read_text(encoding="utf-8")
     # runs of noise pictures, as an older version left them
     old = {path for path in tracked_files() if (ROOT / "tests" / "old_runs") in path.parents}
     assert sum(path.stat().st_size for path in old) <= 4_000_000

@@ -94,7 +94,11 @@ def test_the_middle_of_a_window_is_kept(photos, tmp_path):
     paths = [item.path for item in source.items]
     for one in made.decoders:
         pixels = made.pixels(one)
-        assert pixels.shape == (70, 2, 48, 48, 3) and one.pairs == 70 and set(one.gates) == {"sharpness", "spectrum", "colour"}
+        assert (
+            pixels.shape == (70, 2, 48, 48, 3)
+            and one.pairs == 70
+            and set(one.gates) == {"sharpness", "spectrum", "colour"}
+        )
         for k in (0, 33, 69):
             pair = made.pairs[one.number][k]
             photo = source.image(paths.index(pair.photo))
