@@ -5,7 +5,8 @@
 A block doubles the size in one of the ways in which generators do: StyleGAN2's (this project's own modulated
 convolutions, FIR 1-3-3-1 and noise; Karras et al. 2020), copied pixels, bilinear interpolation, transposed convolution
 (Radford et al. 2016) or sub-pixel convolution (Shi et al. 2016). All is convolution, so a twin may be of any size that
-the decoder's halvings divide.
+the halvings divide. Three channels of a code are the photo's own pixels, averaged: colours are right from the first
+step on, and the rest of the code and the time go into detail.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from stylegan2_ada.ops.upfirdn2d import fir_taps
 KINDS = ("stylegan2", "shuffle", "transposed", "stylegan2", "nearest", "bilinear")  # of decoder 0, 1, 2, …
 W_DIM = 64
 MOST_CHANNELS = 64
-CODES = {1: (4, 9), 2: (10, 21), 3: (28, 49)}  # channels of a code, by depth: from, and below
+CODES = {1: (5, 9), 2: (10, 21), 3: (28, 49)}  # channels of a code, by depth: from, and below
 DRAW = 0x7415
 SLOPE = 0.2
 
@@ -33,7 +34,7 @@ SLOPE = 0.2
 @dataclass(frozen=True)
 class DecoderShape:
     """What a decoder is. depth: doublings; width: its channels at full size, twice as many at each size below, at most
-    MOST_CHANNELS; code: channels of what the encoder leaves; noise: whether a block adds some."""
+    MOST_CHANNELS; code: channels of what is left at the lowest size; noise: whether a block adds some."""
 
     kind: str
     depth: int
@@ -71,7 +72,7 @@ class TwinDecoder(nn.Module):
         self.shape, self.lowp_dtype = shape, None
         self.encoder = _encoder(shape)
         self.enter = _conv(shape.code, shape.channels(shape.depth))
-        self.colour = nn.Conv2d(shape.code, 3, 1)
+        self.colour = _silent(nn.Conv2d(shape.code, 3, 1))
         halvings = range(shape.depth - 1, -1, -1)
         if shape.kind == "stylegan2":
             self.style = nn.Sequential(nn.Linear(2 * shape.code, W_DIM), nn.LeakyReLU(SLOPE), nn.Linear(W_DIM, W_DIM))
@@ -83,11 +84,13 @@ class TwinDecoder(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(images.device.type, self.lowp_dtype, enabled=self.lowp_dtype is not None):
             code = self.encoder(images.contiguous(memory_format=torch.channels_last)).float()
+            small = F.avg_pool2d(images, self.shape.multiple)
+            code = torch.cat([small, code], dim=1)
             x, colour = F.leaky_relu(self.enter(code), SLOPE), self.colour(code)
         w = None
         if self.style is not None:
             w = unit_rms(self.style(torch.cat([code.mean((2, 3)), code.std((2, 3))], dim=1)))
-        x, colour = x.to(self.lowp_dtype or torch.float32), colour.float()
+        x, colour = x.to(self.lowp_dtype or torch.float32), small + colour.float()
         for block in self.blocks:
             x, colour = block(x, colour, w)
         return colour
@@ -103,6 +106,7 @@ class _StyleBlock(nn.Module):
         side = 8  # of the noise maps that are stored and not used; what counts is the channels
         cfg = _Widths(side, shape.channels(halvings), shape.channels(halvings + 1))
         self.block = SynthesisBlock(cfg, side)
+        nn.init.zeros_(self.block.torgb.weight)
         self.register_buffer("taps", fir_taps([1, 3, 3, 1]), persistent=False)
 
     def forward(self, x: torch.Tensor, colour: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,15 +136,15 @@ class _PlainBlock(nn.Module):
         self.up: nn.Module
         if self.kind == "transposed":
             self.up = nn.ConvTranspose2d(wide, here, 4, 2, 1)
-            self.up_colour: nn.Module = nn.ConvTranspose2d(3, 3, 4, 2, 1)
+            self.up_colour: nn.Module = _as_it_is(nn.ConvTranspose2d(3, 3, 4, 2, 1))
         elif self.kind == "shuffle":
             self.up = nn.Sequential(_conv(wide, 4 * here), nn.PixelShuffle(2))
-            self.up_colour = nn.Sequential(_conv(3, 12), nn.PixelShuffle(2))
+            self.up_colour = nn.Sequential(_copying(_conv(3, 12)), nn.PixelShuffle(2))
         else:
             mode = {"nearest": {}, "bilinear": {"align_corners": False}}[self.kind]
             self.up = nn.Sequential(nn.Upsample(scale_factor=2, mode=self.kind, **mode), _conv(wide, here))
             self.up_colour = nn.Upsample(scale_factor=2, mode=self.kind, **mode)
-        self.conv, self.to_colour = _conv(here, here), nn.Conv2d(here, 3, 1)
+        self.conv, self.to_colour = _conv(here, here), _silent(nn.Conv2d(here, 3, 1))
         self.noise = nn.Parameter(torch.zeros(2)) if shape.noise else None
 
     def forward(self, x: torch.Tensor, colour: torch.Tensor, w: None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -166,7 +170,35 @@ def _encoder(shape: DecoderShape) -> nn.Sequential:
         wider = min(2 * width, MOST_CHANNELS)
         layers += [nn.Conv2d(width, wider, 3, 2, 1, padding_mode="reflect"), nn.LeakyReLU(SLOPE)]
         width = wider
-    return nn.Sequential(*layers, _conv(width, shape.code))
+    return nn.Sequential(*layers, _conv(width, shape.code - 3))
+
+
+def _silent(conv: nn.Conv2d) -> nn.Conv2d:
+    """Begins with nothing."""
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _as_it_is(conv: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
+    """Begins by interpolating each channel, bilinearly."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    with torch.no_grad():
+        for k in range(3):
+            conv.weight[k, k] = taps[:, None] * taps[None]
+    return conv
+
+
+def _copying(conv: nn.Conv2d) -> nn.Conv2d:
+    """Begins by giving each of the four pixels of a pixel its colour."""
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    with torch.no_grad():
+        for k in range(12):  # PixelShuffle takes four channels in a row for one
+            conv.weight[k, k // 4, 1, 1] = 1.0
+    return conv
 
 
 def _conv(cin: int, cout: int) -> nn.Conv2d:

@@ -71,12 +71,22 @@ def test_decoders_follow_from_their_seed_and_differ():
     assert len({s.width for s in shapes}) > 8 and DecoderShape.drawn(1, 0) != shapes[0]
 
 
-def test_a_decoder_that_learns_comes_nearer(photos):
+def test_a_decoder_that_learns_is_as_sharp_as_the_photos(photos):
     patches = Patches.build(open_source(photos), Preprocess(64), workers=1)
-    twins = Twins(patches, np.arange(patches.count), [(80, "4:2:0")] * patches.count, CPU)
-    shape = DecoderShape("bilinear", 1, 16, 8, False)
-    after = [teach(shape, twins, (0, 1), Length(1, steps), lambda *_: None).l1 for steps in (1, 25)]
-    assert after[1] < 0.6 * after[0]
+    twins = Twins(patches, np.arange(patches.count), [(None, "")] * patches.count, CPU)
+    shape = DecoderShape("bilinear", 1, 16, 8, True)
+    places = twins.places((1, 2), 24, 64)
+    windows = twins.cut(places, 64)
+    missing = []
+    for steps in (1, 40):
+        decoder = teach(shape, twins, (0, 1), Length(1, steps), lambda *_: None).decoder
+        made = twins.of(decoder, windows, 8, 0).astype(float)
+        noise = [
+            np.abs(np.diff(np.diff(images, n=2, axis=3), n=2, axis=2)).mean()
+            for images in (made, windows[:, :, 8:-8, 8:-8].astype(float))
+        ]
+        missing.append(abs(1 - noise[0] / noise[1]))
+    assert missing[0] > 0.3 and missing[1] < 0.6 * missing[0]
     same = [teach(shape, twins, (0, 1), Length(1, 3), lambda *_: None).decoder.state_dict() for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(same[0].values(), same[1].values(), strict=True))
 
@@ -182,3 +192,14 @@ def test_gates_find_what_blur_alone_tells():
     framed = twins.copy()
     framed[:, :, :2] = 128
     assert measure(photos, framed, groups)[0]["border"] > 1.5
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS)))
+def test_a_twin_begins_as_the_photo_made_smaller_and_larger(kind):
+    """Before anything is learnt, areas have the photo's colours: against numpy's means."""
+    torch.manual_seed(0)
+    photo = torch.rand(1, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3) * 2 - 1
+    twin = TwinDecoder(DecoderShape(kind, 2, 16, 12, False))(photo).detach().numpy()[0]
+    means = [image.reshape(3, 8, 8, 8, 8).mean((2, 4)) for image in (twin, photo.numpy()[0])]
+    assert np.corrcoef(means[0].ravel(), means[1].ravel())[0, 1] > 0.95
+    assert np.abs(means[0] - means[1]).mean() < 0.25 * np.abs(means[1]).mean()
