@@ -69,16 +69,17 @@ class TwinDecoder(nn.Module):
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
-        self.shape, self.lowp_dtype = shape, None
+        self.shape = shape
+        self.lowp_dtype: torch.dtype | None = None
         self.encoder = _encoder(shape)
         self.enter = _conv(shape.code, shape.channels(shape.depth))
         self.colour = _silent(nn.Conv2d(shape.code, 3, 1))
+        self.style: nn.Sequential | None = None
         halvings = range(shape.depth - 1, -1, -1)
         if shape.kind == "stylegan2":
             self.style = nn.Sequential(nn.Linear(2 * shape.code, W_DIM), nn.LeakyReLU(SLOPE), nn.Linear(W_DIM, W_DIM))
             self.blocks = nn.ModuleList(_StyleBlock(shape, k) for k in halvings)
         else:
-            self.style = None
             self.blocks = nn.ModuleList(_PlainBlock(shape, k) for k in halvings)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -118,6 +119,8 @@ class _StyleBlock(nn.Module):
 
 class _Widths(GeneratorConfig):
     """A generator's configuration whose channels are given, not computed."""
+
+    given: dict[int, int]
 
     def __init__(self, side: int, here: int, below: int) -> None:
         super().__init__(resolution=side, z_dim=W_DIM, w_dim=W_DIM)
@@ -173,18 +176,21 @@ def _encoder(shape: DecoderShape) -> nn.Sequential:
     return nn.Sequential(*layers, _conv(width, shape.code - 3))
 
 
+def _empty(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+
+
 def _silent(conv: nn.Conv2d) -> nn.Conv2d:
     """Begins with nothing."""
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    _empty(conv)
     return conv
 
 
 def _as_it_is(conv: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
     """Begins by interpolating each channel, bilinearly."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    _empty(conv)
     with torch.no_grad():
         for k in range(3):
             conv.weight[k, k] = taps[:, None] * taps[None]
@@ -193,8 +199,7 @@ def _as_it_is(conv: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
 
 def _copying(conv: nn.Conv2d) -> nn.Conv2d:
     """Begins by giving each of the four pixels of a pixel its colour."""
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    _empty(conv)
     with torch.no_grad():
         for k in range(12):  # PixelShuffle takes four channels in a row for one
             conv.weight[k, k // 4, 1, 1] = 1.0

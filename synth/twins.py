@@ -39,7 +39,7 @@ from faces.twin_bank import (
 from synth.grid import labelled_grid
 from synth.network import SILENT, Watch
 from synth.options import TwinOptions
-from synth.twin_decoders import DecoderShape
+from synth.twin_decoders import DecoderShape, TwinDecoder
 from synth.twin_training import AROUND, SAMPLE, Length, Twins, teach
 from synth.writer import save_sheet
 from training.data import open_splits
@@ -197,7 +197,7 @@ def _decoder(
 class _Through:
     """The way of windows through a finished decoder."""
 
-    decoder: torch.nn.Module
+    decoder: TwinDecoder
     side: int
     seed: int
     number: int
