@@ -102,7 +102,9 @@ def shares(groups: Sequence[ImageGroup], balance: str) -> list[float]:
     within = [_within(groups, label) for label in (0, 1)]
     half = 0.5 if balance == "sampling" else reals / (reals + fakes)
     found = [(1 - half if g.label else half) * within[g.label][i] for i, g in enumerate(groups)]
-    twins = {g.pair: share for g, share in zip(groups, found, strict=True) if g.label and g.pair is not None}
+    twins: dict[int | None, float] = {
+        g.pair: share for g, share in zip(groups, found, strict=True) if g.label and g.pair is not None
+    }
     room = 1 - sum(twins.values()) / half if twins else 1.0  # photos of twins are real, too
     room = room if room > 1e-9 else 0.0
     return [
