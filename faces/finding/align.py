@@ -68,8 +68,8 @@ class FaceFinder:
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> FaceFinder:
-        """YuNet from `model`, this program's folder, the cache or a download; without any, or where `model` is "haar", the
-        Haar cascade; `fallback` then says why.
+        """YuNet from `model`, this program's folder, the cache or a download; without any, or where `model` is "haar",
+        the Haar cascade; `fallback` then says why.
 
         Raises UserError when a file that was named is missing or is not YuNet's."""
         if str(model or os.environ.get("FACES_FACE_MODEL")) == HAAR:
