@@ -58,7 +58,7 @@ def golden(shared_dir: Path):
 
 @pytest.fixture(autouse=True)
 def without_bundled_yunet(request, monkeypatch):
-    """Where tests speak of faces found without YuNet, or of its download, the checkout's file must not help; a test that
-    wants it says `@pytest.mark.bundled`."""
+    """Where tests speak of faces found without YuNet, or of its download, the checkout's file must not help; a test
+    that wants it says `@pytest.mark.bundled`."""
     if "bundled" not in request.keywords:
         monkeypatch.setattr("faces.finding.yunet.BUNDLED", ROOT / "no such file")
