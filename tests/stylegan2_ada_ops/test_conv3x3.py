@@ -41,13 +41,14 @@ def check(got, expected, scale, rms=3.0):
 
     Each product has two rounded factors, each with an error of at most UNIT and of UNIT / sqrt(3) in the mean square,
     and the output transform adds up 9 of 16 frequencies; so the error is near 2 UNIT. A misplaced pixel would be
-    hundreds of times that.
+    hundreds of times that. Of a few numbers the mean square is no mean: they may lie three deviations off.
     """
     assert got.shape == expected.shape
     if got.numel() == 0:
         return
     error = got.double() - expected
-    assert error.square().mean().sqrt() <= rms * UNIT * scale
+    few = 3 if got.numel() < 32 else 1
+    assert error.square().mean().sqrt() <= few * rms * UNIT * scale
     assert error.abs().max() <= 8 * rms * UNIT * scale
 
 
