@@ -122,7 +122,8 @@ class Judge:
         verdicts = iter(self.detector.verdicts(pixels, self.threshold, notes, batch))
         share = (time.perf_counter() - begin) / len(pixels)
         for seen in some:
-            seen.verdicts = [unsure(next(verdicts), doubt) for doubt in seen.doubts]
+            doubts = seen.doubts or [""] * len(seen.pixels)  # none were looked for
+            seen.verdicts = [unsure(next(verdicts), doubt) for doubt in doubts]
             seen.stages["network"] = share * len(seen.pixels)
 
     def results(self, seen: Seen) -> Iterator[Result]:
