@@ -142,11 +142,11 @@ class _PlainBlock(nn.Module):
             self.up_colour: nn.Module = _as_it_is(nn.ConvTranspose2d(3, 3, 4, 2, 1))
         elif self.kind == "shuffle":
             self.up = nn.Sequential(_conv(wide, 4 * here), nn.PixelShuffle(2))
-            self.up_colour = nn.Sequential(_copying(_conv(3, 12)), nn.PixelShuffle(2))
+            self.up_colour = nn.Sequential(_between(_conv(3, 12)), nn.PixelShuffle(2))
         else:
             mode = {"nearest": {}, "bilinear": {"align_corners": False}}[self.kind]
             self.up = nn.Sequential(nn.Upsample(scale_factor=2, mode=self.kind, **mode), _conv(wide, here))
-            self.up_colour = nn.Upsample(scale_factor=2, mode=self.kind, **mode)
+            self.up_colour = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
         self.conv, self.to_colour = _conv(here, here), _silent(nn.Conv2d(here, 3, 1))
         self.noise = nn.Parameter(torch.zeros(2)) if shape.noise else None
 
@@ -197,12 +197,13 @@ def _as_it_is(conv: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
     return conv
 
 
-def _copying(conv: nn.Conv2d) -> nn.Conv2d:
-    """Begins by giving each of the four pixels of a pixel its colour."""
+def _between(conv: nn.Conv2d) -> nn.Conv2d:
+    """Begins by interpolating each channel, bilinearly, where PixelShuffle(2) follows."""
+    taps = torch.tensor([[1.0, 3.0, 0.0], [0.0, 3.0, 1.0]]) / 4  # of the first and the second of two new pixels
     _empty(conv)
     with torch.no_grad():
-        for k in range(12):  # PixelShuffle takes four channels in a row for one
-            conv.weight[k, k // 4, 1, 1] = 1.0
+        for k in range(12):  # four channels in a row become one, its rows first
+            conv.weight[k, k // 4] = taps[k % 4 // 2][:, None] * taps[k % 2][None]
     return conv
 
 

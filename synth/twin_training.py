@@ -31,12 +31,14 @@ BATCH = 12
 SEEN = 48  # pixels of a side that count in the loss
 MARGIN = 8  # around them in training
 AROUND = 16  # around a twin that is kept
-LR = 2e-3
-WARM = 0.25  # of the time without the adversary
+LR = {"stylegan2": 2e-3}  # of the kinds whose layers learn at one rate
+PLAIN_LR = 1e-3
+CLIP = 10.0  # of the gradient's norm: twice what is usual; a few steps beyond it and a decoder is lost
+WARM, RISE = 0.25, 0.1  # of the time: without the adversary, and until it has all its weight
 BANDS = 24  # rings of the spectrum in the loss
-HIGH_PASS, ENERGY, SPECTRUM = 0.02, 0.1, 0.1
+HIGH_PASS, ENERGY, SPECTRUM = 0.02, 0.2, 0.1
 AREA, AREAS = 8, 3.0  # pixels of a side, weight
-ADVERSARY = {1: 0.01, 2: 0.02, 3: 0.03}  # weight by depth
+ADVERSARY = 0.3  # its gradient's norm, as a share of that of the L1 terms
 LEARN, NOISE, SAMPLE = 0x7EAC, 0x7015, 0x5A3B
 
 File = tuple[int | None, str]
@@ -87,7 +89,8 @@ class Twins:
 
     def saved(self, twins: torch.Tensor, places: np.ndarray) -> torch.Tensor:
         """Twins [n, 3, width, width] of windows at `places` as their photos' files were saved; gradients pass."""
-        images = ((twins.detach().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        twins = twins.clamp(-1, 1)
+        images = ((twins.detach() + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         found = []
         for image, (i, top, left) in zip(images, places.tolist(), strict=True):
             quality, subsampling = self.files[i]
@@ -132,12 +135,13 @@ class _Work:
             self.decoder.lowp_dtype = self.adversary.lowp_dtype = torch.bfloat16
         self.bank, self.rings = ResidualBank("highpass", 3).to(device), Rings(SEEN).to(device)
         networks = self.decoder, self.adversary
-        self.optimisers = [torch.optim.Adam(n.parameters(), LR, betas=(0.0, 0.99)) for n in networks]
+        self.lr = LR.get(shape.kind, PLAIN_LR)
+        self.optimisers = [torch.optim.Adam(n.parameters(), self.lr, betas=(0.0, 0.99)) for n in networks]
 
     def step(self, step: int, share: float) -> float:
         """One batch through both; returns its L1."""
         for optimiser in self.optimisers:
-            optimiser.param_groups[0]["lr"] = LR * min(1.0, 2 * (1 - share))
+            optimiser.param_groups[0]["lr"] = self.lr * min(1.0, 2 * (1 - share))
         width = SEEN + 2 * MARGIN
         places = self.twins.places((*self.draw, LEARN, step), BATCH, width)
         whole = to_float(torch.from_numpy(self.twins.cut(places, width)).to(self.twins.device))
@@ -149,13 +153,31 @@ class _Work:
         apart = middle(made, MARGIN) - x
         l1 = apart.abs().mean()
         # differences of whole areas, above all in colour, are small beside those of pixels and would be learnt last
-        loss = l1 + AREAS * F.avg_pool2d(apart, AREA).abs().mean() + self._apart(x, y)
-        if share >= WARM:
-            loss = loss + ADVERSARY[self.shape.depth] * F.softplus(-self.adversary(y).patch_logits).mean()
-        _descend(self.optimisers[0], loss)
+        near = l1 + AREAS * F.avg_pool2d(apart, AREA).abs().mean()
+        against = F.softplus(-self.adversary(y).patch_logits).mean() if share >= WARM else None
+        grown = ADVERSARY * min(1.0, (share - WARM) / RISE)
+        self._descend(made, near, self._apart(x, y), against, grown)
         logits = self.adversary(torch.cat([y.detach(), x])).patch_logits
-        _descend(self.optimisers[1], F.softplus(logits[:BATCH]).mean() + F.softplus(-logits[BATCH:]).mean())
+        told = F.softplus(logits[:BATCH]).mean() + F.softplus(-logits[BATCH:]).mean()
+        self.optimisers[1].zero_grad()
+        told.backward()
+        _step(self.optimisers[1])
         return l1.item()
+
+    def _descend(
+        self, made: torch.Tensor, near: torch.Tensor, alike: torch.Tensor, against: torch.Tensor | None, weight: float
+    ) -> None:
+        """A step of the decoder. The adversary's gradient, which nothing bounds, is held to `weight` of that of `near`
+        (cf. Esser et al. 2021, equation 7): JPEG hides small answers to it, and larger and larger ones would follow."""
+        (pull,) = torch.autograd.grad(near, made)
+        (gradient,) = torch.autograd.grad(alike, made, retain_graph=True)
+        gradient = gradient + pull
+        if against is not None:
+            (its,) = torch.autograd.grad(against, made)
+            gradient = gradient + its * (weight * pull.norm() / (its.norm() + 1e-12))
+        self.optimisers[0].zero_grad()
+        made.backward(gradient)
+        _step(self.optimisers[0])
 
     def _apart(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """How far high frequencies of photo and saved twin are apart."""
@@ -200,9 +222,8 @@ def _energy(residuals: torch.Tensor) -> torch.Tensor:
     return residuals.abs().mean((2, 3)) + 1e-2
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimiser.zero_grad()
-    loss.backward()
+def _step(optimiser: torch.optim.Optimizer) -> None:
+    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], CLIP)
     optimiser.step()
 
 
