@@ -91,7 +91,7 @@ class Levels(Borrowing):
         if cfg.trimmed:
             _trim(self.body, cfg)
         self.widths = _widths(self.body, cfg)
-        number = sum(2 * width + (_pairs(width) if width <= cfg.correlations else 0) for width in self.widths)
+        number = sum(_number(width, cfg) for width in self.widths)
         self.register_buffer("centre", torch.zeros(number))
         self.register_buffer("gain", torch.ones(number))
         self.head = nn.Linear(number, 1)
@@ -117,7 +117,7 @@ class Levels(Borrowing):
         if not self.cfg.patches:
             return VerdictOut(logit, None)
         width = self.widths[-1]
-        begin = len(self.centre) - 2 * width - (_pairs(width) if width <= self.cfg.correlations else 0)
+        begin = len(self.centre) - _number(width, self.cfg)
         weight = (self.head.weight[0] * self.gain)[begin : begin + width]
         cells = last - features[:, begin : begin + width, None, None]
         return VerdictOut(logit, logit[:, None, None] + (cells * weight.view(1, -1, 1, 1)).sum(1))
@@ -171,8 +171,9 @@ def _mean_and_deviation(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return mean, ((rows - mean[:, None]).square().mean(1) + EPS).sqrt()
 
 
-def _pairs(width: int) -> int:
-    return width * (width - 1) // 2
+def _number(width: int, cfg: LevelsConfig) -> int:
+    """Features of a level of so many channels: means, deviations, correlations of every two."""
+    return 2 * width + (width * (width - 1) // 2 if width <= cfg.correlations else 0)
 
 
 def _correlations(level: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:

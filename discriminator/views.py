@@ -15,7 +15,7 @@ import numpy as np
 
 from common.errors import UserError
 from faces.pixel_crops import PixelCrops, Region
-from faces.preprocess import Preprocess
+from faces.preprocess import Preprocess, centre_square
 
 if TYPE_CHECKING:
     import torch
@@ -181,8 +181,7 @@ class FaceAndPixels:
         height, width = shape[:2]
         if self.face.crop != "center":
             return 0.0, 0.0, float(width), float(height)
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
+        top, left, side = centre_square(shape)
         return float(left), float(top), float(left + side), float(top + side)
 
 

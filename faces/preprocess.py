@@ -14,6 +14,13 @@ from faces.options import CROPS, RESAMPLE
 PAD_VALUE = 128
 
 
+def centre_square(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(top, left, side) of the largest centred square of an image of `shape` [H, W, …]."""
+    height, width = shape[:2]
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How a photo becomes `resolution` x `resolution` network input.
@@ -107,8 +114,7 @@ class Preprocess:
         if height == width or self.crop == "none":
             return image
         if self.crop == "center":
-            side = min(height, width)
-            top, left = (height - side) // 2, (width - side) // 2
+            top, left, side = centre_square(image.shape)
             return image[top : top + side, left : left + side]
         side = max(height, width)
         top, left = (side - height) // 2, (side - width) // 2
