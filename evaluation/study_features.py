@@ -58,7 +58,7 @@ class Table:
         for number in np.unique(of):
             part, mine = self.parts[number], np.flatnonzero(of == number)
             at = torch.from_numpy(where[mine] - (ends[number] - len(part.values)))
-            out[torch.from_numpy(mine)] = part.values[at].double() * part.unit.double() + part.zero.double()
+            out[torch.from_numpy(mine)] = part.wide(at)
         return out
 
     def __len__(self) -> int:

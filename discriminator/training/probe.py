@@ -58,9 +58,9 @@ class Part(NamedTuple):
         unit = wide.std(0, correction=0).clamp(min=1e-12).float()
         return cls(((features - zero) / unit).half(), unit, zero)
 
-    def wide(self) -> torch.Tensor:
-        """float64 [n, F]."""
-        return self.values.double() * self.unit.double() + self.zero.double()
+    def wide(self, rows: slice | torch.Tensor = slice(None)) -> torch.Tensor:  # noqa: B008 (a slice does not change)
+        """float64 [n, F] of all rows, or of some."""
+        return self.values[rows].double() * self.unit.double() + self.zero.double()
 
     def save(self, path: Path) -> None:
         write_bytes(path, safetensors.torch.save(self._asdict()))
