@@ -10,17 +10,12 @@
 #endif
 
 #include "common.h"
+#include "vector_width.h"
 
 namespace sg {
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
-typedef float Vec __attribute__((vector_size(LANES * sizeof(float))));
+constexpr int LANES = VECTOR_BYTES / sizeof(float);
+typedef float Vec __attribute__((vector_size(VECTOR_BYTES)));
 
 inline int64_t groups(int64_t channels) { return (channels + LANES - 1) / LANES; }
 

@@ -10,20 +10,13 @@
 #include <utility>
 
 #include "common.h"
+#include "vector_width.h"
 
 #if defined(__F16C__) || defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
 
 namespace sg {
-
-#if defined(__AVX512F__)
-constexpr int VECTOR_BYTES = 64;
-#elif defined(__AVX__)
-constexpr int VECTOR_BYTES = 32;
-#else
-constexpr int VECTOR_BYTES = 16;
-#endif
 
 typedef float FloatVector __attribute__((vector_size(VECTOR_BYTES)));
 typedef double DoubleVector __attribute__((vector_size(VECTOR_BYTES)));
