@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +13,7 @@ from PIL import Image
 from discriminator.detector import Detector
 from discriminator.models import NetworkOptions, new_network
 from tests.cli.test_train_detector import command, refused, write  # noqa: F401
+from tests.photo_folders import write_photos
 from training.checkpoint import checkpoints, load, save
 
 PATCHES = ("--model", "pixels", "--patches", 24, "--degradation", "pixels-resized", "--valid-images", 40)
@@ -22,11 +22,8 @@ PATCHES = ("--model", "pixels", "--patches", 24, "--degradation", "pixels-resize
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     """20 photos of several sizes and one that is too small."""
-    folder, rng = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
-    folder.mkdir()
-    for i in range(20):
-        size = (90 + 7 * (i % 5), 120 - 9 * (i % 4), 3)
-        Image.fromarray(rng.integers(60, 196, size, dtype=np.uint8)).save(folder / f"{i:02d}.jpg", quality=92)
+    sizes = [(90 + 7 * (i % 5), 120 - 9 * (i % 4)) for i in range(20)]
+    folder = write_photos(tmp_path_factory.mktemp("data") / "photos", sizes)
     Image.new("RGB", (20, 80)).save(folder / "narrow.png")
     return folder
 

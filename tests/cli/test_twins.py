@@ -13,6 +13,7 @@ from PIL import Image
 from discriminator.detector import Detector
 from faces.twin_bank import Pair
 from tests.cli.test_train_detector import command, refused  # noqa: F401
+from tests.photo_folders import write_photos
 from tests.twin_banks import write_bank
 from training.checkpoint import checkpoints, load
 
@@ -21,11 +22,7 @@ HOW = ("--model", "pixels", "--patches", 24, "--degradation", "pixels-soft", "--
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    folder, rng = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
-    folder.mkdir()
-    for i in range(20):
-        Image.fromarray(rng.integers(60, 196, (90, 100, 3), dtype=np.uint8)).save(folder / f"{i:02d}.jpg", quality=92)
-    return folder
+    return write_photos(tmp_path_factory.mktemp("data") / "photos", [(90, 100)] * 20)
 
 
 @pytest.fixture(scope="module")
