@@ -119,7 +119,8 @@ class Stream:
         stream = best if best in moving else moving[0]
         if stream.codec_context is None:
             raise BadImage(self._name, "its kind of video can't be decoded by this build of FFmpeg: save it as H.264")
-        stream.codec_context.thread_type = "AUTO"
+        # Threads that decode several frames at once race on damaged ones: which are lost would differ from run to run
+        stream.codec_context.thread_type = "SLICE"
         stream.codec_context.thread_count = self._limits.threads or 0
         stream.codec_context.options = {"max_pixels": str(self._limits.pixels)}
         return stream
