@@ -179,7 +179,7 @@ def calibrate(asked: OwnPhotos) -> None:
     if asked.face == "auto" and detector.trained_on_aligned_faces:
         with download_bar("YuNet") as report:
             finder = FaceFinder.open(asked.face_model, not asked.offline, progress=report)
-    step = FaceStep(finder, detector.preprocess.resolution)
+    step = FaceStep(finder, detector.preprocess.resolution, detector.preprocess.resample)
     scored = {}
     for kind, folder in (("reals", asked.reals), ("fakes", asked.fakes)):
         if folder is None:

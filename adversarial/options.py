@@ -59,7 +59,9 @@ class Options:
     mirror: bool = MIRROR(default=False, help="Add every image's mirror image.")
     mirror_y: bool = option(False, "Add every image upside down.")
     crop: str = CROP(metavar="HOW", help="Images that are not square: center, pad or none.")
-    resize_filter: str = RESIZE_FILTER(metavar="NAME", help="Kernel: lanczos, box (FFHQ-256), bilinear or bicubic.")
+    resize_filter: str = RESIZE_FILTER(
+        metavar="NAME", help="Kernel: lanczos, box (FFHQ-256), bilinear, bicubic or points."
+    )
     channels: int = option(3, "3: colour, 1: grey.", metavar="N")
     cond: bool = option(False, "Train with classes: from dataset.json, or sub-folders.")
     aug: str = option("ada", "Augmentation: adaptive, at a fixed --p, or none.", choices=("ada", "fixed", "noaug"))

@@ -52,15 +52,15 @@ def open_face_step(
 ) -> FaceStep:
     """The face step that was asked for; no finder where photos are judged whole (unless it may be asked for later:
     `always`)."""
-    side = detector.preprocess.resolution
+    side, kernel = detector.preprocess.resolution, detector.preprocess.resample
     if asked.face == "whole" or (asked.face == "auto" and not always and not detector.trained_on_aligned_faces):
-        return FaceStep(None, side)
+        return FaceStep(None, side, kernel)
     import cv2
 
     from faces.finding.align import FaceFinder
 
     cv2.setNumThreads(1)  # every photo has a thread; OpenCV's own would only be in their way
-    return FaceStep(FaceFinder.open(asked.face_model, not asked.offline, progress=report), side)
+    return FaceStep(FaceFinder.open(asked.face_model, not asked.offline, progress=report), side, kernel)
 
 
 def open_engine(file: Path, *, runtime: str = "auto", device: str = "auto", gradients: bool = False) -> Engine:

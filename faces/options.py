@@ -7,7 +7,7 @@ import functools
 from common.options import option
 
 CROPS = ("center", "none", "pad")
-RESAMPLE = ("lanczos", "box", "bilinear", "bicubic")
+RESAMPLE = ("lanczos", "box", "bilinear", "bicubic", "points")
 PATCH_SIZES = (32, 64, 128, 256)
 
 DATA_ROOT = functools.partial(

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from faces.filters import jpeg
+from faces.filters import jpeg, to_size
 from faces.options import CROPS, RESAMPLE
 
 PAD_VALUE = 128
@@ -27,8 +27,9 @@ class Preprocess:
 
     resolution: side of the result in pixels.
     crop: "center" cuts the largest centred square, "none" squeezes the whole image, "pad" adds mid-grey (128) around.
-    resample: Pillow's kernel, stretched when shrinking (so it is an anti-aliasing filter). An image that has the size
-        already is not touched. Which kernel was used shows in the spectrum of the result, hence one object for all.
+    resample: Pillow's kernel, stretched when shrinking (so it is an anti-aliasing filter); or "points", OpenCV's
+        bilinear interpolation, which is none (`faces.filters.to_size`). An image that has the size already is not
+        touched. Which kernel was used shows in the spectrum of the result, hence one object for all.
     channels: 3 (RGB) or 1 (luma, ITU-R BT.601).
     saved: JPEG quality (chroma at half size) at which an image that had to be resampled is saved once and read again, 0
         for none. Sets of faces are made by shrinking and saving: a network that learnt from such files knows no others,
@@ -86,8 +87,7 @@ class Preprocess:
         image = self._squared(image)
         size = (self.resolution, self.resolution)
         if image.shape[:2] != size:
-            kernel = Image.Resampling[self.resample.upper()]
-            image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, kernel))
+            image = to_size(np.ascontiguousarray(image), *size, self.resample)
             resampled = True
         if self.saved and resampled:
             image = jpeg(np.ascontiguousarray(image), self.saved)

@@ -99,7 +99,7 @@ class Service:
         self.threshold = threshold or Threshold.of(self.detector.calibration)
         self.face, self.limits, self.max_pixels = face, limits, limits.pixels
         self.known_failures = tuple(known_failures)
-        self._finder, self._whole = finder, FaceStep(None, finder.side)
+        self._finder, self._whole = finder, FaceStep(None, finder.side, finder.resample)
         self._gradcam = None if gradcam is None else functools.cache(gradcam)
         self._one_cam, self._one_large = threading.Lock(), threading.Lock()
         # a first image: engines take their time for it, and it shows what comes out

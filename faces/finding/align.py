@@ -27,7 +27,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import sha256_of
-from faces.filters import resize
+from faces.filters import to_size
 from faces.finding.face import Face, found_in_turned
 from faces.finding.looks import COVERED, FINE, SAME, covered, merged, overlap, sides, without_parts
 from faces.finding.turns import MOST, SURE, best_way_up
@@ -240,10 +240,10 @@ def frame_of(face: Face) -> tuple[np.ndarray, str]:
     return (box_quad(face.box), "box") if face.landmarks is None else (ffhq_quad(face.landmarks), "ffhq")
 
 
-def align_face(image: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, str]:
-    """(`face` cut out at size x size, how); how: see `frame_of`."""
+def align_face(image: np.ndarray, face: Face, size: int, resample: str = "lanczos") -> tuple[np.ndarray, str]:
+    """(`face` cut out at size x size, how); how: see `frame_of`, resample: see `cut_quad`."""
     quad, how = frame_of(face)
-    return cut_quad(image, quad, size), how
+    return cut_quad(image, quad, size, resample=resample), how
 
 
 SUPERSAMPLING = 4  # as published: bilinear onto 4096, from there to 1024
@@ -252,9 +252,9 @@ SUPERSAMPLING = 4  # as published: bilinear onto 4096, from there to 1024
 def cut_quad(image: np.ndarray, quad: np.ndarray, size: int, *, resample: str = "lanczos") -> np.ndarray:
     """The square with the corners `quad` (upper left, lower left, lower right, upper right) as uint8 [size, size, 3].
 
-    Drawn bilinearly at four times `size`, then shrunk by the kernel `resample`, so photos of any size go through the
-    same two filters; of a much larger photo, whole pixels are averaged before. What lies outside the photo is its
-    mirror image, out of focus the more the further out."""
+    Drawn bilinearly at four times `size`, then shrunk by the kernel `resample` (of `faces.options.RESAMPLE`), so photos
+    of any size go through the same two filters; of a much larger photo, whole pixels are averaged before. What lies
+    outside the photo is its mirror image, out of focus the more the further out."""
     side = float(np.hypot(*(quad[3] - quad[0])))
     image, quad = _cropped(image, quad, side)
     if (shrink := int(side / (2 * SUPERSAMPLING * size))) > 1:
@@ -270,7 +270,7 @@ def cut_quad(image: np.ndarray, quad: np.ndarray, size: int, *, resample: str = 
     drawn = cv2.warpAffine(
         image, matrix, (fine, fine), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
-    return resize(drawn, size, size, resample)
+    return to_size(drawn, size, size, resample)
 
 
 def _cropped(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray]:

@@ -103,10 +103,10 @@ class View:
 class FaceStep:
     """Photo to views. `finder` None judges photos whole. Usable from several threads.
 
-    side: of the aligned crops, in pixels."""
+    side: of the aligned crops, in pixels; resample: the kernel they are shrunk by, the detector's own."""
 
-    def __init__(self, finder: FaceFinder | None = None, side: int = ALIGNED_SIDE):
-        self.finder, self.side = finder, max(side, ALIGNED_SIDE)
+    def __init__(self, finder: FaceFinder | None = None, side: int = ALIGNED_SIDE, resample: str = "lanczos"):
+        self.finder, self.side, self.resample = finder, max(side, ALIGNED_SIDE), resample
 
     @property
     def name(self) -> str:
@@ -123,7 +123,7 @@ class FaceStep:
             views.append(View(crop, "crop", faces.pop(0)))
         for face in faces:
             try:
-                pixels, how = align_face(image, face, self.side)
+                pixels, how = align_face(image, face, self.side, self.resample)
             except ValueError:  # landmarks in one point or far outside: nothing was found
                 continue
             views.append(View(pixels, how, face))

@@ -47,6 +47,28 @@ def test_resampling_meets_its_definition(kernel, size):
     assert np.abs(got - exact).max() < 1.6 and np.abs(got - exact).mean() < 0.5  # Pillow rounds after each pass
 
 
+@pytest.mark.parametrize("size", [(96, 96, 32), (128, 128, 32), (61, 61, 19), (50, 50, 64)])
+def test_points_are_what_lies_about_each_middle(size):
+    """Shrinking: the triangle of one old pixel's width, not stretched; enlarging: lanczos."""
+    height, width, side = size
+    image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    got = Preprocess(side, resample="points").uint8(image)
+    if side > height:
+        assert (got == Preprocess(side).uint8(image)).all()
+        return
+    middles = (np.arange(side) + 0.5) * height / side - 0.5
+    weights = np.clip(1 - np.abs(np.arange(height) - middles[:, None]), 0, None)
+    exact = np.einsum("yh,hwc,xw->yxc", weights, image.astype(float), weights)
+    assert np.abs(got - exact).max() < 1  # OpenCV counts in fixed point
+
+
+def test_points_of_a_much_larger_photo_are_those_of_four_times_the_size():
+    image = RNG.integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    averaged = image.reshape(128, 2, 128, 2, 3).mean((1, 3))
+    pairs = averaged.reshape(32, 4, 32, 4, 3)[:, 1:3, :, 1:3].mean((1, 3))
+    assert np.abs(Preprocess(32, resample="points").uint8(image) - pairs).max() < 1.1
+
+
 def test_same_size_is_untouched_and_centre_crop_is_a_slice():
     image = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for kernel in KERNELS:
