@@ -48,7 +48,7 @@ SECTIONS = {
     "What it learns": "patch consistency consistency_kind smoothing draws l2",
     "Choosing": "validate_every patience",
     "Cross-validation": "folds repeats",
-    "Output and resuming": "out outdir resume checkpoint_minutes report quiet help",
+    "Output and resuming": "out outdir half resume checkpoint_minutes report quiet help",
     "Machine": "device precision workers threads",
 }
 

@@ -6,6 +6,7 @@ The file is a safetensors file: a JSON header and raw numbers, nothing that runs
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from common.errors import UserError
 from common.files import write_bytes
@@ -30,6 +32,7 @@ from discriminator.views import Preparation, preprocess_from
 FORMAT = "ganface-detector"
 VERSION = 1
 HEADER_KEY = "detector"
+MANY = 1024  # numbers; tensors of fewer are not worth halving
 _PICKLES = (b"\x80", b"PK\x03\x04", b"(dp", b"ccopy")
 
 
@@ -153,10 +156,59 @@ def _network(architecture: dict, tensors: dict[str, torch.Tensor]) -> Network:
     return net
 
 
+@torch.no_grad()
+def round_to_half(net: Network) -> None:
+    """Round what is large of a network's numbers to float16, so that its file is half as long (see `fits_half`). Not
+    where a number would not be finite then.
+
+    A convolution takes over the scale of the batch norm that follows it before: exporters merge the two, and what they
+    write then is what was rounded."""
+    net.eval()
+    device = next(net.parameters()).device
+    shape = (2, net.cfg.img_channels, net.cfg.resolution, net.cfg.resolution)
+    image = 2 * torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device) - 1
+    kept, logit = {name: tensor.clone() for name, tensor in net.state_dict().items()}, net.verdict(image).logit
+    for part in net.modules():
+        for layer, norm in itertools.pairwise(part.children()):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and layer.bias is None:
+                _take_over(layer, norm)
+    if not torch.allclose(net.verdict(image).logit, logit, rtol=1e-3, atol=1e-3):  # not one after the other, after all
+        net.load_state_dict(kept)
+    for tensor in net.state_dict().values():
+        half = tensor.half()
+        if _large(tensor) and torch.isfinite(half).all():
+            tensor.copy_(half)
+
+
+def _take_over(layer: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Together they stay the same map (in evaluation mode); the norm only adds afterwards."""
+    if layer.out_channels != norm.num_features or norm.running_mean is None or norm.running_var is None:
+        return
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    layer.weight.mul_(scale[:, None, None, None])
+    norm.bias.sub_(norm.running_mean * scale)
+    norm.weight.fill_(1)
+    norm.running_mean.zero_()
+    norm.running_var.fill_(1 - norm.eps)
+
+
+def fits_half(tensor: torch.Tensor) -> bool:
+    """Whether it is large, and float16 holds it without loss."""
+    return _large(tensor) and bool((tensor.half().float() == tensor).all())
+
+
+def _large(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.ndim > 1 and tensor.numel() >= MANY
+
+
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
-    """As it lies in the file: float32, but the few numbers an ensemble joins its members with keep their float64."""
+    """As it lies in the file: float32, or float16 where that loses nothing; but the few numbers an ensemble joins its
+    members with keep their float64."""
     tensor = tensor.detach().cpu().contiguous()
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+    if tensor.dtype == torch.float64:
+        return tensor
+    tensor = tensor.float()
+    return tensor.half() if fits_half(tensor) else tensor
 
 
 def _check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
@@ -164,7 +216,8 @@ def _check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Ten
         if name not in found:
             raise UserError(f"the tensor {name} is missing")
         wanted = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-        if found[name].shape != tensor.shape or found[name].dtype != wanted:
+        half = found[name].dtype == torch.float16 and tensor.ndim > 1 and tensor.numel() >= MANY
+        if found[name].shape != tensor.shape or not (half or found[name].dtype == wanted):
             what = f"{found[name].dtype} {tuple(found[name].shape)}"
             kind = str(wanted).removeprefix("torch.")
             raise UserError(f"the tensor {name} is {what}, not {kind} {tuple(tensor.shape)}")

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import os
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import nn
 from common.errors import UserError
 from common.files import save_atomically
 from discriminator.artefact import ResidualBank
-from discriminator.detector import Detector
+from discriminator.detector import Detector, fits_half
 from discriminator.network import Network
 from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONNX_VERSION, PATCHES, VIEWS, OnnxDetector
 from discriminator.views import FaceAndPixels, Preparation, Views
@@ -170,8 +172,25 @@ def _describe_in(path: Path, header: dict) -> None:
     for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
+    _halved(onnx, model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def _halved(onnx: ModuleType, graph: Any) -> None:
+    """Large numbers that float16 holds without loss are stored so and cast when the file is opened."""
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        if not fits_half(torch.from_numpy(values.copy())):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), name + ".half"))
+        casts.append(onnx.helper.make_node("Cast", [name + ".half"], [name], name + ".cast", to=onnx.TensorProto.FLOAT))
+    for node in reversed(casts):
+        graph.node.insert(0, node)
 
 
 def _difference(detector: Detector, exported: OnnxDetector) -> float:

@@ -130,6 +130,7 @@ class TrainerOptions(NetworkOptions, Checked):
         "Begin from the weights of a run (of train_gan.py: its artefact branch) or detector file.",
         metavar="RUN|FILE", flags=("--from",),
     )  # fmt: skip
+    half: bool = option(False, "Round the finished weights to float16: a file half as long.")
     checkpoint_minutes: float = CHECKPOINT_MINUTES()
     device: str = DEVICE()
     workers: int | None = WORKERS(help="Threads that prepare images.  [default: 1 on two cores]", low=0)

@@ -13,6 +13,7 @@ from common.cli import own_version
 from common.clock import clock
 from common.errors import UserError
 from discriminator.backbones import Borrowing, load_pretrained
+from discriminator.detector import round_to_half
 from discriminator.levels import Levels
 from discriminator.models import build, new_network
 from discriminator.network import Network
@@ -283,8 +284,11 @@ class _Training:
         if twins := self.facts.get("twins"):
             said["twins"] = twins
         meta |= {name: value for name, value in said.items() if value}
+        net = fit.best_network()
+        if self.o.half:
+            round_to_half(net)
         end = calibrated(
-            fit.best_network(), fit.validation, self.pre, meta, workers=self.workers,
+            net, fit.validation, self.pre, meta, workers=self.workers,
             progress=lambda done, total: self.tel.progress(f"calibrating {done}/{total}"),
         )  # fmt: skip
         detector, found = end.detector, end.figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import safetensors.torch
 import torch
 
 from common.errors import UserError
-from discriminator.detector import HEADER_KEY, Detector
+from discriminator.detector import HEADER_KEY, Detector, round_to_half
 from discriminator.locate import find_detector
 from discriminator.verdict import decide
 from faces.preprocess import Preprocess
@@ -45,6 +46,24 @@ def test_a_detector_survives_its_file_bit_for_bit(detector, photos, tmp_path):
     for a, b in zip(detector.predict(photos), again.predict(photos), strict=True):
         assert a == b
         assert np.array_equal(a.patch_map, b.patch_map)
+
+
+def test_weights_rounded_to_half_lie_so_in_the_file_and_lose_nothing_more(detector, photos, tmp_path):
+    whole = detector.save(tmp_path / "whole.safetensors")
+    net = copy.deepcopy(detector.net)
+    round_to_half(net)
+    rounded = Detector(net, detector.preprocess, detector.calibration, detector.meta)
+    assert rounded.save(tmp_path / "half.safetensors") != whole
+    tensors = safetensors.torch.load_file(tmp_path / "half.safetensors")
+    for name, tensor in detector.net.state_dict().items():
+        large = tensor.ndim > 1 and tensor.numel() >= 1024
+        assert tensors[name].dtype == (torch.float16 if large else torch.float32)
+        assert np.array_equal(tensors[name].numpy(), tensor.numpy().astype(tensors[name].numpy().dtype))
+    again = Detector.load(tmp_path / "half.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in again.net.state_dict().values())
+    for a, b in zip(rounded.predict(photos), again.predict(photos), strict=True):
+        assert a == b
+    assert again.save(tmp_path / "again.safetensors") == rounded.sha256
 
 
 def test_equal_detectors_are_equal_files(detector, tmp_path):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from discriminator.detector import Detector
+from discriminator.detector import Detector, round_to_half
 from discriminator.engine import open_engine
 from discriminator.export_onnx import TOLERANCE, export_detector
 from discriminator.files import judge_files
@@ -40,6 +40,21 @@ def exported(tmp_path_factory):
     detector.save(folder / "detector.safetensors")
     assert export_detector(folder / "detector.onnx", detector) <= TOLERANCE
     return folder, detector
+
+
+def test_half_weights_are_exported_as_such(exported, tmp_path):
+    folder, detector = exported
+    onnx = pytest.importorskip("onnx")
+    net = make_net()
+    round_to_half(net)
+    rounded = Detector(net, Preprocess(32), detector.calibration, {})
+    assert export_detector(tmp_path / "half.onnx", rounded) <= TOLERANCE
+    assert (tmp_path / "half.onnx").stat().st_size < (folder / "detector.onnx").stat().st_size
+    kinds = {tensor.data_type for tensor in onnx.load(str(tmp_path / "half.onnx")).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    pixels = np.random.default_rng(1).uniform(-1, 1, (3, 3, 32, 32)).astype(np.float32)
+    seen = OnnxDetector.load(tmp_path / "half.onnx").raw(pixels).logits
+    np.testing.assert_allclose(seen, rounded.raw(pixels).logits, atol=1e-4)
 
 
 def fixture_photos(folder: Path) -> list[Path]:
