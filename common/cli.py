@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import click
 
 from common.errors import MENDABLE, UserError, one_line
+from common.extras import missing
 from common.options import flags_of, in_flags
 
 EXIT_ERROR = 2
@@ -51,6 +52,8 @@ def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str
     if isinstance(error, OSError) and error.errno in MENDABLE:
         where = f"{error.filename}: " if error.filename is not None else ""
         return _line(f"{where}{MENDABLE[error.errno]}")
+    if (line := missing(error)) is not None:
+        return _line(line)
     if type(error).__name__ == "OutOfMemoryError":
         return "the device ran out of memory: lower --batch or --resolution, or use --device cpu"
     return None

@@ -9,9 +9,11 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from common.extras import EXTRA_OF
+from tests.project.declared import EXTRAS, PROJECT, unfolded
+
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DECLARED = [Requirement(spec) for spec in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+DECLARED = [Requirement(spec) for spec in PROJECT["dependencies"] + unfolded("dev")]
 
 
 def constraints() -> dict[str, str]:
@@ -80,6 +82,17 @@ def test_a_build_installs_no_package():
     """The rooms' names are too common for a shared site-packages: `pip install .` brings dependencies only."""
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     assert setuptools == {"py-modules": [], "packages": []}
+
+
+def test_a_missing_package_leads_to_its_extra():
+    """What `common.extras` says of every import: the extra that brings it; and nothing of the base is in it."""
+    distributions = {"sklearn": "scikit-learn", "pillow_heif": "pillow-heif"}
+    for module, extra in EXTRA_OF.items():
+        assert distributions.get(module, module) in [Requirement(spec).name for spec in EXTRAS[extra]], module
+    brought = {Requirement(spec).name for name in EXTRAS if name != "dev" for spec in EXTRAS[name]}
+    assert brought == {distributions.get(module, module) for module in EXTRA_OF}
+    base = {Requirement(spec).name for spec in PROJECT["dependencies"]}
+    assert not base & brought and "torch" not in base
 
 
 def test_versions_agree():
