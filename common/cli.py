@@ -17,12 +17,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from common.errors import MENDABLE, UserError, one_line
-from common.extras import missing
+from common.extras import PACKAGED, missing
 from common.options import flags_of, in_flags
 
 EXIT_ERROR = 2
@@ -138,11 +139,16 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
     sys.exit(status if isinstance(status, int) and not isinstance(status, bool) else 0)
 
 
+def _called() -> str | None:
+    """What the running command is called in its help: `ganface train-gan` in the installed package; else by its file."""
+    return f"ganface {Path(sys.argv[0]).stem.replace('_', '-')}" if PACKAGED else None
+
+
 def _status(command: click.Command, argv: list[str]) -> object:
     """What the command returns or exits with. BrokenPipeError where a reader has gone; other errors end the program."""
     streams = sys.stdout, sys.stderr
     try:
-        return command.main(args=argv, standalone_mode=False)
+        return command.main(args=argv, prog_name=_called(), standalone_mode=False)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except SystemExit:

@@ -133,7 +133,7 @@ def python_files(*folders: str):
 
 
 def test_every_package_is_a_room_or_named():
-    known = {*ROOMS, "tests", "benchmarks", "docs", "requirements"}
+    known = {*ROOMS, "ganface", "tests", "benchmarks", "docs", "requirements"}
     packages = {init.parent.name for init in ROOT.glob("*/__init__.py")}
     assert packages <= known, f"a new folder at the top: {packages - known}; give it a floor here and in the docs"
 
