@@ -140,7 +140,7 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
 
 
 def _called() -> str | None:
-    """What the running command is called in its help: `ganface train-gan` in the installed package; else by its file."""
+    """What help calls the running command: `ganface train-gan` in the package, None (its file) in a checkout."""
     return f"ganface {Path(sys.argv[0]).stem.replace('_', '-')}" if PACKAGED else None
 
 

@@ -28,6 +28,8 @@ EXTRA_OF = {
     "onnxscript": "onnx",
     "pyarrow": "parquet",
     "pillow_heif": "heif",
+    "c2pa": "c2pa",
+    "atheris": "fuzz",
 }
 PACKAGED = __name__.partition(".")[0] == "ganface"  # the installed package; else a checkout
 

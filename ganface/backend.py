@@ -28,6 +28,7 @@ CODE = (".py", ".cpp", ".cu", ".cuh", ".h", ".toml", ".css", ".html", ".js")
 
 _ROOM = "|".join(ROOMS)
 _IMPORT = re.compile(rf"\bfrom ((?:{_ROOM})(?:\.\w+)*) import\b")
+_SUSPECT = re.compile(rf"^\s*(?:import|from) [^#]*\b(?:{_ROOM}|{'|'.join(SCRIPTS)})\b", re.MULTILINE)
 _MODULE = re.compile(rf"-m ((?:{_ROOM})\b)")
 _SCRIPT = re.compile(rf"(?:\bpython3? )?(?<![\w/.-])({'|'.join(SCRIPTS)})\.py\b")
 _TORCHRUN = re.compile(rf"(torchrun (?:--\S+ )*)({'|'.join(SCRIPTS)})\.py\b")
@@ -48,7 +49,7 @@ def _typed(script: str) -> str:
 
 def left_behind(text: str) -> Iterator[str]:
     """Imports of a rewritten file that still name a room or script of the checkout."""
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(ast.parse(text)) if _SUSPECT.search(text) else ():
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names = [node.module]
@@ -81,7 +82,9 @@ def stage_sources(into: Path, root: Path = ROOT) -> None:
     for pattern in ("*.py", "*.md", "*.toml", "*.yml", "*.cff", "LICENSE", "NOTICE", "Makefile"):
         for file in root.glob(pattern):
             shutil.copyfile(file, into / file.name)
-    for name in (*ROOMS, PACKAGE, "models", "docs", "requirements"):
+    for name in (*ROOMS, PACKAGE, "models", "docs", "requirements", "examples"):
+        if not (root / name).is_dir():
+            continue
         shutil.copytree(root / name, into / name, ignore=shutil.ignore_patterns("__pycache__"))
     (into / "MANIFEST.in").write_text("graft .\nglobal-exclude *.py[cod]\n", encoding="utf-8")
 

@@ -168,16 +168,15 @@ def test_the_wheel(wheel, staged):
 LICENCES = tuple(f"models/{path.name}" for path in (ROOT / "models").glob("*.LICENSE"))
 
 
-def test_a_source_archive_is_enough_to_build_of(tmp_path):
-    for name in ("sources", "staged", "here"):
+def test_a_source_archive_is_enough_to_build_of(staged, tmp_path):
+    for name in ("sources", "staged"):
         (tmp_path / name).mkdir()
     backend.stage_sources(tmp_path / "sources")
     code = f"import backend; from pathlib import Path; backend.stage(Path({str(tmp_path / 'staged')!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "sources" / "ganface", capture_output=True)
     assert done.returncode == 0, done.stderr
-    backend.stage(tmp_path / "here")
-    for path in (tmp_path / "here").rglob("*"):
-        there = tmp_path / "staged" / path.relative_to(tmp_path / "here")
+    for path in staged.rglob("*"):
+        there = tmp_path / "staged" / path.relative_to(staged)
         assert path.is_dir() or path.suffix == ".pyc" or there.read_bytes() == path.read_bytes(), path
 
 
