@@ -5,24 +5,21 @@ In the installed package all rooms lie inside of this one; in a checkout they li
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from reports.library import Answer, Judgement, judge
+__all__ = ["Answer", "Judgement", "judge"]  # of reports/library.py
 
-__all__ = ["Answer", "Judgement", "judge"]
-
-_BESIDE = Path(__file__).resolve().parents[1]
-if not Path(__file__).with_name("common").is_dir() and str(_BESIDE) not in sys.path:
-    sys.path.append(str(_BESIDE))  # a checkout, used from elsewhere
+_HERE = Path(__file__).resolve().parent
+_ROOMS = f"{__name__}." if (_HERE / "common").is_dir() else ""
+if not _ROOMS and str(_HERE.parent) not in sys.path:
+    sys.path.append(str(_HERE.parent))  # a checkout, used from elsewhere
 
 
 def __getattr__(name: str) -> Any:
     """`judge` and its answers, imported when they are first asked for: numpy and OpenCV take a moment."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from reports import library
-
-    return getattr(library, name)
+    return getattr(importlib.import_module(f"{_ROOMS}reports.library"), name)

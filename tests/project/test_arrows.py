@@ -146,7 +146,8 @@ def test_imports_are_declared(kind):
     files = python_files(*ROOMS) + sorted(ROOT.glob("*.py"))
     if kind == "tests":
         files = python_files("tests", "benchmarks")
-    own = {*ROOMS, "tests", "benchmarks", *(file.stem for file in ROOT.glob("*.py")), *(file.stem for file in files)}
+    scripts = {file.stem for file in ROOT.glob("*.py")}
+    own = {*ROOMS, "ganface", "tests", "benchmarks", *scripts, *(file.stem for file in files)}
     missing = {}
     for file in files:
         for _, name in imported_by(file):

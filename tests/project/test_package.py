@@ -94,6 +94,22 @@ def test_the_package_judges_as_the_checkout_does(staged, photo, tmp_path):
     assert there["results"] == here["results"] and there["operating_point"] == here["operating_point"]
 
 
+JUDGE = """
+import sys, ganface
+said = ganface.judge(sys.argv[2])
+print(said.results[0].verdict, said.results[0].probability, ganface.Judgement.__module__, "torch" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(not (ROOT / "reports" / "library.py").is_file(), reason="no reports/library.py yet")
+def test_one_import_judges_in_both(staged, photo, tmp_path):
+    here, there = (light.run(["-c", JUDGE, photo], tmp_path, root=root) for root in (ROOT, staged))
+    assert here.returncode == there.returncode == 0, here.stderr + there.stderr
+    verdict, probability, module, torch = there.stdout.split()
+    assert module == "ganface.reports.library" and torch == "False"
+    assert [verdict, probability, "reports.library", "False"] == here.stdout.split()
+
+
 HELPS = """
 import importlib, sys, click
 def walk(command, name):
