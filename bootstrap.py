@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Set this project up and run its main jobs: what `make` calls, and its twin where there is no make.
 
+    python3 bootstrap.py detect PHOTO  a verdict, in a small environment without PyTorch
     python3 bootstrap.py demo          train, sample, judge; prints the path of a report
     python3 bootstrap.py test [ARGS]   lint and the default test suite; ARGS go to pytest
     python3 bootstrap.py help          the other jobs
 
-The first call makes a virtual environment in .venv and installs the versions of requirements/constraints.txt there;
-later calls go straight to the job. Only the standard library is used, and any Python can parse this file, if only to
-say that it is too old.
+The first call makes a virtual environment in .venv (detect and serve: in .venv-light, unless there is a .venv) and
+installs the versions of requirements/constraints.txt there; later calls go straight to the job. Only the standard
+library is used, and any Python can parse this file, if only to say that it is too old.
 """
 
 from __future__ import print_function
@@ -17,13 +18,16 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
-VENV = os.path.join(ROOT, ".venv")
-STAMP = os.path.join(VENV, ".stamp")
 CONSTRAINTS = os.path.join("requirements", "constraints.txt")
 SUPPORTED = [(3, 12), (3, 13), (3, 11)]  # in the order in which another Python is looked for
-NEEDED_GB = 8  # the environment with a CUDA build of PyTorch takes 6
+
+# name, what of the project is installed, GB that must be free, what is said before the download
+FULL = (".venv", ".[dev]", 8, "about 3 GB to download the first time, a minute or two on a fast line")
+LIGHT = (".venv-light", ".[web,video,heif]", 1, "about 150 MB to download the first time, less than a minute")
 
 JOBS = {
+    "detect": "judge photos and videos: make detect ARGS=photo.jpg (further arguments go to detect.py)",
+    "serve": "the web page with verdicts (further arguments go to serve.py)",
     "demo": "train a small GAN and its detector on procedural faces; prints the path of an HTML report",
     "test": "lint and the default test suite (further arguments go to pytest)",
     "test-slow": "the tests that take minutes",
@@ -32,7 +36,8 @@ JOBS = {
     "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; three hours)",
     "bench": "the training benchmark (further arguments go to it)",
     "setup": "only make the virtual environment",
-    "clean": "remove the virtual environment and caches; runs, samples and data sets stay",
+    "wheel": "build the installable package into dist/, for pip install and uv tool install",
+    "clean": "remove the virtual environments and caches; runs, samples and data sets stay",
     "help": "this list",
 }
 
@@ -70,17 +75,17 @@ def check_python(argv):
     )
 
 
-def venv_python():
+def venv_python(venv):
     if os.name == "nt":
-        return os.path.join(VENV, "Scripts", "python.exe")
-    return os.path.join(VENV, "bin", "python")
+        return os.path.join(ROOT, venv, "Scripts", "python.exe")
+    return os.path.join(ROOT, venv, "bin", "python")
 
 
-def fingerprint():
-    """What the environment depends on: this Python and the two files that name packages."""
+def fingerprint(what):
+    """What an environment depends on: this Python, what is installed and the two files that name packages."""
     import hashlib
 
-    digest = hashlib.sha256(("%d.%d" % sys.version_info[:2]).encode())
+    digest = hashlib.sha256(("%d.%d %s" % (sys.version_info[:2] + (what,))).encode())
     for name in ("pyproject.toml", CONSTRAINTS):
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())
@@ -93,18 +98,18 @@ def has_module(name):
     return importlib.util.find_spec(name) is not None
 
 
-def environment_is_of_this_python():
-    """Is there a .venv whose Python runs and has this one's version?"""
+def environment_is_of_this_python(venv):
+    """Is there an environment whose Python runs and has this one's version?"""
     try:
-        command = [venv_python(), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        command = [venv_python(venv), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         answer = subprocess.check_output(command, stderr=subprocess.STDOUT)
     except (OSError, subprocess.CalledProcessError):
         return False
     return answer.decode().strip() == "%d.%d" % sys.version_info[:2]
 
 
-def create_environment():
-    """Make .venv; return the command that is pip for it."""
+def create_environment(venv):
+    """Make it; return the command that is pip for it."""
     if not has_module("venv"):
         fail(
             "this Python has no venv module: install it (Debian, Ubuntu: apt install python%d.%d-venv)"
@@ -112,47 +117,66 @@ def create_environment():
         )
     command = [sys.executable, "-m", "venv", "--clear"]
     if has_module("ensurepip"):
-        own_pip = [venv_python(), "-m", "pip"]
+        own_pip = [venv_python(venv), "-m", "pip"]
     elif has_module("pip"):  # Debian without python3-venv: the system's pip can still install into an environment
         command.append("--without-pip")
-        own_pip = [sys.executable, "-m", "pip", "--python", venv_python()]
+        own_pip = [sys.executable, "-m", "pip", "--python", venv_python(venv)]
     else:
         fail("this Python can make no environment with pip: install python3-venv or python3-pip")
-    say("making the virtual environment .venv")
-    if subprocess.call(command + [VENV]) != 0:
+    say("making the virtual environment " + venv)
+    if subprocess.call(command + [os.path.join(ROOT, venv)]) != 0:
         fail("`%s` failed, see above: is python3-venv installed, and may %s be written?" % (" ".join(command), ROOT))
     return own_pip
 
 
-def ensure_environment():
-    """Make or complete .venv unless its stamp says that it is what pyproject.toml and the constraints ask for."""
+def pip_of(venv):
+    """The command that is pip for an environment, as it was written down when that was made; None without."""
+    name = os.path.join(ROOT, venv, ".stamp.pip")
+    if not os.path.exists(name):
+        return None
+    with open(name) as file:
+        return file.read().splitlines()
+
+
+def is_complete(kind):
+    """Does an environment's stamp say that it is what pyproject.toml and the constraints ask for?"""
+    venv, what = kind[:2]
+    stamp = os.path.join(ROOT, venv, ".stamp")
+    if not (os.path.exists(stamp) and os.path.exists(venv_python(venv))):
+        return False
+    with open(stamp) as file:
+        return file.read().strip() == fingerprint(what)
+
+
+def ensure_environment(kind):
+    """Make or complete the environment unless it is complete; return its Python."""
     import shutil
 
-    wanted = fingerprint()
-    if os.path.exists(STAMP) and os.path.exists(venv_python()):
-        with open(STAMP) as file:
-            if file.read().strip() == wanted:
-                return
-    if shutil.disk_usage(ROOT).free < NEEDED_GB * 1e9:
-        say("warning: less than %d GB free here; the packages may not fit" % NEEDED_GB)
-    if environment_is_of_this_python() and os.path.exists(STAMP + ".pip"):
-        with open(STAMP + ".pip") as file:
-            pip = file.read().splitlines()
-    else:
-        pip = create_environment()
-        with open(STAMP + ".pip", "w") as file:
+    venv, what, needed_gb, told = kind
+    stamp = os.path.join(ROOT, venv, ".stamp")
+    if is_complete(kind):
+        return venv_python(venv)
+    if shutil.disk_usage(ROOT).free < needed_gb * 1e9:
+        say("warning: less than %d GB free here; the packages may not fit" % needed_gb)
+    pip = pip_of(venv)
+    if pip is None or not environment_is_of_this_python(venv):
+        pip = create_environment(venv)
+        with open(stamp + ".pip", "w") as file:
             file.write("\n".join(pip))
-    if os.path.exists(STAMP):
-        os.remove(STAMP)
-    say("installing the packages (about 3 GB to download the first time, a minute or two on a fast line)")
-    install = ["install", "--disable-pip-version-check", "--no-input", "-c", CONSTRAINTS, "-e", ".[dev]"]
+    if os.path.exists(stamp):
+        os.remove(stamp)
+    say("installing the packages (%s)" % told)
+    install = ["install", "--disable-pip-version-check", "--no-input", "-c", CONSTRAINTS, "-e", what]
+    if kind is LIGHT:  # what follows is a verdict, not forty lines about packages
+        install.insert(1, "--quiet")
     if subprocess.call(pip + install, cwd=ROOT) != 0:
         fail(
             "pip could not install the packages, see its last lines above: no network, a proxy (HTTPS_PROXY), a full"
             " disk or another index (PIP_INDEX_URL) are the usual reasons; the same command goes on where it stopped"
         )
-    with open(STAMP, "w") as file:
-        file.write(wanted)
+    with open(stamp, "w") as file:
+        file.write(fingerprint(what))
+    return venv_python(venv)
 
 
 def one_thread():
@@ -166,7 +190,25 @@ def one_thread():
 def run(arguments, env=None):
     """Run the environment's Python with `arguments` in the root; return its exit code."""
     say("python " + " ".join(arguments))
-    return subprocess.call([venv_python()] + arguments, cwd=ROOT, env=env)
+    return subprocess.call([venv_python(FULL[0])] + arguments, cwd=ROOT, env=env)
+
+
+def verdicts(script, arguments):
+    """Run detect.py or serve.py where the caller stands, so that paths mean what they say."""
+    python = ensure_environment(FULL if is_complete(FULL) else LIGHT)
+    return subprocess.call([python, os.path.join(ROOT, script)] + arguments)
+
+
+def wheel():
+    """Build the package into dist/ with the light environment's pip."""
+    kind = FULL if is_complete(FULL) else LIGHT
+    ensure_environment(kind)
+    command = pip_of(kind[0]) + ["wheel", "--disable-pip-version-check", "--quiet", "--no-deps", "-w", "dist", "."]
+    code = subprocess.call(command, cwd=ROOT)
+    if code == 0:
+        built = sorted(name for name in os.listdir(os.path.join(ROOT, "dist")) if name.endswith(".whl"))
+        say("Next: pip install dist/%s, then ganface detect photo.jpg" % built[-1])
+    return code
 
 
 def lint():
@@ -222,9 +264,11 @@ def reproduce_detector(arguments):
 def clean():
     import shutil
 
-    names = [".venv", ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "ganface.egg-info"]
+    names = [FULL[0], LIGHT[0], ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist", "ganface.egg-info"]
     for folder, folders, _ in os.walk(ROOT):
-        folders[:] = [name for name in folders if name not in (".git", ".venv", "runs", "datasets", "samples")]
+        folders[:] = [
+            name for name in folders if name not in (".git", ".venv", ".venv-light", "runs", "datasets", "samples")
+        ]
         if "__pycache__" in folders:
             names.append(os.path.relpath(os.path.join(folder, "__pycache__"), ROOT))
     for name in names:
@@ -247,8 +291,12 @@ def main(argv):
     check_python(argv)
     if job == "clean":
         return clean()
-    ensure_environment()
     rest = argv[1:]
+    if job in ("detect", "serve"):
+        return verdicts(job + ".py", rest)
+    if job == "wheel":
+        return wheel()
+    ensure_environment(FULL)
     if job == "demo":
         return run(["demo.py"] + rest)
     if job == "reproduce-detector":
@@ -263,7 +311,7 @@ def main(argv):
         return marked("slow", ["-n", "2"] + rest)
     if job == "test-gpu":
         return marked("gpu", rest)
-    say("Next: make demo, or %s detect.py photo.jpg" % os.path.relpath(venv_python(), ROOT))
+    say("Next: make demo, or %s detect.py photo.jpg" % os.path.relpath(venv_python(FULL[0]), ROOT))
     return 0
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 from common.cli import next_step, run, typed
+from common.extras import PACKAGED
 from common.options import OUTDIR, SEED, Checked, option, options
 
 ROOT = Path(__file__).resolve().parent
@@ -45,7 +46,7 @@ def main(asked: Demo) -> None:
     out = Path(outdir)
     _step(
         "train the generator against the discriminator",
-        ["train_gan.py", "--data", "demo", "--cfg", "tiny", "--resolution", resolution, "--kimg", kimg]
+        ["train_gan", "--data", "demo", "--cfg", "tiny", "--resolution", resolution, "--kimg", kimg]
         + ["--lr", 0.01, "--tick", kimg / 12, "--snap", 6, "--image-snap", 2]
         + ["--metrics", "none", "--verdict-kimg", 3, "--seed", seed, "--outdir", out, "--no-report"],
     )
@@ -53,17 +54,17 @@ def main(asked: Demo) -> None:
     unseen = folder / "unseen"
     _step(
         "sample the generator: new seeds, never used in training",
-        ["synth.py", "--network", folder, "--seeds", f"{FIRST_UNSEEN_FAKE}-{FIRST_UNSEEN_FAKE + UNSEEN - 1}"]
+        ["synth", "--network", folder, "--seeds", f"{FIRST_UNSEEN_FAKE}-{FIRST_UNSEEN_FAKE + UNSEEN - 1}"]
         + ["--trunc", 0.8, "--outdir", unseen / "fake"],
     )
     _step(
         "a contact sheet of it",
-        ["synth.py", "--network", folder, "--n", 60, "--trunc", 0.8, "--outdir", folder / "samples", "--grid"],
+        ["synth", "--network", folder, "--n", 60, "--trunc", 0.8, "--outdir", folder / "samples", "--grid"],
     )
     _render_unseen(unseen / "real", resolution)
     _step(
         "ask the detector about images it has not seen",
-        ["detect.py", unseen, "--model", folder, "--explain", folder / "explained"],
+        ["detect", unseen, "--model", folder, "--explain", folder / "explained"],
         allowed=(0, 1),
     )
     report = _report(folder, unseen)
@@ -76,10 +77,14 @@ def main(asked: Demo) -> None:
 
 def _step(title: str, command: list, allowed: tuple[int, ...] = (0,)) -> None:
     """Print and run one of the project's own commands; stop the demo if it fails."""
-    words = [str(word) for word in command]
-    print(f"\n== {title}\n$ python {shlex.join(words)}", flush=True)
+    name, *words = (str(word) for word in command)
+    script = ROOT / f"{name}.py"
+    own, typed_as = [str(script)], f"python {script.name}"
+    if PACKAGED:
+        own, typed_as = ["-m", "ganface", name.replace("_", "-")], f"ganface {name.replace('_', '-')}"
+    print(f"\n== {title}\n$ {typed_as} {shlex.join(words)}", flush=True)
     env = {**os.environ, "FACES_NEXT": "0"}  # the demo's own last line says what is next
-    code = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], env=env, check=False).returncode
+    code = subprocess.run([sys.executable, *own, *words], env=env, check=False).returncode
     if code not in allowed:
         sys.exit(130 if code in (130, -2) else 2)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import click
 
 from common.cli import SETTINGS, download_bar, importing, own_version, run
-from common.errors import UserError
+from common.extras import needing
 from common.options import options
 from discriminator.options import SHIPPED
 from web.options import ServeOptions
@@ -24,15 +24,10 @@ def main(asked: ServeOptions) -> None:
     Photos and videos are judged in memory and written nowhere. There is no password and no encryption: on other
     addresses than 127.0.0.1, put a reverse proxy in front.
     """
-    with importing():
-        try:
-            import fastapi  # noqa: F401
-            import uvicorn  # noqa: F401
-        except ImportError as error:
-            raise UserError(
-                f"serve.py needs {error.name}, which is not installed: pip install 'fastapi>=0.165,<1'"
-                " 'uvicorn>=0.40,<1'"
-            ) from None
+    with importing(), needing("the page needs FastAPI and uvicorn", "web"):
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+
         from web import server
         from web.api import build_app
         from web.body import Limits

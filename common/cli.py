@@ -17,11 +17,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from common.errors import MENDABLE, UserError, one_line
+from common.extras import PACKAGED, missing
 from common.options import flags_of, in_flags
 
 EXIT_ERROR = 2
@@ -51,6 +53,8 @@ def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str
     if isinstance(error, OSError) and error.errno in MENDABLE:
         where = f"{error.filename}: " if error.filename is not None else ""
         return _line(f"{where}{MENDABLE[error.errno]}")
+    if (line := missing(error)) is not None:
+        return _line(line)
     if type(error).__name__ == "OutOfMemoryError":
         return "the device ran out of memory: lower --batch or --resolution, or use --device cpu"
     return None
@@ -135,11 +139,16 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
     sys.exit(status if isinstance(status, int) and not isinstance(status, bool) else 0)
 
 
+def _called() -> str | None:
+    """What help calls the running command: `ganface train-gan` in the package, None (its file) in a checkout."""
+    return f"ganface {Path(sys.argv[0]).stem.replace('_', '-')}" if PACKAGED else None
+
+
 def _status(command: click.Command, argv: list[str]) -> object:
     """What the command returns or exits with. BrokenPipeError where a reader has gone; other errors end the program."""
     streams = sys.stdout, sys.stderr
     try:
-        return command.main(args=argv, standalone_mode=False)
+        return command.main(args=argv, prog_name=_called(), standalone_mode=False)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except SystemExit:

@@ -134,7 +134,8 @@ def command_line(*words: str, **options: object) -> str:
     """What a person may type: `command_line("prepare_data.py", "audit", "faces/", limit=9)` gives "python
     prepare_data.py audit faces/ --limit 9". An option whose name is a word of Python has an underscore behind it."""
     flags = (f"--{name.rstrip('_').replace('_', '-')} {value}" for name, value in options.items())
-    return " ".join(("python", *words, *flags))
+    program = ("python",) if words[0].endswith(".py") else ()  # the installed package has no scripts
+    return " ".join((*program, *words, *flags))
 
 
 def flags_of(command: click.Command, words: Sequence[str] = ()) -> dict[str, str]:

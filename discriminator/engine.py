@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from common.device import pick_device
 from common.errors import UserError
+from common.extras import needing
 from common.files import sha256_of
+from discriminator.detector_base import notes_joined
 from discriminator.judge import Judge
 from discriminator.locate import reading
 from discriminator.verdict import Threshold
@@ -92,7 +94,9 @@ def open_engine(file: Path, *, runtime: str = "auto", device: str = "auto", grad
             note = f"{error}; PyTorch is used"
         if runtime == "onnx":
             raise UserError(note)
-    from discriminator.detector import Detector  # PyTorch takes seconds to import
+    needs = "a map by gradients needs PyTorch" if gradients else f"{file} is for PyTorch"
+    with needing(notes_joined(note, needs), "explain" if gradients else "train"):
+        from discriminator.detector import Detector  # PyTorch takes seconds to import
 
     return Engine(Detector.load(file, pick_device(device)), "torch", file, note=note)
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
+from common.extras import lacking
 from common.files import save_atomically
 from discriminator.artefact import ResidualBank
 from discriminator.detector import Detector, fits_half
@@ -102,7 +103,8 @@ def export_detector(path: str | os.PathLike, detector: Detector, *, opset: int =
     path = Path(path)
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
-        raise UserError(f"{path}: exporting to ONNX needs {' and '.join(absent)}: pip install {' '.join(absent)}")
+        needs = f"{path}: exporting to ONNX needs {' and '.join(absent)}"
+        raise UserError(lacking(needs, "onnx"))
     if path.suffix.lower() != ".onnx":
         raise UserError(f"{path}: the exported file's name must end in .onnx; choose another")
     if not path.parent.is_dir():

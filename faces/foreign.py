@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+from common.extras import install, lacking
 from faces.layout import parts_of
 from faces.moving.kinds import IMAGE, VIDEO, kind_of
 
@@ -60,8 +61,8 @@ RAW = Sort(
 HEIF = Sort(
     "a HEIC photo",
     "HEIC photos",
-    "pip install 'pillow-heif>=1,<2' to use them, or save them as JPEG or PNG",
-    "HEIC needs pillow-heif: pip install 'pillow-heif>=1,<2' (or save it as JPEG or PNG)",
+    f"{install('heif')} to use them, or save them as JPEG or PNG",
+    f"{lacking('HEIC needs pillow-heif', 'heif')} (or save it as JPEG or PNG)",
     (".heic", ".heif", ".hif"),
     brands=tuple(b"heic heix heim heis hevc hevx hevm hevs mif1 mif2 msf1".split()),
 )

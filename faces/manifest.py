@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.extras import lacking
 from common.files import save_atomically
 from common.tables import read_rows
 from faces.label_columns import find_labels, label_cell
@@ -380,9 +381,7 @@ def _arrow(path: str) -> ModuleType:
         importlib.import_module("pyarrow.parquet")
         return importlib.import_module("pyarrow")
     except ImportError:
-        raise UserError(
-            f"{path}: Parquet needs the package pyarrow; install it with pip install pyarrow, or use .csv"
-        ) from None
+        raise UserError(f"{path}: {lacking('Parquet needs pyarrow', 'parquet')}; or use .csv") from None
 
 
 def _read_parquet(path: str) -> Rows:

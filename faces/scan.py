@@ -137,7 +137,7 @@ class _Worker(subprocess.Popen):
     """A fresh interpreter at `work`, and the ends of its pipes."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[__name__.count(".")])
         code = f"import sys; sys.path.insert(0, {root!r}); from faces.scan import work; work()"
         super().__init__([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         if self.stdin is None or self.stdout is None:

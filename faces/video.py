@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 
 from common.errors import BadImage
+from common.extras import is_there, lacking
 from faces.decode import read_file
 from faces.moving.frame import Frame, Limits, Reader
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of, may_move
@@ -93,12 +94,11 @@ class Video:
 
             data = source if isinstance(source, bytes) else read_file(source, self.path)
             return Animation(data, self.path, self.limits)
-        try:
-            from faces.moving.stream import Stream
+        if not is_there("av"):
+            raise BadImage(self.path, lacking("videos need PyAV", "video"))
+        from faces.moving.stream import Stream
 
-            return Stream(source, self.path, self.limits)
-        except ImportError:
-            raise BadImage(self.path, "videos need PyAV, which is not installed: pip install 'av>=18,<19'") from None
+        return Stream(source, self.path, self.limits)
 
     def __enter__(self) -> Video:
         return self

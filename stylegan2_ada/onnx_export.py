@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
+from common.extras import lacking
 from common.files import save_atomically
 
 from .generator import Generator
@@ -50,7 +51,8 @@ def export_onnx(path: str | os.PathLike, G: Generator, *, noise_mode: str = "con
         raise UserError(f"noise_mode must be const or none in an ONNX file, got {noise_mode!r}")
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
-        raise UserError(f"{path}: exporting to ONNX needs {' and '.join(absent)}: pip install {' '.join(absent)}")
+        needs = f"{path}: exporting to ONNX needs {' and '.join(absent)}"
+        raise UserError(lacking(needs, "onnx"))
     path, cfg, n = Path(path), G.cfg, batch or 2
     inputs: dict[str, torch.Tensor] = {"z": torch.ones(n, cfg.z_dim), "psi": torch.ones(1)}
     shapes: dict[str, dict | None] = {"z": {0: "N"}, "psi": None}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.download import Progress
 from common.errors import UserError
+from common.extras import is_there
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import Engine, open_engine, open_face_step
 from discriminator.locate import find_detector
@@ -38,7 +39,7 @@ def _gradcam(engine: Engine, runtime: str) -> Callable[[], DetectorBase] | None:
     """Grad-CAM's detector: the engine's own with PyTorch; else the file's, read when it is first asked for."""
     if engine.runtime == "torch":
         return lambda: engine.detector
-    if runtime == "onnx" or engine.file.suffix.lower() == ".onnx":
+    if runtime == "onnx" or engine.file.suffix.lower() == ".onnx" or not is_there("torch"):
         return None
 
     def load() -> DetectorBase:

@@ -125,7 +125,7 @@ def test_the_address_is_taken_and_other_words_for_no(served, monkeypatch):
     model = ("--port", "0", "--face", "whole", "--model", str(ROOT / "models" / "detector.onnx"))
     assert "give one of them" in refused(*model, "--fpr", "0.01", "--threshold", "0.5")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert "pip install" in refused("--port", "0")
+    assert "FastAPI and uvicorn, not installed here: it comes with the extra web: pip install" in refused("--port", "0")
 
 
 def test_only_this_machine_is_served_unless_it_is_said():

@@ -3,10 +3,11 @@
 import ast
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.project.declared import EXTRAS, PROJECT, unfolded
 
 ROOT = Path(__file__).resolve().parents[2]
 # one line of rooms, as docs/architecture.md draws it; rooms that share a place do not know each other
@@ -132,22 +133,21 @@ def python_files(*folders: str):
 
 
 def test_every_package_is_a_room_or_named():
-    known = {*ROOMS, "tests", "benchmarks", "docs", "requirements"}
+    known = {*ROOMS, "ganface", "tests", "benchmarks", "docs", "requirements"}
     packages = {init.parent.name for init in ROOT.glob("*/__init__.py")}
     assert packages <= known, f"a new folder at the top: {packages - known}; give it a floor here and in the docs"
 
 
 @pytest.mark.parametrize("kind", ["rooms", "tests"])
 def test_imports_are_declared(kind):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    optional = extras["dev"] if kind == "tests" else [spec for name in extras if name != "dev" for spec in extras[name]]
-    declared = project["dependencies"] + optional
+    extras = ["dev"] if kind == "tests" else [name for name in EXTRAS if name != "dev"]
+    declared = PROJECT["dependencies"] + [spec for name in extras for spec in unfolded(name)]
     declared = {re.match(r"[\w-]+", spec)[0].lower() for spec in declared}
     files = python_files(*ROOMS) + sorted(ROOT.glob("*.py"))
     if kind == "tests":
         files = python_files("tests", "benchmarks")
-    own = {*ROOMS, "tests", "benchmarks", *(file.stem for file in ROOT.glob("*.py")), *(file.stem for file in files)}
+    scripts = {file.stem for file in ROOT.glob("*.py")}
+    own = {*ROOMS, "ganface", "tests", "benchmarks", *scripts, *(file.stem for file in files)}
     missing = {}
     for file in files:
         for _, name in imported_by(file):

@@ -2,16 +2,17 @@
 
 import ast
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from common.extras import EXTRA_OF
+from tests.project.declared import EXTRAS, PROJECT, unfolded
+
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DECLARED = [Requirement(spec) for spec in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+DECLARED = [Requirement(spec) for spec in PROJECT["dependencies"] + unfolded("dev")]
 
 
 def constraints() -> dict[str, str]:
@@ -76,10 +77,16 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
-def test_a_build_installs_no_package():
-    """The rooms' names are too common for a shared site-packages: `pip install .` brings dependencies only."""
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    assert setuptools == {"py-modules": [], "packages": []}
+def test_a_missing_package_leads_to_its_extra():
+    """What `common.extras` says of every import: the extra that brings it; and nothing of the base is in it."""
+    distributions = {"sklearn": "scikit-learn", "pillow_heif": "pillow-heif", "c2pa": "c2pa-python"}
+    for module, extra in EXTRA_OF.items():
+        if extra in EXTRAS:
+            assert distributions.get(module, module) in [Requirement(spec).name for spec in EXTRAS[extra]], module
+    brought = {Requirement(spec).name for name in EXTRAS if name != "dev" for spec in EXTRAS[name]}
+    assert brought <= {distributions.get(module, module) for module in EXTRA_OF}, "common/extras.py does not know these"
+    base = {Requirement(spec).name for spec in PROJECT["dependencies"]}
+    assert not base & brought and "torch" not in base
 
 
 def test_versions_agree():
