@@ -10,12 +10,12 @@ calibrated log-odds of face and pixels (NaN without pixels).
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 
+from common import reading
 from common.errors import UserError
 from discriminator.calibration import Calibration
 from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of
@@ -95,7 +95,7 @@ class OnnxDetector(DetectorBase):
             raise UserError(f"{path}: not a network ONNX Runtime can load ({reason}); export it again") from None
         try:
             text = session.get_modelmeta().custom_metadata_map.get(ONNX_KEY)
-            header = json.loads(text) if text else {}
+            header = reading.json_of(text) if text else {}
             if not isinstance(header, dict) or header.get("format") != ONNX_FORMAT:
                 raise UserError(f"{path}: an ONNX file, but not of a detector; make one with `detect.py export`")
             check_version(path, header, ONNX_VERSION)

@@ -6,7 +6,6 @@ What a file is follows from its first bytes, not from its name; nothing in it is
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pickle
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from common import reading
 from common.errors import UserError
 
 from .files import FORMAT as GENERATOR_FORMAT
@@ -101,7 +101,7 @@ def _read_safetensors(path: Path, wanted: tuple[str, ...]) -> Networks:
     configs, meta = None, {}
     if header.get("format") == PUBLISHED_FORMAT:
         try:
-            configs, meta = json.loads(header["config"]), json.loads(header["meta"])
+            configs, meta = reading.json_of(header["config"]), reading.json_of(header["meta"])
         except (KeyError, ValueError):
             raise Refused("its header is damaged") from None
         if not isinstance(configs, dict) or not isinstance(meta, dict):

@@ -19,13 +19,11 @@ import torch
 
 from common.errors import UserError
 
-from .config import IMAGE_CHANNELS, DiscriminatorConfig, GeneratorConfig
+from .config import IMAGE_CHANNELS, MAX_LAYERS, MAX_WIDTH, DiscriminatorConfig, GeneratorConfig
 from .networks import NETWORKS, Networks, build, configured
 from .storages import StoredTensor, load_from_bytes, rebuild_parameter, rebuild_tensor
 from .unpickle import Budget, Buildable, Refused, parse
 
-MAX_LAYERS = 64  # of a mapping network
-MAX_WIDTH = 1 << 16
 MAX_DEPTH = 16  # modules within modules
 _WHOLE_BATCH = 1 << 20  # a minibatch-std group that no batch reaches; published: None
 _SCALARS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B", "b1": "?"}
