@@ -63,6 +63,7 @@ class TooSmall(BadImage):
     def __init__(self, name: str, width: int, height: int, least: int):
         super().__init__(name, f"{width}x{height} pixels: too small (at least {least} a side)")
         self._made_of = (name, width, height, least)
+        self.sides = (width, height, least)
 
     def __reduce__(self):
         return type(self), self._made_of
