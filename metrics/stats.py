@@ -116,7 +116,10 @@ def load_stats(path: str | Path) -> GaussianStats:
         found = reading.npz_file(path, ("mu", "sigma", "n", "meta"), most=MAX_BYTES)
         if not {"mu", "sigma"} <= set(found):
             raise UserError(f"{path}: no 'mu' and 'sigma' in it; {wanted}")
-        mu, sigma = (found[key].astype(np.float64, casting="same_kind") for key in ("mu", "sigma"))
+        mu, sigma = found["mu"], found["sigma"]
+        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+            raise UserError(f"{path}: 'mu' {mu.shape} and 'sigma' {sigma.shape} do not fit together; {wanted}")
+        mu, sigma = (values.astype(np.float64, casting="same_kind") for values in (mu, sigma))
         n = int(found["n"]) if "n" in found else None
         meta = reading.json_of(str(found["meta"])) if "meta" in found else {}
         if not isinstance(meta, dict):
@@ -127,8 +130,6 @@ def load_stats(path: str | Path) -> GaussianStats:
         raise UserError(f"{path}: cannot be read ({error.strerror or 'not an npz file'}); {wanted}") from error
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: not a statistics file, or damaged; {wanted}") from error
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise UserError(f"{path}: 'mu' {mu.shape} and 'sigma' {sigma.shape} do not fit together; {wanted}")
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise UserError(f"{path}: its numbers are not all finite; make it again")
     if (
