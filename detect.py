@@ -88,9 +88,17 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
         files = list(files)
     with Outputs(asked, told, engine, judge, files) as out, decoder(asked.decode_seconds) as decode:
         video = VideoOptions(asked.every, out.on_frame)
-        how = {"workers": asked.workers, "patience": PATIENCE if asked.streams else None, "video": video}
-        how |= {"decode": decode, "max_pixels": int(asked.max_pixels * 1e6)}
-        for result in judge_files(judge, files, on_read=out.on_read, **how):
+        patience = PATIENCE if asked.streams else None
+        for result in judge_files(
+            judge,
+            files,
+            workers=asked.workers,
+            patience=patience,
+            video=video,
+            on_read=out.on_read,
+            decode=decode,
+            max_pixels=int(asked.max_pixels * 1e6),
+        ):
             out.add(result)
     ctx.exit(out.exit_code)
 

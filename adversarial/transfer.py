@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from adversarial.config import GameConfig
 from adversarial.growth import Seedling, grow_generator, grow_trunk, hand_on_game, open_seedling
 from common.errors import UserError

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-_one = threading.Lock()
+_one = threading.RLock()  # a block may stand inside of another, which then is the tighter one
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ def shown(value: object, most: int = SHOWN) -> str:
         return str(value) if value.bit_length() < 200 else "a number of very many digits"
     if isinstance(value, str | bytes):
         return repr(value[:most]) if len(value) <= most else f"{value[:most]!r}…"
-    kinds = {dict: "an object", list: "a list", tuple: "a tuple"}
+    kinds: dict[type, str] = {dict: "an object", list: "a list", tuple: "a tuple"}
     return kinds.get(type(value), f"a {type(value).__name__}")
 
 

@@ -22,6 +22,7 @@ from typing import IO
 import numpy as np
 
 from common.errors import BadImage, TooSmall
+from common.memory import at_most
 from faces import jpeg_scans
 from faces.decode import COST, MAX_PIXELS, Decode, decode_image, open_header
 
@@ -115,7 +116,7 @@ class _Worker(subprocess.Popen):
         if "shape" not in answer:
             return answer
         pixels = np.empty(answer["shape"], np.uint8)
-        view = memoryview(pixels).cast("B")
+        view = pixels.data.cast("B")
         while view:
             got = self.out.readinto(view)  # type: ignore[attr-defined]
             if not got:
@@ -157,11 +158,13 @@ def work() -> None:
         while True:
             job = _told(inp)
             data = inp.read(job["bytes"])
-            with _limits(COST * job["max_pixels"], job["seconds"]):
+            _end_after(job["seconds"] + GRACE)
+            with at_most(COST * job["max_pixels"] + MARGIN):
                 answer, pixels = _answer(data, job)
+            _end_after(0)
             _tell(out, answer)
             if pixels is not None:
-                out.write(memoryview(pixels).cast("B"))
+                out.write(pixels.data.cast("B"))
             out.flush()
             del data, pixels
 
@@ -176,23 +179,7 @@ def _answer(data: bytes, job: dict) -> tuple[dict, np.ndarray | None]:
     return {"shape": pixels.shape}, pixels
 
 
-@contextlib.contextmanager
-def _limits(most: int, seconds: float) -> Iterator[None]:
-    """Inside, no more than `most` bytes and MARGIN are had beyond what is there, and the process ends itself some time
-    after the seconds: its parent may have gone. Where the system knows no such limits, there are none."""
-    try:
-        import resource
-
-        with open("/proc/self/statm", encoding="ascii") as file:
-            now = int(file.read().split()[0]) * resource.getpagesize()
-        before = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (now + most + MARGIN, before[1]))
-        signal.alarm(int(seconds) + GRACE)
-    except (ImportError, OSError, ValueError, AttributeError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        resource.setrlimit(resource.RLIMIT_AS, before)
+def _end_after(seconds: float) -> None:
+    """This process ends by itself in so many seconds (0: never): its parent, which would end it, may have gone."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(int(seconds))

@@ -46,8 +46,7 @@ MAX_PIXELS = 120_000_000  # of a photo; 108 are the most that phones have made a
 COST = 8  # bytes of memory for each pixel that is allowed: 0.96 GB at MAX_PIXELS
 # Bytes that a pixel takes at most while it is decoded, the result's 3 among them, by format; measured with 24 to 50
 # million pixels (docs/reliability.md). A format that is not here takes COST.
-COSTS = {"WEBP": 15, "AVIF": 12, "HEIF": 15, "JPEG2000": 20, "ICO": 12, "GIF": 12}
-PROGRESSIVE = 6  # more: a JPEG's coefficients are kept until the last scan has been read
+COSTS = {"WEBP": 16, "AVIF": 16, "HEIF": 16, "JPEG2000": 20, "ICO": 12}
 LARGE = 24_000_000  # pixels; above, images are decoded one after the other, whatever the number of threads
 STRIP = 1 << 20  # pixels that are converted at once
 MAX_SIDE = 32_767  # OpenCV's warping knows no more, and no photo has
@@ -169,7 +168,7 @@ def cost_of(image: Image.Image) -> int:
         chroma = {1: 1.0, 3: 3.0}.get(len(getattr(image, "layer", ())), 4.0)
         if chroma == 3.0 and image.layer[0][1] * image.layer[0][2] == 4:  # type: ignore[attr-defined]
             chroma = 1.5  # 4:2:0
-        return cost - 1 + round(2 * chroma)
+        return max(cost, 4 + round(2 * chroma))  # its coefficients are kept until the last scan has been read
     if image.format == "PNG" and deep.BITS in image.info and image.mode in ("RGB", "RGBA", "LA"):
         return 20  # decoded twice
     return cost

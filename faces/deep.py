@@ -112,11 +112,11 @@ def colour(image: Image.Image, data: bytes) -> Image.Image:
         return image
     planes = np.empty(samples.shape, np.uint8)
     deepest = bits if samples.shape[2] == 3 or samples[..., 3].max() < 1 << bits else 16
-    for row, out in zip(samples, planes, strict=True):
-        values = row.astype(np.int64)
-        out[:, :3] = eight(values[:, 2::-1], bits)
+    for y in range(len(samples)):
+        values = samples[y].astype(np.int64)
+        planes[y, :, :3] = eight(values[:, 2::-1], bits)
         if samples.shape[2] == 4:
-            out[:, 3] = eight(values[:, 3], deepest)
+            planes[y, :, 3] = eight(values[:, 3], deepest)
     made = Image.fromarray(planes)
     made.info = dict(image.info)
     return made

@@ -105,7 +105,7 @@ def _size(sides: object = ()) -> tuple:
 
 def _names(rebuild: Callable[[StoredTensor], torch.Tensor]) -> _Names:
     def tensor(*args: object) -> torch.Tensor:
-        return rebuild(rebuild_tensor(*args))  # type: ignore[arg-type]
+        return rebuild(rebuild_tensor(*args))
 
     def parameter(data: object, requires_grad: object = True, hooks: object = None) -> torch.Tensor:
         if not isinstance(data, torch.Tensor) or not (hooks is None or hooks == {}):

@@ -13,7 +13,7 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -219,7 +219,7 @@ def value(name: str, dims: list[int | str]) -> bytes:
     return field(1, name) + field(2, field(1, field(1, 1) + field(2, sides)))
 
 
-def onnx(nodes: list[bytes], weights: list[bytes] = (), *, meta: bool = True, more: bytes = b"") -> bytes:
+def onnx(nodes: list[bytes], weights: Sequence[bytes] = (), *, meta: bool = True, more: bytes = b"") -> bytes:
     graph = b"".join(field(1, one) for one in nodes) + field(2, "g") + b"".join(field(5, one) for one in weights)
     graph += field(11, value("image", ["N", 3, 32, 32])) + field(12, value("logit", ["N"]))
     model = field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 17)) + more
