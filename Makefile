@@ -4,14 +4,18 @@
 #                       (make ends well with a FAKE, too; python detect.py exits with 1 then)
 #   another Python:     make demo PYTHON=python3.12
 #   further arguments:  make test ARGS="-k frechet"
+#   fuzzing for longer: make fuzz MINUTES=60
 PYTHON ?= python3
 ARGS ?=
+MINUTES ?= 5
 
-JOBS := detect serve demo test test-slow test-gpu lint reproduce-detector bench setup wheel clean
+JOBS := detect serve demo test test-slow test-gpu lint fuzz reproduce-detector bench setup wheel clean
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help $(JOBS)
+
+fuzz: ARGS += --minutes $(MINUTES)
 
 help $(JOBS):
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: no command $(PYTHON): install Python 3.11, 3.12 or 3.13, \

@@ -33,6 +33,7 @@ JOBS = {
     "test-slow": "the tests that take minutes",
     "test-gpu": "the tests that need a CUDA device",
     "lint": "ruff check, ruff format --check and mypy",
+    "fuzz": "change bad and good files at random and read them, five minutes (make fuzz MINUTES=60; --minutes 60)",
     "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; three hours)",
     "bench": "the training benchmark (further arguments go to it)",
     "setup": "only make the virtual environment",
@@ -303,6 +304,8 @@ def main(argv):
         return reproduce_detector(rest)
     if job == "bench":
         return run(["benchmarks/training.py"] + (rest or ["compare"]))
+    if job == "fuzz":
+        return run(["-m", "tests.fuzz"] + rest, env=one_thread())
     if job == "lint":
         return lint()
     if job == "test":

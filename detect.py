@@ -76,6 +76,7 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
         from discriminator.inputs import named
         from discriminator.locate import find_detector
         from discriminator.video import VideoOptions
+        from faces.apart import decoder
         from reports.verdicts import Outputs, stdin_reader
 
         where = find_detector(asked.model, shipped=SHIPPED)
@@ -85,11 +86,18 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
     files = named(asked.inputs, stdin_reader)
     if drawn or not asked.streams:
         files = list(files)
-    with Outputs(asked, told, engine, judge, files) as out:
+    with Outputs(asked, told, engine, judge, files) as out, decoder(asked.decode_seconds) as decode:
         video = VideoOptions(asked.every, out.on_frame)
         patience = PATIENCE if asked.streams else None
         for result in judge_files(
-            judge, files, workers=asked.workers, patience=patience, video=video, on_read=out.on_read
+            judge,
+            files,
+            workers=asked.workers,
+            patience=patience,
+            video=video,
+            on_read=out.on_read,
+            decode=decode,
+            max_pixels=int(asked.max_pixels * 1e6),
         ):
             out.add(result)
     ctx.exit(out.exit_code)

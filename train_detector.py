@@ -61,7 +61,7 @@ def _take_recipe(ctx: click.Context, param: click.Parameter, value: str | None) 
 
     offered = [p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in NO_RECIPE]
     params = {max(p.opts, key=len)[2:]: p for p in offered}
-    found = recipe_file.load(value, params)
+    found = recipe_file.load(value, params, NO_RECIPE)
     defaults = {}
     for key, said in found["options"].items():
         option = params[key]
@@ -219,7 +219,7 @@ def join(asked: JoinOptions) -> None:
     next_step(f"python detect.py photo.jpg --model {typed(asked.out)}")
 
 
-NO_RECIPE = {"recipe", "resume", "out", "help"}
+NO_RECIPE = {"recipe", "resume", "out", "outdir", "help"}  # for who types the command, not for who wrote a file
 LISTS = {"augment", "branches"}  # in a recipe a list of texts as well
 
 

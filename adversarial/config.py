@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from adversarial.options import Options
+from common import reading
 from common.errors import UserError
 from common.options import check
 from discriminator.hybrid import HybridConfig
@@ -91,7 +91,7 @@ class GameConfig:
         if not path.exists():
             raise UserError(f"{path.parent}: no config.json beside the checkpoint; give the run folder it was made in")
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(reading.json_file(path))
         except (OSError, ValueError, TypeError, KeyError) as e:
             raise UserError(f"{path}: cannot be read as a run's config.json ({e}); give another run folder") from None
 

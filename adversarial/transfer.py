@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from adversarial.config import GameConfig
 from adversarial.growth import Seedling, grow_generator, grow_trunk, hand_on_game, open_seedling
 from common.errors import UserError
@@ -24,6 +22,7 @@ from stylegan2_ada.download import LICENCE, PUBLISHED, cached_path, fetch, is_re
 from stylegan2_ada.generator import Generator
 from stylegan2_ada.interop import read_networks
 from stylegan2_ada.networks import Networks
+from stylegan2_ada.torch_files import read_torch
 from training.checkpoint import is_checkpoint_name
 from training.processes import Processes
 
@@ -64,7 +63,7 @@ def _is_checkpoint(path: Path) -> bool:
     if path.suffix not in (".pt", ".pth"):
         return False
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = read_torch(path, mapped=True)
     except Exception:  # whatever else it is, `read_networks` says so
         return False
     return isinstance(content, dict) and "game" in content

@@ -21,6 +21,8 @@ MENDABLE = {
     errno.EMFILE: "too many open files: raise the limit with `ulimit -n`, or use fewer workers",
 }
 
+LONGEST = 2000  # characters of a message
+
 
 def one_line(text: object) -> str:
     """`text` as a single printable line.
@@ -39,7 +41,8 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(one_line(message))
+        # what a file says may stand in it, and a file may say a great deal
+        super().__init__(one_line(message if len(message) <= LONGEST else f"{message[:LONGEST]}…"))
 
 
 class BadImage(UserError):
@@ -60,6 +63,7 @@ class TooSmall(BadImage):
     def __init__(self, name: str, width: int, height: int, least: int):
         super().__init__(name, f"{width}x{height} pixels: too small (at least {least} a side)")
         self._made_of = (name, width, height, least)
+        self.sides = (width, height, least)
 
     def __reduce__(self):
         return type(self), self._made_of

@@ -13,7 +13,8 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
     """(line of the file, cells): the header ([] of an empty file), then every row that is not empty.
 
     Bytes that are not UTF-8 stay as they are (surrogates); UTF-16 is known by its mark. UserError for a file that can't
-    be read or is no CSV, and for a row of another length than the header.
+    be read or is no CSV, and for a row of another length than the header. Spreadsheets make every row as wide as the
+    widest: nameless columns at the end that hold nothing are left out, and so are rows of nothing but separators.
     """
     try:
         with open(path, "rb") as file:  # some spreadsheets' "Unicode text"
@@ -22,13 +23,15 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
             first = file.readline()
             file.seek(0)
             reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
-            header = next(reader, [])
+            header = _trimmed(next(reader, []))
             yield reader.line_num, header
             number = 0
             for row in reader:
-                if not row:
+                if not any(row):
                     continue
                 number += 1
+                if len(row) > len(header) and not any(row[len(header) :]):
+                    row = row[: len(header)]
                 if len(row) != len(header):
                     raise UserError(
                         f"{path}, row {number}, line {reader.line_num}: {len(row)} cells where the header has"
@@ -39,3 +42,11 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}: not a readable CSV ({error}); write it again") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); check the path") from None
+
+
+def _trimmed(header: list[str]) -> list[str]:
+    """Without the nameless columns at its end."""
+    width = len(header)
+    while width > 1 and not header[width - 1].strip():
+        width -= 1
+    return header[:width]

@@ -19,6 +19,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.files import write_bytes
+from common.reading import json_of
 from discriminator import ensemble
 from discriminator.calibration import Calibration
 from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of
@@ -243,11 +244,11 @@ def _header(data: bytes, path: str | os.PathLike) -> dict:
     if len(data) < 8 or size > len(data) - 8:
         raise UserError(f"{path}: not a detector file, or cut short; get it again")
     try:
-        outer = json.loads(data[8 : 8 + size])
+        outer = json_of(data[8 : 8 + size])
         metadata = outer.get("__metadata__") or {}
         text = metadata.get(HEADER_KEY)
-        header = json.loads(text) if text is not None else None
-    except (ValueError, AttributeError, TypeError, RecursionError):
+        header = json_of(text) if text is not None else None
+    except (ValueError, AttributeError, TypeError):
         raise UserError(f"{path}: not a detector file (its header is not JSON)") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         kind = metadata.get("format")

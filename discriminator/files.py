@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
 
 from common.errors import BadImage
 from discriminator.judge import MIN_SIDE, Judge, Seen
 from discriminator.results import Result
 from discriminator.video import VideoOptions, judge_video
-from faces.decode import decode_image, load_image
+from faces.decode import MAX_PIXELS, Decode, decode_image, read_file
 from faces.stores import ManifestStore
 from faces.video import is_moving
 
@@ -22,25 +25,28 @@ def judge_files(
     patience: float | None = None,
     video: VideoOptions | None = None,
     on_read: Callable[[], object] = lambda: None,
+    decode: Decode = decode_image,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Result]:
     """The results of each file, in the order of `files`; a file that can't be decoded never stops the rest.
 
     A photo has one for each face, the biggest first, or one that says that there is none; a video has one. What is in
     `files` but no path is a result already and is handed through in its place.
     workers: threads that decode and look for faces, ahead of the network. patience: see `common.parallel.in_batches`.
-    on_read: called when a file is through.
+    on_read: called when a file is through. decode, max_pixels: by what photos are decoded, and how large they may be.
     """
 
     store = ManifestStore("")
+    opened = functools.partial(decode, max_pixels=max_pixels, min_side=MIN_SIDE)
 
     def look(file: str | Result) -> Seen:
         if isinstance(file, Result):
             return Seen(file.file, file)
         if store.is_inside(file):
-            return _packed(judge, store, file)
+            return _packed(judge, store, file, opened)
         if is_moving(file):
             return Seen(file)  # it is read when its turn comes
-        return judge.decoded(file, lambda: load_image(file, min_side=MIN_SIDE))
+        return judge.decoded(file, lambda: opened(read_file(file), file))
 
     with contextlib.closing(store):
         for seen in judge.in_order(look, files, workers=workers, patience=patience):
@@ -51,7 +57,7 @@ def judge_files(
             on_read()
 
 
-def _packed(judge: Judge, store: ManifestStore, file: str) -> Seen:
+def _packed(judge: Judge, store: ManifestStore, file: str, opened: Callable[[bytes, str], np.ndarray]) -> Seen:
     """What is seen of a member of an archive; of a video, nothing yet."""
     try:
         data = store.read(file)
@@ -59,4 +65,4 @@ def _packed(judge: Judge, store: ManifestStore, file: str) -> Seen:
         return Seen(file, Result(file, None, error.reason))
     if is_moving(data, file):
         return Seen(file)
-    return judge.decoded(file, lambda: decode_image(data, file, min_side=MIN_SIDE))
+    return judge.decoded(file, lambda: opened(data, file))

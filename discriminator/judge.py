@@ -18,7 +18,7 @@ from discriminator.detector_base import DetectorBase, notes_joined
 from discriminator.heatmap import fit
 from discriminator.results import Result
 from discriminator.verdict import Threshold, Verdict
-from faces.decode import MAX_PIXELS, decode_image
+from faces.decode import MAX_PIXELS, Decode, decode_image
 from faces.finding.face_step import FaceStep, View
 from faces.finding.quality import FRAME, quality
 
@@ -72,11 +72,12 @@ class Judge:
         """uint8 RGB [H, W, 3] to a result for each face, the biggest first, or one that says that there is none."""
         return self._judged(self.look(name, photo))
 
-    def encoded(self, data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> list[Result]:
-        """As `judge(photo)`, of an image file's bytes; of more than `max_pixels` pixels it is unreadable."""
-        return self._judged(
-            self.decoded(name, lambda: decode_image(data, name, max_pixels=max_pixels, min_side=MIN_SIDE))
-        )
+    def encoded(
+        self, data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, decode: Decode = decode_image
+    ) -> list[Result]:
+        """As `judge(photo)`, of an image file's bytes; of more than `max_pixels` pixels it is unreadable. decode: by
+        what (see `faces.apart`)."""
+        return self._judged(self.decoded(name, lambda: decode(data, name, max_pixels=max_pixels, min_side=MIN_SIDE)))
 
     def _judged(self, seen: Seen) -> list[Result]:
         self.score([seen])

@@ -47,9 +47,9 @@ def _hybrid(values: dict, check: Check) -> Network:
     for name, limit in _TRUNK_LIMITS.items():
         if not 0 <= getattr(cfg.trunk, name) <= limit:
             raise UserError(f"{name} {getattr(cfg.trunk, name)} is beyond {limit}")
-    net = HybridDiscriminator(cfg)
-    check(net.state_dict())
-    return net
+    with torch.device("meta"):
+        check(HybridDiscriminator(cfg).state_dict())
+    return HybridDiscriminator(cfg)
 
 
 def _by_shape(config: type[Shape], network: Callable[..., Network]) -> Builder:

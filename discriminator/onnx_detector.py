@@ -10,18 +10,27 @@ calibrated log-odds of face and pixels (NaN without pixels).
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 
+from common import reading
 from common.errors import UserError
+from common.memory import at_most
 from discriminator.calibration import Calibration
 from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of
 from discriminator.join import Join
+from discriminator.onnx_file import check_network
 from discriminator.views import preprocess_from
 
+AGAIN = "export it again"
+NO_DETECTOR = "an ONNX file, but not of a detector; make one with `detect.py export`"
+MOST_VALUES = 1 << 26  # of one input; 2048 x 2048 in colour are 13 million
+TRIAL_SECONDS = 60.0  # for one blank image; detectors here take 0.01 to 1
+TRIAL_BYTES = 1 << 30  # that loading and one image may take, beside four times the file
 ONNX_FORMAT = "ganface-detector-onnx"
 ONNX_VERSION = 1
 ONNX_KEY = "detector"
@@ -46,13 +55,26 @@ class OnnxDetector(DetectorBase):
             self.join = Join.from_dict(header["architecture"]["join"])
         if LOGIT not in outputs or [i.name for i in session.get_inputs()] != [INPUT]:
             raise UserError(f"the network takes {INPUT} and gives {LOGIT}, this one has other names")
+        if math.prod(self.preprocess.shape) > MOST_VALUES:
+            raise UserError(f"the network takes {list(self.preprocess.shape)} values, more than any detector here")
         side, channels = self.preprocess.resolution, self.preprocess.channels
         if tuple(session.get_inputs()[0].shape)[1:] != self.preprocess.shape:
             raise UserError(f"the network does not take {channels} channels of {side} px as the preprocessing makes")
 
     def raw(self, pixels: np.ndarray) -> Raw:
-        """See `DetectorBase.raw`."""
-        out = dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: pixels}), strict=True))
+        """See `DetectorBase.raw`. UserError, too, where the network fails, or gives something else than it should."""
+        return self._checked(_run(self._session, self._outputs, pixels), len(pixels))
+
+    def _checked(self, values: list[np.ndarray], count: int) -> Raw:
+        out = dict(zip(self._outputs, values, strict=True))
+        shapes = {
+            LOGIT: (count,),
+            VIEWS: (count, 2),
+            PATCHES: (count, *out[PATCHES].shape[1:3]) if PATCHES in out else (),
+        }
+        for name, value in out.items():
+            if value.dtype != np.float32 or value.shape != shapes[name]:
+                raise UserError(f"the detector's network gives {name} as {value.dtype} {list(value.shape)}; {AGAIN}")
         logits = out[LOGIT].astype(np.float64)
         if not np.isfinite(logits).all():
             raise UserError(NOT_NUMBERS)
@@ -69,6 +91,10 @@ class OnnxDetector(DetectorBase):
             raise UserError(f"{path}: there is no such file; make one with `detect.py export`") from None
         except OSError as error:
             raise UserError(f"{path}: can't be read: {error.strerror}") from None
+        try:
+            check_network(data)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -89,17 +115,69 @@ class OnnxDetector(DetectorBase):
         elif device not in ("auto", "cpu"):
             raise UserError(f"`device` {device}: ONNX Runtime is used with cpu or cuda; give one, or `runtime` torch")
         try:
+            said = _try(onnxruntime, data)
             session = onnxruntime.InferenceSession(data, options, providers=providers)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
         except Exception as error:  # its exceptions have no base class of their own
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(f"{path}: not a network ONNX Runtime can load ({reason}); export it again") from None
+            raise UserError(f"{path}: not a network ONNX Runtime can load ({_reason(error)}); {AGAIN}") from None
         try:
             text = session.get_modelmeta().custom_metadata_map.get(ONNX_KEY)
-            header = json.loads(text) if text else {}
+            header = reading.json_of(text) if text else {}
             if not isinstance(header, dict) or header.get("format") != ONNX_FORMAT:
-                raise UserError(f"{path}: an ONNX file, but not of a detector; make one with `detect.py export`")
+                raise UserError(f"{path}: {NO_DETECTOR}")
             check_version(path, header, ONNX_VERSION)
-            return cls(session, header, hashlib.sha256(data).hexdigest())
+            made = cls(session, header, hashlib.sha256(data).hexdigest())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = reason_of(error)
             raise UserError(f"{path}: the detector's description does not fit: {reason}; export it again") from None
+        try:
+            made._checked([said[name] for name in made._outputs], 1)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        return made
+
+
+def _run(session, names: list[str] | None, pixels: np.ndarray, options=None) -> list[np.ndarray]:
+    """What the network gives. UserError, one line, where it fails."""
+    try:
+        return session.run(names, {INPUT: pixels}, options)
+    except Exception as error:  # its exceptions have no base class of their own
+        raise UserError(f"the detector's network fails ({_reason(error)}); {AGAIN}") from None
+
+
+def _try(onnxruntime, data: bytes) -> dict[str, np.ndarray]:
+    """What a network says of a blank image, computed node by node as it stands, within bounds of time and memory: two
+    numbers in a file can make a value of any size, and optimising a network computes what is constant. UserError where
+    the bounds do not suffice."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with at_most(TRIAL_BYTES + 4 * len(data)):
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        if not session.get_modelmeta().custom_metadata_map.get(ONNX_KEY):
+            raise UserError(NO_DETECTOR)
+        inputs = session.get_inputs()
+        sides = inputs[0].shape[1:] if len(inputs) == 1 else []
+        if [one.name for one in inputs] != [INPUT] or inputs[0].type != "tensor(float)":
+            raise UserError(f"the network takes {INPUT}, and nothing else; this one has other names")
+        if not all(isinstance(side, int) and side > 0 for side in sides) or math.prod(sides) > MOST_VALUES:
+            raise UserError(f"its network takes images of {[str(side)[:20] for side in sides]} values; {AGAIN}")
+        running = onnxruntime.RunOptions()
+        timer = threading.Timer(TRIAL_SECONDS, setattr, (running, "terminate", True))
+        timer.start()
+        try:
+            names = [output.name for output in session.get_outputs()]
+            return dict(zip(names, _run(session, names, np.zeros((1, *sides), np.float32), running), strict=True))
+        except UserError:
+            if running.terminate:
+                raise UserError(f"its network takes more than {TRIAL_SECONDS:g} s for one image; {AGAIN}") from None
+            raise
+        finally:
+            timer.cancel()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

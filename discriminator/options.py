@@ -48,6 +48,14 @@ class DetectOptions(JudgeOptions):
     every: float | None = option(
         None, "Time between a video's judged frames; 0: all.  [default: 1]", metavar="SECONDS", low=0
     )
+    max_pixels: float = option(
+        120.0, "Of a photo; larger ones are refused.", metavar="MILLIONS", low=0, above=True, high=1073
+    )
+    decode_seconds: float | None = option(
+        None,
+        "Give a photo up that takes longer to decode; it is done in a process of its own.  [default: no limit]",
+        metavar="SECONDS", low=0, above=True,
+    )  # fmt: skip
     batch: int | None = BATCH(default=None, help="Images judged at once.  [default: 32 on a GPU, else 8]")
     workers: int | None = WORKERS(help="Threads that decode ahead.  [default: one per core]")
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from common.errors import UserError
+from stylegan2_ada.torch_files import read_torch
 
 PIP = "pip:"
 ENDINGS = (".pth", ".pt", ".safetensors")
@@ -79,7 +80,7 @@ def _tensors(path: Path, where: str | os.PathLike) -> dict[str, Any]:
 
             state = safetensors.torch.load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = read_torch(path)
     except FileNotFoundError:
         raise UserError(f"`backbone_weights` {where}: there is no such file") from None
     except IsADirectoryError:

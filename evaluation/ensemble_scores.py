@@ -6,7 +6,6 @@ scores, or a set that no member was taught with.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common import reading
 from common.errors import UserError
 from common.tables import read_rows
 from discriminator.detector import Detector
@@ -226,7 +226,7 @@ def check_order(options: EnsembleOptions, members: Sequence[Detector]) -> None:
     their place."""
     for spec, member, file in zip(options.models, members, options.oof):
         try:
-            plan = json.loads((Path(file).parent / "folds.json").read_text(encoding="utf-8"))
+            plan = reading.json_file(Path(file).parent / "folds.json")
             model = plan["options"]["model"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # the table has left its run, which nothing says of it

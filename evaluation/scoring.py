@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common import reading
 from common.errors import BadImage, UserError, one_line
 from common.files import cache_folder, written_whole
 from common.parallel import in_order
@@ -333,9 +334,9 @@ class Scorer:
         if path is None or not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as saved:
-                judged, reasons = Judged(saved["scores"], saved["undecided"]), json.loads(str(saved["reasons"]))
-        except (OSError, ValueError, KeyError, EOFError):
+            saved = reading.npz_file(path, ("scores", "undecided", "reasons"))
+            judged, reasons = Judged(saved["scores"], saved["undecided"]), reading.json_of(str(saved["reasons"]))
+        except (OSError, ValueError, KeyError):
             return None
         return (judged, reasons) if judged.score.shape == judged.undecided.shape == (count,) else None
 

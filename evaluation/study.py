@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common import reading
 from common.clock import clock
 from common.device import pick_device
 from common.errors import BadImage, UserError
@@ -94,7 +95,7 @@ def _begun(out: Path, plan: Plan) -> dict:
     if not path.is_file():
         return {"plan": plan.sha256, "opened": []}
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = reading.json_file(path)
         before, _ = state["plan"], list(state["opened"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; give another `out`") from None

@@ -19,6 +19,7 @@ import PIL
 import safetensors.torch
 import torch
 
+from common import reading
 from common.clock import clock
 from common.errors import BadImage, UserError
 from common.files import write_bytes, write_json
@@ -199,7 +200,7 @@ def _part(start: int) -> str:
 def _reasons(place: Path, start: int) -> list[tuple[str, str]]:
     path = place / f"{_part(start)}.json"
     try:
-        return [(str(name), str(reason)) for name, reason in json.loads(path.read_text(encoding="utf-8"))]
+        return [(str(name), str(reason)) for name, reason in reading.json_file(path)]
     except (OSError, ValueError, TypeError):
         return []
 

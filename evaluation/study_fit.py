@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from common import reading
 from common.errors import UserError
 from common.files import write_bytes
 from discriminator.training.probe import Part, fit_logistic
@@ -156,7 +157,7 @@ def load_fit(path: Path, key: str) -> Probe | None:
         if header["key"] != key:
             return None
         return Probe(
-            found["centre"], found["gain"], found["weight"], float(found["bias"][0]), json.loads(header["facts"])
+            found["centre"], found["gain"], found["weight"], float(found["bias"][0]), reading.json_of(header["facts"])
         )
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -6,12 +6,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
+from common import reading
 from common.errors import UserError
 
 REAL, FAKE = "real", "fake"
@@ -166,12 +165,12 @@ class Plan:
 def read_plan(path: str | os.PathLike) -> Plan:
     """The plan in a file. UserError, with the file's name, for what is no plan or contradicts itself."""
     try:
-        content = Path(path).read_bytes()
-        said = tomllib.loads(content.decode("utf-8"))
+        content = reading.read_bytes(path)
+        said = reading.toml_of(content)
         return _plan(said, hashlib.sha256(content).hexdigest())
     except OSError as error:
         raise UserError(f"`plan` {path}: can't be read ({error.strerror}); give the plan's file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except reading.Unreadable as error:
         raise UserError(f"`plan` {path}: not TOML ({error}); mend the file") from None
     except UserError as error:
         raise UserError(f"`plan` {path}: {error}") from None

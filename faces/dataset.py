@@ -23,6 +23,7 @@ import numpy as np
 import PIL
 import torch
 
+from common import reading
 from common.errors import BadImage, UserError
 from common.files import cache_folder, write_json, written_whole
 from common.parallel import Progress, in_order, told
@@ -288,7 +289,7 @@ def read_record(kind: Callable[..., Found], text: Path, pixels: Path, size: Call
 
     kind: makes the record of its fields. size: the bytes that its pixels take."""
     try:
-        saved = json.loads(text.read_text(encoding="utf-8"))
+        saved = reading.json_file(text)
         saved["skipped"] = [tuple(pair) for pair in saved["skipped"]]
         record = kind(**{**saved, "converted": Counter(saved["converted"])})
         whole = pixels.stat().st_size == size(record) > 0

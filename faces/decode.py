@@ -11,23 +11,30 @@ Whatever a camera, an editor or a web page wrote comes out as H x W x 3 uint8 th
 - HEIC is read where pillow-heif is installed;
 - floating-point images have no defined range and are refused by name, as are 32-bit integers beyond 16 bits.
 
-What can't be decoded raises `BadImage` with a short reason. Every pixel count is checked before memory is taken.
+What can't be decoded raises `BadImage` with a short reason. Before memory and time are taken, the header says what they
+will be: pixels, the bytes that a pixel of this format costs while it is decoded, and the scans of a JPEG. Conversions
+are done in strips, so the memory is that of Pillow's picture and of the result. `faces.apart` decodes in a process of
+its own, which can be ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
+import threading
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from common.errors import BadImage, TooSmall
-from faces import deep, foreign
+from faces import deep, foreign, jpeg_scans
 from faces.moving.kinds import HEAD, VIDEO, kind_of
 
 # Only raster formats are tried: Pillow would also run Ghostscript for EPS and open network-ish or vector containers.
@@ -35,10 +42,19 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "H
 EXTENSIONS = (
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .avif .jp2 .j2k .tga"
 ).split()
-MAX_PIXELS = 178_956_970  # 2/3 GiB of RGB, where Pillow itself refuses
+MAX_PIXELS = 120_000_000  # of a photo; 108 are the most that phones have made a habit of
+COST = 8  # bytes of memory for each pixel that is allowed: 0.96 GB at MAX_PIXELS
+# Bytes that a pixel takes at most while it is decoded, the result's 3 among them, by format; measured with 24 to 50
+# million pixels (docs/reliability.md). A format that is not here takes COST.
+COSTS = {"WEBP": 16, "AVIF": 16, "HEIF": 16, "JPEG2000": 20, "ICO": 12}
+LARGE = 24_000_000  # pixels; above, images are decoded one after the other, whatever the number of threads
+STRIP = 1 << 20  # pixels that are converted at once
 MAX_SIDE = 32_767  # OpenCV's warping knows no more, and no photo has
 MAX_BYTES = 512 << 20  # no encoded photo is larger; a zip member that claims to be is a bomb
 MATTE = 128
+
+_one_large = threading.Lock()
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses from twice as many on: pictures inside of pictures, too
 
 # Here every size is checked and every broken file is refused by name; Pillow's own warnings (from half of MAX_PIXELS
 # on, and about odd metadata) name no file and would only tear progress lines apart.
@@ -74,6 +90,12 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_si
     return decode(data, name, max_pixels=max_pixels, min_side=min_side).pixels
 
 
+class Decode(Protocol):
+    """`decode_image`, or what does the same in another way."""
+
+    def __call__(self, data: bytes, name: str, *, max_pixels: int = ..., min_side: int = ...) -> np.ndarray: ...
+
+
 def load_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> np.ndarray:
     """The image file at `path` -> H x W x 3 uint8 sRGB. Raises BadImage also when the file can't be read."""
     return decode_image(read_file(path), os.fspath(path), max_pixels=max_pixels, min_side=min_side)
@@ -100,14 +122,15 @@ def read_file(path: str | os.PathLike, name: str | None = None) -> bytes:
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Decoded:
     """`decode_image` that also tells what the file was."""
     image = open_header(data, name, max_pixels=max_pixels, min_side=min_side)
+    large = image.width * image.height > LARGE
     try:
-        with image:
+        with _one_large if large else contextlib.nullcontext(), image:
             mode, form, turned = mode_name(image), image.format or "?", orientation_of(image) != 1
             image.load()
+            if image.width * image.height > max_pixels:  # a picture inside of a picture may be larger than the outer
+                raise BadImage(name, f"more than {max_pixels:,} pixels, refused")
             whole = deep.colour(image, data)
-            orientation = orientation_of(image)  # only now: Pillow turns a TIFF while it loads it
-            upright = whole if orientation == 1 else whole.transpose(TRANSPOSE[orientation])
-            pixels = np.ascontiguousarray(rgb_of(upright, name))
+            pixels = upright_rgb(whole, orientation_of(image), name)  # only now: Pillow turns a TIFF while it loads it
     except BadImage:
         raise
     except MemoryError:
@@ -130,7 +153,25 @@ def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_sid
         raise BadImage(name, f"{width}x{height} pixels: a side of more than {MAX_SIDE:,}, refused")
     if min(width, height) < min_side:
         raise TooSmall(name, width, height, min_side)
+    if image.format in ("JPEG", "MPO") and jpeg_scans.scans_of(data) > jpeg_scans.MOST:
+        raise BadImage(name, f"a JPEG of more than {jpeg_scans.MOST} scans, refused: save it again")
+    if (cost := cost_of(image)) * width * height > COST * max_pixels:
+        most = f"{COST * max_pixels / cost / 1e6:.0f} million pixels of {image.format}"
+        raise BadImage(name, f"{width}x{height} pixels is more than the {most} allowed: save it as JPEG, or smaller")
     return image
+
+
+def cost_of(image: Image.Image) -> int:
+    """Bytes that a pixel of an opened image takes at most while it is decoded."""
+    cost = COSTS.get(image.format or "", COST)
+    if image.format in ("JPEG", "MPO") and (image.info.get("progressive") or image.info.get("progression")):
+        chroma = {1: 1.0, 3: 3.0}.get(len(getattr(image, "layer", ())), 4.0)
+        if chroma == 3.0 and image.layer[0][1] * image.layer[0][2] == 4:  # type: ignore[attr-defined]
+            chroma = 1.5  # 4:2:0
+        return max(cost, 4 + round(2 * chroma))  # its coefficients are kept until the last scan has been read
+    if image.format == "PNG" and deep.BITS in image.info and image.mode in ("RGB", "RGBA", "LA"):
+        return 20  # decoded twice
+    return cost
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -138,6 +179,8 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
         raise BadImage(name, "empty file (0 bytes)")
     if foreign.RAW.has(data[:HEAD]):  # some begin as a TIFF does
         raise BadImage(name, foreign.RAW.reason)
+    if max_pixels > MAX_PIXELS:  # somebody asked for more
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels // 2 + 1)
     try:
         return Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
@@ -232,20 +275,60 @@ TRANSPOSE = {
 }
 
 
+def upright_rgb(image: Image.Image, orientation: int, name: str) -> np.ndarray:
+    """A loaded image to uint8 RGB [H, W, 3] sRGB, turned by its EXIF orientation. Raises BadImage."""
+    width, height = image.size
+    out = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
+    lying, convert = _LYING[orientation](out), _converter(image, name)
+    for rows, strip in strips_of(image):
+        lying[rows] = convert(strip)
+    return out
+
+
+# the upright result, seen as the image lies in its file: what `TRANSPOSE` does, taken back
+_LYING: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda out: out,
+    2: lambda out: out[:, ::-1],
+    3: lambda out: out[::-1, ::-1],
+    4: lambda out: out[::-1],
+    5: lambda out: out.transpose(1, 0, 2),
+    6: lambda out: np.rot90(out, 1),
+    7: lambda out: out[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda out: np.rot90(out, -1),
+}
+
+
+def strips_of(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """(rows, a copy of them) of a loaded image, at most STRIP pixels at a time."""
+    width, height = image.size
+    step = max(1, STRIP // max(width, 1))
+    if step >= height:
+        yield slice(0, height), image
+        return
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height)), image.crop((0, top, width, min(top + step, height)))
+
+
 def rgb_of(image: Image.Image, name: str) -> np.ndarray:
-    """An opened image, as it lies, to uint8 RGB [H, W, 3] sRGB (see the module's docstring). Raises BadImage."""
+    """A loaded image, as it lies, to uint8 RGB [H, W, 3] sRGB (see the module's docstring). Raises BadImage."""
+    return upright_rgb(image, 1, name)
+
+
+def _converter(image: Image.Image, name: str) -> Callable[[Image.Image], np.ndarray]:
+    """What makes uint8 RGB [h, W, 3] of a strip of the image."""
     if image.mode == "F":
         raise BadImage(name, "floating-point pixels have no defined range: save it with 8 or 16 bits per channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return deep.grey(image, name)
+        return deep.grey(image, (strip for _, strip in strips_of(image)), name)
     profile = image.info.get("icc_profile")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _composited(image, profile)
-    if image.mode in ("1", "P", "RGBX"):
-        image = image.convert("RGB" if image.mode != "1" else "L")
-    if image.mode not in ("L", "RGB", "CMYK", "YCbCr", "HSV"):
+        return lambda strip: _composited(strip, profile)
+    if image.mode not in ("1", "P", "RGBX", "L", "RGB", "CMYK", "YCbCr", "HSV"):
         raise BadImage(name, f"colour mode {image.mode} is not supported: save it as RGB")
-    return np.asarray(_to_srgb(image, profile))
+    if image.mode in ("1", "P", "RGBX"):
+        plain = "RGB" if image.mode != "1" else "L"
+        return lambda strip: np.asarray(_to_srgb(strip.convert(plain), profile))
+    return lambda strip: np.asarray(_to_srgb(strip, profile))
 
 
 def _composited(image: Image.Image, profile: bytes | None) -> np.ndarray:

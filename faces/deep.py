@@ -5,6 +5,8 @@ What a file says of that is put into the opened image's `info` (`note_depth`), w
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 from PIL import Image
 
@@ -55,29 +57,36 @@ def _significant(data: bytes) -> int:
     return 16
 
 
-def grey(image: Image.Image, name: str) -> np.ndarray:
-    """A 16-bit grey image to uint8 [H, W, 3]. BadImage for integers beyond 16 bits."""
-    values = np.asarray(image).astype(np.int64)
-    if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
+def grey(image: Image.Image, strips: Iterable[Image.Image], name: str) -> Callable[[Image.Image], np.ndarray]:
+    """What makes uint8 [h, W, 3] of strips of a 16-bit grey image. BadImage for integers beyond 16 bits."""
+    least = largest = seen = 0
+    for strip in strips:
+        values = np.asarray(strip).astype(np.int64)
+        least, largest = min(least, int(values.min())), max(largest, int(values.max()))
+        seen |= int(np.bitwise_or.reduce(values, axis=None))
+    if image.mode == "I" and (least < 0 or largest > 65535):
         raise BadImage(name, "32-bit integer pixels have no defined range: save it with 8 or 16 bits per channel")
-    bits = image.info.get(BITS, 16)
-    low = image.info.get(PACKED) or low_aligned(values, bits)
-    values = eight(values, bits if low else 16)
-    if image.info.get(WHITE_IS_ZERO):
-        values = 255 - values
-    return np.repeat(values[..., None], 3, axis=2)
+    bits, turned = image.info.get(BITS, 16), image.info.get(WHITE_IS_ZERO)
+    low = image.info.get(PACKED) or low_aligned(largest, seen, bits)
+
+    def convert(strip: Image.Image) -> np.ndarray:
+        values = eight(np.asarray(strip).astype(np.int64), bits if low else 16)
+        return np.repeat((255 - values if turned else values)[..., None], 3, axis=2)
+
+    return convert
 
 
-def low_aligned(values: np.ndarray, bits: int) -> bool:
-    """Whether 16-bit samples have their `bits` significant bits at the lower end.
+def low_aligned(largest: int, seen: int, bits: int) -> bool:
+    """Whether 16-bit samples have their `bits` significant bits at the lower end. largest: of them; seen: the bits that
+    are set in any of them.
 
     By the specification they stand at the upper end, and an image is read as any other; but many programs write a
     camera's 12 bits as they are. Then none is larger than 12 bits can say: as it stands the picture would be black, as
     nobody's photo is. Of 13 to 15 bits a dark photo may be as small; but the low bits of a scaled sample are zero then.
     """
-    if bits >= 16 or not values.size or values.max() >= 1 << bits:
+    if bits >= 16 or largest >= 1 << bits:
         return False
-    return bits <= 12 or bool((values & ((1 << 16 - bits) - 1)).any())
+    return bits <= 12 or bool(seen & ((1 << 16 - bits) - 1))
 
 
 def eight(values: np.ndarray, bits: int) -> np.ndarray:
@@ -98,13 +107,16 @@ def colour(image: Image.Image, data: bytes) -> Image.Image:
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[2] not in (3, 4):
         return image
-    values = samples[..., [2, 1, 0]].astype(np.int64)
-    if not low_aligned(values, bits):
+    colours = samples[..., :3]
+    if not low_aligned(int(colours.max()), int(np.bitwise_or.reduce(colours, axis=None)), bits):
         return image
-    planes = eight(values, bits)
-    if samples.shape[2] == 4:
-        alpha = samples[..., 3].astype(np.int64)
-        planes = np.dstack([planes, eight(alpha, bits if alpha.max() < 1 << bits else 16)])
+    planes = np.empty(samples.shape, np.uint8)
+    deepest = bits if samples.shape[2] == 3 or samples[..., 3].max() < 1 << bits else 16
+    for y in range(len(samples)):
+        values = samples[y].astype(np.int64)
+        planes[y, :, :3] = eight(values[:, 2::-1], bits)
+        if samples.shape[2] == 4:
+            planes[y, :, 3] = eight(values[:, 3], deepest)
     made = Image.fromarray(planes)
     made.info = dict(image.info)
     return made

@@ -8,6 +8,7 @@ in, so a result depends on the image, the description and the seed, not on worke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.reading import shown
 from faces import filters
 
 # --- steps: an operation, how often it happens, and where its parameters are drawn from -----------------------------
@@ -76,6 +78,29 @@ STEPS: dict[str, tuple[Action, dict[str, Any]]] = {
 }
 
 
+# What a description may ask for: beyond it an image is gone, or larger than any memory. (step, parameter), else
+# ("", parameter).
+BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
+    ("", "quality"): (1, 100),
+    ("", "first"): (1, 100),
+    ("", "second"): (1, 100),
+    ("", "factor"): (0, 10),  # of brightness, contrast, saturation
+    ("resize", "factor"): (1 / 64, 4),
+    ("rescale", "factor"): (1 / 64, 4),
+    ("screenshot", "zoom"): (1 / 64, 4),
+    ("web", "longest"): (1, 8192),
+    ("", "sigma"): (0, 100),
+    ("", "degrees"): (-360, 360),
+    ("", "x"): (-4, 4),
+    ("", "y"): (-4, 4),
+    ("", "clip"): (0, 100),
+    ("", "tiles"): (1, 64),
+    ("", "side"): (0, 1),
+    ("", "shift"): (0, 64),
+}
+MOST_STEPS, MOST_NAMES = 64, 16
+
+
 @dataclass(frozen=True)
 class Step:
     """One operation of `STEPS`, done with `probability`, its parameters drawn from `ranges` (the defaults fill gaps).
@@ -89,15 +114,16 @@ class Step:
     group: str = ""
 
     def __post_init__(self) -> None:
-        if self.name not in STEPS:
-            raise UserError(f"degradation step {self.name!r}: unknown, use one of {', '.join(STEPS)}")
-        if not 0 <= self.probability <= 1:
-            raise UserError(f"degradation step {self.name}: probability {self.probability} is not between 0 and 1")
+        if not isinstance(self.name, str) or self.name not in STEPS:
+            raise UserError(f"degradation step {shown(self.name)}: unknown, use one of {', '.join(STEPS)}")
+        _check_probability(f"degradation step {self.name}", self.probability)
+        if not isinstance(self.group, str):
+            raise UserError(f"degradation step {self.name}: its group must be a word, not {shown(self.group)}")
         known = STEPS[self.name][1]
         for key, value in self.ranges.items():
             if key not in known:
                 expected = ", ".join(known) or "none"
-                raise UserError(f"degradation step {self.name}: unknown parameter {key!r}, it has {expected}")
+                raise UserError(f"degradation step {self.name}: unknown parameter {shown(key)}, it has {expected}")
             _check_range(self.name, key, value, known[key])
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -109,18 +135,26 @@ def _check_range(step: str, key: str, value: Any, default: Sequence[Any]) -> Non
     words = isinstance(default[0], str)
     allowed = ("420", "444") if key == "subsampling" else filters.KERNELS
     wrong = ""
-    if not isinstance(value, (list, tuple)) or not value or any(isinstance(v, str) != words for v in value):
-        wrong = f"must be {'a list of names' if words else 'a pair of numbers (low, high)'}, not {value!r}"
-    elif words:
-        wrong = "" if set(value) <= set(allowed) else f"{value!r} is not among {', '.join(allowed)}"
-    elif len(value) != 2 or value[0] > value[1]:
-        wrong = f"must be a pair (low, high) with low <= high, not {value!r}"
-    elif key in ("quality", "first", "second") and not (1 <= value[0] and value[1] <= 100):
-        wrong = f"{value!r} is not within 1..100"
-    elif key in ("factor", "zoom", "longest", "sigma", "clip", "tiles", "side") and value[0] < 0:
-        wrong = f"{value!r} must not be negative"
+    low, high = BOUNDS.get((step, key), BOUNDS.get(("", key), (0, 0)))
+    if not isinstance(value, (list, tuple)) or not 0 < len(value) <= MOST_NAMES:
+        wrong = f"must be {'a list of names' if words else 'a pair of numbers (low, high)'}, not {shown(value)}"
+    elif words and not all(isinstance(v, str) and v in allowed for v in value):
+        wrong = f"has a name that is not among {', '.join(allowed)}"
+    elif not words and (len(value) != 2 or not all(_is_number(v) for v in value) or value[0] > value[1]):
+        wrong = f"must be a pair (low, high) of numbers with low <= high, not {[shown(v) for v in value]}"
+    elif not words and not low <= value[0] <= value[1] <= high:
+        wrong = f"{value[0]:g} to {value[1]:g} is not within {low:g} to {high:g}"
     if wrong:
         raise UserError(f"degradation step {step}: {key} {wrong}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_probability(what: str, value: Any) -> None:
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise UserError(f"{what}: probability {shown(value)} is not between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -180,14 +214,19 @@ class Degradation:
         """The inverse of `to_dict`. Raises `UserError` for unknown steps or parameters."""
         if not isinstance(data, dict) or not isinstance(data.get("steps", []), list):
             raise UserError("degradation: expected an object with a list of steps")
+        if len(data.get("steps", [])) > MOST_STEPS:
+            raise UserError(f"degradation: {len(data['steps'])} steps are more than the {MOST_STEPS} that may be")
+        _check_probability("degradation", data.get("probability", 1.0))
         steps = []
         for item in data.get("steps", []):
             if not isinstance(item, dict) or "name" not in item:
-                raise UserError(f"degradation: a step must be an object with a name, not {item!r}")
+                raise UserError(f"degradation: a step must be an object with a name, not {shown(item)}")
+            if not isinstance(item.get("ranges", {}), dict):
+                raise UserError(f"degradation: the ranges of a step must be an object, not {shown(item['ranges'])}")
             ranges = {key: tuple(value) if isinstance(value, list) else value
                       for key, value in item.get("ranges", {}).items()}  # fmt: skip
             steps.append(Step(item["name"], item.get("probability", 1.0), ranges, item.get("group", "")))
-        return cls(data.get("name", "custom"), tuple(steps), data.get("probability", 1.0))
+        return cls(str(data.get("name", "custom"))[:100], tuple(steps), data.get("probability", 1.0))
 
 
 # --- named descriptions ---------------------------------------------------------------------------------------------

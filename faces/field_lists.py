@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from common import reading
 from common.errors import UserError
 from faces.label_columns import label_cell
 from faces.layout import FAKE, LabelRule, label_word, natural_key, parts_of, split_word
@@ -28,6 +28,7 @@ TEXTS = (".txt", ".lst", ".list")
 METADATA = "metadata.json"
 # DeepfakeBench's names of the four methods of FaceForensics++ and its kin, whose words say nothing of fakes.
 METHODS = frozenset("ff-df ff-f2f ff-fs ff-nt ff-fh dfd dfdcp uadfv-fake".split())
+MAX_CELLS = 50_000_000  # of a table of records
 ABOVE = 4  # folders above a list in which its paths may begin
 
 
@@ -53,7 +54,7 @@ def read_list(path: str | os.PathLike, rule: LabelRule | None = None) -> Manifes
 def is_metadata(path: str | os.PathLike) -> bool:
     """Whether a file is DFDC's metadata.json: {"video.mp4": {"label": "FAKE", …}, …}."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        data = reading.json_file(path)
     except (OSError, ValueError):
         return False
     return _is_metadata(data)
@@ -101,8 +102,8 @@ def _cut(line: str, rule: LabelRule | None) -> tuple[str, str | None]:
 
 def _read_json(path: str, rule: LabelRule | None) -> Manifest:
     try:
-        data = json.loads(_content(path))
-    except ValueError as error:
+        data = reading.json_of(_content(path))
+    except reading.Unreadable as error:
         raise UserError(f"{path}: not JSON ({error}); write it again") from None
     if _is_metadata(data):
         return _of_videos(path, data, rule)
@@ -129,7 +130,7 @@ def _read_lines(path: str, rule: LabelRule | None) -> Manifest:
         if not line.strip():
             continue
         try:
-            records.append(json.loads(line))
+            records.append(reading.json_of(line))
         except ValueError as error:
             raise UserError(f"{path}, line {number}: not JSON ({error}); write it again") from None
         if not isinstance(records[-1], dict):
@@ -141,6 +142,10 @@ def _read_lines(path: str, rule: LabelRule | None) -> Manifest:
 
 def _of_records(path: str, records: list[dict], rule: LabelRule | None) -> Manifest:
     names = list(dict.fromkeys(str(name) for row in records for name in row))
+    if len(names) * len(records) > MAX_CELLS:
+        raise UserError(
+            f"{path}: {len(records)} records of {len(names)} different keys are no table; give them one set"
+        )
     return manifest_of_texts({name: [_text(row.get(name)) for row in records] for name in names}, path, rule)
 
 
@@ -161,7 +166,7 @@ def videos_of(path: str | os.PathLike, rule: LabelRule | None = None) -> dict[st
     """{video's name: (label, split or "", the original's name or its own)} of DFDC's metadata.json; label -1 for none.
 
     Raises UserError for a label that can't be understood."""
-    data = json.loads(_content(os.fspath(path)))
+    data = reading.json_of(_content(os.fspath(path)))
     found = {}
     for name, entry in data.items():
         label = label_cell(_text(entry["label"]), rule)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common import reading
 from common.errors import BadImage, UserError
 from common.files import try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
@@ -108,7 +109,7 @@ def _begin(dest: Path, asked: Framing, recipe: Normalisation, detector: str, foo
         return
     saved: object = None
     with contextlib.suppress(OSError, ValueError):
-        saved = json.loads((dest / RECORD).read_text(encoding="utf-8"))
+        saved = reading.json_file(dest / RECORD)
     if not isinstance(saved, dict):
         raise UserError(f"{dest}: is not empty, and not a folder that frames made; choose a new one")
     if [key for key in record if saved.get(key) != record[key]] == ["listed"]:
@@ -126,7 +127,7 @@ def _done(journal, dest: Path) -> dict[str, dict]:
     found, text = {}, "\n"
     for text in journal:
         with contextlib.suppress(ValueError, TypeError, KeyError, OSError):  # a killed run leaves half a line
-            line = json.loads(text)
+            line = reading.json_of(text)
             if all(os.path.getsize(dest / crop["out"]) == crop["size"] for crop in line["crops"]):
                 found[line["path"]] = line
     if not text.endswith("\n"):

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ import numpy as np
 from common.errors import UserError
 from common.extras import lacking
 from common.files import save_atomically
+from common.reading import shown
 from common.tables import read_rows
 from faces.label_columns import find_labels, label_cell
 from faces.layout import FAKE, LabelRule, split_word, words_of
@@ -47,6 +50,7 @@ NUMBERS = {
 PATHS = frozenset("file filename file_name filepath file_path image image_path image_name img img_path".split())
 SPLIT_NAMES = frozenset("set subset partition usage phase fold_name".split())
 SAMPLES = {"seed", "network_sha256"}  # columns by which the manifest of `synth.py` is known
+MAX_COLUMNS = 50_000
 ROWS = 20_000  # rows that are text at the same time
 Rows = Iterator[tuple[int, Sequence[str], Sequence[Sequence[str]]]]  # as the readers below give them
 _SPECIAL = re.compile('[",\r\n]')
@@ -300,7 +304,7 @@ def _number(name: str, text: str) -> int | None:
         value = int(text, 16) if name == "phash" else float(text)
     except ValueError:
         return None
-    if value != value or value != int(value) or not min(unknown, 0) <= value <= largest:
+    if not math.isfinite(value) or value != int(value) or not min(unknown, 0) <= value <= largest:
         return None
     return int(value)
 
@@ -336,7 +340,8 @@ def _as_known(header: list[str]) -> list[str]:
     """Other programs' «Path» and «Label», and «filename» or «image», are the columns known here, where those are not
     there as well."""
     lower = [name.lower() for name in header]
-    header = [low if low in COLUMNS and lower.count(low) == 1 else name for name, low in zip(header, lower)]
+    times = Counter(lower)
+    header = [low if low in COLUMNS and times[low] == 1 else name for name, low in zip(header, lower)]
     paths = [i for i, low in enumerate(lower) if "_".join(words_of(low)) in PATHS]
     if "path" not in header and len(paths) == 1:
         header[paths[0]] = "path"
@@ -347,8 +352,10 @@ def _check_header(header: Sequence[str], path: str) -> None:
     if "path" not in header:
         seen = ", ".join(header[:8])[:80] or "nothing"
         raise UserError(f"{path}: not a manifest: its header has no column «path» (it has: {seen}); name one so")
-    if double := next((name for name in header if list(header).count(name) > 1), None):
-        raise UserError(f"{path}: its header names the column {double!r} twice; rename one")
+    if double := next((name for name, times in Counter(header).items() if times > 1), None):
+        raise UserError(f"{path}: its header names the column {shown(double)} twice; rename one")
+    if len(header) > MAX_COLUMNS:
+        raise UserError(f"{path}: has {len(header)} columns; at most {MAX_COLUMNS} are read: leave some out")
 
 
 def _quoted(text: str) -> str:

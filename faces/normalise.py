@@ -27,6 +27,7 @@ from typing import TextIO
 import numpy as np
 from PIL import Image
 
+from common import reading
 from common.errors import BadImage, UserError
 from common.files import try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
@@ -152,7 +153,7 @@ def _check_recipe(dest: Path, recipe: Normalisation, detector: str, name: str) -
         write_json(dest / RECORD, record)
         return
     try:
-        saved = json.loads((dest / RECORD).read_text(encoding="utf-8"))
+        saved = reading.json_file(dest / RECORD)
         saved.setdefault("faces", "biggest")  # not yet recorded by earlier versions
         differs = [key for key in record if saved.get(key) != record[key]]
     except (OSError, ValueError, AttributeError):
@@ -172,7 +173,7 @@ def _finished(dest: Path, source: FaceSource, names: list[str | None]) -> tuple[
     with contextlib.suppress(FileNotFoundError), open(dest / JOURNAL, "r+", encoding="utf-8") as journal:
         for text in journal:
             with contextlib.suppress(ValueError, TypeError, KeyError):  # a killed run's last line may be half a line
-                line = json.loads(text)
+                line = reading.json_of(text)
                 lines[line["path"]] = line
         if not text.endswith("\n"):
             journal.write("\n")

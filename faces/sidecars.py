@@ -7,15 +7,16 @@ a file that is there is read or refused, never passed over.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from common import reading
 from common.errors import BadImage, UserError
 from faces.layout import is_hidden, parts_of
 from faces.stores import FolderStore, ManifestStore, RenderedStore, ZipStore, list_folder
 
 FILE = "dataset.json"
+MAX_CLASS = (1 << 16) - 1  # a conditional generator has a column of weights for each; ImageNet has 1000
 Store = FolderStore | ZipStore | ManifestStore | RenderedStore
 
 
@@ -86,7 +87,7 @@ def _named(store: Store, paths: Sequence[str]) -> list[str]:
 def _labels(data: bytes, where: str) -> list[tuple[str, int]] | None:
     """[(path, class)] of a file's content; None where it says that there are none."""
     try:
-        labels = json.loads(data.decode("utf-8-sig"))["labels"]
+        labels = reading.json_of(data)["labels"]
         if labels is None:
             return None
         pairs = labels.items() if isinstance(labels, dict) else labels
@@ -99,11 +100,13 @@ def _labels(data: bytes, where: str) -> list[tuple[str, int]] | None:
 
 def _number(value: int | list[float]) -> int:
     if isinstance(value, bool) or not isinstance(value, int | list):
-        raise UserError(f"{value!r} is neither a whole number nor a one-hot list")
+        raise UserError(f"{reading.shown(value)} is neither a whole number nor a one-hot list")
     if isinstance(value, list):
+        if len(value) > MAX_CLASS + 1 or not all(isinstance(one, int | float) for one in value):
+            raise UserError(f"a one-hot list has at most {MAX_CLASS + 1} numbers and nothing else")
         if sorted(value) != [0] * (len(value) - 1) + [1]:
             raise UserError("a label that is a list must be one-hot: one 1 among zeros")
         return value.index(1)
-    if value < 0:
-        raise UserError(f"a class can't be {value}")
+    if not 0 <= value <= MAX_CLASS:
+        raise UserError(f"a class can't be {value}; classes are numbers from 0 to {MAX_CLASS}")
     return value

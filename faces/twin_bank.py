@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common import reading
 from common.errors import UserError
 from common.files import write_bytes, write_json, written_whole
 
@@ -250,7 +250,7 @@ def _decoder_files(folder: Path) -> list[Path]:
 
 def _json(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = reading.json_file(path)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); check its permissions") from None
     except ValueError:

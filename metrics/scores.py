@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -159,7 +160,7 @@ def _rows(path: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     lines = read_rows(path)
     header = [name.strip().lower() for name in next(lines)[1]]
     rows = list(lines)
-    if double := next((name for name in header if header.count(name) > 1), None):
+    if double := next((name for name, times in Counter(header).items() if times > 1), None):
         raise UserError(f"{path}: its header names the column {double!r} twice; rename one")
     return header, rows
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common import reading
 from common.errors import UserError
 from common.files import written_whole
+
+MAX_BYTES = 128 << 20  # of a file's arrays, unpacked: 4096 features; Inception's 2048 take 34 MB
 
 
 @dataclass(frozen=True)
@@ -111,22 +113,23 @@ def load_stats(path: str | Path) -> GaussianStats:
     path = Path(path)
     wanted = "give an .npz with 'mu' and 'sigma' as pytorch-fid writes it"
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            if not {"mu", "sigma"} <= set(npz.files):
-                raise UserError(f"{path}: no 'mu' and 'sigma' in it; {wanted}")
-            mu, sigma = (npz[key].astype(np.float64, casting="same_kind") for key in ("mu", "sigma"))
-            n = int(npz["n"]) if "n" in npz.files else None
-            meta = json.loads(str(npz["meta"])) if "meta" in npz.files else {}
-            if not isinstance(meta, dict):
-                raise TypeError("meta")
+        found = reading.npz_file(path, ("mu", "sigma", "n", "meta"), most=MAX_BYTES)
+        if not {"mu", "sigma"} <= set(found):
+            raise UserError(f"{path}: no 'mu' and 'sigma' in it; {wanted}")
+        mu, sigma = found["mu"], found["sigma"]
+        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+            raise UserError(f"{path}: 'mu' {mu.shape} and 'sigma' {sigma.shape} do not fit together; {wanted}")
+        mu, sigma = (values.astype(np.float64, casting="same_kind") for values in (mu, sigma))
+        n = int(found["n"]) if "n" in found else None
+        meta = reading.json_of(str(found["meta"])) if "meta" in found else {}
+        if not isinstance(meta, dict):
+            raise TypeError("meta")
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or 'not an npz file'}); {wanted}") from error
-    except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: not a statistics file, or damaged; {wanted}") from error
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise UserError(f"{path}: 'mu' {mu.shape} and 'sigma' {sigma.shape} do not fit together; {wanted}")
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise UserError(f"{path}: its numbers are not all finite; make it again")
     if (

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 
 from common.download import FetchedOnce
 from common.errors import UserError
+from stylegan2_ada.torch_files import read_torch
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"
@@ -62,9 +61,7 @@ def load_folded(path: str | Path) -> tuple[dict[str, tuple[torch.Tensor, torch.T
         raise UserError(f"{path}: cannot be read ({error.strerror}); {wanted}") from error
     digest = hashlib.sha256(data).hexdigest()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that are then refused
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = read_torch(path)
     except Exception as error:  # a damaged file fails in any of a dozen ways
         raise UserError(f"{path}: not a PyTorch weight file, or damaged; {wanted}") from error
     known = isinstance(state, dict) and all(isinstance(k, str) for k in state)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from common import reading
 from common.errors import UserError
 from metrics.few import ENOUGH, auc_text, balanced_text, share_text
 from reports import plots
@@ -57,7 +57,7 @@ def run_report(run_dir: str | Path, *, cards: Sequence[VerdictCard] = ()) -> Pat
 
 def _json(path: Path) -> dict | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = reading.json_file(path)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -261,8 +261,11 @@ def _score_pictures(run: Path, held: Mapping) -> list[Picture]:
     path = run / "scores.npz"
     if not path.exists():
         return []
-    with np.load(path, allow_pickle=False) as file:
+    try:
+        file = reading.npz_file(path, ("score", "label", "origin"))
         score, label, origin = file["score"], file["label"], file["origin"]
+    except (reading.Unreadable, KeyError):
+        raise UserError(f"{path}: damaged; remove it, and the page is made without its pictures") from None
     if len(np.unique(label)) < 2:
         return []
     curves = {"all": (label, score)}

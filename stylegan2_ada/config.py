@@ -4,15 +4,30 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from common.errors import UserError
+from common.reading import shown
 
 IMAGE_CHANNELS = (1, 3, 4)
+MAX_WIDTH = 1 << 16  # of a layer, and labels
+MAX_LAYERS = 64  # of a mapping network
+# of the fields that decide how large a network is; a file's header may claim anything
+BOUNDS = {
+    "z_dim": (0, MAX_WIDTH),
+    "c_dim": (0, MAX_WIDTH),
+    "w_dim": (1, MAX_WIDTH),
+    "mapping_layers": (0, MAX_LAYERS),
+    "channel_base": (1, 1 << 24),
+    "channel_max": (1, MAX_WIDTH),
+    "num_lowp_res": (0, 16),
+    "mbstd_group_size": (0, 1 << 20),
+    "mbstd_num_channels": (0, MAX_WIDTH),
+}
 
 
 def check_resolution(resolution: int) -> int:
     """log2 of `resolution`; ValueError unless it is a power of two from 4 to 2048."""
     if not isinstance(resolution, int) or not 4 <= resolution <= 2048 or resolution & (resolution - 1):
         raise UserError(
-            f"resolution must be a power of two from 4 to 2048, got {resolution!r}; 64, 128 and 256 are usual"
+            f"resolution must be a power of two from 4 to 2048, got {shown(resolution)}; 64, 128 and 256 are usual"
         )
     return resolution.bit_length() - 1
 
@@ -25,16 +40,20 @@ class _Shape:
     channel_base: int
     channel_max: int
     num_lowp_res: int
+    conv_clamp: float | None
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __post_init__(self) -> None:
         check_resolution(self.resolution)
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name, low)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise UserError(f"{name} must be a whole number from {low} to {high}, got {shown(value)}")
+        clamp = self.conv_clamp
+        if clamp is not None and (not isinstance(clamp, int | float) or not 0 < clamp < 1e30):
+            raise UserError(f"conv_clamp must be a positive number or None, got {shown(clamp)}")
         if self.img_channels not in IMAGE_CHANNELS:
-            raise UserError(f"img_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {self.img_channels!r}")
-        if self.channel_base < 1 or self.channel_max < 1:
-            raise UserError(
-                f"channel_base and channel_max must be positive, got {self.channel_base} and {self.channel_max}"
-            )
+            raise UserError(f"img_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {shown(self.img_channels)}")
 
     def channels(self, res: int) -> int:
         return max(min(self.channel_base // res, self.channel_max), 1)
@@ -44,10 +63,12 @@ class _Shape:
 
     @classmethod
     def from_dict(cls, values: dict) -> Self:
+        if not isinstance(values, dict):
+            raise UserError(f"a {cls.__name__} must be an object, not {shown(values)}")
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise UserError(
-                f"{cls.__name__} has no field {unknown[0]!r}; it was written by another version or is another network's"
+                f"{cls.__name__} has no field {shown(unknown[0])}; it was written by another version or is another's"
             )
         return cls(**values)
 
@@ -94,7 +115,7 @@ class DiscriminatorConfig(_Shape):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.architecture not in ("resnet", "orig"):
-            raise UserError(f"discriminator architecture must be 'resnet' or 'orig', got {self.architecture!r}")
+            raise UserError(f"discriminator architecture must be 'resnet' or 'orig', got {shown(self.architecture)}")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from safetensors import SafetensorError, safe_open
 
 from common.errors import UserError
 from common.files import write_bytes
+from common.reading import json_of
 
 from .config import GeneratorConfig
 from .generator import Generator
+from .names import published_shapes, to_ours
 
 FORMAT = "stylegan2-ada-generator"
 
@@ -50,22 +52,47 @@ def load_generator(path: str | os.PathLike, device: str | torch.device = "cpu") 
     try:
         with safe_open(path, framework="pt") as f:
             header = f.metadata() or {}
-            state = {name: f.get_tensor(name) for name in f.keys()} if header.get("format") == FORMAT else {}
+            if header.get("format") == FORMAT:
+                cfg, meta = _header(header)
+                _check_shapes(cfg, {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()})
+                state = {name: f.get_tensor(name) for name in f.keys()}
     except SafetensorError as e:
         raise UserError(f"{path}: damaged, or not a .safetensors file ({_line(e)})") from e
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
+        raise UserError(
+            f"{path}: the weights and the configuration in this generator file disagree ({_line(e)})"
+        ) from None
     if header.get("format") != FORMAT:
         kind = f"a {header['format']} file" if "format" in header else "a safetensors file of another program"
         raise UserError(f"{path}: {kind}, not a generator; pass a generator-*.safetensors of a run folder")
+    if broken := next((name for name, t in state.items() if not torch.isfinite(t).all()), None):
+        raise UserError(f"{path}: its {broken} holds values that are not numbers, so it draws nothing; give another")
     try:
-        cfg, meta = GeneratorConfig.from_dict(json.loads(header["config"])), json.loads(header["meta"])
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten at once
             G = Generator(cfg)
         G.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
         raise UserError(
             f"{path}: the weights and the configuration in this generator file disagree ({_line(e)})"
-        ) from e
+        ) from None
     return G.eval().requires_grad_(False).to(device), meta
+
+
+def _header(header: dict[str, str]) -> tuple[GeneratorConfig, dict]:
+    config, meta = json_of(header["config"]), json_of(header["meta"])
+    if not isinstance(config, dict) or not isinstance(meta, dict):
+        raise UserError("its header is damaged")
+    return GeneratorConfig.from_dict(config), meta
+
+
+def _check_shapes(cfg: GeneratorConfig, found: dict[str, tuple[int, ...]]) -> None:
+    """Before anything is made: a configuration may claim a terabyte. UserError where a file's tensors are others."""
+    needed = to_ours(cfg, published_shapes(cfg))
+    if other := sorted(set(needed) ^ set(found)):
+        raise UserError(f"{other[0]} is {'missing' if other[0] in needed else 'unknown'}")
+    for name, shape in needed.items():
+        if found[name] != shape:
+            raise UserError(f"{name} has shape {list(found[name])}, not {list(shape)}")
 
 
 def _line(e: Exception) -> str:

@@ -5,16 +5,14 @@ What a file is follows from its first bytes, not from its name; nothing in it is
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from common import reading
 from common.errors import UserError
 
 from .files import FORMAT as GENERATOR_FORMAT
@@ -25,9 +23,9 @@ from .official import read_snapshot
 from .published import FORMAT as PUBLISHED_FORMAT
 from .published import from_published, is_published
 from .rosinality import from_rosinality, is_rosinality
+from .torch_files import OLD, read_torch
 from .unpickle import Refused
 
-_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6
 KINDS = (
     "a generator-*.safetensors of a run, a .pkl of stylegan2-ada-pytorch, a rosinality .pt or a state dict under"
     " published names"
@@ -70,8 +68,8 @@ def load_any_generator(path: str | os.PathLike, device: str | torch.device = "cp
 def _read(path: Path, wanted: tuple[str, ...]) -> Networks:
     with open(path, "rb") as file:
         head, size = file.read(64), os.fstat(file.fileno()).st_size
-    if head.startswith(b"PK\x03\x04") or head.startswith(_OLD_TORCH):
-        return _read_torch(path, wanted, zipped=head.startswith(b"PK"))
+    if head.startswith(b"PK\x03\x04") or head.startswith(OLD):
+        return _read_torch(path, wanted)
     # before pickles: the length of the header may begin as they do
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return _read_safetensors(path, wanted)
@@ -101,7 +99,7 @@ def _read_safetensors(path: Path, wanted: tuple[str, ...]) -> Networks:
     configs, meta = None, {}
     if header.get("format") == PUBLISHED_FORMAT:
         try:
-            configs, meta = json.loads(header["config"]), json.loads(header["meta"])
+            configs, meta = reading.json_of(header["config"]), reading.json_of(header["meta"])
         except (KeyError, ValueError):
             raise Refused("its header is damaged") from None
         if not isinstance(configs, dict) or not isinstance(meta, dict):
@@ -111,19 +109,11 @@ def _read_safetensors(path: Path, wanted: tuple[str, ...]) -> Networks:
     return networks
 
 
-def _read_torch(path: Path, wanted: tuple[str, ...], zipped: bool) -> Networks:
+def _read_torch(path: Path, wanted: tuple[str, ...]) -> Networks:
     try:
-        # training checkpoints of rosinality's code carry their command line: a bag of values that runs nothing
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as e:
-        reason = next((line for line in str(e).splitlines() if "GLOBAL" in line or "Unsupported" in line), str(e))
-        raise Refused(
-            f"it holds more than tensors and could only be read by running it, which is never done"
-            f" ({' '.join(reason.split())[:160]}); give {KINDS}"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as e:
-        raise Refused(f"a damaged torch file ({' '.join(str(e).split())[:160]}); copy it again") from None
+        content = read_torch(path, mapped=True)
+    except Refused as e:
+        raise Refused(f"{e}; give {KINDS}") from None
     if not isinstance(content, dict):
         raise Refused(f"a torch file without a state dict; give {KINDS}")
     if "format" in content and "game" in content:

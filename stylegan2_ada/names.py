@@ -99,6 +99,11 @@ def published_shapes(cfg: GeneratorConfig | DiscriminatorConfig) -> dict[str, tu
     return shapes
 
 
+def to_ours(cfg: GeneratorConfig, published: dict) -> dict:
+    """What is known of a generator's tensors by their published names, under this project's."""
+    return {ours: published[theirs] for ours, theirs in generator_names(cfg).items()}
+
+
 def names_of(net) -> dict[str, str]:
     """The table for a `Generator` or a `Discriminator`."""
     return generator_names(net.cfg) if isinstance(net.cfg, GeneratorConfig) else discriminator_names(net.cfg)

@@ -70,6 +70,8 @@ def build(cfg: GeneratorConfig | DiscriminatorConfig, tensors: Tensors, what: st
         if not tensor.dtype.is_floating_point:
             raise Refused(f"its {what} has {name} in {str(tensor.dtype).removeprefix('torch.')}, not in real numbers")
         loaded[name] = tensor.load() if isinstance(tensor, StoredTensor) else tensor
+        if not torch.isfinite(loaded[name]).all():
+            raise Refused(f"its {what} has {name} with values that are not numbers: the file is damaged; give another")
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten at once
         net = Generator(cfg) if isinstance(cfg, GeneratorConfig) else Discriminator(cfg)
     try:

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 
 from common.errors import UserError
+from common.reading import shown
 
-from .config import IMAGE_CHANNELS, DiscriminatorConfig, GeneratorConfig
+from .config import IMAGE_CHANNELS, MAX_LAYERS, MAX_WIDTH, DiscriminatorConfig, GeneratorConfig
 from .networks import NETWORKS, Networks, build, configured
 from .storages import StoredTensor, load_from_bytes, rebuild_parameter, rebuild_tensor
 from .unpickle import Budget, Buildable, Refused, parse
 
-MAX_LAYERS = 64  # of a mapping network
-MAX_WIDTH = 1 << 16
 MAX_DEPTH = 16  # modules within modules
+MAX_WALK = 20_000  # modules and tensors of a network, each as often as it is reached
 _WHOLE_BATCH = 1 << 20  # a minibatch-std group that no batch reaches; published: None
 _SCALARS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B", "b1": "?"}
 
@@ -43,8 +43,8 @@ class _Dtype(Buildable):
     """Stands for `numpy.dtype`: the attributes of published modules hold NumPy numbers such as 1 / np.sqrt(512)."""
 
     def __init__(self, code: object, align: object = False, copy: object = False):
-        if code not in _SCALARS:
-            raise Refused(f"a NumPy number of type {code!r:.20}")
+        if not isinstance(code, str) or code not in _SCALARS:
+            raise Refused(f"a NumPy number of type {shown(code)}")
         self.form = "<" + _SCALARS[code]
 
     def build(self, state: object) -> None:
@@ -114,6 +114,8 @@ def read_snapshot(path: Path, wanted: Iterable[str] = NETWORKS) -> Networks:
         return _networks(root, wanted)
     except Refused as e:
         raise UserError(f"{path}: {e}") from None
+    except (RecursionError, MemoryError):
+        raise UserError(f"{path}: damaged, or too large; give another file") from None
 
 
 def _networks(root: object, wanted: Iterable[str]) -> Networks:
@@ -131,16 +133,18 @@ def _networks(root: object, wanted: Iterable[str]) -> Networks:
             continue
         if not isinstance(module, Module):
             raise Refused(f"its {name} is no module")
-        tensors = dict(_tensors(module, ""))
+        tensors = dict(_tensors(module, "", Budget(MAX_WALK)))
         cfg = discriminator_config(module) if name == "D" else generator_config(module)
         made[name] = build(cfg, tensors, name)
     return Networks(**made, meta=_meta(root), kind="stylegan2-ada-pytorch snapshot")
 
 
-def _tensors(module: Module, prefix: str, depth: int = 0) -> Iterator[tuple[str, StoredTensor]]:
-    """Parameters and buffers under their published names, those of Freeze-D's buffers included."""
+def _tensors(module: Module, prefix: str, walk: Budget, depth: int = 0) -> Iterator[tuple[str, StoredTensor]]:
+    """Parameters and buffers under their published names, those of Freeze-D's buffers included. walk: what may still be
+    looked at, since modules that share a child are many more when they are walked than in the file."""
     if depth > MAX_DEPTH:
         raise Refused(f"modules more than {MAX_DEPTH} levels deep")
+    walk.spend(1 + sum(len(_dict(module.state.get(kind, {}))) for kind in ("_parameters", "_buffers", "_modules")))
     for kind in ("_parameters", "_buffers"):
         for name, value in _dict(module.state.get(kind, {})).items():
             if isinstance(value, StoredTensor):
@@ -149,13 +153,13 @@ def _tensors(module: Module, prefix: str, depth: int = 0) -> Iterator[tuple[str,
                 raise Refused(f"{prefix}{name} is no tensor")
     for name, child in _dict(module.state.get("_modules", {})).items():
         if isinstance(child, Module):
-            yield from _tensors(child, f"{prefix}{name}.", depth + 1)
+            yield from _tensors(child, f"{prefix}{name}.", walk, depth + 1)
         elif child is not None:
             raise Refused(f"{prefix}{name} is no module")
 
 
 def _dict(value: object) -> dict:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise Refused("a module in a form that published snapshots never have")
     return value
 
@@ -174,19 +178,19 @@ class _Options:
         if type(value) is float and value.is_integer():  # channel_base is fmaps * 32768
             value = int(value)
         if type(value) is not int or not low <= value <= high:
-            raise Refused(f"{self.where} has {name} = {value!r:.40}, not a whole number from {low} to {high}")
+            raise Refused(f"{self.where} has {name} = {shown(value)}, not a whole number from {low} to {high}")
         return value
 
     def only(self, name: str, *allowed: object) -> None:
         """The option may be absent or have one of these values, the only ones this project has."""
         value = self.values.pop(name, allowed[0])
         if not any(type(value) is type(a) and value == a for a in allowed):
-            raise Refused(f"{self.where} has {name} = {value!r:.40}; this project's networks have {allowed[0]!r} only")
+            raise Refused(f"{self.where} has {name} = {shown(value)}; this project's networks have {allowed[0]!r} only")
 
     def clamp(self, default: object) -> float | None:
         value = self.values.pop("conv_clamp", default)
         if value is not None and (type(value) not in (int, float) or not 0 < value < 1e30):
-            raise Refused(f"{self.where} has conv_clamp = {value!r:.40}")
+            raise Refused(f"{self.where} has conv_clamp = {shown(value)}")
         return value
 
     def inner(self, name: str) -> _Options:
@@ -253,7 +257,7 @@ def generator_config(module: Module) -> GeneratorConfig:
             " of stylegan2-ada-pytorch, or of stylegan3 in its configuration stylegan2"
         )
     if module.class_name != "Generator" or not synthesis.state:
-        raise Refused(f"a network of class {module.class_name!r:.40}, not a StyleGAN2 Generator")
+        raise Refused(f"a network of class {shown(module.class_name)}, not a StyleGAN2 Generator")
     o = _arguments(module, ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels"), where)
     mapping, layers = o.inner("mapping_kwargs"), o.inner("synthesis_kwargs")
     blocks = _blocks(synthesis)
@@ -277,7 +281,7 @@ def generator_config(module: Module) -> GeneratorConfig:
 def discriminator_config(module: Module) -> DiscriminatorConfig:
     """The configuration a recorded discriminator was made with. Refused where this project has no such network."""
     if module.class_name != "Discriminator":
-        raise Refused(f"a network of class {module.class_name!r:.40}, not a StyleGAN2 Discriminator")
+        raise Refused(f"a network of class {shown(module.class_name)}, not a StyleGAN2 Discriminator")
     o = _arguments(module, ("c_dim", "img_resolution", "img_channels"), "the discriminator")
     block, mapping, epilogue = o.inner("block_kwargs"), o.inner("mapping_kwargs"), o.inner("epilogue_kwargs")
     blocks = _blocks(module)

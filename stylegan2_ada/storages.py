@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
+from common.reading import shown
+
 from .unpickle import Budget, Name, Refused, parse
 
-_MAGIC = 0x1950A86A20F9469CFC6C
-_VERSION = 1001
-_DTYPES = {
+MAGIC = 0x1950A86A20F9469CFC6C
+VERSION = 1001
+DTYPES = {
     f"torch.{name}Storage": dtype
     for name, dtype in {
         "Float": torch.float32,
@@ -72,7 +74,7 @@ class StoredTensor:
 
 def _whole(value: object, what: str) -> int:
     if type(value) is not int or not 0 <= value < 1 << 62:
-        raise Refused(f"a tensor's {what} is {value!r:.40}, not a whole number from 0 on")
+        raise Refused(f"a tensor's {what} is {shown(value)}, not a whole number from 0 on")
     return value
 
 
@@ -85,7 +87,7 @@ def rebuild_tensor(storage, offset, size, stride, requires_grad=False, hooks=Non
     offset = _whole(offset, "offset")
     size = tuple(_whole(n, "size") for n in size)
     stride = tuple(_whole(n, "stride") for n in stride)
-    if hooks or metadata:
+    if not _is_nothing(hooks) or not _is_nothing(metadata):
         raise Refused("a tensor with hooks or metadata")
     reach = offset + sum((n - 1) * step for n, step in zip(size, stride)) + 1 if 0 not in size else offset
     if reach > storage.numel or math.prod(size) > storage.numel:
@@ -96,11 +98,27 @@ def rebuild_tensor(storage, offset, size, stride, requires_grad=False, hooks=Non
     return StoredTensor(storage, offset, size, stride)
 
 
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, dict | list | tuple) and not value)
+
+
 def rebuild_parameter(data, requires_grad=True, hooks=None) -> StoredTensor:
     """Stands for `torch._utils._rebuild_parameter`."""
-    if not isinstance(data, StoredTensor) or hooks:
+    if not isinstance(data, StoredTensor) or not _is_nothing(hooks):
         raise Refused("a parameter that is no plain tensor")
     return data
+
+
+def storage_of(pid: object) -> tuple[str, torch.dtype, int]:
+    """('storage', class, key, device, number of elements, None or a view) -> key, type and number of elements."""
+    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or not isinstance(pid[0], str):
+        raise Refused("a persistent id that is no plain torch storage")
+    if pid[0] != "storage" or any(view is not None for view in pid[5:]):
+        raise Refused("a persistent id that is no plain torch storage")
+    _, kind, key, _, numel = pid[:5]  # the device it was on is left out: numbers come to the CPU
+    if not isinstance(kind, Name) or kind.full not in DTYPES or not isinstance(key, str):
+        raise Refused("a persistent id that is no plain torch storage")
+    return key, DTYPES[kind.full], _whole(numel, "number of elements")
 
 
 class _Storages:
@@ -111,17 +129,15 @@ class _Storages:
         self.made: dict[str, Storage] = {}
 
     def announce(self, pid: object) -> str:
-        """('storage', class, key, device, number of elements, None or a view) -> its key."""
-        if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage" or any(pid[5:]):
-            raise Refused("a persistent id that is no plain torch storage")
-        _, kind, key, _, numel = pid[:5]  # the device it was on is left out: numbers come to the CPU
-        if not isinstance(kind, Name) or not isinstance(key, str):
-            raise Refused("a persistent id that is no plain torch storage")
-        self.wanted[key] = (_DTYPES[kind.full], _whole(numel, "number of elements"))
+        """As `storage_of` -> its key."""
+        key, dtype, numel = storage_of(pid)
+        self.wanted[key] = dtype, numel
         return key
 
     def read(self, data: memoryview, at: int, keys: object) -> None:
-        if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(self.wanted):
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise Refused("a torch storage without its numbers")
+        if sorted(keys) != sorted(self.wanted):
             raise Refused("a torch storage without its numbers")
         for key in keys:
             dtype, numel = self.wanted[key]
@@ -139,7 +155,7 @@ def _never_called() -> None:
     raise Refused("it calls the class of a torch storage")
 
 
-_MENTIONED = dict.fromkeys(_DTYPES, _never_called)
+_MENTIONED = dict.fromkeys(DTYPES, _never_called)
 
 
 def load_from_bytes(budget: Budget):
@@ -152,7 +168,7 @@ def load_from_bytes(budget: Budget):
         magic, at = parse(data, 0, {}, budget)
         version, at = parse(data, at, {}, budget)
         system, at = parse(data, at, {}, budget)
-        if magic != _MAGIC or version != _VERSION or not isinstance(system, dict):
+        if magic != MAGIC or version != VERSION or not isinstance(system, dict):
             raise Refused("a torch storage in a format that published snapshots never use")
         if system.get("little_endian") is not True:
             raise Refused("a torch storage written on a big-endian machine")

@@ -20,6 +20,7 @@ from common.errors import UserError
 
 MAX_OPCODES = 1_000_000  # of a file with all pickles inside it; a published snapshot has some 50 000
 MAX_MARKS = 1000  # containers open at a time
+MAX_KEY = 1 << 31
 MAX_TEXT = 1 << 24  # bytes of one string; the longest in a published snapshot is a source file of 40 kB
 
 
@@ -36,7 +37,7 @@ class Budget:
     def spend(self, items: int) -> None:
         self.left -= items
         if self.left < 0:
-            raise Refused(f"more than {MAX_OPCODES} objects: no published snapshot has so many, a trap may")
+            raise Refused("too many objects: no published snapshot has so many, a trap may")
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +177,7 @@ class _Machine:
         state, target = self.pop(), self.top()
         if isinstance(target, Buildable):
             target.build(state)
-        elif type(target) is not dict or not (state is None or (type(state) is dict and not state)):
+        elif type(target) is not dict or not (state is None or (type(state) is dict and set(state) <= _OF_A_DICT)):
             raise Refused("it sets the state of something that has none")
 
     def persistent_id(self) -> None:
@@ -227,6 +228,8 @@ def _keys(items: list) -> list:
     for key in items:
         if type(key) not in (str, int, bool, type(None)):
             raise Refused(f"a key of type {type(key).__name__} is not admitted")
+        if type(key) is int and not -MAX_KEY <= key <= MAX_KEY:  # large ones can be chosen so that they collide
+            raise Refused("a key that is a very large number is not admitted")
     return items
 
 
@@ -242,6 +245,7 @@ def _forbidden(full: str) -> str:
     return f"refused: it names {shown}, which is no part of a StyleGAN2-ADA snapshot; nothing in the file was run"
 
 
+_OF_A_DICT = {"_metadata"}  # what a state dict of PyTorch carries beside its keys: the versions of its modules
 _STOP = ord(".")
 _STEPS: dict[int, Callable[[_Machine], None]] = {
     ord(code): step

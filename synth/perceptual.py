@@ -7,7 +7,6 @@ unit length over the channels, their squared differences averaged over the image
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import nn
 
 from common.errors import UserError
 from discriminator.published import HALVES, IMAGENET_MEAN, IMAGENET_STD
+from stylegan2_ada.torch_files import read_torch
 
 SMALLEST, LARGEST = 128, 256  # pixels that networks are shown; the upper bound is that of StyleGAN2's projection
 
@@ -141,7 +141,7 @@ def load_backbone(path: str | Path) -> Perceptual:
     path = Path(path)
     wanted = "give torchvision's ImageNet weights of vgg16 or squeezenet1_1"
     try:
-        state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        state = read_torch(path)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); {wanted}") from None
     except Exception:  # a damaged file fails in any of a dozen ways

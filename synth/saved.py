@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from common import reading
 from common.errors import UserError
 from common.files import write_bytes, write_text
 from stylegan2_ada.generator import Generator
@@ -78,17 +78,15 @@ def load_latents(path: str | Path, G: Generator) -> tuple[torch.Tensor, dict[str
     path = Path(path)
     wanted = "give the projected_w.npz of a projection"
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
-                raise UserError(f"`projected_w` {path}: unpacks to more than {_MAX_BYTES >> 20} MiB, refused: {wanted}")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name == "w" or name.startswith(_NOISE)}
+        takes = lambda name: name == "w" or name.startswith(_NOISE)  # noqa: E731
+        arrays = dict(reading.npz_file(path, takes, most=_MAX_BYTES))
     except FileNotFoundError:
         raise UserError(f"`projected_w` {path}: no such file: check the path") from None
     except IsADirectoryError:
         raise UserError(f"`projected_w` {path}: is a folder: {wanted}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
-        raise UserError(f"`projected_w` {path}: can't be read ({error}): {wanted}") from None
+    except (reading.Unreadable, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"`projected_w` {path}: can't be read ({reason}): {wanted}") from None
     if "w" not in arrays:
         raise UserError(f"`projected_w` {path}: has no array w: {wanted}")
     w, layers, width = arrays["w"], G.num_ws, G.cfg.w_dim

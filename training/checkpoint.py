@@ -11,6 +11,7 @@ import torch
 
 from common.errors import UserError
 from common.files import save_atomically
+from stylegan2_ada.torch_files import read_torch
 from training.run_folder import LATEST, newest_run
 
 Kind = Literal["gan", "detector"]
@@ -67,7 +68,7 @@ def load(where: Path, kind: Kind) -> dict:
     """
     path = find_checkpoint(str(where))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_torch(path)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(

@@ -8,6 +8,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from common import reading
 from common.errors import UserError
 from common.files import try_lock
 
@@ -64,7 +65,7 @@ class RunLock:
 
 def _owner(path: Path) -> str:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = reading.json_file(path)
         here = told["host"] == socket.gethostname()
         return f"process {int(told['pid'])}{'' if here else ' on ' + str(told['host'])}"
     except (OSError, ValueError, KeyError, TypeError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common import reading
 from common.files import write_text
 from common.options import in_flags
 
@@ -32,7 +33,7 @@ def read_jsonl(path: Path) -> list[dict]:
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                row = json.loads(line)
+                row = reading.json_of(line)
             except ValueError:
                 continue
             if isinstance(row, dict):

@@ -13,6 +13,7 @@ from discriminator.detector_base import DetectorBase
 from discriminator.engine import Engine, open_engine, open_face_step
 from discriminator.locate import find_detector
 from discriminator.verdict import Threshold
+from faces.apart import Apart
 from faces.video import Limits
 from web.options import ServeOptions
 from web.service import Service
@@ -32,6 +33,7 @@ def open_service(asked: ServeOptions, shipped: Sequence[Path] = (), *, report: P
         ),
         gradcam=_gradcam(engine, asked.runtime),
         known_failures=known_failures(engine.file, shipped),
+        decode=Apart(asked.photo_seconds),
     )
 
 

@@ -26,6 +26,7 @@ class ServeOptions(JudgeOptions):
     max_mb: float = option(32.0, "Of a request.", metavar="MIB", low=0, above=True)
     max_files: int = option(64, "Photos and videos in a request.", metavar="N", low=1)
     max_pixels: float = option(50.0, "Of a photo, or of a video's frame.", metavar="MILLIONS", low=0, above=True)
+    photo_seconds: float = option(20.0, "For decoding a photo.", metavar="SECONDS", low=0, above=True)
     video_seconds: float = option(30.0, "Work on one video.", metavar="SECONDS", low=0, above=True)
     video_frames: int = option(64, "Frames of a video that are judged at most.", metavar="N", low=1)
     timeout: float = option(60.0, "Seconds a body may take.", metavar="SECONDS", low=1)

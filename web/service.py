@@ -21,7 +21,7 @@ from discriminator.judge import MIN_SIDE, Judge
 from discriminator.results import Result, Totals
 from discriminator.verdict import Threshold
 from discriminator.video import VideoOptions, judge_video
-from faces.decode import open_header
+from faces.decode import Decode, decode_image, open_header
 from faces.finding.align import box_quad, ffhq_quad
 from faces.finding.face import turned_points
 from faces.finding.face_step import FaceStep
@@ -80,7 +80,7 @@ class Service:
     finder: the face step's, None where the server was told never to look for faces. face, rule: what a request that
     says nothing gets. limits: what a video may cost, and the pixels of a photo. gradcam: loads the PyTorch detector
     that Grad-CAM is computed with, at its first use; None where there is no Grad-CAM. known_failures: lines of the
-    model card."""
+    model card. decode: by what photos are decoded; its `close`, where it has one, is called at the end."""
 
     def __init__(
         self,
@@ -92,13 +92,14 @@ class Service:
         limits: Limits,
         gradcam: Callable[[], DetectorBase] | None = None,
         known_failures: Sequence[str] = (),
+        decode: Decode = decode_image,
     ):
         if not engine.detector.in_threads:
             engine = replace(engine, detector=BatchingQueue(engine.detector))
         self.engine, self.detector = engine, engine.detector
         self.threshold = threshold or Threshold.of(self.detector.calibration)
         self.face, self.limits, self.max_pixels = face, limits, limits.pixels
-        self.known_failures = tuple(known_failures)
+        self.known_failures, self._decode = tuple(known_failures), decode
         self._finder, self._whole = finder, FaceStep(None, finder.side, finder.resample)
         self._gradcam = None if gradcam is None else functools.cache(gradcam)
         self._one_cam, self._one_large = threading.Lock(), threading.Lock()
@@ -110,6 +111,8 @@ class Service:
     def close(self) -> None:
         if isinstance(self.detector, BatchingQueue):
             self.detector.close()
+        if (close := getattr(self._decode, "close", None)) is not None:
+            close()
 
     def describe(self) -> list[str]:
         """Lines for people: who judges, and by which threshold."""
@@ -165,7 +168,7 @@ class Service:
             seconds = {"read": time.perf_counter() - begin}
             return self._told([Result(upload.name, None, error.reason, stages=seconds)], ask)
         with self._one_large if large else contextlib.nullcontext():
-            results = ask.judge.encoded(upload.data, upload.name, max_pixels=self.max_pixels)
+            results = ask.judge.encoded(upload.data, upload.name, max_pixels=self.max_pixels, decode=self._decode)
         return self._told(results, ask)
 
     def _told(self, results: list[Result], ask: Ask) -> Answer:

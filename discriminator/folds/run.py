@@ -10,7 +10,6 @@ RUN/
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common import reading
 from common.cli import own_version
 from common.clock import clock
 from common.errors import UserError
@@ -261,7 +261,7 @@ def holds_folds(folder: Path) -> bool:
 
 def _resumed(resume: Path, now: TrainerOptions) -> tuple[dict, TrainerOptions, Recipe, CrossValidation]:
     try:
-        plan = json.loads((resume / PLAN).read_text(encoding="utf-8"))
+        plan = reading.json_file(resume / PLAN)
         _ = plan["images"]["validation"], plan["data"]["fingerprint"]
         if plan.get("format") != FORMAT:
             raise KeyError("format")

@@ -5,7 +5,6 @@ Everything here happens before a training writes its first file, and says in one
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common import reading
 from common.errors import BadImage, UserError
 from common.files import cache_folder
 from common.parallel import cores
@@ -233,10 +233,10 @@ def load_degradation(spec: str) -> Degradation:
     if not spec.endswith(".json"):
         return preset(spec)
     try:
-        return Degradation.from_dict(json.loads(Path(spec).read_text(encoding="utf-8")))
+        return Degradation.from_dict(reading.json_file(spec))
     except OSError as error:
         reason = f"can't be read ({error.strerror})"
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except reading.Unreadable as error:
         reason = f"is not JSON ({error})"
     except (TypeError, ValueError) as error:
         reason = str(error)

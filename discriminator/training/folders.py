@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
+from common import reading
 from common.errors import UserError
 from discriminator.training.options import MACHINE, TrainerOptions
 from discriminator.training.recipe import Recipe
@@ -94,7 +94,7 @@ def is_detectors(config: dict) -> bool:
 
 def _read(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = reading.json_file(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

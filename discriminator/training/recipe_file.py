@@ -8,10 +8,10 @@ must answer at once.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Collection
 from pathlib import Path
 
+from common import reading
 from common.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
@@ -24,9 +24,9 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def load(spec: str, known: Collection[str]) -> dict:
+def load(spec: str, known: Collection[str], never: Collection[str] = ()) -> dict:
     """{"name": without folder and ending, "about", "options": option -> value} of the recipe called `spec`, or of the
-    file of that path. known: what options there are, as `frozen-epochs`.
+    file of that path. known: what options there are, as `frozen-epochs`. never: options that no recipe may set.
 
     UserError, naming the file, where there is none, it is no recipe, or an option is unknown."""
     path = FOLDER / f"{spec}.toml"
@@ -36,12 +36,11 @@ def load(spec: str, known: Collection[str]) -> dict:
             hint = _near(spec, names()) or f"give one of {', '.join(names())}, or a .toml file"
             raise UserError(f"`recipe` {spec}: there is no such recipe; {hint}")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = reading.toml_of(reading.read_bytes(path))
     except OSError as error:
         raise UserError(f"`recipe` {spec}: can't be read ({error.strerror}); check the path") from None
-    except ValueError as error:  # not UTF-8, or not TOML
-        reason = str(error).splitlines()[0]
-        raise UserError(f"`recipe` {spec}: is not TOML ({reason}); mend the file") from None
+    except reading.Unreadable as error:
+        raise UserError(f"`recipe` {spec}: is not TOML ({error}); mend the file") from None
     about, values = data.get("about", ""), data.get("options")
     if extra := sorted(set(data) - {"about", "options"}):
         raise UserError(f"`recipe` {spec}: {extra[0]} does not belong there: options stand below a line [options]")
@@ -49,6 +48,8 @@ def load(spec: str, known: Collection[str]) -> dict:
         raise UserError(f"`recipe` {spec}: has no options; a recipe has a line [options] with lines like epochs = 30")
     values = {RENAMED.get(key, key): value for key, value in values.items()}
     for key, value in values.items():
+        if key in never:
+            raise UserError(f"`recipe` {spec}: {key} is for the command line alone; take it out of the file")
         if key not in known:
             hint = _near(key, known) or "the help of train_detector.py lists them all"
             raise UserError(f"`recipe` {spec}: unknown option {key!r}; {hint}")

@@ -15,6 +15,7 @@ from discriminator.models import new_network
 from discriminator.network import Network
 from discriminator.network_options import NetworkOptions
 from discriminator.pixels import Pixels
+from stylegan2_ada.torch_files import read_torch
 from training.checkpoint import FORMATS, find_checkpoint
 
 BRANCH, HEAD = "artefact", "verdict_head"
@@ -43,7 +44,7 @@ class Start:
 
 def _of_checkpoint(path: Path, spec: str) -> dict[str, torch.Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_torch(path)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(

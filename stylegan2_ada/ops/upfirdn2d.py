@@ -32,7 +32,8 @@ def fir_taps(taps: Sequence[float] | Sequence[Sequence[float]], *, device: torch
 
     Raises ValueError for taps that are none, or that sum to zero.
     """
-    g = torch.as_tensor(taps, dtype=torch.float32)
+    # never on another device: the sum is looked at, also where shapes alone are made (torch.device("meta"))
+    g = torch.as_tensor(taps, dtype=torch.float32, device=taps.device if isinstance(taps, Tensor) else "cpu")
     if g.ndim not in (1, 2) or g.numel() == 0:
         raise UserError(f"filter taps must be a non-empty list or table, not an array of shape {list(g.shape)}")
     total = g.sum()

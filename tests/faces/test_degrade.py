@@ -230,7 +230,7 @@ def test_presets_and_grid():
         (lambda: Step("sepia"), "unknown"),
         (lambda: Step("jpeg", 1.5), "probability"),
         (lambda: Step("jpeg", ranges={"speed": (1, 2)}), "quality"),
-        (lambda: Step("jpeg", ranges={"quality": (0, 120)}), "1..100"),
+        (lambda: Step("jpeg", ranges={"quality": (0, 120)}), "not within 1 to 100"),
         (lambda: Step("jpeg", ranges={"quality": (80, 20)}), "low <= high"),
         (lambda: Step("jpeg", ranges={"quality": 80}), "pair"),
         (lambda: Step("resize", ranges={"kernel": ("cubic",)}), "bicubic"),
