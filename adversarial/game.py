@@ -32,6 +32,7 @@ from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.generator import Generator
 from training.processes import Processes
 from training.randomness import seed_torch
+from training.rollback import Diverged
 from training.stats import Stats
 
 MAX_BAD_STEPS = 50  # non-finite gradients in a row before the run gives up
@@ -72,6 +73,8 @@ class Game:
         self.step_index = 0
         self.bad_steps = 0
         self._in_a_row = dict.fromkeys("GDV", 0)
+        self.factor = 1.0  # of every learning rate
+        self._rates = [group["lr"] for opt in self._optimisers() for group in opt.param_groups]
         self.asynchronous = device.type == "cuda"  # the host does not wait for the outcome of an update
         self._skipped: dict[str, Tensor] = {}
 
@@ -289,7 +292,9 @@ class Game:
             p.grad = None  # not kept through the other network's turn
 
     def settle(self) -> None:
-        """Read what a GPU was not waited for; to be called where statistics are read."""
+        """Read what a GPU was not waited for; to be called by all processes, where statistics are read.
+
+        Raises Diverged, as `update` does where it waits."""
         worst, of = 0, ""
         for name, counts in self._skipped.items():
             skipped, in_a_row = counts.tolist()
@@ -297,6 +302,7 @@ class Game:
             if skipped:
                 self.stats.report(f"Gradients/nonfinite_{name}", skipped)
                 self.stats.report(f"Gradients/skipped_{name}", skipped)
+            self._in_a_row[name] = int(in_a_row)
             worst, of = max((worst, of), (int(in_a_row), name))
         if self._skipped:
             self.bad_steps = worst
@@ -304,11 +310,20 @@ class Game:
 
     def _give_up_at_last(self, name: str) -> None:
         if self.bad_steps >= MAX_BAD_STEPS:
-            raise UserError(
+            raise Diverged(
                 f"{self.bad_steps} steps in a row had non-finite gradients (last of {name} at {self.nimg / 1000:.1f}"
-                " kimg); the last checkpoint is intact: resume with `precision` fp32 or start again with a larger"
-                " `gamma`"
+                " kimg)"
             )
+
+    def _optimisers(self) -> list[FusedAdam | torch.optim.Adam]:
+        return [self.opt_G, self.opt_D, self.opt_V]
+
+    def set_rates(self, factor: float) -> None:
+        """The configured learning rates, times `factor`, whatever the optimisers' states say."""
+        self.factor = factor
+        groups = [group for opt in self._optimisers() for group in opt.param_groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = rate * factor
 
     def _track_w(self, mean: Tensor) -> None:
         """Running average of w over the joined batch, for truncation (StyleGAN, appendix B)."""
@@ -368,6 +383,7 @@ class Game:
             "signs": self.signs.cpu(),
             "step_index": self.step_index,
             "bad_steps": self.bad_steps,
+            "in_a_row": dict(self._in_a_row),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -383,7 +399,12 @@ class Game:
         self.signs.copy_(state["signs"])
         self.step_index = int(state["step_index"])
         self.bad_steps = int(state["bad_steps"])
-        self._in_a_row = dict.fromkeys("GDV", self.bad_steps)
+        self._in_a_row = dict(state.get("in_a_row") or dict.fromkeys("GDV", self.bad_steps))
+        self._skipped = {
+            name: torch.tensor([0.0, float(count)], device=self.world.device)
+            for name, count in self._in_a_row.items()
+            if self.asynchronous
+        }
 
 
 def _chunks(x: Tensor | None, size: int) -> list:
