@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import functools
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -30,12 +31,13 @@ from faces.preprocess import Preprocess
 from stylegan2_ada.config import preset
 from training.checkpoint import checkpoint_number, checkpoint_path, checkpoints, load, save
 from training.data import Decoding, RunData, count_notes, cut_all, decode_all, patch_notes, size_notes
+from training.launch import mark, own_checkpoint
 from training.lock import RunLock
 from training.memory import keep_freed_memory, peak_memory_gb
 from training.operations import prepare_operations
-from training.processes import Processes
+from training.processes import LOST_PROCESS, Processes
 from training.rollback import MOST, Course, Diverged
-from training.run_folder import CONFIG, check_writable, new_run, remove_leftovers
+from training.run_folder import CONFIG, check_writable, folders_in, new_run, remove_leftovers
 from training.stop import StopRequest
 from training.telemetry import Telemetry, read_jsonl, rewind_jsonl
 
@@ -68,6 +70,11 @@ def train(
         if options.threads:
             torch.set_num_threads(options.threads)
         keep_freed_memory()
+        if (own := _own_run(options, resume, world)) is not None:
+            checkpoint, phase = own
+            if phase == "done":
+                return checkpoint.parent
+            options, given, resume = dataclasses.replace(options, grow_from=None), (), str(checkpoint)
         if resume is None:
             check_writable(Path(options.outdir), "outdir")
         p = plan(options, given, resume, world, progress=progress)
@@ -77,6 +84,19 @@ def train(
             if world.is_main:
                 lock.take(folder)
         return _run(_Run(p, world, Telemetry(world.is_main, quiet, flags)), lock)
+
+
+def _own_run(options: Options, resume: str | None, world: Processes) -> tuple[Path, str] | None:
+    """Where torchrun started a launch anew: the checkpoint that it goes on from, and its phase."""
+
+    def find() -> tuple[Path, str] | None:
+        places = folders_in(Path(options.outdir))
+        if resume is not None and os.path.exists(resume):
+            places += [Path(resume), Path(resume).parent]
+        path = own_checkpoint(places)
+        return None if path is None else (path, load(path, "gan")["phase"])
+
+    return world.main_does(find)
 
 
 def _run(run: _Run, lock: RunLock) -> Path:
@@ -92,6 +112,8 @@ def _run(run: _Run, lock: RunLock) -> Path:
             half = max(1, run.cfg.batch_gpu // 2)
             line = f"the machine's memory is too small; add `batch_gpu` {half} or lower `resolution`"
             raise UserError(line) from None
+        if run.world.lost(e):
+            raise UserError(f"{run.folder}: {LOST_PROCESS} {run.folder}") from None
         raise
     finally:
         run.tel.close()
@@ -180,6 +202,8 @@ class _Run:
             self.folder = self.world.main_does(
                 lambda: new_run(self.outdir, folder_name(self.cfg), lock, {CONFIG: self.cfg.to_dict()})
             )
+        if self.world.is_main:
+            mark(self.folder, self.resumed.checkpoint if self.resumed else None)
         self.tel.open(self.folder, purge)
         self.snapshots = Snapshots(self.folder, self.cfg, self.game, self.data, self.fid, self.tel)
 
@@ -193,10 +217,10 @@ class _Run:
     # ---- the loop ---------------------------------------------------------------------------------------------
 
     def go(self) -> Path:
+        if self.resumed is None:
+            self._checkpoint()  # what there is to go on from, or back to, until there is a better one
         self._announce()
         with StopRequest(tell=self.world.is_main) as stop:
-            if self.resumed is None:
-                self._checkpoint()  # what there is to go on from, or back to, until there is a better one
             while self.phase != "done":
                 try:
                     self._play(stop)

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from common.errors import UserError
 
 T = TypeVar("T")
+LOST_PROCESS = (
+    "another process of this training has gone; torchrun --max-restarts N goes on by itself, by hand it is `resume` of"
+)
 PATIENCE = timedelta(hours=4)  # the others wait while rank 0 reads the images, or computes what can't be shared
 
 
@@ -74,6 +77,11 @@ class Processes:
 
     def __exit__(self, *exc) -> None:
         self.leave()
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether `error` is that of a process that waited for another one which has gone."""
+        words = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo", "NCCL", "recvValue failed")
+        return self.size > 1 and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
     # ---- tensors -----------------------------------------------------------------------------------------------
 

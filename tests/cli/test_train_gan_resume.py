@@ -245,6 +245,93 @@ def test_a_checkpoint_of_another_architecture(train, copy, tmp_path):
     assert contents(copy) == before
 
 
+def launched(restart: int) -> dict:
+    """What torchrun tells its processes; the parent of the tests' processes plays its part."""
+    return {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": str(restart)}
+
+
+def test_a_launch_that_torchrun_starts_anew_goes_on_with_its_own_run(start, straight, photos, tmp_path):
+    """The same command again, as torchrun --max-restarts gives it after a lost process."""
+    command = ("--data", photos, *LENGTH, *EVERY_STEP)
+    run, other = tmp_path / "runs" / RUN, tmp_path / "runs" / "00001-other"
+    job = start(*command, **launched(0))
+    while not any(path.name > "checkpoint-000002.pt" for path in checkpoints(run)) and not ended(job):
+        time.sleep(0.002)
+    job.kill()
+    assert job.wait().code in (0, -signal.SIGKILL)
+    shutil.copytree(run, other)  # a newer run, of another launch
+    told = json.loads((run / ".launch.json").read_text())
+    (other / ".launch.json").write_text(json.dumps({**told, "process": "1 1"}))
+    before = contents(other)
+    result = start(*command, **launched(1)).wait()
+    assert result.code == 0, result.err
+    assert_same_end(straight, run)
+    assert contents(other) == before and len(list((tmp_path / "runs").glob("0*"))) == 2
+    log = (run / "log.txt").read_text()
+    assert log.count("resuming") == 1 and log.count("run  ") == 1
+    before = contents(run)
+    assert start(*command, **launched(2)).wait().code == 0, "nothing is left to do"
+    assert contents(run) == before
+
+
+def test_of_a_launch_that_saved_nothing_a_new_run_begins(train, photos, tmp_path):
+    result = train("--data", photos, *LENGTH, **launched(1))
+    assert result.code == 0 and "resuming" not in result.out and (tmp_path / "runs" / RUN / ".launch.json").is_file()
+
+
+SHRUNK = """
+import sys; sys.path[:0] = {paths!r}
+import adversarial.config, training_server; training_server.shrink(adversarial.config)
+import train_gan; train_gan.run(train_gan.main)
+"""
+
+
+def worker(launcher: subprocess.Popen, rank: int) -> int | None:
+    """The process of a rank below torchrun."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher.pid and f"RANK={rank}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                return int(path.name)
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes through /proc")
+def test_torchrun_restarts_a_launch_whose_processes_are_killed_in_turn(photos, tmp_path):
+    """kill -9 of rank 0 and rank 1 in turn, two gloo processes: the end is that of an unbroken launch, bit for bit."""
+    script = tmp_path / "shrunk.py"
+    script.write_text(SHRUNK.format(paths=[str(ROOT), str(ROOT / "tests" / "cli")]))
+    words = [script, "--data", photos, "--cfg", "tiny", "--resolution", 8, "--batch", 8, "--verdict-batch", 4]
+    words += ["--kimg", 0.32, "--verdict-kimg", 0.016, "--tick", 0.08, "--snap", 2, "--metrics", "none", "--no-report"]
+    words += ["--device", "cpu", "--precision", "fp32", *EVERY_STEP]
+
+    def launch(outdir: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        command += ["--max-restarts=4", *map(str, words), "--outdir", outdir]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, cwd=tmp_path, stdout=-1, stderr=-1, text=True, env=env)
+
+    whole = launch("whole")
+    assert whole.wait(timeout=1500) == 0, whole.stderr.read()
+    broken, kills = launch("broken"), 0
+    run = tmp_path / "broken" / RUN
+    while broken.poll() is None:
+        last = checkpoints(run)[-1].name if checkpoints(run) else ""
+        if kills < 4 and last > f"checkpoint-{8 * (kills + 1):06d}.pt" and (pid := worker(broken, kills % 2)):
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+            while checkpoints(run)[-1].name == last and broken.poll() is None:
+                time.sleep(0.01)
+        time.sleep(0.002)
+    assert broken.returncode == 0, broken.stderr.read()
+    assert kills == 4 and [p.name for p in (tmp_path / "broken").glob("0*")] == [RUN]
+    assert_same_end(tmp_path / "whole" / RUN, run)
+
+
 @pytest.mark.slow
 def test_two_processes_from_the_command_line(photos, tmp_path):
     """torchrun with gloo: one run folder, one set of rows, images decoded once into a cache both map."""
