@@ -380,7 +380,7 @@ class _Run:
             path = self._checkpoint()
             kimg = self.game.nimg / 1000
             self.tel.say(f"stopped at {kimg:.2f} kimg, saved {path.name}; go on with `resume` {self.folder}")
-            raise KeyboardInterrupt
+            raise stop.interruption()
         if self.world.any(due and self.world.is_main):
             self._checkpoint()
 

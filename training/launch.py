@@ -13,11 +13,7 @@ from common.files import write_json
 from training.checkpoint import checkpoints
 
 NAME = ".launch.json"  # in a run's folder: which launch trains it
-
-
-def restarted() -> bool:
-    """Whether torchrun has started the processes of this launch anew."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+_marked: set[Path] = set()  # by this process, which may train several runs one after the other
 
 
 def mark(folder: Path, begun: Path | None) -> None:
@@ -25,20 +21,21 @@ def mark(folder: Path, begun: Path | None) -> None:
 
     Without torchrun nothing is written.
     """
+    _marked.add(folder.resolve())
     if (launch := _this_launch()) is not None:
         write_json(folder / NAME, launch | {"begun": None if begun is None else begun.name})
 
 
 def own_checkpoint(folders: Iterable[Path]) -> Path | None:
-    """Where a restarted launch goes on: the newest checkpoint of that of the run folders which is its own.
+    """Where a launch that was started anew goes on: the newest checkpoint of that of the run folders which is its own.
 
-    None where this is no restart, or where nothing had been saved yet. A checkpoint that lay there before (a run that
+    None at its first start, and where nothing had been saved yet. A checkpoint that lay there before (a run that
     was resumed from an earlier one) counts only where the launch began with it.
     """
     launch = _this_launch()
-    if launch is None or not restarted():
+    if launch is None:
         return None
-    own = [folder for folder in folders if _is_of(folder / NAME, launch)]
+    own = [folder for folder in folders if _is_of(folder / NAME, launch) and folder.resolve() not in _marked]
     if not own:
         return None
     folder = max(own, key=lambda f: (f / NAME).stat().st_mtime_ns)
@@ -54,12 +51,15 @@ def _this_launch() -> dict | None:
     """What all restarts of a launch have in common and no other launch has; None without torchrun.
 
     On one machine that is the process of torchrun itself; on several the first rank may come to lie on another one, so
-    there it is the name that `--rdzv-id` gives.
+    there it is the name that `--rdzv-id` gives, which must be the launch's own.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     launch = {"run_id": os.environ["TORCHELASTIC_RUN_ID"]}
-    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1:
+        if launch["run_id"] in ("", "none"):
+            return None
+    else:
         parent = os.getppid()
         launch |= {"host": socket.gethostname(), "process": f"{parent} {_start_of(parent)}"}
     return launch

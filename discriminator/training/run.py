@@ -247,7 +247,7 @@ class _Training:
         if not finished:
             whole = folder if self.part is None else self.part.whole
             self.tel.say(f"stopped at step {fit.step}, saved; go on with `resume` {whole}")
-            raise KeyboardInterrupt
+            raise stop.interruption()
         if self.world.is_main:
             self._finish(folder, fit)
         self.world.barrier()

@@ -1,5 +1,6 @@
 """`python train_gan.py --resume`: killed, stopped, contradicted, finished and prolonged runs."""
 
+import contextlib
 import json
 import os
 import random
@@ -128,19 +129,23 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(start, straight, p
     assert log.count("resuming") == kills
 
 
-@pytest.mark.parametrize("moment", ["tick 1", "verdict 2/6"], ids=["game", "verdict"])
-def test_ctrl_c_saves_and_says_how_to_go_on(start, train, straight, photos, tmp_path, moment):
+@pytest.mark.parametrize(
+    ("moment", "number", "code"),
+    [("tick 1", signal.SIGINT, 130), ("verdict 2/6", signal.SIGTERM, 143)],
+    ids=["game", "verdict"],
+)
+def test_a_signal_saves_and_says_how_to_go_on(start, train, straight, photos, tmp_path, moment, number, code):
     for _ in range(5):
         job = start("--data", photos, *LENGTH)
         while moment not in job.out.read_text() and not ended(job):
             time.sleep(0.005)
-        os.kill(job.pid, signal.SIGINT)
+        os.kill(job.pid, number)
         result = job.wait()
         if result.code != 0:
             break
         shutil.rmtree(tmp_path / "runs")  # on a busy machine it may have ended before the signal came
-    assert result.code == 130, result.err
-    assert "stopping after this step" in result.err and "Traceback" not in result.err
+    assert result.code == code, result.err
+    assert ("stopping after this step" in result.err) == (number == signal.SIGINT) and "Traceback" not in result.err
     assert f"go on with --resume runs/{RUN}" in result.out.splitlines()[-1]
     done = train("--resume", "latest", small=False)
     assert done.code == 0, done.err
@@ -243,6 +248,43 @@ def test_a_checkpoint_of_another_architecture(train, copy, tmp_path):
     before = contents(copy)
     refused(train("--resume", copy, small=False), "checkpoint-000004.pt", "another architecture")
     assert contents(copy) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 12 MB; its path."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only the administrator may mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.timeout(600)
+def test_a_disk_that_fills_while_it_trains_leaves_the_last_checkpoint_whole(start, straight, photos, small_disk):
+    job = start("--data", photos, *LENGTH, *EVERY_STEP, "--outdir", small_disk / "runs")
+    run, filler = small_disk / "runs" / RUN, small_disk / "filler"
+    while len(checkpoints(run)) < 2 and not ended(job):
+        time.sleep(0.002)
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 16)):
+            pass
+    result = job.wait()
+    (line,) = result.err.splitlines()
+    assert result.code == 2 and line.startswith("error: ") and "No space left" in line, result.err
+    assert f"--resume {run}" in line and "earlier" in line or "then go on" in line, line
+    for path in checkpoints(run):
+        load(path, "gan")
+    assert not list(run.glob(".*.tmp"))
+    again = start("--resume", run, small=False).wait()
+    (line,) = again.err.splitlines()
+    assert again.code == 2 and "MB" in line and "free some space" in line, "no room for the next checkpoint either"
+    filler.unlink()
+    done = start("--resume", run, "--no-report", small=False).wait()
+    assert done.code == 0, done.err
+    assert_same_end(straight, run)
 
 
 def launched(restart: int) -> dict:
