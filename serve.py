@@ -41,8 +41,8 @@ def main(asked: ServeOptions) -> None:
         from web.guard import read_token
         from web.opened import open_service
 
-    token = read_token(asked, loopback=server.is_loopback(asked.host))
     with server.listen(asked.host, asked.port) as sock:  # first of all: it is what is wrong most often
+        token = read_token(asked, loopback=server.is_loopback(asked.host))
         with download_bar("YuNet") as report:
             service = open_service(asked, SHIPPED, report=report)
         app = build_app(

@@ -327,7 +327,7 @@ def test_a_busy_server_says_so(service):
 
 def test_a_fault_is_told_without_its_insides(service, monkeypatch):
     monkeypatch.setattr(service, "judge", lambda upload, ask: 1 / 0, raising=False)
-    with TestClient(build_app(service, SMALL, threads=1), raise_server_exceptions=False) as client:
+    with TestClient(build_app(service, SMALL, threads=1), "http://localhost", raise_server_exceptions=False) as client:
         answer = post(client, ("a.jpg", encoded()))
         assert answer.status_code == 500 and "division" not in answer.text and refusal(answer)
         assert client.app.state.held.requests == 0
