@@ -218,7 +218,7 @@ class _Run:
 
     def go(self) -> Path:
         if self.resumed is None:
-            self._checkpoint()  # what there is to go on from, or back to, until there is a better one
+            self._checkpoint(judged=True)  # what there is to go on from, or back to, until there is a better one
         self._announce()
         with StopRequest(tell=self.world.is_main) as stop:
             while self.phase != "done":
@@ -263,11 +263,10 @@ class _Run:
             line = self.world.told(self._diagnosis(sign, path if there else None))
             self.tel.keep(line, self.game.nimg)
             raise UserError(line)
-        course, divergence, elapsed = self.course, self.divergence, self.elapsed
+        course, elapsed = self.course, self.elapsed
         self._load(path, load(path, "gan"))
         self.course.healthy, self.course.signs, self.course.factor = number, course.signs, course.factor
         self.course.went_back(f"{sign} at {at:.2f} kimg")
-        self.divergence.most_diverse = divergence.most_diverse
         self.elapsed = elapsed
         self.game.set_rates(self.course.factor)
         if self.world.is_main:
@@ -278,7 +277,7 @@ class _Run:
             )
             self._forget_what_came_after()
         self.tick_at, self.tick_nimg = time.monotonic(), self.game.nimg
-        self._checkpoint()  # the same state, which now learns more slowly, however this process ends
+        self._checkpoint(judged=True)  # the same state, which now learns more slowly, however this process ends
 
     def _forget_what_came_after(self) -> None:
         """Rows, generators and the detector of the course that is left."""
@@ -384,14 +383,15 @@ class _Run:
         if self.world.any(due and self.world.is_main):
             self._checkpoint()
 
-    def _checkpoint(self) -> Path:
+    def _checkpoint(self, *, judged: bool = False) -> Path:
+        """judged: whether the state has just been found healthy; else the next tick tells."""
         self.saved_at = time.monotonic()
         # one more for «done», so that it never takes the name of the end of the game, from which a run may go on
         number = self.game.step_index + self.verdict_index + (self.phase == "done")
         self.game.settle()
         if self.world.is_main:
             if self.divergence.sound and not self.game.bad_steps:
-                self.course.healthy = number
+                self.course.saved(number, judged)
             state = {
                 "game": self.game.state_dict(),
                 "phase": self.phase,
@@ -401,8 +401,7 @@ class _Run:
                 **{part: getattr(self, part).state_dict() for part in ("health", "divergence", "course")},
             }
             stay = [self._at(nimg) for nimg in (self.game.nimg, *([self.fid.best["nimg"]] if self.fid.best else []))]
-            if self.course.healthy is not None:
-                stay.append(checkpoint_path(self.folder, self.course.healthy))
+            stay += [checkpoint_path(self.folder, kept) for kept in self.course.kept]
             save(self.folder, number, state, "gan", spare=stay)
         self.world.barrier()
         return checkpoint_path(self.folder, number)
@@ -498,10 +497,12 @@ class _Run:
         sign = self.world.told(lost or self.divergence.sign(rows, pixels, last=last))
         if sign:
             raise Diverged(sign)
+        if self.divergence.sound:
+            self.course.judged_sound()
 
     def _snapshot(self, done: bool) -> None:
         fid = self.snapshots.take(final=done, detector=bool(self.cfg.verdict_batch))
-        self._checkpoint()
+        self._checkpoint(judged=True)
         best = self.fid.best
         for line in self.health.fid(fid, best, str(self._at(best["nimg"]))) if fid and best else []:
             self.tel.advise(line, self.game.nimg)

@@ -18,14 +18,30 @@ class Diverged(UserError):
 class Course:
     """The health of a run's course, a part of its state.
 
-    healthy: number of the last checkpoint written in health (None: none yet). factor: of every learning rate. signs:
-    what was seen each time the run went back. sound: whether the last look at it found nothing.
+    healthy: number of the last checkpoint written in health (None: none yet). pending: of a later one, of which the
+    next look will tell. factor: of every learning rate. signs: what was seen each time the run went back.
     """
 
     healthy: int | None = None
+    pending: int | None = None
     factor: float = 1.0
     signs: list[str] = field(default_factory=list)
-    sound: bool = True
+
+    @property
+    def kept(self) -> list[int]:
+        """Checkpoints that must not be removed."""
+        return [number for number in (self.healthy, self.pending) if number is not None]
+
+    def saved(self, number: int, judged: bool) -> None:
+        """A checkpoint is written in what looks like health. judged: whether that has just been looked for."""
+        if judged:
+            self.healthy = number
+        self.pending = None if judged else number
+
+    def judged_sound(self) -> None:
+        """A look found nothing: what was saved before it is healthy, too."""
+        if self.pending is not None:
+            self.healthy, self.pending = self.pending, None
 
     @property
     def exhausted(self) -> bool:
@@ -36,7 +52,7 @@ class Course:
         """Count a return to `healthy`, from which on the run learns more slowly."""
         self.signs.append(sign)
         self.factor *= FACTOR
-        self.sound = True
+        self.pending = None
 
     def steered(self) -> None:
         """Somebody changed what it learns with: all its attempts are before it again."""

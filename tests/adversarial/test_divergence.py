@@ -117,3 +117,15 @@ def test_rates_fall_and_rise_with_the_course(make_game):
     assert [group["lr"] for opt in game._optimisers() for group in opt.param_groups] == [lr / 8 for lr in before]
     course.steered()
     assert course.factor == 1 and not course.exhausted
+
+
+def test_a_checkpoint_between_two_looks_is_healthy_when_the_next_one_finds_nothing():
+    course = Course()
+    course.saved(0, True)
+    course.saved(5, False)
+    assert course.healthy == 0 and course.kept == [0, 5]
+    course.judged_sound()
+    assert course.healthy == 5 and course.kept == [5]
+    course.saved(7, False)
+    course.went_back("lost")
+    assert course.healthy == 5 and course.kept == [5], "what was saved on the way into it is nothing to go back to"
