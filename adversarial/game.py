@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -371,8 +371,12 @@ class Game:
     def _parts(self) -> list[str]:
         return [name for name in self._MODULES + self._OPTIMISERS if getattr(self, name) is not None]
 
-    def state_dict(self) -> dict:
-        """Everything a step depends on besides the data and the configuration."""
+    def own_counts(self) -> dict:
+        """What each process counts for itself until all of them sum it up."""
+        return {"signs": self.signs.cpu(), "stats": self.stats.state_dict()}
+
+    def state_dict(self, ranks: Sequence[dict] = ()) -> dict:
+        """Everything a step depends on besides the data and the configuration. ranks: `own_counts` of all processes."""
         self.settle()
         return {
             **{name: getattr(self, name).state_dict() for name in self._parts()},
@@ -384,6 +388,7 @@ class Game:
             "step_index": self.step_index,
             "bad_steps": self.bad_steps,
             "in_a_row": dict(self._in_a_row),
+            "ranks": list(ranks),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -397,6 +402,7 @@ class Game:
             ) from None
         self.pl_mean.copy_(state["pl_mean"])
         self.signs.copy_(state["signs"])
+        self._load_counts(state.get("ranks") or [state])
         self.step_index = int(state["step_index"])
         self.bad_steps = int(state["bad_steps"])
         self._in_a_row = dict(state.get("in_a_row") or dict.fromkeys("GDV", self.bad_steps))
@@ -405,6 +411,19 @@ class Game:
             for name, count in self._in_a_row.items()
             if self.asynchronous
         }
+
+    def _load_counts(self, ranks: list[dict]) -> None:
+        """This process's own counts; of another number of processes, all of them to the first."""
+        if len(ranks) == self.world.size:
+            self.signs.copy_(ranks[self.world.rank]["signs"])
+            self.stats.load_state_dict(ranks[self.world.rank]["stats"])
+            return
+        self.signs.zero_()
+        self.stats.load_state_dict({})
+        if self.world.is_main:
+            for counts in ranks:
+                self.signs += counts["signs"].to(self.signs.device)
+                self.stats.add_state_dict(counts["stats"])
 
 
 def _chunks(x: Tensor | None, size: int) -> list:

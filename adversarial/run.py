@@ -389,11 +389,12 @@ class _Run:
         # one more for «done», so that it never takes the name of the end of the game, from which a run may go on
         number = self.game.step_index + self.verdict_index + (self.phase == "done")
         self.game.settle()
+        counts = list(self.world.share(self.world.size, lambda _: self.game.own_counts()))
         if self.world.is_main:
             if self.divergence.sound and not self.game.bad_steps:
                 self.course.saved(number, judged)
             state = {
-                "game": self.game.state_dict(),
+                "game": self.game.state_dict(counts),
                 "phase": self.phase,
                 "verdict_index": self.verdict_index,
                 "elapsed": self.elapsed + time.monotonic() - self.started,

@@ -26,6 +26,7 @@ from web.page import api_page, main_page
 from web.service import Answer, Ask, Service, Upload
 
 T = TypeVar("T")
+VIDEO_SECONDS = 60.0  # where a video may take as long as it likes
 STALL_SECONDS = 15.0  # beyond what a video may take, after which a thread's work counts as stalled
 OPTIONS = {"face", "fpr", "threshold", "explain"}
 HEADERS = {
@@ -87,7 +88,7 @@ class _Line:
         self.service, self.limits, self.threads = service, limits, threads
         self.held = Held(limits)
         self.stopping = asyncio.Event()  # what waits is answered 503 then, what is being judged is finished
-        self.patience = service.limits.seconds + STALL_SECONDS
+        self.patience = (service.limits.seconds or VIDEO_SECONDS) + STALL_SECONDS
         self._running: dict[object, float] = {}  # photos being judged -> since when
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
         self._slots, self._videos = asyncio.Semaphore(threads), asyncio.Semaphore(max(1, threads - 1))
