@@ -86,7 +86,7 @@ def _step(title: str, command: list, allowed: tuple[int, ...] = (0,)) -> None:
     env = {**os.environ, "FACES_NEXT": "0"}  # the demo's own last line says what is next
     code = subprocess.run([sys.executable, *own, *words], env=env, check=False).returncode
     if code not in allowed:
-        sys.exit(130 if code in (130, -2) else 2)
+        sys.exit(code if code in (129, 130, 143) else 128 - code if code < 0 else 2)
 
 
 def _render_unseen(folder: Path, resolution: int) -> None:

@@ -4,6 +4,7 @@ python detect.py photo.jpg more.png folder/
 python detect.py photo.jpg --explain out.png
 python detect.py folder/ --json > verdicts.json
 find . -name '*.jpg' -print0 | python detect.py - --jsonl
+python detect.py photos.tar --shard 0/8 --out parts/ ; python detect.py merge parts/
 python detect.py export --model detector.safetensors --onnx detector.onnx
 """
 
@@ -11,14 +12,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from common.cli import SETTINGS, download_bar, importing, next_step, run, typed
+from common.cli import SETTINGS, download_bar, importing, next_step, progress_bar, run, typed
 from common.errors import UserError
 from common.options import options
 from discriminator.options import SHIPPED, DetectOptions, ExportOptions
+from reports.part_options import MergeOptions, PartOptions
 from reports.verdict_options import TellOptions
+
+if TYPE_CHECKING:
+    from discriminator.engine import Engine
+    from discriminator.judge import Judge
 
 PATIENCE = 0.05  # seconds a batch waits for more paths from stdin
 
@@ -54,8 +61,9 @@ class JudgesByDefault(click.Group):
 )
 @options(DetectOptions, "asked")
 @options(TellOptions, "told")
+@options(PartOptions, "parts")
 @click.pass_context
-def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
+def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: PartOptions) -> None:
     """Say of every face in photos and videos whether it is REAL, FAKE (made by a GAN) or UNSURE.
 
     FAKE is said at or above the threshold, which accused a stated share of the validation reals (its false-alarm
@@ -68,6 +76,8 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
                2  no fake found, but a file could not be read; or nothing could be done at all
              141  the reader of the output has gone (| head), 130 after Ctrl-C
     """
+    if parts.shard is not None and (told != TellOptions() or asked.streams):
+        raise UserError("--shard: a part goes into its Parquet file alone; leave out -, --json, --csv and the like")
     drawn = told.explain is not None
     # Imports take a moment (PyTorch's seconds); --help and mistyped options should not.
     with importing():
@@ -84,6 +94,9 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
     with download_bar("YuNet") as report:
         judge = open_judge(engine, asked, batch=asked.batch, keep_photos=drawn, report=report)
     files = named(asked.inputs, stdin_reader)
+    if parts.shard is not None:
+        _judge_part(asked, parts, engine, judge, list(files))
+        return
     if drawn or not asked.streams:
         files = list(files)
     with Outputs(asked, told, engine, judge, files) as out, decoder(asked.decode_seconds) as decode:
@@ -101,6 +114,45 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
         ):
             out.add(result)
     ctx.exit(out.exit_code)
+
+
+def _judge_part(asked: DetectOptions, parts: PartOptions, engine: Engine, judge: Judge, files: list) -> None:
+    from discriminator.files import judge_files
+    from discriminator.video import VideoOptions
+    from reports.parts import Source, judge_part
+
+    settings = {
+        "detector": engine.detector.sha256, "runtime": engine.runtime, "face": asked.face, "finder": judge.faces.name,
+        "threshold": judge.threshold.to_dict(), "every": asked.every,
+    }  # fmt: skip
+    assert parts.out is not None
+    with progress_bar("judging", "file") as bar:
+        path = judge_part(
+            Source(files, settings), parts.part, Path(parts.out),
+            lambda some, on_read: judge_files(
+                judge, some, workers=asked.workers, video=VideoOptions(asked.every), on_read=on_read
+            ),
+            tell=lambda line: click.echo(line, err=True), progress=bar,
+        )  # fmt: skip
+    click.echo(path)
+    next_step(f"when all {parts.part.of} parts are there: python detect.py merge {typed(parts.out)}")
+
+
+@main.command(context_settings=SETTINGS)
+@options(MergeOptions, "asked")
+def merge(asked: MergeOptions) -> None:
+    """One table of all parts that `detect.py --shard I/N --out DIR` has judged.
+
+    A missing part, one of other files or of another detector is refused by name; exit code 0 otherwise, whatever the
+    verdicts are.
+    """
+    with importing():
+        from reports.parts import merge as merged
+
+    found = merged(Path(asked.parts), None if asked.out is None else Path(asked.out))
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(found.counts.items()))
+    click.echo(f"{found.path}: {found.files} files: {counts}")
+    next_step(f"read {typed(found.path)} with pandas, DuckDB or Polars")
 
 
 @main.command(context_settings=SETTINGS)

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 
 import click
@@ -317,6 +315,4 @@ def pack(part: ask.SourcePart, asked: ask.Packing) -> None:
 
 
 if __name__ == "__main__":
-    # like Ctrl-C, an order to end lets half-written files be taken away and worker processes end
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     run(main)

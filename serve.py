@@ -7,9 +7,12 @@ curl -F file=@photo.jpg http://127.0.0.1:8000/v1/detect
 
 from __future__ import annotations
 
+import os
+
 import click
 
-from common.cli import SETTINGS, download_bar, importing, own_version, run
+from common.cli import EXIT_ERROR, SETTINGS, download_bar, importing, own_version, run
+from common.errors import UserError
 from common.extras import needing
 from common.options import options
 from discriminator.options import SHIPPED
@@ -21,8 +24,8 @@ from web.options import ServeOptions
 def main(asked: ServeOptions) -> None:
     """Serve a web page (/) and an HTTP API (/v1/detect, /docs) with the verdicts of detect.py.
 
-    Photos and videos are judged in memory and written nowhere. There is no password and no encryption: on other
-    addresses than 127.0.0.1, put a reverse proxy in front.
+    Photos and videos are judged in memory and written nowhere. On other addresses than this machine's own, requests
+    must bring a token (--token-file), and as nothing is encrypted here, a reverse proxy belongs in front.
     """
     with importing(), needing("the page needs FastAPI and uvicorn", "web"):
         import fastapi  # noqa: F401
@@ -31,15 +34,29 @@ def main(asked: ServeOptions) -> None:
         from web import server
         from web.api import build_app
         from web.body import Limits
+        from web.guard import read_token
         from web.opened import open_service
 
     with server.listen(asked.host, asked.port) as sock:  # first of all: it is what is wrong most often
+        token = read_token(asked, loopback=server.is_loopback(asked.host))
         with download_bar("YuNet") as report:
             service = open_service(asked, SHIPPED, report=report)
-        app = build_app(service, Limits.of(asked), threads=asked.threads, cors=asked.cors, version=own_version(""))
-        for line in (*service.describe(), *server.describe(asked.host, sock)):
-            click.echo(line, err=True)
-        server.make_server(app, access_log=asked.access_log, proxy=asked.proxy).run(sockets=[sock])
+        app = build_app(
+            service, Limits.of(asked), threads=asked.threads, cors=asked.cors,
+            hosts=(*asked.allow_host, asked.host), token=token, version=own_version(""),
+        )  # fmt: skip
+        line = app.state.line
+        for text in (*service.describe(), *server.describe(asked.host, sock)):
+            click.echo(text, err=True)
+        serving = server.make_server(
+            app, stopping=line.stopping.set, leave_seconds=line.patience, access_log=asked.access_log, proxy=asked.proxy
+        )
+        try:
+            serving.run(sockets=[sock])
+        finally:
+            if line.stalled():
+                click.echo("error: a photo is still being judged that takes too long: ended without it", err=True)
+                os._exit(EXIT_ERROR)  # its thread can't be ended, and Python would wait for it
         service.close()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.generator import Generator
 from training.processes import Processes
 from training.randomness import seed_torch
+from training.rollback import Diverged
 from training.stats import Stats
 
 MAX_BAD_STEPS = 50  # non-finite gradients in a row before the run gives up
@@ -72,6 +73,8 @@ class Game:
         self.step_index = 0
         self.bad_steps = 0
         self._in_a_row = dict.fromkeys("GDV", 0)
+        self.factor = 1.0  # of every learning rate
+        self._rates = [group["lr"] for opt in self._optimisers() for group in opt.param_groups]
         self.asynchronous = device.type == "cuda"  # the host does not wait for the outcome of an update
         self._skipped: dict[str, Tensor] = {}
 
@@ -289,7 +292,9 @@ class Game:
             p.grad = None  # not kept through the other network's turn
 
     def settle(self) -> None:
-        """Read what a GPU was not waited for; to be called where statistics are read."""
+        """Read what a GPU was not waited for; to be called by all processes, where statistics are read.
+
+        Raises Diverged, as `update` does where it waits."""
         worst, of = 0, ""
         for name, counts in self._skipped.items():
             skipped, in_a_row = counts.tolist()
@@ -297,6 +302,7 @@ class Game:
             if skipped:
                 self.stats.report(f"Gradients/nonfinite_{name}", skipped)
                 self.stats.report(f"Gradients/skipped_{name}", skipped)
+            self._in_a_row[name] = int(in_a_row)
             worst, of = max((worst, of), (int(in_a_row), name))
         if self._skipped:
             self.bad_steps = worst
@@ -304,11 +310,20 @@ class Game:
 
     def _give_up_at_last(self, name: str) -> None:
         if self.bad_steps >= MAX_BAD_STEPS:
-            raise UserError(
+            raise Diverged(
                 f"{self.bad_steps} steps in a row had non-finite gradients (last of {name} at {self.nimg / 1000:.1f}"
-                " kimg); the last checkpoint is intact: resume with `precision` fp32 or start again with a larger"
-                " `gamma`"
+                " kimg)"
             )
+
+    def _optimisers(self) -> list[FusedAdam | torch.optim.Adam]:
+        return [self.opt_G, self.opt_D, self.opt_V]
+
+    def set_rates(self, factor: float) -> None:
+        """The configured learning rates, times `factor`, whatever the optimisers' states say."""
+        self.factor = factor
+        groups = [group for opt in self._optimisers() for group in opt.param_groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = rate * factor
 
     def _track_w(self, mean: Tensor) -> None:
         """Running average of w over the joined batch, for truncation (StyleGAN, appendix B)."""
@@ -356,8 +371,12 @@ class Game:
     def _parts(self) -> list[str]:
         return [name for name in self._MODULES + self._OPTIMISERS if getattr(self, name) is not None]
 
-    def state_dict(self) -> dict:
-        """Everything a step depends on besides the data and the configuration."""
+    def own_counts(self) -> dict:
+        """What each process counts for itself until all of them sum it up."""
+        return {"signs": self.signs.cpu(), "stats": self.stats.state_dict()}
+
+    def state_dict(self, ranks: Sequence[dict] = ()) -> dict:
+        """Everything a step depends on besides the data and the configuration. ranks: `own_counts` of all processes."""
         self.settle()
         return {
             **{name: getattr(self, name).state_dict() for name in self._parts()},
@@ -368,6 +387,8 @@ class Game:
             "signs": self.signs.cpu(),
             "step_index": self.step_index,
             "bad_steps": self.bad_steps,
+            "in_a_row": dict(self._in_a_row),
+            "ranks": list(ranks),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -381,9 +402,28 @@ class Game:
             ) from None
         self.pl_mean.copy_(state["pl_mean"])
         self.signs.copy_(state["signs"])
+        self._load_counts(state.get("ranks") or [state])
         self.step_index = int(state["step_index"])
         self.bad_steps = int(state["bad_steps"])
-        self._in_a_row = dict.fromkeys("GDV", self.bad_steps)
+        self._in_a_row = dict(state.get("in_a_row") or dict.fromkeys("GDV", self.bad_steps))
+        self._skipped = {
+            name: torch.tensor([0.0, float(count)], device=self.world.device)
+            for name, count in self._in_a_row.items()
+            if self.asynchronous
+        }
+
+    def _load_counts(self, ranks: list[dict]) -> None:
+        """This process's own counts; of another number of processes, all of them to the first."""
+        if len(ranks) == self.world.size:
+            self.signs.copy_(ranks[self.world.rank]["signs"])
+            self.stats.load_state_dict(ranks[self.world.rank]["stats"])
+            return
+        self.signs.zero_()
+        self.stats.load_state_dict({})
+        if self.world.is_main:
+            for counts in ranks:
+                self.signs += counts["signs"].to(self.signs.device)
+                self.stats.add_state_dict(counts["stats"])
 
 
 def _chunks(x: Tensor | None, size: int) -> list:

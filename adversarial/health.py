@@ -1,6 +1,7 @@
 """Signs of a training that goes wrong, read from the statistics of each tick, and one line of advice for each.
 
-Nothing here changes a run. The thresholds are rules of thumb; docs/troubleshooting.md says what each sign means.
+Nothing here changes a run (`adversarial.divergence` does). The thresholds are rules of thumb; docs/troubleshooting.md
+says what each sign means.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ def diversity(images: np.ndarray) -> float:
     return math.sqrt(2 * small.var(axis=0, ddof=1).mean())
 
 
+def feature_diversity(features: np.ndarray) -> float:
+    """Root mean square difference of features over all pairs of images; features: [N >= 2, D]."""
+    return math.sqrt(2 * features.var(axis=0, ddof=1).mean())
+
+
 class Health:
     """Takes in each tick and FID; what it remembers is part of a run's state, so a resumed run says the same."""
 
@@ -49,9 +55,11 @@ class Health:
         self.fids: list[float] = []  # since the best one
         self.told: dict[str, str] = {}  # sign -> the last line said of it
 
-    def tick(self, rows: dict, kimg: float, diversity: float | None, leak: str | None) -> tuple[dict, list[str]]:
+    def tick(
+        self, rows: dict, kimg: float, diversity: float | None, leak: str | None, *, pinned: str | None = None
+    ) -> tuple[dict, list[str]]:
         """One tick's {name: {num, mean, std}}, the samples' diversity relative to the reals' (None: not measured) and
-        ADA's own warning. Returns scalars for telemetry and lines of advice that are due now."""
+        ADA's own warnings. Returns scalars for telemetry and lines of advice that are due now."""
         found: dict[str, str] = {}
         scalars: dict[str, float] = {}
         _scores(rows, kimg, found, scalars)
@@ -70,6 +78,8 @@ class Health:
             found["alike"] = ""
         if leak:
             found["leak"] = leak
+        elif pinned:
+            found["pinned"] = pinned
         return scalars, self._due(found, kimg)
 
     def _gradients(self, rows: dict, found: dict[str, str], scalars: dict[str, float]) -> None:
@@ -96,7 +106,7 @@ class Health:
             del self.count[sign]
             self.since.pop(sign, None)
         for sign, text in found.items():
-            patience = {"sure": PATIENCE, "blind": BLIND_PATIENCE}.get(sign, 1)
+            patience = {"sure": PATIENCE, "blind": BLIND_PATIENCE, "pinned": PATIENCE}.get(sign, 1)
             n = self.count[sign] = self.count.get(sign, 0) + 1
             self.since.setdefault(sign, kimg)
             if text and n >= patience and (n - patience) % REPEAT == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import functools
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 
 from adversarial import verdict_phase
+from adversarial.divergence import Divergence, not_finite
 from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.health import Health
@@ -19,22 +21,25 @@ from adversarial.memory import memory_note
 from adversarial.options import Options
 from adversarial.plan import Plan, check_space, describe, folder_name, plan
 from adversarial.quality import FidMonitor
-from adversarial.snapshots import Snapshots
+from adversarial.snapshots import Diverse, Snapshots
 from adversarial.transfer import begin
 from common.clock import clock
 from common.errors import MENDABLE, UserError
 from common.files import write_json
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
-from training.checkpoint import checkpoint_path, checkpoints, save
+from stylegan2_ada.config import preset
+from training.checkpoint import checkpoint_number, checkpoint_path, checkpoints, load, save
 from training.data import Decoding, RunData, count_notes, cut_all, decode_all, patch_notes, size_notes
+from training.launch import mark, own_checkpoint
 from training.lock import RunLock
 from training.memory import keep_freed_memory, peak_memory_gb
 from training.operations import prepare_operations
-from training.processes import Processes
-from training.run_folder import CONFIG, check_writable, new_run, remove_leftovers
+from training.processes import LOST_PROCESS, Processes
+from training.rollback import MOST, Course, Diverged
+from training.run_folder import CONFIG, check_writable, folders_in, new_run, remove_leftovers
 from training.stop import StopRequest
-from training.telemetry import Telemetry, rewind_jsonl
+from training.telemetry import Telemetry, read_jsonl, rewind_jsonl
 
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
 SHOWN = 5  # left-out images named in the log; config.json has up to 100
@@ -65,6 +70,11 @@ def train(
         if options.threads:
             torch.set_num_threads(options.threads)
         keep_freed_memory()
+        if (own := _own_run(options, resume, world)) is not None:
+            checkpoint, phase = own
+            if phase == "done":
+                return checkpoint.parent
+            options, given, resume = dataclasses.replace(options, grow_from=None), (), str(checkpoint)
         if resume is None:
             check_writable(Path(options.outdir), "outdir")
         p = plan(options, given, resume, world, progress=progress)
@@ -74,6 +84,19 @@ def train(
             if world.is_main:
                 lock.take(folder)
         return _run(_Run(p, world, Telemetry(world.is_main, quiet, flags)), lock)
+
+
+def _own_run(options: Options, resume: str | None, world: Processes) -> tuple[Path, str] | None:
+    """Where torchrun started a launch anew: the checkpoint that it goes on from, and its phase."""
+
+    def find() -> tuple[Path, str] | None:
+        places = folders_in(Path(options.outdir))
+        if resume is not None and os.path.exists(resume):
+            places += [Path(resume), Path(resume).parent]
+        path = own_checkpoint(places)
+        return None if path is None else (path, load(path, "gan")["phase"])
+
+    return world.main_does(find)
 
 
 def _run(run: _Run, lock: RunLock) -> Path:
@@ -89,6 +112,8 @@ def _run(run: _Run, lock: RunLock) -> Path:
             half = max(1, run.cfg.batch_gpu // 2)
             line = f"the machine's memory is too small; add `batch_gpu` {half} or lower `resolution`"
             raise UserError(line) from None
+        if run.world.lost(e):
+            raise UserError(f"{run.folder}: {LOST_PROCESS} {run.folder}") from None
         raise
     finally:
         run.tel.close()
@@ -115,33 +140,35 @@ class _Run:
         feed = Feed(self.data.train, degradation, self.cfg.options.seed, self.data.classes)
         self.game = Game(self.cfg, world, feed)
         self.fid = FidMonitor(self.cfg, world, self.data, self.outdir, self.tel)
-        self.health = Health()
+        self.health, self.divergence, self.course = Health(), Divergence(), Course()
         self.phase, self.verdict_index, self.elapsed = "game", 0, 0.0
         if p.resumed is not None:
             self._load(p.resumed.checkpoint, p.resumed.state)
             p.resumed.state = {}  # its memory is needed no more
+            if p.resumed.steered or p.resumed.saved.precision != self.cfg.precision:
+                self.course.steered()
+                self.game.set_rates(1.0)
         self.start = p.start
         self.origin = begin(self.game, p.start) if p.start else []
         self.started = self.saved_at = self.tick_at = time.monotonic()
         self.tick_nimg = self.game.nimg
 
     def _load(self, checkpoint: Path, state: dict) -> None:
-        optimisers = (self.game.opt_G, self.game.opt_D)
-        rates = [[group["lr"] for group in opt.param_groups] for opt in optimisers]
         try:
             self.game.load_state_dict(state["game"])
             self.phase, self.verdict_index = state["phase"], int(state["verdict_index"])
             self.elapsed = float(state["elapsed"])
             self.fid.load_state_dict(state["fid"])
-            self.health.load_state_dict(state.get("health", {}))
+            for part in ("health", "divergence", "course"):
+                getattr(self, part).load_state_dict(state.get(part, {}))
         except UserError as e:
             raise UserError(f"{checkpoint}: {e}") from None
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             reason = f"{type(e).__name__} {e}"
             raise UserError(f"{checkpoint}: not a whole checkpoint ({reason}); give another one") from None
-        for opt, lrs in zip(optimisers, rates, strict=True):  # the saved ones, unless `lr` steers the run
-            for group, lr in zip(opt.param_groups, lrs, strict=True):
-                group["lr"] = lr
+        if self.course.healthy is None:  # of a version that kept no count
+            self.course.healthy = checkpoint_number(checkpoint)
+        self.game.set_rates(self.course.factor)
         if self.phase == "verdict":
             self.game.D.trunk.requires_grad_(False)
 
@@ -170,11 +197,13 @@ class _Run:
                 for name in ("stats.jsonl", "metrics.jsonl"):
                     rewind_jsonl(self.folder / name, self.game.nimg, self.verdict_index)
                 write_json(self.folder / CONFIG, self.cfg.to_dict())
-            purge = self.game.nimg + self.verdict_index + 1
+            purge = self._next_row
         else:
             self.folder = self.world.main_does(
                 lambda: new_run(self.outdir, folder_name(self.cfg), lock, {CONFIG: self.cfg.to_dict()})
             )
+        if self.world.is_main:
+            mark(self.folder, self.resumed.checkpoint if self.resumed else None)
         self.tel.open(self.folder, purge)
         self.snapshots = Snapshots(self.folder, self.cfg, self.game, self.data, self.fid, self.tel)
 
@@ -188,24 +217,101 @@ class _Run:
     # ---- the loop ---------------------------------------------------------------------------------------------
 
     def go(self) -> Path:
-        cfg = self.cfg
+        if self.resumed is None:
+            self._checkpoint(judged=True)  # what there is to go on from, or back to, until there is a better one
         self._announce()
+        with StopRequest(tell=self.world.is_main) as stop:
+            while self.phase != "done":
+                try:
+                    self._play(stop)
+                except Diverged as trouble:
+                    self._go_back(str(trouble))
+        return self.folder
+
+    def _play(self, stop: StopRequest) -> None:
+        """From here to the end."""
+        cfg = self.cfg
         steps_per_tick = max(1, round(cfg.tick_kimg * 1000 / cfg.batch))
         last = cfg.last_step
-        with StopRequest(tell=self.world.is_main) as stop:
-            while self.phase == "game" and self.game.step_index < last:
-                self._step_with_memory_care()
-                step = self.game.step_index
-                self._show_progress(step, last)
-                if step % steps_per_tick == 0 or step >= last:
-                    self._tick(step // steps_per_tick + (step % steps_per_tick > 0), step >= last)
-                self._pause(stop)
-            self._end_of_game()
-            if cfg.verdict_batch:
-                self._verdict_phase(stop)
-            self.phase = "done"
-            self._checkpoint()
-        return self.folder
+        while self.phase == "game" and self.game.step_index < last:
+            self._step_with_memory_care()
+            step = self.game.step_index
+            self._show_progress(step, last)
+            if step % steps_per_tick == 0 or step >= last:
+                self._tick(step // steps_per_tick + (step % steps_per_tick > 0), step >= last)
+            self._pause(stop)
+        self._end_of_game()
+        if cfg.verdict_batch:
+            self._verdict_phase(stop)
+        self.phase = "done"
+        self._checkpoint()
+
+    # ---- going back --------------------------------------------------------------------------------------------
+
+    @property
+    def _next_row(self) -> int:
+        """Where TensorBoard goes on."""
+        return self.game.nimg + self.verdict_index + 1
+
+    def _go_back(self, sign: str) -> None:
+        """To the last healthy checkpoint, with lower rates; UserError with a diagnosis where that was no help."""
+        at = self.game.nimg / 1000
+        number = self.world.told(self.course.healthy)
+        path = checkpoint_path(self.folder, number if number is not None else 0)
+        there = self.world.told(path.exists())
+        if self.world.told(self.course.exhausted) or not there:
+            line = self.world.told(self._diagnosis(sign, path if there else None))
+            self.tel.keep(line, self.game.nimg)
+            raise UserError(line)
+        course, elapsed = self.course, self.elapsed
+        self._load(path, load(path, "gan"))
+        self.course.healthy, self.course.signs, self.course.factor = number, course.signs, course.factor
+        self.course.went_back(f"{sign} at {at:.2f} kimg")
+        self.elapsed = elapsed
+        self.game.set_rates(self.course.factor)
+        if self.world.is_main:
+            kimg = self.game.nimg / 1000
+            self.tel.say(
+                f"diverged    {sign} at {at:.2f} kimg: back to {path.name} at {kimg:.2f} kimg, with learning rates x"
+                f" {self.course.factor:g} ({len(self.course.signs)} of at most {MOST} times)"
+            )
+            self._forget_what_came_after()
+        self.tick_at, self.tick_nimg = time.monotonic(), self.game.nimg
+        self._checkpoint(judged=True)  # the same state, which now learns more slowly, however this process ends
+
+    def _forget_what_came_after(self) -> None:
+        """Rows, generators and the detector of the course that is left."""
+        nimg = self.game.nimg
+        judged = [r for r in read_jsonl(self.folder / "metrics.jsonl") if r.get("metric") == "verdict"]
+        if any(row.get("nimg", 0) > nimg for row in judged):
+            (self.folder / "detector.safetensors").unlink(missing_ok=True)
+        for name in ("stats.jsonl", "metrics.jsonl"):
+            rewind_jsonl(self.folder / name, nimg, self.verdict_index)
+        self.snapshots.forget_after(nimg)
+        self.tel.reopen(self._next_row)
+
+    def _diagnosis(self, sign: str, healthy: Path | None) -> str:
+        cfg, o = self.cfg, self.cfg.options
+        usual = preset(o.cfg, cfg.resolution, self.world.size).lr
+        if cfg.lr > usual:
+            advice = f"give a lower `lr` (the preset's is {usual:g})"
+        elif cfg.precision == "fp16":
+            advice = "add `precision` fp32"
+        else:
+            advice = f"give a larger `gamma` than {cfg.gamma:g}, or a lower `lr` than {cfg.lr:g}"
+        tried = ""
+        if self.course.signs:
+            tried = (
+                f", as {len(self.course.signs)} times before it, though it had gone back each time and learnt at"
+                f" {self.course.rates(cfg.lr)}"
+            )
+        if healthy is None or not checkpoint_number(healthy):
+            there = "no healthy checkpoint after the start is there; start again, and "
+        else:
+            there = f"the last healthy checkpoint is {healthy.name}; go on from it with `resume` {self.folder}, and "
+        return f"{self.folder}: the training has diverged: {sign}{tried} (`lr` {cfg.lr:g}); {there}{advice}"
+
+    # ---- beginning ---------------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
         cfg, say, facts = self.cfg, self.tel.say, self.data.facts
@@ -273,25 +379,31 @@ class _Run:
             path = self._checkpoint()
             kimg = self.game.nimg / 1000
             self.tel.say(f"stopped at {kimg:.2f} kimg, saved {path.name}; go on with `resume` {self.folder}")
-            raise KeyboardInterrupt
+            raise stop.interruption()
         if self.world.any(due and self.world.is_main):
             self._checkpoint()
 
-    def _checkpoint(self) -> Path:
+    def _checkpoint(self, *, judged: bool = False) -> Path:
+        """judged: whether the state has just been found healthy; else the next tick tells."""
         self.saved_at = time.monotonic()
         # one more for «done», so that it never takes the name of the end of the game, from which a run may go on
         number = self.game.step_index + self.verdict_index + (self.phase == "done")
+        self.game.settle()
+        counts = list(self.world.share(self.world.size, lambda _: self.game.own_counts()))
         if self.world.is_main:
+            if self.divergence.sound and not self.game.bad_steps:
+                self.course.saved(number, judged)
             state = {
-                "game": self.game.state_dict(),
+                "game": self.game.state_dict(counts),
                 "phase": self.phase,
                 "verdict_index": self.verdict_index,
                 "elapsed": self.elapsed + time.monotonic() - self.started,
                 "fid": self.fid.state_dict(),
-                "health": self.health.state_dict(),
+                **{part: getattr(self, part).state_dict() for part in ("health", "divergence", "course")},
             }
-            stay = [self.game.nimg, *([self.fid.best["nimg"]] if self.fid.best else [])]
-            save(self.folder, number, state, "gan", spare=[self._at(nimg) for nimg in stay])
+            stay = [self._at(nimg) for nimg in (self.game.nimg, *([self.fid.best["nimg"]] if self.fid.best else []))]
+            stay += [checkpoint_path(self.folder, kept) for kept in self.course.kept]
+            save(self.folder, number, state, "gan", spare=stay)
         self.world.barrier()
         return checkpoint_path(self.folder, number)
 
@@ -320,12 +432,11 @@ class _Run:
         sec_per_kimg = (now - self.tick_at) / max((game.nimg - self.tick_nimg) / 1000, 1e-9)
         total = self.elapsed + now - self.started
         left = (cfg.kimg - kimg) * sec_per_kimg
-        p = float(game.augment.p)
-        diverse = None
-        if self.world.is_main and (tick % cfg.image_snap == 0 or done):
+        diverse: Diverse | None = None
+        lost = not_finite(game)
+        if self.world.is_main and not lost and (tick % cfg.image_snap == 0 or done):
             diverse = self.snapshots.fakes()
-        leak = game.ada.leak_warning() if cfg.options.aug == "ada" else None
-        health, advice = self.health.tick(rows, kimg, diverse, leak)
+        health, advice = self._advice(rows, diverse)
         row = {
             "nimg": game.nimg,
             "kimg": round(kimg, 3),
@@ -333,7 +444,7 @@ class _Run:
             "timestamp": time.time(),
             "Progress/kimg": kimg,
             "Progress/tick": tick,
-            "Progress/augment": p,
+            "Progress/augment": float(game.augment.p),
             "Progress/pl_mean": float(game.pl_mean),
             "Timing/sec_per_kimg": sec_per_kimg,
             "Timing/total_sec": total,
@@ -346,26 +457,56 @@ class _Run:
         if advice:
             row["advice"] = [self.tel.in_words(line) for line in advice]
         self.tel.tick(row)
+        self._say_tick(tick, rows, total, sec_per_kimg, left)
+        for line in advice:
+            self.tel.advise(line, game.nimg)
+        self._look_for_divergence(lost, rows, diverse, done)
+        if tick % cfg.options.snap == 0 or done:
+            self._snapshot(done)
+        self.tick_at, self.tick_nimg = time.monotonic(), game.nimg
 
+    def _advice(self, rows: dict, diverse: Diverse | None) -> tuple[dict, list[str]]:
+        """A tick's numbers of health, and lines of advice that are due."""
+        game, adaptive = self.game, self.cfg.options.aug == "ada"
+        leak = game.ada.leak_warning() if adaptive else None
+        pinned = game.ada.pinned() if adaptive else None
+        pixels = None if diverse is None else diverse.pixels
+        health, advice = self.health.tick(rows, game.nimg / 1000, pixels, leak, pinned=pinned)
+        if diverse is not None:
+            health["Health/feature_diversity"] = diverse.features
+        if adaptive:
+            health["Health/ada_pinned"] = float(pinned is not None)
+        health |= {"Health/rollbacks": float(len(self.course.signs)), "Health/rate_factor": self.course.factor}
+        return health, advice
+
+    def _say_tick(self, tick: int, rows: dict, total: float, sec_per_kimg: float, left: float) -> None:
         def mean(name: str) -> str:
             return f"{rows[name]['mean']:.3f}" if name in rows and rows[name]["num"] else "-"
 
         bad = sum(int(v["mean"] * v["num"]) for n, v in rows.items() if n.startswith("Gradients/nonfinite"))
         self.tel.say(
-            f"tick {tick:<5d} kimg {kimg:<8.2f} time {clock(total):<9s} sec/kimg {sec_per_kimg:<7.2f} augment {p:.3f}"
+            f"tick {tick:<5d} kimg {self.game.nimg / 1000:<8.2f} time {clock(total):<9s} sec/kimg {sec_per_kimg:<7.2f}"
+            f" augment {float(self.game.augment.p):.3f}"
             f"  G {mean('Loss/G/loss')} D {mean('Loss/D/loss')} r1 {mean('Loss/r1_penalty')}"
             f" verdict {mean('Loss/verdict')} acc {mean('Verdict/accuracy')}  left {clock(max(left, 0))}"
             + (f"  NON-FINITE {bad}" if bad else "")
         )
-        for line in advice:
-            self.tel.advise(line, game.nimg)
-        if tick % cfg.options.snap == 0 or done:
-            fid = self.snapshots.take(final=done, detector=bool(cfg.verdict_batch))
-            self._checkpoint()
-            best = self.fid.best
-            for line in self.health.fid(fid, best, str(self._at(best["nimg"]))) if fid and best else []:
-                self.tel.advise(line, game.nimg)
-        self.tick_at, self.tick_nimg = time.monotonic(), game.nimg
+
+    def _look_for_divergence(self, lost: str, rows: dict, diverse: Diverse | None, last: bool) -> None:
+        """Raises Diverged, on all processes, where a tick shows it. lost: what is not a number."""
+        pixels = None if diverse is None else diverse.pixels
+        sign = self.world.told(lost or self.divergence.sign(rows, pixels, last=last))
+        if sign:
+            raise Diverged(sign)
+        if self.divergence.sound:
+            self.course.judged_sound()
+
+    def _snapshot(self, done: bool) -> None:
+        fid = self.snapshots.take(final=done, detector=bool(self.cfg.verdict_batch))
+        self._checkpoint(judged=True)
+        best = self.fid.best
+        for line in self.health.fid(fid, best, str(self._at(best["nimg"]))) if fid and best else []:
+            self.tel.advise(line, self.game.nimg)
 
     # ---- the verdict head alone --------------------------------------------------------------------------------
 
@@ -402,6 +543,7 @@ class _Run:
                     f"verdict {self.verdict_index}/{total}  loss {rows['Loss/verdict']['mean']:.3f}"
                     f"  accuracy {rows['Verdict/accuracy']['mean']:.3f}  left {clock(left)}"
                 )
+                self._look_for_divergence(not_finite(game), rows, None, self.verdict_index == total)
             self._pause(stop)
         if self.world.is_main:
             self.snapshots.final(list(self.health.told.values()))

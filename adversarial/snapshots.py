@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from PIL import Image
 from adversarial import verdict_phase
 from adversarial.config import GameConfig
 from adversarial.game import Game
-from adversarial.health import diversity
+from adversarial.health import diversity, feature_diversity
 from adversarial.quality import FidMonitor, beside_fid
 from common.clock import clock
 from common.errors import UserError
 from common.files import save_atomically, write_json
 from common.outputs import plain
 from discriminator.detector import Detector
+from faces.dataset import to_float
 from faces.degrade import preset as degradation_preset
 from metrics.few import auc_text, balanced_text, counts_text, share_text
 from stylegan2_ada.files import save_generator
@@ -30,12 +32,18 @@ from training.data import RunData
 from training.telemetry import Telemetry
 
 
+class Diverse(NamedTuple):
+    """How diverse samples are, relative to as many reals: in layouts and colours, and to the discriminator's eye."""
+
+    pixels: float
+    features: float
+
+
 class Snapshots:
     """Writes into a run's folder what people look at and use; only `generator` does anything on ranks other than 0."""
 
     def __init__(self, folder: Path, cfg: GameConfig, game: Game, data: RunData, fid: FidMonitor, tel: Telemetry):
         self.folder, self.cfg, self.game, self.data, self.fid, self.tel = folder, cfg, game, data, fid, tel
-        self.real_diversity: float | None = None
 
     def take(self, *, final: bool, detector: bool) -> dict | None:
         """The generator as a file, its FID, and the detector as it would judge today.
@@ -84,6 +92,12 @@ class Snapshots:
             if old not in stay:
                 old.unlink(missing_ok=True)
 
+    def forget_after(self, nimg: int) -> None:
+        """Remove generators of later than `nimg` images: of a course that the run has left."""
+        for path in self.folder.glob("generator-[0-9]*.safetensors"):
+            if int(path.stem.split("-")[1]) > nimg / 1000:
+                path.unlink(missing_ok=True)
+
     def save_detector(self, **mark) -> dict:
         """The detector as it judges today, calibrated on the validation images; `mark` joins its row of metrics."""
         try:
@@ -129,16 +143,25 @@ class Snapshots:
         """reals.png: training images from all over the set."""
         self._grid(self._real_grid(), "reals")
 
-    def fakes(self) -> float:
+    def fakes(self) -> Diverse:
         """fakes-<kimg>.png: the averaged generator on the same seeds every time.
 
-        Returns how diverse they are beside as many reals (`adversarial.health.diversity`).
+        Returns how diverse they are beside as many reals (`adversarial.health.diversity`, `feature_diversity`).
         """
-        images = self._fake_grid()
+        images, reals = self._fake_grid(), self._real_grid()
         self._grid(images, f"fakes-{int(self.game.nimg / 1000):06d}")
-        if self.real_diversity is None:
-            self.real_diversity = diversity(self._real_grid())
-        return diversity(images) / max(self.real_diversity, 1e-9)
+        pixels, features = ([of(x) for x in (images, reals)] for of in (diversity, self._feature_diversity))
+        return Diverse(pixels[0] / max(pixels[1], 1e-9), features[0] / max(features[1], 1e-9))
+
+    @torch.no_grad()
+    def _feature_diversity(self, images: np.ndarray) -> float:
+        """Of what the discriminator's trunk makes of uint8 [n, C, H, W] before its minibatch statistic."""
+        net = self.game.D if self.game.D_ema is None else self.game.D_ema
+        found = []
+        for i in range(0, len(images), 16):
+            x = to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + 16])).to(self.game.world.device))
+            found.append(net.trunk.features(x, force_fp32=True)[-1].flatten(1).double().cpu())
+        return feature_diversity(torch.cat(found).numpy())
 
     def _grid(self, images: np.ndarray, name: str) -> None:
         sheet = contact_sheet(images)

@@ -43,7 +43,7 @@ def verdict_step(game: Game, index: int) -> None:
         p.requires_grad_(True)
         p.grad = None
     for group in game.opt_V.param_groups:
-        group["lr"] = cfg.options.verdict_lr * 0.5 * (1 + math.cos(math.pi * index / total))
+        group["lr"] = game.factor * cfg.options.verdict_lr * 0.5 * (1 + math.cos(math.pi * index / total))
     count = max(2, cfg.verdict_batch // cfg.micro_batches)
     for m in game.parts():
         seed = seed_torch(cfg.options.seed, it, "finish", m)

@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 
 import click
 
-from common.errors import MENDABLE, UserError, one_line
+from common.errors import MENDABLE, Ended, UserError, interrupted_code, one_line
 from common.extras import PACKAGED, missing
 from common.options import flags_of, in_flags
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
+ENDING = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 EXIT_PIPE = 141  # 128 + SIGPIPE, as a shell says it of a program whose reader has gone
 RANK_PATIENCE = 10.0  # seconds
 LOG_EVERY = 10.0  # seconds between the lines of a progress bar in a log
@@ -68,34 +68,55 @@ def _deaf() -> None:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Ctrl-C while heavy modules are being imported ends the program at once.
+    """Ctrl-C (or SIGTERM) while heavy modules are being imported ends the program at once.
 
     Compiled modules swallow a KeyboardInterrupt that hits them half-way, and the program would go on with the broken
     rest of numpy. Nothing has been written yet that could be lost.
     """
 
     def leave(number, frame) -> None:
-        os.write(2, b"\ninterrupted\n")
-        os._exit(EXIT_INTERRUPTED)
+        os.write(2, b"\ninterrupted\n" if number == signal.SIGINT else b"\nended by a signal\n")
+        os._exit(128 + number)
 
-    try:
-        before = signal.signal(signal.SIGINT, leave)
-    except ValueError:  # not the main thread
+    with _signals(leave, (signal.SIGINT, *ENDING)):
         yield
-        return
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable, numbers: Iterable[int]) -> Iterator[None]:
+    """Signals go to `handler` in here, but those that somebody has told to be ignored (nohup)."""
+    before = {}
+    for number in numbers:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            with contextlib.suppress(ValueError):  # not the main thread
+                before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+        for number, was in before.items():
+            signal.signal(number, was if was is not None else signal.SIG_DFL)
+
+
+def ended_by_signals() -> contextlib.AbstractContextManager[None]:
+    """In here SIGTERM and a lost terminal end the program as Ctrl-C does, by an exception (`common.errors.Ended`)."""
+    return _signals(_end, ENDING)
+
+
+def _end(number: int, frame) -> NoReturn:
+    """An order to end, like Ctrl-C, lets half-written files be taken away and worker processes end."""
+    signal.signal(number, signal.SIG_IGN)  # once is enough
+    raise Ended(number)
 
 
 def _leave(error: BaseException, flags: Mapping[str, str] | None = None) -> NoReturn:
-    """Print the one line for `error` and exit 2 (130 after Ctrl-C); re-raise what is a bug, or under FACES_DEBUG=1."""
+    """Print the one line for `error` and exit 2 (128 + its number after a signal); re-raise what is a bug."""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         atexit.register(_deaf)  # first of all that Python does at its end
+        error = error.__cause__ if isinstance(error.__cause__, KeyboardInterrupt) else error
         if os.environ.get("RANK", "0") == "0":
-            click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+            ended = signal.Signals(error.number).name if isinstance(error, Ended) else ""
+            click.echo(f"ended by {ended}" if ended else "interrupted", err=True)
+        sys.exit(interrupted_code(error))
     line = explain(error, flags)
     if line is None:
         sys.excepthook = _bug
@@ -115,8 +136,9 @@ def _leave(error: BaseException, flags: Mapping[str, str] | None = None) -> NoRe
 def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
     """Run a click command as a program and exit: what a person can mend is one line `error: …` and exit code 2.
 
-    These are `UserError`, wrong options and errors of the disk; Ctrl-C exits 130; a reader that has gone (`| head`)
-    141; anything else is a bug that keeps its traceback, and exits 2. 1 is left to `detect.py`: a fake was found.
+    These are `UserError`, wrong options and errors of the disk; Ctrl-C exits 130, SIGTERM 143, a lost terminal 129; a
+    reader that has gone (`| head`) 141; anything else is a bug that keeps its traceback, and exits 2. 1 is left to
+    findings: `detect.py` found a fake. Whatever ends it, what was half written is taken away.
     FACES_DEBUG=1, or the option --debug of every command, prints the traceback for all of them.
     An int returned by the callback, or given to `ctx.exit`, is the exit code; any other result means 0.
     """
@@ -126,11 +148,14 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
         argv = [word for word in argv if word != "--debug"]
         os.environ["FACES_DEBUG"] = "1"
     threading.excepthook = _in_a_thread
+    open_streams()
     status: object = EXIT_PIPE
     try:
-        status = _status(command, argv)
-        if sys.stdout is not None:
+        with ended_by_signals():
+            status = _status(command, argv)
             sys.stdout.flush()
+    except Ended as error:  # while the last words were said
+        sys.exit(interrupted_code(error))
     except BrokenPipeError:
         to_nowhere()
     except OSError as error:  # of the last words: the disk that stdout goes to is full
@@ -142,6 +167,18 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
 def _called() -> str | None:
     """What help calls the running command: `ganface train-gan` in the package, None (its file) in a checkout."""
     return f"ganface {Path(sys.argv[0]).stem.replace('_', '-')}" if PACKAGED else None
+
+
+def open_streams() -> None:
+    """Where a standard stream was closed (`>&-`), what goes there goes nowhere. Else the next file that is opened would
+    take its number, and what libraries print would be written into it."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
 
 
 def _status(command: click.Command, argv: list[str]) -> object:

@@ -33,6 +33,19 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
+class Ended(KeyboardInterrupt):
+    """A signal other than Ctrl-C's that asks the program to end. As after Ctrl-C, what is half done is cleaned up."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+def interrupted_code(error: BaseException) -> int:
+    """The exit code after Ctrl-C, 130, or after another signal, as a shell says it: 128 + its number."""
+    return 128 + getattr(error, "number", 2)
+
+
 class UserError(ValueError):
     """Bad input: the message names the file or parameter, what is wrong and what to do, in one line.
 

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import sys
 import zlib
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NAME_BYTES = 255  # of a file's name, on almost all file systems
+SHARED = re.compile(r"\..*?\d+-[0-9a-f]{8}\.\w+")  # a temporary name that is one process's own
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -26,9 +28,14 @@ def written_whole(
 
     durable=False leaves flushing to the system: for thousands of small files, of which a failing power supply may take
     the last. replace=False raises FileExistsError where `path` is there, even if it came meanwhile. shared: several
-    processes may write `path` at once, each under a name of its own. ending: for writers that go by it.
+    processes may write `path` at once, each under a name of its own; what killed ones have left in the folder is
+    removed. ending: for writers that go by it.
     """
     tmp = path.with_name(_temporary(path.name, ending, f"{os.getpid()}-{secrets.token_hex(4)}" if shared else ""))
+    lock = None
+    if shared:
+        _remove_abandoned(path.parent)
+        lock = _locked(tmp)
     try:
         yield tmp
         if durable:
@@ -49,6 +56,38 @@ def written_whole(
     finally:
         with contextlib.suppress(OSError):  # a name that can't be is not there either
             tmp.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(path: Path) -> int | None:
+    """A handle on the new file `path` with its lock, by which others see that it is being written; None where the
+    system has no such locks, or nothing can be written (which its writer will find)."""
+    if sys.platform == "win32":
+        return None
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        return None
+    try_lock(handle)
+    return handle
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove files of `written_whole` that nobody is writing any more: their writer was killed."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        for name in [name for name in os.listdir(folder) if SHARED.fullmatch(name)]:
+            with contextlib.suppress(OSError):  # gone meanwhile, not ours to open, or being written
+                handle = os.open(folder / name, os.O_RDWR)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(folder / name)
+                finally:
+                    os.close(handle)
 
 
 def _name_anew(tmp: Path, path: Path) -> None:

@@ -11,7 +11,8 @@ from common.errors import UserError
 from discriminator.results import Result
 from faces.foreign import ARCHIVE, Sieve, sort_of
 from faces.manifest import is_manifest, read_manifest
-from faces.stores import ZipStore, head_of, is_image_name, is_loss, is_zip, list_folder, list_zip
+from faces.stores import Entry, ZipStore, head_of, is_image_name, is_loss, is_zip, list_folder, list_zip
+from faces.tars import TarStore, is_tar, list_tar
 from faces.video import is_video_name
 
 BLOCK = 1 << 16
@@ -22,13 +23,13 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
     """The files that `inputs` name, one after the other, and in their place what could not be listed.
 
     A file stands for itself; a folder for the images and videos at any depth in it, sorted by path, and for a failure
-    where something in it could not be looked at (a folder without permission, a link to nothing); a zip in the
-    same way, its members as `archive.zip/member.jpg`; a manifest (.csv, .parquet) for the images it lists, in its
+    where something in it could not be looked at (a folder without permission, a link to nothing); a zip or tar in
+    the same way, its members as `archive.zip/member.jpg`; a manifest (.csv, .parquet) for the images it lists, in its
     order; a pattern (*, ?, [..], ** for any depth) that is not a file's name for what matches, sorted."""
     for given in inputs:
         if is_manifest(given) and os.path.isfile(given):
             yield from _manifest(given)
-        elif os.path.isdir(given) or is_zip(given):
+        elif os.path.isdir(given) or is_zip(given) or is_tar(given):
             yield from _folder(given)
         elif glob.has_magic(given) and not os.path.lexists(given):
             yield from _pattern(given)
@@ -51,7 +52,11 @@ def _folder(given: str) -> Iterator[str | Result]:
     """What a folder or an archive holds."""
     packed = not os.path.isdir(given)
     try:
-        if packed:
+        if is_tar(given):
+            with contextlib.closing(TarStore(given)) as tar:
+                names, notes = list_tar(tar, _is_wanted, videos=True)
+            entries = [Entry(name, 0, 0) for name in names]
+        elif packed:
             with contextlib.closing(ZipStore(given)) as store:
                 entries, notes = list_zip(store, _is_wanted, videos=True)
         else:
@@ -81,8 +86,10 @@ def _is_worth(path: str) -> bool:
 def _pattern(given: str) -> Iterator[str | Result]:
     some = False
     for path in sorted(glob.glob(given, recursive=True)):
-        if os.path.isdir(path) or is_zip(path):
-            if is_zip(path) or "**" not in given:  # ** names folders and what is in them: the files come by themselves
+        if os.path.isdir(path) or is_zip(path) or is_tar(path):
+            if (
+                not os.path.isdir(path) or "**" not in given
+            ):  # ** names folders and what is in them: the files come by themselves
                 some = True
                 yield from _folder(path)
         elif _is_worth(path) or not given.endswith("*"):

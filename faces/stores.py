@@ -25,6 +25,7 @@ from faces.decode import MAX_BYTES, extensions, read_file
 from faces.foreign import BY_CONTENT, Sieve
 from faces.layout import is_hidden, parts_of
 from faces.moving.kinds import HEAD
+from faces.tars import TarStore, is_tar
 
 SHEET, MANIFESTS, SAMPLES = "grid.png", ("manifest.csv", "class000/manifest.csv"), b"file,"
 
@@ -282,7 +283,7 @@ class ManifestStore:
 
     def __init__(self, folder: str):
         self.folder = folder
-        self._zips: dict[str, ZipStore | None] = {}
+        self._zips: dict[str, ZipStore | TarStore | None] = {}
 
     def __reduce__(self) -> tuple:
         return ManifestStore, (self.folder,)
@@ -306,6 +307,8 @@ class ManifestStore:
         """Size and stamp of an image; None where there is none."""
         try:
             store, inner = self._inside(path)
+            if isinstance(store, TarStore):
+                return Entry(path, store.members()[inner][1], os.stat(store.path).st_mtime_ns)
             if store is not None:
                 info = store.archive()[0].getinfo(inner)
                 return Entry(path, info.file_size, info.CRC)
@@ -318,7 +321,7 @@ class ManifestStore:
         """Whether a path leads into an archive."""
         return self._inside(path)[0] is not None
 
-    def _inside(self, path: str) -> tuple[ZipStore | None, str]:
+    def _inside(self, path: str) -> tuple[ZipStore | TarStore | None, str]:
         """The archive on the way of a path, and the member's name in it. A folder may be called *.zip, too, and an
         archive something else."""
         at = path.find("/", 1)
@@ -326,7 +329,7 @@ class ManifestStore:
             prefix = path[:at]
             if prefix not in self._zips:
                 file = os.path.join(self.folder, prefix)
-                self._zips[prefix] = ZipStore(file) if is_zip(file) else None
+                self._zips[prefix] = TarStore(file) if is_tar(file) else ZipStore(file) if is_zip(file) else None
             if self._zips[prefix] is not None:
                 return self._zips[prefix], path[at + 1 :]
             at = path.find("/", at + 1)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from common.cli import next_step, progress, typed
-from common.errors import UserError, one_line
+from common.errors import UserError, interrupted_code, one_line
 from common.options import flags_of, in_flags
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.results import Totals
@@ -213,13 +213,15 @@ class Outputs(contextlib.AbstractContextManager):
     def __exit__(self, kind, error, trace) -> None:
         seconds = time.perf_counter() - self._start
         self._closing.close()
-        stopped = kind is KeyboardInterrupt
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
         if kind is not None and not stopped:
             return
         if not self.totals.files and not stopped:
             raise UserError("-: no paths came on stdin; nothing was judged")
         required = self.asked.face == "required"
-        self.exit_code = 130 if stopped else self.totals.exit_code(strict=self.told.strict, required=required)
+        self.exit_code = (
+            interrupted_code(error) if stopped else self.totals.exit_code(strict=self.told.strict, required=required)
+        )
         if self.told.json:
             told = document(
                 self.engine, self.judge, self.totals, self.rows, seconds=seconds, exit_code=self.exit_code,

@@ -53,6 +53,15 @@ class AdaController:
             "stop and keep the best snapshot, add data or `mirror`, raise `gamma`, or use `augpipe` face."
         )
 
+    def pinned(self) -> str | None:
+        """One line to show while p stands at its upper bound, so that ADA no longer steers; else None."""
+        if self.p < self.p_max:
+            return None
+        return (
+            f"ADA p stands at its upper bound {self.p_max:g}: the discriminator overfits and ADA can do no more; add"
+            " data or `mirror`, or raise `gamma` (or `p_max`, if the samples show no augmentations)"
+        )
+
     def state_dict(self) -> dict[str, float | None]:
         """Everything `update` depends on, as plain numbers."""
         return {"p": self.p, "r_t": self.r_t}

@@ -25,8 +25,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from common.cli import EXIT_PIPE, explain, to_nowhere
-from common.errors import UserError, one_line
+from common.cli import EXIT_PIPE, ended_by_signals, explain, open_streams, to_nowhere
+from common.errors import UserError, interrupted_code, one_line
 
 ENDINGS = {".safetensors": "generator", ".pt": "published", ".pth": "published", ".onnx": "onnx", ".pkl": "snapshot"}
 ALLOWED = {
@@ -126,15 +126,17 @@ def _progress(done: int, total: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit code: 0, 2 for what a user can mend, 130 after Ctrl-C, 141 where
+    """The command; returns its exit code: 0, 2 for what a user can mend, 130 after Ctrl-C, 143 after SIGTERM, 141 where
     the reader of its words has gone."""
+    open_streams()
     try:
-        convert(_parser().parse_args(argv))
-        sys.stdout.flush()
-        return 0
-    except KeyboardInterrupt:
+        with ended_by_signals():
+            convert(_parser().parse_args(argv))
+            sys.stdout.flush()
+            return 0
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return 130
+        return interrupted_code(error)
     except BrokenPipeError:
         to_nowhere()
         return EXIT_PIPE

@@ -16,7 +16,7 @@ from synth.grid import contact_sheet, labelled_grid
 from synth.network import SILENT, Watch, open_generator
 from synth.options import FromNetwork, ImageFile, Rendering, SeedOptions
 from synth.sample import sample_batches
-from synth.writer import SampleSettings, SampleWriter, save_sheet
+from synth.writer import SampleSettings, SampleWriter, own_folder, save_sheet
 
 GRID_IMAGES = 100  # at most so many on a contact sheet
 
@@ -49,7 +49,7 @@ def _fill(
     folder: Path, G: Generator, settings: SampleSettings, seeds: list[int], batch: int, watch: Watch
 ) -> SampleWriter:
     """Make what is missing of `seeds` in `folder`; the writer returned is closed and knows where the files lie."""
-    with SampleWriter(folder, settings) as writer:
+    with own_folder(folder), SampleWriter(folder, settings) as writer:
         todo, done = writer.missing(seeds), 0
         if len(todo) < len(seeds):
             watch.tell(f"{len(seeds) - len(todo)} of {len(seeds)} images are there already")

@@ -17,7 +17,7 @@ from synth.latents import PLAIN, ws_from_seeds
 from synth.network import SILENT, Watch, open_generator
 from synth.options import FromNetwork, MixOptions, Rendering, parse_range
 from synth.render import in_precision, render_ws
-from synth.writer import refuse_existing, save_image, save_sheet, write_table
+from synth.writer import own_folder, refuse_existing, save_image, save_sheet, write_table
 
 
 def named_layers(num_ws: int) -> dict[str, list[int]]:
@@ -130,11 +130,12 @@ def mix_to_folder(source: FromNetwork, asked: MixOptions, how: Rendering, watch:
     layers = parse_styles(asked.styles, net.G.num_ws)
     folder = net.place(asked.outdir, "mix-" + "+".join(asked.styles.replace(",", " ").split()))
     files = mix_files(row_seeds, column_seeds)
-    refuse_existing((folder / name for name in ("grid.png", "manifest.csv", *(f[0] for f in files))), asked.force)
-    images = mixtures(
-        net.G, row_seeds, column_seeds, layers, how, on_images=lambda done: watch.progress(done, len(files))
-    )
-    facts = {"styles": " ".join(map(str, layers)), "network_sha256": net.sha256, **asdict(how)}
-    grid = save_mix(folder, row_seeds, column_seeds, images, facts)
+    with own_folder(folder):
+        refuse_existing((folder / name for name in ("grid.png", "manifest.csv", *(f[0] for f in files))), asked.force)
+        images = mixtures(
+            net.G, row_seeds, column_seeds, layers, how, on_images=lambda done: watch.progress(done, len(files))
+        )
+        facts = {"styles": " ".join(map(str, layers)), "network_sha256": net.sha256, **asdict(how)}
+        grid = save_mix(folder, row_seeds, column_seeds, images, facts)
     watch.tell(f"layers {', '.join(map(str, layers))} of {net.G.num_ws} come from the columns")
     return [grid, folder]

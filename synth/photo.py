@@ -14,14 +14,15 @@ from faces.preprocess import Preprocess
 from stylegan2_ada.config import GeneratorConfig
 from synth.behind import Behind
 from synth.latents import check_class, device_of
-from synth.network import SILENT, Watch, open_generator
+from synth.network import SILENT, OpenedGenerator, Watch, open_generator
 from synth.observer import choose_observer
 from synth.options import FromNetwork, ProjectionSettings, ProjectOptions, Rendering
+from synth.perceptual import Perceptual
 from synth.projection import project
 from synth.render import in_precision, render_ws, with_noise
 from synth.saved import PROJECTION_FILES, save_projection
 from synth.video import enlargement, open_video
-from synth.writer import refuse_existing
+from synth.writer import own_folder, refuse_existing
 
 FILM = "projection.mp4"
 FILM_FRAMES = 300  # at most so many steps are in it: ten seconds
@@ -42,17 +43,31 @@ def project_photo(
     """
     pixels = load_image(asked.photo)
     net, how = open_generator(source, how, watch)
-    G = net.G
-    check_class(G, how.class_index)
-    observer = choose_observer(asked.perceptual, G.cfg, net.path.parent)
+    check_class(net.G, how.class_index)
+    observer = choose_observer(asked.perceptual, net.G.cfg, net.path.parent)
     folder = net.place(asked.outdir, Path(asked.photo).stem)
+    with own_folder(folder):
+        _project_into(folder, net, observer, pixels, asked, settings, how, watch)
+    return [folder]
+
+
+def _project_into(
+    folder: Path,
+    net: OpenedGenerator,
+    observer: Perceptual,
+    pixels: np.ndarray,
+    asked: ProjectOptions,
+    settings: ProjectionSettings,
+    how: Rendering,
+    watch: Watch,
+) -> None:
+    G = net.G
     files = (*PROJECTION_FILES, FILM) if asked.save_video else PROJECTION_FILES
     refuse_existing([folder / name for name in files], asked.force)
     watch.tell(f"looking with {observer.name}")
 
     target = _target(pixels, asked.crop, G.cfg)
     goal = torch.tensor(target, device=device_of(G)).float() / 127.5 - 1
-    folder.mkdir(parents=True, exist_ok=True)
     every = max(1, settings.steps // FILM_FRAMES)
     with contextlib.ExitStack() as stack:
         later = None
@@ -75,7 +90,6 @@ def project_photo(
     watch.tell(f"{settings.steps} steps, {result.speed:.1f} a second")
     first, last = result.history[0][1], result.history[-1][1]
     watch.tell(f"distance {first:.3f} -> {last:.3f}, PSNR {likeness:.1f} dB")
-    return [folder]
 
 
 def _target(pixels: np.ndarray, crop: str, cfg: GeneratorConfig) -> np.ndarray:

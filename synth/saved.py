@@ -20,7 +20,7 @@ from synth.network import SILENT, Watch, open_generator
 from synth.options import FromNetwork, ImageFile, ProjectionSettings, Rendering
 from synth.projection import Projection, noise_maps
 from synth.render import in_precision, render_ws, with_noise
-from synth.writer import refuse_existing, save_image
+from synth.writer import own_folder, refuse_existing, save_image
 
 _NOISE = "noise."  # in front of a noise map's name
 _MAX_BYTES = 1 << 30  # unpacked; a thousand W+ latents are 37 MB, the noise maps of a 1024-pixel network 11 MB
@@ -118,10 +118,10 @@ def render_projected(
     ws, noises = load_latents(path, net.G)
     folder = Path(outdir) if outdir else path.parent
     paths = [folder / f"proj{i:02d}.{file.format}" for i in range(len(ws))]
-    refuse_existing(paths, None)
-    folder.mkdir(parents=True, exist_ok=True)
-    G = with_noise(in_precision(net.G, how.precision), noises)
-    images = (image for block in render_ws(G, ws, noise_mode=how.noise_mode) for image in block)
-    for to, image in zip(paths, images, strict=True):
-        save_image(to, image, file)
+    with own_folder(folder):
+        refuse_existing(paths, None)
+        G = with_noise(in_precision(net.G, how.precision), noises)
+        images = (image for block in render_ws(G, ws, noise_mode=how.noise_mode) for image in block)
+        for to, image in zip(paths, images, strict=True):
+            save_image(to, image, file)
     return paths

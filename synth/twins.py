@@ -41,8 +41,9 @@ from synth.network import SILENT, Watch
 from synth.options import TwinOptions
 from synth.twin_decoders import DecoderShape, TwinDecoder
 from synth.twin_training import AROUND, SAMPLE, Length, Twins, teach
-from synth.writer import save_sheet
+from synth.writer import own_folder, save_sheet
 from training.data import open_splits
+from training.lock import NAME as LOCK
 
 ASIDE = 10  # every so many-th photo teaches no decoder: the gates look at crops of these
 GATE_PAIRS = 400
@@ -92,6 +93,13 @@ def make_bank(asked: TwinOptions, watch: Watch = SILENT) -> list[Path]:
         "fingerprint": source.fingerprint(), "validation_free": asked.validation_free,
         "minutes": None if asked.steps else asked.minutes, "steps": asked.steps,
     }  # fmt: skip
+    with own_folder(folder):
+        return _fill_bank(folder, source, facts, asked, device, watch)
+
+
+def _fill_bank(
+    folder: Path, source: FaceSource, facts: dict, asked: TwinOptions, device: torch.device, watch: Watch
+) -> list[Path]:
     _claim(folder, facts)
     photos = _decoded(source, asked, facts, watch)
     began = time.monotonic()
@@ -132,9 +140,8 @@ def _claim(folder: Path, facts: dict) -> None:
     """The folder is this bank's from now on. UserError where it is another's."""
     before = read_facts(folder)
     if before is None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if any(path.name != LOCK for path in folder.iterdir()):
             raise UserError(f"`outdir` {folder}: holds something else; choose another folder")
-        folder.mkdir(parents=True, exist_ok=True)
         write_facts(folder, facts)
         return
     for name, value in facts.items():

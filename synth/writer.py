@@ -12,7 +12,7 @@ import csv
 import functools
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.files import write_bytes
 from synth.latents import PLAIN
 from synth.options import ImageFile, Rendering
+from training.lock import RunLock
 
 MANIFEST = "manifest.csv"
 PNG = ImageFile()
@@ -62,8 +63,24 @@ class SampleSettings:
         }
 
 
+@contextlib.contextmanager
+def own_folder(folder: Path) -> Iterator[Path]:
+    """In here no other process writes images into `folder`, which is made where it is missing. UserError where one does
+    already; a folder that is still empty at the end is taken away again."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with RunLock("is writing into this folder", "choose another `outdir`") as lock:
+            lock.take(folder)
+            yield folder
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
 class SampleWriter(contextlib.AbstractContextManager):
-    """Writes samples into `folder` and skips those that are there already.
+    """Writes samples into `folder` (which is its process's own: `own_folder`) and skips those that are there already.
 
     Raises `UserError` where the folder's manifest is of other settings, is not one of ours, or is missing although
     images of ours lie there; `OSError` where the folder can't be written.

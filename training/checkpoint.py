@@ -29,6 +29,12 @@ def checkpoints(run: Path) -> list[Path]:
     return [p for _, p in sorted(found)]
 
 
+def checkpoint_number(path: Path) -> int:
+    """The steps in a checkpoint's name; 0 for a file of another name."""
+    found = NAME.fullmatch(path.name)
+    return int(found.group(1)) if found else 0
+
+
 def is_checkpoint_name(path: Path) -> bool:
     """Whether a file is called like a checkpoint of this project."""
     return NAME.fullmatch(path.name) is not None

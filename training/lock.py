@@ -1,4 +1,4 @@
-"""One process at a time for each run folder: two of them would delete each other's checkpoints."""
+"""One process at a time for each folder: two of them would delete each other's checkpoints, or write the same files."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from common.errors import UserError
 from common.files import try_lock
 
 NAME = ".lock"
+ANOTHER_RUN = "start a run of its own without `resume`"
 
 
 class RunLock:
-    """`take(folder)` before anything is changed in it; the lock is let go when the `with` block ends."""
+    """`take(folder)` before anything is changed in it; the lock is let go when the `with` block ends.
 
-    def __init__(self) -> None:
+    doing, advice: what the other process does, and what a person may do about it, for the error."""
+
+    def __init__(self, doing: str = "is training this run", advice: str = ANOTHER_RUN) -> None:
         self.held: dict[Path, int] = {}
+        self.doing, self.advice = doing, advice
 
     def take(self, folder: Path) -> None:
-        """Raises UserError, naming the other process, where one trains in `folder` already."""
+        """Raises UserError, naming the other process, where one is at work in `folder` already."""
         path = folder / NAME
         while folder not in self.held:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             if not try_lock(handle):
                 os.close(handle)
                 raise UserError(
-                    f"{folder}: {_owner(path)} is training this run; wait for it, stop it with Ctrl-C, or start a run"
-                    " of its own without `resume`"
+                    f"{folder}: {_owner(path)} {self.doing}; wait for it, stop it with Ctrl-C, or {self.advice}"
                 )
             try:
                 same = os.path.samestat(os.fstat(handle), os.stat(path))

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from common.errors import UserError
 
 T = TypeVar("T")
+LOST_PROCESS = (
+    "another process of this training has gone; torchrun --max-restarts N goes on by itself, without it give `resume`"
+)
 PATIENCE = timedelta(hours=4)  # the others wait while rank 0 reads the images, or computes what can't be shared
 
 
@@ -58,8 +61,7 @@ class Processes:
         objects = None
         if size > 1:
             if not dist.is_initialized():
-                backend = "nccl" if own.type == "cuda" else "gloo"
-                dist.init_process_group(backend, rank=rank, world_size=size, timeout=PATIENCE)
+                _meet("nccl" if own.type == "cuda" else "gloo", rank, size)
             if dist.get_backend() != "gloo":
                 objects = dist.new_group(backend="gloo", timeout=PATIENCE)
         return cls(rank, size, own, objects)
@@ -74,6 +76,11 @@ class Processes:
 
     def __exit__(self, *exc) -> None:
         self.leave()
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether `error` is that of a process that waited for another one which has gone."""
+        words = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo", "NCCL", "recvValue failed")
+        return self.size > 1 and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
     # ---- tensors -----------------------------------------------------------------------------------------------
 
@@ -166,6 +173,22 @@ class Processes:
             box: list = [None] * self.size
             dist.all_gather_object(box, done, group=self.objects)
             yield from box[: min(self.size, jobs - first)]
+
+
+def _meet(backend: str, rank: int, size: int) -> None:
+    """Make the group of processes that torchrun announced.
+
+    torchrun keeps one store of addresses through all its restarts, in which those of dead processes remain: each
+    attempt writes its own into a part of it. (With several machines their counts of attempts may differ.)
+    """
+    store, rank, size = next(dist.rendezvous("env://", rank, size, timeout=PATIENCE))
+    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    try:
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0][:160]
+        raise UserError(f"the {size} processes of this training can't reach each other ({reason})") from None
 
 
 def _gradient(p: nn.Parameter) -> Tensor:

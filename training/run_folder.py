@@ -101,6 +101,11 @@ def newest_run(outdir: Path, holds: Callable[[Path], bool]) -> Path | None:
     return None
 
 
+def folders_in(outdir: Path) -> list[Path]:
+    """The folders below `outdir` that may be runs, those of groups such as runs/demo/ among them."""
+    return [path for pattern in ("*", "*/*") for path in outdir.glob(pattern) if path.is_dir()]
+
+
 def remove_leftovers(run: Path) -> None:
     """Delete what a killed process was writing when it died: temporary files no reader ever sees."""
     for path in run.glob(".*.tmp"):

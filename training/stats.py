@@ -48,5 +48,11 @@ class Stats:
     def state_dict(self) -> dict[str, Tensor]:
         return {name: m.cpu() for name, m in self.moments.items()}
 
+    def add_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Count what `state_dict` of another process gave, too."""
+        for name, moments in state.items():
+            more = moments.to(dtype=self.dtype).to(self.device)
+            self.moments[name] = self.moments[name] + more if name in self.moments else more
+
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.moments = {name: m.to(dtype=self.dtype).to(self.device) for name, m in state.items()}

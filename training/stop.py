@@ -6,12 +6,15 @@ import os
 import signal
 from contextlib import suppress
 
+from common.errors import Ended
+
 
 class StopRequest:
     """Turns the first Ctrl-C, SIGTERM or lost terminal into a request; a second Ctrl-C interrupts at once."""
 
     def __init__(self, tell: bool) -> None:
         self.asked = False
+        self.number = int(signal.SIGINT)
         self.tell = tell
         self.previous: dict[int, signal._HANDLER] = {}
 
@@ -30,7 +33,13 @@ class StopRequest:
         if self.tell and not self.asked and sig == signal.SIGINT:
             with suppress(OSError):
                 os.write(2, b"\nstopping after this step and saving; Ctrl-C again stops at once, without saving\n")
+        if not self.asked:
+            self.number = sig
         self.asked = True
+
+    def interruption(self) -> KeyboardInterrupt:
+        """What to raise when the state is saved: its exit code tells which signal it was."""
+        return KeyboardInterrupt() if self.number == signal.SIGINT else Ended(self.number)
 
     def __exit__(self, *exc) -> None:
         for sig, handler in self.previous.items():

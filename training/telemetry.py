@@ -77,6 +77,13 @@ class Telemetry:
 
             self.board = SummaryWriter(str(run / "tensorboard"), purge_step=purge_step)
 
+    def reopen(self, purge_step: int) -> None:
+        """TensorBoard forgets what was written from `purge_step` on: the run goes back there."""
+        if self.run is not None:
+            if self.board is not None:
+                self.board.close()
+            self.open(self.run, purge_step)
+
     def say(self, text: str) -> None:
         """A line to the terminal and log.txt."""
         if not self.is_main:
@@ -87,6 +94,14 @@ class Telemetry:
         if self.run is not None:
             with open(self.run / "log.txt", "a", encoding="utf-8") as f:
                 f.write(text + "\n")
+
+    def keep(self, text: str, nimg: int) -> None:
+        """A line to log.txt and TensorBoard's texts, of what the terminal is told in another way."""
+        if self.run is not None:
+            with open(self.run / "log.txt", "a", encoding="utf-8") as f:
+                f.write(self.in_words(text) + "\n")
+        if self.board is not None:
+            self.board.add_text("Advice", self.in_words(text), global_step=nimg)
 
     def _to_terminal(self, live: str, line: str | None = None) -> None:
         """Replace the live line, and print `line` above it. A terminal that has gone does not end a training."""

@@ -7,9 +7,9 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,9 +21,13 @@ from starlette.requests import ClientDisconnect
 from common.errors import UserError, one_line
 from common.parallel import cores
 from web.body import HOW, Held, Limits, RequestRefused, busy, linger, read_uploads
+from web.guard import Guard, check_site
 from web.page import api_page, main_page
 from web.service import Answer, Ask, Service, Upload
 
+T = TypeVar("T")
+VIDEO_SECONDS = 60.0  # where a video may take as long as it likes
+STALL_SECONDS = 15.0  # beyond what a video may take, after which a thread's work counts as stalled
 OPTIONS = {"face", "fpr", "threshold", "explain"}
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -56,12 +60,14 @@ ERROR = {
 }
 ERRORS = {
     400: "the one photo or video of the request can't be read, or the form is broken",
+    401: "the server has a token, and the request does not bring it",
     403: "a browser sent it from another site",
     408: "the body came too slowly",
     413: "too many bytes or photos",
     415: "neither a form nor an image nor a video",
+    421: "the Host header has a name that the server does not go by",
     422: "an option that is not to be had, or no photo",
-    503: "busy; see Retry-After",
+    503: "busy, or stopping; see Retry-After",
 }
 
 
@@ -81,8 +87,40 @@ class _Line:
     def __init__(self, service: Service, limits: Limits, threads: int):
         self.service, self.limits, self.threads = service, limits, threads
         self.held = Held(limits)
+        self.stopping = asyncio.Event()  # what waits is answered 503 then, what is being judged is finished
+        self.patience = (service.limits.seconds or VIDEO_SECONDS) + STALL_SECONDS
+        self._running: dict[object, float] = {}  # photos being judged -> since when
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
         self._slots, self._videos = asyncio.Semaphore(threads), asyncio.Semaphore(max(1, threads - 1))
+
+    def stalled(self) -> float:
+        """Seconds for which every thread has been at one photo, where that is longer than any may take; else 0."""
+        if len(self._running) < self.threads:
+            return 0.0
+        since = time.monotonic() - max(self._running.values())
+        return since if since > self.patience else 0.0
+
+    def trouble(self) -> str:
+        """Why no photo should be sent here now, or ""."""
+        if self.stopping.is_set():
+            return "stopping"
+        if self.stalled():
+            return "stalled"
+        return "busy" if self.held.requests >= self.limits.waiting else ""
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns. RequestRefused (503) where the server stops before."""
+        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise busy("it is stopping", {"Connection": "close"})
+        finally:
+            stop.cancel()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
 
     async def judged(self, request: Request, uploads: list[Upload], ask: Ask) -> list[Answer]:
         """The answers to a request's photos, in their order."""
@@ -101,23 +139,40 @@ class _Line:
 
     async def _one(self, request: Request, upload: Upload, ask: Ask) -> Answer:
         async with contextlib.AsyncExitStack() as turn:
-            try:
-                async with asyncio.timeout(self.limits.wait_seconds):
-                    if upload.may_be_video:
-                        await turn.enter_async_context(self._videos)
-                    await turn.enter_async_context(self._slots)
-            except TimeoutError:
-                raise busy(f"a photo's turn did not come within {self.limits.wait_seconds:g} s") from None
+            await self.unless_stopped(self._turn(turn, upload))
             if await request.is_disconnected():
                 raise ClientDisconnect()
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self.service.judge, upload, ask)
+            key = object()
+            self._running[key] = time.monotonic()
+            try:
+                work = asyncio.get_running_loop().run_in_executor(self._pool, self.service.judge, upload, ask)
+                return await work
+            finally:
+                del self._running[key]
+
+    async def _turn(self, turn: contextlib.AsyncExitStack, upload: Upload) -> None:
+        try:
+            async with asyncio.timeout(self.limits.wait_seconds):
+                if upload.may_be_video:
+                    await turn.enter_async_context(self._videos)
+                await turn.enter_async_context(self._slots)
+        except TimeoutError:
+            raise busy(f"a photo's turn did not come within {self.limits.wait_seconds:g} s") from None
 
 
 def build_app(
-    service: Service, limits: Limits, *, threads: int | None = None, cors: Sequence[str] = (), version: str = ""
+    service: Service,
+    limits: Limits,
+    *,
+    threads: int | None = None,
+    cors: Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    token: str | None = None,
+    version: str = "",
 ) -> FastAPI:
     """The application. threads: photos that are judged at once (default: one for each core). cors: origins whose pages
-    may ask, none by default."""
+    may ask, none by default. hosts: names that it goes by besides localhost and addresses. token: what a request must
+    bring. Its `state.line` is told when the server stops."""
     app = FastAPI(
         title="Real, or generated?",
         version=version or "0",
@@ -127,15 +182,19 @@ def build_app(
         default_response_class=Json,
     )
     line = _Line(service, limits, threads or cores())
-    app.state.held = line.held
+    app.state.line, app.state.held = line, line.held
     _add_detect(app, line, cors)
     _add_facts(app, line)
     _add_pages(app)
     _add_errors(app)
     if cors:
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(cors), allow_methods=["GET", "POST"], allow_headers=["content-type"]
+            CORSMiddleware,
+            allow_origins=list(cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["content-type", "authorization"],
         )
+    app.add_middleware(Guard, hosts=hosts, token=token, limits=limits)
     app.add_middleware(_Careful)
     return app
 
@@ -177,12 +236,13 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
         never stops the others: its entry says why. Where it is the only one, the status is 400. Nothing that comes is
         written to a disk or a log."""
         begin = time.perf_counter()
-        with line.held.request() as take:
+        with contextlib.ExitStack() as place:
             try:
-                _same_site(request, cors)
+                take = place.enter_context(line.held.request())
+                check_site(request, cors)
                 _known_options(request)
                 ask = service.ask(face, fpr, threshold, [name for name in explain.split(",") if name])
-                uploads = await read_uploads(request, limits, take)
+                uploads = await line.unless_stopped(read_uploads(request, limits, take))
             except (RequestRefused, UserError) as error:
                 if getattr(error, "status", 0) != 408:
                     await linger(request, limits)
@@ -208,6 +268,15 @@ def _add_facts(app: FastAPI, line: _Line) -> None:
     @app.get("/healthz", summary="Whether the server answers", response_class=Json)
     async def healthz() -> Response:
         return Json({"status": "ok", "waiting": line.held.requests})
+
+    @app.head("/readyz", include_in_schema=False)
+    @app.get("/readyz", summary="Whether photos should be sent here: 503 while none is judged", response_class=Json)
+    async def readyz() -> Response:
+        trouble = line.trouble()
+        told = {"status": trouble or "ok", "waiting": line.held.requests}
+        if seconds := line.stalled():
+            told["seconds"] = round(seconds)
+        return Json(told, 503 if trouble else 200, {"Retry-After": "5"} if trouble else None)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -257,15 +326,6 @@ def _known_options(request: Request) -> None:
         raise RequestRefused(422, f"no option {unknown[0][:40]}; there are {', '.join(sorted(OPTIONS))}")
     if len(request.query_params.multi_items()) > len(request.query_params):
         raise RequestRefused(422, "an option is given twice; give each once")
-
-
-def _same_site(request: Request, cors: Sequence[str]) -> None:
-    """Any page that a person looks at could make the browser ask a server on the same machine: not this one."""
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site not in (None, "same-origin", "none") and origin not in cors and "*" not in cors:
-        raise RequestRefused(
-            403, "a page of another site may not ask here, unless the server was started to allow its origin"
-        )
 
 
 class _Careful:

@@ -86,8 +86,9 @@ class Held:
             self.total -= own
 
 
-def busy(reason: str) -> RequestRefused:
-    return RequestRefused(503, f"the server is busy: {reason}; try again in a few seconds", {"Retry-After": "5"})
+def busy(reason: str, headers: dict[str, str] | None = None) -> RequestRefused:
+    more = {"Retry-After": "5"} | (headers or {})
+    return RequestRefused(503, f"the server is busy: {reason}; try again in a few seconds", more)
 
 
 async def read_uploads(request: Request, limits: Limits, take) -> list[Upload]:

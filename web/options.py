@@ -8,6 +8,8 @@ from common.options import THREADS, option
 from discriminator.options import RUNTIMES, JudgeOptions
 from faces.options import FACE
 
+TOKEN_VARIABLE = "FACES_TOKEN"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(JudgeOptions):
@@ -31,6 +33,15 @@ class ServeOptions(JudgeOptions):
     video_frames: int = option(64, "Frames of a video that are judged at most.", metavar="N", low=1)
     timeout: float = option(60.0, "Seconds a body may take.", metavar="SECONDS", low=1)
     cors: tuple[str, ...] = option((), "Let pages of this origin ask, too (several times).", metavar="ORIGIN")
+    allow_host: tuple[str, ...] = option(
+        (), "A name that the server goes by, besides localhost and its addresses (several times).", metavar="NAME"
+    )
+    token_file: str | None = option(
+        None,
+        "File with a secret that requests must bring; needed where --host is no loopback address.  [default:"
+        f" ${TOKEN_VARIABLE}]",
+        metavar="FILE",
+    )
     proxy: str | None = option(
         None, "Believe X-Forwarded-* of these (a reverse proxy's), comma-separated.", metavar="ADDRESSES"
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
+import math
 import socket
+from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -13,7 +17,7 @@ from common.errors import UserError
 
 HEAD_SECONDS = 10.0  # for the head of a request
 KEEP_SECONDS = 5  # a connection without a request stays open
-LEAVE_SECONDS = 10  # at the end, for what is being answered
+DRAIN_SECONDS = 1.0  # at the end, in which what still comes is told 503
 BACKLOG = 2048
 
 
@@ -94,7 +98,9 @@ def describe(host: str, sock: socket.socket) -> list[str]:
     """Where the page is, and a warning where others than this machine can see it; for people."""
     lines = [f"{address(sock)} (Ctrl-C ends it)"]
     if not is_loopback(host):
-        lines.insert(0, f"warning: {host} is reached from other machines; there is no password and no encryption here")
+        lines.insert(
+            0, f"warning: {host} is reached from other machines, and nothing is encrypted here, the token neither"
+        )
     return lines
 
 
@@ -110,24 +116,58 @@ def many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wish, hard))
 
 
-def make_server(app, *, access_log: bool = False, proxy: str | None = None) -> uvicorn.Server:
-    """access_log: a line for each request (address, method, path, status), never a photo's name. proxy: addresses
+class Server(uvicorn.Server):
+    """uvicorn's, which at its end leaves what waits without an answer. This one first tells the application, which
+    finishes what is being judged and answers the rest 503. A second signal ends it at once.
+
+    stopping: called once, in the event loop."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._captured_signals or self._loop is None:
+            self.force_exit = bool(self._captured_signals)
+            super().handle_exit(sig, frame)
+            return
+        self._captured_signals.append(sig)
+        self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._stopping()
+        assert self._loop is not None
+        self._loop.call_later(DRAIN_SECONDS if self.server_state.connections else 0, self._leave)
+
+    def _leave(self) -> None:
+        self.should_exit = True
+
+
+def make_server(
+    app, *, stopping: Callable[[], None], leave_seconds: float, access_log: bool = False, proxy: str | None = None
+) -> Server:
+    """stopping: called when the server is told to end; leave_seconds: what is being judged then may still take.
+    access_log: a line for each request (address, method, path, status), never a photo's name. proxy: addresses
     whose X-Forwarded-* headers are believed."""
     many_connections()
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=Protocol,
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_level="info" if access_log else "warning",
-            access_log=access_log,
-            server_header=False,
-            proxy_headers=proxy is not None,
-            forwarded_allow_ips=proxy,
-            timeout_keep_alive=KEEP_SECONDS,
-            timeout_graceful_shutdown=LEAVE_SECONDS,
-            backlog=BACKLOG,
-        )
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_level="info" if access_log else "warning",
+        access_log=access_log,
+        server_header=False,
+        proxy_headers=proxy is not None,
+        forwarded_allow_ips=proxy,
+        timeout_keep_alive=KEEP_SECONDS,
+        timeout_graceful_shutdown=math.ceil(leave_seconds),
+        backlog=BACKLOG,
     )
+    return Server(config, stopping)

@@ -29,11 +29,13 @@ from discriminator.verdict_loss import smoothed, verdict_loss
 from faces.dataset import to_float
 from training import checkpoint
 from training.processes import Processes
-from training.telemetry import Telemetry
+from training.rollback import MOST, Course, Diverged
+from training.telemetry import Telemetry, rewind_jsonl
 
 TICKS = 10  # log rows in an epoch
 SHORTEST_TICK = 20  # steps
 HOPELESS = 20  # steps in a row without a finite gradient
+MISSED = 0.5  # share of a tick's steps without one
 STATEFUL = ("net", "ema", "optimiser")
 COUNTED = ("step", "elapsed", "best", "idle", "waited", "factor", "skipped", "sums", "over")  # of a checkpoint
 
@@ -82,7 +84,8 @@ class Fit:
         self.best: dict | None = None  # {"auc", "step", "state"}
         self.idle = 0  # validations since the best
         self.waited, self.factor = 0, 1.0  # of the plateau schedule
-        self.skipped = 0
+        self.skipped = self.missed = 0  # steps without a finite gradient: in a row; since the last tick
+        self.course = Course()
         self.sums = torch.zeros(6, dtype=torch.float64)
         self.over = False
 
@@ -108,7 +111,8 @@ class Fit:
     def state_dict(self) -> dict:
         """All that the next step depends on."""
         parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        return parts | {name: getattr(self, name) for name in COUNTED} | {"spared": self.spared}
+        counted = {name: getattr(self, name) for name in (*COUNTED, "spared", "missed")}
+        return parts | counted | {"course": self.course.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         """UserError where it is of another network."""
@@ -117,15 +121,24 @@ class Fit:
                 getattr(self, name).load_state_dict(state[name])
             for name in COUNTED:
                 setattr(self, name, state[name])
-            self._spare(int(state.get("spared", 0)))
+            self._spare(int(state.get("spared", 0)) - self.spared)
+            self.missed = int(state.get("missed", 0))
+            self.course.load_state_dict(state.get("course", {"healthy": self.step}))
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0][:160]
             raise UserError(f"the checkpoint does not fit the run's configuration: {reason}") from None
 
     def save(self) -> None:
         """A checkpoint now, if there is a folder."""
+        if not self.skipped and self.missed <= MISSED * self._since_tick:
+            self.course.healthy = self.step
         if self.folder is not None and self.peers.is_main:
-            checkpoint.save(self.folder, self.step, self.state_dict(), "detector")
+            kept = [] if self.course.healthy is None else [checkpoint.checkpoint_path(self.folder, self.course.healthy)]
+            checkpoint.save(self.folder, self.step, self.state_dict(), "detector", spare=kept)
+
+    @property
+    def _since_tick(self) -> int:
+        return (self.step - 1) % self.tick_every + 1 if self.step else 0
 
     def _spare(self, steps: int) -> None:
         """Do without the last `steps` of the frozen phase."""
@@ -138,12 +151,17 @@ class Fit:
         """The learning rate of the coming step."""
         r = self.recipe
         if self.step < self.frozen:
-            return r.head_lr * self.factor * min(1.0, (self.step + 1) / max(1, min(r.warmup, self.frozen // 4)))
+            return (
+                self.course.factor
+                * r.head_lr
+                * self.factor
+                * min(1.0, (self.step + 1) / max(1, min(r.warmup, self.frozen // 4)))
+            )
         t, total = self.step - self.frozen, max(1, self.steps - self.frozen)
         warm = min(1.0, (t + 1) / max(1, min(r.warmup, total // 4)))
         if r.schedule == "plateau":
-            return r.lr * warm * self.factor
-        return r.lr * warm * 0.5 * (1 + math.cos(math.pi * t / total))
+            return self.course.factor * r.lr * warm * self.factor
+        return self.course.factor * r.lr * warm * 0.5 * (1 + math.cos(math.pi * t / total))
 
     def _set_mode(self) -> None:
         """Training mode; the borrowed layers frozen in the first phase."""
@@ -180,12 +198,9 @@ class Fit:
             self.optimiser.step()
             self.skipped = 0
         else:
-            self.skipped += 1
+            self.skipped, self.missed = self.skipped + 1, self.missed + 1
             if self.skipped >= HOPELESS:
-                raise UserError(
-                    f"{HOPELESS} steps in a row had no finite gradient (step {self.step}): lower `lr`, or use"
-                    " `precision` fp32"
-                )
+                raise Diverged(f"{HOPELESS} steps in a row had no finite gradient (step {self.step})")
         self.step += 1
         self._average()
         with torch.no_grad():
@@ -204,7 +219,45 @@ class Fit:
     # ---- the loop ----------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Learn to the end (True), or until `stop` (False). Checkpoints on the way, at the end and when stopped."""
+        """Learn to the end (True), or until `stop` (False). Checkpoints on the way, at the end and when stopped.
+
+        A training that diverges goes back to its last healthy checkpoint and learns at half the rate, three times at
+        most; then UserError."""
+        while True:
+            try:
+                return self._run()
+            except Diverged as trouble:
+                self._go_back(str(trouble))
+
+    def _go_back(self, sign: str) -> None:
+        course, elapsed, number = self.course, self.elapsed, self.course.healthy
+        path = None if self.folder is None or number is None else checkpoint.checkpoint_path(self.folder, number)
+        there = path is not None and self.peers.told(path.exists())
+        if course.exhausted or not there or path is None:
+            raise UserError(self._diagnosis(sign, there))
+        self.load_state_dict(checkpoint.load(path, "detector"))
+        self.course.signs, self.course.factor, self.elapsed = course.signs, course.factor, elapsed
+        self.course.went_back(sign)
+        if self.peers.is_main:
+            nimg = self.step * self.recipe.batch
+            self.report.say(
+                f"diverged    {sign}: back to step {self.step}, with learning rates x {self.course.factor:g}"
+                f" ({len(self.course.signs)} of at most {MOST} times)"
+            )
+            for name in ("stats.jsonl", "metrics.jsonl"):
+                rewind_jsonl(path.parent / name, nimg)
+            self.report.reopen(nimg + 1)
+        self.save()
+
+    def _diagnosis(self, sign: str, there: bool) -> str:
+        r, tried = self.recipe, ""
+        if self.course.signs:
+            tried = f", {len(self.course.signs)} times before it at other rates ({self.course.rates(r.lr)}), too"
+        advice = f"give a lower `lr` than {r.lr:g}" + ("" if r.precision == "fp32" else " or `precision` fp32")
+        kept = f"; the checkpoint of step {self.course.healthy} is whole" if there and self.course.healthy else ""
+        return f"the training has diverged: {sign}{tried}{kept}; start again and {advice}"
+
+    def _run(self) -> bool:
         began, saved = time.monotonic() - self.elapsed, time.monotonic()
         mark, mark_step = time.monotonic(), self.step
         batches = self.feed.run(
@@ -248,6 +301,9 @@ class Fit:
         since = (self.step - 1) % self.tick_every + 1
         total, verdict, patch, consistency, right, norm = (self.sums / since).tolist()
         self.sums.zero_()
+        missed, self.missed = self.missed, 0
+        if missed > MISSED * since:
+            raise Diverged(f"{missed} of {since} steps had no finite gradient (step {self.step})")
         epoch = self.step / self.feed.len_epoch
         self.report.tick(
             {
@@ -255,6 +311,7 @@ class Fit:
                 "timestamp": time.time(), "Loss/total": total, "Loss/verdict": verdict, "Loss/patch": patch,
                 "Loss/consistency": consistency, "Train/accuracy": right, "Gradients/norm": norm,
                 "Progress/lr": self.rate(), "Progress/epoch": epoch,
+                "Health/skipped_steps": missed / since, "Health/rollbacks": float(len(self.course.signs)),
                 "Timing/images_per_sec": self.recipe.batch / max(pace, 1e-9), "Timing/total_sec": self.elapsed,
             }
         )  # fmt: skip
@@ -268,15 +325,18 @@ class Fit:
     def _validate(self) -> None:
         """Judge the averaged weights; keep them if they are the best; tell the schedule and the patience."""
         began = time.monotonic()
-        value, row = math.nan, {}
+        value, row, finite = math.nan, {}, True
         if self.peers.is_main:
             told = lambda done, total: self.report.progress(f"validating {done}/{total}")  # noqa: E731
             self.ema.lowp_eval = self.recipe.precision == "bf16"
             logits = scores(self.ema, self.validation, workers=self.workers, progress=told)
             self.ema.lowp_eval = False
-            row = figures(self.validation, logits) if np.isfinite(logits).all() else {"auc": math.nan}
+            finite = bool(np.isfinite(logits).all())
+            row = figures(self.validation, logits) if finite else {"auc": math.nan}
             value = row["auc"]
-        value = self.peers.told(value)
+        value, finite = self.peers.told((value, finite))
+        if not finite:
+            raise Diverged(f"its scores of the validation images are not numbers (step {self.step})")
         better = math.isfinite(value) and (self.best is None or value > self.best["auc"])
         if better:
             kept = {name: t.detach().cpu().clone() for name, t in self.ema.state_dict().items()}

@@ -42,11 +42,12 @@ from faces.degrade import Degradation
 from faces.source import FaceSource
 from metrics.classification import swapped_note
 from metrics.few import auc_text, balanced_text, counts_text, share_text
+from training.launch import mark, own_checkpoint
 from training.lock import RunLock
 from training.memory import keep_freed_memory
 from training.operations import prepare_operations
-from training.processes import Processes
-from training.run_folder import CONFIG, new_run, remove_leftovers
+from training.processes import LOST_PROCESS, Processes
+from training.run_folder import CONFIG, folders_in, new_run, remove_leftovers
 from training.stop import StopRequest
 from training.telemetry import Telemetry, rewind_jsonl
 
@@ -90,6 +91,9 @@ def train(
     try:
         with RunLock() as lock:
             begun = None
+            places = [place.out or place.resume] if place.out or place.resume else folders_in(place.outdir)
+            if own := world.main_does(lambda: own_checkpoint([p for p in places if p is not None])):
+                place = replace(place, resume=own.parent, out=None)
             if place.resume is not None:
                 begun = resumed(place.resume, options)
                 options, recipe = begun.options, begun.recipe
@@ -106,6 +110,10 @@ def train(
             run = _Training(options, recipe, world, tel, begun, part)
             run.prepare()
             return run.go(begun.folder if begun else run.new_folder(place, lock), report)
+    except RuntimeError as error:
+        if not world.lost(error):
+            raise
+        raise UserError(f"{LOST_PROCESS} its folder") from None
     finally:
         tel.close()
         world.leave()
@@ -226,6 +234,10 @@ class _Training:
         if self.begun is not None and self.world.is_main:
             for name in ("stats.jsonl", "metrics.jsonl"):
                 rewind_jsonl(folder / name, nimg)
+        if self.world.is_main:
+            mark(folder, None)
+        if self.begun is None and isinstance(fit, Fit) and self.part is None:
+            fit.save()  # what there is to go on from until there is a better one
         self.tel.open(folder, nimg + 1 if self.begun is not None else None)
         self._announce(folder, fit)
         if report is not None and self.world.is_main:
@@ -236,7 +248,7 @@ class _Training:
         if not finished:
             whole = folder if self.part is None else self.part.whole
             self.tel.say(f"stopped at step {fit.step}, saved; go on with `resume` {whole}")
-            raise KeyboardInterrupt
+            raise stop.interruption()
         if self.world.is_main:
             self._finish(folder, fit)
         self.world.barrier()

@@ -71,3 +71,48 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path, monkeypatch):
     rows = alone.stats.collect()
     for name in ("Loss/G/loss", "Loss/D/loss", "Loss/verdict"):
         assert abs(rows[name]["mean"] - first["stats"][name]["mean"]) < 0.02, name
+
+
+def _resuming_worker(rank: int, port: int, folder: str) -> None:
+    from conftest import small_config, small_game
+
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
+    with Processes.join("cpu") as world:
+        cfg = small_config(2, batch_gpu=4, mbstd_group=4, aug="ada", target=0.1)
+        straight, resumed = small_game(cfg, world), small_game(cfg, world)
+        for _ in range(3):  # ADA sums up every second step: here each process has counts of its own
+            straight.step()
+        counts = list(world.share(2, lambda _: straight.own_counts()))
+        state = world.told(straight.state_dict(counts))  # rank 0's is what a checkpoint holds
+        resumed.load_state_dict(copy.deepcopy(state))
+        out = {"counts": [one["signs"].tolist() for one in counts]}
+        for game in (straight, resumed):
+            for _ in range(2):
+                game.step()
+        same = [torch.equal(a, b) for a, b in zip(straight.G.parameters(), resumed.G.parameters(), strict=True)]
+        out |= {"same": all(same), "p": [float(game.augment.p) for game in (straight, resumed)]}
+        out["stats"] = [game.stats.collect(world.sum) for game in (straight, resumed)]
+        torch.save(out, os.path.join(folder, f"{rank}.pt"))
+
+
+def test_each_process_resumes_with_its_own_counts(tmp_path, monkeypatch):
+    here = os.path.dirname(__file__)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.path.dirname(os.path.dirname(here))]))
+    monkeypatch.syspath_prepend(here)
+    mp.spawn(_resuming_worker, (_free_port(), str(tmp_path)), nprocs=2, join=True)
+    for rank in (0, 1):
+        out = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        assert out["counts"][0] != out["counts"][1], "otherwise this test shows nothing"
+        assert out["same"] and out["p"][0] == out["p"][1] and out["stats"][0] == out["stats"][1]
+
+
+def test_counts_of_two_processes_go_to_one(make_game):
+    game, other = make_game(), make_game()
+    for one in (game, other):
+        one.step()
+    both = make_game()
+    both.load_state_dict(game.state_dict([game.own_counts(), other.own_counts()]))
+    assert torch.equal(both.signs, 2 * game.signs)
+    once, twice = game.stats.collect(), both.stats.collect()
+    assert all(twice[name]["num"] == 2 * once[name]["num"] for name in once)

@@ -95,17 +95,17 @@ def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> tuple[bytes, floa
 
 def test_who_sends_slowly_is_not_waited_for(served):
     port = served[0]
-    got, took = exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\n")
+    got, took = exchange(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n")
     assert got == b"" and PATIENCE * 0.9 < took < PATIENCE + 3
-    got, took = exchange(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTT", pause=0.2)
+    got, took = exchange(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET / HTT", pause=0.2)
     assert got.startswith(b"HTTP/1.1 200") and took < PATIENCE + 4
-    head = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+    head = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
     got, took = exchange(port, head + b"x")
     assert got.startswith(b"HTTP/1.1 408") and b"after 2 s" in got and took < 8
 
 
 def test_a_large_body_is_refused_before_it_is_sent(served):
-    head = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     got, took = exchange(served[0], head + b"Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n")
     assert got.startswith(b"HTTP/1.1 413") and took < 2
     chunk = b"10000\r\n" + bytes(65536) + b"\r\n"

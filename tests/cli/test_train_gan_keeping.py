@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from adversarial.snapshots import Snapshots
-from training.checkpoint import checkpoint_path, checkpoints, save
+from training.checkpoint import checkpoint_path, checkpoints, load, save
 from training.run_folder import newest_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,3 +94,47 @@ def test_a_run_that_is_being_trained_is_left_alone(start, train, tmp_path, photo
     first = job.wait()
     assert first.code == 130 and "go on with --resume" in first.out
     assert not (run / ".lock").exists()
+
+
+def scalars(run: Path) -> dict[str, list[float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    return {name: [event.value for event in board.Scalars(name)] for name in board.Tags()["scalars"]}
+
+
+def test_a_run_that_diverges_goes_back_learns_more_slowly_and_ends_well_or_in_a_line(train, tmp_path, photos):
+    course = ("--kimg", 0.08, "--tick", 0.016, "--snap", 1)
+    lost = train("--data", photos, *course, "--lr", 10)
+    run = tmp_path / "runs" / "00000-photos-8-tiny"
+    (line,) = lost.err.splitlines()
+    assert lost.code == 2 and line.startswith(f"error: runs/{run.name}: the training has diverged: "), lost.err
+    assert "at 5, 2.5 and 1.25 (--lr 10)" in line and "lower --lr (the preset's is 0.0025)" in line
+    log = (run / "log.txt").read_text()
+    assert log.count("back to checkpoint-000000.pt at 0.00 kimg") == 3 and line.removeprefix("error: ") in log
+    assert [p.name for p in checkpoints(run)] == ["checkpoint-000000.pt"]
+    assert not list(run.glob("detector*")) and not list(run.glob("generator*"))
+    again = train("--resume", run, small=False)  # its attempts are spent
+    assert again.code == 2 and "has diverged" in again.err and "back to checkpoint" not in again.out
+    assert not list(run.glob("detector*"))
+    steered = train("--resume", run, "--lr", 0.0025, "--no-report", small=False)
+    assert steered.code == 0, steered.err
+    assert (run / "detector.safetensors").is_file() and "--lr 10 -> 0.0025" in steered.out
+    drawn = scalars(run)
+    assert drawn["Health/rollbacks"][-1] == 0 and drawn["Health/ada_pinned"][-1] == 0
+    assert all(value > 0 for value in drawn["Health/feature_diversity"]) and "Gradients/G" in drawn
+
+
+def test_the_rate_of_a_run_that_went_back_is_part_of_its_state(train, tmp_path, photos):
+    """A rate that is too high by little: one return, and a run that is killed after it goes on at the lower rate."""
+    done = train("--data", photos, "--kimg", 0.08, "--tick", 0.016, "--snap", 1, "--lr", 0.6)
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "00000-photos-8-tiny"
+    course = load(checkpoints(run)[-1], "gan")
+    assert 1 <= len(course["course"]["signs"]) <= 3, "choose another rate for this test"
+    factor = 0.5 ** len(course["course"]["signs"])
+    assert course["course"]["factor"] == factor
+    assert course["game"]["opt_G"]["param_groups"][0]["lr"] == pytest.approx(0.6 * factor * 4 / 5)
+    stats = [json.loads(row) for row in (run / "stats.jsonl").read_text().splitlines()]
+    assert len({(row["nimg"], row.get("verdict_step")) for row in stats}) == len(stats)

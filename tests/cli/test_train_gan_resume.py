@@ -1,5 +1,6 @@
 """`python train_gan.py --resume`: killed, stopped, contradicted, finished and prolonged runs."""
 
+import contextlib
 import json
 import os
 import random
@@ -128,19 +129,23 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(start, straight, p
     assert log.count("resuming") == kills
 
 
-@pytest.mark.parametrize("moment", ["tick 1", "verdict 2/6"], ids=["game", "verdict"])
-def test_ctrl_c_saves_and_says_how_to_go_on(start, train, straight, photos, tmp_path, moment):
+@pytest.mark.parametrize(
+    ("moment", "number", "code"),
+    [("tick 1", signal.SIGINT, 130), ("verdict 2/6", signal.SIGTERM, 143)],
+    ids=["game", "verdict"],
+)
+def test_a_signal_saves_and_says_how_to_go_on(start, train, straight, photos, tmp_path, moment, number, code):
     for _ in range(5):
         job = start("--data", photos, *LENGTH)
         while moment not in job.out.read_text() and not ended(job):
             time.sleep(0.005)
-        os.kill(job.pid, signal.SIGINT)
+        os.kill(job.pid, number)
         result = job.wait()
         if result.code != 0:
             break
         shutil.rmtree(tmp_path / "runs")  # on a busy machine it may have ended before the signal came
-    assert result.code == 130, result.err
-    assert "stopping after this step" in result.err and "Traceback" not in result.err
+    assert result.code == code, result.err
+    assert ("stopping after this step" in result.err) == (number == signal.SIGINT) and "Traceback" not in result.err
     assert f"go on with --resume runs/{RUN}" in result.out.splitlines()[-1]
     done = train("--resume", "latest", small=False)
     assert done.code == 0, done.err
@@ -243,6 +248,130 @@ def test_a_checkpoint_of_another_architecture(train, copy, tmp_path):
     before = contents(copy)
     refused(train("--resume", copy, small=False), "checkpoint-000004.pt", "another architecture")
     assert contents(copy) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 12 MB; its path."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only the administrator may mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.timeout(600)
+def test_a_disk_that_fills_while_it_trains_leaves_the_last_checkpoint_whole(start, straight, photos, small_disk):
+    job = start("--data", photos, *LENGTH, *EVERY_STEP, "--outdir", small_disk / "runs")
+    run, filler = small_disk / "runs" / RUN, small_disk / "filler"
+    while len(checkpoints(run)) < 2 and not ended(job):
+        time.sleep(0.002)
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 16)):
+            pass
+    result = job.wait()
+    (line,) = result.err.splitlines()
+    assert result.code == 2 and line.startswith("error: ") and "No space left" in line, result.err
+    assert f"--resume {run}" in line and "earlier" in line or "then go on" in line, line
+    for path in checkpoints(run):
+        load(path, "gan")
+    assert not list(run.glob(".*.tmp"))
+    again = start("--resume", run, small=False).wait()
+    (line,) = again.err.splitlines()
+    assert again.code == 2 and "MB" in line and "free some space" in line, "no room for the next checkpoint either"
+    filler.unlink()
+    done = start("--resume", run, "--no-report", small=False).wait()
+    assert done.code == 0, done.err
+    assert_same_end(straight, run)
+
+
+def launched(restart: int) -> dict:
+    """What torchrun tells its processes; the parent of the tests' processes plays its part."""
+    return {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": str(restart)}
+
+
+def test_a_launch_that_torchrun_starts_anew_goes_on_with_its_own_run(start, straight, photos, tmp_path):
+    """The same command again, as torchrun --max-restarts gives it after a lost process."""
+    command = ("--data", photos, *LENGTH, *EVERY_STEP)
+    run, other = tmp_path / "runs" / RUN, tmp_path / "runs" / "00001-other"
+    job = start(*command, **launched(0))
+    while not any(path.name > "checkpoint-000002.pt" for path in checkpoints(run)) and not ended(job):
+        time.sleep(0.002)
+    job.kill()
+    assert job.wait().code in (0, -signal.SIGKILL)
+    shutil.copytree(run, other)  # a newer run, of another launch
+    told = json.loads((run / ".launch.json").read_text())
+    (other / ".launch.json").write_text(json.dumps({**told, "process": "1 1"}))
+    before = contents(other)
+    result = start(*command, **launched(1)).wait()
+    assert result.code == 0, result.err
+    assert_same_end(straight, run)
+    assert contents(other) == before and len(list((tmp_path / "runs").glob("0*"))) == 2
+    log = (run / "log.txt").read_text()
+    assert log.count("resuming") == 1 and log.count("run  ") == 1
+    before = contents(run)
+    assert start(*command, **launched(2)).wait().code == 0, "nothing is left to do"
+    assert contents(run) == before
+
+
+def test_of_a_launch_that_saved_nothing_a_new_run_begins(train, photos, tmp_path):
+    result = train("--data", photos, *LENGTH, **launched(1))
+    assert result.code == 0 and "resuming" not in result.out and (tmp_path / "runs" / RUN / ".launch.json").is_file()
+
+
+SHRUNK = """
+import sys; sys.path[:0] = {paths!r}
+import adversarial.config, training_server; training_server.shrink(adversarial.config)
+import train_gan; train_gan.run(train_gan.main)
+"""
+
+
+def worker(launcher: subprocess.Popen, rank: int) -> int | None:
+    """The process of a rank below torchrun."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher.pid and f"RANK={rank}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                return int(path.name)
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes through /proc")
+def test_torchrun_restarts_a_launch_whose_processes_are_killed_in_turn(photos, tmp_path):
+    """kill -9 of rank 0 and rank 1 in turn, two gloo processes: the end is that of an unbroken launch, bit for bit."""
+    script = tmp_path / "shrunk.py"
+    script.write_text(SHRUNK.format(paths=[str(ROOT), str(ROOT / "tests" / "cli")]))
+    words = [script, "--data", photos, "--cfg", "tiny", "--resolution", 8, "--batch", 8, "--verdict-batch", 4]
+    words += ["--kimg", 0.32, "--verdict-kimg", 0.016, "--tick", 0.08, "--snap", 2, "--metrics", "none", "--no-report"]
+    words += ["--device", "cpu", "--precision", "fp32", *EVERY_STEP]
+
+    def launch(outdir: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        command += ["--max-restarts=4", *map(str, words), "--outdir", outdir]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, cwd=tmp_path, stdout=-1, stderr=-1, text=True, env=env)
+
+    whole = launch("whole")
+    assert whole.wait(timeout=1500) == 0, whole.stderr.read()
+    broken, kills = launch("broken"), 0
+    run = tmp_path / "broken" / RUN
+    while broken.poll() is None:
+        last = checkpoints(run)[-1].name if checkpoints(run) else ""
+        if kills < 4 and last > f"checkpoint-{8 * (kills + 1):06d}.pt" and (pid := worker(broken, kills % 2)):
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+            while checkpoints(run)[-1].name == last and broken.poll() is None:
+                time.sleep(0.01)
+        time.sleep(0.002)
+    assert broken.returncode == 0, broken.stderr.read()
+    assert kills == 4 and [p.name for p in (tmp_path / "broken").glob("0*")] == [RUN]
+    assert_same_end(tmp_path / "whole" / RUN, run)
 
 
 @pytest.mark.slow

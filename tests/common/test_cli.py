@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -271,3 +272,68 @@ cli.run(command, [])
 def test_ctrl_c_during_imports_and_after_them(where, out):
     done = subprocess.run([sys.executable, "-c", IMPORTING, str(ROOT), where], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, out, "\ninterrupted\n")
+
+
+ENDED = """
+import signal, sys, time; from pathlib import Path
+import click, common.cli as cli; from common.files import written_whole
+if sys.argv[2:] == ["nohup"]:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@click.command()
+def command():
+    with written_whole(Path(sys.argv[1]) / "half") as tmp:
+        tmp.write_text("half")
+        print("writing", flush=True)
+        time.sleep(3 if sys.argv[2:] else 100)
+cli.run(command, [])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize(
+    ("name", "argv", "code", "told"),
+    [
+        ("SIGTERM", [], 143, "ended by SIGTERM"),
+        ("SIGHUP", [], 129, "ended by SIGHUP"),
+        ("SIGINT", [], 130, "interrupted"),
+        ("SIGHUP", ["nohup"], 0, ""),
+    ],
+)
+def test_signals_have_one_meaning_and_leave_nothing_half_written(tmp_path, name, argv, code, told):
+    call = [sys.executable, "-c", ENDED, str(tmp_path), *argv]
+    with subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "writing\n"
+        program.send_signal(getattr(signal, name))
+        assert program.stderr.read().strip() == told
+        assert program.wait(timeout=60) == code
+    assert os.listdir(tmp_path) == (["half"] if argv else [])
+
+
+CLOSED = """
+import os, sys
+import click, common.cli as cli
+@click.command()
+def command():
+    file = open(sys.argv[1], "w")
+    os.write(1, b"what a library prints")
+    os.write(2, b"what a library prints")
+    click.echo("said"); print("said"); click.echo("said", err=True); sys.stderr.write("said")
+    with cli.progress(total=2) as bar:
+        bar.update(2)
+    file.write("mine")
+    file.close()
+    if len(sys.argv) > 2:
+        raise cli.UserError("wrong")
+    return 3
+cli.run(command, [])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell's closing")
+@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("argv", "code"), [([], 3), (["wrong"], 2)])
+def test_a_closed_stream_is_no_file_for_what_is_printed(tmp_path, closing, argv, code):
+    file = tmp_path / "file"
+    call = ["sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, "-c", CLOSED, str(file), *argv]
+    assert subprocess.run(call, cwd=ROOT, stdout=subprocess.DEVNULL).returncode == code
+    assert file.read_text() == "mine"

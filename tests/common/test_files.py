@@ -1,10 +1,15 @@
 """Files written piece by piece: whole or absent."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from common.files import NAME_BYTES, written_whole
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("how", [{}, {"shared": True}, {"ending": ".mp4"}, {"durable": False}])
@@ -38,6 +43,37 @@ def test_shared_files_have_temporary_names_of_their_own(tmp_path):
     with written_whole(tmp_path / long, shared=True) as tmp:
         tmp.write_text("long")
     assert (tmp_path / long).read_text() == "long"
+
+
+HOLD = """
+import sys, time; from pathlib import Path; from common.files import written_whole
+with written_whole(Path(sys.argv[1]), shared=True) as tmp:
+    tmp.write_text("half"); print("writing", flush=True); time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of this kind")
+def test_what_a_killed_writer_left_goes_with_the_next_file_and_what_is_being_written_stays(tmp_path):
+    def writer(name: str) -> subprocess.Popen:
+        call = [sys.executable, "-c", HOLD, str(tmp_path / name)]
+        process = subprocess.Popen(call, cwd=ROOT, stdout=-1, text=True)
+        assert process.stdout.readline() == "writing\n"
+        return process
+
+    killed, alive = writer("a.zip"), writer("b.zip")
+    try:
+        (tmp_path / ".mine.tmp").write_text("of nobody's pattern")
+        killed.kill()
+        killed.wait()
+        assert len(os.listdir(tmp_path)) == 3
+        with written_whole(tmp_path / "c.zip", shared=True) as tmp:
+            tmp.write_text("whole")
+        left = sorted(os.listdir(tmp_path))
+        assert len(left) == 3 and left[0].startswith(".b.zip.") and left[1:] == [".mine.tmp", "c.zip"]
+    finally:
+        for process in (killed, alive):
+            process.kill()
+            process.wait()
 
 
 def test_a_full_disk_names_the_file(tmp_path):

@@ -58,7 +58,7 @@ def service():
 
 @pytest.fixture(scope="module")
 def client(service):
-    with TestClient(build_app(service, SMALL, threads=2)) as made:
+    with TestClient(build_app(service, SMALL, threads=2), base_url="http://localhost") as made:
         yield made
 
 
@@ -236,7 +236,9 @@ def test_the_server_is_asked_by_its_own_page_only(service, client):
     answer = ask(client, **other)
     assert answer.status_code == 403 and "allow its origin" in refusal(answer)
     assert "access-control-allow-origin" not in answer.headers
-    with TestClient(build_app(service, SMALL, threads=1, cors=["https://elsewhere.example"])) as opened:
+    with TestClient(
+        build_app(service, SMALL, threads=1, cors=["https://elsewhere.example"]), base_url="http://localhost"
+    ) as opened:
         answer = ask(opened, **other)
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == "https://elsewhere.example"
@@ -266,7 +268,7 @@ def test_explanations_lie_where_the_network_looked(client):
 
 def test_gradcam_takes_pytorch_only_where_it_may():
     service = open_service(ServeOptions(model=str(MODELS[0]), face="whole"))
-    with TestClient(build_app(service, SMALL, threads=2)) as client:
+    with TestClient(build_app(service, SMALL, threads=2), base_url="http://localhost") as client:
         assert client.get("/v1/model").json()["maps"] == ["patches", "gradcam"]
         (row,) = post(client, ("a.png", encoded(5, 256, "PNG")), query="?explain=gradcam,patches").json()["results"]
     cam = np.array(row["explain"]["gradcam"])
@@ -304,7 +306,10 @@ def test_a_busy_server_says_so(service):
     judge = service.judge
     try:
         service.judge = lambda upload, ask: (gate.wait(20), judge(upload, ask))[1]
-        with TestClient(build_app(service, limits, threads=1)) as client, ThreadPoolExecutor(4) as pool:
+        with (
+            TestClient(build_app(service, limits, threads=1), base_url="http://localhost") as client,
+            ThreadPoolExecutor(4) as pool,
+        ):
             first = pool.submit(post, client, ("a.jpg", encoded(1, 64)))
             while not client.app.state.held.total:
                 time.sleep(0.01)
@@ -322,7 +327,7 @@ def test_a_busy_server_says_so(service):
 
 def test_a_fault_is_told_without_its_insides(service, monkeypatch):
     monkeypatch.setattr(service, "judge", lambda upload, ask: 1 / 0, raising=False)
-    with TestClient(build_app(service, SMALL, threads=1), raise_server_exceptions=False) as client:
+    with TestClient(build_app(service, SMALL, threads=1), "http://localhost", raise_server_exceptions=False) as client:
         answer = post(client, ("a.jpg", encoded()))
         assert answer.status_code == 500 and "division" not in answer.text and refusal(answer)
         assert client.app.state.held.requests == 0

@@ -33,7 +33,9 @@ def service():
 
 @pytest.fixture(scope="module")
 def client(service):
-    with TestClient(build_app(service, BodyLimits(max_bytes=2_000_000, max_files=4), threads=2)) as made:
+    with TestClient(
+        build_app(service, BodyLimits(max_bytes=2_000_000, max_files=4), threads=2), base_url="http://localhost"
+    ) as made:
         yield made
 
 
@@ -90,9 +92,11 @@ def test_what_a_video_may_cost(service, clip):
     before = service.limits
     try:
         service.limits = Limits(pixels=10_000, frames=8, seconds=20.0, threads=1)
-        with TestClient(build_app(service, BodyLimits(max_bytes=len(clip) - 1), threads=1)) as client:
+        with TestClient(
+            build_app(service, BodyLimits(max_bytes=len(clip) - 1), threads=1), base_url="http://localhost"
+        ) as client:
             assert post(client, ("clip.mp4", clip)).status_code == 413
-        with TestClient(build_app(service, BodyLimits(), threads=1)) as client:
+        with TestClient(build_app(service, BodyLimits(), threads=1), base_url="http://localhost") as client:
             answer = post(client, ("clip.mp4", clip))
             assert answer.status_code == 400 and "more than 10,000 pixels" in refusal(answer)
             service.limits = Limits(frames=8, seconds=1e-9, threads=1)
