@@ -189,4 +189,5 @@ def doubt_on(view: View, detector: DetectorBase) -> str:
 
 def unsure(verdict: Verdict, doubt: str) -> Verdict:
     """The verdict, or where there is a `doubt`, UNSURE with it before the note."""
-    return replace(verdict, label="UNSURE", note=notes_joined(doubt, verdict.note)) if doubt else verdict
+    note = notes_joined(doubt, verdict.note)
+    return replace(verdict, label="UNSURE", note=note, doubt=doubt) if doubt else verdict

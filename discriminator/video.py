@@ -169,8 +169,9 @@ def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
     if judge.threshold.fpr is not None:
         notes.append("false alarms measured on photos")
     if few or len(logits) < MIN_FRAMES:
-        verdict = replace(verdict, label="UNSURE")
-        notes.append(f"a verdict takes at least {MIN_FRAMES} frames with a face" + " that can be judged" * few)
+        doubt = f"a verdict takes at least {MIN_FRAMES} frames with a face" + " that can be judged" * few
+        verdict = replace(verdict, label="UNSURE", doubt=doubt)
+        notes.append(doubt)
     return replace(verdict, note=notes_joined(*notes, *facts["remarks"], verdict.note))
 
 
