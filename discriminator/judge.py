@@ -129,7 +129,7 @@ class Judge:
     def results(self, seen: Seen) -> Iterator[Result]:
         """What came of one that was scored."""
         if seen.result is not None:
-            yield replace(seen.result, stages=seen.stages)
+            yield replace(seen.result, stages=seen.stages, photo=seen.photo)
         for i, verdict in enumerate(seen.verdicts):
             yield Result(
                 seen.name,
