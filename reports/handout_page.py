@@ -158,7 +158,8 @@ def _photo(shown: Shown, *, alone: bool) -> str:
     picture = f"<figure>{_image(shown.picture, 'the photo, its faces marked')}</figure>" if shown.picture else ""
     rows = [face.row for face in shown.details] or list(shown.rows)
     several = sum("verdict" in row for row in rows) > 1
-    words = "".join(_words(row, several) for row in rows)
+    told: set[str] = set()
+    words = "".join(_words(row, several, told) for row in rows)
     maps = "".join(_maps(face, several) for face in shown.details)
     left_out = ""
     if not shown.details and any("verdict" in row for row in rows):
@@ -166,17 +167,19 @@ def _photo(shown: Shown, *, alone: bool) -> str:
     legend = LEGEND if maps else ""
     more = "".join(_more(row, several) for row in rows)
     return (
-        f'<article><div class="pair">{heading}{picture}<div>{words}{left_out}</div></div>{maps}{legend}{more}</article>'
+        f'<article><div class="pair">{heading}{picture}<div>{words}{left_out}</div></div>'
+        f'<div class="faces">{maps}</div>{legend}{more}</article>'
     )
 
 
-def _words(row: Mapping, several: bool) -> str:
-    """A face's answer and what is to be said of it."""
+def _words(row: Mapping, several: bool, told: set[str]) -> str:
+    """A face's answer and what is to be said of it, but not what was `told` of another face already."""
     verdict = row.get("verdict", "NO FACE" if row.get("status") == "no face" else "UNREADABLE")
     number = f"face {row['face']['index']}: " if several and row.get("face") else ""
     said = [f'<p class="said {_class(verdict)}"><strong>{number}{_text(row.get("headline", verdict))}</strong></p>']
     for text in (row.get("says"), row.get("error")):
-        if text:
+        if text and text not in told:
+            told.add(text)
             said.append(f"<p>{_text(text)}</p>")
     if row.get("note"):
         said.append(f'<p class="soft">Note: {_text(row["note"])}.</p>')
@@ -301,7 +304,8 @@ article{border-top:1px solid var(--line);padding:1rem 0}
 .pair{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:.4rem 1.2rem;align-items:start}
 .pair h3,.pair .answer{grid-column:1/-1;margin:0}
 figure{margin:0}img{display:block;max-width:100%;height:auto;border-radius:4px}
-.maps{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.8rem;margin:.9rem 0}
+.faces{display:flex;flex-wrap:wrap;gap:.9rem 1.6rem;margin:.9rem 0}.faces:empty{display:none}
+.maps{display:flex;flex-wrap:wrap;gap:.6rem}.maps figure{width:12.4rem}
 .maps img{width:100%}figcaption{margin-top:.2rem}
 .thumb{max-width:72px;max-height:72px}
 .scroll{overflow-x:auto}
@@ -321,6 +325,6 @@ th button:focus-visible{outline:3px solid var(--real)}
 body{font-size:10.5pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}main{max-width:none;padding:0}
 figure,.said,tr,.maps figure,.limits,.made{break-inside:avoid}h2,h3,h4{break-after:avoid}
 thead{display:table-header-group}th button{text-decoration:none}.scroll{overflow:visible}
-.pair img{max-height:95mm}.maps{grid-template-columns:repeat(4,1fr)}
+.pair img{max-height:95mm}.maps figure{width:40mm}.faces{gap:4mm 7mm}.maps{gap:2mm}
 }
 """
