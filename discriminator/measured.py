@@ -61,21 +61,21 @@ class Rates:
         lines = [line for line in lines if line]
         return [*lines, self.remark] if self.remark else lines
 
-    def short(self) -> str:
-        """The same in one line, without the sets; "" where nothing is known."""
+    def says(self) -> str:
+        """The same in a sentence, without the sets."""
         if not (self.own or self.others or self.photos):
-            return self.remark
-        parts = [f"finds {span(self.own)} of its own kind of fakes"] if self.own else []
-        parts.append(
-            f"finds {span(self.others)} of other generators'" if self.others else "other generators' not measured"
-        )
+            return f"{self.remark[:1].upper()}{self.remark[1:]}." if self.remark else ""
+        found = [f"{span(self.own)} of its own kind of fakes"] if self.own else []
+        found += [f"{span(self.others)} of other generators'"] if self.others else []
+        parts = [f"finds {' and '.join(found)}"] if found else []
         parts += [f"accuses {span(self.photos)} of photos"] if self.photos else []
-        return ", ".join(parts)
+        without = "" if self.others else "; with other generators it was not measured"
+        return f"This detector {' and '.join(parts)}{without}."
 
     def to_dict(self) -> dict:
         """Plain JSON types."""
         known = {"own_fakes_found": self.own, "other_generators_found": self.others, "false_alarms": self.photos}
-        row: dict = {"says": self.short(), "lines": self.lines()}
+        row: dict = {"says": self.says(), "lines": self.lines()}
         for name, shares in known.items():
             sets = [{**asdict(share), "share": share.value} for share in shares]
             low, high = ends(shares) if shares else (None, None)

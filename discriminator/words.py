@@ -66,10 +66,10 @@ def says(verdict: Verdict) -> str:
             "Nothing was found that this detector knows. It may still come from a generator that the detector does not"
             " know."
         )
-    text = f"Its score is {score(verdict)}, and from {verdict.threshold:.2g} on this detector says so"
+    text = f"Its score is {score(verdict)}; this detector says so from {verdict.threshold:.2g} on,"
     if verdict.fpr is None:
-        return f"{text}. The threshold is your own: how many photos score as high was not measured."
-    return f"{text}. Of {verdict.n_real} validation photos {100 * verdict.fpr:.2g} % scored as high."
+        return f"{text} a threshold of your own: how many photos reach it was not measured."
+    return f"{text} which {100 * verdict.fpr:.2g} % of {verdict.n_real} validation photos reached, too."
 
 
 def score(verdict: Verdict) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.files import write_json, write_text
+from common.files import write_bytes, write_json, write_text
 from discriminator.boxes import boxed
 from discriminator.detector_base import DetectorBase
 from discriminator.heatmap import fit
@@ -70,7 +70,7 @@ class Handout:
         write_json(data, {"report": dict(about), **document})
         if self.collected.count < 2:
             return [html, data]
-        write_text(table, csv)
+        write_bytes(table, csv.encode("utf-8", "surrogateescape"))  # names that are not UTF-8 stay as they are
         return [html, data, table]
 
 
@@ -131,7 +131,8 @@ class Collected:
         for k, i in enumerate(worst_first([one.verdict for one in photo])):
             one, row = photo[i], rows[i]
             maps = maps_of(one, self.detector, cams=self.cams) if k < FACES else []
-            view = [("what was judged", one.view)] if maps and one.view is not None else []
+            cut_out = one.face is not None and one.face["seen_as"] not in ("crop", "whole")
+            view = [("what was judged", one.view)] if maps and cut_out and one.view is not None else []
             faces.append(Face(row, [(caption, jpeg(fit(p, MAP_SIDE), 85)) for caption, p in [*view, *maps]]))
         return drawn, faces
 

@@ -68,6 +68,7 @@ def page(
     if full:
         heading = "" if one else f"<h2>{'All' if len(full) == count else f'{len(full)} of them'} in full</h2>"
         parts += [heading, *(_photo(shown, alone=one is not None) for shown in full)]
+        parts.append(LEGEND if any(shown.pictures for shown in full) else "")
     parts += [_measured(document), _limits(document), _made(document, about, csv if not one else "", data)]
     script = "" if one else f"<script>{SCRIPT}</script>"
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
@@ -164,11 +165,10 @@ def _photo(shown: Shown, *, alone: bool) -> str:
     left_out = ""
     if not shown.details and any("verdict" in row for row in rows):
         left_out = '<p class="soft">Its pictures were left out to keep the report small.</p>'
-    legend = LEGEND if maps else ""
     more = "".join(_more(row, several) for row in rows)
     return (
-        f'<article><div class="pair">{heading}{picture}<div>{words}{left_out}</div></div>'
-        f'<div class="faces">{maps}</div>{legend}{more}</article>'
+        f'<article>{heading}<div class="pair">{picture}<div>{words}{left_out}</div></div>'
+        f'<div class="faces">{maps}</div>{more}</article>'
     )
 
 
@@ -302,7 +302,7 @@ p{margin:.35rem 0}ul{margin:.3rem 0;padding-left:1.2rem}
 .said{border-left:.35rem solid;padding-left:.6rem;margin-top:.9rem}.said:first-child{margin-top:0}
 article{border-top:1px solid var(--line);padding:1rem 0}
 .pair{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:.4rem 1.2rem;align-items:start}
-.pair h3,.pair .answer{grid-column:1/-1;margin:0}
+article>.answer{margin:0 0 .5rem}
 figure{margin:0}img{display:block;max-width:100%;height:auto;border-radius:4px}
 .faces{display:flex;flex-wrap:wrap;gap:.9rem 1.6rem;margin:.9rem 0}.faces:empty{display:none}
 .maps{display:flex;flex-wrap:wrap;gap:.6rem}.maps figure{width:12.4rem}
@@ -318,12 +318,12 @@ thead th,.pairs th{color:var(--soft)}td,tbody th{overflow-wrap:anywhere}
 th button{font:inherit;color:inherit;background:none;border:0;padding:.2rem 0;cursor:pointer;text-decoration:underline}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 th button:focus-visible{outline:3px solid var(--real)}
-.limits{border-left:.35rem solid #d9a400;padding-left:.8rem}.limits h2{margin-top:0}
+.limits{border-left:.35rem solid #d9a400;padding-left:.8rem}.limits h2{margin-top:0}.limits{margin-top:1.4rem}
 @media (max-width:34rem){.pair{grid-template-columns:1fr}.pairs th{white-space:normal}}
 @page{margin:14mm}
 @media print{
 body{font-size:10.5pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}main{max-width:none;padding:0}
-figure,.said,tr,.maps figure,.limits,.made{break-inside:avoid}h2,h3,h4{break-after:avoid}
+figure,.said,tr,.maps,.pair,.limits{break-inside:avoid}h2,h3,h4,.answer{break-after:avoid}
 thead{display:table-header-group}th button{text-decoration:none}.scroll{overflow:visible}
 .pair img{max-height:95mm}.maps figure{width:40mm}.faces{gap:4mm 7mm}.maps{gap:2mm}
 }

@@ -170,7 +170,8 @@
     if (first) {
       words.append(make("p", {}, make("span", { className: `verdict ${first.verdict}`, textContent: first.headline })));
     }
-    for (const one of worstFirst(results)) words.append(face(one, told));
+    const said = new Set();
+    for (const one of worstFirst(results)) words.append(face(one, told, said));
     if (results.some((one) => one.verdict)) words.append(measured(told));
     const button = make("button", { type: "button", textContent: "Save as JSON" });
     button.addEventListener("click", () => save(told, `${job.file.name || "pasted"}.json`));
@@ -242,20 +243,22 @@
   const worstFirst = (results) => [...results].sort((a, b) =>
     (ORDER.indexOf(a.verdict) - ORDER.indexOf(b.verdict)) || (b.probability ?? 0) - (a.probability ?? 0));
   // all words are the server's (discriminator/words.py)
-  const face = (one, told) => {
+  const face = (one, told, said) => {
     const node = make("div", { className: "face" });
     const kind = one.verdict ?? "NOFACE", several = told.results.length > 1;
     const head = make("p", {}, make("span", { className: `verdict ${kind}${several ? " below" : ""}`, textContent: one.headline }));
     node.append(head);
     if (several && one.face) head.prepend(make("span", { className: "number" }, `Face ${one.face.index}: `));
     if (!one.verdict) return node;
-    node.append(make("p", { textContent: one.says }), scale(one));
+    if (!said.has(one.says)) node.append(make("p", { textContent: one.says }));
+    said.add(one.says); // once is enough
+    node.append(scale(one));
     if (one.note) node.append(make("p", { className: "small", textContent: `Note: ${one.note}.` }));
     return node;
   };
   const measured = (told) => {
     const text = told.measured.says;
-    return make("details", { className: "small" }, make("summary", { textContent: `Measured: this detector ${text}.` }),
+    return make("details", { className: "small" }, make("summary", { textContent: `Measured: ${text}` }),
       make("ul", {}, ...told.measured.lines.map((line) => make("li", { textContent: line }))));
   };
   const scale = (one) => {

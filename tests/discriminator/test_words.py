@@ -106,17 +106,17 @@ def beside(folder, sha256="ab", **changes):
 def test_rates_are_those_of_the_threshold_in_force(tmp_path):
     file, detector = beside(tmp_path), Fixed()
     usual = rates_of(file, detector, Threshold.of(detector.calibration, fpr=0.01))
-    assert (
-        usual.short()
-        == "finds 95 % of its own kind of fakes, finds 40 to 72 % of other generators', accuses 0.5 % of photos"
-    )
+    said = "finds 95 % of its own kind of fakes and 40 to 72 % of other generators' and accuses 0.5 % of photos"
+    assert usual.says() == f"This detector {said}."
     assert "fakes of other generators: 40 to 72 % found (A: 40 of 100, B: 36 of 50)" in usual.lines()
     told = usual.to_dict()
     assert told["other_generators_found"]["low"] == 0.4 and told["other_generators_found"]["sets"][1]["called"] == 36
     loose = rates_of(file, detector, Threshold.of(detector.calibration, fpr=0.05))
     assert (loose.own[0].called, [s.name for s in loose.others]) == (196, ["A"])
     own = rates_of(file, detector, Threshold.of(detector.calibration, threshold=0.6))
-    assert own.own == own.others == own.photos == () and "your own" in own.short()
+    assert own.own == own.others == own.photos == () and own.says().startswith(
+        "What is found at a threshold of your own"
+    )
 
 
 def test_rates_of_another_file_are_not_claimed(tmp_path):
@@ -126,6 +126,7 @@ def test_rates_of_another_file_are_not_claimed(tmp_path):
     assert found.own[0].name.startswith("validation images") and "other generators: not measured" in found.lines()[1]
     detector.source_sha256 = "other"  # an export of that very file
     assert rates_of(file, detector, by).own[0].name == "home"
+    assert found.says().endswith("; with other generators it was not measured.")
 
 
 @pytest.mark.parametrize("text", ["", "[1", "[]", '{"format": "x"}', '{"format": "ganface-measured", "version": 9}'])
@@ -160,7 +161,7 @@ def test_a_run_shows_its_own_figures_and_says_what_was_not_measured(tmp_path):
 
 def test_rates_are_never_rounded_to_all_or_none():
     rates = Rates((Share("a", 9999, 10000),), (), (Share("a", 0, 500), Share("b", 1, 9999)))
-    assert "above 99 %" in rates.short() and "0 to 0.01 %" in rates.short()
+    assert "above 99 %" in rates.says() and "0 to 0.01 %" in rates.says()
 
 
 def test_the_shipped_rates_are_of_the_shipped_files_and_in_the_card():
