@@ -195,6 +195,27 @@ def test_explanations_of_several_are_numbered_and_replace_nothing(place):
     ]
 
 
+def test_a_report_lies_beside_its_json_and_csv(place):
+    args = ["photos", "one.png", "--model", "FAKE.safetensors", "--json", "--report", "out.html"]
+    result = run(*args)
+    assert result.exit_code == 1
+    page, told = (place / "out.html").read_text(), json.loads((place / "out.json").read_text())
+    document = json.loads(result.stdout)
+    about = told.pop("report")
+    assert told == document and about["command"] == "python detect.py " + " ".join(args)
+    assert "4 look generated" in page and page.count("<article>") == 4 and document["detector"]["sha256"] in page
+    assert len((place / "out.csv").read_text().splitlines()) == 5
+    assert (
+        document["results"][0]["headline"] == "looks generated" and document["measured"]["own_fakes_found"]["low"] > 0
+    )
+    again = run(*args)
+    assert again.exit_code == 2 and again.stdout == "" and "will not be overwritten" in again.stderr
+    assert (place / "out.html").read_text() == page
+    alone = run("one.png", "--model", "UNSURE.safetensors", "--explain", "x.png", "--report", "alone.html")
+    assert alone.exit_code == 0 and not (place / "alone.csv").exists()
+    assert "Grad-CAM" in (place / "alone.html").read_text() and "some fakes score" in alone.stdout
+
+
 def test_as_a_program(place):
     """From another folder, through the interpreter: exit codes, and a crash is never read as «a fake found»."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

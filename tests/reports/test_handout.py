@@ -81,7 +81,8 @@ def judged(name: str, label: str = "REAL", probability: float = 0.0015, faces: i
     verdict = Verdict(label, probability, 0.75, 0.5, 0.01, 500, 0.0, heat, **more)
     return [
         Result(name, verdict, photo=photo, view=photo, size=(60, 80),
-               face={"index": i + 1, "of": faces, "box": [10, 10, 40, 50], "seen_as": "ffhq"})
+               face={"index": i + 1, "of": faces, "box": [10, 10, 40, 50], "score": 0.9,
+                     "seen_as": "ffhq"})
         for i in range(faces)
     ]  # fmt: skip
 
@@ -126,7 +127,8 @@ def test_one_photo_is_shown_whole_with_what_is_known():
     photo[2] = judged("p.jpg", "FAKE", 0.93, faces=3)[2]
     page, parts = page_of([photo])
     for words in ("1 of 3 faces looks generated", "face 3: ", "what each patch looks like by itself", "40 to 72 %",
-                  "A & B", "Do not decide about people", "cd" * 32, "ab" * 32, "python x <y>", "2026-01-02"):  # fmt: skip
+                  "A & B", "Do not decide about people", "cd" * 32, "ab" * 32, "python x <y>",
+                  "2026-01-02"):  # fmt: skip
         assert words in parts.text, words
     assert parts.text.index("face 3") < parts.text.index("face 1"), "what looks generated comes first"
     assert "table.sort" not in page and not parts.all("script")
@@ -142,8 +144,8 @@ def test_a_low_score_is_nowhere_to_be_read_as_certainty():
 
 
 def test_the_table_sorts_by_a_place_that_follows_verdict_and_score():
-    photos = [judged("r.png", probability=0.4), judged("f.png", "FAKE", 0.8), judged("u.png", "UNSURE", 0.6),
-              judged("g.png", "FAKE", 0.95), [Result("n.png", None, no_face=True)], [Result("x", None, "broken")]]  # fmt: skip
+    photos = [judged("r.png", probability=0.4), judged("f.png", "FAKE", 0.8), judged("u.png", "UNSURE", 0.6)]
+    photos += [judged("g.png", "FAKE", 0.95), [Result("n.png", None, no_face=True)], [Result("x", None, "broken")]]
     page, parts = page_of(photos)
     places = [int(a["data-v"]) for a in parts.all("td") if "class" in a and "data-v" in a]
     assert places == [2, 4, 3, 5, 1, 0]
