@@ -150,7 +150,8 @@ def _at(path: Path, told: Mapping, target: float) -> Rates | None:
                 shares[row["role"]].append(share)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: its sets are damaged; make it again with benchmarks/measured.py") from None
-    return Rates(*(tuple(shares[role]) for role in ROLES)) if any(shares.values()) else None
+    own, others, photos = (tuple(shares[role]) for role in ROLES)
+    return Rates(own, others, photos) if own or others or photos else None
 
 
 def _of_run(path: Path, threshold: Threshold) -> Rates | None:
