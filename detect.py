@@ -1,7 +1,7 @@
 """Is a face photo real, or made by a generator? Verdicts for files, folders, videos, on a terminal or for programs.
 
 python detect.py photo.jpg more.png folder/
-python detect.py photo.jpg --explain out.png
+python detect.py photo.jpg --explain out.png --report out.html
 python detect.py folder/ --json > verdicts.json
 find . -name '*.jpg' -print0 | python detect.py - --jsonl
 python detect.py photos.tar --shard 0/8 --out parts/ ; python detect.py merge parts/
@@ -11,6 +11,7 @@ python detect.py export --model detector.safetensors --onnx detector.onnx
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from discriminator.judge import Judge
 
 PATIENCE = 0.05  # seconds a batch waits for more paths from stdin
+TYPED = "detect.typed"
 
 
 class JudgesByDefault(click.Group):
@@ -45,12 +47,18 @@ class JudgesByDefault(click.Group):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx, args):
+        ctx.meta[TYPED] = tuple(args)
         return click.Command.parse_args(self, ctx, args)
 
     def invoke(self, ctx):
         if ctx.command is not self:
             return ctx.command.invoke(ctx)
         return click.Command.invoke(self, ctx)
+
+
+def as_typed(ctx: click.Context) -> str:
+    """The command that runs, as it can be typed again."""
+    return shlex.join(["python", "detect.py", *ctx.meta[TYPED]])
 
 
 @click.command(
@@ -64,11 +72,12 @@ class JudgesByDefault(click.Group):
 @options(PartOptions, "parts")
 @click.pass_context
 def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: PartOptions) -> None:
-    """Say of every face in photos and videos whether it is REAL, FAKE (made by a GAN) or UNSURE.
+    """Say of every face in photos and videos whether it looks generated (FAKE), no trace of a GAN was found (REAL) or
+    it can't be told (UNSURE).
 
     FAKE is said at or above the threshold, which accused a stated share of the validation reals (its false-alarm
-    rate); REAL below the score under which almost no validation fake lies; UNSURE between the two. NO FACE is said
-    where faces are looked for and none is found. A lone - reads paths from stdin, one a line or NUL-separated.
+    rate); REAL below even odds and below the score under which almost no validation fake lies; UNSURE between. That
+    no face was found is said where faces are looked for. A lone - reads paths from stdin, one a line or NUL-separated.
 
     \b
     Exit code  0  no fake found, every file judged (UNSURE is not an alarm; see --strict)
@@ -78,7 +87,7 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
     """
     if parts.shard is not None and (told != TellOptions() or asked.streams):
         raise UserError("--shard: a part goes into its Parquet file alone; leave out -, --json, --csv and the like")
-    drawn = told.explain is not None
+    drawn, shown = told.explain is not None, told.explain is not None or told.report is not None
     # Imports take a moment (PyTorch's seconds); --help and mistyped options should not.
     with importing():
         from discriminator.engine import open_engine, open_judge
@@ -92,14 +101,14 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
         where = find_detector(asked.model, shipped=SHIPPED)
         engine = open_engine(where, runtime=asked.runtime, device=asked.device, gradients=drawn)
     with download_bar("YuNet") as report:
-        judge = open_judge(engine, asked, batch=asked.batch, keep_photos=drawn, report=report)
+        judge = open_judge(engine, asked, batch=asked.batch, keep_photos=shown, report=report)
     files = named(asked.inputs, stdin_reader)
     if parts.shard is not None:
         _judge_part(asked, parts, engine, judge, list(files))
         return
     if drawn or not asked.streams:
         files = list(files)
-    with Outputs(asked, told, engine, judge, files) as out, decoder(asked.decode_seconds) as decode:
+    with Outputs(asked, told, engine, judge, files, as_typed(ctx)) as out, decoder(asked.decode_seconds) as decode:
         video = VideoOptions(asked.every, out.on_frame)
         patience = PATIENCE if asked.streams else None
         for result in judge_files(

@@ -12,7 +12,6 @@ import os
 import click
 
 from common.cli import EXIT_ERROR, SETTINGS, download_bar, importing, own_version, run
-from common.errors import UserError
 from common.extras import needing
 from common.options import options
 from discriminator.options import SHIPPED

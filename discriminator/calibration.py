@@ -5,7 +5,8 @@ Everything here is measured on validation images and computed in float64. Three 
 1. temperature and bias: p = sigmoid(logit / T + b) (Guo et al. 2017, "On calibration of modern neural networks", with
    the bias of Platt 1999), so that p can be read as a probability at equal odds of real and fake;
 2. thresholds: FAKE is said when p >= t, with t set so that at most a stated share of the validation reals is accused;
-3. the unsure band: REAL is said only below the score under which at most a stated share of the validation fakes lies.
+3. the unsure band: REAL is said only below the score under which at most a stated share of the validation fakes lies,
+   and never from even odds on.
 
 So each of the two answers has its own bounded error (a reject option in the sense of Chow 1970), and what satisfies
 neither bound is answered UNSURE, not guessed.
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
+from metrics.answers import real_below
 
 FPRS = (0.005, 0.01, 0.05)
 DEFAULT_FPR = 0.01
@@ -148,13 +150,14 @@ def unsure_band(
 ) -> Band:
     """The band [low, threshold) in which the answer is UNSURE.
 
-    low is the largest score, but never more than the threshold, below which at most `miss` of the fakes lie. A strong
-    detector has an empty band; a weak one a wide band, which is the truth about it.
+    low is the largest score, but never more than the threshold or even odds, below which at most `miss` of the fakes
+    lie. A strong detector has a narrow band, from even odds; a weak one a wide band, which is the truth about it.
     """
     real, fake = (np.asarray(s, dtype=np.float64) for s in (real_scores, fake_scores))
     if len(real) == 0 or len(fake) == 0:
         raise UserError(f"the unsure band needs real and fake images, not {len(real)} real and {len(fake)} fake ones")
-    low = min(float(np.sort(fake)[min(math.floor(len(fake) * miss + 1e-9), len(fake) - 1)]), threshold)
+    low = float(np.sort(fake)[min(math.floor(len(fake) * miss + 1e-9), len(fake) - 1)])
+    low = real_below(threshold, low)
     decided = [np.mean((s < low) | (s >= threshold)) for s in (real, fake)]
     wrong = [np.mean(real >= threshold), np.mean(fake < low)]
     coverage = float(sum(decided) / 2)
@@ -311,7 +314,7 @@ def _at(
             OperatingPoint(
                 target_fpr=float(fpr),
                 threshold=t,
-                unsure_low=band.low if band else min(known_low[fpr], t),
+                unsure_low=band.low if band else real_below(t, known_low[fpr]),
                 false_alarms=alarms,
                 n_real=photos,
                 views=views,

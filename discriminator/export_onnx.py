@@ -23,6 +23,7 @@ from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, ONN
 from discriminator.views import FaceAndPixels, Preparation, Views
 from faces.pixel_crops import BORDER
 from faces.preprocess import Preprocess
+from metrics.answers import EVEN
 from stylegan2_ada.onnx_export import quiet_exporter
 
 NEEDED = ("onnx", "onnxscript")
@@ -59,8 +60,8 @@ def describe(detector: Detector) -> dict:
             f" ({_layout(p)})",
             "preprocess": _preprocess_in_words(p),
             "output": f"{LOGIT}: float32 [N], uncalibrated; probability of a generated image = sigmoid({LOGIT} /"
-            " temperature + bias); FAKE from `threshold` of a point of the calibration on, REAL below its `unsure_low`,"
-            " UNSURE between",
+            " temperature + bias); FAKE from `threshold` of a point of the calibration on, REAL below its `unsure_low`"
+            f" and below {EVEN:g}, UNSURE between",
         },
     }
 

@@ -11,13 +11,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from common.errors import UserError
+from discriminator import words
+from discriminator.boxes import Mark, boxed
 from discriminator.verdict import Verdict
 
 # Blue and vermilion of Okabe & Ito (2008), which stay apart under every common colour blindness.
 REAL_COLOUR = np.array([0, 114, 178], dtype=np.float32)
 FAKE_COLOUR = np.array([213, 94, 0], dtype=np.float32)
 OPACITY = 0.6
-LABEL_COLOURS = {"REAL": (0, 114, 178), "FAKE": (190, 70, 0), "UNSURE": (110, 110, 110)}
+LABEL_COLOURS = {"REAL": (0, 114, 178), "FAKE": (190, 70, 0), "UNSURE": (90, 90, 90)}
 
 _SIDE = 448  # longest side of the photo in a panel, pixels
 _GAP = 16
@@ -92,7 +94,7 @@ def explain(
         raise UserError("this detector has no artefact branch, so there is no patch map to draw, and no Grad-CAM came")
     photo = fit(photo)
     view = photo if view is None else fit(view)
-    pictures = [(_boxed(photo, box), "the photo")]
+    pictures = [(photo if box is None else boxed(photo, [Mark(box, verdict.label)]), "the photo")]
     if verdict.patch_map is not None:
         pictures.append((overlay(view, verdict.patch_map, crop=crop), "what each patch looks like by itself"))
     if cam is not None:
@@ -110,10 +112,12 @@ def _panel(pictures: list[tuple[np.ndarray, str]], verdict: Verdict, title: str)
     draw = ImageDraw.Draw(panel)
     big, normal, small = (ImageFont.load_default(size) for size in (30, 17, 14))
 
-    draw.text((_GAP, 12), verdict.label, fill=LABEL_COLOURS[verdict.label], font=big)
-    x = _GAP + draw.textlength(verdict.label, font=big) + _GAP
-    _write(draw, (x, 22), f"P(generated) = {verdict.probability:.4f}", normal, panel.width - x - _GAP)
-    _write(draw, (_GAP, 52), _in_words(verdict), small, panel.width - 2 * _GAP)
+    said = words.HEADLINES[verdict.label]
+    draw.text((_GAP, 12), said, fill=LABEL_COLOURS[verdict.label], font=big)
+    x = _GAP + draw.textlength(said, font=big) + _GAP
+    _write(draw, (x, 22), f"score {words.score(verdict)}, «looks generated» from {verdict.threshold:.2g}", normal,
+           panel.width - x - _GAP)  # fmt: skip
+    _write(draw, (_GAP, 52), words.says(verdict), small, panel.width - 2 * _GAP)
     _write(draw, (_GAP, 72), title, small, panel.width - 2 * _GAP)
 
     x = _GAP
@@ -129,27 +133,6 @@ def _panel(pictures: list[tuple[np.ndarray, str]], verdict: Verdict, title: str)
         draw.multiline_text((x + 24, y), text, fill="black", font=small)
     _write(draw, (_GAP, head + height + 36), verdict.note, small, panel.width - 2 * _GAP)
     return np.asarray(panel)
-
-
-def _in_words(verdict: Verdict) -> str:
-    """The threshold in force."""
-    text = f"FAKE from {verdict.threshold:.4f}"
-    if verdict.unsure_low < verdict.threshold:
-        text += f", REAL below {verdict.unsure_low:.4f}"
-    if verdict.fpr is None:
-        return text + "; a threshold of the user's own"
-    return text + f"; {100 * verdict.fpr:.2g} % false alarms on {verdict.n_real} validation reals"
-
-
-def _boxed(photo: np.ndarray, box: tuple[float, float, float, float] | None) -> np.ndarray:
-    if box is None:
-        return photo
-    picture = Image.fromarray(photo)
-    x0, y0, x1, y1 = (x * side for x, side in zip(box, (picture.width, picture.height) * 2))
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline="black", width=4)  # seen on light and on dark
-    draw.rectangle((x0, y0, x1, y1), outline="white", width=2)
-    return np.asarray(picture)
 
 
 def fit(photo: np.ndarray, side: int = _SIDE) -> np.ndarray:

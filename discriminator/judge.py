@@ -130,7 +130,7 @@ class Judge:
     def results(self, seen: Seen) -> Iterator[Result]:
         """What came of one that was scored."""
         if seen.result is not None:
-            yield replace(seen.result, stages=seen.stages)
+            yield replace(seen.result, stages=seen.stages, photo=seen.photo)
         for i, verdict in enumerate(seen.verdicts):
             yield Result(
                 seen.name,
@@ -190,4 +190,5 @@ def doubt_on(view: View, detector: DetectorBase) -> str:
 
 def unsure(verdict: Verdict, doubt: str) -> Verdict:
     """The verdict, or where there is a `doubt`, UNSURE with it before the note."""
-    return replace(verdict, label="UNSURE", note=notes_joined(doubt, verdict.note)) if doubt else verdict
+    note = notes_joined(doubt, verdict.note)
+    return replace(verdict, label="UNSURE", note=note, doubt=doubt) if doubt else verdict

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from discriminator import words
 from discriminator.verdict import Verdict
 
 
@@ -46,10 +48,23 @@ class Result:
     def seconds(self) -> float:
         return sum(self.stages.values())
 
+    @property
+    def headline(self) -> str:
+        """What is said of it first, in plain words."""
+        return words.headline(self.verdict, no_face=self.no_face)
+
+    @property
+    def ends_photo(self) -> bool:
+        """Whether no further face of its photo follows."""
+        return self.face is None or self.video is not None or self.face["index"] >= self.face["of"]
+
     def to_dict(self) -> dict:
-        """Plain JSON types: one line of detect.py's JSON lines."""
-        row: dict = {"file": self.file, "status": self.status}
+        """Plain JSON types: one line of detect.py's JSON lines. `headline`, `says` and `reason` are for people."""
+        row: dict = {"file": self.file, "status": self.status, "headline": self.headline}
         if self.verdict is not None:
+            row["says"] = words.says(self.verdict)
+            if why := words.reason(self.verdict):
+                row["reason"] = why
             row |= self.verdict.to_dict()
         elif self.error:
             row["error"] = self.error
@@ -58,6 +73,17 @@ class Result:
         if self.video is not None:
             row["video"] = self.video
         return {**row, "seconds": round(self.seconds, 6)}
+
+
+def rows_of(results: Sequence[Result]) -> list[dict]:
+    """The rows of one photo's results (a video's one), in their order; where there are several faces each has the one
+    answer for the photo as `photo`."""
+    rows = [one.to_dict() for one in results]
+    labels = [one.verdict.label for one in results if one.verdict is not None]
+    if len(labels) > 1:
+        told = words.of_photo(labels).to_dict()
+        rows = [row | {"photo": told} for row in rows]
+    return rows
 
 
 @dataclass

@@ -8,19 +8,21 @@ import numpy as np
 
 from common.errors import UserError
 from discriminator.calibration import Calibration, OperatingPoint
-from metrics.answers import answers
+from metrics.answers import answers, real_below
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What is said about one image.
 
-    label: FAKE if probability >= threshold, REAL if probability < unsure_low, UNSURE between (`decide`).
+    label: FAKE if probability >= threshold, REAL if probability < unsure_low, which is never above even odds, UNSURE
+    between (`decide`).
     probability: P(made by a generator), calibrated, at equal odds beforehand.
     fpr: share of the `n_real` validation reals that this threshold called FAKE; None for a threshold of the user's own.
     logit: the network's raw output before calibration.
     patch_map: float32 [h, w] in [0, 1], how much each patch by itself looks generated; None without artefact branch.
     note: what the reader of the verdict should know about this image, or "".
+    doubt: why nothing can be said of this image whatever its score, or ""; `note` says it, too.
     views: calibrated log-odds of «fake» of the face and of the photo's own pixels (None where there are too few), for a
     detector that joins the two. contradiction: why these contradict each other beyond what validation photos showed, or
     ""; then the label is UNSURE and `note` says so.
@@ -37,6 +39,7 @@ class Verdict:
     note: str = ""
     views: tuple[float, float | None] | None = field(default=None, compare=False)
     contradiction: str = ""
+    doubt: str = ""
 
     def to_dict(self) -> dict:
         """Plain JSON types, without the map."""
@@ -65,11 +68,20 @@ class Threshold:
     """The threshold in force: a calibrated operating point, or a threshold of the user's own in its place.
 
     own: whether the threshold is the user's. Its false-alarm rate was then not measured; what is known of it is
-    `between`: the measured rates of the calibrated thresholds above and below it (0 and 1 where there is none)."""
+    `between`: the measured rates of the calibrated thresholds above and below it (0 and 1 where there is none).
+
+    REAL is said below even odds at most (`metrics.answers`). Where a file's point has a higher end of UNSURE, it is
+    brought down; what that point did on validation images above it (miss, coverage, error) is then not known."""
 
     point: OperatingPoint
     own: bool = False
     between: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        low = real_below(self.point.threshold, self.point.unsure_low)
+        if low != self.point.unsure_low:
+            lower = replace(self.point, unsure_low=low, miss=None, coverage=None, error=None)
+            object.__setattr__(self, "point", lower)
 
     @classmethod
     def of(cls, calibration: Calibration, *, fpr: float | None = None, threshold: float | None = None) -> Threshold:

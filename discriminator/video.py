@@ -21,6 +21,7 @@ from discriminator.heatmap import fit
 from discriminator.judge import MIN_SIDE, Judge, Seen
 from discriminator.results import Result
 from discriminator.verdict import Verdict
+from discriminator.words import NO_FACE, headline, score
 from faces.video import Frame, Limits, Video
 
 MIN_FRAMES = 5
@@ -169,8 +170,9 @@ def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
     if judge.threshold.fpr is not None:
         notes.append("false alarms measured on photos")
     if few or len(logits) < MIN_FRAMES:
-        verdict = replace(verdict, label="UNSURE")
-        notes.append(f"a verdict takes at least {MIN_FRAMES} frames with a face" + " that can be judged" * few)
+        doubt = f"a verdict takes at least {MIN_FRAMES} frames with a face" + " that can be judged" * few
+        verdict = replace(verdict, label="UNSURE", doubt=doubt)
+        notes.append(doubt)
     return replace(verdict, note=notes_joined(*notes, *facts["remarks"], verdict.note))
 
 
@@ -179,9 +181,11 @@ def _told(seen: Seen, side: int) -> dict:
     longest side `side`; None where that is 0)."""
     number, seconds = seen.moment
     row: dict = {"frame": number, "seconds": round(seconds, 3), "faces": len(seen.verdicts), "verdict": "NO FACE"}
+    row["headline"] = NO_FACE
     if seen.verdicts:
         verdict = seen.verdicts[0]
         row |= {"verdict": verdict.label, "probability": verdict.probability, "logit": verdict.logit}
+        row |= {"headline": headline(verdict), "score": score(verdict)}
         if face := seen.faces[0]:
             height, width = seen.size
             row["box"] = [round(x / size, 4) for x, size in zip(face["box"] or (), (width, height, width, height))]

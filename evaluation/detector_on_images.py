@@ -12,6 +12,7 @@ from common.device import pick_device
 from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.locate import find_detector
+from discriminator.verdict import Threshold
 from evaluation.bias import audit_bias
 from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, at_threshold, summarise
 from evaluation.listener import Listener, nobody
@@ -112,7 +113,8 @@ def evaluate_images(
 def _rule(options: DetectorOptions, detector: Detector) -> tuple[AnswerRule, list[tuple[float, float]]]:
     points = [(p.target_fpr, p.threshold) for p in detector.calibration.points]
     if (own := options.threshold) is not None:
-        return answer_rule(options, own, own, "given by `threshold`, not the detector's own"), points
+        point = Threshold.of(detector.calibration, threshold=own).point
+        return answer_rule(options, own, point.unsure_low, "given by `threshold`, not the detector's own"), points
     point = detector.calibration.at(options.fpr)
     shipped = "the shipped one" if options.fpr is None else "the detector's own, chosen by `fpr`"
     origin = f"{shipped}, for {100 * point.target_fpr:g} % false alarms"

@@ -25,7 +25,7 @@ def evaluate_table(
     everything = read_scores(options.target, group_by=options.group_by)
     rule, points, everything.score, shifted = _rule(options, everything)
     notes = [shifted] if shifted else []
-    outside = everything.score.min() < 0 or everything.score.max() > 1
+    outside = not _probabilities(everything.score)
     if outside:
         notes.insert(
             0,
@@ -65,7 +65,8 @@ def _rule(options: DetectorOptions, scores: Scores) -> tuple[AnswerRule, list[tu
         rule, points, change = _calibrated_on(options.calibrate_on, options, scores)
         return rule, points, change(scores.score), ""
     if (given := options.threshold) is not None:
-        return answer_rule(options, given, given, "given by `threshold`"), [], scores.score, ""
+        ranks = not _probabilities(scores.score)
+        return answer_rule(options, given, given, "given by `threshold`", ranks=ranks), [], scores.score, ""
     own = own_thresholds(options.target)
     if own is None:
         raise UserError(
@@ -76,6 +77,11 @@ def _rule(options: DetectorOptions, scores: Scores) -> tuple[AnswerRule, list[tu
     return rule, [], moved, note
 
 
+def _probabilities(scores: np.ndarray) -> bool:
+    """Whether scores can be taken for probabilities."""
+    return bool(scores.min() >= 0 and scores.max() <= 1)
+
+
 def _by_their_own(options: DetectorOptions, score: np.ndarray, own: np.ndarray) -> tuple[AnswerRule, np.ndarray, str]:
     """(rule, scores, note): every row judged at the threshold in its column `threshold`.
 
@@ -84,10 +90,11 @@ def _by_their_own(options: DetectorOptions, score: np.ndarray, own: np.ndarray) 
     common = float(np.sort(own)[len(own) // 2])
     different = np.unique(own)
     if len(different) == 1:
-        return answer_rule(options, common, common, "the file's column threshold"), score, ""
-    rule = answer_rule(options, common, common, "each row's own, by the file's column threshold")
-    both = np.r_[score, own]
-    if both.min() >= 0 and both.max() <= 1:
+        ranks = not _probabilities(score)
+        return answer_rule(options, common, common, "the file's column threshold", ranks=ranks), score, ""
+    # what was moved is no probability any more
+    rule = answer_rule(options, common, common, "each row's own, by the file's column threshold", ranks=True)
+    if _probabilities(np.r_[score, own]):
         edge = np.finfo(np.float64).tiny
         odds, at = (np.log(np.maximum(v, edge)) - np.log1p(-np.minimum(v, 1 - 2**-53)) for v in (score, own))
         moved = 1 / (1 + np.exp(-(odds - at + np.log(common) - np.log1p(-min(common, 1 - 2**-53)))))
@@ -124,12 +131,15 @@ def _calibrated_on(
     everything = np.concatenate([valid.score, tested.score])
     said = f"set for {100 * fpr:g} % false alarms on the {len(real)} reals of {file}"
     change: Callable = np.asarray
-    if everything.min() < 0 or everything.max() > 1:
+    ranks = not _probabilities(everything)
+    if ranks:
         if len(fake):
+            ranks = False
             found = calibrate(valid.score, valid.label)
             change = found.probability
             real, fake = change(real), change(fake)
             said += f", scores made probabilities there (temperature {found.temperature:.3g}, bias {found.bias:.3g})"
     threshold = threshold_at_fpr(real, fpr)
     low = unsure_band(real, fake, threshold).low if len(fake) else threshold
-    return answer_rule(options, threshold, low, said), [(f, threshold_at_fpr(real, f)) for f in FPRS], change
+    rule = answer_rule(options, threshold, low, said, ranks=ranks)
+    return rule, [(f, threshold_at_fpr(real, f)) for f in FPRS], change

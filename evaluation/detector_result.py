@@ -117,12 +117,15 @@ def _swapped(scores: Scores, found: Breakdown) -> list[str]:
     return [line for line in lines if line]
 
 
-def answer_rule(options: DetectorOptions, threshold: float, low: float, origin: str) -> AnswerRule:
-    """The rule of a threshold and its lower end of UNSURE, unless `unsure_from` is another. UserError above it."""
+def answer_rule(
+    options: DetectorOptions, threshold: float, low: float, origin: str, *, ranks: bool = False
+) -> AnswerRule:
+    """The rule of a threshold and its lower end of UNSURE, unless `unsure_from` is another; ranks: as `AnswerRule` has
+    it. UserError above the threshold."""
     low = low if options.unsure_from is None else options.unsure_from
     if low > threshold:
         raise UserError(f"`unsure_from` {low:g}: lies above the threshold {threshold:g}: lower it")
-    return AnswerRule(threshold, low, origin)
+    return AnswerRule(threshold, low, origin, ranks)
 
 
 def add_robustness(options: DetectorOptions, result: DetectorResult, tables: dict[str, Scores]) -> None:

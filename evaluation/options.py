@@ -136,7 +136,9 @@ class DetectorOptions(ScoringOptions):
     bias: bool = option(False, "Audit the detector: one class alone saved again, each real source, each JPEG quality.")
     fpr: float | None = FPR()
     threshold: float | None = THRESHOLD(help="FAKE from this score on, instead of the detector's own threshold.")
-    unsure_from: float | None = option(None, "UNSURE from this score up to the threshold.")
+    unsure_from: float | None = option(
+        None, "UNSURE from this score up to the threshold, at the latest from even odds."
+    )
     calibrate_on: str | None = option(
         None, "For SCORES.csv: validation scores that set the threshold.", metavar="VALID.csv"
     )

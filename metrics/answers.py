@@ -1,8 +1,14 @@
-"""What is answered at a threshold: the one rule of every verdict and of every figure about verdicts. numpy only."""
+"""What is answered at a threshold: the one rule of every verdict and of every figure about verdicts. numpy only.
+
+FAKE is said of scores >= threshold. REAL is said of scores below `unsure_low` that are also below even odds: of what is
+more likely generated than not nobody says that nothing was found, however high the threshold lies. UNSURE is the rest.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+
+EVEN = 0.5  # of calibrated probabilities; scores that are none have no even odds
 
 
 def called_fake(scores: np.ndarray | float, threshold: float, undecided: np.ndarray | bool = False) -> np.ndarray:
@@ -11,11 +17,20 @@ def called_fake(scores: np.ndarray | float, threshold: float, undecided: np.ndar
     return (np.asarray(scores) >= threshold) & ~np.asarray(undecided, bool)
 
 
+def real_below(threshold: float, unsure_low: float, even: float = EVEN) -> float:
+    """The score below which REAL is said. even: infinite for scores that are ranks, not probabilities."""
+    return min(threshold, unsure_low, even)
+
+
 def answers(
-    scores: np.ndarray | float, threshold: float, unsure_low: float, undecided: np.ndarray | bool = False
+    scores: np.ndarray | float,
+    threshold: float,
+    unsure_low: float,
+    undecided: np.ndarray | bool = False,
+    even: float = EVEN,
 ) -> np.ndarray:
-    """str [N]: "FAKE" as `called_fake` has it, "REAL" of scores < unsure_low that are decided on, "UNSURE" else."""
+    """str [N]: "FAKE" as `called_fake` has it, "REAL" of scores below `real_below` that are decided on, "UNSURE"
+    else."""
     scores, open_ = np.asarray(scores), np.asarray(undecided, bool)
-    return np.select(
-        [called_fake(scores, threshold, open_), (scores < unsure_low) & ~open_], ["FAKE", "REAL"], "UNSURE"
-    )
+    low = real_below(threshold, unsure_low, even)
+    return np.select([called_fake(scores, threshold, open_), (scores < low) & ~open_], ["FAKE", "REAL"], "UNSURE")

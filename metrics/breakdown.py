@@ -7,6 +7,7 @@ asked for. Reals from here and fakes from there differ in more than the generato
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from common.errors import UserError
 from faces.manifest import text_column
-from metrics.answers import answers
+from metrics.answers import EVEN, answers, real_below
 from metrics.bootstrap import RESAMPLES, Rate, Rated, rate
 from metrics.classification import report
 from metrics.scores import Scores
@@ -26,19 +27,26 @@ LARGE, FEWER = 20_000, 200  # rows of so many images have narrow intervals, whic
 @dataclass(frozen=True)
 class AnswerRule:
     """FAKE is said of scores >= threshold, REAL of those < unsure_low, UNSURE between and where a detector would not
-    decide (`metrics.answers`). `origin`: where it is from."""
+    decide (`metrics.answers`). `origin`: where it is from. ranks: scores are no probabilities; of those an `unsure_low`
+    above even odds is brought down to them."""
 
     threshold: float
     unsure_low: float
     origin: str
+    ranks: bool = False
 
     def __post_init__(self) -> None:
         if not self.unsure_low <= self.threshold:
             raise UserError(f"UNSURE from {self.unsure_low} can't begin above the threshold {self.threshold}")
+        object.__setattr__(self, "unsure_low", real_below(self.threshold, self.unsure_low, self._even))
+
+    @property
+    def _even(self) -> float:
+        return math.inf if self.ranks else EVEN
 
     def answers(self, scores: np.ndarray, undecided: np.ndarray | bool = False) -> np.ndarray:
         """object [N] of "REAL", "UNSURE" and "FAKE"."""
-        return text_column(answers(scores, self.threshold, self.unsure_low, undecided))
+        return text_column(answers(scores, self.threshold, self.unsure_low, undecided, self._even))
 
     def said(self, scores: Scores) -> np.ndarray:
         """The answers on a table of scores."""

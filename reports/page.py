@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.files import write_text
+from discriminator.words import HEADLINES, score
 from reports.plots import image_png
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class VerdictCard:
     heat: np.ndarray | None = None
     truth: str = ""
     note: str = ""
+    score: str = ""
 
     @classmethod
     def of(
@@ -77,7 +79,16 @@ class VerdictCard:
 
         heat = None if verdict.patch_map is None else overlay(photo, verdict.patch_map, crop=crop)
         return cls(
-            name, photo, verdict.label, verdict.probability, verdict.threshold, verdict.fpr, heat, truth, verdict.note
+            name,
+            photo,
+            verdict.label,
+            verdict.probability,
+            verdict.threshold,
+            verdict.fpr,
+            heat,
+            truth,
+            verdict.note,
+            score(verdict),
         )
 
 
@@ -189,12 +200,12 @@ def _card(c: VerdictCard) -> str:
     truth = f' <span class="truth">in truth {_text(c.truth)}</span>' if c.truth else ""
     note = f'<p class="note">{_text(c.note)}</p>' if c.note else ""
     percent = min(max(c.probability, 0.0), 1.0) * 100
-    facts = f"P(generated) {_probability(c.probability)}, FAKE from {_probability(c.threshold)}"
+    facts = f"score {c.score or _probability(c.probability)}, «{HEADLINES['FAKE']}» from {_probability(c.threshold)}"
     if c.fpr is not None:
         facts += f"; that threshold called {100 * c.fpr:.2g} % of the validation reals fake"
     return (
         f'<article class="card {_text(c.label.lower())}"><div class="pair">{images}</div>'
-        f'<p class="said"><strong>{_text(c.label)}</strong>{truth}</p>'
+        f'<p class="said"><strong>{_text(HEADLINES.get(c.label, c.label))}</strong>{truth}</p>'
         f'<div class="bar"><i style="width:{percent:.1f}%"></i>'
         f'<b style="left:{min(max(c.threshold, 0.0), 1.0) * 100:.1f}%"></b></div>'
         f'<p class="facts">{facts}</p><p class="name">{_text(c.name)}</p>{note}</article>'

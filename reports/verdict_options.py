@@ -20,6 +20,12 @@ class TellOptions:
         "Draw where it was seen: a picture for one image; for several a folder, or numbered pictures (out-0001.png).",
         metavar="PATH",
     )
+    report: str | None = option(
+        None,
+        "A report to hand on: a new .html file that needs nothing else, the same as .json beside it, of several photos"
+        " a .csv too.",
+        metavar="FILE.html",
+    )
     frames_csv: str | None = option(None, "A line for each face of each judged frame of videos.", metavar="FILE")
     strict: bool = option(False, "UNSURE counts like FAKE in the exit code.")
     quiet: bool = QUIET(help="No table and no summary; the exit code tells.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,15 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from discriminator.boxes import Mark, boxed
 from discriminator.engine import Engine
-from discriminator.heatmap import explain
+from discriminator.heatmap import explain, overlay, overlay_cam
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.results import Result
+from discriminator.words import worst_first
 
 if TYPE_CHECKING:
+    from discriminator.detector_base import DetectorBase
     from discriminator.verdict import Verdict
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -35,35 +39,66 @@ class Painter:
             )
         self._paths = dict(enumerate(_pictures(target, files)))
         self._at = 0
-        self._panels: list[np.ndarray] = []
+        self._photo: list[Result] = []
 
     def add(self, result: Result) -> None:
         """A result, in the order of the files."""
-        if len(self._panels) < MOST_PANELS and (panel := self._panel(result)) is not None:
-            self._panels.append(panel)
-        face = result.face
-        if face is not None and result.video is None and face["index"] < face["of"]:
+        self._photo.append(result)
+        if not result.ends_photo:
             return
-        path = self._paths.get(self._at)
-        if self._panels and path is not None:
-            Image.fromarray(_stacked(self._panels)).save(path)
-        self._at, self._panels = self._at + 1, []
+        path, photo = self._paths.get(self._at), self._photo
+        self._at, self._photo = self._at + 1, []
+        marks = marks_of(photo)
+        order = [photo[i] for i in worst_first([one.verdict for one in photo])]
+        panels = [panel for one in order[:MOST_PANELS] if (panel := self._panel(one, marks)) is not None]
+        if panels and path is not None:
+            Image.fromarray(_stacked(panels)).save(path)
 
-    def _panel(self, result: Result) -> np.ndarray | None:
+    def _panel(self, result: Result, marks: Sequence[Mark]) -> np.ndarray | None:
         verdict, photo, detector = result.verdict, result.photo, self.engine.detector
         if verdict is None or photo is None or result.pixels is None:
             return None
         towards_fake = leans_to_fake(verdict)
         cam = detector.gradcam(result.pixels, towards_fake)
-        box = None
-        if result.face is not None and result.face["box"] and result.size:
-            height, width = result.size
-            x0, y0, x1, y1 = result.face["box"]
-            box = x0 / width, y0 / height, x1 / width, y1 / height
+        title = result.file
+        if len(marks) > 1 and result.face is not None:
+            title = f"face {result.face['index']} of {result.face['of']} in {title}"
+        view = photo if result.view is None else result.view
         return explain(
-            photo, verdict, crop=detector.preprocess.crop, title=result.file, view=result.view, cam=cam,
-            towards_fake=towards_fake, box=box,
+            boxed(photo, marks), verdict, crop=detector.preprocess.crop, title=title, view=view, cam=cam,
+            towards_fake=towards_fake,
         )  # fmt: skip
+
+
+def maps_of(result: Result, detector: DetectorBase, *, cams: bool) -> list[tuple[str, np.ndarray]]:
+    """What `--explain` draws of one face, each with its caption: uint8 [H, W, 3] over what was judged. cams: with
+    Grad-CAM, where the detector can."""
+    verdict, crop = result.verdict, detector.preprocess.crop
+    view = result.photo if result.view is None else result.view
+    if verdict is None or view is None:
+        return []
+    maps = []
+    if verdict.patch_map is not None:
+        maps.append(("what each patch looks like by itself", overlay(view, verdict.patch_map, crop=crop)))
+    if cams and result.pixels is not None:
+        towards_fake = leans_to_fake(verdict)
+        if (cam := detector.gradcam(result.pixels, towards_fake)) is not None:
+            caption = f"what spoke for {'FAKE' if towards_fake else 'REAL'} (Grad-CAM)"
+            maps.append((caption, overlay_cam(view, cam, crop=crop, towards_fake=towards_fake)))
+    return maps
+
+
+def marks_of(photo: Sequence[Result]) -> list[Mark]:
+    """The faces of one photo's results, with their numbers where there are several."""
+    marks = []
+    for one in photo:
+        if one.verdict is None or one.face is None or not one.face["box"] or not one.size:
+            continue
+        height, width = one.size
+        x0, y0, x1, y1 = one.face["box"]
+        box = x0 / width, y0 / height, x1 / width, y1 / height
+        marks.append(Mark(box, one.verdict.label, one.face["index"] if len(photo) > 1 else 0))
+    return marks
 
 
 def leans_to_fake(verdict: Verdict) -> bool:

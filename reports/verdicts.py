@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,9 +18,13 @@ import click
 from common.cli import next_step, progress, typed
 from common.errors import UserError, interrupted_code, one_line
 from common.options import flags_of, in_flags
+from discriminator import words
+from discriminator.detector_base import notes_joined
+from discriminator.measured import Rates, rates_of
 from discriminator.onnx_detector import OnnxDetector
-from discriminator.results import Totals
+from discriminator.results import Totals, rows_of
 from discriminator.video import FRAME_COLUMNS
+from reports.origin import origin
 
 if TYPE_CHECKING:
     from discriminator.engine import Engine
@@ -30,53 +35,75 @@ if TYPE_CHECKING:
     from reports.verdict_options import TellOptions
 
 STYLES: dict[str, dict[str, Any]] = {
-    "FAKE": {"fg": "red", "bold": True}, "REAL": {"fg": "green"}, "UNSURE": {"fg": "yellow"},
+    "FAKE": {"fg": "red", "bold": True}, "REAL": {"fg": "blue"}, "UNSURE": {"fg": "yellow"},
 }  # fmt: skip
-HEAD = f"{'verdict':8} {'P(fake)':>7}  {'FAKE from':>9}  {'false alarms':>12}  {'ms':>6}  file"
+WIDE = max(map(len, words.HEADLINES.values())) + 2  # faces stand two blanks in below their photo's answer
+HEAD = f"{'answer':{WIDE}} {'score':>5}  {'ms':>6}  file"
 CSV_COLUMNS = (
     "file", "status", "verdict", "probability", "threshold", "unsure_low", "false_alarm_rate", "logit", "face", "faces",
-    "x0", "y0", "x1", "y1", "face_score", "seen_as", "seconds", "note", "error",
+    "x0", "y0", "x1", "y1", "face_score", "seen_as", "seconds", "note", "error", "headline", "reason", "photo",
 )  # fmt: skip
 
 
-def table_line(result: Result) -> str:
-    """The table's line for a result that has a verdict, or is «no face»."""
-    name, ms = one_line(result.file), 1000 * result.seconds
+def table_lines(photo: Sequence[Result]) -> list[str]:
+    """The table's lines for one photo's results; of several faces the photo's answer, then its faces, FAKE first."""
+    told = rows_of(photo)[0].get("photo")
+    if told is None:
+        return [_line(one) for one in photo if one.status != "unreadable"]
+    ms = 1000 * sum(one.seconds for one in photo)
+    answer = click.style(f"{told['headline']:{WIDE + 6}}", **STYLES[told["verdict"]])
+    order = words.worst_first([one.verdict for one in photo])
+    return [f"{answer}  {ms:6.0f}  {one_line(photo[0].file)}", *(_line(photo[i], below=True) for i in order)]
+
+
+def _line(result: Result, *, below: bool = False) -> str:
+    """A result's own line; below: under its photo's."""
+    name, ms, face = one_line(result.file), f"{1000 * result.seconds:6.0f}", result.face
+    told = "  " * below + result.headline
     if result.verdict is None:
-        return f"{'NO FACE':8} {'':7}  {'':9}  {'':12}  {ms:6.0f}  {name}"
+        return f"{told:{WIDE}} {'':5}  {ms}  {name}"
     v = result.verdict
-    label = click.style(f"{v.label:8}", **STYLES[v.label])
-    alarms = "not measured" if v.fpr is None else f"{100 * v.fpr:.2g} % of {v.n_real}"
-    line = f"{label} {v.probability:7.4f}  {v.threshold:9.4f}  {alarms:>12}  {ms:6.0f}  {name}"
-    if (face := result.face) is not None and face["seen_as"] not in ("crop", "whole") and result.video is None:
+    head = f"{click.style(f'{told:{WIDE}}', **STYLES[v.label])} {words.score(v):>5}"
+    where = ""
+    if face is not None and face["seen_as"] not in ("crop", "whole") and result.video is None:
         x0, y0, x1, y1 = (round(x) for x in face["box"])
-        line += f"  face {face['index']} of {face['of']} at {x0},{y0} ({x1 - x0}x{y1 - y0})"
-    return f"{line}  ({v.note})" if v.note else line
+        where = f" at {x0},{y0} ({x1 - x0}x{y1 - y0})"
+    line = f"{head}  {'':6}  face {face['index']}{where}" if below and face else f"{head}  {ms}  {name}"
+    if where and not below:
+        line += f"  face{where}"
+    # a doubt or contradiction stands in the note already
+    why = "" if v.doubt or v.contradiction else words.reason(v)
+    note = notes_joined(why, v.note)
+    return f"{line}  ({note})" if note else line
 
 
-def csv_row(result: Result) -> dict:
-    """One result as cells of CSV_COLUMNS."""
+def csv_row(result: Result, photo: str = "") -> dict:
+    """One result as cells of CSV_COLUMNS. photo: the answer for its photo of several faces."""
     row = {"file": result.file, "status": result.status, "error": result.error, "seconds": f"{result.seconds:.6f}"}
+    row["headline"] = result.headline
     if result.verdict is not None:
         told = result.verdict.to_dict()
         row |= {name: told[name] for name in CSV_COLUMNS if name in told}
+        row["reason"] = words.reason(result.verdict)
+    row["photo"] = photo
     if (face := result.face) is not None:
         row |= {"face": face["index"], "faces": face["of"], "face_score": face["score"], "seen_as": face["seen_as"]}
         row |= dict(zip(("x0", "y0", "x1", "y1"), face["box"] or ()))
     return row
 
 
-def summary(totals: Totals, seconds: float, judge: Judge, chosen: Path | None) -> list[str]:
-    """The last lines for people: counts, the threshold, the detector file where the user did not name it (`chosen`),
-    and who looked for the faces."""
+def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: Path | None) -> list[str]:
+    """The last lines for people: counts, what was measured, the threshold, the detector file where the user did not
+    name it (`chosen`), and who looked for the faces."""
     looked = judge.faces.finder is not None
-    line = f"{totals.real} real, {totals.fake} fake, {totals.unsure} unsure, {totals.unreadable} unreadable"
+    line = f"{totals.fake} {'looks' if totals.fake == 1 else 'look'} generated, {totals.unsure} can't be told,"
+    line += f" {totals.real} without a trace of a GAN, {totals.unreadable} unreadable"
     if looked:
         line += f", {totals.no_face} without a face"
     if totals.files > 1 and seconds > 0:
         rate = totals.files / seconds
         line += f", {rate:.{0 if rate >= 10 else 1 if rate >= 1 else 2}f} images/s"
-    lines = [line, judge.threshold.describe()]
+    lines = [line, *(f"measured: {told}" for told in rates.lines()), judge.threshold.describe()]
     if chosen is not None:
         lines.append(f"judged by {one_line(chosen)}")
     if looked:
@@ -89,8 +116,8 @@ def next_line(asked: DetectOptions, told: TellOptions, judge: Judge, totals: Tot
     """What to do after the verdicts."""
     if judge.detector.caution and asked.model is not None:
         return "leave out --model: the shipped detector is for photos; evaluate.py detector measures this one"
-    if told.explain is not None:
-        return f"look at {typed(told.explain)}"
+    if (shown := told.report or told.explain) is not None:
+        return f"look at {typed(shown)}"
     if totals.real + totals.fake + totals.unsure == 0:
         return "python detect.py --help tells of --face whole, for pictures in which no face is found"
     first = next((word for word in asked.inputs if word != "-"), "PHOTO")
@@ -119,9 +146,10 @@ def document(
     exit_code: int,
     interrupted: bool = False,
     file: str | None = None,
+    rates: Rates | None = None,
 ) -> dict:
     """The one document of `detect.py` and of the HTTP API. file: what the detector's file is called (default: its
-    path)."""
+    path). rates: what was measured at the threshold in force."""
     detector, onnx = engine.detector, engine.onnx
     sha256 = detector.sha256
     if isinstance(detector, OnnxDetector) and onnx != engine.file:  # the file that it was made from was asked for
@@ -140,6 +168,7 @@ def document(
         "runtime": engine.runtime,
         "faces": describe_faces(judge.faces),
         "operating_point": judge.threshold.to_dict(),
+        "measured": (rates or rates_of(engine.file, detector, judge.threshold)).to_dict(),
         "results": results,
         "summary": {**totals.__dict__, "seconds": seconds, "exit_code": exit_code, "interrupted": interrupted},
     }
@@ -151,17 +180,29 @@ class Outputs(contextlib.AbstractContextManager):
     At its end, and after Ctrl-C with what there is, `exit_code` is known. UserError where a target is in the way, or
     where nothing came to be judged."""
 
-    def __init__(self, asked: DetectOptions, told: TellOptions, engine: Engine, judge: Judge, files: Iterable):
-        """files: what is judged; a list where all of it is known."""
+    def __init__(
+        self, asked: DetectOptions, told: TellOptions, engine: Engine, judge: Judge, files: Iterable, command: str = ""
+    ):
+        """files: what is judged; a list where all of it is known. command: as it was typed, for a report."""
+        self.command = command
         count = len(files) if isinstance(files, list) else None
         self.asked, self.told, self.engine, self.judge = asked, told, engine, judge
         self.totals, self.exit_code = Totals(), 0
+        self.rates = rates_of(engine.file, engine.detector, judge.threshold)
         self.rows: list[dict] = []
+        self._photo: list[Result] = []
         self.painter = None
         if told.explain is not None:
             from reports.verdict_panels import Painter
 
             self.painter = Painter(told.explain, [file for file in files if isinstance(file, str)], engine)
+        self.handout, self._report_rows = None, io.StringIO()
+        if told.report is not None:
+            from reports.handout import Handout
+
+            self.handout = Handout(told.report, engine.detector, cams=told.explain is not None)
+            self._table = csv.DictWriter(self._report_rows, CSV_COLUMNS, restval="", lineterminator="\n")
+            self._table.writeheader()
         self._closing = contextlib.ExitStack()
         self.bar = None
         if sys.stderr.isatty() and not (told.table and sys.stdout.isatty()) and (count is None or count >= 2):
@@ -195,25 +236,44 @@ class Outputs(contextlib.AbstractContextManager):
             click.echo(text, err=err)
 
     def add(self, result: Result) -> None:
-        """Tell one result in every way that was asked for."""
-        self.totals.add(result)
-        if result.status == "unreadable":
-            self.echo(f"error: {one_line(result.file)}: {result.error}", err=True)
-        elif self.told.table:
-            self.echo(table_line(result))
+        """Tell one result in every way that was asked for, as soon as its photo is complete."""
+        self._photo.append(result)
+        if result.ends_photo:
+            self._tell()
+
+    def _tell(self) -> None:
+        photo, self._photo = self._photo, []
+        if not photo:
+            return
+        for one in photo:
+            self.totals.add(one)
+            if one.status == "unreadable":
+                self.echo(f"error: {one_line(one.file)}: {one.error}", err=True)
+            if self.painter is not None:
+                self.painter.add(one)
+        if self.told.table:
+            for line in table_lines(photo):
+                self.echo(line)
+        rows = rows_of(photo)
         if self.told.jsonl:
-            self.echo(json.dumps(result.to_dict(), allow_nan=False))
-        if self.told.json:
-            self.rows.append(result.to_dict())
+            for row in rows:
+                self.echo(json.dumps(row, allow_nan=False))
+        if self.told.json or self.handout is not None:
+            self.rows += rows
+        cells = [csv_row(one, row.get("photo", {}).get("headline", "")) for one, row in zip(photo, rows, strict=True)]
         if self._csv is not None:
-            self._csv.add(csv_row(result))
-        if self.painter is not None:
-            self.painter.add(result)
+            for line in cells:
+                self._csv.add(line)
+        if self.handout is not None:
+            self.handout.add(photo, rows)
+            self._table.writerows(cells)
 
     def __exit__(self, kind, error, trace) -> None:
         seconds = time.perf_counter() - self._start
-        self._closing.close()
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if kind is None or stopped:
+            self._tell()  # of a photo in whose middle it was stopped, what there is
+        self._closing.close()
         if kind is not None and not stopped:
             return
         if not self.totals.files and not stopped:
@@ -222,15 +282,18 @@ class Outputs(contextlib.AbstractContextManager):
         self.exit_code = (
             interrupted_code(error) if stopped else self.totals.exit_code(strict=self.told.strict, required=required)
         )
+        told = document(
+            self.engine, self.judge, self.totals, self.rows, seconds=seconds, exit_code=self.exit_code,
+            interrupted=stopped, rates=self.rates,
+        )  # fmt: skip
+        if self.handout is not None and self.totals.files:
+            about = origin(self.engine.runtime, self.judge.threshold.describe(), self.command)
+            self.handout.save(told, about, self._report_rows.getvalue())
         if self.told.json:
-            told = document(
-                self.engine, self.judge, self.totals, self.rows, seconds=seconds, exit_code=self.exit_code,
-                interrupted=stopped,
-            )  # fmt: skip
             click.echo(json.dumps(told, indent=2, allow_nan=False))
         elif not self.told.quiet:
             for line in summary(
-                self.totals, seconds, self.judge, self.engine.file if self.asked.model is None else None
+                self.totals, seconds, self.judge, self.rates, self.engine.file if self.asked.model is None else None
             ):
                 click.echo(line, err=not self.told.table)
         if self.told.table and not stopped:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,7 +23,7 @@ from common.parallel import cores
 from web.body import HOW, Held, Limits, RequestRefused, busy, linger, read_uploads
 from web.guard import Guard, check_site
 from web.page import api_page, main_page
-from web.service import Answer, Ask, Service, Upload
+from web.service import FRAMES, Answer, Ask, Service, Upload
 
 T = TypeVar("T")
 VIDEO_SECONDS = 60.0  # where a video may take as long as it likes
@@ -199,49 +199,38 @@ def build_app(
     return app
 
 
+FACE = Annotated[
+    Literal["auto", "whole", "required"] | None, Query(description="as for detect.py; default: the server's")
+]
+FPR = Annotated[float | None, Query(description="a calibrated false-alarm rate, as for detect.py")]
+OWN_THRESHOLD = Annotated[float | None, Query(description="your own threshold, as for detect.py")]
+EXPLAIN = Annotated[
+    str,
+    Query(
+        max_length=40,
+        description="patches, gradcam: maps of where it was seen; frames: small pictures of a video's frames;"
+        " several with commas",
+    ),
+]
+
+
 def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
     service, limits = line.service, line.limits
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": ERROR} for status, text in ERRORS.items()
+    }
+    told = "as detect.py's JSON: an entry of results for each face and video, in the files' order"
+    page = {"text/html": {"schema": {"type": "string"}}}
 
-    @app.post(
-        "/v1/detect",
-        summary="Judge photos and videos",
-        response_class=Json,
-        openapi_extra={"requestBody": BODY},
-        responses={
-            200: {
-                "description": "as detect.py's JSON: an entry of results for each face and video, in the files' order"
-            },
-            **{status: {"description": text, "content": ERROR} for status, text in ERRORS.items()},
-        },
-    )
-    async def detect(
-        request: Request,
-        face: Annotated[
-            Literal["auto", "whole", "required"] | None, Query(description="as for detect.py; default: the server's")
-        ] = None,
-        fpr: Annotated[float | None, Query(description="a calibrated false-alarm rate, as for detect.py")] = None,
-        threshold: Annotated[float | None, Query(description="your own threshold, as for detect.py")] = None,
-        explain: Annotated[
-            str,
-            Query(
-                max_length=40,
-                description="patches, gradcam: maps of where it was seen; frames: small pictures of a video's frames;"
-                " several with commas",
-            ),
-        ] = "",
-    ) -> Response:
-        """Photos and videos as multipart/form-data in fields called file, or one as the body.
-
-        A video's entry has its verdict and, in `frames`, that of each frame that was looked at. What can't be read
-        never stops the others: its entry says why. Where it is the only one, the status is 400. Nothing that comes is
-        written to a disk or a log."""
+    async def answered(request: Request, make: Callable[[], Ask]) -> tuple[list[Answer], Ask, float]:
+        """The answers to a request's photos, what it asked for, and the seconds that took."""
         begin = time.perf_counter()
         with contextlib.ExitStack() as place:
             try:
                 take = place.enter_context(line.held.request())
                 check_site(request, cors)
                 _known_options(request)
-                ask = service.ask(face, fpr, threshold, [name for name in explain.split(",") if name])
+                ask = make()
                 uploads = await line.unless_stopped(read_uploads(request, limits, take))
             except (RequestRefused, UserError) as error:
                 if getattr(error, "status", 0) != 408:
@@ -250,7 +239,36 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
             answers = await line.judged(request, uploads, ask)
         if len(answers) == 1 and (reason := answers[0].failure):
             raise RequestRefused(400, f"{uploads[0].name}: {reason}", file=uploads[0].name)
-        return Json(service.document(answers, ask, time.perf_counter() - begin))
+        return answers, ask, time.perf_counter() - begin
+
+    @app.post(
+        "/v1/detect", summary="Judge photos and videos", response_class=Json,
+        openapi_extra={"requestBody": BODY}, responses={200: {"description": told}, **refusals},
+    )  # fmt: skip
+    async def detect(
+        request: Request, face: FACE = None, fpr: FPR = None, threshold: OWN_THRESHOLD = None, explain: EXPLAIN = ""
+    ) -> Response:
+        """Photos and videos as multipart/form-data in fields called file, or one as the body.
+
+        A video's entry has its verdict and, in `frames`, that of each frame that was looked at. What can't be read
+        never stops the others: its entry says why. Where it is the only one, the status is 400. Nothing that comes is
+        written to a disk or a log."""
+        wanted = [name for name in explain.split(",") if name]
+        return Json(service.document(*await answered(request, lambda: service.ask(face, fpr, threshold, wanted))))
+
+    @app.post(
+        "/v1/report", summary="A report on photos and videos to hand on", response_class=HTMLResponse,
+        openapi_extra={"requestBody": BODY},
+        responses={200: {"description": "one HTML file that needs nothing else", "content": page}, **refusals},
+    )  # fmt: skip
+    async def report(
+        request: Request, face: FACE = None, fpr: FPR = None, threshold: OWN_THRESHOLD = None, explain: EXPLAIN = ""
+    ) -> Response:
+        """As /v1/detect, told as the page that `detect.py --report` writes."""
+        wanted = [name for name in explain.split(",") if name and name != FRAMES]
+        judged = await answered(request, lambda: service.ask(face, fpr, threshold, wanted, report=True))
+        text = await asyncio.get_running_loop().run_in_executor(None, service.report, *judged)
+        return HTMLResponse(text, headers={"Content-Disposition": 'attachment; filename="report.html"'})
 
 
 def _add_facts(app: FastAPI, line: _Line) -> None:

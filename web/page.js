@@ -16,14 +16,13 @@
   // a name may turn the direction of writing, and so show another ending than it has
   const plain = (name) => (name || "pasted").replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
     (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
-  const FAKE = [213, 94, 0], REAL = [0, 114, 178]; // as detect.py --explain draws
+  // as discriminator/boxes.py and detect.py --explain draw: colours that stay apart under every colour blindness
+  const COLOURS = { FAKE: [213, 94, 0], UNSURE: [240, 228, 66], REAL: [0, 114, 178] }, { FAKE, REAL } = COLOURS;
+  const WIDTHS = { FAKE: 2, UNSURE: 1.5, REAL: 1 }, ORDER = ["FAKE", "UNSURE", "REAL"];
   const SIDE = 1024; // pixels of a drawn photo's longest side
   const AT_ONCE = 2;
-  const WORDS = {
-    FAKE: "looks generated", REAL: "looks photographed", UNSURE: "cannot be told", "NO FACE": "no face was found",
-  };
   let model = null, running = 0, number = 0;
-  const queue = [], documents = new Map();
+  const queue = [], documents = new Map(), photos = new Map();
 
   // ---- the detector --------------------------------------------------------------------------------------------
   const about = async () => {
@@ -60,6 +59,7 @@
       ["Faces found by", model.faces.finder + (model.faces.fallback ? ` (${model.faces.fallback})` : "")],
       ["Runs on", model.runtime === "onnx" ? "ONNX Runtime" : "PyTorch"],
     ];
+    rows.push(...model.measured.lines.map((line) => ["Measured", line]));
     if (typeof meta.version === "string") rows.push(["Made by version", meta.version]);
     for (const [name, text] of rows) {
       $("model").append(make("dt", { textContent: name }), make("dd", { textContent: text }));
@@ -101,23 +101,28 @@
     const left = running + queue.length;
     $("status").textContent = left ? `${left} to be judged …` : documents.size ? counts() : "";
     $("all").hidden = !documents.size;
+    $("report").hidden = !photos.size;
   };
   const counts = () => {
     const sum = { fake: 0, real: 0, unsure: 0, no_face: 0, unreadable: 0 };
     for (const { summary } of documents.values()) for (const key in sum) sum[key] += summary?.[key] ?? 0;
     const failed = [...documents.values()].filter((told) => told.error).length;
-    return `${sum.fake} fake, ${sum.real} real, ${sum.unsure} unsure, ${sum.no_face} without a face` +
+    return `${sum.fake} look generated, ${sum.unsure} can't be told, ${sum.real} without a trace of a GAN, ` +
+      `${sum.no_face} without a face` +
       (failed ? `, ${failed} not judged` : "");
   };
 
-  const ask = async (file, maps) => {
-    if (model && file.size > model.limits.bytes) throw new Error("larger than this server takes");
+  const send = (what, files, maps) => {
     const query = new URLSearchParams({ explain: maps });
     if ($("face").value) query.set("face", $("face").value);
     if ($("point").value) query.set("fpr", $("point").value);
     const form = new FormData();
-    form.append("file", file, file.name || "pasted");
-    const answer = await fetch(`v1/detect?${query}`, { method: "POST", body: form });
+    for (const file of files) form.append("file", file, file.name || "pasted");
+    return fetch(`v1/${what}?${query}`, { method: "POST", body: form });
+  };
+  const ask = async (file, maps) => {
+    if (model && file.size > model.limits.bytes) throw new Error("larger than this server takes");
+    const answer = await send("detect", [file], maps);
     const told = await answer.json().catch(() => ({ error: `the server answered with status ${answer.status}` }));
     if (!answer.ok) throw new Error(told.error ?? `status ${answer.status}`);
     return told;
@@ -129,6 +134,7 @@
       const told = await ask(job.file, has ? "patches,frames" : "frames");
       if (!job.card.node.isConnected) return; // cleared meanwhile
       documents.set(job.id, told);
+      photos.set(job.id, job.file);
       await show(job, told);
     } catch (error) {
       if (!job.card.node.isConnected) return;
@@ -160,10 +166,18 @@
     const { words, canvas, picture } = job.card;
     words.lastChild.remove();
     let results = told.results;
-    for (const [i, one] of results.entries()) words.append(face(one, i, told));
+    const first = results[0].photo;
+    if (first) {
+      words.append(make("p", {}, make("span", { className: `verdict ${first.verdict}`, textContent: first.headline })));
+    }
+    const said = new Set();
+    for (const one of worstFirst(results)) words.append(face(one, told, said));
+    if (results.some((one) => one.verdict)) words.append(measured(told));
     const button = make("button", { type: "button", textContent: "Save as JSON" });
     button.addEventListener("click", () => save(told, `${job.file.name || "pasted"}.json`));
-    words.append(make("div", { className: "buttons" }, button));
+    const page = make("button", { type: "button", textContent: "Save report" });
+    page.addEventListener("click", () => report(page, [job.file]));
+    words.append(make("div", { className: "buttons" }, page, button));
     if (results[0]?.frames) {
       picture.remove();
       job.card.node.append(strip(results[0].frames));
@@ -172,8 +186,8 @@
     }
     const bitmap = await createImageBitmap(job.file).catch(() => null);
     const size = results[0]?.explain ?? (bitmap && { width: bitmap.width, height: bitmap.height });
-    const labels = results.map((one) => one.verdict ?? "NO FACE");
-    canvas.setAttribute("aria-label", `the photo; ${labels.map((l, i) => `face ${i + 1}: ${l}`).join(", ")}`);
+    const labels = results.map((one, i) => (one.face ? `face ${i + 1}: ` : "") + one.headline);
+    canvas.setAttribute("aria-label", `the photo; ${labels.join(", ")}`);
     if (!size) return;
 
     const select = make("select");
@@ -221,45 +235,31 @@
   const strip = (frames) => make("ol", { className: "strip", tabIndex: 0, ariaLabel: "the frames that were looked at" },
     ...frames.map((frame) => {
       const at = `${Math.floor(frame.seconds / 60)}:${(frame.seconds % 60).toFixed(1).padStart(4, "0")}`;
-      const said = make("strong", { className: frame.verdict.replace(" ", ""), textContent: frame.verdict });
-      const text = make("span", { className: "small" }, `${at} `, said,
-        frame.probability === undefined ? "" : ` ${percent(frame.probability)}`);
+      const said = make("strong", { className: frame.verdict.replace(" ", ""), textContent: frame.headline });
+      const text = make("span", { className: "small" }, `${at} `, said, frame.score ? ` (${frame.score})` : "");
       return make("li", {}, ...(frame.picture ? [make("img", { src: frame.picture, alt: "" })] : []), text);
     }));
 
-  const face = (one, index, told) => {
+  const worstFirst = (results) => [...results].sort((a, b) =>
+    (ORDER.indexOf(a.verdict) - ORDER.indexOf(b.verdict)) || (b.probability ?? 0) - (a.probability ?? 0));
+  // all words are the server's (discriminator/words.py)
+  const face = (one, told, said) => {
     const node = make("div", { className: "face" });
-    const label = one.verdict ?? "NO FACE";
-    const head = make("p", {}, make("span", { className: `verdict ${label.replace(" ", "")}`, textContent: label }));
+    const kind = one.verdict ?? "NOFACE", several = told.results.length > 1;
+    const head = make("p", {}, make("span", { className: `verdict ${kind}${several ? " below" : ""}`, textContent: one.headline }));
     node.append(head);
-    if (told.results.length > 1) head.prepend(`Face ${index + 1} of ${told.results.length} `, make("br"));
-    if (!one.verdict) {
-      head.append(WORDS[label] + ", so nothing was judged");
-      return node;
-    }
-    head.append(`${WORDS[label]}; probability of being generated ${percent(one.probability)}`);
+    if (several && one.face) head.prepend(make("span", { className: "number" }, `Face ${one.face.index}: `));
+    if (!one.verdict) return node;
+    if (!said.has(one.says)) node.append(make("p", { textContent: one.says }));
+    said.add(one.says); // once is enough
     node.append(scale(one));
-    for (const text of inWords(one, told.operating_point)) node.append(make("p", { className: "small", textContent: text }));
     if (one.note) node.append(make("p", { className: "small", textContent: `Note: ${one.note}.` }));
     return node;
   };
-  const inWords = (one, point) => {
-    const t = one.threshold.toFixed(3), low = one.unsure_low.toFixed(3), out = [];
-    if (one.verdict === "FAKE") out.push(`At or above ${t}, where this detector says FAKE.`);
-    if (one.verdict === "REAL") out.push(`Below ${low}, where hardly any fake of the validation set lay` +
-      (point.miss ? ` (${percent(point.miss)} of them did).` : "."));
-    if (one.verdict === "UNSURE") out.push(`Between ${low} and ${t}: too suspicious for REAL, not enough for FAKE.`);
-    if (one.false_alarm_rate === null) out.push("The threshold was set by hand; its false-alarm rate was not measured.");
-    else {
-      const range = point.fpr_low != null && point.fpr != null ? ` (95 % interval ${percent(point.fpr_low)} to ${percent(point.fpr_high)})` : "";
-      out.push(`False alarms: this threshold called ${percent(one.false_alarm_rate)} of ${one.validation_reals} real ` +
-        `validation photos FAKE${range}. On photos of other kinds it may be more.`);
-    }
-    if (one.verdict !== "FAKE" && point.tpr != null && one.false_alarm_rate !== null) {
-      out.push(`Fakes found: at this threshold ${percent(point.tpr)} of the validation fakes were called FAKE. The others, ` +
-        "and more of other generators', were not.");
-    }
-    return out;
+  const measured = (told) => {
+    const text = told.measured.says;
+    return make("details", { className: "small" }, make("summary", { textContent: `Measured: ${text}` }),
+      make("ul", {}, ...told.measured.lines.map((line) => make("li", { textContent: line }))));
   };
   const scale = (one) => {
     const box = make("div", { className: "scale" });
@@ -268,8 +268,12 @@
     part(0, one.unsure_low, "r");
     part(one.unsure_low, one.threshold, "u");
     part(one.threshold, 1, "f");
-    const at = Math.min(0.992, Math.max(0, one.probability - 0.004));
-    part(at, at + 0.008, "at");
+    // where nothing was found the whole range is marked: how little was found says nothing of other generators
+    if (one.probability < one.unsure_low) part(0, one.unsure_low, "low");
+    else {
+      const at = Math.min(0.992, Math.max(0, one.probability - 0.004));
+      part(at, at + 0.008, "at");
+    }
     box.append(art);
     return box;
   };
@@ -287,7 +291,7 @@
       pen.globalCompositeOperation = "source-over";
     }
     const stroke = Math.max(2, Math.round(canvas.width / 250));
-    for (const [i, one] of results.entries()) {
+    for (const one of worstFirst(results).reverse()) { // FAKE on top
       const told = one.explain;
       if (map && told?.[map] && told.region) {
         const image = coloured(told[map], map === "gradcam" ? told.gradcam_towards : null);
@@ -301,18 +305,25 @@
       }
       if (!one.face?.box) continue;
       const [x0, y0, x1, y1] = one.face.box.map((x) => x * shrink);
-      for (const [width, colour] of [[2 * stroke, "#000"], [stroke, "#fff"]]) { // seen on light and on dark
+      const ink = `rgb(${COLOURS[one.verdict] ?? [255, 255, 255]})`, wide = (WIDTHS[one.verdict] ?? 1) * stroke;
+      for (const [width, colour] of [[wide + 2 * stroke, "#000"], [wide, ink]]) { // seen on light and on dark
         pen.lineWidth = width;
         pen.strokeStyle = colour;
+        pen.setLineDash(one.verdict === "UNSURE" && colour === ink ? [4 * stroke, 3 * stroke] : []);
         pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
       }
+      pen.setLineDash([]);
       if (results.length > 1) {
-        pen.font = `bold ${8 * stroke}px sans-serif`;
-        pen.lineWidth = 2 * stroke;
-        pen.strokeStyle = "#000";
-        pen.fillStyle = "#fff";
-        pen.strokeText(String(i + 1), x0 + 2 * stroke, y0 + 8 * stroke);
-        pen.fillText(String(i + 1), x0 + 2 * stroke, y0 + 8 * stroke);
+        pen.font = `bold ${6 * stroke}px sans-serif`;
+        pen.textBaseline = "top";
+        const text = String(one.face.index), broad = pen.measureText(text).width + 3 * stroke;
+        const [x, y] = [Math.max(x0, 0), Math.max(y0, 0)];
+        pen.fillStyle = "#000";
+        pen.fillRect(x - stroke, y - stroke, broad + 2 * stroke, 10 * stroke);
+        pen.fillStyle = ink;
+        pen.fillRect(x, y, broad, 8 * stroke);
+        pen.fillStyle = one.verdict === "UNSURE" ? "#000" : "#fff";
+        pen.fillText(text, x + 1.5 * stroke, y + stroke);
       }
     }
   };
@@ -328,16 +339,32 @@
   };
 
   // ---- saving --------------------------------------------------------------------------------------------------
-  const save = (told, name) => {
-    const url = URL.createObjectURL(new Blob([JSON.stringify(told, null, 2)], { type: "application/json" }));
+  const save = (told, name) => keep(JSON.stringify(told, null, 2), "application/json", name);
+  const keep = (content, type, name) => {
+    const url = URL.createObjectURL(new Blob([content], { type }));
     const link = make("a", { href: url, download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   };
+  const report = async (button, files) => {
+    const most = files.slice(0, model.limits.files);
+    button.disabled = true;
+    try {
+      const answer = await send("report", most, model.maps.includes("patches") ? "patches" : "");
+      if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `status ${answer.status}`);
+      keep(await answer.text(), "text/html", most.length === 1 ? `${most[0].name || "pasted"}.html` : "report.html");
+      $("status").textContent = most.length < files.length ? `The report has the first ${most.length} of ${files.length}: ` +
+        "this server takes no more at once; detect.py --report has no such limit." : counts();
+    } catch (error) {
+      $("status").textContent = `No report: ${error.message}`;
+    } finally { button.disabled = false; }
+  };
+  $("report").addEventListener("click", () => report($("report"), [...photos.values()]));
   $("save").addEventListener("click", () => save([...documents.values()], "verdicts.json"));
   $("clear").addEventListener("click", () => {
     queue.length = 0;
     documents.clear();
+    photos.clear();
     $("results").replaceChildren();
     next();
   });

@@ -8,6 +8,8 @@ import json
 from html import escape
 from pathlib import Path
 
+from discriminator.words import LIMITS
+
 HERE = Path(__file__).resolve().parent
 NOTHING_ELSE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -16,7 +18,9 @@ def main_page() -> tuple[str, str]:
     """The page for people, and its policy: its own style and script by their hashes, answers from this server, photos
     as blobs; nothing from elsewhere."""
     style, script = (_text(name) for name in ("page.css", "page.js"))
-    text = _text("page.html").replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
+    limits = "\n".join(f"<li>{escape(line)}</li>" for line in LIMITS)
+    text = _text("page.html").replace("<!--LIMITS-->", limits)
+    text = text.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; connect-src 'self'; "
     return text, policy + f"img-src blob: data:; {NOTHING_ELSE}"
 

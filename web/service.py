@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import io
+import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from common.errors import BadImage, UserError
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import Engine
 from discriminator.judge import MIN_SIDE, Judge
-from discriminator.results import Result, Totals
+from discriminator.measured import Rates, rates_of
+from discriminator.results import Result, Totals, rows_of
 from discriminator.verdict import Threshold
 from discriminator.video import VideoOptions, judge_video
 from faces.decode import Decode, decode_image, open_header
@@ -27,6 +29,8 @@ from faces.finding.face import turned_points
 from faces.finding.face_step import FaceStep
 from faces.options import FACE_MODES
 from faces.video import Limits, is_moving, may_be_moving
+from reports.handout import Collected
+from reports.origin import origin
 from reports.verdict_panels import leans_to_fake
 from reports.verdicts import document
 from web.batching import BatchingQueue
@@ -35,6 +39,7 @@ MAPS = ("patches", "gradcam")
 FRAMES = "frames"  # asked for like a map: small pictures of a video's frames
 STRIP = 160  # pixels of their longest side
 MOST_MAPS = 8  # faces of one photo that are explained, as detect.py draws
+MOST_RATES = 64  # thresholds whose rates are kept at hand
 LARGE = 12_000_000  # pixels; above, photos are decoded one after the other, for the memory's sake
 
 
@@ -102,6 +107,7 @@ class Service:
         self.known_failures, self._decode = tuple(known_failures), decode
         self._finder, self._whole = finder, FaceStep(None, finder.side, finder.resample)
         self._gradcam = None if gradcam is None else functools.cache(gradcam)
+        self._rates: dict[Threshold, Rates] = {}
         self._one_cam, self._one_large = threading.Lock(), threading.Lock()
         # a first image: engines take their time for it, and it shows what comes out
         side = self.detector.preprocess.resolution
@@ -131,8 +137,10 @@ class Service:
         fpr: float | None = None,
         threshold: float | None = None,
         maps: Sequence[str] = (),
+        *,
+        report: bool = False,
     ) -> Ask:
-        """What a request wants. UserError where that is not to be had."""
+        """What a request wants; report: results that a report can be made of. UserError where that is not to be had."""
         face = face or self.face
         if face not in FACE_MODES:
             raise UserError(f"face={face}: give one of {', '.join(FACE_MODES)}")
@@ -152,7 +160,7 @@ class Service:
         if fpr is not None or threshold is not None:
             by = Threshold.of(self.detector.calibration, fpr=fpr, threshold=threshold)
         step = self._whole if whole else self._finder
-        judge = Judge(self.detector, by, step, keep_pixels="gradcam" in maps)
+        judge = Judge(self.detector, by, step, keep_pixels="gradcam" in maps, keep_photos=report)
         return Ask(face, judge, tuple(dict.fromkeys(maps)))
 
     def judge(self, upload: Upload, ask: Ask) -> Answer:
@@ -172,14 +180,12 @@ class Service:
         return self._told(results, ask)
 
     def _told(self, results: list[Result], ask: Ask) -> Answer:
-        rows = []
-        for i, one in enumerate(results):
-            row = one.to_dict()
+        rows = rows_of(results)
+        for i, (one, row) in enumerate(zip(results, rows, strict=True)):
             if one.video is not None:
                 row["frames"] = [{**frame, "picture": _data_url(frame["picture"])} for frame in one.strip]
             elif ask.maps and one.size is not None:
                 row["explain"] = self._explained(one, one.size, ask.maps if i < MOST_MAPS else ())
-            rows.append(row)
         return Answer(results, rows)
 
     def _explained(self, one: Result, size: tuple[int, int], maps: Sequence[str]) -> dict:
@@ -229,10 +235,33 @@ class Service:
             seconds=seconds,
             exit_code=totals.exit_code(required=ask.face == "required"),
             file=self.engine.file.name,
+            rates=self.rates(ask.judge.threshold),
         )
         # the rest of the line is for who can repair it, and names the server's folders
         told["faces"]["fallback"] = told["faces"]["fallback"].partition(";")[0]
         return told
+
+    def rates(self, threshold: Threshold) -> Rates:
+        """What was measured at a threshold."""
+        if threshold not in self._rates:
+            if len(self._rates) > MOST_RATES:
+                self._rates.clear()
+            self._rates[threshold] = rates_of(self.engine.file, self.detector, threshold)
+        return self._rates[threshold]
+
+    def report(self, answers: Sequence[Answer], ask: Ask, seconds: float) -> str:
+        """The page to hand on, of answers to an `ask` for a report."""
+        cams = "gradcam" in ask.maps and self._gradcam is not None
+        shown = Collected(self._gradcam() if cams and self._gradcam else self.detector, cams=cams)
+        for answer in answers:
+            shown.add(answer.results, answer.rows)
+        files = [answer.results[0].file for answer in answers]
+        point = ask.judge.threshold.point
+        by = ["--threshold", f"{point.threshold:g}"] if ask.judge.threshold.own else ["--fpr", f"{point.target_fpr:g}"]
+        command = shlex.join(["python", "detect.py", *files, "--model", self.engine.file.name, "--face", ask.face, *by])
+        about = origin(self.engine.runtime, ask.judge.threshold.describe(), command)
+        with self._one_cam:
+            return shown.page(self.document(answers, ask, seconds), about)
 
     def model(self) -> dict:
         """What there is to know about the detector, in plain JSON types."""
@@ -246,6 +275,7 @@ class Service:
             "faces": head["faces"],
             "operating_point": self.threshold.to_dict(),
             "in_words": self.threshold.describe(),
+            "measured": self.rates(self.threshold).to_dict(),
             "preprocess": self.detector.preprocess.to_dict(),
             "calibration": self.detector.calibration.to_dict(),
             "meta": self.detector.meta,

@@ -64,17 +64,24 @@ def test_exit_code_tells_the_verdict(place):
     assert run("one.png", "--model", "FAKE.safetensors").exit_code == 1
 
 
-def test_table_shows_verdict_probability_threshold_and_false_alarms(place):
+def test_table_shows_answer_score_threshold_and_false_alarms(place):
     result = run("photos", "one.png", "--model", "FAKE.safetensors", "--fpr", "0.05")
-    head, *rows, summary, rule = result.stdout.splitlines()
-    assert [row.split()[0] for row in rows] == ["FAKE"] * 4
+    head, *rows, summary, own, others, alarms, rule = result.stdout.splitlines()
+    point = make_detector("FAKE").calibration.at(0.05)
+    assert all(row.startswith("looks generated ") for row in rows)
+    assert own == "measured: " + (
+        f"fakes of the kind it learnt from: {100 * point.tpr:.2g} % found (validation images, on which the threshold"
+        f" was set: {round(300 * point.tpr)} of 300)"
+    )
+    assert others == "measured: fakes of other generators: not measured; expect it to miss many"
+    assert alarms.startswith("measured: false alarms: 5 % of real photos called FAKE (") and "15 of 300" in alarms
     files, notes = zip(*(row.split("  (", 1) for row in rows))
     assert [Path(file.split()[-1]).name for file in files] == ["a.jpg", "b.png", "c.png", "one.png"]
     assert all("weak detector: its balanced accuracy on validation images is" in note for note in notes)
     assert result.stderr.startswith("Next: ") and "shipped detector" in result.stderr
-    point = make_detector("FAKE").calibration.at(0.05)
-    assert f"{point.threshold:.4f}" in rows[0] and "5 % of 300" in rows[0]
-    assert summary.startswith("0 real, 4 fake, 0 unsure, 0 unreadable") and "images/s" in summary
+    assert f"{point.threshold:.4f}" in rule and ">0.99  " in rows[0]
+    begin = "4 look generated, 0 can't be told, 0 without a trace of a GAN, 0 unreadable"
+    assert summary.startswith(begin) and "images/s" in summary
     assert "15 of 300 validation reals called FAKE" in rule and "95 % interval" in rule
     assert "file" in head
 
@@ -95,7 +102,7 @@ def test_broken_files_are_counted_and_the_rest_goes_on(place):
     Image.new("RGB", (1, 1)).save(place / "photos" / "dot.png")
     result = run("photos", "nowhere.jpg", "--model", "REAL.safetensors")
     assert result.exit_code == 2
-    assert "3 real, 0 fake, 0 unsure, 4 unreadable" in result.stdout
+    assert "0 look generated, 0 can't be told, 3 without a trace of a GAN, 4 unreadable" in result.stdout
     *errors, then = result.stderr.splitlines()
     assert then.startswith("Next: ") and len(errors) == 4 and all(line.startswith("error: ") for line in errors)
     assert run("photos", "--model", "FAKE.safetensors").exit_code == 1, "an alarm is not hidden by a broken file"
@@ -153,9 +160,9 @@ def test_no_run_judges_unasked(place, monkeypatch):
         os.utime(file, (when, when))
     monkeypatch.setattr(detect, "SHIPPED", (place / "UNSURE.safetensors",))
     shipped = run("one.png")
-    assert "UNSURE.safetensors" in shipped.stdout and "0 real, 0 fake, 1 unsure" in shipped.stdout
+    assert "UNSURE.safetensors" in shipped.stdout and "0 look generated, 1 can't be told" in shipped.stdout
     latest = run("one.png", "--model", "latest")
-    assert latest.exit_code == 0 and "1 real" in latest.stdout
+    assert latest.exit_code == 0 and "1 without a trace" in latest.stdout
     assert run("one.png", "--model", "runs/00000-a").exit_code == 1
 
 
@@ -186,6 +193,27 @@ def test_explanations_of_several_are_numbered_and_replace_nothing(place):
         "0003-c.png",
         "0004-one.png",
     ]
+
+
+def test_a_report_lies_beside_its_json_and_csv(place):
+    args = ["photos", "one.png", "--model", "FAKE.safetensors", "--json", "--report", "out.html"]
+    result = run(*args)
+    assert result.exit_code == 1
+    page, told = (place / "out.html").read_text(), json.loads((place / "out.json").read_text())
+    document = json.loads(result.stdout)
+    about = told.pop("report")
+    assert told == document and about["command"] == "python detect.py " + " ".join(args)
+    assert "4 look generated" in page and page.count("<article>") == 4 and document["detector"]["sha256"] in page
+    assert len((place / "out.csv").read_text().splitlines()) == 5
+    assert (
+        document["results"][0]["headline"] == "looks generated" and document["measured"]["own_fakes_found"]["low"] > 0
+    )
+    again = run(*args)
+    assert again.exit_code == 2 and again.stdout == "" and "will not be overwritten" in again.stderr
+    assert (place / "out.html").read_text() == page
+    alone = run("one.png", "--model", "UNSURE.safetensors", "--explain", "x.png", "--report", "alone.html")
+    assert alone.exit_code == 0 and not (place / "alone.csv").exists()
+    assert "Grad-CAM" in (place / "alone.html").read_text() and "some fakes score" in alone.stdout
 
 
 def test_as_a_program(place):

@@ -18,6 +18,7 @@ from common.errors import UserError
 from discriminator.calibration import calibrate
 from discriminator.detector import Detector
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from discriminator.verdict import Threshold
 from faces.degrade import grid
 from faces.preprocess import Preprocess
 from stylegan2_ada.config import DiscriminatorConfig
@@ -280,7 +281,9 @@ def test_thresholds_are_chosen_and_said(tmp_path):
     out = run("d.safetensors", "--data", "both", "--fpr", 0.005)
     assert f"FAKE from {point.threshold:.4f}" in out and "chosen by --fpr, for 0.5 % false alarms" in out
     out = run("d.safetensors", "--data", "both", "--threshold", 0.4)
-    assert "FAKE from 0.4000 (given by --threshold, not the detector's own)" in out
+    low = Threshold.of(Detector.load("d.safetensors").calibration, threshold=0.4).point.unsure_low
+    assert low < 0.4, "a threshold of one's own has the band that detect.py has"
+    assert f"FAKE from 0.4000, UNSURE from {low:.4f} (given by --threshold, not the detector's own)" in out
     assert "give one of 0.005, 0.01, 0.05" in refused("d.safetensors", "--data", "both", "--fpr", 0.02)
 
 

@@ -104,11 +104,11 @@ def test_card_from_a_verdict():
     heat = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
 
     class Said:
-        label, probability, threshold, fpr, note, patch_map = "REAL", 0.1, 0.6, 0.01, "", heat
+        label, probability, threshold, unsure_low, fpr, note, patch_map = "REAL", 0.1, 0.6, 0.5, 0.01, "", heat
 
     photo = render_face(2, 64)
     card = VerdictCard.of("x.png", photo, Said(), truth="real")
-    assert card.heat.shape == photo.shape and card.label == "REAL" and card.truth == "real"
+    assert card.heat.shape == photo.shape and card.label == "REAL" and card.truth == "real" and card.score == "<0.5"
     Said.patch_map = None
     assert VerdictCard.of("x.png", photo, Said()).heat is None
 

@@ -266,6 +266,21 @@ def test_explanations_lie_where_the_network_looked(client):
     assert "explain" not in post(client, ("w.png", wide.getvalue())).json()["results"][0]
 
 
+def test_a_report_is_the_page_that_detect_writes(client):
+    name = "<img src=x onerror=alert(1)>.png"
+    files = [("file", (name, encoded(4, 96, "PNG"))), ("file", ("b.jpg", b"nothing"))]
+    answer = client.post("/v1/report?explain=patches,frames", files=files)
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert "2 photos and videos" in answer.text and "<img src=x" not in answer.text
+    told = client.get("/v1/model").json()
+    assert told["detector"]["sha256"] in answer.text and str(ROOT) not in answer.text
+    assert told["measured"]["lines"][0][1:] in answer.text
+    assert post(client, ("a.jpg", encoded())).json()["measured"] == told["measured"]
+    assert client.post("/v1/report", files=files[1:]).status_code == 400
+    assert client.post("/v1/report?threshold=2", files=files).status_code == 422
+
+
 def test_gradcam_takes_pytorch_only_where_it_may():
     service = open_service(ServeOptions(model=str(MODELS[0]), face="whole"))
     with TestClient(build_app(service, SMALL, threads=2), base_url="http://localhost") as client:

@@ -1,0 +1,106 @@
+"""The verdict in plain words. Terminal, JSON, picture, page and report say these and no others. No PyTorch here.
+
+REAL is never called that: a detector finds traces or finds none. Below the score from which REAL is no longer said, no
+probability is given in words: a number near 0 would read as a certainty that nobody has of generators never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from discriminator.verdict import Verdict
+from metrics.answers import EVEN
+
+HEADLINES = {"FAKE": "looks generated", "UNSURE": "can't tell", "REAL": "no trace of a GAN found"}
+NO_FACE, UNREADABLE = "no face found", "could not be read"
+LIMITS = (
+    "A verdict is a statistical judgement, never a proof. Do not decide about people by it.",
+    "«No trace of a GAN found» does not mean that a photo is genuine: a generator that the detector does not know may"
+    " leave traces that it does not see.",
+    "Edited photos, face swaps and pictures of diffusion models are other problems; it may well find nothing in them.",
+    "The rate of false alarms holds for photos like those it was measured on. Of other photos more may be accused.",
+)
+MOST_SURE = 0.99  # scores above it are all told alike
+
+
+@dataclass(frozen=True)
+class PhotoVerdict:
+    """One answer for a photo of several faces. verdict: FAKE if any face is, else UNSURE if any is, else REAL."""
+
+    verdict: str
+    headline: str
+    faces: int
+    fake: int
+    unsure: int
+    real: int
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def headline(verdict: Verdict | None, *, no_face: bool = False) -> str:
+    """What is said first. Without a verdict: that no face was found, or that the file could not be read."""
+    if verdict is None:
+        return NO_FACE if no_face else UNREADABLE
+    return HEADLINES[verdict.label]
+
+
+def reason(verdict: Verdict) -> str:
+    """Why UNSURE is said, "" for another verdict."""
+    if verdict.label != "UNSURE":
+        return ""
+    if why := verdict.doubt or verdict.contradiction:
+        return why
+    if verdict.probability >= EVEN:
+        return "more likely generated than not, but below the score from which this detector says so"
+    return "some fakes score as low as this, and some photos as high"
+
+
+def says(verdict: Verdict) -> str:
+    """The headline's meaning in a sentence or two."""
+    if verdict.label == "UNSURE":
+        return f"Can't tell: {reason(verdict)}."
+    if verdict.label == "REAL":
+        return (
+            "Nothing was found that this detector knows. It may still come from a generator that the detector does not"
+            " know."
+        )
+    text = f"Its score is {score(verdict)}; this detector says so from {verdict.threshold:.2g} on,"
+    if verdict.fpr is None:
+        return f"{text} a threshold of your own: how many photos reach it was not measured."
+    return f"{text} which {100 * verdict.fpr:.2g} % of {verdict.n_real} validation photos reached, too."
+
+
+def score(verdict: Verdict) -> str:
+    """The probability of «generated», as far as it can be told: only that it is low where it is."""
+    if verdict.probability < verdict.unsure_low:
+        return f"<{verdict.unsure_low:.2g}"
+    return f">{MOST_SURE:g}" if verdict.probability > MOST_SURE else f"{verdict.probability:.2f}"
+
+
+def of_photo(labels: Sequence[str]) -> PhotoVerdict:
+    """The one answer for the verdicts on a photo's faces, at least one."""
+    fake, unsure, real = (sum(label == word for label in labels) for word in ("FAKE", "UNSURE", "REAL"))
+    n = len(labels)
+    which = f"{fake or unsure} of {n} faces" if n > 1 else "the face"
+    if fake:
+        text = f"{which} {'looks' if fake == 1 else 'look'} generated"
+        return PhotoVerdict("FAKE", text, n, fake, unsure, real)
+    if unsure:
+        text = f"can't tell for {which}"
+        if real:
+            text += ", no trace of a GAN found in the other" + "s" * (real > 1)
+        return PhotoVerdict("UNSURE", text, n, fake, unsure, real)
+    return PhotoVerdict("REAL", f"{HEADLINES['REAL']} in {n} faces" if n > 1 else HEADLINES["REAL"], n, 0, 0, real)
+
+
+def worst_first(verdicts: Sequence[Verdict | None]) -> list[int]:
+    """The order in which people read them: FAKE, UNSURE, REAL, none; the higher score first."""
+    rank = {label: k for k, label in enumerate(HEADLINES)}
+
+    def key(i: int) -> tuple[int, float, int]:
+        verdict = verdicts[i]
+        return (len(rank), 0.0, i) if verdict is None else (rank[verdict.label], -verdict.probability, i)
+
+    return sorted(range(len(verdicts)), key=key)
