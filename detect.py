@@ -68,6 +68,8 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
                2  no fake found, but a file could not be read; or nothing could be done at all
              141  the reader of the output has gone (| head), 130 after Ctrl-C
     """
+    if told.curve is not None and not asked.stability:
+        raise UserError("`curve` draws what `stability` finds; give both")
     drawn = told.explain is not None
     # Imports take a moment (PyTorch's seconds); --help and mistyped options should not.
     with importing():
@@ -81,9 +83,11 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
         where = find_detector(asked.model, shipped=SHIPPED)
         engine = open_engine(where, runtime=asked.runtime, device=asked.device, gradients=drawn)
     with download_bar("YuNet") as report:
-        judge = open_judge(engine, asked, batch=asked.batch, keep_photos=drawn, report=report)
+        judge = open_judge(
+            engine, asked, batch=asked.batch, keep_photos=drawn, stability=asked.stability, report=report
+        )
     files = named(asked.inputs, stdin_reader)
-    if drawn or not asked.streams:
+    if drawn or told.ela or told.curve or not asked.streams:
         files = list(files)
     with Outputs(asked, told, engine, judge, files) as out:
         video = VideoOptions(asked.every, out.on_frame)

@@ -20,6 +20,7 @@ from common.options import flags_of, in_flags
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.results import Totals
 from discriminator.video import FRAME_COLUMNS
+from reports.file_story import Beside, story_lines
 
 if TYPE_CHECKING:
     from discriminator.engine import Engine
@@ -163,6 +164,9 @@ class Outputs(contextlib.AbstractContextManager):
 
             self.painter = Painter(told.explain, [file for file in files if isinstance(file, str)], engine)
         self._closing = contextlib.ExitStack()
+        self.beside = self._closing.enter_context(
+            contextlib.closing(Beside(told, [file for file in files if isinstance(file, str)] if count else []))
+        )
         self.bar = None
         if sys.stderr.isatty() and not (told.table and sys.stdout.isatty()) and (count is None or count >= 2):
             self.bar = self._closing.enter_context(progress(total=count, title="judging", unit="file"))
@@ -196,11 +200,15 @@ class Outputs(contextlib.AbstractContextManager):
 
     def add(self, result: Result) -> None:
         """Tell one result in every way that was asked for."""
+        result = self.beside.told(result)
         self.totals.add(result)
         if result.status == "unreadable":
             self.echo(f"error: {one_line(result.file)}: {result.error}", err=True)
         elif self.told.table:
             self.echo(table_line(result))
+        if self.told.table:
+            for line in story_lines(result):
+                self.echo(line)
         if self.told.jsonl:
             self.echo(json.dumps(result.to_dict(), allow_nan=False))
         if self.told.json:

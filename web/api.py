@@ -24,7 +24,7 @@ from web.body import HOW, Held, Limits, RequestRefused, busy, linger, read_uploa
 from web.page import api_page, main_page
 from web.service import Answer, Ask, Service, Upload
 
-OPTIONS = {"face", "fpr", "threshold", "explain"}
+OPTIONS = {"face", "fpr", "threshold", "explain", "evidence", "stability"}
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -170,6 +170,13 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
                 " several with commas",
             ),
         ] = "",
+        evidence: Annotated[
+            bool, Query(description="what each photo's file itself tells, in the entry of its first face")
+        ] = False,
+        stability: Annotated[
+            bool,
+            Query(description="judge each photo in other versions, too; UNSURE where FAKE and REAL change places"),
+        ] = False,
     ) -> Response:
         """Photos and videos as multipart/form-data in fields called file, or one as the body.
 
@@ -181,7 +188,8 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
             try:
                 _same_site(request, cors)
                 _known_options(request)
-                ask = service.ask(face, fpr, threshold, [name for name in explain.split(",") if name])
+                maps = [name for name in explain.split(",") if name]
+                ask = service.ask(face, fpr, threshold, maps, evidence=evidence, stability=stability)
                 uploads = await read_uploads(request, limits, take)
             except (RequestRefused, UserError) as error:
                 if getattr(error, "status", 0) != 408:
