@@ -23,9 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import BadImage
 from evidence.containers import parts_of
-from evidence.double import luminance, primary
+from evidence.double import luminance, primary, said_from
 from evidence.eyes import OFF, eyes_off
-from evidence.story import DOUBLE_FROM
 from faces.decode import load_image
 from faces.finding.align import FaceFinder
 
@@ -62,7 +61,7 @@ def double(args: argparse.Namespace) -> None:
         for first in FIRST:
             told = [score(image, first, second) for image in images]
             scores = np.array([one[0] for one in told])
-            said = float((scores >= DOUBLE_FROM).mean())
+            said = float((scores >= said_from(second)).mean())
             right = float(np.mean([abs(q - (first or 0)) <= 3 for _, q in told]))
             same = first is not None and first == second
             (once if first is None or same else twice).append(said)

@@ -29,6 +29,10 @@ MOST = 40  # levels of a coefficient on each side of zero
 ROUNDING = 0.29  # grey levels: the deviation of a rounding error, 1 / sqrt(12); a DCT of length one keeps it
 FLOOR = 1e-4  # probability of a level that the estimate has none of
 
+# the score from which it is said, and from which quality of the file on the higher one: the finer the steps, the less
+# does the estimate know of a picture's own rhythm (drawn pictures saved once at 90 scored up to .16, photos .07)
+FROM, FROM_FINE, FINE = 0.12, 0.25, 85
+
 _at = np.arange(8)
 DCT = np.cos(np.pi * (2 * _at[None] + 1) * _at[:, None] / 16) / 2
 DCT[0] /= np.sqrt(2)
@@ -44,6 +48,11 @@ class Primary:
 
     score: float
     quality: int
+
+
+def said_from(quality: int) -> float:
+    """The score from which a first compression is said of a file of this IJG quality."""
+    return FROM_FINE if quality >= FINE else FROM
 
 
 def luminance(data: bytes) -> np.ndarray:

@@ -12,11 +12,11 @@ from PIL import Image
 from scipy.fft import dctn
 
 from evidence.containers import ZIGZAG, parts_of
-from evidence.double import coefficients, luminance, primary
+from evidence.double import FROM_FINE, coefficients, luminance, primary
 from evidence.ela import error_levels, save_error_levels
 from evidence.line import ABSENT, PRESENT, UNKNOWN
 from evidence.quantisation import estimate_quality
-from evidence.story import DOUBLE, DOUBLE_FROM, TABLES, file_story
+from evidence.story import DOUBLE, TABLES, file_story
 from tests.evidence import made
 
 
@@ -95,7 +95,7 @@ def test_a_second_compression_is_seen_and_a_single_one_is_not(first, second):
     assert said.found == PRESENT and abs(said.facts["first_quality"] - first) <= 3
     assert "altered" in said.cannot_prove
     single = line(again(image, second), DOUBLE)
-    assert single.found == ABSENT and single.facts["score"] < DOUBLE_FROM
+    assert single.found == ABSENT and single.facts["score"] < single.facts["limit"]
     assert line(again(image, second, second), DOUBLE).found == ABSENT, "the same tables leave no second trace"
     moved = Image.open(io.BytesIO(again(image, first))).crop((4, 4, 252, 252))
     assert line(again(moved, second), DOUBLE).found == ABSENT, "off the grid it can't be seen"
@@ -106,7 +106,7 @@ def test_rates_on_photos(shared_dir: Path):
     files = sorted((shared_dir / "data/native_train_real/real").iterdir())[140:146]
     for file in files:
         image = Image.open(file).convert("RGB").resize((400, 400), Image.Resampling.LANCZOS)
-        for data, least, most in ((again(image, 60, 85), DOUBLE_FROM, 99), (again(image, 85), -1, DOUBLE_FROM)):
+        for data, least, most in ((again(image, 60, 85), FROM_FINE, 99), (again(image, 85), -1, FROM_FINE)):
             assert least <= primary(luminance(data), parts_of(data).tables[0]).score < most
 
 
