@@ -87,6 +87,8 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
     """
     if parts.shard is not None and (told != TellOptions() or asked.streams):
         raise UserError("--shard: a part goes into its Parquet file alone; leave out -, --json, --csv and the like")
+    if told.curve is not None and not asked.stability:
+        raise UserError("`curve` draws what `stability` finds; give both")
     drawn, shown = told.explain is not None, told.explain is not None or told.report is not None
     # Imports take a moment (PyTorch's seconds); --help and mistyped options should not.
     with importing():
@@ -101,12 +103,14 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
         where = find_detector(asked.model, shipped=SHIPPED)
         engine = open_engine(where, runtime=asked.runtime, device=asked.device, gradients=drawn)
     with download_bar("YuNet") as report:
-        judge = open_judge(engine, asked, batch=asked.batch, keep_photos=shown, report=report)
+        judge = open_judge(
+            engine, asked, batch=asked.batch, keep_photos=shown, stability=asked.stability, report=report
+        )
     files = named(asked.inputs, stdin_reader)
     if parts.shard is not None:
         _judge_part(asked, parts, engine, judge, list(files))
         return
-    if drawn or not asked.streams:
+    if drawn or told.ela or told.curve or not asked.streams:
         files = list(files)
     with Outputs(asked, told, engine, judge, files, as_typed(ctx)) as out, decoder(asked.decode_seconds) as decode:
         video = VideoOptions(asked.every, out.on_frame)

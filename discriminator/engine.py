@@ -41,12 +41,15 @@ def open_judge(
     *,
     batch: int | None = None,
     keep_photos: bool = False,
+    stability: bool = False,
     report: Progress | None = None,
 ) -> Judge:
-    """The judge that was asked for, with its face step. report: hears of a download's progress."""
+    """The judge that was asked for, with its face step. report: hears of a download's progress. stability: see
+    `Judge`."""
     threshold = Threshold.of(engine.detector.calibration, fpr=asked.fpr, threshold=asked.threshold)
     faces = open_face_step(engine.detector, asked, report=report)
-    return Judge(engine.detector, threshold, faces, batch or engine.detector.batch, keep_photos=keep_photos)
+    batch = batch or engine.detector.batch
+    return Judge(engine.detector, threshold, faces, batch, keep_photos=keep_photos, stability=stability)
 
 
 def open_face_step(

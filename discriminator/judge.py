@@ -17,6 +17,7 @@ from common.parallel import in_batches
 from discriminator.detector_base import DetectorBase, notes_joined
 from discriminator.heatmap import fit
 from discriminator.results import Result
+from discriminator.stability import TOO_MANY, Stability, Variant, variants_of
 from discriminator.verdict import Threshold, Verdict
 from faces.decode import MAX_PIXELS, Decode, decode_image
 from faces.finding.face_step import FaceStep, View
@@ -32,7 +33,8 @@ class Seen:
     whole); what is there to be shown is reduced, so that what waits for the network does not fill the memory.
 
     doubts: why there can be no verdict but UNSURE, or "". result: in place of verdicts, why there are none. moment: a
-    frame's number in its video, and its second."""
+    frame's number in its video, and its second. variants: other versions of each of the biggest faces, stabilities:
+    what became of them."""
 
     name: str
     result: Result | None = None
@@ -46,6 +48,8 @@ class Seen:
     shown: list[np.ndarray | None] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
+    variants: list[list[Variant]] = field(default_factory=list)
+    stabilities: list[Stability] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Judge:
 
     threshold: default: the detector's. faces: the face step (default: photos are judged whole). batch: crops the
     network sees at once, where it gains from it. keep_pixels: results carry what the network saw. keep_photos: that
-    too, and the photo reduced for display.
+    too, and the photo reduced for display. stability: each face is judged in other versions of its photo as well; where
+    FAKE and REAL change places the answer is UNSURE (`discriminator.stability`).
     """
 
     detector: DetectorBase
@@ -63,6 +68,7 @@ class Judge:
     batch: int = 8
     keep_pixels: bool = False
     keep_photos: bool = False
+    stability: bool = False
 
     def __post_init__(self) -> None:
         if self.threshold is None:
@@ -108,8 +114,14 @@ class Judge:
             seen.shown.append(fit(view.pixels) if self.keep_photos else None)
         if self.keep_photos:
             seen.photo = fit(photo)
+        if self.stability:
+            seen.variants = variants_of(views, photo, self.faces.side, self._variant)
         seen.stages = {"read": spent + time.perf_counter() - found, "face": found - begin}
         return seen
+
+    def _variant(self, name: str, view: View, photo: np.ndarray) -> Variant:
+        """What the network is to see of a face in another version of its photo."""
+        return Variant(name, self.detector.prepared(view.pixels, *view.upright(photo)), doubt_on(view, self.detector))
 
     def score(self, some: Sequence[Seen]) -> None:
         """The network's part for several at once."""
@@ -126,6 +138,19 @@ class Judge:
             doubts = seen.doubts or [""] * len(seen.pixels)  # none were looked for
             seen.verdicts = [unsure(next(verdicts), doubt) for doubt in doubts]
             seen.stages["network"] = share * len(seen.pixels)
+            if seen.variants:
+                self._try(seen)
+
+    def _try(self, seen: Seen) -> None:
+        """Scores a photo's other versions; where a verdict flips, it becomes UNSURE."""
+        begin = time.perf_counter()
+        batch = 1 if self.detector.in_threads else self.batch
+        for i, variants in enumerate(seen.variants):
+            told = self.detector.verdicts([one.pixels for one in variants], self.threshold, batch=batch)
+            told = [unsure(verdict, one.doubt) for verdict, one in zip(told, variants, strict=True)]
+            seen.stabilities.append(Stability.of(seen.verdicts[i], variants, told))
+            seen.verdicts[i] = unsure(seen.verdicts[i], seen.stabilities[i].flips)
+        seen.stages["network"] += time.perf_counter() - begin
 
     def results(self, seen: Seen) -> Iterator[Result]:
         """What came of one that was scored."""
@@ -141,7 +166,13 @@ class Judge:
                 view=seen.shown[i],
                 pixels=seen.pixels[i] if self.keep_pixels or self.keep_photos else None,
                 size=seen.size,
+                stability=self._stability(seen, i),
             )
+
+    def _stability(self, seen: Seen, i: int) -> dict | None:
+        if not self.stability:
+            return None
+        return seen.stabilities[i].to_dict() if i < len(seen.stabilities) else dict(TOO_MANY)
 
     def in_order(
         self,

@@ -56,6 +56,11 @@ class DetectOptions(JudgeOptions):
         "Give a photo up that takes longer to decode; it is done in a process of its own.  [default: no limit]",
         metavar="SECONDS", low=0, above=True,
     )  # fmt: skip
+    stability: bool = option(
+        False,
+        "Judge each photo again as JPEG 95 to 40, at half and double size, cut off its grid and as a screenshot; where"
+        " FAKE and REAL change places, say UNSURE. Takes about ten times as long.",
+    )
     batch: int | None = BATCH(default=None, help="Images judged at once.  [default: 32 on a GPU, else 8]")
     workers: int | None = WORKERS(help="Threads that decode ahead.  [default: one per core]")
 

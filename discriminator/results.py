@@ -22,6 +22,9 @@ class Result:
     stages: seconds of it by name ("read", "face", "network").
     photo: uint8 [H, W, 3] reduced for display, view: what was judged of it, pixels: uint8 [R, R, C] as the network saw
     it; these where they were asked for. size: height and width of the photo.
+    stability: whether the verdict would survive (`discriminator.stability.Stability.to_dict`). evidence: what the file
+    itself tells (`evidence.line.Line.to_dict` of each line), with a file's first result. Both in plain JSON types, None
+    where nobody asked.
     """
 
     file: str
@@ -36,6 +39,8 @@ class Result:
     pixels: np.ndarray | None = field(default=None, repr=False)
     size: tuple[int, int] | None = None
     strip: list[dict] = field(default_factory=list, repr=False)
+    stability: dict | None = field(default=None, repr=False)
+    evidence: list[dict] | None = field(default=None, repr=False)
 
     @property
     def status(self) -> str:
@@ -72,6 +77,10 @@ class Result:
             row["face"] = self.face
         if self.video is not None:
             row["video"] = self.video
+        if self.stability is not None:
+            row["stability"] = self.stability
+        if self.evidence is not None:
+            row["evidence"] = self.evidence
         return {**row, "seconds": round(self.seconds, 6)}
 
 

@@ -20,6 +20,7 @@ from discriminator.detector_base import notes_joined
 from discriminator.heatmap import fit
 from discriminator.judge import MIN_SIDE, Judge, Seen
 from discriminator.results import Result
+from discriminator.stability import NO_VIDEOS
 from discriminator.verdict import Verdict
 from discriminator.words import NO_FACE, headline, score
 from faces.video import Frame, Limits, Video
@@ -105,6 +106,9 @@ def judge_video(
     """One result for a video file or an animated picture, or for the bytes of one that is called `path`. A judge that
     keeps photos shows the frame whose score is nearest to the video's (of the first KEPT)."""
     begin, options = time.perf_counter(), options or VideoOptions()
+    if judge.stability:  # of a video's frames it would take ten times as long, and say little of the file
+        result = judge_video(replace(judge, stability=False), path, options, data=data, workers=workers)
+        return replace(result, stability=dict(NO_VIDEOS)) if result.verdict is not None else result
     try:
         limits = replace(options.limits, side=MIN_SIDE)
         frames = _watch(judge, Video(path if data is None else data, path, limits=limits), options, workers)

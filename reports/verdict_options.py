@@ -27,6 +27,17 @@ class TellOptions:
         metavar="FILE.html",
     )
     frames_csv: str | None = option(None, "A line for each face of each judged frame of videos.", metavar="FILE")
+    evidence: bool = option(
+        False,
+        "What each file itself tells: content credentials, generator and camera tags, JPEG tables, double compression,"
+        " the eyes' place, SHA-256; with what that can and can't prove. Never part of the score.",
+    )
+    ela: str | None = option(
+        None, "Draw error levels, what one more JPEG changes: a .png for one image, else a folder.", metavar="PATH"
+    )
+    curve: str | None = option(
+        None, "Draw what --stability found: a .png or .svg for one image; for several a folder.", metavar="PATH"
+    )
     strict: bool = option(False, "UNSURE counts like FAKE in the exit code.")
     quiet: bool = QUIET(help="No table and no summary; the exit code tells.")
 

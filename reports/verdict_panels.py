@@ -37,7 +37,7 @@ class Painter:
             raise UserError(
                 f"`explain`: {engine.file} has no patch map, and Grad-CAM needs PyTorch: give detector.safetensors"
             )
-        self._paths = dict(enumerate(_pictures(target, files)))
+        self._paths = dict(enumerate(picture_paths(target, files)))
         self._at = 0
         self._photo: list[Result] = []
 
@@ -113,23 +113,24 @@ def _stacked(panels: list[np.ndarray]) -> np.ndarray:
     )
 
 
-def _pictures(explain: str, files: list[str]) -> list[Path]:
-    """Where each file's explanation goes."""
-    target = Path(explain)
-    if target.suffix.lower() in PICTURES and not target.is_dir():
-        if not target.parent.is_dir():
-            raise UserError(f"`explain`: there is no folder {target.parent}; make it or name another")
+def picture_paths(
+    target: str, files: Sequence[str], name: str = "explain", kinds: Sequence[str] = PICTURES
+) -> list[Path]:
+    """Where each file's picture goes: `target` itself for one file and a name of one of the `kinds`, numbered ones
+    beside it for several, else a folder. name: of the parameter. UserError where something is in the way."""
+    path = Path(target)
+    if path.suffix.lower() in kinds and not path.is_dir():
+        if not path.parent.is_dir():
+            raise UserError(f"`{name}`: there is no folder {path.parent}; make it or name another")
         if len(files) == 1:
-            if target.exists() and target.samefile(files[0]):
-                raise UserError(
-                    f"`explain`: {target} is the photo itself and will not be overwritten; give another name"
-                )
-            return [target]
-        paths = [target.with_name(f"{target.stem}-{i + 1:04d}{target.suffix}") for i in range(len(files))]
+            if path.exists() and path.samefile(files[0]):
+                raise UserError(f"`{name}`: {path} is the photo itself and will not be overwritten; give another name")
+            return [path]
+        paths = [path.with_name(f"{path.stem}-{i + 1:04d}{path.suffix}") for i in range(len(files))]
     else:
-        target.mkdir(parents=True, exist_ok=True)
-        paths = [target / f"{i + 1:04d}-{Path(file).stem}.png" for i, file in enumerate(files)]
-    for path in paths:
-        if path.exists():
-            raise UserError(f"`explain`: {path} exists and will not be overwritten; give another name or move it")
+        path.mkdir(parents=True, exist_ok=True)
+        paths = [path / f"{i + 1:04d}-{Path(file).stem}.png" for i, file in enumerate(files)]
+    for one in paths:
+        if one.exists():
+            raise UserError(f"`{name}`: {one} exists and will not be overwritten; give another name or move it")
     return paths

@@ -24,6 +24,7 @@ from discriminator.measured import Rates, rates_of
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.results import Totals, rows_of
 from discriminator.video import FRAME_COLUMNS
+from reports.file_story import Beside, story_lines
 from reports.origin import origin
 
 if TYPE_CHECKING:
@@ -204,6 +205,9 @@ class Outputs(contextlib.AbstractContextManager):
             self._table = csv.DictWriter(self._report_rows, CSV_COLUMNS, restval="", lineterminator="\n")
             self._table.writeheader()
         self._closing = contextlib.ExitStack()
+        self.beside = self._closing.enter_context(
+            contextlib.closing(Beside(told, [file for file in files if isinstance(file, str)] if count else []))
+        )
         self.bar = None
         if sys.stderr.isatty() and not (told.table and sys.stdout.isatty()) and (count is None or count >= 2):
             self.bar = self._closing.enter_context(progress(total=count, title="judging", unit="file"))
@@ -237,6 +241,7 @@ class Outputs(contextlib.AbstractContextManager):
 
     def add(self, result: Result) -> None:
         """Tell one result in every way that was asked for, as soon as its photo is complete."""
+        result = self.beside.told(result)
         self._photo.append(result)
         if result.ends_photo:
             self._tell()
@@ -252,7 +257,7 @@ class Outputs(contextlib.AbstractContextManager):
             if self.painter is not None:
                 self.painter.add(one)
         if self.told.table:
-            for line in table_lines(photo):
+            for line in (*table_lines(photo), *(line for one in photo for line in story_lines(one))):
                 self.echo(line)
         rows = rows_of(photo)
         if self.told.jsonl:

@@ -28,7 +28,7 @@ from web.service import FRAMES, Answer, Ask, Service, Upload
 T = TypeVar("T")
 VIDEO_SECONDS = 60.0  # where a video may take as long as it likes
 STALL_SECONDS = 15.0  # beyond what a video may take, after which a thread's work counts as stalled
-OPTIONS = {"face", "fpr", "threshold", "explain"}
+OPTIONS = {"face", "fpr", "threshold", "explain", "evidence", "stability"}
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -214,6 +214,12 @@ EXPLAIN = Annotated[
 ]
 
 
+EVIDENCE = Annotated[bool, Query(description="what each photo's file itself tells, in the entry of its first face")]
+STABILITY = Annotated[
+    bool, Query(description="judge each photo in other versions, too; UNSURE where FAKE and REAL change places")
+]
+
+
 def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
     service, limits = line.service, line.limits
     refusals: dict[int | str, dict[str, Any]] = {
@@ -246,15 +252,18 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
         openapi_extra={"requestBody": BODY}, responses={200: {"description": told}, **refusals},
     )  # fmt: skip
     async def detect(
-        request: Request, face: FACE = None, fpr: FPR = None, threshold: OWN_THRESHOLD = None, explain: EXPLAIN = ""
-    ) -> Response:
+        request: Request, face: FACE = None, fpr: FPR = None, threshold: OWN_THRESHOLD = None, explain: EXPLAIN = "",
+        evidence: EVIDENCE = False, stability: STABILITY = False,
+    ) -> Response:  # fmt: skip
         """Photos and videos as multipart/form-data in fields called file, or one as the body.
 
         A video's entry has its verdict and, in `frames`, that of each frame that was looked at. What can't be read
         never stops the others: its entry says why. Where it is the only one, the status is 400. Nothing that comes is
         written to a disk or a log."""
         wanted = [name for name in explain.split(",") if name]
-        return Json(service.document(*await answered(request, lambda: service.ask(face, fpr, threshold, wanted))))
+        beside = {"evidence": evidence, "stability": stability}
+        judged = await answered(request, lambda: service.ask(face, fpr, threshold, wanted, **beside))
+        return Json(service.document(*judged))
 
     @app.post(
         "/v1/report", summary="A report on photos and videos to hand on", response_class=HTMLResponse,
@@ -262,11 +271,13 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
         responses={200: {"description": "one HTML file that needs nothing else", "content": page}, **refusals},
     )  # fmt: skip
     async def report(
-        request: Request, face: FACE = None, fpr: FPR = None, threshold: OWN_THRESHOLD = None, explain: EXPLAIN = ""
-    ) -> Response:
+        request: Request, face: FACE = None, fpr: FPR = None, threshold: OWN_THRESHOLD = None, explain: EXPLAIN = "",
+        evidence: EVIDENCE = False, stability: STABILITY = False,
+    ) -> Response:  # fmt: skip
         """As /v1/detect, told as the page that `detect.py --report` writes."""
         wanted = [name for name in explain.split(",") if name and name != FRAMES]
-        judged = await answered(request, lambda: service.ask(face, fpr, threshold, wanted, report=True))
+        beside = {"evidence": evidence, "stability": stability, "report": True}
+        judged = await answered(request, lambda: service.ask(face, fpr, threshold, wanted, **beside))
         text = await asyncio.get_running_loop().run_in_executor(None, service.report, *judged)
         return HTMLResponse(text, headers={"Content-Disposition": 'attachment; filename="report.html"'})
 

@@ -29,6 +29,7 @@ from faces.finding.face import turned_points
 from faces.finding.face_step import FaceStep
 from faces.options import FACE_MODES
 from faces.video import Limits, is_moving, may_be_moving
+from reports.file_story import evidence_of
 from reports.handout import Collected
 from reports.origin import origin
 from reports.verdict_panels import leans_to_fake
@@ -59,11 +60,12 @@ class Upload:
 @dataclass(frozen=True)
 class Ask:
     """How photos are to be judged: whether by their faces (`face`, as it was asked for), by which judge, and which maps
-    are wanted."""
+    are wanted. evidence: whether the files' own stories are."""
 
     face: str
     judge: Judge
     maps: tuple[str, ...] = ()
+    evidence: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ class Service:
         maps: Sequence[str] = (),
         *,
         report: bool = False,
+        evidence: bool = False,
+        stability: bool = False,
     ) -> Ask:
         """What a request wants; report: results that a report can be made of. UserError where that is not to be had."""
         face = face or self.face
@@ -160,8 +164,8 @@ class Service:
         if fpr is not None or threshold is not None:
             by = Threshold.of(self.detector.calibration, fpr=fpr, threshold=threshold)
         step = self._whole if whole else self._finder
-        judge = Judge(self.detector, by, step, keep_pixels="gradcam" in maps, keep_photos=report)
-        return Ask(face, judge, tuple(dict.fromkeys(maps)))
+        judge = Judge(self.detector, by, step, keep_pixels="gradcam" in maps, keep_photos=report, stability=stability)
+        return Ask(face, judge, tuple(dict.fromkeys(maps)), evidence)
 
     def judge(self, upload: Upload, ask: Ask) -> Answer:
         """One photo's or video's results; what can't be judged says why."""
@@ -177,6 +181,8 @@ class Service:
             return self._told([Result(upload.name, None, error.reason, stages=seconds)], ask)
         with self._one_large if large else contextlib.nullcontext():
             results = ask.judge.encoded(upload.data, upload.name, max_pixels=self.max_pixels, decode=self._decode)
+            if ask.evidence:
+                results[0] = replace(results[0], evidence=evidence_of(upload.data, results[0]))
         return self._told(results, ask)
 
     def _told(self, results: list[Result], ask: Ask) -> Answer:

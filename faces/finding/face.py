@@ -58,6 +58,15 @@ def turned(face: Face, shape: tuple[int, ...], turn: int) -> Face:
     return replace(face, box=box, landmarks=landmarks, turn=(face.turn - turn) % 4)
 
 
+def moved(face: Face, scale: float, shift: tuple[float, float]) -> Face:
+    """A face of a photo, as a face of the photo that was cut by `shift` (x, y) at its upper left and then resized by
+    `scale`."""
+    box = (np.reshape(face.box, (2, 2)) - shift) * scale
+    landmarks = None if face.landmarks is None else (face.landmarks - np.asarray(shift)) * scale
+    (x0, y0), (x1, y1) = box.tolist()
+    return replace(face, box=(x0, y0, x1, y1), landmarks=landmarks)
+
+
 def found_in_turned(face: Face, shape: tuple[int, ...], turn: int) -> Face:
     """The inverse, of a face that is upright in `numpy.rot90(image, turn)`, as a face of the image of `shape`
     itself."""

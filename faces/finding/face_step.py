@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from faces.finding.align import FaceFinder, align_face, frame_of
-from faces.finding.face import Face, turned
+from faces.finding.face import Face, moved, turned
 from faces.finding.turns import in_words
 
 ALIGNED_SIDE = 256  # at least; the crops of the sets that detectors are trained on
@@ -128,6 +128,20 @@ class FaceStep:
                 continue
             views.append(View(pixels, how, face))
         return views
+
+
+def seen_again(view: View, photo: np.ndarray, side: int, *, scale: float, shift: tuple[float, float]) -> View:
+    """The same face of a photo that was cut and resized: seen in the same way, without looking for it again.
+
+    photo: uint8 RGB [H, W, 3], in which what was at (x, y) pixels lies at ((x, y) - shift) * scale. side: of aligned
+    crops."""
+    face = None if view.face is None else moved(view.face, scale, shift)
+    if face is None or view.how == "whole":
+        return View(photo, "whole")
+    if view.how == "crop":
+        return View(np.ascontiguousarray(np.rot90(photo, face.turn)), "crop", face)
+    pixels, how = align_face(photo, face, side)
+    return View(pixels, how, face)
 
 
 def _as_crop(image: np.ndarray, face: Face) -> np.ndarray | None:

@@ -12,14 +12,20 @@ from tests.project.declared import EXTRAS, PROJECT, unfolded
 ROOT = Path(__file__).resolve().parents[2]
 # one line of rooms, as docs/architecture.md draws it; rooms that share a place do not know each other
 LINE = (
-    "common < faces, stylegan2_ada < training < metrics < discriminator < synth"
+    "common < faces, stylegan2_ada < training < metrics < discriminator, evidence < synth"
     " < adversarial, evaluation < reports < web"
 )
 PLACE = {room: place for place, rooms in enumerate(LINE.split(" < ")) for room in rooms.split(", ")}
 ROOMS = sorted(PLACE)
 OPS = "stylegan2_ada.ops"  # a house of its own inside its room: it knows nothing of the rest of it
 # packages whose import name is not their distribution's name
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "c2pa": "c2pa-python",
+    "cv2": "opencv-python-headless",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def allowed(here: str, there: str) -> bool:

@@ -1,0 +1,110 @@
+"""What is told beside a verdict: the file's own story, whether the verdict would survive, and their pictures.
+
+All of it is added after the verdict, from the file as it lies there: no score knows of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.errors import BadImage
+from common.files import sha256_of
+from evidence.ela import save_error_levels
+from evidence.story import file_story, video_story
+from faces.decode import decode_image, read_file
+from faces.stores import ManifestStore
+from reports.stability_curve import save_curve
+from reports.verdict_panels import picture_paths
+
+if TYPE_CHECKING:
+    from discriminator.results import Result
+    from reports.verdict_options import TellOptions
+
+CURVES = (".png", ".svg")
+
+
+class Beside:
+    """`told(result)`: the result with what was asked for beside it; pictures are drawn on the way.
+
+    files: what is judged, in its order, where pictures are wanted. UserError where one's name is taken."""
+
+    def __init__(self, told: TellOptions, files: Sequence[str]):
+        self.evidence = told.evidence
+        self._store = ManifestStore("")
+        self._ela, self._curves = (
+            dict(enumerate(picture_paths(target, files, name, kinds))) if target else {}
+            for target, name, kinds in ((told.ela, "ela", (".png",)), (told.curve, "curve", CURVES))
+        )
+        self._at = -1
+
+    def told(self, result: Result) -> Result:
+        """A result, in the order of the files."""
+        first = result.video is not None or result.face is None or result.face["index"] <= 1
+        self._at += first
+        if result.stability and result.stability["points"] and self._at in self._curves:
+            path, number = self._curves[self._at], 1 if first or result.face is None else result.face["index"]
+            save_curve(path if first else path.with_name(f"{path.stem}-face{number}{path.suffix}"), result.stability)
+        if not first or not (self.evidence or self._at in self._ela):
+            return result
+        if result.video is not None:
+            return replace(result, evidence=_of_video(result.file, self._store)) if self.evidence else result
+        try:
+            data = self._store.read(result.file) if self._store.is_inside(result.file) else read_file(result.file)
+        except BadImage:
+            return result  # it is unreadable, and has been told so
+        if self._at in self._ela and result.error == "":
+            save_error_levels(self._ela[self._at], decode_image(data, result.file))
+        return replace(result, evidence=evidence_of(data, result)) if self.evidence else result
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def evidence_of(data: bytes, result: Result) -> list[dict]:
+    """The lines on a photo's bytes in plain JSON types. result: the first of it."""
+    face = result.face or {}
+    landmarks = np.array(face["landmarks"]) if face.get("landmarks") else None
+    lines = file_story(data, result.file, landmarks=landmarks, size=result.size)
+    return [line.to_dict() for line in lines]
+
+
+def _of_video(file: str, store: ManifestStore) -> list[dict] | None:
+    try:
+        digest = hashlib.sha256(store.read(file)).hexdigest() if store.is_inside(file) else sha256_of(Path(file))
+    except (BadImage, OSError):
+        return None
+    return [line.to_dict() for line in video_story(digest)]
+
+
+def story_lines(result: Result) -> list[str]:
+    """What the terminal shows below a result's line."""
+    return [*_stability_lines(result.stability), *_evidence_lines(result.evidence)]
+
+
+def _stability_lines(stability: dict | None) -> list[str]:
+    if stability is None:
+        return []
+    head = f"    would it survive: {stability['outcome']}: {stability['reason']}"
+    if not (points := stability["points"]):
+        return [head]
+    low = stability["unsure_low"]
+    told = (f"{p['version']} {_score(p['probability'], low)} {p['verdict']}" for p in points)
+    return [head, "      " + ", ".join(told)]
+
+
+def _score(probability: float, low: float) -> str:
+    return f"<{low:.2g}" if probability < low else f"{probability:.2f}"
+
+
+def _evidence_lines(evidence: list[dict] | None) -> list[str]:
+    lines = []
+    for line in evidence or ():
+        lines.append(f"    {line['kind']}: {line['found']}: {line['says']}")
+        lines.append(f"      proves {line['proves']}; cannot prove {line['cannot_prove']}")
+    return lines

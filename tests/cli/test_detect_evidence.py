@@ -1,0 +1,62 @@
+"""`detect.py --evidence`, `--stability` and their pictures, by the shipped detector without PyTorch."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import detect
+from evidence import credentials
+from tests.evidence import made
+from tests.program import Program
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(made.png(("parameters", made.PARAMETERS)))
+    (tmp_path / "b.jpg").write_bytes(made.saved(made.picture(1, side=96), exif=made.exif({0x010F: "Canon"})))
+    (tmp_path / "c.jpg").write_bytes(made.saved(made.picture(2))[:700])
+    return tmp_path
+
+
+def run(*words: str):
+    result = CliRunner().invoke(Program(detect.main), [*words, "--runtime", "onnx", "--face", "whole"])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_no_score_knows_of_the_files_story(place):
+    plain = json.loads(run("a.png", "b.jpg", "c.jpg", "--json").stdout)
+    both = json.loads(run("a.png", "b.jpg", "c.jpg", "--json", "--evidence").stdout)
+    stories = [row.pop("evidence") for row in both["results"]]
+    for one, other in zip(plain["results"], both["results"], strict=True):
+        for row in (one, other):
+            row.pop("seconds")
+        assert one == other
+    found = [{line["kind"]: line["found"] for line in story} for story in stories]
+    assert found[0]["generator tag"] == "present" and found[1]["generator tag"] == "unknown"
+    assert found[1]["camera tags"] == "present" and found[1]["JPEG tables"] == "present"
+    assert found[2]["SHA-256"] == "present", "what is unreadable has a story, too"
+    assert set(stories[0][0]) >= {"kind", "found", "says", "proves", "cannot_prove"}
+
+
+def test_the_terminal_and_the_pictures(place):
+    result = run("b.jpg", "--evidence", "--stability", "--ela", "ela.png", "--curve", "curve.svg")
+    assert "camera tags: present: Canon" in result.stdout and "cannot prove" in result.stdout
+    assert "would it survive: " in result.stdout and "JPEG 95" in result.stdout
+    assert (place / "curve.svg").read_text().startswith("<svg")
+    with Image.open(place / "ela.png") as image:
+        assert image.size == (192, 96)
+    taken = run("b.jpg", "--ela", "b.jpg")
+    assert taken.exit_code == 2
+    alone = run("b.jpg", "--curve", "x.png")
+    assert alone.exit_code == 2 and "--stability" in alone.stderr
+
+
+def test_nothing_is_fetched():
+    assert credentials.OFFLINE["verify"] == {"remote_manifest_fetch": False, "ocsp_fetch": False}
+    assert credentials.OFFLINE["core"]["allowed_network_hosts"] == []
