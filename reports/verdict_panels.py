@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,11 @@ class Painter:
     """Draws and saves as results come. target: a picture for one file; for several a folder, or numbered pictures.
 
     Only a picture named outright may replace an old one (not the photo). UserError where something is in the way, or
-    the detector has nothing to draw."""
+    the detector has nothing to draw. written: what was saved so far."""
 
     def __init__(self, target: str, files: list[str], engine: Engine):
         self.engine = engine
+        self.written: list[Path] = []
         if isinstance(engine.detector, OnnxDetector) and not engine.detector.has_patches:
             raise UserError(
                 f"`explain`: {engine.file} has no patch map, and Grad-CAM needs PyTorch: give detector.safetensors"
@@ -47,6 +49,7 @@ class Painter:
         path = self._paths.get(self._at)
         if self._panels and path is not None:
             Image.fromarray(_stacked(self._panels)).save(path)
+            self.written.append(path)
         self._at, self._panels = self._at + 1, []
 
     def _panel(self, result: Result) -> np.ndarray | None:
@@ -85,7 +88,7 @@ def _pictures(explain: str, files: list[str]) -> list[Path]:
         if not target.parent.is_dir():
             raise UserError(f"`explain`: there is no folder {target.parent}; make it or name another")
         if len(files) == 1:
-            if target.exists() and target.samefile(files[0]):
+            if target.exists() and os.path.exists(files[0]) and target.samefile(files[0]):
                 raise UserError(
                     f"`explain`: {target} is the photo itself and will not be overwritten; give another name"
                 )
