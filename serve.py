@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import click
 
-from common.cli import SETTINGS, download_bar, importing, own_version, run
+from common.cli import SETTINGS, download_bar, importing, next_step, own_version, run
 from common.errors import UserError
 from common.options import options
 from discriminator.options import SHIPPED
@@ -44,6 +44,8 @@ def main(asked: ServeOptions) -> None:
         app = build_app(service, Limits.of(asked), threads=asked.threads, cors=asked.cors, version=own_version(""))
         for line in (*service.describe(), *server.describe(asked.host, sock)):
             click.echo(line, err=True)
+        there = server.address(sock)
+        next_step(f"open {there} in a browser, or curl -F file=@photo.jpg {there}v1/detect")
         server.make_server(app, access_log=asked.access_log, proxy=asked.proxy).run(sockets=[sock])
         service.close()
 
