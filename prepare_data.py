@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,6 +31,10 @@ from common.options import flags_of, in_flags, options
 from faces import prepare_options as ask
 from faces.layout import LABELS
 
+if TYPE_CHECKING:
+    from faces.audit.leak_gates import AuditResult
+
+BY_HAND = ("metadata", "size", "one image, both labels")  # gates whose failure stops a training
 TOLD = 10  # bad files that are named on the screen
 
 
@@ -179,11 +185,20 @@ def audit(part: ask.SourcePart, asked: ask.Auditing) -> int:
     else:
         for line in as_lines(result):
             click.echo(_said(line))
-        if result.failed:
-            next_step(f"do what «repair» says above, then python prepare_data.py audit {typed(part.source)}")
-        else:
-            next_step(f"python train_detector.py --data {typed(part.source)}")
+        next_step(_after_audit(result, part.source))
     return int(bool(result.failed or (asked.strict and result.unclear)))
+
+
+def _after_audit(result: AuditResult, source: str) -> str:
+    """What to do next: one command where one repairs something."""
+    if result.repairs:
+        return result.repairs[0]
+    if {gate.name for gate in result.failed} & set(BY_HAND):
+        return f"mend by hand what is told above, then python prepare_data.py audit {typed(source)}"
+    train = f"python train_detector.py --data {typed(source)}"
+    if result.failed:
+        return f"no command repairs what is left: {train}, compare it with these AUCs, and judge it by other sets"
+    return train
 
 
 def _finder(asked: ask.Auditing | ask.NormaliseRun | ask.Framing):
@@ -191,6 +206,13 @@ def _finder(asked: ask.Auditing | ask.NormaliseRun | ask.Framing):
 
     with download_bar("YuNet") as report:
         return FaceFinder.open(asked.face_model, not asked.offline, progress=report)
+
+
+def _call(part: ask.SourcePart) -> dict[str, str | None]:
+    """How a source was named, to be found from any folder."""
+    given = os.path.expanduser(part.source)
+    source = os.path.abspath(given) if os.path.exists(given) else part.source
+    return {"source": source, "labels": part.labels, "split": part.split, "data_root": part.data_root}
 
 
 # ---- normalise --------------------------------------------------------------------------------------------------
@@ -216,7 +238,7 @@ def normalise(part: ask.SourcePart, asked: ask.NormaliseRun, recipe: ask.Normali
         why = _said(finder.fallback)
         click.echo(f"faces are looked for with OpenCV's Haar cascade, which finds fewer: {why}", err=True)
     with progress_bar("normalising", "img") as step:
-        report = run_it(opened, asked.dest, recipe, finder, workers=asked.workers, progress=step)
+        report = run_it(opened, asked.dest, recipe, finder, call=_call(part), workers=asked.workers, progress=step)
     _tell_skipped(report.skipped, f": see {report.dest}/{JOURNAL}")
     _tell_notes(opened.notes)
     for line in report.lines():

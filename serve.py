@@ -11,7 +11,7 @@ import os
 
 import click
 
-from common.cli import EXIT_ERROR, SETTINGS, download_bar, importing, own_version, run
+from common.cli import EXIT_ERROR, SETTINGS, download_bar, importing, next_step, own_version, run
 from common.extras import needing
 from common.options import options
 from discriminator.options import SHIPPED
@@ -47,6 +47,8 @@ def main(asked: ServeOptions) -> None:
         line = app.state.line
         for text in (*service.describe(), *server.describe(asked.host, sock)):
             click.echo(text, err=True)
+        there = server.address(sock)
+        next_step(f"open {there} in a browser, or curl -F file=@photo.jpg {there}v1/detect")
         serving = server.make_server(
             app, stopping=line.stopping.set, leave_seconds=line.patience, access_log=asked.access_log, proxy=asked.proxy
         )

@@ -6,6 +6,7 @@ apart.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -15,6 +16,7 @@ import numpy as np
 
 from common.errors import UserError
 from discriminator.calibration import Calibration
+from discriminator.crop_watch import CropWatch
 from discriminator.join import SHAPE_ALONE, Join
 from discriminator.quality import caution
 from discriminator.verdict import Threshold, Verdict, decide
@@ -100,7 +102,8 @@ class DetectorBase:
         """Verdicts in the order of `images`, each uint8 [H, W, 3] RGB of any size, judged whole.
 
         Images are taken one by one and only their preprocessed form is kept, so a generator that decodes files needs
-        the memory of one photo.
+        the memory of one photo. A detector of aligned faces must be given aligned crops: at the first photo that is
+        none a UserWarning says so; `reports.library.judge` finds and cuts out the faces.
         fpr: which calibrated false-alarm rate sets the threshold (default: the file's). An image's verdict does not
         depend on its neighbours. UserError for a rate that was not calibrated or a network that gives no numbers.
         """
@@ -110,6 +113,8 @@ class DetectorBase:
         verdicts: list[Verdict] = []
 
         def one(image: np.ndarray) -> tuple[np.ndarray, str]:
+            if self.trained_on_aligned_faces:
+                self._watch(image)
             prepared = self.prepared(image)
             return prepared, notes_joined(self.note(image), self.note_on_pixels(prepared))
 
@@ -118,6 +123,10 @@ class DetectorBase:
             pixels, notes = zip(*part)
             verdicts += self.verdicts(pixels, threshold, notes, batch)
         return verdicts
+
+    @functools.cached_property
+    def _watch(self) -> CropWatch:
+        return CropWatch()
 
     def verdicts(
         self, pixels: Sequence[np.ndarray], threshold: Threshold, notes: Sequence[str] = (), batch: int = 32

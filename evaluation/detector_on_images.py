@@ -76,7 +76,8 @@ def evaluate_images(
     clean, *conditions = _conditions(options) if options.degraded else [PRESETS["none"]]
 
     if conditions:  # their duration is told from that of the clean images; a first pass is slower
-        detector.predict([np.zeros((size, size, 3), np.uint8)] * min(options.batch, len(work)))
+        blank = detector.preprocess(np.zeros((size, size, 3), np.uint8))
+        detector.raw(np.stack([blank] * min(options.batch, len(work))))
     began, known = time.perf_counter(), work.is_known(clean)
     values = work.scores(clean, listener.bar(total=len(work), title="images", unit="img"))
     seconds = None if known else time.perf_counter() - began

@@ -147,18 +147,42 @@ def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_sid
         raise BadImage(name, foreign.RAW.reason)
     deep.note_depth(image, data)
     width, height = upright_size(image)
-    if width * height > max_pixels:
-        raise BadImage(name, f"{width}x{height} pixels is more than the {max_pixels:,} allowed, refused")
-    if max(width, height) > MAX_SIDE:
-        raise BadImage(name, f"{width}x{height} pixels: a side of more than {MAX_SIDE:,}, refused")
-    if min(width, height) < min_side:
-        raise TooSmall(name, width, height, min_side)
+    check_size(name, width, height, max_pixels=max_pixels, min_side=min_side)
     if image.format in ("JPEG", "MPO") and jpeg_scans.scans_of(data) > jpeg_scans.MOST:
         raise BadImage(name, f"a JPEG of more than {jpeg_scans.MOST} scans, refused: save it again")
     if (cost := cost_of(image)) * width * height > COST * max_pixels:
         most = f"{COST * max_pixels / cost / 1e6:.0f} million pixels of {image.format}"
         raise BadImage(name, f"{width}x{height} pixels is more than the {most} allowed: save it as JPEG, or smaller")
     return image
+
+
+def check_size(name: str, width: int, height: int, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> None:
+    """BadImage where an image of `width` x `height` pixels is larger or smaller than what is taken."""
+    if width * height > max_pixels:
+        raise BadImage(name, f"{width}x{height} pixels is more than the {max_pixels:,} allowed, refused")
+    if max(width, height) > MAX_SIDE:
+        raise BadImage(name, f"{width}x{height} pixels: a side of more than {MAX_SIDE:,}, refused")
+    if min(width, height) < min_side:
+        raise TooSmall(name, width, height, min_side)
+
+
+def from_pillow(image: Image.Image, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> np.ndarray:
+    """A picture that Pillow holds -> H x W x 3 uint8 sRGB, upright, by the conversions of `decode_image`.
+
+    The same pixels as of its file, but for what Pillow does not tell: the bits of samples in 16 that say nothing, and
+    whether white is zero. BadImage where it can't be loaded or is too large or too small."""
+    if not all(image.size):
+        raise BadImage(name, "a picture without pixels")
+    check_size(name, *upright_size(image), max_pixels=max_pixels, min_side=min_side)
+    try:
+        image.load()
+        return upright_rgb(image, orientation_of(image), name)
+    except BadImage:
+        raise
+    except MemoryError:
+        raise BadImage(name, "too large for the memory of this machine") from None
+    except Exception as error:  # as in `decode`
+        raise BadImage(name, _reason(error)) from None
 
 
 def cost_of(image: Image.Image) -> int:

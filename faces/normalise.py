@@ -19,7 +19,7 @@ import io
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -55,6 +55,7 @@ def normalise(
     recipe: Normalisation,
     finder: FaceFinder | None = None,
     *,
+    call: Mapping[str, str | None] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> NormaliseReport:
@@ -63,6 +64,9 @@ def normalise(
     The folder keeps the source's folders (`faces.naming`) and gets MANIFEST with the origin of every file, RECORD with
     the recipe, and JOURNAL with a line for each image. Files appear whole under their names or not at all. Called again
     after an interruption it makes what is missing; the result does not depend on that, nor on `workers`.
+
+    call: how the source was named ("source", "labels", "split", "data_root"), for RECORD: an audit of the folder tells
+    by it how to go on.
 
     Raises UserError where dest lies in the source or the other way round, is a folder of something else or of another
     recipe, or where no image is usable; OSError where the disk is full."""
@@ -73,6 +77,7 @@ def normalise(
     _check_apart(source, dest)
     try:
         with _taken(dest) as journal:
+            _check_recipe(dest, recipe, finder.name if finder is not None else "", source.name, call or {})
             return _fill(source, dest, recipe, finder, journal, workers, progress)
     except OSError as error:
         if error.filename is None:  # a full disk says nothing but that
@@ -85,7 +90,6 @@ def _fill(
     workers: int | None, progress: Progress | None,
 ) -> NormaliseReport:  # fmt: skip
     detector = finder.name if finder is not None else ""
-    _check_recipe(dest, recipe, detector, source.name)
     names = targets(source, ".jpg" if recipe.format == "jpeg" else ".png")
     done, left_over = _finished(dest, source, names)
     made = _Maker(source, dest, recipe, finder, names)
@@ -145,12 +149,12 @@ def _taken(dest: Path) -> Iterator[TextIO]:
         yield journal
 
 
-def _check_recipe(dest: Path, recipe: Normalisation, detector: str, name: str) -> None:
+def _check_recipe(dest: Path, recipe: Normalisation, detector: str, name: str, call: Mapping[str, str | None]) -> None:
     """Make the folder one of this recipe, or find that it is: by its record."""
     record = {"version": VERSION, "source": name, "detector": detector, **asdict(recipe)}
     record["quality"] = list(recipe.quality)
     if not (dest / RECORD).exists():
-        write_json(dest / RECORD, record)
+        write_json(dest / RECORD, record | {"call": {key: value for key, value in call.items() if value}})
         return
     try:
         saved = reading.json_file(dest / RECORD)

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from faces.layout import LABEL_NAMES
+
+ENLARGED = 0.02  # by how much the classes' shares of enlarged pictures may differ
+
+
+def common_size(sides: Mapping[int, Sequence[float]], resolution: int) -> tuple[int, dict[int, float]]:
+    """A size, in pixels a side, that almost all pictures of each class have, 0 where the classes are of like size; and
+    each class's median. sides: before they were resized to `resolution`, by label."""
+    if len(sides) < 2:
+        return 0, {}
+    middle = {label: float(np.median(of)) for label, of in sides.items()}
+    enlarged = [float(np.mean(np.asarray(of) < resolution)) for of in sides.values()]
+    if not uneven(middle) and max(enlarged) - min(enlarged) <= ENLARGED:
+        return 0, middle
+    small = min(float(np.quantile(of, 0.05)) for of in sides.values())
+    return max(16, int(small) // 8 * 8), middle
+
+
+def uneven(middle: Mapping[int, float]) -> bool:
+    """Whether the classes' median sizes differ by so much that reducing them leaves unlike traces."""
+    return max(middle.values()) > 1.25 * min(middle.values())
 
 
 @dataclass
@@ -94,15 +114,13 @@ class NormaliseReport:
             return ", ".join(f"{part:.0%} of the {name}" for name, part in of.items()) if differ else ""
 
         lines = []
-        middle = {label: float(np.median(t.sides)) for label, t in full.items()}
-        small = min(float(np.quantile(t.sides, 0.05)) for t in full.values())
-        to = max(16, int(small) // 8 * 8)
-        if told := apart(lambda tally: tally.enlarged / len(tally.sides), 0.02):
+        to, middle = common_size({label: tally.sides for label, tally in full.items()}, self.resolution)
+        if told := apart(lambda tally: tally.enlarged / len(tally.sides), ENLARGED):
             lines.append(
                 f"{told} images were enlarged to {self.resolution} px, and enlarged pictures are soft: take all "
                 f"through one size with `through` {to}, or leave the small ones out with `min_side` {self.resolution}"
             )
-        elif max(middle.values()) > 1.25 * min(middle.values()):
+        elif uneven(middle):
             told = ", ".join(f"{middle[label]:.0f} px a side ({LABEL_NAMES[label]})" for label in sorted(full))
             lines.append(
                 f"the pictures were of different size before: {told}; reducing one class more takes away more of its "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,10 +30,11 @@ class Painter:
     """Draws and saves as results come. target: a picture for one file; for several a folder, or numbered pictures.
 
     Only a picture named outright may replace an old one (not the photo). UserError where something is in the way, or
-    the detector has nothing to draw."""
+    the detector has nothing to draw. written: what was saved so far."""
 
     def __init__(self, target: str, files: list[str], engine: Engine):
         self.engine = engine
+        self.written: list[Path] = []
         if isinstance(engine.detector, OnnxDetector) and not engine.detector.has_patches:
             raise UserError(
                 f"`explain`: {engine.file} has no patch map, and Grad-CAM needs PyTorch: give detector.safetensors"
@@ -53,6 +55,7 @@ class Painter:
         panels = [panel for one in order[:MOST_PANELS] if (panel := self._panel(one, marks)) is not None]
         if panels and path is not None:
             Image.fromarray(_stacked(panels)).save(path)
+            self.written.append(path)
 
     def _panel(self, result: Result, marks: Sequence[Mark]) -> np.ndarray | None:
         verdict, photo, detector = result.verdict, result.photo, self.engine.detector
@@ -123,7 +126,7 @@ def picture_paths(
         if not path.parent.is_dir():
             raise UserError(f"`{name}`: there is no folder {path.parent}; make it or name another")
         if len(files) == 1:
-            if path.exists() and path.samefile(files[0]):
+            if path.exists() and os.path.exists(files[0]) and path.samefile(files[0]):
                 raise UserError(f"`{name}`: {path} is the photo itself and will not be overwritten; give another name")
             return [path]
         paths = [path.with_name(f"{path.stem}-{i + 1:04d}{path.suffix}") for i in range(len(files))]

@@ -134,7 +134,7 @@ def _headers_differ(reals: FaceSource, fakes: FaceSource, workers: int) -> str:
     labels = np.array(said)
     columns = metadata_columns(facts, marks)
     auc = cross_validated_auc(metadata_features(facts, columns), labels, np.arange(len(labels)))
-    if classifier_gate("metadata", auc, {"source": "", "even": "", "manifest": ""}).verdict != FAIL:
+    if classifier_gate("metadata", auc).verdict != FAIL:
         return ""
     detail = telling(columns, labels)
     return (

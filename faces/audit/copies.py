@@ -25,7 +25,7 @@ SAME = 0.9
 TRIED = 200  # pairs of a group
 
 
-def split_gates(source: FaceSource, facts: Sequence[Facts], cheap_only: bool, repairs: dict[str, str]) -> list[Gate]:
+def split_gates(source: FaceSource, facts: Sequence[Facts], cheap_only: bool) -> list[Gate]:
     """No picture in two splits, no file with two labels; `facts` are those of `source`, all readable."""
     exact = exact_groups([f.sha256 for f in facts])
     splits = np.array([f.split or "" for f in facts])
@@ -36,7 +36,7 @@ def split_gates(source: FaceSource, facts: Sequence[Facts], cheap_only: bool, re
         if pairs and parts is not None:
             places = f" in more than one split, e.g. {parts[pairs[0][0]]} and {parts[pairs[0][1]]}"
         examples = [(facts[i].path, facts[j].path) for i, j in pairs]
-        gates.append(counting_gate(name, len(pairs), examples, repairs, f"{len(pairs)} {what}{places}"))
+        gates.append(counting_gate(name, len(pairs), examples, f"{len(pairs)} {what}{places}"))
 
     if len(np.unique(splits[splits != ""])) > 1:
         same = [_pair(run, splits) for run in _spanning(exact, splits, splits != "")]
@@ -87,9 +87,7 @@ def _tiny(image: np.ndarray) -> np.ndarray:
     return small / max(np.sqrt((small**2).sum()), 1e-9)
 
 
-def against_gate(
-    source: FaceSource, facts: Sequence[Facts], other: FaceSource, theirs: Sequence[Facts], repairs: dict[str, str]
-) -> Gate:
+def against_gate(source: FaceSource, facts: Sequence[Facts], other: FaceSource, theirs: Sequence[Facts]) -> Gate:
     """No picture of `other` (with all its facts) may be in `source` (without its unreadable files)."""
     place = [j for j, f in enumerate(theirs) if f.error is None]
     theirs = [theirs[j] for j in place]
@@ -101,4 +99,4 @@ def against_gate(
         if facts[i].path not in pairs and _alike(source, int(i), other, place[j]):
             pairs[facts[i].path] = (facts[i].path, theirs[j].path)
     detail = f"{exact} copies and {len(pairs) - exact} near duplicates"
-    return counting_gate("overlap", len(pairs), list(pairs.values()), repairs, detail, of=f"with {other.name}")
+    return counting_gate("overlap", len(pairs), list(pairs.values()), detail, of=f"with {other.name}")

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from common.options import command_line
 from faces.audit.crossval import Auc
 from faces.audit.leak_features import Traces
 from faces.scan import Facts
@@ -30,9 +29,8 @@ WIDEST = 0.60
 CATEGORIES = 12  # values of a header field that are told apart; the rarest share one number
 PASS, FAIL, UNCLEAR, SKIPPED = "pass", "fail", "unclear", "skipped"
 
-NORMALISE = command_line("prepare_data.py", "normalise", "{source}", "{even}")
-ALIGN = command_line("prepare_data.py", "normalise", "{source}", "{even}", align="ffhq")
-SPLIT = command_line("prepare_data.py", "split", "{source}", group_by="near-duplicate", out="{manifest}")
+# kinds of repair, of which `faces.audit.repairs` makes commands: the files written anew, aligned, too; other splits
+EVEN, ALIGN, SPLIT = "even", "align", "split"
 
 # name -> (what the classifier may see, what it means when that tells real from fake, repair)
 ABOUT = {
@@ -40,12 +38,12 @@ ABOUT = {
         "format, size, JPEG tables, subsampling, colour mode and what else the header holds",
         "the classes come from different encoders: a detector learns PNG against JPEG, and fails on the first re-saved "
         "photo",
-        NORMALISE,
+        EVEN,
     ),
     "size": (
         "width, height and their ratio",
         "the classes differ in size; resizing hides it from the eye, but leaves one class scaled and the other not",
-        NORMALISE,
+        EVEN,
     ),
     "blockiness": (
         "how strongly the picture breaks at each shift of the 8 x 8 grid",
@@ -57,7 +55,7 @@ ABOUT = {
         "the radial power spectrum",
         "one class is sharper, smoother or scaled by another kernel. If it stays after normalising, it is in the "
         "pictures (their generator, other cameras): then compare every detector with this AUC, and judge by other sets",
-        NORMALISE,
+        EVEN,
     ),
     "landmarks": (
         "where eyes, nose and mouth are",
@@ -109,7 +107,8 @@ ABOUT = {
 class Gate:
     """One gate's answer. `verdict`: pass, fail, unclear or skipped. Classifier gates have `auc`, counting gates `count`
     (and `examples`: pairs of names). `detail` is one line of what was found; `meaning` and `repair` are there when it
-    did not pass. `sees` is what it looked at."""
+    did not pass; `repair` is at first EVEN, ALIGN, SPLIT or "", in an `AuditResult` a command or "". `sees` is what it
+    looked at."""
 
     name: str
     verdict: str
@@ -143,8 +142,8 @@ def judge(found: Auc) -> str:
     return PASS if found.auc <= LIMIT and found.high <= WIDEST else UNCLEAR
 
 
-def classifier_gate(name: str, found: Auc, repairs: dict[str, str], detail: str = "") -> Gate:
-    """The gate `name` for what its classifiers reached; `repairs` fills in the command's names."""
+def classifier_gate(name: str, found: Auc, detail: str = "") -> Gate:
+    """The gate `name` for what its classifiers reached."""
     sees, meaning, repair = ABOUT[name]
     verdict = judge(found)
     if verdict == UNCLEAR:
@@ -154,18 +153,16 @@ def classifier_gate(name: str, found: Auc, repairs: dict[str, str], detail: str 
         meaning = repair = ""
     if found.constant:
         detail = "the same for all images"
-    return Gate(name, verdict, detail, sees, meaning, repair.format(**repairs), auc=found)
+    return Gate(name, verdict, detail, sees, meaning, repair, auc=found)
 
 
-def counting_gate(
-    name: str, count: int, examples: Sequence[tuple[str, str]], repairs: dict[str, str], detail: str, *, of: str = ""
-) -> Gate:
+def counting_gate(name: str, count: int, examples: Sequence[tuple[str, str]], detail: str, *, of: str = "") -> Gate:
     """A gate that passes at 0. `of` completes the name (the other set's)."""
     sees, meaning, repair = ABOUT[name]
     name = f"{name} {of}".strip()
     if not count:
         return Gate(name, PASS, "none", sees, count=0)
-    return Gate(name, FAIL, detail, sees, meaning, repair.format(**repairs), count=count, examples=tuple(examples[:20]))
+    return Gate(name, FAIL, detail, sees, meaning, repair, count=count, examples=tuple(examples[:20]))
 
 
 def skipped(name: str, why: str) -> Gate:

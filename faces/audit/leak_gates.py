@@ -11,8 +11,6 @@ apart, and no picture may be in two splits.
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -38,8 +36,8 @@ from faces.audit.gates import (
     telling,
 )
 from faces.audit.leak_features import header_marks, look, over_images
+from faces.audit.repairs import Made, with_repairs
 from faces.layout import parts_of
-from faces.manifest import ENDINGS
 from faces.prepare_options import GateOptions
 from faces.scan import Facts, scan
 from faces.similar import exact_groups, joined, near_groups
@@ -85,13 +83,17 @@ class AuditResult:
     def unclear(self) -> list[Gate]:
         return [gate for gate in self.gates if gate.verdict == UNCLEAR]
 
+    @property
+    def repairs(self) -> list[str]:
+        """The commands that repair what failed, in the order in which they are to be given."""
+        return list(dict.fromkeys(gate.repair for gate in self.failed if gate.repair))
+
     def complaint(self) -> str:
         """One line about the gates that failed; "" where none did."""
         if not self.failed:
             return ""
         found = "; ".join(_short(gate) for gate in self.failed)
-        repairs = list(dict.fromkeys(gate.repair for gate in self.failed if gate.repair))
-        todo = f"; repair: {' ; '.join(repairs)}" if repairs else ""
+        todo = f"; repair: {' ; '.join(self.repairs)}" if self.repairs else ""
         return f"{self.name}: something other than the face gives the class away: {found}{todo}"
 
     def check(self) -> AuditResult:
@@ -135,7 +137,8 @@ def header_warning(source: FaceSource, *, count: int = 1000) -> str:
     usable = [i for i, f in enumerate(facts) if f.error is None]
     part = part.select(usable)
     shown = _Shown(part, [facts[i] for i in usable], part.labels, np.arange(len(part)))
-    (metadata, _), _ = _metadata_gates(shown, _repairs(source.store.locate("")))
+    (metadata, _), _ = _metadata_gates(shown)
+    (metadata,) = with_repairs([metadata], source.store.locate(""), Made.of(source))
     return AuditResult(source.name, len(source), 0, 0, len(part), [metadata]).complaint()
 
 
@@ -160,23 +163,24 @@ def run_gates(
     good, readable = [facts[i] for i in usable], source.select(usable)
     labels = np.array([-1 if f.label is None else f.label for f in good], np.int64)
     sample = _sample(labels, how.limit, how.seed)
-    repairs = _repairs(spec or source.store.locate(""))
     if len(np.unique(labels[labels >= 0])) < 2:
         why = "images of one class only: there is nothing to tell apart"
         names = ("metadata", "size") if how.quick else ("metadata", "size", *PIXEL_GATES, "landmarks")
         gates = [skipped(name, why) for name in names]
     else:
         shown = _Shown(readable.select(sample), [good[i] for i in sample], labels[sample], _groups(good)[sample])
-        gates = _classifier_gates(shown, how, finder, repairs, progress)
-    gates += split_gates(readable, good, how.quick, repairs)
+        gates = _classifier_gates(shown, how, finder, progress)
+    gates += split_gates(readable, good, how.quick)
     for other in against:
         theirs = scan(
             other, workers=how.workers, pixels=not how.quick, progress=stage(progress, f"reading {other.name}")
         )
-        gates.append(against_gate(readable, good, other, theirs, repairs))
+        gates.append(against_gate(readable, good, other, theirs))
     bad = [(f.path, f.error) for f in facts if f.error is not None]
-    notes = [*source.notes, *_origins(source, good)]
+    made = Made.of(readable)
+    notes = [*([made.describe()] if made else []), *source.notes, *_origins(source, good)]
     gates.sort(key=lambda gate: gate.name == "control")  # which is told last
+    gates = with_repairs(gates, spec or source.store.locate(""), made)
     real, fake = int((labels == 0).sum()), int((labels == 1).sum())
     if len(sample) < real + fake:
         notes.append(f"{len(sample)} of {real + fake} images, drawn at random, were shown to the classifiers (`limit`)")
@@ -194,10 +198,10 @@ class _Shown:
 
 
 def _classifier_gates(
-    shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Stages | None
+    shown: _Shown, how: GateOptions, finder: FaceFinder | None, progress: Stages | None
 ) -> list[Gate]:
     part, y, g = shown.part, shown.labels, shown.groups
-    gates, metadata = _metadata_gates(shown, repairs)
+    gates, metadata = _metadata_gates(shown)
     features = {"metadata": metadata}
     if not how.quick:
         looks = list(over_images(part, lambda i, image: look(image), how.workers, stage(progress, "looking")))
@@ -208,18 +212,10 @@ def _classifier_gates(
         for name in PIXEL_GATES:
             found = cross_validated_auc(features[name], y[seen], g[seen])
             detail = colour_detail(features[name], y[seen]) if name == "colour" else ""
-            gates.append(classifier_gate(name, found, repairs, detail))
-        gates.append(_landmark_gate(shown, how, finder, repairs, progress))
+            gates.append(classifier_gate(name, found, detail))
+        gates.append(_landmark_gate(shown, how, finder, progress))
         y, g = y[seen], g[seen]
-    return [*gates, _control(features, y, g, how.seed, repairs)]
-
-
-def _repairs(spec: str) -> dict[str, str]:
-    base = spec.rstrip("/\\") or spec
-    stem, ending = os.path.splitext(base)
-    base = stem if ending.lower() in (".zip", *ENDINGS) else base
-    manifest = base + ("_split.csv" if ending.lower() in ENDINGS else ".csv")
-    return {"source": shlex.quote(spec), "even": shlex.quote(base + "_even"), "manifest": shlex.quote(manifest)}
+    return [*gates, _control(features, y, g, how.seed)]
 
 
 def _sample(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
@@ -241,14 +237,14 @@ def _groups(facts: Sequence[Facts]) -> np.ndarray:
 # ---- the gates --------------------------------------------------------------------------------------------------
 
 
-def _metadata_gates(shown: _Shown, repairs: dict[str, str]) -> tuple[list[Gate], np.ndarray]:
+def _metadata_gates(shown: _Shown) -> tuple[list[Gate], np.ndarray]:
     columns = metadata_columns(shown.facts, [_marks(shown.part, i) for i in range(len(shown.part))])
     features = metadata_features(shown.facts, columns)
     gates = []
     sizes = size_features(shown.facts)
     for name, seen, told in (("metadata", features, columns), ("size", sizes, {"size": columns["size"]})):
         found = cross_validated_auc(seen, shown.labels, shown.groups)
-        gates.append(classifier_gate(name, found, repairs, telling(told, shown.labels)))
+        gates.append(classifier_gate(name, found, telling(told, shown.labels)))
     return gates, features
 
 
@@ -259,9 +255,7 @@ def _marks(part: FaceSource, i: int) -> tuple[str, ...]:
         return ()
 
 
-def _landmark_gate(
-    shown: _Shown, how: GateOptions, finder: FaceFinder | None, repairs: dict[str, str], progress: Stages | None
-) -> Gate:
+def _landmark_gate(shown: _Shown, how: GateOptions, finder: FaceFinder | None, progress: Stages | None) -> Gate:
     if finder is None or finder.model is None:
         why = "no face model" if finder is None else f"no landmarks without YuNet: {finder.fallback}"
         return skipped("landmarks", why)
@@ -274,12 +268,10 @@ def _landmark_gate(
     y, g = shown.labels[seen], shown.groups[seen]
     none = [int((features[y == label, 0] == 0).sum()) for label in (0, 1)]
     detail = f"{finder.name} on {len(seen)} images" + (f"; no face in {none[0]} real, {none[1]} fake" * (sum(none) > 0))
-    return classifier_gate("landmarks", cross_validated_auc(features, y, g), repairs, detail)
+    return classifier_gate("landmarks", cross_validated_auc(features, y, g), detail)
 
 
-def _control(
-    features: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, seed: int, repairs: dict[str, str]
-) -> Gate:
+def _control(features: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, seed: int) -> Gate:
     """Everything the other gates saw, with labels drawn by lot: an AUC beside .5 would be a fault of the audit."""
     everything = np.concatenate(list(features.values()), axis=1)
     rng = np.random.default_rng([seed, 0x5AFF1E])
@@ -292,7 +284,7 @@ def _control(
     # as many of each as there are; groups of unlike sizes shift the numbers of a draw
     real, fake = (int((labels[few] == label).sum()) for label in (0, 1))
     middle = replace(sorted(known, key=lambda each: each.auc)[len(known) // 2], real=real, fake=fake)
-    return classifier_gate("control", middle, repairs, f"median of {len(known)} shuffles" if middle.known else "")
+    return classifier_gate("control", middle, f"median of {len(known)} shuffles" if middle.known else "")
 
 
 def _by_lot(labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -163,6 +163,7 @@ def test_the_end_is_quiet_and_nothing_of_a_photo_is_left(served):
     err = process.stderr.read()
     process.wait(timeout=20)
     assert process.returncode in (0, 130) and "Traceback" not in err
+    assert f"Next: open http://127.0.0.1:{port}/ in a browser" in err
     out = (folder / "out").read_text()
     assert "POST /v1/detect" in out + err and secret not in out + err
     assert [p.name for p in folder.rglob("*") if p.is_file()] == ["out"]

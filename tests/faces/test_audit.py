@@ -8,11 +8,14 @@ import pytest
 from PIL import Image
 
 from faces.audit.crossval import Auc
-from faces.audit.gates import judge
+from faces.audit.gates import ALIGN, EVEN, SPLIT, Gate, judge
 from faces.audit.leak_gates import LeakFound, cheap_gates, header_warning, run_gates
+from faces.audit.repairs import Made, with_repairs
 from faces.filters import jpeg, resize
 from faces.finding.align import FaceFinder
-from faces.prepare_options import GateOptions
+from faces.finding.face import Face
+from faces.normalise import normalise
+from faces.prepare_options import GateOptions, Normalisation
 from faces.procedural.portrait import render_face
 from faces.source import open_source
 
@@ -226,3 +229,87 @@ def test_a_class_with_folders_of_its_own_is_told(faces, tmp_path):
 )
 def test_the_rule(auc, low, high, beats, verdict):
     assert judge(Auc(auc, low, high, 100, 100, beats_chance=beats)) == verdict
+
+
+# ---- what repairs it, and what is left after that --------------------------------------------------------------------
+
+
+def normalised(folder, call=None, **how):
+    """Six faces, the fakes smaller and PNG, taken through normalise into `folder`."""
+    for i in range(12):
+        file = folder.parent / "my" / ("real", "fake")[i % 2] / f"{i}.{('jpg', 'png')[i % 2]}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(render_face(i, (120, 60)[i % 2])).save(file)
+    call = {"source": str(folder.parent / "my"), "labels": "real=a b,fake=c"} if call is None else call
+    normalise(open_source(folder.parent / "my"), folder, Normalisation(64, **how), AllOfIt(), call=call)
+    return open_source(folder)
+
+
+class AllOfIt:
+    """Finds a face that fills the picture."""
+
+    name = "of this test"
+
+    def find(self, image):
+        return [Face((0, 0, image.shape[1], image.shape[0]), None, 1.0)]
+
+
+def failed(**kinds):
+    """Gates that fail, by name, with the kinds of their repairs."""
+    return [Gate(name.replace("_", " "), "fail", "", "pixels", "it means", kind) for name, kind in kinds.items()]
+
+
+def repaired(gates, spec, source=None):
+    made = None if source is None else Made.of(source)
+    return {gate.name: gate.repair or gate.meaning for gate in with_repairs(gates, spec, made)}
+
+
+ALL = {"metadata": EVEN, "spectrum": EVEN, "landmarks": ALIGN, "colour": "", "copies_across_splits": SPLIT}
+
+
+def test_one_command_repairs_the_files_and_the_splits_are_of_what_it_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = repaired(failed(**ALL), "my faces.zip")
+    even = "python prepare_data.py normalise 'my faces.zip' 'my faces_even' --align ffhq"
+    assert {told[name] for name in ("metadata", "spectrum", "landmarks")} == {even} and told["colour"] == "it means"
+    splits = "python prepare_data.py split 'my faces_even' --group-by near-duplicate --out 'my faces_even.csv'"
+    assert told["copies across splits"] == splits
+    assert repaired(failed(size=EVEN), "faces/")["size"] == "python prepare_data.py normalise faces/ faces_even"
+    (tmp_path / "faces_even").mkdir()  # what is there already is no place for another recipe
+    assert repaired(failed(size=EVEN), "faces/")["size"].endswith(" faces/ faces_even2")
+    assert repaired(failed(copies_across_splits=SPLIT), "a.csv")["copies across splits"].endswith("--out a_split.csv")
+
+
+def test_of_a_normalised_folder_what_is_left_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = normalised(tmp_path / "my_even", quality=(80, 90))
+    told = repaired(failed(**ALL), "my_even", source)
+    again = "python prepare_data.py normalise my my_even2 --resolution 64 --quality 80-90 --labels 'real=a b,fake=c'"
+    assert told["spectrum"] == told["landmarks"] == f"{again} --align ffhq"
+    assert told["metadata"].startswith("it means. normalise wrote all files alike")
+    # aligned: only the classes' sizes are left to be made even
+    aligned = normalised(tmp_path / "my_even2", align="ffhq")
+    told = repaired(failed(**ALL), "my_even2", aligned)
+    assert "my my_even3 --resolution 64 --align ffhq" in told["spectrum"] and "--through 88" in told["spectrum"]
+    assert told["landmarks"].startswith("it means. Normalising has been done")
+    # and after that nothing
+    last = normalised(tmp_path / "my_even3", align="ffhq", through=56)
+    told = repaired(failed(**ALL), "my_even3", last)
+    assert told["spectrum"].startswith("it means. Normalising has been done")
+    assert told["copies across splits"].endswith("split my_even3 --group-by near-duplicate --out my_even3.csv")
+
+
+def test_what_was_done_is_known_through_a_manifest_and_of_older_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    normalised(tmp_path / "my_even", call={})
+    by_manifest = open_source(tmp_path / "my_even" / "manifest.csv")
+    assert Made.of(by_manifest).describe() == "made by normalise: 64x64 pixels, JPEG of quality 75-95, not aligned"
+    assert (
+        "normalise ORIGINAL ORIGINAL_even --resolution 64 --align ffhq"
+        in repaired(failed(layout=ALIGN), "my_even", by_manifest)["layout"]
+    )
+    result = run_gates(by_manifest, GateOptions(quick=True))
+    assert result.notes[0].startswith("made by normalise")
+    assert Made.of(open_source(tmp_path / "my")) is None
+    (tmp_path / "my_even" / "normalise.json").write_text("[]")
+    assert Made.of(by_manifest) is None

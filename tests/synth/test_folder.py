@@ -7,9 +7,10 @@ from PIL import Image
 
 from common.errors import UserError
 from stylegan2_ada.files import save_generator
+from synth.film import walk_to_video
 from synth.folder import sample_to_folder
 from synth.network import Watch
-from synth.options import FromNetwork, ImageFile, MixOptions, Rendering, SeedOptions, SweepOptions, WalkVideo
+from synth.options import FromNetwork, ImageFile, MixOptions, Rendering, SeedOptions, SweepOptions, Walk, WalkVideo
 from synth.sweep import sweep_sheet
 
 
@@ -30,6 +31,14 @@ def test_what_is_told_goes_through_the_callbacks(source, tmp_path, capsys):
     (sheet,) = sweep_sheet(source, SweepOptions("1,2", "0,1", str(tmp_path / "sweep.png")), Rendering())
     assert sheet.is_file()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_walk_tells_each_frame_of_how_many(source, tmp_path, capsys):
+    counts = []
+    watch = Watch(lambda line: None, lambda *count: counts.append(count))
+    asked = WalkVideo(seeds="1-3", out=str(tmp_path / "walk.gif"), fps=10)
+    walk_to_video(source, asked, Walk(frames_per_key=4), Rendering(), watch)
+    assert counts == [(done, 9) for done in range(1, 10)] and capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
