@@ -65,7 +65,8 @@ def source_type(value: str) -> tuple[str, str, str]:
 def read_xmp(packet: bytes) -> Said:
     """The named fields of an XMP packet, as attributes or elements. ValueError for what is no XML, or has a document
     type."""
-    said, open_, depth = Said(), [], 0
+    said, depth = Said(), 0
+    open_: list[tuple[int, str, list[str]]] = []  # depth, name, pieces of text
 
     def keep(name: str, text: str) -> None:
         if (key := FIELDS.get(name)) and (text := text.strip()):

@@ -267,8 +267,8 @@ class Outputs(contextlib.AbstractContextManager):
             self.rows += rows
         cells = [csv_row(one, row.get("photo", {}).get("headline", "")) for one, row in zip(photo, rows, strict=True)]
         if self._csv is not None:
-            for line in cells:
-                self._csv.add(line)
+            for cell in cells:
+                self._csv.add(cell)
         if self.handout is not None:
             self.handout.add(photo, rows)
             self._table.writerows(cells)

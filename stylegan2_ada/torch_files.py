@@ -12,6 +12,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.s
 _LOCAL_HEADER = 30  # bytes before a zip member's name
 
 
-def read_torch(path: str | os.PathLike, *, mapped: bool = False) -> object:
+def read_torch(path: str | os.PathLike, *, mapped: bool = False) -> Any:
     """What torch.save put into a file: dicts, lists, tuples, numbers, texts and CPU tensors.
 
     mapped: the tensors stay in the file until they are looked at, and must not outlive it. OSError where it can't be
