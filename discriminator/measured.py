@@ -7,13 +7,13 @@ of its own calibration. Rates hold at one threshold; at a threshold of the user'
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from common.reading import json_file
 from discriminator.verdict import Threshold
 
 FORMAT, VERSION = "ganface-measured", 1
@@ -126,7 +126,7 @@ def rates_of(file: Path, detector, threshold: Threshold) -> Rates:
 def _beside(path: Path, names: set[str]) -> Mapping | None:
     """What the file says, None where it is about another detector."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json_file(path)
         if told["format"] != FORMAT or told["version"] != VERSION:
             raise ValueError
         return told if told["detector_sha256"] in names else None
@@ -158,7 +158,7 @@ def _of_run(path: Path, threshold: Threshold) -> Rates | None:
     """What the run of an adversarial game says of its own detector on images that nothing was chosen on; None where
     there is no such file or it is about another threshold."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json_file(path)
         held, where = told["held_out_clean"], str(told["measured_on"])
         if not math.isclose(held["threshold"], threshold.point.threshold, rel_tol=1e-9):
             return None

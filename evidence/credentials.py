@@ -7,8 +7,8 @@ comes along: a valid signature says that the file is as it was signed, by whoeve
 from __future__ import annotations
 
 import io
-import json
 
+from common.reading import json_of
 from evidence.line import BROKEN, PRESENT, UNKNOWN, Line, shown
 from evidence.xmp import source_type
 
@@ -38,7 +38,7 @@ def credentials(data: bytes, form: str) -> Line:
     try:
         with c2pa.Context.from_dict(OFFLINE) as context:
             with c2pa.Reader(TYPES[form], io.BytesIO(data), context=context) as reader:
-                return _told(json.loads(reader.json()))
+                return _told(json_of(reader.json()))
     except c2pa.C2paError as error:
         text = str(error)
         if "ManifestNotFound" in type(error).__name__ or text.startswith("ManifestNotFound"):

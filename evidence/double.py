@@ -3,10 +3,11 @@
 Quantising by q1 and again by q2 leaves holes and peaks in the histograms of the DCT coefficients, in the rhythm of the
 two steps (Lukas & Fridrich, "Estimation of primary quantization matrix in double compressed JPEG images", DFRWS 2003).
 What the histogram of a coefficient would be without the first compression is estimated from the same picture cut by
-four pixels, off the grid (the same paper's calibration). For each IJG quality that the first compression may have
-had, this estimate is quantised by its step, spread by the rounding to whole grey levels in between, and quantised by
-the file's own step; the log-likelihood of the real histograms under this, less that under one compression, is the
-quality's score. Scores are means over the blocks and sums over the coefficients.
+four pixels, off the grid (the same paper's calibration); and once more cut by three and five, since of a picture that
+was cropped after its first compression one of the two may lie on that one's grid: the lower score counts. For each IJG
+quality that the first compression may have had, this estimate is quantised by its step, spread by the rounding to whole
+grey levels in between, and quantised by the file's own step; the log-likelihood of the real histograms under this, less
+that under one compression, is the quality's score. Scores are means over the blocks and sums over the coefficients.
 """
 
 from __future__ import annotations
@@ -78,7 +79,14 @@ def primary(grey: np.ndarray, table: np.ndarray) -> Primary:
     ValueError where a side is shorter than LEAST."""
     if min(grey.shape) < LEAST:
         raise ValueError(f"less than {LEAST}x{LEAST} pixels")
-    real, free = coefficients(grey), coefficients(grey[4:-4, 4:-4])
+    real = coefficients(grey)
+    scores = np.min([_scores(real, coefficients(cut), table) for cut in (grey[4:-4, 4:-4], grey[3:-5, 5:-3])], axis=0)
+    best = int(scores.argmax())
+    return Primary(float(scores[best]), FIRST[best])
+
+
+def _scores(real: np.ndarray, free: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Of each quality in FIRST, by coefficients [blocks, 64] of the file and of its picture off the grid."""
     scores = np.zeros(len(FIRST))
     for at in COEFFICIENTS:
         second = int(table.flat[at])
@@ -89,8 +97,7 @@ def primary(grey: np.ndarray, table: np.ndarray) -> Primary:
             if step != second:
                 expected = _twice(free[:, at], int(step), second)
                 scores[steps == step] += (_likelihood(counts, expected) - once) / len(real)
-    best = int(scores.argmax())
-    return Primary(float(scores[best]), FIRST[best])
+    return scores
 
 
 def _levels(values: np.ndarray) -> np.ndarray:

@@ -6,12 +6,27 @@ large place, and would fill the memory. Exif 3.0 (CIPA DC-008), TIFF 6.0.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 
 VALUE = 1 << 16  # bytes
 ENTRIES = 1000  # of a directory
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 129: 1}  # bytes of a value by its type
+SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    129: 1,
+}  # bytes of a value by its type
 TEXTS = (2, 129)
 MAIN = {0x010E: "description", 0x010F: "make", 0x0110: "model", 0x0131: "software", 0x013B: "artist"}
 DETAIL = {
@@ -84,8 +99,9 @@ def _number(value: bytes, kind: int, order: str) -> float | None:
     if kind in (5, 10):
         over, under = struct.unpack_from(order + ("II" if kind == 5 else "ii"), value)
         return over / under if under else None
-    code = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}.get(kind)
-    return None if code is None else float(struct.unpack_from(order + code, value)[0])
+    code = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d"}.get(kind)
+    number = None if code is None else float(struct.unpack_from(order + code, value)[0])
+    return number if number is not None and math.isfinite(number) else None
 
 
 def comment(value: bytes, order: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
+
+from common.reading import json_of
 
 # names that stand in fields for the program that made a file
 NAMES = (
@@ -13,7 +14,7 @@ NAMES = (
     (r"invoke ?ai", "InvokeAI"),
     (r"novel ?ai", "NovelAI"),
     (r"mid ?journey", "Midjourney"),
-    (r"dall[\s·.-]?e\b|\bopenai\b|chat ?gpt|gpt-4o|gpt-image", "DALL-E or ChatGPT"),
+    (r"\bdall[^a-z0-9]?e\b|\bopenai\b|chat ?gpt|gpt-4o|gpt-image", "DALL-E or ChatGPT"),
     (r"adobe firefly|\bfirefly\b", "Adobe Firefly"),
     (r"\bimagen\b|google ai|\bgemini\b|google generative", "Google's generators"),
     (r"bing image creator|microsoft designer", "Microsoft Designer"),
@@ -70,7 +71,7 @@ def _by_form(key: str, text: str) -> str | None:
 
 def _by_json(key: str, text: str) -> str | None:
     try:
-        told = json.loads(text[:JSON_BYTES])
+        told = json_of(text[:JSON_BYTES])
     except (ValueError, RecursionError):
         return None
     if key == "prompt" and any(isinstance(node, dict) and "class_type" in node for node in told.values()):

@@ -34,7 +34,7 @@ from discriminator.files import judge_files
 from discriminator.judge import MIN_SIDE, Judge
 from discriminator.locate import find_detector
 from discriminator.options import SHIPPED, JudgeOptions
-from discriminator.results import Totals
+from discriminator.results import Result, Totals, rows_of
 from faces.decode import check_size, from_pillow
 from faces.finding.yunet import ENVIRONMENT
 from faces.stores import is_zip
@@ -64,14 +64,18 @@ class Answer:
     """What is said of one face (or photo judged whole, or video): the fields of an entry of `results` in the JSON of
     `detect.py`, None where that has none.
 
-    status: "judged" or "no face". verdict: "REAL", "FAKE" or "UNSURE". probability: of «made by a generator», in
-    [0, 1], calibrated at equal odds. threshold, unsure_low: FAKE from, REAL below. false_alarm_rate: the threshold's
-    share of the `validation_reals` called FAKE; None under a threshold of one's own. logit: before calibration. note:
-    what to know about this answer, first of all why it is UNSURE. views: log-odds of a detector that joins two. video:
-    what a video's verdict was made of. seconds: of work, in all threads."""
+    status: "judged" or "no face". headline, says: the verdict in plain words, reason: why it is UNSURE. photo: of
+    several faces the one answer for the photo, in words. verdict: "REAL", "FAKE" or "UNSURE". probability: of «made
+    by a generator», in [0, 1], calibrated at equal odds. threshold, unsure_low: FAKE from, REAL below.
+    false_alarm_rate: the threshold's share of the `validation_reals` called FAKE; None under a threshold of one's
+    own. logit: before calibration. note: what to know about this answer, first of all why it is UNSURE. views: log-
+    odds of a detector that joins two. video: what a video's verdict was made of. seconds: of work, in all threads."""
 
     file: str
     status: str
+    headline: str = ""
+    says: str = ""
+    reason: str = ""
     verdict: str | None = None
     probability: float | None = None
     threshold: float | None = None
@@ -83,6 +87,7 @@ class Answer:
     views: dict[str, float | None] | None = None
     face: FaceFound | None = None
     video: dict[str, Any] | None = None
+    photo: dict[str, Any] | None = None
     seconds: float = 0.0
     row: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -103,7 +108,7 @@ class Judgement:
 
     results: an answer for each face, the biggest first, or one whose status is "no face". detector: file, sha256,
     resolution. runtime: "onnx" or "torch". faces: who looked for them. operating_point: the threshold in force.
-    summary: counts, seconds. drawn: the files that `explain` made."""
+    measured: what was measured at it. summary: counts, seconds. drawn: the files that `explain` made."""
 
     results: tuple[Answer, ...]
     detector: dict[str, Any]
@@ -111,6 +116,7 @@ class Judgement:
     faces: dict[str, Any]
     operating_point: dict[str, Any]
     summary: dict[str, Any]
+    measured: dict[str, Any] = field(default_factory=dict)
     drawn: tuple[Path, ...] = ()
     rest: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -168,17 +174,17 @@ def judge(
         seen = judging.decoded(source, load)
         judging.score([seen])
         found = list(judging.results(seen))
-    totals, rows = Totals(), []
+    totals, told_of = Totals(), list[Result]()
     for result in found:
         if result.status == "unreadable":
             raise BadImage(source, result.error)
         result = replace(result, file=source if name is None else name)
         totals.add(result)
-        rows.append(result.to_dict())
+        told_of.append(result)
         if painter is not None:
             painter.add(result)
     code = totals.exit_code(required=asked.face == "required")
-    told = document(engine, judging, totals, rows, seconds=time.perf_counter() - begin, exit_code=code)
+    told = document(engine, judging, totals, rows_of(told_of), seconds=time.perf_counter() - begin, exit_code=code)
     return Judgement.of(told, () if painter is None else tuple(painter.written))
 
 

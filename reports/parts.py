@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from common.errors import UserError, one_line
 from common.files import try_lock, written_whole
+from common.reading import json_of
 from discriminator.results import Result
 from reports.part_options import Part
 from reports.verdicts import CSV_COLUMNS, csv_row
@@ -180,7 +181,7 @@ class _Journal:
 
 def _parsed(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json_of(line)
     except ValueError:
         return None
 
@@ -242,7 +243,7 @@ def read_head(path: Path) -> dict:
     """What a part is of. UserError where it is none."""
     pa = arrow(path)
     try:
-        head = json.loads(pa.parquet.read_schema(str(path)).metadata[KEY])
+        head = json_of(pa.parquet.read_schema(str(path)).metadata[KEY])
         if head["format"] == FORMAT and len(head["part"]) == 2:
             return head
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):

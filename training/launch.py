@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.files import write_json
+from common.reading import json_file
 from training.checkpoint import checkpoints
 
 NAME = ".launch.json"  # in a run's folder: which launch trains it
@@ -43,7 +43,7 @@ def own_checkpoint(folders: Iterable[Path]) -> Path | None:
     saved = [path for path in checkpoints(folder) if path.stat().st_mtime_ns >= since]
     if saved:
         return saved[-1]
-    begun = json.loads((folder / NAME).read_text(encoding="utf-8"))["begun"]
+    begun = json_file(folder / NAME)["begun"]
     return folder / begun if begun and (folder / begun).is_file() else None
 
 
@@ -74,7 +74,7 @@ def _start_of(process: int) -> str:
 
 def _is_of(path: Path, launch: dict) -> bool:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json_file(path)
         return {name: told[name] for name in told if name != "begun"} == launch
     except (OSError, ValueError, TypeError):
         return False

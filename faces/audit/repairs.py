@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.options import command_line
+from common.reading import json_file
 from faces.audit.gates import ALIGN, EVEN, SPLIT, Gate
 from faces.manifest import ENDINGS
 from faces.normalise import MANIFEST, RECORD
@@ -52,7 +52,7 @@ class Made:
         if folders or folder is None:
             return None
         try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            record = json_file(folder / RECORD)
             known = {each.name for each in dataclasses.fields(Normalisation)}
             values = {name: value for name, value in record.items() if name in known}
             recipe = Normalisation(**values | {"quality": tuple(record["quality"])})
