@@ -2,6 +2,7 @@
 
 python detect.py photo.jpg more.png folder/
 python detect.py photo.jpg --explain out.png
+python detect.py photo.jpg --explain patches,occlusion,lrp --explain-to why.png
 python detect.py folder/ --json > verdicts.json
 find . -name '*.jpg' -print0 | python detect.py - --jsonl
 python detect.py export --model detector.safetensors --onnx detector.onnx
@@ -79,7 +80,7 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions) -> None:
         from reports.verdicts import Outputs, stdin_reader
 
         where = find_detector(asked.model, shipped=SHIPPED)
-        engine = open_engine(where, runtime=asked.runtime, device=asked.device, gradients=drawn)
+        engine = open_engine(where, runtime=asked.runtime, device=asked.device, gradients=told.gradients)
     with download_bar("YuNet") as report:
         judge = open_judge(engine, asked, batch=asked.batch, keep_photos=drawn, report=report)
     files = named(asked.inputs, stdin_reader)

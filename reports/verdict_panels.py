@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,33 +10,63 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from discriminator.engine import Engine
-from discriminator.heatmap import explain
-from discriminator.onnx_detector import OnnxDetector
+from discriminator.explaining.attributions import Attribution, why_not
+from discriminator.explaining.methods import DEFAULT, METHODS, PICTURES, check_installed
+from discriminator.regions import region_of
 from discriminator.results import Result
 
 if TYPE_CHECKING:
+    from discriminator.detector_base import DetectorBase
+    from discriminator.engine import Engine
     from discriminator.verdict import Verdict
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_PANELS = 8  # faces of one photo that are drawn
+FOLDER = "explained"
+
+
+def default_methods(detector: DetectorBase) -> tuple[str, ...]:
+    """What is drawn where nobody says: the patch map where there is one, and the method that the figures favour
+    (docs/results.md). From an .onnx alone, what needs no gradients."""
+    patches = ("patches",) if detector.has_patches else ()
+    if getattr(detector, "net", None) is not None or not METHODS[DEFAULT].gradients:
+        return tuple(dict.fromkeys((*patches, DEFAULT)))
+    if not patches:
+        raise UserError(
+            f"`explain`: this detector has no patch map, and {DEFAULT} needs PyTorch: give detector.safetensors, or"
+            " `explain` occlusion"
+        )
+    return patches
 
 
 class Painter:
-    """Draws and saves as results come. target: a picture for one file; for several a folder, or numbered pictures.
+    """Draws and saves as results come. methods: () for `default_methods`. target: a picture for one file; for several a
+    folder, or numbered pictures; None: a new folder. tell: hears once of each method that can't be drawn, and why.
 
     Only a picture named outright may replace an old one (not the photo). UserError where something is in the way, or
-    the detector has nothing to draw."""
+    there is nothing to draw."""
 
-    def __init__(self, target: str, files: list[str], engine: Engine):
-        self.engine = engine
-        if isinstance(engine.detector, OnnxDetector) and not engine.detector.has_patches:
-            raise UserError(
-                f"`explain`: {engine.file} has no patch map, and Grad-CAM needs PyTorch: give detector.safetensors"
-            )
-        self._paths = dict(enumerate(_pictures(target, files)))
+    def __init__(
+        self,
+        methods: tuple[str, ...],
+        target: str | None,
+        files: list[str],
+        engine: Engine,
+        tell: Callable[[str], object] = lambda line: None,
+    ):
+        self.detector = engine.detector
+        self.methods = methods or default_methods(self.detector)
+        self._tell, self._told = tell, set[str]()
+        check_installed(self.methods)
+        if all(why := [self._why_not(method) for method in self.methods]):
+            raise UserError(f"`explain`: {why[0]}")
+        self.target = _free_folder() if target is None else target
+        self._paths = dict(enumerate(_pictures(self.target, files)))
         self._at = 0
         self._panels: list[np.ndarray] = []
+        self._explainer: Callable | None = None
+
+    def _why_not(self, method: str) -> str:
+        return why_not(method, self.detector)
 
     def add(self, result: Result) -> None:
         """A result, in the order of the files."""
@@ -50,20 +81,41 @@ class Painter:
         self._at, self._panels = self._at + 1, []
 
     def _panel(self, result: Result) -> np.ndarray | None:
-        verdict, photo, detector = result.verdict, result.photo, self.engine.detector
+        verdict, photo = result.verdict, result.photo
         if verdict is None or photo is None or result.pixels is None:
             return None
-        towards_fake = leans_to_fake(verdict)
-        cam = detector.gradcam(result.pixels, towards_fake)
-        box = None
+        from reports.explanation_sheet import sheet
+
+        maps = [self._map(method, result.pixels, verdict) for method in self.methods]
+        for one in maps:
+            if one.note and one.note not in self._told:
+                self._told.add(one.note)
+                self._tell(f"note: {one.note}")
+        box = corners = number = None
+        crop = self.detector.preprocess.crop
         if result.face is not None and result.face["box"] and result.size:
             height, width = result.size
-            x0, y0, x1, y1 = result.face["box"]
-            box = x0 / width, y0 / height, x1 / width, y1 / height
-        return explain(
-            photo, verdict, crop=detector.preprocess.crop, title=result.file, view=result.view, cam=cam,
-            towards_fake=towards_fake, box=box,
+            sides = np.array([width, height], float)
+            x0, y0, x1, y1 = (np.array(result.face["box"], float).reshape(2, 2) / sides).ravel()
+            box, number = (x0, y0, x1, y1), (result.face["index"], result.face["of"])
+            corners = region_of(result.face, height, width, crop) / sides
+        return sheet(
+            photo, verdict, maps, title=result.file, crop=crop, view=result.view if box is not None else None, box=box,
+            face=number, corners=corners,
         )  # fmt: skip
+
+    def _map(self, method: str, seen: np.ndarray, verdict: Verdict) -> Attribution:
+        if method == "patches":  # the verdict has brought it
+            patches = verdict.patch_map
+            values = None if patches is None else (2 * patches - 1).astype(np.float32)
+            return Attribution(method, values, "" if values is not None else self._why_not(method))
+        if why := self._why_not(method):
+            return Attribution(method, None, why)
+        if self._explainer is None:
+            from discriminator.explaining.attribution import Explainer
+
+            self._explainer = Explainer(self.detector)
+        return self._explainer(seen, method, towards_fake=leans_to_fake(verdict))
 
 
 def leans_to_fake(verdict: Verdict) -> bool:
@@ -76,6 +128,12 @@ def _stacked(panels: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(
         [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in panels], axis=0
     )
+
+
+def _free_folder() -> str:
+    """explained, or explained-2, … where that is there already."""
+    names = (FOLDER if i == 1 else f"{FOLDER}-{i}" for i in range(1, 10_000))
+    return next(name for name in names if not Path(name).exists())
 
 
 def _pictures(explain: str, files: list[str]) -> list[Path]:

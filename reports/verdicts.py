@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from discriminator.results import Result
     from faces.finding.face_step import FaceStep
     from reports.verdict_options import TellOptions
+    from reports.verdict_panels import Painter
 
 STYLES: dict[str, dict[str, Any]] = {
     "FAKE": {"fg": "red", "bold": True}, "REAL": {"fg": "green"}, "UNSURE": {"fg": "yellow"},
@@ -85,12 +86,14 @@ def summary(totals: Totals, seconds: float, judge: Judge, chosen: Path | None) -
     return lines
 
 
-def next_line(asked: DetectOptions, told: TellOptions, judge: Judge, totals: Totals) -> str:
+def next_line(
+    asked: DetectOptions, told: TellOptions, judge: Judge, totals: Totals, painter: Painter | None = None
+) -> str:
     """What to do after the verdicts."""
     if judge.detector.caution and asked.model is not None:
         return "leave out --model: the shipped detector is for photos; evaluate.py detector measures this one"
-    if told.explain is not None:
-        return f"look at {typed(told.explain)}"
+    if painter is not None:
+        return f"look at {typed(painter.target)}"
     if totals.real + totals.fake + totals.unsure == 0:
         return "python detect.py --help tells of --face whole, for pictures in which no face is found"
     first = next((word for word in asked.inputs if word != "-"), "PHOTO")
@@ -157,11 +160,14 @@ class Outputs(contextlib.AbstractContextManager):
         self.asked, self.told, self.engine, self.judge = asked, told, engine, judge
         self.totals, self.exit_code = Totals(), 0
         self.rows: list[dict] = []
-        self.painter = None
+        self.painter: Painter | None = None
         if told.explain is not None:
             from reports.verdict_panels import Painter
 
-            self.painter = Painter(told.explain, [file for file in files if isinstance(file, str)], engine)
+            names = [file for file in files if isinstance(file, str)]
+            self.painter = Painter(
+                told.methods, told.drawn_to, names, engine, tell=lambda line: self.echo(line, err=True)
+            )
         self._closing = contextlib.ExitStack()
         self.bar = None
         if sys.stderr.isatty() and not (told.table and sys.stdout.isatty()) and (count is None or count >= 2):
@@ -232,7 +238,7 @@ class Outputs(contextlib.AbstractContextManager):
             ):
                 click.echo(line, err=not self.told.table)
         if self.told.table and not stopped:
-            next_step(next_line(self.asked, self.told, self.judge, self.totals))
+            next_step(next_line(self.asked, self.told, self.judge, self.totals, self.painter))
 
 
 class CsvOut:

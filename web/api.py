@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from common.errors import UserError, one_line
 from common.parallel import cores
+from discriminator.explaining.methods import NAMES
 from web.body import HOW, Held, Limits, RequestRefused, busy, linger, read_uploads
 from web.page import api_page, main_page
 from web.service import Answer, Ask, Service, Upload
@@ -165,9 +166,9 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
         explain: Annotated[
             str,
             Query(
-                max_length=40,
-                description="patches, gradcam: maps of where it was seen; frames: small pictures of a video's frames;"
-                " several with commas",
+                max_length=200,
+                description=f"maps of why: {NAMES}, all; frames: small pictures of a video's frames; several with"
+                " commas",
             ),
         ] = "",
     ) -> Response:
