@@ -26,6 +26,7 @@ from discriminator.verdict import Verdict
 
 TILE, GAP, COLUMNS = 336, 16, 4  # pixels of a picture's longest side, pixels between, pictures in a row
 HEAD, CAPTION, FOOT = 96, 44, 96
+WHOLE = ((0, 0), (1, 0), (1, 1), (0, 1))  # the corners of a photo
 STEPS = 25  # of a legend's bar
 
 Tile = tuple[np.ndarray, str, str]  # picture, two lines under it
@@ -53,7 +54,7 @@ def sheet(
     tiles: list[Tile] = [(boxed(fit(photo, TILE), box, number), "the photo", number)]
     drawn = [one for one in maps if one.values is not None]
     under = fit(photo if view is None else view, TILE)
-    if view is not None and corners is not None and drawn:
+    if view is not None and corners is not None and drawn and not np.allclose(corners, WHOLE, atol=0.05):
         back = fit(photo, TILE)
         size = np.array([back.shape[1], back.shape[0]])
         colour = None if drawn[0].signed else EITHER_COLOUR

@@ -12,6 +12,7 @@ agree (a test holds them together).
 - Activations: f(z) / z. Gates (sigmoid, softmax) are constants: the signal takes all, as for LSTMs (Arras et al. 2017)
   and attention (Ali et al. 2022). So are a normalisation's deviations.
 - Products of two signals: half to each, which conserves. Roots and squares: as x times a constant.
+- This project's own operations are linear, or leaky rectifiers, whose slope is f(z) / z by itself.
 - exp, log and logsumexp, which bring a score to its scale: their slope.
 """
 
@@ -32,15 +33,16 @@ class NoRule(Exception):
 
 
 LINEAR = frozenset(
-    """__get__ __getitem__ add add_ __add__ __radd__ __iadd__ sub __sub__ __rsub__ rsub neg __neg__ sum mean cat stack
-    concat reshape view view_as flatten unflatten unsqueeze squeeze permute transpose movedim t contiguous clone to
-    float double cpu cuda type expand expand_as repeat repeat_interleave split chunk unbind narrow pad interpolate
-    upsample conv1d conv3d linear avg_pool2d adaptive_avg_pool2d max_pool2d max_pool2d_with_indices boolean_dispatch
-    _max_pool2d adaptive_max_pool2d fold unfold pixel_shuffle pixel_unshuffle batch_norm dropout dropout2d dropout_
-    feature_dropout roll flip masked_fill index_select gather where select diagonal einsum_one alpha_dropout amax max
-    abs identity drop_path log log1p exp logsumexp logit requires_grad_ requires_grad register_hook detach detach_
-    broadcast_to tile nan_to_num maximum minimum type_as half bfloat16 _assert is_floating_point size dim numel
-    has_names stride is_contiguous channel_shuffle native_channel_shuffle frobenius_norm""".split()
+    """__get__ __getitem__ add add_ __add__ __radd__ __iadd__ sub __sub__ __rsub__ rsub neg __neg__ sum mean cat
+    stack concat reshape view view_as flatten unflatten unsqueeze squeeze permute transpose movedim t contiguous
+    clone to float double cpu cuda type expand expand_as repeat repeat_interleave split chunk unbind narrow pad
+    interpolate upsample conv1d conv3d linear avg_pool2d adaptive_avg_pool2d max_pool2d max_pool2d_with_indices
+    boolean_dispatch _max_pool2d adaptive_max_pool2d fold unfold pixel_shuffle pixel_unshuffle batch_norm
+    dropout dropout2d dropout_ feature_dropout roll flip masked_fill index_select gather where select diagonal
+    alpha_dropout amax max abs log log1p exp logsumexp logit requires_grad_ requires_grad register_hook detach
+    detach_ depthwise bias_act upfirdn2d conv3x3_apply broadcast_to tile nan_to_num maximum minimum type_as half
+    bfloat16 _assert is_floating_point size dim numel has_names stride is_contiguous channel_shuffle
+    native_channel_shuffle""".split()
 )
 ACTIVATIONS = frozenset(
     """relu relu_ relu6 leaky_relu leaky_relu_ hardtanh hardtanh_ silu hardswish gelu elu elu_ selu celu mish softplus

@@ -188,6 +188,20 @@ def test_explanations_of_several_are_numbered_and_replace_nothing(place):
     ]
 
 
+def test_methods_by_name_go_into_a_folder_of_their_own(place):
+    """Black-box methods and a network's own map; what can't be done is told, what is mistyped is refused."""
+    pytest.importorskip("captum")
+    args = ["one.png", "--model", "UNSURE.safetensors", "--explain"]
+    assert run(*args, "patches,gradcam,saliency").exit_code == 0
+    assert [p.name for p in (place / "explained").iterdir()] == ["0001-one.png"]
+    assert run(*args, "patches").exit_code == 0 and (place / "explained-2").is_dir()
+    assert run(*args, "lrp", "--explain-to", "lrp.png").exit_code == 0 and (place / "lrp.png").is_file()
+    result = run(*args, "patches,gradcamm")
+    assert result.exit_code == 2 and "did you mean gradcam" in result.stderr and result.stderr.count("\n") == 1
+    result = run(*args, "a.png", "--explain-to", "b.png")
+    assert result.exit_code == 2 and "--explain-to" in result.stderr
+
+
 def test_as_a_program(place):
     """From another folder, through the interpreter: exit codes, and a crash is never read as «a fake found»."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

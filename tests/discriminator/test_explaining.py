@@ -58,11 +58,15 @@ class Layers(Network):
         torch.manual_seed(1)
         self.layers = nn.Sequential(
             nn.Conv2d(3, 6, 5, stride=2, bias=bias), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, bias=bias),
-            nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 1, bias=bias),
+            nn.ReLU(), nn.AdaptiveAvgPool2d(2),
         )  # fmt: skip
+        self.out = nn.Linear(32, 1, bias=bias)
+
+    def forward(self, img):
+        return self.out(self.layers(img).flatten(1))
 
     def verdict(self, img):
-        return VerdictOut(self.layers(img).squeeze(1), None)
+        return VerdictOut(self(img).squeeze(1), None)
 
 
 def explained(net: nn.Module, preprocess=None, effort: Effort = EFFORT) -> Explainer:
@@ -135,20 +139,20 @@ def test_relevance_is_conserved_without_biases():
 
 @pytest.mark.parametrize("gamma", [0.0, 0.25])
 def test_relevance_is_captums_where_captum_has_rules(gamma):
-    """An image of values >= 0, so that our gamma rule, like captum's, goes for every convolution."""
+    """An image of values >= 0, so that our gamma rule, like captum's, goes for every convolution; with it no biases,
+    which captum leaves as they are."""
     from captum.attr import LRP
-    from captum.attr._utils.lrp_rules import EpsilonRule, GammaRule, IdentityRule
+    from captum.attr._utils.lrp_rules import EpsilonRule, GammaRule
 
-    net = Layers(bias=True).eval().requires_grad_(False)
+    net = Layers(bias=not gamma).eval().requires_grad_(False)
     x = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4))
     ours = relevance(lambda pixels: net.verdict(pixels).logit, x, gamma)
-    for layer in net.layers:
+    for layer in (*net.layers, net.out):
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.rule = GammaRule(gamma) if gamma and isinstance(layer, nn.Conv2d) else EpsilonRule(1e-12)
-        elif isinstance(layer, nn.Flatten):
-            layer.rule = IdentityRule()
-    theirs = LRP(net.layers).attribute(x.clone().requires_grad_())
-    torch.testing.assert_close(ours, theirs.detach(), atol=1e-5, rtol=1e-3)
+    theirs = LRP(net).attribute(x.clone().requires_grad_()).detach()
+    assert theirs.abs().max() > 0
+    torch.testing.assert_close(ours, theirs, atol=1e-3 * theirs.abs().max().item(), rtol=1e-3)
 
 
 def test_relevance_goes_through_sums_gates_products_and_deviations():
@@ -204,7 +208,7 @@ def test_the_crops_of_a_second_view_are_held():
 
 # ---- every network --------------------------------------------------------------------------------------------------
 
-QUICK = Effort(steps=2, squares=3, coarse=2, samples=12)
+QUICK = Effort(steps=2, squares=2, coarse=2, samples=8)
 
 
 def networks() -> dict:
@@ -241,6 +245,12 @@ def two_views() -> TwoViews:
     return TwoViews(TwoViewsConfig(Part(face.cfg.to_dict()), Part(pixels.cfg.to_dict()), preprocess), face, pixels)
 
 
+def test_the_same_again_is_the_same_map(linear):
+    for method in ("lime", "kernel-shap", "shap"):
+        torch.rand(3)
+        np.testing.assert_array_equal(linear(image(), method).values, linear(image(), method).values)
+
+
 @pytest.mark.parametrize("name", networks())
 def test_every_network_is_explained_or_says_why_not(name):
     torch.manual_seed(0)
@@ -248,18 +258,17 @@ def test_every_network_is_explained_or_says_why_not(name):
     preprocess = getattr(net, "preprocess", Preprocess(SIDE))
     own = explained(net, preprocess, QUICK)
     seen = own.detector.prepared(np.tile(image(), (2, 2, 1)))
-    can = {}
+    why = {}
     for method in METHODS:
         found = own(seen, method)
-        can[method] = found.values is not None
         if found.values is None:
             assert found.note.startswith(method) and "\n" not in found.note
+            why[method] = found.note
         else:
             assert found.values.dtype == np.float32 and found.values.ndim == 2 and np.isfinite(found.values).all()
             assert (found.values < 0).sum() == 0 or found.signed
             assert np.abs(found.shown()).max() <= 1
-        np.testing.assert_array_equal(own(seen, method).values, found.values, err_msg=f"{method} is not the same again")
-    assert all(can[m] for m in can if m != "patches"), can
+    assert set(why) <= {"patches"}, why
 
 
 def test_an_answer_is_enough_where_no_gradients_are_needed(linear):
