@@ -252,9 +252,9 @@ class _Work:
                     else:
                         found[int(part.labels[i])].append(pixels)
         for k in range(max(map(len, found.values()))):
-            for label, pixels in found.items():
-                if k < len(pixels):
-                    yield label, pixels[k]
+            for label, those in found.items():
+                if k < len(those):
+                    yield label, those[k]
 
     def one(self, label: int, seen: np.ndarray) -> None:
         """Explain one image by every method, and follow its curves."""

@@ -6,6 +6,7 @@ where a method tells no sides) stay apart under every common colour blindness.""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -32,6 +33,17 @@ STEPS = 25  # of a legend's bar
 Tile = tuple[np.ndarray, str, str]  # picture, two lines under it
 
 
+@dataclass(frozen=True)
+class Face:
+    """A face of a photo. number, of: which of how many. box: its x0, y0, x1, y1, corners [4, 2]: of what was judged of
+    it (upper left, upper right, lower right, lower left), both as shares of the photo's sides."""
+
+    number: int
+    of: int
+    box: tuple[float, float, float, float]
+    corners: np.ndarray
+
+
 def sheet(
     photo: np.ndarray,
     verdict: Verdict,
@@ -40,25 +52,24 @@ def sheet(
     title: str = "",
     crop: str = "center",
     view: np.ndarray | None = None,
-    box: tuple[float, float, float, float] | None = None,
-    face: tuple[int, int] | None = None,
-    corners: np.ndarray | None = None,
+    face: Face | None = None,
 ) -> np.ndarray:
     """uint8 [H', W', 3], of a photo uint8 [H, W, 3] and maps of the face in it.
 
-    view: what was judged, uint8, where that is not the photo itself. crop: how the preprocessing squared it. box: the
-    face's x0, y0, x1, y1 as shares of the photo's sides; face: its number, and of how many. corners: [4, 2] of what was
-    judged, as shares of the photo's sides; with a view, the first map is laid back onto the photo there.
+    view: what was judged, uint8, where that is not the photo itself. crop: how the preprocessing squared it. face:
+    where that lies; with a view, the first map is laid back onto the photo there.
     """
-    number = f"face {face[0]} of {face[1]}" if face is not None else ""
-    tiles: list[Tile] = [(boxed(fit(photo, TILE), box, number), "the photo", number)]
+    number = f"face {face.number} of {face.of}" if face is not None else ""
+    tiles: list[Tile] = [(boxed(fit(photo, TILE), face.box if face is not None else None, number), "the photo", number)]
     drawn = [one for one in maps if one.values is not None]
     under = fit(photo if view is None else view, TILE)
-    if view is not None and corners is not None and drawn and not np.allclose(corners, WHOLE, atol=0.05):
+    if view is not None and face is not None and drawn and not np.allclose(face.corners, WHOLE, atol=0.05):
         back = fit(photo, TILE)
         size = np.array([back.shape[1], back.shape[0]])
         colour = None if drawn[0].signed else EITHER_COLOUR
-        tiles.append((overlay_region(back, _values(drawn[0]), corners * size, colour), "on the photo", drawn[0].title))
+        tiles.append(
+            (overlay_region(back, _values(drawn[0]), face.corners * size, colour), "on the photo", drawn[0].title)
+        )
     tiles += [(_over(under, one, crop), one.title, f"{one.seconds:.1f} s") for one in drawn]
     notes = list(dict.fromkeys(one.note for one in maps if one.note))
     return _laid_out(tiles, verdict, title, notes, unsigned=any(not one.signed for one in drawn))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from discriminator.detector_base import DetectorBase
     from discriminator.engine import Engine
     from discriminator.verdict import Verdict
+    from reports.explanation_sheet import Face
 
 MOST_PANELS = 8  # faces of one photo that are drawn
 FOLDER = "explained"
@@ -91,18 +92,20 @@ class Painter:
             if one.note and one.note not in self._told:
                 self._told.add(one.note)
                 self._tell(f"note: {one.note}")
-        box = corners = number = None
-        crop = self.detector.preprocess.crop
-        if result.face is not None and result.face["box"] and result.size:
-            height, width = result.size
-            sides = np.array([width, height], float)
-            x0, y0, x1, y1 = (np.array(result.face["box"], float).reshape(2, 2) / sides).ravel()
-            box, number = (x0, y0, x1, y1), (result.face["index"], result.face["of"])
-            corners = region_of(result.face, height, width, crop) / sides
-        return sheet(
-            photo, verdict, maps, title=result.file, crop=crop, view=result.view if box is not None else None, box=box,
-            face=number, corners=corners,
-        )  # fmt: skip
+        crop, face = self.detector.preprocess.crop, self._face(result)
+        view = result.view if face is not None else None
+        return sheet(photo, verdict, maps, title=result.file, crop=crop, view=view, face=face)
+
+    def _face(self, result: Result) -> Face | None:
+        from reports.explanation_sheet import Face
+
+        if result.face is None or not result.face["box"] or not result.size:
+            return None
+        height, width = result.size
+        sides = np.array([width, height], float)
+        x0, y0, x1, y1 = (np.array(result.face["box"], float).reshape(2, 2) / sides).ravel()
+        corners = region_of(result.face, height, width, self.detector.preprocess.crop) / sides
+        return Face(result.face["index"], result.face["of"], (x0, y0, x1, y1), corners)
 
     def _map(self, method: str, seen: np.ndarray, verdict: Verdict) -> Attribution:
         if method == "patches":  # the verdict has brought it

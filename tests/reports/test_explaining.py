@@ -10,7 +10,7 @@ from discriminator.verdict import Verdict
 
 pytest.importorskip("captum")
 from reports.explaining import table  # noqa: E402
-from reports.explanation_sheet import COLUMNS, GAP, HEAD, TILE, sheet  # noqa: E402
+from reports.explanation_sheet import COLUMNS, GAP, HEAD, TILE, Face, sheet  # noqa: E402
 
 VERDICT = Verdict("FAKE", 0.97, 0.8, 0.3, 0.01, 500, 3.0, note="small")
 
@@ -43,7 +43,7 @@ def test_many_maps_go_into_rows_and_a_small_face_is_laid_back():
     corners = np.array([[0.1, 0.1], [0.4, 0.1], [0.4, 0.4], [0.1, 0.4]])
     page = sheet(
         np.zeros((400, 400, 3), np.uint8), VERDICT, maps, view=np.zeros((64, 64, 3), np.uint8),
-        box=(0.2, 0.2, 0.3, 0.3), face=(2, 3), corners=corners,
+        face=Face(2, 3, (0.2, 0.2, 0.3, 0.3), corners),
     )  # fmt: skip
     assert page.shape[1] == COLUMNS * (TILE + GAP) + GAP and page.shape[0] > 2 * TILE
 
