@@ -109,7 +109,7 @@ def boxed(photo: np.ndarray, box: tuple[float, float, float, float] | None, numb
     if number:
         font = ImageFont.load_default(16)
         wide = draw.textlength(number, font=font) + 10
-        x0, y0 = min(max(x0, 0), picture.width - wide), min(max(y0, 0), picture.height - 22)
+        x0, y0 = min(max(x0, 0), picture.width - wide), min(max(y0 - 24, 0), picture.height - 22)  # above the box
         draw.rectangle((x0, y0, x0 + wide, y0 + 22), fill="black", outline="white")
         draw.text((x0 + 5, y0 + 1), number, fill="white", font=font)
     return np.asarray(picture)

@@ -273,7 +273,7 @@ class ExplainingOptions(ScoringOptions):
     points: int = option(8, "Steps of a deletion or insertion curve.", metavar="N", low=2, high=256)
     checked: int = option(10, "Images whose maps are compared with those of shuffled weights.", metavar="N", low=0)
     steps: int = option(16, "Of integrated gradients and SHAP.", metavar="N", low=2, high=512)
-    squares: int = option(16, "A side of occlusion's grid.", metavar="N", low=2, high=64)
+    squares: int = option(8, "A side of occlusion's grid.", metavar="N", low=2, high=64)
     coarse: int = option(8, "A side of LIME's and kernel SHAP's grid.", metavar="N", low=2, high=32)
     samples: int = option(256, "Coalitions of squares that LIME and kernel SHAP judge.", metavar="N", low=8)
 

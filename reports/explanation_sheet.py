@@ -102,7 +102,7 @@ def _laid_out(tiles: list[Tile], verdict: Verdict, title: str, notes: list[str],
             x = GAP + i * (TILE + GAP)
             page.paste(Image.fromarray(picture), (x, y))
             for text, below in ((first, 4), (second, 20)):
-                write_line(draw, (x, y + height - CAPTION + below), text, ImageFont.load_default(14), TILE)
+                write_line(draw, (x, y + picture.shape[0] + below), text, ImageFont.load_default(14), TILE)
         y += height
     _legend(page, draw, y + 8, unsigned)
     for i, text in enumerate(said):

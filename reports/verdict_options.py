@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from common.options import CSV, QUIET, option
-from discriminator.explaining.methods import METHODS, NAMES, methods_or_path
+from discriminator.explaining.methods import DEFAULT, METHODS, NAMES, methods_or_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class TellOptions:
     @property
     def gradients(self) -> bool:
         """Whether what is drawn needs PyTorch's network."""
-        return self.explain is not None and (not self.methods or any(METHODS[m].gradients for m in self.methods))
+        return self.explain is not None and any(METHODS[m].gradients for m in self.methods or (DEFAULT,))
 
     @property
     def table(self) -> bool:

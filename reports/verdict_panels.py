@@ -11,12 +11,11 @@ from PIL import Image
 
 from common.errors import UserError
 from discriminator.explaining.attributions import Attribution, why_not
-from discriminator.explaining.methods import DEFAULT, METHODS, PICTURES, check_installed
+from discriminator.explaining.methods import DEFAULT, PICTURES, check_installed, missing
 from discriminator.regions import region_of
 from discriminator.results import Result
 
 if TYPE_CHECKING:
-    from discriminator.detector_base import DetectorBase
     from discriminator.engine import Engine
     from discriminator.verdict import Verdict
     from reports.explanation_sheet import Face
@@ -25,18 +24,18 @@ MOST_PANELS = 8  # faces of one photo that are drawn
 FOLDER = "explained"
 
 
-def default_methods(detector: DetectorBase) -> tuple[str, ...]:
-    """What is drawn where nobody says: the patch map where there is one, and the method that the figures favour
-    (docs/results.md). From an .onnx alone, what needs no gradients."""
-    patches = ("patches",) if detector.has_patches else ()
-    if getattr(detector, "net", None) is not None or not METHODS[DEFAULT].gradients:
-        return tuple(dict.fromkeys((*patches, DEFAULT)))
-    if not patches:
-        raise UserError(
-            f"`explain`: this detector has no patch map, and {DEFAULT} needs PyTorch: give detector.safetensors, or"
-            " `explain` occlusion"
-        )
-    return patches
+def default_methods(engine: Engine) -> tuple[tuple[str, ...], str]:
+    """(what is drawn where nobody says, what is told of that): the patch map where there is one, and the method that
+    the figures favour (docs/results.md). An .onnx that was named itself is served without PyTorch, which that needs."""
+    if not engine.detector.has_patches:
+        return (DEFAULT,), ""
+    if engine.file.suffix.lower() == ".onnx":
+        return (
+            "patches",
+        ), f"of an .onnx only the patch map is drawn, unless `explain` names a method, such as {DEFAULT}"
+    if reason := missing((DEFAULT,)):
+        return ("patches",), f"only the patch map is drawn: {reason}"
+    return ("patches", DEFAULT), ""
 
 
 class Painter:
@@ -55,8 +54,10 @@ class Painter:
         tell: Callable[[str], object] = lambda line: None,
     ):
         self.detector = engine.detector
-        self.methods = methods or default_methods(self.detector)
         self._tell, self._told = tell, set[str]()
+        self.methods, note = (methods, "") if methods else default_methods(engine)
+        if note:
+            tell(f"note: {note}")
         check_installed(self.methods)
         if all(why := [self._why_not(method) for method in self.methods]):
             raise UserError(f"`explain`: {why[0]}")

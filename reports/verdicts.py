@@ -166,7 +166,7 @@ class Outputs(contextlib.AbstractContextManager):
 
             names = [file for file in files if isinstance(file, str)]
             self.painter = Painter(
-                told.methods, told.drawn_to, names, engine, tell=lambda line: self.echo(line, err=True)
+                told.methods, told.drawn_to, names, engine, tell=lambda line: self.echo(_as_typed(line), err=True)
             )
         self._closing = contextlib.ExitStack()
         self.bar = None

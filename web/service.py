@@ -213,7 +213,7 @@ class Service:
                 if self._explainer is None:
                     from discriminator.explaining.attribution import Explainer
 
-                    self._explainer = Explainer(self._gradcam())
+                    self._explainer = Explainer(self._gradcam(), answers=self.engine.detector)
                 found = [self._explainer(one.pixels, name, towards_fake=towards_fake) for name in others]
             out |= _told_maps(found, towards_fake)
         return out

@@ -40,7 +40,7 @@ class Effort:
     coarse: of LIME's and kernel SHAP's. samples: how many coalitions these two judge. seed: of what is drawn."""
 
     steps: int = 16
-    squares: int = 16
+    squares: int = 8
     coarse: int = 8
     samples: int = 256
     seed: int = 0

@@ -36,7 +36,7 @@ METHODS: dict[str, Method] = {
     "occlusion": Method("occlusion"),
 }
 ALL = "all"
-DEFAULT = "gradcam"
+DEFAULT = "occlusion"  # docs/results.md, «Which explanation to believe»
 NAMES = ", ".join(METHODS)
 
 
@@ -71,11 +71,15 @@ def _mistyped(word: str) -> bool:
 
 def check_installed(methods: tuple[str, ...]) -> None:
     """UserError where a method's packages are not installed."""
+    if reason := missing(methods):
+        raise UserError(f'`explain` {reason}; pip install ".[explain]", or give `explain` patches')
+
+
+def missing(methods: tuple[str, ...]) -> str:
+    """Which packages a method wants that are not installed, or ""."""
     needs = [m for m in methods if METHODS[m].captum or METHODS[m].gradients]
     for package in ("torch", "captum", "sklearn"):
         wanting = [m for m in needs if package == "torch" or METHODS[m].captum]
         if wanting and importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"`explain` {wanting[0]}: needs the packages of the extra «explain» ({package} is not installed):"
-                ' pip install ".[explain]", or give `explain` patches'
-            )
+            return f"{wanting[0]} needs the packages of the extra «explain» ({package} is not installed)"
+    return ""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from discriminator.explaining.attributions import Attribution
+from discriminator.explaining.methods import DEFAULT
 from discriminator.verdict import Verdict
 
 pytest.importorskip("captum")
 from reports.explaining import table  # noqa: E402
 from reports.explanation_sheet import COLUMNS, GAP, HEAD, TILE, Face, sheet  # noqa: E402
+from reports.verdict_panels import default_methods  # noqa: E402
 
 VERDICT = Verdict("FAKE", 0.97, 0.8, 0.3, 0.01, 500, 3.0, note="small")
 
@@ -59,3 +65,17 @@ def test_the_table_has_the_best_first_and_the_random_order_last():
     names = [line.split("|")[1].strip() for line in lines[2:6]]
     assert names == ["occlusion", "lime", "lrp", "random"] and "+0.300 [+0.200, +0.400]" in lines[2]
     assert lines[6].strip() == "lrp: lrp: no rule"
+
+
+def test_the_documents_table_is_that_of_its_file():
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    told = json.loads((docs / "explain.json").read_text(encoding="utf-8"))
+    assert "\n".join(table(told)) in (docs / "results.md").read_text(encoding="utf-8")
+    assert told["favoured"] == DEFAULT and len(told["images"]) == 100
+
+
+def test_the_shipped_detector_is_explained_by_what_the_figures_favour():
+    shipped = SimpleNamespace(detector=SimpleNamespace(has_patches=True), file=Path("detector.safetensors"))
+    assert default_methods(shipped) == (("patches", DEFAULT), "")
+    methods, note = default_methods(SimpleNamespace(detector=shipped.detector, file=Path("detector.onnx")))
+    assert methods == ("patches",) and DEFAULT in note
