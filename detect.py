@@ -2,6 +2,7 @@
 
 python detect.py photo.jpg more.png folder/
 python detect.py photo.jpg --explain out.png --report out.html
+python detect.py photo.jpg --explain patches,occlusion,lrp --explain-to why.png
 python detect.py folder/ --json > verdicts.json
 find . -name '*.jpg' -print0 | python detect.py - --jsonl
 python detect.py photos.tar --shard 0/8 --out parts/ ; python detect.py merge parts/
@@ -101,7 +102,7 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
         from reports.verdicts import Outputs, stdin_reader
 
         where = find_detector(asked.model, shipped=SHIPPED)
-        engine = open_engine(where, runtime=asked.runtime, device=asked.device, gradients=drawn)
+        engine = open_engine(where, runtime=asked.runtime, device=asked.device, gradients=told.gradients)
     with download_bar("YuNet") as report:
         judge = open_judge(
             engine, asked, batch=asked.batch, keep_photos=shown, stability=asked.stability, report=report

@@ -10,6 +10,7 @@ Examples:
   python evaluate.py detector their_scores.csv --calibrate-on their_valid_scores.csv
   python evaluate.py ensemble runs/a runs/b runs/c --method weighted --data flickr140k --out all.safetensors
   python evaluate.py compare --models runs/a runs/b all.safetensors --data flickr140k --out compared/
+  python evaluate.py explain models/detector.safetensors --data flickr140k --split valid --out explained/
   python evaluate.py study --plan docs/study/plan.toml --out runs/study
 """
 
@@ -31,6 +32,7 @@ from evaluation.options import (
     ComparisonOptions,
     DetectorOptions,
     EnsembleOptions,
+    ExplainingOptions,
     GeneratorOptions,
     StudyOptions,
     is_table,
@@ -185,6 +187,35 @@ def ensemble(asked: EnsembleOptions) -> None:
     _tell(*lines_of(result), f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}…)")
     _write_json(asked.json, {"file": str(out), **result.to_json()})
     next_step(f"python detect.py photo.jpg --model {typed(out)}")
+
+
+@main.command()
+@options(ExplainingOptions, "asked")
+def explain(asked: ExplainingOptions) -> None:
+    """How faithful maps of why (detect.py --explain) are to a detector, and what they cost.
+
+    \b
+    Deletion: squares are blurred in the order of the map; the score should fall fast (a small area).
+    Insertion: they are put back into a blurred photo; it should rise fast (a large area).
+    Both against a random order, image by image, with 95 % intervals. And the weights are shuffled, from the last layer
+    to all: a map that stays the same tells of the photo and not of the detector (rank correlation).
+
+    OUT gets explain.json, explain.md, explain-light.png and -dark.png, and a sheet of one of the fakes. Stopped and
+    started again, it goes on.
+    """
+    with importing():
+        from evaluation.explaining import evaluate_explanations
+        from reports.explaining import FILES, lines_of, write_explaining
+
+    out = Path(asked.out)
+    check_folder("--out", out.absolute())
+    if not asked.force and (there := [name for name in FILES if (out / name).exists()]):
+        raise UserError(f"--out {out}: holds a {there[0]} already: choose another folder, or --force")
+    result = evaluate_explanations(asked, LISTENER)
+    _tell(*lines_of(result))
+    _tell(f"{out}: {', '.join(write_explaining(out, result))} written")
+    if result.favoured:
+        next_step(f"python detect.py photo.jpg --explain {result.favoured}")
 
 
 class _Lists(click.Command):

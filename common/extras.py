@@ -24,6 +24,7 @@ EXTRA_OF = {
     "fastapi": "web",
     "starlette": "web",
     "uvicorn": "web",
+    "captum": "explain",
     "onnx": "onnx",
     "onnxscript": "onnx",
     "pyarrow": "parquet",

@@ -38,7 +38,7 @@ def gradcam(net: Network, pixels: torch.Tensor, *, towards_fake: bool = True) ->
         if isinstance(output, torch.Tensor) and output.ndim == 4 and output.requires_grad and min(output.shape[2:]) > 1:
             maps.append(output)
 
-    net = _with_gradients(net)
+    net = with_gradients(net)
     hooks = [module.register_forward_hook(keep) for module in net.modules()]
     try:
         with torch.enable_grad():
@@ -79,10 +79,16 @@ def _to_one(cam: torch.Tensor) -> np.ndarray:
     return (cam / largest if largest > 0 else cam).cpu().numpy()
 
 
-def _with_gradients(net: Network) -> Network:
-    """The network itself, but for a hybrid that keeps the verdict's gradient out of its trunk: there the gradient is
-    what is looked for. The weights are shared."""
+def with_gradients(net: Network) -> Network:
+    """The network itself, but for hybrids in it that keep the verdict's gradient out of their trunk: there the gradient
+    is what is looked for. The weights are shared."""
     if isinstance(net, HybridDiscriminator):
         net = copy.copy(net)
         net.cfg = replace(net.cfg, trunk_grad_scale=1.0)
+    elif isinstance(net, Ensemble):
+        net = copy.copy(net)
+        net.networks = tuple(map(with_gradients, net.networks))
+    elif isinstance(net, TwoViews):
+        net = copy.copy(net)
+        net._modules = {**net._modules, "face": with_gradients(net.face)}
     return net

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.options import BATCH, CSV, DEVICE, FORCE, OUT, SEED, THREADS, THRESHOLD, WORKERS, argument, check, option
+from discriminator.explaining.methods import NAMES
 from discriminator.join import JOINS
 from faces.options import (
     CROP,
@@ -260,6 +261,28 @@ class ComparisonOptions(ScoringOptions):
             raise UserError("`models`: a comparison takes two or more: detector files, run folders or CSVs of scores")
         if not self.data and not all(map(is_table, self.models)):
             raise UserError("no images to compare detectors on: give `data` SOURCE, once or several times")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainingOptions(ScoringOptions):
+    """Which maps of a detector are measured, on what, and with how much effort."""
+
+    target: str = argument("MODEL")
+    data: tuple[str, ...] = DATA(default=(), help="Images to explain; may be given several times.")
+    limit: int | None = LIMIT(default=50)
+    methods: str = option("all", f"Of {NAMES}.", metavar="METHOD,…")
+    out: str = OUT(help="Where explain.json, explain.md, the figure and a sheet go.", metavar="FOLDER")
+    points: int = option(8, "Steps of a deletion or insertion curve.", metavar="N", low=2, high=256)
+    checked: int = option(10, "Images whose maps are compared with those of shuffled weights.", metavar="N", low=0)
+    steps: int = option(16, "Of integrated gradients and SHAP.", metavar="N", low=2, high=512)
+    squares: int = option(8, "A side of occlusion's grid.", metavar="N", low=2, high=64)
+    coarse: int = option(8, "A side of LIME's and kernel SHAP's grid.", metavar="N", low=2, high=32)
+    samples: int = option(256, "Coalitions of squares that LIME and kernel SHAP judge.", metavar="N", low=8)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.data:
+            raise UserError("no images to explain: give `data` SOURCE, once or several times")
 
 
 @dataclass(frozen=True, kw_only=True)

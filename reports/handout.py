@@ -23,12 +23,13 @@ from discriminator.heatmap import fit
 from discriminator.results import Result
 from discriminator.words import worst_first
 from reports.handout_page import Face, Shown, page
-from reports.verdict_panels import maps_of, marks_of
+from reports.verdict_panels import Maps, maps_of, marks_of
 
 DETAILED = 12  # photos that are shown in full; of more, those that look generated go first
 FACES = 6  # faces of one photo whose maps are shown
 ROWS = 5000  # photos in the table
 THUMB, MAP_SIDE = 96, 320  # pixels of the longest side: in the table, of maps
+QUICK = ("patches",)  # what comes with every verdict
 PICTURES = 12_000_000  # bytes of all photos and maps in full; what comes after is left out, and said
 
 
@@ -42,10 +43,11 @@ class _Row:
 
 class Handout:
     """Collects what is to be handed on. target: a new .html file; the JSON (and of several photos a CSV) get its name
-    with their endings. UserError where one of them is in the way or there is no such folder."""
+    with their endings. maps: what is drawn of a face (default: the patch map). UserError where one of them is in the
+    way or there is no such folder."""
 
-    def __init__(self, target: str, detector: DetectorBase, *, cams: bool = False):
-        self.path, self.detector, self.cams = Path(target), detector, cams
+    def __init__(self, target: str, detector: DetectorBase, maps: Maps | None = None):
+        self.path = Path(target)
         if self.path.suffix.lower() not in (".html", ".htm"):
             raise UserError(f"`report` {target}: give a name that ends in .html")
         for path in self.files:
@@ -53,7 +55,7 @@ class Handout:
                 raise UserError(f"`report`: {path} exists and will not be overwritten; give another name or move it")
         if not self.path.parent.is_dir():
             raise UserError(f"`report` {target}: there is no folder {self.path.parent}; make it")
-        self.collected = Collected(detector, cams=cams)
+        self.collected = Collected(maps or Maps(detector, QUICK))
 
     @property
     def files(self) -> list[Path]:
@@ -77,8 +79,8 @@ class Handout:
 class Collected:
     """What a page shows of photos. Bounded, however many come: see the constants above."""
 
-    def __init__(self, detector: DetectorBase, *, cams: bool = False):
-        self.detector, self.cams = detector, cams
+    def __init__(self, maps: Maps):
+        self.maps = maps
         self.count = 0
         self._rows: list[_Row] = []
         self._full: list[tuple[_Row, Sequence[Result]]] = []
@@ -130,7 +132,7 @@ class Collected:
         faces = []
         for k, i in enumerate(worst_first([one.verdict for one in photo])):
             one, row = photo[i], rows[i]
-            maps = maps_of(one, self.detector, cams=self.cams) if k < FACES else []
+            maps = maps_of(one, self.maps) if k < FACES else []
             cut_out = one.face is not None and one.face["seen_as"] not in ("crop", "whole")
             view = [("what was judged", one.view)] if maps and cut_out and one.view is not None else []
             faces.append(Face(row, [(caption, jpeg(fit(p, MAP_SIDE), 85)) for caption, p in [*view, *maps]]))

@@ -30,6 +30,7 @@ from PIL import Image
 from common.errors import BadImage, UserError
 from common.options import of
 from discriminator.engine import Engine, open_engine, open_judge
+from discriminator.explaining.methods import gradients_for, methods_or_path
 from discriminator.files import judge_files
 from discriminator.judge import MIN_SIDE, Judge
 from discriminator.locate import find_detector
@@ -155,7 +156,8 @@ def judge(
 
     photo: the path of a photo or video; a PIL image; or uint8 RGB [H, W, 3], 0 to 255 (of OpenCV's BGR give
     `photo[..., ::-1]`). A path is best: the file is read as it is.
-    explain: where to draw what spoke for the answers, as `detect.py --explain`: a picture's name, or a folder.
+    explain: draw what spoke for the answers, as `detect.py --explain`: where to (a picture's name, or a folder), or by
+    which methods ("occlusion,lrp", or "all": into a new folder).
     name: what the photo is called in the answers; default: its path, or what Pillow knows.
     options: of `discriminator.options.JudgeOptions`, as the flags of `detect.py`: model, fpr, threshold, face,
     face_model, offline, device, runtime. Without `model` the shipped detector judges.
@@ -165,9 +167,10 @@ def judge(
     """
     asked = _options(options)
     source, load = _source(photo, name)
+    methods, target = ((), None) if explain is None else methods_or_path(os.fspath(explain))
     begin = time.perf_counter()
-    engine, judging = _opened(asked, explain is not None)
-    painter = None if explain is None else Painter(os.fspath(explain), [source], engine)
+    engine, judging = _opened(asked, explain is not None, explain is not None and gradients_for(methods))
+    painter = None if explain is None else Painter(methods, target, [source], engine, tell=warnings.warn)
     if load is None:
         found = list(judge_files(judging, [source], workers=1))
     else:
@@ -241,13 +244,13 @@ def _checked(photo: np.ndarray) -> np.ndarray:
 # ---- who judges ------------------------------------------------------------------------------------------------------
 
 
-def _opened(asked: JudgeOptions, drawn: bool) -> tuple[Engine, Judge]:
+def _opened(asked: JudgeOptions, drawn: bool, gradients: bool) -> tuple[Engine, Judge]:
     """The engine and judge for these options; the ones of an earlier call while the files are as they were."""
     where = find_detector(asked.model, shipped=SHIPPED)
     finder = asked.face_model or os.environ.get(ENVIRONMENT)
     files = (where, where.with_suffix(".onnx"), *((Path(finder),) if finder else ()))
     with _LOADING:
-        return _load(asked, where, drawn, tuple(map(_state, files)))
+        return _load(asked, where, drawn, gradients, tuple(map(_state, files)))
 
 
 _LOADING = threading.Lock()
@@ -263,8 +266,8 @@ def _state(file: Path) -> tuple[str, int, int] | None:
 
 
 @functools.lru_cache(maxsize=KEPT)
-def _load(asked: JudgeOptions, where: Path, drawn: bool, state: tuple) -> tuple[Engine, Judge]:
-    engine = open_engine(where, runtime=asked.runtime, device=asked.device, gradients=drawn)
+def _load(asked: JudgeOptions, where: Path, drawn: bool, gradients: bool, state: tuple) -> tuple[Engine, Judge]:
+    engine = open_engine(where, runtime=asked.runtime, device=asked.device, gradients=gradients)
     if engine.note:
         warnings.warn(engine.note, stacklevel=4)
     return engine, open_judge(engine, asked, keep_photos=drawn)

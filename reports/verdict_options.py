@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from common.options import CSV, QUIET, option
+from discriminator.explaining.methods import NAMES, gradients_for, methods_or_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,13 @@ class TellOptions:
     csv: str | None = CSV(help="A line for each face in a new CSV, or (-) on stdout.", metavar="FILE|-")
     explain: str | None = option(
         None,
-        "Draw where it was seen: a picture for one image; for several a folder, or numbered pictures (out-0001.png).",
+        f"Draw why: {NAMES}, or all; or only where to, and the usual maps are drawn.",
+        metavar="METHOD,…|PATH",
+    )
+    explain_to: str | None = option(
+        None,
+        "Where they are drawn: a picture for one image; for several a folder, or numbered pictures (out-0001.png)."
+        "  [default: a new folder explained]",
         metavar="PATH",
     )
     report: str | None = option(
@@ -44,6 +51,28 @@ class TellOptions:
     def __post_init__(self) -> None:
         if self.json + self.jsonl + (self.csv == "-") > 1:
             raise UserError("`json`, `jsonl` and `csv` - all write to stdout; give one of them")
+        if self.explain is None and self.explain_to is not None:
+            object.__setattr__(self, "explain", self.explain_to)
+        if self.explain is not None and self.explain_to is not None and methods_or_path(self.explain)[1] is not None:
+            if self.explain != self.explain_to:
+                raise UserError("`explain` names a path, and so does `explain_to`; give methods and one path")
+        if self.explain is not None:
+            methods_or_path(self.explain)  # a mistyped method is told at once
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods to draw; () for the usual ones."""
+        return () if self.explain is None else methods_or_path(self.explain)[0]
+
+    @property
+    def drawn_to(self) -> str | None:
+        """Where pictures go, None for a folder that is free."""
+        return self.explain_to or (None if self.explain is None else methods_or_path(self.explain)[1])
+
+    @property
+    def gradients(self) -> bool:
+        """Whether what is drawn needs PyTorch's network."""
+        return self.explain is not None and gradients_for(self.methods)
 
     @property
     def table(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,35 +11,103 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from discriminator.boxes import Mark, boxed
-from discriminator.engine import Engine
-from discriminator.heatmap import explain, overlay, overlay_cam
-from discriminator.onnx_detector import OnnxDetector
+from discriminator.boxes import Mark
+from discriminator.explaining.attributions import Attribution, why_not
+from discriminator.explaining.methods import DEFAULT, PICTURES, check_installed, missing
+from discriminator.regions import region_of
 from discriminator.results import Result
 from discriminator.words import worst_first
 
 if TYPE_CHECKING:
     from discriminator.detector_base import DetectorBase
+    from discriminator.engine import Engine
     from discriminator.verdict import Verdict
+    from reports.explanation_sheet import Face
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_PANELS = 8  # faces of one photo that are drawn
+FOLDER = "explained"
+
+
+def default_methods(engine: Engine) -> tuple[tuple[str, ...], str]:
+    """(what is drawn where nobody says, what is told of that): the patch map where there is one, and the method that
+    the figures favour (docs/results.md). An .onnx that was named itself is served without PyTorch, which that needs."""
+    if not engine.detector.has_patches:
+        return (DEFAULT,), ""
+    if engine.file.suffix.lower() == ".onnx":
+        note = f"of an .onnx only the patch map is drawn, unless `explain` names a method, such as {DEFAULT}"
+        return ("patches",), note
+    if reason := missing((DEFAULT,)):
+        return ("patches",), f"only the patch map is drawn: {reason}"
+    return ("patches", DEFAULT), ""
+
+
+class Maps:
+    """What the methods say of one result after the other; the last ones are kept, for who asks again.
+
+    detector: with PyTorch's network where a method needs it."""
+
+    def __init__(self, detector: DetectorBase, methods: tuple[str, ...], answers: DetectorBase | None = None):
+        self.detector, self.methods = detector, methods
+        self._answers = answers
+        self._explainer: Callable[..., Attribution] | None = None
+        self._kept: list[tuple[Result, list[Attribution]]] = []
+
+    def why_not(self, method: str) -> str:
+        return why_not(method, self.detector)
+
+    def __call__(self, result: Result) -> list[Attribution]:
+        """In the order of the methods. [] where there is no verdict; where what was judged has not been kept, only the
+        patch map."""
+        if result.verdict is None:
+            return []
+        for one, maps in self._kept:
+            if one is result:
+                return maps
+        methods = [method for method in self.methods if method == "patches" or result.pixels is not None]
+        found = [self._map(method, result.pixels, result.verdict) for method in methods]
+        self._kept = [*self._kept[1 - MOST_PANELS :], (result, found)]
+        return found
+
+    def _map(self, method: str, seen: np.ndarray | None, verdict: Verdict) -> Attribution:
+        if method == "patches" or seen is None:  # the verdict has brought it
+            patches = verdict.patch_map
+            values = None if patches is None else (2 * patches - 1).astype(np.float32)
+            return Attribution(method, values, "" if values is not None else self.why_not(method))
+        if why := self.why_not(method):
+            return Attribution(method, None, why)
+        if self._explainer is None:
+            from discriminator.explaining.attribution import Explainer
+
+            self._explainer = Explainer(self.detector, answers=self._answers)
+        return self._explainer(seen, method, towards_fake=leans_to_fake(verdict))
 
 
 class Painter:
-    """Draws and saves as results come. target: a picture for one file; for several a folder, or numbered pictures.
+    """Draws and saves as results come. methods: () for `default_methods`. target: a picture for one file; for several a
+    folder, or numbered pictures; None: a new folder. tell: hears once of each method that can't be drawn, and why.
 
     Only a picture named outright may replace an old one (not the photo). UserError where something is in the way, or
-    the detector has nothing to draw. written: what was saved so far."""
+    there is nothing to draw. written: what was saved so far."""
 
-    def __init__(self, target: str, files: list[str], engine: Engine):
-        self.engine = engine
+    def __init__(
+        self,
+        methods: tuple[str, ...],
+        target: str | None,
+        files: list[str],
+        engine: Engine,
+        tell: Callable[[str], object] = lambda line: None,
+    ):
+        self._tell, self._told = tell, set[str]()
         self.written: list[Path] = []
-        if isinstance(engine.detector, OnnxDetector) and not engine.detector.has_patches:
-            raise UserError(
-                f"`explain`: {engine.file} has no patch map, and Grad-CAM needs PyTorch: give detector.safetensors"
-            )
-        self._paths = dict(enumerate(picture_paths(target, files)))
+        chosen, note = (methods, "") if methods else default_methods(engine)
+        if note:
+            tell(f"note: {note}")
+        check_installed(chosen)
+        self.maps = Maps(engine.detector, chosen)
+        if all(why := [self.maps.why_not(method) for method in chosen]):
+            raise UserError(f"`explain`: {why[0]}")
+        self.target = _free_folder() if target is None else target
+        self._paths = dict(enumerate(picture_paths(self.target, files)))
         self._at = 0
         self._photo: list[Result] = []
 
@@ -58,37 +126,40 @@ class Painter:
             self.written.append(path)
 
     def _panel(self, result: Result, marks: Sequence[Mark]) -> np.ndarray | None:
-        verdict, photo, detector = result.verdict, result.photo, self.engine.detector
+        verdict, photo = result.verdict, result.photo
         if verdict is None or photo is None or result.pixels is None:
             return None
-        towards_fake = leans_to_fake(verdict)
-        cam = detector.gradcam(result.pixels, towards_fake)
-        title = result.file
-        if len(marks) > 1 and result.face is not None:
-            title = f"face {result.face['index']} of {result.face['of']} in {title}"
-        view = photo if result.view is None else result.view
-        return explain(
-            boxed(photo, marks), verdict, crop=detector.preprocess.crop, title=title, view=view, cam=cam,
-            towards_fake=towards_fake,
-        )  # fmt: skip
+        from reports.explanation_sheet import sheet
+
+        maps = self.maps(result)
+        for one in maps:
+            if one.note and one.note not in self._told:
+                self._told.add(one.note)
+                self._tell(f"note: {one.note}")
+        crop, face = self.maps.detector.preprocess.crop, self._face(result)
+        view = result.view if face is not None else None
+        return sheet(photo, verdict, maps, title=result.file, crop=crop, view=view, face=face, marks=marks)
+
+    def _face(self, result: Result) -> Face | None:
+        from reports.explanation_sheet import Face
+
+        if result.face is None or not result.face["box"] or not result.size:
+            return None
+        height, width = result.size
+        sides = np.array([width, height], float)
+        corners = region_of(result.face, height, width, self.maps.detector.preprocess.crop) / sides
+        return Face(result.face["index"], result.face["of"], corners)
 
 
-def maps_of(result: Result, detector: DetectorBase, *, cams: bool) -> list[tuple[str, np.ndarray]]:
-    """What `--explain` draws of one face, each with its caption: uint8 [H, W, 3] over what was judged. cams: with
-    Grad-CAM, where the detector can."""
-    verdict, crop = result.verdict, detector.preprocess.crop
+def maps_of(result: Result, maps: Maps) -> list[tuple[str, np.ndarray]]:
+    """What `--explain` draws of one face, each with its caption: uint8 [H, W, 3] over what was judged."""
+    from reports.explanation_sheet import over
+
     view = result.photo if result.view is None else result.view
-    if verdict is None or view is None:
+    if view is None:
         return []
-    maps = []
-    if verdict.patch_map is not None:
-        maps.append(("what each patch looks like by itself", overlay(view, verdict.patch_map, crop=crop)))
-    if cams and result.pixels is not None:
-        towards_fake = leans_to_fake(verdict)
-        if (cam := detector.gradcam(result.pixels, towards_fake)) is not None:
-            caption = f"what spoke for {'FAKE' if towards_fake else 'REAL'} (Grad-CAM)"
-            maps.append((caption, overlay_cam(view, cam, crop=crop, towards_fake=towards_fake)))
-    return maps
+    crop = maps.detector.preprocess.crop
+    return [(one.title, over(view, one, crop)) for one in maps(result) if one.values is not None]
 
 
 def marks_of(photo: Sequence[Result]) -> list[Mark]:
@@ -114,6 +185,12 @@ def _stacked(panels: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(
         [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in panels], axis=0
     )
+
+
+def _free_folder() -> str:
+    """explained, or explained-2, … where that is there already."""
+    names = (FOLDER if i == 1 else f"{FOLDER}-{i}" for i in range(1, 10_000))
+    return next(name for name in names if not Path(name).exists())
 
 
 def picture_paths(

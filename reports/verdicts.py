@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from discriminator.results import Result
     from faces.finding.face_step import FaceStep
     from reports.verdict_options import TellOptions
+    from reports.verdict_panels import Painter
 
 STYLES: dict[str, dict[str, Any]] = {
     "FAKE": {"fg": "red", "bold": True}, "REAL": {"fg": "blue"}, "UNSURE": {"fg": "yellow"},
@@ -113,11 +114,13 @@ def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: 
     return lines
 
 
-def next_line(asked: DetectOptions, told: TellOptions, judge: Judge, totals: Totals) -> str:
+def next_line(
+    asked: DetectOptions, told: TellOptions, judge: Judge, totals: Totals, painter: Painter | None = None
+) -> str:
     """What to do after the verdicts."""
     if judge.detector.caution and asked.model is not None:
         return "leave out --model: the shipped detector is for photos; evaluate.py detector measures this one"
-    if (shown := told.report or told.explain) is not None:
+    if (shown := told.report or (painter.target if painter is not None and painter.written else None)) is not None:
         return f"look at {typed(shown)}"
     if totals.real + totals.fake + totals.unsure == 0:
         return "python detect.py --help tells of --face whole, for pictures in which no face is found"
@@ -196,12 +199,16 @@ class Outputs(contextlib.AbstractContextManager):
         if told.explain is not None:
             from reports.verdict_panels import Painter
 
-            self.painter = Painter(told.explain, [file for file in files if isinstance(file, str)], engine)
+            names = [file for file in files if isinstance(file, str)]
+            self.painter = Painter(
+                told.methods, told.drawn_to, names, engine, tell=lambda line: self.echo(_as_typed(line), err=True)
+            )
         self.handout, self._report_rows = None, io.StringIO()
         if told.report is not None:
             from reports.handout import Handout
 
-            self.handout = Handout(told.report, engine.detector, cams=told.explain is not None)
+            maps = self.painter.maps if self.painter is not None else None
+            self.handout = Handout(told.report, engine.detector, maps)
             self._table = csv.DictWriter(self._report_rows, CSV_COLUMNS, restval="", lineterminator="\n")
             self._table.writeheader()
         self._closing = contextlib.ExitStack()
@@ -302,7 +309,7 @@ class Outputs(contextlib.AbstractContextManager):
             ):
                 click.echo(line, err=not self.told.table)
         if self.told.table and not stopped:
-            next_step(next_line(self.asked, self.told, self.judge, self.totals))
+            next_step(next_line(self.asked, self.told, self.judge, self.totals, self.painter))
 
 
 class CsvOut:

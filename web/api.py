@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from common.errors import UserError, one_line
 from common.parallel import cores
+from discriminator.explaining.methods import NAMES
 from web.body import HOW, Held, Limits, RequestRefused, busy, linger, read_uploads
 from web.guard import Guard, check_site
 from web.page import api_page, main_page
@@ -207,9 +208,8 @@ OWN_THRESHOLD = Annotated[float | None, Query(description="your own threshold, a
 EXPLAIN = Annotated[
     str,
     Query(
-        max_length=40,
-        description="patches, gradcam: maps of where it was seen; frames: small pictures of a video's frames;"
-        " several with commas",
+        max_length=200,
+        description=f"{NAMES}: maps of why, or all; frames: small pictures of a video's frames; several with commas",
     ),
 ]
 

@@ -215,7 +215,7 @@
         legend.textContent = "Grad-CAM is being computed; the first one takes a few seconds …";
         select.disabled = true;
         try {
-          results = (await ask(job.file, model.maps.join(","))).results;
+          results = (await ask(job.file, model.maps.includes("patches") ? "patches,gradcam" : "gradcam")).results;
         } catch (error) {
           select.value = "";
           explain();

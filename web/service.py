@@ -18,25 +18,27 @@ from PIL import Image
 from common.errors import BadImage, UserError
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import Engine
+from discriminator.explaining.attributions import Attribution
+from discriminator.explaining.methods import ALL, METHODS, NAMES, missing
 from discriminator.judge import MIN_SIDE, Judge
 from discriminator.measured import Rates, rates_of
+from discriminator.regions import region_of
 from discriminator.results import Result, Totals, rows_of
 from discriminator.verdict import Threshold
 from discriminator.video import VideoOptions, judge_video
 from faces.decode import Decode, decode_image, open_header
-from faces.finding.align import box_quad, ffhq_quad
-from faces.finding.face import turned_points
 from faces.finding.face_step import FaceStep
 from faces.options import FACE_MODES
 from faces.video import Limits, is_moving, may_be_moving
 from reports.file_story import evidence_of
 from reports.handout import Collected
 from reports.origin import origin
-from reports.verdict_panels import leans_to_fake
+from reports.verdict_panels import Maps, leans_to_fake
 from reports.verdicts import document
 from web.batching import BatchingQueue
 
-MAPS = ("patches", "gradcam")
+QUICK = ("patches", "gradcam")  # maps that every face gets
+MOST_SLOW = 2  # faces of one photo that all other maps are computed of: some take seconds each
 FRAMES = "frames"  # asked for like a map: small pictures of a video's frames
 STRIP = 160  # pixels of their longest side
 MOST_MAPS = 8  # faces of one photo that are explained, as detect.py draws
@@ -110,6 +112,7 @@ class Service:
         self._finder, self._whole = finder, FaceStep(None, finder.side, finder.resample)
         self._gradcam = None if gradcam is None else functools.cache(gradcam)
         self._rates: dict[Threshold, Rates] = {}
+        self._explainer: Callable | None = None
         self._one_cam, self._one_large = threading.Lock(), threading.Lock()
         # a first image: engines take their time for it, and it shows what comes out
         side = self.detector.preprocess.resolution
@@ -131,7 +134,15 @@ class Service:
     @property
     def maps(self) -> list[str]:
         """Which maps can be had."""
-        return [name for name, there in zip(MAPS, (self._has_patches, self._gradcam is not None)) if there]
+        return [name for name in METHODS if not self._why_not(name)]
+
+    def _why_not(self, name: str) -> str:
+        """Why a map can't be had, or ""."""
+        if name == "patches":
+            return "" if self._has_patches else "this detector gives no patch map"
+        if self._gradcam is None:
+            return f"{name} needs PyTorch and a .safetensors detector, and this server runs without"
+        return missing((name,))
 
     def ask(
         self,
@@ -153,18 +164,19 @@ class Service:
             if face == "required":
                 raise UserError("face=required: this server was started to judge photos whole and looks for no faces")
             whole = True
-        if unknown := [name for name in maps if name not in (*MAPS, FRAMES)]:
-            raise UserError(f"explain={unknown[0]}: give {', '.join(MAPS)} or {FRAMES}, or several with commas")
-        if "gradcam" in maps and self._gradcam is None:
-            raise UserError(
-                "explain=gradcam: Grad-CAM needs PyTorch and a .safetensors detector, and this server runs without;"
-                " explain=patches may do"
-            )
+        maps = [m for name in maps for m in (self.maps if name == ALL else (name,))]
+        if unknown := [name for name in maps if name not in (*METHODS, FRAMES)]:
+            raise UserError(f"explain={unknown[0]}: give {NAMES}, {ALL} or {FRAMES}, or several with commas")
+        for name in maps:
+            # that a detector has no patches is no news: what comes back simply has none
+            if name not in ("patches", FRAMES) and (why := self._why_not(name)):
+                raise UserError(f"explain={name}: {why}; explain=patches may do")
         by = self.threshold
         if fpr is not None or threshold is not None:
             by = Threshold.of(self.detector.calibration, fpr=fpr, threshold=threshold)
         step = self._whole if whole else self._finder
-        judge = Judge(self.detector, by, step, keep_pixels="gradcam" in maps, keep_photos=report, stability=stability)
+        pixels = bool(set(maps) - {"patches", FRAMES}) or (report and bool(maps))
+        judge = Judge(self.detector, by, step, keep_pixels=pixels, keep_photos=report, stability=stability)
         return Ask(face, judge, tuple(dict.fromkeys(maps)), evidence)
 
     def judge(self, upload: Upload, ask: Ask) -> Answer:
@@ -191,7 +203,7 @@ class Service:
             if one.video is not None:
                 row["frames"] = [{**frame, "picture": _data_url(frame["picture"])} for frame in one.strip]
             elif ask.maps and one.size is not None:
-                row["explain"] = self._explained(one, one.size, ask.maps if i < MOST_MAPS else ())
+                row["explain"] = self._explained(one, one.size, _for_face(i, ask.maps))
         return Answer(results, rows)
 
     def _explained(self, one: Result, size: tuple[int, int], maps: Sequence[str]) -> dict:
@@ -201,31 +213,23 @@ class Service:
         out: dict = {"width": width, "height": height}
         if one.verdict is None:
             return out
-        out["region"] = [[round(float(x), 2) for x in corner] for corner in self._region(one.face or {}, height, width)]
+        out["region"] = [
+            [round(float(x), 2) for x in corner]
+            for corner in region_of(one.face, height, width, self.detector.preprocess.crop)
+        ]
         if "patches" in maps and one.verdict.patch_map is not None:
             out["patch_map"] = _rows(one.verdict.patch_map)
-        if "gradcam" in maps and self._gradcam is not None and one.pixels is not None:
+        others = [name for name in maps if name in METHODS and name != "patches"]
+        if others and self._gradcam is not None and one.pixels is not None:
             towards_fake = leans_to_fake(one.verdict)
             with self._one_cam:  # its hooks and gradients are the network's own
-                cam = self._gradcam().gradcam(one.pixels, towards_fake)
-            if cam is not None:
-                out |= {"gradcam": _rows(cam), "gradcam_towards": "FAKE" if towards_fake else "REAL"}
-        return out
+                if self._explainer is None:
+                    from discriminator.explaining.attribution import Explainer
 
-    def _region(self, face: dict, height: int, width: int) -> np.ndarray:
-        """[4, 2]: the upper left, upper right, lower right and lower left corner of what the network saw, in pixels."""
-        if face.get("seen_as") == "ffhq":
-            return ffhq_quad(np.array(face["landmarks"]))[[0, 3, 2, 1]]
-        if face.get("seen_as") == "box":
-            return box_quad(face["box"])[[0, 3, 2, 1]]
-        turn = face.get("turned", 0) // 90  # the network saw the photo turned
-        shape = (width, height) if turn % 2 else (height, width)
-        (tall, wide), left, top = shape, 0.0, 0.0
-        if (crop := self.detector.preprocess.crop) != "none":
-            wide = tall = (min if crop == "center" else max)(shape)
-            left, top = (shape[1] - wide) / 2, (shape[0] - tall) / 2
-        right, bottom = left + wide, top + tall
-        return turned_points(np.array([[left, top], [right, top], [right, bottom], [left, bottom]]), shape, -turn)
+                    self._explainer = Explainer(self._gradcam(), answers=self.engine.detector)
+                found = [self._explainer(one.pixels, name, towards_fake=towards_fake) for name in others]
+            out |= _told_maps(found, towards_fake)
+        return out
 
     def document(self, answers: Sequence[Answer], ask: Ask, seconds: float) -> dict:
         """As `detect.py` tells it as JSON."""
@@ -257,8 +261,10 @@ class Service:
 
     def report(self, answers: Sequence[Answer], ask: Ask, seconds: float) -> str:
         """The page to hand on, of answers to an `ask` for a report."""
-        cams = "gradcam" in ask.maps and self._gradcam is not None
-        shown = Collected(self._gradcam() if cams and self._gradcam else self.detector, cams=cams)
+        methods = tuple(name for name in ask.maps if name in METHODS) or ("patches",)
+        gradients = self._gradcam is not None and any(METHODS[name].gradients for name in methods)
+        network = self._gradcam() if gradients and self._gradcam is not None else self.detector
+        shown = Collected(Maps(network, methods, self.engine.detector))
         for answer in answers:
             shown.add(answer.results, answer.rows)
         files = [answer.results[0].file for answer in answers]
@@ -288,6 +294,30 @@ class Service:
             "maps": self.maps,
             "known_failures": list(self.known_failures),
         }
+
+
+def _for_face(number: int, maps: Sequence[str]) -> Sequence[str]:
+    """Which maps a photo's face gets, the biggest being number 0."""
+    if number >= MOST_MAPS:
+        return ()
+    return maps if number < MOST_SLOW else [name for name in maps if name in QUICK]
+
+
+def _told_maps(found: Sequence[Attribution], towards_fake: bool) -> dict:
+    """Grad-CAM as it was always told, [h, w] from 0 to 1; all others by name, from -1 (REAL) to 1 (FAKE)."""
+    out: dict = {}
+    maps: dict = {}
+    for one in found:
+        shown = one.shown()
+        if one.method == "gradcam":
+            if shown is not None:
+                out |= {"gradcam": _rows(np.abs(shown)), "gradcam_towards": "FAKE" if towards_fake else "REAL"}
+            continue
+        maps[one.method] = {
+            "values": None if shown is None else _rows(shown), "signed": one.signed, "note": one.note,
+            "seconds": round(one.seconds, 3),
+        }  # fmt: skip
+    return out | ({"maps": maps} if maps else {})
 
 
 def _data_url(picture: np.ndarray | None) -> str | None:

@@ -213,7 +213,21 @@ def test_a_report_lies_beside_its_json_and_csv(place):
     assert (place / "out.html").read_text() == page
     alone = run("one.png", "--model", "UNSURE.safetensors", "--explain", "x.png", "--report", "alone.html")
     assert alone.exit_code == 0 and not (place / "alone.csv").exists()
-    assert "Grad-CAM" in (place / "alone.html").read_text() and "some fakes score" in alone.stdout
+    assert "occlusion" in (place / "alone.html").read_text() and "some fakes score" in alone.stdout
+
+
+def test_methods_by_name_go_into_a_folder_of_their_own(place):
+    """Black-box methods and a network's own map; what can't be done is told, what is mistyped is refused."""
+    pytest.importorskip("captum")
+    args = ["one.png", "--model", "UNSURE.safetensors", "--explain"]
+    assert run(*args, "patches,gradcam,saliency").exit_code == 0
+    assert [p.name for p in (place / "explained").iterdir()] == ["0001-one.png"]
+    assert run(*args, "patches").exit_code == 0 and (place / "explained-2").is_dir()
+    assert run(*args, "lrp", "--explain-to", "lrp.png").exit_code == 0 and (place / "lrp.png").is_file()
+    result = run(*args, "patches,gradcamm")
+    assert result.exit_code == 2 and "did you mean gradcam" in result.stderr and result.stderr.count("\n") == 1
+    result = run(*args, "a.png", "--explain-to", "b.png")
+    assert result.exit_code == 2 and "--explain-to" in result.stderr
 
 
 def test_as_a_program(place):

@@ -22,7 +22,8 @@ from discriminator.results import Result, rows_of
 from discriminator.verdict import Verdict
 from faces.preprocess import Preprocess
 from reports import handout, origin
-from reports.handout import Collected, Handout
+from reports.handout import QUICK, Collected, Handout
+from reports.verdict_panels import Maps
 from reports.verdicts import CSV_COLUMNS, csv_row
 
 HOSTILE = [
@@ -88,7 +89,7 @@ def judged(name: str, label: str = "REAL", probability: float = 0.0015, faces: i
 
 
 def collected(photos: list[list[Result]]) -> Collected:
-    one = Collected(Stub())
+    one = Collected(Maps(Stub(), QUICK))
     for photo in photos:
         one.add(photo, rows_of(photo))
     return one
@@ -126,7 +127,7 @@ def test_one_photo_is_shown_whole_with_what_is_known():
     photo = judged("p.jpg", faces=3)
     photo[2] = judged("p.jpg", "FAKE", 0.93, faces=3)[2]
     page, parts = page_of([photo])
-    for words in ("1 of 3 faces looks generated", "face 3: ", "what each patch looks like by itself", "40 to 72 %",
+    for words in ("1 of 3 faces looks generated", "face 3: ", "patch map: each patch by itself", "40 to 72 %",
                   "A & B", "Do not decide about people", "cd" * 32, "ab" * 32, "python x <y>",
                   "2026-01-02"):  # fmt: skip
         assert words in parts.text, words
@@ -172,7 +173,7 @@ def test_evidence_and_stability_are_shown_where_they_are():
     line = {"kind": "C2PA", "found": "absent", "says": "no <i>credentials</i>", "proves": "nothing",
             "cannot_prove": "that it is a photo", "facts": {"raw": "hidden"}}  # fmt: skip
     rows[0] |= {"evidence": [line], "stability": [{"change": "JPEG 40", "score": 0.71234, "verdict": "UNSURE"}]}
-    one = Collected(Stub())
+    one = Collected(Maps(Stub(), QUICK))
     one.add(photo, rows)
     parts = Parts(one.page(DOCUMENT, ABOUT))
     for words in ("no <i>credentials</i>", "that it is a photo", "what it can't prove", "JPEG 40", "0.7123"):

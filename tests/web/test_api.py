@@ -19,6 +19,7 @@ from PIL import Image
 from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.detector_base import Raw
+from discriminator.explaining.methods import METHODS
 from discriminator.verdict import Threshold
 from faces.procedural.portrait import render_face
 from web.api import build_app
@@ -114,7 +115,7 @@ def test_the_only_photo_is_bad(client, data, name, status, words):
         ("threshold=nan", "from 0 to 1"),
         ("threshold=.5&fpr=.01", "give one of them"),
         ("threshold=.5&threshold=.6", "given twice"),
-        ("explain=why", "patches, gradcam or frames"),
+        ("explain=why", "patches, gradcam, saliency"),
         ("explain=gradcam", "needs PyTorch"),
         ("explian=patches", "no option explian"),
     ],
@@ -284,10 +285,15 @@ def test_a_report_is_the_page_that_detect_writes(client):
 def test_gradcam_takes_pytorch_only_where_it_may():
     service = open_service(ServeOptions(model=str(MODELS[0]), face="whole"))
     with TestClient(build_app(service, SMALL, threads=2), base_url="http://localhost") as client:
-        assert client.get("/v1/model").json()["maps"] == ["patches", "gradcam"]
-        (row,) = post(client, ("a.png", encoded(5, 256, "PNG")), query="?explain=gradcam,patches").json()["results"]
+        there = client.get("/v1/model").json()["maps"]
+        assert there == [name for name in METHODS if name in there] and {"patches", "gradcam", "lrp"} <= set(there)
+        (row,) = post(client, ("a.png", encoded(5, 256, "PNG")), query="?explain=gradcam,patches,lrp").json()["results"]
     cam = np.array(row["explain"]["gradcam"])
     assert cam.max() == 1 and cam.min() >= 0 and row["explain"]["gradcam_towards"] in ("FAKE", "REAL")
+    maps = row["explain"]["maps"]
+    assert maps["lrp"]["signed"] and not maps["lrp"]["note"]
+    for one in maps.values():
+        assert 0 < np.abs(np.array(one["values"])).max() <= 1
     assert open_service(ServeOptions(model=str(MODELS[1]), face="whole")).maps == ["patches"]
 
 

@@ -1,0 +1,29 @@
+"""Where what a network saw lies in the photo that it came from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from faces.finding.align import box_quad, ffhq_quad
+from faces.finding.face import turned_points
+
+
+def region_of(face: dict | None, height: int, width: int, crop: str) -> np.ndarray:
+    """float [4, 2]: the upper left, upper right, lower right and lower left corner of what the network saw, x and y in
+    pixels of the upright photo.
+
+    face: as in a result (`faces.finding.face_step.View.to_dict`), None where the photo was judged whole. crop: how the
+    detector's preprocessing squares a picture."""
+    face = face or {}
+    if face.get("seen_as") == "ffhq":
+        return ffhq_quad(np.array(face["landmarks"]))[[0, 3, 2, 1]]
+    if face.get("seen_as") == "box":
+        return box_quad(face["box"])[[0, 3, 2, 1]]
+    turn = face.get("turned", 0) // 90  # the network saw the photo turned
+    shape = (width, height) if turn % 2 else (height, width)
+    (tall, wide), left, top = shape, 0.0, 0.0
+    if crop != "none":
+        wide = tall = (min if crop == "center" else max)(shape)
+        left, top = (shape[1] - wide) / 2, (shape[0] - tall) / 2
+    right, bottom = left + wide, top + tall
+    return turned_points(np.array([[left, top], [right, top], [right, bottom], [left, bottom]]), shape, -turn)
