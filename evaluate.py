@@ -5,6 +5,7 @@
 Examples:
   python evaluate.py generator runs/00003-faces-256 --data flickr140k --metrics fid,kid,pr
   python evaluate.py generator samples/faces --data my_faces/ --num 5000 --json fid.json
+  python evaluate.py nearest runs/00003-faces-256 --data flickr140k --out nearest.png
   python evaluate.py detector runs/00003-faces-256 --data flickr140k --data unseen/ --robustness --report out.html
   python evaluate.py detector models/detector.safetensors --data flickr140k --data foreign/utkface --bias
   python evaluate.py detector their_scores.csv --calibrate-on their_valid_scores.csv
@@ -34,6 +35,7 @@ from evaluation.options import (
     EnsembleOptions,
     ExplainingOptions,
     GeneratorOptions,
+    NearestOptions,
     StudyOptions,
     is_table,
 )
@@ -103,6 +105,29 @@ def generator(asked: GeneratorOptions) -> None:
     if asked.report is not None:
         _tell(f"{write_generator_report(asked.report, result)} written")
     next_step(_look_at(asked.report, "--report page.html writes a page with pictures of both sides"))
+
+
+@main.command()
+@options(NearestOptions, "asked")
+def nearest(asked: NearestOptions) -> None:
+    """A generator's samples beside the training images nearest to them: does it copy?
+
+    \b
+    Distances are those of Inception features. The sheet shows the samples that lie nearest to a training image, the
+    worst ones, each with its neighbours. The number is Meehan et al.'s (2020): samples against photos that were held
+    out, by how near they are to the training images.
+    """
+    with importing():
+        from evaluation.nearest import evaluate_nearest
+        from reports.nearest import lines_of, write_sheet
+
+    _check_files(asked, "out", "json")
+    result = evaluate_nearest(asked, LISTENER)
+    result.notes = list(map(_as_flags, result.notes))
+    _tell(*lines_of(result))
+    _write_json(asked.json, result.to_json())
+    _tell(f"{write_sheet(asked.out, result)} written")
+    next_step(f"look at {typed(asked.out)}")
 
 
 @main.command()

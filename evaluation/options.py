@@ -107,6 +107,51 @@ class GeneratorOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NearestOptions:
+    """Whose samples are held beside which training images."""
+
+    target: str = argument("NETWORK|FOLDER|ZIP")
+    data: str = DATA(help="What the generator learnt from: folder, zip, manifest, or flickr140k, …")
+    held_out: str | None = option(
+        None,
+        "Photos of the same kind that it never saw.  [default: the set's valid or test split, where it has one]",
+        metavar="SOURCE",
+    )
+    out: str = option("nearest.png", "Where the sheet goes.", metavar="FILE.png")
+    num: int = option(2000, "Samples; of a folder at most so many.", metavar="N", low=2)
+    num_real: int | None = option(None, "Training images, evenly spread over them.  [default: all]", metavar="N", low=2)
+    shown: int = option(10, "Samples on the sheet: the ones nearest to a training image.", metavar="N", low=1, high=64)
+    neighbours: int = option(4, "Training images beside each.", metavar="N", low=1, high=16)
+    dims: int | None = option(
+        None,
+        "Width of the Inception features.  [default: 2048; 768 with a trunk]",
+        choices=(64, 192, 768, 2048),
+    )
+    inception_weights: str | None = option(None, "InceptionV3 weights.  [default: downloaded once]", metavar="FILE")
+    seed: int = SEED(help="Of the samples.")
+    trunc: float = option(1.0, "Truncation; 1 is none.", metavar="PSI", low=-2, high=2)
+    split: str | None = SPLIT(help="Of --data.  [default: train where there is one, else all]")
+    data_root: str | None = DATA_ROOT()
+    labels: str | None = LABELLED()
+    resolution: int | None = RESOLUTION(default=None, help="Bring all images to N x N first.", low=8, high=4096)
+    crop: str = CROP(help="How they become square.")
+    resize_filter: str = RESIZE_FILTER(help="How they become N x N, or the network's size.")
+    cache: str | None = option(
+        None, "Where features of images are kept.  [default: $FACES_CACHE/features]", metavar="DIR"
+    )
+    no_cache: bool = NO_CACHE(help="Compute everything again, keep nothing.")
+    workers: int = WORKERS(default=2, help="Threads that decode images.")
+    device: str = DEVICE()
+    json: str | None = JSON(help="Write the numbers there, too.")
+    force: bool = FORCE()
+
+    def __post_init__(self) -> None:
+        check(self)
+        if Path(self.out).suffix.lower() != ".png":
+            raise UserError(f"`out` {self.out}: the sheet is a PNG: give a name that ends in .png")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
     """What all evaluations of detectors share: which images get scores, and how."""
 

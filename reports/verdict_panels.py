@@ -127,7 +127,7 @@ class Painter:
 
     def _panel(self, result: Result, marks: Sequence[Mark]) -> np.ndarray | None:
         verdict, photo = result.verdict, result.photo
-        if verdict is None or photo is None or result.pixels is None:
+        if verdict is None or photo is None:
             return None
         from reports.explanation_sheet import sheet
 

@@ -195,6 +195,7 @@ class Outputs(contextlib.AbstractContextManager):
         self.rates = rates_of(engine.file, engine.detector, judge.threshold)
         self.rows: list[dict] = []
         self._photo: list[Result] = []
+        self.bar: Any = None
         self.painter = None
         if told.explain is not None:
             from reports.verdict_panels import Painter
@@ -215,7 +216,6 @@ class Outputs(contextlib.AbstractContextManager):
         self.beside = self._closing.enter_context(
             contextlib.closing(Beside(told, [file for file in files if isinstance(file, str)] if count else []))
         )
-        self.bar = None
         if sys.stderr.isatty() and not (told.table and sys.stdout.isatty()) and (count is None or count >= 2):
             self.bar = self._closing.enter_context(progress(total=count, title="judging", unit="file"))
         with contextlib.ExitStack() as opened:
