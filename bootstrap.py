@@ -32,6 +32,7 @@ JOBS = {
     "test": "lint and the default test suite (further arguments go to pytest)",
     "test-slow": "the tests that take minutes",
     "test-gpu": "the tests that need a CUDA device",
+    "gpu-check": "every number of a GPU, within ten minutes, offline (further arguments go to benchmarks/gpu_check.py)",
     "lint": "ruff check, ruff format --check and mypy",
     "fuzz": "change bad and good files at random and read them, five minutes (make fuzz MINUTES=60; --minutes 60)",
     "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; three hours)",
@@ -262,6 +263,19 @@ def reproduce_detector(arguments):
     return 0
 
 
+def gpu_check(arguments):
+    """With the environment of this project, or where there is none with this Python, if it has PyTorch: a machine that
+    is lent for ten minutes has no network to install from."""
+    if is_complete(FULL):
+        python = venv_python(FULL[0])
+    elif has_module("torch") and has_module("click"):
+        python = sys.executable
+        say("no environment here: going on with %s and its PyTorch" % python)
+    else:
+        python = ensure_environment(FULL)
+    return subprocess.call([python, os.path.join("benchmarks", "gpu_check.py")] + arguments, cwd=ROOT)
+
+
 def clean():
     import shutil
 
@@ -297,6 +311,8 @@ def main(argv):
         return verdicts(job + ".py", rest)
     if job == "wheel":
         return wheel()
+    if job == "gpu-check":
+        return gpu_check(rest)
     ensure_environment(FULL)
     if job == "demo":
         return run(["demo.py"] + rest)
