@@ -32,6 +32,7 @@ JOBS = {
     "test": "lint and the default test suite (further arguments go to pytest)",
     "test-slow": "the tests that take minutes",
     "test-gpu": "the tests that need a CUDA device",
+    "gpu-check": "every number of a GPU, within ten minutes, offline (further arguments go to benchmarks/gpu_check.py)",
     "licences": "the licence of every package the project stands on",
     "audit": "known vulnerabilities of the pinned packages (exit code 2 where no database of them answers)",
     "lint": "ruff check, ruff format --check and mypy",
@@ -274,6 +275,19 @@ def reproduce_detector(arguments):
     return 0
 
 
+def gpu_check(arguments):
+    """With the environment of this project, or where there is none with this Python, if it has PyTorch: a machine that
+    is lent for ten minutes has no network to install from."""
+    if is_complete(FULL):
+        python = venv_python(FULL[0])
+    elif has_module("torch") and has_module("click"):
+        python = sys.executable
+        say("no environment here: going on with %s and its PyTorch" % python)
+    else:
+        python = ensure_environment(FULL)
+    return subprocess.call([python, os.path.join("benchmarks", "gpu_check.py")] + arguments, cwd=ROOT)
+
+
 def clean():
     import shutil
 
@@ -309,6 +323,8 @@ def main(argv):
         return verdicts(job + ".py", rest)
     if job == "wheel":
         return wheel()
+    if job == "gpu-check":
+        return gpu_check(rest)
     ensure_environment(FULL)
     if job == "demo":
         return run(["demo.py"] + rest)

@@ -32,6 +32,7 @@ SECTIONS = {
     "The verdict head": "verdict_batch verdict_lr verdict_weight verdict_kimg trunk_grad_scale"
     " generator_verdict_weight replay_capacity degradation consistency",
     "Output and resuming": "outdir resume grow_from tick snap image_snap keep checkpoint_minutes metrics fid_dims"
+    " fid_features fid_weights"
     " keep_every metric_data inception_weights report quiet dry_run help",
     "Machine": "device precision threads",
 }

@@ -142,6 +142,10 @@ def check_options(o: Options) -> None:
     cores = os.cpu_count() or 1
     if o.threads is not None and o.threads > 4 * cores:
         raise UserError(f"`threads` {o.threads}: this machine has {cores} cores; give at most that, or leave it out")
+    if (o.fid_features == "inception") != (o.fid_weights is None):
+        raise UserError("`fid_features` NETWORK and `fid_weights` FILE go together: give both, or neither")
+    if o.fid_features != "inception" and o.fid_dims is not None:
+        raise UserError("`fid_dims` are Inception's: leave it out with `fid_features`")
     if o.metrics not in ("auto", "none"):
         for name in o.metrics.split(","):
             parse_metric(name.strip())

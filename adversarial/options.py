@@ -85,7 +85,9 @@ class Options:
         None, "Besides, keep one snapshot of every so many kimg.", metavar="KIMG", low=0, above=True
     )
     metrics: str = option(
-        "auto", "fid1k,fid5k,…, none, or auto: a cheap one where weights are at hand.", metavar="NAMES"
+        "auto",
+        "fid1k,fid5k,…, with kid5k, mind5k, pr5k or ci5k; none; or auto: a cheap one where weights are at hand.",
+        metavar="NAMES",
     )
     metric_data: str | None = option(
         None, "Measure FID against these reals.  [default: the training images]", metavar="SOURCE"
@@ -93,6 +95,10 @@ class Options:
     fid_dims: int | None = option(
         None, "Width of the FID features.  [default: 2048, else 768]", choices=(64, 192, 768, 2048)
     )
+    fid_features: str = option(
+        "inception", "Another network's features for FID: timm:NAME or torchvision:NAME.", metavar="NETWORK"
+    )
+    fid_weights: str | None = option(None, "Weights of --fid-features.", metavar="FILE")
     inception_weights: str | None = option(
         None, "InceptionV3 weights for FID.  [default: downloaded once]", metavar="FILE"
     )

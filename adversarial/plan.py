@@ -24,9 +24,9 @@ from training.run_folder import CONFIG
 
 # what a resumed run may change; everything else is part of its identity (`data` may move: its fingerprint is compared)
 RESUMABLE = {
-    "kimg", "snap", "image_snap", "keep", "metrics", "inception_weights", "fid_dims", "workers", "threads", "device",
-    "keep_every", "metric_data", "checkpoint_minutes", "data", "data_root", "outdir", "batch_gpu", "precision",
-    "verdict_kimg", "tick",
+    "kimg", "snap", "image_snap", "keep", "metrics", "inception_weights", "fid_dims", "fid_features", "fid_weights",
+    "workers", "threads", "device", "keep_every", "metric_data", "checkpoint_minutes", "data", "data_root", "outdir",
+    "batch_gpu", "precision", "verdict_kimg", "tick",
 }  # fmt: skip
 
 

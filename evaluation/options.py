@@ -45,10 +45,22 @@ class GeneratorOptions:
 
     target: str = argument("NETWORK|FOLDER|ZIP")
     data: str | None = DATA(default=None, help="Real images: folder, zip, manifest, or flickr140k, rvf10k, …")
-    metrics: str = option("fid,kid,pr", "Of fid, kid, pr, is and ppl.", metavar="NAMES")
+    metrics: str = option(
+        "fid,kid,pr",
+        "Of fid, ci (fid's 95 % interval), kid, mind, pr, is and ppl.",
+        metavar="NAMES",
+    )
     num: int = option(50000, "Samples; of a folder at most so many.", metavar="N", low=1)
     num_real: int | None = option(
         None, "Real images of --data, evenly spread over them.  [default: all, whatever --num is]", metavar="N", low=2
+    )
+    features: str = option(
+        "inception",
+        "Whose features are compared: inception, timm:NAME or torchvision:NAME, with @SIDE for another image size.",
+        metavar="NETWORK",
+    )
+    weights: str | None = option(
+        None, "Weights of --features: a file, or pip:PACKAGE of an installed one.", metavar="FILE"
     )
     dims: int | None = option(
         None,
@@ -104,6 +116,15 @@ class GeneratorOptions:
             raise UserError("`num_real` counts images of `data`: give `data` SOURCE, or leave it out")
         if self.save_stats and not self.data:
             raise UserError("`save_stats` keeps the statistics of `data`: give `data` SOURCE")
+        if (self.features == "inception") != (self.weights is None):
+            raise UserError(
+                f"`features` {self.features} takes `weights` FILE"
+                if self.weights is None
+                else "`weights` are of another network than Inception: name it with `features` (Inception's own:"
+                " `inception_weights`)"
+            )
+        if self.features != "inception" and (self.dims or self.resize != "tf1"):
+            raise UserError("`dims` and `resize` are Inception's: leave them out with other `features`")
 
 
 @dataclass(frozen=True, kw_only=True)

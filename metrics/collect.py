@@ -14,8 +14,8 @@ import torch
 
 from common.errors import UserError
 from common.files import try_lock, written_whole
+from metrics.features import FeatureNetwork
 from metrics.images import BLOCK, Census, Images
-from metrics.inception import InceptionFeatures
 from metrics.stats import GaussianStats, StreamingStats, load_stats, save_stats
 from training.processes import Processes
 
@@ -63,7 +63,7 @@ class _BlockFeatures:
 
 def collect(
     images: Images,
-    features: InceptionFeatures,
+    features: FeatureNetwork,
     *,
     keep: bool = False,
     ranks: Processes = Processes(),  # noqa: B008 (frozen)
@@ -121,7 +121,7 @@ def _check_finite(part: _BlockFeatures) -> None:
 
 def collect_cached(
     images: Images,
-    features: InceptionFeatures,
+    features: FeatureNetwork,
     content: str | Callable[[], str],
     folder: str | Path | None,
     *,
@@ -168,12 +168,12 @@ def _keep(path: Path, meta: dict, result: Features) -> None:
         save_stats(path, GaussianStats(result.stats.mu, result.stats.sigma, result.stats.n, {**meta, **extra}))
 
 
-def is_cached(features: InceptionFeatures, content: str, folder: str | Path) -> bool:
+def is_cached(features: FeatureNetwork, content: str, folder: str | Path) -> bool:
     """Whether `collect_cached` will find statistics of this content (they may yet prove damaged)."""
     return (Path(folder) / f"stats-{cache_key(_meta(features, content))}.npz").is_file()
 
 
-def _meta(features: InceptionFeatures, content: str) -> dict:
+def _meta(features: FeatureNetwork, content: str) -> dict:
     return {**features.describe(), "format": CACHE_FORMAT, "content": content}
 
 
@@ -209,7 +209,7 @@ def _from_cache(path: Path, meta: dict, keep: bool) -> Features | None:
     return Features(stats, vectors, skipped, size, cached=True)
 
 
-def seconds_for(images: Images, features: InceptionFeatures) -> float:
+def seconds_for(images: Images, features: FeatureNetwork) -> float:
     """Seconds that `collect` will take in one process, measured on the first images: two passes of `features.chunk` (of
     a small set fewer, so that measuring costs less than the work) after a warm-up, of which the quicker counts
     (another program may have had the cores in one of them)."""

@@ -7,36 +7,48 @@ cannot be compared.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 
 from common.errors import UserError
 from metrics.collect import Features
+from metrics.features import FeatureNetwork
 from metrics.frechet import frechet_distance, frechet_from_features
-from metrics.inception import InceptionFeatures
+from metrics.halving import frechet_interval
 from metrics.inception_score import SPLITS, inception_score
 from metrics.kernel import kid
 from metrics.manifold import K_DENSITY, K_PRECISION, manifold
+from metrics.sliced import mind
 from metrics.stats import GaussianStats
 
-KINDS = {"fid": (), "kid": ("vectors",), "pr": ("vectors",), "is": ("vectors", "classifier"), "ppl": ("network",)}
-"""The metrics, and what each needs beyond statistics."""
+KINDS = {
+    "fid": (),
+    "ci": ("vectors",),
+    "kid": ("vectors",),
+    "mind": ("vectors",),
+    "pr": ("vectors",),
+    "is": ("vectors", "classifier"),
+    "ppl": ("network",),
+}
+"""The metrics, and what each needs beyond statistics. ci: FID's interval."""
 
-AGAINST_REALS = ("fid", "kid", "pr")
+AGAINST_REALS = ("fid", "ci", "kid", "mind", "pr")
+_IN_TRAINING = "|".join(AGAINST_REALS)
 
 
 def parse_metric(name: str) -> tuple[str, int]:
     """What a metric name of the training asks for: 'fid1k' -> ('fid', 1000), 'kid500' -> ('kid', 500), 'fid50k_full' ->
     ('fid', 50000). UserError for a name of another form or fewer than two images.
     """
-    match = re.fullmatch(r"(fid|kid|pr)([1-9]\d*)(k?)(_full)?", name)
+    match = re.fullmatch(rf"({_IN_TRAINING})([1-9]\d*)(k?)(_full)?", name)
     count = int(match[2]) * (1000 if match[3] else 1) if match else 0
     if match is None or count < 2:
         raise UserError(
             f"`metrics`: metric '{name}' is unknown; give fid1k, fid5k, fid10k, fid50k or another number of images"
-            " (kid5k and pr5k add the kernel distance and precision and recall; evaluate.py has all the others)"
+            " (kid5k, mind5k, pr5k and ci5k add the kernel and the sliced distance, precision and recall, and FID's"
+            " interval; evaluate.py has all the others)"
         )
     return match[1], count
 
@@ -67,14 +79,16 @@ def compare(
     kinds: Collection[str],
     fake: Features,
     real: Features | None,
-    features: InceptionFeatures | StatedFeatures,
+    features: FeatureNetwork | StatedFeatures,
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
-    """The numbers of `kinds` ('fid', 'kid', 'pr', 'is'), as far as asked for: fid; kid, kid_standard_error,
-    kid_spread, kid_subsets, kid_subset_size; precision, recall, density, coverage, pr_k, density_k; inception_score,
-    inception_score_spread, inception_score_splits.
+    """The numbers of `kinds`, as far as asked for. 'fid': fid; 'ci': fid_unbiased, fid_low, fid_high, fid_halvings
+    (progress: called with the halvings done and all of them); 'kid': kid, kid_low, kid_high, kid_standard_error,
+    kid_spread, kid_subsets, kid_subset_size; 'mind': mind, mind_standard_error, mind_directions; 'pr': precision,
+    recall, density, coverage, pr_k, density_k; 'is': inception_score, inception_score_spread, inception_score_splits.
 
     UserError where `real` comes from other features, or something that a metric needs is not there.
     """
@@ -83,6 +97,9 @@ def compare(
     if real is not None:
         check_same_features(real.stats, features, "the real statistics")
         found |= _against(kinds, fake, real, seed, device)
+        if "ci" in kinds:
+            ci = frechet_interval(fake.kept(), real.kept(), frechet(fake, real), seed=seed, progress=progress)
+            found |= {"fid_unbiased": ci.value, "fid_low": ci.low, "fid_high": ci.high, "fid_halvings": ci.halvings}
     elif against := [kind for kind in kinds if kind in AGAINST_REALS]:
         raise UserError(f"{', '.join(against)} compare with real images: give `real`")
     if "is" in kinds:
@@ -101,8 +118,12 @@ def _against(
         found["fid"] = frechet(fake, real)
     if "kid" in kinds:
         k = kid(fake.kept(), real.kept(), seed=seed)
-        found |= {"kid": k.mean, "kid_standard_error": k.standard_error, "kid_spread": k.spread}
+        found |= {"kid": k.mean, "kid_low": k.low, "kid_high": k.high}
+        found |= {"kid_standard_error": k.standard_error, "kid_spread": k.spread}
         found |= {"kid_subsets": k.subsets, "kid_subset_size": k.size}
+    if "mind" in kinds:
+        s = mind(fake.kept(), real.kept(), seed=seed, device=device)
+        found |= {"mind": s.value, "mind_standard_error": s.standard_error, "mind_directions": s.directions}
     if "pr" in kinds:
         m = manifold(real.kept(), fake.kept(), device=device)
         found |= {"precision": m.precision, "recall": m.recall, "density": m.density, "coverage": m.coverage}
@@ -124,19 +145,21 @@ class StatedFeatures:
     dims: int
     resize: str | None = None
     weights_sha256: str | None = None
+    features: str = "inception"
     used: str | None = None  # no runtime: nothing is computed
     classifier: torch.Tensor | None = None
 
     @classmethod
     def of(cls, a: GaussianStats, b: GaussianStats) -> StatedFeatures:
         said = {**b.meta, **a.meta}
-        return cls(len(a.mu), *(said.get(key) for key in ("resize", "weights_sha256")))
+        return cls(len(a.mu), said.get("resize"), said.get("weights_sha256"), said.get("features", "inception"))
 
     def describe(self) -> dict:
-        return {"dims": self.dims, "resize": self.resize, "weights_sha256": self.weights_sha256}
+        named = {} if self.features == "inception" else {"features": self.features}
+        return {**named, "dims": self.dims, "resize": self.resize, "weights_sha256": self.weights_sha256}
 
 
-def check_same_features(stats: GaussianStats, features: InceptionFeatures | StatedFeatures, whose: str) -> None:
+def check_same_features(stats: GaussianStats, features: FeatureNetwork | StatedFeatures, whose: str) -> None:
     """UserError where `stats` say that they were made with other features."""
     if len(stats.mu) != features.dims:
         raise UserError(

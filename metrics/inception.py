@@ -49,6 +49,8 @@ class InceptionFeatures(nn.Module):
     UserError for a file that is not these weights, that lacks the layers ``dims`` needs, or an unknown option.
     """
 
+    name = "inception"
+
     def __init__(
         self,
         weights: str | Path,

@@ -9,18 +9,28 @@ import numpy as np
 from common.errors import UserError
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # as published
+NORMAL_95 = 1.959964  # standard deviations on both sides of the mean that hold 95 % of a normal
 
 
 @dataclass(frozen=True)
 class Kid:
     """`mean` of the squared MMD over subsets, their `spread` (standard deviation, what is often printed after ±), and
-    the `standard_error` of the mean as an estimate of the true distance. `subsets` of `size` vectors each."""
+    the `standard_error` of the mean as an estimate of the true distance. `subsets` of `size` vectors each. `low`,
+    `high`: the 95 % interval of the true distance, mean ± 1.96 standard errors; NaN without one."""
 
     mean: float
     standard_error: float
     spread: float
     subsets: int
     size: int
+
+    @property
+    def low(self) -> float:
+        return self.mean - NORMAL_95 * self.standard_error
+
+    @property
+    def high(self) -> float:
+        return self.mean + NORMAL_95 * self.standard_error
 
 
 def kid(x: np.ndarray, y: np.ndarray, *, subsets: int = SUBSETS, size: int | None = None, seed: int = 0) -> Kid:
@@ -29,7 +39,8 @@ def kid(x: np.ndarray, y: np.ndarray, *, subsets: int = SUBSETS, size: int | Non
     that subsets differ.
 
     The standard error of the mean has two parts: the sample's own, which all subsets share (the variance of an MMD
-    falls with 1 / size, and subsets of one sample differ less by 1 - size / n, so it is spread^2 size / (n - size)),
+    falls with 1 / size, and subsets of one sample differ less by 1 - size / n, so it is spread^2 size / (n - size), the
+    delete-d jackknife of Shao & Wu 1989 over subsets drawn at random; n: of the smaller set, so too large for others),
     and that of having drawn only so many subsets (spread^2 / subsets). Where the two distributions are equal it is too
     large, not too small. NaN where nothing can be said: for a single subset, or subsets that are the whole set.
 

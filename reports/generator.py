@@ -27,7 +27,7 @@ def lines_of(result: GeneratorResult) -> Iterator[str]:
     for row in result.rows:
         value = f"{row.value:.{row.digits}f}" + (f" ± {row.error:.{row.digits}f}" if row.error is not None else "")
         of = f"seed {s['seed']}" if row.name == "PPL" else tail  # which is of other features, perhaps
-        yield f"{row.name:<16}{value:<24}{of}" + (f" ({row.what})" if row.what else "")
+        yield f"{row.name:<19} {value:<24}{of}" + (f" ({row.what})" if row.what else "")
 
 
 def write_generator_report(path: str | Path, result: GeneratorResult) -> Path:

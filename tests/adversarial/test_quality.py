@@ -39,9 +39,10 @@ def weights(tmp_path):
 
 @pytest.fixture
 def monitor(weights, tmp_path):
-    def make(metrics):
+    def make(metrics, features="inception", fid_weights=None):
         options = SimpleNamespace(
-            metric_data=None, data_root=None, inception_weights=weights, fid_dims=64, workers=1
+            metric_data=None, data_root=None, inception_weights=weights, fid_dims=64, workers=1,
+            fid_features=features, fid_weights=fid_weights,
         )  # fmt: skip
         pre = Preprocess(16)
         images = np.random.default_rng(0).integers(0, 256, (20, 3, 16, 16), dtype=np.uint8)
@@ -81,6 +82,20 @@ def test_all_kinds_and_the_best_snapshot(monitor, G):
     second = fid.measure(G, 2000)
     assert second["fid"] > first["fid"] and not second["best"] and fid.best["nimg"] == 1000
     assert fid.measure(G, 3000)["fid"] == second["fid"]
+
+
+def test_another_network_s_features_the_sliced_distance_and_an_interval(monitor, G, tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), tmp_path / "mobile.pth")
+    fid, _ = monitor("mind8,ci8", "timm:mobilenetv3_small_050@32", tmp_path / "mobile.pth")
+    (line,) = fid.announce()
+    assert "ci8, fid8, mind8 with 1024 features of timm:mobilenetv3_small_050@32 against 10 reals" in line
+    row = fid.measure(G, 1000)
+    assert row["features"] == "timm:mobilenetv3_small_050@32" == fid.best["features"] and row["mind"] > 0
+    assert row["fid_low"] <= row["fid_unbiased"] <= row["fid_high"]
+    assert f"mind {row['mind']:.4g}" in beside_fid(row) and f"({row['fid_low']:.2f} to " in beside_fid(row)
+    fid.best["features"] = "inception"  # what was best by other features is no measure
+    assert fid.measure(G, 2000)["best"]
 
 
 def test_auto_stays_within_a_tenth_of_the_time(monitor, G, monkeypatch):

@@ -111,6 +111,50 @@ def test_two_folders(evaluate, photos, weights, tmp_path):
     np.testing.assert_allclose(load_stats(tmp_path / "s.npz").mu, load_stats("s.npz").mu)
 
 
+def test_intervals_and_the_sliced_distance(evaluate, photos, tmp_path):
+    sides = (photos / "fake", "--data", photos / "real", "--metrics", "fid,ci,kid,mind")
+    done = evaluate(*sides, "--json", "n.json")
+    assert done.code == 0, done.err
+    rows = {row["name"]: row for row in json.loads((tmp_path / "n.json").read_text())["metrics"]}
+    assert list(rows) == ["FID-64", "FID-64, unbiased", "KID-64", "MIND-64"]
+    assert "delete-half jackknife, 20 halvings" in rows["FID-64, unbiased"]["what"]
+    assert rows["FID-64, unbiased"]["value"] < rows["FID-64"]["value"] and rows["MIND-64"]["error"] > 0
+    assert "95 % interval" in rows["KID-64"]["what"] and "1000 directions" in rows["MIND-64"]["what"]
+    assert "may lie too high" in done.out  # 12 images, 64 dimensions
+    assert "seen before" in evaluate(*sides).out
+
+
+def test_features_of_another_network(evaluate, photos, tmp_path, weights):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), tmp_path / "mobile.pth")
+    other = ("--features", "timm:mobilenetv3_small_050@32", "--device", "cpu")
+    words = (photos / "fake", "--data", photos / "real", *other)
+    done = evaluate(
+        *words, "--weights", "mobile.pth", "--metrics", "fid,kid,mind,pr", "--json", "n.json", "--save-stats", "s.npz",
+        plain=True,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    told = json.loads((tmp_path / "n.json").read_text())
+    assert told["settings"]["features"] == "timm:mobilenetv3_small_050@32" and told["settings"]["dims"] == 1024
+    assert [row["name"] for row in told["metrics"]][:3] == ["FD", "KD", "sliced W2 squared"]
+    assert "features of timm:mobilenetv3_small_050@32" in done.out
+    again = evaluate(
+        photos / "fake", "--stats", "s.npz", *other, "--weights", "mobile.pth", "--metrics", "fid", plain=True
+    )
+    assert f"{told['metrics'][0]['value']:.4f}" in again.out
+    refused(evaluate(*words, plain=True), "--features timm:mobilenetv3_small_050@32 takes --weights FILE")
+    refused(
+        evaluate(*words, "--weights", "mobile.pth", "--dims", "64", plain=True), "--dims and --resize are Inception"
+    )
+    refused(
+        evaluate(*words, "--weights", weights, plain=True), "--weights", "not weights of timm:mobilenetv3_small_050"
+    )
+    refused(evaluate(*words[:3], "--weights", "mobile.pth", plain=True), "name it with --features")
+    score = evaluate(*words, "--weights", "mobile.pth", "--metrics", "is", plain=True)
+    refused(score, "the Inception Score is of Inception")
+
+
 def test_grey_against_colour_is_said(evaluate, photos, tmp_path):
     (tmp_path / "grey").mkdir()
     for file in (photos / "fake").iterdir():

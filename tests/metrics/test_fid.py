@@ -10,12 +10,14 @@ from faces.source import open_source
 from metrics.collect import Features, collect
 from metrics.fid import compare, metric_name, parse_kinds, parse_metric
 from metrics.frechet import frechet_distance
+from metrics.halving import frechet_interval
 from metrics.images import GeneratedImages, SourceImages
 from metrics.inception import InceptionFeatures
 from metrics.inception_score import inception_score
 from metrics.kernel import kid
 from metrics.manifold import manifold
 from metrics.sampling import Sampling
+from metrics.sliced import mind
 from metrics.stats import GaussianStats
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
@@ -25,6 +27,7 @@ from tests.gaussian import stats_of
 def test_metric_names():
     asked = {"fid1k": 1000, "fid2k": 2000, "fid50k": 50000, "fid50k_full": 50000, "fid256": 256}
     assert {name: parse_metric(name) for name in asked} == {name: ("fid", n) for name, n in asked.items()}
+    assert parse_metric("mind5k") == ("mind", 5000) and parse_metric("ci2k") == ("ci", 2000)
     assert parse_metric("kid5k") == ("kid", 5000) and parse_metric("pr300") == ("pr", 300)
     for name in ("is5k", "fid", "fid1", "fid0k", "fid5K", "none", "fid5k "):
         with pytest.raises(UserError, match=f"metric '{name}' is unknown; give fid1k"):
@@ -32,7 +35,7 @@ def test_metric_names():
     assert metric_name("kid", 5000) == "kid5k" and metric_name("fid", 256) == "fid256"
     assert parse_kinds("fid, kid,fid,ppl") == ["fid", "kid", "ppl"]
     for text in ("fid5k", "", ","):
-        with pytest.raises(UserError, match="choose among fid, kid, pr, is, ppl"):
+        with pytest.raises(UserError, match="choose among fid, ci, kid, mind, pr, is, ppl"):
             parse_kinds(text)
 
 
@@ -102,6 +105,25 @@ def test_a_generator_is_measured_and_still_trains_afterwards(random_inception, f
     )
     assert a == b > 0
     G(torch.randn(2, 16)).sum().backward()
+
+
+def test_all_kinds_are_those_of_their_own_functions():
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((40, 6)).astype(np.float32), rng.standard_normal((50, 6)).astype(np.float32) + 0.5
+
+    class Six:
+        dims, name = 6, "six"
+
+        def describe(self):
+            return {"dims": 6}
+
+    a, b = Features(stats_of(x), x), Features(stats_of(y), y)
+    found = compare(["fid", "ci", "mind", "kid"], a, b, Six(), seed=4)
+    ci = frechet_interval(x, y, found["fid"], seed=4)
+    assert (found["fid_unbiased"], found["fid_low"], found["fid_high"]) == (ci.value, ci.low, ci.high)
+    assert found["mind"] == mind(x, y, seed=4).value and found["kid_low"] < found["kid"] < found["kid_high"]
+    with pytest.raises(UserError, match="collect the features themselves"):
+        compare(["mind"], Features(a.stats), b, Six())
 
 
 def test_statistics_and_vectors_give_the_same_fid():

@@ -43,3 +43,24 @@ def test_a_seed_names_the_subsets_and_defaults_shrink_with_the_set():
             kid(*bad)
     with pytest.raises(UserError, match="100 subsets of 31 can't be drawn from 30 images"):
         kid(x, y, size=31)
+
+
+def _expected_kernel(a, A, b, B) -> float:
+    """E (x.y / d + 1)^3 of independent x ~ N(a, diag A), y ~ N(b, diag B): x.y given y is normal, and odd moments of y
+    about its mean vanish."""
+    d, p = len(a), a @ b
+    v, w, t = a @ (B * a), b @ (A * b), (A * B).sum()
+    third = p**3 + 3 * p * v + 3 * (p * (w + t) + 2 * (a * B * A) @ b)
+    return third / d**3 + 3 * (p * p + v + w + t) / d**2 + 3 * p / d + 1
+
+
+def test_the_interval_holds_the_true_distance_of_gaussians():
+    rng, d, n, times, held = np.random.default_rng(3), 16, 200, 60, 0
+    a, s = np.full(d, 0.5), np.arange(1, d + 1) ** -0.5
+    b, t = a + 0.3 * s, 1.2 * s
+    exact = _expected_kernel(a, s**2, a, s**2) + _expected_kernel(b, t**2, b, t**2)
+    exact -= 2 * _expected_kernel(a, s**2, b, t**2)
+    for i in range(times):
+        found = kid(rng.standard_normal((n, d)) * s + a, rng.standard_normal((n, d)) * t + b, seed=i)
+        held += found.low <= exact <= found.high
+    assert held >= 53
