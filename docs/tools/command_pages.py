@@ -19,8 +19,8 @@ SCRIPTS = ("detect", "serve", "train_gan", "train_detector", "synth", "evaluate"
 PARSED = ("stylegan2_ada/convert",)  # python -m, with argparse
 HEAD = """# Commands
 
-Made from the commands themselves: what `--help` prints. In the installed package `python detect.py` is `ganface detect`, and so for the
-others ([install](install.md)).
+Made from the commands themselves: what `--help` prints. In the installed package `python detect.py` is `ganface
+detect`, and so for the others ([install](install.md)).
 """
 
 
@@ -56,7 +56,8 @@ def _imported(script: Path) -> ModuleType:
 def _sections(command: click.Command, title: str, call: str, level: int) -> list[str]:
     ctx = click.Context(command, info_name=call, **command.context_settings)
     usage = " ".join(command.collect_usage_pieces(ctx)).strip()
-    parts = [f"{'#' * level} {title}\n", f"```\n{call} {usage}\n```\n", _prose(command.help or ""), _options(command, ctx)]
+    parts = [f"{'#' * level} {title}\n", f"```\n{call} {usage}\n```\n"]
+    parts += [_prose(command.help or ""), _options(command, ctx)]
     if isinstance(command, click.Group):
         for name in command.list_commands(ctx):
             inner = command.get_command(ctx, name)

@@ -5,29 +5,39 @@
     python docs/tools/figures.py --check    writes nothing; exit code 1 and the parts' names where a document differs
 
 A part stands between `<!-- numbers: NAME -->` and `<!-- /numbers -->`; PARTS says what each name is made of:
-docs/numbers/shipped.json (counts), docs/numbers/samples.json (recorded by docs/tools/record.py) and models/ itself
-(threshold, sizes, SHA-256). Only the standard library is used.
+models/detector.measured.json (counts on undegraded images, made by benchmarks/measured.py), the detector's header
+(threshold) and files (sizes, SHA-256), docs/numbers/judged.json (AUC and re-saved images, from `evaluate.py detector
+--json`) and samples.json (both recorded by docs/tools/record.py), docs/numbers/sets.json (what the documents call the
+sets, and what older detectors did).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from common.files import sha256_of, write_text  # noqa: E402
+from metrics.bootstrap import binomial_interval  # noqa: E402
+
 NUMBERS = ROOT / "docs" / "numbers"
 DETECTOR = ROOT / "models" / "detector.safetensors"
 ONNX = DETECTOR.with_suffix(".onnx")
+MEASURED = DETECTOR.with_suffix(".measured.json")
 MARKED = re.compile(r"<!-- numbers: ([\w-]+) -->\n(.*?)<!-- /numbers -->", re.DOTALL)
 WIDTH = 110  # of a line of a sample output
+SHOWN = 7  # lines of the sample output in README.md
+TEXT = 130  # of a line of text
 CONDITIONS = ("clean", "web", "hard")
+CAREFUL = 0.005  # the false-alarm rate of the threshold that the card names besides the shipped one
 
 
 def documents() -> list[Path]:
@@ -39,18 +49,14 @@ def documents() -> list[Path]:
 
 
 @cache
-def shipped() -> dict[str, Any]:
-    return json.loads((NUMBERS / "shipped.json").read_text(encoding="utf-8"))
+def told_in(name: str) -> dict[str, Any]:
+    """A file of docs/numbers."""
+    return json.loads((NUMBERS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @cache
-def samples() -> dict[str, Any]:
-    return json.loads((NUMBERS / "samples.json").read_text(encoding="utf-8"))
-
-
-@cache
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def measured() -> dict[str, Any]:
+    return json.loads(MEASURED.read_text(encoding="utf-8"))
 
 
 @cache
@@ -67,47 +73,50 @@ def operating_point() -> dict[str, Any]:
     return next(point for point in calibration()["points"] if point["target_fpr"] == default)
 
 
-def of_set(key: str, condition: str = "clean") -> tuple[dict[str, Any], dict[str, Any]]:
-    one = next(each for each in shipped()["sets"] if each["key"] == key)
-    return one, one["conditions"][condition]
+def sets() -> list[dict[str, Any]]:
+    return told_in("sets")["sets"]
+
+
+def counts(one: dict[str, Any], condition: str = "clean", fpr: float | None = None) -> dict[str, int]:
+    """What was counted in a set: `photos` and the `false_alarms` among them, `fakes` and the `found` among them, each
+    where the set has such images; {} where it was not measured so. fpr: of another threshold than the shipped one."""
+    out: dict[str, int] = {}
+    if condition != "clean":
+        for kind, called, total in (("photos", "false_alarms", "of_photos"), ("fakes", "found", "of_fakes")):
+            row = told_in("judged")["sources"].get(one["judged"], {}).get(condition, {})
+            if called in row:
+                out |= {kind: row[total], called: row[called]}
+        return out
+    at = f"{calibration()['default_fpr'] if fpr is None else fpr:g}"
+    for row in measured()["sets"]:
+        if row["name"] == one["measured"]:
+            kind, called = ("photos", "false_alarms") if row["role"] == "photos" else ("fakes", "found")
+            out |= {kind: row["of"], called: row["called"][at]}
+    return out
+
+
+def ranked(one: dict[str, Any], condition: str = "clean") -> float | None:
+    """The set's AUC, None where it was not measured."""
+    return told_in("judged")["sources"].get(one["judged"], {}).get(condition, {}).get("auc")
 
 
 # ---- how they are written --------------------------------------------------------------------------------------------
-
-
-def interval(k: int, n: int) -> tuple[float, float]:
-    """Clopper and Pearson's exact 95 % interval of k of n, as shares (Biometrika 26, 1934)."""
-
-    def at_least(p: float, least: int) -> float:
-        """P(X >= least) for X binomial of n and p."""
-        return math.fsum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(least, n + 1))
-
-    def solve(grows: Callable[[float], float]) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if grows(middle) < 0 else (low, middle)
-        return low
-
-    lower = 0.0 if k == 0 else solve(lambda p: at_least(p, k) - 0.025)
-    upper = 1.0 if k == n else solve(lambda p: at_least(p, k + 1) - 0.975)
-    return lower, upper
 
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def rate(k: int | None, n: int, *, bold: bool = False) -> str:
+def rate(k: int | None, n: int | None, *, bold: bool = False) -> str:
     """`96.6 % (94.6 to 98.0)`; nothing where nothing was measured."""
     if k is None or not n:
         return ""
-    lower, upper = interval(k, n)
+    lower, upper = binomial_interval(k, n)
     share = f"{percent(k / n)} %"
     return f"{f'**{share}**' if bold else share} ({percent(lower)} to {percent(upper)})"
 
 
-def plain_rate(k: int | None, n: int) -> str:
+def plain_rate(k: int | None, n: int | None) -> str:
     return "" if k is None or not n else f"{percent(k / n)} %"
 
 
@@ -115,10 +124,13 @@ def auc(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}".lstrip("0")
 
 
-def balanced(one: dict[str, Any], counts: dict[str, Any]) -> str:
+def balanced(c: dict[str, int]) -> str:
     """(found + photos left alone) / 2 of shares."""
-    found, alarms = counts["found"] / one["fakes"], counts["false_alarms"] / one["photos"]
-    return f"{percent((found + 1 - alarms) / 2)} %"
+    return f"{percent((c['found'] / c['fakes'] + 1 - c['false_alarms'] / c['photos']) / 2)} %"
+
+
+def wrapped(text: str) -> str:
+    return textwrap.fill(text, TEXT, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def threshold() -> str:
@@ -132,141 +144,166 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return line(head) + "|---" * len(head) + "|\n" + "".join(map(line, rows))
 
 
-def ends(role: str, key: str, over: str) -> tuple[str, str]:
-    """The lowest and highest share of `key` over the sets of a role."""
-    shares = [
-        each["conditions"]["clean"][key] / each[over]
-        for each in shipped()["sets"]
-        if (role == "all" or each["role"] == role) and each[over] and key in each["conditions"]["clean"]
-    ]
-    return f"{100 * min(shares):.0f}" if min(shares) >= 0.01 else percent(min(shares)), f"{100 * max(shares):.0f}"
+def ends(role: str, key: str, over: str, condition: str = "clean") -> tuple[str, str]:
+    """The lowest and highest percentage of `key` over the sets of a role ("all": of every one)."""
+    told = [counts(each, condition) for each in sets() if role in ("all", each["role"])]
+    shares = [100 * c[key] / c[over] for c in told if key in c]
+    return f"{min(shares):.2g}", f"{max(shares):.2g}"
 
 
 # ---- the parts -------------------------------------------------------------------------------------------------------
 
 
-def headline() -> str:
-    own, clean = of_set("flickr140k")
-    (low, high), (calm, loud) = ends("unseen", "found", "fakes"), ends("all", "false_alarms", "photos")
-    return (
-        f"At its threshold ({threshold()}, set for {100 * operating_point()['target_fpr']:g} % false alarms on validation"
-        f" photos) the shipped detector finds {plain_rate(clean['found'], own['fakes'])} of the kind of fakes it was\n"
-        f"taught on, {low} to {high} % of generators it never saw, and calls {calm} to {loud} % of real photos FAKE.\n"
-    )
-
-
 def results_table() -> str:
-    """README: a row for each set."""
-    rows = []
-    for each in shipped()["sets"]:
-        clean = each["conditions"]["clean"]
+    """README.md: what is found and who is accused, a row for each set."""
+    point, rows = operating_point(), []
+    for each in sets():
+        c = counts(each)
         rows.append(
-            [each["name"], auc(clean.get("auc")), rate(clean.get("false_alarms"), each["photos"])]
-            + [rate(clean.get("found"), each["fakes"], bold=True)]
+            [each["name"].partition(", AUC")[0], rate(c.get("found"), c.get("fakes"), bold=True)]
+            + [rate(c.get("false_alarms"), c.get("photos"))]
         )
-    return table(["set", "AUC", "false alarms", "fakes found"], rows)
+    head = ["set", "fakes found", "photos called FAKE"]
+    return table(head, rows) + (
+        f"\nAt the shipped threshold ({threshold()}), set for {100 * point['target_fpr']:g} % false alarms;"
+        " 95 % intervals.\n"
+    )
 
 
 def card_table() -> str:
     """MODEL_CARD.md: the same, with counts of images and the detector before."""
     rows = []
-    for each in shipped()["sets"]:
-        clean = each["conditions"]["clean"]
-        size = " + ".join(str(each[side]) for side in ("photos", "fakes") if each[side])
-        before = clean.get("before", {}).get("found")
+    for each in sets():
+        c = counts(each)
+        size = " + ".join(str(c[side]) for side in ("photos", "fakes") if side in c)
         rows.append(
-            [f"{each['name']} ({size})", auc(clean.get("auc")), rate(clean.get("false_alarms"), each["photos"])]
-            + [rate(clean.get("found"), each["fakes"], bold=True), plain_rate(before, each["fakes"])]
+            [f"{each['name']} ({size})", auc(ranked(each)), rate(c.get("false_alarms"), c.get("photos"))]
+            + [rate(c.get("found"), c.get("fakes"), bold=True)]
+            + [plain_rate(each["before"].get("found"), c.get("fakes"))]
         )
-    return table(["set", "AUC", "false alarms", "fakes found", "before"], rows)
+    before = told_in("sets")["before"]
+    text = wrapped(f"«Before» is {before}. No verdict (UNSURE): {', '.join(undecided())}.")
+    return table(["set", "AUC", "false alarms", "fakes found", "before"], rows) + "\n" + text
+
+
+def undecided() -> list[str]:
+    """How many of a set's images got UNSURE, at the shipped threshold."""
+    at = f"{calibration()['default_fpr']:g}"
+    out = []
+    for each in sets():
+        rows = [row for row in measured()["sets"] if row["name"] == each["measured"]]
+        kinds = [
+            f"{row['unsure'][at]} of {row['of']} {'photos' if row['role'] == 'photos' else 'fakes'}" for row in rows
+        ]
+        out.append(f"{each['short']} {' and '.join(kinds)}")
+    return out
+
+
+def card_summary() -> str:
+    low, high = ends("others", "found", "fakes")
+    worst, best = ends("others", "found", "fakes", "hard")
+    return wrapped(
+        "It knows the kind of fakes it was taught on, also after they were re-saved, and seldom accuses a photo. Of"
+        f" generators it has never seen it finds {low} to {high} % of the faces, {worst} to {best} % after strong"
+        " re-saving of 256 px files. All of it is measured below."
+    )
+
+
+def card_threshold() -> str:
+    point = operating_point()
+    return wrapped(
+        f"95 % intervals. The shipped threshold, {threshold()}, is the one for {100 * point['target_fpr']:g} % false"
+        " alarms, set on validation photos."
+    )
+
+
+def card_careful() -> str:
+    """MODEL_CARD.md: the same sets at the threshold for fewer false alarms."""
+    found, accused = [], []
+    for each in sets():
+        c = counts(each, fpr=CAREFUL)
+        if "found" in c:
+            found.append(f"{plain_rate(c['found'], c['fakes'])} of {each['short']}")
+        if "false_alarms" in c:
+            accused.append(f"{plain_rate(c['false_alarms'], c['photos'])} ({each['short']})")
+    return wrapped(
+        f"At the threshold for {100 * CAREFUL:g} %: found are {', '.join(found)}; accused are {', '.join(accused)}."
+    )
 
 
 def card_files() -> str:
-    return (
-        f"`models/detector.safetensors` ({DETECTOR.stat().st_size / 1e6:.1f} MB; SHA-256 `{sha256(DETECTOR)}`) and the same"
-        f" network\nfor ONNX Runtime, `models/detector.onnx` ({ONNX.stat().st_size / 1e6:.1f} MB; SHA-256 `{sha256(ONNX)}`).\n"
+    return wrapped(
+        f"`models/detector.safetensors` ({DETECTOR.stat().st_size / 1e6:.1f} MB; SHA-256 `{sha256_of(DETECTOR)}`) and"
+        f" the same network for ONNX Runtime, `models/detector.onnx` ({ONNX.stat().st_size / 1e6:.1f} MB; SHA-256"
+        f" `{sha256_of(ONNX)}`)."
     )
 
 
 def card_resaved() -> str:
     rows = []
-    for each in shipped()["sets"]:
-        known = each["conditions"]
-        if set(known) < set(CONDITIONS):
+    for each in sets():
+        c = [counts(each, condition) for condition in CONDITIONS]
+        if not all(c):
             continue
         name = each["short"]
-        if each["photos"] and each["fakes"] and each["role"] == "own":
-            rows.append([name, "balanced accuracy", *(balanced(each, known[c]) for c in CONDITIONS)])
+        if each["role"] == "own":
+            rows.append([name, "balanced accuracy", *map(balanced, c)])
             name = ""
         for what, over, words in (("found", "fakes", "fakes found"), ("false_alarms", "photos", "false alarms")):
-            if each[over]:
-                rows.append([name, words, *(plain_rate(known[c].get(what), each[over]) for c in CONDITIONS)])
+            if what in c[0]:
+                rows.append([name, words, *(plain_rate(one[what], one[over]) for one in c)])
                 name = ""
     return table(["", "", *CONDITIONS], rows)
 
 
-def speed() -> str:
-    s = shipped()["speed"]
-    return (
-        f"**Speed**, {s['machine']}: a first verdict {s['first_verdict_seconds']} s ({s['first_verdict_mb']} MB);"
-        f" {s['small_files']} files of {s['small_side']} px in {s['small_seconds']} s with the start\n"
-        f"({s['small_per_second']} a second after it, {s['small_mb']} MB); {s['large_files']} files of {s['large_side']} px"
-        f" in {s['large_seconds']} s ({s['large_per_second']} a second, {s['large_mb']} MB).\n"
-    )
-
-
 def conditions_table() -> str:
     """docs/results.md: the set of its own kind, clean and saved again."""
-    one, _ = of_set("flickr140k")
-    rows = []
+    one, rows = sets()[0], []
     for condition in CONDITIONS:
-        counts = one["conditions"][condition]
-        old = counts.get("before")
-        before = "" if old is None else f"{balanced(one, old)}, {plain_rate(old['found'], one['fakes'])}"
+        c = counts(one, condition)
+        alone = c | one["alone"][condition]
         rows.append(
-            [condition, balanced(one, counts), rate(counts["false_alarms"], one["photos"])]
-            + [rate(counts["found"], one["fakes"]), auc(counts["auc"]), before]
+            [condition, balanced(c), rate(c["false_alarms"], c["photos"]), rate(c["found"], c["fakes"])]
+            + [auc(ranked(one, condition)), f"{balanced(alone)}, {plain_rate(alone['found'], alone['fakes'])}"]
         )
-    before = f"before ({shipped()['before']}): balanced, found"
-    return table(["", "balanced accuracy", "false alarms", "fakes found", "AUC", before], rows)
+    alone_is = f"{told_in('sets')['alone']}: balanced, found"
+    return table(["", "balanced accuracy", "false alarms", "fakes found", "AUC", alone_is], rows)
 
 
 def unseen() -> str:
     """docs/results.md: what it finds of other generators, whom it accuses."""
-    said = []
-    for each in shipped()["sets"]:
-        clean = each["conditions"]["clean"]
-        if each["role"] == "unseen":
-            more = [f"AUC {auc(clean['auc'])}"] if "auc" in clean else []
-            if old := clean.get("before"):
-                more.append(f"before {plain_rate(old['found'], each['fakes'])}")
-            share = f"{plain_rate(clean['found'], each['fakes'])} of {each['short']}"
-            said.append(share + (f" ({'; '.join(more)})" if more else ""))
-    alarms = [
-        f"{plain_rate(each['conditions']['clean']['false_alarms'], each['photos'])} ({each['short']})"
-        for each in shipped()["sets"]
-        if each["photos"] and each["role"] != "own"
-    ]
-    return (
-        f"At the threshold {threshold()}. Of generators it was not taught on it finds " + ", ".join(said) + ".\n"
-        "Photos it accuses: " + ", ".join(alarms) + ".\n"
+    found, accused = [], []
+    for each in sets():
+        c = counts(each)
+        if each["role"] == "others":
+            more = [f"AUC {auc(ranked(each))}"] if ranked(each) is not None else []
+            if old := each.get("alone"):
+                more.append(f"{told_in('sets')['alone']} {plain_rate(old['clean']['found'], c['fakes'])}")
+            found.append(f"{plain_rate(c['found'], c['fakes'])} of {each['short']} ({'; '.join(more)})")
+        if each["role"] != "own" and "false_alarms" in c:
+            accused.append(f"{c['false_alarms']} of {c['photos']} ({each['short']})")
+    return wrapped(
+        f"Of generators it was not taught on it finds {', '.join(found)}. Photos that it accuses: {', '.join(accused)}."
     )
 
 
 def times() -> str:
-    c = shipped()["commands"]
+    c = told_in("sets")["commands"]
     return (
         "```bash\n"
-        f"make demo   # {c['demo_minutes']} minutes: trains both networks on drawn faces, samples, judges; prints a report's path\n"
+        f"make demo   # {c['demo_minutes']} minutes: trains both networks on drawn faces, samples, judges; prints a"
+        " report's path\n"
         f"make test   # {c['test_minutes']} minutes: lint and the whole default test suite\n"
+        "python3 bootstrap.py demo   # without make\n"
         "```\n\n"
         f"Times on {c['machine']}.\n"
     )
 
 
-def sample(name: str) -> str:
-    """What was printed; long lines are cut where a page would cut them, too."""
-    lines = samples()["samples"][name]["output"]
+def sample(name: str, most: int | None = None) -> str:
+    """What was printed, `most` lines of it; long lines are cut where a page would cut them, too."""
+    lines = told_in("samples")["samples"][name]["output"]
+    lines = [*lines[:most], "…"] if most is not None and len(lines) > most else lines
     return "```\n" + "".join(line[:WIDTH] + (" …" if len(line) > WIDTH else "") + "\n" for line in lines) + "```\n"
 
 
@@ -281,14 +318,14 @@ def short(value: Any, places: int = 4) -> Any:
 
 def sample_entry() -> str:
     """docs/detecting.md: an entry of the JSON, a line for every few fields."""
-    entry = short(samples()["samples"]["photos"]["json"]["results"][-1])
+    entry = short(told_in("samples")["samples"]["photos"]["json"]["results"][-1])
     entry["face"]["landmarks"] = [["…", "…"]] * len(entry["face"]["landmarks"])
     return _json_block(entry)
 
 
 def sample_document() -> str:
     """docs/serving.md: the whole answer, its longest parts shortened."""
-    told = short(samples()["samples"]["photos"]["json"])
+    told = short(told_in("samples")["samples"]["photos"]["json"])
     for name in ("sha256", "onnx_sha256"):
         told["detector"][name] = told["detector"][name][:6] + "…"
     for name in ("file", "onnx"):
@@ -316,18 +353,20 @@ def _json_block(told: dict[str, Any]) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "headline": headline,
     "results": results_table,
     "times": times,
     "card-files": card_files,
+    "card-summary": card_summary,
+    "card-threshold": card_threshold,
     "card-results": card_table,
+    "card-careful": card_careful,
     "card-resaved": card_resaved,
-    "card-speed": speed,
     "results-conditions": conditions_table,
     "results-unseen": unseen,
     "sample-entry": sample_entry,
     "sample-document": sample_document,
-    "sample-photos": lambda: sample("photos"),
+    "sample-photos": lambda: sample("photos", SHOWN),
+    "sample-mixed": lambda: sample("mixed"),
 }
 
 
@@ -361,7 +400,7 @@ def main(words: list[str]) -> int:
         made, differ = renewed(text, document.name)
         drifted += len(differ)
         if differ and not check:
-            document.write_text(made, encoding="utf-8")
+            write_text(document, made)
         if differ:
             print(f"{document.relative_to(ROOT)}: {'differs in' if check else 'wrote'} {', '.join(differ)}")
     if not check:

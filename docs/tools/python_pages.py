@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = """# Python API
 
-Read from the docstrings. In the installed package every room lies in `ganface` (`from ganface.faces.decode import load_image`); there, and in a
-checkout, `ganface.judge` is `reports.library.judge`. Public here means: described on this page. Whatever is wrong with an argument is a
-`common.errors.UserError` of one line.
+Read from the docstrings. In the installed package every room lies in `ganface` (`from ganface.faces.decode import
+load_image`); there, and in a checkout, `ganface.judge` is `reports.library.judge`. Public means: described here.
+Whatever is wrong with an argument is a `common.errors.UserError` of one line.
 """
 API: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "Verdicts": (
@@ -123,7 +123,7 @@ def _prose(text: str | None) -> str:
             safe = re.sub(r"(?<!`)([<>])(?!`)", r"\\\1", paragraph)
             safe = re.sub(r"\]\(", r"]\\(", safe)
             lines = safe.splitlines()
-            joined = [f"\n**{m[1]}**: {line[m.end():]}" if (m := SECTION.match(line)) else line for line in lines]
+            joined = [f"\n**{m[1]}**: {line[m.end() :]}" if (m := SECTION.match(line)) else line for line in lines]
             out.append("\n".join(joined).strip() + "\n")
     return "\n".join(out)
 

@@ -1,4 +1,4 @@
-"""The documentation site: it builds without a warning, loads nothing from elsewhere, and its references are complete."""
+"""The documentation site: it builds without a warning, loads nothing from elsewhere, its references are complete."""
 
 import ast
 import importlib.util
