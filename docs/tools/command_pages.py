@@ -92,7 +92,7 @@ def _options(command: click.Command, ctx: click.Context) -> str:
         if isinstance(parameter, click.Argument) and not told:
             continue  # the usage names it
         told, default = _without_default(told)
-        rows.append(f"| `{name.replace('|', '¦')}` | {_plain(' '.join(told.split()))} | {_code(default)} |")
+        rows.append(f"| `{name}` | {_plain(' '.join(told.split()))} | {_code(default)} |")
     if not rows:
         return ""
     return "\n".join(["| option | | default |", "|---|---|---|", *rows, ""])
@@ -107,7 +107,7 @@ def _without_default(told: str) -> tuple[str, str]:
 
 
 def _code(text: str) -> str:
-    return f"`{text.replace('|', '¦')}`" if text else ""
+    return f"`{text}`" if text else ""
 
 
 if __name__ == "__main__":

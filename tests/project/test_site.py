@@ -57,6 +57,8 @@ def test_nothing_is_loaded_from_elsewhere(site):
         assert not loaded, f"{page.name} loads {loaded}"
         for picture in re.findall(r'<img[^>]*src="([^"]+)"', text):
             assert (page.parent / picture).is_file(), f"{page.name}: {picture}"
+    for sheet in site.rglob("*.css"):
+        assert not re.findall(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet.name
 
 
 @MKDOCS
@@ -66,6 +68,17 @@ def test_the_search_knows_all_pages_also_without_a_server(site):
     assert {"install.html", "commands.html", "python-api.html", "model-card.html", "ethics.html"} <= pages
     assert (site / "search" / "search_index.js").is_file()
     assert "IFrameWorker" in (site / "index.html").read_text(encoding="utf-8")
+
+
+@MKDOCS
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to open the pages with")
+def test_the_search_answers_where_pages_are_opened_as_files(site, tmp_path):
+    command = ["chromium", "--headless", "--no-sandbox", f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000"]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", f"file://{site}/index.html?q=calibrate"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    hits = re.findall(r'<a href="([^"#]+)[^"]*" class="md-search-result__link"', shown)
+    assert re.search(r"\d+ matching documents", shown) and len(hits) > 2
+    assert any("commands.html" in hit for hit in hits) and all(hit.startswith(f"file://{site}/") for hit in hits)
 
 
 @MKDOCS
