@@ -61,7 +61,8 @@ def python_reference() -> str:
 
 
 def _described(tree: ast.Module, path: str, name: str) -> list[str]:
-    node = next((each for each in tree.body if getattr(each, "name", None) == name), None)
+    named = (each for each in tree.body if isinstance(each, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef))
+    node = next((each for each in named if each.name == name), None)
     if node is None:
         raise LookupError(f"docs/tools/python_pages.py: {path} has no {name}")
     module = path.removesuffix(".py").replace("/", ".")
@@ -70,15 +71,14 @@ def _described(tree: ast.Module, path: str, name: str) -> list[str]:
         return [*parts, *_function(node)]
     parts += [f"```python\n{_fields(node)}\n```\n"] if _fields(node) else []
     parts.append(_prose(ast.get_docstring(node)))
-    for method in node.body:
-        public = isinstance(method, ast.FunctionDef) and (not method.name.startswith("_") or method.name == "__call__")
-        if public and ast.get_docstring(method):
+    methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+    for method in methods:
+        if (not method.name.startswith("_") or method.name == "__call__") and ast.get_docstring(method):
             parts += [f"#### {name}.{method.name}\n", *_function(method)]
     return parts
 
 
-def _function(node: ast.stmt) -> list[str]:
-    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+def _function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     marks = {ast.unparse(mark) for mark in node.decorator_list}
     kept = "".join(f"@{mark}\n" for mark in ("property", "classmethod", "staticmethod") if mark in marks)
     return [f"```python\n{kept}{_signature(node)}\n```\n", _prose(ast.get_docstring(node))]
