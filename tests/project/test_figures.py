@@ -132,6 +132,46 @@ def test_the_screenshot_says_what_the_page_says():
     assert shot["says"] == record.shown_words(), again
 
 
+# ---- tables of other measurements that left their numbers ----------------------------------------------------------
+
+
+def rows(document: str, before: str) -> list[list[str]]:
+    """The cells of the table whose head begins with `before`, without marks of bold text."""
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    body = text[text.index(f"| {before}") :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip().replace("*", "") for cell in line.strip("|").split("|")] for line in body]
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_the_table_of_an_iteration_is_the_benchmarks(size):
+    told = json.loads((ROOT / "benchmarks" / "training-cpu.json").read_text(encoding="utf-8"))["rows"]
+    told = [row for row in told if row["resolution"] == size]
+    shown = rows("performance.md", f"{size}x{size} |")
+    assert len(shown) == len(told) == 4
+    first = told[0]
+    for cells, row in zip(shown, told, strict=True):
+        wanted = [f"{row['seconds']:.2f}", f"{row['cpu_seconds']:.2f}", f"{row['peak_gb']:.2f} GB"]
+        assert [cells[1], cells[2], cells[4]] == wanted, row["way"]
+        assert float(cells[6]) == pytest.approx(first["seconds"] / row["seconds"], abs=0.0051), row["way"]
+
+
+def test_the_table_of_features_is_the_benchmarks():
+    told = json.loads((ROOT / "benchmarks" / "fid-cpu.json").read_text(encoding="utf-8"))["features"]
+    shown = {f"{float(cells[1]):.1f}": float(cells[2]) for cells in rows("metrics.md", "step | images/s")}
+    for row in told:
+        speed = f"{row['images_per_second']:.1f}"
+        assert shown.get(speed) == pytest.approx(row["times_pytorch_fid"], abs=0.0051), row["step"]
+
+
+def test_the_study_is_the_studys():
+    told = json.loads((ROOT / "docs" / "study" / "results.json").read_text(encoding="utf-8"))["endpoint"]
+    shown = {cells[0]: cells[1] for cells in rows("study/results.md", " | primary endpoint")}
+    assert len(shown) == len(told) > 3
+    for name, row in told.items():
+        wanted = f"{100 * row['value']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+        assert shown[name] == wanted, name
+
+
 def test_the_readme_is_short_and_in_order():
     text = TEXTS[ROOT / "README.md"]
     assert len(text.split()) < 900  # as wc -w counts, tables and commands included
