@@ -277,7 +277,8 @@ def reproduce_detector(arguments):
 def clean():
     import shutil
 
-    names = [FULL[0], LIGHT[0], DOCS[0], "site", ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist", "ganface.egg-info"]
+    names = [FULL[0], LIGHT[0], DOCS[0], ".pytest_cache", ".ruff_cache", ".hypothesis"]
+    names += ["build", "dist", "site", "ganface.egg-info"]
     for folder, folders, _ in os.walk(ROOT):
         folders[:] = [
             name for name in folders if name not in (".git", FULL[0], LIGHT[0], DOCS[0], "runs", "datasets", "samples")
