@@ -23,6 +23,7 @@ SUPPORTED = [(3, 12), (3, 13), (3, 11)]  # in the order in which another Python 
 
 # name, what of the project is installed, GB that must be free, what is said before the download
 FULL = (".venv", ".[dev]", 8, "about 3 GB to download the first time, a minute or two on a fast line")
+DOCS = (".venv-docs", ".[docs]", 1, "about 200 MB to download the first time, less than a minute")
 LIGHT = (".venv-light", ".[web,video,heif]", 1, "about 150 MB to download the first time, less than a minute")
 
 JOBS = {
@@ -39,6 +40,7 @@ JOBS = {
     "fuzz": "change bad and good files at random and read them, five minutes (make fuzz MINUTES=60; --minutes 60)",
     "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; three hours)",
     "bench": "the training benchmark (further arguments go to it)",
+    "docs": "the documentation site, into site/ (nothing to serve: open site/index.html)",
     "setup": "only make the virtual environment",
     "wheel": "build the installable package into dist/, for pip install and uv tool install",
     "clean": "remove the virtual environments and caches; runs, samples and data sets stay",
@@ -171,7 +173,7 @@ def ensure_environment(kind):
         os.remove(stamp)
     say("installing the packages (%s)" % told)
     install = ["install", "--disable-pip-version-check", "--no-input", "-c", CONSTRAINTS, "-e", what]
-    if kind is LIGHT:  # what follows is a verdict, not forty lines about packages
+    if kind is not FULL:  # what follows is a verdict, not forty lines about packages
         install.insert(1, "--quiet")
     if subprocess.call(pip + install, cwd=ROOT) != 0:
         fail(
@@ -222,6 +224,16 @@ def wheel():
     if code == 0:
         built = sorted(name for name in os.listdir(os.path.join(ROOT, "dist")) if name.endswith(".whl"))
         say("Next: pip install dist/%s, then ganface detect photo.jpg" % built[-1])
+    return code
+
+
+def site():
+    """Build the documentation into site/; a broken link is an error."""
+    python = ensure_environment(FULL if is_complete(FULL) else DOCS)
+    env = dict(os.environ, NO_MKDOCS_2_WARNING="1")
+    code = subprocess.call([python, "-m", "mkdocs", "build", "--strict", "--quiet"], cwd=ROOT, env=env)
+    if code == 0:
+        say("Next: open site/index.html")
     return code
 
 
@@ -291,10 +303,11 @@ def gpu_check(arguments):
 def clean():
     import shutil
 
-    names = [FULL[0], LIGHT[0], ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist", "ganface.egg-info"]
+    names = [FULL[0], LIGHT[0], DOCS[0], ".pytest_cache", ".ruff_cache", ".hypothesis"]
+    names += ["build", "dist", "site", "ganface.egg-info"]
     for folder, folders, _ in os.walk(ROOT):
         folders[:] = [
-            name for name in folders if name not in (".git", ".venv", ".venv-light", "runs", "datasets", "samples")
+            name for name in folders if name not in (".git", FULL[0], LIGHT[0], DOCS[0], "runs", "datasets", "samples")
         ]
         if "__pycache__" in folders:
             names.append(os.path.relpath(os.path.join(folder, "__pycache__"), ROOT))
@@ -321,6 +334,8 @@ def main(argv):
     rest = argv[1:]
     if job in ("detect", "serve"):
         return verdicts(job + ".py", rest)
+    if job == "docs":
+        return site()
     if job == "wheel":
         return wheel()
     if job == "gpu-check":

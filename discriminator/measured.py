@@ -15,6 +15,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.reading import json_file
 from discriminator.verdict import Threshold
+from metrics.few import ENOUGH, exact_interval
 
 FORMAT, VERSION = "ganface-measured", 1
 ENDING = ".measured.json"
@@ -90,9 +91,13 @@ def ends(shares: Sequence[Share]) -> tuple[float, float]:
 
 
 def span(shares: Sequence[Share]) -> str:
-    """ "40 to 72 %", or one number where the sets agree."""
+    """ "40 to 72 %", or one number where the sets agree; of few images "100 % (95 % interval 40 to 100 %)"."""
     low, high = (_percent(value) for value in ends(shares))
-    return f"{high} %" if low == high else f"{low} to {high} %"
+    text = f"{high} %" if low == high else f"{low} to {high} %"
+    few = [exact_interval(share.called, share.of) for share in shares if share.of < ENOUGH]
+    if few:
+        text += f" (95 % interval {100 * min(a for a, _ in few):.0f} to {100 * max(b for _, b in few):.0f} %)"
+    return text
 
 
 def in_sets(shares: Sequence[Share]) -> str:

@@ -228,7 +228,9 @@ class ZipStore:
             raise BadImage(name, "compressed by a method Python can't read: make the archive again") from None
         except RuntimeError:
             raise BadImage(name, "encrypted in the archive: unpack it with its password first") from None
-        except (KeyError, *ZIP_TROUBLE) as error:
+        except KeyError as error:
+            raise BadImage(name, f"not in the archive ({error})") from None
+        except ZIP_TROUBLE as error:
             raise BadImage(name, f"broken in the archive ({error})") from None
 
     def head(self, path: str) -> bytes:

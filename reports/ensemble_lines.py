@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from discriminator.detector import Detector
 from discriminator.ensemble import Majority, Stack, Weighted
 from evaluation.ensemble import EnsembleComparison, EnsembleResult, head_of
+from metrics.few import auc_text, balanced_text, counts_text, share_text
 
 
 def lines_of(result: EnsembleResult) -> list[str]:
@@ -32,18 +33,32 @@ def _made(detector: Detector, names: Sequence[str]) -> list[str]:
 def _compared(found: EnsembleComparison) -> list[str]:
     width = max(map(len, found.systems))
     key = f"tpr_at_fpr_{found.target:g}"
+    few = counts_text(found.n_real, found.n_fake)
     lines = [f"compared on {found.n_real} real and {found.n_fake} fake {found.of}"]
     head = f"TPR at {100 * found.target:g} % FPR (ROC)"
     lines.append(f"{'':{width}}     AUC  {head}   found  false alarms  balanced  (at its own threshold)")
     for name, s in found.systems.items():
         star = " *" if name == found.best else "  "
+        if few:
+            lines.append(f"{name:{width}}{star} {_of_few(s, key, found)}")
+            continue
         lines.append(
             f"{name:{width}}{star} {s['auc']:.4f}  {100 * s[key]:>{len(head) - 2}.1f} %  {100 * s['found']:5.1f} %"
             f"  {100 * s['false_alarms']:10.2f} %  {100 * s['balanced']:6.1f} %"
         )
+    lines += [f"intervals{few}"] if few else []
     auc = found.gaps["auc"]
     lines.append(
         f"* best member on the images that were fitted on; AUC {auc['value']:+.4f} (95 % interval {auc['low']:+.4f} to"
         f" {auc['high']:+.4f}; DeLong's p {found.p:.2g})"
     )
     return [*lines, found.words, *(f"note: {note}" for note in found.notes)]
+
+
+def _of_few(s: Mapping[str, float], key: str, found: EnsembleComparison) -> str:
+    """The same figures, each with its interval, where a class has few images."""
+    real, fake = found.n_real, found.n_fake
+    return (
+        f"{auc_text(s['auc'], real, fake, 4)}  {share_text(s[key], fake)}  {share_text(s['found'], fake)}"
+        f"  {share_text(s['false_alarms'], real)}  {balanced_text(s['balanced'], real, fake)}"
+    )

@@ -11,6 +11,8 @@ import numpy as np
 from common.errors import one_line
 from discriminator.folds.figures import CAUTION, NAMES, ORACLES, FoldsFound
 from discriminator.training.exploration import HOW
+from metrics.bootstrap import binomial_interval
+from metrics.few import ENOUGH, pair_interval
 from metrics.folds import ALL
 from reports import folds_plots as fold_plots
 from reports import plots
@@ -125,11 +127,35 @@ def _each(found: FoldsFound) -> Section:
     rows = [("", "real", "fake", "threshold", *(NAMES[name] for name in COLUMNS))]
     for row in found.each:
         counts = row["n_real"], row["n_fake"], _f(row["threshold"])
-        rows.append((_name(row, found), *counts, *(_f(row[name]) for name in COLUMNS)))
+        rows.append((_name(row, found), *counts, *(_of_fold(name, row) for name in COLUMNS)))
     p = found.pooled
     rows.append(("pooled", p["n_real"], p["n_fake"], "own", *(_f(p["metrics"][n]["value"]) for n in COLUMNS)))
     notes = ["Each image is tested once in every repeat."] if found.repeats > 1 else []
+    if any(_few(row) for row in found.each):
+        notes.append(
+            f"Of fewer than {ENOUGH} real or fake images a figure has its 95 % interval beside it; one that has none is"
+            " left out. The pooled row is of all images."
+        )
     return Section("Every fold", rows=rows, head=True, notes=notes)
+
+
+def _few(row: Mapping) -> bool:
+    return min(row["n_real"], row["n_fake"]) < ENOUGH
+
+
+def _of_fold(name: str, row: Mapping) -> str:
+    """A fold's figure; of few images with its interval, a dash where it has none."""
+    value, n_real, n_fake = row[name], row["n_real"], row["n_fake"]
+    if not _few(row) or value is None or not math.isfinite(value):
+        return _f(value)
+    if name in ("roc_auc", "balanced_accuracy"):
+        low, high = pair_interval(value, n_real, n_fake)
+    elif name in ("accuracy", "recall_fake", "recall_real"):
+        n = {"accuracy": n_real + n_fake, "recall_fake": n_fake, "recall_real": n_real}[name]
+        low, high = binomial_interval(value * n, n)
+    else:
+        return "–"
+    return f"{_f(value)} ({low:.2f} to {high:.2f})"
 
 
 def _rows(names: Sequence[str], of: Sequence[tuple[str, Mapping]]) -> list[tuple[str, ...]]:

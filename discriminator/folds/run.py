@@ -35,6 +35,7 @@ from discriminator.training.options import CrossValidation, RunPlace, TrainerOpt
 from discriminator.training.recipe import Recipe
 from discriminator.training.run import DETECTOR, MakeReport, SharedImages, say_left_out, train
 from discriminator.training.selection import Validation, scores
+from metrics.few import auc_text, balanced_text, counts_text
 from training.checkpoint import checkpoints
 from training.lock import RunLock
 from training.run_folder import new_run, remove_leftovers
@@ -163,10 +164,12 @@ class _Folds:
             self.tel.say(f"--- {self.name(fold)}: {self._counts(fold)}")
             self._one(root, fold)
             left = (time.monotonic() - began) / trained * (len(waiting) - trained)
-            f = read_fold(self.folder(root, fold) / HELD_OUT).figures()
+            f, n = read_fold(self.folder(root, fold) / HELD_OUT).figures(), self.pool.counts(fold.held_out)
+            auc = auc_text(f["roc_auc"], n["real"], n["fake"], 4)
+            balanced = balanced_text(f["balanced_accuracy"], n["real"], n["fake"])
             self.tel.say(
-                f"--- {self.name(fold)}: held-out AUC {f['roc_auc']:.4f}, balanced accuracy"
-                f" {100 * f['balanced_accuracy']:.1f} %, F1 {f['f1_fake']:.3f}"
+                f"--- {self.name(fold)}: held-out AUC {auc}, balanced accuracy {balanced}"
+                + (counts_text(n["real"], n["fake"]) or f", F1 {f['f1_fake']:.3f}")
                 + (f"; {len(waiting) - trained} folds to go, about {clock(left)}" if left else "")
             )
         self._conclude(root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -100,6 +101,15 @@ def test_every_image_is_judged_by_the_detector_that_never_saw_it(whole, faces):
             assert float(row["logit"]) == pytest.approx(verdict.logit, abs=1e-4)
             assert row["verdict"] == verdict.label and float(row["threshold"]) == verdict.threshold
         assert not list(folder.glob("checkpoint*")) and (folder / "log.txt").is_file()
+
+
+def test_a_fold_of_few_images_is_told_with_intervals(whole):
+    told = re.findall(
+        r"held-out AUC \d\.\d{4} \(\d\.\d\d to \d\.\d\d\), balanced accuracy [\d.]+ % \(\d+ to \d+\)"
+        r" \(of only 6 real and 6 fake images",
+        (whole / "log.txt").read_text(),
+    )
+    assert len(told) == 3
 
 
 def test_figures_are_scikit_learns(whole, capsys):

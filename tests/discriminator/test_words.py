@@ -119,6 +119,18 @@ def test_rates_are_those_of_the_threshold_in_force(tmp_path):
     )
 
 
+def test_rates_of_few_images_have_their_interval(tmp_path):
+    rows = [{"name": "home", "role": "own", "of": 5, "called": {"0.01": 5}},
+            {"name": "A", "role": "others", "of": 19, "called": {"0.01": 9}},
+            {"name": "home", "role": "photos", "of": 20, "called": {"0.01": 1}}]  # fmt: skip
+    detector = Fixed()
+    found = rates_of(beside(tmp_path, sets=rows), detector, Threshold.of(detector.calibration, fpr=0.01))
+    own, others, photos = found.lines()
+    assert "100 % (95 % interval 48 to 100 %) found (home: 5 of 5)" in own  # .025 ** (1/5) = .478
+    assert "47 % (95 % interval 24 to 71 %) found" in others and "interval" not in photos
+    assert "finds 100 % (95 % interval 48 to 100 %) of its own kind of fakes" in found.says()
+
+
 def test_rates_of_another_file_are_not_claimed(tmp_path):
     file, detector = beside(tmp_path, sha256="other"), Fixed()
     by = Threshold.of(detector.calibration, fpr=0.01)
@@ -169,7 +181,7 @@ def test_the_shipped_rates_are_of_the_shipped_files_and_in_the_card():
     assert told["detector_sha256"] == sha256_of(SHIPPED[0])
     card = (SHIPPED[0].parents[1] / "MODEL_CARD.md").read_text()
     for row in told["sets"]:
-        share = f"{100 * row['called']['0.01'] / row['of']:.1f}".removesuffix(".0") + " %"
+        share = f"{100 * row['called']['0.01'] / row['of']:.1f} %"
         assert share in card, (row["name"], share)
 
 

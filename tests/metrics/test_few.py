@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from metrics.few import auc_text, balanced_text, counts_text, pair_interval, share_text
+from metrics.bootstrap import binomial_interval
+from metrics.few import auc_text, balanced_text, counts_text, exact_interval, pair_interval, share_text
 
 
 @pytest.mark.parametrize("m", [1, 2, 5, 19])
@@ -41,3 +42,9 @@ def test_no_figure_of_few_images_is_written_alone():
     assert share_text(0.0, 1) == "0.0 % (0 to 98)" and share_text(0.5, 20) == "50.0 %"
     assert share_text(math.nan, 0) == "–"
     assert "only 1 real and 3 fake" in counts_text(1, 3) and counts_text(20, 20) == ""
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 19])
+def test_the_exact_interval_is_scipys(n):
+    for k in range(n + 1):
+        assert exact_interval(k, n) == pytest.approx(binomial_interval(k, n), abs=1e-9)
