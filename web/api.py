@@ -136,7 +136,7 @@ class _Door:
 
     def __init__(self, line: Line, cors: Sequence[str], more: More, counts: Counts):
         self.line, self.cors, self.more, self.counts = line, cors, more, counts
-        self.body: dict[str, Any] = BODY
+        self.body: dict[str, Any] = dict(BODY)
         if more.fetch is not None:
             self.body = {**BODY, "content": {**BODY["content"], "application/json": {"schema": ADDRESS}}}
 

@@ -84,6 +84,8 @@ def test_a_missing_package_leads_to_its_extra():
         "pillow_heif": "pillow-heif",
         "c2pa": "c2pa-python",
         "pip_audit": "pip-audit",
+        "python_multipart": "python-multipart",
+        "prometheus_client": "prometheus-client",
     }
     for module, extra in EXTRA_OF.items():
         if extra in EXTRAS:
