@@ -2,7 +2,8 @@
 
 Each target takes bytes and may raise nothing but what a person is told in a line; anything else, more than SECONDS of
 computing or GIGABYTE of memory is a finding, whose input is kept in fuzz/. With the package atheris inputs follow the
-coverage of the Python code; without it small files and those of `tests.bad_files` are changed at random.
+coverage of the Python code, and what reached something new is kept in fuzz/corpus/, so the next run goes on from there;
+without it small files and those of `tests.bad_files` are changed at random. --coverage tells what the corpus reaches.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -243,6 +245,17 @@ def plain(name: str, seconds: float, seed: int) -> tuple[int, int]:
     return inputs, findings
 
 
+def corpus_of(name: str) -> Path:
+    """The folder of a target's inputs that reached something new, the first ones among them."""
+    folder = FOUND / "corpus" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for data in seeds(TARGETS[name][1]):
+        path = folder / f"seed-{zlib.crc32(data):08x}"
+        if not path.exists():
+            path.write_bytes(data)
+    return folder
+
+
 def guided(name: str, seconds: float, seed: int) -> None:
     """A target by atheris, which ends the process itself: with a code other than 0 for a finding."""
     atheris = importlib.import_module("atheris")  # by name: an extra that only those need who fuzz
@@ -250,21 +263,73 @@ def guided(name: str, seconds: float, seed: int) -> None:
     with atheris.instrument_imports(include=["common", "faces", "stylegan2_ada", "discriminator", "metrics"]):
         for module in MODULES.split():
             importlib.import_module(module)
-    folder = Path(tempfile.mkdtemp())
-    for i, data in enumerate(seeds(TARGETS[name][1])):
-        (folder / f"seed-{i}").write_bytes(data)
-    inner = Path(tempfile.mkdtemp())
+    folder, inner = corpus_of(name), Path(tempfile.mkdtemp())
+    escaped = ["".join(f"\\x{byte:02x}" for byte in word) for word in WORDS]
+    words = _kept("".join(f'"{word}"\n' for word in escaped).encode(), inner / "words")
 
     def one(data: bytes) -> None:
         if (what := tried(name, data, inner)) is not None:
             keep(name, data, what)
             raise AssertionError(what)
 
-    FOUND.mkdir(exist_ok=True)
-    options = [f"-max_total_time={int(seconds)}", f"-max_len={LONGEST}", "-timeout=60", "-rss_limit_mb=4096"]
-    options += [f"-seed={seed + 1}", f"-artifact_prefix={FOUND}{os.sep}{name}-", "-print_final_stats=1", str(folder)]
-    atheris.Setup([sys.argv[0], *options], one)
+    options = [f"-max_total_time={max(1, int(seconds))}", f"-max_len={LONGEST}", "-timeout=60", "-rss_limit_mb=4096"]
+    options += [f"-seed={seed + 1}", f"-artifact_prefix={FOUND}{os.sep}{name}-", "-print_final_stats=1"]
+    atheris.Setup([sys.argv[0], *options, f"-dict={words}", str(folder)], one)
     atheris.Fuzz()
+
+
+def by_atheris(name: str, seconds: float, seed: int) -> int:
+    """A target in a process of its own; 1 for a finding. What it did is a line on stdout and one in fuzz/log.csv."""
+    words = [sys.executable, "-m", "tests.fuzz", "--inside", "--target", name, "--minutes", str(seconds / 60)]
+    began, spent = time.monotonic(), _children_seconds()
+    done = subprocess.run([*words, "--seed", str(seed)], cwd=ROOT, capture_output=True, text=True, errors="replace")
+    inputs, branches = (
+        int((re.findall(form, done.stderr) or ["0"])[-1]) for form in (r"executed_units: (\d+)", r" cov: (\d+)")
+    )
+    took, spent = time.monotonic() - began, _children_seconds() - spent
+    print(
+        f"{name:12s} {inputs} inputs in {took:.0f} s ({spent:.0f} s of computing), {branches} branches reached,"
+        f" exit {done.returncode}",
+        flush=True,
+    )
+    with open(FOUND / "log.csv", "a") as log:
+        log.write(f"{name},{took:.0f},{spent:.0f},{inputs},{branches},{done.returncode}\n")
+    if done.returncode:
+        print("\n".join(done.stderr.splitlines()[-30:]), flush=True)
+    return int(done.returncode != 0)
+
+
+def _children_seconds() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def reached(name: str) -> tuple[int, int, int]:
+    """(files, lines reached, lines) of the functions of this project that the target enters with its corpus."""
+    entered: dict = {}
+
+    def trace(frame, event, _):
+        code = frame.f_code
+        if not code.co_filename.startswith(f"{ROOT}{os.sep}") or "tests" in Path(code.co_filename).parts:
+            return None
+        lines = entered.setdefault(code, set())
+
+        def local(frame, event, _):
+            if event == "line":
+                lines.add(frame.f_lineno)
+            return local
+
+        return local
+
+    files = sorted(corpus_of(name).iterdir())
+    with tempfile.TemporaryDirectory() as folder:
+        tried(name, files[0].read_bytes(), Path(folder))  # what is imported late is no function of the reader
+        sys.settrace(trace)
+        for file in files:
+            tried(name, file.read_bytes(), Path(folder))
+        sys.settrace(None)
+    lines = {code: {line for *_, line in code.co_lines() if line} - {code.co_firstlineno} for code in entered}
+    return len(files), sum(len(entered[code] & lines[code]) for code in entered), sum(map(len, lines.values()))
 
 
 def main() -> int:
@@ -272,11 +337,17 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="of all targets together  [5]")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="only this one (several times)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--coverage", action="store_true", help="no fuzzing: the lines that the inputs kept reach")
     parser.add_argument("--plain", action="store_true", help="without atheris, though it is installed")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     names = asked.target or list(TARGETS)
     seconds = 60 * asked.minutes / len(names)
+    if asked.coverage:
+        for name in names:
+            files, hit, lines = reached(name)
+            print(f"{name:12s} {files} inputs reach {hit} of {lines} lines of the functions entered", flush=True)
+        return 0
     with_atheris = not asked.plain and importlib.util.find_spec("atheris") is not None
     if asked.inside:
         guided(names[0], seconds, asked.seed)
@@ -284,13 +355,7 @@ def main() -> int:
     bad = 0
     for name in names:
         if with_atheris:
-            words = [sys.executable, "-m", "tests.fuzz", "--inside", "--target", name, "--minutes", str(seconds / 60)]
-            done = subprocess.run([*words, "--seed", str(asked.seed)], cwd=ROOT, capture_output=True, text=True)
-            stats = [line for line in done.stderr.splitlines() if "number_of_executed" in line or " cov: " in line]
-            print(f"{name:12s} {'; '.join(line.strip() for line in stats[-2:])}, exit {done.returncode}", flush=True)
-            if done.returncode:
-                bad += 1
-                print("\n".join(done.stderr.splitlines()[-30:]), flush=True)
+            bad += by_atheris(name, seconds, asked.seed)
         else:
             inputs, findings = plain(name, seconds, asked.seed)
             print(f"{name:12s} {inputs} inputs, {findings} findings", flush=True)
