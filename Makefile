@@ -9,7 +9,7 @@ PYTHON ?= python3
 ARGS ?=
 MINUTES ?= 5
 
-JOBS := detect serve demo test test-slow test-gpu lint fuzz reproduce-detector bench setup wheel clean
+JOBS := detect serve demo test test-slow test-gpu lint fuzz licences audit reproduce-detector bench setup wheel clean
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -32,6 +32,8 @@ JOBS = {
     "test": "lint and the default test suite (further arguments go to pytest)",
     "test-slow": "the tests that take minutes",
     "test-gpu": "the tests that need a CUDA device",
+    "licences": "the licence of every package the project stands on",
+    "audit": "known vulnerabilities of the pinned packages (exit code 2 where no database of them answers)",
     "lint": "ruff check, ruff format --check and mypy",
     "fuzz": "change bad and good files at random and read them, five minutes (make fuzz MINUTES=60; --minutes 60)",
     "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; three hours)",
@@ -200,6 +202,16 @@ def verdicts(script, arguments):
     return subprocess.call([python, os.path.join(ROOT, script)] + arguments)
 
 
+def audit():
+    """pip-audit over the pinned packages; the extra that brings it is installed at the first call."""
+    there = [venv_python(FULL[0]), "-c", "import pip_audit"]
+    if subprocess.call(there, stderr=subprocess.DEVNULL) != 0:
+        install = ["install", "--disable-pip-version-check", "--quiet", "-c", CONSTRAINTS, "-e", ".[audit]"]
+        if subprocess.call(pip_of(FULL[0]) + install, cwd=ROOT) != 0:
+            fail("audit: pip could not install the extra `audit`, see above; nothing was checked")
+    return run([os.path.join("requirements", "audit.py")])
+
+
 def wheel():
     """Build the package into dist/ with the light environment's pip."""
     kind = FULL if is_complete(FULL) else LIGHT
@@ -306,6 +318,10 @@ def main(argv):
         return run(["benchmarks/training.py"] + (rest or ["compare"]))
     if job == "fuzz":
         return run(["-m", "tests.fuzz"] + rest, env=one_thread())
+    if job == "licences":
+        return run([os.path.join("requirements", "licences.py")] + rest)
+    if job == "audit":
+        return audit()
     if job == "lint":
         return lint()
     if job == "test":

@@ -31,6 +31,8 @@ EXTRA_OF = {
     "pillow_heif": "heif",
     "c2pa": "c2pa",
     "atheris": "fuzz",
+    "pip_audit": "audit",
+    "ray": "ray",
 }
 PACKAGED = __name__.partition(".")[0] == "ganface"  # the installed package; else a checkout
 
