@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,17 @@ MAX_TOML = 1 << 20  # bytes; a recipe has some 2000
 MAX_DOTS = 100  # in a line of TOML: a dotted key costs the square of its parts
 MAX_ARRAYS = 1 << 30  # bytes that an .npz unpacks to
 SHOWN = 60  # characters of a value in a message
+# what zipfile raises of a damaged archive or member; RuntimeError besides means that it is encrypted
+ZIP_TROUBLE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError, IndexError, OverflowError, struct.error,
+    zlib.error,
+)  # fmt: skip
+try:
+    import lzma
+except ImportError:  # a Python built without it refuses such members by itself
+    pass
+else:
+    ZIP_TROUBLE += (lzma.LZMAError,)
 
 
 class Unreadable(ValueError):

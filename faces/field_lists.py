@@ -274,5 +274,8 @@ def _content(path: str) -> str:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); check the path") from None
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "surrogateescape")
+        try:
+            return data.decode("utf-16", "surrogateescape")
+        except UnicodeError as error:  # halves of signs can be escaped in no way
+            raise UserError(f"{path}: not readable as UTF-16 ({error}); write it again, as UTF-8") from None
     return data.decode("utf-8-sig", "surrogateescape")

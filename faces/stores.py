@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import BadImage, UserError
+from common.reading import ZIP_TROUBLE
 from faces.decode import MAX_BYTES, extensions, read_file
 from faces.foreign import BY_CONTENT, Sieve
 from faces.layout import is_hidden, parts_of
@@ -208,7 +209,7 @@ class ZipStore:
                 self._open = (os.getpid(), zipfile.ZipFile(self.path), threading.Lock())
             except PermissionError:
                 raise UserError(f"{self.path}: no permission to read it") from None
-            except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            except ZIP_TROUBLE as error:
                 raise UserError(f"{self.path}: not a readable zip archive ({error}); make it again") from None
         return self._open[1:]
 
@@ -223,11 +224,11 @@ class ZipStore:
                 return archive.read(info)
         except BadImage:
             raise
+        except NotImplementedError:  # a kind of RuntimeError, so before it
+            raise BadImage(name, "compressed by a method Python can't read: make the archive again") from None
         except RuntimeError:
             raise BadImage(name, "encrypted in the archive: unpack it with its password first") from None
-        except NotImplementedError:
-            raise BadImage(name, "compressed by a method Python can't read: make the archive again") from None
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+        except (KeyError, *ZIP_TROUBLE) as error:
             raise BadImage(name, f"broken in the archive ({error})") from None
 
     def head(self, path: str) -> bytes:
@@ -250,14 +251,14 @@ def list_zip(
 ) -> tuple[list[Entry], list[str]]:
     """Every image member of the archive (wanted, videos: as in `list_folder`). Folders, links, hidden members and
     non-images are left out; of members with the same name the last counts, as it does for every unpacker, and notes
-    tell of them."""
+    tell of them, and of members without a name."""
     archive, _ = store.archive()
     found: dict[str, Entry] = {}
     doubled: dict[str, int] = {}
     sieve = Sieve(wanted, videos, strangers=videos or wanted is is_image_name)
     for name, info in {info.filename: info for info in archive.infolist()}.items():
         is_link = stat.S_ISLNK(info.external_attr >> 16)
-        if info.is_dir() or is_link or is_hidden(parts_of(name)):
+        if name.endswith("/") or is_link or is_hidden(parts_of(name)):
             continue
         if sieve.takes(name, functools.partial(store.head, name)):
             found[name] = Entry(name, info.file_size, info.CRC)
@@ -265,6 +266,8 @@ def list_zip(
         if info.filename in found:
             doubled[info.filename] = doubled.get(info.filename, 0) + 1
     entries, sheets = _without_sheets(list(found.values()), store)
+    if any(not info.filename for info in archive.infolist()):
+        sheets = [*sheets, f"{store.path}: a member without a name, left out; make the archive again"]
     return entries, sheets + sieve.notes() + _twice([name for name, count in doubled.items() if count > 1])
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from common.reading import ZIP_TROUBLE
+
 from .storages import DTYPES, MAGIC, VERSION, Storage, StoredTensor, rebuild_tensor, storage_of
 from .unpickle import Budget, Buildable, Refused, parse
 
@@ -165,7 +167,7 @@ def _read_zip(file, whole: memoryview, mapped: bool) -> object:
     try:
         with zipfile.ZipFile(file) as archive:
             members = {info.filename: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
+    except ZIP_TROUBLE as error:
         raise Refused(f"a damaged torch file ({' '.join(str(error).split())[:100]}); copy it again") from None
     roots = (name.removesuffix("data.pkl") for name in members if f"/{name}".endswith("/data.pkl"))
     root = next(roots, None)

@@ -118,6 +118,24 @@ def _() -> bytes:
     return data[: at + 24] + struct.pack("<I", 0xF0000000) + data[at + 28 :]
 
 
+for _ending in ("txt", "json", "jsonl"):  # half a sign of UTF-16: found by fuzzing
+    FILES[f"half.{_ending}"] = lambda: b"\xff\xfea"
+
+
+@file("nameless.zip")
+def _() -> bytes:
+    """One member, whose name is empty in the directory: found by fuzzing."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("x", encoded(photo(), "PNG"))
+    data = out.getvalue()
+    at = data.rfind(b"PK\x01\x02")
+    entry = data[at : at + 28] + bytes(2) + data[at + 30 : at + 46]
+    end = data.rfind(b"PK\x05\x06")
+    tail = data[end : end + 12] + struct.pack("<I", len(entry)) + data[end + 16 :]
+    return data[:at] + entry + tail
+
+
 # ---- detectors ------------------------------------------------------------------------------------------------------
 
 

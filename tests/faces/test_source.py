@@ -19,6 +19,7 @@ from common.errors import BadImage, UserError
 from faces import foreign
 from faces.layout import Reading, natural_key, split_of
 from faces.source import FaceSource, open_source
+from faces.stores import ZipStore
 
 
 def png(value: int = 0, side: int = 20) -> bytes:
@@ -44,6 +45,36 @@ def zipped(path: Path, *names: str) -> Path:
 
 def told(source: FaceSource) -> list[tuple]:
     return [tuple(item) for item in source.items]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_members_are_bad_images_whatever_packed_them(tmp_path, method):
+    rng = np.random.default_rng(method)
+    data = rng.integers(0, 99, 3000, np.uint8).tobytes()
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.png", data)
+    whole, refused = path.read_bytes(), 0
+    for at in rng.integers(30, len(whole), 150):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :])
+        store = ZipStore(str(path))
+        try:
+            assert store.read("a.png") == data  # a bit that means nothing
+        except (BadImage, UserError) as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+        store.close()
+    assert refused > 100
+
+
+def test_an_unknown_packing_is_not_called_encrypted(tmp_path):
+    path = zipped(tmp_path / "a.zip", "a.png")
+    data = bytearray(path.read_bytes())
+    for sign, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        data[data.rfind(sign) + place] = 99
+    path.write_bytes(data)
+    with pytest.raises(BadImage, match="compressed by a method"):
+        ZipStore(str(path)).read("a.png")
 
 
 def test_folder_without_labels_is_all_real(tmp_path):
