@@ -6,6 +6,7 @@ python detect.py photo.jpg --explain patches,occlusion,lrp --explain-to why.png
 python detect.py folder/ --json > verdicts.json
 find . -name '*.jpg' -print0 | python detect.py - --jsonl
 python detect.py photos.tar --shard 0/8 --out parts/ ; python detect.py merge parts/
+python detect.py photos.tar --engine ray --out parts/
 python detect.py export --model detector.safetensors --onnx detector.onnx
 """
 
@@ -22,12 +23,11 @@ from common.cli import SETTINGS, download_bar, importing, next_step, progress_ba
 from common.errors import UserError
 from common.options import options
 from discriminator.options import SHIPPED, DetectOptions, ExportOptions
-from reports.part_options import MergeOptions, PartOptions
+from reports.part_options import PARTS, MergeOptions, PartOptions
 from reports.verdict_options import TellOptions
 
 if TYPE_CHECKING:
-    from discriminator.engine import Engine
-    from discriminator.judge import Judge
+    from reports.part_judge import PartJudge
 
 PATIENCE = 0.05  # seconds a batch waits for more paths from stdin
 TYPED = "detect.typed"
@@ -86,8 +86,10 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
                2  no fake found, but a file could not be read; or nothing could be done at all
              141  the reader of the output has gone (| head), 130 after Ctrl-C
     """
-    if parts.shard is not None and (told != TellOptions() or asked.streams):
-        raise UserError("--shard: a part goes into its Parquet file alone; leave out -, --json, --csv and the like")
+    if parts.asked and (told != TellOptions() or asked.streams):
+        raise UserError(
+            f"{_flag(parts)}: a part goes into its Parquet file alone; leave out -, --json, --csv and the like"
+        )
     if told.curve is not None and not asked.stability:
         raise UserError("`curve` draws what `stability` finds; give both")
     drawn, shown = told.explain is not None, told.explain is not None or told.report is not None
@@ -99,6 +101,7 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
         from discriminator.locate import find_detector
         from discriminator.video import VideoOptions
         from faces.apart import decoder
+        from reports.part_judge import PartJudge
         from reports.verdicts import Outputs, stdin_reader
 
         where = find_detector(asked.model, shipped=SHIPPED)
@@ -108,8 +111,8 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
             engine, asked, batch=asked.batch, keep_photos=shown, stability=asked.stability, report=report
         )
     files = named(asked.inputs, stdin_reader)
-    if parts.shard is not None:
-        _judge_part(asked, parts, engine, judge, list(files))
+    if parts.asked:
+        _judge_parts(asked, parts, PartJudge.of(asked, engine, judge, list(files)))
         return
     if drawn or told.ela or told.curve or not asked.streams:
         files = list(files)
@@ -130,25 +133,24 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
     ctx.exit(out.exit_code)
 
 
-def _judge_part(asked: DetectOptions, parts: PartOptions, engine: Engine, judge: Judge, files: list) -> None:
-    from discriminator.files import judge_files
-    from discriminator.video import VideoOptions
-    from reports.parts import Source, judge_part
+def _flag(parts: PartOptions) -> str:
+    return "--shard" if parts.engine == "here" else "--engine ray"
 
-    settings = {
-        "detector": engine.detector.sha256, "runtime": engine.runtime, "face": asked.face, "finder": judge.faces.name,
-        "threshold": judge.threshold.to_dict(), "every": asked.every,
-    }  # fmt: skip
+
+def _judge_parts(asked: DetectOptions, parts: PartOptions, judge: PartJudge) -> None:
+    """One part in this process, or all of them by Ray's workers."""
     assert parts.out is not None
+    folder = Path(parts.out)
+    if parts.engine == "ray":
+        with importing():
+            from reports.part_ray import judge_by_ray
+        with progress_bar("judging", "part") as bar:
+            judge_by_ray(asked, judge.source, parts.parts or PARTS, folder, progress=bar)
+        click.echo(folder)
+        next_step(f"python detect.py merge {typed(parts.out)}")
+        return
     with progress_bar("judging", "file") as bar:
-        path = judge_part(
-            Source(files, settings), parts.part, Path(parts.out),
-            lambda some, on_read: judge_files(
-                judge, some, workers=asked.workers, video=VideoOptions(asked.every), on_read=on_read
-            ),
-            tell=lambda line: click.echo(line, err=True), progress=bar,
-        )  # fmt: skip
-    click.echo(path)
+        click.echo(judge(parts.part, folder, tell=lambda line: click.echo(line, err=True), progress=bar))
     next_step(f"when all {parts.part.of} parts are there: python detect.py merge {typed(parts.out)}")
 
 

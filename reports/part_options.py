@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from common.errors import UserError
-from common.options import OUT, argument, option
+from common.options import OUT, Checked, argument, option
 
 
 class Part(NamedTuple):
@@ -21,8 +21,12 @@ class Part(NamedTuple):
         return range(self.number * count // self.of, (self.number + 1) * count // self.of)
 
 
+ENGINES = ("here", "ray")
+PARTS = 64  # of `engine` ray
+
+
 @dataclass(frozen=True, kw_only=True)
-class PartOptions:
+class PartOptions(Checked):
     """One part of a judging that is shared out."""
 
     shard: str | None = option(
@@ -31,13 +35,34 @@ class PartOptions:
         metavar="I/N",
     )
     out: str | None = option(None, "Folder of the parts, a Parquet file each.", metavar="DIR")
+    engine: str = option(
+        "here",
+        "Who judges: this process, or Ray Data's workers all parts (--parts, --out); the cluster of $RAY_ADDRESS, else"
+        " this machine.",
+        choices=ENGINES,
+    )
+    parts: int | None = option(
+        None, "How many parts --engine ray makes.  [default: 64]", low=1, high=1_000_000, metavar="N"
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine == "ray":
+            if self.shard is not None or self.out is None:
+                raise UserError("`engine` ray judges all parts into a folder: give `out`, and no `shard`")
+            return
+        if self.parts is not None:
+            raise UserError("`parts` belongs to `engine` ray; here `shard` I/N says of how many")
         if (self.shard is None) != (self.out is None):
             missing = "out" if self.out is None else "shard"
             raise UserError(f"`shard` and `out` belong together: `{missing}` is missing")
         if self.shard is not None:
             _ = self.part
+
+    @property
+    def asked(self) -> bool:
+        """Whether this is a judging in parts at all."""
+        return self.out is not None
 
     @property
     def part(self) -> Part:

@@ -1,0 +1,102 @@
+"""A judging in parts by Ray Data: each row of the pipeline is a part, each worker a process with a judge of its own.
+
+What a worker does with a part is `reports.part_judge`, as for `shard`: a journal, then a Parquet file that is whole or
+absent, in a folder that all machines see. A worker that is lost is replaced by Ray, and the part goes on behind its
+journal's last whole line; so nothing depends on what Ray itself remembers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.extras import needing
+from discriminator.options import DetectOptions
+from reports.part_judge import PartJudge
+from reports.part_options import Part
+from reports.parts import Source, arrow, part_path
+
+# nothing is told to Ray's makers; what goes wrong is told by this project
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+
+
+class Worker:
+    """One process of Ray: judges whole parts, one after the other. A row in, {"part": i}; a row out, with `error`."""
+
+    def __init__(self, asked: DetectOptions, files: Any, of: int, folder: str, here: str) -> None:
+        import ray
+
+        os.chdir(here)  # where relative paths mean what they meant
+        self.of, self.folder = of, Path(folder)
+        self.judge = PartJudge.opened(asked, ray.get(files[0]))
+
+    def __call__(self, row: dict) -> dict:
+        try:
+            self.judge(Part(int(row["part"]), self.of), self.folder, tell=_nothing, progress=_nothing)
+        except UserError as error:
+            return {"part": row["part"], "error": str(error)}
+        return {"part": row["part"], "error": ""}
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+def judge_by_ray(
+    asked: DetectOptions, source: Source, of: int, folder: Path, *, progress: Callable[[int, int], object]
+) -> None:
+    """Judge all `of` parts of a source into a folder; parts that are there are not judged again.
+
+    On the cluster of $RAY_ADDRESS, else on this machine's cores. asked.workers: cores of a worker, 1 by default.
+    progress: called with the parts that are done, and all. UserError without Ray, or where parts could not be judged
+    (the others are there)."""
+    with needing("`engine` ray needs Ray Data", "ray"):
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        import ray
+        import ray.data
+    arrow(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [i for i in range(of) if not part_path(folder, Part(i, of)).exists()]
+    done = of - len(todo)
+    progress(done, of)
+    cores = asked.workers or 1
+    asked = dataclasses.replace(asked, workers=cores)
+    begun = not ray.is_initialized()
+    if begun:
+        _begin(ray)
+    try:
+        most = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1)) // cores))
+        files = [ray.put(source.files)]  # in a list, so that Ray hands the reference on, not the files
+        pipeline = ray.data.from_items([{"part": i} for i in todo], override_num_blocks=max(1, len(todo))).map(
+            Worker,
+            fn_constructor_args=(asked, files, of, str(folder.absolute()), os.getcwd()),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most), num_cpus=cores,
+        )  # fmt: skip
+        troubles = []
+        for row in pipeline.iter_rows() if todo else ():
+            done += not row["error"]
+            troubles += [row["error"]] if row["error"] else []
+            progress(done, of)
+    finally:
+        if begun:
+            ray.shutdown()
+    if troubles:
+        raise UserError(f"{len(troubles)} of {of} parts could not be judged; the first: {troubles[0]}")
+
+
+def _begin(ray: Any) -> None:
+    """Ray's cluster of the environment, or one on this machine that listens to nobody else."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
