@@ -1,14 +1,19 @@
-"""Two gloo processes: the same parameters on both, and the same update as one process with the joined batch."""
+"""Two and four gloo processes: the same parameters on all, the same update as one process with the joined batch."""
 
 import copy
 import os
+import runpy
 import socket
+from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from training.processes import Processes
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _free_port() -> int:
@@ -27,37 +32,54 @@ def alike(net: torch.nn.Module) -> bool:
     return same
 
 
-def _worker(rank: int, port: int, folder: str) -> None:
+def _worker(rank: int, port: int, folder: str, size: int) -> None:
     from conftest import small_config, small_game
 
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(size))
     with Processes.join("cpu") as world:
-        game = small_game(small_config(2, batch_gpu=4, mbstd_group=4, aug="ada", target=0.0), world)
+        cfg = small_config(size, **_share(size))
+        game, reduce, exchanged = small_game(cfg, world), dist.all_reduce, []
+
+        def counted(x, *args, **kwargs):
+            exchanged.append(x.numel() * x.element_size())
+            return reduce(x, *args, **kwargs)
+
+        dist.all_reduce = counted
         game.step()  # the first step has every phase: main, path length, R1, verdict
+        dist.all_reduce = reduce
         nets = {n: copy.deepcopy(getattr(game, n).state_dict()) for n in ("G", "D", "G_ema", "D_ema")}
         for _ in range(3):
             game.step()
         agree = all(alike(net) for net in [game.G, game.D, game.G_ema, game.D_ema])
         stats = game.stats.collect(world.sum)
         out = {"agree": agree, "p": float(game.augment.p), "pl_mean": float(game.pl_mean), "stats": stats}
-        out["nets"] = nets
+        turns = runpy.run_path(str(ROOT / "benchmarks" / "exchange.py"))["turns"](cfg, game.G, game.D)
+        out |= {"nets": nets, "exchanged": exchanged, "counted": [size for size, _ in turns.values()]}
         torch.save(out, os.path.join(folder, f"{rank}.pt"))
 
 
-def test_two_processes_equal_one_with_the_joined_batch(tmp_path, monkeypatch):
+def _share(size: int) -> dict:
+    """Options by which `size` processes share a batch of 8, and one process alone takes the same micro-batches."""
+    return {"batch_gpu": 8 // size, "mbstd_group": 8 // size, "aug": "ada", "target": 0.0}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_processes_equal_one_with_the_joined_batch(tmp_path, monkeypatch, size):
     here = os.path.dirname(__file__)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.path.dirname(os.path.dirname(here))]))
     monkeypatch.syspath_prepend(here)
-    mp.spawn(_worker, (_free_port(), str(tmp_path)), nprocs=2, join=True)
-    first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=False) for r in (0, 1))
-    assert first["agree"] and second["agree"]
-    assert first["p"] == second["p"] and first["pl_mean"] == second["pl_mean"]
-    assert first["stats"] == second["stats"]
+    mp.spawn(_worker, (_free_port(), str(tmp_path), size), nprocs=size, join=True)
+    first, *others = (torch.load(tmp_path / f"{r}.pt", weights_only=False) for r in range(size))
+    assert first["agree"] and len(others) == size - 1
+    for other in others:
+        assert other["agree"]
+        assert all(first[name] == other[name] for name in ("p", "pl_mean", "stats", "exchanged"))
+    assert sorted(first["exchanged"]) == sorted(first["counted"]), "docs/training.md's bytes a step are counted so"
 
     from conftest import small_config, small_game
 
-    alone = small_game(small_config(1, batch_gpu=4, mbstd_group=4, aug="ada", target=0.0), Processes())
+    alone = small_game(small_config(1, **_share(size)), Processes())
     alone.step()
     for net, state in first["nets"].items():
         for name, value in getattr(alone, net).state_dict().items():
