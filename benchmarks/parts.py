@@ -11,6 +11,7 @@ A line of JSON is printed. Exit code 1 where a file is missing, is there twice, 
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import os
@@ -120,7 +121,7 @@ def by_ray(command: list[str], parts: int, killer: Killer) -> None:
 
 def wrong(folder: Path, files: int) -> str:
     """What is wrong with the table; '' where each file is in it once, with its twins' score."""
-    import pyarrow.parquet as pq
+    pq = importlib.import_module("pyarrow.parquet")  # an extra: only this needs it
 
     table = pq.read_table(folder / "verdicts.parquet", columns=["index", "file", "probability", "status"]).to_pylist()
     if [row["index"] for row in table] != list(range(files)):
