@@ -30,7 +30,7 @@ JOBS = {
     "detect": "judge photos and videos: make detect ARGS=photo.jpg (further arguments go to detect.py)",
     "serve": "the web page with verdicts (further arguments go to serve.py)",
     "demo": "train a small GAN and its detector on procedural faces; prints the path of an HTML report",
-    "test": "lint and the default test suite (further arguments go to pytest)",
+    "test": "lint, a minute of fuzzing and the default test suite (further arguments go to pytest, without fuzzing)",
     "test-slow": "the tests that take minutes",
     "test-gpu": "the tests that need a CUDA device",
     "gpu-check": "every number of a GPU, within ten minutes, offline (further arguments go to benchmarks/gpu_check.py)",
@@ -356,7 +356,8 @@ def main(argv):
     if job == "lint":
         return lint()
     if job == "test":
-        return max(lint(), pytest(["-n", "2"] + rest))
+        fuzzed = 0 if rest else run(["-m", "tests.fuzz", "--minutes", "1", "--plain"], env=one_thread())
+        return max(lint(), fuzzed, pytest(["-n", "2"] + rest))
     if job == "test-slow":
         return marked("slow", ["-n", "2"] + rest)
     if job == "test-gpu":

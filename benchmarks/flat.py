@@ -84,13 +84,15 @@ def begun(folder: Path) -> tuple[subprocess.Popen, subprocess.Popen, str]:
         port = free.getsockname()[1]
     quiet = {"stdout": open(folder / "log.txt", "w"), "stderr": subprocess.STDOUT, "cwd": ROOT}
     words = ["train_gan.py", "--data", "demo", "--cfg", "tiny", "--resolution", "32", "--kimg", "100000"]
-    words += ["--outdir", str(folder / "runs"), "--metrics", "none", "--snap", "10"]
+    words += ["--tick", "0.2", "--outdir", str(folder / "runs"), "--metrics", "none", "--snap", "10"]
     training = subprocess.Popen([sys.executable, *words], **quiet)
     server = subprocess.Popen([sys.executable, "serve.py", "--port", str(port)], **quiet)
-    for _ in range(600):
+    for _ in range(3600):
         time.sleep(1)
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+            if not kimg_of(folder / "runs"):  # what grows before the first tick is the start
+                continue
             return training, server, f"http://127.0.0.1:{port}/v1/detect?face=whole"
         except OSError:
             if server.poll() is not None or training.poll() is not None:

@@ -30,6 +30,8 @@ from faces.tars import TarStore, is_tar
 
 SHEET, MANIFESTS, SAMPLES = "grid.png", ("manifest.csv", "class000/manifest.csv"), b"file,"
 
+MEMBER_TROUBLE: tuple[type[Exception], ...] = (KeyError, *ZIP_TROUBLE)
+
 
 class Entry(NamedTuple):
     """One listed image: path inside the store ("/" between folders), size in bytes, and a mark that changes when its
@@ -228,9 +230,7 @@ class ZipStore:
             raise BadImage(name, "compressed by a method Python can't read: make the archive again") from None
         except RuntimeError:
             raise BadImage(name, "encrypted in the archive: unpack it with its password first") from None
-        except KeyError as error:
-            raise BadImage(name, f"not in the archive ({error})") from None
-        except ZIP_TROUBLE as error:
+        except MEMBER_TROUBLE as error:
             raise BadImage(name, f"broken in the archive ({error})") from None
 
     def head(self, path: str) -> bytes:
