@@ -178,7 +178,10 @@ class Snapshots:
         calibration = Detector.load(self.folder / "detector.safetensors").calibration
         held, measured_on = (data.valid, "validation") if data.test is None else (data.test, "test")
         presets = {"clean": "none", "web": "web", "hard": "hard"}
-        judged = {k: verdict_phase.judge(game, held, degradation_preset(v), "test") for k, v in presets.items()}
+        judged = {
+            k: verdict_phase.judge(game, held, degradation_preset(v), "test", keep=k == "clean")
+            for k, v in presets.items()
+        }
         figures = {f"held_out_{k}": verdict_phase.figures(v, calibration) for k, v in judged.items()}
         result = {"kimg": game.nimg / 1000, "validation": values, "detector": "detector.safetensors"}
         result |= {"measured_on": measured_on, **figures}

@@ -21,6 +21,7 @@ from training.data import RunData
 from training.randomness import derive, seed_torch
 
 CURRENT_FAKES = 16  # fresh fakes per step of the verdict-only phase
+JUDGED_AT_ONCE = (64, 64 * 128**2)  # images, and pixels: 64 of 128 pixels, 16 of 256, which take half a GB
 
 
 def begin_verdict_phase(game: Game) -> None:
@@ -57,10 +58,11 @@ def verdict_step(game: Game, index: int) -> None:
 
 
 @torch.no_grad()
-def logits_of(game: Game, images: np.ndarray, *, adversarial: bool = False, batch: int = 64) -> np.ndarray:
+def logits_of(game: Game, images: np.ndarray, *, adversarial: bool = False) -> np.ndarray:
     """Averaged discriminator's verdict logits (or minus its adversarial logits: high = fake) for uint8 [N, C, H, W]."""
     out: list[Tensor] = []
-    net = game.detector
+    net, (most, pixels) = game.detector, JUDGED_AT_ONCE
+    batch = max(1, min(most, pixels // (images.shape[2] * images.shape[3])))
     for i in range(0, len(images), batch):
         x = to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(game.world.device))
         out.append((-_one_by_one(net, x) if adversarial else net.verdict(x).logit).float().cpu())
@@ -75,27 +77,30 @@ def _one_by_one(net, x: Tensor) -> Tensor:
 
 @dataclass
 class ScoredImages:
-    """Scores of one set of images: P(fake) [n], labels, and where each came from."""
+    """Scores of one set of images: P(fake) [n], labels, and where each came from; the images if they were kept."""
 
     logits: np.ndarray
     labels: np.ndarray
     origin: np.ndarray
-    images: np.ndarray
+    images: np.ndarray | None
 
 
-def judge(game: Game, faces: DecodedFaces, degradation: Degradation, phase: str) -> ScoredImages:
+def judge(game: Game, faces: DecodedFaces, degradation: Degradation, phase: str, *, keep: bool = False) -> ScoredImages:
     """Logits of a held-out split: its reals, its fakes if labelled, and as many fresh fakes of the averaged generator.
 
-    Fresh fakes come from seeds no training step used. Images pass `degradation` first ('none' leaves them alone).
+    Fresh fakes come from seeds no training step used. Images pass `degradation` first ('none' leaves them alone). keep:
+    with the images in the result, which at 256 pixels are 0.2 MB each.
     """
     labels = np.asarray(faces.labels[: len(faces.images)])
     reals = faces.images[labels == 0]
     fakes = faces.images[labels == 1]
     own = game.sample_ema(len(reals), phase, 2**31 - 1)
     images = np.concatenate([reals, fakes, own])
-    images = apply_batch(degradation, images, derive(game.cfg.options.seed, 0, phase))
     origin = np.array(["real"] * len(reals) + ["data set"] * len(fakes) + ["own generator"] * len(own))
-    return ScoredImages(logits_of(game, images), (origin != "real").astype(np.int64), origin, images)
+    del reals, fakes, own
+    images = apply_batch(degradation, images, derive(game.cfg.options.seed, 0, phase))
+    labels = (origin != "real").astype(np.int64)
+    return ScoredImages(logits_of(game, images), labels, origin, images if keep else None)
 
 
 def calibrated_detector(game: Game, data: RunData) -> tuple[Detector, dict]:
@@ -150,5 +155,7 @@ def figures(judged: ScoredImages, calibration: Calibration) -> dict:
 
 
 def negative_control(game: Game, judged: ScoredImages) -> float:
-    """AUC of the raw adversarial logit on the same images: a GAN's own critic is known to be a poor detector."""
+    """AUC of the raw adversarial logit on the same images, which were kept: a GAN's own critic is known to be a poor
+    detector."""
+    assert judged.images is not None
     return float(roc_auc(judged.labels, logits_of(game, judged.images, adversarial=True)))

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from adversarial import verdict_phase
 from adversarial.optimiser import FusedAdam, lazy_adam
 from adversarial.replay import Replay
 from common.errors import UserError
@@ -179,3 +181,21 @@ def test_a_game_does_not_load_the_compiler():
     code += "p = torch.nn.Parameter(torch.ones(3)); p.grad = p.detach(); FusedAdam([p], 0.1).step()\n"
     code += "sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_large_images_are_judged_few_at_a_time_with_the_same_logits():
+    """At 256 pixels 64 at once would take 2 GB; how many go together changes nothing."""
+    sizes = []
+
+    class Net:
+        def verdict(self, x):
+            sizes.append(len(x))
+            return SimpleNamespace(logit=x.mean((1, 2, 3)))
+
+    game = SimpleNamespace(detector=Net(), world=SimpleNamespace(device=torch.device("cpu")))
+    for side, at_once in ((64, [64, 6]), (128, [64, 6]), (256, [16, 16, 16, 16, 6])):
+        images = np.random.default_rng(side).integers(0, 256, (70, 3, side, side), dtype=np.uint8)
+        sizes.clear()
+        found = verdict_phase.logits_of(game, images)
+        assert sizes == at_once
+        np.testing.assert_allclose(found, images.mean((1, 2, 3)) / 127.5 - 1, atol=1e-5)
