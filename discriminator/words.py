@@ -22,6 +22,24 @@ LIMITS = (
     "The rate of false alarms holds for photos like those it was measured on. Of other photos more may be accused.",
 )
 MOST_SURE = 0.99  # scores above it are all told alike
+REASONS = {
+    "high": "more likely generated than not, but below the score from which this detector says so",
+    "low": "some fakes score as low as this, and some photos as high",
+}
+SAYS = {
+    "UNSURE": "Can't tell: {reason}.",
+    "REAL": "Nothing was found that this detector knows. It may still come from a generator that the detector does not"
+    " know.",
+    "FAKE": "Its score is {score}; this detector says so from {threshold} on, {share}",
+    "own": "a threshold of your own: how many photos reach it was not measured.",
+    "measured": "which {percent} % of {photos} validation photos reached, too.",
+}
+SCORES = {"below": "<{low}", "above": ">{most}"}
+PHOTO = {
+    "one": "the face", "of": "{k} of {n} faces", "looks": "{which} looks generated", "look": "{which} look generated",
+    "unsure": "can't tell for {which}", "other": ", no trace of a GAN found in the other",
+    "others": ", no trace of a GAN found in the others", "real": "no trace of a GAN found in {n} faces",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,47 +70,52 @@ def reason(verdict: Verdict) -> str:
         return ""
     if why := verdict.doubt or verdict.contradiction:
         return why
-    if verdict.probability >= EVEN:
-        return "more likely generated than not, but below the score from which this detector says so"
-    return "some fakes score as low as this, and some photos as high"
+    return REASONS["high" if verdict.probability >= EVEN else "low"]
 
 
 def says(verdict: Verdict) -> str:
     """The headline's meaning in a sentence or two."""
-    if verdict.label == "UNSURE":
-        return f"Can't tell: {reason(verdict)}."
-    if verdict.label == "REAL":
-        return (
-            "Nothing was found that this detector knows. It may still come from a generator that the detector does not"
-            " know."
-        )
-    text = f"Its score is {score(verdict)}; this detector says so from {verdict.threshold:.2g} on,"
-    if verdict.fpr is None:
-        return f"{text} a threshold of your own: how many photos reach it was not measured."
-    return f"{text} which {100 * verdict.fpr:.2g} % of {verdict.n_real} validation photos reached, too."
+    if verdict.label != "FAKE":
+        return SAYS[verdict.label].format(reason=reason(verdict))
+    share = SAYS["own"]
+    if verdict.fpr is not None:
+        share = SAYS["measured"].format(percent=f"{100 * verdict.fpr:.2g}", photos=verdict.n_real)
+    return SAYS["FAKE"].format(score=score(verdict), threshold=f"{verdict.threshold:.2g}", share=share)
 
 
 def score(verdict: Verdict) -> str:
     """The probability of «generated», as far as it can be told: only that it is low where it is."""
     if verdict.probability < verdict.unsure_low:
-        return f"<{verdict.unsure_low:.2g}"
-    return f">{MOST_SURE:g}" if verdict.probability > MOST_SURE else f"{verdict.probability:.2f}"
+        return SCORES["below"].format(low=f"{verdict.unsure_low:.2g}")
+    return (
+        SCORES["above"].format(most=f"{MOST_SURE:g}")
+        if verdict.probability > MOST_SURE
+        else f"{verdict.probability:.2f}"
+    )
 
 
 def of_photo(labels: Sequence[str]) -> PhotoVerdict:
     """The one answer for the verdicts on a photo's faces, at least one."""
     fake, unsure, real = (sum(label == word for label in labels) for word in ("FAKE", "UNSURE", "REAL"))
     n = len(labels)
-    which = f"{fake or unsure} of {n} faces" if n > 1 else "the face"
+    which = PHOTO["of"].format(k=fake or unsure, n=n) if n > 1 else PHOTO["one"]
     if fake:
-        text = f"{which} {'looks' if fake == 1 else 'look'} generated"
+        text = PHOTO["looks" if fake == 1 else "look"].format(which=which)
         return PhotoVerdict("FAKE", text, n, fake, unsure, real)
     if unsure:
-        text = f"can't tell for {which}"
+        text = PHOTO["unsure"].format(which=which)
         if real:
-            text += ", no trace of a GAN found in the other" + "s" * (real > 1)
+            text += PHOTO["others" if real > 1 else "other"]
         return PhotoVerdict("UNSURE", text, n, fake, unsure, real)
-    return PhotoVerdict("REAL", f"{HEADLINES['REAL']} in {n} faces" if n > 1 else HEADLINES["REAL"], n, 0, 0, real)
+    return PhotoVerdict("REAL", PHOTO["real"].format(n=n) if n > 1 else HEADLINES["REAL"], n, 0, 0, real)
+
+
+def told() -> dict:
+    """All of these words for a page that says them by itself at another threshold; plain JSON types."""
+    return {
+        "headlines": HEADLINES, "no_face": NO_FACE, "unreadable": UNREADABLE, "reasons": REASONS, "says": SAYS,
+        "scores": SCORES, "photo": PHOTO, "most_sure": MOST_SURE, "even": EVEN,
+    }  # fmt: skip
 
 
 def worst_first(verdicts: Sequence[Verdict | None]) -> list[int]:
