@@ -34,15 +34,16 @@ def main(asked: ServeOptions) -> None:
         from web.api import build_app
         from web.body import Limits
         from web.guard import read_token
-        from web.opened import open_service
+        from web.opened import open_more, open_service
 
     with server.listen(asked.host, asked.port) as sock:  # first of all: it is what is wrong most often
         token = read_token(asked, loopback=server.is_loopback(asked.host))
         with download_bar("YuNet") as report:
             service = open_service(asked, SHIPPED, report=report)
+        more = open_more(asked, SHIPPED)
         app = build_app(
             service, Limits.of(asked), threads=asked.threads, cors=asked.cors,
-            hosts=(*asked.allow_host, asked.host), token=token, version=own_version(""),
+            hosts=(*asked.allow_host, asked.host), token=token, version=own_version(""), more=more,
         )  # fmt: skip
         line = app.state.line
         for text in (*service.describe(), *server.describe(asked.host, sock)):
@@ -58,7 +59,9 @@ def main(asked: ServeOptions) -> None:
             if line.stalled():
                 click.echo("error: a photo is still being judged that takes too long: ended without it", err=True)
                 os._exit(EXIT_ERROR)  # its thread can't be ended, and Python would wait for it
-        service.close()
+        for one in (service, more.other):
+            if one is not None:
+                one.close()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ EXTRA_OF = {
     "fastapi": "web",
     "starlette": "web",
     "uvicorn": "web",
+    "python_multipart": "web",
+    "prometheus_client": "web",
     "captum": "explain",
     "onnx": "onnx",
     "onnxscript": "onnx",

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
-import re
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, Response
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
-from common.errors import UserError, one_line
+from common.errors import UserError
 from common.parallel import cores
 from discriminator.explaining.methods import NAMES
-from web.body import HOW, Held, Limits, RequestRefused, busy, linger, read_uploads
+from web.body import Limits, RequestRefused, linger, read_uploads
+from web.counting import KIND, Counting, Counts
+from web.fetching import Fetcher
 from web.guard import Guard, check_site
+from web.line import Line
 from web.page import api_page, main_page
+from web.problems import ERROR, ERRORS, Json, add_errors
 from web.service import FRAMES, Answer, Ask, Service, Upload
 
-T = TypeVar("T")
-VIDEO_SECONDS = 60.0  # where a video may take as long as it likes
-STALL_SECONDS = 15.0  # beyond what a video may take, after which a thread's work counts as stalled
-OPTIONS = {"face", "fpr", "threshold", "explain", "evidence", "stability"}
+OPTIONS = {"face", "fpr", "threshold", "explain", "evidence", "stability", "detector"}
+ROUTES = ("/", "/docs", "/openapi.json", "/metrics", "/healthz", "/readyz") + tuple(
+    f"/v1/{name}" for name in ("detect", "report", "model", "fetch", "faces")
+)
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -54,111 +52,17 @@ BODY = {
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
 }
-ERROR = {
-    "application/json": {
-        "schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-    }
-}
-ERRORS = {
-    400: "the one photo or video of the request can't be read, or the form is broken",
-    401: "the server has a token, and the request does not bring it",
-    403: "a browser sent it from another site",
-    408: "the body came too slowly",
-    413: "too many bytes or photos",
-    415: "neither a form nor an image nor a video",
-    421: "the Host header has a name that the server does not go by",
-    422: "an option that is not to be had, or no photo",
-    503: "busy, or stopping; see Retry-After",
-}
+ADDRESS = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}}
 
 
-class Json(Response):
-    """ASCII only: a name may hold anything, lone surrogates too."""
+@dataclass(frozen=True)
+class More:
+    """What a server may do besides. other: a second detector, asked for as `detector=other`. fetch: photos by their
+    addresses. maker: faces of a generator (`web.making.Maker`; not imported here, it takes PyTorch)."""
 
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content, allow_nan=False).encode("ascii")
-
-
-class _Line:
-    """Photos and videos in front of the service: judged in threads, `threads` at once, in turn. A video takes long:
-    one thread is kept for photos where there are several."""
-
-    def __init__(self, service: Service, limits: Limits, threads: int):
-        self.service, self.limits, self.threads = service, limits, threads
-        self.held = Held(limits)
-        self.stopping = asyncio.Event()  # what waits is answered 503 then, what is being judged is finished
-        self.patience = (service.limits.seconds or VIDEO_SECONDS) + STALL_SECONDS
-        self._running: dict[object, float] = {}  # photos being judged -> since when
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
-        self._slots, self._videos = asyncio.Semaphore(threads), asyncio.Semaphore(max(1, threads - 1))
-
-    def stalled(self) -> float:
-        """Seconds for which every thread has been at one photo, where that is longer than any may take; else 0."""
-        if len(self._running) < self.threads:
-            return 0.0
-        since = time.monotonic() - max(self._running.values())
-        return since if since > self.patience else 0.0
-
-    def trouble(self) -> str:
-        """Why no photo should be sent here now, or ""."""
-        if self.stopping.is_set():
-            return "stopping"
-        if self.stalled():
-            return "stalled"
-        return "busy" if self.held.requests >= self.limits.waiting else ""
-
-    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns. RequestRefused (503) where the server stops before."""
-        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self.stopping.wait())
-        try:
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise busy("it is stopping", {"Connection": "close"})
-        finally:
-            stop.cancel()
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
-
-    async def judged(self, request: Request, uploads: list[Upload], ask: Ask) -> list[Answer]:
-        """The answers to a request's photos, in their order."""
-        own = asyncio.Semaphore(self.threads)  # the photos of one request do not stand in line before all others'
-
-        async def one(upload: Upload) -> Answer:
-            async with own:
-                return await self._one(request, upload, ask)
-
-        tasks = [asyncio.create_task(one(upload)) for upload in uploads]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _one(self, request: Request, upload: Upload, ask: Ask) -> Answer:
-        async with contextlib.AsyncExitStack() as turn:
-            await self.unless_stopped(self._turn(turn, upload))
-            if await request.is_disconnected():
-                raise ClientDisconnect()
-            key = object()
-            self._running[key] = time.monotonic()
-            try:
-                work = asyncio.get_running_loop().run_in_executor(self._pool, self.service.judge, upload, ask)
-                return await work
-            finally:
-                del self._running[key]
-
-    async def _turn(self, turn: contextlib.AsyncExitStack, upload: Upload) -> None:
-        try:
-            async with asyncio.timeout(self.limits.wait_seconds):
-                if upload.may_be_video:
-                    await turn.enter_async_context(self._videos)
-                await turn.enter_async_context(self._slots)
-        except TimeoutError:
-            raise busy(f"a photo's turn did not come within {self.limits.wait_seconds:g} s") from None
+    other: Service | None = None
+    fetch: Fetcher | None = None
+    maker: Any = None
 
 
 def build_app(
@@ -170,10 +74,11 @@ def build_app(
     hosts: Sequence[str] = (),
     token: str | None = None,
     version: str = "",
+    more: More = More(),  # noqa: B008 (frozen)
 ) -> FastAPI:
     """The application. threads: photos that are judged at once (default: one for each core). cors: origins whose pages
     may ask, none by default. hosts: names that it goes by besides localhost and addresses. token: what a request must
-    bring. Its `state.line` is told when the server stops."""
+    bring. more: what it may do besides. Its `state.line` is told when the server stops."""
     app = FastAPI(
         title="Real, or generated?",
         version=version or "0",
@@ -182,12 +87,13 @@ def build_app(
         redoc_url=None,
         default_response_class=Json,
     )
-    line = _Line(service, limits, threads or cores())
+    line = Line(service, limits, threads or cores())
     app.state.line, app.state.held = line, line.held
-    _add_detect(app, line, cors)
-    _add_facts(app, line)
+    counts = Counts(waiting=lambda: line.held.requests, held=lambda: line.held.total, stalled=line.stalled)
+    _add_detect(app, _Door(line, cors, more, counts))
+    _add_facts(app, line, more, counts)
     _add_pages(app)
-    _add_errors(app)
+    add_errors(app)
     if cors:
         app.add_middleware(
             CORSMiddleware,
@@ -197,6 +103,7 @@ def build_app(
         )
     app.add_middleware(Guard, hosts=hosts, token=token, limits=limits)
     app.add_middleware(_Careful)
+    app.add_middleware(Counting, counts=counts, routes=frozenset(ROUTES))
     return app
 
 
@@ -212,48 +119,86 @@ EXPLAIN = Annotated[
         description=f"{NAMES}: maps of why, or all; frames: small pictures of a video's frames; several with commas",
     ),
 ]
-
-
 EVIDENCE = Annotated[bool, Query(description="what each photo's file itself tells, in the entry of its first face")]
 STABILITY = Annotated[
     bool, Query(description="judge each photo in other versions, too; UNSURE where FAKE and REAL change places")
 ]
+DETECTOR = Annotated[
+    Literal["first", "other"], Query(description="other: the second one, of a server that was started to compare two")
+]
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": ERROR} for status, text in ERRORS.items()
+}
 
 
-def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
-    service, limits = line.service, line.limits
-    refusals: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": ERROR} for status, text in ERRORS.items()
-    }
-    told = "as detect.py's JSON: an entry of results for each face and video, in the files' order"
-    page = {"text/html": {"schema": {"type": "string"}}}
+class _Door:
+    """A request's way in: whether it may come, what it wants, its photos, their answers."""
 
-    async def answered(request: Request, make: Callable[[], Ask]) -> tuple[list[Answer], Ask, float]:
-        """The answers to a request's photos, what it asked for, and the seconds that took."""
-        begin = time.perf_counter()
+    def __init__(self, line: Line, cors: Sequence[str], more: More, counts: Counts):
+        self.line, self.cors, self.more, self.counts = line, cors, more, counts
+        self.body: dict[str, Any] = BODY
+        if more.fetch is not None:
+            self.body = {**BODY, "content": {**BODY["content"], "application/json": {"schema": ADDRESS}}}
+
+    def service(self, detector: str) -> Service:
+        return _of(self.line, self.more, detector)
+
+    async def fetched(self, url: str) -> Upload:
+        assert self.more.fetch is not None
+        return await self.line.apart(self.more.fetch, url)
+
+    @contextlib.asynccontextmanager
+    async def uploads(self, request: Request, make: Callable[[], Ask | None]):
+        """Inside, a request's photos are in memory; yields them and what `make` makes of its options."""
+        limits = self.line.limits
         with contextlib.ExitStack() as place:
             try:
-                take = place.enter_context(line.held.request())
-                check_site(request, cors)
+                take = place.enter_context(self.line.held.request())
+                check_site(request, self.cors)
                 _known_options(request)
                 ask = make()
-                uploads = await line.unless_stopped(read_uploads(request, limits, take))
+                fetch = None if self.more.fetch is None else self.fetched
+                found = await self.line.unless_stopped(read_uploads(request, limits, take, fetch))
             except (RequestRefused, UserError) as error:
                 if getattr(error, "status", 0) != 408:
                     await linger(request, limits)
                 raise
-            answers = await line.judged(request, uploads, ask)
+            yield found, ask
+
+    async def answered(
+        self, request: Request, service: Service, make: Callable[[], Ask]
+    ) -> tuple[list[Answer], Ask, float]:
+        """The answers to a request's photos, what it asked for, and the seconds that took."""
+        begin = time.perf_counter()
+        async with self.uploads(request, make) as (uploads, ask):
+            answers = await self.line.judged(request, uploads, ask, service)
+        for answer in answers:
+            for result in answer.results:
+                self.counts.judged(result)
         if len(answers) == 1 and (reason := answers[0].failure):
             raise RequestRefused(400, f"{uploads[0].name}: {reason}", file=uploads[0].name)
         return answers, ask, time.perf_counter() - begin
 
+
+def _of(line: Line, more: More, detector: str) -> Service:
+    if detector == "other":
+        if more.other is None:
+            raise UserError("detector=other: this server was started with one detector")
+        return more.other
+    return line.service
+
+
+def _add_detect(app: FastAPI, door: _Door) -> None:
+    told = "as detect.py's JSON: an entry of results for each face and video, in the files' order"
+    page = {"text/html": {"schema": {"type": "string"}}}
+
     @app.post(
         "/v1/detect", summary="Judge photos and videos", response_class=Json,
-        openapi_extra={"requestBody": BODY}, responses={200: {"description": told}, **refusals},
+        openapi_extra={"requestBody": door.body}, responses={200: {"description": told}, **REFUSALS},
     )  # fmt: skip
     async def detect(
         request: Request, face: FACE = None, fpr: FPR = None, threshold: OWN_THRESHOLD = None, explain: EXPLAIN = "",
-        evidence: EVIDENCE = False, stability: STABILITY = False,
+        evidence: EVIDENCE = False, stability: STABILITY = False, detector: DETECTOR = "first",
     ) -> Response:  # fmt: skip
         """Photos and videos as multipart/form-data in fields called file, or one as the body.
 
@@ -262,36 +207,91 @@ def _add_detect(app: FastAPI, line: _Line, cors: Sequence[str]) -> None:
         written to a disk or a log."""
         wanted = [name for name in explain.split(",") if name]
         beside = {"evidence": evidence, "stability": stability}
-        judged = await answered(request, lambda: service.ask(face, fpr, threshold, wanted, **beside))
-        return Json(service.document(*judged))
+        by = door.service(detector)
+        judged = await door.answered(request, by, lambda: by.ask(face, fpr, threshold, wanted, **beside))
+        return Json(by.document(*judged))
 
     @app.post(
         "/v1/report", summary="A report on photos and videos to hand on", response_class=HTMLResponse,
-        openapi_extra={"requestBody": BODY},
-        responses={200: {"description": "one HTML file that needs nothing else", "content": page}, **refusals},
+        openapi_extra={"requestBody": door.body},
+        responses={200: {"description": "one HTML file that needs nothing else", "content": page}, **REFUSALS},
     )  # fmt: skip
     async def report(
         request: Request, face: FACE = None, fpr: FPR = None, threshold: OWN_THRESHOLD = None, explain: EXPLAIN = "",
-        evidence: EVIDENCE = False, stability: STABILITY = False,
+        evidence: EVIDENCE = False, stability: STABILITY = False, detector: DETECTOR = "first",
     ) -> Response:  # fmt: skip
         """As /v1/detect, told as the page that `detect.py --report` writes."""
         wanted = [name for name in explain.split(",") if name and name != FRAMES]
         beside = {"evidence": evidence, "stability": stability, "report": True}
-        judged = await answered(request, lambda: service.ask(face, fpr, threshold, wanted, **beside))
-        text = await asyncio.get_running_loop().run_in_executor(None, service.report, *judged)
+        by = door.service(detector)
+        judged = await door.answered(request, by, lambda: by.ask(face, fpr, threshold, wanted, **beside))
+        text = await door.line.apart(by.report, *judged)
         return HTMLResponse(text, headers={"Content-Disposition": 'attachment; filename="report.html"'})
 
+    if door.more.fetch is not None:
+        _add_fetch(app, door)
+    if door.more.maker is not None:
+        _add_faces(app, door)
 
-def _add_facts(app: FastAPI, line: _Line) -> None:
+
+def _add_fetch(app: FastAPI, door: _Door) -> None:
+    @app.post(
+        "/v1/fetch", summary="The bytes of a photo or video at a public address",
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ADDRESS}}}},
+        responses={200: {"description": "the photo or video", "content": {"application/octet-stream": {}}}, **REFUSALS},
+    )  # fmt: skip
+    async def fetch(request: Request) -> Response:
+        """For the page, which shows what it asks about. /v1/detect and /v1/report take the same JSON."""
+        if "json" not in request.headers.get("content-type", ""):
+            raise RequestRefused(415, 'send JSON: {"url": "https://…"}')
+        async with door.uploads(request, lambda: None) as (uploads, _):
+            (upload,) = uploads
+            return Response(upload.data, media_type="application/octet-stream")
+
+
+SEED = Annotated[int | None, Query(ge=0, le=2**32 - 1)]
+
+
+def _add_faces(app: FastAPI, door: _Door) -> None:
+    @app.get("/v1/faces", summary="Make faces with the server's generator", response_class=Json, responses=REFUSALS)
+    async def faces(
+        request: Request, seeds: Annotated[str, Query(max_length=200)] = "1-4",
+        truncation: Annotated[float, Query(ge=-2, le=2)] = 0.7, mix: SEED = None,
+        styles: Annotated[str, Query(max_length=100)] = "coarse", to: SEED = None,
+        steps: Annotated[int, Query(ge=2, le=16)] = 8, class_index: Annotated[int | None, Query(ge=0, le=9999)] = None,
+    ) -> Response:  # fmt: skip
+        """Pictures as PNGs in `data:` addresses: of seeds; with `mix` each with that seed's styles in the layers
+        `styles`; with `to` a walk from the first seed to that one."""
+        check_site(request, door.cors)
+        more = {"mix": mix, "styles": styles, "to": to, "steps": steps, "class_index": class_index}
+        with door.line.held.request():
+            made = await door.line.apart(lambda: door.more.maker.make(seeds, truncation, **more))
+        return Json({"generator": door.more.maker.to_dict(), "pictures": [face.to_dict() for face in made]})
+
+
+def _add_facts(app: FastAPI, line: Line, more: More, counts: Counts) -> None:
     limits = line.limits
-    known = line.service.model() | {
+    beside = {
         "limits": {"bytes": limits.max_bytes, "files": limits.max_files, "pixels": line.service.max_pixels}
-        | {"video_seconds": line.service.limits.seconds, "video_frames": line.service.limits.frames}
+        | {"video_seconds": line.service.limits.seconds, "video_frames": line.service.limits.frames},
+        "allow_urls": more.fetch is not None,
+        "compare": more.other is not None,
+        "generator": None if more.maker is None else more.maker.to_dict(),
     }
+    services = {"first": line.service} | ({"other": more.other} if more.other is not None else {})
+    known = {name: service.model() | beside for name, service in services.items()}
 
-    @app.get("/v1/model", summary="The detector: thresholds, false-alarm rates, data, SHA-256", response_class=Json)
-    async def model() -> Response:
-        return Json(known)
+    @app.get(
+        "/v1/model", summary="The detector: thresholds, false-alarm rates, data, SHA-256", response_class=Json,
+        responses={422: REFUSALS[422]},
+    )  # fmt: skip
+    async def model(detector: DETECTOR = "first") -> Response:
+        _of(line, more, detector)
+        return Json(known[detector])
+
+    @app.get("/metrics", summary="The server's own figures, for Prometheus", responses={401: REFUSALS[401]})
+    def metrics() -> Response:
+        return Response(counts.text(), media_type=KIND)
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether the server answers", response_class=Json)
@@ -299,7 +299,10 @@ def _add_facts(app: FastAPI, line: _Line) -> None:
         return Json({"status": "ok", "waiting": line.held.requests})
 
     @app.head("/readyz", include_in_schema=False)
-    @app.get("/readyz", summary="Whether photos should be sent here: 503 while none is judged", response_class=Json)
+    @app.get(
+        "/readyz", summary="Whether photos should be sent here: 503 while none is judged", response_class=Json,
+        responses={503: {"description": "not now: stalled, busy or stopping"}},
+    )  # fmt: skip
     async def readyz() -> Response:
         trouble = line.trouble()
         told = {"status": trouble or "ok", "waiting": line.held.requests}
@@ -319,35 +322,6 @@ def _add_pages(app: FastAPI) -> None:
     async def docs() -> Response:
         text, policy = api_page(app.openapi())
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
-
-
-def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(RequestRefused)
-    async def refused(request: Request, error: RequestRefused) -> Response:
-        named = {} if error.file is None else {"file": error.file, "status": "unreadable"}
-        return Json({"error": str(error), **named}, error.status, error.headers)
-
-    @app.exception_handler(UserError)
-    async def user_error(request: Request, error: UserError) -> Response:
-        return Json({"error": re.sub(r"`([a-z]\w*)`", r"\1", str(error))}, 422)  # a parameter is the query's here
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return Json({"error": one_line(f"{first['loc'][-1]}: {first['msg']}")}, 422)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        told = {404: "there is nothing here; see / and /docs", 405: f"not this method; {HOW} by POST to /v1/detect"}
-        return Json({"error": told.get(error.status_code, str(error.detail))}, error.status_code, error.headers)
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return Json({"error": "the client has gone"}, 499)
-
-    @app.exception_handler(Exception)
-    async def bug(request: Request, error: Exception) -> Response:
-        return Json({"error": "a fault of the server; its log says more"}, 500)
 
 
 def _known_options(request: Request) -> None:

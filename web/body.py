@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from email.message import Message
-from email.parser import HeaderParser
 
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from common.errors import one_line
@@ -17,7 +19,7 @@ from web.service import Upload
 FIELD = "file"
 LINGER = 2.0  # seconds a refused body is still read and thrown away, so that its sender hears why
 NAME = "image"  # of a photo that came without a name; a video's is "video"
-MOST_HEADERS = 4096  # bytes before a part's photo
+MOST_HEADERS = 4096  # bytes of a header of a part
 MOST_NAME = 255  # characters of a name; no file system has longer ones
 OCTETS = ("application/octet-stream", "binary/octet-stream")
 HOW = (
@@ -91,12 +93,17 @@ def busy(reason: str, headers: dict[str, str] | None = None) -> RequestRefused:
     return RequestRefused(503, f"the server is busy: {reason}; try again in a few seconds", more)
 
 
-async def read_uploads(request: Request, limits: Limits, take) -> list[Upload]:
-    """The photos of a request. `take(n)` is called before n bytes are kept.
+Fetch = Callable[[str], Awaitable[Upload]]
+
+
+async def read_uploads(request: Request, limits: Limits, take, fetch: Fetch | None = None) -> list[Upload]:
+    """The photos of a request. `take(n)` is called before n bytes are kept. fetch: gets the photo at an address, for a
+    body of JSON; None where the server may not.
 
     RequestRefused: 400 a broken form, 408 too slow, 413 too large, 415 neither a form nor an image, 422 no photo,
     503 no room."""
-    boundary = _boundary(request)
+    by_address = fetch is not None and _is_json(request)
+    boundary = None if by_address else _boundary(request)
     try:
         async with asyncio.timeout(limits.body_seconds):
             if (length := request.headers.get("content-length", "")).isdecimal() and int(length) > limits.max_bytes:
@@ -113,6 +120,11 @@ async def read_uploads(request: Request, limits: Limits, take) -> list[Upload]:
         ) from None
     data = bytes(body)
     del body
+    if by_address:
+        assert fetch is not None
+        upload = await fetch(_url_of(data))
+        take(len(upload.data))
+        return [upload]
     name = "video" if request.headers.get("content-type", "").lower().startswith("video/") else NAME
     return [Upload(name, data)] if boundary is None else split_form(data, boundary, limits)
 
@@ -130,20 +142,22 @@ async def linger(request: Request, limits: Limits) -> None:
                     return
 
 
+def _is_json(request: Request) -> bool:
+    return parse_options_header(request.headers.get("content-type", "")[:500])[0] == b"application/json"
+
+
 def _boundary(request: Request) -> bytes | None:
     """Of a form; None where the body is a photo. RequestRefused for other bodies."""
     given = request.headers.get("content-type", "")
-    message = Message()
-    message["content-type"] = given[:500]
-    kind = message.get_content_type() if given else ""
-    if kind == "multipart/form-data":
-        boundary = message.get_param("boundary")
-        if not isinstance(boundary, str) or not 0 < len(boundary) <= 70:
+    kind, options = parse_options_header(given[:500])
+    if kind == b"multipart/form-data":
+        boundary = options.get(b"boundary", b"")
+        if not 0 < len(boundary) <= 70:
             raise RequestRefused(
                 400, "Content-Type: multipart/form-data without its boundary; let your HTTP library set it"
             )
-        return boundary.encode("latin-1", "replace")
-    if not kind.startswith(("image/", "video/")) and kind not in OCTETS:
+        return boundary
+    if not kind.startswith((b"image/", b"video/")) and kind.decode("latin-1") not in OCTETS:
         what = f"Content-Type {given[:80]} is" if given else "a body without a Content-Type is"
         raise RequestRefused(415, f"{what} not understood: {HOW}")
     return None
@@ -156,53 +170,107 @@ def _too_large(limits: Limits) -> RequestRefused:
     )  # fmt: skip
 
 
+def _url_of(data: bytes) -> str:
+    """The address in a body like {"url": "https://…"}."""
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict) or set(told) != {"url"} or not isinstance(told["url"], str):
+        raise RequestRefused(422, 'as JSON only {"url": "https://…"} is understood')
+    return told["url"]
+
+
 def split_form(body: bytes, boundary: bytes, limits: Limits) -> list[Upload]:
-    """The photos in a multipart/form-data body (RFC 7578; its delimiters: RFC 2046, section 5.1.1).
+    """The photos in a multipart/form-data body (RFC 7578), by python-multipart.
 
-    RequestRefused if it is broken. The body is in memory as a whole, so it is cut by searching, in time that grows with
-    its length alone."""
-    delimiter = b"\r\n--" + boundary
-    body = b"\r\n" + body
-    at, uploads = body.find(delimiter), list[Upload]()
-    if at < 0 and len(body) == 2:
-        raise RequestRefused(422, f"no photo came; {HOW}")
-    if at < 0:
-        raise RequestRefused(400, "the form is broken (its boundary is not in it); let your HTTP library write it")
-    while True:
-        start = at + len(delimiter)
-        if body.startswith(b"--", start):
-            break
-        at = body.find(delimiter, start)
+    Not by Starlette's `request.form()`, made of the same parser: it writes what is large into temporary files, and
+    photos are written nowhere here; its limits are on each part, not on all that is in memory at once. RequestRefused
+    if the form is broken. What stands before the first boundary (RFC 2046's preamble) is passed over."""
+    first = b"--" + boundary
+    if not body.startswith(first):
+        at = body.find(b"\r\n" + first)
+        if at < 0 and not body:
+            raise RequestRefused(422, f"no photo came; {HOW}")
         if at < 0:
-            raise RequestRefused(400, "the form ends early; send it again")
-        line = body.find(b"\r\n", start, at + 2)
-        empty = line >= 0 and body.startswith(b"\r\n", line + 2)  # a part without headers
-        blank = line if empty else body.find(b"\r\n\r\n", start, at)
-        if line < 0 or body[start:line].strip(b" \t") or blank < 0 or blank - start > MOST_HEADERS:
-            raise RequestRefused(
-                400, "the form is broken (a part without a proper head); let your HTTP library write it"
-            )
-        name = _file_name(body[line + 2 : blank])
-        if len(uploads) >= limits.max_files:
-            raise RequestRefused(413, f"more than {limits.max_files} photos in one request; send them in several")
-        uploads.append(Upload(name, body[blank + 4 : at]))
-    if not uploads:
+            raise RequestRefused(400, "the form is broken (its boundary is not in it); let your HTTP library write it")
+        body = body[at + 2 :]
+    if body.startswith(first + b"--"):
         raise RequestRefused(422, f"no photo came; {HOW}")
-    return uploads
+    parts = _Parts(limits)
+    parser = MultipartParser(boundary, parts.callbacks(), max_header_count=16, max_header_size=MOST_HEADERS)
+    try:
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        raise RequestRefused(
+            400, "the form is broken (a part without a proper head); let your HTTP library write it"
+        ) from None
+    if not parts.ended:
+        raise RequestRefused(400, "the form ends early; send it again")
+    if not parts.uploads:
+        raise RequestRefused(422, f"no photo came; {HOW}")
+    return parts.uploads
 
 
-def _file_name(head: bytes) -> str:
+class _Parts:
+    """What the parser finds, part after part."""
+
+    def __init__(self, limits: Limits):
+        self.limits, self.ended, self.uploads = limits, False, list[Upload]()
+        self._field = self._value = b""
+        self._disposition, self._data = b"", bytearray()
+
+    def callbacks(self) -> dict:
+        return {
+            "on_part_begin": self._begin, "on_part_data": self._more, "on_part_end": self._finish,
+            "on_header_field": self._name, "on_header_value": self._text, "on_header_end": self._header,
+            "on_headers_finished": self._headed, "on_end": self._end,
+        }  # fmt: skip
+
+    def _begin(self) -> None:
+        self._field = self._value = self._disposition = b""
+        self._data = bytearray()
+
+    def _name(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _text(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._field = self._value = b""
+
+    def _headed(self) -> None:
+        self._upload_name = _file_name(self._disposition)
+        if len(self.uploads) >= self.limits.max_files:
+            most = self.limits.max_files
+            raise RequestRefused(413, f"more than {most} photos in one request; send them in several")
+
+    def _more(self, data: bytes, start: int, end: int) -> None:
+        self._data += memoryview(data)[start:end]
+
+    def _finish(self) -> None:
+        self.uploads.append(Upload(self._upload_name, bytes(self._data)))
+        self._data = bytearray()
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+def _file_name(disposition: bytes) -> str:
     """What the sender of a part calls its photo; only ever told back. RequestRefused where the part is no photo."""
-    part = HeaderParser().parsestr(head.decode("latin-1"))
-    field, given = (part.get_param(key, header="content-disposition") for key in ("name", "filename"))
-    if (named := _utf8(field)) != FIELD:
+    _, options = parse_options_header(disposition.decode("latin-1"))
+    field, given = (options.get(key) for key in (b"name", b"filename"))
+    if (named := _utf8(field or b"")) != FIELD:
         raise RequestRefused(422, f"the form has a field {named[:40]!r}; photos go into fields called {FIELD}")
     if given is None:
         raise RequestRefused(422, f"the form's field {FIELD} is text, not a file; with curl, -F {FIELD}=@photo.jpg")
     return _utf8(given)[:MOST_NAME] or NAME
 
 
-def _utf8(value: str | tuple | None) -> str:
-    """RFC 7578, section 5.1: parameters are UTF-8 as they are; a tuple is RFC 2231's encoding, which it forbids."""
-    text = value[2] if isinstance(value, tuple) else value or ""
-    return text.encode("latin-1", "replace").decode("utf-8", "replace")
+def _utf8(value: bytes) -> str:
+    """RFC 7578, section 5.1: parameters are UTF-8 as they are."""
+    return value.decode("utf-8", "replace")

@@ -6,7 +6,6 @@ import base64
 import binascii
 import hmac
 import ipaddress
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from common.errors import UserError, one_line
 from web.body import Limits, RequestRefused, linger
 from web.options import TOKEN_VARIABLE, ServeOptions
+from web.problems import problem
 
 LEAST_TOKEN = 16  # characters
 OPEN = ("/healthz", "/readyz")  # for probes, without the token
@@ -106,10 +106,9 @@ class Guard:
         if request.method == "POST":
             await linger(request, self.limits)
         status, line, more = refusal
-        body = json.dumps({"error": one_line(line)}).encode("ascii")
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
+        answer = problem(request, one_line(line), status)
+        answer.raw_headers += more
+        await answer(scope, receive, send)
 
     def _refusal(self, request: Request) -> tuple[int, str, list[tuple[bytes, bytes]]] | None:
         host = request.headers.get("host")  # HTTP/1.0 may have none; browsers always do

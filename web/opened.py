@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common.download import Progress
 from common.errors import UserError
-from common.extras import is_there
+from common.extras import is_there, needing
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import Engine, open_engine, open_face_step
 from discriminator.locate import find_detector
 from discriminator.verdict import Threshold
 from faces.apart import Apart
 from faces.video import Limits
+from web.api import More
+from web.fetching import Fetcher
 from web.options import ServeOptions
 from web.service import Service
 
@@ -35,6 +38,21 @@ def open_service(asked: ServeOptions, shipped: Sequence[Path] = (), *, report: P
         known_failures=known_failures(engine.file, shipped),
         decode=Apart(asked.photo_seconds),
     )
+
+
+def open_more(asked: ServeOptions, shipped: Sequence[Path] = ()) -> More:
+    """The second detector, the fetching and the generator that were asked for. UserError where one can't be."""
+    other = None
+    if asked.compare is not None:
+        other = open_service(replace(asked, model=asked.compare, fpr=None, threshold=None), shipped)
+    maker = None
+    if asked.generator is not None:
+        with needing("making faces takes PyTorch", "train"):
+            from web.making import Maker  # PyTorch takes seconds, and half a gigabyte
+
+            maker = Maker(asked.generator)
+    fetch = Fetcher(int(asked.max_mb * (1 << 20)), asked.url_seconds) if asked.allow_urls else None
+    return More(other, fetch, maker)
 
 
 def _gradcam(engine: Engine, runtime: str) -> Callable[[], DetectorBase] | None:

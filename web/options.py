@@ -45,4 +45,14 @@ class ServeOptions(JudgeOptions):
     proxy: str | None = option(
         None, "Believe X-Forwarded-* of these (a reverse proxy's), comma-separated.", metavar="ADDRESSES"
     )
+    compare: str | None = option(
+        None, "A second detector, whose verdicts the page shows beside the first one's.", metavar="DETECTOR"
+    )
+    generator: str | None = option(
+        None, "A generator (as of synth.py --network): the page can make faces with it.", metavar="FILE"
+    )
+    allow_urls: bool = option(
+        False, "Fetch photos from public web addresses that a request names; never from private networks."
+    )
+    url_seconds: float = option(15.0, "For fetching a photo.", metavar="SECONDS", low=1)
     access_log: bool = option(False, "A line for each request: address, method, path, status.")

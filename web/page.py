@@ -11,18 +11,25 @@ from pathlib import Path
 from discriminator.words import LIMITS
 
 HERE = Path(__file__).resolve().parent
+PARTS = ("base", "words", "server", "drawing", "picture", "beside")
+PARTS += ("detail", "table", "inputs", "making", "history", "start")
 NOTHING_ELSE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 def main_page() -> tuple[str, str]:
     """The page for people, and its policy: its own style and script by their hashes, answers from this server, photos
     as blobs; nothing from elsewhere."""
-    style, script = (_text(name) for name in ("page.css", "page.js"))
+    style, script = _text("page.css"), page_script()
     limits = "\n".join(f"<li>{escape(line)}</li>" for line in LIMITS)
     text = _text("page.html").replace("<!--LIMITS-->", limits)
     text = text.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; connect-src 'self'; "
     return text, policy + f"img-src blob: data:; {NOTHING_ELSE}"
+
+
+def page_script() -> str:
+    """The page's script: its parts, in a scope of their own."""
+    return "\n".join(['"use strict";', "(() => {", *(_text(f"parts/{name}.js") for name in PARTS), "})();"])
 
 
 def api_page(spec: dict) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from discriminator.regions import region_of
 from discriminator.results import Result, Totals, rows_of
 from discriminator.verdict import Threshold
 from discriminator.video import VideoOptions, judge_video
+from discriminator.words import told
 from faces.decode import Decode, decode_image, open_header
 from faces.finding.face_step import FaceStep
 from faces.options import FACE_MODES
@@ -237,7 +238,7 @@ class Service:
         for answer in answers:
             for one in answer.results:
                 totals.add(one)
-        told = document(
+        out = document(
             self.engine,
             ask.judge,
             totals,
@@ -248,8 +249,8 @@ class Service:
             rates=self.rates(ask.judge.threshold),
         )
         # the rest of the line is for who can repair it, and names the server's folders
-        told["faces"]["fallback"] = told["faces"]["fallback"].partition(";")[0]
-        return told
+        out["faces"]["fallback"] = out["faces"]["fallback"].partition(";")[0]
+        return out
 
     def rates(self, threshold: Threshold) -> Rates:
         """What was measured at a threshold."""
@@ -291,8 +292,38 @@ class Service:
             "preprocess": self.detector.preprocess.to_dict(),
             "calibration": self.detector.calibration.to_dict(),
             "meta": self.detector.meta,
+            "points": self._points(),
+            "own_point": self._own_point(),
+            "words": told(),
             "maps": self.maps,
+            "map_titles": {name: METHODS[name].title for name in self.maps},
             "known_failures": list(self.known_failures),
+        }
+
+    def _points(self) -> list[dict]:
+        """The thresholds that a page may change to without asking, the usual one first."""
+        calibration = self.detector.calibration
+        usual = self.threshold.to_dict()["target_fpr"]
+        rest = [Threshold.of(calibration, fpr=point.target_fpr) for point in calibration.points]
+        by = [self.threshold, *(one for one in rest if one.point.target_fpr != usual)]
+        return [
+            {
+                "target_fpr": one.to_dict()["target_fpr"], "threshold": one.point.threshold,
+                "unsure_low": one.point.unsure_low, "fpr": one.fpr, "n_real": one.point.n_real,
+                "in_words": one.describe(), "measured": self.rates(one).to_dict(),
+            }
+            for one in by
+        ]  # fmt: skip
+
+    def _own_point(self) -> dict:
+        """The same of a threshold of the asker's own: where UNSURE then begins at the latest, and what is measured."""
+        calibration = self.detector.calibration
+        usual = Threshold.of(calibration, fpr=calibration.at().target_fpr)
+        own = Threshold.of(calibration, threshold=usual.point.threshold)
+        return {
+            "unsure_low": usual.point.unsure_low,
+            "n_real": usual.point.n_real,
+            "measured": self.rates(own).to_dict(),
         }
 
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 from fastapi import FastAPI
 
-from web.page import HERE, api_page, main_page
+from web.page import HERE, PARTS, api_page, main_page, page_script
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 
@@ -55,7 +55,7 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere():
 
 
 def test_the_script_puts_only_text_on_the_page():
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    script = page_script()
     for word in (
         "innerHTML",
         "outerHTML",
@@ -69,6 +69,10 @@ def test_the_script_puts_only_text_on_the_page():
     assert "</script" not in script and "</style" not in (HERE / "page.css").read_text(encoding="utf-8")
 
 
+def test_no_part_of_the_script_is_forgotten():
+    assert sorted(PARTS) == sorted(file.stem for file in (HERE / "parts").glob("*.js"))
+
+
 def test_everything_has_a_name_and_a_place():
     text, _ = main_page()
     page = Page(text)
@@ -77,8 +81,8 @@ def test_everything_has_a_name_and_a_place():
     for _, attributes in page.elements:
         for name in ("for", "aria-labelledby"):
             assert attributes.get(name, "") in {"", *ids}
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    assert set(re.findall(r'\$\("(\w+)"\)', script)) <= ids
+    script = page_script()
+    assert set(re.findall(r'\$\("([\w-]+)"\)', script)) <= ids
     assert any(a.get("aria-live") == "polite" for _, a in page.elements)
     css = (HERE / "page.css").read_text(encoding="utf-8")
     assert "prefers-color-scheme: dark" in css and "focus-visible" in css
