@@ -101,13 +101,16 @@ class _To(http.client.HTTPConnection):
     def __init__(self, target: Target, address: str, seconds: float, context: ssl.SSLContext):
         super().__init__(target.host, target.port, timeout=seconds)
         self._target, self._address, self._context = target, address, context
+        self.wire: socket.socket | None = None
 
     def connect(self) -> None:
         self.sock = socket.create_connection((self._address, self._target.port), self.timeout)
         if self._target.scheme == "https":
             name = self._target.host
             self.sock = self._context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
-            self.sock.do_handshake()  # by now `_cut` can end it
+        self.wire = self.sock  # http.client forgets it with the head of an answer that ends the connection
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.do_handshake()
 
 
 class Fetcher:
@@ -174,7 +177,10 @@ class Fetcher:
                 return there
             if answer.status != 200:
                 raise _NotThere(url, f"its server answers with status {answer.status}")
-            return self._read(url, answer)
+            body = self._read(url, answer)
+            if time.monotonic() >= until:  # it was cut off
+                raise TimeoutError
+            return body
         except (OSError, http.client.HTTPException, ValueError) as error:
             if time.monotonic() >= until or isinstance(error, TimeoutError):
                 raise _NotThere(url, f"was not here after {self.seconds:g} s", 408) from None
@@ -197,8 +203,8 @@ class Fetcher:
         return bytes(body)
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
+def _cut(connection: _To) -> None:
     """End what waits for the other side, however slowly that drips."""
-    if (sock := connection.sock) is not None:
+    if (sock := connection.wire) is not None:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own would touch what the reader holds

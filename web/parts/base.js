@@ -22,7 +22,6 @@ const plain = (name) => (name || "pasted").replace(/[\u0000-\u001f\u007f-\u009f\
   (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
 // as discriminator/boxes.py and detect.py --explain draw: colours that stay apart under every colour blindness
 const COLOURS = { FAKE: [213, 94, 0], UNSURE: [240, 228, 66], REAL: [0, 114, 178], EITHER: [204, 121, 167] };
-const ORDER = ["FAKE", "UNSURE", "REAL"];
 
 const keep = (content, type, name) => {
   const url = URL.createObjectURL(new Blob([content], { type }));

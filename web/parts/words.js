@@ -1,5 +1,6 @@
 // The verdict at a threshold, by the rule of metrics/answers.py and in the words of discriminator/words.py, which the
 // server sends along: so another threshold is told at once. A test holds the two to each other.
+const ORDER = ["FAKE", "UNSURE", "REAL"];
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const two = (x) => String(Number(x.toPrecision(2)));
 
