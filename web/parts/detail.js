@@ -74,6 +74,7 @@ const detail = (item) => {
     words.replaceChildren(...verdicts(item, now), ...(now.rows.some((row) => row.verdict) ? [known(model, point())] : []));
     beside.replaceChildren(...extras(item, now));
   };
+  node.classList.toggle("compared", Boolean(item.other));
   node.classList.toggle("video", Boolean(video));
   node.update();
   words.after(buttons(item, node));
