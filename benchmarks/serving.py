@@ -13,6 +13,7 @@ import argparse
 import http.client
 import io
 import ipaddress
+import os
 import threading
 import time
 from pathlib import Path
@@ -88,6 +89,15 @@ def memory(pid: int | None) -> str:
     return f"memory: {kib / 1024:.0f} MiB"
 
 
+def processor(pid: int | None) -> float:
+    """Seconds of processor time that the server has taken, on Linux; what other programs do changes it little."""
+    stat = Path(f"/proc/{pid}/stat")
+    if pid is None or not stat.is_file():
+        return float("nan")
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -111,7 +121,10 @@ def main() -> None:
             print(f"{part + 1}/{parts}: {line}; {memory(asked.pid)}", flush=True)
         return
     for clients in asked.clients:
-        print(f"{load.run(clients, asked.seconds, 1 << 30)}; {memory(asked.pid)}", flush=True)
+        before = processor(asked.pid)
+        line = load.run(clients, asked.seconds, 1 << 30)
+        each = 1000 * (processor(asked.pid) - before) / len(load.seconds)
+        print(f"{line}; {each:.1f} ms of processor time each; {memory(asked.pid)}", flush=True)
 
 
 if __name__ == "__main__":

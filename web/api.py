@@ -37,7 +37,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 FORBID = "default-src 'none'; frame-ancestors 'none'"  # of answers that are no page
-BODY = {
+BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "multipart/form-data": {
