@@ -37,7 +37,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 FORBID = "default-src 'none'; frame-ancestors 'none'"  # of answers that are no page
-BODY = {
+BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "multipart/form-data": {
@@ -136,7 +136,7 @@ class _Door:
 
     def __init__(self, line: Line, cors: Sequence[str], more: More, counts: Counts):
         self.line, self.cors, self.more, self.counts = line, cors, more, counts
-        self.body: dict[str, Any] = dict(BODY)
+        self.body: dict[str, Any] = BODY
         if more.fetch is not None:
             self.body = {**BODY, "content": {**BODY["content"], "application/json": {"schema": ADDRESS}}}
 

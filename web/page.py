@@ -11,7 +11,7 @@ from pathlib import Path
 from discriminator.words import LIMITS
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("base", "words", "server", "drawing", "picture", "beside")
+PARTS: tuple[str, ...] = ("base", "words", "server", "drawing", "picture", "beside")
 PARTS += ("detail", "table", "inputs", "making", "history", "start")
 NOTHING_ELSE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 

@@ -233,6 +233,8 @@ def test_by_keyboard_alone(page, photos):
 def test_on_a_phone_and_in_the_dark(page, photos, request):
     assert overflow(page) <= 0
     judged(page, [photos[0], photos[1], photos[40]])
+    width = page.evaluate("document.querySelector('.picture canvas').getBoundingClientRect().width")
+    assert width > 300, "a map can be seen"
     page.fill("#seeds", "1-3")
     page.get_by_role("button", name="Make", exact=True).click()
     page.locator("#made img").first.wait_for(timeout=120_000)
