@@ -1,8 +1,11 @@
-"""A bound on the memory of this process for a while, where the system knows one."""
+"""The memory of this process: a bound on it for a while, and what is free in it given back, where the system knows
+how."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -33,3 +36,12 @@ def at_most(more: int) -> Iterator[None]:
         finally:
             if wanted != soft:
                 resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def give_back() -> None:
+    """Give to the system what was freed and is kept by the C library for later: after large things that will not come
+    again. Does nothing where that library is not glibc."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -106,8 +106,10 @@ class Preprocess:
     @staticmethod
     def normalise(pixels: np.ndarray) -> np.ndarray:
         """What `uint8` made, [..., R, R, C], as network input: float32 [..., C, R, R] in [-1, 1] (x / 127.5 - 1)."""
-        planes = np.moveaxis(pixels, -1, -3)
-        return np.ascontiguousarray(planes).astype(np.float32) / np.float32(127.5) - np.float32(1)
+        planes = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
+        planes /= np.float32(127.5)
+        planes -= np.float32(1)
+        return planes
 
     def _squared(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]

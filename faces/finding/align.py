@@ -4,12 +4,13 @@
     faces = finder.find(image)                       # biggest first; empty when there is none
     aligned, how = align_face(image, faces[0], 256)  # how: "ffhq" by landmarks, "box" by the box alone
 
-The detector is YuNet (`faces.finding.yunet`), through OpenCV; where its file can't be had, OpenCV's Haar cascade, which
-finds fewer faces and no landmarks. `FaceFinder.name` says which. Measured (threshold .7, 120 photos of each set): YuNet
-finds a face in all of flickr140k, Yonsei and UTKFace at 64 to 320 pixels and in 97.5 % or more of Unsplash portraits;
-the cascade in 97.5 to 100 %, 84 %, and 78 % of the portraits. Of 60 pictures put together from shuffled pieces of
-faces YuNet took 2 for faces. On flickr140k, whose photos are aligned, the frame found has 1.01 +- 0.07 of the photo's
-side, its middle within 0.01; of photos turned by 25 degrees it is off by a fifth of its side, by 45 it is no use.
+The detector is YuNet (`faces.finding.yunet`): its known file by ONNX Runtime (`faces.finding.yunet_network`), another
+version by OpenCV. Where no file can be had, it is OpenCV's Haar cascade, which finds fewer faces and no landmarks;
+`FaceFinder.name` says which. Measured (threshold .7, 120 photos of each set): YuNet finds a face in all of flickr140k,
+Yonsei and UTKFace at 64 to 320 pixels and in 97.5 % or more of Unsplash portraits; the cascade in 97.5 to 100 %, 84 %,
+and 78 % of the portraits. Of 60 pictures put together from shuffled pieces of faces YuNet took 2 for faces. On
+flickr140k, whose photos are aligned, the frame found has 1.01 +- 0.07 of the photo's side, its middle within 0.01; of
+photos turned by 25 degrees it is off by a fifth of its side, by 45 it is no use.
 
 Coordinates are pixels from the image's upper left corner; the middle of the first pixel is (0.5, 0.5).
 """
@@ -32,6 +33,8 @@ from faces.finding.face import Face, found_in_turned
 from faces.finding.looks import COVERED, FINE, SAME, covered, merged, overlap, sides, without_parts
 from faces.finding.turns import MOST, SURE, best_way_up
 from faces.finding.yunet import SHA256, find_model
+from faces.finding.yunet_network import MOST as MOST_BOXES
+from faces.finding.yunet_network import NMS, YuNet
 
 SCORE = 0.7  # YuNet's confidence from which on something is a face
 HINT = 0.15  # … from which on it wonders: reason enough to look closer, or at the photo turned
@@ -53,11 +56,14 @@ class FaceFinder:
     def __init__(self, model: Path | None, why: str = ""):
         self.model, self.fallback = model, why
         self._own = threading.local()  # OpenCV's detectors keep the size of their input: one for each thread
+        self._known: YuNet | None = None
         if model is None:
             self.name = "haar"
+        elif (digest := sha256_of(model)) == SHA256:
+            self.name, self._known = "yunet-2023mar", YuNet(model, HINT)
+            return
         else:
-            digest = sha256_of(model)
-            self.name = "yunet-2023mar" if digest == SHA256 else f"yunet (sha256 {digest[:12]})"
+            self.name = f"yunet (sha256 {digest[:12]})"
         self._detector()
 
     @classmethod
@@ -156,16 +162,22 @@ class FaceFinder:
         return self._yunet(view, sx, sy) if self.model else self._haar(view, sx, sy)
 
     def _yunet(self, view: np.ndarray, sx: float, sy: float) -> list[Face]:
-        detector = self._detector()
-        detector.setInputSize((view.shape[1], view.shape[0]))
-        _, rows = detector.detect(cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
         scale, faces = np.array([sx, sy], np.float32), []
-        for row in () if rows is None else rows:
+        for row in self._rows(view):
             if np.isfinite(row).all():
                 (x0, y0), (x1, y1) = row[:2] * scale, (row[:2] + row[2:4]) * scale
                 box = (float(x0), float(y0), float(x1), float(y1))
                 faces.append(Face(box, row[4:14].reshape(5, 2) * scale, float(row[14])))
         return faces
+
+    def _rows(self, view: np.ndarray) -> np.ndarray:
+        """YuNet's findings [n, 15], in the view's pixels."""
+        if self._known is not None:
+            return self._known.detect(view)
+        detector = self._detector()
+        detector.setInputSize((view.shape[1], view.shape[0]))
+        _, rows = detector.detect(cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
+        return np.empty((0, 15), np.float32) if rows is None else rows
 
     def _haar(self, view: np.ndarray, sx: float, sy: float) -> list[Face]:
         grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
@@ -187,7 +199,7 @@ class FaceFinder:
 
 def _load_yunet(path: Path):
     try:
-        detector = cv2.FaceDetectorYN.create(os.fspath(path), "", (32, 32), HINT, 0.3, 5000)
+        detector = cv2.FaceDetectorYN.create(os.fspath(path), "", (32, 32), HINT, NMS, MOST_BOXES)
         detector.detect(np.zeros((32, 32, 3), np.uint8))  # a network of other outputs shows only here
     except cv2.error as error:
         reason = str(error).strip().splitlines()[-1][:120]
@@ -246,6 +258,7 @@ def align_face(image: np.ndarray, face: Face, size: int, resample: str = "lanczo
     return cut_quad(image, quad, size, resample=resample), how
 
 
+ROWS = 64  # of a photo's surroundings that are blended at once
 SUPERSAMPLING = 4  # as published: bilinear onto 4096, from there to 1024
 
 
@@ -302,6 +315,9 @@ def _surrounded(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.nd
     x, y = np.arange(wide.shape[1], dtype=np.float32), np.arange(wide.shape[0], dtype=np.float32)
     out_x = np.maximum(np.maximum(left - x, x - (left + width - 1)), 0)
     out_y = np.maximum(np.maximum(top - y, y - (top + height - 1)), 0)
-    share = np.clip(np.maximum(out_x[None, :], out_y[:, None]) / np.float32(0.1 * side), 0, 1)[..., None]
-    mixed = wide + (soft.astype(np.float32) - wide) * share
-    return np.rint(mixed).astype(np.uint8), quad + [left, top]
+    for start in range(0, len(wide), ROWS):  # in floats the whole would take sixteen times the photo's memory
+        rows = slice(start, start + ROWS)
+        share = np.clip(np.maximum(out_x[None, :], out_y[rows, None]) / np.float32(0.1 * side), 0, 1)[..., None]
+        if share.any():
+            wide[rows] = np.rint(wide[rows] + (soft[rows].astype(np.float32) - wide[rows]) * share)
+    return wide, quad + [left, top]

@@ -117,8 +117,11 @@ class FaceStep:
         """The views of uint8 RGB [H, W, 3], the biggest face first. Empty where there is no face."""
         if self.finder is None:
             return [View(image, "whole")]
-        faces = self.finder.find(image)[:MOST_FACES]
-        views = []
+        return self.views(image, self.finder.find(image))
+
+    def views(self, image: np.ndarray, faces: list[Face]) -> list[View]:
+        """The views of the faces that were found in uint8 RGB [H, W, 3], the biggest first."""
+        faces, views = faces[:MOST_FACES], []
         if faces and (crop := _as_crop(image, faces[0])) is not None:
             views.append(View(crop, "crop", faces.pop(0)))
         for face in faces:

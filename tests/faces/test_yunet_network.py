@@ -1,0 +1,105 @@
+"""YuNet by ONNX Runtime finds what OpenCV's own `FaceDetectorYN` finds with the same file."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from faces.decode import load_image
+from faces.finding.align import HINT, FaceFinder
+from faces.finding.yunet import BUNDLED
+from faces.finding.yunet_network import MOST, NMS, YuNet
+from faces.procedural.portrait import render_face
+
+if not BUNDLED.is_file():
+    pytest.skip("YuNet's file does not come with this checkout", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def net() -> YuNet:
+    return YuNet(BUNDLED, HINT)
+
+
+def by_opencv(view: np.ndarray) -> np.ndarray:
+    detector = cv2.FaceDetectorYN.create(os.fspath(BUNDLED), "", (view.shape[1], view.shape[0]), HINT, NMS, MOST)
+    _, rows = detector.detect(cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
+    return np.empty((0, 15), np.float32) if rows is None else rows
+
+
+def assert_same(net: YuNet, view: np.ndarray) -> int:
+    """How many faces both found."""
+    rows = net.detect(view)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, by_opencv(view), rtol=1e-5, atol=2e-3)  # pixels; scores are within 1e-5
+    np.testing.assert_allclose(rows[:, 14], by_opencv(view)[:, 14], atol=1e-5)
+    return len(rows)
+
+
+def crowd(height: int, width: int, sides: tuple[int, ...]) -> np.ndarray:
+    """Drawn faces side by side on a grey wall, some over the edge."""
+    out, x = np.full((height, width, 3), 110, np.uint8), 0
+    for i, side in enumerate(sides):
+        part = render_face(i, 128)
+        part = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA)[:height, : max(0, width - x)]
+        out[: part.shape[0], x : x + part.shape[1]] = part
+        x += side
+    return out
+
+
+@pytest.mark.parametrize("shape", [(192, 192), (200, 320), (320, 213), (97, 131), (33, 8), (640, 417)])
+def test_boxes_landmarks_and_scores_are_those_of_opencv(net, shape):
+    found = assert_same(net, crowd(*shape, sides=(60, 100, 40, 90)))
+    assert found >= 1 or min(shape) < 40
+
+
+def test_noise_and_flat_views_too(net):
+    rng = np.random.default_rng(0)
+    for shape in ((160, 96), (320, 320)):
+        assert_same(net, rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
+        assert assert_same(net, np.full((*shape, 3), 128, np.uint8)) == 0
+
+
+def test_a_large_view_and_then_a_small_one_again(net):
+    small = crowd(160, 320, (110, 90))
+    before = net.detect(small)
+    assert_same(net, crowd(700, 900, (300, 200, 250)))
+    np.testing.assert_array_equal(net.detect(small), before)
+
+
+def test_threads_share_it(net):
+    views = [crowd(160 + 32 * i, 320, (100, 60 + 10 * i)) for i in range(4)]
+    alone = [net.detect(view) for view in views]
+    with ThreadPoolExecutor(4) as pool:
+        for rows, same in zip(pool.map(net.detect, views * 4), alone * 4, strict=True):
+            np.testing.assert_array_equal(rows, same)
+
+
+def test_photos_at_the_sizes_they_are_looked_at(net, shared_dir):
+    """Crowds, portraits and photos that lie on their side."""
+    files = sorted((shared_dir / "cases" / "faces").rglob("*.jpg"))[::4]
+    found = 0
+    for path in files:
+        photo = load_image(path)
+        for side in (128, 320, 500):
+            to = [max(8, round(n * side / max(photo.shape[:2]))) for n in photo.shape[1::-1]]
+            found += assert_same(net, cv2.resize(photo, to, interpolation=cv2.INTER_AREA))
+    assert found > len(files)
+
+
+def test_another_file_goes_by_opencv(tmp_path):
+    """The same network under another hash: as a user's own version of YuNet would."""
+    other = tmp_path / "yunet.onnx"
+    other.write_bytes(BUNDLED.read_bytes() + b"\x32\x01x")  # the model's doc_string is now "x"
+    mine, theirs = FaceFinder(BUNDLED), FaceFinder(other)
+    assert mine.name == "yunet-2023mar" and theirs.name.startswith("yunet (sha256")
+    view = crowd(320, 480, (200, 150))
+    ours, others = mine.find(view), theirs.find(view)
+    assert len(ours) == len(others) >= 1
+    for a, b in zip(ours, others, strict=True):
+        np.testing.assert_allclose(a.box, b.box, atol=2e-3)
+        np.testing.assert_allclose(a.landmarks, b.landmarks, atol=2e-3)
+        assert a.score == pytest.approx(b.score, abs=1e-5) and a.turn == b.turn
