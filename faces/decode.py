@@ -48,7 +48,7 @@ COST = 8  # bytes of memory for each pixel that is allowed: 0.96 GB at MAX_PIXEL
 # million pixels (docs/reliability.md). A format that is not here takes COST.
 COSTS = {"WEBP": 16, "AVIF": 16, "HEIF": 16, "JPEG2000": 20, "ICO": 12}
 LARGE = 24_000_000  # pixels; above, images are decoded one after the other, whatever the number of threads
-STRIP = 1 << 20  # pixels that are converted at once
+STRIP = 1 << 16  # pixels that are converted at once: few enough to stay in the cache, and in memory that is there already
 MAX_SIDE = 32_767  # OpenCV's warping knows no more, and no photo has
 MAX_BYTES = 512 << 20  # no encoded photo is larger; a zip member that claims to be is a bomb
 MATTE = 128
@@ -365,7 +365,7 @@ def _composited(image: Image.Image, profile: bytes | None) -> np.ndarray:
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     transform = _transform(profile, image.mode) if profile else None
     converted = ImageCms.applyTransform(image, transform) if transform is not None else None
-    return converted or image.convert("RGB")
+    return converted or (image if image.mode == "RGB" else image.convert("RGB"))
 
 
 @lru_cache(maxsize=32)
