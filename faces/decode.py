@@ -48,7 +48,7 @@ COST = 8  # bytes of memory for each pixel that is allowed: 0.96 GB at MAX_PIXEL
 # million pixels (docs/reliability.md). A format that is not here takes COST.
 COSTS = {"WEBP": 16, "AVIF": 16, "HEIF": 16, "JPEG2000": 20, "ICO": 12}
 LARGE = 24_000_000  # pixels; above, images are decoded one after the other, whatever the number of threads
-STRIP = 1 << 16  # pixels that are converted at once: few enough to stay in the cache
+STRIP = 1 << 16  # pixels that are converted at once: few, which stay in the cache and need no memory anew
 MAX_SIDE = 32_767  # OpenCV's warping knows no more, and no photo has
 MAX_BYTES = 512 << 20  # no encoded photo is larger; a zip member that claims to be is a bomb
 MATTE = 128

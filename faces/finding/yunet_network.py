@@ -45,10 +45,8 @@ class YuNet:
         """Faces in uint8 RGB [H, W, 3], as float32 [n, 15]: x, y, width, height, the landmarks' x and y, the score; in
         pixels of the view, the highest score first."""
         height, width = view.shape[:2]
-        down, right = -height % CELL, -width % CELL
-        if down or right:
-            view = cv2.copyMakeBorder(view, 0, down, 0, right, cv2.BORDER_CONSTANT)
-        blob = cv2.dnn.blobFromImage(view, swapRB=True)
+        blob = np.zeros((1, 3, height + -height % CELL, width + -width % CELL), np.float32)
+        blob[0, :, :height, :width] = view.transpose(2, 0, 1)[::-1]  # it knows blue, green, red
         how = self._large if blob[0, 0].size > KEPT else None
         told = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {"input": blob}, how), strict=True))
         rows = np.concatenate([self._rows(told, stride, blob.shape[3] // stride) for stride in STRIDES])
