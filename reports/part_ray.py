@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.extras import needing
 from discriminator.options import DetectOptions
 from reports.part_judge import PartJudge
@@ -95,8 +95,13 @@ def _begin(ray: Any) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if os.environ.get("RAY_ADDRESS"):
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if not os.environ.get("RAY_ADDRESS"):
+        quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    try:
         ray.init(**quiet)
-    else:
-        ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    except Exception as error:  # Ray raises plain Exception, ConnectionError and more
+        raise UserError(
+            f"`engine` ray: Ray did not start ({one_line(error)[:200]}); look at $RAY_ADDRESS, or at what"
+            " else this machine does"
+        ) from None
