@@ -79,7 +79,10 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 def test_a_missing_package_leads_to_its_extra():
     """What `common.extras` says of every import: the extra that brings it; and nothing of the base is in it."""
-    distributions = {"sklearn": "scikit-learn", "pillow_heif": "pillow-heif", "c2pa": "c2pa-python"}
+    distributions = {"sklearn": "scikit-learn", "pillow_heif": "pillow-heif", "c2pa": "c2pa-python"} | {
+        "python_multipart": "python-multipart",
+        "prometheus_client": "prometheus-client",
+    }
     for module, extra in EXTRA_OF.items():
         if extra in EXTRAS:
             assert distributions.get(module, module) in [Requirement(spec).name for spec in EXTRAS[extra]], module
