@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from common.errors import one_line
+from common.reading import Unreadable, json_of
 from web.options import ServeOptions
 from web.service import Upload
 
@@ -173,8 +173,8 @@ def _too_large(limits: Limits) -> RequestRefused:
 def _url_of(data: bytes) -> str:
     """The address in a body like {"url": "https://…"}."""
     try:
-        told = json.loads(data)
-    except (ValueError, RecursionError):
+        told = json_of(data)
+    except Unreadable:
         told = None
     if not isinstance(told, dict) or set(told) != {"url"} or not isinstance(told["url"], str):
         raise RequestRefused(422, 'as JSON only {"url": "https://…"} is understood')
@@ -221,7 +221,7 @@ class _Parts:
         self._field = self._value = b""
         self._disposition, self._data = b"", bytearray()
 
-    def callbacks(self) -> dict:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin, "on_part_data": self._more, "on_part_end": self._finish,
             "on_header_field": self._name, "on_header_value": self._text, "on_header_end": self._header,
