@@ -165,8 +165,10 @@ def test_unsure_says_why(material):
     assert answer.verdict == "UNSURE" and "dark" in answer.note
 
 
-def test_explain_draws_what_the_command_draws(material, tmp_path):
+def test_explain_draws_what_the_command_draws(material, tmp_path, monkeypatch):
     model, path = material / "aligned.safetensors", material / "two.jpg"
+    # the seconds that a map took stand under it
+    monkeypatch.setattr("discriminator.explaining.attribution.time.perf_counter", lambda: 0.0)
     by_command(str(path), "--model", str(model), "--offline", "--explain", str(tmp_path / "command.png"))
     said = judge(path, model=model, offline=True, explain=tmp_path / "library.png")
     assert said.drawn == (tmp_path / "library.png",)
