@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from common.errors import one_line
+from common.reading import json_of
 from web.options import ServeOptions
 from web.service import Upload
 
@@ -173,8 +173,8 @@ def _too_large(limits: Limits) -> RequestRefused:
 def _url_of(data: bytes) -> str:
     """The address in a body like {"url": "https://…"}."""
     try:
-        told = json.loads(data)
-    except (ValueError, RecursionError):
+        told = json_of(data)
+    except ValueError:
         told = None
     if not isinstance(told, dict) or set(told) != {"url"} or not isinstance(told["url"], str):
         raise RequestRefused(422, 'as JSON only {"url": "https://…"} is understood')
