@@ -222,6 +222,8 @@ class ZipStore:
             info = archive.getinfo(path)
             if info.file_size > MAX_BYTES:
                 raise BadImage(name, f"claims to unpack to {info.file_size >> 20} MiB, refused")
+            if info.compress_size > os.path.getsize(self.path):  # it would be given memory before it is read
+                raise BadImage(name, f"broken in the archive (claims {info.compress_size} bytes of it, more than all)")
             with lock:  # ZipFile counts its readers without one
                 return archive.read(info)
         except BadImage:

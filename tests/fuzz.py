@@ -228,14 +228,14 @@ def keep(name: str, data: bytes, what: str) -> Path:
     return path
 
 
-def plain(name: str, seconds: float, seed: int) -> tuple[int, int]:
-    """(inputs, findings) of a target without atheris."""
+def plain(name: str, seconds: float, seed: int, most: int | None = None) -> tuple[int, int]:
+    """(inputs, findings) of a target without atheris. most: inputs, at most."""
     rng, corpus = np.random.default_rng([seed, zlib.crc32(name.encode())]), seeds(TARGETS[name][1])
     inputs = findings = 0
     kinds: set[str] = set()
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
-        while time.monotonic() < end:
+        while time.monotonic() < end and inputs != most:
             data = corpus[inputs] if inputs < len(corpus) else changed(rng, corpus)
             inputs += 1
             if (what := tried(name, data, Path(folder))) is not None and what[-200:] not in kinds:
@@ -339,6 +339,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--coverage", action="store_true", help="no fuzzing: the lines that the inputs kept reach")
     parser.add_argument("--plain", action="store_true", help="without atheris, though it is installed")
+    parser.add_argument("--most", type=int, metavar="N", help="inputs of each target, with --plain")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     names = asked.target or list(TARGETS)
@@ -357,7 +358,7 @@ def main() -> int:
         if with_atheris:
             bad += by_atheris(name, seconds, asked.seed)
         else:
-            inputs, findings = plain(name, seconds, asked.seed)
+            inputs, findings = plain(name, seconds, asked.seed, asked.most)
             print(f"{name:12s} {inputs} inputs, {findings} findings", flush=True)
             bad += findings
     print(f"findings: {bad}" + (f", kept in {FOUND}" if bad else ""))

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import stat
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -353,6 +354,23 @@ def test_zip_members_that_are_broken_or_bombs(tmp_path):
     for i, reason in ((1, "claims to unpack to 2048 MiB"), (2, "broken in the archive"), (3, "encrypted")):
         with pytest.raises(BadImage, match=reason):
             source.image(i)
+
+
+def test_a_member_that_claims_more_bytes_than_the_archive_has_is_given_no_memory(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", png(0))
+    data = bytearray(path.read_bytes())
+    central = data.index(b"PK\1\2")
+    data[central + 20 : central + 24] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(data)
+    source = open_source(path)
+    tracemalloc.start()
+    with pytest.raises(BadImage, match="broken in the archive .claims 2147483647 bytes"):
+        source.image(0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 def _first_pixels(source: FaceSource) -> list[int]:
