@@ -1,16 +1,17 @@
 """`python evaluate.py nearest` from the outside: copies are named and shown first."""
 
+import contextlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+import evaluate
+from tests.program import Program
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +38,15 @@ def place(tmp_path_factory) -> Path:
 
 
 def nearest(place, *words):
-    command = [sys.executable, str(ROOT / "evaluate.py"), "nearest", *map(str, words)]
-    command += ["--inception-weights", "trunk.pth", "--dims", "64", "--no-cache", "--device", "cpu"]
-    return subprocess.run(command, cwd=place, capture_output=True, text=True)
+    with contextlib.chdir(place):
+        more = ["--inception-weights", "trunk.pth", "--dims", "64", "--no-cache", "--device", "cpu"]
+        return CliRunner().invoke(Program(evaluate.main), ["nearest", *map(str, words), *more])
 
 
 def test_copies_come_first_and_are_counted(place):
     done = nearest(place, "fakes", "--data", "train", "--held-out", "held", "--shown", 3, "--neighbours", 2,
                    "--out", "sheet.png", "--json", "said.json")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     said = json.loads((place / "said.json").read_text())
     assert said["copies"] == 2 and "2 of 22 are training images" in done.stdout
     first = {Path(row["sample"]).name: Path(row["neighbours"][0]["image"]).name for row in said["nearest"][:2]}
@@ -55,17 +56,17 @@ def test_copies_come_first_and_are_counted(place):
     with Image.open(place / "sheet.png") as sheet:
         assert sheet.width >= 3 * 96 and sheet.height >= 3 * 96
     again = nearest(place, "fakes", "--data", "train", "--out", "sheet.png")
-    assert again.returncode == 2 and "sheet.png" in again.stderr
+    assert again.exit_code == 2 and "sheet.png" in again.stderr
 
 
 def test_without_held_out_photos_it_says_that_nothing_was_tested(place):
     done = nearest(place, "fakes", "--data", "train", "--out", "plain.png")
-    assert done.returncode == 0 and "no held-out photos" in done.stdout and "copying z" not in done.stdout
+    assert done.exit_code == 0 and "no held-out photos" in done.stdout and "copying z" not in done.stdout
 
 
 def test_a_folder_copied_whole_is_said_to_copy(place):
     done = nearest(place, "train", "--data", "train", "--held-out", "held", "--out", "all.png", "--json", "all.json")
-    assert done.returncode == 0 and "it copies" in done.stdout
+    assert done.exit_code == 0 and "it copies" in done.stdout
     assert json.loads((place / "all.json").read_text())["z"] < -3
 
 
@@ -79,4 +80,4 @@ def test_a_folder_copied_whole_is_said_to_copy(place):
 )
 def test_what_cannot_be_is_one_line(place, words, said):
     done = nearest(place, *words)
-    assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert done.exit_code == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1
