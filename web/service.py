@@ -203,7 +203,7 @@ class Service:
         for i, (one, row) in enumerate(zip(results, rows, strict=True)):
             if one.video is not None:
                 row["frames"] = [{**frame, "picture": _data_url(frame["picture"])} for frame in one.strip]
-            elif ask.maps and one.size is not None:
+            elif ask.maps and one.size is not None and not ask.judge.keep_photos:  # a report draws its own
                 row["explain"] = self._explained(one, one.size, _for_face(i, ask.maps))
         return Answer(results, rows)
 

@@ -19,6 +19,7 @@ from PIL import Image
 from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.detector_base import Raw
+from discriminator.explaining.attribution import Explainer
 from discriminator.explaining.methods import METHODS
 from discriminator.verdict import Threshold
 from faces.procedural.portrait import render_face
@@ -297,6 +298,20 @@ def test_gradcam_takes_pytorch_only_where_it_may():
     for one in maps.values():
         assert 0 < np.abs(np.array(one["values"])).max() <= 1
     assert open_service(ServeOptions(model=str(MODELS[1]), face="whole")).maps == ["patches"]
+
+
+def test_a_report_draws_each_map_once(monkeypatch):
+    drawn, explain = [], Explainer.__call__
+    monkeypatch.setattr(Explainer, "__call__", lambda self, seen, method, **how: drawn.append(method) or explain(
+        self, seen, method, **how))  # fmt: skip
+    service = open_service(ServeOptions(model=str(MODELS[0]), face="whole"))
+    with TestClient(build_app(service, SMALL, threads=2), base_url="http://localhost") as client:
+        answer = client.post(
+            "/v1/report?explain=gradcam,saliency",
+            content=encoded(5, 256, "PNG"),
+            headers={"content-type": "image/png"},
+        )
+    assert answer.status_code == 200 and "Grad-CAM" in answer.text and drawn == ["gradcam", "saliency"]
 
 
 def test_the_model_tells_what_it_is(client):
