@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adversarial.game import Game
-from adversarial.health import BROKEN
+from adversarial.health import BROKEN, Remembered
 
 HOPELESS_SCORE = 1e5  # mean score of the discriminator, at once
 BROKEN_TICKS = 3  # ticks in a row beyond `health.BROKEN`
@@ -24,7 +24,7 @@ UNSOUND_SKIPPED = 0.1  # share of skipped steps beyond which no checkpoint count
 UNSOUND_DIVERSITY = 0.5  # share of the best diversity
 
 
-class Divergence:
+class Divergence(Remembered):
     """Takes in each tick; what it remembers is part of a run's state, so a resumed run judges as it would have."""
 
     def __init__(self) -> None:
@@ -84,14 +84,6 @@ class Divergence:
                 f" {self.most_diverse:.2f}): the generator has collapsed"
             )
         return ""
-
-    def state_dict(self) -> dict:
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict) -> None:
-        for name in vars(self):
-            if name in state:
-                setattr(self, name, state[name])
 
 
 @torch.no_grad()

@@ -44,7 +44,19 @@ def feature_diversity(features: np.ndarray) -> float:
     return math.sqrt(2 * features.var(axis=0, ddof=1).mean())
 
 
-class Health:
+class Remembered:
+    """What all attributes hold is part of a run's state; one that an older state lacks stays as it is."""
+
+    def state_dict(self) -> dict:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in vars(self):
+            if name in state:
+                setattr(self, name, state[name])
+
+
+class Health(Remembered):
     """Takes in each tick and FID; what it remembers is part of a run's state, so a resumed run says the same."""
 
     def __init__(self) -> None:
@@ -133,14 +145,6 @@ class Health:
             f" {checkpoint} goes back there (add a larger `gamma`, say); copy the folder first if you want to keep what"
             " came after"
         ]
-
-    def state_dict(self) -> dict:
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict) -> None:
-        for name in vars(self):
-            if name in state:
-                setattr(self, name, state[name])
 
 
 def _mean(rows: dict, name: str) -> float:

@@ -11,22 +11,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.clock import clock
 from common.device import pick_device
 from common.errors import UserError
-from common.files import cache_folder
 from discriminator.network_features import NetworkFeatures
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
 from evaluation.path_length import mean_path_length, path_distance
-from evaluation.sides import Measured, open_measured, open_reals
-from metrics.collect import Features, collect_cached, is_cached, seconds_for
+from evaluation.sides import Measured, collected, features_folder, look_over, open_measured, open_reals
+from metrics.collect import Features
 from metrics.features import FeatureNetwork
 from metrics.fid import AGAINST_REALS, KINDS, StatedFeatures, check_same_features, compare, needs_vectors, parse_kinds
 from metrics.images import SourceImages
 from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
-from metrics.stats import GaussianStats, load_stats, save_stats
+from metrics.stats import load_stats, save_stats
 from metrics.weights import SHA256, find_weights
 from synth.perceptual import Perceptual
 from training.processes import Processes
@@ -93,13 +91,12 @@ def evaluate_generator(
 ) -> GeneratorResult | None:
     """Measure what `options` ask for; None on other ranks than 0."""
     kinds = _checked(options)
-    folder = Path(options.cache).expanduser() if options.cache else cache_folder() / "features"
     ranks = Processes.join(pick_device(options.device))
     try:
         with contextlib.ExitStack() as stack:
             job = _Job(
                 options, kinds, ranks.device, ranks, listener if ranks.is_main else Listener(),
-                None if options.no_cache else folder,
+                features_folder(options),
             )  # fmt: skip
             return _measure(job, stack)
     finally:
@@ -134,7 +131,7 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
     fake_features, numbers = None, {}
     for side in (reals, fake if job.compared else None):
         if side is not None:
-            _look_over(job, side)
+            look_over(side, lambda: job.features, job.folder, job.ranks)
     notes += _colours(fake, reals)
     if reals is not None:
         real = _collected(job, reals, keep=needs_vectors(job.compared) and job.compared != ["is"])
@@ -220,20 +217,6 @@ def _settings(
     }
 
 
-def _look_over(job: _Job, side: Measured) -> None:
-    """Refuse before the work begins what would end it, perhaps hours later; find out whether it was done before."""
-    images = side.content
-    if isinstance(images, GaussianStats):
-        return
-    if len(images) < 2:
-        raise UserError(f"{side.name}: a single image: these metrics need two or more, better thousands")
-    if isinstance(images, SourceImages):
-        main_does, folder = job.ranks.main_does, job.folder
-        key = side.key = None if folder is None else main_does(images.content_key)
-        if not main_does(lambda: key is not None and folder is not None and is_cached(job.features, key, folder)):
-            main_does(images.check_alike)
-
-
 def _colours(fake: Measured, reals: Measured | None) -> list[str]:
     """A line where one side is grey and the other in colour: their distance is then mostly that."""
     sides = [side.content for side in (fake, reals) if side is not None and isinstance(side.content, SourceImages)]
@@ -277,39 +260,7 @@ def _inception(job: _Job) -> InceptionFeatures:
 
 
 def _collected(job: _Job, side: Measured, *, keep: bool) -> Features:
-    """Features of one side, after saying how long they will take."""
-    images = side.content
-    if isinstance(images, GaussianStats):
-        return Features(images)
-    tell, bar = job.listener.tell, None
-
-    def report(done: int, total: int | None) -> None:
-        nonlocal bar
-        if bar is None:  # when work begins, so that nothing is measured for what lies in the cache
-            bar = job.listener.bar(total=total, title=side.title, unit="img")
-        bar.update(done - bar.n)
-
-    def announce() -> None:
-        seconds = seconds_for(images, job.features) / job.ranks.size
-        tell(f"{side.title}: {len(images)} images, about {clock(seconds)}")
-
-    try:
-        result = collect_cached(
-            images, job.features, side.key or "", job.folder if side.key else None, keep=keep, ranks=job.ranks,
-            progress=report, before=lambda: job.ranks.main_does(announce),
-        )  # fmt: skip
-    finally:
-        if bar is not None:
-            bar.close()
-    if result.cached:
-        tell(f"{side.title}: {len(images)} images, seen before (the features come from {job.folder})")
-    if result.unkept:
-        tell(f"note: the features of {side.name} can't be kept in {job.folder}: {result.unkept}")
-    for name, reason in result.skipped[:5]:
-        tell(f"left out: {name}: {reason}")
-    if len(result.skipped) > 5:
-        tell(f"left out: … and {len(result.skipped) - 5} more; `json` names them all")
-    return result
+    return collected(side, lambda: job.features, job.folder, job.listener, job.ranks, keep=keep)
 
 
 def _differences(options: GeneratorOptions, kinds: list[str], fake: Features, real: Features | None) -> list[str]:

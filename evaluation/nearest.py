@@ -7,20 +7,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from common.clock import clock
 from common.device import pick_device
 from common.errors import UserError
-from common.files import cache_folder
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions, NearestOptions
-from evaluation.sides import Measured, open_measured, open_reals
-from metrics.collect import Features, collect_cached, seconds_for
+from evaluation.sides import Measured, collected, features_folder, look_over, open_measured, open_reals
+from metrics.collect import Features
 from metrics.copying import Neighbours, copying_z, nearest
-from metrics.images import BLOCK, Images, SourceImages
+from metrics.images import BLOCK, Images
 from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
 from metrics.stats import GaussianStats
 from metrics.weights import find_weights
+from training.processes import Processes
 
 COPIES, AWAY = -3.0, 3.0  # Meehan et al.: standard scores that chance does not give
 NEARER_THAN = 0.01  # this share of held-out photos is nearer still to the training set
@@ -76,12 +75,15 @@ def evaluate_nearest(asked: NearestOptions, listener: Listener = Listener()) -> 
             raise UserError(f"{asked.target}: statistics have no images to look at; give a network or images")
         train = open_reals(asked.data, options, fake, listener)
         sides.append(train)
-        held = _held_out(asked, options, train, fake, listener)
+        held = _held_out(asked, options, fake, listener)
         sides += [held] if held is not None else []
         with listener.download("fetching the Inception weights") as report:
             weights = find_weights(asked.inception_weights, progress=report)
         inception = InceptionFeatures(weights, asked.dims).to(device)
-        found = [_collected(side, inception, asked, listener) for side in sides]
+        folder, ranks = features_folder(options), Processes()
+        for side in sides:
+            look_over(side, lambda: inception, folder, ranks)
+        found = [collected(side, lambda: inception, folder, listener, ranks, keep=True) for side in sides]
         return _result(asked, sides, found, inception)
     finally:
         for side in sides:
@@ -94,9 +96,7 @@ def _as_generator(asked: NearestOptions) -> GeneratorOptions:
     return GeneratorOptions(**{**same, "json": None})
 
 
-def _held_out(
-    asked: NearestOptions, options: GeneratorOptions, train: Measured, fake: Measured, listener: Listener
-) -> Measured | None:
+def _held_out(asked: NearestOptions, options: GeneratorOptions, fake: Measured, listener: Listener) -> Measured | None:
     """The photos that the generator never saw: as named, or the set's validation or test split."""
     if asked.held_out is not None:
         other = dataclasses.replace(options, data=asked.held_out, split="all", num_real=None)
@@ -112,38 +112,6 @@ def _held_out(
         except UserError:
             continue  # it has no such split
     return None
-
-
-def _collected(side: Measured, inception: InceptionFeatures, asked: NearestOptions, listener: Listener) -> Features:
-    images = side.content
-    assert not isinstance(images, GaussianStats)
-    folder = None if asked.no_cache else (asked.cache or cache_folder() / "features")
-    key = images.content_key() if isinstance(images, SourceImages) and folder is not None else ""
-    if isinstance(images, SourceImages):
-        images.check_alike()
-    bar = None
-
-    def report(done: int, total: int | None) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = listener.bar(total=total, title=side.title, unit="img")
-        bar.update(done - bar.n)
-
-    def announce() -> None:
-        listener.tell(f"{side.title}: {len(images)} images, about {clock(seconds_for(images, inception))}")
-
-    try:
-        found = collect_cached(
-            images, inception, key, folder if key else None, keep=True, progress=report, before=announce
-        )
-    finally:
-        if bar is not None:
-            bar.close()
-    for name, reason in found.skipped[:5]:
-        listener.tell(f"left out: {name}: {reason}")
-    if len(found.skipped) > 5:
-        listener.tell(f"left out: … and {len(found.skipped) - 5} more")
-    return found
 
 
 def _result(
@@ -178,6 +146,7 @@ def _settings(
     return {
         "target": sides[0].name, "network_sha256": sides[0].sha256, "data": sides[1].name, "held_out": held, **counts,
         "psi": asked.trunc, "seed": asked.seed, **inception.describe(),
+        "skipped": [list(pair) for one in found for pair in one.skipped],
     }  # fmt: skip
 
 

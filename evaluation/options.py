@@ -36,6 +36,19 @@ FPR = functools.partial(
 GROUP_BY = functools.partial(
     option, default=None, help="Images equal there count as one.  [default: group, identity, …]", metavar="COLUMN"
 )
+DIMS = functools.partial(
+    option,
+    default=None,
+    help="Width of the Inception features.  [default: 2048; 768 with a trunk]",
+    choices=(64, 192, 768, 2048),
+)
+INCEPTION_WEIGHTS = functools.partial(
+    option, default=None, help="InceptionV3 weights.  [default: downloaded once]", metavar="FILE"
+)
+TRUNC = functools.partial(option, default=1.0, help="Truncation; 1 is none.", metavar="PSI", low=-2, high=2)
+CACHE = functools.partial(
+    option, default=None, help="Where features of images are kept.  [default: $FACES_CACHE/features]", metavar="DIR"
+)
 JSON = functools.partial(option, default=None, help="Write all numbers.", metavar="FILE")
 
 
@@ -62,24 +75,20 @@ class GeneratorOptions:
     weights: str | None = option(
         None, "Weights of --features: a file, or pip:PACKAGE of an installed one.", metavar="FILE"
     )
-    dims: int | None = option(
-        None,
-        "Width of the Inception features.  [default: 2048; 768 with a trunk]",
-        choices=(64, 192, 768, 2048),
-    )
+    dims: int | None = DIMS()
     resize: str = option(
         "tf1",
         "To 299 x 299: tf1 as pytorch-fid, clean as clean-fid, original as the graph of 2015 and torch-fidelity.",
         choices=("tf1", "clean", "original", "none"),
     )
-    inception_weights: str | None = option(None, "InceptionV3 weights.  [default: downloaded once]", metavar="FILE")
+    inception_weights: str | None = INCEPTION_WEIGHTS()
     runtime: str = option(
         "auto",
         "What computes the features; auto: native on a CPU with AVX2, else onnx. The numbers are the same.",
         choices=("auto", "native", "onnx", "torch"),
     )
     seed: int = SEED(help="Of the samples, and of KID's subsets.")
-    trunc: float = option(1.0, "Truncation; 1 is none.", metavar="PSI", low=-2, high=2)
+    trunc: float = TRUNC()
     noise_mode: str = option("random", "Noise inputs.", choices=("random", "const", "none"))
     class_index: int | None = option(None, "Only this class of the network.", metavar="K", low=0, flags=("--class",))
     split: str | None = SPLIT(help="Of --data.  [default: train where there is one, else all]")
@@ -93,9 +102,7 @@ class GeneratorOptions:
         None, "Statistics of the reals (pytorch-fid's format), instead of --data.", metavar="FILE.npz"
     )
     save_stats: str | None = option(None, "Keep those of --data, in pytorch-fid's format.", metavar="FILE.npz")
-    cache: str | None = option(
-        None, "Where features of images are kept.  [default: $FACES_CACHE/features]", metavar="DIR"
-    )
+    cache: str | None = CACHE()
     no_cache: bool = NO_CACHE(help="Compute everything again, keep nothing.")
     ppl_distance: str = option(
         "auto",
@@ -143,23 +150,17 @@ class NearestOptions:
     num_real: int | None = option(None, "Training images, evenly spread over them.  [default: all]", metavar="N", low=2)
     shown: int = option(10, "Samples on the sheet: the ones nearest to a training image.", metavar="N", low=1, high=64)
     neighbours: int = option(4, "Training images beside each.", metavar="N", low=1, high=16)
-    dims: int | None = option(
-        None,
-        "Width of the Inception features.  [default: 2048; 768 with a trunk]",
-        choices=(64, 192, 768, 2048),
-    )
-    inception_weights: str | None = option(None, "InceptionV3 weights.  [default: downloaded once]", metavar="FILE")
+    dims: int | None = DIMS()
+    inception_weights: str | None = INCEPTION_WEIGHTS()
     seed: int = SEED(help="Of the samples.")
-    trunc: float = option(1.0, "Truncation; 1 is none.", metavar="PSI", low=-2, high=2)
+    trunc: float = TRUNC()
     split: str | None = SPLIT(help="Of --data.  [default: train where there is one, else all]")
     data_root: str | None = DATA_ROOT()
     labels: str | None = LABELLED()
     resolution: int | None = RESOLUTION(default=None, help="Bring all images to N x N first.", low=8, high=4096)
     crop: str = CROP(help="How they become square.")
     resize_filter: str = RESIZE_FILTER(help="How they become N x N, or the network's size.")
-    cache: str | None = option(
-        None, "Where features of images are kept.  [default: $FACES_CACHE/features]", metavar="DIR"
-    )
+    cache: str | None = CACHE()
     no_cache: bool = NO_CACHE(help="Compute everything again, keep nothing.")
     workers: int = WORKERS(default=2, help="Threads that decode images.")
     device: str = DEVICE()

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from common.clock import clock
 from common.errors import UserError
-from common.files import sha256_of
+from common.files import cache_folder, sha256_of
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
 from faces.layout import Reading
 from faces.preprocess import Preprocess
 from faces.source import FaceSource, open_source
+from metrics.collect import Features, collect_cached, is_cached, seconds_for
+from metrics.features import FeatureNetwork
 from metrics.images import GeneratedImages, Images, SourceImages
 from metrics.sampling import Sampling
 from metrics.stats import GaussianStats, load_stats
@@ -25,6 +29,7 @@ from stylegan2_ada.interop import load_any_generator
 from synth.latents import check_class
 from synth.network import find_network, generator_in, newest_in
 from synth.render import in_precision
+from training.processes import Processes
 
 NETWORKS = (".safetensors", ".pkl", ".pt", ".pth")
 SHOWN = 64  # images of each side in a report
@@ -166,3 +171,69 @@ def _only_real(source: FaceSource, spec: str) -> FaceSource:
             " `labels` real=NAME with the folder's name"
         )
     return source.select(label=0) if fakes else source
+
+
+def features_folder(options: GeneratorOptions) -> Path | None:
+    """Where features of images are kept, None for nowhere."""
+    if options.no_cache:
+        return None
+    return Path(options.cache).expanduser() if options.cache else cache_folder() / "features"
+
+
+def look_over(side: Measured, network: Callable[[], FeatureNetwork], folder: Path | None, ranks: Processes) -> None:
+    """Refuse before the work begins what would end it, perhaps hours later; find out whether it was done before.
+
+    network: gives what computes the features, asked only where it is needed. folder: the cache's, None without."""
+    images = side.content
+    if isinstance(images, GaussianStats):
+        return
+    if len(images) < 2:
+        raise UserError(f"{side.name}: a single image: these metrics need two or more, better thousands")
+    if isinstance(images, SourceImages):
+        key = side.key = None if folder is None else ranks.main_does(images.content_key)
+        if not ranks.main_does(lambda: key is not None and folder is not None and is_cached(network(), key, folder)):
+            ranks.main_does(images.check_alike)
+
+
+def collected(
+    side: Measured,
+    network: Callable[[], FeatureNetwork],
+    folder: Path | None,
+    listener: Listener,
+    ranks: Processes,
+    *,
+    keep: bool,
+) -> Features:
+    """Features of one side that was looked over, after saying how long they will take."""
+    images = side.content
+    if isinstance(images, GaussianStats):
+        return Features(images)
+    features, tell, bar = network(), listener.tell, None
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal bar
+        if bar is None:  # when work begins, so that nothing is measured for what lies in the cache
+            bar = listener.bar(total=total, title=side.title, unit="img")
+        bar.update(done - bar.n)
+
+    def announce() -> None:
+        seconds = seconds_for(images, features) / ranks.size
+        tell(f"{side.title}: {len(images)} images, about {clock(seconds)}")
+
+    try:
+        result = collect_cached(
+            images, features, side.key or "", folder if side.key else None, keep=keep, ranks=ranks,
+            progress=report, before=lambda: ranks.main_does(announce),
+        )  # fmt: skip
+    finally:
+        if bar is not None:
+            bar.close()
+    if result.cached:
+        tell(f"{side.title}: {len(images)} images, seen before (the features come from {folder})")
+    if result.unkept:
+        tell(f"note: the features of {side.name} can't be kept in {folder}: {result.unkept}")
+    for name, reason in result.skipped[:5]:
+        tell(f"left out: {name}: {reason}")
+    if len(result.skipped) > 5:
+        tell(f"left out: … and {len(result.skipped) - 5} more; `json` names them all")
+    return result

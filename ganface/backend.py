@@ -106,26 +106,24 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     """The wheel; returns its name."""
     from setuptools import build_meta
 
-    there, before = Path(wheel_directory).resolve(), Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        stage(Path(folder))
-        os.chdir(folder)
-        try:
-            return build_meta.build_wheel(str(there), config_settings)
-        finally:
-            os.chdir(before)
+    return _built(stage, build_meta.build_wheel, wheel_directory, config_settings)
 
 
 def build_sdist(sdist_directory, config_settings=None):
     """The source archive: all that the wheel is made of, and the documents; returns its name."""
     from setuptools import build_meta
 
-    there, before = Path(sdist_directory).resolve(), Path.cwd()
+    return _built(stage_sources, build_meta.build_sdist, sdist_directory, config_settings)
+
+
+def _built(lay_out, build, directory, config_settings):
+    """What setuptools' `build` makes of what `lay_out` puts into a folder; its name."""
+    there, before = Path(directory).resolve(), Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
-        stage_sources(Path(folder))
+        lay_out(Path(folder))
         os.chdir(folder)
         try:
-            return build_meta.build_sdist(str(there), config_settings)
+            return build(str(there), config_settings)
         finally:
             os.chdir(before)
 

@@ -23,7 +23,7 @@ from common.reading import shown
 from .config import IMAGE_CHANNELS, MAX_LAYERS, MAX_WIDTH, DiscriminatorConfig, GeneratorConfig
 from .networks import NETWORKS, Networks, build, configured
 from .storages import StoredTensor, load_from_bytes, rebuild_parameter, rebuild_tensor
-from .unpickle import Budget, Buildable, Refused, parse
+from .unpickle import Budget, Buildable, Refused, ordered_dict, parse
 
 MAX_DEPTH = 16  # modules within modules
 MAX_WALK = 20_000  # modules and tensors of a network, each as often as it is reached
@@ -67,14 +67,6 @@ def _module(meta: object) -> Module:
     return Module(name, state)
 
 
-def _ordered_dict(items: object = ()) -> dict:
-    if not isinstance(items, list | tuple) or not all(isinstance(i, list | tuple) and len(i) == 2 for i in items):
-        raise Refused("a damaged OrderedDict")
-    if not all(isinstance(key, str) for key, _ in items):
-        raise Refused("an OrderedDict whose keys are no text")
-    return dict(items)
-
-
 def _set(items: object = ()) -> set:
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
         raise Refused("a set of something else than names")
@@ -86,7 +78,7 @@ def _names(budget: Budget) -> dict:
     return {
         "torch_utils.persistence._reconstruct_persistent_obj": _module,
         "dnnlib.util.EasyDict": lambda: {},
-        "collections.OrderedDict": _ordered_dict,
+        "collections.OrderedDict": ordered_dict,
         "builtins.set": _set,
         "__builtin__.set": _set,
         "torch._utils._rebuild_parameter": rebuild_parameter,

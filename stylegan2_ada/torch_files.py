@@ -19,7 +19,7 @@ import torch
 from common.reading import ZIP_TROUBLE
 
 from .storages import DTYPES, MAGIC, VERSION, Storage, StoredTensor, rebuild_tensor, storage_of
-from .unpickle import Budget, Buildable, Refused, parse
+from .unpickle import Budget, Buildable, Refused, ordered_dict, parse
 
 MAX_PICKLE = 64 << 20  # bytes of the pickle in a zip archive; that of a large training has some 2 MB
 OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6
@@ -79,13 +79,7 @@ def _never_called(*args: object) -> object:
 
 
 def _pairs(items: object = ()) -> dict:
-    if isinstance(items, dict):
-        return dict(items)
-    if not isinstance(items, list | tuple) or not all(isinstance(i, list | tuple) and len(i) == 2 for i in items):
-        raise Refused("a damaged OrderedDict")
-    if not all(isinstance(key, str) for key, _ in items):
-        raise Refused("an OrderedDict whose keys are no text")
-    return dict(items)
+    return dict(items) if isinstance(items, dict) else ordered_dict(items)
 
 
 def _set(items: object = ()) -> set:

@@ -55,6 +55,15 @@ class Buildable:
         raise NotImplementedError
 
 
+def ordered_dict(items: object = ()) -> dict:
+    """What `collections.OrderedDict` stands for in a file: pairs whose keys are text."""
+    if not isinstance(items, list | tuple) or not all(isinstance(i, list | tuple) and len(i) == 2 for i in items):
+        raise Refused("a damaged OrderedDict")
+    if not all(isinstance(key, str) for key, _ in items):
+        raise Refused("an OrderedDict whose keys are no text")
+    return dict(items)
+
+
 def parse(
     data: memoryview,
     at: int,

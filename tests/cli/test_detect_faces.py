@@ -31,16 +31,10 @@ from faces.preprocess import Preprocess
 from faces.procedural.portrait import render_face
 from tests.discriminator.conftest import make_calibration, make_net
 from tests.program import Program
+from tests.scenes import scene
 
 ROOT = Path(__file__).resolve().parents[2]
 CALM = {"FACES_FACE_MODEL": "", "FACES_PROGRESS": "0"}
-
-
-def scene(*places: tuple[int, int, int, int], size: tuple[int, int] = (400, 900)) -> np.ndarray:
-    wall = np.full((*size, 3), 120, np.uint8)
-    for seed, x, y, side in places:
-        wall[y : y + side, x : x + side] = render_face(seed, side)
-    return wall
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,7 @@ from reports import library
 from reports.library import Answer, Judgement, judge
 from tests.discriminator.conftest import make_calibration, make_net
 from tests.program import Program
-
-
-def scene(*places: tuple[int, int, int, int], size: tuple[int, int] = (400, 900)) -> np.ndarray:
-    wall = np.full((*size, 3), 120, np.uint8)
-    for seed, x, y, side in places:
-        wall[y : y + side, x : x + side] = render_face(seed, side)
-    return wall
+from tests.scenes import scene
 
 
 @pytest.fixture(scope="module")

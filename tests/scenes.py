@@ -1,0 +1,13 @@
+"""Drawn faces on a wall."""
+
+import numpy as np
+
+from faces.procedural.portrait import render_face
+
+
+def scene(*places: tuple[int, int, int, int], size: tuple[int, int] = (400, 900)) -> np.ndarray:
+    """uint8 [*size, 3] with the face of each (seed, x, y, side)."""
+    wall = np.full((*size, 3), 120, np.uint8)
+    for seed, x, y, side in places:
+        wall[y : y + side, x : x + side] = render_face(seed, side)
+    return wall
