@@ -84,6 +84,8 @@ def _preprocess_in_words(p: Preparation) -> str:
     points = "OpenCV's INTER_LINEAR (to enlarge, Pillow's lanczos)"
     kernel = points if p.resample == "points" else f"Pillow's {p.resample}"
     said = f"crop {p.crop}, then {kernel} to {p.resolution}x{p.resolution} where it has another size"
+    if isinstance(p, Preprocess) and p.qualities:
+        said += f"; then saved as JPEG {', then '.join(map(str, p.qualities))} (chroma at half size) and read again"
     if isinstance(p, FaceAndPixels):
         crops = p.pixels
         said = (

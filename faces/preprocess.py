@@ -12,6 +12,7 @@ from faces.filters import jpeg, to_size
 from faces.options import CROPS, RESAMPLE
 
 PAD_VALUE = 128
+MOST_SAVES = 4
 
 
 def centre_square(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -19,6 +20,19 @@ def centre_square(shape: tuple[int, ...]) -> tuple[int, int, int]:
     height, width = shape[:2]
     side = min(height, width)
     return (height - side) // 2, (width - side) // 2, side
+
+
+def _qualities(saved: object) -> tuple[int, ...]:
+    """What `Preprocess.saved` may be, as a tuple. UserError for anything else."""
+    if saved == 0 and not isinstance(saved, bool):
+        return ()
+    numbers = tuple(saved) if isinstance(saved, (tuple, list)) else (saved,)
+    wrong = [q for q in numbers if isinstance(q, bool) or not isinstance(q, int) or not 1 <= q <= 100]
+    if wrong or len(numbers) > MOST_SAVES:
+        raise UserError(
+            f"saved must be a JPEG quality from 1 to 100, 0 for none, or a list of at most {MOST_SAVES}, not {saved!r}"
+        )
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -31,9 +45,10 @@ class Preprocess:
         bilinear interpolation, which is none (`faces.filters.to_size`). An image that has the size already is not
         touched. Which kernel was used shows in the spectrum of the result, hence one object for all.
     channels: 3 (RGB) or 1 (luma, ITU-R BT.601).
-    saved: JPEG quality (chroma at half size) at which an image that had to be resampled is saved once and read again, 0
-        for none. Sets of faces are made by shrinking and saving: a network that learnt from such files knows no others,
-        so a photo that comes in larger is brought to the same state. Colour only.
+    saved: JPEG qualities (chroma at half size) at which an image that had to be resampled is saved and read again, one
+        after the other; one number or none, and at most four. Sets of faces are made by shrinking and saving: a network
+        that learnt from such files knows no others, so a photo that comes in larger is brought to the same state.
+        Colour only. Kept as a tuple, empty for none.
     Raises ValueError for values outside these.
     """
 
@@ -41,9 +56,10 @@ class Preprocess:
     crop: str = "center"
     resample: str = "lanczos"
     channels: int = 3
-    saved: int = 0
+    saved: int | tuple[int, ...] = ()
 
     def __post_init__(self):
+        object.__setattr__(self, "saved", _qualities(self.saved))
         if isinstance(self.resolution, bool) or not isinstance(self.resolution, int) or self.resolution < 1:
             raise UserError(f"resolution must be a whole number of pixels above 0, not {self.resolution!r}")
         if self.crop not in CROPS:
@@ -52,8 +68,11 @@ class Preprocess:
             raise UserError(f"resample must be one of {', '.join(RESAMPLE)}, not {self.resample!r}")
         if self.channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3, not {self.channels!r}")
-        if isinstance(self.saved, bool) or not isinstance(self.saved, int) or not 0 <= self.saved <= 100:
-            raise UserError(f"saved must be a JPEG quality from 1 to 100, or 0 for none, not {self.saved!r}")
+
+    @property
+    def qualities(self) -> tuple[int, ...]:
+        """`saved` as numbers."""
+        return _qualities(self.saved)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,8 +80,11 @@ class Preprocess:
         return self.channels, self.resolution, self.resolution
 
     def to_dict(self) -> dict:
-        """The options as plain values, for JSON headers; without `saved` where there is none, as files had it first."""
-        return {name: value for name, value in asdict(self).items() if name != "saved" or value}
+        """The options as plain values, for JSON headers; without `saved` where there is none, as one number where it is
+        one: as files had it first."""
+        values = asdict(self)
+        saved = list(values.pop("saved"))
+        return values | ({"saved": saved if len(saved) > 1 else saved[0]} if saved else {})
 
     @classmethod
     def from_dict(cls, options: dict) -> Preprocess:
@@ -89,8 +111,8 @@ class Preprocess:
         if image.shape[:2] != size:
             image = to_size(np.ascontiguousarray(image), *size, self.resample)
             resampled = True
-        if self.saved and resampled:
-            image = jpeg(np.ascontiguousarray(image), self.saved)
+        for quality in self.qualities if resampled else ():
+            image = jpeg(np.ascontiguousarray(image), quality)
         if self.channels == 1:
             image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[..., None]
         return np.ascontiguousarray(image)

@@ -41,6 +41,20 @@ class Dosed(click.ParamType):
         return where, share
 
 
+class Qualities(click.ParamType):
+    """JPEG qualities from 1 to 100 with commas between; 0 alone: none."""
+
+    name = "qualities"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, (tuple, list)):
+            return tuple(value)
+        words = [] if str(value).strip() == "0" else str(value).split(",")
+        if not all(word.strip().isdecimal() and 1 <= int(word) <= 100 for word in words) or len(words) > 4:
+            self.fail(f"{value!r}: give a JPEG quality from 1 to 100, or up to four with commas between, like 95,75")
+        return tuple(int(word) for word in words)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions(NetworkOptions, Checked):
     """What a detector is taught with, which network it is, and the machine. `extra_reals`, `extra_fakes`, `replay`:
@@ -60,11 +74,11 @@ class TrainerOptions(NetworkOptions, Checked):
     )  # fmt: skip
     square: str = option("center", "Images that are not square.", choices=CROPS)
     resize_filter: str = RESIZE_FILTER(help="Kernel.")
-    saved_as: int = option(
-        0,
-        "What had to be resampled, here and in photos to be judged, is saved once as JPEG Q: the quality of the set's"
-        " own files.  [default: not]",
-        metavar="Q", low=0, high=100,
+    saved_as: tuple[int, ...] = option(
+        (),
+        "What had to be resampled, here and in photos to be judged, is saved as JPEG Q, then as the next Q: as the"
+        " set's own files were.  [default: not]",
+        metavar="Q[,Q…]", parse=Qualities(),
     )  # fmt: skip
     subset: int | None = SUBSET()
     valid_images: int = option(1000, "Validation images of each class, at most.", metavar="N", low=2)

@@ -145,6 +145,11 @@ def test_what_is_resampled_is_saved_once_and_nothing_else():
     assert (saved.uint8(small) == small).all()  # a file of that size is looked at as it is
     assert (saved.uint8(small, resampled=True) == saved.uint8(photo)).all()
     assert Preprocess.from_dict(saved.to_dict()) == saved and "saved" not in plain.to_dict()
-    for wrong in (-1, 101, True, 7.5):
+    twice = Preprocess(32, saved=(95, 75))
+    first = Preprocess(32, saved=95).uint8(photo)
+    assert (twice.uint8(photo) == saved.uint8(first, resampled=True)).all()  # one after the other
+    assert twice.to_dict()["saved"] == [95, 75] and Preprocess.from_dict(twice.to_dict()) == twice
+    assert saved.to_dict()["saved"] == 75 and Preprocess(32, saved=(75,)) == saved and Preprocess(32, saved=0) == plain
+    for wrong in (-1, 101, True, False, 7.5, "75", (75, 0), (75,) * 5, [[75]], {75: 1}):
         with pytest.raises(ValueError, match="saved must be a JPEG quality"):
             Preprocess(32, saved=wrong)
