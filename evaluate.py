@@ -192,11 +192,12 @@ def ensemble(asked: EnsembleOptions) -> None:
     """Join detectors into one, calibrate it, and say whether it beats its best member.
 
     \b
-    MODEL is a detector file or a run folder. Methods, all of the members' calibrated log-odds:
+    MODEL is a detector file or a run folder. Methods, the first four of the members' calibrated log-odds:
       average   their mean
       majority  each votes at its own threshold; equal votes are ordered by the mean
       weighted  a weighted mean, fitted on validation images
       stacking  principal components and a support vector machine, fitted on validation images
+      soup      one network, the mean of the members' weights: taught alike, from the same beginning
 
     What is fitted is cross-fitted for thresholds and figures, and never sees an image that a member was taught with.
     The result is a detector file like any other: detect.py, evaluate.py and `Detector.load` run it.

@@ -16,6 +16,7 @@ from discriminator.ensemble import Ensemble, EnsembleConfig, Head, Majority, Mem
 from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
 from discriminator.locate import find_detector
 from discriminator.options import MODELS, SHIPPED
+from discriminator.soup import soup
 from discriminator.two_views import TwoViews
 from evaluation.ensemble_scores import MemberScores, check_order, deal_rows, fit_parts, read_oof, score_parts
 from evaluation.listener import Listener
@@ -26,6 +27,7 @@ from metrics.classification import roc_auc, tpr_at_fpr
 from metrics.significance import delong, paired
 
 NAME = "the ensemble"
+SOUP = "soup"  # the one method whose result is a single network
 
 
 @dataclass
@@ -72,7 +74,8 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
         listener.tell(f"member {name}: {p.resolution}x{p.resolution}, sha256 {member.sha256[:12]}…")
 
     check_order(options, members)
-    fit, test = _gather(options, members, listener)
+    judged = [*members, soup(members, options.models)] if options.method == SOUP else members
+    fit, test = _gather(options, judged, listener)
     notes = list(fit.notes)
     if len({m.trained_on_aligned_faces for m in members}) > 1:
         notes.append(
@@ -80,7 +83,7 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
         )
     for line in notes:
         listener.tell(f"note: {line}")
-    detector, scores = join(options.method, names, members, fit)
+    detector, scores = (blended if options.method == SOUP else join)(options.method, names, judged, fit)
     detector.meta["ensemble"]["notes"] = notes
     found = compare_with_members(
         detector, dict(zip(names, members)), fit, scores, test, resamples=options.resamples, seed=options.seed
@@ -186,8 +189,7 @@ def join(
     labels = np.tile(fit.labels, views)
     z, folds = fit.z.reshape(-1, count), np.tile(fit.folds, views)
     calibrations = [m.calibration for m in members]
-    if len(np.unique(fit.labels)) < 2:
-        raise UserError("calibrating needs real and fake images; give `data` with both")
+    _check_classes(fit)
 
     def fitted(z: np.ndarray, labels: np.ndarray):
         return fit_head(method, z, labels, calibrations)
@@ -195,23 +197,49 @@ def join(
     head = fitted(z, labels)
     learnt = isinstance(head, (Weighted, Stack))
     scores = cross_fitted(z, labels, folds, fitted) if learnt else joined_scores(head, z)
-    n_real = int((fit.labels == 0).sum())
-    calibration = calibrate(scores, labels, default_fpr=default_fpr_for(n_real), views=views)
+    calibration = _calibration(scores, labels, views)
     sizes = (head.axes.shape[0], len(head.vectors)) if isinstance(head, Stack) else (0, 0)
     named = [Member(m.net.cfg.to_dict(), _look_of(m), m.calibration, name, m.sha256) for m, name in zip(members, names)]
     net = Ensemble(EnsembleConfig(tuple(named), method, sizes), [m.net for m in members], head)
-    meta = {
-        "model": "ensemble", "parameters": sum(p.numel() for p in net.parameters()),
+    meta: dict = {"model": "ensemble", "parameters": sum(p.numel() for p in net.parameters())}
+    meta |= _origin(method, names, members, fit, folds=int(len(np.unique(fit.folds))) if learnt else 0)
+    detector = Detector(net, net.preprocess, calibration, meta)
+    return detector, scores.reshape(views, n)
+
+
+def blended(
+    method: str, names: Sequence[str], judged: Sequence[Detector], fit: MemberScores
+) -> tuple[Detector, np.ndarray]:
+    """As `join`, of a soup, which is the last of `judged` and of the rows' scores; the members come before."""
+    _check_classes(fit)
+    mixed, scores = judged[-1], fit.z[:, :, -1]
+    calibration = _calibration(scores.ravel(), np.tile(fit.labels, len(scores)), len(scores))
+    meta = mixed.meta | _origin(method, names, judged[:-1], fit)
+    return Detector(mixed.net, mixed.preprocess, calibration, meta), scores
+
+
+def _check_classes(fit: MemberScores) -> None:
+    if len(np.unique(fit.labels)) < 2:
+        raise UserError("calibrating needs real and fake images; give `data` with both")
+
+
+def _calibration(scores: np.ndarray, labels: np.ndarray, views: int) -> Calibration:
+    n_real = int((labels == 0).sum()) // views
+    return calibrate(scores, labels, default_fpr=default_fpr_for(n_real), views=views)
+
+
+def _origin(method: str, names: Sequence[str], members: Sequence[Detector], fit: MemberScores, folds: int = 0) -> dict:
+    """What a header says of where a joined detector comes from."""
+    n_real = int((fit.labels == 0).sum())
+    return {
         "trained_on": ", ".join(dict.fromkeys(str(m.meta.get("trained_on")) for m in members)),
-        "calibrated_on": fit.said, "validation_images": {"real": n_real, "fake": n - n_real},
+        "calibrated_on": fit.said, "validation_images": {"real": n_real, "fake": len(fit.labels) - n_real},
         "face": "ffhq" if any(m.trained_on_aligned_faces for m in members) else "whole",
         "ensemble": {
             "method": method, "members": list(names), "sha256": [m.sha256 for m in members], "fitted_on": fit.said,
-            "cross_fitted_folds": int(len(np.unique(fit.folds))) if learnt else 0,
+            "cross_fitted_folds": folds,
         },
     }  # fmt: skip
-    detector = Detector(net, net.preprocess, calibration, meta)
-    return detector, scores.reshape(views, n)
 
 
 # ---- comparing ----------------------------------------------------------------------------------------------------
@@ -229,14 +257,15 @@ def compare_with_members(
 ) -> EnsembleComparison:
     """The ensemble and its members at the same false-alarm rates; the best member is chosen where the ensemble was
     fitted, not where it is tested. scores [views, n]: the ensemble's on the rows `fit`."""
-    names, head = list(members), head_of(detector)
+    names = list(members)
+    head = head_of(detector) if isinstance(detector.net, Ensemble) else None  # none: a soup, whose scores come last
     flat = np.tile(fit.labels, fit.z.shape[0])
     aucs = [roc_auc(flat, fit.z[:, :, k].ravel()) for k in range(len(names))]
     best = names[int(np.argmax(aucs))]
     target = detector.calibration.default_fpr
     if test is not None:
         rows, z = test, test.z[0]
-        joint = joined_scores(head, z)
+        joint = z[:, -1] if head is None else joined_scores(head, z)
         all_scores = {NAME: joint} | {name: z[:, k] for k, name in enumerate(names)}
         called = {NAME: detector.calibration.probability(joint) >= detector.calibration.at(target).threshold}
         for k, (name, member) in enumerate(members.items()):
@@ -258,8 +287,9 @@ def compare_with_members(
     )[best]  # fmt: skip
     p = delong(rows.labels, all_scores[NAME], all_scores[best]).p
     found = EnsembleComparison(
-        of, reals, len(rows.labels) - reals, best, shown, systems, gaps, p, _words(gaps, best, shown, len(names))
-    )
+        of, reals, len(rows.labels) - reals, best, shown, systems, gaps, p,
+        _words(gaps, best, shown, 1 if head is None else len(names)),
+    )  # fmt: skip
     if isinstance(head, Majority):
         fake, plain_vote = rows.labels == 1, all_scores[NAME] >= 0
         found.notes.append(
@@ -324,7 +354,5 @@ def _words(gaps: dict, best: str, target: float, count: int) -> str:
         return f"the ensemble beats its best member, {best}: {said}"
     if high < 0:
         return f"the ensemble is WORSE than its best member, {best}: {said}; use {best} alone"
-    return (
-        f"the ensemble does NOT beat its best member, {best}, as far as these images can tell: {said}; {best} alone"
-        f" needs one network instead of {count}"
-    )
+    plain = f"the ensemble does NOT beat its best member, {best}, as far as these images can tell: {said}"
+    return plain if count == 1 else f"{plain}; {best} alone needs one network instead of {count}"

@@ -255,7 +255,7 @@ class EnsembleOptions(ScoringOptions):
 
     models: tuple[str, ...] = argument("MODEL MODEL…", ())
     method: str = option(
-        "average", "How the members' answers are joined.", choices=("average", "majority", "weighted", "stacking")
+        "average", "How the members are joined.", choices=("average", "majority", "weighted", "stacking", "soup")
     )
     data: tuple[str, ...] = DATA(default=(), help="Its validation split fits and calibrates, its test split tests.")
     split: str | None = SPLIT(help="What to fit on.  [default: valid, or what the members' trainings held out]")
@@ -279,6 +279,10 @@ class EnsembleOptions(ScoringOptions):
         if not self.data and not self.oof:
             raise UserError(
                 "no images to fit and calibrate on: give `data` SOURCE (its validation split is used), or `oof` of each"
+            )
+        if self.oof and self.method == "soup":
+            raise UserError(
+                "`oof`: out-of-fold scores are the members' own, and a soup is another network; give `data` instead"
             )
         if self.oof and self.split:
             raise UserError("`split`: with `oof` the out-of-fold scores are fitted on, `data` only tests; leave it out")

@@ -129,6 +129,29 @@ def test_an_ensemble_is_a_detector(method, tmp_path):
     assert said["probability"] == pytest.approx(verdicts[0].probability, abs=1e-6)
 
 
+def test_a_soup_is_one_network_with_mean_weights(tmp_path):
+    out = tmp_path / "s.safetensors"
+    said = run("ensemble", "a.safetensors", "run", "--method", "soup", "--data", "data", "--out", out,
+               "--json", tmp_path / "o.json", "--resamples", 50)  # fmt: skip
+    assert "one network whose weights are the mean of the 2 members'" in said and "needs one network" not in said
+    members, made = [Detector.load(f"{name}.safetensors") for name in "ab"], Detector.load(out)
+    a, b, both = (d.net.state_dict() for d in (*members, made))
+    for name, tensor in both.items():
+        assert torch.allclose(tensor, (a[name] + b[name]) / 2, rtol=1e-6, atol=1e-8), name
+    assert type(made.net) is type(members[0].net) and made.meta["ensemble"]["method"] == "soup"
+    assert made.calibration.n_real == 40 and {p.views for p in made.calibration.points} == {2}
+    photos = sorted(Path("data/test").rglob("*.png"))
+    labels = [int("fake" in str(path)) for path in photos]
+    verdicts = made.predict([np.asarray(Image.open(path)) for path in photos])
+    found = json.loads((tmp_path / "o.json").read_text())["comparison"]["systems"]["the ensemble"]
+    assert found["auc"] == pytest.approx(sk.roc_auc_score(labels, [v.probability for v in verdicts]), abs=1e-3)
+    fake = np.array([v.label == "FAKE" for v in verdicts])
+    assert found["found"] == pytest.approx(fake[np.array(labels) == 1].mean())
+    joined = tmp_path / "j.safetensors"  # and it may be a member in its turn
+    run("ensemble", out, "c.safetensors", "--data", "data", "--out", joined, "--resamples", 50)
+    assert Detector.load(joined).meta["ensemble"]["members"] == ["s", "c"]
+
+
 def test_without_a_test_split_all_is_cross_fitted(tmp_path):
     out = tmp_path / "e.safetensors"
     said = run("ensemble", *MEMBERS, "--method", "stacking", "--data", "data/valid", "--out", out, "--resamples", 50)
@@ -209,6 +232,8 @@ def test_out_of_fold_scores_of_another_member_are_refused(tmp_path):
         (["a.safetensors", "run", "--data", "data", "--limit", 5], "takes 10 of each class"),
         (["a.safetensors", "run", "--data", "data", "--oof", "x.csv"], "1 times for 2 members"),
         (["a.safetensors", "run", "--oof", "x.csv", "--oof", "./x.csv"], "same file twice"),
+        (["a.safetensors", "c.safetensors", "--data", "data", "--method", "soup"], "is another network than a"),
+        (["a.safetensors", "run", "--oof", "x.csv", "--oof", "y.csv", "--method", "soup"], "give --data instead"),
         (["a.safetensors", "run", "--data", "data", "--out", "e.onnx"], "ends in .safetensors"),
         (["a.safetensors", "run", "--data", "data", "--out", "a.safetensors"], "is there already"),
         (["a.safetensors", "run", "--data", "data", "--out", "a.safetensors", "--force"], "is one of the members"),

@@ -1,0 +1,40 @@
+"""Networks of one kind and one beginning as one network: the mean of their weights.
+
+Wortsman et al. 2022, "Model soups" (arXiv 2203.05482): networks that were taught from the same weights, with other
+seeds or settings, often lie in one valley, and their mean judges about as well as the mean of their answers, in the
+time and space of one. Networks with different beginnings don't. What came of it has to be measured, as `evaluate.py
+ensemble` does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from common.errors import UserError
+from discriminator.detector import Detector, fits_half, round_to_half
+
+
+def soup(members: Sequence[Detector], names: Sequence[str]) -> Detector:
+    """The network whose numbers are the means of the members', with the first one's preprocessing, and a calibration
+    whose log-odds are its logits, to be set anew. Rounded to float16 where all members are. UserError where the
+    members are not of one architecture or look at photos in different ways."""
+    first = members[0]
+    for member, name in zip(members[1:], names[1:], strict=True):
+        if member.net.cfg != first.net.cfg:
+            raise UserError(f"{name}: is another network than {names[0]}; weights are averaged of one kind only")
+        if member.preprocess != first.preprocess:
+            raise UserError(f"{name}: looks at photos in another way than {names[0]}; their weights don't go together")
+    states = [member.net.state_dict() for member in members]
+    net = copy.deepcopy(first.net)
+    with torch.no_grad():
+        for key, tensor in net.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.stack([state[key].double() for state in states]).mean(0))
+    if all(any(fits_half(tensor) for tensor in state.values()) for state in states):
+        round_to_half(net)
+    plain = replace(first.calibration, temperature=1.0, bias=0.0)
+    return Detector(net, first.preprocess, plain, dict(first.meta))
