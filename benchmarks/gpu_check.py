@@ -83,7 +83,7 @@ def run(check: Check, say=print) -> dict:
     """All stages that are still to be done; returns the results, which lie in the folder, too."""
     (check.out / "stages").mkdir(parents=True, exist_ok=True)
     results, end = check.begun(), time.monotonic() + 60 * check.minutes
-    for name in [name for name in STAGES if not check.only or name in check.only]:
+    for name in [name for name in STAGES if name in check.only or not (check.only or STAGES[name].optional)]:
         stage, before = STAGES[name], results["stages"].get(name, {})
         if before.get("state") == DONE:
             say(f"{name:10s} {DONE} before")

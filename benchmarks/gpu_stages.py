@@ -47,6 +47,7 @@ class Stage:
     what: str
     run: Callable[[Scale], Iterator[Row]]
     limit: float
+    optional: bool = False  # run only where it is named
 
 
 def doctor(scale: Scale) -> Iterator[Row]:
@@ -330,6 +331,18 @@ def sanitizer(scale: Scale) -> Iterator[Row]:
         yield row | ({} if done.returncode == 0 else {"last_lines": said.splitlines()[-25:]})
 
 
+def seeds(scale: Scale) -> Iterator[Row]:
+    """The seed projects' own settings on the whole set; what is finished is kept in runs/seeds-full."""
+    root, out = os.environ.get("FACES_DATA_ROOT", ""), ROOT / "runs" / "seeds-full"
+    if scale.tiny or not (root and (Path(root) / "flickr140k").is_dir()):
+        yield {"key": "seeds", "none": "needs $FACES_DATA_ROOT with flickr140k, ImageNet's weights, and hours"}
+        return
+    study = ROOT / "benchmarks" / "studies" / "seeds-full.toml"
+    words = [sys.executable, str(ROOT / "benchmarks" / "study.py"), str(study), "--out", str(out), "--keep-going"]
+    subprocess.run([*words, "--data-root", root], check=True, cwd=ROOT)
+    yield {"key": "seeds", "table": (out / "table.md").read_text(encoding="utf-8")}
+
+
 STAGES: dict[str, Stage] = {
     "doctor": Stage("the machine; are the native operations right", doctor, 90),
     "train-256": Stage("sec/kimg of auto at 256 px", _training("auto", 256), 80),
@@ -341,5 +354,6 @@ STAGES: dict[str, Stage] = {
     "metrics": Stage("Inception features, FID and MIND", metrics, 45),
     "paper256": Stage("sec/kimg of paper256 at 256 px", _training("paper256", 256), 75),
     "sanitizer": Stage("compute-sanitizer on the CUDA operators", sanitizer, 120),
+    "seeds": Stage("the seed projects' settings on the whole set (--only seeds)", seeds, 14 * 24 * 3600, optional=True),
 }
 """In the order in which they are run: of worth to somebody whose ten minutes end early."""

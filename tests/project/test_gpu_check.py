@@ -149,6 +149,14 @@ def test_stages_are_ended_at_their_limit_kept_and_gone_on_with(tmp_path, monkeyp
         gpu_check.run(Staged(check.out, Scale("cuda"), 1))
 
 
+def test_an_optional_stage_runs_only_where_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check, "STAGES", {"seeds": STAGES["seeds"]})
+    check = gpu_check.Check(tmp_path, Scale("cpu", True))
+    assert gpu_check.run(check, lambda line: None)["stages"] == {}
+    found = gpu_check.run(gpu_check.Check(tmp_path, Scale("cpu", True), only=("seeds",)), lambda line: None)
+    assert found["stages"]["seeds"]["state"] == "done" and "flickr140k" in found["stages"]["seeds"]["rows"][0]["none"]
+
+
 def test_tests_are_counted_as_they_come(tmp_path):
     (tmp_path / "tests").mkdir()
     body = "import pytest\ndef test_a(): pass\ndef test_b(): assert 0\n@pytest.mark.skip\ndef test_c(): pass\n"
