@@ -3,11 +3,9 @@ and `pip install playwright axe-playwright-python` ($CHROMIUM: another browser; 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from PIL import Image
 
 from faces.procedural.portrait import render_face
+from tests.web.running import running
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +27,6 @@ def address(tmp_path_factory):
     from stylegan2_ada.config import GeneratorConfig
 
     pytest.importorskip("playwright")
-    from web import server
     from web.api import build_app
     from web.body import Limits
     from web.opened import open_more, open_service
@@ -38,14 +36,8 @@ def address(tmp_path_factory):
     asked = ServeOptions(model=str(MODEL), compare=str(MODEL), generator=generator, allow_urls=True)
     service = open_service(asked, (MODEL,))
     app = build_app(service, Limits.of(asked), threads=2, more=open_more(asked, (MODEL,)))
-    with server.listen("127.0.0.1", 0) as sock:
-        serving = server.make_server(app, stopping=app.state.line.stopping.set, leave_seconds=5)
-        serving.capture_signals = contextlib.nullcontext  # not in a thread
-        thread = threading.Thread(target=serving.run, kwargs={"sockets": [sock]}, daemon=True)
-        thread.start()
-        yield server.address(sock)
-        serving.should_exit = True
-        thread.join(20)
+    with running(app) as there:
+        yield there
 
 
 def _generator(folder: Path, config) -> Path:
