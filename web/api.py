@@ -14,11 +14,11 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
 from common.errors import UserError
 from common.parallel import cores
-from discriminator.explaining.methods import NAMES
+from discriminator.explaining.methods import ALL, METHODS, NAMES
 from web.body import Limits, RequestRefused, linger, read_uploads
 from web.counting import KIND, Counting, Counts
 from web.described import as_json, describe, refusals
-from web.fetching import Fetcher
+from web.fetching import MOST_URL, Fetcher
 from web.guard import Guard, check_site
 from web.headers import Careful
 from web.line import Line
@@ -44,7 +44,12 @@ BODY: dict[str, Any] = {
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
 }
-ADDRESS = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}}
+ADDRESS: dict[str, Any] = {
+    "type": "object",
+    "required": ["url"],
+    "properties": {"url": {"type": "string", "format": "uri", "pattern": "^https?://", "maxLength": MOST_URL}},
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,20 @@ def build_app(
 FACE = Annotated[
     Literal["auto", "whole", "required"] | None, Query(description="as for detect.py; default: the server's")
 ]
-FPR = Annotated[float | None, Query(description="a calibrated false-alarm rate, as for detect.py")]
-OWN_THRESHOLD = Annotated[float | None, Query(description="your own threshold, as for detect.py")]
+_SHARE: dict[str, Any] = {"minimum": 0, "maximum": 1}  # for programs; what is told of others says more than theirs
+_WORD = f"({'|'.join((*METHODS, ALL, FRAMES))})?"
+FPR = Annotated[
+    float | None, Query(description="a calibrated false-alarm rate, as for detect.py", json_schema_extra=_SHARE)
+]
+OWN_THRESHOLD = Annotated[
+    float | None, Query(description="your own threshold, as for detect.py", json_schema_extra=_SHARE)
+]
 EXPLAIN = Annotated[
     str,
     Query(
         max_length=200,
         description=f"{NAMES}: maps of why, or all; frames: small pictures of a video's frames; several with commas",
+        json_schema_extra={"pattern": f"^{_WORD}(,{_WORD})*$"},
     ),
 ]
 EVIDENCE = Annotated[bool, Query(description="what each photo's file itself tells, in the entry of its first face")]

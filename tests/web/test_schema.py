@@ -7,10 +7,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
+from prometheus_client.parser import text_string_to_metric_families
 
 from discriminator.detector import Detector
 from faces.preprocess import Preprocess
@@ -86,8 +88,16 @@ def test_every_answer_is_one_that_the_description_knows(app, tmp_path):
             ],
             env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.web.schema_hooks", "PYTHONPATH": os.pathsep.join(
                 [str(ROOT), os.environ.get("PYTHONPATH", "")])},
-            cwd=ROOT, capture_output=True, text=True,
+            cwd=tmp_path, capture_output=True, text=True,
         )  # fmt: skip
+        asked = urllib.request.Request(f"{address}metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(asked) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+    got = {(one.labels["route"], one.labels["status"]): int(one.value)
+           for family in families for one in family.samples if one.name == "faces_requests_total"}  # fmt: skip
+    print(*sorted(got.items()), sep="\n")
     print(done.stdout[-20_000:], done.stderr[-2000:])
     assert done.returncode == 0, done.stdout[-6000:]
+    routes = {"/v1/detect", "/v1/report", "/v1/model", "/healthz", "/readyz", "/metrics"}
+    assert all(got.get((route, "200")) for route in routes), "photos must have been judged, too"
     assert app.state.held.total == app.state.held.requests == 0
