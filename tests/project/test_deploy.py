@@ -179,6 +179,8 @@ def test_the_steps_of_the_serving_image(tmp_path):
         if word == "RUN":
             line = rest.replace("/opt/ganface", str(image)).replace("python -m", f"{shlex.quote(sys.executable)} -m", 1)
             subprocess.run(line, shell=True, cwd=source, check=True)
+    size = sum(path.stat().st_size for path in image.rglob("*") if path.is_file() and not path.is_symlink())
+    print(f"{size / 1e6:.0f} MB on top of the base")
     told, home = dict(steps(SERVE)), tmp_path / "tmp"
     home.mkdir()
     there = {"PATH": f"{image / 'bin'}:{os.environ['PATH']}", "HOME": str(home), "TMPDIR": str(home)}
