@@ -139,8 +139,12 @@ def command_line(*words: str, **options: object) -> str:
 
 
 def flags_of(command: click.Command, words: Sequence[str] = ()) -> dict[str, str]:
-    """Parameter name -> how a person writes it (`--batch-gpu`), of a command or of the sub-command among `words`."""
-    found = {p.name: max(p.opts, key=len) for p in command.params if isinstance(p, click.Option)}
+    """Parameter name -> how a person writes it (`--batch-gpu`, `PHOTO`), of a command or of the sub-command among
+    `words`."""
+    found = {
+        str(p.name): max(p.opts, key=len) if isinstance(p, click.Option) else str(p.metavar or p.name).split()[0]
+        for p in command.params
+    }
     for word in words:
         if inner := getattr(command, "commands", {}).get(word):
             return found | flags_of(inner)

@@ -14,23 +14,29 @@ FILE = "detector.safetensors"  # of a run
 
 
 def find_detector(
-    spec: str | os.PathLike | None, *, runs: str | os.PathLike = "runs", shipped: Sequence[Path] = ()
+    spec: str | os.PathLike | None,
+    *,
+    runs: str | os.PathLike = "runs",
+    shipped: Sequence[Path] = (),
+    parameter: str = "model",
 ) -> Path:
     """The detector file meant by `spec`: a file, a run folder, «latest» for the newest run's, or None for the first of
-    `shipped` that is there. UserError, with what to do about it, where there is none."""
+    `shipped` that is there. parameter: whose value `spec` is. UserError, with what to do about it, where there is
+    none."""
     if spec is None:
         for path in shipped:
             if Path(path).is_file():
                 return Path(path)
         raise UserError(
-            "no detector yet: the shipped one is not here; give `model` a detector file or run, or train one with"
-            " `make demo`"
+            f"no detector yet: the shipped one is not here; give `{parameter}` a detector file or run, or train one"
+            " with `make demo`"
         )
     if spec == LATEST:
         run = newest_run(Path(runs), lambda folder: (folder / FILE).is_file())
         if run is None:
             raise UserError(
-                f"no detector yet: there is no {runs}/*/{FILE}; train one with `make demo`, or give `model` a file"
+                f"`{parameter}` {LATEST}: no detector yet: there is no {runs}/*/{FILE}; train one with `make demo`, or"
+                " give a detector file or a run folder"
             )
         return run / FILE
     path = Path(spec)

@@ -64,7 +64,7 @@ def evaluate_images(
     found(result): called when the undegraded images are judged; hours may follow. `result.tables` grows then.
     under(condition): called with each degradation's outcome as soon as it is there, before the first with None.
     """
-    where = find_detector(options.target)
+    where = find_detector(options.target, parameter="target")
     detector = Detector.load(where, pick_device(options.device))
     rule, points = _rule(options, detector)
     size = detector.preprocess.resolution

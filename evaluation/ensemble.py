@@ -116,7 +116,7 @@ def _check_members(options: EnsembleOptions, members: Sequence[Detector]) -> Non
 
 def detector_file(spec: str) -> Path:
     """The detector file that `spec`, a file or a run folder, means. UserError where it is none that PyTorch reads."""
-    path = find_detector(spec)
+    path = find_detector(spec, parameter="models")
     if path.suffix.lower() == ".onnx":
         raise UserError(f"{spec}: is a network exported for ONNX Runtime; give the detector.safetensors it came from")
     return path

@@ -181,7 +181,7 @@ class _Work:
 
     @classmethod
     def opened(cls, options: ExplainingOptions, methods: tuple[str, ...], listener: Listener) -> _Work:
-        where = find_detector(options.target)
+        where = find_detector(options.target, parameter="target")
         effort = Effort(options.steps, options.squares, options.coarse, options.samples, options.seed)
         engine = open_engine(where, device=options.device)
         detector = engine.detector

@@ -12,6 +12,8 @@ from common.errors import UserError
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions, NearestOptions
 from evaluation.sides import Measured, collected, features_folder, look_over, open_measured, open_reals
+from faces.layout import Reading
+from faces.source import open_source
 from metrics.collect import Features
 from metrics.copying import Neighbours, copying_z, nearest
 from metrics.images import BLOCK, Images
@@ -75,7 +77,7 @@ def evaluate_nearest(asked: NearestOptions, listener: Listener = Listener()) -> 
             raise UserError(f"{asked.target}: statistics have no images to look at; give a network or images")
         train = open_reals(asked.data, options, fake, listener)
         sides.append(train)
-        held = _held_out(asked, options, fake, listener)
+        held, notes = _held_out(asked, options, fake, listener)
         sides += [held] if held is not None else []
         with listener.download("fetching the Inception weights") as report:
             weights = find_weights(asked.inception_weights, progress=report)
@@ -84,7 +86,9 @@ def evaluate_nearest(asked: NearestOptions, listener: Listener = Listener()) -> 
         for side in sides:
             look_over(side, lambda: inception, folder, ranks)
         found = [collected(side, lambda: inception, folder, listener, ranks, keep=True) for side in sides]
-        return _result(asked, sides, found, inception)
+        result = _result(asked, sides, found, inception)
+        result.notes += notes
+        return result
     finally:
         for side in sides:
             side.close()
@@ -96,22 +100,28 @@ def _as_generator(asked: NearestOptions) -> GeneratorOptions:
     return GeneratorOptions(**{**same, "json": None})
 
 
-def _held_out(asked: NearestOptions, options: GeneratorOptions, fake: Measured, listener: Listener) -> Measured | None:
-    """The photos that the generator never saw: as named, or the set's validation or test split."""
+def _held_out(
+    asked: NearestOptions, options: GeneratorOptions, fake: Measured, listener: Listener
+) -> tuple[Measured | None, list[str]]:
+    """The photos that the generator never saw: as named, or the set's validation or test split; and notes of splits
+    that are there and can't serve."""
     if asked.held_out is not None:
         other = dataclasses.replace(options, data=asked.held_out, split="all", num_real=None)
         try:
-            return open_reals(asked.held_out, other, fake, listener)
+            return open_reals(asked.held_out, other, fake, listener), []
         except UserError as error:
             raise UserError(str(error).replace("`data`", "`held_out`", 1)) from None
+    notes: list[str] = []
     if asked.split not in (None, "train"):
-        return None
-    for split in ("valid", "test"):
+        return None, notes
+    there = open_source(asked.data, data_root=options.data_root, reading=Reading(options.labels)).splits
+    for split in (name for name in ("valid", "test") if name in there):
         try:
-            return open_reals(asked.data, dataclasses.replace(options, split=split, num_real=None), fake, listener)
-        except UserError:
-            continue  # it has no such split
-    return None
+            own = dataclasses.replace(options, split=split, num_real=None)
+            return open_reals(asked.data, own, fake, listener), notes
+        except UserError as error:
+            notes.append(f"the {split} split can't serve as held-out photos: {error}")
+    return None, notes
 
 
 def _result(

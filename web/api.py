@@ -10,33 +10,25 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
 from common.errors import UserError
 from common.parallel import cores
-from discriminator.explaining.methods import NAMES
+from discriminator.explaining.methods import ALL, METHODS, NAMES
 from web.body import Limits, RequestRefused, linger, read_uploads
 from web.counting import KIND, Counting, Counts
-from web.fetching import Fetcher
+from web.described import as_json, describe, refusals
+from web.fetching import MOST_URL, Fetcher
 from web.guard import Guard, check_site
+from web.headers import Careful
 from web.line import Line
 from web.page import api_page, main_page
-from web.problems import ERROR, ERRORS, Json, add_errors
+from web.problems import Json, add_errors
 from web.service import FRAMES, Answer, Ask, Service, Upload
 
-OPTIONS = {"face", "fpr", "threshold", "explain", "evidence", "stability", "detector"}
 ROUTES = ("/", "/docs", "/openapi.json", "/metrics", "/healthz", "/readyz") + tuple(
     f"/v1/{name}" for name in ("detect", "report", "model", "fetch", "faces")
 )
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-    "Cache-Control": "no-store",
-}
-FORBID = "default-src 'none'; frame-ancestors 'none'"  # of answers that are no page
 BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -52,7 +44,12 @@ BODY: dict[str, Any] = {
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
 }
-ADDRESS = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}}
+ADDRESS: dict[str, Any] = {
+    "type": "object",
+    "required": ["url"],
+    "properties": {"url": {"type": "string", "format": "uri", "pattern": "^https?://", "maxLength": MOST_URL}},
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +91,7 @@ def build_app(
     _add_facts(app, line, more, counts)
     _add_pages(app)
     add_errors(app)
+    app.state.options = describe(app, token=token is not None)
     if cors:
         app.add_middleware(
             CORSMiddleware,
@@ -102,7 +100,7 @@ def build_app(
             allow_headers=["content-type", "authorization"],
         )
     app.add_middleware(Guard, hosts=hosts, token=token, limits=limits)
-    app.add_middleware(_Careful)
+    app.add_middleware(Careful)
     app.add_middleware(Counting, counts=counts, routes=frozenset(ROUTES))
     return app
 
@@ -110,13 +108,20 @@ def build_app(
 FACE = Annotated[
     Literal["auto", "whole", "required"] | None, Query(description="as for detect.py; default: the server's")
 ]
-FPR = Annotated[float | None, Query(description="a calibrated false-alarm rate, as for detect.py")]
-OWN_THRESHOLD = Annotated[float | None, Query(description="your own threshold, as for detect.py")]
+_SHARE: dict[str, Any] = {"minimum": 0, "maximum": 1}  # for programs; what is told of others says more than theirs
+_WORD = f"({'|'.join((*METHODS, ALL, FRAMES))})?"
+FPR = Annotated[
+    float | None, Query(description="a calibrated false-alarm rate, as for detect.py", json_schema_extra=_SHARE)
+]
+OWN_THRESHOLD = Annotated[
+    float | None, Query(description="your own threshold, as for detect.py", json_schema_extra=_SHARE)
+]
 EXPLAIN = Annotated[
     str,
     Query(
         max_length=200,
         description=f"{NAMES}: maps of why, or all; frames: small pictures of a video's frames; several with commas",
+        json_schema_extra={"pattern": f"^{_WORD}(,{_WORD})*$"},
     ),
 ]
 EVIDENCE = Annotated[bool, Query(description="what each photo's file itself tells, in the entry of its first face")]
@@ -126,9 +131,7 @@ STABILITY = Annotated[
 DETECTOR = Annotated[
     Literal["first", "other"], Query(description="other: the second one, of a server that was started to compare two")
 ]
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": ERROR} for status, text in ERRORS.items()
-}
+REFUSALS = refusals(400, 403, 408, 413, 415, 422, 503)
 
 
 class _Door:
@@ -194,7 +197,7 @@ def _add_detect(app: FastAPI, door: _Door) -> None:
 
     @app.post(
         "/v1/detect", summary="Judge photos and videos", response_class=Json,
-        openapi_extra={"requestBody": door.body}, responses={200: {"description": told}, **REFUSALS},
+        openapi_extra={"requestBody": door.body}, responses={200: as_json("Answer", told), **REFUSALS},
     )  # fmt: skip
     async def detect(
         request: Request, face: FACE = None, fpr: FPR = None, threshold: OWN_THRESHOLD = None, explain: EXPLAIN = "",
@@ -236,7 +239,7 @@ def _add_detect(app: FastAPI, door: _Door) -> None:
 
 def _add_fetch(app: FastAPI, door: _Door) -> None:
     @app.post(
-        "/v1/fetch", summary="The bytes of a photo or video at a public address",
+        "/v1/fetch", summary="The bytes of a photo or video at a public address", response_class=Response,
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ADDRESS}}}},
         responses={200: {"description": "the photo or video", "content": {"application/octet-stream": {}}}, **REFUSALS},
     )  # fmt: skip
@@ -253,7 +256,10 @@ SEED = Annotated[int | None, Query(ge=0, le=2**32 - 1)]
 
 
 def _add_faces(app: FastAPI, door: _Door) -> None:
-    @app.get("/v1/faces", summary="Make faces with the server's generator", response_class=Json, responses=REFUSALS)
+    @app.get(
+        "/v1/faces", summary="Make faces with the server's generator", response_class=Json,
+        responses={200: as_json("Faces", "pictures, each with what it was made of"), **refusals(403, 422, 503)},
+    )  # fmt: skip
     async def faces(
         request: Request, seeds: Annotated[str, Query(max_length=200)] = "1-4",
         truncation: Annotated[float, Query(ge=-2, le=2)] = 0.7, mix: SEED = None,
@@ -263,6 +269,7 @@ def _add_faces(app: FastAPI, door: _Door) -> None:
         """Pictures as PNGs in `data:` addresses: of seeds; with `mix` each with that seed's styles in the layers
         `styles`; with `to` a walk from the first seed to that one."""
         check_site(request, door.cors)
+        _known_options(request)
         more = {"mix": mix, "styles": styles, "to": to, "steps": steps, "class_index": class_index}
         with door.line.held.request():
             made = await door.line.apart(lambda: door.more.maker.make(seeds, truncation, **more))
@@ -283,25 +290,29 @@ def _add_facts(app: FastAPI, line: Line, more: More, counts: Counts) -> None:
 
     @app.get(
         "/v1/model", summary="The detector: thresholds, false-alarm rates, data, SHA-256", response_class=Json,
-        responses={422: REFUSALS[422]},
+        responses={200: as_json("Model", "the detector, and what this server does"), **refusals(422)},
     )  # fmt: skip
-    async def model(detector: DETECTOR = "first") -> Response:
+    async def model(request: Request, detector: DETECTOR = "first") -> Response:
+        _known_options(request)
         _of(line, more, detector)
         return Json(known[detector])
 
-    @app.get("/metrics", summary="The server's own figures, for Prometheus", responses={401: REFUSALS[401]})
+    @app.get("/metrics", summary="The server's own figures, for Prometheus", response_class=PlainTextResponse)
     def metrics() -> Response:
         return Response(counts.text(), media_type=KIND)
 
     @app.head("/healthz", include_in_schema=False)
-    @app.get("/healthz", summary="Whether the server answers", response_class=Json)
+    @app.get(
+        "/healthz", summary="Whether the server answers", response_class=Json,
+        responses={200: as_json("Health", "it does")},
+    )  # fmt: skip
     async def healthz() -> Response:
         return Json({"status": "ok", "waiting": line.held.requests})
 
     @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz", summary="Whether photos should be sent here: 503 while none is judged", response_class=Json,
-        responses={503: {"description": "not now: stalled, busy or stopping"}},
+        responses={200: as_json("Health", "yes"), 503: as_json("Health", "not now: stalled, busy or stopping")},
     )  # fmt: skip
     async def readyz() -> Response:
         trouble = line.trouble()
@@ -325,27 +336,9 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _known_options(request: Request) -> None:
-    if unknown := sorted(set(request.query_params) - OPTIONS):
-        raise RequestRefused(422, f"no option {unknown[0][:40]}; there are {', '.join(sorted(OPTIONS))}")
+    known = sorted(request.app.state.options.get(request.url.path, ()))
+    if unknown := sorted(set(request.query_params) - set(known)):
+        there = f"there are {', '.join(known)}" if known else "there is none here"
+        raise RequestRefused(422, f"no option {unknown[0][:40]}; {there}")
     if len(request.query_params.multi_items()) > len(request.query_params):
         raise RequestRefused(422, "an option is given twice; give each once")
-
-
-class _Careful:
-    """The headers that every answer has."""
-
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        async def with_headers(message):
-            if message["type"] == "http.response.start":
-                there = {name.lower() for name, _ in message["headers"]}
-                more = HEADERS | {"Content-Security-Policy": FORBID}
-                message["headers"] = [
-                    *message["headers"],
-                    *((k.encode(), v.encode()) for k, v in more.items() if k.lower().encode() not in there),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)

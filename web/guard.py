@@ -19,6 +19,8 @@ from web.options import TOKEN_VARIABLE, ServeOptions
 from web.problems import problem
 
 LEAST_TOKEN = 16  # characters
+MOST_HEAD = 1 << 15  # bytes of a request's address and headers
+TOO_LARGE = f"the head of the request is too large: at most {MOST_HEAD >> 10} KiB of address and headers"
 OPEN = ("/healthz", "/readyz")  # for probes, without the token
 
 
@@ -86,7 +88,7 @@ def check_site(request: Request, cors: Sequence[str]) -> None:
 
 
 class Guard:
-    """In front of an ASGI application: 421 for a Host that is not its own, 401 without the token.
+    """In front of an ASGI application: 421 for a Host that is not its own, 401 without the token, 431 for a large head.
 
     hosts: names it goes by besides its addresses. limits: how much of a refused body is read on, so that its sender
     hears the answer."""
@@ -111,6 +113,8 @@ class Guard:
         await answer(scope, receive, send)
 
     def _refusal(self, request: Request) -> tuple[int, str, list[tuple[bytes, bytes]]] | None:
+        if _size(request) > MOST_HEAD:
+            return 431, TOO_LARGE, []
         host = request.headers.get("host")  # HTTP/1.0 may have none; browsers always do
         if host is not None and not is_own_name(host, self.hosts):
             return 421, f"this server does not go by the name {host[:80]!r}; it can be started with --allow-host", []
@@ -132,3 +136,9 @@ class Guard:
             return False
         assert self.token is not None
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.token.encode())
+
+
+def _size(request: Request) -> int:
+    """Bytes of a request's address and headers. The protocol's own limit holds only for a head that comes in pieces."""
+    lines = [request.scope["path"].encode("utf-8", "replace"), request.scope["query_string"]]
+    return sum(map(len, lines)) + sum(len(name) + len(value) + 4 for name, value in request.headers.raw)

@@ -22,9 +22,12 @@ from web.options import ServeOptions
 from web.service import Service
 
 
-def open_service(asked: ServeOptions, shipped: Sequence[Path] = (), *, report: Progress | None = None) -> Service:
-    """The service that was asked for. report: hears of a download's progress. UserError where an option can't be."""
-    file = find_detector(asked.model, shipped=shipped)
+def open_service(
+    asked: ServeOptions, shipped: Sequence[Path] = (), *, report: Progress | None = None, parameter: str = "model"
+) -> Service:
+    """The service that was asked for. report: hears of a download's progress. parameter: which option says the
+    detector. UserError where an option can't be."""
+    file = find_detector(asked.model, shipped=shipped, parameter=parameter)
     engine = open_engine(file, runtime=asked.runtime, device=asked.device)
     return Service(
         engine,
@@ -44,7 +47,9 @@ def open_more(asked: ServeOptions, shipped: Sequence[Path] = ()) -> More:
     """The second detector, the fetching and the generator that were asked for. UserError where one can't be."""
     other = None
     if asked.compare is not None:
-        other = open_service(replace(asked, model=asked.compare, fpr=None, threshold=None), shipped)
+        other = open_service(
+            replace(asked, model=asked.compare, fpr=None, threshold=None), shipped, parameter="compare"
+        )
     maker = None
     if asked.generator is not None:
         with needing("making faces takes PyTorch", "train"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -28,23 +28,13 @@ ERRORS = {
     415: "neither a form nor an image nor a video",
     421: "the Host header has a name that the server does not go by",
     422: "an option that is not to be had, or no photo",
+    431: "too much address and headers",
     503: "busy, or stopping; see Retry-After",
 }
-ERROR = {
-    "application/json": {
-        "schema": {
-            "type": "object",
-            "required": ["error", "type", "title", "detail"],
-            "properties": {name: {"type": "string"} for name in ("error", "type", "title", "detail")},
-        }
-    }
-}
 
 
-class Json(Response):
+class Json(JSONResponse):
     """ASCII only: a name may hold anything, lone surrogates too."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False).encode("ascii")
@@ -54,14 +44,19 @@ class _Problem(Json):
     media_type = PROBLEM
 
 
+def fields(line: str, status: int) -> dict[str, Any]:
+    """What every error's answer says."""
+    title = PHRASES.get(status, "Client Closed Request")
+    return {"error": line, "type": "about:blank", "title": title, "status": status, "detail": line}
+
+
 def problem(
     request: Request, line: str, status: int, headers: Mapping[str, str] | None = None, file: str | None = None
 ) -> Response:
     """An error's answer: `error` is the one line, and RFC 9457's `type`, `title` and `detail` say the same. `status` is
     its number, but with an unreadable `file` the file's word, as it always was; who accepts problem+json gets the
     number and that in `file_status`."""
-    title = PHRASES.get(status, "Client Closed Request")
-    told = {"error": line, "type": "about:blank", "title": title, "status": status, "detail": line}
+    told = fields(line, status)
     if file is not None:
         told |= {"file": file, "status": "unreadable"}
     if PROBLEM not in request.headers.get("accept", ""):

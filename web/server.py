@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import json
 import math
 import socket
+import sys
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from common.errors import UserError
+from common.errors import UserError, one_line
+from web.guard import MOST_HEAD, TOO_LARGE
+from web.headers import completed
+from web.problems import PHRASES, fields
 
 HEAD_SECONDS = 10.0  # for the head of a request
 KEEP_SECONDS = 5  # a connection without a request stays open
@@ -21,8 +26,16 @@ DRAIN_SECONDS = 1.0  # at the end, in which what still comes is told 503
 BACKLOG = 2048
 
 
+REFUSED = {  # by h11, before there is a request
+    400: "this is no HTTP request that can be understood ({why}); let your HTTP library write it",
+    431: TOO_LARGE,
+    501: "a body comes with Content-Length or in chunks, not otherwise encoded",
+}
+
+
 class Protocol(H11Protocol):
-    """uvicorn's, which waits for ever for the rest of a request's head; this one closes the connection."""
+    """uvicorn's, which waits for ever for the rest of a request's head, and answers in its own words what is no HTTP;
+    this one gives up after `HEAD_SECONDS`, and answers both as all errors are answered."""
 
     _timer = None
 
@@ -53,7 +66,33 @@ class Protocol(H11Protocol):
     def _give_up(self) -> None:
         self._timer = None
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+            begun, _ = self.conn.trailing_data
+            if begun:
+                self._refuse(408, f"the head of the request was not here after {HEAD_SECONDS:g} s")
+            else:  # a connection that was kept for later
+                self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn where h11 can't read on; msg: its own words, which say nothing."""
+        error = sys.exc_info()[1]
+        status = getattr(error, "error_status_hint", 400)
+        status = status if status in REFUSED else 400
+        why = one_line(str(error or msg))[:120]
+        self._refuse(status, REFUSED[status].format(why=why))
+
+    def _refuse(self, status: int, line: str) -> None:
+        """An error's answer without a request; where another answer is under way, the connection only ends."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = json.dumps(fields(line, status)).encode("ascii")
+            own = [
+                (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]  # fmt: skip
+            head = b"".join(b"%b: %b\r\n" % header for header in completed(own))
+            self.transport.write(f"HTTP/1.1 {status} {PHRASES[status]}\r\n".encode() + head + b"\r\n" + body)
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # what it would still answer comes too late
+        self.transport.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -169,5 +208,6 @@ def make_server(
         timeout_keep_alive=KEEP_SECONDS,
         timeout_graceful_shutdown=math.ceil(leave_seconds),
         backlog=BACKLOG,
+        h11_max_incomplete_event_size=MOST_HEAD,
     )
     return Server(config, stopping)

@@ -350,6 +350,7 @@ def test_swapped_labels_are_said_and_set_right(place, tmp_path):
         (["d.safetensors", "--data", "both", "--split", "valid"], "has no 'valid' split"),
         (["d.safetensors", "--data", "both", "--calibrate-on", "{s}"], "a detector has its own calibration"),
         (["both", "--data", "both"], "has no detector.safetensors"),
+        (["latest", "--data", "both"], "MODEL|SCORES.csv latest: no detector yet: there is no runs/*/detector."),
     ],
 )
 def test_one_line_for_what_can_not_be_done(words, line, tmp_path):

@@ -64,6 +64,17 @@ def test_without_held_out_photos_it_says_that_nothing_was_tested(place):
     assert done.exit_code == 0 and "no held-out photos" in done.stdout and "copying z" not in done.stdout
 
 
+def test_a_validation_split_that_cannot_serve_is_told(place):
+    """It holds fakes alone: not the same as a set without one."""
+    for folder, beside in (("train/real", "train"), ("valid/fake", "held")):
+        (place / "split" / folder).mkdir(parents=True)
+        for path in (place / beside).iterdir():
+            (place / "split" / folder / path.name).write_bytes(path.read_bytes())
+    done = nearest(place, "fakes", "--data", "split", "--out", "split.png")
+    assert done.exit_code == 0, done.stderr
+    assert "note: the valid split can't serve as held-out photos" in done.stdout and "no real images" in done.stdout
+
+
 def test_a_folder_copied_whole_is_said_to_copy(place):
     done = nearest(place, "train", "--data", "train", "--held-out", "held", "--out", "all.png", "--json", "all.json")
     assert done.exit_code == 0 and "it copies" in done.stdout

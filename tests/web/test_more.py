@@ -164,7 +164,7 @@ def test_made_faces_are_those_of_synth(client, generator):
 @pytest.mark.parametrize(
     "query",
     ["seeds=x", "seeds=0-99999999", "seeds=1-17", "seeds=-1", "truncation=9", "mix=1&to=2", "styles=blue&mix=1"]
-    + ["steps=99&to=2", "class_index=3", "seeds=99999999999"],
+    + ["steps=99&to=2", "class_index=3", "seeds=99999999999", "trunction=1", "seeds=1&seeds=2"],
 )
 def test_faces_that_are_not_made(client, query):
     answer = client.get(f"/v1/faces?{query}")

@@ -34,6 +34,7 @@ const about = async () => {
   $("maker").hidden = !model.generator;
   $("class-label").hidden = !model.generator?.classes;
   $("compared-head").hidden = !other;
+  document.body.classList.toggle("two", Boolean(other)); // room for both answers beside a picture of useful size
 };
 
 $("point").addEventListener("change", relabel);
