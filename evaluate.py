@@ -195,7 +195,7 @@ def ensemble(asked: EnsembleOptions) -> None:
     MODEL is a detector file or a run folder. Methods, the first four of the members' calibrated log-odds:
       average   their mean
       majority  each votes at its own threshold; equal votes are ordered by the mean
-      weighted  a weighted mean, fitted on validation images
+      weighted  a weighted mean, fitted on validation images or as --weights says
       stacking  principal components and a support vector machine, fitted on validation images
       soup      one network, the mean of the members' weights: taught alike, from the same beginning
 

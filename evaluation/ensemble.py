@@ -83,7 +83,10 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
         )
     for line in notes:
         listener.tell(f"note: {line}")
-    detector, scores = (blended if options.method == SOUP else join)(options.method, names, judged, fit)
+    if options.method == SOUP:
+        detector, scores = blended(names, judged, fit)
+    else:
+        detector, scores = join(options.method, names, members, fit, options.weights)
     detector.meta["ensemble"]["notes"] = notes
     found = compare_with_members(
         detector, dict(zip(names, members)), fit, scores, test, resamples=options.resamples, seed=options.seed
@@ -181,10 +184,10 @@ def _gather(
 
 
 def join(
-    method: str, names: Sequence[str], members: Sequence[Detector], fit: MemberScores
+    method: str, names: Sequence[str], members: Sequence[Detector], fit: MemberScores, weights: Sequence[float] = ()
 ) -> tuple[Detector, np.ndarray]:
     """(the ensemble with its calibration, its scores float64 [views, n] on the rows, cross-fitted where something was
-    fitted). UserError where a class is missing."""
+    fitted). weights: of `weighted`, where they are given and not fitted. UserError where a class is missing."""
     views, n, count = fit.z.shape
     labels = np.tile(fit.labels, views)
     z, folds = fit.z.reshape(-1, count), np.tile(fit.folds, views)
@@ -192,10 +195,12 @@ def join(
     _check_classes(fit)
 
     def fitted(z: np.ndarray, labels: np.ndarray):
+        if weights:
+            return Weighted(weights=np.array(weights) / np.sum(weights))
         return fit_head(method, z, labels, calibrations)
 
     head = fitted(z, labels)
-    learnt = isinstance(head, (Weighted, Stack))
+    learnt = isinstance(head, (Weighted, Stack)) and not weights
     scores = cross_fitted(z, labels, folds, fitted) if learnt else joined_scores(head, z)
     calibration = _calibration(scores, labels, views)
     sizes = (head.axes.shape[0], len(head.vectors)) if isinstance(head, Stack) else (0, 0)
@@ -207,14 +212,12 @@ def join(
     return detector, scores.reshape(views, n)
 
 
-def blended(
-    method: str, names: Sequence[str], judged: Sequence[Detector], fit: MemberScores
-) -> tuple[Detector, np.ndarray]:
+def blended(names: Sequence[str], judged: Sequence[Detector], fit: MemberScores) -> tuple[Detector, np.ndarray]:
     """As `join`, of a soup, which is the last of `judged` and of the rows' scores; the members come before."""
     _check_classes(fit)
     mixed, scores = judged[-1], fit.z[:, :, -1]
     calibration = _calibration(scores.ravel(), np.tile(fit.labels, len(scores)), len(scores))
-    meta = mixed.meta | _origin(method, names, judged[:-1], fit)
+    meta = mixed.meta | _origin(SOUP, names, judged[:-1], fit)
     return Detector(mixed.net, mixed.preprocess, calibration, meta), scores
 
 

@@ -6,6 +6,8 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from common.errors import UserError
 from common.options import BATCH, CSV, DEVICE, FORCE, OUT, SEED, THREADS, THRESHOLD, WORKERS, argument, check, option
 from discriminator.explaining.methods import NAMES
@@ -249,6 +251,23 @@ class DetectorOptions(ScoringOptions):
                 raise UserError(f"`{name}` {path}: is the file that is judged: choose another name")
 
 
+class Weights(click.ParamType):
+    """Numbers of at least 0 with commas between, not all 0."""
+
+    name = "weights"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, (tuple, list)):
+            return tuple(value)
+        try:
+            numbers = tuple(float(word) for word in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(0 <= number < 1e9 for number in numbers) or not sum(numbers):
+            self.fail(f"{value!r}: give a number of at least 0 for each member, like 2,1,1, and one above 0")
+        return numbers
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnsembleOptions(ScoringOptions):
     """Which detectors are joined, how, and on what they are fitted and tested."""
@@ -256,6 +275,9 @@ class EnsembleOptions(ScoringOptions):
     models: tuple[str, ...] = argument("MODEL MODEL…", ())
     method: str = option(
         "average", "How the members are joined.", choices=("average", "majority", "weighted", "stacking", "soup")
+    )
+    weights: tuple[float, ...] = option(
+        (), "Of `weighted`: one for each member, instead of fitted ones.", metavar="W,W…", parse=Weights(), whole=True
     )
     data: tuple[str, ...] = DATA(default=(), help="Its validation split fits and calibrates, its test split tests.")
     split: str | None = SPLIT(help="What to fit on.  [default: valid, or what the members' trainings held out]")
@@ -269,6 +291,11 @@ class EnsembleOptions(ScoringOptions):
             raise UserError("an ensemble has two members or more: name at least two detector files or run folders")
         if Path(self.out).suffix != ".safetensors":
             raise UserError(f"`out` {self.out}: a detector file's name ends in .safetensors: choose another")
+        if self.weights and (self.method != "weighted" or len(self.weights) != len(self.models)):
+            raise UserError(
+                f"`weights`: {len(self.weights)} for {len(self.models)} members of method {self.method}: give one for"
+                " each member, and `method` weighted"
+            )
         if self.oof and len(self.oof) != len(self.models):
             raise UserError(
                 f"`oof` was given {len(self.oof)} times for {len(self.models)} members: give each member's out-of-fold"

@@ -78,7 +78,7 @@ class TrainerOptions(NetworkOptions, Checked):
         (),
         "What had to be resampled, here and in photos to be judged, is saved as JPEG Q, then as the next Q: as the"
         " set's own files were.  [default: not]",
-        metavar="Q[,Q…]", parse=Qualities(),
+        metavar="Q[,Q…]", parse=Qualities(), whole=True,
     )  # fmt: skip
     subset: int | None = SUBSET()
     valid_images: int = option(1000, "Validation images of each class, at most.", metavar="N", low=2)

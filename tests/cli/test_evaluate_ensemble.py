@@ -129,6 +129,19 @@ def test_an_ensemble_is_a_detector(method, tmp_path):
     assert said["probability"] == pytest.approx(verdicts[0].probability, abs=1e-6)
 
 
+def test_weights_that_are_given_are_taken(tmp_path):
+    out = tmp_path / "w.safetensors"
+    said = run("ensemble", *MEMBERS, "--method", "weighted", "--weights", "2,1,1", "--data", "data", "--out", out,
+               "--resamples", 50)  # fmt: skip
+    assert "weights: a 0.500, run 0.250, c 0.250" in said
+    made = Detector.load(out)
+    assert made.net.head.weights.tolist() == [0.5, 0.25, 0.25] and made.meta["ensemble"]["cross_fitted_folds"] == 0
+    photo = np.asarray(Image.open(next(iter(sorted(Path("data/test").rglob("*.png"))))))
+    odds = [Detector.load(f"{name}.safetensors").predict([photo])[0].probability for name in "abc"]
+    joint = np.dot([0.5, 0.25, 0.25], np.log(odds) - np.log1p(-np.array(odds)))
+    assert made.predict([photo])[0].logit == pytest.approx(joint, abs=1e-4)
+
+
 def test_a_soup_is_one_network_with_mean_weights(tmp_path):
     out = tmp_path / "s.safetensors"
     said = run("ensemble", "a.safetensors", "run", "--method", "soup", "--data", "data", "--out", out,
@@ -232,6 +245,9 @@ def test_out_of_fold_scores_of_another_member_are_refused(tmp_path):
         (["a.safetensors", "run", "--data", "data", "--limit", 5], "takes 10 of each class"),
         (["a.safetensors", "run", "--data", "data", "--oof", "x.csv"], "1 times for 2 members"),
         (["a.safetensors", "run", "--oof", "x.csv", "--oof", "./x.csv"], "same file twice"),
+        (["a.safetensors", "run", "--data", "data", "--weights", "2,1"], "give one for each member, and --method"),
+        (["a.safetensors", "run", "--data", "data", "--method", "weighted", "--weights", "1"], "1 for 2 members"),
+        (["a.safetensors", "run", "--data", "data", "--method", "weighted", "--weights", "1,-1"], "at least 0"),
         (["a.safetensors", "c.safetensors", "--data", "data", "--method", "soup"], "is another network than a"),
         (["a.safetensors", "run", "--oof", "x.csv", "--oof", "y.csv", "--method", "soup"], "give --data instead"),
         (["a.safetensors", "run", "--data", "data", "--out", "e.onnx"], "ends in .safetensors"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import train_detector
 from faces.preprocess import Preprocess
 
 RNG = np.random.default_rng(3)
@@ -153,3 +154,9 @@ def test_what_is_resampled_is_saved_once_and_nothing_else():
     for wrong in (-1, 101, True, False, 7.5, "75", (75, 0), (75,) * 5, [[75]], {75: 1}):
         with pytest.raises(ValueError, match="saved must be a JPEG quality"):
             Preprocess(32, saved=wrong)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("95,75", (95, 75)), ("75", (75,)), ("0", ())])
+def test_qualities_as_they_are_typed(typed, meant):
+    context = train_detector.main.make_context("train_detector", ["--data", "x", "--saved-as", typed])
+    assert context.params["saved_as"] == meant
