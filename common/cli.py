@@ -46,6 +46,9 @@ def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str
     """
     if type(error) is click.BadParameter and isinstance(error.param, click.Option):
         return _line(f"{max(error.param.opts, key=len)} {error.message}")
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx is not None:  # its message is all of --help
+        names = ", ".join(error.ctx.command.list_commands(error.ctx))  # type: ignore[attr-defined]
+        return _line(f"give a command: {names}; {error.ctx.command_path} --help tells more")
     if isinstance(error, click.ClickException):
         return _line(error.format_message())
     if isinstance(error, UserError):
@@ -307,8 +310,9 @@ def next_step(text: str) -> None:
 
 
 def typed(path: object) -> str:
-    """A path as it is typed into a shell."""
-    return one_line(shlex.quote(str(path)))
+    """A path as it is typed into a shell; one that begins like an option gets its folder in front."""
+    word = str(path)
+    return one_line(shlex.quote(f"./{word}" if word.startswith("-") else word))
 
 
 def download_bar(title: str = "downloading") -> contextlib.AbstractContextManager[Callable[..., None]]:
