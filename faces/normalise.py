@@ -166,8 +166,8 @@ def _check_recipe(dest: Path, recipe: Normalisation, detector: str, name: str, c
         key = differs[0]
         named = f"`{key}`" if key in asdict(recipe) else key
         raise UserError(
-            f"{dest}: was begun with {named} {_as_given(saved.get(key))}, not {_as_given(record[key])}; go on as it was,"
-            " or choose a new folder"
+            f"{dest}: was begun with {named} {_as_given(saved.get(key))}, not {_as_given(record[key])}; go on as it"
+            " was, or choose a new folder"
         )
 
 

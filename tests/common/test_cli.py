@@ -79,6 +79,20 @@ def test_a_command_that_is_missing_is_one_line_with_those_there_are(capsys):
     assert "--help" in told and "Usage" not in told
 
 
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], r"Missing option '--n'\..* --help tells what to give\."),
+        (["--qwertz"], r"No such option '--qwertz'\..* --help tells which there are\."),
+        (["--nn", "1"], r"No such option '--nn'\. Did you mean '--n'\?"),
+    ],
+)
+def test_an_option_that_lacks_or_is_not_there_says_where_to_read(argv, words, capsys):
+    tool = click.Command("tool", params=[click.Option(["--n"], required=True)])
+    status, told = leave(tool, argv, capsys)
+    assert status == 2 and re.fullmatch(f"error: {words}\n", told), told
+
+
 def test_value_errors_of_ours_are_told_those_of_others_are_bugs(capsys, monkeypatch):
     import numpy as np
 
