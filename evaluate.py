@@ -241,7 +241,7 @@ def explain(asked: ExplainingOptions) -> None:
     _tell(*lines_of(result))
     _tell(f"{out}: {', '.join(write_explaining(out, result))} written")
     if result.favoured:
-        next_step(f"python detect.py photo.jpg --explain {result.favoured}")
+        next_step(f"python detect.py photo.jpg --model {typed(asked.target)} --explain {result.favoured}")
 
 
 class _Lists(click.Command):

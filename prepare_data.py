@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from faces.audit.leak_gates import AuditResult
 
 BY_HAND = ("metadata", "size", "one image, both labels")  # gates whose failure stops a training
+NAMING = ("labels", "split", "data_root")  # options of a source without which its name is not enough
 TOLD = 10  # bad files that are named on the screen
 
 
@@ -63,7 +64,7 @@ def _tell_skipped(skipped: Iterable[tuple[str, str]], where: str = "") -> None:
 
 def _tell_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        click.echo(one_line(f"note: {note}"), err=True)
+        click.echo(one_line(f"note: {_said(note)}"), err=True)
 
 
 def _said(text: str) -> str:
@@ -151,7 +152,8 @@ def inspect(part: ask.SourcePart, asked: ask.Inspection) -> None:
     _tell_skipped(survey.bad, f": see {numbers}")
     click.echo(one_line(f"{page} and {numbers.name}: {len(survey.facts)} images, {len(survey.bad)} unreadable, "
                         f"{len(survey.exact)} groups of copies, {len(survey.near)} of near duplicates"))  # fmt: skip
-    next_step(f"open {typed(page)} in a browser, then python prepare_data.py audit {typed(part.source)}")
+    then = f"python prepare_data.py audit {_with_names(part.source, part)}"
+    next_step(f"open {typed(page)} in a browser, then {then}")
 
 
 @main.command()
@@ -179,23 +181,35 @@ def audit(part: ask.SourcePart, asked: ask.Auditing) -> int:
     others = [open_source(other, data_root=part.data_root, reading=Reading(ask=False)) for other in asked.against]
     finder = None if asked.quick else _finder(asked)
     with _stages("img") as report:
-        result = run_gates(opened, asked, spec=part.source, against=others, finder=finder, progress=report)
+        how = {name: value for name in NAMING if (value := getattr(part, name)) is not None}
+        result = run_gates(opened, asked, spec=part.source, call=how, against=others, finder=finder, progress=report)
     if asked.as_json:
         click.echo(_said(json.dumps(result.to_dict(), indent=1, ensure_ascii=True)))
     else:
         for line in as_lines(result):
             click.echo(_said(line))
-        next_step(_after_audit(result, part.source))
+        next_step(_after_audit(result, part))
     return int(bool(result.failed or (asked.strict and result.unclear)))
 
 
-def _after_audit(result: AuditResult, source: str) -> str:
+def _with_names(source: str, part: ask.SourcePart | ask.Splitting) -> str:
+    """A source as it is typed, with the options that say what its labels are and where it lies."""
+    more = {name: typed(value) for name in ("labels", "data_root") if (value := getattr(part, name)) is not None}
+    return " ".join((typed(source), *(f"--{name.replace('_', '-')} {value}" for name, value in more.items())))
+
+
+def _after_audit(result: AuditResult, part: ask.SourcePart) -> str:
     """What to do next: one command where one repairs something."""
+    source = _with_names(part.source, part)
     if result.repairs:
         return result.repairs[0]
     if {gate.name for gate in result.failed} & set(BY_HAND):
-        return f"mend by hand what is told above, then python prepare_data.py audit {typed(source)}"
-    train = f"python train_detector.py --data {typed(source)}"
+        return f"mend by hand what is told above, then python prepare_data.py audit {source}"
+    if not result.real:
+        return "add photos: a folder called real beside that of the fakes"
+    if not result.fake:
+        return f"python train_gan.py --data {source}; for train_detector.py add fakes, in a folder called fake"
+    train = f"python train_detector.py --data {source}"
     if result.failed:
         return f"no command repairs what is left: {train}, compare it with these AUCs, and judge it by other sets"
     return train
@@ -273,7 +287,7 @@ def frames(asked: ask.Framing, recipe: ask.Normalisation) -> None:
     with progress_bar("cutting", "video") as step:
         framed = make_frames(asked, recipe, finder, progress=step)
     _tell_skipped(framed.skipped)
-    _tell_notes(_said(note) for note in [*framed.notes, *(f"{name}: {why}" for name, why in framed.short[:TOLD])])
+    _tell_notes([*framed.notes, *(f"{name}: {why}" for name, why in framed.short[:TOLD])])
     for line in framed.lines():
         click.echo(line)
     click.echo(f"{one_line(framed.dest)}: {sum(framed.crops.values())} crops of {sum(framed.videos.values())} videos")
@@ -333,7 +347,10 @@ def pack(part: ask.SourcePart, asked: ask.Packing) -> None:
     click.echo(f"{packed.dest}: {', '.join(parts)} at {asked.resolution} px")
     if asked.resolution & (asked.resolution - 1):
         click.echo(f"note: networks of StyleGAN2 want a power of two, which {asked.resolution} is not", err=True)
-    next_step(f"python train_gan.py --data {typed(packed.dest)} --resolution {asked.resolution}")
+        fits = 1 << (asked.resolution.bit_length() - 1)  # the power of two below
+        next_step(f"pack once more with --resolution {fits}, or train a detector, which takes any size")
+    else:
+        next_step(f"python train_gan.py --data {typed(packed.dest)} --resolution {asked.resolution}")
 
 
 if __name__ == "__main__":

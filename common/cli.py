@@ -46,8 +46,11 @@ def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str
     """
     if type(error) is click.BadParameter and isinstance(error.param, click.Option):
         return _line(f"{max(error.param.opts, key=len)} {error.message}")
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx is not None:  # its message is all of --help
+        names = ", ".join(error.ctx.command.list_commands(error.ctx))  # type: ignore[attr-defined]
+        return _line(f"give a command: {names}; {error.ctx.command_path} --help tells more")
     if isinstance(error, click.ClickException):
-        return _line(error.format_message())
+        return _line(error.format_message() + _where_to_read(error))
     if isinstance(error, UserError):
         return _line(in_flags(str(error), flags or {}))
     if isinstance(error, OSError) and error.errno in MENDABLE:
@@ -58,6 +61,14 @@ def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str
     if type(error).__name__ == "OutOfMemoryError":
         return "the device ran out of memory: lower --batch or --resolution, or use --device cpu"
     return None
+
+
+def _where_to_read(error: click.ClickException) -> str:
+    """Behind a message that names no remedy: which --help has it."""
+    unknown = isinstance(error, click.NoSuchOption) and not error.possibilities
+    if (unknown or isinstance(error, click.MissingParameter)) and (ctx := getattr(error, "ctx", None)) is not None:
+        return f" {ctx.command_path} --help tells {'which there are' if unknown else 'what to give'}."
+    return ""
 
 
 def _deaf() -> None:
@@ -307,8 +318,9 @@ def next_step(text: str) -> None:
 
 
 def typed(path: object) -> str:
-    """A path as it is typed into a shell."""
-    return one_line(shlex.quote(str(path)))
+    """A path as it is typed into a shell; one that begins like an option gets its folder in front."""
+    word = str(path)
+    return one_line(shlex.quote(f"./{word}" if word.startswith("-") else word))
 
 
 def download_bar(title: str = "downloading") -> contextlib.AbstractContextManager[Callable[..., None]]:

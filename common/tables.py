@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterator
 
 from common.errors import UserError
+
+SEPARATOR = re.compile(r"\"?sep=([,;\t|])\"?[,;]*\r?\n?", re.IGNORECASE)
 
 
 def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
@@ -14,17 +17,21 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
 
     Bytes that are not UTF-8 stay as they are (surrogates); UTF-16 is known by its mark. UserError for a file that can't
     be read or is no CSV, and for a row of another length than the header. Spreadsheets make every row as wide as the
-    widest: nameless columns at the end that hold nothing are left out, and so are rows of nothing but separators.
+    widest: nameless columns at the end that hold nothing are left out, and so are rows of nothing but separators. A
+    first line `sep=;`, by which some tell the separator, is no header.
     """
     try:
         with open(path, "rb") as file:  # some spreadsheets' "Unicode text"
             marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         with open(path, encoding="utf-16" if marked else "utf-8-sig", errors="surrogateescape", newline="") as file:
             first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
+            said = SEPARATOR.fullmatch(first)
+            if said is None:
+                file.seek(0)
+            delimiter = said[1] if said else max(",;\t", key=first.count)
+            reader, above = csv.reader(file, delimiter=delimiter, strict=True), 1 if said else 0
             header = _trimmed(next(reader, []))
-            yield reader.line_num, header
+            yield above + reader.line_num, header
             number = 0
             for row in reader:
                 if not any(row):
@@ -34,10 +41,10 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
                     row = row[: len(header)]
                 if len(row) != len(header):
                     raise UserError(
-                        f"{path}, row {number}, line {reader.line_num}: {len(row)} cells where the header has"
+                        f"{path}, row {number}, line {above + reader.line_num}: {len(row)} cells where the header has"
                         f" {len(header)}; quote cells that hold the separator"
                     )
-                yield reader.line_num, row
+                yield above + reader.line_num, row
     except (csv.Error, UnicodeError) as error:
         raise UserError(f"{path}: not a readable CSV ({error}); write it again") from None
     except OSError as error:

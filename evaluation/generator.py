@@ -121,11 +121,11 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
     fake = open_measured(options, sampling, job.device, listener)
     stack.callback(fake.close)
     real = Features(load_stats(options.stats)) if options.stats else None
-    features, distance = _networks(job, fake, real)
-    reals = None
+    reals = None  # before the networks: a mistyped folder is told before weights are fetched for it
     if options.data and (options.save_stats or any(kind in AGAINST_REALS for kind in job.kinds)):
         reals = open_reals(options.data, options, fake, listener)
         stack.callback(reals.close)
+    features, distance = _networks(job, fake, real)
 
     notes = fake.notes + (reals.notes if reals is not None else [])
     fake_features, numbers = None, {}

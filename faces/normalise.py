@@ -151,7 +151,7 @@ def _taken(dest: Path) -> Iterator[TextIO]:
 
 def _check_recipe(dest: Path, recipe: Normalisation, detector: str, name: str, call: Mapping[str, str | None]) -> None:
     """Make the folder one of this recipe, or find that it is: by its record."""
-    record = {"version": VERSION, "source": name, "detector": detector, **asdict(recipe)}
+    record = {"version": VERSION, "source": name, **asdict(recipe), "detector": detector}
     record["quality"] = list(recipe.quality)
     if not (dest / RECORD).exists():
         write_json(dest / RECORD, record | {"call": {key: value for key, value in call.items() if value}})
@@ -164,10 +164,16 @@ def _check_recipe(dest: Path, recipe: Normalisation, detector: str, name: str, c
         raise UserError(f"{dest / RECORD}: can't be read; choose a new folder") from None
     if differs:
         key = differs[0]
+        named = f"`{key}`" if key in asdict(recipe) else key
         raise UserError(
-            f"{dest}: was begun with {key} {saved.get(key)!r}, not {record[key]!r}; go on as it was, or choose a new "
-            "folder"
+            f"{dest}: was begun with {named} {_as_given(saved.get(key))}, not {_as_given(record[key])}; go on as it"
+            " was, or choose a new folder"
         )
+
+
+def _as_given(value: object) -> str:
+    """A record's value as a person gives it: 75-95, ffhq."""
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _finished(dest: Path, source: FaceSource, names: list[str | None]) -> tuple[dict[int, dict], int]:

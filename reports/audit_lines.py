@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from common.errors import one_line
-from faces.audit.gates import FAIL, PASS, UNCLEAR, Gate
+from faces.audit.gates import FAIL, PASS, SKIPPED, UNCLEAR, Gate
 from faces.audit.leak_gates import AuditResult
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -69,4 +69,6 @@ def verdict_line(result: AuditResult) -> str:
         names = ", ".join(gate.name for gate in result.failed)
         return f"{len(result.failed)} of {len(result.gates)} gates fail: {names}"
     tail = f"; unclear: {', '.join(gate.name for gate in result.unclear)}" if result.unclear else ""
+    if skipped := sum(gate.verdict == SKIPPED for gate in result.gates):
+        tail += f"; {skipped} of {len(result.gates)} skipped"
     return f"no gate fails{tail}"

@@ -44,10 +44,10 @@ def default_methods(engine: Engine) -> tuple[tuple[str, ...], str]:
 class Maps:
     """What the methods say of one result after the other; the last ones are kept, for who asks again.
 
-    detector: with PyTorch's network where a method needs it."""
+    detector: with PyTorch's network where a method needs it. hurried: of what was not drawn yet only the patch map."""
 
     def __init__(self, detector: DetectorBase, methods: tuple[str, ...], answers: DetectorBase | None = None):
-        self.detector, self.methods = detector, methods
+        self.detector, self.methods, self.hurried = detector, methods, False
         self._answers = answers
         self._explainer: Callable[..., Attribution] | None = None
         self._kept: list[tuple[Result, list[Attribution]]] = []
@@ -63,7 +63,8 @@ class Maps:
         for one, maps in self._kept:
             if one is result:
                 return maps
-        methods = [method for method in self.methods if method == "patches" or result.pixels is not None]
+        plain = self.hurried or result.pixels is None
+        methods = [method for method in self.methods if method == "patches" or not plain]
         found = [self._map(method, result.pixels, result.verdict) for method in methods]
         self._kept = [*self._kept[1 - MOST_PANELS :], (result, found)]
         return found

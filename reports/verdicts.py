@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -41,6 +42,19 @@ STYLES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 WIDE = max(map(len, words.HEADLINES.values())) + 2  # faces stand two blanks in below their photo's answer
 HEAD = f"{'answer':{WIDE}} {'score':>5}  {'ms':>6}  file"
+FEW = 3  # inputs that are named again in `Next:`
+SAME = {
+    "model",
+    "fpr",
+    "threshold",
+    "face",
+    "face_model",
+    "offline",
+    "runtime",
+    "every",
+    "max_pixels",
+    "stability",
+}  # options of `DetectOptions` without which another verdict might be given
 CSV_COLUMNS = (
     "file", "status", "verdict", "probability", "threshold", "unsure_low", "false_alarm_rate", "logit", "face", "faces",
     "x0", "y0", "x1", "y1", "face_score", "seen_as", "seconds", "note", "error", "headline", "reason", "photo",
@@ -105,7 +119,9 @@ def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: 
     if totals.files > 1 and seconds > 0:
         rate = totals.files / seconds
         line += f", {rate:.{0 if rate >= 10 else 1 if rate >= 1 else 2}f} images/s"
-    lines = [line, *(f"measured: {told}" for told in rates.lines()), judge.threshold.describe()]
+    lines = [line]
+    if totals.real + totals.fake + totals.unsure:  # where nothing was judged, rates and threshold say nothing of it
+        lines += [*(f"measured: {told}" for told in rates.lines()), judge.threshold.describe()]
     if chosen is not None:
         lines.append(f"judged by {one_line(chosen)}")
     if looked:
@@ -117,16 +133,26 @@ def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: 
 def next_line(
     asked: DetectOptions, told: TellOptions, judge: Judge, totals: Totals, painter: Painter | None = None
 ) -> str:
-    """What to do after the verdicts."""
+    """What to do after the verdicts; "" where nothing came of them."""
     if judge.detector.caution and asked.model is not None:
         return "leave out --model: the shipped detector is for photos; evaluate.py detector measures this one"
     if (shown := told.report or (painter.target if painter is not None and painter.written else None)) is not None:
         return f"look at {typed(shown)}"
     if totals.real + totals.fake + totals.unsure == 0:
-        return "python detect.py --help tells of --face whole, for pictures in which no face is found"
-    first = next((word for word in asked.inputs if word != "-"), "PHOTO")
-    model = "" if asked.model is None else f" --model {typed(asked.model)}"
-    return f"python detect.py {typed(first)}{model} --explain maps/ draws what spoke for the answers"
+        no_face = "python detect.py --help tells of --face whole, for pictures in which no face is found"
+        return no_face if totals.no_face else ""
+    return f"{same_again(asked)} --explain maps/ draws what spoke for the answers"
+
+
+def same_again(asked: DetectOptions) -> str:
+    """The command that judges the same in the same way: of many inputs the first."""
+    named = [word for word in asked.inputs if word != "-"] or ["PHOTO"]
+    words = ["python", "detect.py", *(typed(word) for word in named[: len(named) if len(named) <= FEW else 1])]
+    for field in fields(asked):
+        value = getattr(asked, field.name)
+        if field.name in SAME and value != field.default:
+            words.append(f"--{field.name.replace('_', '-')}" + ("" if value is True else f" {typed(value)}"))
+    return " ".join(words)
 
 
 def describe_faces(step: FaceStep) -> dict:
@@ -257,12 +283,11 @@ class Outputs(contextlib.AbstractContextManager):
         photo, self._photo = self._photo, []
         if not photo:
             return
+        # Answers first, pictures after them: drawing takes seconds, and who stops it then has been told the answer.
         for one in photo:
             self.totals.add(one)
             if one.status == "unreadable":
                 self.echo(f"error: {one_line(one.file)}: {one.error}", err=True)
-            if self.painter is not None:
-                self.painter.add(one)
         if self.told.table:
             for line in (*table_lines(photo), *(line for one in photo for line in story_lines(one))):
                 self.echo(line)
@@ -279,6 +304,9 @@ class Outputs(contextlib.AbstractContextManager):
         if self.handout is not None:
             self.handout.add(photo, rows)
             self._table.writerows(cells)
+        if self.painter is not None:
+            for one in photo:
+                self.painter.add(one)
 
     def __exit__(self, kind, error, trace) -> None:
         seconds = time.perf_counter() - self._start
@@ -300,6 +328,7 @@ class Outputs(contextlib.AbstractContextManager):
         )  # fmt: skip
         if self.handout is not None and self.totals.files:
             about = origin(self.engine.runtime, self.judge.threshold.describe(), self.command)
+            self.handout.collected.maps.hurried = stopped
             self.handout.save(told, about, self._report_rows.getvalue())
         if self.told.json:
             click.echo(json.dumps(told, indent=2, allow_nan=False))
@@ -309,7 +338,8 @@ class Outputs(contextlib.AbstractContextManager):
             ):
                 click.echo(line, err=not self.told.table)
         if self.told.table and not stopped:
-            next_step(next_line(self.asked, self.told, self.judge, self.totals, self.painter))
+            if then := next_line(self.asked, self.told, self.judge, self.totals, self.painter):
+                next_step(then)
 
 
 class CsvOut:

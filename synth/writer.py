@@ -37,6 +37,9 @@ PNG_LEVEL = 4  # a third of the time of Pillow's 6 for a 256-pixel face, and 3 %
 # what a complete file ends with: catches files that lost their tail when the machine, not the process, went down
 END_MARK = {"png": b"IEND\xaeB`\x82", "jpg": b"\xff\xd9"}
 
+# what a person gave for a column, where that is not the parameter of its name
+ASKED_BY = {"class": "`class_index`", "trunc_cutoff": "`cutoff`", "network_sha256": "network_sha256"}
+
 
 @dataclass(frozen=True)
 class SampleSettings:
@@ -118,8 +121,9 @@ class SampleWriter(contextlib.AbstractContextManager):
             wanted = self.settings.row(int(row["seed"]))
             for column in COLUMNS:
                 if row[column] != wanted[column]:
+                    named = ASKED_BY.get(column, f"`{column}`")
                     raise UserError(
-                        f"{self.manifest}: its images have {column} {_short(row[column])}, asked for is"
+                        f"{self.manifest}: its images have {named} {_short(row[column])}, asked for is"
                         f" {_short(wanted[column])}: choose another `outdir`"
                     )
             seeds.add(int(row["seed"]))

@@ -92,8 +92,9 @@ def pass_gates(g: Gathered, o: TrainerOptions, *, workers: int, progress: Progre
         found["failed"].append(name)
 
     if len(np.unique(g.source.labels)) == 2:
+        call = {name: value for name in ("labels", "data_root") if (value := getattr(o, name)) is not None}
         result = cheap_gates(
-            g.source, spec=o.data, workers=workers,
+            g.source, spec=o.data, call=call, workers=workers,
             progress=lambda stage, done, total: progress(f"leak gates: {stage} {done}/{total}"),
         )  # fmt: skip
         found["all"] = [f"{gate.name} {gate.verdict}" for gate in result.gates]

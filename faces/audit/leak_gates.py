@@ -11,7 +11,7 @@ apart, and no picture may be in two splits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from faces.audit.gates import (
     telling,
 )
 from faces.audit.leak_features import header_marks, look, over_images
-from faces.audit.repairs import Made, with_repairs
+from faces.audit.repairs import AS_NAMED, Made, with_repairs
 from faces.layout import parts_of
 from faces.prepare_options import GateOptions
 from faces.scan import Facts, scan
@@ -118,13 +118,18 @@ def _short(gate: Gate) -> str:
 
 
 def cheap_gates(
-    source: FaceSource, *, spec: str | None = None, workers: int | None = None, progress: Stages | None = None
+    source: FaceSource,
+    *,
+    spec: str | None = None,
+    call: Mapping[str, str] = AS_NAMED,
+    workers: int | None = None,
+    progress: Stages | None = None,
 ) -> AuditResult:
     """The gates that need no pixels: metadata, size, copies across splits, contradictory labels, and the control.
 
-    Reads every file once (for its SHA-256) but decodes none. `.check()` raises LeakFound; `spec` is how the person
-    named the source, for the repair commands."""
-    return run_gates(source, GateOptions(quick=True, workers=workers), spec=spec, progress=progress)
+    Reads every file once (for its SHA-256) but decodes none. `.check()` raises LeakFound; `spec` and `call` are how the
+    person named the source, for the repair commands."""
+    return run_gates(source, GateOptions(quick=True, workers=workers), spec=spec, call=call, progress=progress)
 
 
 def header_warning(source: FaceSource, *, count: int = 1000) -> str:
@@ -147,13 +152,15 @@ def run_gates(
     how: GateOptions = AS_IT_IS,
     *,
     spec: str | None = None,
+    call: Mapping[str, str] = AS_NAMED,
     against: Sequence[FaceSource] = (),
     finder: FaceFinder | None = None,
     progress: Stages | None = None,
 ) -> AuditResult:
     """All gates over `source`.
 
-    spec: how the person named the source, for the repair commands. against: other sets it must share no picture with.
+    spec, call: how the person named the source, and its options "labels", "split", "data_root", for the repair
+    commands. against: other sets it must share no picture with.
     finder: for the landmarks gate, which is skipped without one that gives landmarks. progress(stage, done, total)."""
     facts = scan(source, workers=how.workers, pixels=not how.quick, progress=stage(progress, "reading"))
     usable = np.array([i for i, f in enumerate(facts) if f.error is None], np.int64)
@@ -180,7 +187,7 @@ def run_gates(
     made = Made.of(readable)
     notes = [*([made.describe()] if made else []), *source.notes, *_origins(source, good)]
     gates.sort(key=lambda gate: gate.name == "control")  # which is told last
-    gates = with_repairs(gates, spec or source.store.locate(""), made)
+    gates = with_repairs(gates, spec or source.store.locate(""), made, call)
     real, fake = int((labels == 0).sum()), int((labels == 1).sum())
     if len(sample) < real + fake:
         notes.append(f"{len(sample)} of {real + fake} images, drawn at random, were shown to the classifiers (`limit`)")

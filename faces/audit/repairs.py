@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import os
 import shlex
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ LEFT = "Normalising has been done: what is left of this lies in the pictures, an
 ADDED = "normalise wrote all files alike: have some been added or changed since?"
 BY_FILES = ("metadata", "size")  # gates that see nothing of the pictures
 BY_SIZE = ("spectrum", "blockiness")  # gates that a common smaller size helps
+AS_NAMED: Mapping[str, str] = types.MappingProxyType({})  # a source that was named without options
 ORIGINAL = "ORIGINAL"  # stands for a source whose name is not known
 
 
@@ -89,17 +91,17 @@ def _sides(folder: Path) -> dict[int, list[float]]:
     return sides
 
 
-def with_repairs(gates: Sequence[Gate], spec: str, made: Made | None) -> list[Gate]:
+def with_repairs(gates: Sequence[Gate], spec: str, made: Made | None, call: Mapping[str, str] = AS_NAMED) -> list[Gate]:
     """The gates, those that failed with the command that repairs them, or with what there is to know in its place.
 
-    spec: how the person named the source."""
+    spec: how the person named the source. call: by which other options ("labels", "split", "data_root")."""
     kinds = {gate.repair for gate in gates}
     files, splits = "", ""
     more = _more(gates, made)
     if kinds & {EVEN, ALIGN} and (made is None or more):
-        files, spec = _normalise(spec, made, more or ({"align": "ffhq"} if ALIGN in kinds else {}))
-    if SPLIT in kinds:
-        splits = _split(spec)
+        files, spec = _normalise(spec, made, more or ({"align": "ffhq"} if ALIGN in kinds else {}), call)
+    if SPLIT in kinds:  # what normalise writes needs no more telling
+        splits = _split(spec, {} if files else call)
     found = []
     for gate in gates:
         if gate.repair == SPLIT:
@@ -129,10 +131,12 @@ def _helps(more: Mapping[str, Any], gate: Gate) -> bool:
     return gate.name not in BY_FILES and ("align" in more or ("through" in more and gate.name in BY_SIZE))
 
 
-def _normalise(spec: str, made: Made | None, more: Mapping[str, Any]) -> tuple[str, str]:
+def _normalise(spec: str, made: Made | None, more: Mapping[str, Any], call: Mapping[str, str]) -> tuple[str, str]:
     """The command that writes a source's files anew (the original's, where `spec` was made of one), and its folder."""
     how: dict[str, Any] = {}
-    if made is not None:
+    if made is None:
+        how = {name: shlex.quote(value) for name, value in call.items()}
+    else:
         usual, recipe = Normalisation(), made.recipe
         how = {each.name: getattr(recipe, each.name) for each in dataclasses.fields(recipe)}
         how = {name: value for name, value in how.items() if value != getattr(usual, name)}
@@ -145,10 +149,11 @@ def _normalise(spec: str, made: Made | None, more: Mapping[str, Any]) -> tuple[s
     return command_line("prepare_data.py", "normalise", shlex.quote(spec), shlex.quote(dest), **how), dest
 
 
-def _split(spec: str) -> str:
+def _split(spec: str, call: Mapping[str, str]) -> str:
     manifest = _base(spec) + ("_split.csv" if os.path.splitext(spec)[1].lower() in ENDINGS else ".csv")
     quoted = shlex.quote(spec), shlex.quote(manifest)
-    return command_line("prepare_data.py", "split", quoted[0], group_by="near-duplicate", out=quoted[1])
+    named = {name: shlex.quote(value) for name, value in call.items() if name != "split"}
+    return command_line("prepare_data.py", "split", quoted[0], **named, group_by="near-duplicate", out=quoted[1])
 
 
 def _base(spec: str) -> str:

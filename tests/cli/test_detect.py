@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +215,42 @@ def test_a_report_lies_beside_its_json_and_csv(place):
     alone = run("one.png", "--model", "UNSURE.safetensors", "--explain", "x.png", "--report", "alone.html")
     assert alone.exit_code == 0 and not (place / "alone.csv").exists()
     assert "occlusion" in (place / "alone.html").read_text() and "some fakes score" in alone.stdout
+
+
+@pytest.mark.parametrize("way", ["table", "--json", "--jsonl"])
+def test_stopped_while_a_picture_is_drawn_answers_and_counts_agree(place, monkeypatch, way):
+    """The answer is told before its picture is drawn, and the report that is still written draws no more of them."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reports.verdict_panels.Painter.add", stop)
+    monkeypatch.setattr("discriminator.explaining.attribution.Explainer", lambda *_, **__: pytest.fail("drawn"))
+    args = ["one.png", "--model", "FAKE.safetensors", "--explain", "x.png", "--report", "r.html"]
+    result = run(*args, *([] if way == "table" else [way]))
+    assert result.exit_code == 130
+    if way == "table":
+        assert "looks generated" in result.stdout.splitlines()[1]
+    told = [json.loads(line) for line in result.stdout.splitlines()] if way == "--jsonl" else None
+    told = told or json.loads((place / "r.json").read_text())["results"]
+    assert [row["file"] for row in told] == ["one.png"] and "looks generated" in (place / "r.html").read_text()
+
+
+def test_what_is_next_judges_the_same_again(place, monkeypatch):
+    monkeypatch.setattr("discriminator.detector_base.DetectorBase.caution", "")
+    (place / "-o ne.png").write_bytes((place / "one.png").read_bytes())
+    args = ["--model", "UNSURE.safetensors", "--face", "whole", "--fpr", "0.05", "--", "-o ne.png", "one.png"]
+    first = run(*args)
+    then = (
+        first.stderr.splitlines()[-1]
+        .removeprefix("Next: python detect.py ")
+        .removesuffix(" draws what spoke for the answers")
+    )
+    again = run(*shlex.split(then), "--json")
+    assert again.exit_code == 0 and len(list((place / "maps").iterdir())) == 2
+    assert json.loads(again.stdout)["operating_point"]["target_fpr"] == 0.05
+    nothing = run("nowhere.png", "--model", "UNSURE.safetensors")
+    assert nothing.exit_code == 2 and "Next: " not in nothing.stderr, "--face whole does not help an unreadable file"
 
 
 def test_methods_by_name_go_into_a_folder_of_their_own(place):

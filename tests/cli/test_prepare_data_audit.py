@@ -45,6 +45,17 @@ def test_audit_tells_the_leak_its_meaning_and_its_repair(leaky):
     assert done.stdout.rstrip().endswith("1 of 4 gates fail: metadata")
 
 
+def test_what_is_next_fits_the_classes_and_keeps_the_labels(leaky):
+    """A set of photos alone trains no detector, and folders of unknown names are refused without --labels."""
+    photos = run("audit", leaky / "real", "--quick")
+    assert photos.returncode == 0 and f"Next: python train_gan.py --data {leaky / 'real'}" in photos.stderr
+    fakes = run("audit", leaky / "fake", "--quick")
+    assert fakes.returncode == 0 and "Next: add photos" in fakes.stderr
+    said = ("--labels", "real=real,fake=fake")
+    named = run("audit", leaky, "--quick", *said)
+    assert f"normalise {leaky} {leaky}_even {' '.join(said)}" in named.stderr
+
+
 def test_audit_as_json_and_strict(leaky, tmp_path):
     found = json.loads(run("audit", leaky, "--quick", "--json").stdout)
     assert found["failed"] == ["metadata"] and found["passed"] is False and len(found["unreadable"]) == 1

@@ -88,6 +88,8 @@ def test_conflicting_manifest_is_refused(synth):
     refused = synth(*arguments, "--network", "runs/00000-old")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert refused.stderr.startswith("error: conflict") and "network_sha256" in refused.stderr
+    refused = synth(*arguments, "--trunc", "0.5", "--trunc-cutoff", "2")
+    assert refused.returncode == 2 and "its images have --trunc 1.0, asked for is 0.5: " in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,28 @@ def test_wrong_options_are_one_line(argv, capsys):
     assert status == 2 and told.startswith("error: ") and told.count("\n") == 1
 
 
+def test_a_command_that_is_missing_is_one_line_with_those_there_are(capsys):
+    """click's own message is the whole help, which folded onto one line nobody reads."""
+    group = click.Group("tool", {name: click.Command(name) for name in ("audit", "split")})
+    status, told = leave(group, (), capsys)
+    assert status == 2 and told.startswith("error: give a command: audit, split; ") and told.count("\n") == 1
+    assert "--help" in told and "Usage" not in told
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], r"Missing option '--n'\..* --help tells what to give\."),
+        (["--qwertz"], r"No such option '--qwertz'\..* --help tells which there are\."),
+        (["--nn", "1"], r"No such option '--nn'\. Did you mean '--n'\?"),
+    ],
+)
+def test_an_option_that_lacks_or_is_not_there_says_where_to_read(argv, words, capsys):
+    tool = click.Command("tool", params=[click.Option(["--n"], required=True)])
+    status, told = leave(tool, argv, capsys)
+    assert status == 2 and re.fullmatch(f"error: {words}\n", told), told
+
+
 def test_value_errors_of_ours_are_told_those_of_others_are_bugs(capsys, monkeypatch):
     import numpy as np
 
@@ -156,6 +178,7 @@ def test_next_step_is_one_line_on_stderr_of_the_first_process(capsys, monkeypatc
     monkeypatch.setenv("RANK", "1")
     cli.next_step("nothing")
     assert capsys.readouterr() == ("", "Next: open 'a folder/x.html'\n")
+    assert cli.typed("-rf.jpg") == "./-rf.jpg" and cli.typed("a-b") == "a-b"
 
 
 def test_pick_device(monkeypatch):

@@ -25,6 +25,15 @@ def test_trailing_separators_of_spreadsheets_are_left_out(tmp_path):
     assert read_manifest(path)["path"].tolist() == ["a.png"]
 
 
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;"])
+def test_the_line_that_tells_the_separator_is_no_header(tmp_path, first):
+    path = tmp_path / "a.csv"
+    assert rows(path, f"{first}\r\npath;label\r\na,b.png;0\r\n") == [["path", "label"], ["a,b.png", "0"]]
+    assert [line for line, _ in read_rows(str(path))] == [2, 3], "lines of the file, as an editor counts them"
+    assert rows(path, "path,sep=\na.png,1\n")[0] == ["path", "sep="]
+    assert rows(path, "sep=|\npath|label\na;b.png|1\n")[1] == ["a;b.png", "1"]
+
+
 def test_cells_beyond_the_header_that_say_something_are_refused(tmp_path):
     with pytest.raises(UserError, match="3 cells where the header has 2"):
         rows(tmp_path / "a.csv", "path,label,\na.png,0,more\n")

@@ -259,9 +259,9 @@ def failed(**kinds):
     return [Gate(name.replace("_", " "), "fail", "", "pixels", "it means", kind) for name, kind in kinds.items()]
 
 
-def repaired(gates, spec, source=None):
+def repaired(gates, spec, source=None, **call):
     made = None if source is None else Made.of(source)
-    return {gate.name: gate.repair or gate.meaning for gate in with_repairs(gates, spec, made)}
+    return {gate.name: gate.repair or gate.meaning for gate in with_repairs(gates, spec, made, call)}
 
 
 ALL = {"metadata": EVEN, "spectrum": EVEN, "landmarks": ALIGN, "colour": "", "copies_across_splits": SPLIT}
@@ -278,6 +278,18 @@ def test_one_command_repairs_the_files_and_the_splits_are_of_what_it_writes(tmp_
     (tmp_path / "faces_even").mkdir()  # what is there already is no place for another recipe
     assert repaired(failed(size=EVEN), "faces/")["size"].endswith(" faces/ faces_even2")
     assert repaired(failed(copies_across_splits=SPLIT), "a.csv")["copies across splits"].endswith("--out a_split.csv")
+
+
+def test_a_repair_keeps_what_the_source_was_named_with(tmp_path, monkeypatch):
+    """Without the labels the command would refuse the source, without --split it would take more than was looked at."""
+    monkeypatch.chdir(tmp_path)
+    call = {"labels": "real=a b,fake=c", "split": "train", "data_root": "my sets"}
+    told = repaired(failed(**ALL), "rvf10k", **call)
+    more = "--labels 'real=a b,fake=c' --split train --data-root 'my sets'"
+    assert told["metadata"] == f"python prepare_data.py normalise rvf10k rvf10k_even {more} --align ffhq"
+    assert "--labels" not in told["copies across splits"], "what normalise writes has its labels in its folders' names"
+    alone = repaired(failed(copies_across_splits=SPLIT), "rvf10k", **call)["copies across splits"]
+    assert "split rvf10k --labels 'real=a b,fake=c' --data-root 'my sets' --group-by" in alone
 
 
 def test_of_a_normalised_folder_what_is_left_is_told(tmp_path, monkeypatch):

@@ -152,7 +152,7 @@ def test_wrong_destinations_are_refused(leaky, tmp_path):
     with pytest.raises(UserError, match="file of that name"):
         normalise(source, foreign / "thesis.txt", Normalisation(64))
     normalise(source, tmp_path / "even", Normalisation(64))
-    with pytest.raises(UserError, match="begun with quality"):
+    with pytest.raises(UserError, match="begun with `quality`"):
         normalise(source, tmp_path / "even", Normalisation(64, quality=(10, 20)))
     write_manifest(leaky / "list.csv", Manifest({"path": text_column(["train/real/1.jpeg"])}, str(leaky)))
     with pytest.raises(UserError, match="images of the source lie in it"):
@@ -274,7 +274,7 @@ def test_all_faces_of_a_family_photo(tmp_path):
     assert {k: v for k, v in after.items() if k != b"normalise.jsonl"} == {
         k: v for k, v in before.items() if k != b"normalise.jsonl"
     }
-    with pytest.raises(UserError, match="begun with faces 'all'"):
+    with pytest.raises(UserError, match="begun with `faces` all, not biggest"):
         normalise(open_source(root), tmp_path / "out", Normalisation(48, "ffhq", format="png"), finder)
     with pytest.raises(UserError, match="`faces` all"):
         Normalisation(faces="all")
