@@ -95,7 +95,7 @@ Tensor conv_taps_wgrad_op(const Tensor& large_, const Tensor& small_, double gai
   for (int axis = 0; axis < 2; axis++)
     check_axis(large.size(2 + axis), small.size(2 + axis), kernel[axis], window, axis);
   const conv_taps::Plan plan({large.size(0), a, large.size(2), large.size(3), b, small.size(2), small.size(3),
-                              kernel[0], kernel[1], window[0], window[1], window[2], false, flip});
+                              kernel[0], kernel[1], window[0], window[1], window[2], false, flip}, true);
   by_type(large, [&](auto zero) {
     using T = decltype(zero);
     conv_taps::weight_gradient(plan, sg::in<T>(large), sg::in<T>(small), static_cast<float>(gain), by_large,

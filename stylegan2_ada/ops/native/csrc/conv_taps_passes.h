@@ -166,19 +166,61 @@ inline std::vector<Step> steps_of(const Plan& plan, int64_t target, const Planes
 inline void store16(bf16* y, __mmask16 m, __m512 v) { _mm256_mask_storeu_epi16(y, m, (__m256i)_mm512_cvtneps_pbh(v)); }
 inline void store16(float* y, __mmask16 m, __m512 v) { _mm512_mask_storeu_ps(y, m, v); }
 
-// 16 cells' sums of `columns` tiles to where they belong.
-template <typename T>
-inline void store_cells(const Plan& plan, int64_t target, const Cells& cells, const float* c, int64_t out0, int columns,
-                        T* y) {
+// Where the sums of tiles of cells belong, in numbers of y from its beginning; -1: nowhere.
+inline std::vector<int64_t> places_of(const Plan& plan, int64_t target, const std::vector<Cells>& tiles) {
   const Conv& v = plan.conv;
   const int64_t py = target / plan.x.targets(), px = target % plan.x.targets();
-  for (int r = 0; r < cells.count; r++) {
-    if (cells.row[r] < 0) continue;
-    const int64_t oy = plan.y.target(py, cells.row[r]), ox = plan.x.target(px, cells.column[r]);
-    if (oy < 0 || oy >= v.out_height || ox < 0 || ox >= v.out_width) continue;
-    T* to = y + ((cells.image * v.out_height + oy) * v.out_width + ox) * v.out + out0;
-    for (int j = 0; j < columns; j++)
-      store16(to + 16 * j, mask16(v.out - out0 - 16 * j), _mm512_loadu_ps(c + r * C_ROW + 16 * j));
+  std::vector<int64_t> places;
+  places.reserve(16 * tiles.size());
+  for (const Cells& t : tiles)
+    for (int r = 0; r < 16; r++) {
+      const int64_t y = plan.y.target(py, t.row[r]), x = plan.x.target(px, t.column[r]);
+      const bool inside = t.row[r] >= 0 && y >= 0 && y < v.out_height && x >= 0 && x < v.out_width;
+      places.push_back(inside ? ((t.image * v.out_height + y) * v.out_width + x) * v.out : -1);
+    }
+  return places;
+}
+
+inline void store_sums(const int64_t places[16], const float* c, int64_t out0, int64_t outputs, int columns, bf16* y) {
+  for (int r = 0; r < 16; r++, c += C_ROW) {
+    if (places[r] < 0) continue;
+    for (int j = 0; j < columns; j += 2) {  // what is behind the last column is not written
+      const __m512i both = round_pair(_mm512_loadu_ps(c + 16 * j), _mm512_loadu_ps(c + 16 * j + 16));
+      _mm512_mask_storeu_epi16(y + places[r] + out0 + 16 * j, mask32(outputs - out0 - 16 * j), both);
+    }
+  }
+}
+
+inline void store_sums(const int64_t places[16], const float* c, int64_t out0, int64_t outputs, int columns, float* y) {
+  for (int r = 0; r < 16; r++, c += C_ROW)
+    for (int j = 0; j < columns && places[r] >= 0; j++)
+      _mm512_mask_storeu_ps(y + places[r] + out0 + 16 * j, mask16(outputs - out0 - 16 * j), _mm512_loadu_ps(c + 16 * j));
+}
+
+// One block of positions by the columns of outputs from `begin` to `end`.
+template <typename T>
+inline void convolve_block(const Plan& plan, const Block& block, const char* a, const Planes& planes,
+                           const Weights& layout, const char* u, int64_t begin, int64_t end, T* y) {
+  const std::vector<Cells> tiles = tiles_of(plan, block);
+  const Tiles registers(tiles_allowed());
+  alignas(64) float c[40 * C_ROW] = {};
+  for (int64_t target = 0; target < plan.targets(); target++) {
+    const std::vector<Step> steps = steps_of<PARTS<T>>(plan, target, planes, layout);
+    const std::vector<int64_t> places = places_of(plan, target, tiles);
+    Product p{{}, {}, planes.pitch() * 2, steps.data(), static_cast<int64_t>(steps.size()), layout.depth(), nullptr,
+              layout.column_bytes(), 0, c, false};
+    for (int64_t column = begin; column < end; column += p.columns) {
+      p.b = u + column * layout.column_bytes();
+      p.columns = static_cast<int>(std::min<int64_t>(columns_at_once(), end - column));
+      for (size_t t = 0; t < tiles.size(); t += 2) {
+        const bool two = t + 1 < tiles.size();
+        p.a[0] = a + tiles[t].cell * p.a_row, p.rows[0] = tiles[t].count;
+        p.a[1] = two ? a + tiles[t + 1].cell * p.a_row : p.a[0], p.rows[1] = two ? tiles[t + 1].count : 0;
+        multiply(p);
+        store_sums(&places[16 * t], c, 16 * column, plan.conv.out, p.columns, y);
+        if (two) store_sums(&places[16 * t + 16], c + 16 * C_ROW, 16 * column, plan.conv.out, p.columns, y);
+      }
+    }
   }
 }
 
@@ -186,60 +228,48 @@ template <typename T>
 inline void convolve(const Plan& plan, const T* x, const Weights& layout, const char* u, T* y, int64_t threads) {
   const int64_t cell_bytes = odd_lines(plan.conv.in) * 2 * plan.planes() * PARTS<T>;
   const std::vector<Block> blocks = blocks_of(plan, std::max<int64_t>(1, BLOCK_BYTES / cell_bytes), threads);
-  int64_t most = 0;
+  int64_t most = 0, groups = 1;
   for (const Block& b : blocks) most = std::max(most, b.cells);
   const int64_t item_bytes = round_up(Planes{plan.conv.in, most, plan.planes()}.part_bytes() * PARTS<T>, 4096);
   const int64_t wide = (layout.columns() + COLUMNS - 1) / COLUMNS;
-  const int64_t groups = std::min(wide, std::max<int64_t>(1, 2 * threads / static_cast<int64_t>(blocks.size())));
+  if (threads > 1) groups = std::clamp<int64_t>(2 * threads / static_cast<int64_t>(blocks.size()), 1, wide);
   static thread_local sg::Scratch scratch;
   char* memory = scratch.get<char>(threads * item_bytes);
-
-  sg::for_each_item(blocks.size() * (threads > 1 ? groups : 1), threads, [&](int64_t item, int64_t thread) {
-    const int64_t parts = threads > 1 ? groups : 1;
-    const Block& block = blocks[item / parts];
+  sg::for_each_item(blocks.size() * groups, threads, [&](int64_t item, int64_t thread) {
+    const Block& block = blocks[item / groups];
     const Planes planes{plan.conv.in, block.cells, plan.planes()};
     char* a = memory + thread * item_bytes;
     fill_planes(x, plan, block, planes, a);
-    const std::vector<Cells> tiles = tiles_of(plan, block);
-    const int64_t begin = wide * (item % parts) / parts, end = wide * (item % parts + 1) / parts;
-    const Tiles registers(tiles_allowed());
-    alignas(64) float c[40 * C_ROW];
-    for (int64_t target = 0; target < plan.targets(); target++) {
-      const std::vector<Step> steps = steps_of<PARTS<T>>(plan, target, planes, layout);
-      Product p{{}, {}, planes.pitch() * 2, steps.data(), static_cast<int64_t>(steps.size()), layout.depth(), nullptr,
-                layout.column_bytes(), 0, c, false};
-      for (int64_t w = begin; w < end; w++) {
-        p.b = u + w * COLUMNS * layout.column_bytes();
-        p.columns = static_cast<int>(std::min<int64_t>(COLUMNS, layout.columns() - w * COLUMNS));
-        for (size_t t = 0; t < tiles.size(); t += 2) {
-          const bool two = t + 1 < tiles.size();
-          p.a[0] = a + tiles[t].cell * p.a_row, p.rows[0] = tiles[t].count;
-          p.a[1] = two ? a + tiles[t + 1].cell * p.a_row : p.a[0], p.rows[1] = two ? tiles[t + 1].count : 0;
-          multiply(p);
-          store_cells(plan, target, tiles[t], c, 16 * COLUMNS * w, p.columns, y);
-          if (two) store_cells(plan, target, tiles[t + 1], c + 16 * C_ROW, 16 * COLUMNS * w, p.columns, y);
-        }
-      }
-    }
+    const int64_t begin = wide * (item % groups) / groups * COLUMNS, end = wide * (item % groups + 1) / groups * COLUMNS;
+    convolve_block(plan, block, a, planes, layout, u, begin, std::min(end, layout.columns()), y);
   });
 }
 
-// ---- the gradient in the weights: products of [channels of x, cells] and [cells, channels of y] ----------------------
+// ---- the gradient in the weights: products of [channels of y, cells] and [cells, channels of x] ----------------------
+//
+// A tap shifts x, by whole pairs of cells; odd shifts find their pairs in a second copy.
 
-// Addresses of the cells of a block: of x in each plane, or (`of_y`) of y, null where there is nothing.
+// Addresses of the cells of a block, null where there is nothing: of a plane of x, or of y where there are positions.
 template <typename T>
-inline void find_cells(const Plan& plan, const Block& block, const T* data, bool of_y, int64_t plane, const T** found) {
+inline void find_x(const Plan& plan, const Block& block, const T* data, int64_t plane, const T** found) {
   const Conv& c = plan.conv;
   const int64_t pitch = plan.pitch(), py = plane / plan.x.planes(), px = plane % plan.x.planes();
   for (const Segment& s : block.segments)
     for (int64_t i = 0; i < s.rows + plan.y.reach(); i++)
       for (int64_t j = 0; j < pitch; j++) {
-        const int64_t y = of_y ? s.first + i : plan.y.source(py, s.first + i), x = of_y ? j : plan.x.source(px, j);
-        const bool inside = of_y ? i < s.rows && x < c.out_width : y >= 0 && y < c.height && x >= 0 && x < c.width;
-        const int64_t high = of_y ? c.out_height : c.height, wide = of_y ? c.out_width : c.width;
-        found[s.cell + i * pitch + j] =
-            inside ? data + ((s.image * high + y) * wide + x) * (of_y ? c.out : c.in) : nullptr;
+        const int64_t y = plan.y.source(py, s.first + i), x = plan.x.source(px, j);
+        if (y >= 0 && y < c.height && x >= 0 && x < c.width)
+          found[s.cell + i * pitch + j] = data + ((s.image * c.height + y) * c.width + x) * c.in;
       }
+}
+
+template <typename T>
+inline void find_y(const Plan& plan, const Block& block, const T* data, const T** found) {
+  const Conv& c = plan.conv;
+  for (const Segment& s : block.segments)
+    for (int64_t i = 0; i < s.rows; i++)
+      for (int64_t j = 0; j < c.out_width; j++)
+        found[s.cell + i * plan.pitch() + j] = data + ((s.image * c.out_height + s.first + i) * c.out_width + j) * c.out;
 }
 
 // 32 channels of 32 cells as rows of channels: to[channel * pitch + cell].
@@ -291,116 +321,138 @@ inline void pair32(const T* const* cells, int64_t channel, __mmask32 m, char* fi
   }
 }
 
-// The sums of 32 channels of x by 64 of y, for every tap, as they stand in memory between chunks: [tap][32][64].
+// gw[o][i][taps] of the sums [tap][32][64] of 32 channels of y from y0 on by 64 of x from x0 on; the o are channels of y,
+// or (`by_large`) of x.
 struct Sums {
   int64_t in, out, taps;
-  int64_t rows() const { return (in + 31) / 32; }
-  int64_t columns() const { return (out + 16 * COLUMNS - 1) / (16 * COLUMNS); }
-  int64_t tap() const { return 34 * C_ROW; }
-  int64_t floats() const { return rows() * columns() * taps * tap(); }
-  int64_t at(int64_t row, int64_t column) const { return (column * rows() + row) * taps * tap(); }
-};
+  int64_t rows() const { return (out + 31) / 32; }
+  int64_t columns() const { return (in + C_ROW - 1) / C_ROW; }
+  int64_t tap() const { return 32 * C_ROW + 16; }
+  int64_t floats() const { return taps * tap(); }
 
-// gw[o][i][taps] of one of those: the o are channels of y, or (`by_input`) of x.
-inline void store_sums(const Sums& s, const float* c, int64_t in0, int64_t out0, bool by_input, float gain, float* gw) {
-  const __m512 g = _mm512_set1_ps(gain);
-  const int64_t o_count = by_input ? s.in : s.out, i_count = by_input ? s.out : s.in;
-  for (int64_t q = 0; q < COLUMNS && out0 + 16 * q < s.out; q++) {
-    if (by_input) {
-      for (int64_t r = 0; r < 32 && in0 + r < s.in; r++) {
-        __m512 rows[16] = {};
-        for (int64_t t = 0; t < s.taps; t++) rows[t] = _mm512_mul_ps(g, _mm512_loadu_ps(c + t * s.tap() + r * C_ROW + 16 * q));
-        transpose16(rows);
-        for (int64_t l = 0; l < 16 && out0 + 16 * q + l < s.out; l++)
-          _mm512_mask_storeu_ps(gw + ((in0 + r) * i_count + out0 + 16 * q + l) * s.taps, mask16(s.taps), rows[l]);
-      }
-      continue;
-    }
-    const int64_t have = s.taps * std::min<int64_t>(32, s.in - in0);
-    __m512 stage[32 * 16];
-    for (int64_t r = 0; r < 32; r++)
-      for (int64_t t = 0; t < s.taps; t++)
-        stage[r * s.taps + t] = _mm512_mul_ps(g, _mm512_loadu_ps(c + t * s.tap() + r * C_ROW + 16 * q));
-    for (int64_t b = 0; b < 2 * s.taps && 16 * b < have; b++) {
-      transpose16(stage + 16 * b);
-      for (int64_t l = 0; l < 16 && out0 + 16 * q + l < o_count; l++)
-        _mm512_mask_storeu_ps(gw + ((out0 + 16 * q + l) * i_count + in0) * s.taps + 16 * b, mask16(have - 16 * b),
-                              stage[16 * b + l]);
+  void store(const float* c, int64_t y0, int64_t x0, bool by_large, float gain, float* gw) const {
+    for (int64_t q = 0; q < COLUMNS && x0 + 16 * q < in; q++)
+      by_large ? by_x(c + 16 * q, y0, x0 + 16 * q, gain, gw) : by_y(c + 16 * q, y0, x0 + 16 * q, gain, gw);
+  }
+
+ private:
+  void by_y(const float* c, int64_t y0, int64_t x0, float gain, float* gw) const {
+    for (int64_t r = 0; r < 32 && y0 + r < out; r++, c += C_ROW) {
+      __m512 rows[16];
+      for (int64_t t = 0; t < 16; t++)
+        rows[t] = t < taps ? _mm512_mul_ps(_mm512_set1_ps(gain), _mm512_loadu_ps(c + t * tap())) : _mm512_setzero_ps();
+      transpose16(rows);
+      for (int64_t l = 0; l < 16 && x0 + l < in; l++)
+        _mm512_mask_storeu_ps(gw + ((y0 + r) * in + x0 + l) * taps, mask16(taps), rows[l]);
     }
   }
-}
-
-// A chunk's two operands: rows of channels of x in every plane, and tiles of pairs of cells of y.
-struct Chunk {
-  int64_t in, out, planes, cells, extra;  // extra: cells that a tap may reach beyond the last
-  int64_t depth() const { return (cells + 31) / 32; }
-  int64_t pitch() const { return odd_lines(32 * depth() + extra); }
-  int64_t plane_bytes() const { return round_up(in, 32) * pitch() * 2; }
-  int64_t a_part() const { return planes * plane_bytes(); }
-  int64_t column_bytes() const { return depth() * TILE; }
-  int64_t b_part() const { return round_up(out, 32) / 16 * column_bytes(); }
+  void by_x(const float* c, int64_t y0, int64_t x0, float gain, float* gw) const {
+    const int64_t have = taps * std::min<int64_t>(32, out - y0);
+    __m512 stage[32 * 16];
+    for (int64_t r = 0; r < 32; r++)
+      for (int64_t t = 0; t < taps; t++)
+        stage[r * taps + t] = _mm512_mul_ps(_mm512_set1_ps(gain), _mm512_loadu_ps(c + t * tap() + r * C_ROW));
+    for (int64_t b = 0; b < 2 * taps && 16 * b < have; b++) {
+      transpose16(stage + 16 * b);
+      for (int64_t l = 0; l < 16 && x0 + l < in; l++)
+        _mm512_mask_storeu_ps(gw + ((x0 + l) * out + y0) * taps + 16 * b, mask16(have - 16 * b), stage[16 * b + l]);
+    }
+  }
 };
 
+// A chunk's two operands: rows of channels of y, and tiles of pairs of cells of x in each of its images: the planes, and
+// those again that are shifted by odd numbers of cells.
+struct Chunk {
+  int64_t in, out, cells, reach;  // the last: cells that a tap may reach beyond
+  int64_t depth() const { return (cells + 31) / 32; }
+  int64_t pitch() const { return odd_lines(32 * depth()); }
+  int64_t a_part() const { return round_up(out, 32) * pitch() * 2; }
+  int64_t tiles() const { return depth() + (reach + 31) / 32 + 1; }
+  int64_t column_bytes() const { return tiles() * TILE; }
+  int64_t image_bytes() const { return round_up(in, 32) / 16 * column_bytes(); }
+};
+
+struct Shift {  // of a tap
+  int64_t image, from, index;
+};
+
+// The images [plane, odd] that taps need, and each tap's.
+inline std::vector<Shift> shifts_of(const Plan& plan, std::vector<std::pair<int64_t, int64_t>>& images) {
+  std::vector<Shift> shifts;
+  for (const Tap& t : plan.taps(0)) {
+    const int64_t by = t.dy * plan.pitch() + t.dx;
+    const std::pair<int64_t, int64_t> image(t.plane, by % 2);
+    const auto at = std::find(images.begin(), images.end(), image);
+    shifts.push_back({at - images.begin(), by / 2 * 64, t.index});
+    if (at == images.end()) images.push_back(image);
+  }
+  return shifts;
+}
+
 template <typename T>
-inline void fill_chunk(const Plan& plan, const Block& block, const Chunk& k, const T* x, const T* y, int64_t threads,
+inline void fill_chunk(const Plan& plan, const Block& block, const Chunk& k,
+                       const std::vector<std::pair<int64_t, int64_t>>& images, const T* x, const T* y, int64_t threads,
                        char* a, char* b) {
-  const int64_t count = k.pitch();
-  std::vector<std::vector<const T*>> cells(k.planes + 1, std::vector<const T*>(count + 32, nullptr));
-  for (int64_t p = 0; p < k.planes; p++) find_cells(plan, block, x, false, p, cells[p].data());
-  find_cells(plan, block, y, true, 0, cells[k.planes].data());
-  const int64_t groups = (k.in + 31) / 32, all = k.planes * groups;
-  sg::for_each_item(all + (k.out + 31) / 32, threads, [&](int64_t item, int64_t) {
-    if (item < all) {
-      const int64_t plane = item / groups, ch = item % groups * 32;
-      bf16* to = reinterpret_cast<bf16*>(a + plane * k.plane_bytes()) + ch * k.pitch();
-      for (int64_t m = 0; m < k.pitch(); m += 32)
-        turn32(cells[plane].data() + m, ch, mask32(k.in - ch), to + m, k.pitch(), k.a_part() / 2);
-    } else {
-      const int64_t ch = (item - all) * 32;
+  const int64_t b_part = images.size() * k.image_bytes();
+  std::vector<std::vector<const T*>> cells(plan.planes(), std::vector<const T*>(32 * k.tiles() + 2, nullptr));
+  std::vector<const T*> of_y(k.pitch(), nullptr);
+  for (int64_t p = 0; p < plan.planes(); p++) find_x(plan, block, x, p, cells[p].data());
+  find_y(plan, block, y, of_y.data());
+  const int64_t y_groups = (k.out + 31) / 32, x_groups = (k.in + 31) / 32;
+  sg::for_each_item(y_groups + images.size() * x_groups, threads, [&](int64_t item, int64_t) {
+    if (item < y_groups) {
+      bf16* to = reinterpret_cast<bf16*>(a) + 32 * item * k.pitch();
       for (int64_t m = 0; m < k.depth(); m++)
-        pair32(cells[k.planes].data() + 32 * m, ch, mask32(k.out - ch), b + ch / 16 * k.column_bytes() + m * TILE,
-               k.column_bytes(), k.b_part());
+        turn32(of_y.data() + 32 * m, 32 * item, mask32(k.out - 32 * item), to + 32 * m, k.pitch(), k.a_part() / 2);
+      return;
     }
+    const int64_t image = (item - y_groups) / x_groups, ch = (item - y_groups) % x_groups * 32;
+    char* to = b + image * k.image_bytes() + ch / 16 * k.column_bytes();
+    const T* const* from = cells[images[image].first].data() + images[image].second;
+    for (int64_t m = 0; m < k.tiles(); m++)
+      pair32(from + 32 * m, ch, mask32(k.in - ch), to + m * TILE, k.column_bytes(), b_part);
   });
 }
 
-// gw[o][i][tap] = gain * sum over images and positions of y[o] x[i, shifted by the tap]; `plan` gathers. by_input: the
-// o are the channels of x.
+// gw[o][i][tap] = gain * sum over images and positions of y[o] x[i, shifted by the tap]; `plan` gathers, with even rows.
+// by_large: the o are the channels of x.
 template <typename T>
-inline void weight_gradient(const Plan& plan, const T* x, const T* y, float gain, bool by_input, float* gw,
+inline void weight_gradient(const Plan& plan, const T* x, const T* y, float gain, bool by_large, float* gw,
                             int64_t threads) {
   const Conv& v = plan.conv;
   const std::vector<Block> blocks = blocks_of(plan, CHUNK_CELLS, 1);
-  const std::vector<Tap> taps = plan.taps(0);
+  std::vector<std::pair<int64_t, int64_t>> images;
+  const std::vector<Shift> shifts = shifts_of(plan, images);
   const Sums sums{v.in, v.out, v.taps()};
+  const int64_t items = sums.rows() * sums.columns(), reach = plan.y.reach() * plan.pitch() + plan.x.reach();
   int64_t most = 0;
   for (const Block& b : blocks) most = std::max(most, b.cells);
-  const int64_t extra = plan.y.reach() * plan.pitch() + plan.x.reach();
-  const Chunk largest{v.in, v.out, plan.planes(), most, extra};
-  const int64_t a_bytes = round_up(largest.a_part() * PARTS<T>, 64), b_bytes = largest.b_part() * PARTS<T>;
+  const Chunk largest{v.in, v.out, most, reach};
+  const int64_t a_bytes = round_up(largest.a_part() * PARTS<T>, 64);
+  const int64_t b_bytes = largest.image_bytes() * images.size() * PARTS<T>;
+  const bool one = blocks.size() == 1;  // then sums needn't be kept
   static thread_local sg::Scratch scratch;
-  char* a = scratch.get<char>(a_bytes + b_bytes + sums.floats() * sizeof(float));
+  char* a = scratch.get<char>(a_bytes + b_bytes + (one ? threads : items) * sums.floats() * sizeof(float));
   char* b = a + a_bytes;
   float* c = reinterpret_cast<float*>(b + b_bytes);
 
   for (size_t n = 0; n < blocks.size(); n++) {
-    const Chunk k{v.in, v.out, plan.planes(), blocks[n].cells, extra};
-    fill_chunk(plan, blocks[n], k, x, y, threads, a, b);
-    sg::for_each_item(sums.rows() * sums.columns(), threads, [&](int64_t item, int64_t) {
-      const int64_t row = item % sums.rows(), column = item / sums.rows();
+    const Chunk k{v.in, v.out, blocks[n].cells, reach};
+    const int64_t b_part = k.image_bytes() * images.size();
+    fill_chunk(plan, blocks[n], k, images, x, y, threads, a, b);
+    sg::for_each_item(items, threads, [&](int64_t item, int64_t thread) {
+      const int64_t row = item % sums.rows(), column = item / sums.rows() * COLUMNS;
       const Tiles registers(tiles_allowed());
-      float* mine = c + sums.at(row, column);
-      for (const Tap& t : taps) {
-        const int64_t from = t.plane * k.plane_bytes() + (t.dy * plan.pitch() + t.dx) * 2;
-        const Step steps[3] = {{from, 0}, {from + k.a_part(), 0}, {from, k.b_part()}};
-        const char* first = a + 32 * row * k.pitch() * 2;
+      float* mine = c + (one ? thread : item) * sums.floats();
+      const char* first = a + 32 * row * k.pitch() * 2;
+      const int columns = static_cast<int>(std::min<int64_t>(COLUMNS, (v.in + 15) / 16 - column));
+      for (const Shift& s : shifts) {
+        const int64_t from = s.image * k.image_bytes() + s.from;
+        const Step steps[3] = {{0, from}, {k.a_part(), from}, {0, from + b_part}};
         multiply({{first, first + 16 * k.pitch() * 2}, {16, 16}, k.pitch() * 2, steps, PARTS<T> == 2 ? 3 : 1, k.depth(),
-                  b + column * COLUMNS * k.column_bytes(), k.column_bytes(),
-                  static_cast<int>(std::min<int64_t>(COLUMNS, (v.out + 15) / 16 - column * COLUMNS)),
-                  mine + t.index * sums.tap(), n > 0});
+                  b + column * k.column_bytes(), k.column_bytes(), columns, mine + s.index * sums.tap(), n > 0});
       }
-      if (n + 1 == blocks.size())
-        store_sums(sums, mine, 32 * row, 16 * COLUMNS * column, by_input, gain, gw);
+      if (n + 1 == blocks.size()) sums.store(mine, 32 * row, 16 * column, by_large, gain, gw);
     });
   }
 }

@@ -45,14 +45,16 @@ struct Axis {
 
 struct Plan {
   Conv conv;
+  bool even;  // rows of planes have an even number of cells
   Axis y, x;
-  explicit Plan(const Conv& c)
+  explicit Plan(const Conv& c, bool even_rows = false)
       : conv(c),
+        even(even_rows),
         y{c.ky, c.stride, c.pad_y, c.out_height, c.height, c.scatter},
         x{c.kx, c.stride, c.pad_x, c.out_width, c.width, c.scatter} {}
   int64_t planes() const { return y.planes() * x.planes(); }
   int64_t targets() const { return y.targets() * x.targets(); }
-  int64_t pitch() const { return x.positions() + x.reach(); }
+  int64_t pitch() const { return (x.positions() + x.reach() + even) / (1 + even) * (1 + even); }
   std::vector<Tap> taps(int64_t target) const {
     std::vector<Tap> found;
     const int64_t py = target / x.targets(), px = target % x.targets();

@@ -28,6 +28,7 @@ using conv3x3::round_up;
 constexpr int64_t TILE = 1024;       // bytes of a tile of B
 constexpr int64_t DEPTH = 32;        // numbers of A that meet a tile of B
 constexpr int COLUMNS = 4;           // tiles of 16 outputs that a product makes at most
+constexpr int64_t C_ROW = 16 * COLUMNS;
 
 struct Step {  // a tap: where its operands begin, in bytes
   int64_t a, b;
@@ -45,8 +46,6 @@ struct Product {
   float* c;  // rows of 16 * COLUMNS
   bool add;  // to what is in c
 };
-
-constexpr int64_t C_ROW = 16 * COLUMNS;
 
 template <int ROWS, int COLS>
 inline void sums(const Product& p, const char* a0, const char* b0, float* c) {
@@ -124,13 +123,12 @@ class Tiles {
  public:
   explicit Tiles(bool wanted) : wanted_(wanted) {
     if (!wanted) return;
-    struct alignas(64) {
-      uint8_t palette = 1, start = 0, reserved[14] = {};
-      uint16_t bytes[16] = {};
-      uint8_t rows[16] = {};
-    } config;
-    for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;
-    _tile_loadconfig(&config);
+    // A constant, since gcc's intrinsic doesn't tell that all 64 bytes are read: palette 1; bytes of a row; rows.
+    alignas(64) static constexpr uint8_t config[64] = {1,  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,   //
+                                                       64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0,   //
+                                                       0,  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,   //
+                                                       16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0};
+    _tile_loadconfig(config);
   }
   ~Tiles() {
     if (wanted_) _tile_release();
@@ -181,6 +179,7 @@ inline void two_by_two(const Product& p, const char* b0, float* c) {
 }
 
 inline void by_tiles(const Product& p) {
+  asm volatile("" ::: "memory");  // the intrinsics that load don't tell compilers so
   for (int j = 0; j < p.columns; j += 2) {
     const char* b = p.b + j * p.b_column;
     float* c = p.c + 16 * j;
@@ -197,6 +196,9 @@ struct Tiles {
 };
 inline void by_tiles(const Product& p) { by_vectors(p); }
 #endif
+
+// How many tiles of 16 outputs a product had best make: what B they need shall stay in the second level.
+inline int columns_at_once() { return tiles_allowed() ? 2 : COLUMNS; }
 
 inline void multiply(const Product& p) { tiles_allowed() ? by_tiles(p) : by_vectors(p); }
 
