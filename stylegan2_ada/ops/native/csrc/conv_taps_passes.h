@@ -148,23 +148,24 @@ inline void fill_planes(const T* x, const Plan& plan, const Block& block, const 
       }
 }
 
-// The steps of products: of every tap, and of the parts that make up float32.
+// The steps of products: some channels of every tap, since taps meet the same pixels, which stay in the first level
+// meanwhile; and the parts that make up float32.
 template <int PARTS_>
 inline std::vector<Step> steps_of(const Plan& plan, int64_t target, const Planes& a, const Weights& b) {
+  constexpr int64_t TOGETHER = 4;
   std::vector<Step> steps;
-  for (const Tap& t : plan.taps(target)) {
-    const Step s{t.plane * a.plane_bytes() + (t.dy * plan.pitch() + t.dx) * a.pitch() * 2, t.index * b.tap_bytes()};
-    steps.push_back(s);
-    if (PARTS_ == 2) {
-      steps.push_back({s.a + a.part_bytes(), s.b});
-      steps.push_back({s.a, s.b + b.part_bytes()});
+  for (int64_t k = 0; k < b.depth(); k += TOGETHER)
+    for (const Tap& t : plan.taps(target)) {
+      const Step s{t.plane * a.plane_bytes() + (t.dy * plan.pitch() + t.dx) * a.pitch() * 2 + 64 * k,
+                   t.index * b.tap_bytes() + TILE * k, std::min(TOGETHER, b.depth() - k)};
+      steps.push_back(s);
+      if (PARTS_ == 2) {
+        steps.push_back({s.a + a.part_bytes(), s.b, s.depth});
+        steps.push_back({s.a, s.b + b.part_bytes(), s.depth});
+      }
     }
-  }
   return steps;
 }
-
-inline void store16(bf16* y, __mmask16 m, __m512 v) { _mm256_mask_storeu_epi16(y, m, (__m256i)_mm512_cvtneps_pbh(v)); }
-inline void store16(float* y, __mmask16 m, __m512 v) { _mm512_mask_storeu_ps(y, m, v); }
 
 // Where the sums of tiles of cells belong, in numbers of y from its beginning; -1: nowhere.
 inline std::vector<int64_t> places_of(const Plan& plan, int64_t target, const std::vector<Cells>& tiles) {
@@ -207,7 +208,7 @@ inline void convolve_block(const Plan& plan, const Block& block, const char* a, 
   for (int64_t target = 0; target < plan.targets(); target++) {
     const std::vector<Step> steps = steps_of<PARTS<T>>(plan, target, planes, layout);
     const std::vector<int64_t> places = places_of(plan, target, tiles);
-    Product p{{}, {}, planes.pitch() * 2, steps.data(), static_cast<int64_t>(steps.size()), layout.depth(), nullptr,
+    Product p{{}, {}, planes.pitch() * 2, steps.data(), static_cast<int64_t>(steps.size()), nullptr,
               layout.column_bytes(), 0, c, false};
     for (int64_t column = begin; column < end; column += p.columns) {
       p.b = u + column * layout.column_bytes();
@@ -249,6 +250,9 @@ inline void convolve(const Plan& plan, const T* x, const Weights& layout, const 
 //
 // A tap shifts x, by whole pairs of cells; odd shifts find their pairs in a second copy.
 
+// Whether rows of y fill tiles by themselves: then they lie without the cells between them, and are met one by one.
+inline bool by_rows(const Plan& plan) { return plan.conv.out_width % 32 == 0; }
+
 // Addresses of the cells of a block, null where there is nothing: of a plane of x, or of y where there are positions.
 template <typename T>
 inline void find_x(const Plan& plan, const Block& block, const T* data, int64_t plane, const T** found) {
@@ -266,10 +270,12 @@ inline void find_x(const Plan& plan, const Block& block, const T* data, int64_t 
 template <typename T>
 inline void find_y(const Plan& plan, const Block& block, const T* data, const T** found) {
   const Conv& c = plan.conv;
+  int64_t row = 0;
   for (const Segment& s : block.segments)
-    for (int64_t i = 0; i < s.rows; i++)
+    for (int64_t i = 0; i < s.rows; i++, row++)
       for (int64_t j = 0; j < c.out_width; j++)
-        found[s.cell + i * plan.pitch() + j] = data + ((s.image * c.out_height + s.first + i) * c.out_width + j) * c.out;
+        found[(by_rows(plan) ? row * c.out_width : s.cell + i * plan.pitch()) + j] =
+            data + ((s.image * c.out_height + s.first + i) * c.out_width + j) * c.out;
 }
 
 // 32 channels of 32 cells as rows of channels: to[channel * pitch + cell].
@@ -363,14 +369,44 @@ struct Sums {
 // A chunk's two operands: rows of channels of y, and tiles of pairs of cells of x in each of its images: the planes, and
 // those again that are shifted by odd numbers of cells.
 struct Chunk {
-  int64_t in, out, cells, reach;  // the last: cells that a tap may reach beyond
-  int64_t depth() const { return (cells + 31) / 32; }
+  int64_t in, out, cells, reach, of_y;  // reach: cells that a tap may reach beyond; of_y: cells of y
+  int64_t depth() const { return (of_y + 31) / 32; }
   int64_t pitch() const { return odd_lines(32 * depth()); }
   int64_t a_part() const { return round_up(out, 32) * pitch() * 2; }
-  int64_t tiles() const { return depth() + (reach + 31) / 32 + 1; }
+  int64_t tiles() const { return (cells + reach + 31) / 32 + 1; }
   int64_t column_bytes() const { return tiles() * TILE; }
   int64_t image_bytes() const { return round_up(in, 32) / 16 * column_bytes(); }
 };
+
+inline Chunk chunk_of(const Plan& plan, const Block& block) {
+  int64_t rows = 0;
+  for (const Segment& s : block.segments) rows += s.rows;
+  const int64_t reach = plan.y.reach() * plan.pitch() + plan.x.reach();
+  return {plan.conv.in, plan.conv.out, block.cells, reach, by_rows(plan) ? rows * plan.conv.out_width : block.cells};
+}
+
+// The steps of a chunk's products, but for the shift.
+template <int PARTS_>
+inline std::vector<Step> steps_of(const Plan& plan, const Block& block, const Chunk& k, int64_t b_part) {
+  std::vector<Step> steps;
+  const auto add = [&](int64_t of_y, int64_t cell, int64_t depth) {
+    const Step s{2 * of_y, 32 * cell, depth};
+    steps.push_back(s);
+    if (PARTS_ == 2) {
+      steps.push_back({s.a + k.a_part(), s.b, depth});
+      steps.push_back({s.a, s.b + b_part, depth});
+    }
+  };
+  if (!by_rows(plan)) {
+    add(0, 0, k.depth());
+    return steps;
+  }
+  int64_t row = 0;
+  for (const Segment& s : block.segments)
+    for (int64_t i = 0; i < s.rows; i++, row++)
+      add(row * plan.conv.out_width, s.cell + i * plan.pitch(), plan.conv.out_width / 32);
+  return steps;
+}
 
 struct Shift {  // of a tap
   int64_t image, from, index;
@@ -424,12 +460,13 @@ inline void weight_gradient(const Plan& plan, const T* x, const T* y, float gain
   std::vector<std::pair<int64_t, int64_t>> images;
   const std::vector<Shift> shifts = shifts_of(plan, images);
   const Sums sums{v.in, v.out, v.taps()};
-  const int64_t items = sums.rows() * sums.columns(), reach = plan.y.reach() * plan.pitch() + plan.x.reach();
-  int64_t most = 0;
-  for (const Block& b : blocks) most = std::max(most, b.cells);
-  const Chunk largest{v.in, v.out, most, reach};
-  const int64_t a_bytes = round_up(largest.a_part() * PARTS<T>, 64);
-  const int64_t b_bytes = largest.image_bytes() * images.size() * PARTS<T>;
+  const int64_t items = sums.rows() * sums.columns();
+  int64_t a_bytes = 0, b_bytes = 0;
+  for (const Block& block : blocks) {
+    const Chunk k = chunk_of(plan, block);
+    a_bytes = std::max(a_bytes, round_up(k.a_part() * PARTS<T>, 64));
+    b_bytes = std::max<int64_t>(b_bytes, k.image_bytes() * images.size() * PARTS<T>);
+  }
   const bool one = blocks.size() == 1;  // then sums needn't be kept
   static thread_local sg::Scratch scratch;
   char* a = scratch.get<char>(a_bytes + b_bytes + (one ? threads : items) * sums.floats() * sizeof(float));
@@ -437,8 +474,9 @@ inline void weight_gradient(const Plan& plan, const T* x, const T* y, float gain
   float* c = reinterpret_cast<float*>(b + b_bytes);
 
   for (size_t n = 0; n < blocks.size(); n++) {
-    const Chunk k{v.in, v.out, blocks[n].cells, reach};
+    const Chunk k = chunk_of(plan, blocks[n]);
     const int64_t b_part = k.image_bytes() * images.size();
+    const std::vector<Step> steps = steps_of<PARTS<T>>(plan, blocks[n], k, b_part);
     fill_chunk(plan, blocks[n], k, images, x, y, threads, a, b);
     sg::for_each_item(items, threads, [&](int64_t item, int64_t thread) {
       const int64_t row = item % sums.rows(), column = item / sums.rows() * COLUMNS;
@@ -447,10 +485,9 @@ inline void weight_gradient(const Plan& plan, const T* x, const T* y, float gain
       const char* first = a + 32 * row * k.pitch() * 2;
       const int columns = static_cast<int>(std::min<int64_t>(COLUMNS, (v.in + 15) / 16 - column));
       for (const Shift& s : shifts) {
-        const int64_t from = s.image * k.image_bytes() + s.from;
-        const Step steps[3] = {{0, from}, {k.a_part(), from}, {0, from + b_part}};
-        multiply({{first, first + 16 * k.pitch() * 2}, {16, 16}, k.pitch() * 2, steps, PARTS<T> == 2 ? 3 : 1, k.depth(),
-                  b + column * k.column_bytes(), k.column_bytes(), columns, mine + s.index * sums.tap(), n > 0});
+        multiply({{first, first + 16 * k.pitch() * 2}, {16, 16}, k.pitch() * 2, steps.data(),
+                  static_cast<int64_t>(steps.size()), b + column * k.column_bytes() + s.image * k.image_bytes() + s.from,
+                  k.column_bytes(), columns, mine + s.index * sums.tap(), n > 0});
       }
       if (n + 1 == blocks.size()) sums.store(mine, 32 * row, 16 * column, by_large, gain, gw);
     });

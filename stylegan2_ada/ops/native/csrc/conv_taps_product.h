@@ -30,8 +30,8 @@ constexpr int64_t DEPTH = 32;        // numbers of A that meet a tile of B
 constexpr int COLUMNS = 4;           // tiles of 16 outputs that a product makes at most
 constexpr int64_t C_ROW = 16 * COLUMNS;
 
-struct Step {  // a tap: where its operands begin, in bytes
-  int64_t a, b;
+struct Step {  // where operands begin, in bytes, and how many tiles of B follow one another
+  int64_t a, b, depth;
 };
 
 struct Product {
@@ -39,7 +39,7 @@ struct Product {
   int rows[2];       // of them wanted; the others may be computed
   int64_t a_row;     // bytes from row to row
   const Step* steps;
-  int64_t count, depth;  // steps; tiles of B in each
+  int64_t count;  // of steps
   const char* b;
   int64_t b_column;  // bytes from 16 outputs to the next
   int columns;
@@ -56,7 +56,7 @@ inline void sums(const Product& p, const char* a0, const char* b0, float* c) {
     for (int j = 0; j < COLS; j++) acc[r][j] = p.add ? _mm512_loadu_ps(c + r * C_ROW + 16 * j) : _mm512_setzero_ps();
   for (int64_t s = 0; s < p.count; s++) {
     const char *a = a0 + p.steps[s].a, *b = b0 + p.steps[s].b;
-    for (int64_t k = 0; k < 16 * p.depth; k++, a += 4, b += 64) {
+    for (int64_t k = 0; k < 16 * p.steps[s].depth; k++, a += 4, b += 64) {
       __m512i bv[COLS];
 #pragma GCC unroll 4
       for (int j = 0; j < COLS; j++) {
@@ -157,7 +157,7 @@ inline void two_by_two(const Product& p, const char* b0, float* c) {
   }
   for (int64_t s = 0; s < p.count; s++) {
     const char *b = b0 + p.steps[s].b, *first = p.a[0] + p.steps[s].a, *second = p.a[1] + p.steps[s].a;
-    for (int64_t k = 0; k < p.depth; k++, b += TILE, first += 64, second += 64) {
+    for (int64_t k = 0; k < p.steps[s].depth; k++, b += TILE, first += 64, second += 64) {
       _tile_loadd(6, b, 64);
       _tile_loadd(4, first, p.a_row);
       _tile_dpbf16ps(0, 4, 6);
