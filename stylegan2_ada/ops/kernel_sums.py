@@ -21,6 +21,16 @@ torch.library.define("stylegan2_ada::kernel_scale", "(Tensor a, Tensor s) -> Ten
 _op = torch.ops.stylegan2_ada
 
 
+@torch.library.register_fake("stylegan2_ada::kernel_dot")
+def _(a, b):
+    return a.new_empty(a.shape[:2])
+
+
+@torch.library.register_fake("stylegan2_ada::kernel_scale")
+def _(a, s):
+    return a.new_empty(a.shape)
+
+
 def kernel_squares(w: Tensor) -> Tensor:
     """`w.square().sum(dim=[2, 3])`: [O, I] of weights [O, I, kh, kw], as often differentiable as wanted."""
     if torch.compiler.is_compiling() or not (w.is_cpu and w.dtype == torch.float32 and use_native(w)):
