@@ -3,8 +3,8 @@
 A convolution is a sum over the taps of its kernel of products [pixels, channels] x [channels, channels]. With a stride
 the image is parted by the remainder of its coordinates (polyphase), the result of a transposed one likewise, so that no
 inserted zero is multiplied and no pixel is computed to be dropped; native/csrc/conv_taps_plan.h has the equations.
-Weights and their gradients are float32, as is every sum. Images are bfloat16; float32 ones (AMX only) are taken as two
-bfloat16 each, the products of which lack 2^-16.
+Weights and their gradients are float32, as is every sum. Images are bfloat16; float32 ones (AMX only) are taken
+as three bfloat16 each, which have all their bits, and six products of those.
 
 Schemas; `window` is (stride, zero padding along y, along x). The two are each other's derivatives:
 
@@ -47,7 +47,7 @@ def applies(x: Tensor, w_shape: tuple[int, ...], stride: int) -> bool:
     """Whether the native kernels can convolve x with float32 weights [O, I, kh, kw], and were measured faster."""
     if x.dtype not in (torch.bfloat16, torch.float32) or not x.is_cpu or not use_native(x):
         return False
-    if tuple(w_shape[2:]) != (3, 3) or min(w_shape[:2]) < 32:
+    if tuple(w_shape[2:]) != (3, 3) or min(w_shape[:2]) < 32 or max(w_shape[:2]) < 64:
         return False
     level = _supported()
     return level == _TILES or (level == _VECTORS and stride == 2 and x.dtype == torch.bfloat16)

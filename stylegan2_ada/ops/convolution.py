@@ -193,9 +193,7 @@ def _weight_gradient(x: Tensor, gy: Tensor, g: Geometry, w_shape: tuple[int, ...
     if _by_taps(x, w, g):
         large, small = (gy, x) if g.transposed else (x, gy)
         kernel = w_shape[2:]
-        return torch.ops.stylegan2_ada.conv_taps_wgrad(
-            large, small, g.gain, _window(g), g.flip, g.transposed, kernel
-        )
+        return torch.ops.stylegan2_ada.conv_taps_wgrad(large, small, g.gain, _window(g), g.flip, g.transposed, kernel)
     if _quick(x, w, g):
         x, gy = x.contiguous(memory_format=g.layout), gy.contiguous(memory_format=g.layout)
         return torch.ops.stylegan2_ada.conv3x3_wgrad(x, gy, g.gain)

@@ -1,8 +1,8 @@
 // The passes over whole tensors: weights into tiles, a convolution, its gradient in the weights.
 //
 // A block of x that fits the second-level cache is copied into planes with their borders (conv_taps_plan.h); then all
-// weights stream past it. Numbers of float32 become two bfloat16, the nearest one and the nearest of what remains, and a
-// product becomes three: high x high + low x high + high x low, which leaves an error of about 2^-16.
+// weights stream past it. Numbers of float32 become three bfloat16, the nearest one and twice the nearest of what remains,
+// which together have all 24 bits; a product becomes the six of them that are not below 2^-24.
 #pragma once
 #include "conv_taps_plan.h"
 #include "conv_taps_product.h"
@@ -23,26 +23,35 @@ constexpr int64_t SLACK = 32;               // cells behind a plane that may be 
 constexpr int64_t odd_lines(int64_t n) { return ((n + 31) / 32 | 1) * 32; }
 
 template <typename T>
-constexpr int PARTS = sizeof(T) == 4 ? 2 : 1;
+constexpr int PARTS = sizeof(T) == 4 ? 3 : 1;
 
-// 32 numbers as bfloat16; of float32 the nearest ones, and in `low` what they lack.
-inline __m512i load32(const bf16* x, __mmask32 m, __m512i*) { return _mm512_maskz_loadu_epi16(m, x); }
+// 32 numbers as bfloat16 in parts[0]; of float32 what they lack in parts[1], and those in parts[2].
+inline void load32(const bf16* x, __mmask32 m, __m512i parts[1]) { parts[0] = _mm512_maskz_loadu_epi16(m, x); }
 
-inline __m512 widened(__m256bh v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)v), 16)); }
-
-inline __m512i split(__m512 a, __m512 b, __m512i* low) {
-  const __m256bh ha = _mm512_cvtneps_pbh(a), hb = _mm512_cvtneps_pbh(b);
-  *low = round_pair(_mm512_sub_ps(a, widened(ha)), _mm512_sub_ps(b, widened(hb)));
-  return _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)ha), (__m256i)hb, 1);
+inline __m512 rest(__m512 v) {
+  return _mm512_sub_ps(
+      v, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(v)), 16)));
 }
 
-inline __m512i load32(const float* x, __mmask32 m, __m512i* low) {
-  return split(_mm512_maskz_loadu_ps(static_cast<__mmask16>(m), x),
-               _mm512_maskz_loadu_ps(static_cast<__mmask16>(m >> 16), m >> 16 ? x + 16 : x), low);
+inline void load32(const float* x, __mmask32 m, __m512i parts[3]) {
+  __m512 a = _mm512_maskz_loadu_ps(static_cast<__mmask16>(m), x);
+  __m512 b = _mm512_maskz_loadu_ps(static_cast<__mmask16>(m >> 16), m >> 16 ? x + 16 : x);
+  for (int part = 0; part < 3; part++, a = rest(a), b = rest(b)) parts[part] = round_pair(a, b);
 }
 
-// The weights in tiles: for each 16 outputs, tap and 32 inputs one of 16 pairs of inputs x 16 outputs; the second part,
-// if any, behind all of the first.
+// A step; of float32 those of its parts, which lie `a_part` and `b_part` bytes apart, a tile at a time, so that a part of
+// A is loaded once.
+template <int PARTS_>
+inline void add_steps(std::vector<Step>& steps, const Step& s, int64_t a_part, int64_t b_part) {
+  if (PARTS_ == 1) return steps.push_back(s);
+  for (int64_t k = 0; k < s.depth; k++)
+    for (int64_t a = 0; a < PARTS_; a++)
+      for (int64_t b = 0; a + b < PARTS_; b++)
+        steps.push_back({s.a + 64 * k + a * a_part, s.b + TILE * k + b * b_part, 1, b > 0});
+}
+
+// The weights in tiles: for each 16 outputs, tap and 32 inputs one of 16 pairs of inputs x 16 outputs; further parts,
+// if any, behind all of it.
 struct Weights {
   int64_t outputs, inputs, taps;
   int64_t columns() const { return (outputs + 15) / 16; }
@@ -91,14 +100,10 @@ inline void pack_weights(const float* w, int64_t o_count, int64_t i_count, const
       for (int64_t t = 0; t < layout.taps; t++) {
         char* tile = u + column * layout.column_bytes() + t * layout.tap_bytes() + kb * TILE;
         for (int64_t k = 0; k < 16; k++) {
-          const __m512 a = _mm512_mul_ps(g, stage[2 * k * layout.taps + t]);
-          const __m512 b = _mm512_mul_ps(g, stage[(2 * k + 1) * layout.taps + t]);
-          _mm512_storeu_si512(tile + 64 * k, round_words(a, b));
-          if constexpr (PARTS_ == 2) {
-            const __m512 la = _mm512_sub_ps(a, widened(_mm512_cvtneps_pbh(a)));
-            const __m512 lb = _mm512_sub_ps(b, widened(_mm512_cvtneps_pbh(b)));
-            _mm512_storeu_si512(tile + layout.part_bytes() + 64 * k, round_words(la, lb));
-          }
+          __m512 a = _mm512_mul_ps(g, stage[2 * k * layout.taps + t]);
+          __m512 b = _mm512_mul_ps(g, stage[(2 * k + 1) * layout.taps + t]);
+          for (int part = 0; part < PARTS_; part++, a = rest(a), b = rest(b))
+            _mm512_storeu_si512(tile + part * layout.part_bytes() + 64 * k, round_words(a, b));
         }
       }
     }
@@ -118,17 +123,17 @@ struct Planes {
 template <typename T>
 inline void fill_row(const T* row, int64_t plane, const Plan& plan, const Planes& layout, bf16* to) {
   const Conv& c = plan.conv;
-  const int64_t padded = layout.padded(), low_at = layout.part_bytes() / 2;
+  const int64_t padded = layout.padded(), part_at = layout.part_bytes() / 2;
   for (int64_t j = 0; j < plan.pitch(); j++, to += layout.pitch()) {
     const int64_t x = plan.x.source(plane, j);
     if (!row || x < 0 || x >= c.width) {
-      for (int part = 0; part < PARTS<T>; part++) std::memset(to + part * low_at, 0, 2 * padded);
+      for (int part = 0; part < PARTS<T>; part++) std::memset(to + part * part_at, 0, 2 * padded);
       continue;
     }
     for (int64_t ch = 0; ch < padded; ch += 32) {
-      __m512i low;
-      _mm512_storeu_si512(to + ch, load32(row + x * c.in + ch, mask32(c.in - ch), &low));
-      if constexpr (PARTS<T> == 2) _mm512_storeu_si512(to + low_at + ch, low);
+      __m512i parts[PARTS<T>];
+      load32(row + x * c.in + ch, mask32(c.in - ch), parts);
+      for (int part = 0; part < PARTS<T>; part++) _mm512_storeu_si512(to + part * part_at + ch, parts[part]);
     }
   }
 }
@@ -155,15 +160,11 @@ inline std::vector<Step> steps_of(const Plan& plan, int64_t target, const Planes
   constexpr int64_t TOGETHER = 4;
   std::vector<Step> steps;
   for (int64_t k = 0; k < b.depth(); k += TOGETHER)
-    for (const Tap& t : plan.taps(target)) {
-      const Step s{t.plane * a.plane_bytes() + (t.dy * plan.pitch() + t.dx) * a.pitch() * 2 + 64 * k,
-                   t.index * b.tap_bytes() + TILE * k, std::min(TOGETHER, b.depth() - k)};
-      steps.push_back(s);
-      if (PARTS_ == 2) {
-        steps.push_back({s.a + a.part_bytes(), s.b, s.depth});
-        steps.push_back({s.a, s.b + b.part_bytes(), s.depth});
-      }
-    }
+    for (const Tap& t : plan.taps(target))
+      add_steps<PARTS_>(steps,
+                        {t.plane * a.plane_bytes() + (t.dy * plan.pitch() + t.dx) * a.pitch() * 2 + 64 * k,
+                         t.index * b.tap_bytes() + TILE * k, std::min(TOGETHER, b.depth() - k)},
+                        a.part_bytes(), b.part_bytes());
   return steps;
 }
 
@@ -280,7 +281,7 @@ inline void find_y(const Plan& plan, const Block& block, const T* data, const T*
 
 // 32 channels of 32 cells as rows of channels: to[channel * pitch + cell].
 template <typename T>
-inline void turn32(const T* const* cells, int64_t channel, __mmask32 m, bf16* to, int64_t pitch, int64_t low_at) {
+inline void turn32(const T* const* cells, int64_t channel, __mmask32 m, bf16* to, int64_t pitch, int64_t part_at) {
   alignas(64) static const uint16_t order[64] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
                                                  32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62,
                                                  1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
@@ -289,10 +290,9 @@ inline void turn32(const T* const* cells, int64_t channel, __mmask32 m, bf16* to
   for (int half = 0; half < 2; half++)
     for (int i = 0; i < 16; i++) {
       const T* cell = cells[16 * half + i];
-      __m512i low = _mm512_setzero_si512(), high = low;
-      if (cell) high = load32(cell + channel, m, &low);
-      rows[0][half][i] = _mm512_castsi512_ps(high);
-      if constexpr (PARTS<T> == 2) rows[1][half][i] = _mm512_castsi512_ps(low);
+      __m512i parts[PARTS<T>] = {};
+      if (cell) load32(cell + channel, m, parts);
+      for (int part = 0; part < PARTS<T>; part++) rows[part][half][i] = _mm512_castsi512_ps(parts[part]);
     }
   const __m512i even = _mm512_load_si512(order), odd = _mm512_load_si512(order + 32);
   for (int part = 0; part < PARTS<T>; part++) {
@@ -300,7 +300,7 @@ inline void turn32(const T* const* cells, int64_t channel, __mmask32 m, bf16* to
     transpose16(rows[part][1]);
     for (int i = 0; i < 16; i++) {
       const __m512i first = _mm512_castps_si512(rows[part][0][i]), second = _mm512_castps_si512(rows[part][1][i]);
-      bf16* dst = to + part * low_at + 2 * i * pitch;
+      bf16* dst = to + part * part_at + 2 * i * pitch;
       _mm512_storeu_si512(dst, _mm512_permutex2var_epi16(first, even, second));
       _mm512_storeu_si512(dst + pitch, _mm512_permutex2var_epi16(first, odd, second));
     }
@@ -309,20 +309,21 @@ inline void turn32(const T* const* cells, int64_t channel, __mmask32 m, bf16* to
 
 // 32 channels of 32 cells as two tiles of pairs of cells.
 template <typename T>
-inline void pair32(const T* const* cells, int64_t channel, __mmask32 m, char* first, int64_t column_bytes, int64_t low_at) {
+inline void pair32(const T* const* cells, int64_t channel, __mmask32 m, char* first, int64_t column_bytes,
+                   int64_t part_at) {
   alignas(64) static const uint16_t order[64] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
                                                  8,  40, 9,  41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47,
                                                  16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
                                                  24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63};
   const __m512i low16 = _mm512_load_si512(order), high16 = _mm512_load_si512(order + 32);
   for (int k = 0; k < 16; k++) {
-    __m512i v[2][2] = {};
+    __m512i v[2][PARTS<T>] = {};
     for (int i = 0; i < 2; i++)
-      if (const T* cell = cells[2 * k + i]) v[0][i] = load32(cell + channel, m, &v[1][i]);
+      if (const T* cell = cells[2 * k + i]) load32(cell + channel, m, v[i]);
     for (int part = 0; part < PARTS<T>; part++) {
-      char* dst = first + part * low_at + 64 * k;
-      _mm512_storeu_si512(dst, _mm512_permutex2var_epi16(v[part][0], low16, v[part][1]));
-      _mm512_storeu_si512(dst + column_bytes, _mm512_permutex2var_epi16(v[part][0], high16, v[part][1]));
+      char* dst = first + part * part_at + 64 * k;
+      _mm512_storeu_si512(dst, _mm512_permutex2var_epi16(v[0][part], low16, v[1][part]));
+      _mm512_storeu_si512(dst + column_bytes, _mm512_permutex2var_epi16(v[0][part], high16, v[1][part]));
     }
   }
 }
@@ -390,12 +391,7 @@ template <int PARTS_>
 inline std::vector<Step> steps_of(const Plan& plan, const Block& block, const Chunk& k, int64_t b_part) {
   std::vector<Step> steps;
   const auto add = [&](int64_t of_y, int64_t cell, int64_t depth) {
-    const Step s{2 * of_y, 32 * cell, depth};
-    steps.push_back(s);
-    if (PARTS_ == 2) {
-      steps.push_back({s.a + k.a_part(), s.b, depth});
-      steps.push_back({s.a, s.b + b_part, depth});
-    }
+    add_steps<PARTS_>(steps, {2 * of_y, 32 * cell, depth}, k.a_part(), b_part);
   };
   if (!by_rows(plan)) {
     add(0, 0, k.depth());

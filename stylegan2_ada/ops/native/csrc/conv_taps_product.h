@@ -32,6 +32,7 @@ constexpr int64_t C_ROW = 16 * COLUMNS;
 
 struct Step {  // where operands begin, in bytes, and how many tiles of B follow one another
   int64_t a, b, depth;
+  bool again = false;  // the very numbers of A of the step before, of depth 1
 };
 
 struct Product {
@@ -157,6 +158,17 @@ inline void two_by_two(const Product& p, const char* b0, float* c) {
   }
   for (int64_t s = 0; s < p.count; s++) {
     const char *b = b0 + p.steps[s].b, *first = p.a[0] + p.steps[s].a, *second = p.a[1] + p.steps[s].a;
+    if (p.steps[s].again) {
+      _tile_loadd(6, b, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      if constexpr (ROWS == 2) _tile_dpbf16ps(2, 5, 6);
+      if constexpr (COLS == 2) {
+        _tile_loadd(7, b + p.b_column, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        if constexpr (ROWS == 2) _tile_dpbf16ps(3, 5, 7);
+      }
+      continue;
+    }
     for (int64_t k = 0; k < p.steps[s].depth; k++, b += TILE, first += 64, second += 64) {
       _tile_loadd(6, b, 64);
       _tile_loadd(4, first, p.a_row);
