@@ -19,7 +19,7 @@ from stylegan2_ada.ops.upfirdn2d import fir_taps
 
 ops = torch.ops.stylegan2_ada
 UNIT = 2.0**-9  # largest relative error of a rounding to bfloat16
-SINGLE = 2.0**-20  # relative to sums of many products in float32
+SINGLE = 2.0**-18  # of sums of many products in float32
 
 
 def _level() -> int:
