@@ -18,7 +18,7 @@ from stylegan2_ada.ops.modulated_conv import modulated_conv2d
 from stylegan2_ada.ops.upfirdn2d import fir_taps
 
 ops = torch.ops.stylegan2_ada
-UNIT = 2.0**-9  # largest relative error of a rounding to bfloat16
+UNIT = 2.0**-9  # half the largest relative error of a rounding to bfloat16
 SINGLE = 2.0**-18  # of sums of many products in float32
 
 
@@ -45,14 +45,13 @@ def close(got, exact, scale, error):
     """The root mean square and the largest error against `scale`, the RMS of sums with random signs; the result itself
     may be rounded by `error`, too."""
     assert got.shape == exact.shape
-    if got.numel():
-        off = got.detach().double() - exact
-        assert off.square().mean().sqrt() <= (3 if got.numel() < 32 else 1) * error * scale
-        assert off.abs().max() <= 8 * error * scale + error * exact.abs().max()
+    off = got.detach().double() - exact
+    assert off.square().mean().sqrt() <= error * scale
+    assert off.abs().max() <= 8 * error * scale + error * exact.abs().max()
 
 
 def three(x, gy, w, window, flip=False, swap=False, gain=1.0):
-    """The convolution, its input and its weight gradient by the ops; their exact values; and those of squares."""
+    """The convolution, its input and its weight gradient by the ops; their exact values; those of squares; of sizes."""
     s, *pad = window
     got = (
         ops.conv_taps(x, w, gain, window, False, flip, swap, gy.shape[2:]),
@@ -60,12 +59,11 @@ def three(x, gy, w, window, flip=False, swap=False, gain=1.0):
         ops.conv_taps_wgrad(x, gy, gain, window, flip, swap, w.shape[2:]),
     )
     exact = []
-    for power in (1, 2):
-        leaf, kernel = (x.double() ** power).requires_grad_(), (turned(w, flip, swap) * gain) ** power
-        kernel = kernel.detach().requires_grad_()
+    for change in (lambda t: t, torch.square, torch.abs):
+        leaf, kernel = (change(t.double()).requires_grad_() for t in (x, turned(w, flip, swap) * gain))
         y = F.conv2d(leaf, kernel, stride=s, padding=pad)
-        gx, gw = torch.autograd.grad(y, [leaf, kernel], gy.double() ** power)
-        gw = turned(gw, flip, False) * gain**power
+        gx, gw = torch.autograd.grad(y, [leaf, kernel], change(gy.double()))
+        gw = turned(gw, flip, False) * change(torch.tensor(gain))
         exact.append((y.detach(), gx, gw.transpose(0, 1) if swap else gw))
     return got, *exact
 
@@ -84,10 +82,11 @@ def test_values_of_any_shape(shape, window, kernel, flip, swap, float32, seed):
     size = [(side + 2 * p - kernel) // s + 1 for side, p in zip((height, width), pad)]
     x, gy = normal(n, i, height, width, seed=seed, dtype=dtype), normal(n, o, *size, seed=seed + 1, dtype=dtype)
     w = normal(*((i, o) if swap else (o, i)), kernel, kernel, seed=seed + 2, dtype=torch.float32)
-    got, exact, squares = three(x, gy, w, [s, *pad], flip, swap, gain=0.3)
-    for ours, right, square, rounded in zip(got, exact, squares, (2 * UNIT, 2 * UNIT, 1e-5)):
-        assert ours.dtype == (torch.float32 if ours is got[2] else dtype)
-        close(ours, right, square.mean().sqrt(), SINGLE if float32 else rounded)
+    got, exact, _, sizes = three(x, gy, w, [s, *pad], flip, swap, gain=0.3)
+    for ours, right, size, rounded in zip(got, exact, sizes, (4.1 * UNIT, 4.1 * UNIT, SINGLE)):
+        assert ours.dtype == (torch.float32 if ours is got[2] else dtype) and ours.shape == right.shape
+        # the bound of numbers that are each rounded once, as their sum is
+        assert ((ours.double() - right).abs() <= (SINGLE if float32 else rounded) * size).all()
 
 
 @native
@@ -96,7 +95,7 @@ def test_values_of_any_shape(shape, window, kernel, flip, swap, float32, seed):
 def test_sizes_of_the_networks_and_images_of_several_blocks(window, n, i, o, side):
     small = (side + 2 * window[1] - 3) // window[0] + 1
     x, gy, w = normal(n, i, side, side), normal(n, o, small, small, seed=1), normal(o, i, 3, 3, seed=2).float()
-    got, exact, squares = three(x, gy, w, window)
+    got, exact, squares, _ = three(x, gy, w, window)
     for ours, right, square, error in zip(got, exact, squares, (UNIT, UNIT, 1e-4)):
         close(ours, right, square.mean().sqrt(), error)
 
@@ -107,7 +106,7 @@ def test_float32_is_float32():
     x, gy, w = (
         normal(*s, seed=i, dtype=torch.float32) for i, s in enumerate([(2, 96, 9, 9), (2, 64, 9, 9), (64, 96, 3, 3)])
     )
-    got, exact, squares = three(x, gy, w, [1, 1, 1])
+    got, exact, squares, _ = three(x, gy, w, [1, 1, 1])
     for ours, right, square in zip(got, exact, squares):
         assert (ours.double() - right).square().mean().sqrt() < 2.0**-16 * square.mean().sqrt()
 
