@@ -290,7 +290,7 @@ def compare(resolutions, batch, repeats, machine) -> dict:
 
 CHOICES = {
     "nothing": "everything as it is",
-    "winograd": "3x3 convolutions by oneDNN instead of by Winograd's method",
+    "winograd": "3x3 convolutions by oneDNN instead of by Winograd's method or tiles",
     "bf16": "float32 everywhere",
     "native": "PyTorch's operations instead of native ones",
     "channels-last": "contiguous activations",
@@ -312,14 +312,14 @@ def leave_out(choice: str) -> None:
     import stylegan2_ada.ada as ada
     import stylegan2_ada.discriminator as discriminator
     import stylegan2_ada.generator as generator
-    from stylegan2_ada.ops import conv3x3, convolution
+    from stylegan2_ada.ops import conv3x3, conv_taps, convolution
 
     if choice == "winograd":
-        conv3x3.applies = lambda x, w: False
+        conv3x3.applies = conv_taps.applies = lambda *operands: False
     elif choice == "channels-last":
         contiguous = lambda x, dtype, lowp: x.to(dtype=dtype, memory_format=torch.contiguous_format)  # noqa: E731
         generator.to_compute = discriminator.to_compute = contiguous
-        conv3x3.applies = lambda x, w: False
+        conv3x3.applies = conv_taps.applies = lambda *operands: False
         convolution._layout = lambda x: torch.contiguous_format
     elif choice == "no-weight-gradients":
         losses.input_gradients_only = contextlib.nullcontext

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import conv_forward, native, reference
+from . import conv_forward, conv_taps, native, reference
 from .bias_act import bias_act
-from .conv3x3 import applies, conv3x3
+from .conv3x3 import applies
+from .convolution import Geometry, convolve
 from .depthwise import depthwise
 from .modconv_epilogue import modconv_epilogue
 from .upfirdn2d import fir_taps, upfirdn2d
@@ -140,23 +141,39 @@ def examine(device: torch.device, timed: bool) -> list[dict]:
                 x = images.to(dtype).contiguous(memory_format=layout)
                 ways = {"ms": quick, "torch_ms": by_pytorch(quick, kind), "reference_ms": definition}
                 rows.append(row(name, x, difference(quick, definition, x), ways if timed else None))
-    return rows + (winograd(images, timed) + forward_only(images, timed) if kind == "cpu" else [])
+    return rows + (convolutions(images, timed) + forward_only(images, timed) if kind == "cpu" else [])
 
 
-def winograd(images: Tensor, timed: bool) -> list[dict]:
-    """The bfloat16 convolution, where this processor has it."""
-    x = images.to(torch.bfloat16, memory_format=torch.channels_last)
-    w = torch.randn(SHAPE[1], SHAPE[1], 3, 3, generator=torch.Generator().manual_seed(1)) / (9 * SHAPE[1]) ** 0.5
-    if not applies(x, w):
-        return []
-    ready = w.to(torch.bfloat16, memory_format=torch.channels_last)
-    ways: dict[str, Callable] = {
-        "ms": lambda x: conv3x3(x, w),
-        "torch_ms": lambda x: F.conv2d(x, ready, padding=1),
-        "reference_ms": lambda x: F.conv2d(x.float(), w, padding=1),
-    }
-    error = difference(ways["ms"], lambda x: F.conv2d(x, w.to(x.dtype), padding=1), x)
-    return [row("3x3 convolution", x, error, ways if timed else None)]
+CONVOLUTIONS = {
+    "3x3 convolution": Geometry(1, (1, 1)),
+    "3x3 convolution, halving": Geometry(2, (0, 0)),
+    "3x3 convolution, doubling": Geometry(2, (0, 0), transposed=True),
+}
+
+
+def convolutions(images: Tensor, timed: bool) -> list[dict]:
+    """The convolutions of networks that learn, where this processor has them."""
+    rows, w = [], torch.randn(SHAPE[1], SHAPE[1], 3, 3, generator=torch.Generator().manual_seed(1))
+    w /= (9 * SHAPE[1]) ** 0.5
+    for name, g in CONVOLUTIONS.items():
+        for dtype in (torch.float32, torch.bfloat16):
+            x = images.to(dtype, memory_format=torch.channels_last)
+            if not conv_taps.applies(x, tuple(w.shape), g.stride) and not (g.stride == 1 and applies(x, w)):
+                continue
+            ready = w.to(dtype, memory_format=torch.channels_last)
+
+            def plain(x: Tensor, w: Tensor, g: Geometry = g) -> Tensor:
+                function = F.conv_transpose2d if g.transposed else F.conv2d
+                return function(x, w.transpose(0, 1) if g.transposed else w, stride=g.stride, padding=g.padding)
+
+            ways: dict[str, Callable] = {
+                "ms": lambda x, g=g: convolve(x, w, g),
+                "torch_ms": lambda x, ready=ready: plain(x, ready),
+                "reference_ms": lambda x: plain(x.float(), w),
+            }
+            error = difference(ways["ms"], lambda x: plain(x, w.to(x.dtype)), x)
+            rows.append(row(name, x, error, ways if timed else None))
+    return rows
 
 
 def forward_only(images: Tensor, timed: bool) -> list[dict]:
@@ -201,7 +218,7 @@ def surroundings() -> dict:
     }
 
 
-LEVELS = ("avx512_bf16", "avx512f", "avx2", "asimd")
+LEVELS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd")
 
 
 def main() -> int:

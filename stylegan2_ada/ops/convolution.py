@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import conv3x3
+from . import conv3x3, conv_taps
 from .native import path
 
 
@@ -142,12 +142,33 @@ class _WeightGradient(torch.autograd.Function):
         return gx, ggy, None, None, None
 
 
+def _by_taps(x: Tensor, w: Tensor, g: Geometry) -> bool:
+    """Whether conv_taps does this convolution, and quicker than others."""
+    fits = g.stride in (1, 2) and max(g.padding) < 3 and w.dtype == torch.float32 and w.is_cpu
+    return fits and conv_taps.applies(x, tuple(w.shape), g.stride)
+
+
+def _window(g: Geometry) -> list[int]:
+    return [g.stride, *g.padding]
+
+
+def _size(x: Tensor, w: Tensor, g: Geometry) -> list[int]:
+    """Height and width of the result."""
+    sides = zip(x.shape[2:], w.shape[2:], g.padding)
+    if g.transposed:
+        return [(side - 1) * g.stride + kernel - 2 * pad for side, kernel, pad in sides]
+    return [(side + 2 * pad - kernel) // g.stride + 1 for side, kernel, pad in sides]
+
+
 def _quick(x: Tensor, w: Tensor, g: Geometry) -> bool:
     """Whether this is a convolution that conv3x3 does with fewer multiplications."""
     return g.stride == 1 and g.padding == (1, 1) and not g.transposed and not g.flip and conv3x3.applies(x, w)
 
 
 def _forward(x: Tensor, w: Tensor, g: Geometry) -> Tensor:
+    if _by_taps(x, w, g):
+        size = _size(x, w, g)
+        return torch.ops.stylegan2_ada.conv_taps(x, w, g.gain, _window(g), g.transposed, g.flip, False, size)
     x = x.contiguous(memory_format=g.layout)
     if _quick(x, w, g):
         return torch.ops.stylegan2_ada.conv3x3_apply(x, _transformed(w, g.gain, False), w.shape[0])
@@ -156,6 +177,9 @@ def _forward(x: Tensor, w: Tensor, g: Geometry) -> Tensor:
 
 
 def _input_gradient(gy: Tensor, w: Tensor, g: Geometry, x_shape: tuple[int, ...]) -> Tensor:
+    if _by_taps(gy, w, g):
+        turned = not g.transposed
+        return torch.ops.stylegan2_ada.conv_taps(gy, w, g.gain, _window(g), turned, g.flip, True, x_shape[2:])
     if _quick(gy, w, g):
         gy = gy.contiguous(memory_format=g.layout)
         return torch.ops.stylegan2_ada.conv3x3_apply(gy, _transformed(w, g.gain, True), w.shape[1])
@@ -166,6 +190,10 @@ def _input_gradient(gy: Tensor, w: Tensor, g: Geometry, x_shape: tuple[int, ...]
 
 def _weight_gradient(x: Tensor, gy: Tensor, g: Geometry, w_shape: tuple[int, ...], w_dtype: torch.dtype) -> Tensor:
     w = torch.empty(w_shape, dtype=w_dtype, device=x.device)  # only its shape is looked at
+    if _by_taps(x, w, g):
+        large, small = (gy, x) if g.transposed else (x, gy)
+        kernel = w_shape[2:]
+        return torch.ops.stylegan2_ada.conv_taps_wgrad(large, small, g.gain, _window(g), g.flip, g.transposed, kernel)
     if _quick(x, w, g):
         x, gy = x.contiguous(memory_format=g.layout), gy.contiguous(memory_format=g.layout)
         return torch.ops.stylegan2_ada.conv3x3_wgrad(x, gy, g.gain)

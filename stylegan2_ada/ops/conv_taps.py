@@ -1,0 +1,102 @@
+"""Convolutions with stride 1 or 2 and their transposes, on CPUs with AVX512-BF16 or, much faster, AMX.
+
+A convolution is a sum over the taps of its kernel of products [pixels, channels] x [channels, channels]. With a stride
+the image is parted by the remainder of its coordinates (polyphase), the result of a transposed one likewise, so that no
+inserted zero is multiplied and no pixel is computed to be dropped; native/csrc/conv_taps_plan.h has the equations.
+Weights and their gradients are float32, as is every sum. Images are bfloat16; float32 ones (AMX only) are taken
+as three bfloat16 each, which have all their bits, and six products of those.
+
+Schemas; `window` is (stride, zero padding along y, along x). The two are each other's derivatives:
+
+conv_taps(x, w, gain, window, transposed, flip, by_input, size): gain * sum over i, a, b of
+    x[n, i, s y + a - pad_y, s x + b - pad_x] w[o, i, a, b], of height and width `size`; `transposed`, its adjoint: what
+    went to (y, x) comes from there. `flip` turns the kernel by 180 degrees; `by_input` sums over w's o, i comes out.
+conv_taps_wgrad(large, small, gain, window, flip, by_large, kernel): gain * sum over n, y, x of
+    large[n, i, s y + a - pad_y, s x + b - pad_x] small[n, o, y, x] as [O, I, *kernel], `by_large` [I, O, *kernel].
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .native import use_native
+
+torch.library.define(
+    "stylegan2_ada::conv_taps",
+    "(Tensor x, Tensor w, float gain, int[] window, bool transposed, bool flip, bool by_input, SymInt[] size)"
+    " -> Tensor",
+)
+torch.library.define(
+    "stylegan2_ada::conv_taps_wgrad",
+    "(Tensor large, Tensor small, float gain, int[] window, bool flip, bool by_large, int[] kernel) -> Tensor",
+)
+torch.library.define("stylegan2_ada::conv_taps_supported", "() -> int")
+
+_op = torch.ops.stylegan2_ada
+_VECTORS, _TILES = 1, 2
+
+
+@cache
+def _supported() -> int:
+    """0: not at all; 1: by AVX512-BF16; 2: by AMX."""
+    return _op.conv_taps_supported()
+
+
+def applies(x: Tensor, w_shape: tuple[int, ...], stride: int) -> bool:
+    """Whether the native kernels can convolve x with float32 weights [O, I, kh, kw], and were measured faster."""
+    if x.dtype not in (torch.bfloat16, torch.float32) or not x.is_cpu or not use_native(x):
+        return False
+    if tuple(w_shape[2:]) != (3, 3) or min(w_shape[:2]) < 32 or max(w_shape[:2]) < 64:
+        return False
+    level = _supported()
+    return level == _TILES or (level == _VECTORS and stride == 2 and x.dtype == torch.bfloat16)
+
+
+@torch.library.register_fake("stylegan2_ada::conv_taps")
+def _(x, w, gain, window, transposed, flip, by_input, size):
+    shape = (x.shape[0], w.shape[1 if by_input else 0], *size)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+@torch.library.register_fake("stylegan2_ada::conv_taps_wgrad")
+def _(large, small, gain, window, flip, by_large, kernel):
+    channels = (large.shape[1], small.shape[1]) if by_large else (small.shape[1], large.shape[1])
+    return large.new_empty((*channels, *kernel), dtype=torch.float32)
+
+
+def _save(ctx, inputs, output) -> None:
+    x, w, *ctx.how, _ = inputs
+    ctx.save_for_backward(x, w)
+
+
+def _backward(ctx, gy):
+    x, w = ctx.saved_tensors
+    gain, window, transposed, flip, by_input = ctx.how
+    gx = gw = None
+    if ctx.needs_input_grad[0]:
+        gx = _op.conv_taps(gy, w, gain, window, not transposed, flip, not by_input, x.shape[2:])
+    if ctx.needs_input_grad[1]:
+        large, small = (gy, x) if transposed else (x, gy)
+        gw = _op.conv_taps_wgrad(large, small, gain, window, flip, transposed != by_input, w.shape[2:])
+    return gx, gw, None, None, None, None, None, None
+
+
+def _save_wgrad(ctx, inputs, output) -> None:
+    large, small, *ctx.how, _ = inputs
+    ctx.save_for_backward(large, small)
+
+
+def _backward_wgrad(ctx, ggw):
+    large, small = ctx.saved_tensors
+    gain, window, flip, by_large = ctx.how
+    to_large = to_small = None
+    if ctx.needs_input_grad[0]:
+        to_large = _op.conv_taps(small, ggw, gain, window, True, flip, not by_large, large.shape[2:])
+    if ctx.needs_input_grad[1]:
+        to_small = _op.conv_taps(large, ggw, gain, window, False, flip, by_large, small.shape[2:])
+    return to_large, to_small, None, None, None, None, None
+
+
+torch.library.register_autograd("stylegan2_ada::conv_taps", _backward, setup_context=_save)
+torch.library.register_autograd("stylegan2_ada::conv_taps_wgrad", _backward_wgrad, setup_context=_save_wgrad)
