@@ -244,7 +244,7 @@ class _Work:
     def images(self) -> Iterator[tuple[int, np.ndarray]]:
         """(label, what the network sees), real and fake by turns, so that a run that is stopped has both."""
         found: dict[int, list[np.ndarray]] = {0: [], 1: []}
-        scorer = Scorer(self.detector, self.options)  # type: ignore[arg-type]  # asks for `prepared` alone
+        scorer = Scorer(self.detector, self.options)
         for part in self.parts:
             for some in scorer.prepared(part, PRESETS["none"]):
                 for i, pixels in some:

@@ -133,8 +133,7 @@ def _logits(
 def _of_part(scorer: Scorer, part: LabelledImages, degradation: Degradation) -> np.ndarray:
     """float64 [n, 2]"""
     detector, values = scorer.detector, np.full((len(part), 2), np.nan)
-    net = detector.net
-    assert isinstance(net, TwoViews)
+    assert isinstance(detector, Detector) and isinstance(net := detector.net, TwoViews)
     for some in scorer.prepared(part, degradation):
         good = [(i, row) for i, row in some if not isinstance(row, BadImage)]
         scorer.skipped |= {error.name: error.reason for _, error in some if isinstance(error, BadImage)}
