@@ -12,6 +12,7 @@ from scipy import fft, stats
 import evaluate
 from discriminator.calibration import calibrate
 from discriminator.detector_base import DetectorBase, Raw
+from discriminator.engine import Engine
 from faces import filters
 from faces.degrade import resaves
 from faces.preprocess import Preprocess
@@ -75,8 +76,11 @@ def data(tmp_path_factory):
 
 def audited(monkeypatch, tmp_path, data, sees, *words):
     monkeypatch.setenv("FACES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("evaluation.detector_on_images.find_detector", lambda target: target)
-    monkeypatch.setattr("discriminator.detector.Detector.load", lambda *_: StandIn(sees))
+    file = tmp_path / "stand-in"
+    file.write_text(sees.__name__)
+    monkeypatch.setattr("evaluation.detector_on_images.find_detector", lambda target, parameter: file)
+    engine = Engine(StandIn(sees), "onnx", file, file)
+    monkeypatch.setattr("evaluation.detector_on_images.open_engine", lambda found, device: engine)
     words = ["detector", "stand-in", *words, "--bias", "--threshold", "0.5", "--json", tmp_path / "o.json"]
     done = CliRunner().invoke(Program(evaluate.main), [*map(str, words)])
     assert done.exit_code == 0, done.output + repr(done.exception)  # a measurement, whatever it finds

@@ -128,7 +128,9 @@ def test_the_exported_twin_answers_as_in_detect(place, tmp_path):
         tmp_path / "e.safetensors", "--data", "both", "--csv", tmp_path / "onnx.csv", "--json", tmp_path / "o.json"
     )
     assert "on ONNX Runtime" in said
-    assert json.loads((tmp_path / "o.json").read_text())["sha256"] == detector.sha256  # the file's, not the twin's
+    assert (
+        json.loads((tmp_path / "o.json").read_text())["settings"]["sha256"] == detector.sha256
+    )  # the file's, not the twin's
     torch_scores, onnx_scores = (
         [float(row["score"]) for row in rows_of(tmp_path / name)] for name in ("torch.csv", "onnx.csv")
     )

@@ -232,7 +232,7 @@ def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(faces, tmp_path
     ) as job:
         log = tmp_path / "run" / "log.txt"
         until = time.monotonic() + 120
-        while not (log.is_file() and "validation" in log.read_text()):
+        while not (log.is_file() and "\nvalidation" in log.read_text()):
             assert job.poll() is None and time.monotonic() < until, job.stderr.read()
             time.sleep(0.05)
         job.send_signal(signal.SIGINT)

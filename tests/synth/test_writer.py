@@ -105,7 +105,7 @@ def test_killed_between_image_and_manifest(tmp_path, images, monkeypatch):
         ({"file": ImageFile("jpg")}, "jpg"),
         ({"how": Rendering(0.7, noise_mode="none")}, "noise_mode"),
         ({"how": Rendering(0.7, class_index=1)}, "class"),
-        ({"how": Rendering(0.7, cutoff=3)}, "trunc_cutoff"),
+        ({"how": Rendering(0.7, cutoff=3)}, "cutoff"),
         ({"how": Rendering(0.7, precision="bf16")}, "precision"),
     ],
 )

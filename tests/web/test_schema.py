@@ -21,7 +21,6 @@ from stylegan2_ada.files import save_generator
 from stylegan2_ada.generator import Generator
 from tests.discriminator.conftest import make_calibration, make_net
 from tests.web.running import running
-from tests.web.schema_hooks import JPEG
 from web.api import More, build_app
 from web.body import Limits, RequestRefused
 from web.making import Maker
@@ -45,6 +44,8 @@ def fetched(url: str) -> Upload:
     """As the fetcher answers, without a network."""
     if not url.startswith("https://"):
         raise RequestRefused(422, f"url {url[:200]}: only http:// and https:// are fetched")
+    from tests.web.schema_hooks import JPEG  # needs schemathesis
+
     return Upload("a.jpg", JPEG)
 
 
