@@ -165,7 +165,7 @@ def _photo(shown: Shown, *, alone: bool) -> str:
     left_out = ""
     if not shown.details and any("verdict" in row for row in rows):
         left_out = '<p class="soft">Its pictures were left out to keep the report small.</p>'
-    more = "".join(_more(row, several) for row in rows)
+    more = "".join(_more(row, several, "h2" if alone else "h4") for row in rows)
     return (
         f'<article>{heading}<div class="pair">{picture}<div>{words}{left_out}</div></div>'
         f'<div class="faces">{maps}</div>{more}</article>'
@@ -197,17 +197,17 @@ def _maps(face: Face, several: bool) -> str:
     return f'<div class="maps">{figures}</div>'
 
 
-def _more(row: Mapping, several: bool) -> str:
-    """Evidence and stability, where they were asked for."""
+def _more(row: Mapping, several: bool, level: str) -> str:
+    """Evidence and stability, where they were asked for, under headings of `level`: one below what stands above."""
     which = f" (face {row['face']['index']})" if several and row.get("face") else ""
     parts = []
     if row.get("evidence"):
         parts.append(
-            f"<h4>What else the file tells{which}</h4><p class=soft>Kept apart from the answer above, which it does"
-            f" not change.</p>{_facts(row['evidence'])}"
+            f"<{level}>What else the file tells{which}</{level}><p class=soft>Kept apart from the answer above, which"
+            f" it does not change.</p>{_facts(row['evidence'])}"
         )
     if row.get("stability"):
-        parts.append(f"<h4>Would the answer survive{which}</h4>{_facts(row['stability'])}")
+        parts.append(f"<{level}>Would the answer survive{which}</{level}>{_facts(row['stability'])}")
     return "".join(parts)
 
 

@@ -181,6 +181,21 @@ def test_evidence_and_stability_are_shown_where_they_are():
     assert "hidden" not in parts.text and not parts.all("i")
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_level_of_headings_is_left_out(count):
+    """WCAG's technique G141: each heading at most one level below the one before."""
+    all_of_them = Collected(Maps(Stub(), QUICK))
+    for i in range(count):
+        photo = judged(f"{i}.png", "FAKE", 0.9)
+        rows = rows_of(photo)
+        rows[0] |= {"evidence": [{"kind": "C2PA"}], "stability": [{"change": "JPEG 40", "score": 0.7}]}
+        all_of_them.add(photo, rows)
+    page = all_of_them.page(DOCUMENT, ABOUT)
+    levels = [int(level) for level in re.findall(r"<h([1-6])\b", page)]
+    assert levels[0] == 1 and all(below <= above + 1 for above, below in zip(levels, levels[1:]))
+    assert len(levels) > 4
+
+
 def test_files_beside_the_page_tell_the_same(tmp_path):
     target = tmp_path / "out.html"
     report = Handout(str(target), Stub())
