@@ -8,6 +8,7 @@ from common.options import option
 
 CROPS = ("center", "none", "pad")
 RESAMPLE = ("lanczos", "box", "bilinear", "bicubic", "points")
+MOST_SAVES = 4  # JPEG qualities of `Preprocess.saved`
 PATCH_SIZES = (32, 64, 128, 256)
 
 DATA_ROOT = functools.partial(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 from common.errors import UserError
 from faces.filters import jpeg, to_size
-from faces.options import CROPS, RESAMPLE
+from faces.options import CROPS, MOST_SAVES, RESAMPLE
 
 PAD_VALUE = 128
-MOST_SAVES = 4
 
 
 def centre_square(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -71,8 +71,8 @@ class Preprocess:
 
     @property
     def qualities(self) -> tuple[int, ...]:
-        """`saved` as numbers."""
-        return _qualities(self.saved)
+        """`saved`, which is a tuple once it was checked."""
+        return cast("tuple[int, ...]", self.saved)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -82,9 +82,9 @@ class Preprocess:
     def to_dict(self) -> dict:
         """The options as plain values, for JSON headers; without `saved` where there is none, as one number where it is
         one: as files had it first."""
-        values = asdict(self)
-        saved = list(values.pop("saved"))
-        return values | ({"saved": saved if len(saved) > 1 else saved[0]} if saved else {})
+        values, saved = asdict(self), self.qualities
+        values["saved"] = saved[0] if len(saved) == 1 else list(saved)
+        return values if saved else {name: value for name, value in values.items() if name != "saved"}
 
     @classmethod
     def from_dict(cls, options: dict) -> Preprocess:

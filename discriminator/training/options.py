@@ -14,7 +14,18 @@ import click
 from common.errors import UserError
 from common.options import CHECKPOINT_MINUTES, DEVICE, OUT, OUTDIR, QUIET, THREADS, WORKERS, Checked, option
 from discriminator.network_options import NetworkOptions
-from faces.options import CROPS, DATA, DATA_ROOT, DEGRADATION, FOLDS, LABELLED, RESIZE_FILTER, RESOLUTION, SUBSET
+from faces.options import (
+    CROPS,
+    DATA,
+    DATA_ROOT,
+    DEGRADATION,
+    FOLDS,
+    LABELLED,
+    MOST_SAVES,
+    RESIZE_FILTER,
+    RESOLUTION,
+    SUBSET,
+)
 
 # of the machine, not of the training: a run that goes on takes them from the call
 MACHINE = ("device", "workers", "threads", "checkpoint_minutes", "cache")
@@ -50,8 +61,9 @@ class Qualities(click.ParamType):
         if isinstance(value, (tuple, list)):
             return tuple(value)
         words = [] if str(value).strip() == "0" else str(value).split(",")
-        if not all(word.strip().isdecimal() and 1 <= int(word) <= 100 for word in words) or len(words) > 4:
-            self.fail(f"{value!r}: give a JPEG quality from 1 to 100, or up to four with commas between, like 95,75")
+        if not all(word.strip().isdecimal() and 1 <= int(word) <= 100 for word in words) or len(words) > MOST_SAVES:
+            few = f"up to {MOST_SAVES} with commas between, like 95,75"
+            self.fail(f"{value!r}: give a JPEG quality from 1 to 100, or {few}")
         return tuple(int(word) for word in words)
 
 

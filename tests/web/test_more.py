@@ -8,16 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from common.errors import UserError
 from faces.procedural.portrait import render_face
-from stylegan2_ada.config import GeneratorConfig
-from stylegan2_ada.files import save_generator
-from stylegan2_ada.generator import Generator
 from synth.sample import sample
 from web.api import More, build_app
 from web.body import Limits, RequestRefused
@@ -35,14 +31,6 @@ def encoded(seed: int = 3) -> bytes:
     out = io.BytesIO()
     Image.fromarray(render_face(seed, 128)).save(out, "JPEG")
     return out.getvalue()
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory) -> Path:
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("generator") / "generator-000000.safetensors"
-    save_generator(path, Generator(GeneratorConfig(resolution=16, img_channels=3)).eval())
-    return path
 
 
 def fetched(url: str) -> Upload:

@@ -11,14 +11,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from discriminator.detector import Detector
 from faces.preprocess import Preprocess
-from stylegan2_ada.config import GeneratorConfig
-from stylegan2_ada.files import save_generator
-from stylegan2_ada.generator import Generator
 from tests.discriminator.conftest import make_calibration, make_net
 from tests.web.running import running
 from web.api import More, build_app
@@ -47,14 +43,6 @@ def fetched(url: str) -> Upload:
     from tests.web.schema_hooks import JPEG  # needs schemathesis
 
     return Upload("a.jpg", JPEG)
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory) -> Path:
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("generator") / "generator-000000.safetensors"
-    save_generator(path, Generator(GeneratorConfig(resolution=16, img_channels=3)).eval())
-    return path
 
 
 @pytest.fixture(scope="module")
