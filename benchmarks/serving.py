@@ -14,6 +14,7 @@ import http.client
 import io
 import ipaddress
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -22,7 +23,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from faces.procedural.portrait import render_face
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from faces.procedural.portrait import render_face  # noqa: E402
 
 PHOTOS = 32
 

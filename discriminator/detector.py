@@ -160,37 +160,54 @@ def _network(architecture: dict, tensors: dict[str, torch.Tensor]) -> Network:
 @torch.no_grad()
 def round_to_half(net: Network) -> None:
     """Round what is large of a network's numbers to float16, so that its file is half as long (see `fits_half`). Not
-    where a number would not be finite then.
-
-    A convolution takes over the scale of the batch norm that follows it before: exporters merge the two, and what they
-    write then is what was rounded."""
-    net.eval()
-    device = next(net.parameters()).device
-    shape = (2, net.cfg.img_channels, net.cfg.resolution, net.cfg.resolution)
-    image = 2 * torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device) - 1
-    kept, logit = {name: tensor.clone() for name, tensor in net.state_dict().items()}, net.verdict(image).logit
-    for part in net.modules():
-        for layer, norm in itertools.pairwise(part.children()):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and layer.bias is None:
-                _take_over(layer, norm)
-    if not torch.allclose(net.verdict(image).logit, logit, rtol=1e-3, atol=1e-3):  # not one after the other, after all
-        net.load_state_dict(kept)
+    where a number would not be finite then."""
+    merge_norms(net)
     for tensor in net.state_dict().values():
         half = tensor.half()
         if _large(tensor) and torch.isfinite(half).all():
             tensor.copy_(half)
 
 
+@torch.no_grad()
+def merge_norms(net: Network) -> list[str]:
+    """Let every convolution take over the scale of the batch norm that follows it, and give those norms' names.
+
+    The network's map in evaluation mode stays the same. Exporters merge the two, and what they write then is what was
+    rounded here. The norms keep the statistics, of what the convolutions give now, so that the network can learn on.
+    No norm where that is not the same map (norms that don't follow the convolution they stand behind)."""
+    net.eval()
+    shape = (2, net.cfg.img_channels, net.cfg.resolution, net.cfg.resolution)
+    image = 2 * torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(next(net.parameters()).device) - 1
+    kept, logit = {name: tensor.clone() for name, tensor in net.state_dict().items()}, net.verdict(image).logit
+    merged = []
+    for path, part in net.named_modules():
+        for (_, layer), (name, norm) in itertools.pairwise(part.named_children()):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and layer.bias is None:
+                if layer.out_channels == norm.num_features and norm.running_var is not None:
+                    _take_over(layer, norm)
+                    merged.append(f"{path}.{name}" if path else name)
+    if not torch.allclose(net.verdict(image).logit, logit, rtol=1e-3, atol=1e-3):  # not one after the other, after all
+        net.load_state_dict(kept)
+        return []
+    return merged
+
+
 def _take_over(layer: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Together they stay the same map (in evaluation mode); the norm only adds afterwards."""
-    if layer.out_channels != norm.num_features or norm.running_mean is None or norm.running_var is None:
-        return
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    """Together they stay the same map (in evaluation mode); the norm neither widens nor narrows any more."""
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None
+    scale = norm.weight / (var + norm.eps).sqrt()
     layer.weight.mul_(scale[:, None, None, None])
-    norm.bias.sub_(norm.running_mean * scale)
-    norm.weight.fill_(1)
-    norm.running_mean.zero_()
-    norm.running_var.fill_(1 - norm.eps)
+    mean.mul_(scale)
+    var.mul_(scale.square())
+    no_scale(norm)
+
+
+@torch.no_grad()
+def no_scale(norm: nn.Module) -> None:
+    """Set a batch norm's weight to what it divides by, to the bit: it only adds then."""
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
+    norm.weight.copy_((norm.running_var + norm.eps).sqrt())
 
 
 def fits_half(tensor: torch.Tensor) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from common.errors import UserError
-from discriminator.detector import Detector, fits_half, round_to_half
+from discriminator.detector import Detector, fits_half, merge_norms, no_scale, round_to_half
 
 
 def soup(members: Sequence[Detector], names: Sequence[str]) -> Detector:
@@ -28,13 +28,18 @@ def soup(members: Sequence[Detector], names: Sequence[str]) -> Detector:
             raise UserError(f"{name}: is another network than {names[0]}; weights are averaged of one kind only")
         if member.preprocess != first.preprocess:
             raise UserError(f"{name}: looks at photos in another way than {names[0]}; their weights don't go together")
-    states = [member.net.state_dict() for member in members]
-    net = copy.deepcopy(first.net)
+    nets = [copy.deepcopy(member.net) for member in members]
+    rounded = all(any(fits_half(tensor) for tensor in net.state_dict().values()) for net in nets)
+    merged = [merge_norms(net) for net in nets] if rounded else []  # as they are by then: nothing changes
+    states = [net.state_dict() for net in nets]
+    net = copy.deepcopy(nets[0])
     with torch.no_grad():
         for key, tensor in net.state_dict().items():
             if tensor.is_floating_point():
                 tensor.copy_(torch.stack([state[key].double() for state in states]).mean(0))
-    if all(any(fits_half(tensor) for tensor in state.values()) for state in states):
+    if rounded:
+        for name in merged[0]:  # else the mean of two norms that only add would scale a little
+            no_scale(net.get_submodule(name))
         round_to_half(net)
     plain = replace(first.calibration, temperature=1.0, bias=0.0)
     return Detector(net, first.preprocess, plain, dict(first.meta))

@@ -34,12 +34,28 @@ class Start:
         """The detector of a run, or of its newest checkpoint where it has written none yet; or of a file. UserError
         where there is none."""
         path = Path(spec)
-        if path.is_dir() and (path / FILE).is_file():
-            path = path / FILE
-        if path.suffix == ".safetensors":
-            return cls(spec, path, dict(Detector.load(path).net.state_dict()))
+        file = path / FILE if (path / FILE).is_file() else path
+        if file.suffix == ".safetensors":
+            state = dict(Detector.load(file).net.state_dict())
+            if not _bare_norms(state):
+                return cls(spec, file, state)
+            if file == path or not list(path.glob("checkpoint-*.pt")):
+                raise UserError(
+                    f"`start_from` {spec}: {file.name} holds no statistics of its batch norms (an earlier --half left"
+                    " them out), nothing can learn on from it; give a run that still has its checkpoints"
+                )
         path = find_checkpoint(spec, parameter="start_from")
         return cls(spec, path, _of_checkpoint(path, spec))
+
+
+def _bare_norms(state: dict[str, torch.Tensor]) -> bool:
+    """Whether a batch norm has means of 0 and variances just below 1: what merging once wrote for "adds only"."""
+    variances = [name for name in state if name.endswith(".running_var")]
+    means = [state[name.removesuffix("var") + "mean"] for name in variances]
+    return any(
+        not mean.any() and bool((state[name] == state[name][0]).all() and 0.99 < state[name][0] < 1)
+        for name, mean in zip(variances, means, strict=True)
+    )
 
 
 def _of_checkpoint(path: Path, spec: str) -> dict[str, torch.Tensor]:

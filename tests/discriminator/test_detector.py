@@ -16,8 +16,9 @@ import safetensors.torch
 import torch
 
 from common.errors import UserError
-from discriminator.detector import HEADER_KEY, Detector, round_to_half
+from discriminator.detector import HEADER_KEY, Detector, merge_norms, round_to_half
 from discriminator.locate import find_detector
+from discriminator.models import NetworkOptions, new_network
 from discriminator.verdict import decide
 from faces.preprocess import Preprocess
 
@@ -64,6 +65,46 @@ def test_weights_rounded_to_half_lie_so_in_the_file_and_lose_nothing_more(detect
     for a, b in zip(rounded.predict(photos), again.predict(photos), strict=True):
         assert a == b
     assert again.save(tmp_path / "again.safetensors") == rounded.sha256
+
+
+@torch.no_grad()
+def test_merging_keeps_what_batch_norms_need_to_learn_on():
+    """Batch norm in training mode does not see the scale of what it is given (Ioffe and Szegedy 2015, section 3.3),
+    so that a network whose scales went over into its convolutions answers as before in both modes."""
+    pytest.importorskip("timm")
+    net = new_network("timm:tf_efficientnet_lite0", 32, options=NetworkOptions(), seed=0)
+    draw = torch.Generator().manual_seed(0)
+    for norm in (part for part in net.modules() if isinstance(part, torch.nn.BatchNorm2d)):
+        norm.eps = 1e-14  # what it adds to a variance is not scaled
+        norm.weight.copy_(torch.rand(len(norm.weight), generator=draw) + 0.5)
+        norm.bias.copy_(torch.randn(len(norm.bias), generator=draw) / 4)
+    x = torch.randn(16, 3, 64, 64, generator=draw) / 2
+    net.train().verdict(x)
+    merged = copy.deepcopy(net)
+    names = merge_norms(merged)
+    assert len(names) == 49
+    convolution = merged.body.net.conv_stem.weight
+    assert not torch.allclose(convolution, net.body.net.conv_stem.weight, rtol=0.1)
+    for mode in (False, True):
+        answers = []
+        for part in (net, merged):
+            torch.manual_seed(0)  # dropout
+            answers.append(part.train(mode).verdict(x).logit)
+        a, b = answers
+        assert a.std() > 1e-3 and (a - b).abs().max() < 0.02 * a.std(), mode
+
+
+@torch.no_grad()
+def test_merged_norms_add_only_and_merge_no_further():
+    pytest.importorskip("timm")
+    net = new_network("timm:tf_efficientnet_lite0", 32, options=NetworkOptions(), seed=1)
+    net.train().verdict(torch.randn(4, 3, 32, 32))
+    round_to_half(net)
+    for norm in (part for part in net.modules() if isinstance(part, torch.nn.BatchNorm2d)):
+        assert torch.equal(norm.weight / (norm.running_var + norm.eps).sqrt(), torch.ones_like(norm.weight))
+    again = copy.deepcopy(net)
+    round_to_half(again)
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), net.state_dict().values(), strict=True))
 
 
 def test_equal_detectors_are_equal_files(detector, tmp_path):

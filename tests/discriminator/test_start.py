@@ -66,6 +66,32 @@ def test_a_detector_file_and_a_training_of_one(tmp_path):
     assert torch.equal(next(net.parameters()), next(theirs.parameters())) and "checkpoint-000002.pt" in said
 
 
+def test_a_file_without_the_statistics_of_its_norms_is_refused(tmp_path):
+    """An earlier --half wrote mean 0 and variance 1 - eps; in training mode such a network knows nothing any more."""
+    pytest.importorskip("timm")
+    name = "timm:tf_efficientnet_lite0"
+    theirs = new_network(name, 32, options=O, seed=9)
+    fresh, _ = network_from_file(theirs, tmp_path / "fresh.safetensors", name)
+    assert torch.equal(next(fresh.parameters()), next(theirs.parameters()))  # untaught norms are no such case
+    norm = next(part for part in theirs.modules() if isinstance(part, torch.nn.BatchNorm2d))
+    norm.running_var.fill_(1 - norm.eps)
+    with pytest.raises(UserError, match="x.safetensors holds no statistics of its batch norms"):
+        network_from_file(theirs, tmp_path / "x.safetensors", name)
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(UserError, match="statistics"):
+        network_from_file(theirs, run / "detector.safetensors", name, run)
+    save(run, 2, {"best": {"auc": 1.0, "step": 2, "state": theirs.state_dict()}, "ema": {}}, "detector")
+    _, said = network_from_file(theirs, run / "detector.safetensors", name, run)
+    assert "checkpoint-000002.pt" in said
+
+
+def network_from_file(theirs, file, name, spec=None):
+    calibration = calibrate(torch.linspace(-1, 1, 40).numpy(), (torch.arange(40) % 2).numpy())
+    Detector(theirs, Preprocess(32), calibration).save(file)
+    return network_from(Start.open(str(spec or file)), name, 32, O, 0)
+
+
 def test_a_hybrid_takes_the_parts_that_fit(game):
     folder, _ = game
     save(folder, 4, {"game": {"D_ema": new_network("hybrid", 64, options=O, seed=3).state_dict()}}, "gan")

@@ -164,3 +164,13 @@ def test_imports_are_declared(kind):
             if top not in BY_HAND and DISTRIBUTIONS.get(top, top.replace("_", "-")).lower() not in declared:
                 missing.setdefault(top, str(file.relative_to(ROOT)))
     assert not missing, f"imported but not declared in pyproject.toml: {missing}"
+
+
+def test_a_benchmark_started_by_its_path_finds_the_rooms():
+    """`python benchmarks/x.py` looks in benchmarks/ alone, unless the file adds the root before it imports."""
+    for file in python_files("benchmarks"):
+        source = file.read_text(encoding="utf-8")
+        rooms = [line for line, name in imported_by(file) if name.split(".")[0] in ROOMS]
+        if rooms and "__main__" in source:
+            added = [n for n, line in enumerate(source.splitlines(), 1) if line.startswith("sys.path.insert(0, ")]
+            assert added and added[0] < min(rooms), f"{file.name}: add the root to sys.path first"
