@@ -47,7 +47,7 @@ BODY: dict[str, Any] = {
 ADDRESS: dict[str, Any] = {
     "type": "object",
     "required": ["url"],
-    "properties": {"url": {"type": "string", "format": "uri", "pattern": "^https?://", "maxLength": MOST_URL}},
+    "properties": {"url": {"type": "string", "pattern": r"^https?://[^\s\\]+$", "maxLength": MOST_URL}},
     "additionalProperties": False,
 }
 
