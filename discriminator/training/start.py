@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from common.errors import UserError
 from discriminator.artefact import RESIDUALS
+from discriminator.backbones import Borrowing
 from discriminator.detector import Detector
 from discriminator.locate import FILE
 from discriminator.models import new_network
@@ -17,17 +19,20 @@ from discriminator.network_options import NetworkOptions
 from discriminator.pixels import Pixels
 from stylegan2_ada.torch_files import read_torch
 from training.checkpoint import FORMATS, find_checkpoint
+from training.run_folder import CONFIG
 
 BRANCH, HEAD = "artefact", "verdict_head"
 
 
 @dataclass(frozen=True)
 class Start:
-    """The weights another training has learnt. file: where they lie."""
+    """The weights another training has learnt. file: where they lie; normalisation: (means, deviations) of RGB that
+    they expect, where it is known."""
 
     spec: str
     file: Path
     state: dict[str, torch.Tensor]
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @classmethod
     def open(cls, spec: str) -> Start:
@@ -36,16 +41,25 @@ class Start:
         path = Path(spec)
         file = path / FILE if (path / FILE).is_file() else path
         if file.suffix == ".safetensors":
-            state = dict(Detector.load(file).net.state_dict())
+            net = Detector.load(file).net
+            state = dict(net.state_dict())
             if not _bare_norms(state):
-                return cls(spec, file, state)
+                return cls(spec, file, state, (net.cfg.mean, net.cfg.std) if isinstance(net, Borrowing) else None)
             if file == path or not list(path.glob("checkpoint-*.pt")):
                 raise UserError(
                     f"`start_from` {spec}: {file.name} holds no statistics of its batch norms (an earlier --half left"
                     " them out), nothing can learn on from it; give a run that still has its checkpoints"
                 )
         path = find_checkpoint(spec, parameter="start_from")
-        return cls(spec, path, _of_checkpoint(path, spec))
+        return cls(spec, path, _of_checkpoint(path, spec), _normalisation(path.parent / CONFIG))
+
+
+def _normalisation(config: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))["architecture"]
+        return tuple(map(float, found["mean"])), tuple(map(float, found["std"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _bare_norms(state: dict[str, torch.Tensor]) -> bool:
@@ -100,6 +114,8 @@ def network_from(start: Start, model: str, resolution: int, options: NetworkOpti
             " give a run of the same network, or leave it out"
         )
     net.load_state_dict(own)
+    if isinstance(net, Borrowing) and "body" in taken and start.normalisation is not None:
+        net.normalise_by(*start.normalisation)
     fresh = [part for part in names if part not in taken]
     new = f"; {', '.join(fresh)} from random weights" if fresh else ""
     return net, f"{', '.join(taken)} of {start.file}{new}"

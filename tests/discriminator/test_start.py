@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -84,6 +86,23 @@ def test_a_file_without_the_statistics_of_its_norms_is_refused(tmp_path):
     save(run, 2, {"best": {"auc": 1.0, "step": 2, "state": theirs.state_dict()}, "ema": {}}, "detector")
     _, said = network_from_file(theirs, run / "detector.safetensors", name, run)
     assert "checkpoint-000002.pt" in said
+
+
+def test_the_normalisation_goes_along_with_the_weights_that_expect_it(tmp_path):
+    pytest.importorskip("timm")
+    name, run = "timm:tf_efficientnet_lite0", tmp_path / "run"
+    theirs = new_network(name, 32, options=O, seed=9)
+    with torch.no_grad():
+        theirs.head.weight.normal_()  # a new one knows nothing
+    theirs.normalise_by((0.3, 0.4, 0.5), (0.2, 0.2, 0.3))
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    net, _ = network_from_file(theirs, tmp_path / "x.safetensors", name)
+    run.mkdir()
+    save(run, 2, {"best": {"auc": 1.0, "step": 2, "state": theirs.state_dict()}, "ema": {}}, "detector")
+    (run / "config.json").write_text(json.dumps({"architecture": theirs.cfg.to_dict()}))
+    for begun in (net, network_from(Start.open(str(run)), name, 32, O, 0)[0]):
+        assert torch.equal(begun.eval().verdict(x).logit, theirs.eval().verdict(x).logit)
+        assert begun.cfg.mean == (0.3, 0.4, 0.5)
 
 
 def network_from_file(theirs, file, name, spec=None):
