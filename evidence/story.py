@@ -32,6 +32,7 @@ DOUBLE_RATES = (
     " whose first was the higher one"
 )
 MEASURED_ON = "photos of 400x400 pixels, saved by libjpeg at 50 to 95"
+HANDED = ("AVIF", "HEIF")  # whose EXIF and XMP Pillow hands over
 
 
 def file_story(
@@ -85,6 +86,7 @@ class _Said:
         self.parts: Parts = parts_of(data)
         self.problems = [shown(problem) for problem in self.parts.problems]
         self.form = self.parts.form or self._other_format()
+        self.looked = bool(self.parts.form) or self.form in HANDED
         self.exif: Exif = self._read("EXIF", self.parts.exif, read_exif) or Exif()
         self.xmp: Said = self._read("XMP", self.parts.xmp, read_xmp) or Said()
         self.iptc: Said = self._read("IPTC", self.parts.irb, read_iptc) or Said()
@@ -111,6 +113,11 @@ class _Said:
             self.problems.append(shown(f"{what} is broken ({type(error).__name__})"))
         return None
 
+    @property
+    def nothing(self) -> str:
+        """What is said where nothing was found: that there is none, of a format that was looked into alone."""
+        return "none in the file" if self.looked else f"not looked for in {self.form or 'an unknown format'}"
+
     def fields(self) -> Iterator[tuple[str, str]]:
         """(where, text) of every text in the file."""
         for what, texts in (("EXIF", self.exif.texts), ("XMP", self.xmp.texts), ("IPTC", self.iptc.texts)):
@@ -124,7 +131,7 @@ class _Said:
     def source_line(self) -> Line:
         proves, cannot = f"nothing alone: {FORGED}", "where it came from; absent, nothing: most programs write none"
         if (value := self.xmp.texts.get("source_type")) is None:
-            return Line(SOURCE, UNKNOWN, "none in the file", proves, cannot)
+            return Line(SOURCE, UNKNOWN, self.nothing, proves, cannot)
         code, sort, words = source_type(value)
         code = shown(code, 60)
         return Line(SOURCE, PRESENT, f"says: {words} ({code})", proves, cannot, {"code": code, "sort": sort})
@@ -134,7 +141,7 @@ class _Said:
         cannot = "that it is generated; absent, nothing: web sites and editors remove such texts"
         tags: list[Tag] = [tag for where, text in self.fields() if (tag := tag_in(where, text))]
         if not tags:
-            return Line(GENERATOR, UNKNOWN, "none in the file", proves, cannot)
+            return Line(GENERATOR, UNKNOWN, self.nothing, proves, cannot)
         first = tags[0]
         told = [{"program": tag.program, "where": shown(tag.where, 60), "text": shown(tag.text)} for tag in tags[:8]]
         words = f"{first.program}, by {shown(first.where, 60)}: {shown(first.text, 80)}"
@@ -150,7 +157,7 @@ class _Said:
         make, model = (shown(texts.get(key, ""), 60) for key in ("make", "model"))
         camera = model if make.lower() in model.lower() else f"{make} {model}".strip()
         if not camera and not numbers and "lens" not in texts:
-            return Line(CAMERA, UNKNOWN, "none in the file", proves, cannot)
+            return Line(CAMERA, UNKNOWN, self.nothing, proves, cannot)
         told = [camera or "a camera without a name"]
         told += [shown(texts[key], 60) for key in ("lens", "taken") if texts.get(key)]
         if exposure := numbers.get("exposure"):
