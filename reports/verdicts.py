@@ -65,7 +65,8 @@ def table_lines(photo: Sequence[Result]) -> list[str]:
     """The table's lines for one photo's results; of several faces the photo's answer, then its faces, FAKE first."""
     told = rows_of(photo)[0].get("photo")
     if told is None:
-        return [_line(one) for one in photo if one.status != "unreadable"]
+        # errors go to stderr; what is told of such a file below needs its name above
+        return [_line(one) for one in photo if one.status != "unreadable" or one.evidence is not None]
     ms = 1000 * sum(one.seconds for one in photo)
     answer = click.style(f"{told['headline']:{WIDE + 6}}", **STYLES[told["verdict"]])
     order = words.worst_first([one.verdict for one in photo])
@@ -289,7 +290,7 @@ class Outputs(contextlib.AbstractContextManager):
             if one.status == "unreadable":
                 self.echo(f"error: {one_line(one.file)}: {one.error}", err=True)
         if self.told.table:
-            for line in (*table_lines(photo), *(line for one in photo for line in story_lines(one))):
+            for line in (*table_lines(photo), *story_lines(photo)):
                 self.echo(line)
         rows = rows_of(photo)
         if self.told.jsonl:
