@@ -27,7 +27,9 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
     the same way, its members as `archive.zip/member.jpg`; a manifest (.csv, .parquet) for the images it lists, in its
     order; a pattern (*, ?, [..], ** for any depth) that is not a file's name for what matches, sorted."""
     for given in inputs:
-        if is_manifest(given) and os.path.isfile(given):
+        if not given:  # as a path it would be the current folder
+            yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
+        elif is_manifest(given) and os.path.isfile(given):
             yield from _manifest(given)
         elif os.path.isdir(given) or is_zip(given) or is_tar(given):
             yield from _folder(given)

@@ -84,8 +84,8 @@ def _of_video(file: str, store: ManifestStore) -> list[dict] | None:
 
 
 def story_lines(photo: Sequence[Result]) -> list[str]:
-    """What the terminal shows below the lines of one photo's results: of each face, FAKE first, whether its answer would
-    survive, then what the file tells."""
+    """What the terminal shows below the lines of one photo's results: of each face, FAKE first, whether its answer
+    would survive, then what the file tells."""
     lines = []
     for one in (photo[i] for i in words.worst_first([one.verdict for one in photo])):
         which = f" (face {one.face['index']})" if one.face is not None and len(photo) > 1 else ""

@@ -216,7 +216,7 @@ def _more(rows: Sequence[Mapping], several: bool, level: str) -> str:
 
 
 def _survival(told: Mapping) -> str:
-    """The outcome in words, the curve, and each version's answer: no number that the verdict's own words would not say."""
+    """The outcome in words, the curve, each version's answer: no number that the verdict itself would not say."""
     said = f"<p>{_text(str(told['outcome']).capitalize())}: {_text(told['reason'])}.</p>"
     if not told["points"]:
         return said

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from common.files import write_bytes
 from discriminator.words import HEADLINES
 
-WIDTH, HEIGHT = 640, 230
-LEFT, TOP, RIGHT, BOTTOM = 142, 26, 12, 62  # room beside the bands
+WIDTH, HEIGHT = 640, 238
+LEFT, TOP, RIGHT, BOTTOM = 142, 26, 12, 70  # room beside the bands
 COLOURS = {"FAKE": "#d55e00", "UNSURE": "#767676", "REAL": "#0072b2"}  # told apart by the colour-blind; and by shape
 INK, PALE = "#222222", {"FAKE": "#fbeee4", "UNSURE": "#f3f3f3", "REAL": "#e6f1f8"}
 SCALE = 2  # of the PNG

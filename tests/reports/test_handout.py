@@ -184,7 +184,8 @@ def test_evidence_and_stability_are_shown_where_they_are():
     one = Collected(Maps(Stub(), QUICK))
     one.add(photo, rows)
     parts = Parts(one.page(DOCUMENT, ABOUT))
-    for words in ("no <i>credentials</i>", "that it is a photo", "what it can't prove", "JPEG 40", "can't tell", "0.71"):
+    told = ("no <i>credentials</i>", "that it is a photo", "what it can't prove", "JPEG 40", "can't tell", "0.71")
+    for words in told:
         assert words in parts.text, words
     assert "hidden" not in parts.text and not parts.all("i")
 
