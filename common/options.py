@@ -193,8 +193,8 @@ def _parameter(name: str, hint: Any, field: dataclasses.Field, default: Any) -> 
     kind, several = _plain(hint)
     required = default is dataclasses.MISSING
     if how.argument:
-        typ = Word(kind) if kind in (str, Path) and not several else None
-        return click.argument(name, metavar=how.metavar, required=required, nargs=-1 if several else 1, type=typ)
+        one = Word(kind) if kind in (str, Path) and not several else None
+        return click.argument(name, metavar=how.metavar, required=required, nargs=-1 if several else 1, type=one)
     flags = how.flags or ("--" + name.replace("_", "-"),)
     facts: dict[str, Any] = {"help": how.help, "hidden": how.hidden, "required": required}
     if not required:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 8  # faces of one photo that are drawn
 FOLDER = "explained"
+# How names of files end: nobody means a folder by one
+FILES = (*PICTURES, ".svg", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".html", ".htm", ".json", ".csv", ".txt")
 
 
 def default_methods(engine: Engine) -> tuple[tuple[str, ...], str]:
@@ -209,6 +211,8 @@ def picture_paths(
             return [path]
         paths = [path.with_name(f"{path.stem}-{i + 1:04d}{path.suffix}") for i in range(len(files))]
     else:
+        if path.suffix.lower() in FILES and not path.is_dir() and not target.endswith(("/", os.sep)):
+            raise UserError(f"`{name}` {target}: give a name that ends in {' or '.join(kinds)}, or a folder's")
         path.mkdir(parents=True, exist_ok=True)
         paths = [path / f"{i + 1:04d}-{Path(file).stem}.png" for i, file in enumerate(files)]
     for one in paths:

@@ -19,6 +19,7 @@ import click
 from common.cli import next_step, progress, typed
 from common.errors import UserError, interrupted_code, one_line
 from common.options import flags_of, in_flags
+from common.tables import no_formula
 from discriminator import words
 from discriminator.detector_base import notes_joined
 from discriminator.measured import Rates, rates_of
@@ -247,7 +248,12 @@ class Outputs(contextlib.AbstractContextManager):
             self.bar = self._closing.enter_context(progress(total=count, title="judging", unit="file"))
         with contextlib.ExitStack() as opened:
             self._csv = self._open(told.csv, "csv", CSV_COLUMNS, opened)
-            self._frames = self._open(told.frames_csv, "frames_csv", FRAME_COLUMNS, opened)
+            try:
+                self._frames = self._open(told.frames_csv, "frames_csv", FRAME_COLUMNS, opened)
+            except UserError:
+                if self._csv is not None:
+                    self._csv.remove()  # or it would be in the way of the next attempt
+                raise
             self._closing.push(opened.pop_all())
         if engine.note:
             self.echo(f"note: {_as_typed(engine.note)}", err=True)
@@ -304,7 +310,7 @@ class Outputs(contextlib.AbstractContextManager):
                 self._csv.add(cell)
         if self.handout is not None:
             self.handout.add(photo, rows)
-            self._table.writerows(cells)
+            self._table.writerows(cell | {"file": no_formula(cell["file"])} for cell in cells)
         if self.painter is not None:
             for one in photo:
                 self.painter.add(one)
@@ -366,13 +372,19 @@ class CsvOut:
         self._write.writeheader()
 
     def add(self, row: dict) -> None:
-        self._write.writerow(row)
+        self._write.writerow(row | {"file": no_formula(row["file"])})
         if self._file is not None:
             self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+    def remove(self) -> None:
+        """Takes the file away, which has nothing but its header yet."""
+        if self._file is not None:
+            self._file.close()
+            os.unlink(self._file.name)
 
 
 class _Lines:
