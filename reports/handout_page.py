@@ -62,7 +62,7 @@ def page(
     """full: the photos shown in full; table: those in the table, in their order; document: of `detect.py --json`;
     about: facts by name; count: of all photos, of which the table may have fewer."""
     one = table[0] if count == 1 else None
-    title = f"{one_line(one.file)}: {one.headline}" if one else f"{count} photos judged"
+    title = f"{one_line(one.file)}: {one.headline}" if one else f"{count} photos and videos"
     parts = [_head(one, table, document, about, count)]
     if not one:
         parts.append(_table(table, count, csv))
@@ -107,7 +107,8 @@ def _head(one: Shown | None, table: Sequence[Shown], document: Mapping, about: M
             f'<p class="answer {_class(one.verdict)}">{_text(one.headline)}</p></header>'
         )
     totals = {kind: sum(shown.verdict == kind for shown in table) for kind in ANSWERS}
-    said = " · ".join(f'<span class="{_class(kind)}">{n} {ANSWERS[kind]}</span>' for kind, n in totals.items() if n)
+    told = {kind: "looks generated" if kind == "FAKE" and n == 1 else ANSWERS[kind] for kind, n in totals.items()}
+    said = " · ".join(f'<span class="{_class(kind)}">{n} {told[kind]}</span>' for kind, n in totals.items() if n)
     cut = "" if len(table) == count else f" (of the {len(table)} in the table)"
     stopped = "" if not document.get("summary", {}).get("interrupted") else " It was stopped before the end."
     return (

@@ -118,6 +118,8 @@ def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: 
     line += f" {totals.real} without a trace of a GAN, {totals.unreadable} unreadable"
     if looked:
         line += f", {totals.no_face} without a face"
+    if totals.judged + totals.unreadable + totals.no_face != totals.files:
+        line += f" (each face counted; {totals.files} file{'s' * (totals.files != 1)})"
     if totals.files > 1 and seconds > 0:
         rate = totals.files / seconds
         line += f", {rate:.{0 if rate >= 10 else 1 if rate >= 1 else 2}f} images/s"

@@ -159,6 +159,7 @@ def test_the_table_sorts_by_a_place_that_follows_verdict_and_score():
     places = [int(a["data-v"]) for a in parts.all("td") if "class" in a and "data-v" in a]
     assert places == [2, 4, 3, 5, 1, 0]
     assert "2 look generated" in parts.text and "1 unreadable" in parts.text
+    assert "1 looks generated" in page_of([judged("a.png", "FAKE", 0.9), judged("b.png")])[1].text
 
 
 def test_however_many_photos_come_the_page_stays_small(monkeypatch):
