@@ -21,7 +21,7 @@ from evidence.generators import Tag, tag_in
 from evidence.line import ABSENT, BROKEN, PRESENT, UNKNOWN, Line, shown
 from evidence.quantisation import estimate_quality
 from evidence.xmp import Said, read_iptc, read_xmp, source_type
-from faces.decode import open_header
+from faces.decode import MAX_PIXELS, open_header
 
 BYTES, SOURCE, GENERATOR, CAMERA = "SHA-256", "digital source type", "generator tag", "camera tags"
 TABLES, DOUBLE, PROBLEMS = "JPEG tables", "double compression", "unread blocks"
@@ -36,11 +36,17 @@ HANDED = ("AVIF", "HEIF")  # whose EXIF and XMP Pillow hands over
 
 
 def file_story(
-    data: bytes, name: str = "", *, landmarks: np.ndarray | None = None, size: tuple[int, int] | None = None
+    data: bytes,
+    name: str = "",
+    *,
+    landmarks: np.ndarray | None = None,
+    size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Line]:
     """The lines on an encoded picture. landmarks: [5, 2] of the biggest face, in the upright photo of `size` (height,
-    width), None where none was found. Nothing is raised, and nothing leaves the machine."""
-    said = _Said(data, name)
+    width), None where none was found. max_pixels: larger ones are not decoded. Nothing is raised, and nothing leaves
+    the machine."""
+    said = _Said(data, name, max_pixels)
     parts: tuple[tuple[str, Callable[[], Line]], ...] = (
         (BYTES, said.bytes_line),
         (CREDENTIALS, lambda: credentials(data, said.form)),
@@ -81,8 +87,8 @@ def _guarded(kind: str, make: Callable[[], Line]) -> Line:
 class _Said:
     """What the metadata of one file says, read once."""
 
-    def __init__(self, data: bytes, name: str):
-        self.data, self.name = data, name
+    def __init__(self, data: bytes, name: str, max_pixels: int):
+        self.data, self.name, self.max_pixels = data, name, max_pixels
         self.parts: Parts = parts_of(data)
         self.problems = [shown(problem) for problem in self.parts.problems]
         self.form = self.parts.form or self._other_format()
@@ -94,7 +100,7 @@ class _Said:
     def _other_format(self) -> str:
         """Of a format whose blocks are not walked here, EXIF and XMP as Pillow hands them over."""
         try:
-            with open_header(self.data, self.name) as image:
+            with open_header(self.data, self.name, max_pixels=self.max_pixels) as image:
                 for field, key in (("exif", "exif"), ("xmp", "xmp")):
                     if isinstance(block := image.info.get(key), bytes) and len(block) <= 1 << 20:
                         setattr(self.parts, field, block.removeprefix(b"Exif\0\0"))
@@ -202,7 +208,7 @@ class _Said:
         parts = self.parts
         if self.form != "JPEG" or len(parts.components) not in (1, 3) or parts.components[0][2] not in parts.tables:
             return Line(DOUBLE, UNKNOWN, "not a JPEG in grey or colour: not looked at", proves, cannot)
-        open_header(self.data, self.name).close()  # refuses what is too large
+        open_header(self.data, self.name, max_pixels=self.max_pixels).close()  # refuses what is too large
         if min(parts.size) < LEAST:
             return Line(DOUBLE, UNKNOWN, f"less than {LEAST}x{LEAST} pixels: not looked at", proves, cannot)
         told = primary(luminance(self.data), parts.tables[parts.components[0][2]])

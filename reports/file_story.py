@@ -18,7 +18,7 @@ from common.files import sha256_of
 from discriminator import words
 from evidence.ela import save_error_levels
 from evidence.story import file_story, video_story
-from faces.decode import decode_image, read_file
+from faces.decode import MAX_PIXELS, decode_image, read_file
 from faces.stores import ManifestStore
 from reports.stability_curve import save_curve
 from reports.verdict_panels import picture_paths
@@ -67,11 +67,13 @@ class Beside:
         self._store.close()
 
 
-def evidence_of(data: bytes, result: Result) -> list[dict]:
-    """The lines on a photo's bytes in plain JSON types. result: the first of it."""
+def evidence_of(data: bytes, result: Result, max_pixels: int = MAX_PIXELS) -> list[dict]:
+    """The lines on a photo's or video's bytes in plain JSON types. result: the first of it."""
+    if result.video is not None:
+        return [line.to_dict() for line in video_story(hashlib.sha256(data).hexdigest())]
     face = result.face or {}
     landmarks = np.array(face["landmarks"]) if face.get("landmarks") else None
-    lines = file_story(data, result.file, landmarks=landmarks, size=result.size)
+    lines = file_story(data, result.file, landmarks=landmarks, size=result.size, max_pixels=max_pixels)
     return [line.to_dict() for line in lines]
 
 
