@@ -21,7 +21,7 @@ from discriminator.stability import TOO_MANY, Stability, Variant, variants_of
 from discriminator.verdict import Threshold, Verdict
 from faces.decode import MAX_PIXELS, Decode, decode_image
 from faces.finding.face_step import FaceStep, View
-from faces.finding.quality import FRAME, quality
+from faces.finding.quality import FRAME, quality, too_small
 
 MIN_SIDE = 16  # pixels; below that there is no face, and nothing to judge
 T = TypeVar("T")
@@ -202,10 +202,10 @@ def note_on(view: View, detector: DetectorBase) -> str:
     """What the reader of a verdict on this view should know, or ""."""
     if view.face is None or view.how == "crop":
         return notes_joined(*view.notes(), detector.note(view.pixels))
-    notes = view.notes()
-    # the face had fewer pixels than the network looks at
-    if view.face.size * FRAME < detector.preprocess.resolution:
-        notes.insert(0, f"the face has only {view.face.size:.0f} pixels")
+    notes, side = view.notes(), detector.preprocess.resolution
+    # the face had fewer pixels than the network looks at; where they are too few for a verdict, the doubt has said so
+    if view.side < side and not (detector.trained_on_aligned_faces and too_small(view.side, side)):
+        notes.insert(0, f"the face has only {view.side / FRAME:.0f} pixels")
     return notes_joined(*notes)
 
 

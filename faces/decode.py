@@ -129,7 +129,7 @@ def _no_file(path: str | os.PathLike) -> str:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return "links that go round in a circle"
-        return f"a link to nothing ({os.readlink(path)})"
+        return f"a link to nothing ({os.readlink(os.fspath(path))})"
     if os.path.lexists(path):
         return "is not a file"
     if re.match("https?://", os.fspath(path), re.IGNORECASE):

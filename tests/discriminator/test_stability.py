@@ -196,3 +196,16 @@ def test_the_curve_shows_no_differences_below_the_limit():
 
     assert dots(0.0001) == dots(0.2) and len(set(dots(0.0001))) == 1
     assert dots(0.31) != dots(0.2)
+
+
+def test_one_line_gives_one_number_for_a_faces_pixels():
+    """The doubt and the note measured the face in two ways: «the face has 28 pixels …; the face has only 27 pixels»."""
+    photo = scene()
+    detector = Sharpness(5.0)
+    detector.preprocess, detector.meta = Preprocess(256), {"face": "ffhq"}
+    for side in (40, 60, 80, 110, 200):
+        step = FaceStep(Finder(face_at(220, 200, side)), 256)
+        (one,) = Judge(detector, faces=step)(photo, "a")
+        told = re.findall(r"the face has (?:only )?(\d+) pixels", one.verdict.note)
+        assert len(told) == 1 and abs(int(told[0]) - side / 1.6) <= 0.06 * side, one.verdict.note
+        assert ("too small to judge" in one.verdict.note) == (side < 0.28 * 256)
