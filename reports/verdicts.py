@@ -79,7 +79,7 @@ def _line(result: Result, *, below: bool = False) -> str:
     name, ms, face = one_line(result.file), f"{1000 * result.seconds:6.0f}", result.face
     told = "  " * below + result.headline
     if result.verdict is None:
-        return f"{told:{WIDE}} {'':5}  {ms}  {name}"
+        return f"{told:{WIDE}} {'':5}  {ms}  {name}" + (f"  ({result.remark})" if result.remark else "")
     v = result.verdict
     head = f"{click.style(f'{told:{WIDE}}', **STYLES[v.label])} {words.score(v):>5}"
     where = ""
@@ -98,7 +98,7 @@ def _line(result: Result, *, below: bool = False) -> str:
 def csv_row(result: Result, photo: str = "") -> dict:
     """One result as cells of CSV_COLUMNS. photo: the answer for its photo of several faces."""
     row = {"file": result.file, "status": result.status, "error": result.error, "seconds": f"{result.seconds:.6f}"}
-    row["headline"] = result.headline
+    row |= {"headline": result.headline, "note": result.remark}
     if result.verdict is not None:
         told = result.verdict.to_dict()
         row |= {name: told[name] for name in CSV_COLUMNS if name in told}
