@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.outputs import check_folder
 from discriminator.boxes import Mark
 from discriminator.explaining.attributions import Attribution, why_not
 from discriminator.explaining.methods import DEFAULT, PICTURES, check_installed, missing
@@ -202,6 +203,7 @@ def picture_paths(
     """Where each file's picture goes: `target` itself for one file and a name of one of the `kinds`, numbered ones
     beside it for several, else a folder. name: of the parameter. UserError where something is in the way."""
     path = Path(target)
+    check_folder(f"`{name}`", path if path.is_dir() else path.parent)
     if path.suffix.lower() in kinds and not path.is_dir():
         if not path.parent.is_dir():
             raise UserError(f"`{name}`: there is no folder {path.parent}; make it or name another")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import pty
@@ -25,6 +26,7 @@ from discriminator.calibration import Calibration, calibrate
 from discriminator.detector import Detector
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from faces.preprocess import Preprocess
+from reports import verdicts
 from stylegan2_ada.config import DiscriminatorConfig
 from tests.program import Program
 
@@ -390,3 +392,25 @@ def test_a_manifests_name_stands_once_in_its_errors(place):
     (place / "m.csv").write_text("path,label\none.png,real\n,real\n")
     line = run("m.csv", "--model", "REAL.safetensors").stderr.splitlines()[0]
     assert line.startswith("error: m.csv: row 2: no path in this row")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--report", "shut/x.html"], ["--explain", "shut/x.png"], ["--explain", "shut/maps/"], ["--ela", "shut/x.png"],
+     ["--stability", "--curve", "shut/x.svg"], ["--csv", "shut/x.csv"]],
+)  # fmt: skip
+def test_a_folder_that_takes_no_files_is_told_before_anything_is_judged(place, monkeypatch, words):
+    """The report was written after hours of judging, and then was not."""
+    (place / "shut").mkdir()
+    access, opened = os.access, open
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "shut" and access(path, mode))
+
+    def refusing(path, *how, **more):
+        if str(path).startswith("shut"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(verdicts, "open", refusing, raising=False)
+    result = run("one.png", "--model", "REAL.safetensors", *words)
+    assert result.exit_code == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert "shut" in result.stderr and words[-2] in result.stderr and not list((place / "shut").iterdir())
