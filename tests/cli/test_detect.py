@@ -414,3 +414,10 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_judged(place, m
     result = run("one.png", "--model", "REAL.safetensors", *words)
     assert result.exit_code == 2 and result.stdout == "" and result.stderr.count("\n") == 1
     assert "shut" in result.stderr and words[-2] in result.stderr and not list((place / "shut").iterdir())
+
+
+def test_one_part_alone_waits_for_no_others(place):
+    pytest.importorskip("pyarrow")
+    for part, line in (("0/1", "Next: python"), ("1/2", "Next: when all 2 parts are there: python")):
+        result = run("photos", "--model", "REAL.safetensors", "--shard", part, "--out", f"p{part[2]}")
+        assert result.stderr.splitlines()[-1] == f"{line} detect.py merge p{part[2]}"
