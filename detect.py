@@ -151,7 +151,8 @@ def _judge_parts(asked: DetectOptions, parts: PartOptions, judge: PartJudge) -> 
         return
     with progress_bar("judging", "file") as bar:
         click.echo(judge(parts.part, folder, tell=lambda line: click.echo(line, err=True), progress=bar))
-    next_step(f"when all {parts.part.of} parts are there: python detect.py merge {typed(parts.out)}")
+    when = f"when all {parts.part.of} parts are there: " if parts.part.of > 1 else ""
+    next_step(f"{when}python detect.py merge {typed(parts.out)}")
 
 
 @main.command(context_settings=SETTINGS)

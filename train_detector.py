@@ -33,7 +33,7 @@ from click.core import ParameterSource
 from common.cli import SETTINGS, download_bar, importing, next_step, progress, run, typed
 from common.device import pick_device
 from common.errors import UserError
-from common.options import flags_of, given, options, write_sections
+from common.options import Word, flags_of, given, options, write_sections
 from discriminator.training.options import MACHINE, CrossValidation, RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
 from evaluation.options import JoinOptions, OwnPhotos
@@ -103,6 +103,7 @@ class Trainer(click.Group):
 @options(RunPlace, "place")
 @click.option(
     "--recipe",
+    type=Word(),
     metavar="NAME|FILE",
     is_eager=True,
     callback=_take_recipe,

@@ -24,7 +24,7 @@ import click
 from adversarial.options import Options
 from common.cli import SETTINGS, download_bar, importing, next_step, run, typed
 from common.device import pick_device
-from common.options import flags_of, given, options, write_sections
+from common.options import Word, flags_of, given, options, write_sections
 
 SECTIONS = {
     "Data": "data data_root labels resolution patches cond crop resize_filter channels mirror mirror_y subset workers",
@@ -90,6 +90,7 @@ class Sectioned(click.Command):
 @options(Options, "asked")
 @click.option(
     "--resume",
+    type=Word(),
     metavar="RUN",
     help="Go on exactly from latest, a run folder or a checkpoint; or start a new run from the networks of a .pkl,"
     " .pt, .safetensors, URL, or ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256 (NVIDIA's, non-commercial).",

@@ -195,8 +195,9 @@ def open_streams() -> None:
 def _status(command: click.Command, argv: list[str]) -> object:
     """What the command returns or exits with. BrokenPipeError where a reader has gone; other errors end the program."""
     streams = sys.stdout, sys.stderr
+    plain: dict[str, Any] = {"color": False} if os.environ.get("NO_COLOR") else {}  # https://no-color.org
     try:
-        return command.main(args=argv, prog_name=_called(), standalone_mode=False)
+        return command.main(args=argv, prog_name=_called(), standalone_mode=False, **plain)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except SystemExit:

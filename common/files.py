@@ -24,7 +24,8 @@ def written_whole(
     path: Path, *, durable: bool = True, replace: bool = True, shared: bool = False, ending: str = ".tmp"
 ) -> Iterator[Path]:
     """A temporary path beside `path`, to be written to piece by piece: where the block ends well it gets the name,
-    where an exception leaves it the file is removed. A disk's error that names no file is made to name `path`.
+    where an exception leaves it the file is removed. A disk's error that names no file, or the temporary one,
+    is made to name `path`.
 
     durable=False leaves flushing to the system: for thousands of small files, of which a failing power supply may take
     the last. replace=False raises FileExistsError where `path` is there, even if it came meanwhile. shared: several
@@ -51,6 +52,8 @@ def written_whole(
     except BaseException as error:
         # a full disk says nothing but that; what breaks on a network's way here is not the file's fault
         if isinstance(error, OSError) and error.errno in DISK_ERRORS and error.filename is None:
+            error.filename = str(path)
+        elif isinstance(error, OSError) and error.filename == str(tmp):  # a name that nobody gave
             error.filename = str(path)
         raise
     finally:

@@ -26,6 +26,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -192,7 +193,8 @@ def _parameter(name: str, hint: Any, field: dataclasses.Field, default: Any) -> 
     kind, several = _plain(hint)
     required = default is dataclasses.MISSING
     if how.argument:
-        return click.argument(name, metavar=how.metavar, required=required, nargs=-1 if several else 1)
+        one = Word(kind) if kind in (str, Path) and not several else None
+        return click.argument(name, metavar=how.metavar, required=required, nargs=-1 if several else 1, type=one)
     flags = how.flags or ("--" + name.replace("_", "-"),)
     facts: dict[str, Any] = {"help": how.help, "hidden": how.hidden, "required": required}
     if not required:
@@ -206,7 +208,8 @@ def _parameter(name: str, hint: Any, field: dataclasses.Field, default: Any) -> 
             flags = (*flags[:-1], f"{flags[-1]}/--no-{flags[-1][2:]}")
         return click.option(*flags, name, is_flag=True, **facts)
     multiple = several and not how.whole
-    return click.option(*flags, name, metavar=how.metavar, multiple=multiple, type=_click_type(kind, how), **facts)
+    typ = str if default == "" else _click_type(kind, how)
+    return click.option(*flags, name, metavar=how.metavar, multiple=multiple, type=typ, **facts)
 
 
 def _click_type(kind: Any, how: Option) -> Any:
@@ -214,12 +217,28 @@ def _click_type(kind: Any, how: Option) -> Any:
         return how.parse
     if how.choices is not None:
         return _Choice([str(choice) for choice in how.choices])
+    if kind in (str, Path):
+        return Word(kind)
     return _Number(kind, how) if kind in (int, float) else kind
 
 
 class _Choice(click.Choice):
     def get_invalid_choice_message(self, value, ctx) -> str:
-        return f"{value} is unknown; choose one of {', '.join(map(str, self.choices))}"
+        return f"{value or repr(value)} is unknown; choose one of {', '.join(map(str, self.choices))}"
+
+
+class Word(click.ParamType):
+    """Text that is not empty: `--csv "$OUT"` with OUT unset would be taken for the current folder, or for nothing."""
+
+    name = "text"
+
+    def __init__(self, kind: Callable[[str], Any] = str) -> None:
+        self.kind = kind
+
+    def convert(self, value, param, ctx):
+        if value == "":
+            self.fail("'' is empty (an unset variable?); give a value, or leave it out", param, ctx)
+        return self.kind(value)
 
 
 class _Number(click.ParamType):

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 
 from common.errors import UserError
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet begins to compute
 SEPARATOR = re.compile(r"\"?sep=([,;\t|])\"?[,;]*\r?\n?", re.IGNORECASE)
+
+
+def no_formula(path: str) -> str:
+    """A path as a cell of a CSV: a spreadsheet would compute `=x.png`, so it gets its folder in front, `./=x.png`."""
+    return f"./{path}" if path.startswith(FORMULA) else path
 
 
 def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:

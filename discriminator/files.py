@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -13,6 +12,7 @@ from discriminator.judge import MIN_SIDE, Judge, Seen
 from discriminator.results import Result
 from discriminator.video import VideoOptions, judge_video
 from faces.decode import MAX_PIXELS, Decode, decode_image, read_file
+from faces.pages import pages_note
 from faces.stores import ManifestStore
 from faces.video import is_moving
 
@@ -37,7 +37,9 @@ def judge_files(
     """
 
     store = ManifestStore("")
-    opened = functools.partial(decode, max_pixels=max_pixels, min_side=MIN_SIDE)
+
+    def opened(data: bytes, file: str) -> tuple[np.ndarray, str]:
+        return decode(data, file, max_pixels=max_pixels, min_side=MIN_SIDE), pages_note(data)
 
     def look(file: str | Result) -> Seen:
         if isinstance(file, Result):
@@ -57,7 +59,9 @@ def judge_files(
             on_read()
 
 
-def _packed(judge: Judge, store: ManifestStore, file: str, opened: Callable[[bytes, str], np.ndarray]) -> Seen:
+def _packed(
+    judge: Judge, store: ManifestStore, file: str, opened: Callable[[bytes, str], tuple[np.ndarray, str]]
+) -> Seen:
     """What is seen of a member of an archive; of a video, nothing yet."""
     try:
         data = store.read(file)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 from discriminator.results import Result
 from faces.foreign import ARCHIVE, Sieve, sort_of
 from faces.manifest import is_manifest, read_manifest
+from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of
 from faces.stores import Entry, ZipStore, head_of, is_image_name, is_loss, is_zip, list_folder, list_zip
 from faces.tars import TarStore, is_tar, list_tar
 from faces.video import is_video_name
@@ -27,7 +29,9 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
     the same way, its members as `archive.zip/member.jpg`; a manifest (.csv, .parquet) for the images it lists, in its
     order; a pattern (*, ?, [..], ** for any depth) that is not a file's name for what matches, sorted."""
     for given in inputs:
-        if is_manifest(given) and os.path.isfile(given):
+        if not given:  # as a path it would be the current folder
+            yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
+        elif is_manifest(given) and os.path.isfile(given):
             yield from _manifest(given)
         elif os.path.isdir(given) or is_zip(given) or is_tar(given):
             yield from _folder(given)
@@ -62,7 +66,7 @@ def _folder(given: str) -> Iterator[str | Result]:
         else:
             entries, notes = list_folder(given, _is_wanted, videos=True)
     except UserError as error:
-        yield Result(given, None, str(error).removeprefix(f"{given}: "))
+        yield Result(given, None, _about(given, error))
         return
     for path in sorted(entry.path for entry in entries):
         yield f"{given}/{path}" if packed else os.path.join(given, *path.split("/"))
@@ -99,11 +103,16 @@ def _pattern(given: str) -> Iterator[str | Result]:
         yield Result(given, None, "no image is called like this pattern")
 
 
+def _about(given: str, error: UserError) -> str:
+    """The error without the name that will stand before it: "m.csv: broken" and "m.csv, row 4: no path" alike."""
+    return re.sub(rf"^{re.escape(one_line(given))}(: |, )", "", str(error))
+
+
 def _manifest(given: str) -> Iterator[str | Result]:
     try:
         table = read_manifest(given, labels=False)
     except UserError as error:
-        yield Result(given, None, str(error).removeprefix(f"{given}: "))
+        yield Result(given, None, _about(given, error))
         return
     if not len(table):
         yield Result(given, None, "no images in this manifest")
@@ -118,6 +127,9 @@ def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:
     rest, separator = b"", None
     while block := read(BLOCK):
         if separator is None:
+            if (what := kind_of(block[:HEAD]).what) in (IMAGE, VIDEO):
+                kind = "picture" if what == IMAGE else "video"
+                raise UserError(f"-: a {kind} came on stdin; paths are read there: give its name instead of -")
             separator = b"\0" if b"\0" in block else b"\n"
         *whole, rest = (rest + block).split(separator)
         for path in whole:

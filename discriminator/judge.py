@@ -21,7 +21,8 @@ from discriminator.stability import TOO_MANY, Stability, Variant, variants_of
 from discriminator.verdict import Threshold, Verdict
 from faces.decode import MAX_PIXELS, Decode, decode_image
 from faces.finding.face_step import FaceStep, View
-from faces.finding.quality import FRAME, quality
+from faces.finding.quality import FRAME, quality, too_small
+from faces.pages import pages_note
 
 MIN_SIDE = 16  # pixels; below that there is no face, and nothing to judge
 T = TypeVar("T")
@@ -83,33 +84,37 @@ class Judge:
     ) -> list[Result]:
         """As `judge(photo)`, of an image file's bytes; of more than `max_pixels` pixels it is unreadable. decode: by
         what (see `faces.apart`)."""
-        return self._judged(self.decoded(name, lambda: decode(data, name, max_pixels=max_pixels, min_side=MIN_SIDE)))
+        load = lambda: (decode(data, name, max_pixels=max_pixels, min_side=MIN_SIDE), pages_note(data))  # noqa: E731
+        return self._judged(self.decoded(name, load))
 
     def _judged(self, seen: Seen) -> list[Result]:
         self.score([seen])
         return list(self.results(seen))
 
-    def decoded(self, name: str, load: Callable[[], np.ndarray]) -> Seen:
-        """What is seen of the photo that `load` decodes; where it can't, the result says so."""
+    def decoded(self, name: str, load: Callable[[], tuple[np.ndarray, str]]) -> Seen:
+        """What is seen of the photo that `load` decodes, with a remark on its file, or ""; where it can't, the result
+        says so."""
         begin = time.perf_counter()
         try:
-            photo = load()
+            photo, remark = load()
         except BadImage as error:
             return Seen(name, Result(name, None, error.reason), stages={"read": time.perf_counter() - begin})
-        return self.look(name, photo, time.perf_counter() - begin)
+        return self.look(name, photo, time.perf_counter() - begin, remark)
 
-    def look(self, name: str, photo: np.ndarray, spent: float = 0.0) -> Seen:
-        """What the network is to see of uint8 RGB [H, W, 3], which took `spent` seconds to read."""
+    def look(self, name: str, photo: np.ndarray, spent: float = 0.0, remark: str = "") -> Seen:
+        """What the network is to see of uint8 RGB [H, W, 3], which took `spent` seconds to read. remark: stands in the
+        notes."""
         begin = time.perf_counter()
         views = self.faces(photo)
         found = time.perf_counter()
         seen = Seen(name, size=photo.shape[:2])
         if not views:
-            seen.result = Result(name, None, no_face=True, size=seen.size)
+            seen.result = Result(name, None, no_face=True, size=seen.size, remark=remark)
         for i, view in enumerate(views):
             seen.pixels.append(self.detector.prepared(view.pixels, *view.upright(photo)))
             seen.doubts.append(doubt_on(view, self.detector))
-            seen.notes.append(notes_joined(note_on(view, self.detector), self.detector.note_on_pixels(seen.pixels[-1])))
+            notes = note_on(view, self.detector), self.detector.note_on_pixels(seen.pixels[-1]), remark
+            seen.notes.append(notes_joined(*notes))
             seen.faces.append(None if self.faces.finder is None else view.to_dict(i + 1, len(views), self.faces.name))
             seen.shown.append(fit(view.pixels) if self.keep_photos else None)
         if self.keep_photos:
@@ -202,10 +207,10 @@ def note_on(view: View, detector: DetectorBase) -> str:
     """What the reader of a verdict on this view should know, or ""."""
     if view.face is None or view.how == "crop":
         return notes_joined(*view.notes(), detector.note(view.pixels))
-    notes = view.notes()
-    # the face had fewer pixels than the network looks at
-    if view.face.size * FRAME < detector.preprocess.resolution:
-        notes.insert(0, f"the face has only {view.face.size:.0f} pixels")
+    notes, side = view.notes(), detector.preprocess.resolution
+    # the face had fewer pixels than the network looks at; where they are too few for a verdict, the doubt has said so
+    if view.side < side and not (detector.trained_on_aligned_faces and too_small(view.side, side)):
+        notes.insert(0, f"the face has only {view.side / FRAME:.0f} pixels")
     return notes_joined(*notes)
 
 

@@ -22,6 +22,7 @@ class Result:
     stages: seconds of it by name ("read", "face", "network").
     photo: uint8 [H, W, 3] reduced for display, view: what was judged of it, pixels: uint8 [R, R, C] as the network saw
     it; these where they were asked for. size: height and width of the photo.
+    remark: what is to be said of the file where there is no verdict, whose note would say it.
     stability: whether the verdict would survive (`discriminator.stability.Stability.to_dict`). evidence: what the file
     itself tells (`evidence.line.Line.to_dict` of each line), with a file's first result. Both in plain JSON types, None
     where nobody asked.
@@ -39,6 +40,7 @@ class Result:
     pixels: np.ndarray | None = field(default=None, repr=False)
     size: tuple[int, int] | None = None
     strip: list[dict] = field(default_factory=list, repr=False)
+    remark: str = ""
     stability: dict | None = field(default=None, repr=False)
     evidence: list[dict] | None = field(default=None, repr=False)
 
@@ -73,6 +75,8 @@ class Result:
             row |= self.verdict.to_dict()
         elif self.error:
             row["error"] = self.error
+        elif self.remark:
+            row["note"] = self.remark
         if self.face is not None:
             row["face"] = self.face
         if self.video is not None:

@@ -21,6 +21,7 @@ from functools import partial
 import numpy as np
 
 from discriminator.verdict import Verdict
+from discriminator.words import quoted
 from faces.filters import jpeg, resize
 from faces.finding.align import frame_of
 from faces.finding.face_step import View, seen_again
@@ -156,19 +157,19 @@ class Stability:
             return ""
         other = OTHER[self.label]
         names = [point.name for point in self.points if point.label == other]
-        return f"flips from {self.label} to {other} after {' and '.join(_short(names))}"
+        return f"flips from {quoted(self.label)} to {quoted(other)} after {' and '.join(_short(names))}"
 
     @property
     def reason(self) -> str:
-        """The outcome in words."""
+        """The outcome in the words of `discriminator.words`."""
         if self.outcome == FLIPS:
             return self.flips
         if self.outcome == WEAKENS:
             names = [point.name for point in self.points if point.label == "UNSURE"]
-            return f"stays {self.label} or UNSURE; UNSURE after {' and '.join(_short(names))}"
+            return f"stays {quoted(self.label)}, but for {quoted('UNSURE')} after {' and '.join(_short(names))}"
         if self.outcome == OPEN:
-            return "UNSURE as it is"
-        return f"stays {self.label} in all {len(self.points)} versions"
+            return f"{quoted('UNSURE')} as it is"
+        return f"stays {quoted(self.label)} in all {len(self.points)} versions"
 
     def to_dict(self) -> dict:
         """Plain JSON types. before: the answer without a regard to flips."""

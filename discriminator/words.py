@@ -85,13 +85,19 @@ def says(verdict: Verdict) -> str:
 
 def score(verdict: Verdict) -> str:
     """The probability of «generated», as far as it can be told: only that it is low where it is."""
-    if verdict.probability < verdict.unsure_low:
-        return SCORES["below"].format(low=f"{verdict.unsure_low:.2g}")
-    return (
-        SCORES["above"].format(most=f"{MOST_SURE:g}")
-        if verdict.probability > MOST_SURE
-        else f"{verdict.probability:.2f}"
-    )
+    return score_of(verdict.probability, verdict.unsure_low)
+
+
+def score_of(probability: float, low: float) -> str:
+    """`score` of a number; low: the score from which REAL is no longer said."""
+    if probability < low:
+        return SCORES["below"].format(low=f"{low:.2g}")
+    return SCORES["above"].format(most=f"{MOST_SURE:g}") if probability > MOST_SURE else f"{probability:.2f}"
+
+
+def quoted(label: str) -> str:
+    """The headline of FAKE, UNSURE or REAL, as it stands in a sentence."""
+    return f"«{HEADLINES[label]}»"
 
 
 def of_photo(labels: Sequence[str]) -> PhotoVerdict:

@@ -40,6 +40,7 @@ from evaluation.options import ExplainingOptions
 from evaluation.scoring import Scorer, open_labelled
 from faces.degrade import PRESETS
 from metrics.bootstrap import LEVEL
+from metrics.few import ENOUGH
 
 RANDOM = "random"
 PROGRESS = "progress.json"
@@ -311,12 +312,15 @@ class _Work:
             "resamples": self.options.resamples, "seed": self.options.seed,
         }  # fmt: skip
         notes = [*self.said, *(f"{name}: {reason}" for name, reason in self.skipped.items())]
+        if few := len(self.done) < ENOUGH:
+            some = f"{len(self.done)} image{'s' * (len(self.done) != 1)}"
+            notes.append(f"{some}: too few to favour a method by; give at least {ENOUGH}")
         images = [
             {"label": label, "called_fake": fake}
             | {m: [round(x, 4) for x in (s.deletion, s.insertion)] for m, s in found.items()}
             for label, fake, found in zip(self.labels, self.leans, self.done, strict=True)
         ]
-        return ExplainingResult(rows, settings, self._favoured(rows), notes, images, self.shown)
+        return ExplainingResult(rows, settings, "" if few else self._favoured(rows), notes, images, self.shown)
 
     def _row(self, method: str) -> Row:
         options = self.options

@@ -1,9 +1,9 @@
-"""What stands beside the pixels in a JPEG, PNG or WebP: metadata blocks, texts, quantisation tables.
+"""What stands beside the pixels in a JPEG, PNG, WebP or TIFF: metadata blocks, texts, quantisation tables.
 
 Only whole blocks of whole containers count: a text behind the end of a picture, in a chunk whose checksum is wrong, or
 in a file that is no picture is not read. Nothing is decoded but compressed texts, and these up to BLOCK bytes, so that
 no file can fill the memory. Formats: ISO/IEC 10918-1 (JPEG), the PNG specification (third edition), the WebP container
-specification.
+specification, TIFF 6.0 with Adobe's tags for XMP and image resources.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import numpy as np
 BLOCK = 1 << 20  # bytes of a metadata block, unpacked: no program writes more, but for pictures in pictures
 BLOCKS = 256  # metadata blocks that are kept
 STEPS = 100_000  # chunks or segments that are passed over
+ENTRIES = 1000  # of a TIFF's directory
 
 PNG = b"\x89PNG\r\n\x1a\n"
 EXIF, XMP, IRB = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
 XMP_KEY = "XML:com.adobe.xmp"
+TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # how one begins: its byte order
+TIFF_XMP, TIFF_IPTC, TIFF_IRB = 700, 33723, 34377
 SOF = {0xC0, 0xC1, 0xC2}  # Huffman-coded DCT: baseline, extended, progressive
 ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 # row-major place of the i-th number of a table as a JPEG stores it
@@ -31,8 +34,9 @@ ZIGZAG = np.array(
 
 @dataclass
 class Parts:
-    """form: "JPEG", "PNG", "WEBP", or "" for what is not looked into. exif: a TIFF structure. xmp: an XML packet. irb:
-    Photoshop's image resources, with IPTC's records. texts: (keyword, text) of a PNG; of a JPEG ("comment", text).
+    """form: "JPEG", "PNG", "WEBP", "TIFF", or "" for what is not looked into. exif: a TIFF structure (of a TIFF, the
+    file). xmp: an XML packet. irb: Photoshop's image resources, with IPTC's records, or these alone. texts: (keyword,
+    text) of a PNG; of a JPEG ("comment", text).
 
     tables: quantisation tables int [8, 8] by their number, components: (horizontal, vertical sampling, table) of each,
     progressive, size (width, height): of a JPEG. problems: what could not be read, and why."""
@@ -70,6 +74,7 @@ def parts_of(data: bytes) -> Parts:
         ("JPEG", data[:3] == b"\xff\xd8\xff", _jpeg),
         ("PNG", data[:8] == PNG, _png),
         ("WEBP", data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp),
+        ("TIFF", data[:4] in TIFF, _tiff),
     ):
         if starts:
             parts.form = form
@@ -203,3 +208,22 @@ def _webp(data: bytes, parts: Parts) -> None:
             parts._keep("xmp", body)
         at += 8 + length + length % 2
     parts.problems.append(f"more than {STEPS:,} chunks; the rest is not read")
+
+
+def _tiff(data: bytes, parts: Parts) -> None:
+    """Of its first picture: the tags of EXIF lie in the file itself."""
+    order = TIFF[data[:4]]
+    parts.exif = data
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    found: dict[int, bytes] = {}
+    for i in range(min(count, ENTRIES)):
+        tag, kind, number = struct.unpack_from(order + "HHI", data, start + 2 + 12 * i)
+        if tag in (TIFF_XMP, TIFF_IPTC, TIFF_IRB) and tag not in found:
+            size = number * (4 if kind == 4 else 1)  # IPTC's are called longs by many programs
+            (where,) = struct.unpack_from(order + "I", data, start + 2 + 12 * i + 8)
+            found[tag] = data[where : where + min(size, BLOCK + 1)]
+    if TIFF_XMP in found:
+        parts._keep("xmp", found[TIFF_XMP])
+    if (records := found.get(TIFF_IPTC) or found.get(TIFF_IRB)) is not None:
+        parts._keep("irb", records)

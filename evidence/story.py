@@ -21,7 +21,7 @@ from evidence.generators import Tag, tag_in
 from evidence.line import ABSENT, BROKEN, PRESENT, UNKNOWN, Line, shown
 from evidence.quantisation import estimate_quality
 from evidence.xmp import Said, read_iptc, read_xmp, source_type
-from faces.decode import open_header
+from faces.decode import MAX_PIXELS, open_header
 
 BYTES, SOURCE, GENERATOR, CAMERA = "SHA-256", "digital source type", "generator tag", "camera tags"
 TABLES, DOUBLE, PROBLEMS = "JPEG tables", "double compression", "unread blocks"
@@ -32,14 +32,21 @@ DOUBLE_RATES = (
     " whose first was the higher one"
 )
 MEASURED_ON = "photos of 400x400 pixels, saved by libjpeg at 50 to 95"
+HANDED = ("AVIF", "HEIF")  # whose EXIF and XMP Pillow hands over
 
 
 def file_story(
-    data: bytes, name: str = "", *, landmarks: np.ndarray | None = None, size: tuple[int, int] | None = None
+    data: bytes,
+    name: str = "",
+    *,
+    landmarks: np.ndarray | None = None,
+    size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Line]:
     """The lines on an encoded picture. landmarks: [5, 2] of the biggest face, in the upright photo of `size` (height,
-    width), None where none was found. Nothing is raised, and nothing leaves the machine."""
-    said = _Said(data, name)
+    width), None where none was found. max_pixels: larger ones are not decoded. Nothing is raised, and nothing leaves
+    the machine."""
+    said = _Said(data, name, max_pixels)
     parts: tuple[tuple[str, Callable[[], Line]], ...] = (
         (BYTES, said.bytes_line),
         (CREDENTIALS, lambda: credentials(data, said.form)),
@@ -80,11 +87,12 @@ def _guarded(kind: str, make: Callable[[], Line]) -> Line:
 class _Said:
     """What the metadata of one file says, read once."""
 
-    def __init__(self, data: bytes, name: str):
-        self.data, self.name = data, name
+    def __init__(self, data: bytes, name: str, max_pixels: int):
+        self.data, self.name, self.max_pixels = data, name, max_pixels
         self.parts: Parts = parts_of(data)
         self.problems = [shown(problem) for problem in self.parts.problems]
         self.form = self.parts.form or self._other_format()
+        self.looked = bool(self.parts.form) or self.form in HANDED
         self.exif: Exif = self._read("EXIF", self.parts.exif, read_exif) or Exif()
         self.xmp: Said = self._read("XMP", self.parts.xmp, read_xmp) or Said()
         self.iptc: Said = self._read("IPTC", self.parts.irb, read_iptc) or Said()
@@ -92,7 +100,7 @@ class _Said:
     def _other_format(self) -> str:
         """Of a format whose blocks are not walked here, EXIF and XMP as Pillow hands them over."""
         try:
-            with open_header(self.data, self.name) as image:
+            with open_header(self.data, self.name, max_pixels=self.max_pixels) as image:
                 for field, key in (("exif", "exif"), ("xmp", "xmp")):
                     if isinstance(block := image.info.get(key), bytes) and len(block) <= 1 << 20:
                         setattr(self.parts, field, block.removeprefix(b"Exif\0\0"))
@@ -111,6 +119,11 @@ class _Said:
             self.problems.append(shown(f"{what} is broken ({type(error).__name__})"))
         return None
 
+    @property
+    def nothing(self) -> str:
+        """What is said where nothing was found: that there is none, of a format that was looked into alone."""
+        return "none in the file" if self.looked else f"not looked for in {self.form or 'an unknown format'}"
+
     def fields(self) -> Iterator[tuple[str, str]]:
         """(where, text) of every text in the file."""
         for what, texts in (("EXIF", self.exif.texts), ("XMP", self.xmp.texts), ("IPTC", self.iptc.texts)):
@@ -124,7 +137,7 @@ class _Said:
     def source_line(self) -> Line:
         proves, cannot = f"nothing alone: {FORGED}", "where it came from; absent, nothing: most programs write none"
         if (value := self.xmp.texts.get("source_type")) is None:
-            return Line(SOURCE, UNKNOWN, "none in the file", proves, cannot)
+            return Line(SOURCE, UNKNOWN, self.nothing, proves, cannot)
         code, sort, words = source_type(value)
         code = shown(code, 60)
         return Line(SOURCE, PRESENT, f"says: {words} ({code})", proves, cannot, {"code": code, "sort": sort})
@@ -134,7 +147,7 @@ class _Said:
         cannot = "that it is generated; absent, nothing: web sites and editors remove such texts"
         tags: list[Tag] = [tag for where, text in self.fields() if (tag := tag_in(where, text))]
         if not tags:
-            return Line(GENERATOR, UNKNOWN, "none in the file", proves, cannot)
+            return Line(GENERATOR, UNKNOWN, self.nothing, proves, cannot)
         first = tags[0]
         told = [{"program": tag.program, "where": shown(tag.where, 60), "text": shown(tag.text)} for tag in tags[:8]]
         words = f"{first.program}, by {shown(first.where, 60)}: {shown(first.text, 80)}"
@@ -150,7 +163,7 @@ class _Said:
         make, model = (shown(texts.get(key, ""), 60) for key in ("make", "model"))
         camera = model if make.lower() in model.lower() else f"{make} {model}".strip()
         if not camera and not numbers and "lens" not in texts:
-            return Line(CAMERA, UNKNOWN, "none in the file", proves, cannot)
+            return Line(CAMERA, UNKNOWN, self.nothing, proves, cannot)
         told = [camera or "a camera without a name"]
         told += [shown(texts[key], 60) for key in ("lens", "taken") if texts.get(key)]
         if exposure := numbers.get("exposure"):
@@ -195,7 +208,7 @@ class _Said:
         parts = self.parts
         if self.form != "JPEG" or len(parts.components) not in (1, 3) or parts.components[0][2] not in parts.tables:
             return Line(DOUBLE, UNKNOWN, "not a JPEG in grey or colour: not looked at", proves, cannot)
-        open_header(self.data, self.name).close()  # refuses what is too large
+        open_header(self.data, self.name, max_pixels=self.max_pixels).close()  # refuses what is too large
         if min(parts.size) < LEAST:
             return Line(DOUBLE, UNKNOWN, f"less than {LEAST}x{LEAST} pixels: not looked at", proves, cannot)
         told = primary(luminance(self.data), parts.tables[parts.components[0][2]])

@@ -105,8 +105,12 @@ def read_xmp(packet: bytes) -> Said:
 
 
 def read_iptc(resources: bytes) -> Said:
-    """The named records of Photoshop's image resources (number 0x0404). ValueError where their structure is broken."""
+    """The named records of Photoshop's image resources (number 0x0404), or of records that lie there by themselves, as
+    in a TIFF. ValueError where their structure is broken."""
     said, at = Said(), 0
+    if resources[:1] == b"\x1c":
+        _records(resources, said)
+        return said
     try:
         while resources[at : at + 4] == b"8BIM":
             (number,) = struct.unpack_from(">H", resources, at + 4)

@@ -20,8 +20,10 @@ its own, which can be ended.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import re
 import struct
 import threading
 import warnings
@@ -107,7 +109,7 @@ def read_file(path: str | os.PathLike, name: str | None = None) -> bytes:
     if os.path.isdir(path):
         raise BadImage(name, "is a folder, not an image")
     if not os.path.isfile(path):  # a FIFO or device would block for ever
-        raise BadImage(name, "is not a file" if os.path.lexists(path) else "no such file")
+        raise BadImage(name, _no_file(path))
     try:
         if os.path.getsize(path) > MAX_BYTES:
             raise BadImage(name, f"larger than {MAX_BYTES >> 20} MiB, refused")
@@ -117,6 +119,22 @@ def read_file(path: str | os.PathLike, name: str | None = None) -> bytes:
         raise BadImage(name, "no permission to read it") from None
     except OSError as error:
         raise BadImage(name, f"can't be read ({error.strerror or error})") from None
+
+
+def _no_file(path: str | os.PathLike) -> str:
+    """What there is at a path where no file is."""
+    if os.path.islink(path) and not os.path.exists(path):
+        try:
+            os.stat(path)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return "links that go round in a circle"
+        return f"a link to nothing ({os.readlink(os.fspath(path))})"
+    if os.path.lexists(path):
+        return "is not a file"
+    if re.match("https?://", os.fspath(path), re.IGNORECASE):
+        return "an address, and nothing is fetched; save the photo and name its file"
+    return "no such file"
 
 
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Decoded:

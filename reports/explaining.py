@@ -18,6 +18,7 @@ from common.files import write_bytes, write_json, write_text
 from common.outputs import plain
 from common.reading import json_file
 from evaluation.explaining import RANDOM, STAGES, ExplainingResult
+from metrics.few import ENOUGH
 from reports.plots import _sheet, both, write_pngs
 
 FILES = ("explain.json", "explain.md")
@@ -31,7 +32,7 @@ def lines_of(result: ExplainingResult) -> Iterator[str]:
         yield f"note: {note}"
     if result.favoured:
         yield f"favoured: {result.favoured} (the quickest of those that no other surely beats)"
-    else:
+    elif len(result.images) >= ENOUGH:
         yield "favoured: none (no map beats a random order and changes with the weights)"
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from common.errors import BadImage
 from common.files import sha256_of
+from discriminator import words
 from evidence.ela import save_error_levels
 from evidence.story import file_story, video_story
-from faces.decode import decode_image, read_file
+from faces.decode import MAX_PIXELS, decode_image, read_file
 from faces.stores import ManifestStore
 from reports.stability_curve import save_curve
 from reports.verdict_panels import picture_paths
@@ -66,11 +67,13 @@ class Beside:
         self._store.close()
 
 
-def evidence_of(data: bytes, result: Result) -> list[dict]:
-    """The lines on a photo's bytes in plain JSON types. result: the first of it."""
+def evidence_of(data: bytes, result: Result, max_pixels: int = MAX_PIXELS) -> list[dict]:
+    """The lines on a photo's or video's bytes in plain JSON types. result: the first of it."""
+    if result.video is not None:
+        return [line.to_dict() for line in video_story(hashlib.sha256(data).hexdigest())]
     face = result.face or {}
     landmarks = np.array(face["landmarks"]) if face.get("landmarks") else None
-    lines = file_story(data, result.file, landmarks=landmarks, size=result.size)
+    lines = file_story(data, result.file, landmarks=landmarks, size=result.size, max_pixels=max_pixels)
     return [line.to_dict() for line in lines]
 
 
@@ -82,24 +85,26 @@ def _of_video(file: str, store: ManifestStore) -> list[dict] | None:
     return [line.to_dict() for line in video_story(digest)]
 
 
-def story_lines(result: Result) -> list[str]:
-    """What the terminal shows below a result's line."""
-    return [*_stability_lines(result.stability), *_evidence_lines(result.evidence)]
+def story_lines(photo: Sequence[Result]) -> list[str]:
+    """What the terminal shows below the lines of one photo's results: of each face, FAKE first, whether its answer
+    would survive, then what the file tells."""
+    lines = []
+    for one in (photo[i] for i in words.worst_first([one.verdict for one in photo])):
+        which = f" (face {one.face['index']})" if one.face is not None and len(photo) > 1 else ""
+        lines += _stability_lines(one.stability, which)
+    return lines + [line for one in photo for line in _evidence_lines(one.evidence)]
 
 
-def _stability_lines(stability: dict | None) -> list[str]:
+def _stability_lines(stability: dict | None, which: str) -> list[str]:
     if stability is None:
         return []
-    head = f"    would it survive: {stability['outcome']}: {stability['reason']}"
+    head = f"    would it survive{which}: {stability['outcome']}: {stability['reason']}"
     if not (points := stability["points"]):
         return [head]
-    low = stability["unsure_low"]
-    told = (f"{p['version']} {_score(p['probability'], low)} {p['verdict']}" for p in points)
-    return [head, "      " + ", ".join(told)]
-
-
-def _score(probability: float, low: float) -> str:
-    return f"<{low:.2g}" if probability < low else f"{probability:.2f}"
+    told = [f"{p['version']} {words.score_of(p['probability'], stability['unsure_low'])}" for p in points]
+    for i, p in enumerate(points):  # the answer, where it is another one
+        told[i] += f" ({words.HEADLINES[p['verdict']]})" if p["verdict"] != stability["before"] else ""
+    return [head, "      " + "; ".join(told)]
 
 
 def _evidence_lines(evidence: list[dict] | None) -> list[str]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import write_bytes, write_json, write_text
+from common.outputs import check_folder
 from discriminator.boxes import boxed
 from discriminator.detector_base import DetectorBase
 from discriminator.heatmap import fit
@@ -55,6 +56,7 @@ class Handout:
                 raise UserError(f"`report`: {path} exists and will not be overwritten; give another name or move it")
         if not self.path.parent.is_dir():
             raise UserError(f"`report` {target}: there is no folder {self.path.parent}; make it")
+        check_folder("`report`", self.path.parent)  # now, not when all has been judged
         self.collected = Collected(maps or Maps(detector, QUICK))
 
     @property

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.errors import one_line
-from discriminator.words import LIMITS
+from discriminator.words import HEADLINES, LIMITS, score_of
+from reports.stability_curve import curve_svg
 
 ANSWERS = {"FAKE": "look generated", "UNSURE": "can't be told", "REAL": "without a trace of a GAN",
            "NO FACE": "without a face", "UNREADABLE": "unreadable"}  # fmt: skip
@@ -61,7 +62,7 @@ def page(
     """full: the photos shown in full; table: those in the table, in their order; document: of `detect.py --json`;
     about: facts by name; count: of all photos, of which the table may have fewer."""
     one = table[0] if count == 1 else None
-    title = f"{one_line(one.file)}: {one.headline}" if one else f"{count} photos judged"
+    title = f"{one_line(one.file)}: {one.headline}" if one else f"{count} photos and videos"
     parts = [_head(one, table, document, about, count)]
     if not one:
         parts.append(_table(table, count, csv))
@@ -106,7 +107,8 @@ def _head(one: Shown | None, table: Sequence[Shown], document: Mapping, about: M
             f'<p class="answer {_class(one.verdict)}">{_text(one.headline)}</p></header>'
         )
     totals = {kind: sum(shown.verdict == kind for shown in table) for kind in ANSWERS}
-    said = " · ".join(f'<span class="{_class(kind)}">{n} {ANSWERS[kind]}</span>' for kind, n in totals.items() if n)
+    told = {kind: "looks generated" if kind == "FAKE" and n == 1 else ANSWERS[kind] for kind, n in totals.items()}
+    said = " · ".join(f'<span class="{_class(kind)}">{n} {told[kind]}</span>' for kind, n in totals.items() if n)
     cut = "" if len(table) == count else f" (of the {len(table)} in the table)"
     stopped = "" if not document.get("summary", {}).get("interrupted") else " It was stopped before the end."
     return (
@@ -165,7 +167,7 @@ def _photo(shown: Shown, *, alone: bool) -> str:
     left_out = ""
     if not shown.details and any("verdict" in row for row in rows):
         left_out = '<p class="soft">Its pictures were left out to keep the report small.</p>'
-    more = "".join(_more(row, several, "h2" if alone else "h4") for row in rows)
+    more = _more(rows, several, "h2" if alone else "h4")
     return (
         f'<article>{heading}<div class="pair">{picture}<div>{words}{left_out}</div></div>'
         f'<div class="faces">{maps}</div>{more}</article>'
@@ -197,18 +199,34 @@ def _maps(face: Face, several: bool) -> str:
     return f'<div class="maps">{figures}</div>'
 
 
-def _more(row: Mapping, several: bool, level: str) -> str:
-    """Evidence and stability, where they were asked for, under headings of `level`: one below what stands above."""
-    which = f" (face {row['face']['index']})" if several and row.get("face") else ""
+def _more(rows: Sequence[Mapping], several: bool, level: str) -> str:
+    """Of each face whether its answer would survive, and what the file tells, where they were asked for, under headings
+    of `level`: one below what stands above."""
     parts = []
-    if row.get("evidence"):
-        parts.append(
-            f"<{level}>What else the file tells{which}</{level}><p class=soft>Kept apart from the answer above, which"
-            f" it does not change.</p>{_facts(row['evidence'])}"
-        )
-    if row.get("stability"):
-        parts.append(f"<{level}>Would the answer survive{which}</{level}>{_facts(row['stability'])}")
+    for row in rows:
+        which = f" (face {row['face']['index']})" if several and row.get("face") else ""
+        if row.get("stability"):
+            parts.append(f"<{level}>Would the answer survive{which}</{level}>{_survival(row['stability'])}")
+    for row in rows:
+        if row.get("evidence"):
+            parts.append(
+                f"<{level}>What else the file tells</{level}><p class=soft>Kept apart from the answer above, which"
+                f" it does not change.</p>{_facts(row['evidence'])}"
+            )
     return "".join(parts)
+
+
+def _survival(told: Mapping) -> str:
+    """The outcome in words, the curve, each version's answer: no number that the verdict itself would not say."""
+    said = f"<p>{_text(str(told['outcome']).capitalize())}: {_text(told['reason'])}.</p>"
+    if not told["points"]:
+        return said
+    rows = [
+        {"version": p["version"], "answer": HEADLINES[p["verdict"]],
+         "score": score_of(p["probability"], told["unsure_low"])} | ({"why": p["doubt"]} if p.get("doubt") else {})
+        for p in told["points"]
+    ]  # fmt: skip
+    return f'{said}<figure class="curve">{curve_svg(dict(told), inline=True)}</figure>{_facts(rows)}'
 
 
 def _facts(value: object) -> str:
@@ -303,7 +321,7 @@ p{margin:.35rem 0}ul{margin:.3rem 0;padding-left:1.2rem}
 article{border-top:1px solid var(--line);padding:1rem 0}
 .pair{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:.4rem 1.2rem;align-items:start}
 article>.answer{margin:0 0 .5rem}
-figure{margin:0}img{display:block;max-width:100%;height:auto;border-radius:4px}
+figure{margin:0}.curve svg{max-width:100%;height:auto}img{display:block;max-width:100%;height:auto;border-radius:4px}
 .faces{display:flex;flex-wrap:wrap;gap:.9rem 1.6rem;margin:.9rem 0}.faces:empty{display:none}
 .maps{display:flex;flex-wrap:wrap;gap:.6rem}.maps figure{width:12.4rem}
 .maps img{width:100%}figcaption{margin-top:.2rem}

@@ -174,7 +174,8 @@ def judge(
     if load is None:
         found = list(judge_files(judging, [source], workers=1))
     else:
-        seen = judging.decoded(source, load)
+        pixels = load
+        seen = judging.decoded(source, lambda: (pixels(), ""))
         judging.score([seen])
         found = list(judging.results(seen))
     totals, told_of = Totals(), list[Result]()

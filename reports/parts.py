@@ -22,6 +22,7 @@ from typing import IO, Any
 from common.errors import UserError, one_line
 from common.files import try_lock, written_whole
 from common.reading import json_of
+from common.tables import no_formula
 from discriminator.results import Result
 from reports.part_options import Part
 from reports.verdicts import CSV_COLUMNS, csv_row
@@ -144,8 +145,8 @@ class _Journal:
             self._file.truncate(0)
             self._line(self.head)
             return
-        if _parsed(first) != self.head:
-            raise _other(self.path)
+        if (found := _parsed(first)) != self.head:
+            raise _other(self.path, found, self.head)
         for line in self._file:
             if not line.endswith(b"\n") or not isinstance(_parsed(line), list):
                 break
@@ -186,9 +187,14 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
-def _other(path: Path) -> UserError:
+ANOTHER, REMOVE = "choose another `out`, or ask for the same", "remove it, and judge that part again as the others were"
+
+
+def _other(path: Path, found: object, asked: dict, then: str = ANOTHER) -> UserError:
+    told = found if isinstance(found, dict) else {}
+    differs = ", ".join(name for name in asked if told.get(name) != asked[name])
     return UserError(
-        f"{path}: is of other files, another detector or another threshold; choose another `out`, or ask for the same"
+        f"{path}: is of other files, another detector or another threshold (what differs: {differs}); {then}"
     )
 
 
@@ -251,12 +257,12 @@ def read_head(path: Path) -> dict:
     raise UserError(f"{path}: not a part of `shard`; move it away") from None
 
 
-def check_same(path: Path, head: dict) -> None:
+def check_same(path: Path, head: dict, then: str = ANOTHER) -> None:
     """UserError where a part is of another source than `head`."""
     found = read_head(path)
     del found["part"]
     if found != head:
-        raise _other(path)
+        raise _other(path, found, head, then)
 
 
 # ---- all parts together -------------------------------------------------------------------------------------------
@@ -293,13 +299,19 @@ def merge(folder: Path, out: Path | None) -> Merged:
         raise UserError(f"{strange[0]}: is of another number of parts than {first.name}; move it away")
     common = {name: value for name, value in head.items() if name != "part"}
     for path in paths:
-        check_same(path, common)
+        check_same(path, common, REMOVE)
     counts: Counter = Counter()
     schema = _schema(pa, common)
     with written_whole(out, shared=True) as tmp, _writer(pa, out, tmp, schema) as writer:
         for number, path in enumerate(paths):
             mine = Part(number, of).files(files)
-            writer.write_table(_checked(pa, path, schema, mine, counts))
+            table = _checked(pa, path, schema, mine, counts)
+            if out.suffix.lower() == ".csv":
+                names = [no_formula(name) for name in table.column("file").to_pylist()]
+                table = table.set_column(
+                    table.schema.get_field_index("file"), "file", pa.array(names, schema.field("file").type)
+                )
+            writer.write_table(table)
     return Merged(out, files, counts)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from common.files import write_bytes
+from discriminator.words import HEADLINES
 
-WIDTH, HEIGHT = 560, 230
-LEFT, TOP, RIGHT, BOTTOM = 64, 26, 12, 62  # room beside the bands
+WIDTH, HEIGHT = 640, 238
+LEFT, TOP, RIGHT, BOTTOM = 142, 26, 12, 70  # room beside the bands
 COLOURS = {"FAKE": "#d55e00", "UNSURE": "#767676", "REAL": "#0072b2"}  # told apart by the colour-blind; and by shape
 INK, PALE = "#222222", {"FAKE": "#fbeee4", "UNSURE": "#f3f3f3", "REAL": "#e6f1f8"}
 SCALE = 2  # of the PNG
@@ -28,13 +29,15 @@ class Shape:
     text: str = ""
 
 
-def curve_svg(stability: dict) -> str:
-    """An <svg> of `discriminator.stability.Stability.to_dict`'s result; "" where nothing was tried."""
+def curve_svg(stability: dict, *, inline: bool = False) -> str:
+    """An <svg> of `discriminator.stability.Stability.to_dict`'s result, a file or (inline) a part of a page; "" where
+    nothing was tried."""
     if not stability["points"]:
         return ""
     body = "".join(_as_svg(shape) for shape in _shapes(stability))
+    space = "" if inline else ' xmlns="http://www.w3.org/2000/svg"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+        f'<svg{space} viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
         f' role="img" font-family="sans-serif" font-size="11"><title>{escape(stability["reason"])}</title>{body}</svg>'
     )
 
@@ -58,13 +61,14 @@ def _shapes(stability: dict) -> list[Shape]:
     bands = [("FAKE", high, 1.0), ("UNSURE", low, high), ("REAL", 0.0, low)]
     bands = [band for band in bands if band[2] > band[1]]
     each = (HEIGHT - TOP - BOTTOM) / len(bands)
-    shapes = [Shape("text", (LEFT, 16), INK, stability["reason"][:88])]
+    shapes = [Shape("text", (6, 16), INK, stability["reason"][:100])]
     for i, (label, _, _) in enumerate(bands):
         y = TOP + i * each
         shapes.append(Shape("box", (LEFT, y, WIDTH - RIGHT, y + each), PALE[label]))
-        shapes.append(Shape("text", (6, y + each / 2 + 4), COLOURS[label], label))
+        shapes.append(Shape("text", (6, y + each / 2 + 4), COLOURS[label], HEADLINES[label]))
 
     def height(p: float) -> float:
+        p = low / 2 if p < low else p  # below it all scores are told alike: they lie on one line
         for i, (_, start, end) in enumerate(bands):
             if p >= start:
                 return TOP + (i + 1 - (p - start) / (end - start)) * each

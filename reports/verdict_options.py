@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -58,6 +59,21 @@ class TellOptions:
                 raise UserError("`explain` names a path, and so does `explain_to`; give methods and one path")
         if self.explain is not None:
             methods_or_path(self.explain)  # a mistyped method is told at once
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        """UserError where two of them would write the same file or into the same folder: one would replace the other.
+        A report's CSV and `csv` are the same table."""
+        report = [] if self.report is None else [os.path.splitext(self.report)[0] + end for end in (".json", ".csv")]
+        targets = [
+            ("csv", None if self.csv == "-" else self.csv), ("frames_csv", self.frames_csv), ("report", self.report),
+            *(("report", path) for path in report if path != self.csv), ("explain_to", self.drawn_to),
+            ("ela", self.ela), ("curve", self.curve),
+        ]  # fmt: skip
+        seen: dict[str, str] = {}
+        for name, path in targets:
+            if path is not None and seen.setdefault(where := os.path.realpath(path), name) != name:
+                raise UserError(f"`{seen[where]}` and `{name}` would both write {path}; give another name")
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.outputs import check_folder
 from discriminator.boxes import Mark
 from discriminator.explaining.attributions import Attribution, why_not
 from discriminator.explaining.methods import DEFAULT, PICTURES, check_installed, missing
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 8  # faces of one photo that are drawn
 FOLDER = "explained"
+# How names of files end: nobody means a folder by one
+FILES = (*PICTURES, ".svg", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".html", ".htm", ".json", ".csv", ".txt")
 
 
 def default_methods(engine: Engine) -> tuple[tuple[str, ...], str]:
@@ -200,6 +203,7 @@ def picture_paths(
     """Where each file's picture goes: `target` itself for one file and a name of one of the `kinds`, numbered ones
     beside it for several, else a folder. name: of the parameter. UserError where something is in the way."""
     path = Path(target)
+    check_folder(f"`{name}`", path if path.is_dir() else path.parent)
     if path.suffix.lower() in kinds and not path.is_dir():
         if not path.parent.is_dir():
             raise UserError(f"`{name}`: there is no folder {path.parent}; make it or name another")
@@ -209,6 +213,8 @@ def picture_paths(
             return [path]
         paths = [path.with_name(f"{path.stem}-{i + 1:04d}{path.suffix}") for i in range(len(files))]
     else:
+        if path.suffix.lower() in FILES and not path.is_dir() and not target.endswith(("/", os.sep)):
+            raise UserError(f"`{name}` {target}: give a name that ends in {' or '.join(kinds)}, or a folder's")
         path.mkdir(parents=True, exist_ok=True)
         paths = [path / f"{i + 1:04d}-{Path(file).stem}.png" for i, file in enumerate(files)]
     for one in paths:

@@ -19,6 +19,7 @@ import click
 from common.cli import next_step, progress, typed
 from common.errors import UserError, interrupted_code, one_line
 from common.options import flags_of, in_flags
+from common.tables import no_formula
 from discriminator import words
 from discriminator.detector_base import notes_joined
 from discriminator.measured import Rates, rates_of
@@ -65,7 +66,8 @@ def table_lines(photo: Sequence[Result]) -> list[str]:
     """The table's lines for one photo's results; of several faces the photo's answer, then its faces, FAKE first."""
     told = rows_of(photo)[0].get("photo")
     if told is None:
-        return [_line(one) for one in photo if one.status != "unreadable"]
+        # errors go to stderr; what is told of such a file below needs its name above
+        return [_line(one) for one in photo if one.status != "unreadable" or one.evidence is not None]
     ms = 1000 * sum(one.seconds for one in photo)
     answer = click.style(f"{told['headline']:{WIDE + 6}}", **STYLES[told["verdict"]])
     order = words.worst_first([one.verdict for one in photo])
@@ -77,7 +79,7 @@ def _line(result: Result, *, below: bool = False) -> str:
     name, ms, face = one_line(result.file), f"{1000 * result.seconds:6.0f}", result.face
     told = "  " * below + result.headline
     if result.verdict is None:
-        return f"{told:{WIDE}} {'':5}  {ms}  {name}"
+        return f"{told:{WIDE}} {'':5}  {ms}  {name}" + (f"  ({result.remark})" if result.remark else "")
     v = result.verdict
     head = f"{click.style(f'{told:{WIDE}}', **STYLES[v.label])} {words.score(v):>5}"
     where = ""
@@ -96,7 +98,7 @@ def _line(result: Result, *, below: bool = False) -> str:
 def csv_row(result: Result, photo: str = "") -> dict:
     """One result as cells of CSV_COLUMNS. photo: the answer for its photo of several faces."""
     row = {"file": result.file, "status": result.status, "error": result.error, "seconds": f"{result.seconds:.6f}"}
-    row["headline"] = result.headline
+    row |= {"headline": result.headline, "note": result.remark}
     if result.verdict is not None:
         told = result.verdict.to_dict()
         row |= {name: told[name] for name in CSV_COLUMNS if name in told}
@@ -116,6 +118,8 @@ def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: 
     line += f" {totals.real} without a trace of a GAN, {totals.unreadable} unreadable"
     if looked:
         line += f", {totals.no_face} without a face"
+    if totals.judged + totals.unreadable + totals.no_face != totals.files:
+        line += f" (each face counted; {totals.files} file{'s' * (totals.files != 1)})"
     if totals.files > 1 and seconds > 0:
         rate = totals.files / seconds
         line += f", {rate:.{0 if rate >= 10 else 1 if rate >= 1 else 2}f} images/s"
@@ -246,7 +250,12 @@ class Outputs(contextlib.AbstractContextManager):
             self.bar = self._closing.enter_context(progress(total=count, title="judging", unit="file"))
         with contextlib.ExitStack() as opened:
             self._csv = self._open(told.csv, "csv", CSV_COLUMNS, opened)
-            self._frames = self._open(told.frames_csv, "frames_csv", FRAME_COLUMNS, opened)
+            try:
+                self._frames = self._open(told.frames_csv, "frames_csv", FRAME_COLUMNS, opened)
+            except UserError:
+                if self._csv is not None:
+                    self._csv.remove()  # or it would be in the way of the next attempt
+                raise
             self._closing.push(opened.pop_all())
         if engine.note:
             self.echo(f"note: {_as_typed(engine.note)}", err=True)
@@ -289,7 +298,7 @@ class Outputs(contextlib.AbstractContextManager):
             if one.status == "unreadable":
                 self.echo(f"error: {one_line(one.file)}: {one.error}", err=True)
         if self.told.table:
-            for line in (*table_lines(photo), *(line for one in photo for line in story_lines(one))):
+            for line in (*table_lines(photo), *story_lines(photo)):
                 self.echo(line)
         rows = rows_of(photo)
         if self.told.jsonl:
@@ -303,7 +312,7 @@ class Outputs(contextlib.AbstractContextManager):
                 self._csv.add(cell)
         if self.handout is not None:
             self.handout.add(photo, rows)
-            self._table.writerows(cells)
+            self._table.writerows(cell | {"file": no_formula(cell["file"])} for cell in cells)
         if self.painter is not None:
             for one in photo:
                 self.painter.add(one)
@@ -365,13 +374,19 @@ class CsvOut:
         self._write.writeheader()
 
     def add(self, row: dict) -> None:
-        self._write.writerow(row)
+        self._write.writerow(row | {"file": no_formula(row["file"])})
         if self._file is not None:
             self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+    def remove(self) -> None:
+        """Takes the file away, which has nothing but its header yet."""
+        if self._file is not None:
+            self._file.close()
+            os.unlink(self._file.name)
 
 
 class _Lines:

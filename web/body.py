@@ -152,6 +152,8 @@ def _is_json(request: Request) -> bool:
 
 def _boundary(request: Request) -> bytes | None:
     """Of a form; None where the body is a photo. RequestRefused for other bodies."""
+    if (code := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise RequestRefused(415, f"Content-Encoding {code[:80]} is not undone here; send the bytes as they are")
     given = request.headers.get("content-type", "")
     kind, options = parse_options_header(given[:500])
     if kind == b"multipart/form-data":

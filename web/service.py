@@ -6,7 +6,6 @@ import base64
 import contextlib
 import functools
 import io
-import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from common.cli import typed
 from common.errors import BadImage, UserError
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import Engine
@@ -22,6 +22,7 @@ from discriminator.explaining.attributions import Attribution
 from discriminator.explaining.methods import ALL, METHODS, NAMES, missing
 from discriminator.judge import MIN_SIDE, Judge
 from discriminator.measured import Rates, rates_of
+from discriminator.options import SHIPPED
 from discriminator.regions import region_of
 from discriminator.results import Result, Totals, rows_of
 from discriminator.verdict import Threshold
@@ -184,21 +185,21 @@ class Service:
         """One photo's or video's results; what can't be judged says why."""
         if is_moving(upload.data, upload.name):
             how = VideoOptions(limits=self.limits, strip=STRIP if FRAMES in ask.maps else 0)
-            return self._told([judge_video(ask.judge, upload.name, how, data=upload.data, workers=1)], ask)
+            return self._told([judge_video(ask.judge, upload.name, how, data=upload.data, workers=1)], ask, upload)
         begin = time.perf_counter()
         try:
             with open_header(upload.data, upload.name, max_pixels=self.max_pixels, min_side=MIN_SIDE) as image:
                 large = image.width * image.height > LARGE
         except BadImage as error:
             seconds = {"read": time.perf_counter() - begin}
-            return self._told([Result(upload.name, None, error.reason, stages=seconds)], ask)
+            return self._told([Result(upload.name, None, error.reason, stages=seconds)], ask, upload)
         with self._one_large if large else contextlib.nullcontext():
             results = ask.judge.encoded(upload.data, upload.name, max_pixels=self.max_pixels, decode=self._decode)
-            if ask.evidence:
-                results[0] = replace(results[0], evidence=evidence_of(upload.data, results[0]))
-        return self._told(results, ask)
+            return self._told(results, ask, upload)
 
-    def _told(self, results: list[Result], ask: Ask) -> Answer:
+    def _told(self, results: list[Result], ask: Ask, upload: Upload) -> Answer:
+        if ask.evidence:
+            results[0] = replace(results[0], evidence=evidence_of(upload.data, results[0], self.max_pixels))
         rows = rows_of(results)
         for i, (one, row) in enumerate(zip(results, rows, strict=True)):
             if one.video is not None:
@@ -269,12 +270,22 @@ class Service:
         for answer in answers:
             shown.add(answer.results, answer.rows)
         files = [answer.results[0].file for answer in answers]
-        point = ask.judge.threshold.point
-        by = ["--threshold", f"{point.threshold:g}"] if ask.judge.threshold.own else ["--fpr", f"{point.target_fpr:g}"]
-        command = shlex.join(["python", "detect.py", *files, "--model", self.engine.file.name, "--face", ask.face, *by])
-        about = origin(self.engine.runtime, ask.judge.threshold.describe(), command)
+        about = origin(self.engine.runtime, ask.judge.threshold.describe(), self._same_by_command(files, ask, methods))
         with self._one_cam:
             return shown.page(self.document(answers, ask, seconds), about)
+
+    def _same_by_command(self, files: Sequence[str], ask: Ask, methods: Sequence[str]) -> str:
+        """The command that judges the same in the same way, and tells as much of it."""
+        point = ask.judge.threshold.point
+        words = ["python", "detect.py", *map(typed, files), "--face", ask.face]
+        if self.engine.file.resolve() not in [path.resolve() for path in SHIPPED]:  # these judge unasked
+            words += ["--model", typed(self.engine.file.name)]
+        words += (
+            ["--threshold", repr(point.threshold)] if ask.judge.threshold.own else ["--fpr", f"{point.target_fpr:g}"]
+        )
+        words += ["--stability"] * ask.judge.stability + ["--evidence"] * ask.evidence
+        words += ["--explain", ",".join(methods)] if tuple(methods) != QUICK[:1] else []  # a report has that by itself
+        return " ".join([*words, "--report", "report.html"])
 
     def model(self) -> dict:
         """What there is to know about the detector, in plain JSON types."""

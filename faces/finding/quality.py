@@ -48,7 +48,7 @@ class Quality(NamedTuple):
     def doubts(self, resolution: int) -> list[str]:
         """Why a network of `resolution` pixels a side can't judge it; [] where it can."""
         out = []
-        if self.side < LEAST_SIDE * min(resolution, WIDEST):
+        if too_small(self.side, resolution):
             least = LEAST_SIDE * min(resolution, WIDEST) / FRAME
             out.append(f"too small to judge: the face has {self.side / FRAME:.0f} pixels, {least:.0f} are needed")
         if self.light < LEAST_LIGHT:
@@ -58,6 +58,11 @@ class Quality(NamedTuple):
         elif self.detail < LEAST_DETAIL:
             out.append("too blurred to judge")
         return out
+
+
+def too_small(side: float, resolution: int) -> bool:
+    """Whether a face's frame of `side` pixels is too small for a network of `resolution` pixels a side."""
+    return side < LEAST_SIDE * min(resolution, WIDEST)
 
 
 FRAME = 1.6  # sides of a face's box in the side of its frame, about

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import errno
 import json
 import os
+import pty
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -16,10 +21,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 import detect
+from common import cli
 from discriminator.calibration import Calibration, calibrate
 from discriminator.detector import Detector
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from faces.preprocess import Preprocess
+from reports import verdicts
 from stylegan2_ada.config import DiscriminatorConfig
 from tests.program import Program
 
@@ -292,3 +299,125 @@ def test_help_answers_without_loading_torch():
     assert subprocess.run([sys.executable, "-c", code], env=env, timeout=60).returncode == 0
     result = run("--help")
     assert result.exit_code == 0 and "Exit code" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--csv", "t.csv", "--frames-csv", "./t.csv"], "--csv and --frames-csv would both write ./t.csv"),
+        (["--frames-csv", "t.csv", "--report", "t.html"], "--frames-csv and --report would both write t.csv"),
+        (
+            ["--explain", "patches", "--explain-to", "t.png", "--ela", "t.png"],
+            "--explain-to and --ela would both write",
+        ),
+        (["--explain", "t/", "--stability", "--curve", "t"], "--explain-to and --curve would both write t"),
+        (["--ela", "t.jpg"], "--ela t.jpg: give a name that ends in .png, or a folder's"),
+        (["--stability", "--curve", "t.html"], "--curve t.html: give a name that ends in .png or .svg, or a folder's"),
+        (["--csv", "t.csv", "--frames-csv", "there.csv"], "--frames-csv: there.csv exists and will not be overwritten"),
+    ],
+)
+def test_no_target_replaces_another_and_what_is_refused_leaves_nothing(place, words, line):
+    (place / "there.csv").write_text("mine")
+    before = sorted(place.rglob("*"))
+    result = run("photos", "--model", "REAL.safetensors", *words)
+    assert result.exit_code == 2 and result.stdout == "" and result.stderr.startswith(f"error: {line}")
+    assert sorted(place.rglob("*")) == before and (place / "there.csv").read_text() == "mine"
+
+
+def test_a_csv_and_a_reports_csv_are_the_same_table(place):
+    assert run("photos", "--model", "REAL.safetensors", "--csv", "t.csv", "--report", "t.html").exit_code == 0
+    assert len((place / "t.csv").read_text().splitlines()) == 4
+
+
+def test_no_cell_of_a_csv_is_a_formula(place):
+    """A file may be called so; its path stays the same file's, and the JSON has it as it was given."""
+    names = ["=1+2.png", "@x.png", "+x.png", "a=b.png"]
+    for name in names:
+        shutil.copy("one.png", name)
+    shutil.copy("one.png", "-x.png")
+    result = run(*names, "--model", "REAL.safetensors", "--csv", "t.csv", "--json", "--", "-x.png")
+    given = [row["file"] for row in json.loads(result.stdout)["results"]]
+    assert given == [*names, "-x.png"]
+    with open("t.csv", newline="") as file:
+        told = [row["file"] for row in csv.DictReader(file)]
+    assert told == ["./=1+2.png", "./@x.png", "./+x.png", "a=b.png", "./-x.png"]
+    assert run(*told, "--model", "REAL.safetensors", "--quiet").exit_code == 0
+
+
+def test_colours_are_left_out_where_nobody_wants_them(monkeypatch):
+    """https://no-color.org: NO_COLOR, when present and not empty."""
+
+    @click.command()
+    def say():
+        click.secho("x", fg="red")
+
+    for value, coloured in (("1", False), ("0", False), ("", True), (None, True)):
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        if value is not None:
+            monkeypatch.setenv("NO_COLOR", value)
+        ours, theirs = pty.openpty()
+        with os.fdopen(theirs, "w") as terminal:
+            monkeypatch.setattr(sys, "stdout", terminal)
+            with pytest.raises(SystemExit):
+                cli.run(say, [])
+            terminal.flush()
+            assert (b"\x1b[" in os.read(ours, 100)) == coloured
+        os.close(ours)
+
+
+def test_a_picture_on_stdin_is_no_list_of_paths(place):
+    for file in ("photos/a.jpg", "one.png"):
+        result = CliRunner().invoke(
+            Program(detect.main), ["-", "--model", "REAL.safetensors"], input=(place / file).read_bytes()
+        )
+        assert result.exit_code == 2
+        assert "a picture came on stdin" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_what_is_no_file_is_called_by_its_name(place):
+    os.symlink("nowhere.png", "dead.png")
+    os.symlink("loop.png", "loop.png")
+    os.mkfifo("pipe.png")
+    lines = run("dead.png", "loop.png", "pipe.png", "https://x.org/a.jpg", "no.png", "--model", "REAL.safetensors")
+    assert lines.stderr.splitlines()[:5] == [
+        "error: dead.png: a link to nothing (nowhere.png)",
+        "error: loop.png: links that go round in a circle",
+        "error: pipe.png: is not a file",
+        "error: https://x.org/a.jpg: an address, and nothing is fetched; save the photo and name its file",
+        "error: no.png: no such file",
+    ]
+
+
+def test_a_manifests_name_stands_once_in_its_errors(place):
+    (place / "m.csv").write_text("path,label\none.png,real\n,real\n")
+    line = run("m.csv", "--model", "REAL.safetensors").stderr.splitlines()[0]
+    assert line.startswith("error: m.csv: row 2: no path in this row")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--report", "shut/x.html"], ["--explain", "shut/x.png"], ["--explain", "shut/maps/"], ["--ela", "shut/x.png"],
+     ["--stability", "--curve", "shut/x.svg"], ["--csv", "shut/x.csv"]],
+)  # fmt: skip
+def test_a_folder_that_takes_no_files_is_told_before_anything_is_judged(place, monkeypatch, words):
+    """The report was written after hours of judging, and then was not."""
+    (place / "shut").mkdir()
+    access, opened = os.access, open
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "shut" and access(path, mode))
+
+    def refusing(path, *how, **more):
+        if str(path).startswith("shut"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(verdicts, "open", refusing, raising=False)
+    result = run("one.png", "--model", "REAL.safetensors", *words)
+    assert result.exit_code == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert "shut" in result.stderr and words[-2] in result.stderr and not list((place / "shut").iterdir())
+
+
+def test_one_part_alone_waits_for_no_others(place):
+    pytest.importorskip("pyarrow")
+    for part, line in (("0/1", "Next: python"), ("1/2", "Next: when all 2 parts are there: python")):
+        result = run("photos", "--model", "REAL.safetensors", "--shard", part, "--out", f"p{part[2]}")
+        assert result.stderr.splitlines()[-1] == f"{line} detect.py merge p{part[2]}"

@@ -57,6 +57,17 @@ def test_the_terminal_and_the_pictures(place):
     assert alone.exit_code == 2 and "--stability" in alone.stderr
 
 
+def test_each_line_below_a_verdict_says_what_it_is_of(place):
+    """An unreadable file's story stood below the file before it; and scores were told that verdicts don't tell."""
+    said = run("b.jpg", "c.jpg", "--evidence", "--stability").stdout.splitlines()
+    whose = [i for i, line in enumerate(said) if "  b.jpg" in line or "  c.jpg" in line]
+    assert len(whose) == 2 and said[whose[1]].startswith("could not be read")
+    sums = [i for i, line in enumerate(said) if "SHA-256" in line]
+    assert whose[0] < sums[0] < whose[1] < sums[1]
+    versions = next(line for line in said if "JPEG 95" in line)
+    assert versions.count(";") == 10 and "REAL" not in versions and "FAKE" not in versions and "1.00" not in versions
+
+
 def test_nothing_is_fetched():
     assert credentials.OFFLINE["verify"] == {"remote_manifest_fetch": False, "ocsp_fetch": False}
     assert credentials.OFFLINE["core"]["allowed_network_hosts"] == []

@@ -126,6 +126,7 @@ def test_the_table_shows_where_each_face_is(place):
     _, photo, *rows = run("photos/b-two.png", "--model", "accuses.safetensors").stdout.splitlines()
     assert photo.startswith("2 of 2 faces look generated ") and photo.endswith("  photos/b-two.png")
     assert all(row.startswith("  looks generated ") and "cut out by its box only" in row for row in rows[:2])
+    assert rows[2].endswith("0 without a face (each face counted; 1 file)")
     assert {re.search(r"face (\d) at \d+,\d+ \(\d+x\d+\)", row)[1] for row in rows[:2]} == {"1", "2"}
 
 

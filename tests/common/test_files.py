@@ -1,5 +1,6 @@
 """Files written piece by piece: whole or absent."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import NAME_BYTES, written_whole
+from common.files import NAME_BYTES, write_bytes, written_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,3 +83,13 @@ def test_a_full_disk_names_the_file(tmp_path):
     assert error.value.filename == str(tmp_path / "a")
     with pytest.raises(TimeoutError, match="^timed out$"), written_whole(tmp_path / "a"):
         raise TimeoutError("timed out")
+
+
+def test_a_disks_error_names_the_file_that_was_meant(tmp_path, monkeypatch):
+    def refused(self, data):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    with pytest.raises(PermissionError) as error:
+        write_bytes(tmp_path / "x.html", b"x")
+    assert error.value.filename == str(tmp_path / "x.html")

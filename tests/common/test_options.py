@@ -171,3 +171,36 @@ def test_every_number_of_every_command_is_held_to_that(name, monkeypatch):
         for word in ("nan", "inf", "-inf", "NaN", "1e999"):
             with pytest.raises(click.BadParameter, match="finite|too (small|large)"):
                 parameter.type.convert(word, parameter, None)
+
+
+def test_an_empty_word_is_no_path(command, capsys):
+    """`--csv "$OUT"` with OUT unset wrote into the current folder, or nowhere; both silently."""
+    refused = "'' is empty (an unset variable?); give a value, or leave it out"
+    for words, line in (
+        (["p", "--device", ""], f"--device {refused}"),
+        (["p", "--device="], f"--device {refused}"),
+        (["p", "--data", "x", "--data", ""], f"--data {refused}"),
+        ([""], f"Invalid value for 'PHOTO': {refused}"),
+        (["p", "--kind", ""], "--kind '' is unknown; choose one of a, b"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            cli.run(command.main, words)
+        assert left.value.code == 2 and capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["detect", "evaluate", "prepare_data", "serve", "synth", "train_detector", "train_gan"]
+)
+def test_every_text_of_every_command_is_held_to_that(name, monkeypatch):
+    spec = importlib.util.spec_from_file_location(f"{name}_command", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    held = 0
+    for command in _commands(module.main):
+        for parameter in command.params:
+            if parameter.type.name == "text" and parameter.default != "" and parameter.nargs == 1:
+                with pytest.raises(click.BadParameter, match="is empty"):
+                    parameter.type.convert("", parameter, None)
+                held += 1
+    assert held

@@ -104,6 +104,7 @@ def test_a_manifest_is_a_list_of_files(folder):
     files, failures = list_images([str(folder / "m.csv")])
     assert [f.removeprefix(f"{folder}/") for f in files] == ["sub/c.png", "a.jpg", "more.zip/x.png"] and not failures
     (folder / "bad.csv").write_text("name\na.jpg\n")
+    assert [(one.file, one.error.split(" (")[0]) for one in list_images([""])[1]] == [("''", "an empty name")]
     files, failures = list_images([str(folder / "bad.csv")])
     assert files == [] and "no column «path»" in failures[0].error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -82,7 +84,7 @@ def test_the_rule(itself, others, outcome):
     assert told.outcome == outcome == told.to_dict()["outcome"]
     assert bool(told.flips) == (outcome == "flips")
     if itself == "FAKE" and outcome == "flips":
-        assert told.flips == "flips from FAKE to REAL after half size"
+        assert told.flips == "flips from «looks generated» to «no trace of a GAN found» after half size"
 
 
 def test_movement_within_a_verdict_is_no_flip():
@@ -96,7 +98,7 @@ def test_of_jpegs_the_best_quality_is_named():
     told = Stability.of(
         verdict("REAL"), [Variant(n, np.zeros(1)) for n in names], [verdict("REAL")] + 3 * [verdict("FAKE")]
     )
-    assert told.flips == "flips from REAL to FAKE after JPEG 60 and screenshot"
+    assert told.flips == "flips from «no trace of a GAN found» to «looks generated» after JPEG 60 and screenshot"
 
 
 def test_a_part_of_the_photo_gives_what_the_whole_photo_gives():
@@ -144,7 +146,7 @@ def test_a_verdict_that_hangs_on_the_file_is_unsure():
     detector = Sharpness(31.0)
     one = Judge(detector, stability=True)(photo)[0]
     assert one.stability["before"] == "FAKE" and one.verdict.label == "UNSURE"
-    assert one.verdict.note.startswith("flips from FAKE to REAL after")
+    assert one.verdict.note.startswith("flips from «looks generated» to «no trace of a GAN found» after")
     told = {point["version"]: point["verdict"] for point in one.stability["points"]}
     assert told["JPEG 95"] == "REAL" and told["half size"] == "FAKE"
     assert curve_svg(one.stability).count("<polygon") + curve_svg(one.stability).count("<circle") == 1 + len(VERSIONS)
@@ -171,3 +173,39 @@ def test_a_threshold_of_ones_own_is_the_threshold():
     photo, detector = scene(), Sharpness(5.0)
     own = Threshold.of(detector.calibration, threshold=0.0)
     assert Judge(detector, own, stability=True)(photo)[0].stability["outcome"] == "holds"
+
+
+def test_the_outcome_is_said_in_the_words_of_the_verdict():
+    variants = [Variant(name, np.zeros(1)) for name in ("JPEG 60", "half size")]
+    for label in ("FAKE", "UNSURE", "REAL"):
+        for others in (["FAKE", "FAKE"], ["UNSURE", "REAL"], ["REAL", "REAL"], ["UNSURE", "UNSURE"]):
+            told = Stability.of(verdict(label), variants, [verdict(one) for one in others])
+            assert not {"FAKE", "REAL", "UNSURE"} & set(told.reason.replace("«", " ").replace("»", " ").split())
+            assert "«" in told.reason
+    weak = Stability.of(verdict("REAL"), variants, [verdict("REAL"), verdict("UNSURE")])
+    assert weak.reason == "stays «no trace of a GAN found», but for «can't tell» after half size"
+
+
+def test_the_curve_shows_no_differences_below_the_limit():
+    """Scores below it are all told alike; the curve had them at their own heights."""
+
+    def dots(probability: float) -> list[str]:
+        points = [{"version": "JPEG 60", "verdict": "REAL", "probability": probability, "logit": 0.0}]
+        told = {"reason": "x", "before": "REAL", "probability": 0.29, "threshold": 0.8, "unsure_low": 0.3}
+        return re.findall(r'cy="([0-9.]+)"', curve_svg(told | {"points": points}))
+
+    assert dots(0.0001) == dots(0.2) and len(set(dots(0.0001))) == 1
+    assert dots(0.31) != dots(0.2)
+
+
+def test_one_line_gives_one_number_for_a_faces_pixels():
+    """The doubt and the note measured the face in two ways: «the face has 28 pixels …; the face has only 27 pixels»."""
+    photo = scene()
+    detector = Sharpness(5.0)
+    detector.preprocess, detector.meta = Preprocess(256), {"face": "ffhq"}
+    for side in (40, 60, 80, 110, 200):
+        step = FaceStep(Finder(face_at(220, 200, side)), 256)
+        (one,) = Judge(detector, faces=step)(photo, "a")
+        told = re.findall(r"the face has (?:only )?(\d+) pixels", one.verdict.note)
+        assert len(told) == 1 and abs(int(told[0]) - side / 1.6) <= 0.06 * side, one.verdict.note
+        assert ("too small to judge" in one.verdict.note) == (side < 0.28 * 256)

@@ -128,6 +128,8 @@ def test_the_command(tmp_path, monkeypatch):
     assert len(told["images"]) == 4 and told["methods"][0]["like"]["all layers"]["n"] == 1
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"explain.md", "sheet.png", "explain-light.png"}
     assert "| random |" in done.output
+    assert told["favoured"] == "" and "favoured" not in done.output and "Next:" not in done.output
+    assert "4 images: too few to favour a method by; give at least 20" in done.output
     again = CliRunner().invoke(evaluate.main, args)
     assert again.exit_code != 0
     for name in ("explain.json", "explain.md"):

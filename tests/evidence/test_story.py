@@ -105,6 +105,68 @@ def test_camera_tags_are_told_and_a_forged_one_reads_alike():
     assert story(made.saved(made.picture()))["camera tags"].found == UNKNOWN
 
 
+def tiff(*entries: tuple[int, int, bytes], order: str = "<") -> bytes:
+    """A TIFF of one grey pixel with more fields: (tag, type, value), by the letter of TIFF 6.0."""
+    short = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1}
+    fields = {tag: (3, 1, struct.pack(order + "HH", number, 0)) for tag, number in short.items()}
+    at, body = 8 + 2 + 12 * (len(short) + len(entries)) + 4, b""
+    for tag, kind, value in entries:
+        where = at + len(body)
+        size = {1: 1, 2: 1, 4: 4, 7: 1}[kind]
+        inline = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(order + "I", where)
+        fields[tag] = (kind, len(value) // size, inline)
+        body += value if len(value) > 4 else b""
+    directory = b"".join(
+        struct.pack(order + "HHI", tag, kind, n) + value for tag, (kind, n, value) in sorted(fields.items())
+    )
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(fields))
+    return head + directory + bytes(4) + body
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_of_a_tiff_its_own_fields_are_read(order):
+    """A press photo's usual format: tags, XMP (700) and IPTC (33723, called bytes or longs) stand in its directory."""
+    record = b"\x1c\x02" + bytes([110]) + struct.pack(">H", 19) + b"Made with Google AI"
+    data = tiff(
+        (0x010F, 2, b"Canon\0"), (0x0110, 2, b"EOS R5\0"), (700, 1, made.xmp(attribute=made.TRAINED)),
+        (33723, 4, record), order=order,
+    )  # fmt: skip
+    lines = story(data)
+    assert lines["camera tags"].says == "Canon EOS R5" and "unread blocks" not in lines
+    assert lines["digital source type"].facts == {"code": "trainedAlgorithmicMedia", "sort": "made"}
+    assert lines["generator tag"].facts["tags"][0]["where"] == "IPTC credit"
+    resources = b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(record)) + record
+    assert generator(tiff((34377, 7, resources), order=order)).facts["tags"][0]["where"] == "IPTC credit"
+    assert story(tiff(order=order))["camera tags"].says == "none in the file"
+
+
+def test_a_tiff_as_pillow_writes_it():
+    data = made.saved(made.picture(), "TIFF", tiffinfo={0x010F: "Canon", 0x0131: "Stable Diffusion"})
+    lines = story(data)
+    assert lines["camera tags"].says == "Canon"
+    assert lines["generator tag"].facts["tags"][0]["program"] == "Stable Diffusion"
+    assert lines["JPEG tables"].says == "none (TIFF)"
+
+
+def test_none_in_the_file_is_said_of_formats_alone_that_were_looked_into():
+    for form in ("GIF", "BMP", "JPEG2000", "PPM"):
+        lines = story(made.saved(made.picture(), form))
+        for kind in ("digital source type", "generator tag", "camera tags"):
+            assert lines[kind].says == f"not looked for in {form}" and lines[kind].found == UNKNOWN
+    assert story(b"no picture")["camera tags"].says == "not looked for in an unknown format"
+    for form in ("JPEG", "PNG", "WEBP", "TIFF"):
+        assert story(made.saved(made.picture(), form))["generator tag"].says == "none in the file"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_damaged_tiff_breaks_no_line(seed):
+    rng = np.random.default_rng(seed)
+    data = bytearray(tiff((0x010F, 2, b"Canon\0"), (700, 1, made.xmp(tool="x")), (33723, 4, b"\x1c\x02nx" * 9)))
+    for at in rng.integers(0, 180, 6):
+        data[at] = rng.integers(256)
+    assert story(bytes(data[: rng.integers(8, len(data))]))["SHA-256"].found == PRESENT
+
+
 def test_a_users_comment_is_read_in_either_byte_order():
     text = "Steps: 20, Sampler: Euler"
     for order in "<>":

@@ -37,6 +37,14 @@ DOCUMENT = {
     "measured": {"lines": ["fakes of other generators: 40 to 72 % found (A & B: 40 of 100)"], "says": ""},
     "summary": {"interrupted": False},
 }
+SURVIVAL = {
+    "outcome": "weakens", "reason": "stays x", "before": "FAKE", "probability": 0.9, "threshold": 0.75,
+    "unsure_low": 0.5, "points": [
+        {"version": "JPEG 40", "verdict": "UNSURE", "probability": 0.71234, "logit": 1.0},
+        {"version": "half size", "verdict": "REAL", "probability": 0.0001, "logit": -9.2},
+        {"version": "screenshot", "verdict": "FAKE", "probability": 0.99999, "logit": 9.2},
+    ],
+}  # fmt: skip
 
 
 class Parts(HTMLParser):
@@ -151,6 +159,7 @@ def test_the_table_sorts_by_a_place_that_follows_verdict_and_score():
     places = [int(a["data-v"]) for a in parts.all("td") if "class" in a and "data-v" in a]
     assert places == [2, 4, 3, 5, 1, 0]
     assert "2 look generated" in parts.text and "1 unreadable" in parts.text
+    assert "1 looks generated" in page_of([judged("a.png", "FAKE", 0.9), judged("b.png")])[1].text
 
 
 def test_however_many_photos_come_the_page_stays_small(monkeypatch):
@@ -172,13 +181,32 @@ def test_evidence_and_stability_are_shown_where_they_are():
     rows = rows_of(photo)
     line = {"kind": "C2PA", "found": "absent", "says": "no <i>credentials</i>", "proves": "nothing",
             "cannot_prove": "that it is a photo", "facts": {"raw": "hidden"}}  # fmt: skip
-    rows[0] |= {"evidence": [line], "stability": [{"change": "JPEG 40", "score": 0.71234, "verdict": "UNSURE"}]}
+    rows[0] |= {"evidence": [line], "stability": SURVIVAL}
     one = Collected(Maps(Stub(), QUICK))
     one.add(photo, rows)
     parts = Parts(one.page(DOCUMENT, ABOUT))
-    for words in ("no <i>credentials</i>", "that it is a photo", "what it can't prove", "JPEG 40", "0.7123"):
+    told = ("no <i>credentials</i>", "that it is a photo", "what it can't prove", "JPEG 40", "can't tell", "0.71")
+    for words in told:
         assert words in parts.text, words
     assert "hidden" not in parts.text and not parts.all("i")
+
+
+def test_survival_is_told_in_the_verdicts_own_words_and_scores():
+    """What the verdict would not say stands nowhere else: no REAL, no probability near 0 or 1, no logit."""
+    photo = judged("a.png", "REAL", 0.002, faces=2)
+    rows = [row | {"stability": SURVIVAL} for row in rows_of(photo)]
+    rows[0]["evidence"] = [{"kind": "C2PA"}]
+    one = Collected(Maps(Stub(), QUICK))
+    one.add(photo, rows)
+    page = one.page(DOCUMENT, ABOUT)
+    parts = Parts(page)
+    assert "Weakens: stays x." in parts.text and "Would the answer survive (face 2)" in parts.text
+    assert "<0.5" in parts.text and ">0.99" in parts.text and "no trace of a GAN found" in parts.text
+    told = page[page.index("Would the answer survive") : page.index("What this detector was measured")]
+    for word in (">REAL", ">FAKE", ">UNSURE", "0.0001", "0.999", "-9.2", "logit", "unsure low"):
+        assert word not in told, word
+    assert "<h2>What else the file tells</h2>" in page, "of the file, not of one of its faces"
+    assert page.count("<svg") == 2 and "xmlns" not in page
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -188,7 +216,7 @@ def test_no_level_of_headings_is_left_out(count):
     for i in range(count):
         photo = judged(f"{i}.png", "FAKE", 0.9)
         rows = rows_of(photo)
-        rows[0] |= {"evidence": [{"kind": "C2PA"}], "stability": [{"change": "JPEG 40", "score": 0.7}]}
+        rows[0] |= {"evidence": [{"kind": "C2PA"}], "stability": SURVIVAL}
         all_of_them.add(photo, rows)
     page = all_of_them.page(DOCUMENT, ABOUT)
     levels = [int(level) for level in re.findall(r"<h([1-6])\b", page)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import tarfile
 
@@ -95,13 +96,29 @@ def test_parts_of_other_files_or_detectors_never_meet(tmp_path):
         with pytest.raises(UserError, match="other files, another detector"):
             run(Part(0, 2), tmp_path, other)
         run(Part(1, 2), tmp_path, other)
-        with pytest.raises(UserError, match="other files, another detector"):
+        with pytest.raises(UserError, match="other files, another detector.*remove it, and judge that part again"):
             merge(tmp_path, None)
         part_path(tmp_path, Part(1, 2)).unlink()
     with pytest.raises(Killed):
         run(Part(1, 2), tmp_path, fail_after=2)
-    with pytest.raises(UserError, match="jsonl: is of other files"):
+    with pytest.raises(UserError, match=r"jsonl: is of other files.*\(what differs: detector\); choose another `out`"):
         run(Part(1, 2), tmp_path, Source(FILES, {"detector": "xyz"}))
+
+
+def test_a_merged_csv_has_no_formulas_and_the_parquet_file_has_the_names_as_they_are(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    names = ["=1+2.jpg", "-x.jpg", "plain.jpg"]
+    source = Source(names, {"detector": "abc"})
+
+    def call(files, on_read):
+        for file in files:
+            yield Result(file, None, "not an image")
+            on_read()
+
+    judge_part(source, Part(0, 1), tmp_path, call, tell=print, progress=lambda *_: None)
+    assert pq.read_table(merge(tmp_path, None).path).column("file").to_pylist() == names
+    with open(merge(tmp_path, tmp_path / "all.csv").path, newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["./=1+2.jpg", "./-x.jpg", "plain.jpg"]
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import html
 import io
 import json
+import re
+import shlex
 import struct
 import threading
 import time
@@ -13,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import detect
 from common.errors import UserError
 from discriminator.detector import Detector
 from discriminator.detector_base import Raw
@@ -23,6 +30,7 @@ from discriminator.explaining.attribution import Explainer
 from discriminator.explaining.methods import METHODS
 from discriminator.verdict import Threshold
 from faces.procedural.portrait import render_face
+from tests.program import Program
 from web.api import build_app
 from web.batching import BatchingQueue
 from web.body import Limits, split_form
@@ -283,6 +291,42 @@ def test_a_report_is_the_page_that_detect_writes(client):
     assert post(client, ("a.jpg", encoded())).json()["measured"] == told["measured"]
     assert client.post("/v1/report", files=files[1:]).status_code == 400
     assert client.post("/v1/report?threshold=2", files=files).status_code == 422
+
+
+def test_a_reports_command_judges_the_same_in_the_same_way(client, tmp_path, monkeypatch):
+    """It left out what was tried and told, and rounded the threshold."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-a b.png").write_bytes(encoded(4, 96, "PNG"))
+    files = [("file", ("-a b.png", encoded(4, 96, "PNG")))]
+    page = client.post("/v1/report?threshold=0.123456789&stability=true&evidence=true", files=files).text
+    said = re.search(r"to repeat it</th><td>([^<]+)", page)[1]
+    words = shlex.split(html.unescape(said))
+    assert words[:3] == ["python", "detect.py", "./-a b.png"]
+    assert CliRunner().invoke(Program(detect.main), words[2:]).exit_code in (0, 1)
+    (row,) = json.loads((tmp_path / "report.json").read_text())["results"]
+    query = "?threshold=0.123456789&stability=true&evidence=true"
+    (served,) = post(client, ("-a b.png", files[0][1][1]), query=query).json()["results"]
+    for name in ("verdict", "threshold", "probability", "stability", "evidence"):
+        assert row[name] == served[name], name
+    plain = client.post("/v1/report?fpr=0.05", files=files).text
+    assert "detect.py &#x27;./-a b.png&#x27; --face whole --fpr 0.05 --report report.html<" in plain
+
+
+def test_what_is_packed_for_the_way_is_refused_and_not_judged(client):
+    """A Content-Encoding says that the bytes are not the photo's own (RFC 9110, 8.4; 415 where it is not undone)."""
+    packed = {"content-type": "image/jpeg", "content-encoding": "gzip"}
+    answer = client.post("/v1/detect", content=gzip.compress(encoded()), headers=packed)
+    assert answer.status_code == 415 and "Content-Encoding gzip" in refusal(answer)
+    plain = {"content-type": "image/jpeg", "content-encoding": "identity"}
+    assert client.post("/v1/detect", content=encoded(), headers=plain).status_code == 200
+
+
+def test_everything_has_its_story_where_it_was_asked_for(client):
+    """As of `detect.py --evidence`: what can't be opened, too."""
+    photos = [("a.jpg", encoded()), ("b.jpg", b"nothing"), ("large.png", png(2000, 1000)), ("c.mp4", b"x" * 50)]
+    for row, (name, data) in zip(post(client, *photos, query="?evidence=true").json()["results"], photos, strict=True):
+        line = row["evidence"][0]
+        assert line["kind"] == "SHA-256" and line["facts"]["sha256"] == hashlib.sha256(data).hexdigest(), name
 
 
 def test_gradcam_takes_pytorch_only_where_it_may():

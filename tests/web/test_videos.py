@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import time
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import detect
 from faces.procedural.portrait import render_face
 from faces.video import Limits
 from tests.faces.video_files import write
+from tests.program import Program
 from tests.web.test_api import MODELS, encoded, post, refusal
 from web.api import build_app
 from web.body import Limits as BodyLimits
@@ -56,6 +61,15 @@ def test_a_video_has_a_verdict_and_each_frame_its_own(client, clip):
     assert all(frame["picture"] is None and 0 <= frame["probability"] <= 1 for frame in row["frames"])
     logits = sorted(frame["logit"] for frame in row["frames"])
     assert row["logit"] == pytest.approx(np.mean(logits[1:-1]), abs=1e-4)
+
+
+def test_a_video_has_its_story_as_of_the_command(client, clip, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(clip)
+    words = [str(tmp_path / "clip.mp4"), "--evidence", "--json", "--face", "whole", "--runtime", "onnx"]
+    (told,) = json.loads(CliRunner().invoke(Program(detect.main), words).stdout)["results"]
+    (row,) = post(client, ("clip.mp4", clip), query="?evidence=true").json()["results"]
+    assert row["evidence"] == told["evidence"]
+    assert row["evidence"][0]["facts"] == {"sha256": hashlib.sha256(clip).hexdigest()}
 
 
 def test_the_strip_shows_the_frames(client, clip):

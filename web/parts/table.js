@@ -50,10 +50,10 @@ const refresh = () => { // the table and the counts, after whatever changed
     }
   }
   const waiting = items.filter((item) => item.kind === "WAITING").length;
-  const counts = Object.entries(KINDS).map(([kind, text]) => [items.filter((item) => item.kind === kind).length, text]).filter(([n]) => n);
+  const counts = Object.entries(KINDS).map(([kind, text]) => [items.filter((item) => item.kind === kind).length, text, kind]).filter(([n]) => n);
   const differ = other ? items.filter((item) => item.other && shown(item).photo.verdict !== shown(item).photo2.verdict).length : 0;
   $("status").textContent = waiting ? `${waiting} to be judged …`
-    : items.length > 1 ? counts.map(([n, text]) => `${n} ${text}`).join(", ") + (differ ? `; the two detectors differ on ${differ}` : "")
+    : items.length > 1 ? counts.map(([n, text, kind]) => `${n} ${kind === "FAKE" && n === 1 ? "looks generated" : text}`).join(", ") + (differ ? `; the two detectors differ on ${differ}` : "")
       : items.length ? "Judged." : "";
   $("all").hidden = !items.length;
 };
