@@ -38,7 +38,7 @@ JOBS = {
     "audit": "known vulnerabilities of the pinned packages (exit code 2 where no database of them answers)",
     "lint": "ruff check, ruff format --check and mypy",
     "fuzz": "change bad and good files at random and read them, five minutes (make fuzz MINUTES=60; --minutes 60)",
-    "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; four hours)",
+    "reproduce-detector": "train the shipped detector again and measure it (with $FACES_SHARED; five hours)",
     "bench": "the training benchmark (further arguments go to it)",
     "docs": "the documentation site, into site/ (nothing to serve: open site/index.html)",
     "setup": "only make the virtual environment",
