@@ -64,7 +64,11 @@ def explain(error: BaseException, flags: Mapping[str, str] | None = None) -> str
 
 
 def _where_to_read(error: click.ClickException) -> str:
-    """Behind a message that names no remedy: which --help has it."""
+    """Behind a message that names no remedy: which --help has it; or how a file is named that looks like an option."""
+    if isinstance(error, click.NoSuchOption):  # of -dash.png, click tells "-d"
+        for word in sys.argv[1:]:
+            if word.startswith(error.option_name) and os.path.lexists(word):
+                return f" {one_line(word)} is a file's name: write ./{one_line(word)}"
     unknown = isinstance(error, click.NoSuchOption) and not error.possibilities
     if (unknown or isinstance(error, click.MissingParameter)) and (ctx := getattr(error, "ctx", None)) is not None:
         return f" {ctx.command_path} --help tells {'which there are' if unknown else 'what to give'}."

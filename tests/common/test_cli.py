@@ -79,6 +79,16 @@ def test_a_command_that_is_missing_is_one_line_with_those_there_are(capsys):
     assert "--help" in told and "Usage" not in told
 
 
+def test_a_file_that_looks_like_an_option_is_told_how_to_be_named(tmp_path, capsys, monkeypatch):
+    (tmp_path / "-dash.png").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tool", "-dash.png"])
+    tool = click.Command("tool", params=[click.Argument(["files"], nargs=-1)])
+    assert leave(tool, ["-dash.png"], capsys) == (
+        2, "error: No such option '-d'. -dash.png is a file's name: write ./-dash.png\n"
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
