@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from common import reading
 from common.errors import UserError
 from discriminator.artefact import RESIDUALS
 from discriminator.backbones import Borrowing
@@ -56,9 +56,9 @@ class Start:
 
 def _normalisation(config: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     try:
-        found = json.loads(config.read_text(encoding="utf-8"))["architecture"]
+        found = reading.json_file(config)["architecture"]
         return tuple(map(float, found["mean"])), tuple(map(float, found["std"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
 
 
