@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+WORKER = "ray::MapWorker"  # as Ray Data's pool of actors calls its processes
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 KINDS, IN_A_TAR = 50, 1000
@@ -111,11 +112,11 @@ def here(command: list[str], parts: int, killer: Killer) -> None:
 
 
 def by_ray(command: list[str], parts: int, killer: Killer) -> None:
-    """One command; its workers are killed."""
+    """One command; its workers are killed, not the agents of Ray's node, without which the node ends itself."""
     running = subprocess.Popen([*command, "--engine", "ray", "--parts", str(parts)], stdout=subprocess.DEVNULL)
     while running.poll() is None:
         time.sleep(0.2)
-        killer.maybe(below(running.pid, "ray::") if killer.left else [])
+        killer.maybe(below(running.pid, WORKER) if killer.left else [])
     if running.returncode:
         sys.exit(f"error: the command ended with {running.returncode}")
 
