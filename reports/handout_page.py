@@ -247,7 +247,9 @@ def _facts(value: object) -> str:
             f"<tr>{''.join(f'<td>{_facts(row[n])}</td>' if n in row else '<td></td>' for n in names)}</tr>"
             for row in value
         )
-        return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        return (
+            f'<div class="scroll"><table class="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else _text(value)
@@ -333,6 +335,7 @@ font-weight:400}
 thead th,.pairs th{color:var(--soft)}td,tbody th{overflow-wrap:anywhere}
 .sort{width:100%}.sort .note{max-width:16rem}.sort td:nth-child(4){font-weight:600}
 .pairs th{white-space:nowrap}.made td{overflow-wrap:anywhere;font-size:.82rem}
+.rows td:nth-child(-n+2){overflow-wrap:normal}
 th button{font:inherit;color:inherit;background:none;border:0;padding:.2rem 0;cursor:pointer;text-decoration:underline}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 th button:focus-visible{outline:3px solid var(--real)}
