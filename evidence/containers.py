@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from faces.tiff import ORDERS, entries
+
 BLOCK = 1 << 20  # bytes of a metadata block, unpacked: no program writes more, but for pictures in pictures
 BLOCKS = 256  # metadata blocks that are kept
 STEPS = 100_000  # chunks or segments that are passed over
-ENTRIES = 1000  # of a TIFF's directory
 
 PNG = b"\x89PNG\r\n\x1a\n"
 EXIF, XMP, IRB = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
 XMP_KEY = "XML:com.adobe.xmp"
-TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # how one begins: its byte order
 TIFF_XMP, TIFF_IPTC, TIFF_IRB = 700, 33723, 34377
 SOF = {0xC0, 0xC1, 0xC2}  # Huffman-coded DCT: baseline, extended, progressive
 ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
@@ -74,7 +74,7 @@ def parts_of(data: bytes) -> Parts:
         ("JPEG", data[:3] == b"\xff\xd8\xff", _jpeg),
         ("PNG", data[:8] == PNG, _png),
         ("WEBP", data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp),
-        ("TIFF", data[:4] in TIFF, _tiff),
+        ("TIFF", data[:4] in ORDERS, _tiff),
     ):
         if starts:
             parts.form = form
@@ -212,16 +212,14 @@ def _webp(data: bytes, parts: Parts) -> None:
 
 def _tiff(data: bytes, parts: Parts) -> None:
     """Of its first picture: the tags of EXIF lie in the file itself."""
-    order = TIFF[data[:4]]
+    order = ORDERS[data[:4]]
     parts.exif = data
     (start,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, start)
     found: dict[int, bytes] = {}
-    for i in range(min(count, ENTRIES)):
-        tag, kind, number = struct.unpack_from(order + "HHI", data, start + 2 + 12 * i)
+    for tag, kind, number, at in entries(data, order, start):
         if tag in (TIFF_XMP, TIFF_IPTC, TIFF_IRB) and tag not in found:
             size = number * (4 if kind == 4 else 1)  # IPTC's are called longs by many programs
-            (where,) = struct.unpack_from(order + "I", data, start + 2 + 12 * i + 8)
+            (where,) = struct.unpack_from(order + "I", data, at)
             found[tag] = data[where : where + min(size, BLOCK + 1)]
     if TIFF_XMP in found:
         parts._keep("xmp", found[TIFF_XMP])

@@ -10,8 +10,9 @@ import math
 import struct
 from dataclasses import dataclass, field
 
+from faces.tiff import ORDERS, entries
+
 VALUE = 1 << 16  # bytes
-ENTRIES = 1000  # of a directory
 SIZES = {
     1: 1,
     2: 1,
@@ -50,7 +51,7 @@ class Exif:
 
 def read_exif(data: bytes) -> Exif:
     """The fields of a TIFF structure. ValueError for what is none."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    order = ORDERS.get(data[:4])
     if order is None:
         raise ValueError("not a TIFF structure")
     out = Exif()
@@ -69,18 +70,15 @@ def read_exif(data: bytes) -> Exif:
 
 def _directory(data: bytes, order: str, start: int, wanted: dict[int, str], out: Exif) -> dict[int, int]:
     """Reads the wanted fields into `out`; the pointers to further directories."""
-    (count,) = struct.unpack_from(order + "H", data, start)
     pointers: dict[int, int] = {}
     seen: set[int] = set()
-    for i in range(min(count, ENTRIES)):
-        at = start + 2 + 12 * i
-        tag, kind, number = struct.unpack_from(order + "HHI", data, at)
+    for tag, kind, number, at in entries(data, order, start):
         if tag in (DETAILS, POSITION):
-            pointers[tag] = struct.unpack_from(order + "I", data, at + 8)[0]
+            pointers[tag] = struct.unpack_from(order + "I", data, at)[0]
         elif tag in wanted and kind in SIZES and tag not in seen:
             seen.add(tag)
             size = SIZES[kind] * number
-            where = at + 8 if size <= 4 else struct.unpack_from(order + "I", data, at + 8)[0]
+            where = at if size <= 4 else struct.unpack_from(order + "I", data, at)[0]
             value = data[where : where + min(size, VALUE)]
             if tag == 0x927C:
                 out.maker_note = min(size, len(data) - where) if where < len(data) else 0

@@ -38,6 +38,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from common.errors import BadImage, TooSmall
 from faces import deep, foreign, jpeg_scans
 from faces.moving.kinds import HEAD, VIDEO, kind_of
+from faces.tiff import ORDERS
 
 # Only raster formats are tried: Pillow would also run Ghostscript for EPS and open network-ish or vector containers.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "HEIF", "JPEG2000", "TGA", "ICO")
@@ -234,7 +235,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
             raise BadImage(name, sort.reason) from None
         if foreign.sort_of(name) is foreign.RAW:
             raise BadImage(name, foreign.RAW.reason) from None
-        if data.startswith((b"II*\0", b"MM\0*")):
+        if data.startswith(tuple(ORDERS)):
             raise BadImage(
                 name, "this TIFF can't be read (broken, or floating-point or other rare channels): save it as 8-bit PNG"
             ) from None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import struct
 
+from faces.tiff import ORDERS, entries
+
 MOST = 10_000  # pages that are counted
-ENTRIES = 1000  # of a directory
 NEW_SUBFILE_TYPE = 254
 NO_PAGE = 1 | 4  # bits of it: a reduced copy of another picture, a mask for one
 
@@ -23,7 +24,7 @@ def pages_note(data: bytes) -> str:
 
 def _tiff_pages(data: bytes) -> int:
     """Pages of a TIFF, less reduced copies and masks; 0 of another file. Broken directories end the count."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    order = ORDERS.get(data[:4])
     if order is None:
         return 0
     pages, seen = 0, set[int]()
@@ -31,13 +32,12 @@ def _tiff_pages(data: bytes) -> int:
         (at,) = struct.unpack_from(order + "I", data, 4)
         while at and at not in seen and len(seen) < MOST:
             seen.add(at)
-            (count,) = struct.unpack_from(order + "H", data, at)
-            kind = 0
-            for entry in range(at + 2, at + 2 + 12 * min(count, ENTRIES), 12):
-                tag, size = struct.unpack_from(order + "HH", data, entry)
+            sort = 0
+            for tag, kind, _, where in entries(data, order, at):
                 if tag == NEW_SUBFILE_TYPE:
-                    (kind,) = struct.unpack_from(order + ("H" if size == 3 else "I"), data, entry + 8)
-            pages += not kind & NO_PAGE
+                    (sort,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, where)
+            pages += not sort & NO_PAGE
+            (count,) = struct.unpack_from(order + "H", data, at)
             (at,) = struct.unpack_from(order + "I", data, at + 2 + 12 * count)
     except struct.error:
         pass
