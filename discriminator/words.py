@@ -13,6 +13,8 @@ from discriminator.verdict import Verdict
 from metrics.answers import EVEN
 
 HEADLINES = {"FAKE": "looks generated", "UNSURE": "can't tell", "REAL": "no trace of a GAN found"}
+COUNTS = {"FAKE": "look generated", "UNSURE": "can't be told", "REAL": "without a trace of a GAN",
+          "NO FACE": "without a face", "UNREADABLE": "unreadable"}  # fmt: skip
 NO_FACE, UNREADABLE = "no face found", "could not be read"
 LIMITS = (
     "A verdict is a statistical judgement, never a proof. Do not decide about people by it.",
@@ -93,6 +95,11 @@ def score_of(probability: float, low: float) -> str:
     if probability < low:
         return SCORES["below"].format(low=f"{low:.2g}")
     return SCORES["above"].format(most=f"{MOST_SURE:g}") if probability > MOST_SURE else f"{probability:.2f}"
+
+
+def counted(n: int, kind: str) -> str:
+    """How many have an answer of `COUNTS`: "1 looks generated"."""
+    return f"{n} {HEADLINES[kind] if (kind, n) == ('FAKE', 1) else COUNTS[kind]}"
 
 
 def quoted(label: str) -> str:

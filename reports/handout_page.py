@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.errors import one_line
-from discriminator.words import HEADLINES, LIMITS, score_of
+from discriminator.words import COUNTS, HEADLINES, LIMITS, counted, score_of
 from reports.stability_curve import curve_svg
 
-ANSWERS = {"FAKE": "look generated", "UNSURE": "can't be told", "REAL": "without a trace of a GAN",
-           "NO FACE": "without a face", "UNREADABLE": "unreadable"}  # fmt: skip
 COLUMNS = {"kind": "question", "says": "answer", "proves": "what it proves", "cannot_prove": "what it can't prove"}
 HIDDEN = {"facts"}  # of evidence: for programs
 
@@ -106,9 +104,8 @@ def _head(one: Shown | None, table: Sequence[Shown], document: Mapping, about: M
             f'<header><p class="kind">Is this face generated? · {date}</p><h1 dir="auto">{_text(one.file)}</h1>'
             f'<p class="answer {_class(one.verdict)}">{_text(one.headline)}</p></header>'
         )
-    totals = {kind: sum(shown.verdict == kind for shown in table) for kind in ANSWERS}
-    told = {kind: "looks generated" if kind == "FAKE" and n == 1 else ANSWERS[kind] for kind, n in totals.items()}
-    said = " · ".join(f'<span class="{_class(kind)}">{n} {told[kind]}</span>' for kind, n in totals.items() if n)
+    totals = {kind: sum(shown.verdict == kind for shown in table) for kind in COUNTS}
+    said = " · ".join(f'<span class="{_class(kind)}">{counted(n, kind)}</span>' for kind, n in totals.items() if n)
     cut = "" if len(table) == count else f" (of the {len(table)} in the table)"
     stopped = "" if not document.get("summary", {}).get("interrupted") else " It was stopped before the end."
     return (
@@ -120,7 +117,7 @@ def _head(one: Shown | None, table: Sequence[Shown], document: Mapping, about: M
 def _table(table: Sequence[Shown], count: int, csv: str) -> str:
     """Sortable by a small script; without one it is in the order of the files."""
     place = {
-        id(s): k for k, s in enumerate(sorted(table, key=lambda s: (list(ANSWERS)[::-1].index(s.verdict), s.score)))
+        id(s): k for k, s in enumerate(sorted(table, key=lambda s: (list(COUNTS)[::-1].index(s.verdict), s.score)))
     }
     lines = []
     for shown in table:

@@ -114,10 +114,10 @@ def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: 
     """The last lines for people: counts, what was measured, the threshold, the detector file where the user did not
     name it (`chosen`), and who looked for the faces."""
     looked = judge.faces.finder is not None
-    line = f"{totals.fake} {'looks' if totals.fake == 1 else 'look'} generated, {totals.unsure} can't be told,"
-    line += f" {totals.real} without a trace of a GAN, {totals.unreadable} unreadable"
+    counts = {"FAKE": totals.fake, "UNSURE": totals.unsure, "REAL": totals.real, "UNREADABLE": totals.unreadable}
     if looked:
-        line += f", {totals.no_face} without a face"
+        counts["NO FACE"] = totals.no_face
+    line = ", ".join(words.counted(n, kind) for kind, n in counts.items())
     if totals.judged + totals.unreadable + totals.no_face != totals.files:
         line += f" (each face counted; {totals.files} file{'s' * (totals.files != 1)})"
     if totals.files > 1 and seconds > 0:
