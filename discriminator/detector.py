@@ -182,10 +182,13 @@ def merge_norms(net: Network) -> list[str]:
     merged = []
     for path, part in net.named_modules():
         for (_, layer), (name, norm) in itertools.pairwise(part.named_children()):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and layer.bias is None:
-                if layer.out_channels == norm.num_features and norm.running_var is not None:
-                    _take_over(layer, norm)
-                    merged.append(f"{path}.{name}" if path else name)
+            if (
+                isinstance(layer, nn.Conv2d) and layer.bias is None
+                and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
+                and layer.out_channels == norm.num_features
+            ):  # fmt: skip
+                _take_over(layer, norm)
+                merged.append(f"{path}.{name}" if path else name)
     if not torch.allclose(net.verdict(image).logit, logit, rtol=1e-3, atol=1e-3):  # not one after the other, after all
         net.load_state_dict(kept)
         return []

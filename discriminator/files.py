@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from common.errors import BadImage
-from discriminator.judge import MIN_SIDE, Judge, Seen
+from discriminator.judge import Judge, Seen, opened
 from discriminator.results import Result
 from discriminator.video import VideoOptions, judge_video
 from faces.decode import MAX_PIXELS, Decode, decode_image, read_file
-from faces.pages import pages_note
 from faces.stores import ManifestStore
 from faces.video import is_moving
 
@@ -37,18 +37,16 @@ def judge_files(
     """
 
     store = ManifestStore("")
-
-    def opened(data: bytes, file: str) -> tuple[np.ndarray, str]:
-        return decode(data, file, max_pixels=max_pixels, min_side=MIN_SIDE), pages_note(data)
+    load = functools.partial(opened, max_pixels=max_pixels, decode=decode)
 
     def look(file: str | Result) -> Seen:
         if isinstance(file, Result):
             return Seen(file.file, file)
         if store.is_inside(file):
-            return _packed(judge, store, file, opened)
+            return _packed(judge, store, file, load)
         if is_moving(file):
             return Seen(file)  # it is read when its turn comes
-        return judge.decoded(file, lambda: opened(read_file(file), file))
+        return judge.decoded(file, lambda: load(read_file(file), file))
 
     with contextlib.closing(store):
         for seen in judge.in_order(look, files, workers=workers, patience=patience):
@@ -60,7 +58,7 @@ def judge_files(
 
 
 def _packed(
-    judge: Judge, store: ManifestStore, file: str, opened: Callable[[bytes, str], tuple[np.ndarray, str]]
+    judge: Judge, store: ManifestStore, file: str, load: Callable[[bytes, str], tuple[np.ndarray, str]]
 ) -> Seen:
     """What is seen of a member of an archive; of a video, nothing yet."""
     try:
@@ -69,4 +67,4 @@ def _packed(
         return Seen(file, Result(file, None, error.reason))
     if is_moving(data, file):
         return Seen(file)
-    return judge.decoded(file, lambda: opened(data, file))
+    return judge.decoded(file, lambda: load(data, file))

@@ -84,8 +84,7 @@ class Judge:
     ) -> list[Result]:
         """As `judge(photo)`, of an image file's bytes; of more than `max_pixels` pixels it is unreadable. decode: by
         what (see `faces.apart`)."""
-        load = lambda: (decode(data, name, max_pixels=max_pixels, min_side=MIN_SIDE), pages_note(data))  # noqa: E731
-        return self._judged(self.decoded(name, load))
+        return self._judged(self.decoded(name, lambda: opened(data, name, max_pixels, decode)))
 
     def _judged(self, seen: Seen) -> list[Result]:
         self.score([seen])
@@ -201,6 +200,11 @@ class Judge:
             if not self.detector.in_threads:
                 self.score(part)
             yield from part
+
+
+def opened(data: bytes, name: str, max_pixels: int, decode: Decode) -> tuple[np.ndarray, str]:
+    """The photo in an image file's bytes, and what is to be said of the file, or "": what `Judge.decoded` loads."""
+    return decode(data, name, max_pixels=max_pixels, min_side=MIN_SIDE), pages_note(data)
 
 
 def note_on(view: View, detector: DetectorBase) -> str:

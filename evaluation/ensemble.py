@@ -261,7 +261,7 @@ def compare_with_members(
     """The ensemble and its members at the same false-alarm rates; the best member is chosen where the ensemble was
     fitted, not where it is tested. scores [views, n]: the ensemble's on the rows `fit`."""
     names = list(members)
-    head = head_of(detector) if isinstance(detector.net, Ensemble) else None  # none: a soup, whose scores come last
+    head = head_of(detector)  # none: a soup, whose scores come last
     flat = np.tile(fit.labels, fit.z.shape[0])
     aucs = [roc_auc(flat, fit.z[:, :, k].ravel()) for k in range(len(names))]
     best = names[int(np.argmax(aucs))]
@@ -314,11 +314,9 @@ def _look_of(member: Detector) -> Preprocess:
     return member.preprocess
 
 
-def head_of(detector: Detector) -> Head:
-    """What joins an ensemble's members."""
-    if not isinstance(detector.net, Ensemble):
-        raise UserError("the detector is no ensemble; join some first")
-    return detector.net.head
+def head_of(detector: Detector) -> Head | None:
+    """What joins an ensemble's members; None where they became one network."""
+    return detector.net.head if isinstance(detector.net, Ensemble) else None
 
 
 def _point(calibration: Calibration, target: float):

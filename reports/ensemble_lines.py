@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from discriminator.detector import Detector
-from discriminator.ensemble import Ensemble, Majority, Stack, Weighted
+from discriminator.ensemble import Majority, Stack, Weighted
 from evaluation.ensemble import EnsembleComparison, EnsembleResult, head_of
 from metrics.few import auc_text, balanced_text, counts_text, share_text
 
@@ -16,7 +16,7 @@ def lines_of(result: EnsembleResult) -> list[str]:
 
 
 def _made(detector: Detector, names: Sequence[str]) -> list[str]:
-    head, out = (head_of(detector) if isinstance(detector.net, Ensemble) else None), []
+    head, out = head_of(detector), []
     if head is None:
         out.append(f"one network whose weights are the mean of the {len(names)} members'")
     elif isinstance(head, Weighted):
