@@ -10,6 +10,7 @@ Examples:
   python evaluate.py detector models/detector.safetensors --data flickr140k --data foreign/utkface --bias
   python evaluate.py detector their_scores.csv --calibrate-on their_valid_scores.csv
   python evaluate.py ensemble runs/a runs/b runs/c --method weighted --data flickr140k --out all.safetensors
+  python evaluate.py second-look all.safetensors --data flickr140k --out twice.safetensors
   python evaluate.py compare --models runs/a runs/b all.safetensors --data flickr140k --out compared/
   python evaluate.py explain models/detector.safetensors --data flickr140k --split valid --out explained/
   python evaluate.py study --plan docs/study/plan.toml --out runs/study
@@ -36,6 +37,7 @@ from evaluation.options import (
     ExplainingOptions,
     GeneratorOptions,
     NearestOptions,
+    SecondLookOptions,
     StudyOptions,
     is_table,
 )
@@ -208,6 +210,28 @@ def ensemble(asked: EnsembleOptions) -> None:
 
     _check_files(asked, "out", "json")
     result, out = make_ensemble(asked, LISTENER), Path(asked.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    digest = result.detector.save(out)
+    _tell(*lines_of(result), f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}…)")
+    _write_json(asked.json, {"file": str(out), **result.to_json()})
+    next_step(f"python detect.py photo.jpg --model {typed(out)}")
+
+
+@main.command()
+@options(SecondLookOptions, "asked", but=("resamples",))
+def second_look(asked: SecondLookOptions) -> None:
+    """Let a detector look again, mirrored, at what its first look leaves near the threshold.
+
+    \b
+    There the mean of both answers counts, with less noise than either; elsewhere nothing changes, nor takes longer.
+    Where «near» ends and the new thresholds are fitted on the validation images of --data, which the detector was not
+    taught with. MODEL is a detector file or a run folder, an ensemble or a single network; OUT is another like it.
+    """
+    with importing():
+        from evaluation.looking_twice import lines_of, look_twice
+
+    _check_files(asked, "out", "json")
+    result, out = look_twice(asked, LISTENER), Path(asked.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     digest = result.detector.save(out)
     _tell(*lines_of(result), f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}…)")

@@ -22,16 +22,24 @@ from common.files import write_bytes
 from common.reading import json_of
 from discriminator import ensemble
 from discriminator.calibration import Calibration
-from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of
+from discriminator.detector_base import (
+    NOT_NUMBERS,
+    DetectorBase,
+    Raw,
+    check_version,
+    reason_of,
+    second_look_from,
+    version_of,
+)
 from discriminator.gradcam import gradcam
 from discriminator.locate import reading
 from discriminator.models import build
 from discriminator.network import Network
+from discriminator.second_look import SecondLook
 from discriminator.two_views import TwoViews
 from discriminator.views import Preparation, preprocess_from
 
 FORMAT = "ganface-detector"
-VERSION = 1
 HEADER_KEY = "detector"
 MANY = 1024  # numbers; tensors of fewer are not worth halving
 _PICKLES = (b"\x80", b"PK\x03\x04", b"(dp", b"ccopy")
@@ -52,6 +60,7 @@ class Detector(DetectorBase):
         preprocess: Preparation,
         calibration: Calibration,
         meta: dict | None = None,
+        second_look: SecondLook | None = None,
     ):
         cfg = net.cfg
         if (preprocess.resolution, preprocess.channels) != (cfg.resolution, cfg.img_channels):
@@ -67,6 +76,7 @@ class Detector(DetectorBase):
                 raise UserError("the preprocessing of two views is their network's own, and the one given is another")
         self.net = net.eval().requires_grad_(False)
         self.preprocess, self.calibration, self.meta = preprocess, calibration, dict(meta or {})
+        self.second_look = second_look
         self.sha256 = ""
 
     @property
@@ -81,15 +91,10 @@ class Detector(DetectorBase):
         image = torch.from_numpy(self.preprocess.normalise(seen)[None]).to(self.device)
         return gradcam(self.net, image, towards_fake=towards_fake)
 
-    def raw(self, pixels: np.ndarray) -> Raw:
-        """As `logits`, for numpy."""
-        return self.logits(torch.from_numpy(pixels))
-
     @torch.inference_mode()
-    def logits(self, pixels: torch.Tensor) -> Raw:
-        """Preprocessed float [N, C, R, R] (or rows [N, L]) in [-1, 1] to what the network says. UserError if a logit is
-        not finite."""
-        out, views = self.net.seen(pixels.to(self.device))
+    def once(self, pixels: np.ndarray) -> Raw:
+        """See `DetectorBase.once`."""
+        out, views = self.net.seen(torch.from_numpy(pixels).to(self.device))
         logits = out.logit.double().cpu().numpy()
         if not np.isfinite(logits).all():
             raise UserError(NOT_NUMBERS)
@@ -97,19 +102,21 @@ class Detector(DetectorBase):
         return Raw(logits, maps, None if views is None else views.numpy())
 
     def recalibrated(self, calibration: Calibration) -> Detector:
-        """The same network and preprocessing under another calibration."""
-        return Detector(self.net, self.preprocess, calibration, self.meta)
+        """The same network, preprocessing and second look under another calibration."""
+        return Detector(self.net, self.preprocess, calibration, self.meta, self.second_look)
 
     def save(self, path: str | os.PathLike) -> str:
         """Write the detector file and return its SHA-256. A reader sees the old file or the new one, never a half."""
         header = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": version_of(self),
             "architecture": self.net.cfg.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "calibration": self.calibration.to_dict(),
             "meta": self.meta,
         }
+        if self.second_look is not None:
+            header["second_look"] = self.second_look.to_dict()
         tensors = {name: _stored(tensor) for name, tensor in self.net.state_dict().items()}
         # One metadata key: the order of several is not fixed by the format, and equal detectors should be equal files.
         data = safetensors.torch.save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
@@ -131,7 +138,8 @@ class Detector(DetectorBase):
             calibration = Calibration.from_dict(header["calibration"])
             net = _network(header["architecture"], tensors)
             net.load_state_dict(tensors)
-            detector = cls(net.to(device), preprocess, calibration, dict(header.get("meta") or {}))
+            meta = dict(header.get("meta") or {})
+            detector = cls(net.to(device), preprocess, calibration, meta, second_look_from(header))
         except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(f"{path}: the detector file's header does not fit: {reason_of(error)}") from None
         detector.sha256 = hashlib.sha256(data).hexdigest()
@@ -274,5 +282,5 @@ def _header(data: bytes, path: str | os.PathLike) -> dict:
         kind = metadata.get("format")
         what = f"a {kind} file" if kind not in (None, "pt") else "a safetensors file without a detector's header"
         raise UserError(f"{path}: {what}, not a detector; give the detector.safetensors of a run")
-    check_version(path, header, VERSION)
+    check_version(path, header)
     return header

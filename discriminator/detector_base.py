@@ -19,18 +19,34 @@ from discriminator.calibration import Calibration
 from discriminator.crop_watch import CropWatch
 from discriminator.join import SHAPE_ALONE, Join
 from discriminator.quality import caution
+from discriminator.second_look import SecondLook
 from discriminator.verdict import Threshold, Verdict, decide
 from discriminator.views import FaceAndPixels, Preparation
 from faces.pixel_crops import Region
 
 ALIGNED_SETS = ("flickr140k", "rvf10k")  # named sets of which every photo is an aligned crop, as in FFHQ
+VERSIONS = (1, 2)  # of a detector's file
 NOT_NUMBERS = "the detector's network gives values that are not numbers: the file is damaged, retrain it"
 
 
-def check_version(path: str | os.PathLike, header: dict, known: int) -> None:
+def check_version(path: str | os.PathLike, header: dict) -> None:
     """UserError for the header of a file of another version."""
-    if (version := header.get("version")) != known:
+    if (version := header.get("version")) not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
         raise UserError(f"{path}: detector file version {version}, this program reads {known}; update the program")
+
+
+def version_of(detector: DetectorBase) -> int:
+    """What its file's header says: 2 where it looks twice, which programs of version 1 would leave out unsaid."""
+    return VERSIONS[detector.second_look is not None]
+
+
+def second_look_from(header: dict) -> SecondLook | None:
+    """Of a file's header. UserError for one that is damaged, or in a file of version 1."""
+    given = header.get("second_look")
+    if (given is not None) != (header["version"] == VERSIONS[1]):
+        raise UserError("a file of version 2 has a second look, and one of version 1 has none")
+    return None if given is None else SecondLook.from_dict(given)
 
 
 def reason_of(error: Exception) -> str:
@@ -54,11 +70,12 @@ class Raw(NamedTuple):
 
 
 class DetectorBase:
-    """A subclass has `preprocess`, `calibration`, `meta`, `sha256` and `raw`.
+    """A subclass has `preprocess`, `calibration`, `meta`, `sha256` and `once`.
 
     source_sha256: of the detector file that an exported one came from. in_threads: whether it does most when many
     threads ask it for one image each; else one thread is to ask it for many at once. has_patches: False where it is
-    known to give no maps. join: what joins the views of a network that has two."""
+    known to give no maps. join: what joins the views of a network that has two. second_look: at which photos it looks
+    twice."""
 
     preprocess: Preparation
     calibration: Calibration
@@ -68,11 +85,30 @@ class DetectorBase:
     in_threads: bool = False
     has_patches: bool = True
     join: Join | None = None
+    second_look: SecondLook | None = None
+
+    def once(self, pixels: np.ndarray) -> Raw:
+        """Preprocessed float32 [N, C, R, R] (or rows [N, L]) in [-1, 1] to what the network says of them, looking once.
+        UserError if a logit is not finite."""
+        raise NotImplementedError
 
     def raw(self, pixels: np.ndarray) -> Raw:
-        """Preprocessed float32 [N, C, R, R] (or rows [N, L]) in [-1, 1] to what the network says of them. UserError if
-        a logit is not finite."""
-        raise NotImplementedError
+        """As `once`, and where `second_look` says so the mean of that and what it says of the mirror image."""
+        first, look = self.once(pixels), self.second_look
+        if look is None or not (rows := np.flatnonzero(look.weight(first.logits))).size:
+            return first
+        again = self.once(np.ascontiguousarray(self.preprocess.mirrored(pixels[rows])))
+        logits = first.logits.copy()
+        logits[rows] = look.score(first.logits[rows], again.logits)
+        share = look.weight(first.logits[rows]).astype(np.float32) / 2
+        maps, views = first.maps, first.views
+        if maps is not None and again.maps is not None:
+            maps = maps.copy()
+            maps[rows] += share[:, None, None] * (again.maps[:, :, ::-1] - maps[rows])
+        if views is not None and again.views is not None:
+            views = views.copy()
+            views[rows] += share[:, None] * (again.views - views[rows])
+        return Raw(logits, maps, views)
 
     def prepared(self, image: np.ndarray, photo: np.ndarray | None = None, region: Region | None = None) -> np.ndarray:
         """What the network is to see, uint8, of an image [H, W, 3]. photo, region: where it was cut out, for networks

@@ -21,7 +21,7 @@ from common import reading
 from common.errors import UserError
 from common.memory import at_most, give_back
 from discriminator.calibration import Calibration
-from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of
+from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of, second_look_from
 from discriminator.join import Join
 from discriminator.onnx_file import check_network
 from discriminator.views import preprocess_from
@@ -32,7 +32,6 @@ MOST_VALUES = 1 << 26  # of one input; 2048 x 2048 in colour are 13 million
 TRIAL_SECONDS = 60.0  # for one blank image; detectors here take 0.01 to 1
 TRIAL_BYTES = 1 << 30  # that loading and one image may take, beside four times the file
 ONNX_FORMAT = "ganface-detector-onnx"
-ONNX_VERSION = 1
 ONNX_KEY = "detector"
 INPUT, LOGIT, PATCHES, VIEWS = "image", "logit", "patch_map", "views"
 
@@ -46,6 +45,7 @@ class OnnxDetector(DetectorBase):
         self.preprocess = preprocess_from(header["preprocess"])
         self.calibration = Calibration.from_dict(header["calibration"])
         self.meta = dict(header.get("meta") or {})
+        self.second_look = second_look_from(header)
         self.source_sha256 = str(header.get("source_sha256") or "")
         outputs = [output.name for output in session.get_outputs()]
         self.in_threads = session.get_providers()[0] == "CPUExecutionProvider"
@@ -61,8 +61,8 @@ class OnnxDetector(DetectorBase):
         if tuple(session.get_inputs()[0].shape)[1:] != self.preprocess.shape:
             raise UserError(f"the network does not take {channels} channels of {side} px as the preprocessing makes")
 
-    def raw(self, pixels: np.ndarray) -> Raw:
-        """See `DetectorBase.raw`. UserError, too, where the network fails, or gives something else than it should."""
+    def once(self, pixels: np.ndarray) -> Raw:
+        """See `DetectorBase.once`. UserError, too, where the network fails, or gives something else than it should."""
         return self._checked(_run(self._session, self._outputs, pixels), len(pixels))
 
     def _checked(self, values: list[np.ndarray], count: int) -> Raw:
@@ -131,7 +131,7 @@ class OnnxDetector(DetectorBase):
             header = reading.json_of(text) if text else {}
             if not isinstance(header, dict) or header.get("format") != ONNX_FORMAT:
                 raise UserError(f"{path}: {NO_DETECTOR}")
-            check_version(path, header, ONNX_VERSION)
+            check_version(path, header)
             made = cls(session, header, hashlib.sha256(data).hexdigest())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = reason_of(error)

@@ -83,6 +83,15 @@ class Views:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         return self.normalise(self.uint8(image))
 
+    def mirrored(self, rows: np.ndarray) -> np.ndarray:
+        """What `normalise` made, float [N, L], of the mirror images."""
+        parts, at = [], 0
+        for shape in self.shapes:
+            length = math.prod(shape)
+            parts.append(rows[:, at : at + length].reshape(-1, *shape)[..., ::-1].reshape(-1, length))
+            at += length
+        return np.concatenate(parts, axis=1)
+
     def split(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """float [N, L] -> the views, float [N, C, R, R] each."""
         parts = flat.split([c * h * w for c, h, w in self.shapes], dim=1)
@@ -147,6 +156,13 @@ class FaceAndPixels:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         return self.normalise(self.uint8(image))
+
+    def mirrored(self, rows: np.ndarray) -> np.ndarray:
+        """What `normalise` made, float [N, L], of the mirror images: their crops lie in the other order, too."""
+        at, (_, channels, small, _), grid = math.prod(self.face.shape), self.pixels.shape, self.pixels.grid
+        face = rows[:, :at].reshape(-1, *self.face.shape)[..., ::-1]
+        crops = rows[:, at + 1 :].reshape(-1, grid, grid, channels, small, small)[:, :, ::-1, ..., ::-1]
+        return np.concatenate([face.reshape(-1, at), rows[:, at : at + 1], crops.reshape(len(rows), -1)], axis=1)
 
     def has_crops(self, row: np.ndarray) -> bool:
         """Whether a row of `uint8` holds crops."""

@@ -79,14 +79,14 @@ def flops_of(detector: Detector) -> int:
     """Floating-point operations of one verdict in convolutions, matrix products and attention, a multiply-add counted
     as two; filters, norms and activations are not counted."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        detector.net.verdict(_zeros(detector, 1))
+        detector.net.verdict(torch.from_numpy(_zeros(detector, 1)).to(detector.device))
     return int(counter.get_total_flops())
 
 
-def _zeros(detector: Detector, count: int) -> torch.Tensor:
+def _zeros(detector: Detector, count: int) -> np.ndarray:
     photo = np.full((detector.preprocess.resolution,) * 2 + (3,), 127, np.uint8)
     pixels = detector.preprocess.uint8(photo)
-    return torch.from_numpy(detector.preprocess.normalise(np.stack([pixels] * count))).to(detector.device)
+    return detector.preprocess.normalise(np.stack([pixels] * count))
 
 
 def training_of(path: Path, meta: dict) -> tuple[float | None, float | None]:
@@ -120,7 +120,7 @@ def measure_speed(contestants: Sequence[Contestant], bar: Callable) -> None:
     for number in bar(range(ROUNDS + 1), title="speed", unit="round"):
         for one, detector, photos in networks:
             begin = time.perf_counter()
-            detector.logits(photos)  # brings the logits to the CPU, so the device has finished
+            detector.once(photos)  # brings the logits to the CPU, so the device has finished
             if number:  # the first is a warming up
                 best[one.name] = min(best[one.name], time.perf_counter() - begin)
         if number >= 2 and time.perf_counter() - began > LONGEST:

@@ -104,6 +104,7 @@ def _check_members(options: EnsembleOptions, members: Sequence[Detector]) -> Non
             raise UserError(f"{spec}: is an ensemble itself; give its members instead")
         if isinstance(member.net, TwoViews):
             raise UserError(f"{spec}: joins two views already; give the detector of faces that it was made of instead")
+        check_looks_once(spec, member)
         if first := seen.get(member.sha256):
             raise UserError(f"{spec}: is the same detector as {first}; each member counts once, leave one out")
         seen[member.sha256] = spec
@@ -117,9 +118,15 @@ def _check_members(options: EnsembleOptions, members: Sequence[Detector]) -> Non
             )
 
 
-def detector_file(spec: str) -> Path:
+def check_looks_once(spec: str, detector: Detector) -> None:
+    """UserError for a detector that looks twice where the first look is what counts."""
+    if detector.second_look is not None:
+        raise UserError(f"{spec}: looks twice at some images already; give the detector that it was made of")
+
+
+def detector_file(spec: str, parameter: str = "models") -> Path:
     """The detector file that `spec`, a file or a run folder, means. UserError where it is none that PyTorch reads."""
-    path = find_detector(spec, parameter="models")
+    path = find_detector(spec, parameter=parameter)
     if path.suffix.lower() == ".onnx":
         raise UserError(f"{spec}: is a network exported for ONNX Runtime; give the detector.safetensors it came from")
     return path

@@ -136,7 +136,7 @@ def _add(parts: list[LabelledImages], part: LabelledImages, rows: np.ndarray, li
 def score_parts(
     members: Sequence[Detector],
     parts: Sequence[LabelledImages],
-    options: EnsembleOptions,
+    options: ScoringOptions,
     listener: Listener,
     *,
     degraded: bool,

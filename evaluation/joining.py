@@ -18,7 +18,7 @@ from discriminator.pixels import Pixels
 from discriminator.two_views import Part, TwoViews, TwoViewsConfig
 from discriminator.two_views_fit import contradictions, fit_join, joint
 from discriminator.views import FaceAndPixels
-from evaluation.ensemble import detector_file, short_names
+from evaluation.ensemble import check_looks_once, detector_file, short_names
 from evaluation.ensemble_scores import LEAST, fit_parts, rendered_alike, turns
 from evaluation.listener import Listener
 from evaluation.options import JoinOptions
@@ -48,6 +48,8 @@ def join_views(options: JoinOptions, listener: Listener = Listener()) -> JoinedV
     device = pick_device(options.device)
     specs = (options.face, options.pixels)
     face, pixels = (Detector.load(detector_file(spec), device) for spec in specs)
+    for spec, detector in zip(specs, (face, pixels), strict=True):
+        check_looks_once(spec, detector)
     blank, cfg = _unfitted(options, face, pixels)
     p = cfg.preprocess.pixels
     listener.tell(

@@ -316,6 +316,26 @@ class EnsembleOptions(ScoringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecondLookOptions(ScoringOptions):
+    """Which detector learns to look twice, and on what its second look is fitted and tested."""
+
+    target: str = argument("MODEL")
+    data: tuple[str, ...] = DATA(
+        default=(), help="Its validation split fits and calibrates, its test split tests. May be given several times."
+    )
+    split: str | None = SPLIT(help="What to fit on.  [default: valid, or what the training held out]")
+    out: str = OUT(help="The detector that looks twice.", metavar="FILE.safetensors")
+    json: str | None = JSON()
+
+    def __post_init__(self) -> None:
+        check(self)
+        if Path(self.out).suffix != ".safetensors":
+            raise UserError(f"`out` {self.out}: a detector file's name ends in .safetensors: choose another")
+        if not self.data:
+            raise UserError("no images to fit and calibrate on: give `data` SOURCE, once or several times")
+
+
+@dataclass(frozen=True, kw_only=True)
 class JoinOptions(ScoringOptions):
     """Which two detectors become two views of one, how, and on which validation photos that is fitted."""
 

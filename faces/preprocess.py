@@ -133,6 +133,11 @@ class Preprocess:
         planes -= np.float32(1)
         return planes
 
+    @staticmethod
+    def mirrored(planes: np.ndarray) -> np.ndarray:
+        """What `normalise` made, of the mirror image."""
+        return planes[..., ::-1]
+
     def _squared(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         if height == width or self.crop == "none":

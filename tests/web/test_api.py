@@ -422,7 +422,7 @@ class Slow(Detector):
         super().__init__(like.net, like.preprocess, like.calibration)
         self.batches: list[int] = []
 
-    def raw(self, pixels):
+    def once(self, pixels):
         time.sleep(0.02)
         self.batches.append(len(pixels))
         if (pixels == 1).all((1, 2, 3)).any():
