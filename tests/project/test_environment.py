@@ -74,15 +74,18 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     monkeypatch.setattr(bootstrap, "run", lambda words, env=None: calls.append(words) or 0)
     assert bootstrap.reproduce_detector([]) == 0
     commands = [words for words in calls if words[0] != "-m"]
-    half, mean = (str(folder / f"{name}.safetensors") for name in ("half", "mean"))
+    half, mean, once, last = (str(folder / f"{name}.safetensors") for name in ("half", "mean", "joined", "detector"))
     lite = [str(folder / f"lite0-{k}") for k in (1, 2, 3)]
     assert commands[0][:7] == ["evaluate.py", "ensemble", *lite[:2], "--method", "soup", "--data"]
     assert commands[1] == ["train_detector.py", "--resume", lite[2]]
     assert commands[2][:6] == ["evaluate.py", "ensemble", half, lite[2], "--method", "soup"]
     assert commands[3][commands[3].index("--out") + 1] == str(folder / "squeezenet")
     assert commands[4][2:5] == [mean, str(folder / "probe"), str(folder / "squeezenet")]
-    assert commands[4].count("--data") == 3 and commands[5][:2] == ["evaluate.py", "detector"]
-    assert all("--force" in words for words in commands if words[0] == "evaluate.py") and len(commands) == 6
+    assert commands[4].count("--data") == commands[5].count("--data") == 3
+    assert commands[4][commands[4].index("--out") + 1] == once
+    assert commands[5][:3] == ["evaluate.py", "second-look", once] and commands[5][-2] == last
+    assert commands[6][:3] == ["evaluate.py", "detector", last]
+    assert all("--force" in words for words in commands if words[0] == "evaluate.py") and len(commands) == 7
 
 
 def test_make_and_bootstrap_know_the_same_jobs():
