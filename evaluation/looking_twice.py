@@ -55,6 +55,11 @@ def look_twice(options: SecondLookOptions, listener: Listener = Listener()) -> L
         raise UserError(f"`out` {options.out}: is the detector itself; choose another name")
     first = Detector.load(path, pick_device(options.device))
     check_looks_once(options.target, first)
+    if "fold" in first.meta:
+        raise UserError(
+            f"{options.target}: is one fold of a cross-validation, taught with most of its set, the validation images"
+            " included; give a detector of one training"
+        )
     other = _Mirrored(first.net, first.preprocess, first.calibration, first.meta)
     other.sha256 = hashlib.sha256(f"the mirror image, by {first.sha256}".encode()).hexdigest()  # scores are kept by it
     valid_parts, test_parts = fit_parts(options, [first])

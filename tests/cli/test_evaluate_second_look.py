@@ -66,6 +66,14 @@ def test_of_an_ensemble_and_never_twice(tmp_path):
     assert "looks twice at some images already; give the detector that it was made of" in refused(*words)
 
 
+def test_a_fold_knows_its_validation_images(tmp_path):
+    fold = tmp_path / "fold.safetensors"
+    plain = Detector.load("a.safetensors")
+    Detector(plain.net, plain.preprocess, plain.calibration, plain.meta | {"fold": 0}).save(fold)
+    words = ("second-look", fold, "--data", "data", "--out", tmp_path / "x.safetensors")
+    assert "is one fold of a cross-validation" in refused(*words)
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
