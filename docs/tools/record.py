@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ NUMBERS = ROOT / "docs" / "numbers"
 PICTURE = ROOT / "docs" / "images" / "serving.png"
 DETECTOR = ROOT / "models" / "detector.safetensors"
 SIZE = (760, 1240)  # of the screenshot, CSS pixels
+WAIT = 20.0  # seconds
 GREY = 128  # of what lies about a picture that is lower than its neighbour
 DRAWN = (1_000_007, 1_000_019)  # seeds of the faces on the screenshot
 
@@ -149,7 +151,7 @@ def given_to_the_page(photo: bytes) -> str:
         "const chosen = new DataTransfer();"
         "chosen.items.add(new File([bytes], 'drawn-faces.png', {type: 'image/png'}));"
         "const input = document.getElementById('choose'); input.files = chosen.files;"
-        "input.dispatchEvent(new Event('change'));}, 500));</script>"
+        "input.dispatchEvent(new Event('change')); fetch('held');}, 500));</script>"
     )
 
 
@@ -170,6 +172,8 @@ def screenshot() -> None:
     app = build_app(service, Limits.of(asked), threads=1, version="")
     shown = main_page()[0].replace("</body>", given_to_the_page(drawn_photo()) + "</body>")
     policy = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline' blob: data:"}
+    # virtual time stands still for answers, not for the decoding of pictures
+    app.add_api_route("/held", lambda: time.sleep(WAIT), include_in_schema=False)
     app.add_api_route("/shown", lambda: HTMLResponse(shown, headers=policy), include_in_schema=False)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -174,6 +174,23 @@ def test_one_photo_its_threshold_maps_evidence_and_report(page, photos, tmp_path
     picture(report, "page-report")
 
 
+def test_a_photo_may_come_before_the_server_has_told_anything(page, photos):
+    """A slow network: the page is there, what it must know to judge is not."""
+
+    def late(route):
+        page.wait_for_timeout(1500)
+        route.continue_()
+
+    page.route("**/v1/model*", late)
+    page.reload(wait_until="domcontentloaded")
+    page.set_input_files("#choose", [str(photos[0])])
+    assert not page.evaluate("window.ready === true")
+    until(page, "window.ready === true")
+    answered(page)
+    assert page.inner_text(".answer").splitlines()[0] in ("looks generated", "no trace of a GAN found", "can't tell")
+    page.unroute("**/v1/model*")
+
+
 def test_a_group_and_a_video(page, photos):
     judged(page, photos[40:41])
     assert page.locator(".words .face").count() >= 2

@@ -21,6 +21,8 @@ const next = () => {
 };
 const judge = async (item) => {
   try {
+    await begun; // a photo may be dropped before the server has told what it is
+    if (!model) throw new Error("the server does not answer; load the page again");
     const answers = await Promise.allSettled([detect(item.file, { explain: FIRST() }),
       ...(other ? [detect(item.file, { detector: "other" })] : [])]);
     if (!items.includes(item)) return; // cleared meanwhile

@@ -59,4 +59,4 @@ $("clear").addEventListener("click", () => {
   queue.length = items.length = 0;
   select(null);
 });
-about().then(() => { window.ready = true; });
+const begun = about().then(() => { window.ready = true; });
