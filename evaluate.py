@@ -188,6 +188,16 @@ def _check_plots(asked: DetectorOptions) -> None:
     check_folder("--plots", folder.absolute())
 
 
+def _write_detector(asked: Any, result: Any, lines: list[str]) -> None:
+    """The file that was asked for, and what is to be said of it. result: has `detector` and `to_json`."""
+    out = Path(asked.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    digest = result.detector.save(out)
+    _tell(*lines, f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}…)")
+    _write_json(asked.json, {"file": str(out), **result.to_json()})
+    next_step(f"python detect.py photo.jpg --model {typed(out)}")
+
+
 @main.command()
 @options(EnsembleOptions, "asked")
 def ensemble(asked: EnsembleOptions) -> None:
@@ -209,12 +219,8 @@ def ensemble(asked: EnsembleOptions) -> None:
         from reports.ensemble_lines import lines_of
 
     _check_files(asked, "out", "json")
-    result, out = make_ensemble(asked, LISTENER), Path(asked.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    digest = result.detector.save(out)
-    _tell(*lines_of(result), f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}…)")
-    _write_json(asked.json, {"file": str(out), **result.to_json()})
-    next_step(f"python detect.py photo.jpg --model {typed(out)}")
+    result = make_ensemble(asked, LISTENER)
+    _write_detector(asked, result, lines_of(result))
 
 
 @main.command()
@@ -231,12 +237,8 @@ def second_look(asked: SecondLookOptions) -> None:
         from evaluation.looking_twice import lines_of, look_twice
 
     _check_files(asked, "out", "json")
-    result, out = look_twice(asked, LISTENER), Path(asked.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    digest = result.detector.save(out)
-    _tell(*lines_of(result), f"{out} written ({out.stat().st_size / 1e6:.1f} MB, sha256 {digest[:12]}…)")
-    _write_json(asked.json, {"file": str(out), **result.to_json()})
-    next_step(f"python detect.py photo.jpg --model {typed(out)}")
+    result = look_twice(asked, LISTENER)
+    _write_detector(asked, result, lines_of(result))
 
 
 @main.command()

@@ -182,6 +182,10 @@ FILES["deephead.safetensors"] = lambda: struct.pack("<Q", len(DEEP)) + DEEP.enco
 FILES["deep.safetensors"] = lambda: detector_file(lambda header: DEEP)
 FILES["other.safetensors"] = lambda: safetensors.torch.save({"a": torch.zeros(1)}, {"format": "pt"})
 FILES["version.safetensors"] = lambda: detector_file(changed("version", to=99))
+FILES["lookless.safetensors"] = lambda: detector_file(changed("version", to=2))
+FILES["look.safetensors"] = lambda: detector_file(
+    lambda h: h.update(version=2, second_look={"low": 0, "high": "1e999", "fade": 1})
+)
 FILES["trunk.safetensors"] = lambda: detector_file(changed("architecture", "trunk", "channel_base", to=10**9))
 FILES["layers.safetensors"] = lambda: detector_file(changed("architecture", "trunk", "mapping_layers", to=10**7))
 FILES["huge.safetensors"] = lambda: detector_file(
