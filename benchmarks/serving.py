@@ -56,12 +56,17 @@ class Load:
                 break
             begin = time.perf_counter()
             body = self.bodies[(number + 7 * i) % len(self.bodies)]
-            connection.request("POST", self.path, body, {"Content-Type": "image/jpeg"})
-            answer = connection.getresponse()
-            answer.read()
+            try:
+                connection.request("POST", self.path, body, {"Content-Type": "image/jpeg"})
+                answer = connection.getresponse()
+                answer.read()
+                good = answer.status == 200
+            except (OSError, http.client.HTTPException):  # no answer at all; the next one over a new connection
+                connection.close()
+                good = False
             with self._lock:
                 self.seconds.append(time.perf_counter() - begin)
-                self.bad += answer.status != 200
+                self.bad += not good
         connection.close()
 
     def run(self, clients: int, seconds: float, most: int) -> str:
