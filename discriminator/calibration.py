@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from common.errors import UserError
 from metrics.answers import real_below
 
+Numbers = TypeVar("Numbers", float, np.ndarray)
 FPRS = (0.005, 0.01, 0.05)
 DEFAULT_FPR = 0.01
 DEFAULT_MISS = 0.05
@@ -236,6 +237,10 @@ class Calibration:
     def probability(self, logits: np.ndarray | float) -> np.ndarray:
         """P(fake) in float64, at equal odds beforehand."""
         return sigmoid(np.asarray(logits, dtype=np.float64) / self.temperature + self.bias)
+
+    def logit(self, log_odds: Numbers) -> Numbers:
+        """The raw logit, a number or float64 [n], of calibrated log-odds: `probability` the other way round."""
+        return (log_odds - self.bias) * self.temperature
 
     def to_dict(self) -> dict:
         return {**asdict(self), "points": [asdict(p) for p in self.points]}

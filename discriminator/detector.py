@@ -29,7 +29,7 @@ from discriminator.detector_base import (
     check_version,
     reason_of,
     second_look_from,
-    version_of,
+    versioned,
 )
 from discriminator.gradcam import gradcam
 from discriminator.locate import reading
@@ -109,14 +109,12 @@ class Detector(DetectorBase):
         """Write the detector file and return its SHA-256. A reader sees the old file or the new one, never a half."""
         header = {
             "format": FORMAT,
-            "version": version_of(self),
+            **versioned(self),
             "architecture": self.net.cfg.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "calibration": self.calibration.to_dict(),
             "meta": self.meta,
         }
-        if self.second_look is not None:
-            header["second_look"] = self.second_look.to_dict()
         tensors = {name: _stored(tensor) for name, tensor in self.net.state_dict().items()}
         # One metadata key: the order of several is not fixed by the format, and equal detectors should be equal files.
         data = safetensors.torch.save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})

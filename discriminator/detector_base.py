@@ -19,7 +19,7 @@ from discriminator.calibration import Calibration
 from discriminator.crop_watch import CropWatch
 from discriminator.join import SHAPE_ALONE, Join
 from discriminator.quality import caution
-from discriminator.second_look import SecondLook
+from discriminator.second_look import SecondLook, joined
 from discriminator.verdict import Threshold, Verdict, decide
 from discriminator.views import FaceAndPixels, Preparation
 from faces.pixel_crops import Region
@@ -36,9 +36,12 @@ def check_version(path: str | os.PathLike, header: dict) -> None:
         raise UserError(f"{path}: detector file version {version}, this program reads {known}; update the program")
 
 
-def version_of(detector: DetectorBase) -> int:
-    """What its file's header says: 2 where it looks twice, which programs of version 1 would leave out unsaid."""
-    return VERSIONS[detector.second_look is not None]
+def versioned(detector: DetectorBase) -> dict:
+    """Of its file's header: version 2 and the second look where it looks twice, which programs of version 1 would leave
+    out unsaid."""
+    if detector.second_look is None:
+        return {"version": VERSIONS[0]}
+    return {"version": VERSIONS[1], "second_look": detector.second_look.to_dict()}
 
 
 def second_look_from(header: dict) -> SecondLook | None:
@@ -94,21 +97,22 @@ class DetectorBase:
 
     def raw(self, pixels: np.ndarray) -> Raw:
         """As `once`, and where `second_look` says so the mean of that and what it says of the mirror image."""
-        first, look = self.once(pixels), self.second_look
-        if look is None or not (rows := np.flatnonzero(look.weight(first.logits))).size:
+        first = self.once(pixels)
+        if self.second_look is None:
             return first
-        again = self.once(np.ascontiguousarray(self.preprocess.mirrored(pixels[rows])))
-        logits = first.logits.copy()
-        logits[rows] = look.score(first.logits[rows], again.logits)
-        share = look.weight(first.logits[rows]).astype(np.float32) / 2
-        maps, views = first.maps, first.views
-        if maps is not None and again.maps is not None:
-            maps = maps.copy()
-            maps[rows] += share[:, None, None] * (again.maps[:, :, ::-1] - maps[rows])
-        if views is not None and again.views is not None:
-            views = views.copy()
-            views[rows] += share[:, None] * (again.views - views[rows])
-        return Raw(logits, maps, views)
+        weight = self.second_look.weight(first.logits)
+        if not (rows := np.flatnonzero(weight)).size:
+            return first
+        again = self.once(self.preprocess.mirrored(pixels[rows]))
+
+        def both(once: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+            out = once.copy()
+            out[rows] = joined(once[rows], mirrored, weight[rows])
+            return out
+
+        maps = first.maps if again.maps is None or first.maps is None else both(first.maps, again.maps[:, :, ::-1])
+        views = first.views if again.views is None or first.views is None else both(first.views, again.views)
+        return Raw(both(first.logits, again.logits), maps, views)
 
     def prepared(self, image: np.ndarray, photo: np.ndarray | None = None, region: Region | None = None) -> np.ndarray:
         """What the network is to see, uint8, of an image [H, W, 3]. photo, region: where it was cut out, for networks

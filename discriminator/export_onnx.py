@@ -18,7 +18,7 @@ from common.extras import lacking
 from common.files import save_atomically
 from discriminator.artefact import ResidualBank
 from discriminator.detector import Detector, fits_half
-from discriminator.detector_base import version_of
+from discriminator.detector_base import versioned
 from discriminator.network import Network
 from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, PATCHES, VIEWS, OnnxDetector
 from discriminator.views import FaceAndPixels, Preparation, Views
@@ -48,16 +48,14 @@ class _Verdict(nn.Module):
 def describe(detector: Detector) -> dict:
     """What is written beside the network, as plain JSON types."""
     p, look = detector.preprocess, detector.second_look
-    twice = {} if look is None else {"second_look": look.to_dict()}
     return {
         "format": ONNX_FORMAT,
-        "version": version_of(detector),
+        **versioned(detector),
         "source_sha256": detector.sha256,
         "architecture": detector.net.cfg.to_dict(),
         "preprocess": p.to_dict(),
         "calibration": detector.calibration.to_dict(),
         "meta": detector.meta,
-        **twice,
         "in_words": {
             "input": f"{INPUT}: float32 [N, {', '.join(map(str, p.shape))}], x / 127.5 - 1 of upright 8-bit sRGB pixels"
             f" ({_layout(p)})",

@@ -43,7 +43,7 @@ class SecondLook:
     def score(self, first: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         """The logits that count, of those of both looks; `mirrored` matters only where `weight` is above 0."""
         weight = self.weight(first)
-        return np.where(weight > 0, first + weight * (mirrored - first) / 2, first)
+        return np.where(weight > 0, joined(first, mirrored, weight), first)
 
     def in_words(self) -> str:
         return (
@@ -63,6 +63,12 @@ class SecondLook:
         return cls(**data)
 
 
+def joined(first: np.ndarray, mirrored: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Numbers [n, …] of both looks as one, of the first one's type: their mean at weight [n] 1, the first at 0."""
+    half = (weight / 2).astype(first.dtype).reshape(-1, *[1] * (first.ndim - 1))
+    return first + half * (mirrored - first)
+
+
 def around(calibration: Calibration, first: np.ndarray, mirrored: np.ndarray) -> SecondLook:
     """The second look for a threshold. calibration: of the means of both looks; first, mirrored: raw logits of
     validation images, float64 [n].
@@ -72,7 +78,7 @@ def around(calibration: Calibration, first: np.ndarray, mirrored: np.ndarray) ->
     much."""
     point = calibration.at()
     ends = (min(point.unsure_low, point.threshold), point.threshold)
-    low, high = ((_log_odds(p) - calibration.bias) * calibration.temperature for p in ends)
+    low, high = (calibration.logit(_log_odds(p)) for p in ends)
     reach = max(float(np.quantile(np.abs(mirrored - first) / 2, FURTHEST)), 1e-6)
     return SecondLook(low - reach, high + reach, reach)
 

@@ -18,7 +18,15 @@ from discriminator.locate import find_detector
 from discriminator.options import MODELS, SHIPPED
 from discriminator.soup import soup
 from discriminator.two_views import TwoViews
-from evaluation.ensemble_scores import MemberScores, check_order, deal_rows, fit_parts, read_oof, score_parts
+from evaluation.ensemble_scores import (
+    MemberScores,
+    check_order,
+    deal_rows,
+    fit_parts,
+    read_oof,
+    score_parts,
+    tell_parts,
+)
 from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions
 from evaluation.scoring import LabelledImages
@@ -111,11 +119,17 @@ def _check_members(options: EnsembleOptions, members: Sequence[Detector]) -> Non
         out = Path(options.out)
         if out.exists() and out.resolve() == find_detector(spec).resolve():
             raise UserError(f"`out` {options.out}: is one of the members; choose another name")
-        if "fold" in member.meta and not options.oof:
-            raise UserError(
-                f"{spec}: is one fold of a cross-validation, taught with most of its set, the validation images"
-                " included; give the out-of-fold scores with `oof` RUN/oof.csv, one for each member"
-            )
+        if not options.oof:
+            check_no_fold(spec, member, "give the out-of-fold scores with `oof` RUN/oof.csv, one for each member")
+
+
+def check_no_fold(spec: str, detector: Detector, instead: str) -> None:
+    """UserError for a fold's detector, where validation images are judged. instead: what to give."""
+    if "fold" in detector.meta:
+        raise UserError(
+            f"{spec}: is one fold of a cross-validation, taught with most of its set, the validation images included;"
+            f" {instead}"
+        )
 
 
 def check_looks_once(spec: str, detector: Detector) -> None:
@@ -173,9 +187,7 @@ def _gather(
     if options.data:
         known = None if out_of_fold is None else set(out_of_fold.paths)
         valid_parts, test_parts = fit_parts(options, members, oof_paths=known)
-    for what, parts in (("fitted and calibrated", valid_parts), ("tested", test_parts)):
-        for part in parts:
-            listener.tell(f"{what} on {part.describe()}")
+    tell_parts(listener, valid_parts, test_parts)
     fit = out_of_fold or score_parts(members, valid_parts, options, listener, degraded=True, what="validation")
     if out_of_fold is None:
         fit.folds = deal_rows(fit, options.seed)
@@ -240,10 +252,8 @@ def _calibration(scores: np.ndarray, labels: np.ndarray, views: int) -> Calibrat
 
 def _origin(method: str, names: Sequence[str], members: Sequence[Detector], fit: MemberScores, folds: int = 0) -> dict:
     """What a header says of where a joined detector comes from."""
-    n_real = int((fit.labels == 0).sum())
-    return {
+    return fit.origin | {
         "trained_on": ", ".join(dict.fromkeys(str(m.meta.get("trained_on")) for m in members)),
-        "calibrated_on": fit.said, "validation_images": {"real": n_real, "fake": len(fit.labels) - n_real},
         "face": "ffhq" if any(m.trained_on_aligned_faces for m in members) else "whole",
         "ensemble": {
             "method": method, "members": list(names), "sha256": [m.sha256 for m in members], "fitted_on": fit.said,

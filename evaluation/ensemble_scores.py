@@ -48,6 +48,12 @@ class MemberScores:
     notes: list[str] = field(default_factory=list)
     out_of_fold: bool = False
 
+    @property
+    def origin(self) -> dict:
+        """What a header says of a calibration on these."""
+        real = int((self.labels == 0).sum())
+        return {"calibrated_on": self.said, "validation_images": {"real": real, "fake": len(self.labels) - real}}
+
 
 # ---- which images -------------------------------------------------------------------------------------------------
 
@@ -179,6 +185,13 @@ def score_parts(
 def groups_of_parts(parts: Sequence[LabelledImages]) -> np.ndarray | None:
     """object [n] over all parts (see `join_groups`)."""
     return join_groups([part.group for part in parts], [range(len(part)) for part in parts])
+
+
+def tell_parts(listener: Listener, fit: Sequence[LabelledImages], test: Sequence[LabelledImages]) -> None:
+    """What is fitted and tested on."""
+    for what, parts in (("fitted and calibrated", fit), ("tested", test)):
+        for part in parts:
+            listener.tell(f"{what} on {part.describe()}")
 
 
 def rendered_alike(parts: Sequence[LabelledImages], detectors: Sequence[Detector]) -> list[LabelledImages]:

@@ -15,8 +15,8 @@ from discriminator.calibration import Calibration, calibrate, default_fpr_for
 from discriminator.detector import Detector
 from discriminator.detector_base import Raw
 from discriminator.second_look import SecondLook, around
-from evaluation.ensemble import check_looks_once, detector_file
-from evaluation.ensemble_scores import LEAST, MemberScores, fit_parts, score_parts
+from evaluation.ensemble import check_looks_once, check_no_fold, detector_file
+from evaluation.ensemble_scores import LEAST, MemberScores, fit_parts, score_parts, tell_parts
 from evaluation.listener import Listener
 from evaluation.options import SecondLookOptions
 from metrics.classification import roc_auc, tpr_at_fpr
@@ -26,7 +26,7 @@ class _Mirrored(Detector):
     """The same detector, of the mirror image."""
 
     def once(self, pixels: np.ndarray) -> Raw:
-        return super().once(np.ascontiguousarray(self.preprocess.mirrored(pixels)))
+        return super().once(self.preprocess.mirrored(pixels))
 
 
 @dataclass
@@ -55,17 +55,11 @@ def look_twice(options: SecondLookOptions, listener: Listener = Listener()) -> L
         raise UserError(f"`out` {options.out}: is the detector itself; choose another name")
     first = Detector.load(path, pick_device(options.device))
     check_looks_once(options.target, first)
-    if "fold" in first.meta:
-        raise UserError(
-            f"{options.target}: is one fold of a cross-validation, taught with most of its set, the validation images"
-            " included; give a detector of one training"
-        )
+    check_no_fold(options.target, first, "give a detector of one training")
     other = _Mirrored(first.net, first.preprocess, first.calibration, first.meta)
     other.sha256 = hashlib.sha256(f"the mirror image, by {first.sha256}".encode()).hexdigest()  # scores are kept by it
     valid_parts, test_parts = fit_parts(options, [first])
-    for what, parts in (("fitted and calibrated", valid_parts), ("tested", test_parts)):
-        for part in parts:
-            listener.tell(f"{what} on {part.describe()}")
+    tell_parts(listener, valid_parts, test_parts)
     fit = score_parts([first, other], valid_parts, options, listener, degraded=True, what="validation")
     for label, kind in enumerate(("real", "fake")):
         if (count := int((fit.labels == label).sum())) < LEAST:
@@ -74,11 +68,7 @@ def look_twice(options: SecondLookOptions, listener: Listener = Listener()) -> L
                 f" is fitted on {LEAST} of each class at least"
             )
     look, calibration = fitted(_logits(first, fit), fit.labels)
-    meta = first.meta | {
-        "calibrated_on": fit.said,
-        "validation_images": {"real": int((fit.labels == 0).sum()), "fake": int((fit.labels == 1).sum())},
-        "second_look": {"of": first.sha256, "fitted_on": fit.said},
-    }
+    meta = first.meta | fit.origin | {"second_look": {"of": first.sha256, "fitted_on": fit.said}}
     found = LookingTwice(Detector(first.net, first.preprocess, calibration, meta, look), {}, {}, list(fit.notes))
     sides: list[tuple[str, MemberScores]] = [("validation", fit)]
     if test_parts:
@@ -108,7 +98,7 @@ def fitted(logits: np.ndarray, labels: np.ndarray) -> tuple[SecondLook, Calibrat
 
 def _logits(detector: Detector, rows: MemberScores) -> np.ndarray:
     """Raw logits of calibrated log-odds."""
-    return (rows.z - detector.calibration.bias) * detector.calibration.temperature
+    return detector.calibration.logit(rows.z)
 
 
 def _figures(calibration: Calibration, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -136,7 +136,7 @@ class Preprocess:
     @staticmethod
     def mirrored(planes: np.ndarray) -> np.ndarray:
         """What `normalise` made, of the mirror image."""
-        return planes[..., ::-1]
+        return np.ascontiguousarray(planes[..., ::-1])
 
     def _squared(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
