@@ -315,11 +315,11 @@ def leave_out(choice: str) -> None:
     from stylegan2_ada.ops import conv3x3, conv_taps, convolution
 
     if choice == "winograd":
-        conv3x3.applies = conv_taps.applies = lambda *operands: False
+        conv3x3.applies = conv_taps.applies = lambda *operands, **how: False
     elif choice == "channels-last":
         contiguous = lambda x, dtype, lowp: x.to(dtype=dtype, memory_format=torch.contiguous_format)  # noqa: E731
         generator.to_compute = discriminator.to_compute = contiguous
-        conv3x3.applies = conv_taps.applies = lambda *operands: False
+        conv3x3.applies = conv_taps.applies = lambda *operands, **how: False
         convolution._layout = lambda x: torch.contiguous_format
     elif choice == "no-weight-gradients":
         losses.input_gradients_only = contextlib.nullcontext

@@ -40,7 +40,7 @@ LINEAR = frozenset(
     boolean_dispatch _max_pool2d adaptive_max_pool2d fold unfold pixel_shuffle pixel_unshuffle batch_norm
     dropout dropout2d dropout_ feature_dropout roll flip masked_fill index_select gather where select diagonal
     alpha_dropout amax max abs log log1p exp logsumexp logit requires_grad_ requires_grad register_hook detach
-    detach_ depthwise bias_act upfirdn2d conv3x3_apply conv_taps broadcast_to tile nan_to_num maximum minimum type_as
+    detach_ depthwise bias_act upfirdn2d conv3x3 conv_taps broadcast_to tile nan_to_num maximum minimum type_as
     half bfloat16 _assert is_floating_point size dim numel has_names stride is_contiguous channel_shuffle
     native_channel_shuffle""".split()
 )

@@ -1,17 +1,20 @@
-"""3x3 convolution in bfloat16 on CPUs with AVX512-BF16, in 16 multiplications where the direct one needs 36.
+"""3x3 convolution on CPUs with fewer multiplications than a direct one, as often differentiable as wanted.
 
-Winograd's minimal filtering F(2x2, 3x3) (Lavin & Gray 2015, arXiv 1509.09308) for the convolution, its input gradient
-and its weight gradient; the kernels are in native/csrc/conv3x3*. Activations are bfloat16, channels-last; weights and
-their gradients float32. Sums are float32; each of the transformed operands is rounded to bfloat16 once, which doubles
-the error of a direct bfloat16 convolution (relative RMS 0.0043 against 0.0024 for normal data, 0.0031 for smooth).
+Minimal filtering (Winograd; Lavin & Gray 2015, arXiv 1509.09308) for the convolution, its input gradient and its weight
+gradient; the kernels are in native/csrc/conv3x3*. Images are channels-last, weights and their gradients float32, as are
+all sums. Errors are relative RMS for normal data:
 
-Schemas; all three compute with stride 1 and zero padding 1, and are each other's derivatives:
+| images | filter | multiplications | error | error of a direct convolution | needs |
+|---|---|---|---|---|---|
+| bfloat16 | F(2x2, 3x3) | 16 for 36 | 0.0043 (0.0031 for smooth data) | 0.0024 | AVX512-BF16 |
+| float32 | F(4x4, 3x3) | 36 for 144 | 7e-7 | 4e-7 | AVX2 or AVX-512 |
+
+Schemas; both compute with stride 1 and zero padding 1, and are each other's derivatives:
 
 conv3x3(x, w, gain, transposed): gain * sum over i, dy, dx of x[n, i, y + dy - 1, x + dx - 1] w[o, i, dy, dx];
     `transposed`, its adjoint: w's o is summed over, its i comes out, and the kernel is turned by 180 degrees.
 conv3x3_wgrad(x, gy, gain): [O, I, 3, 3], gain * sum over n, y, x of x[n, i, y + dy - 1, x + dx - 1] gy[n, o, y, x].
-conv3x3_prepare(w, gain, transposed): the weights as conv3x3 uses them, for a caller that uses them several times; and
-conv3x3_apply(x, u, out_channels): conv3x3 with the result `u`. These two have no derivatives.
+conv3x3_supported(): 1 for bfloat16, and 2 for float32.
 """
 
 from functools import cache
@@ -24,11 +27,11 @@ from .native import use_native
 
 torch.library.define("stylegan2_ada::conv3x3", "(Tensor x, Tensor w, float gain, bool transposed) -> Tensor")
 torch.library.define("stylegan2_ada::conv3x3_wgrad", "(Tensor x, Tensor gy, float gain) -> Tensor")
-torch.library.define("stylegan2_ada::conv3x3_prepare", "(Tensor w, float gain, bool transposed) -> Tensor")
-torch.library.define("stylegan2_ada::conv3x3_apply", "(Tensor x, Tensor u, SymInt out_channels) -> Tensor")
-torch.library.define("stylegan2_ada::conv3x3_supported", "() -> bool")
+torch.library.define("stylegan2_ada::conv3x3_supported", "() -> int")
 
 _op = torch.ops.stylegan2_ada
+_LEVELS = {torch.bfloat16: 1, torch.float32: 2}
+_FEWEST_PIXELS = 64  # of an image: for fewer, transforming the weights to 36 numbers of 9 costs what is saved
 
 
 def conv3x3(x: Tensor, w: Tensor, gain: float = 1.0) -> Tensor:
@@ -48,19 +51,21 @@ def conv3x3(x: Tensor, w: Tensor, gain: float = 1.0) -> Tensor:
 def applies(x: Tensor, w: Tensor) -> bool:
     """Whether the native kernels can do this convolution here, and were measured faster than PyTorch's."""
     return (
-        x.dtype == torch.bfloat16
+        x.dtype in _LEVELS
         and w.dtype == torch.float32
         and x.device.type == w.device.type == "cpu"
         and w.shape[2:] == (3, 3)
         and min(w.shape[:2]) >= 32  # the transforms cost more than they save where they serve few channels
+        and (x.dtype == torch.bfloat16 or x.shape[2] * x.shape[3] >= _FEWEST_PIXELS)
         and use_native(x)
-        and _supported()
+        and supports(x.dtype)
     )
 
 
 @cache
-def _supported() -> bool:
-    return _op.conv3x3_supported()
+def supports(dtype: torch.dtype) -> bool:
+    """Whether there are native kernels for images of this dtype on this processor."""
+    return bool(_op.conv3x3_supported() & _LEVELS[dtype])
 
 
 @torch.library.register_fake("stylegan2_ada::conv3x3")
@@ -71,18 +76,6 @@ def _(x, w, gain, transposed):
 @torch.library.register_fake("stylegan2_ada::conv3x3_wgrad")
 def _(x, gy, gain):
     return x.new_empty((gy.shape[1], x.shape[1], 3, 3), dtype=torch.float32)
-
-
-@torch.library.register_fake("stylegan2_ada::conv3x3_prepare")
-def _(w, gain, transposed):
-    outputs, inputs = (w.shape[1], w.shape[0]) if transposed else (w.shape[0], w.shape[1])
-    pairs, padded, panels = (inputs + 31) // 32 * 16, (outputs + 15) // 16 * 16, (outputs + 63) // 64
-    return w.new_empty((16 * (pairs * padded + 16 * panels),), dtype=torch.int32)
-
-
-@torch.library.register_fake("stylegan2_ada::conv3x3_apply")
-def _(x, u, out_channels):
-    return _images(x, out_channels)
 
 
 def _images(x, channels):

@@ -1,10 +1,12 @@
-"""Convolutions with stride 1 or 2 and their transposes, on CPUs with AVX512-BF16 or, much faster, AMX.
+"""Convolutions with stride 1 or 2 and their transposes, on CPUs with AVX512-BF16 or, much faster, AMX; float32 ones with
+stride 2 also with AVX2 or AVX-512.
 
 A convolution is a sum over the taps of its kernel of products [pixels, channels] x [channels, channels]. With a stride
 the image is parted by the remainder of its coordinates (polyphase), the result of a transposed one likewise, so that no
 inserted zero is multiplied and no pixel is computed to be dropped; native/csrc/conv_taps_plan.h has the equations.
-Weights and their gradients are float32, as is every sum. Images are bfloat16; float32 ones (AMX only) are taken
-as three bfloat16 each, which have all their bits, and six products of those.
+Weights and their gradients are float32, as is every sum. Images are bfloat16, or float32: with AMX these are taken
+as three bfloat16 each, which have all their bits, and six products of those; without it the parts of a convolution with
+stride 2 go by minimal filtering, 81 multiplications for 144 (native/csrc/conv_strided_float.h; relative error 5e-7).
 
 Schemas; `window` is (stride, zero padding along y, along x). The two are each other's derivatives:
 
@@ -34,23 +36,30 @@ torch.library.define(
 torch.library.define("stylegan2_ada::conv_taps_supported", "() -> int")
 
 _op = torch.ops.stylegan2_ada
-_VECTORS, _TILES = 1, 2
+_VECTORS, _TILES, _FLOAT = 1, 2, 4
+_FEWEST_PIXELS = 256
 
 
 @cache
 def _supported() -> int:
-    """0: not at all; 1: by AVX512-BF16; 2: by AMX."""
+    """Sum of 1: bfloat16 by AVX512-BF16; 2: everything by AMX; 4: float32 with stride 2 by AVX2 or AVX-512."""
     return _op.conv_taps_supported()
 
 
-def applies(x: Tensor, w_shape: tuple[int, ...], stride: int) -> bool:
-    """Whether the native kernels can convolve x with float32 weights [O, I, kh, kw], and were measured faster."""
+def applies(x: Tensor, w_shape: tuple[int, ...], stride: int, weight_gradient: bool = False) -> bool:
+    """Whether the native kernels can convolve x with float32 weights [O, I, kh, kw], or find the gradient in these, and
+    were measured faster."""
     if x.dtype not in (torch.bfloat16, torch.float32) or not x.is_cpu or not use_native(x):
         return False
     if tuple(w_shape[2:]) != (3, 3) or min(w_shape[:2]) < 32 or max(w_shape[:2]) < 64:
         return False
     level = _supported()
-    return level == _TILES or (level == _VECTORS and stride == 2 and x.dtype == torch.bfloat16)
+    if level & _TILES or stride != 2:
+        return bool(level & _TILES)
+    if x.dtype == torch.bfloat16:
+        return bool(level & _VECTORS)
+    # of small images the tiles of 4 x 4 are mostly border, and the weights' transforms are dear
+    return bool(level & _FLOAT) and (weight_gradient or x.shape[2] * x.shape[3] >= _FEWEST_PIXELS)
 
 
 @torch.library.register_fake("stylegan2_ada::conv_taps")

@@ -142,10 +142,10 @@ class _WeightGradient(torch.autograd.Function):
         return gx, ggy, None, None, None
 
 
-def _by_taps(x: Tensor, w: Tensor, g: Geometry) -> bool:
+def _by_taps(x: Tensor, w: Tensor, g: Geometry, weight_gradient: bool = False) -> bool:
     """Whether conv_taps does this convolution, and quicker than others."""
     fits = g.stride in (1, 2) and max(g.padding) < 3 and w.dtype == torch.float32 and w.is_cpu
-    return fits and conv_taps.applies(x, tuple(w.shape), g.stride)
+    return fits and conv_taps.applies(x, tuple(w.shape), g.stride, weight_gradient)
 
 
 def _window(g: Geometry) -> list[int]:
@@ -171,7 +171,7 @@ def _forward(x: Tensor, w: Tensor, g: Geometry) -> Tensor:
         return torch.ops.stylegan2_ada.conv_taps(x, w, g.gain, _window(g), g.transposed, g.flip, False, size)
     x = x.contiguous(memory_format=g.layout)
     if _quick(x, w, g):
-        return torch.ops.stylegan2_ada.conv3x3_apply(x, _transformed(w, g.gain, False), w.shape[0])
+        return torch.ops.stylegan2_ada.conv3x3(x, w, g.gain, False)
     ready = prepared(w, x.dtype, g)
     return torch.ops.aten.convolution(x, ready, None, [g.stride] * 2, g.padding, [1, 1], g.transposed, [0, 0], 1)
 
@@ -182,7 +182,7 @@ def _input_gradient(gy: Tensor, w: Tensor, g: Geometry, x_shape: tuple[int, ...]
         return torch.ops.stylegan2_ada.conv_taps(gy, w, g.gain, _window(g), turned, g.flip, True, x_shape[2:])
     if _quick(gy, w, g):
         gy = gy.contiguous(memory_format=g.layout)
-        return torch.ops.stylegan2_ada.conv3x3_apply(gy, _transformed(w, g.gain, True), w.shape[1])
+        return torch.ops.stylegan2_ada.conv3x3(gy, w, g.gain, True)
     ready = prepared(w, gy.dtype, g)
     x = torch.empty(x_shape, dtype=gy.dtype, device=gy.device, memory_format=g.layout)  # only its shape is looked at
     return _backward(gy, x, ready, g, 0)
@@ -190,7 +190,7 @@ def _input_gradient(gy: Tensor, w: Tensor, g: Geometry, x_shape: tuple[int, ...]
 
 def _weight_gradient(x: Tensor, gy: Tensor, g: Geometry, w_shape: tuple[int, ...], w_dtype: torch.dtype) -> Tensor:
     w = torch.empty(w_shape, dtype=w_dtype, device=x.device)  # only its shape is looked at
-    if _by_taps(x, w, g):
+    if _by_taps(x, w, g, weight_gradient=True):
         large, small = (gy, x) if g.transposed else (x, gy)
         kernel = w_shape[2:]
         return torch.ops.stylegan2_ada.conv_taps_wgrad(large, small, g.gain, _window(g), g.flip, g.transposed, kernel)
@@ -214,11 +214,6 @@ def _backward(gy, x, w, g: Geometry, which: int) -> Tensor:
     return torch.ops.aten.convolution_backward(
         gy, x, w, None, [g.stride] * 2, g.padding, [1, 1], g.transposed, [0, 0], 1, mask
     )[which]
-
-
-def _transformed(w: Tensor, gain: float, transposed: bool) -> Tensor:
-    """The weights as `conv3x3_apply` takes them; never kept: they are as quickly made again as they are large."""
-    return torch.ops.stylegan2_ada.conv3x3_prepare(w.detach(), gain, transposed)
 
 
 def prepared(w: Tensor, dtype: torch.dtype, g: Geometry) -> Tensor:

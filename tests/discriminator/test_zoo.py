@@ -216,7 +216,9 @@ FAMILIES = ("resnet50", "vggface", "densenet121", "xception", "efficientnet_b0",
 def test_every_family_learns_survives_its_file_and_explains(model, tmp_path):
     side = 64 if model == "xception" else 32
     net = new_network(model, side, options=NetworkOptions(head="seeds", dropout=0.0))
-    losses = overfit(net, side, steps=4, lr=1e-4 if model == "vggface" else 5e-4)
+    # the EfficientNet's batch normalisation needs a few steps more; how many depends on the processor's roundings
+    steps = 12 if model == "efficientnet_b0" else 4
+    losses = overfit(net, side, steps=steps, lr=1e-4 if model == "vggface" else 5e-4)
     assert np.isfinite(losses).all() and min(losses[1:]) < losses[0], losses
     detector = Detector(net, Preprocess(side), make_calibration(), {})
     detector.save(tmp_path / "detector.safetensors")

@@ -4,7 +4,8 @@
 //
 // by Toom and Cook's method: data and taps are polynomials, known by their values at m + r - 2 points and "at infinity"
 // (Lavin & Gray 2015, arXiv 1509.09308, section 4; Barabasz et al. 2020, arXiv 1803.10986, on the choice of points).
-// The points are 0 and pairs +p, -p, whose sums and differences are shared. B^T and A^T are here, G is for weights.
+// The points are pairs +p, -p, whose sums and differences are shared, and 0 where their number is even. Where weights
+// are learnt, G and the transposes are wanted as well.
 #pragma once
 #include "conv_forward_gemm.h"
 
@@ -16,15 +17,15 @@ struct Matrices {
   double bt[MOST][MOST] = {}, at[MOST][MOST] = {}, g[MOST][MOST] = {};
 };
 
-// Rows: the point 0, +p and -p for each of the `pairs`, infinity.
+// Rows: the point 0 if m + r is odd, +p and -p for each of the `pairs`, infinity.
 template <int PAIRS>
 constexpr Matrices matrices(int m, int r, const double (&pairs)[PAIRS]) {
   Matrices f;
-  const int finite = 1 + 2 * PAIRS;
+  const int finite = m + r - 2, zero = finite % 2;
   double points[MOST] = {};
   for (int i = 0; i < PAIRS; i++) {
-    points[2 * i + 1] = pairs[i];
-    points[2 * i + 2] = -pairs[i];
+    points[2 * i + zero] = pairs[i];
+    points[2 * i + zero + 1] = -pairs[i];
   }
   for (int row = 0; row <= finite; row++) {
     double product[MOST] = {1}, others = 1;  // of (x - point) over the other points, and its value at this one
@@ -35,7 +36,7 @@ constexpr Matrices matrices(int m, int r, const double (&pairs)[PAIRS]) {
       others *= points[row] - points[i];
     }
     // The row of -p is to be (even columns) - (odd ones) of +p's, whatever the sign of the polynomial.
-    const double sign = row < finite && row > 0 && row % 2 == 0 && degree % 2 == 1 ? -1 : 1;
+    const double sign = row < finite && row >= zero && (row - zero) % 2 == 1 && degree % 2 == 1 ? -1 : 1;
     for (int j = 0; j <= degree; j++) f.bt[row][j] = sign * product[j];
     double power = 1;
     for (int k = 0; k < m || k < r; k++, power *= points[row]) {
@@ -46,10 +47,10 @@ constexpr Matrices matrices(int m, int r, const double (&pairs)[PAIRS]) {
   return f;
 }
 
-// OUT results of TAPS taps from SIZE values.
+// OUT results of TAPS taps from SIZE values; the first pair of points is in row ZERO.
 template <int M, int R>
 struct Shape {
-  static constexpr int OUT = M, TAPS = R, SIZE = M + R - 1;
+  static constexpr int OUT = M, TAPS = R, SIZE = M + R - 1, ZERO = SIZE % 2 == 0;
 };
 
 template <int M, int R>
@@ -61,6 +62,11 @@ struct Filter<1, 1> : Shape<1, 1> {};
 // The points: those of the least rounding error among fractions for which B^T and A^T are exact in float32, so that a
 // transformed constant is 0 where it should be. Activations are nearly constant in many places: with rounded matrices
 // (points like 2/3) a network's result had 2 to 3 times the error.
+template <>
+struct Filter<4, 2> : Shape<4, 2> {
+  static constexpr Matrices MATRICES = matrices<2>(4, 2, {1 / 2., 5 / 4.});
+};
+
 template <>
 struct Filter<4, 3> : Shape<4, 3> {
   static constexpr Matrices MATRICES = matrices<2>(4, 3, {5 / 8., 3 / 2.});
@@ -84,7 +90,7 @@ constexpr bool exact() {
         return false;
   return true;
 }
-static_assert(exact<Filter<4, 3>>() && exact<Filter<4, 5>>() && exact<Filter<4, 7>>());
+static_assert(exact<Filter<4, 2>>() && exact<Filter<4, 3>>() && exact<Filter<4, 5>>() && exact<Filter<4, 7>>());
 
 // sum + c * x, without what a `c` of 0, 1 or -1 and the first term save.
 template <bool FIRST, int STATE>
@@ -105,6 +111,14 @@ constexpr bool first(const double (&row)[MOST], int j) {
   return true;
 }
 
+// f(row of +p, row of -p) for each pair.
+template <typename F, typename G>
+SG_FORCE_INLINE void by_pairs(G&& f) {
+  repeat<(F::SIZE - 1) / 2>([&](auto pair) SG_INLINED {
+    f(std::integral_constant<int, 2 * pair + F::ZERO>{}, std::integral_constant<int, 2 * pair + F::ZERO + 1>{});
+  });
+}
+
 // out = B^T d
 template <typename F>
 SG_FORCE_INLINE void transform_input(const vec (&d)[F::SIZE], vec (&out)[F::SIZE]) {
@@ -112,21 +126,23 @@ SG_FORCE_INLINE void transform_input(const vec (&d)[F::SIZE], vec (&out)[F::SIZE
     out[0] = d[0];
   } else {
     vec sums[2];  // of the even and the odd columns
-    const auto row_sums = [&](auto row) {
-      repeat<F::SIZE>([&](auto j) {
+    const auto row_sums = [&](auto row) SG_INLINED {
+      repeat<F::SIZE>([&](auto j) SG_INLINED {
         constexpr double c = F::MATRICES.bt[row][j];
         add<first(F::MATRICES.bt[row], j), state(c)>(sums[j % 2], d[j], static_cast<float>(c));
       });
     };
-    row_sums(std::integral_constant<int, 0>{});
-    out[0] = sums[0];  // the others are 0
-    repeat<(F::SIZE - 2) / 2>([&](auto pair) {
-      row_sums(std::integral_constant<int, 2 * pair + 1>{});
-      out[2 * pair + 1] = sums[0] + sums[1];
-      out[2 * pair + 2] = sums[0] - sums[1];
+    if constexpr (F::ZERO) {
+      row_sums(std::integral_constant<int, 0>{});
+      out[0] = sums[0];  // the others are 0
+    }
+    by_pairs<F>([&](auto plus, auto minus) SG_INLINED {
+      row_sums(plus);
+      out[plus] = sums[0] + sums[1];
+      out[minus] = sums[0] - sums[1];
     });
     row_sums(std::integral_constant<int, F::SIZE - 1>{});
-    out[F::SIZE - 1] = sums[1];
+    out[F::SIZE - 1] = sums[F::ZERO];
   }
 }
 
@@ -136,17 +152,55 @@ SG_FORCE_INLINE void transform_output(const vec (&m)[F::SIZE], vec (&out)[F::OUT
   if constexpr (F::SIZE == 1) {
     out[0] = m[0];
   } else {
-    out[0] = m[0];
+    if constexpr (F::ZERO) out[0] = m[0];
     out[F::OUT - 1] = m[F::SIZE - 1];
-    repeat<(F::SIZE - 2) / 2>([&](auto pair) {
-      constexpr int row = 1 + 2 * pair;
-      const vec both[2] = {m[row] + m[row + 1], m[row] - m[row + 1]};
-      repeat<F::OUT>([&](auto k) {
-        constexpr double c = F::MATRICES.at[k][row];
-        add<pair == 0 && k != 0 && k != F::OUT - 1, state(c)>(out[k], both[k % 2], static_cast<float>(c));
+    by_pairs<F>([&](auto plus, auto minus) SG_INLINED {
+      const vec both[2] = {m[plus] + m[minus], m[plus] - m[minus]};
+      repeat<F::OUT>([&](auto k) SG_INLINED {
+        constexpr double c = F::MATRICES.at[k][plus];
+        constexpr bool begun = plus > F::ZERO || (k == 0 && F::ZERO) || k == F::OUT - 1;
+        add<!begun, state(c)>(out[k], both[k % 2], static_cast<float>(c));
       });
     });
   }
+}
+
+// out = G g
+template <typename F>
+SG_FORCE_INLINE void transform_weight(const vec (&g)[F::TAPS], vec (&out)[F::SIZE]) {
+  if constexpr (F::ZERO) out[0] = g[0] * static_cast<float>(F::MATRICES.g[0][0]);
+  by_pairs<F>([&](auto plus, auto minus) SG_INLINED {
+    vec both[2] = {};
+    repeat<F::TAPS>([&](auto k) SG_INLINED { both[k % 2] += g[k] * static_cast<float>(F::MATRICES.g[plus][k]); });
+    out[plus] = both[0] + both[1];
+    out[minus] = both[0] - both[1];
+  });
+  out[F::SIZE - 1] = g[F::TAPS - 1];
+}
+
+// out = G^T u
+template <typename F>
+SG_FORCE_INLINE void transform_weight_back(const vec (&u)[F::SIZE], vec (&out)[F::TAPS]) {
+  repeat<F::TAPS>([&](auto k) SG_INLINED { out[k] = vec{}; });
+  if constexpr (F::ZERO) out[0] = u[0] * static_cast<float>(F::MATRICES.g[0][0]);
+  out[F::TAPS - 1] += u[F::SIZE - 1];
+  by_pairs<F>([&](auto plus, auto minus) SG_INLINED {
+    const vec both[2] = {u[plus] + u[minus], u[plus] - u[minus]};
+    repeat<F::TAPS>([&](auto k) SG_INLINED { out[k] += both[k % 2] * static_cast<float>(F::MATRICES.g[plus][k]); });
+  });
+}
+
+// out = A y
+template <typename F>
+SG_FORCE_INLINE void transform_output_back(const vec (&y)[F::OUT], vec (&out)[F::SIZE]) {
+  if constexpr (F::ZERO) out[0] = y[0];
+  by_pairs<F>([&](auto plus, auto minus) SG_INLINED {
+    vec both[2] = {};
+    repeat<F::OUT>([&](auto k) SG_INLINED { both[k % 2] += y[k] * static_cast<float>(F::MATRICES.at[k][plus]); });
+    out[plus] = both[0] + both[1];
+    out[minus] = both[0] - both[1];
+  });
+  out[F::SIZE - 1] = y[F::OUT - 1];
 }
 
 }  // namespace conv_forward

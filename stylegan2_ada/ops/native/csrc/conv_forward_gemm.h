@@ -5,6 +5,7 @@
 #include <utility>
 
 #define SG_FORCE_INLINE inline __attribute__((always_inline))
+#define SG_INLINED __attribute__((always_inline))  // of a lambda, behind its parameters
 
 namespace conv_forward {
 

@@ -40,13 +40,45 @@ struct Tiles {
   }
 };
 
-// Where a block's transformed input lies: [point][block of LANES channels][tile][lane].
+// Where a block's transformed numbers lie: [point][block of LANES channels][row][lane] of the input, [point][row][channel]
+// of the result. A tile has a row at each point, or several where points have the same weights (`copies`).
 struct Layout {
-  int64_t tiles, blocks, point;
-  Layout(int64_t tiles, int64_t blocks)
+  int64_t tiles, width, step;  // width: numbers of a row
+  Layout(int64_t tiles, int64_t width)
       // An odd number of cache lines from point to point, so that they don't compete for the same places in the cache.
-      : tiles(tiles), blocks(blocks), point((tiles * blocks | 1) * LANES) {}
+      : tiles(tiles), width(width), step((tiles * width / LANES | 1) * LANES) {}
+  int64_t at(int64_t point) const { return point * step; }
+  int64_t at(int64_t point, int64_t copies_before) const { return copies_before * tiles * width + point * LANES; }
+  int64_t block(int64_t block, int64_t copies = 1) const { return block * tiles * copies * LANES; }
+  int64_t row(int64_t row) const { return row * LANES; }  // of the input
 };
+
+// Where the channels of ROWS x COLS pixels begin, row by row; those outside of the image are `zeros`.
+template <int ROWS_, int COLS>
+void find_pixels(const Images<const float>& x, int64_t n, int64_t y0, int64_t x0, const float* zeros,
+                 const float* (&p)[ROWS_ * COLS]) {
+  for (int r = 0; r < ROWS_; r++)
+    for (int c = 0; c < COLS; c++) {
+      const int64_t row = y0 + r, col = x0 + c;
+      const bool inside = row >= 0 && row < x.height && col >= 0 && col < x.width;
+      p[r * COLS + c] = inside ? x.data + n * x.step_n + row * x.step_y + col * x.step_x : zeros;
+    }
+}
+
+// f(pixels, channel, block) for each LANES channels of the pixels; behind the last channel are zeros.
+template <int N, typename F>
+void by_vectors(const float* (&p)[N], int64_t channels, const F& f) {
+  const int64_t whole = channels / LANES, rest = channels % LANES;
+  for (int64_t block = 0; block < whole; block++) f(p, block * LANES, block);
+  if (rest) {
+    float copy[N][LANES] = {};
+    for (int i = 0; i < N; i++) {
+      std::memcpy(copy[i], p[i] + whole * LANES, rest * sizeof(float));
+      p[i] = copy[i];
+    }
+    f(p, 0, whole);
+  }
+}
 
 // Minimal filtering FY x FX.
 template <typename FY, typename FX>
@@ -54,65 +86,61 @@ struct Filtered {
   static constexpr int POINTS = FY::SIZE * FX::SIZE;
   Window window;
   int64_t points() const { return POINTS; }
+  int64_t copies() const { return POINTS; }  // in all
+  int64_t copies(int64_t) const { return 1; }
+  int64_t at(int64_t point, const Layout& to) const { return to.at(point); }
   int64_t blocks(int64_t channels) const { return (channels + LANES - 1) / LANES; }
-  Tiles tiles(const Images<float>& y) const {
+  template <typename T>
+  Tiles tiles(const Images<T>& y) const {
     return {(y.height + FY::OUT - 1) / FY::OUT, (y.width + FX::OUT - 1) / FX::OUT, FY::OUT, FX::OUT};
   }
 
-  void read(const Images<const float>& x, Tiles::Corner at, const float* zeros, float* v, const Layout& to) const {
+  template <typename To>
+  void read(const Images<const float>& x, Tiles::Corner at, const float* zeros, float* v, int64_t tile,
+            const To& to) const {
     const float* p[POINTS];
-    const int64_t y0 = at.y - window.pad_y, x0 = at.x - window.pad_x;
-    for (int r = 0; r < FY::SIZE; r++)
-      for (int c = 0; c < FX::SIZE; c++) {
-        const int64_t row = y0 + r, col = x0 + c;
-        const bool inside = row >= 0 && row < x.height && col >= 0 && col < x.width;
-        p[r * FX::SIZE + c] = inside ? x.data + at.n * x.step_n + row * x.step_y + col * x.step_x : zeros;
-      }
-    const int64_t whole = x.channels / LANES, rest = x.channels % LANES;
-    for (int64_t block = 0; block < whole; block++) transform(p, block * LANES, v + block * to.tiles * LANES, to.point);
-    if (rest) {
-      float copy[POINTS][LANES] = {};
-      for (int i = 0; i < POINTS; i++) {
-        std::memcpy(copy[i], p[i] + whole * LANES, rest * sizeof(float));
-        p[i] = copy[i];
-      }
-      transform(p, 0, v + whole * to.tiles * LANES, to.point);
-    }
+    find_pixels<FY::SIZE, FX::SIZE>(x, at.n, at.y - window.pad_y, at.x - window.pad_x, zeros, p);
+    by_vectors(p, x.channels, [&](const auto& p, int64_t channel, int64_t block) SG_INLINED {
+      transform(p, channel, v + to.row(tile) + to.block(block), to.step);
+    });
   }
 
   static void transform(const float* const (&p)[POINTS], int64_t channel, float* v, int64_t step) {
     vec half[FY::SIZE][FX::SIZE];
-    repeat<FX::SIZE>([&](auto c) {
+    repeat<FX::SIZE>([&](auto c) SG_INLINED {
       vec d[FY::SIZE], t[FY::SIZE];
-      repeat<FY::SIZE>([&](auto r) { d[r] = load(p[r * FX::SIZE + c] + channel); });
+      repeat<FY::SIZE>([&](auto r) SG_INLINED { d[r] = load(p[r * FX::SIZE + c] + channel); });
       transform_input<FY>(d, t);
-      repeat<FY::SIZE>([&](auto r) { half[r][c] = t[r]; });
+      repeat<FY::SIZE>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
     });
-    repeat<FY::SIZE>([&](auto r) {
+    repeat<FY::SIZE>([&](auto r) SG_INLINED {
       vec t[FX::SIZE];
       transform_input<FX>(half[r], t);
-      repeat<FX::SIZE>([&](auto c) { store(v + (r * FX::SIZE + c) * step, t[c]); });
+      repeat<FX::SIZE>([&](auto c) SG_INLINED { store(v + (r * FX::SIZE + c) * step, t[c]); });
     });
   }
 
-  // LANES channels of a tile's results from m[point * step].
-  static void write(const float* m, int64_t step, const Part& part, int64_t channel, Tiles::Corner at) {
+  // LANES channels of a tile's results.
+  static void write(const float* m, int64_t tile, const Layout& from, const Part& part, int64_t channel,
+                    Tiles::Corner at) {
+    const int64_t step = from.step;
+    m += tile * from.width;
     vec half[FY::OUT][FX::SIZE];
-    repeat<FX::SIZE>([&](auto c) {
+    repeat<FX::SIZE>([&](auto c) SG_INLINED {
       vec d[FY::SIZE], t[FY::OUT];
-      repeat<FY::SIZE>([&](auto r) { d[r] = load(m + (r * FX::SIZE + c) * step); });
+      repeat<FY::SIZE>([&](auto r) SG_INLINED { d[r] = load(m + (r * FX::SIZE + c) * step); });
       transform_output<FY>(d, t);
-      repeat<FY::OUT>([&](auto r) { half[r][c] = t[r]; });
+      repeat<FY::OUT>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
     });
     const Images<float>& y = part.y;
     const vec bias = load(part.bias + channel), floor = broadcast(part.relu ? 0.f : -__builtin_inff());
     float* to = y.data + at.n * y.step_n + at.y * y.step_y + at.x * y.step_x + channel;
     const int64_t rest = y.channels - channel;
-    repeat<FY::OUT>([&](auto r) {
+    repeat<FY::OUT>([&](auto r) SG_INLINED {
       if (at.y + r >= y.height) return;
       vec t[FX::OUT];
       transform_output<FX>(half[r], t);
-      repeat<FX::OUT>([&](auto c) {
+      repeat<FX::OUT>([&](auto c) SG_INLINED {
         if (at.x + c >= y.width) return;
         vec value = t[c] + bias;
         value = value < floor ? floor : value;  // NaN stays NaN
@@ -130,11 +158,17 @@ struct Filtered {
 struct Direct {
   Window window;
   int64_t points() const { return 1; }
+  int64_t copies() const { return 1; }
+  int64_t copies(int64_t) const { return 1; }
+  int64_t at(int64_t point, const Layout& to) const { return to.at(point); }
   int64_t blocks(int64_t channels) const { return (window.taps_y * window.taps_x * channels + LANES - 1) / LANES; }
-  Tiles tiles(const Images<float>& y) const { return {y.height, y.width, 1, 1}; }
+  template <typename T>
+  Tiles tiles(const Images<T>& y) const { return {y.height, y.width, 1, 1}; }
 
-  void read(const Images<const float>& x, Tiles::Corner at, const float* zeros, float* v, const Layout& to) const {
-    const int64_t step = to.tiles * LANES, n = x.channels;
+  void read(const Images<const float>& x, Tiles::Corner at, const float* zeros, float* v, int64_t tile,
+            const Layout& to) const {
+    v += to.row(tile);
+    const int64_t step = to.block(1), blocks = to.width / LANES, n = x.channels;
     const int64_t y0 = at.y * window.stride - window.pad_y, x0 = at.x * window.stride - window.pad_x;
     const float* image = x.data + at.n * x.step_n;
     if (n % LANES == 0) {
@@ -145,7 +179,7 @@ struct Direct {
       return;
     }
     static thread_local std::vector<float> window_values;
-    window_values.resize(to.blocks * LANES);
+    window_values.resize(to.width);
     float* to_value = window_values.data();
     if (x.step_x == n && y0 >= 0 && x0 >= 0 && y0 + window.taps_y <= x.height && x0 + window.taps_x <= x.width) {
       for (int64_t r = 0; r < window.taps_y; r++, to_value += window.taps_x * n)
@@ -157,7 +191,7 @@ struct Direct {
         to_value += n;
       });
     }
-    for (int64_t block = 0; block < to.blocks; block++) store(v + block * step, load(&window_values[block * LANES]));
+    for (int64_t block = 0; block < blocks; block++) store(v + block * step, load(&window_values[block * LANES]));
   }
 
   template <typename F>
@@ -167,8 +201,9 @@ struct Direct {
         f(row, col, row >= 0 && row < x.height && col >= 0 && col < x.width);
   }
 
-  static void write(const float* m, int64_t step, const Part& part, int64_t channel, Tiles::Corner at) {
-    Filtered<Filter<1, 1>, Filter<1, 1>>::write(m, step, part, channel, at);
+  static void write(const float* m, int64_t tile, const Layout& from, const Part& part, int64_t channel,
+                    Tiles::Corner at) {
+    Filtered<Filter<1, 1>, Filter<1, 1>>::write(m, tile, from, part, channel, at);
   }
 };
 
@@ -178,42 +213,43 @@ constexpr int64_t FEWEST_TILES = 28, MOST_TILES = 168;
 
 template <typename Way>
 void convolve(const Way& way, const Images<const float>& x, const std::vector<Part>& parts, int64_t threads) {
-  const int64_t points = way.points(), blocks = way.blocks(x.channels);
+  const int64_t points = way.points(), copies = way.copies(), blocks = way.blocks(x.channels);
   const int64_t together = (points == 1 ? 256 : 64) / LANES;  // transforms make rounding errors larger
   const Tiles tiles = way.tiles(parts[0].y);
   const int64_t count = x.n * tiles.rows * tiles.cols;
   // As many tiles at once as keep their transforms in the cache, and as many blocks as divide evenly among the threads.
-  int64_t most = V_BYTES / (points * blocks * LANES * int64_t(sizeof(float))) / ROWS * ROWS;
+  int64_t most = V_BYTES / (copies * blocks * LANES * int64_t(sizeof(float))) / ROWS * ROWS;
   most = std::clamp<int64_t>(most, FEWEST_TILES, MOST_TILES);
   const int64_t jobs = round_up((count + most - 1) / most, threads);
   const int64_t here = (count + jobs - 1) / jobs;
-  const Layout layout(here, blocks);
+  const Layout layout(here, blocks * LANES);
+  const int64_t v_size = round_up(way.at(points, layout), LANES);
   // Results of as many panels at once as stay in the cache; of all, if the input does not stay there anyway.
-  const bool large = points * layout.point * int64_t(sizeof(float)) > 2 * V_BYTES;
+  const bool large = v_size * int64_t(sizeof(float)) > 2 * V_BYTES;
   int64_t widest = 0;
   for (const Part& part : parts) widest = std::max(widest, part.padded());
-  int64_t width = M_BYTES / (points * here * int64_t(sizeof(float))) / PANEL * PANEL;
+  int64_t width = M_BYTES / (copies * here * int64_t(sizeof(float))) / PANEL * PANEL;
   width = large ? widest : std::clamp<int64_t>(width, PANEL, widest);
-  const int64_t m_point = (here * width / LANES | 1) * LANES;
+  const Layout results(here, width);
   const std::vector<float> zeros(round_up(x.channels, LANES));
 
   sg::for_each_item(jobs, threads, [&](int64_t job, int64_t) {
     static thread_local sg::Scratch scratch;
-    float* v = scratch.get<float>(points * (layout.point + m_point));
-    float* m = v + points * layout.point;
+    float* v = scratch.get<float>(v_size + way.at(points, results));
+    float* m = v + v_size;
     const int64_t first = count * job / jobs, rows = count * (job + 1) / jobs - first;
-    for (int64_t t = 0; t < rows; t++) way.read(x, tiles.corner(first + t), zeros.data(), v + t * LANES, layout);
+    for (int64_t t = 0; t < rows; t++) way.read(x, tiles.corner(first + t), zeros.data(), v, t, layout);
     for (const Part& part : parts)
       for (int64_t o = 0; o < part.padded(); o += width) {
         const int64_t o_end = std::min(o + width, part.padded());
         for (int64_t point = 0; point < points; point++)
           for (int64_t j = o; j < o_end; j += PANEL)
-            multiply(rows, std::min<int64_t>(PANEL, o_end - j), v + point * layout.point, here * LANES,
-                     part.u + (point * part.padded() + j) * blocks * LANES, blocks, together,
-                     m + point * m_point + j - o, width);
+            multiply(rows * way.copies(point), std::min<int64_t>(PANEL, o_end - j), v + way.at(point, layout),
+                     layout.block(1, way.copies(point)), part.u + (point * part.padded() + j) * blocks * LANES, blocks,
+                     together, m + way.at(point, results) + j - o, width);
         for (int64_t t = 0; t < rows; t++)
           for (int64_t j = o; j < o_end; j += LANES)
-            way.write(m + t * width + j - o, m_point, part, j, tiles.corner(first + t));
+            way.write(m + j - o, t, results, part, j, tiles.corner(first + t));
       }
   });
 }

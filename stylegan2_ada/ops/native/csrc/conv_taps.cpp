@@ -1,12 +1,20 @@
-// Convolutions of 3x3 and 1x1 with stride 1 or 2, and their transposes, on CPUs with AVX512-BF16 or AMX:
-// stylegan2_ada/ops/conv_taps.py tells what the ops compute and defines their schemas.
+// Convolutions of 3x3 and 1x1 with stride 1 or 2, and their transposes, on CPUs with AVX512-BF16 or AMX; of float32 images
+// with stride 2 also with AVX2 or AVX-512. stylegan2_ada/ops/conv_taps.py tells what the ops compute and defines their
+// schemas.
 #include "cpu.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#define CONV_TAPS_SUPPORTED 1
+#define CONV_TAPS_BF16 1
 #include "conv_taps_passes.h"
 #else
-#define CONV_TAPS_SUPPORTED 0
+#define CONV_TAPS_BF16 0
+#endif
+
+#if (defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))) && defined(__unix__)
+#define CONV_TAPS_FLOAT 1
+#include "conv_strided_float.h"
+#else
+#define CONV_TAPS_FLOAT 0
 #endif
 
 namespace {
@@ -14,30 +22,46 @@ namespace {
 using sg::ScalarType;
 using torch::stable::Tensor;
 
-int64_t supported() {
-#if CONV_TAPS_SUPPORTED
-  return conv_taps::tiles_allowed() ? 2 : 1;
+constexpr int64_t VECTORS = 1, TILES = 2, FLOAT = 4;
+
+bool tiles_allowed() {
+#if CONV_TAPS_BF16
+  return conv_taps::tiles_allowed();
 #else
-  return 0;
+  return false;
 #endif
 }
 
-#if CONV_TAPS_SUPPORTED
-using conv_taps::bf16;
+int64_t supported() { return CONV_TAPS_BF16 * VECTORS + tiles_allowed() * TILES + CONV_TAPS_FLOAT * FLOAT; }
+
+#if CONV_TAPS_FLOAT
 constexpr auto CHANNELS_LAST = torch::headeronly::MemoryFormat::ChannelsLast;
 
 Tensor images(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(x.dim() == 4 && (x.scalar_type() == ScalarType::BFloat16 || x.scalar_type() == ScalarType::Float),
-                  "stylegan2_ada::conv_taps: ", name, " must be bfloat16 or float32 [N, C, H, W]");
+  const bool known = x.scalar_type() == ScalarType::Float || (CONV_TAPS_BF16 && x.scalar_type() == ScalarType::BFloat16);
+  STD_TORCH_CHECK(x.dim() == 4 && known, "stylegan2_ada::conv_taps: ", name, " must be ",
+                  CONV_TAPS_BF16 ? "bfloat16 or float32" : "float32 (bfloat16 needs AVX512-BF16)", " [N, C, H, W]");
   return torch::stable::contiguous(x, CHANNELS_LAST);
 }
 
 int64_t threads() { return torch::stable::get_num_threads(); }
 
+// Whether minimal filtering does it: float32 where there are no tile registers.
+bool filtered(const Tensor& x, int64_t ky, int64_t kx, const std::vector<int64_t>& window) {
+  const bool fits = ky == 3 && kx == 3 && window[0] == 2;
+  const bool is = x.scalar_type() == ScalarType::Float && fits && !tiles_allowed();
+  STD_TORCH_CHECK(is || CONV_TAPS_BF16, "stylegan2_ada::conv_taps: without AVX512-BF16 only 3x3 with stride 2");
+  return is;
+}
+
+#if CONV_TAPS_BF16
+using conv_taps::bf16;
+
 template <typename F>
 void by_type(const Tensor& x, const F& f) {
   x.scalar_type() == ScalarType::Float ? f(float{}) : f(bf16{});
 }
+#endif
 
 // window: stride, padding along y and along x.
 void check_axis(int64_t large, int64_t small, int64_t kernel, const std::vector<int64_t>& window, int axis) {
@@ -66,6 +90,13 @@ Tensor conv_taps_op(const Tensor& x_, const Tensor& w_, double gain, std::vector
   }
   if (y.numel() == 0) return y;
   if (x.size(1) == 0) return torch::stable::fill_(y, 0);
+  if (filtered(x, w.size(2), w.size(3), window)) {
+    const conv_float::Strided way{transposed, window[1], window[2]};
+    conv_float::convolve(way, x, sg::in<float>(w), w.size(0), w.size(1), static_cast<float>(gain), by_input, flip, y,
+                         threads());
+    return y;
+  }
+#if CONV_TAPS_BF16
   const conv_taps::Plan plan({x.size(0), x.size(1), x.size(2), x.size(3), out, size[0], size[1], w.size(2), w.size(3),
                               window[0], window[1], window[2], transposed, flip});
   const conv_taps::Weights layout{out, x.size(1), plan.conv.taps()};
@@ -77,6 +108,7 @@ Tensor conv_taps_op(const Tensor& x_, const Tensor& w_, double gain, std::vector
                                                  static_cast<float>(gain), by_input, threads(), u);
     conv_taps::convolve(plan, sg::in<T>(x), layout, u, sg::out<T>(y), threads());
   });
+#endif
   return y;
 }
 
@@ -94,6 +126,13 @@ Tensor conv_taps_wgrad_op(const Tensor& large_, const Tensor& small_, double gai
   if (large.numel() == 0 || small.numel() == 0) return torch::stable::fill_(gw, 0);
   for (int axis = 0; axis < 2; axis++)
     check_axis(large.size(2 + axis), small.size(2 + axis), kernel[axis], window, axis);
+  if (filtered(large, kernel[0], kernel[1], window)) {
+    const conv_float::Strided way{false, window[1], window[2]};
+    conv_float::weight_gradient(way, conv_float::images(large), conv_float::images(small), static_cast<float>(gain),
+                                by_large, flip, sg::out<float>(gw), threads());
+    return gw;
+  }
+#if CONV_TAPS_BF16
   const conv_taps::Plan plan({large.size(0), a, large.size(2), large.size(3), b, small.size(2), small.size(3),
                               kernel[0], kernel[1], window[0], window[1], window[2], false, flip}, true);
   by_type(large, [&](auto zero) {
@@ -101,6 +140,7 @@ Tensor conv_taps_wgrad_op(const Tensor& large_, const Tensor& small_, double gai
     conv_taps::weight_gradient(plan, sg::in<T>(large), sg::in<T>(small), static_cast<float>(gain), by_large,
                                sg::out<float>(gw), threads());
   });
+#endif
   return gw;
 }
 #endif
@@ -111,7 +151,7 @@ STABLE_TORCH_LIBRARY_IMPL(stylegan2_ada, CompositeExplicitAutograd, m) {
   m.impl("conv_taps_supported", TORCH_BOX(&supported));
 }
 
-#if CONV_TAPS_SUPPORTED
+#if CONV_TAPS_FLOAT
 STABLE_TORCH_LIBRARY_IMPL(stylegan2_ada, CPU, m) {
   m.impl("conv_taps", TORCH_BOX(&conv_taps_op));
   m.impl("conv_taps_wgrad", TORCH_BOX(&conv_taps_wgrad_op));

@@ -1,0 +1,226 @@
+// What convolutions of float32 images with 3x3 weights that are learnt share: weights to their transforms, and the
+// gradient in the weights as the adjoint of the convolution by minimal filtering,
+//
+//     gw = G^T [ sum over tiles of (B^T d B) * (A gy A^T) ] G.
+//
+// Its sums over the tiles are products [inputs, tiles] x [tiles, outputs], one for each point. Tiles whose transforms fit
+// the third-level cache are summed at once, GROUP x PANEL channels at a time at all points, so that sums go from the
+// second level straight through the back transform.
+//
+// A `Way` (Filtered of conv_forward_passes.h and its like) knows points, copies and tiles; besides, AXIS numbers of an
+// axis of the weights, their `weight` (three taps to AXIS) and `weight_back` (to three), the `point` of two of
+// them, and how a tile of the gradient is read.
+#pragma once
+#include "conv_forward_passes.h"
+
+namespace conv_float {
+
+using namespace conv_forward;
+
+constexpr int TAPS = 9;
+constexpr int64_t GROUP = 48;              // inputs of an item of the weight gradient
+constexpr int64_t CHUNK_BYTES = 10 << 20;  // transforms that are summed at once, but
+constexpr int64_t CHUNK_ROWS = 64;         // at least so many numbers a sum: each chunk's are transformed back
+
+template <typename Way>
+int64_t weight_count(const Way& way, int64_t in, int64_t out) {
+  return way.points() * round_up(in, LANES) * round_up(out, LANES);
+}
+
+// Weights [o][i][9] times gain as conv_forward wants them. `by_input` takes i for outputs and o for inputs; `turned`
+// turns the kernel by 180 degrees.
+template <typename Way>
+void transform_weights(const Way& way, const float* w, int64_t o_count, int64_t i_count, float gain, bool by_input,
+                       bool turned, int64_t threads, float* u) {
+  const int64_t in = by_input ? o_count : i_count, out = by_input ? i_count : o_count;
+  const int64_t rows = round_up(in, LANES), padded = round_up(out, LANES);
+  sg::for_each_item(padded / LANES, threads, [&](int64_t group, int64_t) {
+    const int64_t o0 = group * LANES, panel = o0 / PANEL * PANEL, cols = std::min<int64_t>(PANEL, padded - panel);
+    const int64_t outs = std::min<int64_t>(LANES, out - o0);
+    float* to = u + panel * rows + o0 - panel;
+    float stage[LANES][TAPS][LANES] = {};  // input, tap, output
+    for (int64_t i0 = 0; i0 < rows; i0 += LANES) {
+      const int64_t ins = std::min<int64_t>(LANES, in - i0);
+      if (ins < LANES) std::memset(stage, 0, sizeof stage);
+      for (int64_t a = 0; a < (by_input ? ins : outs); a++) {
+        const float* from = w + ((by_input ? i0 : o0) + a) * i_count * TAPS + (by_input ? o0 : i0) * TAPS;
+        for (int64_t b = 0; b < (by_input ? outs : ins); b++, from += TAPS)
+          for (int t = 0; t < TAPS; t++) stage[by_input ? a : b][t][by_input ? b : a] = from[t];
+      }
+      for (int64_t k = 0; k < LANES; k++) {
+        vec half[Way::AXIS][3];
+        repeat<3>([&](auto c) SG_INLINED {
+          vec g[3], t[Way::AXIS];
+          repeat<3>([&](auto r) SG_INLINED { g[r] = load(stage[k][turned ? TAPS - 1 - 3 * r - c : 3 * r + c]) * gain; });
+          way.weight(g, t);
+          repeat<Way::AXIS>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
+        });
+        repeat<Way::AXIS>([&](auto r) SG_INLINED {
+          vec t[Way::AXIS];
+          way.weight(half[r], t);
+          repeat<Way::AXIS>([&](auto c) SG_INLINED { store(to + Way::point(r, c) * rows * padded + (i0 + k) * cols, t[c]); });
+        });
+      }
+    }
+  });
+}
+
+// An operand of the weight gradient's products: [point][panel of `width` channels][row][channel].
+struct Operand {
+  int64_t tiles, width, padded, step;
+  Operand(int64_t channels, int64_t width, int64_t tiles)
+      : tiles(tiles), width(width), padded(round_up(channels, width)), step(padded * tiles + LANES) {}
+  int64_t at(int64_t point) const { return point * step; }
+  int64_t at(int64_t point, int64_t copies_before) const { return copies_before * tiles * padded + point * LANES; }
+  int64_t panel(int64_t channel, int64_t copies) const { return channel / width * width * tiles * copies; }
+  int64_t block(int64_t block, int64_t copies = 1) const {
+    return panel(block * LANES, copies) + block * LANES % width;
+  }
+  int64_t row(int64_t row) const { return row * width; }
+};
+
+// C[r, j] = sum over t of A[t, r] B[t, j]: A has GROUP values a row, B and C PANEL.
+template <int R, int COLS>
+void sum_tiles(const float* a, const float* b, int64_t rows, float* c) {
+  vec sum[R][COLS] = {};
+  for (int64_t t = 0; t < rows; t++, a += GROUP, b += PANEL) {
+    vec row[COLS];
+#pragma GCC unroll 2
+    for (int j = 0; j < COLS; j++) row[j] = load(b + j * LANES);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const vec x = broadcast(a[r]);
+#pragma GCC unroll 2
+      for (int j = 0; j < COLS; j++) sum[r][j] += x * row[j];
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+    for (int j = 0; j < COLS; j++) store(c + r * PANEL + j * LANES, sum[r][j]);
+}
+
+using SumTiles = void (*)(const float*, const float*, int64_t, float*);
+
+template <int COLS, int... R>
+constexpr auto sums_of_tiles(std::integer_sequence<int, R...>) {
+  struct {
+    SumTiles of[sizeof...(R)];
+  } table{{sum_tiles<R + 1, COLS>...}};
+  return table;
+}
+
+// As `sum_tiles`, for any number of inputs, in groups of about the same size.
+inline void multiply_tiles(int64_t inputs, int64_t cols, const float* a, const float* b, int64_t rows, float* c) {
+  static constexpr auto one = sums_of_tiles<1>(std::make_integer_sequence<int, ROWS>{});
+  static constexpr auto two = sums_of_tiles<2>(std::make_integer_sequence<int, ROWS>{});
+  const SumTiles* table = cols > LANES ? two.of : one.of;
+  for (int64_t groups = (inputs + ROWS - 1) / ROWS, r = 0; groups > 0; groups--) {
+    const int64_t here = (inputs - r) / groups;
+    table[here - 1](a + r, b, rows, c + r * PANEL);
+    r += here;
+  }
+}
+
+// sums[9][LANES outputs] from the products of one input at all points; `add` to what is there.
+template <typename Way>
+void transform_back(const Way& way, const float* m, int64_t step, bool add, float* sums, int64_t tap) {
+  vec half[3][Way::AXIS];
+  repeat<Way::AXIS>([&](auto c) SG_INLINED {
+    vec d[Way::AXIS], t[3];
+    repeat<Way::AXIS>([&](auto r) SG_INLINED { d[r] = load(m + Way::point(r, c) * step); });
+    way.weight_back(d, t);
+    repeat<3>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
+  });
+  repeat<3>([&](auto r) SG_INLINED {
+    vec t[3];
+    way.weight_back(half[r], t);
+    repeat<3>([&](auto c) SG_INLINED {
+      float* to = sums + (3 * r + c) * tap;
+      store(to, add ? load(to) + t[c] : t[c]);
+    });
+  });
+}
+
+// gw[o][i][9] = gain * sum over images and positions of y[o] x[i, shifted by the tap]. by_input: gw[i][o][9]; turned: the
+// kernel by 180 degrees.
+template <typename Way>
+void weight_gradient(const Way& way, const Images<const float>& x, const Images<const float>& y, float gain,
+                     bool by_input, bool turned, float* gw, int64_t threads) {
+  const int64_t inputs = x.channels, outputs = y.channels, padded = round_up(outputs, LANES), points = way.points();
+  const Tiles tiles = way.tiles(y);
+  const int64_t all = y.n * tiles.rows * tiles.cols;
+  const int64_t per_tile = way.copies() * sizeof(float) * (round_up(inputs, GROUP) + round_up(outputs, PANEL));
+  const int64_t most = std::max<int64_t>(CHUNK_BYTES / per_tile, CHUNK_ROWS * points / way.copies());
+  const int64_t chunks = (all + most - 1) / most, together = (all + chunks - 1) / chunks;
+  const Operand a(inputs, GROUP, together), b(outputs, PANEL, together);
+  const int64_t groups = (inputs + GROUP - 1) / GROUP, panels = (outputs + PANEL - 1) / PANEL;
+  const int64_t step = GROUP * PANEL + LANES, tap = padded, one_input = TAPS * padded;
+
+  static thread_local sg::Scratch scratch;
+  const int64_t a_count = way.at(points, a), b_count = way.at(points, b);
+  float* va = scratch.get<float>(a_count + b_count + threads * points * step + inputs * one_input);
+  float *vb = va + a_count, *products = vb + b_count, *sums = products + threads * points * step;
+  const std::vector<float> zeros(round_up(std::max(inputs, outputs), LANES));
+
+  for (int64_t first = 0; first < all; first += together) {
+    const int64_t count = std::min(together, all - first), once = 4;
+    sg::for_each_item((count + once - 1) / once, threads, [&](int64_t item, int64_t) {
+      for (int64_t t = item * once; t < std::min(count, (item + 1) * once); t++) {
+        const Tiles::Corner at = tiles.corner(first + t);
+        way.read(x, at, zeros.data(), va, t, a);
+        way.read_gradient(y, at, zeros.data(), vb, t, b);
+      }
+    });
+    sg::for_each_item(groups * panels, threads, [&](int64_t item, int64_t thread) {
+      const int64_t i0 = item % groups * GROUP, o0 = item / groups * PANEL;
+      const int64_t rows = std::min(GROUP, inputs - i0), cols = std::min<int64_t>(PANEL, padded - o0);
+      float* m = products + thread * points * step;
+      for (int64_t p = 0; p < points; p++) {
+        const int64_t copies = way.copies(p);
+        multiply_tiles(rows, cols, va + way.at(p, a) + a.panel(i0, copies), vb + way.at(p, b) + b.panel(o0, copies),
+                       count * copies, m + p * step);
+      }
+      for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j += LANES)
+          transform_back(way, m + i * PANEL + j, step, first > 0, sums + (i0 + i) * one_input + o0 + j, tap);
+    });
+  }
+
+  sg::for_each_item(padded / LANES, threads, [&](int64_t group, int64_t) {
+    const int64_t o0 = group * LANES, outs = std::min<int64_t>(LANES, outputs - o0);
+    for (int64_t i = 0; i < inputs; i++) {
+      float taps[TAPS][LANES];
+      for (int t = 0; t < TAPS; t++)
+        store(taps[turned ? TAPS - 1 - t : t], load(sums + i * one_input + t * tap + o0) * gain);
+      for (int64_t r = 0; r < outs; r++) {
+        float* to = gw + (by_input ? i * outputs + o0 + r : (o0 + r) * inputs + i) * TAPS;
+        for (int t = 0; t < TAPS; t++) to[t] = taps[t][r];
+      }
+    }
+  });
+}
+
+// ---- of tensors: float32, channels last ------------------------------------------------------------------------------
+
+inline Images<const float> images(const sg::Tensor& x) {
+  const int64_t c = x.size(1), h = x.size(2), w = x.size(3);  // strides of a size 1 say nothing
+  return {sg::in<float>(x), x.size(0), c, h, w, h * w * c, w * c, c};
+}
+
+// y = the convolution of x with weights [o][i][9] times gain; `by_input` and `turned` as for transform_weights.
+template <typename Way>
+void convolve(const Way& way, const sg::Tensor& x, const float* w, int64_t o, int64_t i, float gain, bool by_input,
+              bool turned, const sg::Tensor& y, int64_t threads) {
+  static thread_local sg::Scratch scratch;
+  float* u = scratch.get<float>(weight_count(way, x.size(1), y.size(1)));
+  transform_weights(way, w, o, i, gain, by_input, turned, threads, u);
+  const std::vector<float> no_bias(round_up(y.size(1), LANES));
+  const Images<const float> to = images(y);
+  const Part part{u, no_bias.data(),
+                  {sg::out<float>(y), to.n, to.channels, to.height, to.width, to.step_n, to.step_y, to.step_x},
+                  false};
+  conv_forward::convolve(way, images(x), {part}, threads);
+}
+
+}  // namespace conv_float
