@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stylegan2_ada.ops import depthwise, norm_act
+from stylegan2_ada.ops import convolution, depthwise, norm_act
 
 
 def use_native_layers(net: nn.Module) -> int:
-    """Make `net`'s depthwise convolutions and batch normalisations (torch's and timm's) learn by native code on CPUs;
-    returns how many there are. State dict and results, up to rounding, stay."""
+    """Make `net`'s depthwise, 1x1 and 3x3 convolutions and batch normalisations (torch's and timm's) learn by native
+    code on CPUs; returns how many there are. State dict and results, up to rounding, stay."""
     found = [layer for layer in net.modules() if type(layer) in _known() and _suits(layer)]
     for layer in found:
         kind: Any = type(layer)
@@ -46,7 +46,7 @@ def _native(kind: type) -> type:
 def _suits(layer: Any) -> bool:
     if isinstance(layer, nn.BatchNorm2d):
         return layer.affine and layer.track_running_stats
-    return _is_pointwise(layer) or _is_depthwise(layer)
+    return _is_pointwise(layer) or _is_depthwise(layer) or _is_three(layer)
 
 
 def _is_depthwise(layer: Any) -> bool:
@@ -59,6 +59,11 @@ def _is_pointwise(layer: Any) -> bool:
     return layer.groups == 1 and set(layer.kernel_size) == {1} and set(layer.stride) == {1} and no_padding
 
 
+def _is_three(layer: Any) -> bool:
+    whole = layer.groups == 1 and set(layer.kernel_size) == {3} and set(layer.dilation) == {1}
+    return whole and layer.stride in ((1, 1), (2, 2)) and layer.padding_mode == "zeros"
+
+
 class _Convolution(nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not (input.is_cpu and torch.is_grad_enabled() and input.ndim == 4):
@@ -68,6 +73,8 @@ class _Convolution(nn.Conv2d):
             return super().forward(input)
         if self.groups == 1 and _is_pointwise(self):
             return self._pointwise(x)
+        if _is_three(self):
+            return self._three(input, x)
         if self.groups == 1 or self.stride[0] != self.stride[1]:
             return super().forward(input)
         return depthwise.depthwise(x, self.weight, self.bias, stride=self.stride[0], padding=self._zeros(x))
@@ -76,6 +83,15 @@ class _Convolution(nn.Conv2d):
         """As a product of matrices, which channels side by side make of it: PyTorch's convolution copies for it."""
         y = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
         return y.permute(0, 3, 1, 2)
+
+    def _three(self, input: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """3x3, with fewer multiplications where `convolution` has them."""
+        top, bottom, left, right = self._zeros(x)
+        geometry = convolution.Geometry(self.stride[0], (top, left))
+        if (top, left) != (bottom, right) or not convolution.is_native(x, self.weight, geometry):
+            return super().forward(input)
+        y = convolution.convolve(x, self.weight, geometry)
+        return y if self.bias is None else y.add_(self.bias.to(y.dtype)[:, None, None])
 
     def _zeros(self, x: torch.Tensor) -> depthwise.Padding:
         left, right, top, bottom = self._reversed_padding_repeated_twice

@@ -8,7 +8,7 @@ from torch import nn
 
 from discriminator.backbones import Backbone, BackboneConfig
 from discriminator.native_layers import use_native_layers
-from stylegan2_ada.ops import depthwise, norm_act
+from stylegan2_ada.ops import conv3x3, convolution, depthwise, norm_act
 
 native = pytest.mark.skipif(not norm_act.applies(torch.zeros(1, 1, 1, 1)), reason="needs the native operations")
 LITE = "timm:tf_efficientnet_lite0"
@@ -37,8 +37,10 @@ def lesson(net, dtype=torch.float32):
 
 def calls(monkeypatch):
     """How often native code is asked, counted from here."""
-    counted = {"depthwise": 0, "norm_act": 0, "scale_act": 0}
-    for module, name in ((depthwise, "depthwise"), (norm_act, "norm_act"), (norm_act, "scale_act")):
+    counted = {"depthwise": 0, "norm_act": 0, "scale_act": 0, "convolve": 0}
+    for module, name in (
+        (depthwise, "depthwise"), (norm_act, "norm_act"), (norm_act, "scale_act"), (convolution, "convolve"),
+    ):  # fmt: skip
         real = getattr(module, name)
 
         def counting(*args, real=real, name=name, **kwargs):
@@ -78,6 +80,27 @@ def test_lessons_are_those_of_the_plain_network(model, monkeypatch):
     whole = [torch.cat([g.double().flatten() for g in of.values()]) for of in (gradients, right[1])]
     # A clamp's derivative jumps where a rounding far ahead may tip it: PyTorch's float32 is off by as much.
     assert close(*whole, 0.05 if model == LITE else 1e-3)
+
+
+@native
+@pytest.mark.skipif(not conv3x3.supports(torch.float32), reason="needs AVX2 or AVX-512")
+@pytest.mark.parametrize("model, least", [("vgg16", 9), ("resnet50", 7)])
+def test_3x3_convolutions_learn_the_same(model, least, monkeypatch):
+    """As near to float64 as PyTorch's are, or three times as far: normalisation of a few pixels enlarges roundings."""
+    net = network(model)
+    exact, plain = copy.deepcopy(net).double(), copy.deepcopy(net)
+    exact, counted = lesson(exact, torch.float64), calls(monkeypatch)
+    ours = lesson(net)
+    assert counted["convolve"] >= least
+    without_native_code(monkeypatch)
+    pytorchs = lesson(plain)
+
+    def error(got):
+        whole = [torch.cat([g.double().flatten() for g in of[1].values()]) for of in (got, exact)]
+        return [float((a - b).norm() / b.norm()) for a, b in ((got[0].double(), exact[0]), whole)]
+
+    for mine, theirs in zip(error(ours), error(pytorchs)):
+        assert mine <= 3 * theirs + 1e-6
 
 
 @native
@@ -146,10 +169,14 @@ def test_layers_that_do_other_things_are_left():
         nn.Conv2d(6, 6, 3, groups=6, padding="valid", bias=False),
         nn.Conv2d(6, 6, (5, 3), groups=6, padding=(2, 1), stride=2),
         nn.Conv2d(6, 6, 3, groups=6, stride=(1, 2), padding=1),
+        nn.Conv2d(6, 40, 3, padding="same"),
+        nn.Conv2d(6, 40, 3, padding=(0, 2), stride=2, bias=False),
     ],
 )
 def test_every_way_of_padding(layer):
-    x = torch.randn(2, 6, 9, 10, generator=torch.Generator().manual_seed(0))
+    if layer.groups == 1:  # as many channels as its native form takes
+        layer = type(layer)(40, 70, 3, layer.stride, layer.padding, bias=layer.bias is not None)
+    x = torch.randn(2, layer.in_channels, 19, 20, generator=torch.Generator().manual_seed(0))
     expected = layer(x)
     assert use_native_layers(nn.Sequential(layer)) == 1
     assert close(layer(x).detach(), expected.detach(), 1e-6)

@@ -194,7 +194,7 @@ def test_layers_of_the_networks(n, side, how):
 @plain
 @pytest.mark.parametrize("stride", [1, pytest.param(2, marks=strided)])
 def test_it_is_what_networks_use(stride):
-    x, w = normal(2, 64, 17, 17).requires_grad_(), normal(64, 64, 3, 3, seed=1).requires_grad_()
+    x, w = normal(2, 64, 33, 33).requires_grad_(), normal(64, 64, 3, 3, seed=1).requires_grad_()
     with torch.autograd.profiler.profile() as p:
         y = convolution.convolve(x, w, convolution.Geometry(stride, (1, 1)))
         torch.autograd.grad(y.sum(), [x, w])
