@@ -252,14 +252,22 @@ def main() -> None: ...
 @click.option("--resolution", "resolutions", multiple=True, type=int, default=[64, 128], show_default=True)
 @click.option("--batch", default=4, show_default=True)
 @click.option("--repeats", default=1, show_default=True, help="How often the whole comparison is repeated.")
+@click.option(
+    "--ways",
+    multiple=True,
+    type=click.Choice(list(WAYS)),
+    default=list(WAYS),
+    help="Only these; the reference path comes with them.",
+)
 @common
-def compare(resolutions, batch, repeats, machine) -> dict:
+def compare(resolutions, batch, repeats, ways, machine) -> dict:
     rows, rates = [], []
+    ways = [way for way in WAYS if way in ways or way == "reference fp32"]  # in a processor without bfloat16 it is slow
     for resolution in resolutions:
         here = {**machine, "batch": batch, "resolution": resolution}
         for _ in range(repeats):
             rates.append(measure("convolution", "native bf16", **here))
-            for way in WAYS:
+            for way in ways:
                 rows.append(measure("training", way, **here, count=way == "reference fp32"))
                 sampled = measure("sampling", way, **here)
                 rows[-1]["sampling_seconds"] = sampled["seconds"]
@@ -274,7 +282,7 @@ def compare(resolutions, batch, repeats, machine) -> dict:
         print("way              s/iteration  CPU-s  GFLOP/s   GB  (beyond imports)   ratio  memory  4 samples   ratio")
         keys = ("seconds", "cpu_seconds", "peak_gb", "imports_gb", "sampling_seconds")
         table = {
-            way: {key: statistics.median(row[key] for row in mine if row["way"] == way) for key in keys} for way in WAYS
+            way: {key: statistics.median(row[key] for row in mine if row["way"] == way) for key in keys} for way in ways
         }
         first = table["reference fp32"]
         for way, row in table.items():
