@@ -1,5 +1,5 @@
-"""Convolutions with stride 1 or 2 and their transposes, on CPUs with AVX512-BF16 or, much faster, AMX; float32 ones with
-stride 2 also with AVX2 or AVX-512.
+"""Convolutions with stride 1 or 2 and their transposes, on CPUs with AVX512-BF16 or, much faster, AMX; of float32 those
+with stride 2 also with AVX2 or AVX-512.
 
 A convolution is a sum over the taps of its kernel of products [pixels, channels] x [channels, channels]. With a stride
 the image is parted by the remainder of its coordinates (polyphase), the result of a transposed one likewise, so that no
