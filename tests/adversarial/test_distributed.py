@@ -64,7 +64,7 @@ def _share(size: int) -> dict:
     return {"batch_gpu": 8 // size, "mbstd_group": 8 // size, "aug": "ada", "target": 0.0}
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_equal_one_with_the_joined_batch(tmp_path, monkeypatch, size):
     here = os.path.dirname(__file__)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.path.dirname(os.path.dirname(here))]))

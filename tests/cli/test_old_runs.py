@@ -54,7 +54,9 @@ def test_a_run_of_the_game(place, start):
         check(place, f"{run}/{name}.safetensors")
 
 
-@pytest.mark.parametrize("run, last", [("detector", "detector"), ("folds", "folds/fold-2")])
+@pytest.mark.parametrize(
+    "run, last", [("detector", "detector"), pytest.param("folds", "folds/fold-2", marks=pytest.mark.slow)]
+)
 def test_a_training_of_a_detector(place, run, last):
     if run == "detector":
         assert load(place / run, "detector")["step"] == 2
