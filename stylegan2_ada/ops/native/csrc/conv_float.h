@@ -3,8 +3,8 @@
 //
 //     gw = G^T [ sum over tiles of (B^T d B) * (A gy A^T) ] G.
 //
-// Its sums over the tiles are products [inputs, tiles] x [tiles, outputs], one for each point. Tiles whose transforms fit
-// the third-level cache are summed at once, GROUP x PANEL channels at a time at all points, so that sums go from the
+// Its sums over the tiles are products [inputs, tiles] x [tiles, outputs], one for each point. Tiles whose transforms
+// fit the third-level cache are summed at once, GROUP x PANEL channels at a time at all points, so that sums go from the
 // second level straight through the back transform.
 //
 // A `Way` (Filtered of conv_forward_passes.h and its like) knows points, copies and tiles; besides, AXIS numbers of an
@@ -51,14 +51,18 @@ void transform_weights(const Way& way, const float* w, int64_t o_count, int64_t 
         vec half[Way::AXIS][3];
         repeat<3>([&](auto c) SG_INLINED {
           vec g[3], t[Way::AXIS];
-          repeat<3>([&](auto r) SG_INLINED { g[r] = load(stage[k][turned ? TAPS - 1 - 3 * r - c : 3 * r + c]) * gain; });
+          repeat<3>([&](auto r) SG_INLINED {
+            g[r] = load(stage[k][turned ? TAPS - 1 - 3 * r - c : 3 * r + c]) * gain;
+          });
           way.weight(g, t);
           repeat<Way::AXIS>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
         });
         repeat<Way::AXIS>([&](auto r) SG_INLINED {
           vec t[Way::AXIS];
           way.weight(half[r], t);
-          repeat<Way::AXIS>([&](auto c) SG_INLINED { store(to + Way::point(r, c) * rows * padded + (i0 + k) * cols, t[c]); });
+          repeat<Way::AXIS>([&](auto c) SG_INLINED {
+            store(to + Way::point(r, c) * rows * padded + (i0 + k) * cols, t[c]);
+          });
         });
       }
     }
@@ -110,16 +114,12 @@ constexpr auto sums_of_tiles(std::integer_sequence<int, R...>) {
   return table;
 }
 
-// As `sum_tiles`, for any number of inputs, in groups of about the same size.
+// As `sum_tiles`, for any number of inputs.
 inline void multiply_tiles(int64_t inputs, int64_t cols, const float* a, const float* b, int64_t rows, float* c) {
   static constexpr auto one = sums_of_tiles<1>(std::make_integer_sequence<int, ROWS>{});
   static constexpr auto two = sums_of_tiles<2>(std::make_integer_sequence<int, ROWS>{});
   const SumTiles* table = cols > LANES ? two.of : one.of;
-  for (int64_t groups = (inputs + ROWS - 1) / ROWS, r = 0; groups > 0; groups--) {
-    const int64_t here = (inputs - r) / groups;
-    table[here - 1](a + r, b, rows, c + r * PANEL);
-    r += here;
-  }
+  in_groups(inputs, [&](int64_t here, int64_t r) { table[here - 1](a + r, b, rows, c + r * PANEL); });
 }
 
 // sums[9][LANES outputs] from the products of one input at all points; `add` to what is there.

@@ -165,17 +165,42 @@ SG_FORCE_INLINE void transform_output(const vec (&m)[F::SIZE], vec (&out)[F::OUT
   }
 }
 
-// out = G g
-template <typename F>
-SG_FORCE_INLINE void transform_weight(const vec (&g)[F::TAPS], vec (&out)[F::SIZE]) {
-  if constexpr (F::ZERO) out[0] = g[0] * static_cast<float>(F::MATRICES.g[0][0]);
+// out = M x, of a matrix whose rows of +p and -p differ in the signs of the odd columns.
+template <typename F, int N>
+SG_FORCE_INLINE void spread(const double (&m)[F::SIZE][N], const vec (&x)[N], vec (&out)[F::SIZE]) {
+  if constexpr (F::ZERO) out[0] = x[0] * static_cast<float>(m[0][0]);  // the others are 0
   by_pairs<F>([&](auto plus, auto minus) SG_INLINED {
     vec both[2] = {};
-    repeat<F::TAPS>([&](auto k) SG_INLINED { both[k % 2] += g[k] * static_cast<float>(F::MATRICES.g[plus][k]); });
+    repeat<N>([&](auto k) SG_INLINED { both[k % 2] += x[k] * static_cast<float>(m[plus][k]); });
     out[plus] = both[0] + both[1];
     out[minus] = both[0] - both[1];
   });
-  out[F::SIZE - 1] = g[F::TAPS - 1];
+  out[F::SIZE - 1] = x[N - 1];
+}
+
+template <typename F>
+struct Spread {  // G and A as `spread` takes them
+  double g[F::SIZE][F::TAPS] = {}, a[F::SIZE][F::OUT] = {};
+  constexpr Spread() {
+    for (int row = 0; row < F::SIZE; row++) {
+      for (int k = 0; k < F::TAPS; k++) g[row][k] = F::MATRICES.g[row][k];
+      for (int k = 0; k < F::OUT; k++) a[row][k] = F::MATRICES.at[k][row];
+    }
+  }
+};
+template <typename F>
+inline constexpr Spread<F> SPREAD{};
+
+// out = G g
+template <typename F>
+SG_FORCE_INLINE void transform_weight(const vec (&g)[F::TAPS], vec (&out)[F::SIZE]) {
+  spread<F>(SPREAD<F>.g, g, out);
+}
+
+// out = A y
+template <typename F>
+SG_FORCE_INLINE void transform_output_back(const vec (&y)[F::OUT], vec (&out)[F::SIZE]) {
+  spread<F>(SPREAD<F>.a, y, out);
 }
 
 // out = G^T u
@@ -188,19 +213,6 @@ SG_FORCE_INLINE void transform_weight_back(const vec (&u)[F::SIZE], vec (&out)[F
     const vec both[2] = {u[plus] + u[minus], u[plus] - u[minus]};
     repeat<F::TAPS>([&](auto k) SG_INLINED { out[k] += both[k % 2] * static_cast<float>(F::MATRICES.g[plus][k]); });
   });
-}
-
-// out = A y
-template <typename F>
-SG_FORCE_INLINE void transform_output_back(const vec (&y)[F::OUT], vec (&out)[F::SIZE]) {
-  if constexpr (F::ZERO) out[0] = y[0];
-  by_pairs<F>([&](auto plus, auto minus) SG_INLINED {
-    vec both[2] = {};
-    repeat<F::OUT>([&](auto k) SG_INLINED { both[k % 2] += y[k] * static_cast<float>(F::MATRICES.at[k][plus]); });
-    out[plus] = both[0] + both[1];
-    out[minus] = both[0] - both[1];
-  });
-  out[F::SIZE - 1] = y[F::OUT - 1];
 }
 
 }  // namespace conv_forward

@@ -80,17 +80,25 @@ constexpr auto kernels(std::integer_sequence<int, R...>) {
   return table;
 }
 
-// As `kernel`, for any number of rows, in groups of about the same size.
+// f(size, first) for groups of at most ROWS rows, of about the same size.
+template <typename F>
+SG_FORCE_INLINE void in_groups(int64_t rows, const F& f) {
+  for (int64_t groups = (rows + ROWS - 1) / ROWS, r = 0; groups > 0; groups--) {
+    const int64_t here = (rows - r) / groups;
+    f(here, r);
+    r += here;
+  }
+}
+
+// As `kernel`, for any number of rows.
 inline void multiply(int64_t rows, int cols, const float* a, int64_t a_block, const float* b, int64_t blocks,
                      int64_t together, float* c, int64_t c_row) {
   static constexpr auto one = kernels<1>(std::make_integer_sequence<int, ROWS>{});
   static constexpr auto two = kernels<2>(std::make_integer_sequence<int, ROWS>{});
   const Kernel* table = cols > LANES ? two.of : one.of;
-  for (int64_t groups = (rows + ROWS - 1) / ROWS, r = 0; groups > 0; groups--) {
-    const int64_t here = (rows - r) / groups;
+  in_groups(rows, [&](int64_t here, int64_t r) {
     table[here - 1](a + r * LANES, a_block, b, blocks, together, c + r * c_row, c_row);
-    r += here;
-  }
+  });
 }
 
 }  // namespace conv_forward

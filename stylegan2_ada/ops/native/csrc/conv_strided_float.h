@@ -79,7 +79,8 @@ struct Strided {
   void read(const Images<const float>& x, Tiles::Corner at, const float* zeros, float* v, int64_t tile,
             const To& to) const {
     if (scatter)
-      read_tile<EVEN>(x, at.n, at.y - 1, at.x - 1, zeros, v, tile, to, [](const auto& d, auto& t) SG_INLINED { input<true>(d, t); });
+      read_tile<EVEN>(x, at.n, at.y - 1, at.x - 1, zeros, v, tile, to,
+                      [](const auto& d, auto& t) SG_INLINED { input<true>(d, t); });
     else
       read_tile<NUMBERS>(x, at.n, 2 * at.y - pad_y, 2 * at.x - pad_x, zeros, v, tile, to,
                          [](const auto& d, auto& t) SG_INLINED { input<false>(d, t); });
