@@ -34,6 +34,7 @@ void transform_weights(const Way& way, const float* w, int64_t o_count, int64_t 
                        bool turned, int64_t threads, float* u) {
   const int64_t in = by_input ? o_count : i_count, out = by_input ? i_count : o_count;
   const int64_t rows = round_up(in, LANES), padded = round_up(out, LANES);
+  const auto transform = [&](const auto& g, auto& t) SG_INLINED { way.weight(g, t); };
   sg::for_each_item(padded / LANES, threads, [&](int64_t group, int64_t) {
     const int64_t o0 = group * LANES, panel = o0 / PANEL * PANEL, cols = std::min<int64_t>(PANEL, padded - panel);
     const int64_t outs = std::min<int64_t>(LANES, out - o0);
@@ -48,22 +49,13 @@ void transform_weights(const Way& way, const float* w, int64_t o_count, int64_t 
           for (int t = 0; t < TAPS; t++) stage[by_input ? a : b][t][by_input ? b : a] = from[t];
       }
       for (int64_t k = 0; k < LANES; k++) {
-        vec half[Way::AXIS][3];
-        repeat<3>([&](auto c) SG_INLINED {
-          vec g[3], t[Way::AXIS];
-          repeat<3>([&](auto r) SG_INLINED {
-            g[r] = load(stage[k][turned ? TAPS - 1 - 3 * r - c : 3 * r + c]) * gain;
-          });
-          way.weight(g, t);
-          repeat<Way::AXIS>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
-        });
-        repeat<Way::AXIS>([&](auto r) SG_INLINED {
-          vec t[Way::AXIS];
-          way.weight(half[r], t);
-          repeat<Way::AXIS>([&](auto c) SG_INLINED {
-            store(to + Way::point(r, c) * rows * padded + (i0 + k) * cols, t[c]);
-          });
-        });
+        along_both_axes<3, 3, Way::AXIS, Way::AXIS>(
+            [&](auto r, auto c) SG_INLINED { return load(stage[k][turned ? TAPS - 1 - 3 * r - c : 3 * r + c]) * gain; },
+            transform, transform, [&](auto r, const auto& t) SG_INLINED {
+              repeat<Way::AXIS>([&](auto c) SG_INLINED {
+                store(to + Way::point(r, c) * rows * padded + (i0 + k) * cols, t[c]);
+              });
+            });
       }
     }
   });
@@ -125,21 +117,15 @@ inline void multiply_tiles(int64_t inputs, int64_t cols, const float* a, const f
 // sums[9][LANES outputs] from the products of one input at all points; `add` to what is there.
 template <typename Way>
 void transform_back(const Way& way, const float* m, int64_t step, bool add, float* sums, int64_t tap) {
-  vec half[3][Way::AXIS];
-  repeat<Way::AXIS>([&](auto c) SG_INLINED {
-    vec d[Way::AXIS], t[3];
-    repeat<Way::AXIS>([&](auto r) SG_INLINED { d[r] = load(m + Way::point(r, c) * step); });
-    way.weight_back(d, t);
-    repeat<3>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
-  });
-  repeat<3>([&](auto r) SG_INLINED {
-    vec t[3];
-    way.weight_back(half[r], t);
-    repeat<3>([&](auto c) SG_INLINED {
-      float* to = sums + (3 * r + c) * tap;
-      store(to, add ? load(to) + t[c] : t[c]);
-    });
-  });
+  const auto transform = [&](const auto& u, auto& t) SG_INLINED { way.weight_back(u, t); };
+  along_both_axes<Way::AXIS, Way::AXIS, 3, 3>(
+      [&](auto r, auto c) SG_INLINED { return load(m + Way::point(r, c) * step); }, transform, transform,
+      [&](auto r, const auto& t) SG_INLINED {
+        repeat<3>([&](auto c) SG_INLINED {
+          float* to = sums + (3 * r + c) * tap;
+          store(to, add ? load(to) + t[c] : t[c]);
+        });
+      });
 }
 
 // gw[o][i][9] = gain * sum over images and positions of y[o] x[i, shifted by the tap]. by_input: gw[i][o][9]; turned: the
@@ -203,10 +189,12 @@ void weight_gradient(const Way& way, const Images<const float>& x, const Images<
 
 // ---- of tensors: float32, channels last ------------------------------------------------------------------------------
 
-inline Images<const float> images(const sg::Tensor& x) {
+template <typename T>
+Images<T> images(const sg::Tensor& x, T* data) {
   const int64_t c = x.size(1), h = x.size(2), w = x.size(3);  // strides of a size 1 say nothing
-  return {sg::in<float>(x), x.size(0), c, h, w, h * w * c, w * c, c};
+  return {data, x.size(0), c, h, w, h * w * c, w * c, c};
 }
+inline Images<const float> images(const sg::Tensor& x) { return images(x, sg::in<float>(x)); }
 
 // y = the convolution of x with weights [o][i][9] times gain; `by_input` and `turned` as for transform_weights.
 template <typename Way>
@@ -216,11 +204,7 @@ void convolve(const Way& way, const sg::Tensor& x, const float* w, int64_t o, in
   float* u = scratch.get<float>(weight_count(way, x.size(1), y.size(1)));
   transform_weights(way, w, o, i, gain, by_input, turned, threads, u);
   const std::vector<float> no_bias(round_up(y.size(1), LANES));
-  const Images<const float> to = images(y);
-  const Part part{u, no_bias.data(),
-                  {sg::out<float>(y), to.n, to.channels, to.height, to.width, to.step_n, to.step_y, to.step_x},
-                  false};
-  conv_forward::convolve(way, images(x), {part}, threads);
+  conv_forward::convolve(way, images(x), {Part{u, no_bias.data(), images(y, sg::out<float>(y)), false}}, threads);
 }
 
 }  // namespace conv_float

@@ -31,9 +31,27 @@ constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * t
 // Calls f with 0 to N - 1, each known to the compiler.
 template <int N, typename F>
 SG_FORCE_INLINE void repeat(F&& f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) {
+  [&]<int... I>(std::integer_sequence<int, I...>) SG_INLINED {
     (f(std::integral_constant<int, I>{}), ...);
   }(std::make_integer_sequence<int, N>{});
+}
+
+// A square of vectors along both axes: `down` makes Y numbers of a column of ROWS_, `across` X of a row of COLS.
+// get(r, c) is a vector, put(r, row) takes a row of the result.
+template <int ROWS_, int COLS, int Y, int X, typename Get, typename Down, typename Across, typename Put>
+SG_FORCE_INLINE void along_both_axes(const Get& get, const Down& down, const Across& across, const Put& put) {
+  vec half[Y][COLS];
+  repeat<COLS>([&](auto c) SG_INLINED {
+    vec d[ROWS_], t[Y];
+    repeat<ROWS_>([&](auto r) SG_INLINED { d[r] = get(r, c); });
+    down(d, t);
+    repeat<Y>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
+  });
+  repeat<Y>([&](auto r) SG_INLINED {
+    vec t[X];
+    across(half[r], t);
+    put(r, t);
+  });
 }
 
 // C[r, j] = sum over k of A[r, k] B[k, j]. A lies in blocks of LANES values of k: a[block * a_block + r * LANES + lane],

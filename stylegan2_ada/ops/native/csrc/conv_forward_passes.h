@@ -80,6 +80,37 @@ void by_vectors(const float* (&p)[N], int64_t channels, const F& f) {
   }
 }
 
+// ROWS_ x COLS pixels, LANES channels at a time, along both axes made Y x X numbers. places(block) is a function that
+// says where the number (r, c) of these channels goes: it has copies of what it needs, as a store could change the rest.
+template <int ROWS_, int COLS, int Y, int X, typename Down, typename Across, typename Places>
+SG_FORCE_INLINE void read_pixels(const Images<const float>& x, int64_t n, int64_t y0, int64_t x0, const float* zeros,
+                                 const Down& down, const Across& across, const Places& places) {
+  const float* p[ROWS_ * COLS];
+  find_pixels<ROWS_, COLS>(x, n, y0, x0, zeros, p);
+  by_vectors(p, x.channels, [&](const auto& p, int64_t channel, int64_t block) SG_INLINED {
+    const auto place = places(block);
+    along_both_axes<ROWS_, COLS, Y, X>(
+        [&](auto r, auto c) SG_INLINED { return load(p[r * COLS + c] + channel); }, down, across,
+        [&](auto r, const auto& t) SG_INLINED { repeat<X>([&](auto c) SG_INLINED { store(place(r, c), t[c]); }); });
+  });
+}
+
+// LANES channels of N pixels of a row, of those that lie inside of the image.
+template <int N>
+SG_FORCE_INLINE void write_row(const Images<float>& y, int64_t n, int64_t row, int64_t col, int64_t channel,
+                               const vec (&values)[N]) {
+  if (row < 0 || row >= y.height) return;
+  float* to = y.data + n * y.step_n + row * y.step_y + col * y.step_x + channel;
+  const int64_t rest = y.channels - channel;
+  repeat<N>([&](auto c) SG_INLINED {
+    if (col + c < 0 || col + c >= y.width) return;
+    if (rest >= LANES)
+      store(to + c * y.step_x, values[c]);
+    else
+      std::memcpy(to + c * y.step_x, &values[c], rest * sizeof(float));
+  });
+}
+
 // Minimal filtering FY x FX.
 template <typename FY, typename FX>
 struct Filtered {
@@ -88,7 +119,8 @@ struct Filtered {
   int64_t points() const { return POINTS; }
   int64_t copies() const { return POINTS; }  // in all
   int64_t copies(int64_t) const { return 1; }
-  int64_t at(int64_t point, const Layout& to) const { return to.at(point); }
+  template <typename To>
+  int64_t at(int64_t point, const To& to) const { return to.at(point); }
   int64_t blocks(int64_t channels) const { return (channels + LANES - 1) / LANES; }
   template <typename T>
   Tiles tiles(const Images<T>& y) const {
@@ -98,26 +130,15 @@ struct Filtered {
   template <typename To>
   void read(const Images<const float>& x, Tiles::Corner at, const float* zeros, float* v, int64_t tile,
             const To& to) const {
-    const float* p[POINTS];
-    find_pixels<FY::SIZE, FX::SIZE>(x, at.n, at.y - window.pad_y, at.x - window.pad_x, zeros, p);
-    by_vectors(p, x.channels, [&](const auto& p, int64_t channel, int64_t block) SG_INLINED {
-      transform(p, channel, v + to.row(tile) + to.block(block), to.step);
-    });
-  }
-
-  static void transform(const float* const (&p)[POINTS], int64_t channel, float* v, int64_t step) {
-    vec half[FY::SIZE][FX::SIZE];
-    repeat<FX::SIZE>([&](auto c) SG_INLINED {
-      vec d[FY::SIZE], t[FY::SIZE];
-      repeat<FY::SIZE>([&](auto r) SG_INLINED { d[r] = load(p[r * FX::SIZE + c] + channel); });
-      transform_input<FY>(d, t);
-      repeat<FY::SIZE>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
-    });
-    repeat<FY::SIZE>([&](auto r) SG_INLINED {
-      vec t[FX::SIZE];
-      transform_input<FX>(half[r], t);
-      repeat<FX::SIZE>([&](auto c) SG_INLINED { store(v + (r * FX::SIZE + c) * step, t[c]); });
-    });
+    read_pixels<FY::SIZE, FX::SIZE, FY::SIZE, FX::SIZE>(
+        x, at.n, at.y - window.pad_y, at.x - window.pad_x, zeros,
+        [](const auto& d, auto& t) SG_INLINED { transform_input<FY>(d, t); },
+        [](const auto& d, auto& t) SG_INLINED { transform_input<FX>(d, t); },
+        [&](int64_t block) {
+          return [first = v + to.row(tile) + to.block(block), step = to.step](auto r, auto c) SG_INLINED {
+            return first + (r * FX::SIZE + c) * step;
+          };
+        });
   }
 
   // LANES channels of a tile's results.
@@ -125,32 +146,18 @@ struct Filtered {
                     Tiles::Corner at) {
     const int64_t step = from.step;
     m += tile * from.width;
-    vec half[FY::OUT][FX::SIZE];
-    repeat<FX::SIZE>([&](auto c) SG_INLINED {
-      vec d[FY::SIZE], t[FY::OUT];
-      repeat<FY::SIZE>([&](auto r) SG_INLINED { d[r] = load(m + (r * FX::SIZE + c) * step); });
-      transform_output<FY>(d, t);
-      repeat<FY::OUT>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
-    });
-    const Images<float>& y = part.y;
     const vec bias = load(part.bias + channel), floor = broadcast(part.relu ? 0.f : -__builtin_inff());
-    float* to = y.data + at.n * y.step_n + at.y * y.step_y + at.x * y.step_x + channel;
-    const int64_t rest = y.channels - channel;
-    repeat<FY::OUT>([&](auto r) SG_INLINED {
-      if (at.y + r >= y.height) return;
-      vec t[FX::OUT];
-      transform_output<FX>(half[r], t);
-      repeat<FX::OUT>([&](auto c) SG_INLINED {
-        if (at.x + c >= y.width) return;
-        vec value = t[c] + bias;
-        value = value < floor ? floor : value;  // NaN stays NaN
-        float* p = to + r * y.step_y + c * y.step_x;
-        if (rest >= LANES)
-          store(p, value);
-        else
-          std::memcpy(p, &value, rest * sizeof(float));
-      });
-    });
+    along_both_axes<FY::SIZE, FX::SIZE, FY::OUT, FX::OUT>(
+        [&](auto r, auto c) SG_INLINED { return load(m + (r * FX::SIZE + c) * step); },
+        [](const auto& d, auto& t) SG_INLINED { transform_output<FY>(d, t); },
+        [](const auto& d, auto& t) SG_INLINED { transform_output<FX>(d, t); },
+        [&](auto r, vec(&t)[FX::OUT]) SG_INLINED {
+          repeat<FX::OUT>([&](auto c) SG_INLINED {
+            t[c] += bias;
+            t[c] = t[c] < floor ? floor : t[c];  // NaN stays NaN
+          });
+          write_row(part.y, at.n, at.y + r, at.x, channel, t);
+        });
   }
 };
 

@@ -100,25 +100,13 @@ struct Strided {
   template <int SIDE, typename To, typename T>
   SG_FORCE_INLINE void read_tile(const Images<const float>& x, int64_t n, int64_t y0, int64_t x0, const float* zeros,
                                  float* v, int64_t tile, const To& to, const T& transform) const {
-    const float* p[SIDE * SIDE];
-    find_pixels<SIDE, SIDE>(x, n, y0, x0, zeros, p);
-    by_vectors(p, x.channels, [&](const auto& p, int64_t channel, int64_t block) SG_INLINED {
-      vec half[NUMBERS][SIDE];
-      repeat<SIDE>([&](auto c) SG_INLINED {
-        vec d[SIDE], t[NUMBERS];
-        repeat<SIDE>([&](auto r) SG_INLINED { d[r] = load(p[r * SIDE + c] + channel); });
-        transform(d, t);
-        repeat<NUMBERS>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
-      });
-      repeat<NUMBERS>([&](auto r) SG_INLINED {
-        vec t[NUMBERS];
-        transform(half[r], t);
-        repeat<NUMBERS>([&](auto c) SG_INLINED {
-          constexpr int64_t point = of(r, c), rows = copies(point);
-          store(v + at(point, to) + to.block(block, rows) + to.row(tile * rows + copy(r, c)), t[c]);
+    read_pixels<SIDE, SIDE, NUMBERS, NUMBERS>(
+        x, n, y0, x0, zeros, transform, transform, [&](int64_t block) {
+          return [=](auto r, auto c) SG_INLINED {
+            constexpr int64_t point = of(r, c), rows = copies(point);
+            return v + at(point, to) + to.block(block, rows) + to.row(tile * rows + copy(r, c));
+          };
         });
-      });
-    });
   }
 
   // A tile's results: 4 x 4, or of a transpose 8 x 8.
@@ -148,32 +136,14 @@ struct Strided {
   template <int SIDE>
   SG_FORCE_INLINE void write_tile(const float* m, int64_t tile, const Layout& from, const Part& part, int64_t channel,
                                   int64_t n, int64_t y0, int64_t x0) const {
-    vec half[SIDE][NUMBERS];
-    repeat<NUMBERS>([&](auto c) SG_INLINED {
-      vec d[NUMBERS], t[SIDE];
-      repeat<NUMBERS>([&](auto r) SG_INLINED {
-        constexpr int64_t point = of(r, c), rows = copies(point);
-        d[r] = load(m + at(point, from) + (tile * rows + copy(r, c)) * from.width);
-      });
-      output(d, t);
-      repeat<SIDE>([&](auto r) SG_INLINED { half[r][c] = t[r]; });
-    });
-    const Images<float>& y = part.y;
-    const int64_t rest = y.channels - channel;
-    repeat<SIDE>([&](auto r) SG_INLINED {
-      if (y0 + r < 0 || y0 + r >= y.height) return;
-      vec t[SIDE];
-      output(half[r], t);
-      float* to = y.data + n * y.step_n + (y0 + r) * y.step_y + channel;
-      repeat<SIDE>([&](auto c) SG_INLINED {
-        if (x0 + c < 0 || x0 + c >= y.width) return;
-        float* p = to + (x0 + c) * y.step_x;
-        if (rest >= LANES)
-          store(p, t[c]);
-        else
-          std::memcpy(p, &t[c], rest * sizeof(float));
-      });
-    });
+    const auto transform = [](const auto& d, auto& t) SG_INLINED { output(d, t); };
+    along_both_axes<NUMBERS, NUMBERS, SIDE, SIDE>(
+        [&](auto r, auto c) SG_INLINED {
+          constexpr int64_t point = of(r, c), rows = copies(point);
+          return load(m + at(point, from) + (tile * rows + copy(r, c)) * from.width);
+        },
+        transform, transform,
+        [&](auto r, const auto& t) SG_INLINED { write_row(part.y, n, y0 + r, x0, channel, t); });
   }
 };
 
