@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import gc
 import os
 import shlex
 import signal
@@ -163,6 +164,7 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
         argv = [word for word in argv if word != "--debug"]
         os.environ["FACES_DEBUG"] = "1"
     threading.excepthook = _in_a_thread
+    atexit.register(_last_collection)
     open_streams()
     status: object = EXIT_PIPE
     try:
@@ -177,6 +179,13 @@ def run(command: click.Command, argv: list[str] | None = None) -> NoReturn:
         to_nowhere()
         _leave(error)
     sys.exit(status if isinstance(status, int) and not isinstance(status, bool) else 0)
+
+
+def _last_collection() -> None:
+    """None: at its end Python would look at each of PyTorch's objects once more, for most of a second. These packages
+    complain, on stderr, of what is left then."""
+    if not sys.modules.keys() & {"onnx", "triton"}:
+        gc.freeze()
 
 
 def _called() -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from common.errors import UserError
+from common.shapes import shapes_only
 from discriminator.backbones import Backbone, BackboneConfig, fitted
 from discriminator.capsnet import CapsNet, CapsNetConfig
 from discriminator.custom_cnn import PLAIN, Plain, PlainConfig
@@ -47,7 +48,7 @@ def _hybrid(values: dict, check: Check) -> Network:
     for name, limit in _TRUNK_LIMITS.items():
         if not 0 <= getattr(cfg.trunk, name) <= limit:
             raise UserError(f"{name} {getattr(cfg.trunk, name)} is beyond {limit}")
-    with torch.device("meta"):
+    with shapes_only():
         check(HybridDiscriminator(cfg).state_dict())
     return HybridDiscriminator(cfg)
 
@@ -55,7 +56,7 @@ def _hybrid(values: dict, check: Check) -> Network:
 def _by_shape(config: type[Shape], network: Callable[..., Network]) -> Builder:
     def build_one(values: dict, check: Check) -> Network:
         cfg = config.from_dict(values)
-        with torch.device("meta"):  # shapes without memory: a name may stand for gigabytes
+        with shapes_only():  # a name may stand for gigabytes
             check(network(cfg).state_dict())
         return network(cfg)
 

@@ -9,6 +9,7 @@ The networks of `--cfg tiny` are made smaller still, so that a step takes millis
 
 import dataclasses
 import faulthandler
+import gc
 import importlib.util
 import json
 import os
@@ -32,6 +33,7 @@ def main() -> None:
     spec = importlib.util.spec_from_file_location("train_gan_script", ROOT / "train_gan.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    gc.freeze()  # a job needs not look at all of PyTorch's objects: that copies their memory
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

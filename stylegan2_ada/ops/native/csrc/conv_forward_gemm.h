@@ -15,6 +15,7 @@ constexpr int LANES = 16, ROWS = 14;  // 14 x 2 sums, two vectors of B and a bro
 constexpr int LANES = 8, ROWS = 6;  // 15 of 16
 #endif
 constexpr int PANEL = 2 * LANES;  // columns that are worked on together
+constexpr int DEPTH = 128;        // terms of a sum that are: these rows of B stay in the first-level cache
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 
@@ -56,11 +57,11 @@ SG_FORCE_INLINE void along_both_axes(const Get& get, const Down& down, const Acr
 
 // C[r, j] = sum over k of A[r, k] B[k, j]. A lies in blocks of LANES values of k: a[block * a_block + r * LANES + lane],
 // B is [k][COLS * LANES], C has `c_row` values a row. Every `together` blocks the sums are added to C: one long sum
-// would have a larger rounding error.
+// would have a larger rounding error. The blocks are those from `block` to `blocks`; 0 is where C is set.
 template <int R, int COLS>
-void kernel(const float* a, int64_t a_block, const float* b, int64_t blocks, int64_t together, float* c,
+void kernel(const float* a, int64_t a_block, const float* b, int64_t block, int64_t blocks, int64_t together, float* c,
             int64_t c_row) {
-  for (int64_t block = 0; block < blocks;) {
+  while (block < blocks) {
     const bool first = block == 0;
     const int64_t end = block + together < blocks ? block + together : blocks;
     vec sum[R][COLS] = {};
@@ -88,7 +89,7 @@ void kernel(const float* a, int64_t a_block, const float* b, int64_t blocks, int
   }
 }
 
-using Kernel = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+using Kernel = void (*)(const float*, int64_t, const float*, int64_t, int64_t, int64_t, float*, int64_t);
 
 template <int COLS, int... R>
 constexpr auto kernels(std::integer_sequence<int, R...>) {
@@ -114,9 +115,14 @@ inline void multiply(int64_t rows, int cols, const float* a, int64_t a_block, co
   static constexpr auto one = kernels<1>(std::make_integer_sequence<int, ROWS>{});
   static constexpr auto two = kernels<2>(std::make_integer_sequence<int, ROWS>{});
   const Kernel* table = cols > LANES ? two.of : one.of;
-  in_groups(rows, [&](int64_t here, int64_t r) {
-    table[here - 1](a + r * LANES, a_block, b, blocks, together, c + r * c_row, c_row);
-  });
+  const int64_t step = together > DEPTH / LANES ? together : DEPTH / LANES, b_block = LANES * (cols > LANES ? PANEL : LANES);
+  for (int64_t block = 0; block < blocks; block += step) {
+    const int64_t end = block + step < blocks ? block + step : blocks;
+    in_groups(rows, [&](int64_t here, int64_t r) {
+      table[here - 1](a + block * a_block + r * LANES, a_block, b + block * b_block, block, end, together, c + r * c_row,
+                      c_row);
+    });
+  }
 }
 
 }  // namespace conv_forward

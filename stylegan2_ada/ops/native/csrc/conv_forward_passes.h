@@ -216,7 +216,7 @@ struct Direct {
 
 // Of transformed input and of products, in a second level of 1 MB (or half of one).
 constexpr int64_t V_BYTES = 256 << 10, M_BYTES = 128 << 10;
-constexpr int64_t FEWEST_TILES = 28, MOST_TILES = 168;
+constexpr int64_t FEWEST_TILES = 64, MOST_TILES = 168;
 
 template <typename Way>
 void convolve(const Way& way, const Images<const float>& x, const std::vector<Part>& parts, int64_t threads) {
