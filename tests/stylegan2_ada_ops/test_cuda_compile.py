@@ -32,7 +32,9 @@ def quick() -> tuple[str, ...]:
         return nvrtc.OPTIONS
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(a, marks=() if a in (75, 90, 120) else pytest.mark.slow) for a in ARCHITECTURES]
+)
 def test_every_kernel_compiles(architecture):
     need_nvrtc(architecture)
     dtypes = (0, 1, 2) if architecture in (86, 89) else (0, 1, 2, 3)  # float16: below
