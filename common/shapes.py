@@ -14,8 +14,8 @@ _SCALED = {"mul", "div", "__mul__", "__rmul__", "__truediv__"}
 
 
 class _NoInitialValues(TorchFunctionMode):
-    """First values are left out: tensors of the device "meta" have none. Not for speed alone: at the first random number
-    or product there PyTorch imports its compiler, which takes seconds."""
+    """First values are left out: tensors of the device "meta" have none. At the first random number or product there
+    PyTorch imports its compiler, which takes seconds."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

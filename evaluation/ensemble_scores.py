@@ -7,7 +7,7 @@ scores, or a set that no member was taught with.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -216,17 +216,25 @@ def _degraded(scorer: Scorer, part: LabelledImages) -> np.ndarray:
     return values
 
 
+def check_enough(labels: np.ndarray, told: Callable[[str], str]) -> None:
+    """UserError where a class has fewer images than are fitted on. told: the line, of «only 3 real»."""
+    for label, name in enumerate(("real", "fake")):
+        if (count := int((labels == label).sum())) < LEAST:
+            raise UserError(told(f"only {count} {name}"))
+
+
 def deal_rows(rows: MemberScores, seed: int) -> np.ndarray:
     """int [n]: FOLDS folds of equal make-up, groups whole. UserError for too few images."""
     alone = np.arange(len(rows.labels))
     groups = alone if rows.groups is None else np.unique(rows.groups.astype(str), return_inverse=True)[1]
-    for label, name in ((0, "real"), (1, "fake")):
-        count = len(np.unique(groups[rows.labels == label]))
-        if count < LEAST:
-            raise UserError(
-                f"only {count} {name} validation images (groups counted once): fitting and calibrating an ensemble"
-                f" takes {LEAST} of each class at least; give `data` with more"
-            )
+    once = np.unique(np.stack([groups, rows.labels]), axis=1)[1]  # a group's label
+    check_enough(
+        once,
+        lambda few: (
+            f"{few} validation images (groups counted once): fitting and calibrating an ensemble"
+            f" takes {LEAST} of each class at least; give `data` with more"
+        ),
+    )
     shares = np.full(FOLDS, 1 / FOLDS)
     return deal(in_order(groups), rows.labels, shares, np.random.default_rng([seed, 0xE25]))
 
@@ -315,12 +323,14 @@ def _check_folds(file: str, table: dict[str, tuple[int, int, float, str]]) -> No
     labels, folds = (np.array([row[k] for row in table.values()]) for k in (0, 1))
     if len(np.unique(folds)) < 2:
         raise UserError(f"`oof` {file}: has one fold only; give the oof.csv of a cross-validation")
+    check_enough(
+        labels,
+        lambda few: (
+            f"`oof` {file}: {few} images: fitting and calibrating an ensemble takes {LEAST} of each class at least;"
+            " cross-validate on more"
+        ),
+    )
     for label, name in ((0, "real"), (1, "fake")):
-        if (count := int((labels == label).sum())) < LEAST:
-            raise UserError(
-                f"`oof` {file}: only {count} {name} images: fitting and calibrating an ensemble takes {LEAST} of each"
-                " class at least; cross-validate on more"
-            )
         for fold in np.unique(folds):
             if not (labels[folds != fold] == label).any():
                 raise UserError(

@@ -19,7 +19,7 @@ from discriminator.two_views import Part, TwoViews, TwoViewsConfig
 from discriminator.two_views_fit import contradictions, fit_join, joint
 from discriminator.views import FaceAndPixels
 from evaluation.ensemble import check_looks_once, detector_file, short_names
-from evaluation.ensemble_scores import LEAST, fit_parts, rendered_alike, turns
+from evaluation.ensemble_scores import LEAST, check_enough, fit_parts, rendered_alike, turns
 from evaluation.listener import Listener
 from evaluation.options import JoinOptions
 from evaluation.scoring import LabelledImages, Scorer, chosen
@@ -64,12 +64,13 @@ def join_views(options: JoinOptions, listener: Listener = Listener()) -> JoinedV
     labels = np.concatenate([part.labels for part in parts]).astype(int)
     sets = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     good = np.isfinite(logits[:, :, 0]).all(axis=0)
-    for label, name in ((0, "real"), (1, "fake")):
-        if (count := int((labels[good] == label).sum())) < LEAST:
-            raise UserError(
-                f"`data` {', '.join(options.data)}: only {count} {name} validation photos can be judged; fitting takes"
-                f" {LEAST} of each class at least"
-            )
+    check_enough(
+        labels[good],
+        lambda few: (
+            f"`data` {', '.join(options.data)}: {few} validation photos can be judged; fitting takes {LEAST} of each"
+            " class at least"
+        ),
+    )
     logits, labels, sets = logits[:, good], labels[good], sets[good]
     flat = logits.reshape(-1, 2)
     join = fit_join(options.join, flat, np.tile(labels, views), np.tile(sets, views))

@@ -16,7 +16,7 @@ from discriminator.detector import Detector
 from discriminator.detector_base import Raw
 from discriminator.second_look import SecondLook, around
 from evaluation.ensemble import check_looks_once, check_no_fold, detector_file
-from evaluation.ensemble_scores import LEAST, MemberScores, fit_parts, score_parts, tell_parts
+from evaluation.ensemble_scores import LEAST, MemberScores, check_enough, fit_parts, score_parts, tell_parts
 from evaluation.listener import Listener
 from evaluation.options import SecondLookOptions
 from metrics.classification import roc_auc, tpr_at_fpr
@@ -61,12 +61,13 @@ def look_twice(options: SecondLookOptions, listener: Listener = Listener()) -> L
     valid_parts, test_parts = fit_parts(options, [first])
     tell_parts(listener, valid_parts, test_parts)
     fit = score_parts([first, other], valid_parts, options, listener, degraded=True, what="validation")
-    for label, kind in enumerate(("real", "fake")):
-        if (count := int((fit.labels == label).sum())) < LEAST:
-            raise UserError(
-                f"`data` {', '.join(options.data)}: only {count} {kind} validation images can be judged; a second look"
-                f" is fitted on {LEAST} of each class at least"
-            )
+    check_enough(
+        fit.labels,
+        lambda few: (
+            f"`data` {', '.join(options.data)}: {few} validation images can be judged; a second look is fitted on"
+            f" {LEAST} of each class at least"
+        ),
+    )
     look, calibration = fitted(_logits(first, fit), fit.labels)
     meta = first.meta | fit.origin | {"second_look": {"of": first.sha256, "fitted_on": fit.said}}
     found = LookingTwice(Detector(first.net, first.preprocess, calibration, meta, look), {}, {}, list(fit.notes))

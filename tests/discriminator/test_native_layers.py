@@ -88,6 +88,10 @@ def test_lessons_are_those_of_the_plain_network(model, monkeypatch):
 def test_3x3_convolutions_learn_the_same(model, least, monkeypatch):
     """As near to float64 as PyTorch's are, or three times as far: normalisation of a few pixels enlarges roundings."""
     net = network(model)
+    for layer in list(net.modules()):  # a rounding can tip a ReLU's derivative: one of 130,000 moves a gradient by 1 %
+        for name, child in layer.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(layer, name, nn.SiLU())
     exact, plain = copy.deepcopy(net).double(), copy.deepcopy(net)
     exact, counted = lesson(exact, torch.float64), calls(monkeypatch)
     ours = lesson(net)
