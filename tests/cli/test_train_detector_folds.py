@@ -144,6 +144,7 @@ def test_figures_are_scikit_learns(whole, capsys):
     assert said["overall"]["confusion"] == found["pooled"]["confusion"]
 
 
+@pytest.mark.slow  # that of a single training is in the default suite
 def test_a_killed_run_goes_on_where_it_was(whole, faces, tmp_path, capsys):
     env = os.environ | {"FACES_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     argv = [sys.executable, ROOT / "train_detector.py", "--data", faces, "--folds", "3", *TINY, "--out", "run",

@@ -131,8 +131,10 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(start, straight, p
 
 @pytest.mark.parametrize(
     ("moment", "number", "code"),
-    [("tick 1", signal.SIGINT, 130), ("verdict 2/6", signal.SIGTERM, 143)],
-    ids=["game", "verdict"],
+    [
+        pytest.param("tick 1", signal.SIGINT, 130, id="game"),
+        pytest.param("verdict 2/6", signal.SIGTERM, 143, id="verdict", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_and_says_how_to_go_on(start, train, straight, photos, tmp_path, moment, number, code):
     for _ in range(5):

@@ -311,22 +311,22 @@ def test_decoded_faces_keep_rows(tmp_path):
     assert faces.enlarged == 0 and faces.not_square == 3
 
 
-def test_onnx_says_the_same(tmp_path):
+@pytest.mark.parametrize("branches", [{}, pytest.param({"branches": ("spatial",)}, marks=pytest.mark.slow)], ids=len)
+def test_onnx_says_the_same(tmp_path, branches):
     pytest.importorskip("onnxscript")
     bound = replace(JOIN, apart=(0.0, 0.0))
-    for name, detector in (("a", two_views(bound)), ("b", two_views(bound, branches=("spatial",)))):
-        path = tmp_path / f"{name}.onnx"
-        assert export_detector(path, detector) <= 1e-4
-        served = OnnxDetector.load(path)
-        assert served.join == bound and served.preprocess == detector.preprocess
-        photos = [noise(100 + 7 * i, 90, seed=i) for i in range(6)] + [noise(33, 40)]
-        ours, theirs = detector.predict(photos), served.predict(photos)
-        for a, b in zip(ours, theirs, strict=True):
-            assert (a.label, a.note) == (b.label, b.note)
-            assert b.probability == pytest.approx(a.probability, abs=1e-4)
-            assert (a.views[1] is None) == (b.views[1] is None)
-            np.testing.assert_allclose(a.patch_map, b.patch_map, atol=1e-4)
-        assert ours[-1].views[1] is None
+    path, detector = tmp_path / "detector.onnx", two_views(bound, **branches)
+    assert export_detector(path, detector) <= 1e-4
+    served = OnnxDetector.load(path)
+    assert served.join == bound and served.preprocess == detector.preprocess
+    photos = [noise(100 + 7 * i, 90, seed=i) for i in range(6)] + [noise(33, 40)]
+    ours, theirs = detector.predict(photos), served.predict(photos)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.label, a.note) == (b.label, b.note)
+        assert b.probability == pytest.approx(a.probability, abs=1e-4)
+        assert (a.views[1] is None) == (b.views[1] is None)
+        np.testing.assert_allclose(a.patch_map, b.patch_map, atol=1e-4)
+    assert ours[-1].views[1] is None
     said = describe(detector)["in_words"]
     assert "4 crops of 3x32x32" in said["input"] and "5 % at each edge" in said["preprocess"]
 

@@ -210,9 +210,10 @@ def test_dead_capsules_are_numbers_in_an_exported_network_too(tmp_path):
 
 # One network of each family; all of them, exported as well, are the slow test's.
 FAMILIES = ("resnet50", "vggface", "densenet121", "xception", "efficientnet_b0", "timm:mobilenetv3_small_050")
+QUICK = ("resnet50", "efficientnet_b0", "timm:mobilenetv3_small_050")
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in FAMILIES])
 def test_every_family_learns_survives_its_file_and_explains(model, tmp_path):
     side = 64 if model == "xception" else 32
     net = new_network(model, side, options=NetworkOptions(head="seeds", dropout=0.0))

@@ -33,7 +33,7 @@ def quick() -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    "architecture", [pytest.param(a, marks=() if a in (75, 90, 120) else pytest.mark.slow) for a in ARCHITECTURES]
+    "architecture", [pytest.param(a, marks=() if a in (75, 120) else pytest.mark.slow) for a in ARCHITECTURES]
 )
 def test_every_kernel_compiles(architecture):
     need_nvrtc(architecture)

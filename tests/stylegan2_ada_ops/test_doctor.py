@@ -19,7 +19,7 @@ def run(*arguments, **env):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env})
 
 
-@pytest.mark.parametrize("path", ["", "torch", "reference"])
+@pytest.mark.parametrize("path", ["", *(pytest.param(p, marks=pytest.mark.slow) for p in ("torch", "reference"))])
 def test_every_path_is_told_and_right(path):
     done = run("--json", "--no-times", STYLEGAN_OPS=path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -71,6 +71,7 @@ def test_decoders_follow_from_their_seed_and_differ():
     assert len({s.width for s in shapes}) > 8 and DecoderShape.drawn(1, 0) != shapes[0]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_learns_is_as_sharp_as_the_photos(photos):
     patches = Patches.build(open_source(photos), Preprocess(64), workers=1)
     twins = Twins(patches, np.arange(patches.count), [(None, "")] * patches.count, CPU)
