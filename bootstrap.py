@@ -385,7 +385,8 @@ def main(argv):
         # never more inputs than were tried before: a fast machine must not be the first to find something
         fuzz = ["-m", "tests.fuzz", "--minutes", "1", "--plain", "--most", "5000"]
         fuzzed = 0 if rest else run(fuzz, env=one_thread())
-        return max(lint(), fuzzed, pytest(["-n", "2"] + rest))
+        # a file's tests together: what they share is made once
+        return max(lint(), fuzzed, pytest(["-n", "2", "--dist", "loadfile"] + rest))
     if job == "test-slow":
         return marked("slow", ["-n", "2"] + rest)
     if job == "test-gpu":
