@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
-from common.shapes import shapes_only
 
 
 class Convolution(nn.Conv2d):
@@ -114,8 +113,7 @@ def taker(folded: dict[str, tuple[torch.Tensor, torch.Tensor]], source: str) -> 
             found, wanted = tuple(folded[name][0].shape), (width, inputs, *kernel)
             if found != wanted:
                 raise UserError(f"{source}: layer {name} has shape {found}, the FID InceptionV3 has {wanted}")
-        with shapes_only():
-            conv = Convolution(inputs, sum(outputs), kernel, stride=stride, padding=padding)
+        conv = Convolution(inputs, sum(outputs), kernel, stride=stride, padding=padding, device="meta")
         conv.weight = nn.Parameter(torch.cat([folded[name][0] for name in names]), requires_grad=False)
         conv.bias = nn.Parameter(torch.cat([folded[name][1] for name in names]), requires_grad=False)
         return conv

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
-from common.shapes import shapes_only
 from discriminator.published import HALVES, IMAGENET_MEAN, IMAGENET_STD
 from stylegan2_ada.torch_files import read_torch
 
@@ -151,7 +150,7 @@ def load_backbone(path: str | Path) -> Perceptual:
         raise UserError(f"{path}: holds no weights by name; {wanted}")
     name = "squeezenet1_1" if "features.3.squeeze.weight" in state else "vgg16"
     backbone = BACKBONES[name]
-    with shapes_only():
+    with torch.device("meta"):  # no memory and no time for initial weights
         layers = getattr(torchvision.models, name)(weights=None).features[: backbone.taps[-1] + 1]
     shapes = {k: t.shape for k, t in layers.state_dict().items()}
     given = ((k, state.get(f"features.{k}")) for k in shapes)
