@@ -40,6 +40,7 @@ SCORE = 0.7  # YuNet's confidence from which on something is a face
 HINT = 0.15  # … from which on it wonders: reason enough to look closer, or at the photo turned
 MIN_FACE = 12.0  # pixels: there is nothing to align in smaller boxes
 LOOK_LEAST = 128  # smaller pictures are enlarged to this: at 64 px scores of clear faces fall below .9
+TWO_CELLS = 64  # pixels: the narrowest view that OpenCV's own YuNet is given
 HAAR = "haar"  # as a face model: the cascade, asked for
 HAAR_NEIGHBOURS = 4
 HAAR_MIN = 1 / 8  # of the shorter side
@@ -175,6 +176,9 @@ class FaceFinder:
         if self._known is not None:
             return self._known.detect(view)
         detector = self._detector()
+        # Of a view one cell of 32 wide or high, OpenCV 4.14 reads memory that nobody wrote, and finds "faces" there.
+        down, across = (max(0, TWO_CELLS - length) for length in view.shape[:2])
+        view = cv2.copyMakeBorder(view, 0, down, 0, across, cv2.BORDER_CONSTANT)  # by zeros, as OpenCV fills cells
         detector.setInputSize((view.shape[1], view.shape[0]))
         _, rows = detector.detect(cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
         return np.empty((0, 15), np.float32) if rows is None else rows
@@ -199,8 +203,8 @@ class FaceFinder:
 
 def _load_yunet(path: Path):
     try:
-        detector = cv2.FaceDetectorYN.create(os.fspath(path), "", (32, 32), HINT, NMS, MOST_BOXES)
-        detector.detect(np.zeros((32, 32, 3), np.uint8))  # a network of other outputs shows only here
+        detector = cv2.FaceDetectorYN.create(os.fspath(path), "", (TWO_CELLS, TWO_CELLS), HINT, NMS, MOST_BOXES)
+        detector.detect(np.zeros((TWO_CELLS, TWO_CELLS, 3), np.uint8))  # a network of other outputs shows only here
     except cv2.error as error:
         reason = str(error).strip().splitlines()[-1][:120]
         raise UserError(f"{path}: OpenCV can't use it as YuNet ({reason}); give the file of 2023mar") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -50,10 +51,36 @@ def crowd(height: int, width: int, sides: tuple[int, ...]) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("shape", [(192, 192), (200, 320), (320, 213), (97, 131), (33, 8), (640, 417)])
+@pytest.mark.parametrize("shape", [(192, 192), (200, 320), (320, 213), (97, 131), (640, 417)])
 def test_boxes_landmarks_and_scores_are_those_of_opencv(net, shape):
-    found = assert_same(net, crowd(*shape, sides=(60, 100, 40, 90)))
-    assert found >= 1 or min(shape) < 40
+    assert assert_same(net, crowd(*shape, sides=(60, 100, 40, 90))) >= 1
+
+
+@pytest.mark.parametrize("shape", [(33, 8), (32, 32), (128, 32), (8, 70)])
+def test_narrow_views_by_the_reference_of_onnx(shape):
+    """OpenCV 4.14 reads unwritten memory in views of one cell's width or height: no reference there."""
+    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator(os.fspath(BUNDLED))
+    ours, theirs = YuNet(BUNDLED, 0.01), YuNet(BUNDLED, 0.01)
+    theirs._session = SimpleNamespace(run=lambda outputs, inputs, _: evaluator.run(outputs, inputs))
+    view = crowd(*shape, sides=(60, 100, 40, 90))
+    rows = ours.detect(view)
+    assert len(rows)
+    np.testing.assert_allclose(rows, theirs.detect(view), rtol=1e-5, atol=2e-3)
+
+
+def test_narrow_views_by_opencv_are_the_same_each_time(tmp_path):
+    """Whatever lay in the memory before."""
+    other = tmp_path / "yunet.onnx"
+    other.write_bytes(BUNDLED.read_bytes() + b"\x32\x01x")
+    rng = np.random.default_rng(0)
+    for shape in ((64, 32), (128, 32), (32, 64), (33, 8)):
+        view = crowd(*shape, sides=(60, 100, 40, 90))
+        seen = set()
+        for i in range(30):
+            junk = [np.full(rng.integers(1000, 1_000_000), 3e24 if i % 2 else np.nan, np.float32) for _ in range(12)]
+            del junk
+            seen.add(FaceFinder(other)._rows(view).tobytes())  # a network of its own, as each thread has
+        assert len(seen) == 1
 
 
 def test_noise_and_flat_views_too(net):
@@ -85,7 +112,7 @@ def test_photos_at_the_sizes_they_are_looked_at(net, shared_dir):
     for path in files:
         photo = load_image(path)
         for side in (128, 320, 500):
-            to = [max(8, round(n * side / max(photo.shape[:2]))) for n in photo.shape[1::-1]]
+            to = [max(33, round(n * side / max(photo.shape[:2]))) for n in photo.shape[1::-1]]
             found += assert_same(net, cv2.resize(photo, to, interpolation=cv2.INTER_AREA))
     assert found > len(files)
 
