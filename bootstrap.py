@@ -186,8 +186,10 @@ def ensure_environment(kind):
 
 
 def one_thread():
-    """The environment of test processes: several run at once, so each computes on one thread."""
+    """The environment of test processes: several run at once, so each computes on one thread; and hundreds import the
+    same modules, so these are compiled once, whatever the caller's shell says."""
     env = dict(os.environ)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         env[name] = "1"
     return env
@@ -197,6 +199,21 @@ def run(arguments, env=None):
     """Run the environment's Python with `arguments` in the root; return its exit code."""
     say("python " + " ".join(arguments))
     return subprocess.call([venv_python(FULL[0])] + arguments, cwd=ROOT, env=env)
+
+
+def start(arguments, env):
+    """Run the environment's Python beside what follows; `finish` waits for it and shows what it said."""
+    say("python " + " ".join(arguments) + " (beside what follows)")
+    command = [venv_python(FULL[0])] + arguments
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(process):
+    """Its exit code."""
+    told = process.communicate()[0].decode("utf-8", "replace")
+    sys.stdout.write(told)
+    sys.stdout.flush()
+    return process.returncode
 
 
 def verdicts(script, arguments):
@@ -384,9 +401,10 @@ def main(argv):
     if job == "test":
         # never more inputs than were tried before: a fast machine must not be the first to find something
         fuzz = ["-m", "tests.fuzz", "--minutes", "1", "--plain", "--most", "5000"]
-        fuzzed = 0 if rest else run(fuzz, env=one_thread())
+        fuzzing = None if rest else start(fuzz, env=one_thread())
+        codes = [lint(), finish(fuzzing) if fuzzing else 0]
         # a file's tests together: what they share is made once
-        return max(lint(), fuzzed, pytest(["-n", "2", "--dist", "loadfile"] + rest))
+        return max(codes + [pytest(["-n", "2", "--dist", "loadfile"] + rest)])
     if job == "test-slow":
         return marked("slow", ["-n", "2"] + rest)
     if job == "test-gpu":
