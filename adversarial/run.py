@@ -22,15 +22,15 @@ from adversarial.options import Options
 from adversarial.plan import Plan, check_space, describe, folder_name, plan
 from adversarial.quality import FidMonitor
 from adversarial.snapshots import Diverse, Snapshots
+from adversarial.telling import data_lines, diagnosis, tick_line
 from adversarial.transfer import begin
 from common.clock import clock
 from common.errors import MENDABLE, UserError
 from common.files import write_json
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
-from stylegan2_ada.config import preset
 from training.checkpoint import checkpoint_number, checkpoint_path, checkpoints, load, save
-from training.data import Decoding, RunData, count_notes, cut_all, decode_all, patch_notes, size_notes
+from training.data import Decoding, RunData, cut_all, decode_all
 from training.launch import mark, own_checkpoint
 from training.lock import RunLock
 from training.memory import keep_freed_memory, peak_memory_gb
@@ -42,7 +42,6 @@ from training.stop import StopRequest
 from training.telemetry import Telemetry, read_jsonl, rewind_jsonl
 
 VERDICT_TICKS = 20  # progress lines of the verdict-only phase
-SHOWN = 5  # left-out images named in the log; config.json has up to 100
 CPU_HINT = (
     "hint        `cfg` tiny `resolution` 64 `kimg` 40 trains in about an hour on a CPU; published presets need a GPU"
 )
@@ -260,7 +259,8 @@ class _Run:
         path = checkpoint_path(self.folder, number if number is not None else 0)
         there = self.world.told(path.exists())
         if self.world.told(self.course.exhausted) or not there:
-            line = self.world.told(self._diagnosis(sign, path if there else None))
+            healthy = path if there else None
+            line = self.world.told(diagnosis(self.folder, self.cfg, self.world.size, self.course, sign, healthy))
             self.tel.keep(line, self.game.nimg)
             raise UserError(line)
         course, elapsed = self.course, self.elapsed
@@ -290,31 +290,10 @@ class _Run:
         self.snapshots.forget_after(nimg)
         self.tel.reopen(self._next_row)
 
-    def _diagnosis(self, sign: str, healthy: Path | None) -> str:
-        cfg, o = self.cfg, self.cfg.options
-        usual = preset(o.cfg, cfg.resolution, self.world.size).lr
-        if cfg.lr > usual:
-            advice = f"give a lower `lr` (the preset's is {usual:g})"
-        elif cfg.precision == "fp16":
-            advice = "add `precision` fp32"
-        else:
-            advice = f"give a larger `gamma` than {cfg.gamma:g}, or a lower `lr` than {cfg.lr:g}"
-        tried = ""
-        if self.course.signs:
-            tried = (
-                f", as {len(self.course.signs)} times before it, though it had gone back each time and learnt at"
-                f" {self.course.rates(cfg.lr)}"
-            )
-        if healthy is None or not checkpoint_number(healthy):
-            there = "no healthy checkpoint after the start is there; start again, and "
-        else:
-            there = f"the last healthy checkpoint is {healthy.name}; go on from it with `resume` {self.folder}, and "
-        return f"{self.folder}: the training has diverged: {sign}{tried} (`lr` {cfg.lr:g}); {there}{advice}"
-
     # ---- beginning ---------------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
-        cfg, say, facts = self.cfg, self.tel.say, self.data.facts
+        cfg, say = self.cfg, self.tel.say
         if self.resumed:
             step = f", verdict step {self.verdict_index}" if self.phase == "verdict" else ""
             say(f"resuming {self.resumed.checkpoint} at {self.game.nimg / 1000:.2f} kimg{step}")
@@ -326,22 +305,8 @@ class _Run:
         say(f"run         {self.folder}")
         for line in [*cfg.schedule_lines(), f"ops         {self.ops}", *filter(None, [self.tight]), *self.origin]:
             say(line)
-        if "classes" in facts:
-            pairs = [f"{name} ({n})" for name, n in zip(facts["classes"], facts["class_counts"], strict=True)]
-            more = f", … and {len(pairs) - 12} more" if len(pairs) > 12 else ""
-            say(f"classes     {len(pairs)}: {', '.join(pairs[:12])}{more}")
-        for note in facts["notes"]:
-            say(f"note        {note}")
-        for name, reason in facts["skipped"][:SHOWN]:
-            say(f"left out    {name}: {reason}")
-        if facts["num_skipped"] > SHOWN:
-            say(f"left out    … and {facts['num_skipped'] - SHOWN} more; config.json names up to 100")
-        if facts["converted"]:
-            say("converted   " + ", ".join(f"{n} {kind}" for kind, n in facts["converted"].items()) + " to RGB")
-        for line in patch_notes(facts) + count_notes(facts) + size_notes(facts, cfg.options.crop):
+        for line in data_lines(self.data.facts, cfg.options.crop):
             say(line)
-        if facts["held_out"]:
-            say("splits      the set has no validation split: a tenth of its images is held out for calibration")
         for line in self.fid.announce():
             say(line)
         if self.world.is_main:
@@ -457,7 +422,7 @@ class _Run:
         if advice:
             row["advice"] = [self.tel.in_words(line) for line in advice]
         self.tel.tick(row)
-        self._say_tick(tick, rows, total, sec_per_kimg, left)
+        self.tel.say(tick_line(tick, kimg, rows, float(game.augment.p), total, sec_per_kimg, left))
         for line in advice:
             self.tel.advise(line, game.nimg)
         self._look_for_divergence(lost, rows, diverse, done)
@@ -478,19 +443,6 @@ class _Run:
             health["Health/ada_pinned"] = float(pinned is not None)
         health |= {"Health/rollbacks": float(len(self.course.signs)), "Health/rate_factor": self.course.factor}
         return health, advice
-
-    def _say_tick(self, tick: int, rows: dict, total: float, sec_per_kimg: float, left: float) -> None:
-        def mean(name: str) -> str:
-            return f"{rows[name]['mean']:.3f}" if name in rows and rows[name]["num"] else "-"
-
-        bad = sum(int(v["mean"] * v["num"]) for n, v in rows.items() if n.startswith("Gradients/nonfinite"))
-        self.tel.say(
-            f"tick {tick:<5d} kimg {self.game.nimg / 1000:<8.2f} time {clock(total):<9s} sec/kimg {sec_per_kimg:<7.2f}"
-            f" augment {float(self.game.augment.p):.3f}"
-            f"  G {mean('Loss/G/loss')} D {mean('Loss/D/loss')} r1 {mean('Loss/r1_penalty')}"
-            f" verdict {mean('Loss/verdict')} acc {mean('Verdict/accuracy')}  left {clock(max(left, 0))}"
-            + (f"  NON-FINITE {bad}" if bad else "")
-        )
 
     def _look_for_divergence(self, lost: str, rows: dict, diverse: Diverse | None, last: bool) -> None:
         """Raises Diverged, on all processes, where a tick shows it. lost: what is not a number."""
