@@ -66,8 +66,8 @@ def start(training_server, tmp_path):
             for name, value in SMALL.items():
                 if name not in argv:
                     argv += [name, str(value)]
-            if "--report" not in argv:  # matplotlib takes longer than such a training
-                argv.append("--no-report")
+        if "--report" not in argv:  # matplotlib takes longer than such a training
+            argv.append("--no-report")
         out = tmp_path / f"output-{len(jobs)}"
         job = {"argv": argv, "out": str(out), "cwd": str(cwd), "env": env}
         training_server.stdin.write(json.dumps(job) + "\n")

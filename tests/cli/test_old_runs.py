@@ -61,7 +61,7 @@ def test_a_training_of_a_detector(place, run, last):
     if run == "detector":
         assert load(place / run, "detector")["step"] == 2
     argv = [sys.executable, str(ROOT / "train_detector.py"), "--resume", run, *"--device cpu --threads 1".split()]
-    done = subprocess.run([*argv, "--workers", "1"], cwd=place, capture_output=True, text=True)
+    done = subprocess.run([*argv, "--workers", "1", "--no-report"], cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Detector.load(place / last / "detector.safetensors").preprocess.resolution == 16
     check(place, f"{last}/detector.safetensors")

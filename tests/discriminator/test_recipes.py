@@ -169,7 +169,8 @@ def test_a_run_remembers_its_recipe(tmp_path):
         for i in range(6):
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     arguments = ["--data", str(tmp_path / "faces"), "--recipe", "custom-cnn", "--resolution", "32", "--epochs", "1"]
-    arguments += ["--batch", "4", "--cache", "none", "--allow-leaks", "--device", "cpu", "--threads", "1", "--quiet"]
+    arguments += ["--batch", "4", "--cache", "none", "--allow-leaks", "--device", "cpu", "--threads", "1"]
+    arguments += ["--quiet", "--no-report"]
     run = tmp_path / "run"
     train_detector.main.main([*arguments, "--augment", "clahe,shear", "--out", str(run)], standalone_mode=False)
     config = json.loads((run / "config.json").read_text())
@@ -177,7 +178,7 @@ def test_a_run_remembers_its_recipe(tmp_path):
     assert kept["name"] == "custom-cnn" and kept["options"]["epochs"] == 30  # the file's
     assert config["recipe"]["epochs"] == 1 and config["recipe"]["augment"] == ["clahe", "shear"]  # what counted
     assert config["architecture"]["model"] == "custom_cnn"
-    train_detector.main.main(["--resume", str(run), "--device", "cpu", "--quiet"], standalone_mode=False)
+    train_detector.main.main(["--resume", str(run), "--device", "cpu", "--quiet", "--no-report"], standalone_mode=False)
     with pytest.raises(Exception, match="--recipe with --resume"):
         train_detector.main.main(["--resume", str(run), "--recipe", "capsnet"], standalone_mode=False)
 
