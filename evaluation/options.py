@@ -245,6 +245,11 @@ class DetectorOptions(ScoringOptions):
                 raise UserError(f"`{name}`: {self.target} brings its own images and labels: leave `{name}` out")
         if self.threshold is not None and self.calibrate_on is not None:
             raise UserError("`threshold` and `calibrate_on` both set the threshold: give one of them")
+        if self.fpr is not None and self.calibrate_on is None:
+            raise UserError(
+                f"`fpr` {self.fpr:g}: a rate is met on scores of validation images: give `calibrate_on` VALID.csv, or"
+                " leave `fpr` out"
+            )
         for name in ("json", "report", "csv"):
             path = getattr(self, name)
             if path is not None and Path(path).resolve() == Path(self.target).resolve():
