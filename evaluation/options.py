@@ -382,8 +382,14 @@ class ComparisonOptions(ScoringOptions):
         check(self)
         if len(self.models) < 2:
             raise UserError("`models`: a comparison takes two or more: detector files, run folders or CSVs of scores")
-        if not self.data and not all(map(is_table, self.models)):
+        tables = all(map(is_table, self.models))
+        if not self.data and not tables:
             raise UserError("no images to compare detectors on: give `data` SOURCE, once or several times")
+        if self.fpr is not None and tables:
+            raise UserError(f"`fpr` {self.fpr:g}: tables of scores bring their verdicts or none: leave `fpr` out")
+        for name in () if self.data else ("split", "label", "limit", "labels"):
+            if getattr(self, name):
+                raise UserError(f"`{name}`: tables of scores bring their images and labels: leave `{name}` out")
 
 
 @dataclass(frozen=True, kw_only=True)
