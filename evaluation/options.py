@@ -132,8 +132,8 @@ class GeneratorOptions:
                 else "`weights` are of another network than Inception: name it with `features` (Inception's own:"
                 " `inception_weights`)"
             )
-        if self.features != "inception" and (self.dims or self.resize != "tf1"):
-            raise UserError("`dims` and `resize` are Inception's: leave them out with other `features`")
+        if self.features != "inception" and (self.dims or self.resize != "tf1" or self.runtime != "auto"):
+            raise UserError("`dims`, `resize` and `runtime` are Inception's: leave them out with other `features`")
 
 
 @dataclass(frozen=True, kw_only=True)
