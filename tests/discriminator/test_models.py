@@ -133,6 +133,21 @@ def test_a_transformer_has_no_patches_and_one_size():
 
 
 @pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("squeezenet1_1", {"levels": (1, 6)}, "`levels`: of a probe, `model` levels:NAME, not of squeezenet1_1"),
+        ("timm:resnet18", {"correlations": 80}, "`correlations`: of a probe"),
+        ("hybrid", {"levels": (0, None)}, "`levels`: of a probe"),
+        ("hybrid", {"stride1": 1}, "`stride1` 1: for published networks only, not hybrid"),
+        ("custom_cnn", {"stride1": 2}, "`stride1` 2: for published networks only"),
+    ],
+)
+def test_options_of_other_networks_are_refused(model, options, said):
+    with pytest.raises(UserError, match=said):
+        new_network(model, 64, options=NetworkOptions(**options))
+
+
+@pytest.mark.parametrize(
     "name", ["resnet", "timm:", "timm:no_such_net", "timm:hf-hub:someone/model", "timm:../x", "hybrid2", ""]
 )
 def test_unknown_networks_are_told_in_a_line(name):
