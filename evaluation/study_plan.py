@@ -290,7 +290,7 @@ def _shares(said: dict) -> tuple[Share, ...]:
     found = []
     for key, share in said.items():
         source, _, decoders = key.partition(":")
-        if not isinstance(share, int | float) or (decoders and not decoders.isdigit()):
+        if not isinstance(share, int | float) or (decoders and not decoders.isdecimal()):
             raise UserError(f'{key} = {share!r}: write source = share, or "bank:decoders" = share')
         found.append(Share(source, float(share), int(decoders or 0)))
     return tuple(found)
@@ -298,7 +298,7 @@ def _shares(said: dict) -> tuple[Share, ...]:
 
 def _levels(said: object) -> tuple[int, int | None]:
     first, dash, last = str(said).partition("-")
-    if not first.isdigit() or not dash or (last and not last.isdigit()):
+    if not first.isdecimal() or not dash or (last and not last.isdecimal()):
         raise UserError(f'levels: write the first and the last, such as "1-6", not {said!r}')
     return int(first), int(last) if last else None
 

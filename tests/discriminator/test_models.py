@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import click
 import numpy as np
 import pytest
 import safetensors.torch
@@ -17,6 +18,7 @@ from discriminator.calibration import calibrate
 from discriminator.detector import HEADER_KEY, Detector
 from discriminator.hybrid import HybridDiscriminator
 from discriminator.models import HYBRID_SIZES, NetworkOptions, build, hybrid_config, names, new_network
+from discriminator.network_options import Span
 from faces.preprocess import Preprocess
 
 
@@ -207,3 +209,11 @@ def test_hostile_headers_are_refused_quickly(changes, tmp_path):
         Detector.load(path)
     assert "\n" not in str(error.value)
     assert time.process_time() - began < 10
+
+
+def test_spans_of_levels():
+    convert = lambda word: Span().convert(word, None, None)  # noqa: E731
+    assert (convert("1-6"), convert("0-")) == ((1, 6), (0, None))
+    for word in ("6", "6-1", "-3", "²-", "1-²"):
+        with pytest.raises(click.BadParameter, match="give the first and the last level"):
+            convert(word)

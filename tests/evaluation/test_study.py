@@ -206,6 +206,9 @@ def test_a_plan_is_read(tmp_path):
         ("[[comparison]]", CURVE.replace("2", '"two"') + "[[comparison]]", "x are numbers, not 'two'"),
         ("[[comparison]]", CURVE.replace("2", "inf") + "[[comparison]]", "x are numbers, not inf"),
         ("[[comparison]]", CURVE.replace("2", "true") + "[[comparison]]", "x are numbers, not True"),
+        # a digit, and no number: a two above the line
+        ("draws = 1", r'levels = "\u00b2-"', "levels: write the first and the last"),
+        ('"twins:2" = 0.5', r'"twins:\u00b2" = 0.5', "write source = share"),
     ],
 )
 def test_what_contradicts_itself_is_told_in_a_line(old, new, said, tmp_path):
