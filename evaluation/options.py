@@ -123,6 +123,9 @@ class GeneratorOptions:
             raise UserError("`stats` takes the place of `data`: give one of them")
         if self.num_real is not None and not self.data:
             raise UserError("`num_real` counts images of `data`: give `data` SOURCE, or leave it out")
+        for name in () if self.data else ("split", "labels"):
+            if (value := getattr(self, name)) is not None:
+                raise UserError(f"`{name}` {value}: is of `data`: give `data` SOURCE, or leave it out")
         if self.save_stats and not self.data:
             raise UserError("`save_stats` keeps the statistics of `data`: give `data` SOURCE")
         if (self.features == "inception") != (self.weights is None):

@@ -232,6 +232,8 @@ def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path
     np.savez(tmp_path / "s.npz", **{"mu": np.zeros(3), "sigma": np.eye(3)})
     refused(evaluate(fake, "--stats", "s.npz", "--metrics", "fid"), "3 dimensions", "64")
     refused(evaluate(fake, "--stats", "s.npz"), "kid")
+    for word, value in (("--split", "valid"), ("--labels", "l.csv")):
+        refused(evaluate(fake, "--stats", "s.npz", "--metrics", "fid", word, value), f"{word} {value}: is of --data")
     (tmp_path / "n.json").touch()
     refused(evaluate(fake, *real, "--json", "n.json"), "n.json", "--force")
 
