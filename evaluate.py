@@ -256,12 +256,13 @@ def explain(asked: ExplainingOptions) -> None:
     started again, it goes on.
     """
     with importing():
-        from evaluation.explaining import evaluate_explanations
+        from evaluation.explaining import evaluate_explanations, was_stopped
         from reports.explaining import FILES, lines_of, write_explaining
 
     out = Path(asked.out)
     check_folder("--out", out.absolute())
-    if not asked.force and (there := [name for name in FILES if (out / name).exists()]):
+    there = [] if asked.force or was_stopped(out) else [name for name in FILES if (out / name).exists()]
+    if there:
         raise UserError(f"--out {out}: holds a {there[0]} already: choose another folder, or --force")
     result = evaluate_explanations(asked, LISTENER)
     _tell(*lines_of(result))

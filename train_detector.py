@@ -229,7 +229,7 @@ def _only_the_machines(ctx: click.Context) -> None:
     for name in ctx.params:
         its_own = name not in (*MACHINE, "resume", "outdir", "quiet", "report")
         if its_own and ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            flag = "--" + name.replace("_", "-")
+            flag = flags_of(ctx.command)[name]
             raise click.UsageError(f"{flag} with --resume: a run goes on with its own options; leave it out")
 
 

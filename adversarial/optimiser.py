@@ -18,7 +18,8 @@ class FusedAdam:
     With beta1 = 0 the first moment is the gradient itself, and no memory is spent on it: the kernel is given the
     gradient in that place (element by element it reads both before it writes). `torch.optim.Adam` keeps it, a quarter
     of all that training a network needs to remember; and making any `torch.optim.Optimizer` loads PyTorch's compiler,
-    0.15 GB and seconds, which nothing here asks for. The state dict is that of `torch.optim.Adam`.
+    0.15 GB and seconds, which nothing here asks for. The state dict is that of `torch.optim.Adam`, but for what is not
+    there: `PlainAdam` reads it.
 
     found_inf: None, or a scalar tensor; where it is 1 on a GPU the step changes nothing, and the host needn't know.
     """
@@ -77,7 +78,7 @@ class FusedAdam:
             p.grad = None
 
     def state_dict(self) -> dict:
-        """In the format of `torch.optim.Adam`."""
+        """In the format of `torch.optim.Adam`, without the first moment where beta1 is 0 and without its switches."""
         (group,) = self.param_groups
         return {
             "state": {i: dict(self.state[p]) for i, p in enumerate(self.params)},
@@ -102,15 +103,32 @@ class FusedAdam:
                     own.copy_(moments[name])
 
 
-def adam(params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]) -> FusedAdam | torch.optim.Adam:
+class PlainAdam(torch.optim.Adam):
+    """PyTorch's own, which also goes on from what `FusedAdam` saved: a run may move to where that kernel isn't."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of either. Raises ValueError where it is of other weights."""
+        (group,), (saved,) = self.param_groups, state_dict["param_groups"]
+        params = group["params"]
+        if len(saved["params"]) != len(params):
+            raise UserError(f"an optimiser of {len(saved['params'])} weights, not of {len(params)}")
+        state = {i: dict(moments) for i, moments in state_dict["state"].items()}
+        for i, moments in state.items():
+            if not moments["exp_avg"].numel():  # beta1 = 0: the first step puts the gradient there, whatever it was
+                moments["exp_avg"] = torch.zeros_like(params[i])
+        (own,) = self.state_dict()["param_groups"]
+        super().load_state_dict({"state": state, "param_groups": [{**own, **saved}]})
+
+
+def adam(params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]) -> FusedAdam | PlainAdam:
     """Adam with eps 1e-8: fused where PyTorch has the kernel; on the reference path as PyTorch chooses."""
     params = list(params)
     if path() == "reference" or not params or params[0].device.type not in ("cpu", "cuda"):
-        return torch.optim.Adam(params, lr=lr, betas=betas, eps=1e-8)
+        return PlainAdam(params, lr=lr, betas=betas, eps=1e-8)
     return FusedAdam(params, lr, betas, eps=1e-8)
 
 
-def lazy_adam(params: Iterable[nn.Parameter], lr: float, interval: int | None) -> FusedAdam | torch.optim.Adam:
+def lazy_adam(params: Iterable[nn.Parameter], lr: float, interval: int | None) -> FusedAdam | PlainAdam:
     """Adam(0, 0.99) for a network that is regularised every `interval` steps (None: in every step or never).
 
     One optimiser does the steps of the loss and those of the regulariser, which are `interval + 1` where there were

@@ -164,6 +164,11 @@ def new_network(
         raise UserError(f"`head` {o.head}: give one of {', '.join(HEADS)}")
     if o.reconstruct and model not in ("capsnet", "hybrid"):
         raise UserError(f"`reconstruct`: {model} has no decoder; it is capsnet's")
+    if (o.levels is not None or o.correlations) and not model.startswith(PREFIX):
+        name = "correlations" if o.correlations else "levels"
+        raise UserError(f"`{name}`: of a probe, `model` {PREFIX}NAME, not of {model}; leave it out")
+    if o.stride1 and not _published(model) and not model.startswith(PREFIX):
+        raise UserError(f"`stride1` {o.stride1}: for published networks only, not {model}; leave it out")
     try:
         if model == "hybrid":
             return HybridDiscriminator(

@@ -41,7 +41,7 @@ class Span(click.ParamType):
         if isinstance(value, (tuple, list)):
             return tuple(value)
         first, dash, last = str(value).partition("-")
-        if not first.isdigit() or not dash or (last and not last.isdigit()) or int(last or first) < int(first):
+        if not first.isdecimal() or not dash or (last and not last.isdecimal()) or int(last or first) < int(first):
             self.fail(f"{value!r}: give the first and the last level, such as 1-6, or 1- for all from there on")
         return int(first), int(last) if last else None
 

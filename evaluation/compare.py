@@ -88,7 +88,7 @@ def compare(options: ComparisonOptions, listener: Listener = Listener()) -> Comp
     if options.data:
         result = _on_images(options, contestants, listener)
     else:
-        result = _on_tables(contestants)
+        result = _on_tables(contestants, options.group_by)
     if min(result.n_real, result.n_fake) < ENOUGH:
         raise UserError(
             f"{result.n_real} real and {result.n_fake} fake images are too few to compare detectors: {ENOUGH} of each"
@@ -169,11 +169,10 @@ def _fill(one: Contestant, parts: Sequence[LabelledImages], labels: np.ndarray, 
     table, called = _table(one.path)
     located = [part.source.locate(i) for part in parts for i in range(len(part))]
     inside = [part.source.items[i].path for part in parts for i in range(len(part))]
-    rows = {path: k for k, path in enumerate(table.path)}
-    absolute = {str(Path(path).absolute()): k for path, k in rows.items()}
-    where = np.array([
-        rows.get(a, rows.get(b, absolute.get(str(Path(a).absolute()), -1))) for a, b in zip(located, inside)
-    ])  # fmt: skip
+    sources = [name for part in parts for name in part.names]
+    rows = _Rows(table, one.spec)
+    where = np.array([rows.of(*paths) for paths in zip(sources, located, inside)])
+    _check_once(where, located, table, one.spec)
     missing = readable & (where < 0)
     if missing.any():
         example = located[int(np.argmax(missing))]
@@ -192,8 +191,47 @@ def _fill(one: Contestant, parts: Sequence[LabelledImages], labels: np.ndarray, 
     return [f"{one.spec}: {unused} rows of other images are not used"] if unused else []
 
 
-def _on_tables(contestants: list[Contestant]) -> ComparisonResult:
-    tables = [_table(one.path) for one in contestants]
+class _Rows:
+    """The rows of a table by their paths, as they are written or from the root."""
+
+    def __init__(self, table: Scores, spec: str):
+        self.table, self.spec = table, spec
+        self.by_path: dict[str, list[int]] = {}
+        self.by_absolute: dict[str, list[int]] = {}
+        for k, path in enumerate(table.path):
+            self.by_path.setdefault(path, []).append(k)
+            self.by_absolute.setdefault(str(Path(path).absolute()), []).append(k)
+
+    def of(self, source: str, located: str, inside: str) -> int:
+        """The row of an image, -1 where there is none. Of several with its path, as two sets have a 0001.png, the one
+        of its source counts. UserError where that doesn't tell, either."""
+        absolute = str(Path(located).absolute())
+        found = self.by_path.get(located) or self.by_path.get(inside) or self.by_absolute.get(absolute) or []
+        if len(found) < 2:
+            return found[0] if found else -1
+        own = [k for k in found if self.table.source[k] == source]
+        if len(own) != 1:
+            theirs = ", ".join(self.table.source[k] for k in found)
+            raise UserError(
+                f"`models` {self.spec}: has {len(found)} rows for {self.table.path[found[0]]}, of the sources {theirs},"
+                f" and {len(own) or 'none'} of them of {source}: give whole paths, or call the sources as `data` does"
+            )
+        return own[0]
+
+
+def _check_once(where: np.ndarray, located: Sequence[str], table: Scores, spec: str) -> None:
+    """UserError where one row is the score of two images."""
+    first: dict[int, str] = {}
+    for k, image in zip(where.tolist(), located):
+        if k >= 0 and first.setdefault(k, image) != image:
+            raise UserError(
+                f"`models` {spec}: its one row {table.path[k]} fits {first[k]} and {image}: give whole paths"
+            )
+
+
+def _on_tables(contestants: list[Contestant], group_by: str | None) -> ComparisonResult:
+    # the first one's groups count
+    tables = [_table(one.path, group_by if i == 0 else None) for i, one in enumerate(contestants)]
     first = tables[0][0]
     order = {(source, path): k for k, (source, path) in enumerate(zip(_sources(first), first.path))}
     for one, (table, called) in zip(contestants, tables):
@@ -219,9 +257,9 @@ def _sources(table: Scores) -> list[str]:
     return list(table.source) if len(set(table.source)) > 1 else [""] * len(table)
 
 
-def _table(path: Path) -> tuple[Scores, np.ndarray | None]:
+def _table(path: Path, group_by: str | None = None) -> tuple[Scores, np.ndarray | None]:
     """(scores of the clean images, bool [n] what was called FAKE, or None without a column verdict)"""
-    table, called = read_scores(path), None
+    table, called = read_scores(path, group_by=group_by), None
     if (verdicts := column_of(str(path), "verdict")) is not None:
         said = [cell.strip().upper() for cell in verdicts[1]]
         if bad := next((word for word in said if word not in ("FAKE", "REAL", "UNSURE")), None):

@@ -43,6 +43,7 @@ from metrics.bootstrap import LEVEL
 from metrics.few import ENOUGH
 
 RANDOM = "random"
+RESULT = "explain.json"
 PROGRESS = "progress.json"
 GRID = 16  # squares a side, in which all maps are ranked
 STAGES = {"last layer": 0.0, "later half": 0.5, "all layers": 1.0}
@@ -117,11 +118,12 @@ class ExplainingResult:
     notes: list[str] = field(default_factory=list)
     images: list[dict] = field(default_factory=list)
     shown: tuple | None = None  # (picture, verdict, crop, attributions) of one image, for the sheet
+    stopped: bool = False  # before all images were explained
 
     def to_json(self) -> dict:
         return {
             "format": "ganface-explaining", "version": 1, "settings": self.settings, "notes": self.notes,
-            "favoured": self.favoured,
+            "stopped": self.stopped, "favoured": self.favoured,
             "methods": [
                 {
                     "method": row.method, "note": row.note, "of_the_network": row.of_the_network,
@@ -134,6 +136,13 @@ class ExplainingResult:
         }  # fmt: skip
 
 
+def was_stopped(out: Path) -> bool:
+    """Whether a folder holds the result of a run that was stopped, with which the same again goes on."""
+    with contextlib.suppress(ValueError, AttributeError, OSError):
+        return bool(json_file(out / RESULT).get("stopped"))
+    return False
+
+
 def evaluate_explanations(
     options: ExplainingOptions,
     listener: Listener = Listener(),  # noqa: B008 (frozen)
@@ -144,6 +153,11 @@ def evaluate_explanations(
     work = _Work.opened(options, methods, listener)
     bar = listener.bar(total=work.total, title="explained", unit="img")
     stopped, known = False, work.take_up()
+    if not known and not options.force and was_stopped(Path(options.out)):
+        raise UserError(
+            f"`out` {options.out}: holds the {RESULT} of a stopped run of other options, or its {PROGRESS} is gone:"
+            " choose another folder, or `force`"
+        )
     if known:
         listener.tell(f"{known} images were explained before, in {work.kept}")
     try:
@@ -151,14 +165,19 @@ def evaluate_explanations(
             if number >= known:
                 work.one(label, seen)
                 work.keep()
+            elif label == 1 and work.shown is None:  # its maps were not kept
+                work.show(seen, work.maps(seen))
             bar.update(1)
     except KeyboardInterrupt:
+        if not work.done:
+            raise
         stopped = True
     bar.close()
     if not work.done:
         raise UserError(f"none of the {work.total} images can be explained; is `data` what this detector judges?")
     result = work.result()
     if stopped:
+        result.stopped = True
         result.notes.append(f"stopped after {len(work.done)} of {work.total} images")
     return result
 
@@ -281,12 +300,20 @@ class _Work:
                 found.like = self._likeness(seen, method, curves.fake, values)
             rows[method] = found
         if self.shown is None and label == 1:
-            verdict = self.detector.verdicts([seen], Threshold.of(self.detector.calibration))[0]
-            # what the network saw is the picture: maps lie over all of it
-            self.shown = self._picture(seen), verdict, "none", maps
+            self.show(seen, maps)
         self.done.append(rows)
         self.labels.append(label)
         self.leans.append(curves.fake)
+
+    def maps(self, seen: np.ndarray) -> list[Attribution]:
+        """Those of `one`, without their curves."""
+        fake = Curves(self.explainer, seen, self.options.points).fake
+        return [self.explainer(seen, method, towards_fake=fake) for method in self.methods]
+
+    def show(self, seen: np.ndarray, maps: list[Attribution]) -> None:
+        verdict = self.detector.verdicts([seen], Threshold.of(self.detector.calibration))[0]
+        # what the network saw is the picture: maps lie over all of it
+        self.shown = self._picture(seen), verdict, "none", maps
 
     def _picture(self, seen: np.ndarray) -> np.ndarray:
         """uint8 [R, R, 3] of the square that maps tell of."""

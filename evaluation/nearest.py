@@ -115,7 +115,8 @@ def _held_out(
     if asked.split not in (None, "train"):
         return None, notes
     there = open_source(asked.data, data_root=options.data_root, reading=Reading(options.labels)).splits
-    for split in (name for name in ("valid", "test") if name in there):
+    # without a training split all of the set counts as what was learnt from
+    for split in (name for name in ("valid", "test") if name in there and "train" in there):
         try:
             own = dataclasses.replace(options, split=split, num_real=None)
             return open_reals(asked.data, own, fake, listener), notes

@@ -123,6 +123,9 @@ class GeneratorOptions:
             raise UserError("`stats` takes the place of `data`: give one of them")
         if self.num_real is not None and not self.data:
             raise UserError("`num_real` counts images of `data`: give `data` SOURCE, or leave it out")
+        for name in () if self.data else ("split", "labels"):
+            if (value := getattr(self, name)) is not None:
+                raise UserError(f"`{name}` {value}: is of `data`: give `data` SOURCE, or leave it out")
         if self.save_stats and not self.data:
             raise UserError("`save_stats` keeps the statistics of `data`: give `data` SOURCE")
         if (self.features == "inception") != (self.weights is None):
@@ -132,8 +135,8 @@ class GeneratorOptions:
                 else "`weights` are of another network than Inception: name it with `features` (Inception's own:"
                 " `inception_weights`)"
             )
-        if self.features != "inception" and (self.dims or self.resize != "tf1"):
-            raise UserError("`dims` and `resize` are Inception's: leave them out with other `features`")
+        if self.features != "inception" and (self.dims or self.resize != "tf1" or self.runtime != "auto"):
+            raise UserError("`dims`, `resize` and `runtime` are Inception's: leave them out with other `features`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +248,11 @@ class DetectorOptions(ScoringOptions):
                 raise UserError(f"`{name}`: {self.target} brings its own images and labels: leave `{name}` out")
         if self.threshold is not None and self.calibrate_on is not None:
             raise UserError("`threshold` and `calibrate_on` both set the threshold: give one of them")
+        if self.fpr is not None and self.calibrate_on is None:
+            raise UserError(
+                f"`fpr` {self.fpr:g}: a rate is met on scores of validation images: give `calibrate_on` VALID.csv, or"
+                " leave `fpr` out"
+            )
         for name in ("json", "report", "csv"):
             path = getattr(self, name)
             if path is not None and Path(path).resolve() == Path(self.target).resolve():
@@ -377,8 +385,14 @@ class ComparisonOptions(ScoringOptions):
         check(self)
         if len(self.models) < 2:
             raise UserError("`models`: a comparison takes two or more: detector files, run folders or CSVs of scores")
-        if not self.data and not all(map(is_table, self.models)):
+        tables = all(map(is_table, self.models))
+        if not self.data and not tables:
             raise UserError("no images to compare detectors on: give `data` SOURCE, once or several times")
+        if self.fpr is not None and tables:
+            raise UserError(f"`fpr` {self.fpr:g}: tables of scores bring their verdicts or none: leave `fpr` out")
+        for name in () if self.data else ("split", "label", "limit", "labels"):
+            if getattr(self, name):
+                raise UserError(f"`{name}`: tables of scores bring their images and labels: leave `{name}` out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,7 @@ def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.d
     """What the target is: statistics (.npz), a network (a file, a URL, a folder of a run or of runs), or images."""
     path = Path(options.target)
     if path.suffix == ".npz":
+        _check_drawn(options)
         return Measured("statistics", options.target, load_stats(path))
     if (
         is_remote(options.target)
@@ -77,6 +78,7 @@ def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.d
         source = open_source(options.target, data_root=options.data_root, reading=Reading(ask=False))
     except UserError as error:
         raise UserError(f"{error} (or a network: a .safetensors, .pkl or .pt file, or the folder of a run)") from None
+    _check_drawn(options)
     notes = [f"{options.target}: {note}" for note in source.notes]
     if 0 < int(source.labels.sum()) < len(source):
         fakes = int(source.labels.sum())
@@ -91,6 +93,15 @@ def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.d
     brought = f" brought to {options.resolution}x{options.resolution}" if preprocess else ""
     listener.tell(f"{options.target}: {len(source)} image{'s' * (len(source) > 1)}{brought}")
     return Measured("generated", options.target, images, preprocess=preprocess, notes=notes)
+
+
+def _check_drawn(options: GeneratorOptions) -> None:
+    """UserError for how samples are to be drawn, where they are there already."""
+    for name in ("class_index", "trunc", "noise_mode"):
+        if (value := getattr(options, name)) != getattr(GeneratorOptions, name):
+            raise UserError(
+                f"`{name}` {value}: says how a network draws, and {options.target} was drawn already: leave it out"
+            )
 
 
 def _network(options: GeneratorOptions, sampling: Sampling, device: torch.device, listener: Listener) -> Measured:

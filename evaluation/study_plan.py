@@ -4,6 +4,7 @@ before any result. What it says is held to account here; nothing is opened."""
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -216,6 +217,9 @@ def _check(plan: Plan) -> None:
     for name in plan.endpoint:
         if _known(plan.tests, name, "test").label != FAKE:
             raise UserError(f"[endpoint]: tests are shares of fakes found, and {name!r} is real")
+    for key, given in (("thresholds", plan.thresholds), ("tests", plan.endpoint), ("conditions", plan.conditions)):
+        if twice := [name for name in given if given.count(name) > 1]:
+            raise UserError(f"[endpoint]: {key} names {twice[0]!r} twice: it would count double")
     if not plan.thresholds or not plan.endpoint:
         raise UserError("[endpoint]: give thresholds (sources of real photos) and tests (of fakes)")
     for arm in plan.arms:
@@ -227,6 +231,8 @@ def _check(plan: Plan) -> None:
     for curve in plan.curves:
         if len(curve.x) != len(curve.arms) or set(curve.arms) - set(names):
             raise UserError(f"[[curve]] {curve.title!r}: give as many x as arms, all of them arms of the plan")
+        if bad := [x for x in curve.x if isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x)]:
+            raise UserError(f"[[curve]] {curve.title!r}: x are numbers, not {bad[0]!r}")
 
 
 def _check_arm(plan: Plan, arm: Arm) -> None:
@@ -236,7 +242,8 @@ def _check_arm(plan: Plan, arm: Arm) -> None:
             raise UserError(f"{where}: a run's logit is fitted to nothing; leave reals and fakes out")
         return
     for label, parts in ((REAL, arm.reals), (FAKE, arm.fakes)):
-        if abs(sum(one.share for one in parts) - 1) > 1e-6 or min(one.share for one in parts) <= 0:
+        # so that nan, a number in TOML, is none of it
+        if not (abs(sum(one.share for one in parts) - 1) <= 1e-6 and all(one.share > 0 for one in parts)):
             raise UserError(f"{where}: the shares of its {label}s must be above 0 and add up to 1")
         for one in parts:
             source = _known(plan.sources, one.source, "source")
@@ -283,7 +290,7 @@ def _shares(said: dict) -> tuple[Share, ...]:
     found = []
     for key, share in said.items():
         source, _, decoders = key.partition(":")
-        if not isinstance(share, int | float) or (decoders and not decoders.isdigit()):
+        if not isinstance(share, int | float) or (decoders and not decoders.isdecimal()):
             raise UserError(f'{key} = {share!r}: write source = share, or "bank:decoders" = share')
         found.append(Share(source, float(share), int(decoders or 0)))
     return tuple(found)
@@ -291,7 +298,7 @@ def _shares(said: dict) -> tuple[Share, ...]:
 
 def _levels(said: object) -> tuple[int, int | None]:
     first, dash, last = str(said).partition("-")
-    if not first.isdigit() or not dash or (last and not last.isdigit()):
+    if not first.isdecimal() or not dash or (last and not last.isdecimal()):
         raise UserError(f'levels: write the first and the last, such as "1-6", not {said!r}')
     return int(first), int(last) if last else None
 

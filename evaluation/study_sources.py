@@ -95,6 +95,11 @@ def _of_bank(material: Material, plan: Plan, data_root: str | None) -> Opened:
     decoders = decoders[: material.decoders or None]
     pixels = [bank.pixels(one) for one in decoders]
     each = len(pixels[0]) if material.count is None else material.count // len(decoders)
+    if not each:
+        raise UserError(
+            f"{bank.folder}: count = {material.count} leaves nothing for each of its {len(decoders)} decoders: give at"
+            f" least {len(decoders)}, or fewer decoders"
+        )
     places = [(rank, k) for rank, part in enumerate(pixels) for k in _spread(len(part), each)]
     twin, saved = material.half == "twin", material.half == "twin" or material.save
 

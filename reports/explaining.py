@@ -17,11 +17,11 @@ from PIL import Image
 from common.files import write_bytes, write_json, write_text
 from common.outputs import plain
 from common.reading import json_file
-from evaluation.explaining import RANDOM, STAGES, ExplainingResult
+from evaluation.explaining import RANDOM, RESULT, STAGES, ExplainingResult
 from metrics.few import ENOUGH
 from reports.plots import _sheet, both, write_pngs
 
-FILES = ("explain.json", "explain.md")
+FILES = (RESULT, "explain.md")
 SHEET = "sheet.png"
 
 

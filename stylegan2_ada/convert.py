@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", choices=list(ALLOWED), help="what to write  [default: by the ending of DEST]")
     parser.add_argument("--onnx", dest="to", action="store_const", const="onnx", help="the same as --to onnx")
     parser.add_argument("--half", action="store_true", help="weights as float16: half the size, errors of about 0.1 %%")
-    parser.add_argument("--noise", choices=["const", "none"], default="const", help="--to onnx: noise inputs  [const]")
+    parser.add_argument("--noise", choices=["const", "none"], help="--to onnx: noise inputs  [const]")
     parser.add_argument("--batch", type=int, metavar="N", help="--to onnx: fixed batch size  [default: any]")
     parser.add_argument("--overwrite", action="store_true", help="replace DEST where it exists")
     return parser
@@ -70,6 +70,8 @@ def _kind(args: argparse.Namespace) -> str:
         raise UserError(f"{args.target}: --to {kind} writes a {' or '.join(ALLOWED[kind])} file; change the ending")
     if args.batch is not None and (args.batch < 1 or kind != "onnx"):
         raise UserError(f"--batch {args.batch}: a number from 1 on, and only with --to onnx")
+    if args.noise is not None and kind != "onnx":
+        raise UserError(f"--noise {args.noise}: only with --to onnx; leave it out")
     if args.half and kind == "snapshot":
         raise UserError("--half: a snapshot is read as float32 by the published program; leave it out")
     if args.half and kind == "onnx":
@@ -109,7 +111,7 @@ def convert(args: argparse.Namespace) -> None:
     elif kind == "generator":
         save_generator(args.target, networks.G_ema, networks.meta, half=args.half)
     else:
-        export_onnx(args.target, networks.G_ema, noise_mode=args.noise, batch=args.batch)
+        export_onnx(args.target, networks.G_ema, noise_mode=args.noise or "const", batch=args.batch)
     for note in networks.notes:
         print(f"note: {note}")
     found = {name: net.cfg.resolution for name in NETWORKS if (net := getattr(networks, name)) is not None}

@@ -7,7 +7,7 @@ from pathlib import Path
 from synth.behind import Behind
 from synth.interpolate import walk
 from synth.network import SILENT, Watch, open_generator
-from synth.options import FromNetwork, Rendering, Walk, WalkVideo, parse_seeds
+from synth.options import FromNetwork, Rendering, Walk, WalkVideo
 from synth.video import check_video, enlargement, open_video
 
 
@@ -16,7 +16,7 @@ def walk_to_video(
 ) -> list[Path]:
     """Render a walk, and encode and write what is rendered in a thread beside; returns the video's path. UserError as
     for `walk` and `open_video`."""
-    seeds = parse_seeds(asked.seeds)
+    seeds = asked.keys()
     if asked.out is not None:
         check_video(asked.out, asked.fps, force=asked.force)  # before a network is fetched
     net, how = open_generator(source, how, watch)

@@ -20,18 +20,19 @@ CLASS = functools.partial(option, default=None, metavar="K", flags=("--class",))
 NOISE = functools.partial(option, default="const", help="Noise inputs.")
 
 
-def parse_seeds(text: str, parameter: str = "seeds") -> list[int]:
-    """`'0-99,200'` -> [0, ..., 99, 200], doubles dropped. UserError, naming `parameter`, for anything else."""
-    seeds: dict[int, None] = {}
+def parse_seeds(text: str, parameter: str = "seeds", *, doubles: bool = False) -> list[int]:
+    """`'0-99,200'` -> [0, ..., 99, 200], doubles dropped unless they count. UserError, naming `parameter`, for anything
+    else."""
+    seeds: list[int] = []
     for part in text.split(","):
         strange = "is neither a number nor a range: write it like 0-99,200"
         here = parse_range(part.strip(), f"`{parameter}` {text}", strange)
         if here[-1] > MAX_SEED:
             raise UserError(f"`{parameter}` {text}: seeds are from 0 to {MAX_SEED}")
-        if len(here) > MOST_SEEDS:
+        if len(seeds) + len(here) > MOST_SEEDS:
             raise UserError(f"`{parameter}` {text}: more than ten million images in one call: ask for them in parts")
-        seeds.update(dict.fromkeys(here))
-    return list(seeds)
+        seeds += here
+    return seeds if doubles else list(dict.fromkeys(seeds))
 
 
 def parse_range(word: str, where: str, otherwise: str) -> range:
@@ -200,7 +201,7 @@ class WalkVideo(Checked):
     """Which seeds a walk goes through, and the video file it becomes."""
 
     seeds: str = SEEDS(default="1-8", help="Seeds that the walk goes through, in this order.")
-    fps: float = option(30.0, "Frames a second.", metavar="X", low=0, above=True, high=240)
+    fps: float = option(30.0, "Frames a second.", metavar="X", low=0.01, high=240)
     scale: int | None = option(
         None,
         "Enlarge by this whole factor.  [default: to 256 pixels a face or more]",
@@ -211,7 +212,11 @@ class WalkVideo(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        parse_seeds(self.seeds)
+        self.keys()
+
+    def keys(self) -> list[int]:
+        """The seeds from the first to the last, each as often as it is named. UserError for what is no list."""
+        return parse_seeds(self.seeds, doubles=True)
 
 
 @dataclass(frozen=True)

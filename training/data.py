@@ -30,7 +30,7 @@ PROBED = 9  # images whose size tells a set's own resolution
 # number, and the detector's draws even where nothing is left out.
 GAME_DRAW, DETECTOR_DRAW = 0xC0, 0xA1
 MEASURED_PATCHES = 5000  # fixed ones of the training photos, for FID; one of each photo where there are more
-MAX_VALID = 2000  # images of each class; more buys no better threshold for a run's own detector
+MAX_VALID = 2000  # images of each class where nobody says; more buys no better threshold for a run's own detector
 
 
 @dataclass
@@ -68,10 +68,12 @@ def open_splits(
     seed: int,
     fetch: bool = True,
     reading: Reading = AS_NAMED,
+    most_valid: int = MAX_VALID,
 ) -> Splits:
     """The splits a set defines; a set without any has a tenth of each class (at most 1000) held out for calibration.
 
-    `subset` keeps that many random training images of each class; an absent named set is downloaded if `fetch`.
+    `subset` keeps that many random training images of each class, `most_valid` at most so many validation images; an
+    absent named set is downloaded if `fetch`.
     UserError if no real image is left to train on.
     """
     source = open_source(data, data_root=data_root, allow_fetch=fetch, reading=reading)
@@ -93,7 +95,7 @@ def open_splits(
         train, valid = _hold_out(train, seed)
     if subset is not None:
         train = at_most(train, subset, seed)
-    valid = at_most(valid, MAX_VALID, seed)
+    valid = at_most(valid, most_valid, seed)
     test = at_most(test, MAX_VALID, seed) if test is not None else None
     reals = int((train.labels == 0).sum())
     if reals == 0 and len(train):

@@ -98,9 +98,9 @@ def _names(host: str, port: int) -> list[str]:
 class _To(http.client.HTTPConnection):
     """A connection to one address, whatever the name in its Host header."""
 
-    def __init__(self, target: Target, address: str, seconds: float, context: ssl.SSLContext):
-        super().__init__(target.host, target.port, timeout=seconds)
-        self._target, self._address, self._context = target, address, context
+    def __init__(self, target: Target, address: str, until: float, context: ssl.SSLContext):
+        super().__init__(target.host, target.port, timeout=max(0.01, until - time.monotonic()))
+        self._target, self._address, self._until, self._context = target, address, until, context
         self.wire: socket.socket | None = None
 
     def connect(self) -> None:
@@ -109,6 +109,8 @@ class _To(http.client.HTTPConnection):
             name = self._target.host
             self.sock = self._context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         self.wire = self.sock  # http.client forgets it with the head of an answer that ends the connection
+        if time.monotonic() >= self._until:  # whoever cuts it off found no wire yet, and does not come again
+            raise TimeoutError
         if isinstance(self.sock, ssl.SSLSocket):
             self.sock.do_handshake()
 
@@ -161,10 +163,9 @@ class Fetcher:
 
     def _one(self, url: str, target: Target, until: float) -> bytes | str:
         """The bytes at a URL, or where it leads."""
-        left = until - time.monotonic()
-        if left <= 0:
+        if time.monotonic() >= until:
             raise _NotThere(url, f"was not here after {self.seconds:g} s", 408)
-        connection = _To(target, self._address(url, target), left, self._verify)
+        connection = _To(target, self._address(url, target), until, self._verify)
         too_late = threading.Timer(max(0.01, until - time.monotonic()), _cut, (connection,))
         too_late.daemon = True
         too_late.start()

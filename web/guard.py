@@ -63,7 +63,7 @@ def is_own_name(host: str, more: Sequence[str] = ()) -> bool:
         _ = urlsplit(f"//{host}").port
     except ValueError:
         return False
-    if name == "localhost" or "*" in more or name in [one.lower() for one in more]:
+    if name == "localhost" or "*" in more or name in [one.lower().rstrip(".") for one in more]:
         return bool(name)
     try:
         ipaddress.ip_address(name)

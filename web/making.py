@@ -99,7 +99,11 @@ class Maker:
         way = Walk(frames_per_key=steps - 1, method="linear")
         frames = walk(self._generator, [start, end], way, how)
         return [
-            _face(f"seed{start:06d}-to{end:06d}-{i}", f"{i} of {steps - 1} steps from seed {start} to {end}", frame)
+            _face(
+                f"seed{start:06d}-to{end:06d}-{i}",
+                f"{i} of {steps - 1} steps from seed {start} to {end}",
+                frame.transpose(2, 0, 1),
+            )
             for i, frame in enumerate(frames)
         ]
 
@@ -110,8 +114,8 @@ def _ranges(seeds: str) -> list[tuple[int, int]]:
 
 
 def _face(name: str, caption: str, image: np.ndarray) -> Face:
-    """image: uint8 [C, H, W] or [H, W, C]."""
-    pixels = image if image.shape[-1] in (1, 3) else np.moveaxis(image, 0, -1)
+    """image: uint8 [C, H, W]."""
+    pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
     out = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(out, "PNG")
     return Face(f"{name}.png", caption, out.getvalue())

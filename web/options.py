@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from common.errors import UserError
 from common.options import THREADS, option
 from discriminator.options import RUNTIMES, JudgeOptions
 from faces.options import FACE
@@ -56,3 +58,15 @@ class ServeOptions(JudgeOptions):
     )
     url_seconds: float = option(15.0, "For fetching a photo.", metavar="SECONDS", low=1)
     access_log: bool = option(False, "A line for each request: address, method, path, status.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for origin in self.cors:  # compared letter by letter with what a browser says
+            if origin not in ("*", "null") and not re.fullmatch(r"https?://[^\sA-Z/?#@]+", origin):
+                raise UserError(
+                    f"`cors` {origin}: is no origin as browsers say it: give one like https://their.example, without a"
+                    " path, in small letters"
+                )
+        for name in self.allow_host:
+            if not re.fullmatch(r"[^\s/:@]+", name):
+                raise UserError(f"`allow_host` {name}: give a name alone, like faces.example, without http:// and port")

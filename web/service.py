@@ -165,7 +165,7 @@ class Service:
         if not whole and self._finder.finder is None:
             if face == "required":
                 raise UserError("face=required: this server was started to judge photos whole and looks for no faces")
-            whole = True
+            face, whole = "whole", True  # as it is done, and told to be done
         maps = [m for name in maps for m in (self.maps if name == ALL else (name,))]
         if unknown := [name for name in maps if name not in (*METHODS, FRAMES)]:
             raise UserError(f"explain={unknown[0]}: give {NAMES}, {ALL} or {FRAMES}, or several with commas")

@@ -32,7 +32,7 @@ from faces.scan import scan
 from faces.source import FaceSource, open_source
 from faces.stores import RenderedStore
 from training.checkpoint import find_checkpoint, load
-from training.data import DETECTOR_DRAW, Splits, at_most, native_resolution, open_splits
+from training.data import DETECTOR_DRAW, MAX_VALID, Splits, at_most, native_resolution, open_splits
 
 MAX_HELD_OUT = 500
 GATE_SAMPLE = 1000  # images of each side whose headers are compared
@@ -66,7 +66,9 @@ class Gathered:
 
 def open_all(o: TrainerOptions, seed: int) -> Gathered:
     """The sources and the preprocessing, nothing decoded yet. UserError where there is nothing to learn from."""
-    splits = open_splits(o.data, o.data_root, subset=o.subset, seed=seed, reading=Reading(o.labels))
+    # whoever asks for more gets more; for fewer the draw stays what it always was
+    most = max(MAX_VALID, o.valid_images)
+    splits = open_splits(o.data, o.data_root, subset=o.subset, seed=seed, reading=Reading(o.labels), most_valid=most)
     extra = [_extra(spec, dose, 0, o.data_root) for spec, dose in o.extra_reals]
     extra += [_extra(spec, dose, 1, o.data_root) for spec, dose in o.extra_fakes]
     if not (splits.source.labels == 1).any() and not (o.extra_fakes or o.replay or o.twins):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adversarial import verdict_phase
-from adversarial.optimiser import FusedAdam, lazy_adam
+from adversarial.optimiser import FusedAdam, PlainAdam, lazy_adam
 from adversarial.replay import Replay
 from common.errors import UserError
 from common.files import save_atomically
@@ -174,6 +174,33 @@ def test_fused_adam_changes_nothing_where_a_gradient_is_not_finite():
     w.grad, ours.found_inf = torch.full((3,), torch.nan), torch.ones(())
     ours.step()
     assert w.eq(1).all() and all(v.eq(0).all() for v in ours.state[w].values())
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.98), (0.9, 0.99)])
+def test_pytorchs_own_adam_goes_on_from_the_state_of_the_fused_one(betas):
+    """As `torch.optim.Adam` throughout: a checkpoint of a GPU may go on where there is no fused kernel."""
+    grads = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    weights = [torch.nn.Parameter(torch.ones(4)) for _ in range(3)]
+    whole = torch.optim.Adam([weights[0]], lr=0.1, betas=betas)
+    first = FusedAdam([weights[1]], 0.1, betas)
+    second = PlainAdam([weights[2]], lr=9.0, betas=(0.5, 0.5))
+
+    def step(w, optimiser, grad):
+        w.grad = grad.clone()
+        optimiser.step()
+
+    for i, grad in enumerate(grads):
+        step(weights[0], whole, grad)
+        if i < 3:
+            step(weights[1], first, grad)
+            continue
+        if i == 3:
+            weights[2].data.copy_(weights[1].data)
+            second.load_state_dict(first.state_dict())
+        step(weights[2], second, grad)
+    torch.testing.assert_close(weights[2].data, weights[0].data)
+    with pytest.raises(ValueError, match="2 weights"):
+        second.load_state_dict(FusedAdam([torch.nn.Parameter(torch.ones(1)) for _ in range(2)], 0.1).state_dict())
 
 
 def test_a_game_does_not_load_the_compiler():

@@ -136,6 +136,7 @@ def refused(result, *words):
         (["{pkl}", "a.onnx", "--batch", "0"], ["--batch 0"]),
         (["{pkl}", "a.pt", "--batch", "1"], ["--batch 1", "--to onnx"]),
         (["{pkl}", "a.pt", "--batch", "x"], ["--batch"]),
+        (["{pkl}", "a.pt", "--noise", "none"], ["--noise none", "--to onnx"]),
         (["{pkl}", "a.pt", "--colour"], ["--colour"]),
         (["{pkl}", "nowhere/a.pt"], ["nowhere", "no such folder"]),
         (["{pkl}", "folder.pt"], ["folder.pt", "a folder"]),

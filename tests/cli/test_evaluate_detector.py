@@ -362,6 +362,8 @@ def test_swapped_labels_are_said_and_set_right(place, tmp_path):
         (["nowhere.safetensors", "--data", "both"], "no such detector file"),
         (["nowhere.csv", "--threshold", 1], "no such file"),
         (["{s}"], "scores have no threshold of their own"),
+        (["{s}", "--fpr", 0.05], "--fpr 0.05: a rate is met on scores of validation images: give --calibrate-on"),
+        (["{own}", "--fpr", 0.05], "give --calibrate-on VALID.csv, or leave --fpr out"),
         (["{s}", "--threshold", "nan"], "not a finite number"),
         (["{s}", "--threshold", 0.1, "--data", "both"], "leave --data out"),
         (["{s}", "--threshold", 0.1, "--robustness"], "no column degradation"),
@@ -383,8 +385,9 @@ def test_swapped_labels_are_said_and_set_right(place, tmp_path):
 def test_one_line_for_what_can_not_be_done(words, line, tmp_path):
     (tmp_path / "s.csv").write_text(SCORES)
     (tmp_path / "bad.csv").write_text("path,label,score\na,0,nan\n")
-    names = {"{s}": str(tmp_path / "s.csv"), "{bad}": str(tmp_path / "bad.csv")}
-    assert line in refused(*(str(word).replace("{s}", names["{s}"]).replace("{bad}", names["{bad}"]) for word in words))
+    (tmp_path / "own.csv").write_text("path,label,score,threshold\na,0,0.1,0.6\nb,1,0.9,0.6\n")
+    words = [re.sub(r"\{(\w+)\}", rf"{tmp_path}/\1.csv", str(word)) for word in words]
+    assert line in refused(*words)
     assert (tmp_path / "s.csv").read_text() == SCORES
 
 

@@ -378,6 +378,58 @@ def test_unreadable_images_are_left_out_for_all_and_tables_stand_alone(tmp_path)
         assert match in refused("compare", "--models", "a.safetensors", tmp_path / f"{name}.csv", *pictures, *common)
 
 
+def test_a_table_of_two_sets_with_equal_paths_has_each_images_own_score(tmp_path):
+    """Paths inside the sets, as other programs write them: 0001.png is in both."""
+    lines = ["path,label,score,source"]
+    for number, name in enumerate(("one", "two")):
+        for label, kind in enumerate(("real", "fake")):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for i in range(20):
+                image = tmp_path / name / kind / f"{i:02d}.png"
+                image.write_bytes(Path(f"data/test/{kind}/{i + 20 * number:02d}.png").read_bytes())
+                # the first set is told perfectly, the second the wrong way round
+                lines.append(f"{kind}/{i:02d}.png,{label},{(label if number == 0 else 1 - label) + i / 100},{name}")
+    table = tmp_path / "theirs.csv"
+    table.write_text("\n".join(lines))
+    sets = ("--data", tmp_path / "one", tmp_path / "two")
+    words = ("compare", "--models", "a.safetensors", table, *sets, "--no-speed", "--resamples", 20)
+    run(*words, "--out", tmp_path / "o")
+    found = json.loads((tmp_path / "o" / "compare.json").read_text())["contestants"][1]
+    rows = [line.split(",") for line in lines[1:]]
+    expected = sk.roc_auc_score([int(row[1]) for row in rows], [float(row[2]) for row in rows])
+    assert found["metrics"]["roc_auc"]["value"] == pytest.approx(expected) and expected == pytest.approx(0.5, abs=0.01)
+
+    table.write_text("\n".join(lines).replace(",one", ",first").replace(",two", ",second"))
+    line = refused(*words, "--out", tmp_path / "p")
+    assert "/00.png, of the sources first, second, and none of them of one" in line
+    table.write_text("\n".join(line for line in lines if not line.endswith(",two")))
+    line = refused(*words, "--out", tmp_path / "p")
+    assert "its one row fake/00.png fits" in line and "give whole paths" in line
+
+
+def test_groups_of_tables_are_those_that_were_asked_for(tmp_path):
+    """Whole groups are drawn: of two scenes of a class hardly anything is known."""
+    for name in "ab":
+        rows = [f"{i},{i % 2},{(i % 2 + (i * 7 % 11) / 8) / 3:.4f},{i % 4}" for i in range(80)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label,score,scene", *rows]))
+    words = ("compare", "--models", tmp_path / "a.csv", tmp_path / "b.csv", "--resamples", 200)
+    width = []
+    for more in ((), ("--group-by", "scene")):
+        run(*words, *more, "--out", tmp_path / f"o{len(more)}")
+        auc = json.loads((tmp_path / f"o{len(more)}" / "compare.json").read_text())["contestants"][0]["metrics"][
+            "roc_auc"
+        ]
+        width.append(auc["high"] - auc["low"])
+    assert width[0] > 0 and width[1] != pytest.approx(width[0])
+    assert "--group-by nobody" in refused(*words, "--group-by", "nobody", "--out", tmp_path / "p")
+
+
+@pytest.mark.parametrize("words", [("--fpr", 0.01), ("--limit", 5), ("--split", "test"), ("--label", "fake")])
+def test_options_of_images_are_refused_where_all_are_tables(words, tmp_path):
+    line = refused("compare", "--models", "x.csv", "y.csv", "--out", tmp_path / "o", *words)
+    assert line.startswith(f"error: {words[0]}") and f"leave {words[0]} out" in line
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [

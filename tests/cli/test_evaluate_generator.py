@@ -145,8 +145,10 @@ def test_features_of_another_network(evaluate, photos, tmp_path, weights):
     assert f"{told['metrics'][0]['value']:.4f}" in again.out
     refused(evaluate(*words, plain=True), "--features timm:mobilenetv3_small_050@32 takes --weights FILE")
     refused(
-        evaluate(*words, "--weights", "mobile.pth", "--dims", "64", plain=True), "--dims and --resize are Inception"
+        evaluate(*words, "--weights", "mobile.pth", "--dims", "64", plain=True),
+        "--dims, --resize and --runtime are Inception",
     )
+    refused(evaluate(*words, "--weights", "mobile.pth", "--runtime", "onnx", plain=True), "--runtime are Inception")
     refused(
         evaluate(*words, "--weights", weights, plain=True), "--weights", "not weights of timm:mobilenetv3_small_050"
     )
@@ -211,6 +213,8 @@ def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path
     refused(evaluate(fake, *real, "--metrics", "is"), "Inception Score", "--dims is 64")
     refused(evaluate(fake, *real, "--metrics", "ppl"), "needs a network")
     refused(evaluate(fake, "--data", photos / "fake"), "no real images")
+    for word, value in (("--class", 3), ("--trunc", 0.7), ("--noise-mode", "none")):
+        refused(evaluate(fake, *real, word, value), f"{word} {value}: says how a network draws", "leave it out")
     refused(evaluate(network, *real, "--num", 1), "--num 1")
     refused(evaluate(network, *real, "--resolution", 64), "16x16")
     words = (*real, "--inception-weights", weights, "--device", "cpu", "--no-cache")
@@ -228,6 +232,8 @@ def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path
     np.savez(tmp_path / "s.npz", **{"mu": np.zeros(3), "sigma": np.eye(3)})
     refused(evaluate(fake, "--stats", "s.npz", "--metrics", "fid"), "3 dimensions", "64")
     refused(evaluate(fake, "--stats", "s.npz"), "kid")
+    for word, value in (("--split", "valid"), ("--labels", "l.csv")):
+        refused(evaluate(fake, "--stats", "s.npz", "--metrics", "fid", word, value), f"{word} {value}: is of --data")
     (tmp_path / "n.json").touch()
     refused(evaluate(fake, *real, "--json", "n.json"), "n.json", "--force")
 

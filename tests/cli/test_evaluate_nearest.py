@@ -75,6 +75,17 @@ def test_a_validation_split_that_cannot_serve_is_told(place):
     assert "note: the valid split can't serve as held-out photos" in done.stdout and "no real images" in done.stdout
 
 
+def test_what_was_learnt_from_is_not_held_out(place):
+    """Of a set without a training split all is taken for learnt from, its validation images too."""
+    (place / "no-train" / "valid").mkdir(parents=True)
+    (place / "no-train" / "test").mkdir()
+    for path in (place / "held").iterdir():
+        folder = "valid" if path.stem < "20" else "test"
+        (place / "no-train" / folder / path.name).write_bytes(path.read_bytes())
+    done = nearest(place, "fakes", "--data", "no-train", "--out", "none.png")
+    assert done.exit_code == 0 and "no held-out photos" in done.stdout and "copying z" not in done.stdout, done.stderr
+
+
 def test_a_folder_copied_whole_is_said_to_copy(place):
     done = nearest(place, "train", "--data", "train", "--held-out", "held", "--out", "all.png", "--json", "all.json")
     assert done.exit_code == 0 and "it copies" in done.stdout

@@ -124,6 +124,10 @@ def test_the_address_is_taken_and_other_words_for_no(served, monkeypatch):
     assert "no such detector file" in refused("--port", "0", "--model", "absent.safetensors")
     model = ("--port", "0", "--face", "whole", "--model", str(ROOT / "models" / "detector.onnx"))
     assert "give one of them" in refused(*model, "--fpr", "0.01", "--threshold", "0.5")
+    for origin in ("https://their.example/", "their.example", "https://Their.example", "https://their.example/page"):
+        assert f"--cors {origin}: is no origin" in refused("--cors", origin)
+    for name in ("http://faces.example", "faces.example:8443", "faces.example/"):
+        assert f"--allow-host {name}: give a name alone" in refused("--allow-host", name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert "FastAPI and uvicorn, not installed here: it comes with the extra web: pip install" in refused("--port", "0")
 

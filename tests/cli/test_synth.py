@@ -230,6 +230,17 @@ def test_video(home, synth):
     done = synth(*arguments, "--out", "walk.gif", "--method", "slerp", "--fps", 20)
     assert done.returncode == 0, done.stderr
     assert Image.open(home / "walk.gif").n_frames == 10
+    done = synth("video", "--seeds", "1,2,1", "--frames-per-key", 2, "--method", "linear", "--out", "back.gif")
+    assert done.returncode == 0, done.stderr
+    with Image.open(home / "back.gif") as film:  # there and back again: five frames, alike from both ends
+        assert film.n_frames == 5
+        frames = []
+        for i in range(5):
+            film.seek(i)
+            frames.append(np.asarray(film.convert("RGB")))
+    np.testing.assert_array_equal(frames[0], frames[4])
+    np.testing.assert_array_equal(frames[1], frames[3])
+    assert (frames[0] != frames[2]).any()
 
 
 def test_sweep(home, synth):

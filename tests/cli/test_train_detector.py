@@ -213,6 +213,8 @@ def test_replay_of_older_fakes(command, faces, tmp_path):
         (["--resume", "F"], ["config.json"]),
         (["--resume", "latest"], ["runs"]),
         (["--resume", "latest", "--lr", 1], ["--lr"]),
+        (["--resume", "latest", "--patches", 64], ["--patches with --resume"]),
+        (["--resume", "latest", "--from", "F"], ["--from with --resume"]),
         (["--data", "F", "--device", "tpu"], ["tpu"]),
         (["calibrate", "absent", "--reals", "F", "--out", "x.safetensors"], ["absent"]),
         (["calibrate", "F", "--reals", "F", "--out", "x.pth"], [".safetensors"]),

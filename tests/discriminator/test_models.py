@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import click
 import numpy as np
 import pytest
 import safetensors.torch
@@ -17,6 +18,7 @@ from discriminator.calibration import calibrate
 from discriminator.detector import HEADER_KEY, Detector
 from discriminator.hybrid import HybridDiscriminator
 from discriminator.models import HYBRID_SIZES, NetworkOptions, build, hybrid_config, names, new_network
+from discriminator.network_options import Span
 from faces.preprocess import Preprocess
 
 
@@ -133,6 +135,21 @@ def test_a_transformer_has_no_patches_and_one_size():
 
 
 @pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("squeezenet1_1", {"levels": (1, 6)}, "`levels`: of a probe, `model` levels:NAME, not of squeezenet1_1"),
+        ("timm:resnet18", {"correlations": 80}, "`correlations`: of a probe"),
+        ("hybrid", {"levels": (0, None)}, "`levels`: of a probe"),
+        ("hybrid", {"stride1": 1}, "`stride1` 1: for published networks only, not hybrid"),
+        ("custom_cnn", {"stride1": 2}, "`stride1` 2: for published networks only"),
+    ],
+)
+def test_options_of_other_networks_are_refused(model, options, said):
+    with pytest.raises(UserError, match=said):
+        new_network(model, 64, options=NetworkOptions(**options))
+
+
+@pytest.mark.parametrize(
     "name", ["resnet", "timm:", "timm:no_such_net", "timm:hf-hub:someone/model", "timm:../x", "hybrid2", ""]
 )
 def test_unknown_networks_are_told_in_a_line(name):
@@ -192,3 +209,11 @@ def test_hostile_headers_are_refused_quickly(changes, tmp_path):
         Detector.load(path)
     assert "\n" not in str(error.value)
     assert time.process_time() - began < 10
+
+
+def test_spans_of_levels():
+    convert = lambda word: Span().convert(word, None, None)  # noqa: E731
+    assert (convert("1-6"), convert("0-")) == ((1, 6), (0, None))
+    for word in ("6", "6-1", "-3", "²-", "1-²"):
+        with pytest.raises(click.BadParameter, match="give the first and the last level"):
+            convert(word)

@@ -137,3 +137,50 @@ def test_the_command(tmp_path, monkeypatch):
     again = CliRunner().invoke(evaluate.main, args)
     assert again.exit_code == 0 and "4 images were explained before" in again.output
     assert json.loads((tmp_path / "out" / "explain.json").read_text())["methods"] == told["methods"]
+
+
+def test_stopped_by_hand_the_same_again_goes_on(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    import evaluate
+    import evaluation.explaining as explaining
+    from tests.discriminator.conftest import make_net
+
+    monkeypatch.chdir(tmp_path)
+    for kind, label in (("real", 0), ("fake", 1)):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(noise(10 * label + i)).save(tmp_path / "photos" / kind / f"{i}.png")
+    Detector(make_net(), Preprocess(SIDE), make_calibration(), {}).save(tmp_path / "d.safetensors")
+
+    def run(out, *more, after=None):
+        """`after`: images until Ctrl-C."""
+        one, done = explaining._Work.one, []
+
+        def until(self, label, seen):
+            if len(done) == after:
+                raise KeyboardInterrupt
+            done.append(label)
+            one(self, label, seen)
+
+        words = ["explain", "d.safetensors", "--data", "photos", "--out", out, "--methods", "patches", "--points", "2"]
+        with monkeypatch.context() as patched:
+            patched.setattr(explaining._Work, "one", until)
+            result = CliRunner().invoke(evaluate.main, [*words, "--checked", "0", *more])
+        return result, len(done)
+
+    assert run("whole")[0].exit_code == 0
+    assert "Aborted!" in run("none", after=0)[0].output and not (tmp_path / "none").exists()
+    result, _ = run("out", after=2)
+    told = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert result.exit_code == 0 and told["stopped"] and told["notes"][-1] == "stopped after 2 of 4 images"
+    other = run("out", "--points", "3")[0]
+    assert "`out` out: holds the explain.json of a stopped run of other options" in str(other.exception)
+    result, done = run("out")
+    assert (result.exit_code, done) == (0, 2)
+    told = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert not told["stopped"] and len(told["images"]) == 4
+    # of the first fake, done before; below a map stand its seconds
+    whole, again = (np.asarray(Image.open(tmp_path / name / "sheet.png"))[:440] for name in ("whole", "out"))
+    assert np.array_equal(whole, again)
+    assert "holds a explain.json already" in str(run("out")[0].exception)

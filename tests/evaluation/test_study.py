@@ -19,12 +19,13 @@ from evaluation.study_features import Table
 from evaluation.study_fit import Taught, choose, fit_arm
 from evaluation.study_plan import Material, read_plan
 from evaluation.study_raw import RawLogit
-from evaluation.study_sources import Opened, as_saved
+from evaluation.study_sources import Opened, as_saved, open_material
 from faces import filters
 from faces.degrade import grid
 from faces.preprocess import Preprocess
 from faces.twin_bank import Pair
 from tests.discriminator.conftest import make_calibration
+from tests.twin_banks import marked_pairs, write_bank
 
 PLAN = """
 title = "Small"
@@ -77,6 +78,14 @@ fakes = { labelled = 1 }
 [[comparison]]
 first = "half"
 second = "labelled"
+"""
+
+
+CURVE = """
+[[curve]]
+title = "More"
+x = [1, 2]
+arms = ["labelled", "size"]
 """
 
 
@@ -191,6 +200,15 @@ def test_a_plan_is_read(tmp_path):
         ("draws = 1", "draw = 1", "unknown 'draw'"),
         ('label = "real"', 'label = "genuine"', "label must be real or fake"),
         ("title", "= title", "not TOML"),
+        ("fakes = { labelled = 1 }", "fakes = { labelled = nan }", "above 0 and add up to 1"),
+        ('tests = ["unseen"]', 'tests = ["unseen", "unseen"]', "tests names 'unseen' twice"),
+        ('thresholds = ["valid"]', 'thresholds = ["valid", "valid"]', "thresholds names 'valid' twice"),
+        ("[[comparison]]", CURVE.replace("2", '"two"') + "[[comparison]]", "x are numbers, not 'two'"),
+        ("[[comparison]]", CURVE.replace("2", "inf") + "[[comparison]]", "x are numbers, not inf"),
+        ("[[comparison]]", CURVE.replace("2", "true") + "[[comparison]]", "x are numbers, not True"),
+        # a digit, and no number: a two above the line
+        ("draws = 1", r'levels = "\u00b2-"', "levels: write the first and the last"),
+        ('"twins:2" = 0.5', r'"twins:\u00b2" = 0.5', "write source = share"),
     ],
 )
 def test_what_contradicts_itself_is_told_in_a_line(old, new, said, tmp_path):
@@ -199,6 +217,16 @@ def test_what_contradicts_itself_is_told_in_a_line(old, new, said, tmp_path):
     with pytest.raises(UserError, match=said) as error:
         read_plan(tmp_path / "plan.toml")
     assert "plan.toml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_bank_gives_each_of_its_decoders_something(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    plan = read_plan(tmp_path / "plan.toml")
+    write_bank(tmp_path / "bank", *marked_pairs(6, 32), decoders=3)
+    bank = lambda count: Material("twins", "fake", bank=str(tmp_path / "bank"), count=count)  # noqa: E731
+    assert np.bincount(open_material(bank(7), plan, None).decoder).tolist() == [2, 2, 2]
+    with pytest.raises(UserError, match="count = 2 leaves nothing for each of its 3 decoders: give at least 3"):
+        open_material(bank(2), plan, None)
 
 
 # ---- arms ----------------------------------------------------------------------------------------------------------

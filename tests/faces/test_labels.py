@@ -249,6 +249,21 @@ def test_nothing_to_train_on_is_said(tmp_path):
         open_splits(str(root), None, subset=None, seed=0)
 
 
+def test_as_many_validation_images_as_a_training_asks_for(tmp_path):
+    from discriminator.training.data import open_all
+    from discriminator.training.options import TrainerOptions
+
+    counts = {"train/real": 3, "train/fake": 3, "valid/real": 2010, "valid/fake": 4}
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for folder, count in counts.items():
+            for i in range(count):
+                archive.writestr(f"{folder}/{i:04d}.png", b"never read")
+    for asked, found in ((1000, 2000), (2005, 2005), (5000, 2010)):  # of fewer a later draw is made
+        options = TrainerOptions(data=str(tmp_path / "set.zip"), resolution=16, valid_images=asked)
+        labels = open_all(options, 0).splits.valid.labels
+        assert np.bincount(labels).tolist() == [found, 4], asked
+
+
 # ---- tables -------------------------------------------------------------------------------------------------------
 
 

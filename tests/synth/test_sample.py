@@ -117,7 +117,7 @@ def test_to_uint8_rounds_and_clips():
 
 def test_parse_seeds():
     assert parse_seeds("0-3,200") == [0, 1, 2, 3, 200]
-    assert parse_seeds(" 5, 5 ,4-5") == [5, 4]
+    assert parse_seeds(" 5, 5 ,4-5") == [5, 4] and parse_seeds(" 5, 5 ,4-5", doubles=True) == [5, 5, 4, 5]
     for bad in ("", "a", "1-", "-1", "3-1", "1,,2", "1.5", "0-99999999", str(MAX_SEED + 1)):
         with pytest.raises(UserError, match="`seeds`"):
             parse_seeds(bad)

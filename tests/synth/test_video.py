@@ -125,7 +125,13 @@ def test_nothing_is_replaced_without_force(tmp_path, frames):
 
 @pytest.mark.parametrize(
     ("name", "fps", "said"),
-    [("a.avi", 30, "ends in .mp4 or .gif"), ("a", 30, "a.mp4"), ("a.gif", 60, "at most 50"), ("a.mp4", 0, "`fps` 0")],
+    [
+        ("a.avi", 30, "ends in .mp4 or .gif"),
+        ("a", 30, "a.mp4"),
+        ("a.gif", 60, "at most 50"),
+        ("a.mp4", 0, "`fps` 0"),
+        ("a.gif", 0.001, "`fps` 0.001: must be at least 0.01"),
+    ],
 )
 def test_what_is_refused_before_the_first_frame(tmp_path, name, fps, said):
     with pytest.raises(UserError, match=said):

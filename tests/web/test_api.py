@@ -310,6 +310,8 @@ def test_a_reports_command_judges_the_same_in_the_same_way(client, tmp_path, mon
         assert row[name] == served[name], name
     plain = client.post("/v1/report?fpr=0.05", files=files).text
     assert "detect.py &#x27;./-a b.png&#x27; --face whole --fpr 0.05 --report report.html<" in plain
+    # where no faces can be looked for, auto is whole, and the command would look for them
+    assert " --face whole " in client.post("/v1/report?face=auto", files=files).text
 
 
 def test_what_is_packed_for_the_way_is_refused_and_not_judged(client):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -169,3 +170,19 @@ def test_slow_servers_are_left(there, path):
     with pytest.raises(RequestRefused, match="not here after") as refused:
         fetcher(there, seconds=0.6)(f"http://photos.example/{path}")
     assert refused.value.status == 408 and time.monotonic() - begin < 3
+
+
+def test_a_connection_that_stands_when_time_is_over_is_left(there, monkeypatch):
+    """Looking up took half of the time, connecting the other: who was to end it found nothing to end."""
+    connect = socket.create_connection
+
+    def late(address, timeout=None):
+        time.sleep(0.4)
+        return connect(address, timeout)
+
+    monkeypatch.setattr("web.fetching.socket.create_connection", late)
+    slow = fetcher(there, seconds=0.6, resolve=lambda *_: time.sleep(0.4) or ["127.0.0.1"])
+    begin = time.monotonic()
+    with pytest.raises(RequestRefused, match="not here after") as refused:
+        slow("http://photos.example/drip")
+    assert refused.value.status == 408 and time.monotonic() - begin < 2

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from common.errors import UserError
 from faces.procedural.portrait import render_face
+from stylegan2_ada.config import GeneratorConfig
+from stylegan2_ada.files import save_generator
+from stylegan2_ada.generator import Generator
 from synth.sample import sample
 from web.api import More, build_app
 from web.body import Limits, RequestRefused
@@ -147,6 +151,17 @@ def test_made_faces_are_those_of_synth(client, generator):
     walk = pictures(client.get("/v1/faces?seeds=3&to=5&steps=4&truncation=1"))
     assert len(walk) == 4 and np.abs(walk[0].astype(int) - found[0]).max() <= 1
     assert np.abs(walk[-1].astype(int) - found[1]).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_walk_of_grey_and_of_transparent_faces(channels, tmp_path):
+    torch.manual_seed(1)
+    save_generator(tmp_path / "g.safetensors", Generator(GeneratorConfig(resolution=16, img_channels=channels)))
+    maker = Maker(str(tmp_path / "g.safetensors"))
+    opened = [np.asarray(Image.open(io.BytesIO(face.png))) for face in maker.make("3", 1, to=5, steps=3)]
+    ends = sample(maker._generator, [3, 5]).transpose(0, 2, 3, 1).squeeze()
+    for image, end in zip((opened[0], opened[-1]), ends, strict=True):
+        assert image.shape == end.shape and np.abs(image.astype(int) - end).max() <= 1
 
 
 @pytest.mark.parametrize(
