@@ -151,6 +151,33 @@ def hybrid_config(
     )
 
 
+_WORDS = {"published": "published networks", "probe": f"a probe, `model` {PREFIX}NAME"}
+_USED_BY = {
+    "size": ("hybrid",),
+    "branches": ("hybrid",),
+    "residual": ("hybrid", "pixels"),
+    "stride1": ("published",),
+    "head": ("published",),
+    "dropout": (*PLAIN, "published"),
+    "reconstruct": ("capsnet",),
+    "levels": ("probe",),
+    "correlations": ("probe",),
+}
+
+
+def _check_used(model: str, o: NetworkOptions) -> None:
+    """UserError where an option that is not at its default would change nothing: whoever gave it expects otherwise."""
+    kind = "probe" if model.startswith(PREFIX) else "published" if _published(model) else model
+    for name, users in _USED_BY.items():
+        if (
+            getattr(o, name) != getattr(NetworkOptions, name)
+            and kind not in users
+            and (kind in _WORDS or kind in names())
+        ):
+            whose = " and ".join(_WORDS.get(user, user) for user in users)
+            raise UserError(f"`{name}`: of {whose}, not of {model}; leave it out")
+
+
 def new_network(
     model: str, resolution: int, channels: int = 3, options: NetworkOptions | None = None, *, seed: int = 0
 ) -> Network:
@@ -158,17 +185,9 @@ def new_network(
     and sizes it can't be."""
     o = options or NetworkOptions()
     torch.manual_seed(seed)
-    if o.head != "linear" and not _published(model) and model != "hybrid":
-        raise UserError(f"`head` {o.head}: for published networks only, not {model}; leave it out")
     if o.head not in HEADS:
         raise UserError(f"`head` {o.head}: give one of {', '.join(HEADS)}")
-    if o.reconstruct and model not in ("capsnet", "hybrid"):
-        raise UserError(f"`reconstruct`: {model} has no decoder; it is capsnet's")
-    if (o.levels is not None or o.correlations) and not model.startswith(PREFIX):
-        name = "correlations" if o.correlations else "levels"
-        raise UserError(f"`{name}`: of a probe, `model` {PREFIX}NAME, not of {model}; leave it out")
-    if o.stride1 and not _published(model) and not model.startswith(PREFIX):
-        raise UserError(f"`stride1` {o.stride1}: for published networks only, not {model}; leave it out")
+    _check_used(model, o)
     try:
         if model == "hybrid":
             return HybridDiscriminator(
@@ -198,8 +217,6 @@ def new_network(
 
 
 def _levels(model: str, resolution: int, channels: int, o: NetworkOptions, seed: int) -> Levels:
-    if o.stride1:
-        raise UserError("its layers stay as they are; leave `stride1` out")
     first, last = o.levels or (0, None)
     cfg = LevelsConfig(
         model, resolution, channels, patches=o.patches, first=first, last=last, correlations=o.correlations

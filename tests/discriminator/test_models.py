@@ -140,8 +140,14 @@ def test_a_transformer_has_no_patches_and_one_size():
         ("squeezenet1_1", {"levels": (1, 6)}, "`levels`: of a probe, `model` levels:NAME, not of squeezenet1_1"),
         ("timm:resnet18", {"correlations": 80}, "`correlations`: of a probe"),
         ("hybrid", {"levels": (0, None)}, "`levels`: of a probe"),
-        ("hybrid", {"stride1": 1}, "`stride1` 1: for published networks only, not hybrid"),
-        ("custom_cnn", {"stride1": 2}, "`stride1` 2: for published networks only"),
+        ("hybrid", {"stride1": 1}, "`stride1`: of published networks, not of hybrid; leave it out"),
+        ("levels:squeezenet1_1", {"stride1": 2}, "`stride1`: of published networks"),
+        ("pixels", {"size": "base"}, "`size`: of hybrid, not of pixels"),
+        ("capsnet", {"branches": ("spatial",)}, "`branches`: of hybrid"),
+        ("custom_cnn", {"residual": "none"}, "`residual`: of hybrid and pixels"),
+        ("hybrid", {"head": "seeds"}, "`head`: of published networks"),
+        ("hybrid", {"dropout": 0.5}, "`dropout`: of custom_cnn and blur_noise_cnn and published networks"),
+        ("hybrid", {"reconstruct": True}, "`reconstruct`: of capsnet"),
     ],
 )
 def test_options_of_other_networks_are_refused(model, options, said):

@@ -56,8 +56,10 @@ def groups(n: int = 32, seed: int = 0) -> list[ImageGroup]:
 
 
 def fit(recipe: Recipe, model: str = "hybrid", n: int = 32, degradation=NONE, report=None, **options) -> Fit:
-    branches = options.pop("branches", ("artefact",))  # the cheaper one
-    net = new_network(model, SIDE, options=NetworkOptions(branches=branches, dropout=options.pop("dropout", 0.3)))
+    asked = {name: options.pop(name) for name in ("branches", "dropout") if name in options}
+    if model == "hybrid":
+        asked = {"branches": ("artefact",), **asked}  # the cheaper one
+    net = new_network(model, SIDE, options=NetworkOptions(**asked))
     validation = Validation.of(*pictures(24, 99), degradation)
     feed = LabelledFeed(groups(n), degradation, recipe)
     return Fit(net, feed, validation, recipe, report or Quiet(), **{"workers": 0, **options})
@@ -183,7 +185,8 @@ def test_the_deciding_auc_is_over_all_views_at_one_threshold():
 def test_it_learns_a_few_pictures_by_heart(model):
     recipe = Recipe(epochs=30, batch=8, lr=2e-3, warmup=5, ema=0.9, validate_every=30, mirror=False, consistency=0)
     report = Quiet()
-    job = fit(recipe, model, n=8, report=report, dropout=0.0, branches=("spatial", "artefact"))
+    whole = {"branches": ("spatial", "artefact")} if model == "hybrid" else {"dropout": 0.0}
+    job = fit(recipe, model, n=8, report=report, **whole)
     assert job.run()
     assert report.rows[-1]["Loss/verdict"] < 0.1 < 0.6 < report.rows[0]["Loss/verdict"]
     assert report.rows[-1]["Train/accuracy"] == 1
