@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,7 +130,7 @@ class LabelRule:
         if text is None:
             return None
         words: dict[tuple[str, ...], int] = {}
-        for part in filter(None, (piece.strip() for piece in text.split(","))):
+        for part in _rules(text):
             side, equals, name = part.partition("=")
             label, key = LABELS.get(side.strip().lower()), _key(name)
             if not equals or label is None or not key:
@@ -152,6 +153,22 @@ class LabelRule:
     def name(self, key: tuple[str, ...]) -> str:
         """A key as a person wrote it, nearly."""
         return "/".join(key)
+
+
+def labels_as(*said: tuple[str, str]) -> str:
+    """`labels` as it is typed into a shell: `labels_as(("real", "my photos"), ("fake", "b"))`."""
+    return f"`labels` {shlex.quote(','.join(f'{label}={name}' for label, name in said))}"
+
+
+def _rules(text: str) -> list[str]:
+    """The parts of "real=A,fake=B". What follows a comma without an equals sign belongs to the name before it."""
+    parts: list[str] = []
+    for piece in text.split(","):
+        if parts and "=" in parts[-1] and piece.strip() and "=" not in piece:
+            parts[-1] += f",{piece}"
+        elif piece.strip():
+            parts.append(piece)
+    return [part.strip() for part in parts]
 
 
 def _key(name: str) -> tuple[str, ...]:
