@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.errors import UserError
+from common.tables import windows_text
 
 REAL, FAKE = 0, 1
 LABELS = {"real": REAL, "fake": FAKE}  # how a person says a label; folders know more words, see `label_word`
@@ -157,7 +158,7 @@ class LabelRule:
 
 def labels_as(*said: tuple[str, str]) -> str:
     """`labels` as it is typed into a shell: `labels_as(("real", "my photos"), ("fake", "b"))`."""
-    return f"`labels` {shlex.quote(','.join(f'{label}={name}' for label, name in said))}"
+    return f"`labels` {shlex.quote(','.join(f'{label}={windows_text(name)}' for label, name in said))}"
 
 
 def _rules(text: str) -> list[str]:
@@ -172,7 +173,7 @@ def _rules(text: str) -> list[str]:
 
 
 def _key(name: str) -> tuple[str, ...]:
-    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts_of(name.strip()))
+    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts_of(windows_text(name).strip()))
 
 
 @dataclass(frozen=True)
