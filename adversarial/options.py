@@ -76,7 +76,7 @@ class Options:
         None, "Length: thousands of real images shown.  [default: preset]", metavar="X", low=0, above=True
     )
     tick: float | None = option(
-        None, "Progress interval.  [default: 4; on a CPU kimg/50]", metavar="KIMG", low=0, above=True
+        None, "Progress interval.  [default: 4; on a CPU kimg/50, from 0.2 to 4]", metavar="KIMG", low=0, above=True
     )
     snap: int = option(50, "Ticks between generator snapshots.", metavar="N", low=1)
     image_snap: int | None = option(None, "Ticks between sample grids.  [default: snap/5]", metavar="N", low=1)

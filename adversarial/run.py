@@ -305,7 +305,7 @@ class _Run:
         say(f"run         {self.folder}")
         for line in [*cfg.schedule_lines(), f"ops         {self.ops}", *filter(None, [self.tight]), *self.origin]:
             say(line)
-        for line in data_lines(self.data.facts, cfg.options.crop):
+        for line in data_lines(self.data.facts, cfg.options.crop, cfg.options.mirror):
             say(line)
         for line in self.fid.announce():
             say(line)

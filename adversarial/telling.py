@@ -16,7 +16,7 @@ SHOWN = 5  # left-out images named in the log; config.json has up to 100
 CLASSES = 12  # that are named
 
 
-def data_lines(facts: dict, crop: str) -> Iterator[str]:
+def data_lines(facts: dict, crop: str, mirrored: bool) -> Iterator[str]:
     """What was found in the data, and what was left out or changed. facts: of `RunData`."""
     if "classes" in facts:
         pairs = [f"{name} ({n})" for name, n in zip(facts["classes"], facts["class_counts"], strict=True)]
@@ -30,7 +30,7 @@ def data_lines(facts: dict, crop: str) -> Iterator[str]:
         yield f"left out    … and {facts['num_skipped'] - SHOWN} more; config.json names up to 100"
     if facts["converted"]:
         yield "converted   " + ", ".join(f"{n} {kind}" for kind, n in facts["converted"].items()) + " to RGB"
-    yield from patch_notes(facts) + count_notes(facts) + size_notes(facts, crop)
+    yield from patch_notes(facts) + count_notes(facts, mirrored) + size_notes(facts, crop)
     if facts["held_out"]:
         yield "splits      the set has no validation split: a tenth of its images is held out for calibration"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import re
 from collections.abc import Iterator
@@ -16,6 +17,15 @@ SEPARATOR = re.compile(r"\"?sep=([,;\t|])\"?[,;]*\r?\n?", re.IGNORECASE)
 def no_formula(path: str) -> str:
     """A path as a cell of a CSV: a spreadsheet would compute `=x.png`, so it gets its folder in front, `./=x.png`."""
     return f"./{path}" if path.startswith(FORMULA) else path
+
+
+def windows_text(text: str) -> str:
+    """Text of a file that is not UTF-8 (`read_rows` keeps its bytes as surrogates) as Windows' spreadsheets write it in
+    western Europe and America; unchanged where it is UTF-8, or no such text either."""
+    if not text.isascii() and any("\udc80" <= sign <= "\udcff" for sign in text):
+        with contextlib.suppress(UnicodeError):
+            return text.encode("utf-8", "surrogateescape").decode("cp1252")
+    return text
 
 
 def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:

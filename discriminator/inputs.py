@@ -13,7 +13,18 @@ from discriminator.results import Result
 from faces.foreign import ARCHIVE, Sieve, sort_of
 from faces.manifest import is_manifest, read_manifest
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of
-from faces.stores import Entry, ZipStore, head_of, is_image_name, is_loss, is_zip, list_folder, list_zip
+from faces.stores import (
+    Entry,
+    ManifestStore,
+    ZipStore,
+    head_of,
+    is_image_name,
+    is_loss,
+    is_zip,
+    list_folder,
+    list_zip,
+    spellings,
+)
 from faces.tars import TarStore, is_tar, list_tar
 from faces.video import is_video_name
 
@@ -116,8 +127,9 @@ def _manifest(given: str) -> Iterator[str | Result]:
         return
     if not len(table):
         yield Result(given, None, "no images in this manifest")
-    for i in range(len(table)):
-        yield table.located(i)
+    store = ManifestStore(table.folder)
+    for path in table["path"].tolist():
+        yield os.path.join(table.folder, store.found(path)[0] if spellings(path) else path)
 
 
 def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:

@@ -24,15 +24,30 @@ OWN, OTHERS, PHOTOS = ROLES = ("own", "others", "photos")
 
 @dataclass(frozen=True)
 class Share:
-    """`called` of `of` images of a set were called FAKE."""
+    """`called` of `of` scores of a set were called FAKE. views: how many of the scores belong to each image; of two
+    views of a photo there is one photo, so intervals count images."""
 
     name: str
     called: int
     of: int
+    views: int = 1
 
     @property
     def value(self) -> float:
         return self.called / self.of
+
+    @property
+    def images(self) -> int:
+        return self.of // self.views
+
+    def interval(self) -> tuple[float, float]:
+        """A fraction of an image is rounded outwards, as in `calibration`."""
+        low, high = self.called // self.views, -(-self.called // self.views)
+        return exact_interval(low, self.images)[0], exact_interval(high, self.images)[1]
+
+    def __str__(self) -> str:
+        views = f" views of {self.images}" if self.views > 1 else ""
+        return f"{self.name}: {self.called} of {self.of}{views}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,7 @@ def span(shares: Sequence[Share]) -> str:
     """ "40 to 72 %", or one number where the sets agree; of few images "100 % (95 % interval 40 to 100 %)"."""
     low, high = (_percent(value) for value in ends(shares))
     text = f"{high} %" if low == high else f"{low} to {high} %"
-    few = [exact_interval(share.called, share.of) for share in shares if share.of < ENOUGH]
+    few = [share.interval() for share in shares if share.images < ENOUGH]
     if few:
         text += f" (95 % interval {100 * min(a for a, _ in few):.0f} to {100 * max(b for _, b in few):.0f} %)"
     return text
@@ -102,7 +117,7 @@ def span(shares: Sequence[Share]) -> str:
 
 def in_sets(shares: Sequence[Share]) -> str:
     """Each set with what was counted there."""
-    return ", ".join(f"{share.name}: {share.called} of {share.of}" for share in shares)
+    return ", ".join(map(str, shares))
 
 
 def _percent(share: float) -> str:
@@ -178,8 +193,9 @@ def _of_run(path: Path, threshold: Threshold) -> Rates | None:
 def _of_validation(threshold: Threshold, fakes: int) -> Rates:
     """What the thresholds were set on: better than nothing, and somewhat too good. fakes: how many fakes there were."""
     point, name = threshold.point, "validation images, on which the threshold was set"
-    reals, fakes = point.n_real * point.views, fakes * point.views
-    photos = (Share(name, point.false_alarms, reals),) if reals else ()
+    views = point.views
+    reals, fakes = point.n_real * views, fakes * views
+    photos = (Share(name, point.false_alarms, reals, views),) if reals else ()
     if point.tpr is None or not fakes:
         return Rates(photos=photos, remark="how many fakes are found was not measured at this threshold")
-    return Rates((Share(name, round(point.tpr * fakes), fakes),), (), photos)
+    return Rates((Share(name, round(point.tpr * fakes), fakes, views),), (), photos)

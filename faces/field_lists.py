@@ -20,7 +20,7 @@ import numpy as np
 from common import reading
 from common.errors import UserError
 from faces.label_columns import label_cell
-from faces.layout import FAKE, LabelRule, label_word, natural_key, parts_of, split_word
+from faces.layout import FAKE, LabelRule, label_word, labels_as, natural_key, parts_of, split_word
 from faces.manifest import Manifest, is_manifest, manifest_of_texts, read_manifest, text_column
 from faces.stores import list_folder
 
@@ -232,8 +232,8 @@ def _of_frames(path: str, rows: list[tuple[str, str, str, str]], rule: LabelRule
     kinds = {word: _bench_label(word, rule) for word in {row[1] for row in rows}}
     if unknown := sorted(word for word, label in kinds.items() if label is None):
         raise UserError(
-            f"{path}: label is {unknown[0]!r}, which says nothing of real and fake; say `labels` real={unknown[0]}, or"
-            f" fake={unknown[0]}"
+            f"{path}: label is {unknown[0]!r}, which says nothing of real and fake; say"
+            f" {labels_as(('real', unknown[0]))}, or fake"
         )
     paths = [row[0] for row in rows]
     columns = {

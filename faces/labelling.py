@@ -25,6 +25,7 @@ from faces.layout import (
     Reading,
     label_of,
     label_word,
+    labels_as,
     parts_of,
 )
 
@@ -115,10 +116,16 @@ def _ruled(rule: LabelRule, of: dict, counts: Counter, where: str, root: str, do
         raise UserError(
             f"`labels` {rule.text}: no folder of {where} is called {' or '.join(absent)};"
             + (f" there are {_few(list(there))}" if there else " it has no folders")
+            + _of_several(absent)
         )
     if absent:
-        done.notes.append(f"{where}: no folder is called {', '.join(absent)}, as `labels` says")
+        done.notes.append(f"{where}: no folder is called {', '.join(absent)}, as `labels` says{_of_several(absent)}")
     return LEFT_OUT
+
+
+def _of_several(absent: Sequence[str]) -> str:
+    """What helps those who wrote real=A,B."""
+    return "; of several folders say real=A,real=B" if any("," in name for name in absent) else ""
 
 
 def _within(key: tuple[str, ...], folders: tuple[str, ...]) -> bool:
@@ -131,10 +138,10 @@ def _guessed(names: FolderNames) -> list[str]:
     if not names.unsure:
         return []
     said = ", ".join(f"{name} is {LABEL_NAMES[label]}" for name, label in sorted(names.unsure.items()))
-    turned = "real=A,fake=B"
+    turned = labels_as(("real", "A"), ("fake", "B"))
     if set(names.unsure.values()) == {REAL, FAKE}:
-        turned = ",".join(f"{LABEL_NAMES[1 - label]}={name}" for name, label in sorted(names.unsure.items()))
-    return [f"taken by the folders' names: {said}; if it is not so, say `labels` {turned}"]
+        turned = labels_as(*((LABEL_NAMES[1 - label], name) for name, label in sorted(names.unsure.items())))
+    return [f"taken by the folders' names: {said}; if it is not so, say {turned}"]
 
 
 def _untold(
@@ -151,8 +158,9 @@ def _untold(
     if len(strangers) == len(named) == 2 and reading.ask:
         a, b = named
         raise UserError(
-            f"{where}: nothing says which images are real and which are fake, in its folders {a} and {b}; say `labels`"
-            f" real={a},fake={b} or the other way round, or `labels` real={a},real={b} if all are real"
+            f"{where}: nothing says which images are real and which are fake, in its folders {a} and {b}; say"
+            f" {labels_as(('real', a), ('fake', b))} or the other way round, or"
+            f" {labels_as(('real', a), ('real', b))} if all are real"
         )
     total, found = sum(counts.values()), _few(named)
     done.notes.append(

@@ -11,11 +11,13 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.errors import UserError
+from common.tables import windows_text
 
 REAL, FAKE = 0, 1
 LABELS = {"real": REAL, "fake": FAKE}  # how a person says a label; folders know more words, see `label_word`
@@ -129,7 +131,7 @@ class LabelRule:
         if text is None:
             return None
         words: dict[tuple[str, ...], int] = {}
-        for part in filter(None, (piece.strip() for piece in text.split(","))):
+        for part in _rules(text):
             side, equals, name = part.partition("=")
             label, key = LABELS.get(side.strip().lower()), _key(name)
             if not equals or label is None or not key:
@@ -154,8 +156,24 @@ class LabelRule:
         return "/".join(key)
 
 
+def labels_as(*said: tuple[str, str]) -> str:
+    """`labels` as it is typed into a shell: `labels_as(("real", "my photos"), ("fake", "b"))`."""
+    return f"`labels` {shlex.quote(','.join(f'{label}={windows_text(name)}' for label, name in said))}"
+
+
+def _rules(text: str) -> list[str]:
+    """The parts of "real=A,fake=B". What follows a comma without an equals sign belongs to the name before it."""
+    parts: list[str] = []
+    for piece in text.split(","):
+        if parts and "=" in parts[-1] and piece.strip() and "=" not in piece:
+            parts[-1] += f",{piece}"
+        elif piece.strip():
+            parts.append(piece)
+    return [part.strip() for part in parts]
+
+
 def _key(name: str) -> tuple[str, ...]:
-    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts_of(name.strip()))
+    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts_of(windows_text(name).strip()))
 
 
 @dataclass(frozen=True)

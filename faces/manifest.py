@@ -29,7 +29,7 @@ from common.files import save_atomically
 from common.reading import shown
 from common.tables import read_rows
 from faces.label_columns import find_labels, label_cell
-from faces.layout import FAKE, LabelRule, split_word, words_of
+from faces.layout import FAKE, LabelRule, labels_as, split_word, words_of
 
 ENDINGS = (".csv", ".parquet")
 COLUMNS = (
@@ -280,8 +280,8 @@ def _parsed(name: str, column: Sequence[str], path: str, row: int, rule: LabelRu
 def _ask_for_labels(unknown: list[str]) -> str:
     """How `labels` says what unknown words mean."""
     if len(unknown) == 2:
-        return f" (say `labels` real={unknown[0][:40]},fake={unknown[1][:40]}, or the other way round)"
-    return f" (or say what it is: `labels` real={unknown[0][:40]}, or fake={unknown[0][:40]})"
+        return f" (say {labels_as(('real', unknown[0][:40]), ('fake', unknown[1][:40]))}, or the other way round)"
+    return f" (or say what it is: {labels_as(('real', unknown[0][:40]))}, or fake)"
 
 
 def _split(text: str) -> str | None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
+from common.tables import windows_text
 from faces.decode import Decoded, decode, extensions
 from faces.field_lists import METADATA, is_list, is_metadata, read_list
 from faces.labelling import contradictions, label_paths
@@ -303,11 +304,11 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
     if not len(rows):
         raise NoImages(f"{spec}: a manifest without images; give another")
     rows.folder = os.path.abspath(rows.folder)
-    store, paths, notes = ManifestStore(rows.folder), rows["path"].tolist(), list(rows.notes)
-    found = [store.entry(path) for path in paths]
-    if windows := _written_by_windows(store, paths, found):
+    store, written, notes = ManifestStore(rows.folder), rows["path"].tolist(), list(rows.notes)
+    paths, found = (list(each) for each in zip(*map(store.found, written)))
+    if paths != written:
         rows = rows.having(path=text_column(paths))
-        notes.append(f"{spec}: {_count(windows)} with backslashes in their paths, which were taken as slashes")
+        notes += _read_otherwise(spec, written, paths)
     missing = [i for i, entry in enumerate(found) if entry is None]
     if len(missing) == len(paths):
         raise UserError(
@@ -348,16 +349,17 @@ def _listed_labels(
     return labels, names, notes + contradictions(spec, paths, labels, reading.labels is None)
 
 
-def _written_by_windows(store: ManifestStore, paths: list[str], entries: list[Entry | None]) -> int:
-    """Set right, in both lists, paths that lead to an image only with their backslashes as slashes; how many."""
-    changed = 0
-    for i, path in enumerate(paths):
-        if entries[i] is None and "\\" in path:
-            slashed = path.replace("\\", "/")
-            if (entry := store.entry(slashed)) is not None:
-                paths[i], entries[i] = slashed, entry
-                changed += 1
-    return changed
+def _read_otherwise(spec: str, written: list[str], paths: list[str]) -> list[str]:
+    """What is said of paths that lead to an image only in another spelling (`stores.spellings`)."""
+    changed = [(old, new) for old, new in zip(written, paths) if old != new]
+    slashed = sum("\\" in old and "\\" not in new for old, new in changed)
+    encoded = sum(windows_text(old) != old and windows_text(new) == new for old, new in changed)
+    notes = []
+    if slashed:
+        notes.append(f"{spec}: {_count(slashed)} with backslashes in their paths, which were taken as slashes")
+    if encoded:
+        notes.append(f"{spec}: {_count(encoded)} with paths that are not UTF-8, taken as Windows-1252")
+    return notes
 
 
 def _split(path: str, names: FolderNames) -> str | None:

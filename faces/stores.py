@@ -12,6 +12,7 @@ import io
 import os
 import stat
 import threading
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from common.reading import ZIP_TROUBLE
+from common.tables import windows_text
 from faces.decode import MAX_BYTES, extensions, read_file
 from faces.foreign import BY_CONTENT, Sieve
 from faces.layout import is_hidden, parts_of
@@ -284,6 +286,17 @@ def _twice(names: list[str]) -> list[str]:
     return [f"{some}: only the last of each counts; make the archive again with names of their own"]
 
 
+def spellings(path: str) -> list[str]:
+    """Other ways to write a path that was written elsewhere: with Windows' backslashes, in Windows' character set (a
+    list saved by a spreadsheet), with accents apart from their letters or not (macOS and all others)."""
+    if path.isascii() and "\\" not in path:
+        return []
+    texts = dict.fromkeys((path, windows_text(path)))
+    slashed = dict.fromkeys([*texts, *(text.replace("\\", "/") for text in texts)])
+    forms = [unicodedata.normalize(form, text) for text in slashed for form in ("NFC", "NFD")]
+    return [text for text in dict.fromkeys([*slashed, *forms]) if text != path]
+
+
 class ManifestStore:
     """Images anywhere, by their paths: absolute or relative to `folder`, through archives by
     `faces.zip/inner/name.png`."""
@@ -323,6 +336,16 @@ class ManifestStore:
         except (OSError, KeyError, ValueError, UserError):  # ValueError: a NUL byte
             return None
         return Entry(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+    def found(self, path: str) -> tuple[str, Entry | None]:
+        """A path as it leads to an image here, and the image's entry: as it stands, else as `spellings` has it; None
+        and the path as it stands where none does."""
+        if (entry := self.entry(path)) is not None:
+            return path, entry
+        for spelling in spellings(path):
+            if (entry := self.entry(spelling)) is not None:
+                return spelling, entry
+        return path, None
 
     def is_inside(self, path: str) -> bool:
         """Whether a path leads into an archive."""

@@ -146,8 +146,16 @@ def _table(table: Sequence[Shown], count: int, csv: str) -> str:
 
 def _note(shown: Shown) -> str:
     """What is to be said in one cell: an error, a reason, a note."""
-    notes = [str(row.get(key)) for row in shown.rows for key in ("error", "reason", "note") if row.get(key)]
-    return "; ".join(dict.fromkeys(notes))
+    notes = [text for row in shown.rows for text in (row.get("error"), row.get("reason"), _beyond(row)) if text]
+    return "; ".join(dict.fromkeys(map(str, notes)))
+
+
+def _beyond(row: Mapping) -> str:
+    """What the note says besides the reason, which is told by itself."""
+    note, reason = str(row.get("note") or ""), str(row.get("reason") or "")
+    if not reason or reason not in note:
+        return note
+    return "; ".join(filter(None, note.replace(reason, "", 1).split("; ")))
 
 
 def _photo(shown: Shown, *, alone: bool) -> str:
@@ -180,8 +188,8 @@ def _words(row: Mapping, several: bool, told: set[str]) -> str:
         if text and text not in told:
             told.add(text)
             said.append(f"<p>{_text(text)}</p>")
-    if row.get("note"):
-        said.append(f'<p class="soft">Note: {_text(row["note"])}.</p>')
+    if note := _beyond(row):
+        said.append(f'<p class="soft">Note: {_text(note)}.</p>')
     return "".join(said)
 
 
@@ -330,7 +338,8 @@ table{border-collapse:collapse;font-size:.88rem}
 td,th{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top;
 font-weight:400}
 thead th,.pairs th{color:var(--soft)}td,tbody th{overflow-wrap:anywhere}
-.sort{width:100%}.sort .note{max-width:16rem}.sort td:nth-child(4){font-weight:600}
+.sort{width:100%}.sort tbody th{max-width:20rem}.sort .note{min-width:11rem;max-width:16rem}
+.sort td:nth-child(4){font-weight:600}
 .pairs th{white-space:nowrap}.made td{overflow-wrap:anywhere;font-size:.82rem}
 .rows td:nth-child(-n+2){overflow-wrap:normal}
 th button{font:inherit;color:inherit;background:none;border:0;padding:.2rem 0;cursor:pointer;text-decoration:underline}

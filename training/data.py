@@ -240,14 +240,15 @@ def _run_data(
     return data
 
 
-def count_notes(facts: dict) -> list[str]:
-    """A line where there are too few images to learn from."""
+def count_notes(facts: dict, mirrored: bool) -> list[str]:
+    """A line where there are too few images to learn from. mirrored: whether `mirror` is on already."""
     reals = facts["counts"]["train"]["real"]
     if reals >= FEW or "patches" in facts:
         return []
     return [
-        f"few         {reals} training images: the discriminator soon knows them by heart, the generator copies them;"
-        " `mirror` doubles them, and ADA (`aug` ada) wants a thousand or more"
+        f"few         {reals} training images{' and their mirror images' if mirrored else ''}: the discriminator soon"
+        f" knows them by heart, the generator copies them; {'' if mirrored else '`mirror` doubles them, and '}ADA"
+        " (`aug` ada) wants a thousand or more"
     ]
 
 

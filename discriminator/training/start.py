@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common import reading
 from common.errors import UserError
+from common.shapes import shapes_only
 from discriminator.artefact import RESIDUALS
 from discriminator.backbones import Borrowing
 from discriminator.detector import Detector
 from discriminator.locate import FILE
-from discriminator.models import new_network
+from discriminator.models import HYBRID_SIZES, new_network
 from discriminator.network import Network
 from discriminator.network_options import NetworkOptions
 from discriminator.pixels import Pixels
@@ -99,24 +101,20 @@ def network_from(start: Start, model: str, resolution: int, options: NetworkOpti
     net = new_network(model, resolution, 3, options, seed=seed)
     if isinstance(net, Pixels):
         net = _pixels_like(net, start, seed)
-    own, taken = net.state_dict(), []
-    names: dict[str, list[str]] = {}
-    for name in own:
-        names.setdefault(name.partition(".")[0], []).append(name)
-    for part, inner in names.items():
-        theirs = {name for name in start.state if name.partition(".")[0] == part}
-        if theirs == set(inner) and all(start.state[name].shape == own[name].shape for name in inner):
-            own.update((name, start.state[name].to(own[name].dtype)) for name in inner)
-            taken.append(part)
+    own = net.state_dict()
+    taken = _fitting(start, own)
     if not taken:
+        size = f" `size` {options.size}" if model == "hybrid" else ""
         raise UserError(
-            f"`start_from` {start.spec}: none of its parts ({', '.join(_parts(start.state))}) fits `model` {model};"
-            " give a run of the same network, or leave it out"
+            f"`start_from` {start.spec}: none of its parts ({', '.join(sorted(_parts(start.state)))}) fits"
+            f" `model` {model}{size}; {_what_fits(start, model, resolution, options)}"
         )
+    for part in taken:
+        own.update((name, theirs.to(own[name].dtype)) for name, theirs in _part(start.state, part).items())
     net.load_state_dict(own)
     if isinstance(net, Borrowing) and "body" in taken and start.normalisation is not None:
         net.normalise_by(*start.normalisation)
-    fresh = [part for part in names if part not in taken]
+    fresh = [part for part in _parts(own) if part not in taken]
     new = f"; {', '.join(fresh)} from random weights" if fresh else ""
     return net, f"{', '.join(taken)} of {start.file}{new}"
 
@@ -144,5 +142,31 @@ def _pixels_like(net: Pixels, start: Start, seed: int) -> Pixels:
     return made
 
 
-def _parts(state: dict[str, torch.Tensor]) -> list[str]:
-    return sorted({name.partition(".")[0] for name in state})
+def _fitting(start: Start, own: dict[str, torch.Tensor]) -> list[str]:
+    """The parts of `own` that `start` has in the same shape."""
+    shapes = {name: tensor.shape for name, tensor in start.state.items()}
+    return [
+        part for part in _parts(own)
+        if {name: tensor.shape for name, tensor in _part(own, part).items()} == _part(shapes, part)
+    ]  # fmt: skip
+
+
+def _what_fits(start: Start, model: str, resolution: int, options: NetworkOptions) -> str:
+    """What to do where nothing fits: a hybrid of another size, a pixel view of any artefact branch."""
+    ways = []
+    for size in HYBRID_SIZES if model == "hybrid" else ():
+        with shapes_only():
+            other = new_network(model, resolution, 3, replace(options, size=size)).state_dict()
+        if parts := _fitting(start, other):
+            ways.append(f"`size` {size} takes its {' and '.join(parts)}")
+    if f"{BRANCH}.stem.weight" in start.state:
+        ways.append("`model` pixels takes its artefact branch, whatever the size")
+    return ", ".join(ways) or "give a run of the same network, or leave it out"
+
+
+def _part(state: dict[str, Any], part: str) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name.partition(".")[0] == part}
+
+
+def _parts(state: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name.partition(".")[0] for name in state))

@@ -141,6 +141,10 @@ def test_a_run_with_classes(train, photos, tmp_path):
 def test_few_images_and_images_that_count_as_fakes(train, photos, tmp_path):
     done = train("--data", photos, "--kimg", 0.004, "--verdict-batch", 0)
     assert done.code == 0 and "few         22 training images" in done.out, done.err
+    assert "--mirror doubles them, and ADA" in done.out
+    mirrored = train("--data", photos, "--kimg", 0.004, "--verdict-batch", 0, "--mirror")
+    assert "few         22 training images and their mirror images: the" in mirrored.out, mirrored.err
+    assert "--mirror" not in mirrored.out.partition("few  ")[2].partition("\n")[0]
     (tmp_path / "fake").symlink_to(photos)
     refused = train("--data", "fake")
     assert refused.code == 2 and "its images count as fakes" in refused.err

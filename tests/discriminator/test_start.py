@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -116,6 +117,23 @@ def test_a_hybrid_takes_the_parts_that_fit(game):
     save(folder, 4, {"game": {"D_ema": new_network("hybrid", 64, options=O, seed=3).state_dict()}}, "gan")
     _, said = network_from(Start.open(str(folder)), "hybrid", 32, O, 0)
     assert said.startswith("artefact") and "trunk" in said.partition(";")[2]
+
+
+def test_where_nothing_fits_it_is_said_what_would(tmp_path):
+    """A game's discriminator is wider than the smallest hybrid: another size takes its branch, a pixel view any."""
+    torch.manual_seed(5)
+    trunk = DiscriminatorConfig(resolution=32, channel_base=1024, channel_max=256)
+    save(tmp_path, 1, {"game": {"D_ema": HybridDiscriminator(HybridConfig(trunk)).state_dict()}}, "gan")
+    start = Start.open(str(tmp_path))
+    pixels = "`model` pixels takes its artefact branch"
+    with pytest.raises(UserError, match=f"fits `model` hybrid `size` tiny; `size` base takes its artefact, {pixels}"):
+        network_from(start, "hybrid", 32, O, 0)
+    with pytest.raises(UserError, match=f"fits `model` capsnet; {pixels}"):
+        network_from(start, "capsnet", 32, O, 0)
+    assert network_from(start, "hybrid", 32, replace(O, size="base"), 0)[1].startswith("artefact of")
+    save(tmp_path, 2, {"best": {"state": new_network("custom_cnn", 32, options=O).state_dict()}}, "detector")
+    with pytest.raises(UserError, match="give a run of the same network, or leave it out"):
+        network_from(Start.open(str(tmp_path)), "hybrid", 32, O, 0)
 
 
 def test_what_can_not_be_begun_from_is_said(game, tmp_path):

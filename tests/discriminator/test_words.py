@@ -12,8 +12,9 @@ from common.errors import UserError
 from common.files import sha256_of
 from discriminator import words
 from discriminator.boxes import COLOURS, Mark, boxed
+from discriminator.calibration import calibrate
 from discriminator.detector_base import DetectorBase
-from discriminator.measured import ENDING, FORMAT, VERSION, Rates, Share, rates_of
+from discriminator.measured import ENDING, FORMAT, VERSION, Rates, Share, rates_of, span
 from discriminator.options import SHIPPED
 from discriminator.results import Result, rows_of
 from discriminator.verdict import Threshold, Verdict
@@ -129,6 +130,22 @@ def test_rates_of_few_images_have_their_interval(tmp_path):
     assert "100 % (95 % interval 48 to 100 %) found (home: 5 of 5)" in own  # .025 ** (1/5) = .478
     assert "47 % (95 % interval 24 to 71 %) found" in others and "interval" not in photos
     assert "finds 100 % (95 % interval 48 to 100 %) of its own kind of fakes" in found.says()
+
+
+def test_two_views_of_an_image_are_one_image_in_the_interval(tmp_path):
+    real, fake = np.array([0.1, 0.1, 0.2, 0.2, 0.3, 0.9]), np.array([0.8, 0.8, 0.9, 0.95])
+    scores, labels = np.concatenate([real, fake]), np.repeat([0, 1], [6, 4])
+    detector = Fixed()
+    detector.calibration = calibrate(np.log(scores / (1 - scores)), labels, fprs=(0.2,), default_fpr=0.2, views=2)
+    found = rates_of(tmp_path / "d.safetensors", detector, Threshold.of(detector.calibration))
+    own, _, photos = found.lines()
+    # one alarm among six views of three photos is at most one photo of three: .025 ** (1/3) = .292
+    point = detector.calibration.at()
+    assert point.fpr_high == pytest.approx(found.photos[0].interval()[1], abs=1e-9) == pytest.approx(0.906, abs=5e-4)
+    assert "(95 % interval 0 to 91 %)" in photos and "1 of 6 views of 3)" in photos
+    assert f"{found.own[0].called} of 4 views of 2)" in own
+    many = Share("home", 0, 24, views=2)
+    assert "interval 0 to 26 %" in span([many]) and "interval" not in span([Share("home", 0, 24)])  # 1 - .025 ** (1/12)
 
 
 def test_rates_of_another_file_are_not_claimed(tmp_path):

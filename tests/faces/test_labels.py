@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -114,6 +115,23 @@ def test_two_unknown_siblings_are_refused_until_a_person_says(tmp_path):
     with pytest.raises(UserError, match="garden and kitchen"):
         table_for(str(root))
     assert sorted(table_for(str(root), labels="real=kitchen,fake=garden")[0]["label"].tolist()) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("names", [("Oma & Opa (2019)", "von der KI"), ("Anna, Ben", "c=d, e"), ("it's", "$HOME")])
+def test_what_is_said_to_type_is_understood_as_typed(tmp_path, names):
+    root = both(tmp_path / "set", *names)
+    with pytest.raises(UserError) as asked:
+        open_source(root)
+    said = shlex.split(str(asked.value).partition("say `labels` ")[2])[0]
+    assert set(by_path(open_source(root, reading=Reading(said))).values()) == {0, 1}
+
+
+def test_several_names_after_one_label_are_one_name_and_that_is_said(tmp_path):
+    root = both(tmp_path / "set", "kitchen", "garden")
+    with pytest.raises(UserError, match=r"is called kitchen,garden; there are .*; of several folders say real=A,real="):
+        open_source(root, reading=Reading("real=kitchen,garden"))
+    source = open_source(root, reading=Reading("fake=garden,real=kitchen,hall"))
+    assert "no folder is called kitchen,hall, as `labels` says; of several folders say" in source.notes[0]
 
 
 def test_below_splits_the_siblings_are_what_matters(tmp_path):

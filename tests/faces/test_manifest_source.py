@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 from common.errors import BadImage, UserError
+from discriminator.inputs import expand
+from faces.layout import Reading
 from faces.manifest import read_manifest, relative_to, write_manifest
 from faces.scan import scan
 from faces.source import open_source
@@ -195,6 +198,43 @@ def test_manifests_of_other_programs(folder):
     (folder / "m.csv").write_bytes("path\nab".encode("utf-16")[:-1])
     with pytest.raises(UserError, match="not a readable CSV"):
         open_source(folder / "m.csv")
+
+
+def test_a_list_as_a_german_spreadsheet_saves_it(folder):
+    """Semicolons, Windows-1252, backslashes; words for the labels that only a person can explain."""
+    for number, name in enumerate(("Müller – 2019.png", "Äpfel.png")):
+        png(number, folder / "Familie Groß" / name)
+    rows = "Familie Groß\\Müller – 2019.png;echt\r\nFamilie Groß\\Äpfel.png;gefälscht\r\n"
+    (folder / "m.csv").write_bytes(("path;label\r\n" + rows).encode("cp1252"))
+    with pytest.raises(UserError, match="say `labels` 'real=echt,fake=gefälscht', or the other way round"):
+        open_source(folder / "m.csv")
+    source = open_source(folder / "m.csv", reading=Reading("real=echt,fake=gefälscht"))
+    assert source.labels.tolist() == [0, 1] and source.image(1).shape == (16, 16, 3)
+    assert source.manifest["path"].tolist() == ["Familie Groß/Müller – 2019.png", "Familie Groß/Äpfel.png"]
+    assert [note.partition(": ")[2] for note in source.notes][:2] == [
+        "2 images with backslashes in their paths, which were taken as slashes",
+        "2 images with paths that are not UTF-8, taken as Windows-1252",
+    ]
+    listed = [os.path.relpath(path, folder) for path in expand([str(folder / "m.csv")])]
+    assert listed == source.manifest["path"].tolist(), "detect.py finds what training finds"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes elsewhere")
+def test_a_name_that_is_no_utf8_on_the_disk_either(folder):
+    name = os.fsdecode("Müller.png".encode("cp1252"))
+    png(0, folder / "photos" / name)
+    source = open_source(write(folder, f"path\nphotos/{name}\n"))
+    assert source.items[0].path == f"photos/{name}" and not source.notes
+
+
+def test_accents_apart_from_their_letters(folder):
+    """A folder that came from a Mac, a list that did not, and the other way round."""
+    for number, form in enumerate(("NFC", "NFD")):
+        other = "NFD" if form == "NFC" else "NFC"
+        name = f"Zoë{number}.png"
+        png(number, folder / "photos" / unicodedata.normalize(form, name))
+        source = open_source(write(folder, f"path\nphotos/{unicodedata.normalize(other, name)}\n"))
+        assert source.image(0).shape == (16, 16, 3) and not source.notes
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a backslash is no part of a name there")

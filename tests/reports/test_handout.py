@@ -152,6 +152,17 @@ def test_a_low_score_is_nowhere_to_be_read_as_certainty():
     assert "0.0015" not in text and "0.15 %" not in text and "no trace of a GAN found" in text
 
 
+@pytest.mark.parametrize("note", ["{}", "{}; weak detector", "2 of 2 frames; {}; weak detector", "2 of 2 frames; {}"])
+@pytest.mark.parametrize("several", [False, True])
+def test_why_it_can_not_be_told_is_told_once(note, several):
+    doubt = "a verdict takes at least 5 frames with a face; too dark to judge"
+    one = judged("u.png", "UNSURE", 0.6, doubt=doubt, note=note.format(doubt))
+    page, parts = page_of([one, judged("b.png")] if several else [one])
+    assert parts.text.count("at least 5 frames") == 1 + several, "in the table, and where it is shown in full"
+    assert ("weak detector" in page) == ("weak" in note) and ("2 of 2 frames" in page) == ("2 of" in note)
+    assert "; ;" not in page and "Note: ." not in page and "Note: ;" not in page
+
+
 def test_the_table_sorts_by_a_place_that_follows_verdict_and_score():
     photos = [judged("r.png", probability=0.4), judged("f.png", "FAKE", 0.8), judged("u.png", "UNSURE", 0.6)]
     photos += [judged("g.png", "FAKE", 0.95), [Result("n.png", None, no_face=True)], [Result("x", None, "broken")]]

@@ -93,3 +93,10 @@ def test_a_photos_one_answer_is_the_servers():
         run(f"((W, all) => all.map((rows) => photoAt(rows, W)))({json.dumps(words.told())}, {json.dumps(rows)})")
         == expected
     )
+
+
+def test_the_note_does_not_tell_the_reason_again():
+    rows = [("$& few; dark", "$& few; dark"), ("$& few; dark; weak", "$& few; dark"), ("2 frames; dark; weak", "dark")]
+    rows += [("weak", "dark"), ("weak", None), (None, "dark")]
+    given = json.dumps([{"note": note, "reason": reason} for note, reason in rows])
+    assert run(f"{given}.map(beyond)") == ["", "weak", "2 frames; weak", "weak", "weak", None]

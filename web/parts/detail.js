@@ -36,7 +36,8 @@ const faces = (rows) => {
     if (!said.has(row.says)) node.append(make("p", { textContent: row.says }));
     said.add(row.says); // once is enough
     node.append(scale(row));
-    if (row.note) node.append(make("p", { className: "small", textContent: `Note: ${row.note}.` }));
+    const note = beyond(row);
+    if (note) node.append(make("p", { className: "small", textContent: `Note: ${note}.` }));
     return node;
   });
 };

@@ -20,6 +20,10 @@ const saysAt = (verdict, p, point, reason, words) => {
   return fill(words.says.FAKE, { score: scoreAt(p, point, words), threshold: two(point.threshold), share });
 };
 
+// What the note says besides the reason, which `says` has told.
+const beyond = ({ note, reason }) => !note || !reason || !note.includes(reason) ? note
+  : note.replace(reason, () => "").split("; ").filter(Boolean).join("; ");
+
 // A row of the server's results as it would read at `point`. Why nothing can be said of a photo, whatever its score, is
 // told as its reason; the two other reasons come from the score alone.
 const rowAt = (row, point, words) => {
