@@ -15,6 +15,7 @@ neither bound is answered UNSURE, not guessed.
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple, TypeVar
 
@@ -31,6 +32,8 @@ ENOUGH_REALS = 200  # validation photos from which on the 1 % threshold is the d
 # Bounds of the slope per standard deviation of the logits. The lower one: a detector no better than a coin calibrates
 # to p = 0.5 everywhere, not to a negative slope.
 _SLOPES = (1e-3, 1e3)
+_LEAST_TEMPERATURE = 1e-30  # what divides a logit; less, and the quotient is no number
+_MOST_COUNT = 1 << 53  # of photos; more is no count that can be divided by
 
 
 def sigmoid(x: np.ndarray | float) -> np.ndarray:
@@ -137,6 +140,26 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     return low, high
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_share(name: str, value: object) -> None:
+    """UserError for what is no share or probability: a threshold of 2 or -5 would say one thing of every photo."""
+    # a threshold lies just above a score, which may be 1
+    if not _is_number(value) or not 0 <= value <= math.nextafter(1, 2):  # type: ignore[operator]
+        raise UserError(f"the calibration's numbers are damaged ({name} is {_short(value)}, not a number from 0 to 1)")
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= value <= _MOST_COUNT:
+        raise UserError(f"the calibration's numbers are damaged ({name} is {_short(value)}, not a count)")
+
+
+def _short(value: object) -> str:
+    return repr(value) if isinstance(value, (int, float, str, type(None))) and len(repr(value)) < 50 else "something"
+
+
 class Band(NamedTuple):
     """`low`: REAL is said below it. `coverage`: share of the validation images answered (not UNSURE), `error`: share of
     wrong ones among the answered (0 if none is answered); each class weighs half."""
@@ -190,6 +213,18 @@ class OperatingPoint:
     coverage: float | None
     error: float | None
 
+    def check(self) -> None:
+        """UserError where a field is not what it says, as in a file that was changed."""
+        for field in ("target_fpr", "threshold", "unsure_low", "fpr", "fpr_low", "fpr_high"):
+            _check_share(field, getattr(self, field))
+        for field in ("tpr", "miss", "coverage", "error"):
+            if (value := getattr(self, field)) is not None:
+                _check_share(field, value)
+        for field in ("false_alarms", "n_real", "views"):
+            _check_count(field, getattr(self, field))
+        if self.false_alarms > self.n_real * self.views:
+            raise UserError("the calibration's numbers are damaged (more false alarms than photos)")
+
     @property
     def enough_reals(self) -> bool:
         """Whether there were reals enough for the asked rate to be seen at all: at least one allowed false alarm."""
@@ -220,9 +255,12 @@ class Calibration:
     n_fake: int
 
     def __post_init__(self) -> None:
-        numbers = [self.temperature, self.bias, *(v for p in self.points for v in (p.threshold, p.unsure_low))]
-        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers) or self.temperature <= 0:
-            raise UserError("the calibration's numbers are damaged")
+        if not _is_number(self.bias) or not _is_number(self.temperature) or self.temperature < _LEAST_TEMPERATURE:
+            raise UserError("the calibration's temperature or bias is damaged")
+        for field in ("n_real", "n_fake"):
+            _check_count(field, getattr(self, field))
+        for point in self.points:
+            point.check()
         self.at(self.default_fpr)
 
     def at(self, fpr: float | None = None) -> OperatingPoint:

@@ -12,16 +12,15 @@ Whatever a camera, an editor or a web page wrote comes out as H x W x 3 uint8 th
 - floating-point images have no defined range and are refused by name, as are 32-bit integers beyond 16 bits.
 
 What can't be decoded raises `BadImage` with a short reason. Before memory and time are taken, the header says what they
-will be: pixels, the bytes that a pixel of this format costs while it is decoded, and the scans of a JPEG. Conversions
-are done in strips, so the memory is that of Pillow's picture and of the result. `faces.apart` decodes in a process of
-its own, which can be ended.
+will be: pixels, the bytes that a pixel of this format costs while it is decoded, the scans of a JPEG. What headers are
+made of is counted (`faces.pieces`). Conversions are done in strips, so the memory is that of Pillow's picture and of
+the result. `faces.apart` decodes in a process of its own, which can be ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import re
 import struct
@@ -36,7 +35,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from common.errors import BadImage, TooSmall
-from faces import deep, foreign, jpeg_scans
+from faces import deep, foreign, jpeg_scans, pieces, profiles
 from faces.moving.kinds import HEAD, VIDEO, kind_of
 from faces.tiff import ORDERS
 
@@ -58,6 +57,7 @@ MATTE = 128
 
 _one_large = threading.Lock()
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses from twice as many on: pictures inside of pictures, too
+pieces.bound_tags()
 
 # Here every size is checked and every broken file is refused by name; Pillow's own warnings (from half of MAX_PIXELS
 # on, and about odd metadata) name no file and would only tear progress lines apart.
@@ -164,6 +164,7 @@ def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_sid
     image = _open(data, name, max_pixels)
     if image.format == "TIFF" and (_is_raw(image) or foreign.sort_of(name) is foreign.RAW):
         raise BadImage(name, foreign.RAW.reason)
+    pieces.check_tiles(image, name)
     deep.note_depth(image, data)
     width, height = upright_size(image)
     check_size(name, width, height, max_pixels=max_pixels, min_side=min_side)
@@ -224,8 +225,11 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
         raise BadImage(name, foreign.RAW.reason)
     if max_pixels > MAX_PIXELS:  # somebody asked for more
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels // 2 + 1)
+    pieces.check_pieces(data, name)
     try:
-        return Image.open(io.BytesIO(data), formats=_formats())
+        return Image.open(pieces.CountedBytes(data, name), formats=_formats())
+    except BadImage:
+        raise
     except UnidentifiedImageError:
         if (turned := deep.with_white_turned(data)) is not None:
             image = _open(turned, name, max_pixels)
@@ -382,32 +386,6 @@ def _composited(image: Image.Image, profile: bytes | None) -> np.ndarray:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    transform = _transform(profile, image.mode) if profile else None
+    transform = profiles.transform_of(profile, image.mode) if profile and len(profile) <= profiles.MOST else None
     converted = ImageCms.applyTransform(image, transform) if transform is not None else None
     return converted or (image if image.mode == "RGB" else image.convert("RGB"))
-
-
-@lru_cache(maxsize=32)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Profile -> sRGB for images of `mode`; None where the profile is sRGB already, broken, or of other channels."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space.strip()
-        if {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}.get(mode) != space:
-            return None
-        srgb = ImageCms.createProfile("sRGB")
-        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
-        transform = ImageCms.buildTransform(source, srgb, mode, "RGB", renderingIntent=intent)
-        return None if mode == "RGB" and _is_identity(transform) else transform
-    except Exception:  # a broken profile: show the pixels as they are, as viewers do
-        return None
-
-
-def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a transform moves no colour by more than 2 of 255, as the many variants of the sRGB profile do.
-
-    Pixels of ordinary photos then stay exactly as the file has them."""
-    ramp = np.linspace(0, 255, 9).round().astype(np.uint8)
-    cube = np.stack(np.meshgrid(ramp, ramp, ramp), -1).reshape(27, 27, 3)
-    moved = np.asarray(ImageCms.applyTransform(Image.fromarray(cube), transform)).astype(int) - cube
-    return bool(np.abs(moved).max() <= 2)

@@ -57,13 +57,12 @@ def _head(source: str | os.PathLike | bytes) -> bytes:
 
 
 def _is_animated(source: str | os.PathLike | bytes) -> bool:
-    import io
-
     from faces.moving.animation import is_animated
+    from faces.pieces import CountedBytes, CountedFile
 
     if isinstance(source, bytes):
-        return is_animated(io.BytesIO(source))
-    with open(source, "rb") as file:
+        return is_animated(CountedBytes(source))
+    with CountedFile(os.fspath(source)) as file:
         return is_animated(file)
 
 

@@ -206,3 +206,40 @@ def test_damaged_numbers_are_refused():
             Calibration.from_dict({**good, **change})
     with pytest.raises(ValueError, match="extra"):
         Calibration.from_dict({**good, "extra": 1})
+
+
+SHARES = ("target_fpr", "threshold", "unsure_low", "fpr", "fpr_low", "fpr_high", "tpr", "miss", "coverage", "error")
+
+
+@pytest.mark.parametrize("field", [*SHARES, "false_alarms", "n_real", "views"])
+@pytest.mark.parametrize("value", [-5, 1e308, 10**39, float("nan"), True, "0.5", [1]])
+def test_an_operating_point_of_a_file_is_held_to_what_it_means(field, value):
+    """Before: a threshold of -5 called every photo FAKE, and a rate that is a word was a traceback after judging."""
+    good = calibrate(*overlapping()).to_dict()
+    points = [{**point, field: value} for point in good["points"]]
+    what = "not a number from 0 to 1" if field in SHARES else "not a count"
+    with pytest.raises(UserError, match=rf"the calibration's numbers are damaged \({field} is .*, {what}\)"):
+        Calibration.from_dict({**good, "points": points})
+
+
+@pytest.mark.parametrize("field", ["n_real", "n_fake"])
+@pytest.mark.parametrize("value", [-5, 1.5, None, "many", True, 10**39])
+def test_counts_of_a_calibration_are_counts(field, value):
+    with pytest.raises(UserError, match=f"{field} is .*, not a count"):
+        Calibration.from_dict({**calibrate(*overlapping()).to_dict(), field: value})
+
+
+def test_false_alarms_are_among_the_photos_and_a_temperature_can_divide():
+    good = calibrate(*overlapping()).to_dict()
+    points = [{**point, "false_alarms": point["n_real"] * point["views"] + 1} for point in good["points"]]
+    with pytest.raises(UserError, match="more false alarms than photos"):
+        Calibration.from_dict({**good, "points": points})
+    with pytest.raises(UserError, match="temperature or bias"):
+        Calibration.from_dict({**good, "temperature": 1e-320})
+
+
+def test_a_threshold_above_a_score_of_one_is_a_threshold():
+    logits = np.array([-1.0] * 300 + [900.0] * 300)
+    labels = np.array([0, 1] * 300)
+    made = calibrate(logits, labels)
+    assert Calibration.from_dict(json.loads(json.dumps(made.to_dict()))) == made
