@@ -151,8 +151,10 @@ class Game:
             logits = self._critic(images, c)
             loss = generator_loss(logits)
             if o.generator_verdict_weight:
-                # towards «real»: the verdict's positive class is fake
-                loss = loss + o.generator_verdict_weight * nn.functional.softplus(self.D.verdict(images).logit).mean()
+                # Towards «real»: the verdict's positive class is fake. The generator is to fool all of it; what
+                # spares the trunk, which does not learn in this turn, would only spoil the direction.
+                logit = self.D.verdict(images, into_trunk=1.0).logit
+                loss = loss + o.generator_verdict_weight * nn.functional.softplus(logit).mean()
             (loss / cfg.micro_batches).backward()
             w_sum += w_mean / cfg.micro_batches
             self.stats.report("Loss/G/loss", loss)
