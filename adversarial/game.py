@@ -178,7 +178,8 @@ class Game:
             self.stats.report("Loss/pl_penalty", penalty)
             self.stats.report("Loss/G/path_length", length)
         self.update("G", self.opt_G, self.G.parameters(), extra=mean, label="Greg")
-        self.pl_mean.lerp_(mean[0], cfg.pl_decay)
+        # a step that is skipped for its gradient leaves the mean alone, too: no later one would get it out again
+        self.pl_mean.lerp_(torch.where(mean[0].isfinite(), mean[0], self.pl_mean), cfg.pl_decay)
 
     def _discriminator_turn(self, it: int) -> None:
         cfg = self.cfg
@@ -402,7 +403,7 @@ class Game:
             raise UserError(
                 f"the checkpoint holds another architecture ({reason}); resume with its own `cfg`"
             ) from None
-        self.pl_mean.copy_(state["pl_mean"])
+        self.pl_mean.copy_(torch.nan_to_num(state["pl_mean"], nan=0.0, posinf=0.0))  # a skipped step once could lose it
         self.signs.copy_(state["signs"])
         self._load_counts(state.get("ranks") or [state])
         self.step_index = int(state["step_index"])
