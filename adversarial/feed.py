@@ -64,15 +64,18 @@ class Feed:
         """Half reals, half fakes for the verdict head of one micro-batch.
 
         Fakes are shared out between the data set's labelled fakes (half, where there are any), replayed ones and
-        `current`, uint8 [n >= 1, C, H, W] just generated. Returns (clean, degraded) uint8 [count, C, H, W] and labels
-        [count] float, 1 = fake; the two views show the same images in the same order.
+        `current`, uint8 [n >= 1, C, H, W] just generated (a half of the rest each); of an odd number chance gives the
+        last one to either, so that a batch of two or four learns from all of them in turn.
+
+        Returns (clean, degraded) uint8 [count, C, H, W] and labels [count] float, 1 = fake; the two views show the same
+        images in the same order.
         """
         key = derive(self.seed, step, "verdict", part)
         rng = np.random.default_rng(key)
         n_fake = count // 2
         n_real = count - n_fake
-        n_set = n_fake // 2 if len(self.fakes) else 0
-        n_replay = (n_fake - n_set) // 2 if len(replay) else 0
+        n_set = _half(n_fake, rng) if len(self.fakes) else 0
+        n_replay = _half(n_fake - n_set, rng) if len(replay) else 0
         n_now = n_fake - n_set - n_replay
         groups = [self.faces.batch(self.reals[rng.integers(0, len(self.reals), n_real)], (key, 0)).numpy()]
         if n_set:
@@ -85,6 +88,11 @@ class Feed:
         degraded = apply_batch(self.degradation, clean, int(rng.integers(2**62)))
         labels = torch.cat([torch.zeros(n_real), torch.ones(n_fake)])
         return torch.from_numpy(clean), torch.from_numpy(degraded), labels
+
+
+def _half(n: int, rng: np.random.Generator) -> int:
+    """n / 2 on average; nothing is drawn for an even number."""
+    return n // 2 + (int(rng.integers(2)) if n % 2 else 0)
 
 
 def on_cpu(images: Tensor) -> np.ndarray:

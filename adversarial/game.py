@@ -151,8 +151,10 @@ class Game:
             logits = self._critic(images, c)
             loss = generator_loss(logits)
             if o.generator_verdict_weight:
-                # towards «real»: the verdict's positive class is fake
-                loss = loss + o.generator_verdict_weight * nn.functional.softplus(self.D.verdict(images).logit).mean()
+                # Towards «real»: the verdict's positive class is fake. The generator is to fool all of it; what
+                # spares the trunk, which does not learn in this turn, would only spoil the direction.
+                logit = self.D.verdict(images, into_trunk=1.0).logit
+                loss = loss + o.generator_verdict_weight * nn.functional.softplus(logit).mean()
             (loss / cfg.micro_batches).backward()
             w_sum += w_mean / cfg.micro_batches
             self.stats.report("Loss/G/loss", loss)
@@ -176,7 +178,8 @@ class Game:
             self.stats.report("Loss/pl_penalty", penalty)
             self.stats.report("Loss/G/path_length", length)
         self.update("G", self.opt_G, self.G.parameters(), extra=mean, label="Greg")
-        self.pl_mean.lerp_(mean[0], cfg.pl_decay)
+        # a step that is skipped for its gradient leaves the mean alone, too: no later one would get it out again
+        self.pl_mean.lerp_(torch.where(mean[0].isfinite(), mean[0], self.pl_mean), cfg.pl_decay)
 
     def _discriminator_turn(self, it: int) -> None:
         cfg = self.cfg
@@ -400,7 +403,7 @@ class Game:
             raise UserError(
                 f"the checkpoint holds another architecture ({reason}); resume with its own `cfg`"
             ) from None
-        self.pl_mean.copy_(state["pl_mean"])
+        self.pl_mean.copy_(torch.nan_to_num(state["pl_mean"], nan=0.0, posinf=0.0))  # a skipped step once could lose it
         self.signs.copy_(state["signs"])
         self._load_counts(state.get("ranks") or [state])
         self.step_index = int(state["step_index"])

@@ -101,7 +101,7 @@ def plan(
         size = world.smallest(split_batch(cfg, world).batch_gpu)
         cfg = dataclasses.replace(cfg, batch_gpu=size)
     if resumed is not None:
-        cfg = dataclasses.replace(cfg, grown_from=resumed.saved.grown_from)
+        cfg = _as_begun(cfg, resumed.saved, given)
         _find_where_to_go_on(cfg, given, resumed)
         resumed.steered = _steered(resumed.saved, cfg)
     return Plan(cfg, splits, resumed, start, classes)
@@ -170,8 +170,17 @@ def _on_patches(o: Options, given: Collection[str]) -> Options:
     return dataclasses.replace(o, resolution=o.patches)
 
 
+def _as_begun(cfg: GameConfig, saved: GameConfig, given: Collection[str]) -> GameConfig:
+    """What a run keeps though the preset would say something else for today's number of processes."""
+    kept = {"ema_kimg": saved.ema_kimg, "grown_from": saved.grown_from}
+    return dataclasses.replace(cfg, **kept, gamma=cfg.gamma if "gamma" in given else saved.gamma)
+
+
 def _steered(saved: GameConfig, cfg: GameConfig) -> list[str]:
     lines = []
+    old, new = (c.hybrid.trunk.mbstd_group_size for c in (saved, cfg))
+    if old != new:  # a preset's group is no larger than the share of a process
+        lines.append(f"minibatch-std group {old} -> {new}")
     for name in STEERED:
         old, new = (getattr(c if hasattr(c, name) else c.options, name) for c in (saved, cfg))
         if old != new:
@@ -205,6 +214,13 @@ def _resumed_options(
                 f"{checkpoint.parent}: this run was trained with `{name}` {effective.get(name, old)}, not {new};"
                 f" leave `{name}` out or start a new run"
             )
+    if saved.batch % world.size:
+        whole = ", ".join(str(n) for n in range(1, saved.batch + 1) if saved.batch % n == 0)
+        raise UserError(
+            f"{checkpoint.parent}: this run's batch of {saved.batch} images cannot be shared by {world.size} processes;"
+            f" go on with one of these numbers of them: {whole}"
+        )
+    changes["batch"] = saved.batch  # of some presets it grows with the processes, and all the run's counts rest on it
     if "batch_gpu" not in given and saved.batch // world.size % saved.batch_gpu == 0:
         changes["batch_gpu"] = saved.batch_gpu  # the same micro-batches, so the same draws
     changes.setdefault("data_root", o.data_root or saved.options.data_root)

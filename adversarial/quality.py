@@ -110,9 +110,7 @@ class FidMonitor:
             return [f"fid         {self.skipped}"]
         if self.features is None:
             return []
-        side = self.pre["resolution"]
-        probe = ArrayImages(np.zeros((16, 3, side, side), np.uint8))
-        one = seconds_for(probe, self.features) / len(probe) / self.world.size
+        one = self._seconds_for_one(self.features)
         self.cost = one * sum(self.counts)
         whose = "" if self.features.name == "inception" else f" of {self.features.name}"
         names = ", ".join(metric_name(kind, n) for n, kinds in self.counts.items() for kind in sorted(kinds))
@@ -122,6 +120,12 @@ class FidMonitor:
             f" {self.real_name} at snapshots, about {clock(self.cost)} each and {clock(one * self.real_count)}"
             f" once{limit}"
         ]
+
+    def _seconds_for_one(self, features: FeatureNetwork) -> float:
+        """Of an image, shared by all processes."""
+        side = self.pre["resolution"]
+        probe = ArrayImages(np.zeros((16, 3, side, side), np.uint8))
+        return seconds_for(probe, features) / len(probe) / self.world.size
 
     def measure(self, G: Generator, nimg: int, *, final: bool = False) -> dict | None:
         """The numbers of `G` at `nimg` images: a row of the first count's, with `best` telling whether its FID is the
@@ -159,6 +163,8 @@ class FidMonitor:
 
     def _affordable(self, features: FeatureNetwork, final: bool) -> bool:
         """Whether the next FID stays within the share of the time until now, that of the reals (once) included."""
+        if not self.cost:  # a run that goes on announces nothing
+            self.cost = self._seconds_for_one(features) * sum(self.counts)
         cost = self.cost
         if self.real is None and not is_cached(features, self._real_key(), self.cache):
             cost += self.cost * self.real_count / sum(self.counts)

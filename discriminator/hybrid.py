@@ -162,26 +162,31 @@ class HybridDiscriminator(Network):
         """The StyleGAN2 discriminator's logits [N, 1] (Karras et al. 2020); the verdict head plays no part."""
         return self.trunk(img, c)
 
-    def verdict(self, img: torch.Tensor) -> VerdictOut:
-        """The forensic head alone. Labels don't enter: a photo to be judged has none."""
+    def verdict(self, img: torch.Tensor, *, into_trunk: float | None = None) -> VerdictOut:
+        """The forensic head alone. Labels don't enter: a photo to be judged has none.
+
+        into_trunk: the factor on the gradient that goes into the trunk, and through it into the image; None: that of
+        the configuration.
+        """
+        scale = self.cfg.trunk_grad_scale if into_trunk is None else into_trunk
         features: list[torch.Tensor] = []
         if "spatial" in self.cfg.branches:
             # With nothing to send back, the trunk's graph (most of the memory and two thirds of the time) is not built.
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.cfg.trunk_grad_scale > 0):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and scale > 0):
                 features = self.trunk.features(img, force_fp32=not self.training)
-        return self._verdict(img, features)
+        return self._verdict(img, features, scale)
 
     def forward(self, img: torch.Tensor, c: torch.Tensor | None = None) -> HybridOut:
         """Both heads over one pass of the trunk (in float32 in evaluation mode, like `verdict`)."""
         features = self.trunk.features(img, force_fp32=not self.training)
-        return HybridOut(self.trunk.head(features[-1], c), *self._verdict(img, features))
+        return HybridOut(self.trunk.head(features[-1], c), *self._verdict(img, features, self.cfg.trunk_grad_scale))
 
-    def _verdict(self, img: torch.Tensor, features: list[torch.Tensor]) -> VerdictOut:
+    def _verdict(self, img: torch.Tensor, features: list[torch.Tensor], scale: float) -> VerdictOut:
         trunk = artefact = patch_logits = None
         if "spatial" in self.cfg.branches:
             deep = features[-len(_pooled_resolutions(self.cfg.trunk)) :]
             pooled = torch.cat([mean_std(f.float().flatten(2)) for f in deep], dim=1)
-            trunk = scale_gradient(pooled, self.cfg.trunk_grad_scale)
+            trunk = scale_gradient(pooled, scale)
         if self.artefact is not None:
             patch_logits, artefact = self.artefact(img)
         return VerdictOut(self.verdict_head(trunk, artefact), patch_logits)

@@ -44,7 +44,8 @@ class Processes:
     def join(cls, device: str | torch.device = "cpu") -> Processes:
         """Join the group that torchrun announced in the environment (NCCL on GPUs, gloo elsewhere), or stand alone.
 
-        Raises UserError, on every rank, for more processes than GPUs.
+        Of several processes each takes its own GPU; one on its own takes that which is named, as cuda:1, or the first.
+        Raises UserError, on every rank, for more processes than GPUs, and for several on a GPU that is named.
         """
         size = int(os.environ.get("WORLD_SIZE", "1"))
         rank = int(os.environ.get("RANK", "0"))
@@ -56,7 +57,13 @@ class Processes:
                     f"torchrun's nproc_per_node {here}: more processes than the {torch.cuda.device_count()} GPUs; start"
                     " one for each GPU, or use `device` cpu"
                 )
-            own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            if size > 1 and own.index is not None:
+                raise UserError(
+                    f"`device` {own}: each of torchrun's {size} processes takes a GPU of its own; give `device` cuda,"
+                    " and choose among the GPUs with CUDA_VISIBLE_DEVICES"
+                )
+            if own.index is None:
+                own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(own)
         objects = None
         if size > 1:

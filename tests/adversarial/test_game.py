@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 import torch
 
+import adversarial.game
 from adversarial import verdict_phase
 from common.errors import UserError
 
@@ -128,6 +129,39 @@ def test_a_nonfinite_gradient_skips_the_step_and_is_counted(make_game):
             for p in game.G.parameters():
                 p.grad = torch.full_like(p, float("inf"))
             game.update("G", game.opt_G, game.G.parameters())
+
+
+@pytest.mark.parametrize("lost", [float("inf"), float("nan")])
+def test_a_path_length_that_is_no_number_is_forgotten_with_its_step(make_game, monkeypatch, lost):
+    game = make_game()
+    game.step()
+    before, exact = float(game.pl_mean), adversarial.game.path_lengths
+    with monkeypatch.context() as patch:
+        patch.setattr(adversarial.game, "path_lengths", lambda *args: exact(*args) * lost)
+        game._path_length_turn(2)
+    assert float(game.pl_mean) == before > 0
+    assert game.stats.collect()["Gradients/skipped_G"]["num"] == 1
+    game._path_length_turn(4)
+    assert "Gradients/skipped_G" not in game.stats.collect() and 0 < float(game.pl_mean) != before
+    state = game.state_dict() | {"pl_mean": torch.tensor(lost)}  # of a version that kept it
+    game.load_state_dict(state)
+    assert float(game.pl_mean) == 0
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1])
+def test_the_generator_learns_to_fool_the_whole_verdict_head(make_game, monkeypatch, scale):
+    """Its gradient is that of its loss, however little of the verdict's enters the trunk."""
+
+    def gradient(scale: float) -> torch.Tensor:
+        game = make_game(generator_verdict_weight=1.0, trunk_grad_scale=scale)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(game.D.verdict_head.out.weight)
+        taken = []
+        monkeypatch.setattr(game, "update", lambda *_, **__: taken.extend(p.grad for p in game.G.parameters()))
+        game._generator_turn(0)
+        return torch.cat([g.flatten() for g in taken if g is not None])
+
+    assert torch.equal(gradient(scale), gradient(1.0))
 
 
 def test_one_network_that_is_lost_ends_the_run_however_well_the_other_does(make_game):

@@ -11,10 +11,14 @@ import pytest
 import torch
 
 from adversarial import verdict_phase
+from adversarial.feed import Feed
 from adversarial.optimiser import FusedAdam, PlainAdam, lazy_adam
 from adversarial.replay import Replay
 from common.errors import UserError
 from common.files import save_atomically
+from faces.dataset import DecodedFaces
+from faces.degrade import preset
+from faces.preprocess import Preprocess
 from training.checkpoint import checkpoints, find_checkpoint, load, save
 from training.randomness import PHASES, derive
 from training.stats import Stats
@@ -37,6 +41,25 @@ def test_replay_is_a_uniform_sample_of_everything_pushed():
         hits[replay.images.ravel()] += 1
     # every image is kept with probability 1/4: 100 +- 5 standard deviations of a binomial
     assert np.all(np.abs(hits - 100) < 5 * np.sqrt(400 * 0.25 * 0.75))
+
+
+@pytest.mark.parametrize("count", [2, 4, 6, 8, 16])
+def test_the_verdict_head_sees_every_kind_of_fake_however_small_its_batch(count):
+    """Half labelled fakes, a quarter replayed, a quarter new: on average, where the numbers are odd."""
+    labels = np.repeat([0, 1], 8)
+    images = np.where(labels == 1, 80, 20).astype(np.uint8)[:, None, None, None] * np.ones((1, 3, 8, 8), np.uint8)
+    faces = DecodedFaces(images, labels.astype(np.int64), np.arange(16), Preprocess(8), mirror=False)
+    feed, replay = Feed(faces, preset("none"), 0), Replay(4, (3, 8, 8), 0)
+    replay.push(np.full((4, 3, 8, 8), 160, np.uint8), 1.0)
+    steps, seen = 800, {20: 0, 80: 0, 160: 0, 240: 0}
+    for step in range(steps):
+        clean, _, label = feed.verdict(step, 0, count, np.full((2, 3, 8, 8), 240, np.uint8), replay)
+        assert label.tolist() == [0.0] * (count // 2) + [1.0] * (count // 2)
+        for value in clean[:, 0, 0, 0].tolist():
+            seen[value] += 1
+    assert seen[20] == steps * count // 2
+    for value, share in ((80, 1 / 2), (160, 1 / 4), (240, 1 / 4)):
+        assert abs(seen[value] / steps - share * count / 2) < 0.09, value  # 5 standard deviations of half an image
 
 
 def test_replay_restores_exactly():

@@ -117,6 +117,18 @@ def test_auto_stays_within_a_tenth_of_the_time(monitor, G, monkeypatch):
     assert fid.measure(G, 2000) is not None
 
 
+def test_auto_knows_what_the_first_measurement_of_a_run_that_goes_on_costs(monitor, G, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(adversarial.quality.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(adversarial.quality, "seconds_for", lambda images, features: 0.6 * len(images))
+    fid, _ = monitor("auto")
+    fid.counts = {10: {"fid"}}
+    clock.now = 119.0  # ten samples and ten reals take 12 seconds
+    assert fid.measure(G, 1000) is None
+    clock.now = 120.0
+    assert fid.measure(G, 1000)["fid"] > 0
+
+
 def test_the_log_shows_what_was_asked_for_besides_the_fid():
     row = {"metric": "fid1k", "fid": 2.0, "kid": 0.00321, "kid_standard_error": 0.1, "metric_2": "fid5k", "fid_2": 1.5}
     assert beside_fid(row) == ", kid 0.00321, fid5k 1.50"

@@ -7,8 +7,14 @@ import torch
 
 from adversarial.config import resolve
 from adversarial.options import Options
+from adversarial.plan import plan
 from common.errors import UserError
+from common.files import write_json
 from stylegan2_ada.config import preset
+from tests.photo_folders import write_photos
+from training.checkpoint import save
+from training.processes import Processes
+from training.run_folder import CONFIG
 
 
 @pytest.mark.parametrize("resolution", [64, 256, 1024, 2048])
@@ -32,3 +38,47 @@ def test_the_batch_that_is_proposed_is_one_that_works(cfg, world):
         resolved()
     proposed = int(re.search(r"give `batch` (\d+), say", str(refused.value))[1])
     assert resolved(batch=proposed).batch == proposed
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """What the plan of a run of `auto` was on one process, and what it would be on so many from its checkpoint on."""
+    monkeypatch.setattr(Processes, "smallest", lambda self, x: x)  # nobody is there to be asked
+    write_photos(tmp_path / "photos", [(16, 16)] * 12)
+    run = tmp_path / "runs" / "00000-photos-16-auto"
+    run.mkdir(parents=True)
+    options = {"data": str(tmp_path / "photos"), "resolution": 16, "precision": "fp32"}
+
+    def planned(world: int, cfg: str, **given):
+        if not (run / CONFIG).exists():
+            write_json(run / CONFIG, plan(Options(cfg=cfg, **options), (), None, Processes()).cfg.to_dict())
+            save(run, 7, {"game": {"step_index": 7}, "phase": "game"}, "gan")
+        return plan(Options(**given), tuple(given), str(run), Processes(0, world))
+
+    return planned
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_a_run_keeps_its_batch_on_another_number_of_processes(begun, world):
+    p = begun(world, "auto")
+    old, new = p.resumed.saved, p.cfg
+    assert preset("auto", 16, world).batch == 32 * min(world, 2), "otherwise this test shows nothing"
+    assert new.batch == old.batch == 32 and new.batch_gpu * world <= 32
+    for name in ("gamma", "ema_kimg", "lr", "verdict_batch", "kimg"):
+        assert getattr(new, name) == getattr(old, name), name
+    assert p.resumed.steered == []
+
+
+def test_gamma_steers_a_run_on_another_number_of_processes(begun):
+    p = begun(2, "auto", gamma=3.0)
+    assert p.cfg.gamma == 3.0 and p.cfg.batch == 32 and len(p.resumed.steered) == 1
+
+
+def test_a_smaller_minibatch_std_group_is_told(begun):
+    p = begun(4, "tiny")
+    assert p.cfg.batch == 8 and p.resumed.steered == ["minibatch-std group 4 -> 2"]
+
+
+def test_a_batch_that_so_many_processes_cannot_share_is_refused_with_numbers_that_can(begun):
+    with pytest.raises(UserError, match="batch of 8 images.* 3 processes; .*: 1, 2, 4, 8$"):
+        begun(3, "tiny")

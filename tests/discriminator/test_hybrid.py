@@ -105,6 +105,15 @@ def test_images_still_get_a_gradient_when_the_trunk_gets_none(hybrid):
     assert grad.norm() > 0
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.1])
+def test_a_caller_may_have_the_whole_gradient_through_the_trunk(hybrid, scale):
+    img = images().requires_grad_()
+    wanted = torch.autograd.grad(hybrid(trunk_grad_scale=1.0).verdict(img).logit.sum(), img)[0]
+    net = hybrid(trunk_grad_scale=scale)
+    assert torch.equal(torch.autograd.grad(net.verdict(img, into_trunk=1.0).logit.sum(), img)[0], wanted)
+    assert not torch.allclose(torch.autograd.grad(net.verdict(img).logit.sum(), img)[0], wanted)
+
+
 @pytest.mark.parametrize("branches", [("spatial",), ("artefact",), ("spatial", "artefact")])
 def test_branches_can_be_left_out(hybrid, branches):
     net = hybrid(branches=branches)
