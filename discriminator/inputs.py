@@ -13,7 +13,7 @@ from discriminator.results import Result
 from faces.foreign import ARCHIVE, Sieve, sort_of
 from faces.manifest import is_manifest, read_manifest
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of
-from faces.stores import Entry, ZipStore, head_of, is_image_name, is_loss, is_zip, list_folder, list_zip
+from faces.stores import Entry, ManifestStore, ZipStore, head_of, is_image_name, is_loss, is_zip, list_folder, list_zip
 from faces.tars import TarStore, is_tar, list_tar
 from faces.video import is_video_name
 
@@ -27,18 +27,20 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
     A file stands for itself; a folder for the images and videos at any depth in it, sorted by path, and for a failure
     where something in it could not be looked at (a folder without permission, a link to nothing); a zip or tar in
     the same way, its members as `archive.zip/member.jpg`; a manifest (.csv, .parquet) for the images it lists, in its
-    order; a pattern (*, ?, [..], ** for any depth) that is not a file's name for what matches, sorted."""
-    for given in inputs:
-        if not given:  # as a path it would be the current folder
-            yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
-        elif is_manifest(given) and os.path.isfile(given):
-            yield from _manifest(given)
-        elif os.path.isdir(given) or is_zip(given) or is_tar(given):
-            yield from _folder(given)
-        elif glob.has_magic(given) and not os.path.lexists(given):
-            yield from _pattern(given)
-        else:
-            yield given
+    order; a pattern (*, ?, [..], ** for any depth) that is no name of a file or an archive's member for what matches,
+    sorted."""
+    with contextlib.closing(ManifestStore("")) as archives:
+        for given in inputs:
+            if not given:  # as a path it would be the current folder
+                yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
+            elif is_manifest(given) and os.path.isfile(given):
+                yield from _manifest(given)
+            elif os.path.isdir(given) or is_zip(given) or is_tar(given):
+                yield from _folder(given)
+            elif glob.has_magic(given) and not os.path.lexists(given) and archives.entry(given) is None:
+                yield from _pattern(given)
+            else:
+                yield given
 
 
 def named(inputs: Sequence[str], stdin: Callable[[], Callable[[int], bytes]]) -> Iterator[str | Result]:

@@ -25,7 +25,7 @@ from common.reading import json_of
 from common.tables import no_formula
 from discriminator.results import Result
 from reports.part_options import Part
-from reports.verdicts import CSV_COLUMNS, csv_row
+from reports.verdicts import CSV_COLUMNS, csv_rows
 
 FORMAT = 1
 KEY = b"ganface.part"  # in a Parquet file's metadata: what it is of
@@ -100,15 +100,15 @@ def _by_file(judge: Judge, files: Sequence[str | Result]) -> Iterator[list[dict]
         nonlocal through
         through += 1
 
-    rows: list[dict] = []
+    photo: list[Result] = []
     given = 0
     for result in judge(files, on_read):
         if through > given:
-            yield rows
-            rows, given = [], through
-        rows.append(csv_row(result))
+            yield csv_rows(photo)
+            photo, given = [], through
+        photo.append(result)
     if through > given:
-        yield rows
+        yield csv_rows(photo)
 
 
 class _Journal:

@@ -110,6 +110,12 @@ def csv_row(result: Result, photo: str = "") -> dict:
     return row
 
 
+def csv_rows(photo: Sequence[Result], rows: Sequence[dict] | None = None) -> list[dict]:
+    """One photo's results as cells of CSV_COLUMNS. rows: what `rows_of` says of them, where that is known."""
+    rows = rows_of(photo) if rows is None else rows
+    return [csv_row(one, row.get("photo", {}).get("headline", "")) for one, row in zip(photo, rows, strict=True)]
+
+
 def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: Path | None) -> list[str]:
     """The last lines for people: counts, what was measured, the threshold, the detector file where the user did not
     name it (`chosen`), and who looked for the faces."""
@@ -306,7 +312,7 @@ class Outputs(contextlib.AbstractContextManager):
                 self.echo(json.dumps(row, allow_nan=False))
         if self.told.json or self.handout is not None:
             self.rows += rows
-        cells = [csv_row(one, row.get("photo", {}).get("headline", "")) for one, row in zip(photo, rows, strict=True)]
+        cells = csv_rows(photo, rows)
         if self._csv is not None:
             for cell in cells:
                 self._csv.add(cell)
