@@ -139,6 +139,21 @@ def test_each_face_has_its_photos_one_answer_as_in_a_csv(tmp_path):
     assert told == 2 * [of_photo(["FAKE", "REAL"]).headline] + [None]
 
 
+def test_a_table_that_was_named_is_a_new_file(tmp_path):
+    pytest.importorskip("pyarrow")
+    run(Part(0, 1), tmp_path / "parts")
+    (tmp_path / "photos.csv").write_text("path")
+    for name, why in (
+        ("photos.csv", "exists"),
+        ("parts/part-00000-of-00001.parquet", "exists"),
+        ("no/a.csv", "no folder"),
+    ):
+        with pytest.raises(UserError, match=f"`out` .*{why}"):
+            merge(tmp_path / "parts", tmp_path / name)
+    assert (tmp_path / "photos.csv").read_text() == "path"
+    assert merge(tmp_path / "parts", None) == merge(tmp_path / "parts", None), "the folder's own table may be made anew"
+
+
 def test_what_is_missing_is_named(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet")
     with pytest.raises(UserError, match="holds no part"):
