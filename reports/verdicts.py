@@ -236,9 +236,8 @@ class Outputs(contextlib.AbstractContextManager):
         if told.explain is not None:
             from reports.verdict_panels import Painter
 
-            names = [file for file in files if isinstance(file, str)]
             self.painter = Painter(
-                told.methods, told.drawn_to, names, engine, tell=lambda line: self.echo(_as_typed(line), err=True)
+                told.methods, told.drawn_to, list(files), engine, tell=lambda line: self.echo(_as_typed(line), err=True)
             )
         self.handout, self._report_rows = None, io.StringIO()
         if told.report is not None:
@@ -250,7 +249,7 @@ class Outputs(contextlib.AbstractContextManager):
             self._table.writeheader()
         self._closing = contextlib.ExitStack()
         self.beside = self._closing.enter_context(
-            contextlib.closing(Beside(told, [file for file in files if isinstance(file, str)] if count else []))
+            contextlib.closing(Beside(told, list(files) if count else [], int(asked.max_pixels * 1e6)))
         )
         if sys.stderr.isatty() and not (told.table and sys.stdout.isatty()) and (count is None or count >= 2):
             self.bar = self._closing.enter_context(progress(total=count, title="judging", unit="file"))
