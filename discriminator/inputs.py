@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import os
@@ -129,6 +130,7 @@ def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:
     rest, separator = b"", None
     while block := read(BLOCK):
         if separator is None:
+            block = block.removeprefix(codecs.BOM_UTF8)  # Windows writes it before a list
             if (what := kind_of(block[:HEAD]).what) in (IMAGE, VIDEO):
                 kind = "picture" if what == IMAGE else "video"
                 raise UserError(f"-: a {kind} came on stdin; paths are read there: give its name instead of -")

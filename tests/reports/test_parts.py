@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 from common.errors import BadImage, UserError
-from discriminator.inputs import expand
+from discriminator.inputs import expand, paths_from
 from discriminator.results import Result
 from discriminator.verdict import Verdict
 from discriminator.words import of_photo
@@ -236,3 +236,9 @@ def test_a_member_whose_name_looks_like_a_pattern_is_found_by_its_name(tmp_path)
     assert list(expand([name])) == [name] == [f"{path}/img[1].jpg"]
     (none,) = expand([f"{path}/img[2].jpg"])
     assert isinstance(none, Result) and "no image is called like this pattern" in none.error
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])  # with the mark that Windows writes before UTF-8
+def test_paths_from_a_stream(mark):
+    blocks = iter([mark + "a.jpg\r\n\nb/ä".encode(), b".png\nlast", b""])
+    assert list(paths_from(lambda _: next(blocks))) == ["a.jpg", "b/ä.png", "last"]
