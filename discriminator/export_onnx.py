@@ -83,7 +83,10 @@ def _layout(p: Preparation) -> str:
 def _preprocess_in_words(p: Preparation) -> str:
     if isinstance(p, Views):
         return "; ".join(_preprocess_in_words(view) for view in p.views)
-    points = "OpenCV's INTER_LINEAR (to enlarge, Pillow's lanczos)"
+    points = (
+        f"OpenCV's INTER_LINEAR (of more than four times {p.resolution} pixels first INTER_AREA to that; to enlarge,"
+        " Pillow's lanczos)"
+    )
     kernel = points if p.resample == "points" else f"Pillow's {p.resample}"
     said = f"crop {p.crop}, then {kernel} to {p.resolution}x{p.resolution} where it has another size"
     if isinstance(p, Preprocess) and p.qualities:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import os
@@ -38,18 +39,20 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
     A file stands for itself; a folder for the images and videos at any depth in it, sorted by path, and for a failure
     where something in it could not be looked at (a folder without permission, a link to nothing); a zip or tar in
     the same way, its members as `archive.zip/member.jpg`; a manifest (.csv, .parquet) for the images it lists, in its
-    order; a pattern (*, ?, [..], ** for any depth) that is not a file's name for what matches, sorted."""
-    for given in inputs:
-        if not given:  # as a path it would be the current folder
-            yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
-        elif is_manifest(given) and os.path.isfile(given):
-            yield from _manifest(given)
-        elif os.path.isdir(given) or is_zip(given) or is_tar(given):
-            yield from _folder(given)
-        elif glob.has_magic(given) and not os.path.lexists(given):
-            yield from _pattern(given)
-        else:
-            yield given
+    order; a pattern (*, ?, [..], ** for any depth) that is no name of a file or an archive's member for what matches,
+    sorted."""
+    with contextlib.closing(ManifestStore("")) as archives:
+        for given in inputs:
+            if not given:  # as a path it would be the current folder
+                yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
+            elif is_manifest(given) and os.path.isfile(given):
+                yield from _manifest(given)
+            elif os.path.isdir(given) or is_zip(given) or is_tar(given):
+                yield from _folder(given)
+            elif glob.has_magic(given) and not os.path.lexists(given) and archives.entry(given) is None:
+                yield from _pattern(given)
+            else:
+                yield given
 
 
 def named(inputs: Sequence[str], stdin: Callable[[], Callable[[int], bytes]]) -> Iterator[str | Result]:
@@ -139,6 +142,7 @@ def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:
     rest, separator = b"", None
     while block := read(BLOCK):
         if separator is None:
+            block = block.removeprefix(codecs.BOM_UTF8)  # Windows writes it before a list
             if (what := kind_of(block[:HEAD]).what) in (IMAGE, VIDEO):
                 kind = "picture" if what == IMAGE else "video"
                 raise UserError(f"-: a {kind} came on stdin; paths are read there: give its name instead of -")

@@ -119,7 +119,7 @@ class Judge:
         if self.keep_photos:
             seen.photo = fit(photo)
         if self.stability:
-            seen.variants = variants_of(views, photo, self.faces.side, self._variant)
+            seen.variants = variants_of(views, photo, self.faces, self._variant)
         seen.stages = {"read": spent + time.perf_counter() - found, "face": found - begin}
         return seen
 

@@ -24,7 +24,7 @@ from discriminator.verdict import Verdict
 from discriminator.words import quoted
 from faces.filters import jpeg, resize
 from faces.finding.align import frame_of
-from faces.finding.face_step import View, seen_again
+from faces.finding.face_step import FaceStep, View, seen_again
 
 MOST_FACES = 8  # of a photo: the biggest
 MOST_PIXELS = 50_000_000  # of a version: a larger one is left out
@@ -78,10 +78,10 @@ VERSIONS = (
 
 
 def variants_of(
-    views: Sequence[View], photo: np.ndarray, side: int, prepared: Callable[[str, View, np.ndarray], Variant]
+    views: Sequence[View], photo: np.ndarray, step: FaceStep, prepared: Callable[[str, View, np.ndarray], Variant]
 ) -> list[list[Variant]]:
-    """The other versions of each of the biggest faces. views: of uint8 RGB [H, W, 3], side: of aligned crops, prepared:
-    what makes a variant of its name, the face's view of a version, and this version of the photo."""
+    """The other versions of each of the biggest faces. views: of uint8 RGB [H, W, 3] by `step`, prepared: what makes
+    a variant of its name, the face's view of a version, and this version of the photo."""
     out = []
     for view in views[:MOST_FACES]:
         part, corner = _part(view, photo)
@@ -91,7 +91,7 @@ def variants_of(
                 continue
             changed = version.make(part)
             shift = corner[0] + version.shift[0], corner[1] + version.shift[1]
-            seen = seen_again(view, changed, side, scale=version.scale, shift=shift)
+            seen = seen_again(view, changed, step, scale=version.scale, shift=shift)
             variants.append(prepared(version.name, seen, changed))
         out.append(variants)
     return out

@@ -162,12 +162,13 @@ def _watch(judge: Judge, opened: Video, options: VideoOptions, workers: int | No
 def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
     """The joined verdict of the frames that can be judged, and what must be said about it; UNSURE where they are too
     few, of all frames."""
-    usable = [verdict.logit for verdict, doubt in zip(frames.verdicts, frames.doubts, strict=True) if not doubt]
+    usable = [verdict for verdict, doubt in zip(frames.verdicts, frames.doubts, strict=True) if not doubt]
     few = len(usable) < min(MIN_FRAMES, len(frames.verdicts))
-    logits = np.array([verdict.logit for verdict in frames.verdicts] if few else usable)
+    counted = frames.verdicts if few else usable
+    logits = np.array([verdict.logit for verdict in counted])
     low, high = np.quantile(logits, [0.25, 0.75])
     facts |= {"logit_quartiles": [float(low), float(high)], "frames_too_poor": len(frames.verdicts) - len(usable)}
-    verdict = judge.detector.verdict(trimmed_mean(logits), judge.threshold)
+    verdict = judge.detector.verdict(trimmed_mean(logits), judge.threshold, views=_views(counted))
     notes = [f"{len(logits)} of {facts['frames']} frames, {facts['fake_frames']} of them FAKE by themselves"]
     if poor := [doubt for doubt in frames.doubts if doubt]:
         notes.append(f"in {len(poor)} frames the face can't be judged ({Counter(poor).most_common(1)[0][0]})")
@@ -178,6 +179,19 @@ def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
         verdict = replace(verdict, label="UNSURE", doubt=doubt)
         notes.append(doubt)
     return replace(verdict, note=notes_joined(*notes, *facts["remarks"], verdict.note))
+
+
+def _views(verdicts: list[Verdict]) -> np.ndarray | None:
+    """What the views of a detector that joins two say of these frames, joined as their scores are, float64 [2]; nan for
+    the pixels where most frames have too few of their own. None of another detector."""
+    views = [verdict.views for verdict in verdicts if verdict.views is not None]
+    if not views:
+        return None
+    pixels = [pixels for _, pixels in views if pixels is not None]
+    shown = 2 * len(pixels) > len(views)
+    return np.array(
+        [trimmed_mean(np.array([face for face, _ in views])), trimmed_mean(np.array(pixels)) if shown else np.nan]
+    )
 
 
 def _told(seen: Seen, side: int) -> dict:

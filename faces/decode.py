@@ -365,9 +365,10 @@ def _converter(image: Image.Image, name: str) -> Callable[[Image.Image], np.ndar
     """What makes uint8 RGB [h, W, 3] of a strip of the image."""
     if image.mode == "F":
         raise BadImage(name, "floating-point pixels have no defined range: save it with 8 or 16 bits per channel")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return deep.grey(image, (strip for _, strip in strips_of(image)), name)
     profile = image.info.get("icc_profile")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        eight = deep.grey(image, (strip for _, strip in strips_of(image)), name)
+        return lambda strip: _of_grey(strip, eight(strip), profile)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return lambda strip: _composited(strip, profile)
     if image.mode not in ("1", "P", "RGBX", "L", "RGB", "CMYK", "YCbCr", "HSV"):
@@ -381,8 +382,17 @@ def _converter(image: Image.Image, name: str) -> Callable[[Image.Image], np.ndar
 def _composited(image: Image.Image, profile: bytes | None) -> np.ndarray:
     rgba = image.convert("RGBA")
     alpha = np.asarray(rgba.getchannel("A"), dtype=np.uint16)[..., None]
-    colour = np.asarray(_to_srgb(rgba.convert("RGB"), profile), dtype=np.uint16)
+    # of a grey picture the profile is one of grey, which says nothing of three channels
+    plain = rgba.getchannel("R") if image.mode in ("1", "L", "LA") else rgba.convert("RGB")
+    colour = np.asarray(_to_srgb(plain, profile), dtype=np.uint16)
     return ((colour * alpha + MATTE * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _of_grey(strip: Image.Image, eight: np.ndarray, profile: bytes | None) -> np.ndarray:
+    """uint8 RGB [h, W, 3] of a strip of 16-bit samples that are `eight` in 8 bits."""
+    colour = np.asarray(_to_srgb(Image.fromarray(eight), profile))
+    clear = strip.info.get("transparency")  # the one sample that is not to be seen
+    return colour if clear is None else np.where(np.asarray(strip)[..., None] == clear, np.uint8(MATTE), colour)
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -17,9 +17,13 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF 6.0
 
 
 def note_depth(image: Image.Image, data: bytes) -> None:
-    """Write down what Pillow does not heed: PNG's sBIT chunk, 12 bits a sample and white as zero in TIFF."""
-    if image.format == "PNG" and data[24:25] == b"\x10" and (bits := _significant(data)) < 16:
-        image.info[BITS] = bits
+    """Write down what Pillow does not heed: PNG's sBIT chunk, 12 bits a sample and white as zero in TIFF; and of the
+    transparent colour of a 16-bit PNG the upper eight bits, as it keeps of the pixels (it takes the lower ones)."""
+    if image.format == "PNG" and data[24:25] == b"\x10":
+        if (bits := _significant(data)) < 16:
+            image.info[BITS] = bits
+        if isinstance(clear := image.info.get("transparency"), tuple):
+            image.info["transparency"] = tuple(value >> 8 for value in clear)
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         if tags.get(_PHOTOMETRIC) == 0 and image.mode.startswith("I;16"):
@@ -58,7 +62,7 @@ def _significant(data: bytes) -> int:
 
 
 def grey(image: Image.Image, strips: Iterable[Image.Image], name: str) -> Callable[[Image.Image], np.ndarray]:
-    """What makes uint8 [h, W, 3] of strips of a 16-bit grey image. BadImage for integers beyond 16 bits."""
+    """What makes uint8 [h, W] of strips of a 16-bit grey image. BadImage for integers beyond 16 bits."""
     least = largest = seen = 0
     for strip in strips:
         values = np.asarray(strip).astype(np.int64)
@@ -71,7 +75,7 @@ def grey(image: Image.Image, strips: Iterable[Image.Image], name: str) -> Callab
 
     def convert(strip: Image.Image) -> np.ndarray:
         values = eight(np.asarray(strip).astype(np.int64), bits if low else 16)
-        return np.repeat((255 - values if turned else values)[..., None], 3, axis=2)
+        return 255 - values if turned else values
 
     return convert
 

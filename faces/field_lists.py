@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -67,7 +68,7 @@ def _read_text(path: str, rule: LabelRule | None) -> Manifest:
     paths: list[str] = []
     labels: list[int] = []
     numbers = False
-    for number, line in enumerate(_content(path).splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, word = _cut(line, rule)
@@ -126,7 +127,7 @@ def _read_json(path: str, rule: LabelRule | None) -> Manifest:
 
 def _read_lines(path: str, rule: LabelRule | None) -> Manifest:
     records: list[dict] = []
-    for number, line in enumerate(_content(path).splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -266,6 +267,12 @@ def _home(path: str, paths: list[str]) -> str:
         if any(os.path.lexists(os.path.join(here, p.replace("\\", "/"))) for p in paths[:100]):
             return here
     return folder
+
+
+def _lines(path: str) -> Iterator[str]:
+    """A file's lines, which end at a line feed, a carriage return or both: not at what `str.splitlines` takes for an
+    end besides, such as the U+2028 that JSON and names may hold."""
+    return iter(io.StringIO(_content(path), newline=None))
 
 
 def _content(path: str) -> str:

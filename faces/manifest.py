@@ -237,7 +237,7 @@ def relative_to(folder: str | os.PathLike, manifest: Manifest) -> Manifest:
         if os.path.isabs(path):
             return path[len(below) :].replace(os.sep, "/") if path.startswith(below) else path
         # what comes after an archive's name is a member's name, and must stay letter by letter
-        archive = re.match(r".*?\.zip/", path, re.IGNORECASE | re.DOTALL)
+        archive = re.match(r".*?\.(?:zip|tar)/", path, re.IGNORECASE | re.DOTALL)
         outside, inner = (archive[0][:-1], path[archive.end() - 1 :]) if archive else (path, "")
         return os.path.normpath(os.path.join(up, outside)).replace(os.sep, "/") + inner
 

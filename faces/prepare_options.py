@@ -127,6 +127,10 @@ class Normalisation:
             raise UserError(f"`quality` must be two numbers from 1 to 100, the lower first, not {low}-{high}")
         if self.faces == "all" and self.align == "none":
             raise UserError("`faces` all: faces are only looked for with `align` ffhq; give that too")
+        if self.no_face == "keep" and self.align == "none":
+            raise UserError("`no_face` keep: faces are only looked for with `align` ffhq; give that too")
+        if self.format == "png" and (self.quality, self.chroma) != ((75, 95), "420"):
+            raise UserError("`quality` and `chroma` are JPEG's; leave them out, or give `format` jpeg")
         if 0 < self.through < 8:
             raise UserError(f"`through` must be between 8 and 8192 pixels, or 0, not {self.through}")
 
@@ -174,7 +178,7 @@ class Framing(Checked):
 
 
 @dataclass(frozen=True)
-class Splitting:
+class Splitting(Checked):
     """How a source is dealt out (`faces.splitting`), and which manifest says so."""
 
     source: str = argument("SOURCE")
@@ -199,6 +203,15 @@ class Splitting:
     workers: int | None = WORKERS(help="Processes that read.  [default: all cores]")
     data_root: str | None = DATA_ROOT()
     labels: str | None = LABELLED()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.identity is not None and self.group_by != "identity":  # else a person would be in two splits
+            raise UserError(
+                f"`identity` {self.identity}: people are kept together by `group_by` identity; give that too"
+            )
+        if self.max_distance is not None and self.group_by == "none":
+            raise UserError("`max_distance`: by `group_by` none nothing is compared; leave one of them out")
 
 
 @dataclass(frozen=True)

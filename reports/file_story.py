@@ -21,7 +21,7 @@ from evidence.story import file_story, video_story
 from faces.decode import MAX_PIXELS, decode_image, read_file
 from faces.stores import ManifestStore
 from reports.stability_curve import save_curve
-from reports.verdict_panels import picture_paths
+from reports.verdict_panels import paths_by_place
 
 if TYPE_CHECKING:
     from discriminator.results import Result
@@ -33,13 +33,14 @@ CURVES = (".png", ".svg")
 class Beside:
     """`told(result)`: the result with what was asked for beside it; pictures are drawn on the way.
 
-    files: what is judged, in its order, where pictures are wanted. UserError where one's name is taken."""
+    files: what is judged, in its order, where pictures are wanted; max_pixels: of a photo. UserError where one's name
+    is taken."""
 
-    def __init__(self, told: TellOptions, files: Sequence[str]):
-        self.evidence = told.evidence
+    def __init__(self, told: TellOptions, files: Sequence[str | Result], max_pixels: int = MAX_PIXELS):
+        self.evidence, self.max_pixels = told.evidence, max_pixels
         self._store = ManifestStore("")
         self._ela, self._curves = (
-            dict(enumerate(picture_paths(target, files, name, kinds))) if target else {}
+            paths_by_place(target, files, name, kinds) if target else {}
             for target, name, kinds in ((told.ela, "ela", (".png",)), (told.curve, "curve", CURVES))
         )
         self._at = -1
@@ -60,8 +61,8 @@ class Beside:
         except BadImage:
             return result  # it is unreadable, and has been told so
         if self._at in self._ela and result.error == "":
-            save_error_levels(self._ela[self._at], decode_image(data, result.file))
-        return replace(result, evidence=evidence_of(data, result)) if self.evidence else result
+            save_error_levels(self._ela[self._at], decode_image(data, result.file, max_pixels=self.max_pixels))
+        return replace(result, evidence=evidence_of(data, result, self.max_pixels)) if self.evidence else result
 
     def close(self) -> None:
         self._store.close()

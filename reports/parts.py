@@ -25,7 +25,7 @@ from common.reading import json_of
 from common.tables import no_formula
 from discriminator.results import Result
 from reports.part_options import Part
-from reports.verdicts import CSV_COLUMNS, csv_row
+from reports.verdicts import CSV_COLUMNS, csv_rows
 
 FORMAT = 1
 KEY = b"ganface.part"  # in a Parquet file's metadata: what it is of
@@ -100,15 +100,15 @@ def _by_file(judge: Judge, files: Sequence[str | Result]) -> Iterator[list[dict]
         nonlocal through
         through += 1
 
-    rows: list[dict] = []
+    photo: list[Result] = []
     given = 0
     for result in judge(files, on_read):
         if through > given:
-            yield rows
-            rows, given = [], through
-        rows.append(csv_row(result))
+            yield csv_rows(photo)
+            photo, given = [], through
+        photo.append(result)
     if through > given:
-        yield rows
+        yield csv_rows(photo)
 
 
 class _Journal:
@@ -278,15 +278,16 @@ class Merged:
 
 
 def merge(folder: Path, out: Path | None) -> Merged:
-    """One table of all parts in a folder, in the files' order, whole or absent.
+    """One table of all parts in a folder, in the files' order, whole or absent. out: a new file; default:
+    verdicts.parquet in the folder, in place of an older one.
 
     UserError where a part is missing, is of another source, or does not hold each of its files."""
     found = {Path(p).name: p for p in folder.glob("part-*-of-*.parquet")} if folder.is_dir() else {}
     if not found:
         raise UserError(f"{folder}: holds no part-*.parquet of `shard`; give the folder that was its `out`")
+    if out is not None:
+        _check_new(out)
     out = folder / "verdicts.parquet" if out is None else out
-    if out.suffix.lower() not in (".parquet", ".csv"):
-        raise UserError(f"`out` {out}: the table's name must end in .parquet or .csv")
     pa = arrow(out)
     heads = {path: read_head(path) for path in found.values()}
     first, head = next(iter(sorted(heads.items())))
@@ -313,6 +314,16 @@ def merge(folder: Path, out: Path | None) -> Merged:
                 )
             writer.write_table(table)
     return Merged(out, files, counts)
+
+
+def _check_new(out: Path) -> None:
+    """UserError where a table that was named can't be a new file."""
+    if out.suffix.lower() not in (".parquet", ".csv"):
+        raise UserError(f"`out` {out}: the table's name must end in .parquet or .csv")
+    if not out.parent.is_dir():
+        raise UserError(f"`out` {out}: there is no folder {out.parent}; make it, or choose another place")
+    if os.path.lexists(out):
+        raise UserError(f"`out` {out}: exists and will not be overwritten; choose another name, or remove it")
 
 
 def _writer(pa: Any, out: Path, tmp: Path, schema: Any) -> contextlib.AbstractContextManager[Any]:

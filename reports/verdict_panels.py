@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.files import NAME_BYTES
 from common.outputs import check_folder
 from discriminator.boxes import Mark
 from discriminator.explaining.attributions import Attribution, why_not
@@ -88,7 +89,8 @@ class Maps:
 
 class Painter:
     """Draws and saves as results come. methods: () for `default_methods`. target: a picture for one file; for several a
-    folder, or numbered pictures; None: a new folder. tell: hears once of each method that can't be drawn, and why.
+    folder, or numbered pictures; None: a new folder. files: as `discriminator.files.judge_files` takes them. tell:
+    hears once of each method that can't be drawn, and why.
 
     Only a picture named outright may replace an old one (not the photo). UserError where something is in the way, or
     there is nothing to draw. written: what was saved so far."""
@@ -97,7 +99,7 @@ class Painter:
         self,
         methods: tuple[str, ...],
         target: str | None,
-        files: list[str],
+        files: Sequence[str | Result],
         engine: Engine,
         tell: Callable[[str], object] = lambda line: None,
     ):
@@ -111,7 +113,7 @@ class Painter:
         if all(why := [self.maps.why_not(method) for method in chosen]):
             raise UserError(f"`explain`: {why[0]}")
         self.target = _free_folder() if target is None else target
-        self._paths = dict(enumerate(picture_paths(self.target, files)))
+        self._paths = paths_by_place(self.target, files)
         self._at = 0
         self._photo: list[Result] = []
 
@@ -191,10 +193,25 @@ def _stacked(panels: list[np.ndarray]) -> np.ndarray:
     )
 
 
+def _short(stem: str) -> str:
+    """A name's beginning, which leaves room for what comes before and behind it (0001-, -face12.png)."""
+    while len(os.fsencode(stem)) > NAME_BYTES - 24:
+        stem = stem[:-1]
+    return stem
+
+
 def _free_folder() -> str:
     """explained, or explained-2, … where that is there already."""
     names = (FOLDER if i == 1 else f"{FOLDER}-{i}" for i in range(1, 10_000))
     return next(name for name in names if not Path(name).exists())
+
+
+def paths_by_place(
+    target: str, files: Sequence[str | Result], name: str = "explain", kinds: Sequence[str] = PICTURES
+) -> dict[int, Path]:
+    """`picture_paths` by place in `files`, which has results already, too, of what has no picture."""
+    places = [i for i, file in enumerate(files) if isinstance(file, str)]
+    return dict(zip(places, picture_paths(target, [str(files[i]) for i in places], name, kinds), strict=True))
 
 
 def picture_paths(
@@ -216,7 +233,7 @@ def picture_paths(
         if path.suffix.lower() in FILES and not path.is_dir() and not target.endswith(("/", os.sep)):
             raise UserError(f"`{name}` {target}: give a name that ends in {' or '.join(kinds)}, or a folder's")
         path.mkdir(parents=True, exist_ok=True)
-        paths = [path / f"{i + 1:04d}-{Path(file).stem}.png" for i, file in enumerate(files)]
+        paths = [path / f"{i + 1:04d}-{_short(Path(file).stem)}.png" for i, file in enumerate(files)]
     for one in paths:
         if one.exists():
             raise UserError(f"`{name}`: {one} exists and will not be overwritten; give another name or move it")

@@ -110,6 +110,12 @@ def csv_row(result: Result, photo: str = "") -> dict:
     return row
 
 
+def csv_rows(photo: Sequence[Result], rows: Sequence[dict] | None = None) -> list[dict]:
+    """One photo's results as cells of CSV_COLUMNS. rows: what `rows_of` says of them, where that is known."""
+    rows = rows_of(photo) if rows is None else rows
+    return [csv_row(one, row.get("photo", {}).get("headline", "")) for one, row in zip(photo, rows, strict=True)]
+
+
 def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: Path | None) -> list[str]:
     """The last lines for people: counts, what was measured, the threshold, the detector file where the user did not
     name it (`chosen`), and who looked for the faces."""
@@ -230,9 +236,8 @@ class Outputs(contextlib.AbstractContextManager):
         if told.explain is not None:
             from reports.verdict_panels import Painter
 
-            names = [file for file in files if isinstance(file, str)]
             self.painter = Painter(
-                told.methods, told.drawn_to, names, engine, tell=lambda line: self.echo(_as_typed(line), err=True)
+                told.methods, told.drawn_to, list(files), engine, tell=lambda line: self.echo(_as_typed(line), err=True)
             )
         self.handout, self._report_rows = None, io.StringIO()
         if told.report is not None:
@@ -244,7 +249,7 @@ class Outputs(contextlib.AbstractContextManager):
             self._table.writeheader()
         self._closing = contextlib.ExitStack()
         self.beside = self._closing.enter_context(
-            contextlib.closing(Beside(told, [file for file in files if isinstance(file, str)] if count else []))
+            contextlib.closing(Beside(told, list(files) if count else [], int(asked.max_pixels * 1e6)))
         )
         if sys.stderr.isatty() and not (told.table and sys.stdout.isatty()) and (count is None or count >= 2):
             self.bar = self._closing.enter_context(progress(total=count, title="judging", unit="file"))
@@ -306,7 +311,7 @@ class Outputs(contextlib.AbstractContextManager):
                 self.echo(json.dumps(row, allow_nan=False))
         if self.told.json or self.handout is not None:
             self.rows += rows
-        cells = [csv_row(one, row.get("photo", {}).get("headline", "")) for one, row in zip(photo, rows, strict=True)]
+        cells = csv_rows(photo, rows)
         if self._csv is not None:
             for cell in cells:
                 self._csv.add(cell)

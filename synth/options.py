@@ -334,3 +334,8 @@ class TwinOptions(Checked):
     device: str = DEVICE()
     workers: int | None = WORKERS()
     threads: int | None = THREADS()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.validation_free and self.subset is not None:
+            raise UserError("`validation_free` takes all photos, `subset` some of a training's; leave one of them out")

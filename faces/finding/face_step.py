@@ -133,17 +133,17 @@ class FaceStep:
         return views
 
 
-def seen_again(view: View, photo: np.ndarray, side: int, *, scale: float, shift: tuple[float, float]) -> View:
+def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, shift: tuple[float, float]) -> View:
     """The same face of a photo that was cut and resized: seen in the same way, without looking for it again.
 
-    photo: uint8 RGB [H, W, 3], in which what was at (x, y) pixels lies at ((x, y) - shift) * scale. side: of aligned
-    crops."""
+    photo: uint8 RGB [H, W, 3], in which what was at (x, y) pixels lies at ((x, y) - shift) * scale. step: by whose size
+    and kernel the view was cut out."""
     face = None if view.face is None else moved(view.face, scale, shift)
     if face is None or view.how == "whole":
         return View(photo, "whole")
     if view.how == "crop":
         return View(np.ascontiguousarray(np.rot90(photo, face.turn)), "crop", face)
-    pixels, how = align_face(photo, face, side)
+    pixels, how = align_face(photo, face, step.side, step.resample)
     return View(pixels, how, face)
 
 

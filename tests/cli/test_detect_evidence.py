@@ -10,6 +10,7 @@ from PIL import Image
 
 import detect
 from evidence import credentials
+from faces.decode import decode_image
 from tests.evidence import made
 from tests.program import Program
 
@@ -55,6 +56,26 @@ def test_the_terminal_and_the_pictures(place):
     assert taken.exit_code == 2
     alone = run("b.jpg", "--curve", "x.png")
     assert alone.exit_code == 2 and "--stability" in alone.stderr
+
+
+def test_each_picture_has_the_name_of_its_own_photo_and_may_be_as_large_as_was_asked(place, monkeypatch):
+    """Also behind what holds no photos, and of a name that leaves no room for a number before it."""
+    long = f"{'ä' * 120}.jpg"  # 244 bytes
+    for seed, (name, side) in enumerate({"d.jpg": 64, long: 80}.items()):
+        (place / name).write_bytes(made.saved(made.picture(seed, side=side)))
+    (place / "empty").mkdir()
+    allowed = []
+    decode = lambda *args, **how: allowed.append(how) or decode_image(*args, **how)  # noqa: E731
+    monkeypatch.setattr("reports.file_story.decode_image", decode)
+    more = ("--ela", "levels", "--max-pixels", "200", "--explain", "patches", "--explain-to", "maps")
+    result = run("empty", "b.jpg", "absent.jpg", "d.jpg", long, *more)
+    assert result.exit_code == 2 and "empty: no image files" in result.stderr
+    names = {"0001-b.png": 96, "0003-d.png": 64, f"0004-{'ä' * 115}.png": 80}
+    assert {path.name for path in (place / "maps").iterdir()} == set(names)
+    assert {path.name: Image.open(path).height for path in (place / "levels").iterdir()} == names
+    assert allowed == 3 * [{"max_pixels": 200_000_000}]
+    alone = run("empty", "b.jpg", "--explain", "patches", "--explain-to", "b.png")
+    assert (place / "b.png").is_file() and alone.exit_code == 2
 
 
 def test_each_line_below_a_verdict_says_what_it_is_of(place):

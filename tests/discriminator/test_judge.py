@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from discriminator.calibration import calibrate
+from discriminator.detector_base import DetectorBase, Raw
 from discriminator.files import judge_files
 from discriminator.inputs import list_images
+from discriminator.join import FACE_ONLY, PIXELS_ONLY, Join
 from discriminator.judge import Judge
 from discriminator.results import Result, Totals
+from discriminator.video import judge_video
+from faces.preprocess import Preprocess
 
 
 @pytest.fixture
@@ -152,3 +158,31 @@ def test_archives_that_can_not_be_read_are_one_line(folder):
     files, failures = list_images([str(folder / "bad.zip"), str(folder / "none.zip")])
     assert files == [] and "not a readable zip archive" in failures[0].error
     assert failures[1].error == "no image files in this archive"
+
+
+class TwoViewsThatSay(DetectorBase):
+    """The calibrated log-odds of face and pixels that it is given, whatever it is shown."""
+
+    def __init__(self, face: float, pixels: float):
+        logits = np.concatenate([np.random.default_rng(0).normal(m, 1, 300) for m in (-2, 2)])
+        self.preprocess, self.calibration = Preprocess(32), calibrate(logits, np.repeat([0, 1], 300))
+        self.meta, self.sha256, self.join = {}, "0", Join(apart=(1.0, 1.0))
+        self.views = face, pixels
+
+    def once(self, pixels: np.ndarray) -> Raw:
+        return Raw(np.full(len(pixels), 6.0), None, np.tile(np.float32(self.views), (len(pixels), 1)))
+
+
+@pytest.mark.parametrize(
+    ("views", "label", "why"),
+    [((4, 3), "FAKE", ""), ((4, -3), "UNSURE", FACE_ONLY), ((-4, 3), "UNSURE", PIXELS_ONLY), ((4, np.nan), "FAKE", "")],
+)
+def test_views_that_contradict_each_other_do_so_in_a_video_as_in_its_frames(views, label, why, photos):
+    frames = [Image.fromarray(photos[i % 2]).resize((64, 64)) for i in range(8)]
+    frames[0].save(data := io.BytesIO(), "GIF", save_all=True, append_images=frames[1:])
+    judge = Judge(TwoViewsThatSay(*views))
+    (still,) = judge(np.asarray(frames[0]))
+    moving = judge_video(judge, "a.gif", data=data.getvalue())
+    for verdict in (still.verdict, moving.verdict):
+        assert (verdict.label, verdict.contradiction) == (label, why) and why in verdict.note
+        assert verdict.views == (views[0], None if np.isnan(views[1]) else views[1])

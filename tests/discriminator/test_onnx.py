@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from PIL import Image
 from common.errors import UserError
 from discriminator.detector import Detector, round_to_half
 from discriminator.engine import open_engine
-from discriminator.export_onnx import TOLERANCE, export_detector
+from discriminator.export_onnx import TOLERANCE, _preprocess_in_words, export_detector
 from discriminator.files import judge_files
 from discriminator.judge import Judge, Seen
 from discriminator.onnx_detector import OnnxDetector
@@ -232,3 +233,15 @@ def test_onnx_serves_without_pytorch(exported, tmp_path):
         assert done.stdout.strip().splitlines()[-1] == "[]"
     with Image.open(io.BytesIO((tmp_path / "out.png").read_bytes())) as panel:
         assert panel.width > panel.height
+
+
+def test_the_kernel_in_words_is_the_kernel():
+    """What a file says to those who serve it by other programs, done by OpenCV itself."""
+    photo = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    preprocess = Preprocess(32, resample="points")
+    said = _preprocess_in_words(preprocess)
+    assert "INTER_LINEAR (of more than four times 32 pixels first INTER_AREA to that;" in said
+    four_times = cv2.resize(photo, (128, 128), interpolation=cv2.INTER_AREA)
+    by_words = cv2.resize(four_times, (32, 32), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(preprocess.uint8(photo), by_words)
+    assert not np.array_equal(by_words, cv2.resize(photo, (32, 32), interpolation=cv2.INTER_LINEAR))

@@ -106,10 +106,11 @@ def test_a_part_of_the_photo_gives_what_the_whole_photo_gives():
     view = View(*align_face(photo, face, 256), face)
     part, (x, y) = _part(view, photo)
     assert part.size < photo.size / 2 and x % 16 == y % 16 == 0 and x > 0
-    again = seen_again(view, part, 256, scale=1, shift=(x, y))
+    again = seen_again(view, part, FaceStep(), scale=1, shift=(x, y))
     np.testing.assert_array_equal(again.pixels, view.pixels)
     seen = {}
-    variants_of([view], photo, 256, lambda name, one, changed: seen.setdefault(name, one) and Variant(name, one.pixels))
+    note = lambda name, one, changed: seen.setdefault(name, one) and Variant(name, one.pixels)  # noqa: E731
+    variants_of([view], photo, FaceStep(), note)
     whole, _ = align_face(jpeg(photo, 60), face, 256)
     np.testing.assert_array_equal(seen["JPEG 60"].pixels, whole)
     twice, _ = align_face(resize(photo, 2400, 2400, "bicubic"), face_at(1040, 1220, 360), 256)
@@ -119,11 +120,23 @@ def test_a_part_of_the_photo_gives_what_the_whole_photo_gives():
         assert np.abs(one.pixels.astype(int) - view.pixels).mean() < 12, name
 
 
+@pytest.mark.parametrize("kernel", ["points", "box"])  # the first is the shipped detector's
+def test_versions_are_cut_out_by_the_kernel_of_the_photo_itself(kernel, monkeypatch):
+    monkeypatch.setattr(stability, "VERSIONS", VERSIONS[:1])
+    photo, face = scene(400), face_at(200, 200, 150)
+    step = FaceStep(Finder(face), 256, kernel)
+    seen = {}
+    variants_of(step(photo), photo, step, lambda name, one, _: seen.setdefault(name, one) and Variant(name, one.pixels))
+    whole, _ = align_face(jpeg(photo, 95), face, 256, kernel)
+    np.testing.assert_array_equal(seen["JPEG 95"].pixels, whole)
+    assert not np.array_equal(align_face(jpeg(photo, 95), face, 256)[0], whole)
+
+
 def test_a_face_at_the_photos_edge():
     photo, face = scene(400), face_at(20, 390, 200)
     view = View(*align_face(photo, face, 256), face)
     part, corner = _part(view, photo)
-    np.testing.assert_array_equal(seen_again(view, part, 256, scale=1, shift=corner).pixels, view.pixels)
+    np.testing.assert_array_equal(seen_again(view, part, FaceStep(), scale=1, shift=corner).pixels, view.pixels)
 
 
 @pytest.mark.parametrize("even", [0.0, 5.0])

@@ -168,6 +168,47 @@ def test_colour_profile_is_converted_to_srgb():
     np.testing.assert_array_equal(decode_image(junk, "a"), PHOTO)
 
 
+def grey_profile() -> bytes:
+    """An ICC profile (version 2.4) of grey with the gamma 1.8."""
+    white = struct.pack(">3i", 63190, 65536, 54061)  # D50
+    bodies = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"grey\0" + bytes(79),
+        b"wtpt": b"XYZ " + bytes(4) + white,
+        b"kTRC": b"curv" + bytes(4) + struct.pack(">IHH", 1, 461, 0),
+        b"cprt": b"text" + bytes(4) + b"none" + bytes(4),
+    }
+    table, rest, at = struct.pack(">I", len(bodies)), b"", 132 + 12 * len(bodies)
+    for name, body in bodies.items():
+        table, rest = table + name + struct.pack(">II", at + len(rest), len(body)), rest + body
+    head = struct.pack(">I", at + len(rest)) + b"lcms" + bytes.fromhex("02400000") + b"mntrGRAYXYZ " + bytes(12)
+    return (head + b"acsp" + bytes(28) + white).ljust(128, b"\0") + table + rest
+
+
+def test_a_grey_profile_is_heeded_in_8_and_16_bits_and_beside_transparency():
+    values = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
+    light = (values[0] / 255) ** (461 / 256)  # to sRGB by IEC 61966-2-1
+    shown = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    grey, half = Image.fromarray(values), Image.new("L", (256, 4), 51)
+    for image in (grey, Image.fromarray(values.astype(np.uint16) * 257)):
+        for kind in ("PNG", "TIFF"):
+            found = decode_image(encode(image, kind, icc_profile=grey_profile()), "a")
+            assert np.abs(found - shown[:, None]).max() <= 1.5, (image.mode, kind)
+    clear = decode_image(encode(Image.merge("LA", (grey, half)), "PNG", icc_profile=grey_profile()), "a")
+    assert np.abs(clear - (shown[:, None] * 0.2 + 128 * 0.8)).max() <= 1.5
+    keyed = decode_image(encode(grey, "PNG", icc_profile=grey_profile(), transparency=7), "a")
+    assert (keyed[:, 7] == 128).all() and np.abs(np.delete(keyed - shown[:, None], 7, 1)).max() <= 1.5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_transparent_colour_of_a_16_bit_png(channels):
+    """One sample of 16 bits (PNG specification, 11.3.2.1); not what has the same lower byte."""
+    samples = np.array([0, 0x1234, 0x3434, 0x8080, 0xFFFF], ">u2")
+    rows = b"\0" + np.repeat(samples, channels).tobytes()
+    key = png_chunk(b"tRNS", struct.pack(">H", 0x1234) * channels)
+    found = decode_image(png_file(5, 1, rows, key, depth=16, colour=0 if channels == 1 else 2), "a")
+    np.testing.assert_array_equal(found[0, :, 0], [0, 128, 0x34, 0x80, 0xFF])
+
+
 def test_animations_give_the_first_frame():
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
     for kind, options in (("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):

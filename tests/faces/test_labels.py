@@ -390,6 +390,12 @@ def test_records_line_by_line(tmp_path):
     plant(tmp_path, "a.png", "b.png")
     lines = '{"file_name": "a.png", "label": "real"}\n\n{"file_name": "b.png", "label": 1}\n'
     assert open_source(table(tmp_path, lines, "metadata.jsonl")).labels.tolist() == [0, 1]
+    odd = lines.replace("}", ', "text": "a\u2028b\x85c"}').replace(
+        "\n", "\r\n"
+    )  # no ends of lines, in JSON nor elsewhere
+    assert open_source(table(tmp_path, odd, "metadata.jsonl")).labels.tolist() == [0, 1]
+    plant(tmp_path, "a\u2028b.png")
+    assert open_source(table(tmp_path, "a.png 0\na\u2028b.png 1\n", "list.txt")).labels.tolist() == [0, 1]
     for bad, told in (("{", "line 1: not JSON"), ("[1]", "line 1: not a record"), ("", "without images")):
         with pytest.raises(UserError, match=told):
             open_source(table(tmp_path, bad, "bad.jsonl"))

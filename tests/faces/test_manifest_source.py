@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tarfile
 import unicodedata
 import zipfile
 
@@ -129,6 +130,17 @@ def test_a_manifest_of_a_source_is_the_source(folder, kind):
         assert again.manifest["who"].tolist() == ["ann", "bob"]
     moved = folder.rename(folder.with_name(folder.name + "-moved"))
     assert len(open_source(moved / "deep/er/m.csv").read(0)) > 0, "a folder can be moved with its manifest"
+
+
+def test_members_of_a_tar_are_found_from_another_folder(folder):
+    """`tar -cf faces.tar .` calls them ./a.png, and so they are called letter by letter."""
+    with tarfile.open(folder / "faces.tar", "w") as archive:
+        archive.add(folder / "photos", "./photos")
+    before = open_source(write(folder, "path,label\nfaces.tar/./photos/train/real/a.png,real\n"))
+    (folder / "deep").mkdir()
+    write_manifest(folder / "deep/m.csv", relative_to(folder / "deep", tabulate(before, scan(before))))
+    again = open_source(folder / "deep/m.csv")
+    assert again.items[0].path == "../faces.tar/./photos/train/real/a.png" and again.read(0) == before.read(0)
 
 
 def test_hashes_in_a_manifest_are_believed_unless_told_otherwise(folder):

@@ -74,6 +74,19 @@ def test_nothing_but_the_picture_is_left_to_tell_the_classes(leaky, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"no_face": "keep"}, "`no_face` keep: faces are only looked for"),
+        ({"format": "png", "quality": (80, 90)}, "are JPEG's"),
+        ({"format": "png", "chroma": "444"}, "are JPEG's"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(how, told):
+    with pytest.raises(UserError, match=told):
+        Normalisation(**how)
+
+
 def test_quality_is_uniform_and_knows_the_content_only():
     recipe = Normalisation(quality=(75, 95), seed=3)
     drawn = np.array([recipe.quality_of(hashlib.sha256(b"%d" % i).hexdigest()) for i in range(4200)])

@@ -5,6 +5,7 @@ import pytest
 
 from common.errors import UserError
 from faces.manifest import Manifest, text_column
+from faces.prepare_options import Splitting
 from faces.similar import mirrored
 from faces.splitting import deal, describe, groups_of, identity_groups, parse_ratios, split, straddling
 
@@ -160,6 +161,17 @@ def test_identity_by_column_and_by_name():
 def test_identity_that_tells_nothing_is_refused(pattern, told):
     with pytest.raises(UserError, match=told):
         identity_groups(table(["id1_a.png", "id2_b.png"]), pattern)
+
+
+def test_options_that_would_do_nothing_are_refused():
+    """A person would be in two splits who was named by `identity` alone."""
+    for how, told in (
+        ({"identity": "(id)"}, "`group_by` identity"),
+        ({"max_distance": 3, "group_by": "none"}, "nothing is"),
+    ):
+        with pytest.raises(UserError, match=told):
+            Splitting(source="photos", **how)
+    assert Splitting(source="photos", identity="(id)", group_by="identity").identity == "(id)"
 
 
 def test_composites_are_grouped_by_looks_within_more_bits():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import random
 import tarfile
+import zipfile
 
 import pytest
 
 from common.errors import BadImage, UserError
-from discriminator.inputs import expand
+from discriminator.inputs import expand, paths_from
 from discriminator.results import Result
+from discriminator.verdict import Verdict
+from discriminator.words import of_photo
 from faces.stores import ManifestStore
 from faces.tars import TarStore
 from reports.part_options import Part, PartOptions
@@ -121,6 +124,36 @@ def test_a_merged_csv_has_no_formulas_and_the_parquet_file_has_the_names_as_they
         assert [row["file"] for row in csv.DictReader(file)] == ["./=1+2.jpg", "./-x.jpg", "plain.jpg"]
 
 
+def test_each_face_has_its_photos_one_answer_as_in_a_csv(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+
+    def call(files, on_read):
+        for file, labels in zip(files, (("FAKE", "REAL"), ("REAL",)), strict=True):
+            for i, label in enumerate(labels, start=1):
+                face = {"index": i, "of": len(labels), "score": 0.9, "seen_as": "ffhq", "box": [1.0, 2.0, 3.0, 4.5]}
+                yield Result(file, Verdict(label, 0.5, 0.6, 0.4, 0.01, 200, 0.0), face=face)
+            on_read()
+
+    judge_part(Source(["a.jpg", "b.jpg"], {}), Part(0, 1), tmp_path, call, tell=print, progress=lambda *_: None)
+    told = pq.read_table(merge(tmp_path, None).path).column("photo").to_pylist()
+    assert told == 2 * [of_photo(["FAKE", "REAL"]).headline] + [None]
+
+
+def test_a_table_that_was_named_is_a_new_file(tmp_path):
+    pytest.importorskip("pyarrow")
+    run(Part(0, 1), tmp_path / "parts")
+    (tmp_path / "photos.csv").write_text("path")
+    for name, why in (
+        ("photos.csv", "exists"),
+        ("parts/part-00000-of-00001.parquet", "exists"),
+        ("no/a.csv", "no folder"),
+    ):
+        with pytest.raises(UserError, match=f"`out` .*{why}"):
+            merge(tmp_path / "parts", tmp_path / name)
+    assert (tmp_path / "photos.csv").read_text() == "path"
+    assert merge(tmp_path / "parts", None) == merge(tmp_path / "parts", None), "the folder's own table may be made anew"
+
+
 def test_what_is_missing_is_named(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet")
     with pytest.raises(UserError, match="holds no part"):
@@ -193,3 +226,19 @@ def test_members_of_a_tar_are_found_and_read(tmp_path):
     (tmp_path / "zipped.tar").write_bytes(b"\x1f\x8b" + bytes(600))
     (bad,) = expand([str(tmp_path / "zipped.tar")])
     assert isinstance(bad, Result) and "not a readable uncompressed tar archive" in bad.error
+
+
+def test_a_member_whose_name_looks_like_a_pattern_is_found_by_its_name(tmp_path):
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("img[1].jpg", b"A")
+    (name,) = expand([str(path)])
+    assert list(expand([name])) == [name] == [f"{path}/img[1].jpg"]
+    (none,) = expand([f"{path}/img[2].jpg"])
+    assert isinstance(none, Result) and "no image is called like this pattern" in none.error
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])  # with the mark that Windows writes before UTF-8
+def test_paths_from_a_stream(mark):
+    blocks = iter([mark + "a.jpg\r\n\nb/ä".encode(), b".png\nlast", b""])
+    assert list(paths_from(lambda _: next(blocks))) == ["a.jpg", "b/ä.png", "last"]

@@ -128,6 +128,11 @@ def test_validation_photos_stay_out(photos, tmp_path):
     assert {pair.photo for pair in free.pairs[0]} & {item.path for item in splits.valid.items}
 
 
+def test_some_of_a_trainings_photos_and_all_photos_are_not_one_thing():
+    with pytest.raises(UserError, match="`validation_free` takes all photos"):
+        TwinOptions(data="photos", outdir="bank", validation_free=True, subset=9)
+
+
 def test_it_goes_on_where_it_was_and_to_the_same_bits(photos, tmp_path):
     bank(photos, tmp_path / "whole")
     bank(photos, tmp_path / "parts", decoders=1)
