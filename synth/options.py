@@ -99,6 +99,11 @@ class ImageFile(Checked):
     format: str = option("png", "File format.", choices=("png", "jpg"))
     quality: int = option(95, "JPEG quality.", metavar="N", low=1, high=100)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format != "jpg" and self.quality != ImageFile.quality:
+            raise UserError(f"`quality` {self.quality}: of JPEGs, and PNGs lose nothing: give `format` jpg, too")
+
 
 @dataclass(frozen=True)
 class SeedOptions(Checked):

@@ -130,7 +130,7 @@ def test_foreign_folders_are_refused(tmp_path):
 
 
 def test_wrong_image_files():
-    for wrong in ({"format": "gif"}, {"quality": 0}, {"quality": 101}):
+    for wrong in ({"format": "gif"}, {"quality": 0}, {"quality": 101}, {"quality": 80}):
         with pytest.raises(UserError, match=next(iter(wrong))):
             ImageFile(**wrong)
 
