@@ -19,7 +19,7 @@ from evaluation.ensemble import detector_file, short_names
 from evaluation.ensemble_scores import groups_of_parts, rendered_alike
 from evaluation.listener import Listener
 from evaluation.options import ComparisonOptions, is_table
-from evaluation.scoring import LabelledImages, Scorer, open_labelled
+from evaluation.scoring import LabelledImages, Scorer, open_labelled, taught_with
 from faces.degrade import PRESETS
 from metrics.answers import called_fake
 from metrics.classification import FPRS, report, swapped_note
@@ -151,6 +151,7 @@ def _on_images(options: ComparisonOptions, contestants: list[Contestant], listen
     bar.close()
     readable = np.all([np.ones(len(labels), bool), *(np.isfinite(c.scores) for c, _ in networks)], axis=0)
     notes = [f"{len(labels) - int(readable.sum())} images can't be read and are left out for all"] if skipped else []
+    notes += [line for one, detector in networks for line in taught_with(parts, detector.meta, one.name)]
     # a table without detectors beside it can't tell what is unreadable from what is missing
     for one in contestants:
         if one.detector is None:

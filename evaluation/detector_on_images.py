@@ -19,7 +19,7 @@ from evaluation.bias import audit_bias
 from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, at_threshold, summarise
 from evaluation.listener import Listener, nobody
 from evaluation.options import DetectorOptions
-from evaluation.scoring import Judged, LabelledImages, Scorer, open_labelled
+from evaluation.scoring import Judged, LabelledImages, Scorer, open_labelled, taught_with
 from faces.degrade import PRESETS, Degradation, grid
 from metrics.breakdown import AnswerRule
 from metrics.robustness import Condition
@@ -105,7 +105,7 @@ def evaluate_images(
         "limit": options.limit,
         "images_per_second": seconds and len(work) / seconds,
     }
-    notes = []
+    notes = taught_with(parts, detector.meta, "the detector")
     if options.limit:
         notes.append(f"a quick look at no more than {options.limit} images of a class from each `data` (`limit`)")
     result = summarise(options, rule, table, points=points, calibrated=True, notes=notes, settings=settings)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -50,7 +50,8 @@ class Judged(NamedTuple):
 
 @dataclass
 class LabelledImages:
-    """One source. `names`, `generators`: object [n] of str, one per image; labels int [n]; group as in `Scores`."""
+    """One source. `names`, `generators`: object [n] of str, one per image; labels int [n]; group as in `Scores`; whole:
+    the fingerprint of the source, "" where these images are one split of it."""
 
     spec: str
     source: FaceSource
@@ -60,6 +61,7 @@ class LabelledImages:
     group: np.ndarray | None
     grouped_by: str
     notes: list[str] = field(default_factory=list)
+    whole: str = ""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -126,6 +128,17 @@ def chosen(part: LabelledImages, rows: np.ndarray) -> LabelledImages:
     return replace(part, source=part.source.select(rows), group=group, **columns)
 
 
+def taught_with(parts: Sequence[LabelledImages], meta: Mapping, name: str) -> list[str]:
+    """A line for each source that the detector called `name` learnt from, and that is judged without regard to splits;
+    meta: of its file."""
+    mark = meta.get("fingerprint")
+    return [
+        f"{part.spec}: {name} was taught with this very set; what is found here says little of photos it never saw"
+        for part in parts
+        if mark and part.whole == mark
+    ]
+
+
 def place_of(spec: str) -> tuple[str, str]:
     """(where a source lies, its short name, which its images have where it is one source): that of data/faces/test/real
     is faces/test/real."""
@@ -152,6 +165,7 @@ def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -
         source, notes = _opened(spec, options)
     except UserError as error:
         raise UserError(f"`data` {error}" if str(error).startswith(spec) else f"`data` {spec}: {error}") from None
+    whole = source.fingerprint() if split == "all" or (split is None and "test" not in source.splits) else ""
     if split is None and "test" in source.splits:
         total = len(source)
         source = source.select(split="test")
@@ -181,7 +195,7 @@ def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -
         elif not group_by and len(rows) and "phash" in rows and rows["phash"].any():
             numbers = groups_of(rows, "near-duplicate")
             grouped_by, group = "near_duplicate", text_column([f"{name}:{number}" for number in numbers])
-    return LabelledImages(spec, source, labels, names, generators, group, grouped_by, notes)
+    return LabelledImages(spec, source, labels, names, generators, group, grouped_by, notes, whole)
 
 
 def _opened(spec: str, options: ScoringOptions) -> tuple[FaceSource, list[str]]:

@@ -22,6 +22,7 @@ from discriminator.hybrid import HybridConfig, HybridDiscriminator
 from discriminator.verdict import Threshold
 from faces.degrade import grid
 from faces.preprocess import Preprocess
+from faces.source import open_source
 from stylegan2_ada.config import DiscriminatorConfig
 from tests.program import Program
 
@@ -334,6 +335,28 @@ def test_scores_of_another_detector(tmp_path):
     assert "of the images that are judged" in refused(
         tmp_path / "s.csv", "--calibrate-on", tmp_path / "s.csv"
     )  # fmt: skip
+
+
+def test_that_it_learnt_from_these_very_images_is_said(place, tmp_path):
+    detector = Detector.load(place / "d.safetensors", device="cpu")
+    said = "both: the detector was taught with this very set"
+    assert said not in run("d.safetensors", "--data", "both")
+    detector.meta |= {"fingerprint": open_source(str(place / "both")).fingerprint()}
+    detector.save(tmp_path / "own.safetensors")
+    out = run(tmp_path / "own.safetensors", "--data", "both", "--json", tmp_path / "own.json")
+    assert f"note: {said}" in out and said in json.loads((tmp_path / "own.json").read_text())["notes"][0]
+    assert said in run(tmp_path / "own.safetensors", "--data", "both", "--limit", 4), "a part of them is no other set"
+    assert "taught with" not in run(tmp_path / "own.safetensors", "--data", "reals", "--data", "fakes")
+    rows = [
+        f"{place}/both/{kind}/{i:02d}.png,{kind},{'test' if i < 4 else 'train'}"
+        for kind in ("real", "fake")
+        for i in range(12)
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,split", *rows]))
+    detector.meta |= {"fingerprint": open_source(str(tmp_path / "m.csv")).fingerprint()}
+    detector.save(tmp_path / "split.safetensors")
+    assert "taught with" not in run(tmp_path / "split.safetensors", "--data", tmp_path / "m.csv"), "its test split"
+    assert "taught with" in run(tmp_path / "split.safetensors", "--data", tmp_path / "m.csv", "--split", "all")
 
 
 def test_swapped_labels_are_said_and_set_right(place, tmp_path):
