@@ -34,6 +34,7 @@ import click
 from common.errors import UserError
 
 KEY = "option"
+DAY = 86_400.0  # seconds: the longest wait that may be asked for; a timer takes no number of any size
 
 
 @dataclass(frozen=True)

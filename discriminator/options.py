@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import BATCH, DEVICE, THRESHOLD, WORKERS, Checked, argument, option
+from common.options import BATCH, DAY, DEVICE, THRESHOLD, WORKERS, Checked, argument, option
 from faces.options import FACE, FACE_MODEL, OFFLINE
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -54,7 +54,7 @@ class DetectOptions(JudgeOptions):
     decode_seconds: float | None = option(
         None,
         "Give a photo up that takes longer to decode; it is done in a process of its own.  [default: no limit]",
-        metavar="SECONDS", low=0, above=True,
+        metavar="SECONDS", low=0, above=True, high=DAY,
     )  # fmt: skip
     stability: bool = option(
         False,

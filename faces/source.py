@@ -320,6 +320,7 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
     repeated = np.ones(len(paths), dtype=bool)
     repeated[rows.firsts()] = False
     if repeated.any():
+        _refuse_contradictions(spec, rows, paths, np.flatnonzero(repeated))
         notes.append(f"{spec}: {_count(int(repeated.sum()))} listed before in it, left out")
     # what is missing stays in the list: whoever reads it counts it as a bad image, by name
     entries = [entry or Entry(path, 0, 0) for entry, path in zip(found, paths)]
@@ -331,6 +332,23 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
     items = [FaceItem(paths[i], int(labels[i]), splits[i]) for i in chosen]
     name, entries = os.path.basename(spec), [entries[i] for i in chosen]
     return FaceSource(name, store, items, entries, [*notes, *more], rows.select(kept), names)
+
+
+def _refuse_contradictions(spec: str, rows: Manifest, paths: list[str], repeated: np.ndarray) -> None:
+    """UserError where an image is listed again as another class: nobody can tell which row is right."""
+    if "label" not in rows:
+        return
+    first: dict[str, int] = {}
+    for row, path in enumerate(paths):
+        first.setdefault(path, row)
+    labels = rows["label"]
+    for again in repeated.tolist():
+        row = first[paths[again]]
+        if labels[again] != labels[row] and min(labels[again], labels[row]) >= 0:
+            said, then = ("fake" if labels[i] == FAKE else "real" for i in (row, again))
+            raise UserError(
+                f"{spec}: {paths[again]} is {said} in row {row + 1} and {then} in row {again + 1}; delete the wrong row"
+            )
 
 
 def _listed_labels(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from common.errors import UserError
-from common.options import THREADS, option
+from common.options import DAY, THREADS, option
 from discriminator.options import RUNTIMES, JudgeOptions
 from faces.options import FACE
 
@@ -27,13 +27,15 @@ class ServeOptions(JudgeOptions):
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is every network.")
     port: int = option(8000, "0: any that is free.", low=0, high=65535)
     threads: int | None = THREADS(help="Photos and videos judged at once.  [default: one per core]")
-    max_mb: float = option(32.0, "Of a request.", metavar="MIB", low=0, above=True)
+    max_mb: float = option(32.0, "Of a request.", metavar="MIB", low=0, above=True, high=4096)
     max_files: int = option(64, "Photos and videos in a request.", metavar="N", low=1)
-    max_pixels: float = option(50.0, "Of a photo, or of a video's frame.", metavar="MILLIONS", low=0, above=True)
-    photo_seconds: float = option(20.0, "For decoding a photo.", metavar="SECONDS", low=0, above=True)
-    video_seconds: float = option(30.0, "Work on one video.", metavar="SECONDS", low=0, above=True)
+    max_pixels: float = option(
+        50.0, "Of a photo, or of a video's frame.", metavar="MILLIONS", low=0, above=True, high=1073
+    )
+    photo_seconds: float = option(20.0, "For decoding a photo.", metavar="SECONDS", low=0, above=True, high=DAY)
+    video_seconds: float = option(30.0, "Work on one video.", metavar="SECONDS", low=0, above=True, high=DAY)
     video_frames: int = option(64, "Frames of a video that are judged at most.", metavar="N", low=1)
-    timeout: float = option(60.0, "Seconds a body may take.", metavar="SECONDS", low=1)
+    timeout: float = option(60.0, "Seconds a body may take.", metavar="SECONDS", low=1, high=DAY)
     cors: tuple[str, ...] = option((), "Let pages of this origin ask, too (several times).", metavar="ORIGIN")
     allow_host: tuple[str, ...] = option(
         (), "A name that the server goes by, besides localhost and its addresses (several times).", metavar="NAME"
@@ -56,7 +58,7 @@ class ServeOptions(JudgeOptions):
     allow_urls: bool = option(
         False, "Fetch photos from public web addresses that a request names; never from private networks."
     )
-    url_seconds: float = option(15.0, "For fetching a photo.", metavar="SECONDS", low=1)
+    url_seconds: float = option(15.0, "For fetching a photo.", metavar="SECONDS", low=1, high=DAY)
     access_log: bool = option(False, "A line for each request: address, method, path, status.")
 
     def __post_init__(self) -> None:

@@ -204,3 +204,24 @@ def test_every_text_of_every_command_is_held_to_that(name, monkeypatch):
                     parameter.type.convert("", parameter, None)
                 held += 1
     assert held
+
+
+@pytest.mark.parametrize("value", ["1e308", "1e10", "3e9"])
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("detect", ["--decode-seconds", "--max-pixels"]),
+        ("serve", ["--photo-seconds", "--video-seconds", "--url-seconds", "--timeout", "--max-mb", "--max-pixels"]),
+    ],
+)
+def test_what_a_timer_or_a_size_is_made_of_has_an_upper_bound(name, flags, value, monkeypatch, capsys):
+    """Before: a traceback, when the server started or at the first photo."""
+    spec = importlib.util.spec_from_file_location(f"{name}_command", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    for flag in flags:
+        with pytest.raises(SystemExit) as left:
+            cli.run(module.main, [*(["a.jpg"] if name == "detect" else []), flag, value])
+        assert left.value.code == 2
+        assert capsys.readouterr().err.startswith(f"error: {flag} {value} is too large; give at most ")

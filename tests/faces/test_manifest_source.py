@@ -80,6 +80,18 @@ def test_what_is_missing_or_said_twice_is_noted(folder):
     assert [fact.error for fact in scan(source)] == [None, "no such file"]
 
 
+def test_an_image_listed_as_both_classes_is_refused(folder):
+    """Before: the first row counted, and the other was told as one listed twice."""
+    a = "photos/train/real/a.png"
+    rows = f"path,label\n{a},real\nphotos/train/fake/b.png,fake\n{a},{{}}\n"
+    with pytest.raises(
+        UserError, match=r"list\.csv: .*/a\.png is real in row 1 and fake in row 3; delete the wrong row"
+    ):
+        open_source(write(folder, rows.format("fake"), "list.csv"))
+    for same in ("real", "0", ""):
+        assert open_source(write(folder, rows.format(same), "list.csv")).labels.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
