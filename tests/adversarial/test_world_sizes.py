@@ -47,7 +47,7 @@ def begun(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos", [(16, 16)] * 12)
     run = tmp_path / "runs" / "00000-photos-16-auto"
     run.mkdir(parents=True)
-    options = {"data": str(tmp_path / "photos"), "resolution": 16, "precision": "fp32"}
+    options = {"data": str(tmp_path / "photos"), "resolution": 16, "precision": "fp32", "fid_dims": 64}
 
     def planned(world: int, cfg: str, **given):
         if not (run / CONFIG).exists():
@@ -77,6 +77,12 @@ def test_gamma_steers_a_run_on_another_number_of_processes(begun):
 def test_a_smaller_minibatch_std_group_is_told(begun):
     p = begun(4, "tiny")
     assert p.cfg.batch == 8 and p.resumed.steered == ["minibatch-std group 4 -> 2"]
+
+
+def test_a_run_that_goes_on_may_have_what_does_nothing_any_more(begun):
+    assert begun(1, "auto", metrics="none").cfg.metrics == "none"
+    with pytest.raises(UserError, match="`fid_dims` 64"):
+        begun(1, "auto", metrics="none", fid_dims=64)
 
 
 def test_a_batch_that_so_many_processes_cannot_share_is_refused_with_numbers_that_can(begun):
