@@ -115,7 +115,7 @@ class Options:
     )
     verdict_batch: int | None = option(
         None,
-        "Its images a step; 0: it does not learn.  [default: --batch; tiny: half]",
+        "Its images a step, two or more a micro-batch; 0: it does not learn.  [default: --batch; tiny: half]",
         metavar="N", low=0, high=MAX_BATCH,
     )  # fmt: skip
     verdict_lr: float = option(2e-3, "Its learning rate.", metavar="X", low=0, above=True)

@@ -40,6 +40,23 @@ def test_the_batch_that_is_proposed_is_one_that_works(cfg, world):
     assert resolved(batch=proposed).batch == proposed
 
 
+@pytest.mark.parametrize(
+    "options, images",
+    [
+        ({}, 4),
+        ({"batch_gpu": 2}, 8),  # four micro-batches of a real and a fake image
+        ({"batch": 12, "batch_gpu": 4, "mbstd_group": 1, "verdict_batch": 8}, 6),  # three of two, not of 8 / 3
+        ({"verdict_batch": 0}, 0),
+    ],
+)
+def test_the_length_of_the_verdict_phase_counts_the_images_that_are_shown(options, images):
+    wanted = Options(data="x", cfg="tiny", verdict_kimg=0.12, **options)
+    cfg = resolve(wanted, resolution=64, world_size=1, device=torch.device("cpu"), facts={})
+    assert cfg.verdict_images == images == cfg.verdict_part * cfg.micro_batches
+    assert cfg.verdict_steps * images == (120 if images else 0)
+    assert any(line.startswith(f"verdict     batch {images},") for line in cfg.schedule_lines())
+
+
 @pytest.fixture
 def begun(tmp_path, monkeypatch):
     """What the plan of a run of `auto` was on one process, and what it would be on so many from its checkpoint on."""
