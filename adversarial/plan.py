@@ -193,8 +193,8 @@ def _check_idle(o: Options, given: Collection[str], *, fresh: bool) -> None:
 
 def _as_begun(cfg: GameConfig, saved: GameConfig, given: Collection[str]) -> GameConfig:
     """What a run keeps though the preset would say something else for today's number of processes."""
-    kept = {"ema_kimg": saved.ema_kimg, "grown_from": saved.grown_from}
-    return dataclasses.replace(cfg, **kept, gamma=cfg.gamma if "gamma" in given else saved.gamma)
+    gamma = cfg.gamma if "gamma" in given else saved.gamma
+    return dataclasses.replace(cfg, gamma=gamma, ema_kimg=saved.ema_kimg, grown_from=saved.grown_from)
 
 
 def _steered(saved: GameConfig, cfg: GameConfig) -> list[str]:
