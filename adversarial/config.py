@@ -71,9 +71,19 @@ class GameConfig:
         return -(-int(self.kimg * 1000) // self.batch)
 
     @property
+    def verdict_part(self) -> int:
+        """The verdict head's images of one micro-batch: alike in all, and two at least, a real and a fake one; or 0."""
+        return max(2, self.verdict_batch // self.micro_batches) if self.verdict_batch else 0
+
+    @property
+    def verdict_images(self) -> int:
+        """Its images of a step: `verdict_batch`, as far as micro-batches can share it."""
+        return self.verdict_part * self.micro_batches
+
+    @property
     def verdict_steps(self) -> int:
-        """Steps of the verdict-only phase: verdict_kimg thousand images of verdict_batch each."""
-        return math.ceil(self.verdict_kimg * 1000 / self.verdict_batch) if self.verdict_batch else 0
+        """Steps of the verdict-only phase: verdict_kimg thousand images of verdict_images each."""
+        return math.ceil(self.verdict_kimg * 1000 / self.verdict_images) if self.verdict_images else 0
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -108,7 +118,7 @@ class GameConfig:
             f"optimiser   Adam lr {self.lr:g}, R1 gamma {self.gamma:g}, path length {self.pl_weight:g},"
             f" EMA {self.ema_kimg:g} kimg",
             f"augment     {aug.get(o.aug, 'none')}",
-            f"verdict     batch {self.verdict_batch}, degradation {o.degradation}, consistency {o.consistency:g},"
+            f"verdict     batch {self.verdict_images}, degradation {o.degradation}, consistency {o.consistency:g},"
             f" trunk gradient x {self.hybrid.trunk_grad_scale:g}, then {self.verdict_kimg:g} kimg alone",
             f"length      {self.kimg:g} kimg, a tick every {self.tick_kimg:g}, snapshots every {o.snap} ticks",
         ]

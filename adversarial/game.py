@@ -185,7 +185,7 @@ class Game:
         cfg = self.cfg
         self._learn(self.D)
         w_sum = torch.zeros(cfg.generator.w_dim, device=self.world.device)
-        n_verdict = max(2, cfg.verdict_batch // cfg.micro_batches) if cfg.verdict_batch else 0
+        n_verdict = cfg.verdict_part
         for m in self.parts():
             w_sum += self._discriminator_part(it, m, n_verdict) / cfg.micro_batches
         self.update("D", self.opt_D, self.adversarial_params, extra=w_sum)

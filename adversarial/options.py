@@ -115,7 +115,7 @@ class Options:
     )
     verdict_batch: int | None = option(
         None,
-        "Its images a step; 0: it does not learn.  [default: --batch; tiny: half]",
+        "Its images a step, two or more a micro-batch; 0: it does not learn.  [default: --batch; tiny: half]",
         metavar="N", low=0, high=MAX_BATCH,
     )  # fmt: skip
     verdict_lr: float = option(2e-3, "Its learning rate.", metavar="X", low=0, above=True)
@@ -126,7 +126,9 @@ class Options:
         metavar="X", low=0,
     )  # fmt: skip
     generator_verdict_weight: float = option(0.0, "Above 0 the generator learns to fool it too.", metavar="X", low=0)
-    replay_capacity: int = option(4000, "Fakes of older generators it is reminded of.", metavar="N", low=1)
+    replay_capacity: int = option(
+        4000, "Fakes of older generators it is reminded of, as many as 64 MB hold.", metavar="N", low=1
+    )
     degradation: str = DEGRADATION(
         help="How real and fake images are degraded for it: none, light, train, pixels, web, hard."
     )

@@ -75,6 +75,7 @@ def plan(
     check_options(options)
     if options.patches is not None:
         options = _on_patches(options, given)
+    _check_idle(options, given, fresh=resumed is None)
     if options.resolution is not None:
         check_resolution(options.resolution)
     reading = Reading(options.labels, classes=options.cond)
@@ -170,10 +171,30 @@ def _on_patches(o: Options, given: Collection[str]) -> Options:
     return dataclasses.replace(o, resolution=o.patches)
 
 
+def _check_idle(o: Options, given: Collection[str], *, fresh: bool) -> None:
+    """UserError for an option that does nothing beside the others.
+
+    fresh: a new run, in which what differs from its default was asked for; one that goes on has the old run's options,
+    of which only the `given` count.
+    """
+    asked = {f.name for f in dataclasses.fields(o) if f.name in given or fresh and getattr(o, f.name) != f.default}
+    verdict = ("verdict_lr", "verdict_weight", "trunk_grad_scale", "replay_capacity", "degradation", "consistency")
+    fid = ("metric_data", "fid_dims", "fid_features", "fid_weights", "inception_weights")
+    for names, idle, why in (
+        (("target", "p_max"), o.aug != "ada", f"is of ADA, and `aug` is {o.aug}"),
+        (("augpipe",), o.aug == "noaug", "chooses augmentations, and `aug` noaug has none"),
+        (verdict, o.verdict_batch == 0, "is of the verdict head, which `verdict_batch` 0 does not let learn"),
+        (fid, o.metrics == "none", "is of FID, which `metrics` none does not measure"),
+        (("inception_weights",), o.fid_features != "inception", "is not what `fid_features` looks with"),
+    ):
+        if idle and (name := next((name for name in names if name in asked), None)):
+            raise UserError(f"`{name}` {getattr(o, name)}: {why}; leave one of them out")
+
+
 def _as_begun(cfg: GameConfig, saved: GameConfig, given: Collection[str]) -> GameConfig:
     """What a run keeps though the preset would say something else for today's number of processes."""
-    kept = {"ema_kimg": saved.ema_kimg, "grown_from": saved.grown_from}
-    return dataclasses.replace(cfg, **kept, gamma=cfg.gamma if "gamma" in given else saved.gamma)
+    gamma = cfg.gamma if "gamma" in given else saved.gamma
+    return dataclasses.replace(cfg, gamma=gamma, ema_kimg=saved.ema_kimg, grown_from=saved.grown_from)
 
 
 def _steered(saved: GameConfig, cfg: GameConfig) -> list[str]:

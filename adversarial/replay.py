@@ -10,7 +10,8 @@ MAX_BYTES = 64 << 20
 
 
 class Replay:
-    """At most `capacity` uint8 images [C, H, W], a uniform sample over everything ever pushed.
+    """At most `capacity` uint8 images [C, H, W], or as many as MAX_BYTES hold: a uniform sample over everything ever
+    pushed.
 
     Reservoir sampling (Vitter 1985, algorithm R): the i-th image pushed replaces a random slot with probability
     capacity/i. The draws follow from (seed, number pushed), so the state is the images and one counter.

@@ -476,7 +476,7 @@ class _Run:
             verdict_phase.begin_verdict_phase(game)
             self.phase = "verdict"
             if total:
-                self.tel.say(f"verdict head alone: {total} steps of {self.cfg.verdict_batch} images")
+                self.tel.say(f"verdict head alone: {total} steps of {self.cfg.verdict_images} images")
         every = max(1, total // VERDICT_TICKS)
         began, first = time.monotonic(), self.verdict_index
         while self.verdict_index < total:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 
 from adversarial import verdict_phase
 from adversarial.config import GameConfig
@@ -20,6 +21,7 @@ from common.clock import clock
 from common.errors import UserError
 from common.files import save_atomically, write_json
 from common.outputs import plain
+from common.reading import json_of
 from discriminator.detector import Detector
 from faces.dataset import to_float
 from faces.degrade import preset as degradation_preset
@@ -30,6 +32,8 @@ from synth.options import Rendering
 from synth.sample import sample
 from training.data import RunData
 from training.telemetry import Telemetry
+
+BEST = "generator-best.safetensors"
 
 
 class Diverse(NamedTuple):
@@ -61,6 +65,7 @@ class Snapshots:
         row = self.fid.measure(game.G_ema, game.nimg, final=final)
         if not self.tel.is_main:
             return None
+        self._leave_other_best(kimg)
         if row:
             self.tel.metric(row)
             self.tel.say(
@@ -68,9 +73,7 @@ class Snapshots:
                 f" {clock(row['seconds'])})" + ("  best so far" if row["best"] else "")
             )
             if row["best"]:
-                save_atomically(
-                    self.folder / "generator-best.safetensors", lambda tmp: shutil.copyfile(path, tmp) and None
-                )
+                save_atomically(self.folder / BEST, lambda tmp: shutil.copyfile(path, tmp) and None)
         self._prune(path)
         if detector:
             self.save_detector()
@@ -91,6 +94,18 @@ class Snapshots:
         for old in found:
             if old not in stay:
                 old.unlink(missing_ok=True)
+
+    def _leave_other_best(self, kimg: float) -> None:
+        """A best generator of later than `kimg` is of a course the run has left, like `_prune`'s: in its place comes
+        the best one of this course, where that is still there."""
+        path, best = self.folder / BEST, self.fid.best
+        if kimg_of(path) <= kimg:
+            return
+        path.unlink(missing_ok=True)
+        of = None if best is None else best["nimg"] / 1000
+        own = None if of is None else self.folder / f"generator-{int(of):06d}.safetensors"
+        if own is not None and kimg_of(own) == of:
+            save_atomically(path, lambda tmp: shutil.copyfile(own, tmp) and None)
 
     def forget_after(self, nimg: int) -> None:
         """Remove generators of later than `nimg` images: of a course that the run has left."""
@@ -205,6 +220,15 @@ class Snapshots:
             f" {share_text(f['tpr'], n[1])} of the fakes{counts_text(*n)}"
         )
         self.tel.say(f"detector    {self.folder / 'detector.safetensors'}")
+
+
+def kimg_of(path: Path) -> float:
+    """How far the training was that a generator file is of; -1 where there is no such file, or it doesn't say."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return float(json_of((file.metadata() or {})["meta"])["kimg"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return -1.0
 
 
 def _grid_cells(resolution: int) -> int:

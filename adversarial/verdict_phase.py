@@ -45,11 +45,10 @@ def verdict_step(game: Game, index: int) -> None:
         p.grad = None
     for group in game.opt_V.param_groups:
         group["lr"] = game.factor * cfg.options.verdict_lr * 0.5 * (1 + math.cos(math.pi * index / total))
-    count = max(2, cfg.verdict_batch // cfg.micro_batches)
     for m in game.parts():
         seed = seed_torch(cfg.options.seed, it, "finish", m)
         current = game.sample_ema(CURRENT_FAKES, "finish", seed % 2**31)
-        game.verdict_backward(it, m, count, current)
+        game.verdict_backward(it, m, cfg.verdict_part, current)
     game.update("V", game.opt_V, game.verdict_params)
     beta = 0.5 ** (1 / max(0.05 * total, 1e-8))
     owned = {id(p) for p in game.verdict_params}

@@ -16,6 +16,7 @@ def walk_to_video(
 ) -> list[Path]:
     """Render a walk, and encode and write what is rendered in a thread beside; returns the video's path. UserError as
     for `walk` and `open_video`."""
+    how.check_truncation()
     seeds = asked.keys()
     if asked.out is not None:
         check_video(asked.out, asked.fps, force=asked.force)  # before a network is fetched

@@ -25,6 +25,7 @@ def sample_to_folder(
     source: FromNetwork, asked: SeedOptions, file: ImageFile, how: Rendering, watch: Watch = SILENT
 ) -> list[Path]:
     """Make what is missing of the seeds' images; returns what is worth naming: the sheet, if wished, and the folder."""
+    how.check_truncation()
     seeds = asked.wanted()
     net, how = open_generator(source, how, watch)
     folder = net.place(asked.outdir, f"psi{how.psi:g}")

@@ -125,6 +125,7 @@ def save_mix(folder: Path, row_seeds: list[int], column_seeds: list[int], images
 def mix_to_folder(source: FromNetwork, asked: MixOptions, how: Rendering, watch: Watch = SILENT) -> list[Path]:
     """Mixtures of seeds as files; returns the sheet and the folder around it. UserError for what can't be, or where
     files would be replaced without leave."""
+    how.check_truncation()
     row_seeds, column_seeds = asked.seeds()
     net, how = open_generator(source, how, watch)
     layers = parse_styles(asked.styles, net.G.num_ws)

@@ -84,6 +84,13 @@ class Rendering(Checked):
         choices=("fp32", "bf16", "auto"),
     )
 
+    def check_truncation(self) -> None:
+        """UserError for a cutoff of no truncation. For what is asked for in one piece: a sweep's psi are its own."""
+        if self.cutoff is not None and self.psi == 1:
+            raise UserError(
+                f"`cutoff` {self.cutoff}: a `psi` of 1 truncates no layer: add `psi` 0.7, say, or leave it out"
+            )
+
 
 @dataclass(frozen=True)
 class StillRendering(Rendering):

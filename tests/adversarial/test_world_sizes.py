@@ -40,6 +40,23 @@ def test_the_batch_that_is_proposed_is_one_that_works(cfg, world):
     assert resolved(batch=proposed).batch == proposed
 
 
+@pytest.mark.parametrize(
+    "options, images",
+    [
+        ({}, 4),
+        ({"batch_gpu": 2}, 8),  # four micro-batches of a real and a fake image
+        ({"batch": 12, "batch_gpu": 4, "mbstd_group": 1, "verdict_batch": 8}, 6),  # three of two, not of 8 / 3
+        ({"verdict_batch": 0}, 0),
+    ],
+)
+def test_the_length_of_the_verdict_phase_counts_the_images_that_are_shown(options, images):
+    wanted = Options(data="x", cfg="tiny", verdict_kimg=0.12, **options)
+    cfg = resolve(wanted, resolution=64, world_size=1, device=torch.device("cpu"), facts={})
+    assert cfg.verdict_images == images == cfg.verdict_part * cfg.micro_batches
+    assert cfg.verdict_steps * images == (120 if images else 0)
+    assert any(line.startswith(f"verdict     batch {images},") for line in cfg.schedule_lines())
+
+
 @pytest.fixture
 def begun(tmp_path, monkeypatch):
     """What the plan of a run of `auto` was on one process, and what it would be on so many from its checkpoint on."""
@@ -47,7 +64,7 @@ def begun(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos", [(16, 16)] * 12)
     run = tmp_path / "runs" / "00000-photos-16-auto"
     run.mkdir(parents=True)
-    options = {"data": str(tmp_path / "photos"), "resolution": 16, "precision": "fp32"}
+    options = {"data": str(tmp_path / "photos"), "resolution": 16, "precision": "fp32", "fid_dims": 64}
 
     def planned(world: int, cfg: str, **given):
         if not (run / CONFIG).exists():
@@ -77,6 +94,12 @@ def test_gamma_steers_a_run_on_another_number_of_processes(begun):
 def test_a_smaller_minibatch_std_group_is_told(begun):
     p = begun(4, "tiny")
     assert p.cfg.batch == 8 and p.resumed.steered == ["minibatch-std group 4 -> 2"]
+
+
+def test_a_run_that_goes_on_may_have_what_does_nothing_any_more(begun):
+    assert begun(1, "auto", metrics="none").cfg.metrics == "none"
+    with pytest.raises(UserError, match="`fid_dims` 64"):
+        begun(1, "auto", metrics="none", fid_dims=64)
 
 
 def test_a_batch_that_so_many_processes_cannot_share_is_refused_with_numbers_that_can(begun):

@@ -88,6 +88,16 @@ def test_a_folder_without_a_usable_image(train, tmp_path, kind, words):
         (["--device", "cuda:77"], "--device cuda:77"),
         (["--cfg", "large"], "large"),
         (["--inception-weights", "no.pth", "--metrics", "fid1k"], "no.pth"),
+        (["--aug", "noaug", "--target", 0.6], "--target 0.6: is of ADA, and --aug is noaug"),
+        (["--aug", "fixed", "--p", 0.2, "--p-max", 0.5], "--p-max 0.5"),
+        (["--aug", "noaug", "--augpipe", "bgc"], "--augpipe bgc"),
+        (["--verdict-batch", 0, "--replay-capacity", 9], "--replay-capacity 9"),
+        (["--verdict-batch", 0, "--degradation", "hard"], "--degradation hard"),
+        (["--fid-dims", 64], "--fid-dims 64: is of FID, which --metrics none does not measure"),
+        (
+            ["--metrics", "fid8", "--fid-features", "timm:x", "--fid-weights", "x.pth", "--inception-weights", "y.pth"],
+            "--inception-weights y.pth",
+        ),
     ],
 )
 def test_options_no_run_can_have(train, tmp_path, photos, arguments, words):

@@ -59,7 +59,7 @@ def test_unknown_shapes_and_colours_are_refused(train, tmp_path, photos):
     for arguments, words in (
         (["--crop", "round"], "--crop round is unknown; choose one of center, none, pad"),
         (["--resize-filter", "nearest"], "--resize-filter nearest is unknown"),
-        (["--metric-data", "nowhere"], "--metric-data nowhere: no such folder or zip"),
+        (["--metric-data", "nowhere", "--metrics", "fid4"], "--metric-data nowhere: no such folder or zip"),
         (["--threads", 99999], "--threads 99999: this machine has"),
         (["--batch", 10**9], "--batch 1000000000 is too large; give at most 65536"),
         (["--channels", 4], "--channels 4: images are trained in 3 channels (colour) or 1 (grey)"),

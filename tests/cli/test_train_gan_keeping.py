@@ -11,7 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from adversarial.snapshots import Snapshots
+from adversarial.snapshots import Snapshots, kimg_of
+from stylegan2_ada.config import GeneratorConfig
+from stylegan2_ada.files import save_generator
+from stylegan2_ada.generator import Generator
 from training.checkpoint import checkpoint_path, checkpoints, load, save
 from training.run_folder import newest_run
 
@@ -38,6 +41,29 @@ def test_the_last_the_best_and_one_of_every_so_many_kimg_are_kept(tmp_path, keep
     snapshots._prune(tmp_path / f"generator-{kimg:06d}.safetensors")
     names = sorted(p.name for p in tmp_path.glob("generator-*"))
     assert names == [f"generator-{at:06d}.safetensors" for at in stay] + ["generator-best.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "best, kept, left",
+    [
+        (8.0, [], 8.0),  # of before
+        (16.004, [], 16.004),  # of now
+        (40.0, [8.0], 8.0),  # of a course that was left: in its place this one's best
+        (40.0, [8.5], None),  # … of which the file is another snapshot's
+        (40.0, [], None),
+        (None, [], None),
+    ],
+)
+def test_the_best_generator_is_of_the_course_that_the_run_is_on(tmp_path, best, kept, left):
+    G = Generator(GeneratorConfig(8, z_dim=4, w_dim=4, mapping_layers=1, channel_base=16))
+    for kimg in kept:
+        save_generator(tmp_path / f"generator-{int(kimg):06d}.safetensors", G, {"kimg": kimg})
+    path = tmp_path / "generator-best.safetensors"
+    if best is not None:
+        save_generator(path, G, {"kimg": best})
+    fid = SimpleNamespace(best={"nimg": 8000})
+    Snapshots(tmp_path, None, None, None, fid, None)._leave_other_best(16.004)
+    assert kimg_of(path) == (-1 if left is None else left)
 
 
 def test_checkpoints_in_use_are_spared(tmp_path):
