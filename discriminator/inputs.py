@@ -119,8 +119,9 @@ def _manifest(given: str) -> Iterator[str | Result]:
         return
     if not len(table):
         yield Result(given, None, "no images in this manifest")
-    for i in range(len(table)):
-        yield table.located(i)
+    with contextlib.closing(ManifestStore(table.folder)) as store:
+        for path in table["path"].tolist():
+            yield os.path.join(table.folder, store.slashed(path))
 
 
 def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:

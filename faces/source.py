@@ -352,11 +352,9 @@ def _written_by_windows(store: ManifestStore, paths: list[str], entries: list[En
     """Set right, in both lists, paths that lead to an image only with their backslashes as slashes; how many."""
     changed = 0
     for i, path in enumerate(paths):
-        if entries[i] is None and "\\" in path:
-            slashed = path.replace("\\", "/")
-            if (entry := store.entry(slashed)) is not None:
-                paths[i], entries[i] = slashed, entry
-                changed += 1
+        if entries[i] is None and (slashed := store.slashed(path)) != path:
+            paths[i], entries[i] = slashed, store.entry(slashed)
+            changed += 1
     return changed
 
 

@@ -324,6 +324,14 @@ class ManifestStore:
             return None
         return Entry(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
+    def slashed(self, path: str) -> str:
+        """A path as Windows wrote it with its backslashes as slashes, where it leads to an image only so; any other as
+        it is."""
+        if "\\" not in path or self.entry(path) is not None:
+            return path
+        changed = path.replace("\\", "/")
+        return path if self.entry(changed) is None else changed
+
     def is_inside(self, path: str) -> bool:
         """Whether a path leads into an archive."""
         return self._inside(path)[0] is not None
