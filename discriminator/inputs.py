@@ -131,6 +131,8 @@ def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:
     rest, separator = b"", None
     while block := read(BLOCK):
         if separator is None:
+            if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise UserError("-: the list on stdin is in UTF-16; give it in UTF-8")
             block = block.removeprefix(codecs.BOM_UTF8)  # Windows writes it before a list
             if (what := kind_of(block[:HEAD]).what) in (IMAGE, VIDEO):
                 kind = "picture" if what == IMAGE else "video"

@@ -54,7 +54,7 @@ class DetectOptions(JudgeOptions):
     decode_seconds: float | None = option(
         None,
         "Give a photo up that takes longer to decode; it is done in a process of its own.  [default: no limit]",
-        metavar="SECONDS", low=0, above=True,
+        metavar="SECONDS", low=0, above=True, high=86_400,
     )  # fmt: skip
     stability: bool = option(
         False,
