@@ -130,9 +130,9 @@ def _manifest(given: str) -> Iterator[str | Result]:
         return
     if not len(table):
         yield Result(given, None, "no images in this manifest")
-    store = ManifestStore(table.folder)
-    for path in table["path"].tolist():
-        yield os.path.join(table.folder, store.found(path)[0] if spellings(path) else path)
+    with contextlib.closing(ManifestStore(table.folder)) as store:
+        for path in table["path"].tolist():
+            yield os.path.join(table.folder, store.found(path)[0] if spellings(path) else path)
 
 
 def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:
@@ -142,6 +142,8 @@ def paths_from(read: Callable[[int], bytes]) -> Iterator[str]:
     rest, separator = b"", None
     while block := read(BLOCK):
         if separator is None:
+            if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise UserError("-: the list on stdin is in UTF-16; give it in UTF-8")
             block = block.removeprefix(codecs.BOM_UTF8)  # Windows writes it before a list
             if (what := kind_of(block[:HEAD]).what) in (IMAGE, VIDEO):
                 kind = "picture" if what == IMAGE else "video"

@@ -158,6 +158,8 @@ def _fill(
         item = source.items[i]
         if isinstance(result, BadImage):
             packed.skipped.append((result.name, result.reason))
+        elif split and not item.split:
+            packed.skipped.append((source.locate(i), "in no split, where others are: no reader would take it"))
         else:
             data, enlarged = result
             name = f"{number // PER_FOLDER:05d}/img{number:08d}.png"

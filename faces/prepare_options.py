@@ -67,6 +67,11 @@ class Inspection:
     seed: int = SEED(help="Of the draw of images.")
     workers: int | None = WORKERS(help="Readers.  [default: one per core]")
 
+    def __post_init__(self) -> None:
+        check(self)
+        if self.as_json and (self.out is not None or self.force):
+            raise UserError("`as_json` writes no file; leave out `out` and `force`")
+
 
 @dataclass(frozen=True)
 class GateOptions:

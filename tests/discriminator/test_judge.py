@@ -109,6 +109,9 @@ def test_a_manifest_is_a_list_of_files(folder):
     (folder / "m.csv").write_text("label,path\n1,sub/c.png\n,a.jpg\n0,more.zip/x.png\n")
     files, failures = list_images([str(folder / "m.csv")])
     assert [f.removeprefix(f"{folder}/") for f in files] == ["sub/c.png", "a.jpg", "more.zip/x.png"] and not failures
+    (folder / "windows.csv").write_text("path\nsub\\c.png\nsub\\none.png\n")  # as a training takes them, too
+    files, _ = list_images([str(folder / "windows.csv")])
+    assert [f.removeprefix(f"{folder}/") for f in files] == ["sub/c.png", "sub\\none.png"]
     (folder / "bad.csv").write_text("name\na.jpg\n")
     assert [(one.file, one.error.split(" (")[0]) for one in list_images([""])[1]] == [("''", "an empty name")]
     files, failures = list_images([str(folder / "bad.csv")])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import BadImage, TooSmall
+from common.errors import BadImage, TooSmall, UserError
+from discriminator.options import DetectOptions
 from faces.apart import Apart, decoder
 from faces.decode import decode_image
 from faces.jpeg_scans import MOST, scans_of
@@ -140,3 +141,9 @@ def test_memory_of_a_pixel(tmp_path):
     for name, line in zip(list(files)[1:], told.splitlines(), strict=True):
         pixels, taken = map(int, line.split())
         assert pixels == 6_000_000 and taken <= 8 * pixels + (30 << 20), (name, taken)
+
+
+def test_no_limit_is_longer_than_an_alarm_can_be_set():
+    """Each photo would end its worker, and be called broken."""
+    with pytest.raises(UserError, match="`decode_seconds` 3000000000.0 is too large"):
+        DetectOptions(inputs=("a.jpg",), decode_seconds=3e9)

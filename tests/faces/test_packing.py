@@ -199,3 +199,16 @@ def test_stored_png_is_read_by_all(size):
     assert image.format == "PNG" and image.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], pixels)
+
+
+def test_what_is_in_no_split_beside_splits_is_not_packed_unsaid(tmp_path):
+    """A reader leaves it out, as it does in a folder."""
+    rows = ["path,label,split"]
+    for i, split in enumerate(["train", "valid", "", "train"]):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+        rows.append(f"{i}.png,{i % 2},{split}")
+    (tmp_path / "m.csv").write_text("\n".join(rows))
+    packed = pack(open_source(tmp_path / "m.csv"), tmp_path / "a.zip", Preprocess(32))
+    assert (packed.reals, packed.fakes) == (1, 2) and [Path(name).name for name, _ in packed.skipped] == ["2.png"]
+    again = open_source(tmp_path / "a.zip")
+    assert len(again) == 3 and not again.notes

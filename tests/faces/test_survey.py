@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from common.errors import UserError
 from faces.audit.survey import counted, survey_source
+from faces.prepare_options import Inspection
 from faces.procedural.portrait import render_face
 from faces.source import open_source
 
@@ -60,3 +62,9 @@ def test_the_limit_is_told(folder):
 def test_counted_puts_the_commonest_first():
     table = counted([("b", "fake"), ("a", "real"), ("b", "real")])
     assert list(table.items()) == [("b", {"real": 1, "fake": 1}), ("a", {"real": 1, "fake": 0})]
+
+
+@pytest.mark.parametrize("more", [{"out": "page.html"}, {"force": True}])
+def test_json_on_stdout_writes_no_page(more):
+    with pytest.raises(UserError, match="writes no file"):
+        Inspection(as_json=True, **more)

@@ -242,3 +242,9 @@ def test_a_member_whose_name_looks_like_a_pattern_is_found_by_its_name(tmp_path)
 def test_paths_from_a_stream(mark):
     blocks = iter([mark + "a.jpg\r\n\nb/ä".encode(), b".png\nlast", b""])
     assert list(paths_from(lambda _: next(blocks))) == ["a.jpg", "b/ä.png", "last"]
+
+
+@pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])
+def test_a_list_in_utf_16_is_refused_by_its_name(coding):
+    with pytest.raises(UserError, match="in UTF-16; give it in UTF-8"):
+        list(paths_from(lambda _: "\ufeffa.jpg\n".encode(coding)))
