@@ -152,7 +152,7 @@ def _check_share(name: str, value: object) -> None:
 
 
 def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= value <= _MOST_COUNT:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= int(value) <= _MOST_COUNT:
         raise UserError(f"the calibration's numbers are damaged ({name} is {_short(value)}, not a count)")
 
 
