@@ -59,6 +59,7 @@ class GameConfig:
     pl_batch_shrink: int = 2
     w_avg_beta: float = 0.995
     grown_from: dict = field(default_factory=dict)  # checkpoint, resolution and kimg of the run it grew from
+    odd_by_chance: bool = False  # see `Feed`; what an older version began goes on as it began
 
     @property
     def micro_batches(self) -> int:
@@ -209,6 +210,7 @@ def resolve(options: Options, *, resolution: int, world_size: int, device: torch
         hybrid=HybridConfig(trunk=trunk, artefact_blocks=min(2, resolution // 8), trunk_grad_scale=trunk_scale),
         metrics=o.metrics,
         data_facts=facts,
+        odd_by_chance=True,
     )
 
 

@@ -27,8 +27,11 @@ class Feed:
         degradation: Degradation,
         seed: int,
         classes: tuple[np.ndarray, int] | None = None,
+        *,
+        odd_by_chance: bool = True,
     ) -> None:
-        """classes: the class of each image of `faces` without its mirror images, and how many there are."""
+        """classes: the class of each image of `faces` without its mirror images, and how many there are. odd_by_chance:
+        see `verdict`; else the last one of an odd number is always a fake just made, as in runs of older versions."""
         base = faces.count
         labels = np.asarray(faces.labels[:base])
         real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
@@ -38,6 +41,7 @@ class Feed:
         self.fakes = np.concatenate([fake + start for start in copies])
         self.degradation = degradation
         self.seed = seed
+        self.odd_by_chance = odd_by_chance
         self.stream = IndexStream(len(self.reals), seed)
         # the class of each of the reals, and how many there are
         self.classes = None if classes is None else torch.as_tensor(classes[0])[self.reals % base]
@@ -58,6 +62,10 @@ class Feed:
     def _one_hot(self, classes: Tensor) -> Tensor:
         return F.one_hot(classes, self.num_classes).float()
 
+    def _half(self, n: int, rng: np.random.Generator) -> int:
+        """n / 2 on average; nothing is drawn for an even number."""
+        return n // 2 + (int(rng.integers(2)) if n % 2 and self.odd_by_chance else 0)
+
     def verdict(
         self, step: int, part: int, count: int, current: np.ndarray, replay: Replay
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,8 +82,8 @@ class Feed:
         rng = np.random.default_rng(key)
         n_fake = count // 2
         n_real = count - n_fake
-        n_set = _half(n_fake, rng) if len(self.fakes) else 0
-        n_replay = _half(n_fake - n_set, rng) if len(replay) else 0
+        n_set = self._half(n_fake, rng) if len(self.fakes) else 0
+        n_replay = self._half(n_fake - n_set, rng) if len(replay) else 0
         n_now = n_fake - n_set - n_replay
         groups = [self.faces.batch(self.reals[rng.integers(0, len(self.reals), n_real)], (key, 0)).numpy()]
         if n_set:
@@ -88,11 +96,6 @@ class Feed:
         degraded = apply_batch(self.degradation, clean, int(rng.integers(2**62)))
         labels = torch.cat([torch.zeros(n_real), torch.ones(n_fake)])
         return torch.from_numpy(clean), torch.from_numpy(degraded), labels
-
-
-def _half(n: int, rng: np.random.Generator) -> int:
-    """n / 2 on average; nothing is drawn for an even number."""
-    return n // 2 + (int(rng.integers(2)) if n % 2 else 0)
 
 
 def on_cpu(images: Tensor) -> np.ndarray:

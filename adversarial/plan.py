@@ -192,9 +192,10 @@ def _check_idle(o: Options, given: Collection[str], *, fresh: bool) -> None:
 
 
 def _as_begun(cfg: GameConfig, saved: GameConfig, given: Collection[str]) -> GameConfig:
-    """What a run keeps though the preset would say something else for today's number of processes."""
+    """What a run keeps though a new one would have something else, with today's number of processes or version."""
     gamma = cfg.gamma if "gamma" in given else saved.gamma
-    return dataclasses.replace(cfg, gamma=gamma, ema_kimg=saved.ema_kimg, grown_from=saved.grown_from)
+    kept = dataclasses.replace(cfg, grown_from=saved.grown_from, odd_by_chance=saved.odd_by_chance)
+    return dataclasses.replace(kept, gamma=gamma, ema_kimg=saved.ema_kimg)
 
 
 def _steered(saved: GameConfig, cfg: GameConfig) -> list[str]:

@@ -136,7 +136,9 @@ class _Run:
         self.data = self._pack(p)
         self.cfg = dataclasses.replace(p.cfg, data_facts=self.data.facts)
         degradation = degradation_preset(self.cfg.options.degradation)
-        feed = Feed(self.data.train, degradation, self.cfg.options.seed, self.data.classes)
+        feed = Feed(
+            self.data.train, degradation, self.cfg.options.seed, self.data.classes, odd_by_chance=self.cfg.odd_by_chance
+        )
         self.game = Game(self.cfg, world, feed)
         self.fid = FidMonitor(self.cfg, world, self.data, self.outdir, self.tel)
         self.health, self.divergence, self.course = Health(), Divergence(), Course()
