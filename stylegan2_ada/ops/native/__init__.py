@@ -184,4 +184,5 @@ def _load(part: str) -> str:
             torch.ops.load_library(str(library.path))
         except OSError as error:
             raise BuildError(f"the library {library.path} was compiled but does not load ({error})") from None
-    return f"compiled in {library.seconds:.1f} s, {library.path}"
+    when = f"in {library.seconds:.1f} s" if library.built_now else "before"
+    return f"compiled {when}, {library.path}"
