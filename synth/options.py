@@ -109,7 +109,7 @@ class ImageFile(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.format != "jpg" and self.quality != ImageFile.quality:
-            raise UserError(f"`quality` {self.quality}: of JPEGs, and PNGs lose nothing: give `format` jpg, too")
+            raise UserError(f"`quality` {self.quality}: a PNG loses nothing: add `format` jpg, or leave it out")
 
 
 @dataclass(frozen=True)

@@ -190,12 +190,8 @@ def live(net: torch.nn.Module, side: int, folder, *, steps: int = 6, lr: float =
 
 @pytest.mark.parametrize("model", OWN)
 def test_the_way_of_own_networks(model, tmp_path):
-    live(
-        new_network(model, 32, options=NetworkOptions(dropout=0.1, reconstruct=model == "capsnet")),
-        32,
-        tmp_path,
-        lr=3e-4,
-    )
+    own = {"capsnet": {"reconstruct": True}, "pixels": {}}.get(model, {"dropout": 0.1})
+    live(new_network(model, 32, options=NetworkOptions(**own)), 32, tmp_path, lr=3e-4)
 
 
 def test_dead_capsules_are_numbers_in_an_exported_network_too(tmp_path):
