@@ -14,6 +14,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
@@ -311,9 +312,12 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
         notes += _read_otherwise(spec, written, paths)
     missing = [i for i, entry in enumerate(found) if entry is None]
     if len(missing) == len(paths):
+        way = "move it back, or write it again with prepare_data.py split"
+        if PureWindowsPath(written[0]).is_absolute() or os.path.isabs(written[0]):
+            way = "cut off what these have before that folder, which is another machine's or has moved"
         raise UserError(
             f"{spec}: none of its {len(paths)} images is where it says (not {store.locate(paths[0])}); paths are"
-            " relative to the manifest's own folder: move it back, or write it again with prepare_data.py split"
+            f" relative to the manifest's own folder: {way}"
         )
     if missing:
         notes.append(f"{spec}: {_count(len(missing))} not there, like {store.locate(paths[missing[0]])}")

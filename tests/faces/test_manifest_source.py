@@ -95,7 +95,9 @@ def test_an_image_listed_as_both_classes_is_refused(folder):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("path\nno/a.png\nno/b.png\n", "none of its 2 images is where it says"),
+        ("path\nno/a.png\nno/b.png\n", "none of its 2 images is where it says.*: move it back"),
+        ("path\nC:\\me\\a.png\n", r"is where it says.*own folder: cut off what these have before that folder"),
+        ("path\n/home/other/a.png\n", "own folder: cut off what these have before that folder"),
         ("path\n", "a manifest without images"),
         ("path,split\nphotos/train/real/a.png,sometimes\n", "row 1: split is 'sometimes'"),
     ],
