@@ -194,7 +194,7 @@ def test_a_test_split_stays_out_and_repeats_are_dealt_anew(faces, tmp_path, caps
         train_detector.main, capsys, "--data", "set.csv", "--folds", 2, "--repeats", 2, *TINY, "--out", "run",
         "--seed", 7, "--balance", "weights", "--extra-fakes", "extra",
     )  # fmt: skip
-    assert result.code == 0, result.err
+    assert result.code == 0, result.out + result.err
     assert "test split stays out" in result.out and "class weights" in result.out
     assert "extra fakes extra: 1 are (nearly) images of set.csv: left out" in result.out
     rows, plan = table(tmp_path / "run" / "oof.csv"), json.loads((tmp_path / "run" / "folds.json").read_text())
