@@ -89,8 +89,7 @@ class FusedAdam:
     def load_state_dict(self, state: dict) -> None:
         """Take over what `state_dict` gave. Raises ValueError where it is of other weights."""
         (group,), (saved,) = self.param_groups, state["param_groups"]
-        if len(saved["params"]) != len(self.params):
-            raise UserError(f"an optimiser of {len(saved['params'])} weights, not of {len(self.params)}")
+        _check_count(saved, self.params)
         group.update({k: tuple(saved[k]) if k == "betas" else saved[k] for k in ("lr", "betas", "eps")})
         for i, p in enumerate(self.params):
             moments = state["state"].get(i)  # torch.optim.Adam has none before the first step
@@ -103,6 +102,11 @@ class FusedAdam:
                     own.copy_(moments[name])
 
 
+def _check_count(saved: dict, params: list[nn.Parameter]) -> None:
+    if len(saved["params"]) != len(params):
+        raise UserError(f"an optimiser of {len(saved['params'])} weights, not of {len(params)}")
+
+
 class PlainAdam(torch.optim.Adam):
     """PyTorch's own, which also goes on from what `FusedAdam` saved: a run may move to where that kernel isn't."""
 
@@ -110,8 +114,7 @@ class PlainAdam(torch.optim.Adam):
         """Take over the state of either. Raises ValueError where it is of other weights."""
         (group,), (saved,) = self.param_groups, state_dict["param_groups"]
         params = group["params"]
-        if len(saved["params"]) != len(params):
-            raise UserError(f"an optimiser of {len(saved['params'])} weights, not of {len(params)}")
+        _check_count(saved, params)
         state = {i: dict(moments) for i, moments in state_dict["state"].items()}
         for i, moments in state.items():
             if not moments["exp_avg"].numel():  # beta1 = 0: the first step puts the gradient there, whatever it was

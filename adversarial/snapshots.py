@@ -56,7 +56,7 @@ class Snapshots:
         """
         game = self.game
         kimg = game.nimg / 1000
-        path = self.folder / f"generator-{int(kimg):06d}.safetensors"
+        path = self._file(kimg)
         if self.tel.is_main:
             facts = self.cfg.data_facts
             meta = {"kimg": kimg, "data": facts["name"], "fingerprint": facts["fingerprint"]}
@@ -73,11 +73,17 @@ class Snapshots:
                 f" {clock(row['seconds'])})" + ("  best so far" if row["best"] else "")
             )
             if row["best"]:
-                save_atomically(self.folder / BEST, lambda tmp: shutil.copyfile(path, tmp) and None)
+                self._keep_as_best(path)
         self._prune(path)
         if detector:
             self.save_detector()
         return row
+
+    def _file(self, kimg: float) -> Path:
+        return self.folder / f"generator-{int(kimg):06d}.safetensors"
+
+    def _keep_as_best(self, path: Path) -> None:
+        save_atomically(self.folder / BEST, lambda tmp: shutil.copyfile(path, tmp) and None)
 
     def _prune(self, path: Path) -> None:
         """Remove generators but the last `keep` up to `path` and the first of every `keep_every` kimg.
@@ -102,10 +108,8 @@ class Snapshots:
         if kimg_of(path) <= kimg:
             return
         path.unlink(missing_ok=True)
-        of = None if best is None else best["nimg"] / 1000
-        own = None if of is None else self.folder / f"generator-{int(of):06d}.safetensors"
-        if own is not None and kimg_of(own) == of:
-            save_atomically(path, lambda tmp: shutil.copyfile(own, tmp) and None)
+        if best is not None and kimg_of(own := self._file(kimg_best := best["nimg"] / 1000)) == kimg_best:
+            self._keep_as_best(own)
 
     def forget_after(self, nimg: int) -> None:
         """Remove generators of later than `nimg` images: of a course that the run has left."""

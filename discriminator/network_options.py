@@ -32,6 +32,14 @@ class Listed(click.ParamType):
         return parts
 
 
+def read_span(text: str) -> tuple[int, int | None] | None:
+    """ "1-6" as (1, 6), "1-" as (1, None); None for what is written otherwise."""
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or not dash or (last and not last.isdecimal()):
+        return None
+    return int(first), int(last) if last else None
+
+
 class Span(click.ParamType):
     """FIRST-LAST, or FIRST- up to the last there is."""
 
@@ -40,10 +48,10 @@ class Span(click.ParamType):
     def convert(self, value, param, ctx):
         if isinstance(value, (tuple, list)):
             return tuple(value)
-        first, dash, last = str(value).partition("-")
-        if not first.isdecimal() or not dash or (last and not last.isdecimal()) or int(last or first) < int(first):
+        span = read_span(str(value))
+        if span is None or (span[1] is not None and span[1] < span[0]):
             self.fail(f"{value!r}: give the first and the last level, such as 1-6, or 1- for all from there on")
-        return int(first), int(last) if last else None
+        return span
 
 
 @dataclass(frozen=True, kw_only=True)

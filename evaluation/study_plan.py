@@ -13,6 +13,7 @@ from typing import Any
 
 from common import reading
 from common.errors import UserError
+from discriminator.network_options import read_span
 
 REAL, FAKE = "real", "fake"
 LABELS = (REAL, FAKE)
@@ -297,10 +298,9 @@ def _shares(said: dict) -> tuple[Share, ...]:
 
 
 def _levels(said: object) -> tuple[int, int | None]:
-    first, dash, last = str(said).partition("-")
-    if not first.isdecimal() or not dash or (last and not last.isdecimal()):
+    if (span := read_span(str(said))) is None:
         raise UserError(f'levels: write the first and the last, such as "1-6", not {said!r}')
-    return int(first), int(last) if last else None
+    return span
 
 
 def _table(kind: type, where: str, said: Any, **readers: Callable) -> Any:

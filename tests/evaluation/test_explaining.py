@@ -106,11 +106,9 @@ def test_an_interval_is_a_bootstraps():
     assert Mean.of([], 10, 0).n == 0
 
 
-def test_the_command(tmp_path, monkeypatch):
-    """On two kinds of noise: files, table, and that a second start takes up what was done."""
-    from click.testing import CliRunner
-
-    import evaluate
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder with photos, two kinds of noise, and a detector."""
     from tests.discriminator.conftest import make_net
 
     monkeypatch.chdir(tmp_path)
@@ -119,39 +117,40 @@ def test_the_command(tmp_path, monkeypatch):
         for i in range(2):
             Image.fromarray(noise(10 * label + i)).save(tmp_path / "photos" / kind / f"{i}.png")
     Detector(make_net(), Preprocess(SIDE), make_calibration(), {}).save(tmp_path / "d.safetensors")
+    return tmp_path
+
+
+def test_the_command(place):
+    """On two kinds of noise: files, table, and that a second start takes up what was done."""
+    from click.testing import CliRunner
+
+    import evaluate
+
     args = ["explain", "d.safetensors", "--data", "photos", "--out", "out", "--methods", "patches,gradcam,lrp",
             "--points", "3", "--checked", "1"]  # fmt: skip
     done = CliRunner().invoke(evaluate.main, args)
     assert done.exit_code == 0, done.output
-    told = json.loads((tmp_path / "out" / "explain.json").read_text())
+    told = json.loads((place / "out" / "explain.json").read_text())
     assert [m["method"] for m in told["methods"]] == ["patches", "gradcam", "lrp", "random"]
     assert len(told["images"]) == 4 and told["methods"][0]["like"]["all layers"]["n"] == 1
-    assert {p.name for p in (tmp_path / "out").iterdir()} >= {"explain.md", "sheet.png", "explain-light.png"}
+    assert {p.name for p in (place / "out").iterdir()} >= {"explain.md", "sheet.png", "explain-light.png"}
     assert "| random |" in done.output
     assert told["favoured"] == "" and "favoured" not in done.output and "Next:" not in done.output
     assert "4 images: too few to favour a method by; give at least 20" in done.output
     again = CliRunner().invoke(evaluate.main, args)
     assert again.exit_code != 0
     for name in ("explain.json", "explain.md"):
-        (tmp_path / "out" / name).unlink()
+        (place / "out" / name).unlink()
     again = CliRunner().invoke(evaluate.main, args)
     assert again.exit_code == 0 and "4 images were explained before" in again.output
-    assert json.loads((tmp_path / "out" / "explain.json").read_text())["methods"] == told["methods"]
+    assert json.loads((place / "out" / "explain.json").read_text())["methods"] == told["methods"]
 
 
-def test_stopped_by_hand_the_same_again_goes_on(tmp_path, monkeypatch):
+def test_stopped_by_hand_the_same_again_goes_on(place, monkeypatch):
     from click.testing import CliRunner
 
     import evaluate
     import evaluation.explaining as explaining
-    from tests.discriminator.conftest import make_net
-
-    monkeypatch.chdir(tmp_path)
-    for kind, label in (("real", 0), ("fake", 1)):
-        (tmp_path / "photos" / kind).mkdir(parents=True)
-        for i in range(2):
-            Image.fromarray(noise(10 * label + i)).save(tmp_path / "photos" / kind / f"{i}.png")
-    Detector(make_net(), Preprocess(SIDE), make_calibration(), {}).save(tmp_path / "d.safetensors")
 
     def run(out, *more, after=None):
         """`after`: images until Ctrl-C."""
@@ -170,17 +169,17 @@ def test_stopped_by_hand_the_same_again_goes_on(tmp_path, monkeypatch):
         return result, len(done)
 
     assert run("whole")[0].exit_code == 0
-    assert "Aborted!" in run("none", after=0)[0].output and not (tmp_path / "none").exists()
+    assert "Aborted!" in run("none", after=0)[0].output and not (place / "none").exists()
     result, _ = run("out", after=2)
-    told = json.loads((tmp_path / "out" / "explain.json").read_text())
+    told = json.loads((place / "out" / "explain.json").read_text())
     assert result.exit_code == 0 and told["stopped"] and told["notes"][-1] == "stopped after 2 of 4 images"
     other = run("out", "--points", "3")[0]
     assert "`out` out: holds the explain.json of a stopped run of other options" in str(other.exception)
     result, done = run("out")
     assert (result.exit_code, done) == (0, 2)
-    told = json.loads((tmp_path / "out" / "explain.json").read_text())
+    told = json.loads((place / "out" / "explain.json").read_text())
     assert not told["stopped"] and len(told["images"]) == 4
     # of the first fake, done before; below a map stand its seconds
-    whole, again = (np.asarray(Image.open(tmp_path / name / "sheet.png"))[:440] for name in ("whole", "out"))
+    whole, again = (np.asarray(Image.open(place / name / "sheet.png"))[:440] for name in ("whole", "out"))
     assert np.array_equal(whole, again)
     assert "holds a explain.json already" in str(run("out")[0].exception)

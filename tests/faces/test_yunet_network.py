@@ -68,10 +68,16 @@ def test_narrow_views_by_the_reference_of_onnx(shape):
     np.testing.assert_allclose(rows, theirs.detect(view), rtol=1e-5, atol=2e-3)
 
 
-def test_narrow_views_by_opencv_are_the_same_each_time(tmp_path):
+@pytest.fixture
+def other(tmp_path):
+    """The same network under another hash: as a user's own version of YuNet would be."""
+    path = tmp_path / "yunet.onnx"
+    path.write_bytes(BUNDLED.read_bytes() + b"\x32\x01x")  # the model's doc_string is now "x"
+    return path
+
+
+def test_narrow_views_by_opencv_are_the_same_each_time(other):
     """Whatever lay in the memory before."""
-    other = tmp_path / "yunet.onnx"
-    other.write_bytes(BUNDLED.read_bytes() + b"\x32\x01x")
     rng = np.random.default_rng(0)
     for shape in ((64, 32), (128, 32), (32, 64), (33, 8)):
         view = crowd(*shape, sides=(60, 100, 40, 90))
@@ -117,10 +123,7 @@ def test_photos_at_the_sizes_they_are_looked_at(net, shared_dir):
     assert found > len(files)
 
 
-def test_another_file_goes_by_opencv(tmp_path):
-    """The same network under another hash: as a user's own version of YuNet would."""
-    other = tmp_path / "yunet.onnx"
-    other.write_bytes(BUNDLED.read_bytes() + b"\x32\x01x")  # the model's doc_string is now "x"
+def test_another_file_goes_by_opencv(other):
     mine, theirs = FaceFinder(BUNDLED), FaceFinder(other)
     assert mine.name == "yunet-2023mar" and theirs.name.startswith("yunet (sha256")
     view = crowd(320, 480, (200, 150))
