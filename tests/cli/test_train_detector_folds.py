@@ -190,12 +190,10 @@ def test_a_test_split_stays_out_and_repeats_are_dealt_anew(faces, tmp_path, caps
     shutil.copy(faces / "fake" / "01.png", tmp_path / "extra")
     upside_down = Image.open(faces / "real" / "06.png").transpose(Image.Transpose.ROTATE_180)
     upside_down.resize((48, 48)).resize((64, 64)).save(tmp_path / "extra" / "new.png")
-    # in a process of its own: after thousands of other tests its first training did not begin, why is not known
-    words = ["--data", "set.csv", "--folds", "2", "--repeats", "2", *TINY, "--out", "run", "--seed", "7"]
-    words += ["--balance", "weights", "--extra-fakes", "extra"]
-    argv = [sys.executable, ROOT / "train_detector.py", *words]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
-    result = SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
+    result = call(
+        train_detector.main, capsys, "--data", "set.csv", "--folds", 2, "--repeats", 2, *TINY, "--out", "run",
+        "--seed", 7, "--balance", "weights", "--extra-fakes", "extra",
+    )  # fmt: skip
     assert result.code == 0, result.out + result.err
     assert "test split stays out" in result.out and "class weights" in result.out
     assert "extra fakes extra: 1 are (nearly) images of set.csv: left out" in result.out
