@@ -44,6 +44,10 @@ def check_options(script: Path, words: list[str]) -> None:
     for word in words:
         if word.startswith("--"):
             assert word.split("=")[0] in {*known, "--help", "--debug"}, f"{script.name} has no option {word}"
+    if {"--help", "--debug"}.isdisjoint(words) and not isinstance(command, click.Group):
+        context = click.Context(command, resilient_parsing=True)  # values are not looked at
+        command.parse_args(context, [word for word in words if word != command.name])
+        assert not context.args, f"{script.name} {command.name} takes no {' '.join(context.args)}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
