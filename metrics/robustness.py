@@ -91,13 +91,14 @@ def measure(
     clean = list(scores).index(CLEAN)
     parts = {label: None if groups is None else np.asarray(groups)[fake == label] for label in (False, True)}
     first = right[CLEAN]
-    counts = [int((fake == k).sum()) if parts[k] is None else len(np.unique(parts[k])) for k in (False, True)]
+    alone = np.arange(len(fake)) if groups is None else np.asarray(groups)
+    n_real, n_fake = (len(np.unique(alone[fake == k])) for k in (False, True))
     found = []
     for i, (name, hits) in enumerate(right.items()):
         tpr, fpr = rate(hits[fake], parts[True], level=level), rate(~hits[~fake], parts[False], level=level)
         low, high = interval(drawn[:, i], level)
         if min(fpr.n, tpr.n) < ENOUGH:
-            low, high = pair_interval(float(value[i]), *counts, level)
+            low, high = pair_interval(float(value[i]), n_real, n_fake, level)
         elif value[i] in (0.0, 1.0):  # nothing to resample: the bounds of its two parts
             low, high = (tpr.low + 1 - fpr.high) / 2, (tpr.high + 1 - fpr.low) / 2
         balanced = Rate(float(value[i]), low, high, len(fake))

@@ -153,7 +153,7 @@ def _facts(result: StudyResult) -> list[str]:
 
 
 def _share(one: Measured) -> str:
-    return with_interval((one.value, one.low, one.high))
+    return with_interval(vars(one))
 
 
 def _points(one: Difference) -> str:
