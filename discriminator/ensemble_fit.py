@@ -27,9 +27,21 @@ def log_odds(probabilities: np.ndarray) -> np.ndarray:
 
 
 def joined_scores(head: Head, z: np.ndarray) -> np.ndarray:
-    """The head's scores float64 [n] of log-odds [n, M]."""
+    """The head's scores float64 [n] of log-odds [n, M], unrounded."""
     with torch.no_grad():
         return head(torch.from_numpy(np.ascontiguousarray(z, np.float64))).numpy()
+
+
+def as_given(logits: np.ndarray) -> np.ndarray:
+    """float64 logits of the precision in which networks give them. A threshold lies just above a score: of one that is
+    rounded up later it would be the other side."""
+    return np.asarray(logits, np.float64).astype(np.float32).astype(np.float64)
+
+
+def exact_log_odds(probabilities: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """`log_odds` of a detector's probabilities, to the bit those of the logits that its network gave."""
+    logits = as_given(calibration.logit(log_odds(probabilities)))
+    return np.clip(logits / calibration.temperature + calibration.bias, -LIMIT, LIMIT)
 
 
 def fit_head(method: str, z: np.ndarray, labels: np.ndarray, calibrations: list[Calibration]) -> Head:

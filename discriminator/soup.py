@@ -9,6 +9,7 @@ ensemble` does.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -42,4 +43,7 @@ def soup(members: Sequence[Detector], names: Sequence[str]) -> Detector:
             no_scale(net.get_submodule(name))
         round_to_half(net)
     plain = replace(first.calibration, temperature=1.0, bias=0.0)
-    return Detector(net, first.preprocess, plain, dict(first.meta))
+    mixed = Detector(net, first.preprocess, plain, dict(first.meta))
+    # scores are kept by it, and those of another soup are others
+    mixed.sha256 = hashlib.sha256(f"the mean of {[m.sha256 for m in members]}".encode()).hexdigest()
+    return mixed

@@ -9,7 +9,7 @@ import torch
 
 from common.errors import UserError
 from discriminator.calibration import fit_temperature, threshold_at_fpr
-from discriminator.ensemble_fit import fit_weights
+from discriminator.ensemble_fit import as_given, fit_weights
 from discriminator.join import JOINS, Join
 from discriminator.two_views import joined
 
@@ -20,10 +20,11 @@ MOST_REPEATS = 20
 
 
 def joint(join: Join, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(log-odds float64 [n, 2], joint scores [n]) of raw logits [n, 2], NaN where there are no pixels."""
+    """(log-odds float64 [n, 2], joint scores [n]) of raw logits [n, 2], NaN where there are no pixels; rounded as the
+    network gives them, for a bound lies at one of them."""
     face, pixels = torch.from_numpy(np.array(logits, np.float64)).unbind(1)
     z, score = joined(join, face, pixels.nan_to_num(), ~pixels.isnan())
-    return z.numpy(), score.numpy()
+    return as_given(z.numpy()), as_given(score.numpy())
 
 
 def fit_join(method: str, logits: np.ndarray, labels: np.ndarray, sets: np.ndarray | None = None) -> Join:

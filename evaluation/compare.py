@@ -52,7 +52,7 @@ class PairTests:
 
 @dataclass
 class ComparisonResult:
-    """All that was found. labels [n]; groups [n] or None: of the images everybody judged."""
+    """All that was found. labels [n]; groups [n] or None: of the images everybody judged; grouped_by: which column."""
 
     contestants: list[Contestant]
     pairs: list[PairTests]
@@ -62,6 +62,7 @@ class ComparisonResult:
     threads: int
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    grouped_by: str = ""
 
     @property
     def n_real(self) -> int:
@@ -93,6 +94,11 @@ def compare(options: ComparisonOptions, listener: Listener = Listener()) -> Comp
         raise UserError(
             f"{result.n_real} real and {result.n_fake} fake images are too few to compare detectors: {ENOUGH} of each"
             " class are the least; give more `data`"
+        )
+    if result.groups is not None and (count := len(np.unique(result.groups.astype(str)))) < len(result.labels):
+        result.notes.append(
+            f"intervals of the table: {len(result.labels)} images are {count} groups by «{result.grouped_by}», each"
+            " drawn whole; DeLong's and McNemar's tests take the images for independent"
         )
     for one in contestants:
         _measure(one, result, options)
@@ -162,6 +168,7 @@ def _on_images(options: ComparisonOptions, contestants: list[Contestant], listen
     return ComparisonResult(
         contestants, [], labels[readable], None if groups is None else groups[readable],
         [part.describe() for part in parts], torch.get_num_threads(), list(skipped.items()), notes,
+        next((part.grouped_by for part in parts if part.group is not None), ""),
     )  # fmt: skip
 
 
@@ -250,7 +257,10 @@ def _on_tables(contestants: list[Contestant], group_by: str | None) -> Compariso
             raise UserError(f"`models` {one.spec}: calls {example} otherwise than {contestants[0].spec}; correct one")
         one.scores, one.called = table.score[back], None if called is None else called[back]
     said = [f"the {len(first)} images of {contestants[0].spec}"]
-    return ComparisonResult(contestants, [], first.label.astype(int), first.group, said, torch.get_num_threads())
+    return ComparisonResult(
+        contestants, [], first.label.astype(int), first.group, said, torch.get_num_threads(),
+        grouped_by=first.grouped_by,
+    )  # fmt: skip
 
 
 def _sources(table: Scores) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from common.errors import UserError
 from discriminator.calibration import FPRS, Calibration, calibrate, default_fpr_for, sigmoid, threshold_at_fpr
 from discriminator.detector import Detector
 from discriminator.ensemble import Ensemble, EnsembleConfig, Head, Majority, Member, Stack, Weighted
-from discriminator.ensemble_fit import cross_fitted, fit_head, joined_scores
+from discriminator.ensemble_fit import as_given, cross_fitted, fit_head, joined_scores
 from discriminator.locate import find_detector
 from discriminator.options import MODELS, SHIPPED
 from discriminator.soup import soup
@@ -220,7 +221,7 @@ def join(
 
     head = fitted(z, labels)
     learnt = isinstance(head, (Weighted, Stack)) and not weights
-    scores = cross_fitted(z, labels, folds, fitted) if learnt else joined_scores(head, z)
+    scores = as_given(cross_fitted(z, labels, folds, fitted) if learnt else joined_scores(head, z))
     calibration = _calibration(scores, labels, views)
     sizes = (head.axes.shape[0], len(head.vectors)) if isinstance(head, Stack) else (0, 0)
     named = [Member(m.net.cfg.to_dict(), _look_of(m), m.calibration, name, m.sha256) for m, name in zip(members, names)]
@@ -285,7 +286,7 @@ def compare_with_members(
     target = detector.calibration.default_fpr
     if test is not None:
         rows, z = test, test.z[0]
-        joint = z[:, -1] if head is None else joined_scores(head, z)
+        joint = z[:, -1] if head is None else as_given(joined_scores(head, z))
         all_scores = {NAME: joint} | {name: z[:, k] for k, name in enumerate(names)}
         called = {NAME: detector.calibration.probability(joint) >= detector.calibration.at(target).threshold}
         for k, (name, member) in enumerate(members.items()):
@@ -310,6 +311,10 @@ def compare_with_members(
         of, reals, len(rows.labels) - reals, best, shown, systems, gaps, p,
         _words(gaps, best, shown, 1 if head is None else len(names)),
     )  # fmt: skip
+    if rows.groups is not None and (count := len(np.unique(rows.groups.astype(str)))) < len(rows.labels):
+        found.notes.append(
+            f"intervals: {len(rows.labels)} images are {count} groups, each drawn whole; DeLong's p counts images"
+        )
     if isinstance(head, Majority):
         fake, plain_vote = rows.labels == 1, all_scores[NAME] >= 0
         found.notes.append(
@@ -363,11 +368,18 @@ def _systems(rows: MemberScores, scores: dict, called: dict, fprs: Sequence[floa
     return out
 
 
+def between(low: float, high: float, form: str) -> str:
+    """An interval of a difference in words."""
+    if not math.isfinite(low):
+        return "the same in every resample, which has no interval"
+    return f"95 % interval {form.format(low)} to {form.format(high)}"
+
+
 def _words(gaps: dict, best: str, target: float, count: int) -> str:
     gap = gaps[f"tpr_at_fpr_{target:g}"]
     value, low, high = (100 * gap[key] for key in ("value", "low", "high"))
     said = f"{value:+.1f} points of fakes found at {100 * target:g} % false alarms"
-    said += f" (95 % interval {low:+.1f} to {high:+.1f})"
+    said += f" ({between(low, high, '{:+.1f}')})"
     if low > 0:
         return f"the ensemble beats its best member, {best}: {said}"
     if high < 0:

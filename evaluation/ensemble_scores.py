@@ -17,10 +17,10 @@ from common import reading
 from common.errors import UserError
 from common.tables import read_rows
 from discriminator.detector import Detector
-from discriminator.ensemble_fit import log_odds
+from discriminator.ensemble_fit import exact_log_odds, log_odds
 from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions, ScoringOptions
-from evaluation.scoring import LabelledImages, Scorer, chosen, open_labelled, spread
+from evaluation.scoring import Judged, LabelledImages, Scorer, chosen, open_labelled, spread
 from faces.degrade import PRESETS, preset
 from faces.layout import Reading
 from faces.similar import in_order
@@ -37,7 +37,8 @@ TURN = ("train", "web", "hard")  # what an image's degraded view is, in turn, as
 @dataclass
 class MemberScores:
     """z float64 [views, n, M]: calibrated log-odds, the first view clean. labels int [n]; groups object [n] or None;
-    folds int [n]; paths [n]; said: what they are, in words."""
+    folds int [n]; paths [n]; said: what they are, in words; undecided bool [views, n, M]: where a member would not
+    decide (`evaluation.scoring.Judged`), None for nowhere."""
 
     z: np.ndarray
     labels: np.ndarray
@@ -47,6 +48,7 @@ class MemberScores:
     folds: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     notes: list[str] = field(default_factory=list)
     out_of_fold: bool = False
+    undecided: np.ndarray | None = None
 
     @property
     def origin(self) -> dict:
@@ -153,14 +155,15 @@ def score_parts(
     parts = rendered_alike(parts, members)
     total = sum(map(len, parts)) * len(members) * (2 if degraded else 1)
     bar = listener.bar(total=total, title=f"{what} scores", unit="img")
-    columns = []
+    columns, undecided = [], []
     skipped: dict[str, str] = {}
     for member in members:
         scorer = Scorer(member, options, advance=bar.update)
-        views = [np.concatenate([scorer.score(part, PRESETS["none"]).score for part in parts])]
+        views = [[scorer.score(part, PRESETS["none"]) for part in parts]]
         if degraded:
-            views.append(np.concatenate([_degraded(scorer, part) for part in parts]))
-        columns.append(np.stack(views))
+            views.append([_degraded(scorer, part) for part in parts])
+        columns.append(np.stack([np.concatenate([one.score for one in view]) for view in views]))
+        undecided.append(np.stack([np.concatenate([one.undecided for one in view]) for view in views]))
         skipped |= scorer.skipped
     bar.close()
     p = np.stack(columns, axis=2)
@@ -179,7 +182,9 @@ def score_parts(
         notes.append(f"and {len(skipped) - 5} more images that can't be read are left out")
     kept = [path for path, ok in zip(paths, good) if ok]
     groups = None if groups is None else groups[good]
-    return MemberScores(log_odds(p[:, good]), labels[good], groups, kept, said, notes=notes)
+    z = np.stack([exact_log_odds(p[:, good, k], m.calibration) for k, m in enumerate(members)], axis=2)
+    open_ = np.stack(undecided, axis=2)[:, good]
+    return MemberScores(z, labels[good], groups, kept, said, notes=notes, undecided=open_)
 
 
 def groups_of_parts(parts: Sequence[LabelledImages]) -> np.ndarray | None:
@@ -209,11 +214,11 @@ def turns(part: LabelledImages) -> list[tuple[str, np.ndarray]]:
     return [(name, rows) for name, rows in found if len(rows)]
 
 
-def _degraded(scorer: Scorer, part: LabelledImages) -> np.ndarray:
-    values = np.full(len(part), np.nan)
+def _degraded(scorer: Scorer, part: LabelledImages) -> Judged:
+    found = Judged(np.full(len(part), np.nan), np.zeros(len(part), bool))
     for name, rows in turns(part):
-        values[rows] = scorer.score(chosen(part, rows), preset(name)).score
-    return values
+        found.score[rows], found.undecided[rows] = scorer.score(chosen(part, rows), preset(name))
+    return found
 
 
 def check_enough(labels: np.ndarray, told: Callable[[str], str]) -> None:

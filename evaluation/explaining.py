@@ -217,7 +217,7 @@ class _Work:
         else:
             own.said.append("an ONNX file's weights are not shuffled: give detector.safetensors for that test")
         own.parts = open_labelled(options)
-        by = " answered by its exported twin" if engine.detector is not detector else ""
+        by = " answered by its exported twin" if engine.onnx not in (None, where) else ""
         listener.tell(f"{where} (sha256 {detector.sha256[:12]}…){by}; {', '.join(methods)}")
         for part in own.parts:
             listener.tell(part.describe())

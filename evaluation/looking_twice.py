@@ -14,11 +14,14 @@ from common.errors import UserError
 from discriminator.calibration import Calibration, calibrate, default_fpr_for
 from discriminator.detector import Detector
 from discriminator.detector_base import Raw
+from discriminator.ensemble_fit import as_given
 from discriminator.second_look import SecondLook, around
 from evaluation.ensemble import check_looks_once, check_no_fold, detector_file
 from evaluation.ensemble_scores import LEAST, MemberScores, check_enough, fit_parts, score_parts, tell_parts
 from evaluation.listener import Listener
 from evaluation.options import SecondLookOptions
+from evaluation.scoring import LabelledImages
+from metrics.answers import called_fake
 from metrics.classification import roc_auc, tpr_at_fpr
 
 
@@ -70,16 +73,25 @@ def look_twice(options: SecondLookOptions, listener: Listener = Listener()) -> L
     )
     look, calibration = fitted(_logits(first, fit), fit.labels)
     meta = first.meta | fit.origin | {"second_look": {"of": first.sha256, "fitted_on": fit.said}}
-    found = LookingTwice(Detector(first.net, first.preprocess, calibration, meta, look), {}, {}, list(fit.notes))
-    sides: list[tuple[str, MemberScores]] = [("validation", fit)]
+    twice = Detector(first.net, first.preprocess, calibration, meta, look)
+    found = LookingTwice(twice, {}, {}, list(fit.notes))
+    sides: list[tuple[str, MemberScores, Sequence[LabelledImages]]] = [("validation", fit, valid_parts)]
     if test_parts:
-        sides.append(("test", score_parts([first, other], test_parts, options, listener, degraded=False, what="test")))
-    for name, rows in sides:
+        rows = score_parts([first, other], test_parts, options, listener, degraded=False, what="test")
+        sides.append(("test", rows, test_parts))
+    for name, rows, parts in sides:
         logits, labels = _logits(first, rows).reshape(-1, 2), np.tile(rows.labels, len(rows.z))
         both = look.score(*logits.T)
+        once_open = again_open = np.zeros(len(labels), bool)
+        if first.join is not None:  # what both looks leave open follows from no score: the detector itself is asked
+            assert rows.undecided is not None
+            once_open = rows.undecided[:, :, 0].ravel()
+            said = score_parts([twice], parts, options, listener, degraded=len(rows.z) > 1, what=f"{name}, twice:")
+            assert said.undecided is not None
+            again_open = said.undecided[:, :, 0].ravel()
         found.figures[name] = {
-            "one look": _figures(first.calibration, logits[:, 0], labels),
-            "second look": _figures(calibration, both, labels),
+            "one look": _figures(first.calibration, logits[:, 0], labels, once_open),
+            "second look": _figures(calibration, both, labels, again_open),
         }
         weight = look.weight(logits[:, 0])
         for label, kind in enumerate(("real", "fake")):
@@ -98,13 +110,15 @@ def fitted(logits: np.ndarray, labels: np.ndarray) -> tuple[SecondLook, Calibrat
 
 
 def _logits(detector: Detector, rows: MemberScores) -> np.ndarray:
-    """Raw logits of calibrated log-odds."""
-    return detector.calibration.logit(rows.z)
+    """The raw logits that gave calibrated log-odds."""
+    return as_given(detector.calibration.logit(rows.z))
 
 
-def _figures(calibration: Calibration, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def _figures(
+    calibration: Calibration, logits: np.ndarray, labels: np.ndarray, undecided: np.ndarray
+) -> dict[str, float]:
     point = calibration.at()
-    said = calibration.probability(logits) >= point.threshold
+    said = called_fake(calibration.probability(logits), point.threshold, undecided)
     out = {"threshold": point.threshold, "target_fpr": point.target_fpr}
     for label, name in enumerate(("false_alarms", "found")):
         if (of := labels == label).any():

@@ -337,7 +337,7 @@ class Scorer:
         return str(self.detector.device.type) if isinstance(self.detector, Detector) else "onnx"
 
     def _path(self, part: LabelledImages, degradation: Degradation) -> Path | None:
-        if self.cache is None:
+        if self.cache is None or not self.detector.sha256:  # without one, two detectors would have one key
             return None
         import cv2
         import PIL

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metrics.bootstrap import interval
+from metrics.bootstrap import varied
 from metrics.significance import holm
 
 BLOCK = 500  # resamples at a time
@@ -33,7 +33,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Measured:
-    """A share, its interval, and each seed's own."""
+    """A share, its interval (NaN where no resample differed), and each seed's own."""
 
     value: float
     low: float
@@ -109,14 +109,14 @@ def compare(
 
 def _difference(first: str, second: str, seeds: np.ndarray, drawn: np.ndarray) -> Difference:
     """p: twice the smaller share of resamples on either side of 0, those at 0 counting for both."""
-    low, high = interval(drawn)
+    low, high = varied(drawn)
     tail = min(int((drawn <= 1e-12).sum()), int((drawn >= -1e-12).sum()))
     p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
     return Difference(first, second, float(seeds.mean()), low, high, p, math.nan, seeds.tolist())
 
 
 def _measured(seeds: np.ndarray, drawn: np.ndarray) -> Measured:
-    return Measured(float(seeds.mean()), *interval(drawn), seeds.tolist())
+    return Measured(float(seeds.mean()), *varied(drawn), seeds.tolist())
 
 
 def _allowed(photos: int, fpr: float) -> int:

@@ -62,6 +62,12 @@ def resamples(labels, groups=None, count: int = RESAMPLES, seed: int = 0) -> Ite
         yield weights if inverse is None else weights[:, inverse]
 
 
+def varied(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """`interval`; NaN, too, where it has no width: that no resample differed is no certainty."""
+    low, high = interval(values, level)
+    return (low, high) if low < high else (float("nan"), float("nan"))
+
+
 def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """The percentile interval of bootstrap values, those that are not finite left out; NaN without any."""
     values = np.asarray(values)

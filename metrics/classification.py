@@ -18,9 +18,9 @@ import numpy as np
 
 from common.errors import UserError
 from metrics.answers import called_fake
-from metrics.bootstrap import LEVEL, RESAMPLES, interval, rate
+from metrics.bootstrap import LEVEL, RESAMPLES, rate, varied
 from metrics.bootstrap import resamples as _resamples
-from metrics.few import pair_interval
+from metrics.few import ENOUGH, pair_interval
 
 FPRS = (0.005, 0.01, 0.05)
 """False-alarm rates at which reports give the detection rate."""
@@ -180,7 +180,8 @@ def report(
 
     {"n_real", "n_fake", "groups", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
     "metrics": {name: {"value", "low", "high"}}}; undefined values are NaN, and so are the bounds of what came out the
-    same in every resample; an AUC of 1 has those of `metrics.few.pair_interval`. "groups": how many, None without.
+    same in every resample; an AUC of 1, and AUC and balanced accuracy of fewer than `metrics.few.ENOUGH` images of a
+    class, have those of `metrics.few.pair_interval`. "groups": how many, None without.
 
     UserError for empty, unequal or NaN input, labels other than 0 and 1, probabilities outside [0, 1].
     """
@@ -195,9 +196,7 @@ def report(
             drawn[name].append(found)
     metrics = {}
     for name, value in values.items():
-        low, high = interval(np.concatenate(drawn[name]) if drawn[name] else np.empty(0))
-        if low == high:  # no resample differed, which is no certainty
-            low = high = float("nan")
+        low, high = varied(np.concatenate(drawn[name]) if drawn[name] else np.empty(0))
         metrics[name] = {"value": float(value), "low": low, "high": high}
     if resamples:
         _exact_intervals(metrics, fake, called, groups)
@@ -233,9 +232,12 @@ def _exact_intervals(metrics: dict, fake: np.ndarray, called: np.ndarray, groups
         "precision_real": exact(~fake, ~called),
     }
     new |= {name: both for name, both in of_all.items() if metrics[name]["value"] in (0.0, 1.0)}
-    if metrics["roc_auc"]["value"] in (0.0, 1.0):
-        of = np.arange(len(fake)) if groups is None else np.asarray(groups)
-        new["roc_auc"] = pair_interval(metrics["roc_auc"]["value"], *(len(np.unique(of[fake == k])) for k in (0, 1)))
+    few = min(fake.sum(), (~fake).sum()) < ENOUGH
+    of = np.arange(len(fake)) if groups is None else np.asarray(groups)
+    counts = [len(np.unique(of[fake == k])) for k in (0, 1)]
+    for name in ("roc_auc", "balanced_accuracy", "recall_macro"):  # the last two are one number
+        if few or (name == "roc_auc" and metrics[name]["value"] in (0.0, 1.0)):
+            new[name] = pair_interval(metrics[name]["value"], *counts)
     for name, (low, high) in new.items():
         metrics[name] |= {"low": low, "high": high}
 

@@ -7,6 +7,7 @@ alike, and both rates are always told: a detector that calls everything fake aft
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metrics.answers import called_fake
-from metrics.bootstrap import LEVEL, RESAMPLES, Rate, Rated, interval, rate, resamples
+from metrics.bootstrap import LEVEL, RESAMPLES, Rate, Rated, interval, rate, resamples, varied
 from metrics.classification import roc_auc
+from metrics.few import ENOUGH, pair_interval
 from metrics.scores import CLEAN, Scores
+from metrics.significance import moved
 
 # Families of the grid that vary one number, what that number is, and where the undegraded image stands on its axis.
 FAMILIES = {
@@ -75,24 +78,37 @@ def measure(
 
     labels: [N] of 0 and 1, of one class or both. scores: condition name -> [N], images in the same order; "clean" must
     be among them. threshold: fixed, chosen elsewhere. undecided: condition name -> bool [N], what is not called FAKE
-    whatever its score (default: nothing). groups: [N], see `metrics.bootstrap.resamples`.
+    whatever its score (default: nothing). groups: [N], see `metrics.bootstrap.resamples`. count: of
+    resamples; with 0 what needs them has no interval.
     """
     fake = np.asarray(labels).astype(bool)
     open_ = undecided or {}
     right = {name: called_fake(s, threshold, open_.get(name, False)) == fake for name, s in scores.items()}
     table = np.stack(list(right.values()), axis=1).astype(np.float64)  # [N, conditions]
-    drawn = np.concatenate([_balanced(w, fake, table) for w in resamples(fake, groups, count, seed)])
+    none = np.empty((0, table.shape[1]))
+    drawn = np.concatenate([none, *(_balanced(w, fake, table) for w in resamples(fake, groups, count, seed))])
     value = _balanced(np.ones((1, len(fake)), np.int32), fake, table)[0]
     clean = list(scores).index(CLEAN)
     parts = {label: None if groups is None else np.asarray(groups)[fake == label] for label in (False, True)}
+    first = right[CLEAN]
+    alone = np.arange(len(fake)) if groups is None else np.asarray(groups)
+    n_real, n_fake = (len(np.unique(alone[fake == k])) for k in (False, True))
     found = []
     for i, (name, hits) in enumerate(right.items()):
         tpr, fpr = rate(hits[fake], parts[True], level=level), rate(~hits[~fake], parts[False], level=level)
         low, high = interval(drawn[:, i], level)
-        if value[i] in (0.0, 1.0):  # nothing to resample: the bounds of its two parts
+        if min(fpr.n, tpr.n) < ENOUGH:
+            low, high = pair_interval(float(value[i]), n_real, n_fake, level)
+        elif value[i] in (0.0, 1.0):  # nothing to resample: the bounds of its two parts
             low, high = (tpr.low + 1 - fpr.high) / 2, (tpr.high + 1 - fpr.low) / 2
         balanced = Rate(float(value[i]), low, high, len(fake))
-        change = Rate(float(value[i] - value[clean]), *interval(drawn[:, i] - drawn[:, clean], level), len(fake))
+        low, high = varied(drawn[:, i] - drawn[:, clean], level)
+        if i == clean and math.isfinite(value[i]):
+            low = high = 0.0  # of itself
+        elif len(drawn) and math.isnan(low):  # the bounds of its two parts
+            parted = [moved(first[fake == k], hits[fake == k], parts[k], level=level) for k in (False, True)]
+            low, high = (sum(part[end] for part in parted) / 2 for end in (1, 2))
+        change = Rate(float(value[i] - value[clean]), low, high, len(fake))
         found.append(Condition(name, *split_name(name), tpr, fpr, balanced, change, roc_auc(fake, scores[name])))
     return found
 

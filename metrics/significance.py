@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
-from metrics.bootstrap import LEVEL, RESAMPLES, Rate, interval, resamples, worth
+from metrics.bootstrap import LEVEL, RESAMPLES, Rate, resamples, varied, worth
 from metrics.classification import _Ranked, _roc_auc, _tpr_at_fpr
 
 
@@ -163,7 +163,8 @@ def paired(
 
     scores: {name: [N]}. Metrics: "auc", "tpr_at_fpr_<rate>" (from the ROC of the very images, anew in every resample)
     and, with `called` {name: bool [N], FAKE was said}, "found", "false_alarms" and "balanced" as they were said.
-    Intervals of 95 %, percentiles of `count` grouped, stratified resamples (`metrics.bootstrap.resamples`)."""
+    Intervals of 95 %, percentiles of `count` grouped, stratified resamples (`metrics.bootstrap.resamples`), NaN where
+    all came out the same."""
     labels = np.asarray(labels).astype(bool)
     names = list(scores)
 
@@ -182,7 +183,7 @@ def paired(
     for other in out:
         for key in values[first]:
             gap = [a - b for a, b in zip(drawn[first][key], drawn[other][key])]
-            low, high = interval(np.concatenate(gap) if gap else np.empty(0))
+            low, high = varied(np.concatenate(gap) if gap else np.empty(0))
             out[other][key] = {"value": float(values[first][key][0] - values[other][key][0]), "low": low, "high": high}
     return out
 

@@ -128,7 +128,9 @@ def auc_of(row: Slice) -> str:
     """The AUC of a part of the images, of a few of them with its interval; "" where there is none."""
     if row.auc is None:
         return ""
-    return auc_text(row.auc["value"], row.n_real, row.n_fake, 4) + " "
+    if min(row.n_real, row.n_fake) >= ENOUGH or not math.isfinite(row.auc["low"]):  # the latter: without resamples
+        return auc_text(row.auc["value"], row.n_real, row.n_fake, 4) + " "
+    return f"{row.auc['value']:.4f} ({row.auc['low']:.2f} to {row.auc['high']:.2f}) "
 
 
 def worst_of(kind: str, rows: list[Slice]) -> Iterator[str]:

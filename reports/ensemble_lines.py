@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from discriminator.detector import Detector
 from discriminator.ensemble import Majority, Stack, Weighted
-from evaluation.ensemble import EnsembleComparison, EnsembleResult, head_of
+from evaluation.ensemble import EnsembleComparison, EnsembleResult, between, head_of
 from metrics.few import auc_text, balanced_text, counts_text, share_text
 
 
@@ -51,8 +51,8 @@ def _compared(found: EnsembleComparison) -> list[str]:
     lines += [f"intervals{few}"] if few else []
     auc = found.gaps["auc"]
     lines.append(
-        f"* best member on the images that were fitted on; AUC {auc['value']:+.4f} (95 % interval {auc['low']:+.4f} to"
-        f" {auc['high']:+.4f}; DeLong's p {found.p:.2g})"
+        f"* best member on the images that were fitted on; AUC {auc['value']:+.4f}"
+        f" ({between(auc['low'], auc['high'], '{:+.4f}')}; DeLong's p {found.p:.2g})"
     )
     return [*lines, found.words, *(f"note: {note}" for note in found.notes)]
 

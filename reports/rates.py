@@ -24,10 +24,14 @@ def with_interval(found: Rate | Mapping) -> str:
 
 def points(change: Rate) -> str:
     """ "-1.2 points (-2.4 to +0.1)", of a difference of two shares."""
-    value, low, high = change[:3]
+    return points_of(*change[:3])
+
+
+def points_of(value: float, low: float, high: float) -> str:
+    """The same of its three numbers; without an interval where there is none."""
     if not math.isfinite(value):
         return "–"
-    return f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{100 * value:+.1f} points" + (f" ({100 * low:+.1f} to {100 * high:+.1f})" if math.isfinite(low) else "")
 
 
 def counted(found: Rate) -> str:

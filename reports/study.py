@@ -13,7 +13,7 @@ from evaluation.study_plan import Curve
 from reports import plots
 from reports.page import Section, pictures, write_report
 from reports.plots import _sheet, shortened
-from reports.rates import percent
+from reports.rates import percent, points_of, with_interval
 
 MARKDOWN, PAGE = "results.md", "results.html"
 LONGEST = 52  # letters of a comparison beside its line
@@ -28,7 +28,8 @@ HOW = [
     " fakes, under each condition. The tests were opened when all fits were done; nothing was chosen on them.",
     "Intervals of 95 %: percentiles of a paired bootstrap that draws test images (an image under all conditions"
     " together), seeds, and the validation photos of the thresholds anew, the same for all arms. p is two-sided, of the"
-    " resamples; Holm's correction is over all differences of the table. Few seeds say little of how seeds spread.",
+    " resamples; Holm's correction is over all differences of the table. Few seeds say little of how seeds spread."
+    " What came out the same in every resample has no interval.",
 ]
 
 
@@ -152,11 +153,11 @@ def _facts(result: StudyResult) -> list[str]:
 
 
 def _share(one: Measured) -> str:
-    return f"{percent(one.value)} ({100 * one.low:.1f} to {100 * one.high:.1f})"
+    return with_interval(vars(one))
 
 
 def _points(one: Difference) -> str:
-    return f"{100 * one.value:+.1f} points ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+    return points_of(one.value, one.low, one.high)
 
 
 def _p(value: float) -> str:

@@ -23,6 +23,7 @@ from discriminator.verdict import Threshold
 from faces.degrade import grid
 from faces.preprocess import Preprocess
 from faces.source import open_source
+from metrics.few import pair_interval
 from stylegan2_ada.config import DiscriminatorConfig
 from tests.program import Program
 
@@ -180,6 +181,18 @@ def test_robustness_streams_keeps_and_draws(tmp_path):
     image = np.asarray(Image.open(by_hand[0]["path"]))
     wanted = Detector.load("d.safetensors").predict([grid()["jpeg-30"].apply(image, np.random.default_rng(0))])
     assert float(by_hand[0]["score"]) == pytest.approx(wanted[0].probability, abs=1e-6)
+
+    # a source's intervals are of as many resamples as all others, and a few images' have the bound for any number
+    for rows_of_source in found["robustness_by_source"].values():
+        for c in (c for c in rows_of_source if c["balanced"]["value"] is not None):
+            bound = pair_interval(c["balanced"]["value"], c["fpr"]["n"], c["tpr"]["n"])
+            assert (c["balanced"]["low"], c["balanced"]["high"]) == pytest.approx(bound)
+            shown = "% ({:.1f} to {:.1f})".format(*(100 * end for end in bound))
+            told = [line for line in out.splitlines() if line.startswith(f"  {c['name']} ")]
+            assert bool(told) == (c["name"] != "clean") and all(line.endswith(shown) for line in told)
+    (both, _), auc = found["sources"], found["overall"]["metrics"]["roc_auc"]
+    assert both["auc"] == auc and (auc["low"], auc["high"]) == pytest.approx(pair_interval(auc["value"], 2, 2))
+    assert f"{auc['value']:.4f} ({auc['low']:.2f} to {auc['high']:.2f})" in out
 
     names = {p.name for p in (tmp_path / "plots").iterdir()}
     for name in ("scores", "answers", "roc", "precision-recall", "reliability", "sources", "robustness"):

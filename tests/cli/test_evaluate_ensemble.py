@@ -22,6 +22,10 @@ import evaluate
 from discriminator.calibration import calibrate
 from discriminator.detector import Detector
 from discriminator.hybrid import HybridConfig, HybridDiscriminator
+from evaluation.ensemble_scores import fit_parts, turns
+from evaluation.options import ScoringOptions
+from evaluation.scoring import Scorer, chosen
+from faces.degrade import PRESETS, preset
 from faces.preprocess import Preprocess
 from faces.procedural.portrait import render_face
 from stylegan2_ada.config import DiscriminatorConfig
@@ -163,6 +167,46 @@ def test_a_soup_is_one_network_with_mean_weights(tmp_path):
     joined = tmp_path / "j.safetensors"  # and it may be a member in its turn
     run("ensemble", out, "c.safetensors", "--data", "data", "--out", joined, "--resamples", 50)
     assert Detector.load(joined).meta["ensemble"]["members"] == ["s", "c"]
+
+
+def test_another_soup_of_the_same_images_has_its_own_scores(tmp_path):
+    """Scores are kept by the detector that gave them: a second soup must not find those of the first."""
+    members = {name: Detector.load(f"{name}.safetensors") for name in "ab"}
+    with torch.no_grad():
+        for tensor in members["b"].net.verdict_head.parameters():
+            tensor.mul_(-3)
+    members["b"].save(tmp_path / "b.safetensors")
+    made = []
+    for second, more in (("run", ()), (tmp_path / "b.safetensors", ()), (tmp_path / "b.safetensors", ("--no-cache",))):
+        out = tmp_path / f"{len(made)}.safetensors"
+        run("ensemble", "a.safetensors", second, "--method", "soup", "--data", "data", "--out", out, "--resamples", 5,
+            *more)  # fmt: skip
+        made.append(Detector.load(out).calibration)
+    assert made[1] == made[2] and made[0] != made[1]
+
+
+@pytest.mark.parametrize("weights", ["1,1,1", "2,1,1", "1,3,1", "1,2,3"])
+def test_the_file_calls_what_its_calibration_counted(weights, tmp_path):
+    """The thresholds lie just above a photo's score as the file gives it, rounding included."""
+    out = tmp_path / "e.safetensors"
+    run("ensemble", *MEMBERS, "--method", "weighted", "--weights", weights, "--data", "data", "--out", out,
+        "--resamples", 5)  # fmt: skip
+    check_counts(Detector.load(out))
+
+
+def check_counts(detector):
+    """The detector on its validation images, clean and degraded, against the counts in its calibration."""
+    options = ScoringOptions(data=("data",), no_cache=True)
+    (part,), _ = fit_parts(options, [detector])
+    scorer, p = Scorer(detector, options), np.empty((2, len(part)))
+    p[0] = scorer.score(part, PRESETS["none"]).score
+    for name, at in turns(part):
+        p[1, at] = scorer.score(chosen(part, at), preset(name)).score
+    real, fake = p[:, part.labels == 0], p[:, part.labels == 1]
+    for point in detector.calibration.points:
+        assert (real >= point.threshold).sum() == point.false_alarms
+        assert (fake >= point.threshold).mean() == point.tpr
+        assert (fake < point.unsure_low).mean() == point.miss
 
 
 def test_without_a_test_split_all_is_cross_fitted(tmp_path):
@@ -420,6 +464,8 @@ def test_groups_of_tables_are_those_that_were_asked_for(tmp_path):
             "roc_auc"
         ]
         width.append(auc["high"] - auc["low"])
+        said = (tmp_path / f"o{len(more)}" / "compare.md").read_text()
+        assert ("80 images are 4 groups by «scene», each drawn whole" in said) == bool(more)
     assert width[0] > 0 and width[1] != pytest.approx(width[0])
     assert "--group-by nobody" in refused(*words, "--group-by", "nobody", "--out", tmp_path / "p")
 

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 import detect
 from discriminator.calibration import threshold_at_fpr
 from discriminator.detector import Detector
-from tests.cli.test_evaluate_ensemble import here, place, refused, run  # noqa: F401 (fixtures)
+from tests.cli.test_evaluate_ensemble import check_counts, here, place, refused, run  # noqa: F401 (fixtures)
 from tests.program import Program
 
 
@@ -44,6 +44,7 @@ def test_a_detector_learns_to_look_twice(tmp_path):
     assert figures["second look"]["auc"] == pytest.approx(roc_auc_score(labels, wanted), abs=1e-2)
     fake = np.array([v.label == "FAKE" for v in verdicts])
     assert figures["second look"]["found"] == pytest.approx(fake[labels == 1].mean())
+    check_counts(twice)
     assert told["looked_at_twice"]["test real"] == pytest.approx((wide < look.fade)[labels == 0].mean(), abs=0.03)
     valid = told["figures"]["validation"]["second look"]
     assert valid["false_alarms"] <= valid["target_fpr"] == 0.05 and threshold_at_fpr(np.arange(80.0), 0.05) > 75

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,27 @@ def test_a_contradiction_is_neither_found_nor_an_alarm(given, tmp_path):
     run(evaluate, *table, "--json", tmp_path / "t.json")
     again = json.loads((tmp_path / "t.json").read_text())
     assert again["answers"] == found["answers"]
+
+
+def test_a_second_look_counts_the_verdicts_that_are_given(tmp_path):
+    """A contradiction is neither found nor an alarm, with one look and with two."""
+    for word in ("real", "fake"):
+        for i, path in enumerate(sorted(Path("data", word).glob("*.png"))):
+            (tmp_path / "set" / ("test", "valid")[i % 2] / word).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tmp_path / "set" / ("test", "valid")[i % 2] / word)
+    twice = tmp_path / "twice.safetensors"
+    run(evaluate, "second-look", "both.safetensors", "--data", tmp_path / "set", "--out", twice,
+        "--json", tmp_path / "o.json")  # fmt: skip
+    told = json.loads((tmp_path / "o.json").read_text())["figures"]["test"]
+    files = sorted(str(path) for path in (tmp_path / "set" / "test").rglob("*.png"))
+    for model, which in (("both.safetensors", "one look"), (twice, "second look")):
+        done = CliRunner().invoke(Program(detect.main), [*files, "--model", str(model), "--json", "--face", "whole"])
+        rows = json.loads(done.output)["results"]
+        high = [row for row in rows if row["probability"] >= row["threshold"]]
+        assert "UNSURE" in {row["verdict"] for row in high}, "or this test shows nothing"
+        for word, name in (("fake", "found"), ("real", "false_alarms")):
+            own = [row["verdict"] == "FAKE" for row in rows if Path(row["file"]).parent.name == word]
+            assert told[which][name] == pytest.approx(np.mean(own)), (which, name)
 
 
 def test_under_degradations_too(given, tmp_path):

@@ -128,7 +128,8 @@ def test_own_pixels_count_where_the_aligned_view_is_the_same():
     face = detector.preprocess.face.uint8(smooth)
     rows = [detector.prepared(face, photo, (0.0, 0.0, 256.0, 256.0)) for photo in (smooth, rough)]
     a, b = detector.verdicts(rows, Threshold.of(detector.calibration))
-    assert a.views[0] == b.views[0] and abs(a.views[1] - b.views[1]) > 1e-3
+    assert a.views[0] == pytest.approx(b.views[0], abs=1e-5)  # rows of one batch differ in the last bits
+    assert abs(a.views[1] - b.views[1]) > 1e-3
     assert a.probability != b.probability
 
 
@@ -207,7 +208,7 @@ def test_either_takes_the_view_that_is_further_over_its_threshold():
     logits, labels = some()
     join = fit_join("either", logits, labels)
     z, score = joint(join, logits)
-    np.testing.assert_allclose(score, np.max(z - np.array(join.thresholds), 1))
+    np.testing.assert_allclose(score, np.max(z - np.array(join.thresholds), 1), atol=1e-5)  # of float32 numbers
     for k in (0, 1):  # 3 of 300 reals reach it
         assert (z[labels == 0, k] >= join.thresholds[k]).sum() == 3
 

@@ -7,8 +7,10 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from faces.degrade import grid
 from faces.manifest import text_column
 from metrics.bootstrap import binomial_interval
+from metrics.few import pair_interval
 from metrics.robustness import FAMILIES, by_condition, curves, measure, split_name, worst
 from metrics.scores import Scores
+from metrics.significance import moved
 
 
 def test_by_hand():
@@ -42,6 +44,30 @@ def test_against_scikit_learn_and_the_paired_closed_form():
     assert found[1].change.high - found[1].change.low == pytest.approx(2 * 1.96 * error, rel=0.1)
     again = measure(labels, {"clean": clean, "x": noisy}, 1.0, count=3000)
     assert repr(again) == repr(found)
+
+
+def test_what_no_resample_changed_has_the_exact_bounds_of_its_parts():
+    """A bootstrap of changes that are all 0 has no width, which is no certainty."""
+    labels = np.repeat([0, 1], [30, 50])
+    scores = np.where(labels == 1, 0.9, 0.1)
+    scores[[0, 30, 31]] = 0.9, 0.1, 0.1
+    clean, same = measure(labels, {"clean": scores, "x": scores}, 0.5, count=200)
+    unmoved = [moved(np.zeros(n, bool), np.zeros(n, bool)) for n in (30, 50)]
+    assert same.change[:3] == pytest.approx((0, sum(m.low for m in unmoved) / 2, sum(m.high for m in unmoved) / 2))
+    assert -0.12 < same.change.low < -0.05 and clean.change[:3] == (0, 0, 0)
+    without = measure(labels, {"clean": scores, "x": scores}, 0.5, count=0)[1]
+    assert np.isnan([without.balanced.low, without.change.low]).all() and without.tpr == same.tpr
+
+
+def test_of_few_images_the_balanced_accuracy_has_the_bound_for_any_number():
+    labels = np.repeat([0, 1], [8, 30])
+    scores = np.where(labels == 1, 0.9, 0.1)
+    scores[[0, 8, 9]] = 0.9, 0.1, 0.1
+    for count in (0, 200):
+        found = measure(labels, {"clean": scores}, 0.5, count=count)[0].balanced
+        assert (found.low, found.high) == pair_interval(found.value, 8, 30) and found.low < found.value < found.high
+    pairs = measure(labels, {"clean": scores}, 0.5, groups=np.arange(38) // 2)[0].balanced
+    assert (pairs.low, pairs.high) == pair_interval(pairs.value, 4, 15)
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -113,7 +113,8 @@ def test_paired_differences_are_of_the_same_resamples():
     assert found["auc"]["low"] == pytest.approx(test.low, abs=0.02)
     assert found["auc"]["high"] == pytest.approx(test.high, abs=0.02)
     same = paired(labels, {"a": scores[0], "b": 2 * scores[0]}, (0.05,), count=50)["b"]
-    assert all(entry == {"value": 0, "low": 0, "high": 0} for entry in same.values())
+    for entry in same.values():  # no resample differed, which says nothing of how sure that is
+        assert entry["value"] == 0 and np.isnan([entry["low"], entry["high"]]).all()
 
 
 def test_groups_widen_paired_intervals():

@@ -1,13 +1,20 @@
 """No figure of fewer than 20 images of a class stands on a page or the terminal without its interval."""
 
+import math
 import re
 from types import SimpleNamespace
 
+import numpy as np
 from scipy.stats import beta
 
-from evaluation.ensemble import EnsembleComparison
+from evaluation.ensemble import EnsembleComparison, between
+from evaluation.study_compare import Scored
+from evaluation.study_compare import compare as study_compare
+from metrics.bootstrap import Rate
 from metrics.folds import ALL
 from reports import ensemble_lines, folds
+from reports.rates import points
+from reports.study import _share
 
 SHARES = {"auc": 0.9, "tpr_at_fpr_0.01": 0.5, "found": 0.8, "false_alarms": 0.1, "balanced": 0.85}
 
@@ -49,3 +56,14 @@ def test_an_ensemble_on_ten_images_is_told_with_intervals():
     assert "(of only 10 real and 10 fake images" in few and "only" not in enough
     for line in re.findall(r"^(?:ensemble|a) .*$", few, re.MULTILINE):
         assert len(re.findall(r"\d \(\d|% \(\d", line)) == len(SHARES), line
+
+
+def test_what_no_resample_changed_is_told_without_an_interval():
+    """A bootstrap of 0 false alarms has no width, which is no certainty."""
+    scores = {"clean": np.array([[0.0, 0.1, 0.2, 0.3]])}
+    arm = Scored(scores, {"fakes": scores, "photos": {"clean": scores["clean"] - 1}})
+    found = study_compare({"a": arm, "b": arm}, [("a", "b")], ["photos"], 0.0, resamples=20)
+    assert _share(found.rates["photos"]["clean"]["a"]) == "0.0 %" and np.isnan(found.differences[0].low)
+    assert points(Rate(0.0, math.nan, math.nan, 4)) == "+0.0 points"
+    assert between(math.nan, math.nan, "{:+.1f}") == "the same in every resample, which has no interval"
+    assert between(-1, 2, "{:+.1f}") == "95 % interval -1.0 to +2.0"
