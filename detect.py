@@ -117,7 +117,7 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
     if drawn or told.ela or told.curve or not asked.streams:
         files = list(files)
     with Outputs(asked, told, engine, judge, files, as_typed(ctx)) as out, decoder(asked.decode_seconds) as decode:
-        video = VideoOptions(asked.every, out.on_frame)
+        video = VideoOptions.of(asked, out.on_frame)
         patience = PATIENCE if asked.streams else None
         for result in judge_files(
             judge,

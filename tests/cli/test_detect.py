@@ -416,6 +416,20 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_judged(place, m
     assert "shut" in result.stderr and words[-2] in result.stderr and not list((place / "shut").iterdir())
 
 
+@pytest.mark.parametrize("form", ["gif", "png", "webp", "avif"])
+def test_animations_keep_to_the_seconds_of_decoding(place, form):
+    """They took as long as they had frames."""
+    frames = [Image.fromarray(np.full((40, 48, 3), 6 * i, np.uint8)) for i in range(40)]
+    frames[0].save(f"a.{form}", save_all=True, append_images=frames[1:], duration=100)
+    asked = (f"a.{form}", "--model", "REAL.safetensors", "--decode-seconds")
+    (row,) = json.loads(run(*asked, "600", "--json").stdout)["results"]
+    assert row["video"]["seconds"] == pytest.approx(4) and row["video"]["frames"] == 16
+    result = run(*asked, "1e-9")
+    assert result.exit_code == 2 and f"a.{form}: no frame could be decoded within 1e-09 s, refused" in result.stderr
+    pytest.importorskip("pyarrow")
+    assert "1 unreadable" in run(*asked, "1e-9", "--shard", "0/1", "--out", "parts").stderr + run("merge", "parts").stdout
+
+
 def test_one_part_alone_waits_for_no_others(place):
     pytest.importorskip("pyarrow")
     for part, line in (("0/1", "Next: python"), ("1/2", "Next: when all 2 parts are there: python")):
