@@ -110,7 +110,9 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
         judge = open_judge(
             engine, asked, batch=asked.batch, keep_photos=shown, stability=asked.stability, report=report
         )
-    files = named(asked.inputs, stdin_reader)
+    files, notes = named(asked.inputs, stdin_reader)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     if parts.asked:
         _judge_parts(asked, parts, PartJudge.of(asked, engine, judge, list(files)))
         return

@@ -427,7 +427,8 @@ def test_animations_keep_to_the_seconds_of_decoding(place, form):
     result = run(*asked, "1e-9")
     assert result.exit_code == 2 and f"a.{form}: no frame could be decoded within 1e-09 s, refused" in result.stderr
     pytest.importorskip("pyarrow")
-    assert "1 unreadable" in run(*asked, "1e-9", "--shard", "0/1", "--out", "parts").stderr + run("merge", "parts").stdout
+    run(*asked, "1e-9", "--shard", "0/1", "--out", "parts")
+    assert "1 unreadable" in run("merge", "parts").stdout
 
 
 def test_one_part_alone_waits_for_no_others(place):
