@@ -146,6 +146,14 @@ def test_quiet_leaves_only_the_exit_code(place):
         (["one.png", "--model", "REAL.safetensors", "--fpr", "0.3"], "0.005, 0.01, 0.05"),
         (["one.png", "--model", "REAL.safetensors", "--device", "abacus"], "unknown device"),
         (["one.png", "--model", "REAL.safetensors", "--explain", "no/such/out.png"], "no folder"),
+        (
+            ["one.png", "--model", "REAL.safetensors", "--face", "whole", "--face-model", "x"],
+            "--face-model x: by --face",
+        ),
+        (
+            ["one.png", "--model", "REAL.safetensors", "--face-model", "x"],
+            "--face-model x: by --face auto this detector",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(place, args, words):
