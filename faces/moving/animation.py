@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import BadImage
+from faces import profiles
 from faces.decode import TRANSPOSE, open_header, orientation_of, rgb_of
 from faces.moving.ends import ends_early
 from faces.moving.frame import Clock, Due, Frame, Limits
@@ -53,6 +54,7 @@ class Animation:
         self._image = self._opened()
         if self._image.format == "GIF":
             self.notes.append("a GIF's frames have 256 colours, for which nothing was measured")
+        self.notes += filter(None, [profiles.note_on(self._image)])
         self._first = _hidden(self._image)
         self.count, self.seconds, self._cut = 0, 0.0, False
         counting = Clock(None if limits.seconds is None else limits.seconds / 2)  # which decodes all, as `frames` does
