@@ -20,8 +20,8 @@ from discriminator.detector import Detector
 from discriminator.ensemble_fit import log_odds
 from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions, ScoringOptions
-from evaluation.scoring import LabelledImages, Scorer, chosen, open_labelled, spread
-from faces.degrade import PRESETS, preset
+from evaluation.scoring import LabelledImages, Scorer, chosen, open_labelled, score_all, spread
+from faces.degrade import PRESETS, Degradation, preset
 from faces.layout import Reading
 from faces.similar import in_order
 from faces.splitting import deal
@@ -153,17 +153,13 @@ def score_parts(
     parts = rendered_alike(parts, members)
     total = sum(map(len, parts)) * len(members) * (2 if degraded else 1)
     bar = listener.bar(total=total, title=f"{what} scores", unit="img")
-    columns = []
-    skipped: dict[str, str] = {}
-    for member in members:
-        scorer = Scorer(member, options, advance=bar.update)
-        views = [np.concatenate([scorer.score(part, PRESETS["none"]).score for part in parts])]
-        if degraded:
-            views.append(np.concatenate([_degraded(scorer, part) for part in parts]))
-        columns.append(np.stack(views))
-        skipped |= scorer.skipped
+    scorers = [Scorer(member, options, advance=bar.update) for member in members]
+    views = [np.concatenate([_scores(scorers, part, PRESETS["none"]) for part in parts])]
+    if degraded:
+        views.append(np.concatenate([_degraded(scorers, part) for part in parts]))
     bar.close()
-    p = np.stack(columns, axis=2)
+    p = np.stack(views)
+    skipped = {name: reason for scorer in scorers for name, reason in scorer.skipped.items()}
     labels = np.concatenate([part.labels for part in parts]).astype(int)
     good = np.isfinite(p).all(axis=(0, 2))
     if not good.any():
@@ -209,10 +205,15 @@ def turns(part: LabelledImages) -> list[tuple[str, np.ndarray]]:
     return [(name, rows) for name, rows in found if len(rows)]
 
 
-def _degraded(scorer: Scorer, part: LabelledImages) -> np.ndarray:
-    values = np.full(len(part), np.nan)
+def _scores(scorers: Sequence[Scorer], part: LabelledImages, degradation: Degradation) -> np.ndarray:
+    """[n, members]"""
+    return np.stack([judged.score for judged in score_all(scorers, part, degradation)], axis=1)
+
+
+def _degraded(scorers: Sequence[Scorer], part: LabelledImages) -> np.ndarray:
+    values = np.full((len(part), len(scorers)), np.nan)
     for name, rows in turns(part):
-        values[rows] = scorer.score(chosen(part, rows), preset(name)).score
+        values[rows] = _scores(scorers, chosen(part, rows), preset(name))
     return values
 
 
