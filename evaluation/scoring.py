@@ -97,8 +97,9 @@ def open_labelled(options: ScoringOptions, *, group_by: str | None = None) -> li
         clash = any(a != anchor and s == short for a, s in anchors)
         name = anchor if clash else short  # two folders of one name are told apart by where they lie
         part = _open(spec, name, options, group_by)
-        fresh = [i for i in range(len(part)) if part.source.locate(i) not in seen]
-        seen.update(part.source.locate(i) for i in range(len(part)))
+        places = part.source.places()
+        fresh = [i for i, place in enumerate(places) if place not in seen]
+        seen.update(places)
         if not fresh:
             raise UserError(f"`data` {spec}: all of its images belong to an earlier `data`; leave it out")
         if len(fresh) < len(part):

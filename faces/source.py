@@ -98,6 +98,16 @@ class FaceSource:
         """Bytes of image `i` as listed; for a rendered set its side in pixels."""
         return self._entries[i].size
 
+    def places(self) -> list[str]:
+        """Where each image lies, the same in every source that has it (`ManifestStore.identities`)."""
+        paths, store = [item.path for item in self.items], self.store
+        if isinstance(store, RenderedStore):
+            return [store.locate(path) for path in paths]
+        if isinstance(store, ManifestStore):
+            return list(ManifestStore(store.folder).identities(paths))
+        root = store.root if isinstance(store, FolderStore) else store.path
+        return list(ManifestStore("").identities(f"{root}/{path}" for path in paths))
+
     def read(self, i: int) -> bytes:
         """The encoded bytes of image `i`. Raises BadImage when they can't be had."""
         return self.store.read(self.items[i].path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from discriminator.detector import Detector
 from evaluation.ensemble_scores import score_parts
 from evaluation.listener import Listener
@@ -66,3 +69,19 @@ def test_an_image_is_decoded_once_for_all_members(asked, tmp_path, monkeypatch):
     decoded.clear()
     again = score_parts(members[::-1], parts, asked, Listener(), degraded=True, what="validation")
     assert not decoded and np.array_equal(again.z, rows.z[:, :, ::-1])
+
+
+def test_an_image_of_an_earlier_source_is_known_however_it_is_named(asked, tmp_path):
+    """A manifest's `./a.png` was another image than the folder's a.png, and an archive's member than the archive's."""
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(tmp_path / "set" / "real" / "1.png", "real/1.png")
+        archive.write(tmp_path / "set" / "fake" / "1.png", "fake/1.png")
+    rows = ("./set/real/1.png,real", "set/fake/../fake/2.png,fake", "./z.zip/real/1.png,real", "more.png,fake")
+    (tmp_path / "m.csv").write_text("\n".join(("path,label", *rows)))
+    (tmp_path / "more.png").write_bytes((tmp_path / "set" / "fake" / "3.png").read_bytes())
+    data = tuple(str(tmp_path / name) for name in ("set", "z.zip", "m.csv"))
+    first, packed, listed = open_labelled(replace(asked, data=data))
+    assert (len(first), len(packed), len(listed)) == (25, 2, 1) and listed.source.items[0].path == "more.png"
+    with pytest.raises(UserError, match="m.csv: all of its images belong to an earlier"):
+        (tmp_path / "m.csv").write_text("\n".join(("path,label", *rows[:3])))
+        open_labelled(replace(asked, data=data))
