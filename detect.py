@@ -110,14 +110,16 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
         judge = open_judge(
             engine, asked, batch=asked.batch, keep_photos=shown, stability=asked.stability, report=report
         )
-    files = named(asked.inputs, stdin_reader)
+    files, notes = named(asked.inputs, stdin_reader)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     if parts.asked:
         _judge_parts(asked, parts, PartJudge.of(asked, engine, judge, list(files)))
         return
     if drawn or told.ela or told.curve or not asked.streams:
         files = list(files)
     with Outputs(asked, told, engine, judge, files, as_typed(ctx)) as out, decoder(asked.decode_seconds) as decode:
-        video = VideoOptions(asked.every, out.on_frame)
+        video = VideoOptions.of(asked, out.on_frame)
         patience = PATIENCE if asked.streams else None
         for result in judge_files(
             judge,

@@ -169,18 +169,14 @@ def calibrate(asked: OwnPhotos) -> None:
     """
     with importing():
         from discriminator.detector import Detector
+        from discriminator.engine import open_face_step
         from discriminator.locate import find_detector
         from evaluation.own_photos import calibrate_on, check_out, lines, score
-        from faces.finding.align import FaceFinder
-        from faces.finding.face_step import FaceStep
 
     check_out(asked.out)
     detector = Detector.load(find_detector(asked.model), pick_device(asked.device))
-    finder = None
-    if asked.face == "auto" and detector.trained_on_aligned_faces:
-        with download_bar("YuNet") as report:
-            finder = FaceFinder.open(asked.face_model, not asked.offline, progress=report)
-    step = FaceStep(finder, detector.preprocess.resolution, detector.preprocess.resample)
+    with download_bar("YuNet") as report:
+        step = open_face_step(detector, asked, report=report)
     scored = {}
     for kind, folder in (("reals", asked.reals), ("fakes", asked.fakes)):
         if folder is None:

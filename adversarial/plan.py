@@ -15,6 +15,7 @@ from adversarial.memory import split_batch
 from adversarial.options import Options
 from adversarial.transfer import Start, check_start, is_start, open_smaller, open_start
 from common.errors import UserError
+from common.options import refuse
 from faces.classes import ClassLabels
 from faces.layout import Reading
 from training.checkpoint import checkpoint_path, find_checkpoint, load
@@ -160,9 +161,7 @@ def _on_patches(o: Options, given: Collection[str]) -> Options:
             f"`resolution` {o.resolution}: patches of {o.patches} pixels are seen as they are; leave out `resolution`,"
             f" or give `patches` {o.resolution}"
         )
-    for name in ("crop", "resize_filter"):
-        if name in given or getattr(o, name) != getattr(Options, name):
-            raise UserError(f"`{name}` {getattr(o, name)}: with `patches` no photo is cropped or resized; leave it out")
+    refuse(o, ("crop", "resize_filter"), "with `patches` no photo is cropped or resized; leave it out", given)
     if o.metric_data:
         raise UserError(
             f"`metric_data` {o.metric_data}: photos made smaller are no measure for patches; leave it out, and FID"
@@ -177,7 +176,6 @@ def _check_idle(o: Options, given: Collection[str], *, fresh: bool) -> None:
     fresh: a new run, in which what differs from its default was asked for; one that goes on has the old run's options,
     of which only the `given` count.
     """
-    asked = {f.name for f in dataclasses.fields(o) if f.name in given or fresh and getattr(o, f.name) != f.default}
     verdict = ("verdict_lr", "verdict_weight", "trunk_grad_scale", "replay_capacity", "degradation", "consistency")
     fid = ("metric_data", "fid_dims", "fid_features", "fid_weights", "inception_weights")
     for names, idle, why in (
@@ -187,8 +185,8 @@ def _check_idle(o: Options, given: Collection[str], *, fresh: bool) -> None:
         (fid, o.metrics == "none", "is of FID, which `metrics` none does not measure"),
         (("inception_weights",), o.fid_features != "inception", "is not what `fid_features` looks with"),
     ):
-        if idle and (name := next((name for name in names if name in asked), None)):
-            raise UserError(f"`{name}` {getattr(o, name)}: {why}; leave one of them out")
+        if idle:
+            refuse(o, [name for name in names if fresh or name in given], f"{why}; leave one of them out", given)
 
 
 def _as_begun(cfg: GameConfig, saved: GameConfig, given: Collection[str]) -> GameConfig:

@@ -19,6 +19,7 @@ from common.errors import BadImage
 from discriminator.detector_base import notes_joined
 from discriminator.heatmap import fit
 from discriminator.judge import MIN_SIDE, Judge, Seen
+from discriminator.options import DetectOptions
 from discriminator.results import Result
 from discriminator.stability import NO_VIDEOS
 from discriminator.verdict import Verdict
@@ -45,6 +46,10 @@ class VideoOptions:
     on_frame: Callable[[dict], object] | None = None
     limits: Limits = Limits()
     strip: int | None = None
+
+    @staticmethod
+    def of(asked: DetectOptions, on_frame: Callable[[dict], object] | None = None) -> VideoOptions:
+        return VideoOptions(asked.every, on_frame, Limits(seconds=asked.decode_seconds, decoding_alone=True))
 
 
 def trimmed_mean(values: np.ndarray, trim: float = TRIM) -> float:

@@ -19,7 +19,7 @@ from evaluation.ensemble import detector_file, short_names
 from evaluation.ensemble_scores import groups_of_parts, rendered_alike
 from evaluation.listener import Listener
 from evaluation.options import ComparisonOptions, is_table
-from evaluation.scoring import LabelledImages, Scorer, open_labelled, taught_with
+from evaluation.scoring import LabelledImages, Scorer, open_labelled, score_all, taught_with
 from faces.degrade import PRESETS
 from metrics.answers import called_fake
 from metrics.classification import FPRS, report, swapped_note
@@ -147,10 +147,10 @@ def _on_images(options: ComparisonOptions, contestants: list[Contestant], listen
     parts = rendered_alike(parts, [detector for _, detector in networks])
     skipped: dict[str, str] = {}
     bar = listener.bar(total=len(labels) * len(networks), title="judging", unit="img")
-    for one, detector in networks:
-        scorer = Scorer(detector, options, advance=bar.update)
-        judged = [scorer.score(part, PRESETS["none"]) for part in parts]
-        one.scores, one.undecided = (np.concatenate(column) for column in zip(*judged))
+    scorers = [Scorer(detector, options, advance=bar.update) for _, detector in networks]
+    judged = [score_all(scorers, part, PRESETS["none"]) for part in parts]
+    for (one, _), scorer, told in zip(networks, scorers, zip(*judged)):
+        one.scores, one.undecided = (np.concatenate(column) for column in zip(*told))
         assert one.threshold is not None  # a detector has one
         one.called = called_fake(one.scores, one.threshold, one.undecided)
         skipped |= scorer.skipped

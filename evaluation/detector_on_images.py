@@ -40,7 +40,7 @@ class _Work:
 
     def is_known(self, degradation: Degradation) -> bool:
         """Whether all scores lie in the cache."""
-        return all(self.scorer.is_known(part, degradation) for part in self.parts)
+        return all(self.scorer.known(part, degradation) is not None for part in self.parts)
 
     def scores(self, degradation: Degradation, bar) -> list[Judged]:
         """Of each part."""

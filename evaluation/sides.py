@@ -13,6 +13,7 @@ import torch
 from common.clock import clock
 from common.errors import UserError
 from common.files import cache_folder, sha256_of
+from common.options import refuse
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
 from faces.layout import Reading
@@ -97,11 +98,8 @@ def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.d
 
 def _check_drawn(options: GeneratorOptions) -> None:
     """UserError for how samples are to be drawn, where they are there already."""
-    for name in ("class_index", "trunc", "noise_mode"):
-        if (value := getattr(options, name)) != getattr(GeneratorOptions, name):
-            raise UserError(
-                f"`{name}` {value}: says how a network draws, and {options.target} was drawn already: leave it out"
-            )
+    drawn = f"says how a network draws, and {options.target} was drawn already: leave it out"
+    refuse(options, ("class_index", "trunc", "noise_mode"), drawn)
 
 
 def _network(options: GeneratorOptions, sampling: Sampling, device: torch.device, listener: Listener) -> Measured:

@@ -21,12 +21,12 @@ from faces.manifest import Manifest, manifest_of, text_column
 from faces.prepare_options import Framing
 from faces.similar import components, exact_groups, in_order, joined
 from faces.splitting import identity_groups, parse_ratios, split
-from faces.stores import list_folder
+from faces.stores import ManifestStore, firsts, list_folder
 from faces.video import is_moving, is_video_name
 
 # FaceForensics++: the video 033_097 is 033 with the face of 097
 NUMBER, PAIR = re.compile(r"(?:.*\D)?(\d{3})"), re.compile(r"(?:.*\D)?(\d{3})_(\d{3})")
-ANIMATED = (".gif", ".webp", ".png", ".apng")  # some of these move
+ANIMATED = (".gif", ".webp", ".png", ".apng", ".avif")  # some of these move
 
 
 @dataclass
@@ -79,7 +79,8 @@ def _listed(spec: str, asked: Framing) -> tuple[Manifest, list[str]]:
     if "label" not in rows:
         told = label_paths(paths, spec, reading=Reading(asked.labels, unsplit=True))
         rows, notes = rows.having(label=told.labels), notes + told.notes
-    kept = [i for i in rows.firsts().tolist() if rows["label"][i] >= 0]
+    same = ManifestStore(rows.folder).identities(paths)
+    kept = [i for i in firsts(same).tolist() if rows["label"][i] >= 0]
     if len(kept) < len(rows):
         notes.append(f"{spec}: {len(rows) - len(kept)} rows without a label, or named twice, left out")
     rows = rows.select(kept)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from common.extras import install, lacking
 from faces.layout import parts_of
-from faces.moving.kinds import IMAGE, VIDEO, kind_of
+from faces.moving.kinds import IMAGE, VIDEO, brand_of, kind_of
 
 
 class Sort(NamedTuple):
@@ -30,7 +30,7 @@ class Sort(NamedTuple):
 
     def has(self, head: bytes) -> bool:
         """Whether a file that begins with `head` is of this sort."""
-        if head[4:8] == b"ftyp" and head[8:12] in self.brands:
+        if brand_of(head) in self.brands:
             return True
         return any(head.startswith(start, offset) for offset, start in self.heads)
 

@@ -103,10 +103,6 @@ class Manifest:
         """A copy with some columns replaced or added."""
         return Manifest({**self.columns, **columns}, self.folder)
 
-    def firsts(self) -> np.ndarray:
-        """Sorted positions of the rows whose image no row before them names."""
-        return np.sort(np.unique(self.columns["path"], return_index=True)[1])
-
     def located(self, i: int) -> str:
         """Where image `i` lies: absolute, or relative to the working folder."""
         return os.path.join(self.folder, self.columns["path"][i])

@@ -39,7 +39,7 @@ from faces.layout import (
 from faces.manifest import Manifest, text_column
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
 from faces.sidecars import read_sidecars
-from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, list_folder, list_zip
+from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, firsts, list_folder, list_zip
 
 SPLIT_NAMES = ("train", "valid", "test")
 DEMO_RESOLUTION = 64
@@ -97,6 +97,16 @@ class FaceSource:
     def size(self, i: int) -> int:
         """Bytes of image `i` as listed; for a rendered set its side in pixels."""
         return self._entries[i].size
+
+    def places(self) -> list[str]:
+        """Where each image lies, the same in every source that has it (`ManifestStore.identities`)."""
+        paths, store = [item.path for item in self.items], self.store
+        if isinstance(store, RenderedStore):
+            return [store.locate(path) for path in paths]
+        if isinstance(store, ManifestStore):
+            return list(ManifestStore(store.folder).identities(paths))
+        root = store.root if isinstance(store, FolderStore) else store.path
+        return list(ManifestStore("").identities(f"{root}/{path}" for path in paths))
 
     def read(self, i: int) -> bytes:
         """The encoded bytes of image `i`. Raises BadImage when they can't be had."""
@@ -321,10 +331,10 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
         )
     if missing:
         notes.append(f"{spec}: {_count(len(missing))} not there, like {store.locate(paths[missing[0]])}")
-    repeated = np.ones(len(paths), dtype=bool)
-    repeated[rows.firsts()] = False
+    repeated, same = np.ones(len(paths), dtype=bool), list(store.identities(paths))
+    repeated[firsts(same)] = False
     if repeated.any():
-        _refuse_contradictions(spec, rows, paths, np.flatnonzero(repeated))
+        _refuse_contradictions(spec, rows, paths, same, np.flatnonzero(repeated))
         notes.append(f"{spec}: {_count(int(repeated.sum()))} listed before in it, left out")
     # what is missing stays in the list: whoever reads it counts it as a bad image, by name
     entries = [entry or Entry(path, 0, 0) for entry, path in zip(found, paths)]
@@ -338,16 +348,16 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
     return FaceSource(name, store, items, entries, [*notes, *more], rows.select(kept), names)
 
 
-def _refuse_contradictions(spec: str, rows: Manifest, paths: list[str], repeated: np.ndarray) -> None:
+def _refuse_contradictions(spec: str, rows: Manifest, paths: list[str], same: list[str], repeated: np.ndarray) -> None:
     """UserError where an image is listed again as another class: nobody can tell which row is right."""
     if "label" not in rows:
         return
     first: dict[str, int] = {}
-    for row, path in enumerate(paths):
-        first.setdefault(path, row)
+    for row, place in enumerate(same):
+        first.setdefault(place, row)
     labels = rows["label"]
     for again in repeated.tolist():
-        row = first[paths[again]]
+        row = first[same[again]]
         if labels[again] != labels[row] and min(labels[again], labels[row]) >= 0:
             said, then = ("fake" if labels[i] == FAKE else "real" for i in (row, again))
             raise UserError(

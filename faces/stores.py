@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import stat
@@ -15,7 +16,7 @@ import threading
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -347,6 +348,18 @@ class ManifestStore:
                 return spelling, entry
         return path, None
 
+    def identities(self, paths: Iterable[str]) -> Iterator[str]:
+        """Where the image of each path lies: the same for `a.png`, `./a.png`, `b/../a.png` and a link to it."""
+        real = functools.lru_cache(maxsize=1000)(os.path.realpath)
+        for path in paths:
+            store, inner = self._inside(path)
+            place = os.path.join(self.folder, path) if store is None else store.path
+            with contextlib.suppress(ValueError):  # letters that no file's name can have
+                if os.path.islink(place):
+                    place = os.path.realpath(place)
+                place = os.path.join(real(os.path.dirname(place)), os.path.basename(place))
+            yield place if store is None else f"{place}/{inner}"  # a member's name stays letter by letter
+
     def is_inside(self, path: str) -> bool:
         """Whether a path leads into an archive."""
         return self._inside(path)[0] is not None
@@ -370,6 +383,13 @@ class ManifestStore:
             if store is not None:
                 store.close()
         self._zips = {}
+
+
+def firsts(identities: Iterable[str]) -> np.ndarray:
+    """Sorted positions of those that none before them is equal to; kept as digests, for they may be millions."""
+    written = (one.encode("utf-8", "surrogatepass") for one in identities)
+    digests = np.fromiter((hashlib.blake2b(one, digest_size=16).digest() for one in written), "S16")
+    return np.sort(np.unique(digests, return_index=True)[1])
 
 
 class RenderedStore:

@@ -6,6 +6,7 @@ Pillow (`faces.moving.animation`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -137,9 +138,11 @@ class Video:
                 f"{reader.broken} of {max(reader.count, reader.broken)} frames can't be decoded and were left out"
             )
         if reader.stopped is not None:
+            work = "decoding" if self.limits.decoding_alone else "work"
+            known = f" of {reader.seconds:.1f}" if reader.stopped < reader.seconds else ""  # else it wasn't counted on
             out.append(
-                f"stopped after {self.limits.seconds:g} s of work: only its first {reader.stopped:.1f} of"
-                f" {reader.seconds:.1f} s were looked at"
+                f"stopped after {self.limits.seconds:g} s of {work}: only its first {reader.stopped:.1f}{known} s were"
+                " looked at"
             )
         return out + reader.notes
 
@@ -161,6 +164,7 @@ class Video:
             for number, frame in enumerate(self._reader.frames(every)):
                 if self.limits.frames is not None and number >= self.limits.frames:
                     return
-                yield frame
+                with self._reader.clock.held() if self.limits.decoding_alone else contextlib.nullcontext():
+                    yield frame
         finally:
             self._reader.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import BATCH, DEVICE, FORCE, OUT, OUTDIR, SEED, THREADS, WORKERS, Checked, argument, option
+from common.options import BATCH, DEVICE, FORCE, OUT, OUTDIR, SEED, THREADS, WORKERS, Checked, argument, option, refuse
 from faces.options import CROP, DATA, DATA_ROOT, LABELLED, SUBSET
 
 MAX_SEED = 2**32 - 1
@@ -108,8 +108,8 @@ class ImageFile(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.format != "jpg" and self.quality != ImageFile.quality:
-            raise UserError(f"`quality` {self.quality}: a PNG loses nothing: add `format` jpg, or leave it out")
+        if self.format != "jpg":
+            refuse(self, ("quality",), "a PNG loses nothing: add `format` jpg, or leave it out")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from typing import NamedTuple
 HEAD = 4096  # bytes that are looked at
 VIDEO, IMAGE = "video", "image"
 # ISO base media files (ISO/IEC 14496-12) whose major brand is that of a still or of a sequence of stills
-STILLS = b"avif avis heic heix heim heis hevc hevx hevm hevs mif1 msf1 mif2 jxl  jp2  jpx  jpm  crx ".split(b" ")
+CODED = b"avif avis heic heix heim heis hevc hevx hevm hevs".split()
+ANY_CODEC = b"mif1 msf1 mif2".split()
+STILLS = CODED + ANY_CODEC + b"jxl jp2 jpx jpm crx".split()
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof", b"sidx")
 VIDEOS = (  # (offset, bytes there, name)
     (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM"),
@@ -64,11 +66,25 @@ def kind_of(head: bytes) -> Kind:
     return Kind("", "")
 
 
+def brand_of(head: bytes) -> bytes:
+    """What an ISO base media file says it is: its major brand, or where that leaves the codec open the first compatible
+    one that names it. b"" of other files."""
+    major, *others = _brands(head) or [b""]
+    return next((brand for brand in others if brand in CODED), major) if major in ANY_CODEC else major
+
+
+def _brands(head: bytes) -> list[bytes]:
+    if head[4:8] != b"ftyp":
+        return []
+    end = min(len(head), int.from_bytes(head[:4], "big"))
+    return [head[8:12], *(head[at : at + 4] for at in range(16, end, 4))]
+
+
 def _of_boxes(head: bytes) -> Kind:
     if head[4:8] != b"ftyp":
         return Kind(VIDEO, "QuickTime")
-    brand = head[8:12]
-    if brand in STILLS or brand.strip() in STILLS:
+    brand = brand_of(head)
+    if brand.strip() in STILLS:
         name = {b"avif": "AVIF", b"avis": "AVIF", b"crx ": "CR3"}.get(brand, "HEIC")
         return Kind(IMAGE, name)
     return Kind(VIDEO, "QuickTime" if brand == b"qt  " else "MP4")
@@ -86,4 +102,4 @@ def may_move(name: str, head: bytes) -> bool:
         return head[12:16] == b"VP8X" and bool(head[20] & 0x02)
     if name == "PNG":
         return b"acTL" in head or b"IDAT" not in head
-    return name == "GIF" or (name == "AVIF" and (head[8:12] == b"avis" or b"avis" in head[16:64]))
+    return name == "GIF" or (name == "AVIF" and not {b"avis", b"msf1"}.isdisjoint(_brands(head)))

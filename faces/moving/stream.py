@@ -42,7 +42,7 @@ class Stream:
     """A `faces.moving.frame.Reader` of the best video stream of a file. Raises BadImage where there is none."""
 
     def __init__(self, source: str | bytes, name: str, limits: Limits):
-        self._source, self._name, self._limits, self._clock = source, name, limits, Clock(limits.seconds)
+        self._source, self._name, self._limits, self.clock = source, name, limits, Clock(limits.seconds)
         self.broken, self.torn = 0, False
         self.stopped: float | None = None
         self.notes: list[str] = []
@@ -73,7 +73,7 @@ class Stream:
         due, begin, number, seconds = Due(every), time.perf_counter(), -1, 0.0
         for frame, matrix in self._shown():
             number, seconds = self._moment(frame, number, seconds)
-            if self._clock.over:
+            if self.clock.over:
                 break
             if not due.now(seconds):
                 continue
@@ -84,7 +84,7 @@ class Stream:
             begin = time.perf_counter()
         if number < 0:
             raise BadImage(self._name, self._nothing())
-        if self._clock.over:
+        if self.clock.over:
             self.stopped = seconds
 
     # ---- opening -------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Stream:
         import av
 
         packets = container.demux(stream)
-        while not self._clock.over:
+        while not self.clock.over:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError):
@@ -231,8 +231,8 @@ class Stream:
             self.notes.append(note)
 
     def _nothing(self) -> str:
-        if self._clock.over:
-            return f"no frame could be decoded within {self._limits.seconds:g} s, refused"
+        if self.clock.over:
+            return self._limits.too_slow
         what = self._stream.codec_context.name
         if self.broken or self.count:
             count = self.count or self.broken

@@ -268,6 +268,8 @@ def test_thresholds_on_ones_own_photos(command, faces, tmp_path):
     write(tmp_path / "mine", 120, seed=5, only="real")
     write(tmp_path / "theirs", 30, seed=6, only="fake")
     (tmp_path / "mine" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    idle = ("--face", "whole", "--face-model", "haar")
+    refused(command("calibrate", "run", "--reals", "mine", "--out", "own.safetensors", *idle, small=False), *idle)
     result = command("calibrate", "run", "--reals", "mine", "--out", "own.safetensors", small=False)
     assert result.code == 0, result.err
     assert "120 of 121 photos judged (1 unreadable left out)" in result.out and "broken.png" in result.out

@@ -189,10 +189,11 @@ def test_an_interrupted_call_makes_what_is_missing(tmp_path):
         make_frames(Framing(str(tmp_path / "videos"), str(tmp_path)), PLAIN, None)
 
 
-def test_animations_are_videos_and_pictures_are_not(tmp_path):
+@pytest.mark.parametrize("form", ["gif", "png", "webp", "avif"])
+def test_animations_are_videos_and_pictures_are_not(tmp_path, form):
     (tmp_path / "videos/real").mkdir(parents=True)
     stills = [Image.new("RGB", (48, 48), (20 + 9 * i,) * 3) for i in range(12)]
-    stills[0].save(tmp_path / "videos/real/a.gif", save_all=True, append_images=stills[1:], duration=100)
+    stills[0].save(tmp_path / f"videos/real/a.{form}", save_all=True, append_images=stills[1:], duration=100)
     stills[0].save(tmp_path / "videos/real/poster.png")
     framed = make_frames(Framing(str(tmp_path / "videos"), str(tmp_path / "out"), every=5), PLAIN, None)
     assert [int(row["frame"]) for row in rows(tmp_path / "out")] == [0, 5, 10] and sum(framed.videos.values()) == 1
