@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from common.errors import UserError, one_line
 from discriminator.results import Result
+from faces.field_lists import is_list
 from faces.foreign import ARCHIVE, Sieve, sort_of
-from faces.manifest import is_manifest, read_manifest
+from faces.manifest import ENDINGS, read_manifest
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of
 from faces.stores import (
     Entry,
@@ -30,6 +31,7 @@ from faces.tars import TarStore, is_tar, list_tar
 from faces.video import is_video_name
 
 BLOCK = 1 << 16
+TABLES = (*ENDINGS, ".tsv")
 LONGEST = 1 << 20  # bytes without a line's end: what comes in there is no list of paths
 
 
@@ -45,8 +47,10 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
         for given in inputs:
             if not given:  # as a path it would be the current folder
                 yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
-            elif is_manifest(given) and os.path.isfile(given):
+            elif given.lower().endswith(TABLES) and os.path.isfile(given):
                 yield from _manifest(given)
+            elif is_list(given) and os.path.isfile(given):
+                yield Result(given, None, "not an image; of a list of files give the paths on stdin, one a line")
             elif os.path.isdir(given) or is_zip(given) or is_tar(given):
                 yield from _folder(given)
             elif glob.has_magic(given) and not os.path.lexists(given) and archives.entry(given) is None:
