@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from common.errors import UserError, one_line
 from discriminator.results import Result
-from faces.field_lists import is_list
 from faces.foreign import ARCHIVE, Sieve, sort_of
 from faces.manifest import ENDINGS, read_manifest
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of
@@ -49,8 +48,6 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
                 yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
             elif given.lower().endswith(TABLES) and os.path.isfile(given):
                 yield from _manifest(given)
-            elif is_list(given) and os.path.isfile(given):
-                yield Result(given, None, "not an image; of a list of files give the paths on stdin, one a line")
             elif os.path.isdir(given) or is_zip(given) or is_tar(given):
                 yield from _folder(given)
             elif glob.has_magic(given) and not os.path.lexists(given) and archives.entry(given) is None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
+from discriminator.inputs import expand
 from faces.layout import Reading, label_word, split_word
 from faces.manifest import read_manifest
 from faces.source import FaceSource, open_source
@@ -216,3 +217,8 @@ def test_addresses_and_utf16_without_its_mark_are_told(tmp_path):
     (tmp_path / "w.csv").write_bytes("path,label\np/0.png,1\n".encode("utf-16-le"))
     with pytest.raises(UserError, match="write it again as UTF-8"):
         open_source(tmp_path / "w.csv")
+
+
+def test_a_table_with_tabs_is_one_for_judging_too(tmp_path):
+    table(tmp_path, "path\tlabel\np/0.png\tperhaps\np/1.png\t1\n", "m.tsv")
+    assert list(expand([str(tmp_path / "m.tsv")])) == [str(tmp_path / f"p/{i}.png") for i in range(2)]
