@@ -218,8 +218,9 @@ def _two_in_one_path(counts: Counter) -> list[str]:
     """A line where a folder called fake holds nothing but reals in folders of their own, or the other way round."""
     inside: dict[tuple[str, ...], set[int | None]] = {}
     for path in counts:
+        label = label_of(path)
         for i in range(len(path)):
-            inside.setdefault(path[: i + 1], set()).add(label_of(path))
+            inside.setdefault(path[: i + 1], set()).add(label)
     odd = sorted(
         path
         for path in counts

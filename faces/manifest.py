@@ -214,6 +214,11 @@ def may_tell_labels(path: str) -> bool:
     return "path" in header and any(names_labels(name) for name in header)
 
 
+def has_paths(names: Sequence[str]) -> bool:
+    """Whether columns of these names, as another program wrote them, hold one of paths."""
+    return "path" in _as_known(list(names))
+
+
 def write_manifest(path: str | os.PathLike, manifest: Manifest, *, replace: bool = False) -> None:
     """Write a .csv or .parquet file, whole or not at all; an existing one only with `replace`.
 

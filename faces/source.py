@@ -23,7 +23,7 @@ import numpy as np
 from common.errors import UserError
 from common.tables import windows_text
 from faces.decode import Decoded, decode, extensions
-from faces.field_lists import METADATA, is_list, is_metadata, read_list
+from faces.field_lists import METADATA, is_list, is_metadata, lists_beside, read_list
 from faces.foreign import ARCHIVE
 from faces.label_columns import Doubt, undecided
 from faces.labelling import contradictions, label_paths
@@ -39,7 +39,7 @@ from faces.layout import (
     parts_of,
     without_copies,
 )
-from faces.manifest import Manifest, may_tell_labels, text_column
+from faces.manifest import Manifest, text_column
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
 from faces.sidecars import read_sidecars
 from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, list_folder, list_zip
@@ -303,20 +303,19 @@ def _by_folders(
     kept = np.flatnonzero(told.labels >= 0).tolist()
     items = [FaceItem(paths[i], int(told.labels[i]), told.splits[i]) for i in kept]
     notes = [*notes, *told.notes]
-    if isinstance(store, FolderStore) and told.untold:
-        notes += _lists_beside(store.root)
+    if isinstance(store, FolderStore):
+        notes += _lists_not_read(store, paths, told.untold)
     return FaceSource(name, store, items, [entries[i] for i in kept], notes, names=told.names)
 
 
-def _lists_beside(folder: str) -> list[str]:
-    """A line where no folder's name tells a label, and a table in the folder does."""
-    tables = sorted(name for name in os.listdir(folder) if name.lower().endswith((".csv", ".tsv")) and name[0] != ".")
-    found = [name for name in tables if may_tell_labels(os.path.join(folder, name))]
-    if not found:
-        return []
-    return [
-        f"{found[0]} in it seems to say which are real and fake, and is not looked at: give it in place of the folder"
-    ]
+def _lists_not_read(store: FolderStore, paths: list[str], untold: bool) -> list[str]:
+    """A line where a list in a folder has labels, and the folders' names count, or nothing does (untold)."""
+    if untold and (found := lists_beside(store.root, paths)):
+        what = "seems to say which are real and fake, and is not looked at: give it in place of the folder"
+        return [f"{found[0]} in it {what}"]
+    if os.path.isfile(store.locate(METADATA)) and is_metadata(store.locate(METADATA)):
+        return [f"{METADATA} in it is not looked at, for folders' names tell labels"]
+    return []
 
 
 def _open_manifest(spec: str, reading: Reading) -> FaceSource:
@@ -342,8 +341,9 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
         )
     if missing:
         notes.append(f"{spec}: {_count(len(missing))} not there, like {store.locate(paths[missing[0]])}")
-    # one file may be written in several ways: ./a.png, x/../a.png, with the whole path
-    files = [p if store.is_inside(p) else os.path.normpath(os.path.join(rows.folder, p)) for p in paths]
+    files = paths
+    if any("./" in path or "//" in path or os.path.isabs(path) for path in paths):  # one file in several writings
+        files = [p if store.is_inside(p) else os.path.normpath(os.path.join(rows.folder, p)) for p in paths]
     repeated = np.ones(len(paths), dtype=bool)
     repeated[np.unique(text_column(files), return_index=True)[1]] = False
     if repeated.any():

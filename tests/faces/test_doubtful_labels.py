@@ -137,6 +137,38 @@ def test_a_table_of_labels_in_a_folder_is_pointed_to(tmp_path):
     assert set(source.labels) == {0} and source.notes[-1].startswith("labels.csv in it seems to say which are real and")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,label\n0.png,1\n"),
+        ("metadata.jsonl", '{"file_name": "0.png", "label": 1}\n{"file_name": "1.png", "label": 0}\n'),
+    ],
+)
+def test_lists_beside_the_images_are_pointed_to(tmp_path, name, text):
+    """As image folders of the field's libraries have them, one for each split."""
+    root = plant(tmp_path / "s", "train/0.png", "train/1.png", "test/0.png")
+    (root / "train" / name).write_text(text)
+    assert f"train/{name} in it seems to say which are real" in open_source(root).notes[-1]
+    assert open_source(plant(root, "train/real/0.png", "train/fake/0.png")).notes[0].startswith("3 images outside")
+
+
+def test_metadata_that_folders_names_go_before(tmp_path):
+    root = plant(tmp_path / "s", "real/a/0.png", "fake/b/0.png")
+    (root / "metadata.json").write_text('{"a.mp4": {"label": "FAKE"}, "b.mp4": {"label": "REAL"}}')
+    assert open_source(root).notes == ("metadata.json in it is not looked at, for folders' names tell labels",)
+
+
+def test_metadata_of_images_and_of_unknown_splits(tmp_path):
+    plant(tmp_path, "a/0.png", "b/0.png")
+    (tmp_path / "m.json").write_text('{"a/0.png": {"label": "real"}, "b/0.png": {"label": "fake"}}')
+    assert labels(open_source(tmp_path / "m.json")) == {"a/0.png": 0, "b/0.png": 1}
+    (tmp_path / "metadata.json").write_text(
+        '{"a.mp4": {"label": "REAL", "split": "sometimes"}, "b.mp4": {"label": "FAKE", "split": null}}'
+    )
+    with pytest.raises(UserError, match="a.mp4: split is 'sometimes'; it must be train, valid, test or nothing"):
+        open_source(tmp_path)
+
+
 # ---- tables -------------------------------------------------------------------------------------------------------
 
 
