@@ -180,8 +180,8 @@ def _tells(folder: str) -> bool:
 def _told(path: str) -> tuple[int | None, str | None]:
     """(label, split) that a path's folders tell, those words among them that need another beside them."""
     folders = parts_of(path)[:-1][::-1]
-    label = next((found for f in folders if (found := label_word(f, alone=True)) is not None), None)
-    return label, next((found for f in folders if (found := split_word(f)) is not None), None)
+    label = next((told for f in folders if (told := label_word(f, alone=True)) is not None), None)
+    return label, next((split for f in folders if (split := split_word(f)) is not None), None)
 
 
 def _linked(doubled: list[tuple[str, str]]) -> list[str]:
