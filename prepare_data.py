@@ -151,6 +151,7 @@ def inspect(part: ask.SourcePart, asked: ask.Inspection) -> None:
         return
     page, numbers = write_data_report(survey, path, force=asked.force)
     _tell_skipped(survey.bad, f": see {numbers}")
+    _tell_notes(opened.notes)
     click.echo(one_line(f"{page} and {numbers.name}: {len(survey.facts)} images, {len(survey.bad)} unreadable, "
                         f"{len(survey.exact)} groups of copies, {len(survey.near)} of near duplicates"))  # fmt: skip
     then = f"python prepare_data.py audit {_with_names(part.source, part)}"

@@ -14,7 +14,7 @@ import numpy as np
 from common.errors import UserError, one_line
 from discriminator.results import Result
 from faces.foreign import ARCHIVE, Sieve, sort_of
-from faces.manifest import is_manifest, read_manifest
+from faces.manifest import ENDINGS, read_manifest
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of
 from faces.stores import (
     Entry,
@@ -33,6 +33,7 @@ from faces.tars import TarStore, is_tar, list_tar
 from faces.video import is_video_name
 
 BLOCK = 1 << 16
+TABLES = (*ENDINGS, ".tsv")
 LONGEST = 1 << 20  # bytes without a line's end: what comes in there is no list of paths
 
 
@@ -48,7 +49,7 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
         for given in inputs:
             if not given:  # as a path it would be the current folder
                 yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
-            elif is_manifest(given) and os.path.isfile(given):
+            elif given.lower().endswith(TABLES) and os.path.isfile(given):
                 yield from _manifest(given)
             elif os.path.isdir(given) or is_zip(given) or is_tar(given):
                 yield from _folder(given)

@@ -15,6 +15,7 @@ import numpy as np
 
 from common.errors import UserError
 from faces.field_lists import METADATA, is_list, is_metadata, read_list, videos_of
+from faces.label_columns import undecided
 from faces.labelling import label_paths
 from faces.layout import LabelRule, Reading, label_word, natural_key, parts_of, split_word
 from faces.manifest import Manifest, manifest_of, text_column
@@ -74,11 +75,13 @@ def open_footage(asked: Framing, seed: int) -> Footage:
 def _listed(spec: str, asked: Framing) -> tuple[Manifest, list[str]]:
     """The videos that a list names."""
     rows = read_list(spec, LabelRule.parse(asked.labels))
+    asked_columns = rows.doubts
     notes, paths = list(rows.notes), [path.replace("\\", "/") for path in rows["path"].tolist()]
     rows = rows.having(path=text_column(paths))
     if "label" not in rows:
         told = label_paths(paths, spec, reading=Reading(asked.labels, unsplit=True))
-        rows, notes = rows.having(label=told.labels), notes + told.notes
+        unread = undecided(spec, len(paths), asked_columns) if told.untold else []
+        rows, notes = rows.having(label=told.labels), notes + told.notes + unread
     same = ManifestStore(rows.folder).identities(paths)
     kept = [i for i in firsts(same).tolist() if rows["label"][i] >= 0]
     if len(kept) < len(rows):

@@ -95,8 +95,18 @@ ARCHIVE = Sort(
     "archives",
     "unpack them, or give a zip by itself",
     "an archive, not an image: unpack it",
-    (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz"),
-    ((0, b"PK\x03\x04"), (0, b"PK\x05\x06"), (0, b"7z\xbc\xaf\x27\x1c"), (0, b"Rar!\x1a\x07")),
+    (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+    (
+        (0, b"PK\x03\x04"),
+        (0, b"PK\x05\x06"),
+        (0, b"7z\xbc\xaf\x27\x1c"),
+        (0, b"Rar!\x1a\x07"),
+        (0, b"\x1f\x8b\x08"),
+        (0, b"BZh"),
+        (0, b"\xfd7zXZ\0"),
+        (0, b"\x28\xb5\x2f\xfd"),
+        (257, b"ustar"),
+    ),
 )
 BY_CONTENT = "read by their content"
 # Files of these names are never looked into: a data set has one for every photo, or they cannot be pictures.

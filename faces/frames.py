@@ -195,7 +195,8 @@ def _told(footage: Footage, dest: Path, recipe: Normalisation, results: list[dic
     for i, line in enumerate(results):
         crops, key = line["crops"], (footage.splits[i], int(footage.labels[i]))
         if not crops:
-            framed.skipped.append((line["path"], line["error"] or f"no usable face in {line['faceless']} frames"))
+            why = line["error"] or f"no usable face in {line['faceless']} frames"
+            framed.skipped.append((line["path"], "; ".join([why, *line["remarks"]])))
             continue
         if line["error"] or line["remarks"]:
             framed.short.append((line["path"], "; ".join([line["error"], *line["remarks"]]).strip("; ")))

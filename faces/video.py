@@ -17,7 +17,8 @@ from faces.moving.frame import Frame, Limits, Reader
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of, may_move
 
 EXTENSIONS = (
-    ".mp4 .m4v .mov .qt .avi .mkv .webm .mpg .mpeg .m2v .vob .ogv .wmv .asf .flv .f4v .3gp .3g2 .mts .m2ts .ts .mxf"
+    ".mp4 .m4v .mov .qt .avi .divx .mkv .webm .mpg .mpeg .m2v .m2p .vob .ogv .ogm .wmv .asf .flv .f4v .3gp .3g2 .mts"
+    " .m2ts .ts .mxf .dv .nut .wtv .rm .rmvb .y4m .ivf .obu .h264 .264 .avc .h265 .265 .hevc .swf .mjpeg .mjpg"
 ).split()
 EVERY = 1.0  # seconds between two samples
 LEAST = 16  # samples of a short video, where the interval was not asked for

@@ -11,15 +11,20 @@ CODED = b"avif avis heic heix heim heis hevc hevx hevm hevs".split()
 ANY_CODEC = b"mif1 msf1 mif2".split()
 STILLS = CODED + ANY_CODEC + b"jxl jp2 jpx jpm crx".split()
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof", b"sidx")
+STARTS = (b"\0\0\0\x01", b"\0\0\x01")
 VIDEOS = (  # (offset, bytes there, name)
     (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM"),
     (0, b"FLV\x01", "FLV"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMV/ASF"),
     (0, b"\0\0\x01\xba", "MPEG program stream"),
     (0, b"\0\0\x01\xb3", "MPEG video"),
-    (0, b"\0\0\0\x01\x67", "H.264 stream"),
-    (0, b"\0\0\0\x01\x27", "H.264 stream"),
-    (0, b"\0\0\0\x01\x40\x01", "H.265 stream"),
+    # NAL units (ITU-T H.264 and H.265, annex B): parameters, an access unit's beginning, remarks
+    *((0, start + unit, "H.264 stream") for start in STARTS for unit in (b"\x67", b"\x27", b"\x09", b"\x06")),
+    *((0, start + unit + b"\x01", "H.265 stream") for start in STARTS for unit in (b"\x40", b"\x46", b"\x4e")),
+    (0, b"\x12\0\x0a", "AV1 stream"),
+    (0, b"\x1f\x07\0", "DV"),
+    (0, b"nut/multimedia container", "NUT"),
+    (0, b"\xb7\xd8\0\x20\x37\x49\xda\x11", "WTV"),
     (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02", "MXF"),
     (0, b"DKIF", "IVF"),
     (0, b"YUV4MPEG2 ", "YUV4MPEG"),
