@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import EXIT_ERROR, SETTINGS, download_bar, importing, next_step, own_version, run

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, next_step, progress_bar, run, typed

@@ -27,6 +27,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from common import base  # noqa: F401  # isort: skip
 import click
 from click.core import ParameterSource
 
