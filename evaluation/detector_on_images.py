@@ -168,7 +168,7 @@ def _degraded(
             kept = [v._replace(score=np.where(g, v.score, np.nan)) for g, v in zip(good, found)]
             result.tables.append(work.table(kept, condition.name))
             both = {CLEAN: clean.select(pool), condition.name: result.tables[-1].select(pool)}
-            one = at_threshold(both, result, 2)[1]
+            one = at_threshold(both, result, work.options)[1]
             bar.clear()
             under(one)
     except KeyboardInterrupt:

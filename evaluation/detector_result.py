@@ -136,24 +136,25 @@ def add_robustness(options: DetectorOptions, result: DetectorResult, tables: dic
     if inside and len(clean) == len(result.scores):
         pool = np.isin(np.arange(len(clean)), result.breakdown.pool)
 
-    def of(mask: np.ndarray, count: int) -> list[Condition]:
-        return at_threshold({name: table.select(mask) for name, table in tables.items()}, result, count, options.seed)
+    def of(mask: np.ndarray) -> list[Condition]:
+        return at_threshold({name: table.select(mask) for name, table in tables.items()}, result, options)
 
-    result.robustness = of(pool, max(options.resamples, 2))
+    result.robustness = of(pool)
     result.robustness_of = result.breakdown.pool_name or "all"
     if not inside:  # no figure sets reals from one place against fakes from another
         nan = float("nan")
         none = Rate(nan, nan, nan, 0)
         result.robustness = [replace(c, auc=nan, balanced=none, change=none) for c in result.robustness]
     for name in dict.fromkeys(clean.source):
-        result.by_source[name] = of(clean.source == name, 2)
+        result.by_source[name] = of(clean.source == name)
 
 
-def at_threshold(tables: dict[str, Scores], result: DetectorResult, count: int, seed: int = 0) -> list[Condition]:
+def at_threshold(tables: dict[str, Scores], result: DetectorResult, options: DetectorOptions) -> list[Condition]:
     """Each condition's rates by the result's rule. tables: as in `add_robustness`."""
     clean, seen, undecided = tables[CLEAN], {}, {}
     for name, table in tables.items():
         seen[name], undecided[name] = table.score, table.undecided
     return measure(
-        clean.label, seen, result.rule.threshold, undecided=undecided, groups=clean.group, count=count, seed=seed
-    )
+        clean.label, seen, result.rule.threshold, undecided=undecided, groups=clean.group,
+        count=max(options.resamples, 2), seed=options.seed,
+    )  # fmt: skip
