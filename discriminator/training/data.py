@@ -206,6 +206,7 @@ def share_out(
         "train": {one.name: len(one) for one in groups if len(one)},
         "shown": {one.name: round(s, 4) for one, s in zip(feed.groups, feed.shares, strict=True)},
         "valid": {"real": int((labels == 0).sum()), "fake": int(labels.sum())},
+        "test": len(g.splits.test or ()),
         "held_out": g.splits.held_out, "num_skipped": len(skipped),
         "skipped": [[str(a), str(b)] for a, b in skipped[:100]], "notes": g.notes,
     }  # fmt: skip
