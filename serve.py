@@ -1,7 +1,7 @@
 """The detector behind a web page and an HTTP API: verdicts on photos and videos, from this machine and for it.
 
 python serve.py
-python serve.py --model runs/00000-demo --port 8080
+python serve.py --model latest --port 8080
 curl -F file=@photo.jpg http://127.0.0.1:8000/v1/detect
 """
 
