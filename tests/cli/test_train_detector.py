@@ -355,3 +355,14 @@ def test_next_measures_on_the_test_split(command, tmp_path):
 def test_next_without_a_test_split(command, faces):
     done = command("--data", faces, "--no-report")
     assert done.code == 0 and "--data PHOTOS_IT_NEVER_SAW --report judged.html" in done.err, done.err
+
+
+def test_faces_that_were_cut_out_want_a_word(command, tmp_path):
+    write(tmp_path / "even", 48)
+    recipe = {"resolution": 32, "align": "ffhq", "quality": [75, 95]}
+    (tmp_path / "even" / "normalise.json").write_text(json.dumps(recipe))
+    words = ("--data", "even", "--no-report")
+    done = command(*words)
+    assert done.code == 0 and "whole pictures: --face ffhq makes it cut faces out as these were" in done.out + done.err
+    done = command(*words, "--face", "ffhq")
+    assert done.code == 0 and "whole pictures" not in done.out + done.err, done.err
