@@ -12,7 +12,7 @@ import os
 from common import base  # noqa: F401  # isort: skip
 import click
 
-from common.cli import EXIT_ERROR, SETTINGS, download_bar, importing, next_step, own_version, run
+from common.cli import EXIT_ERROR, SETTINGS, download_bar, importing, next_step, own_version, run, typed
 from common.extras import needing
 from common.options import options
 from discriminator.options import SHIPPED
@@ -50,7 +50,7 @@ def main(asked: ServeOptions) -> None:
         for text in (*service.describe(), *server.describe(asked.host, sock)):
             click.echo(text, err=True)
         there = server.address(sock)
-        next_step(f"open {there} in a browser, or curl -F file=@photo.jpg {there}v1/detect")
+        next_step(f"open {there} in a browser, or {by_curl(there, asked, bool(token))}")
         serving = server.make_server(
             app, stopping=line.stopping.set, leave_seconds=line.patience, access_log=asked.access_log, proxy=asked.proxy
         )
@@ -63,6 +63,13 @@ def main(asked: ServeOptions) -> None:
         for one in (service, more.other):
             if one is not None:
                 one.close()
+
+
+def by_curl(there: str, asked: ServeOptions, secret: bool) -> str:
+    """The command that asks the server at the address `there`; with the token, where it wants one."""
+    where = f"$(cat {typed(asked.token_file)})" if asked.token_file else "$FACES_TOKEN"
+    bearer = f'-H "Authorization: Bearer {where}" ' if secret else ""
+    return f"curl {bearer}-F file=@photo.jpg {there}v1/detect"
 
 
 if __name__ == "__main__":
