@@ -17,6 +17,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, importing, next_step, progress_bar, run, typed

@@ -23,6 +23,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, importing, next_step, progress_bar, run, typed

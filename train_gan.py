@@ -19,6 +19,7 @@ import dataclasses
 import json
 import os
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from adversarial.options import Options

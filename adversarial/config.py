@@ -20,6 +20,7 @@ from faces.degrade import PRESETS as DEGRADATIONS
 from metrics.fid import parse_metric
 from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig, Preset, preset
 from training.precision import resolve_precision
+from training.run_folder import config_in, is_detectors
 
 RESUMED_ADA_KIMG = 100.0  # transfer learning: ADA's speed, as published (else 500)
 LOWP_RES = 4  # the four highest resolutions run in reduced precision, as published
@@ -101,6 +102,8 @@ class GameConfig:
     def load(cls, path: Path) -> GameConfig:
         if not path.exists():
             raise UserError(f"{path.parent}: no config.json beside the checkpoint; give the run folder it was made in")
+        if is_detectors(config_in(path.parent)):
+            raise UserError(f"{path.parent}: a run of train_detector.py; give one of train_gan.py")
         try:
             return cls.from_dict(reading.json_file(path))
         except (OSError, ValueError, TypeError, KeyError) as e:

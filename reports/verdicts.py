@@ -151,6 +151,8 @@ def next_line(
     if totals.real + totals.fake + totals.unsure == 0:
         no_face = "python detect.py --help tells of --face whole, for pictures in which no face is found"
         return no_face if totals.no_face else ""
+    if (drawn := told.ela or told.curve) is not None:
+        return f"look at {typed(drawn)}"
     return f"{same_again(asked)} --explain maps/ draws what spoke for the answers"
 
 

@@ -151,7 +151,8 @@ class MixOptions:
         "coarse", "Layers that the columns give: coarse, middle, fine, or numbers like 0-3,6.", metavar="LAYERS"
     )
     outdir: str | None = OUTDIR(
-        default=None, help="Where to write.  [default: samples/<run>-<network's hash>-mix-<LAYERS>]"
+        default=None,
+        help="Where to write.  [default: samples/<run>-<network's hash>-mix-<LAYERS>, and -psi<PSI> with --trunc]",
     )
     force: bool = FORCE()
 

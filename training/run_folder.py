@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import write_json
+from common.reading import json_file
 from training.lock import NAME as LOCK
 from training.lock import RunLock
 
@@ -99,6 +100,20 @@ def newest_run(outdir: Path, holds: Callable[[Path], bool]) -> Path | None:
         if found:
             return max(found)[-1]
     return None
+
+
+def config_in(run: Path) -> dict:
+    """What a run's config.json says; {} where there is none, or none that can be read."""
+    try:
+        found = json_file(run / CONFIG)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_detectors(config: dict) -> bool:
+    """Whether a config.json is of train_detector.py: the key that says so had another name once."""
+    return 1 in (config.get("detector"), config.get("detective"))
 
 
 def folders_in(outdir: Path) -> list[Path]:

@@ -183,6 +183,11 @@ def test_robustness_streams_keeps_and_draws(tmp_path):
     found, rows = json.loads((tmp_path / "o.json").read_text()), rows_of(tmp_path / "o.csv")
     conditions = found["robustness"]["conditions"]
     assert [c["name"] for c in conditions] == list(grid()) and len(rows) == 45 * 6
+    # a row that is shown as soon as it is there, and one of a source, have the interval of the whole
+    assert found["robustness_by_source"]["both"] == conditions
+    for line in out.splitlines():
+        if (one := next((c["balanced"] for c in conditions if line.startswith(f"  {c['name']} ")), None)) is not None:
+            assert line.endswith(f"({100 * one['low']:.1f} to {100 * one['high']:.1f})"), line
     by_hand = [r for r in rows if r["degradation"] == "jpeg-30" and r["source"] == "both"]
     threshold = found["rule"]["threshold"]
     jpeg = next(c for c in conditions if c["name"] == "jpeg-30")
