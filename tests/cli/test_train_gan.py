@@ -279,8 +279,8 @@ def test_what_a_run_writes_and_prints(train, tmp_path, photos):
     run = tmp_path / "runs" / "00000-photos-8-tiny"
     assert (run / "log.txt").read_text() == done.out
     names = files_under(run)
-    for name in ("config.json", "stats.jsonl", "metrics.jsonl", "reals.png", "fakes-000000.png", "scores.npz",
-                 "generator-000000.safetensors", "detector.safetensors", "verdict.json"):  # fmt: skip
+    for name in ("config.json", "stats.jsonl", "metrics.jsonl", "reals.png", "fakes-000000.024.png", "scores.npz",
+                 "generator-000000.024.safetensors", "detector.safetensors", "verdict.json"):  # fmt: skip
         assert name in names, name
     assert not [n for n in names if n.startswith(".")] and not (tmp_path / "runs" / ".cache").exists()
 

@@ -55,7 +55,7 @@ def test_a_run_its_files_and_going_on_after_kills(start, train, mixed, tmp_path)
     assert detector.meta["patches"] == 32 and detector.meta["face"] == "whole"
     assert "knows 32x32 patches" in detector.note(np.zeros((100, 100, 3), np.uint8))
     assert detector.note(np.zeros((32, 32, 3), np.uint8)) == ""
-    G, meta = load_generator(straight / "generator-000000.safetensors")
+    G, meta = load_generator(straight / "generator-000000.016.safetensors")
     assert meta["patches"] == 32 and sample(G, [1, 2]).shape == (2, 3, 32, 32)
     measured = json.loads((straight / "verdict.json").read_text())["held_out_clean"]
     assert {"auc_data_set", "auc_own_generator"} <= set(measured)
