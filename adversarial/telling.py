@@ -43,7 +43,7 @@ def tick_line(
     def mean(name: str) -> str:
         return f"{rows[name]['mean']:.3f}" if name in rows and rows[name]["num"] else "-"
 
-    bad = sum(int(v["mean"] * v["num"]) for n, v in rows.items() if n.startswith("Gradients/nonfinite"))
+    bad = sum(round(v["mean"] * v["num"]) for n, v in rows.items() if n.startswith("Gradients/nonfinite"))
     return (
         f"tick {tick:<5d} kimg {kimg:<8.2f} time {clock(total):<9s} sec/kimg {sec_per_kimg:<7.2f} augment {augment:.3f}"
         f"  G {mean('Loss/G/loss')} D {mean('Loss/D/loss')} r1 {mean('Loss/r1_penalty')}"
