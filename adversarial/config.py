@@ -106,6 +106,16 @@ class GameConfig:
         except (OSError, ValueError, TypeError, KeyError) as e:
             raise UserError(f"{path}: cannot be read as a run's config.json ({e}); give another run folder") from None
 
+    def with_widths_of(self, other: GameConfig) -> GameConfig:
+        """This run with the layers' widths of another one: of some presets they change with the resolution."""
+        widths = {name: getattr(other.generator, name) for name in ("channel_base", "channel_max")}
+        trunk = dataclasses.replace(self.hybrid.trunk, **widths)
+        return dataclasses.replace(
+            self,
+            generator=dataclasses.replace(self.generator, **widths),
+            hybrid=dataclasses.replace(self.hybrid, trunk=trunk),
+        )
+
     def schedule_lines(self) -> list[str]:
         """The configuration in a few lines for people."""
         o = self.options

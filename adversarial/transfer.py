@@ -216,6 +216,7 @@ def begin(game: Game, start: Start) -> list[str]:
 def _growth_lines(old: Seedling) -> list[str]:
     size = f"{old.saved.resolution} x {old.saved.resolution}"
     lines = [f"grown       from {old.checkpoint} ({size}, {old.kimg:.2f} kimg); no EMA ramp-up"]
+    lines += [f"grown       {note}" for note in old.notes]
     if old.averaged:
         lines.append("grown       the checkpoint of its game's end is gone: the averaged discriminator plays on")
     return lines

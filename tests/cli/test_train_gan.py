@@ -74,6 +74,7 @@ def test_a_folder_without_a_usable_image(train, tmp_path, kind, words):
         (["--batch", 0], "--batch 0"),
         (["--subset", 0], "--subset 0"),
         (["--kimg", 0], "--kimg 0"),
+        (["--kimg", 0.0009], "--kimg 0.0009 is too small; give at least 0.001"),  # less than an image: no step
         (["--kimg", "nan"], "--kimg nan"),
         (["--tick", -1], "--tick -1"),
         (["--lr", 0], "--lr 0"),
