@@ -20,7 +20,16 @@ from evaluation.path_length import mean_path_length, path_distance
 from evaluation.sides import Measured, collected, features_folder, look_over, open_measured, open_reals
 from metrics.collect import Features
 from metrics.features import FeatureNetwork
-from metrics.fid import AGAINST_REALS, KINDS, StatedFeatures, check_same_features, compare, needs_vectors, parse_kinds
+from metrics.fid import (
+    AGAINST_REALS,
+    KINDS,
+    StatedFeatures,
+    check_enough,
+    check_same_features,
+    compare,
+    needs_vectors,
+    parse_kinds,
+)
 from metrics.images import SourceImages
 from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
@@ -129,8 +138,11 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
 
     notes = fake.notes + (reals.notes if reals is not None else [])
     fake_features, numbers = None, {}
+    of_both = [kind for kind in job.compared if kind in AGAINST_REALS]
     for side in (reals, fake if job.compared else None):
         if side is not None:
+            if not side.stats:
+                check_enough(of_both if side is reals else job.compared, len(side.content), side.name)
             look_over(side, lambda: job.features, job.folder, job.ranks)
     notes += _colours(fake, reals)
     if reals is not None:

@@ -84,6 +84,7 @@ def test_a_folder_without_a_usable_image(train, tmp_path, kind, words):
         (["--p-max", 2], "--p-max 2"),
         (["--degradation", "acid"], "--degradation acid is unknown"),
         (["--metrics", "is50k"], "is50k"),
+        (["--metrics", "fid8,pr4"], "--metrics pr4: 4 images; pr needs 6 or more of each set"),
         (["--precision", "fp16"], "--precision fp16"),
         (["--generator-verdict-weight", 1, "--verdict-batch", 0], "--verdict-batch 0"),
         (["--device", "cuda:77"], "--device cuda:77"),
