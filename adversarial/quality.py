@@ -119,7 +119,8 @@ class FidMonitor:
         names = ", ".join(metric_name(kind, n) for n, kinds in self.counts.items() for kind in sorted(kinds))
         limit = f", at most {SHARE:.0%} of the time" if self.auto else ""
         return [
-            f"fid         {names} with {self.features.dims} features{whose} against {self.real_count} reals of"
+            f"fid         {names} with {self.features.dims} features{whose} against {counted(self.real_count, 'real')}"
+            " of"
             f" {self.real_name} at snapshots, about {clock(self.cost)} each and {clock(one * self.real_count)}"
             f" once{limit}"
         ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adversarial.config import GameConfig
 from common.clock import clock
+from common.words import counted
 from stylegan2_ada.config import preset
 from training.checkpoint import checkpoint_number
 from training.data import count_notes, patch_notes, size_notes
@@ -64,7 +65,7 @@ def diagnosis(folder: Path, cfg: GameConfig, processes: int, course: Course, sig
     tried = ""
     if course.signs:
         tried = (
-            f", as {len(course.signs)} times before it, though it had gone back each time and learnt at"
+            f", as {counted(len(course.signs), 'time')} before it, though it had gone back each time and learnt at"
             f" {course.rates(cfg.lr)}"
         )
     if healthy is None or not checkpoint_number(healthy):

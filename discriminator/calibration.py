@@ -22,6 +22,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from common.errors import UserError
+from common.words import counted
 from metrics.answers import real_below
 
 Numbers = TypeVar("Numbers", float, np.ndarray)
@@ -232,9 +233,9 @@ class OperatingPoint:
 
     def describe(self) -> str:
         """One line for people: the rate, its interval, and a warning where the reals were too few."""
-        reals = f"{self.n_real} validation reals"
+        reals = f"{counted(self.n_real, 'validation real')}"
         if self.views > 1:
-            reals = f"{self.n_real * self.views} views of {reals}"
+            reals = f"{counted(self.n_real * self.views, 'view')} of {reals}"
         text = f"{self.false_alarms} of {reals} called FAKE ({100 * self.fpr:.2g} %, 95 % interval "
         text += f"{100 * self.fpr_low:.2g} to {100 * self.fpr_high:.2g} %)"
         if not self.enough_reals:
@@ -344,7 +345,7 @@ def _at(
     scores = sigmoid(np.asarray(logits, dtype=np.float64) / temperature + bias)
     real, fake = scores[labels == 0], scores[labels == 1]
     if views < 1 or len(real) % views or len(fake) % views:
-        raise UserError(f"{len(real)} real and {len(fake)} fake scores can't be {views} for each photo")
+        raise UserError(f"{len(real)} real and {counted(len(fake), 'fake score')} can't be {views} for each photo")
     photos = len(real) // views
     points = []
     for fpr in fprs:

@@ -13,6 +13,7 @@ import torch
 
 from common.device import pick_device
 from common.errors import UserError
+from common.words import counted
 from discriminator.detector import Detector
 from evaluation.contestants import OF_REALS, Contestant, measure_speed, open_model
 from evaluation.ensemble import detector_file, short_names
@@ -214,7 +215,8 @@ class _Rows:
         if len(own) != 1:
             theirs = ", ".join(self.table.source[k] for k in found)
             raise UserError(
-                f"`models` {self.spec}: has {len(found)} rows for {self.table.path[found[0]]}, of the sources {theirs},"
+                f"`models` {self.spec}: has {counted(len(found), 'row')} for {self.table.path[found[0]]}, of the"
+                f" sources {theirs},"
                 f" and {len(own) or 'none'} of them of {source}: give whole paths, or call the sources as `data` does"
             )
         return own[0]
@@ -249,7 +251,7 @@ def _on_tables(contestants: list[Contestant], group_by: str | None) -> Compariso
             example = first.path[int(np.argmax(table.label[back] != first.label))]
             raise UserError(f"`models` {one.spec}: calls {example} otherwise than {contestants[0].spec}; correct one")
         one.scores, one.called = table.score[back], None if called is None else called[back]
-    said = [f"the {len(first)} images of {contestants[0].spec}"]
+    said = [f"the {counted(len(first), 'image')} of {contestants[0].spec}"]
     return ComparisonResult(contestants, [], first.label.astype(int), first.group, said, torch.get_num_threads())
 
 

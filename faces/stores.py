@@ -24,6 +24,7 @@ import numpy as np
 from common.errors import BadImage, UserError
 from common.reading import ZIP_TROUBLE
 from common.tables import windows_text
+from common.words import counted
 from faces.decode import MAX_BYTES, extensions, read_file
 from faces.foreign import BY_CONTENT, Sieve
 from faces.layout import is_hidden, parts_of
@@ -152,7 +153,7 @@ def list_folder(
             seen_files.add((status.st_dev, status.st_ino))
             entries.append(Entry(path, status.st_size, status.st_mtime_ns))
     if broken:
-        notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
+        notes.append(f"{root}: {counted(broken, 'broken link')}, left out")
     entries, sheets = _without_sheets(entries, FolderStore(root))
     return entries, notes + sheets + sieve.notes()
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from common.words import counted
 from discriminator.artefact import ArtefactBranch, ResidualBank
 from discriminator.training.twins import save
 from faces.dataset import to_float
@@ -118,7 +119,7 @@ def teach(shape: DecoderShape, twins: Twins, draw: tuple[int, int], length: Leng
         now = work.step(step, share)
         l1 = now if step == 0 else 0.95 * l1 + 0.05 * now
         step += 1
-        told(share, f"{step} steps, L1 {l1:.3f}")
+        told(share, f"{counted(step, 'step')}, L1 {l1:.3f}")
     return Taught(work.decoder.eval().requires_grad_(False), step, l1)
 
 
