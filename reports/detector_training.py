@@ -165,7 +165,7 @@ class TrainingPage:
     def _settings(self, end: TrainingEnd | None) -> dict[str, object]:
         c = self.config
         o, r, data = c["options"], c["recipe"], c["data"]
-        phases = f"{counted(r['epochs'], 'epoch')}" + (
+        phases = counted(r["epochs"], "epoch") + (
             f", the first {r['frozen_epochs']:g} frozen" * bool(r["frozen_epochs"])
         )
         fold = data.get("fold")

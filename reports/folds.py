@@ -212,7 +212,8 @@ def _settings(found: FoldsFound, plan: Mapping, recipe: Mapping, data: Mapping) 
         "model": o["model"] + (f" {o['size']}" if o["model"] == "hybrid" else ""),
         "first weights": "borrowed" if o["pretrained"] or o["backbone_weights"] else "random",
         "resolution": f"{data['preprocess']['resolution']} px",
-        "learning": f"{counted(recipe['epochs'], 'epoch')}, batch {recipe['batch']}, lr {recipe['lr']:g} {recipe['schedule']}",
+        "learning": f"{counted(recipe['epochs'], 'epoch')}, batch {recipe['batch']}, lr {recipe['lr']:g}"
+        f" {recipe['schedule']}",
         "degradation": o["degradation"],
         "folds": f"{found.folds}, grouped and stratified, seed {found.seed}, {counted(found.repeats, 'repeat')}",
         "version": plan["version"],
