@@ -59,7 +59,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, balanced: bool = 
         raise UserError(f"calibration needs scores of real and of fake images, not {n0} real and {n1} fake ones")
     if not np.isfinite(x).all():
         bad = int((~np.isfinite(x)).sum())
-        raise UserError(f"calibration met {bad} scores that are not numbers; retrain the detector")
+        raise UserError(f"calibration met scores that are not numbers ({bad} of {len(x)}); retrain the detector")
     separable = x[y == 1].min() > x[y == 0].max()
     target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2)) if separable else y
     weight = np.where(y == 1, 0.5 / n1, 0.5 / n0) if balanced else np.full(len(y), 1 / len(y))

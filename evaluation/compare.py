@@ -151,7 +151,8 @@ def _on_images(options: ComparisonOptions, contestants: list[Contestant], listen
         skipped |= scorer.skipped
     bar.close()
     readable = np.all([np.ones(len(labels), bool), *(np.isfinite(c.scores) for c, _ in networks)], axis=0)
-    notes = [f"{len(labels) - int(readable.sum())} images can't be read and are left out for all"] if skipped else []
+    unreadable = counted(len(labels) - int(readable.sum()), "unreadable image")
+    notes = [f"{unreadable}, left out for all"] if skipped else []
     notes += [line for one, detector in networks for line in taught_with(parts, detector.meta, one.name)]
     # a table without detectors beside it can't tell what is unreadable from what is missing
     for one in contestants:

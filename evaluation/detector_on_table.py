@@ -53,7 +53,9 @@ def evaluate_table(
     if degraded:
         seen, left_out = by_condition(everything)
         if left_out:
-            result.notes.append(f"{left_out} images lack some degradation and are left out of the robustness part")
+            result.notes.append(
+                f"{counted(left_out, 'image')} without some degradation, left out of the robustness part"
+            )
         if not len(seen[CLEAN]):
             raise UserError(f"{options.target}: no image has scores under all its degradations; complete the rows")
         add_robustness(options, result, seen)

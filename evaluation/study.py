@@ -175,7 +175,7 @@ class _Work:
         for bad, reason in table.bad[:20]:
             self.listener.warn(f"left out {bad}: {reason}")
         if table.bad:
-            self.notes.append(f"{name}: {len(table.bad)} images can't be used and were left out")
+            self.notes.append(f"{name}: {counted(len(table.bad), 'image')} of no use, left out")
 
     def _skip(self, kind: str, name: str, reason: str) -> None:
         self.skipped.append((kind, name, reason))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from common.parallel import Progress
+from common.words import counted
 from faces import splitting
 from faces.labelling import label_paths
 from faces.layout import COMPOSITE, FAKE, LabelRule, Reading, parts_of
@@ -60,7 +61,7 @@ def _taken_at_its_word(spec: str, table: Manifest, labels: str | None) -> tuple[
     notes, first = list(table.notes), table.firsts()
     if again := len(table) - len(first):
         table = table.select(first)
-        notes.append(f"{spec}: {again} rows name an image for the second time, left out")
+        notes.append(f"{spec}: {counted(again, 'row')} for images that had one, left out")
     if "label" not in table:
         told = label_paths(table["path"].tolist(), spec, reading=Reading(labels, unsplit=True))
         table, notes = table.having(label=told.labels), notes + told.notes

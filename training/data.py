@@ -265,7 +265,7 @@ def patch_notes(facts: dict) -> list[str]:
         + ", ".join(f"{sum(facts['counts'][p].values())} of {n} {p} photos" for p, n in photos.items() if p != "train"),
     ]
     if n := patches["smaller"]:
-        lines.append(f"patches     {n} photos are smaller than {side} pixels and were left out")
+        lines.append(f"patches     {counted(n, 'photo')} smaller than {side} pixels, left out")
     return lines
 
 

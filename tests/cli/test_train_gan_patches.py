@@ -44,7 +44,7 @@ def test_a_run_its_files_and_going_on_after_kills(start, train, mixed, tmp_path)
     done = train("--data", mixed, *PATCHES, *SHORT, cwd=tmp_path / "straight")
     assert done.code == 0, done.err
     assert "patches     32 x 32 pixels, cut anew at every step from" in done.out
-    assert "1 photos are smaller than 32 pixels and were left out" in done.out
+    assert "1 photo smaller than 32 pixels, left out" in done.out
     assert "narrow.png: 30x80 pixels: too small (at least 32 a side)" in done.out
     straight = tmp_path / "straight" / "runs" / RUN
 
