@@ -113,9 +113,12 @@ class Snapshots:
     def forget_after(self, nimg: int) -> None:
         """Remove generators and sheets of later than `nimg` images: of a course that the run has left."""
         for kind in SNAPSHOTS:
-            for at, path in snapshots(self.folder, kind):
-                if at > nimg:
-                    path.unlink(missing_ok=True)
+            self._forget(kind, nimg)
+
+    def _forget(self, kind: str, nimg: int) -> None:
+        for at, path in snapshots(self.folder, kind):
+            if at > nimg:
+                path.unlink(missing_ok=True)
 
     def save_detector(self, **mark) -> dict:
         """The detector as it judges today, calibrated on the validation images; `mark` joins its row of metrics."""
@@ -169,6 +172,7 @@ class Snapshots:
         """
         images, reals = self._fake_grid(), self._real_grid()
         self._grid(images, snapshot_path(self.folder, "fakes", self.game.nimg))
+        self._forget("fakes", self.game.nimg)  # a report shows the last one as that of today
         pixels, features = ([of(x) for x in (images, reals)] for of in (diversity, self._feature_diversity))
         return Diverse(pixels[0] / max(pixels[1], 1e-9), features[0] / max(features[1], 1e-9))
 

@@ -17,7 +17,7 @@ from stylegan2_ada.files import save_generator
 from stylegan2_ada.generator import Generator
 from synth.network import generator_in
 from training.checkpoint import checkpoint_path, checkpoints, load, save
-from training.run_folder import newest_run
+from training.run_folder import newest_run, snapshots
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,14 +48,23 @@ def test_the_last_the_best_and_one_of_every_so_many_kimg_are_kept(tmp_path, keep
 def test_snapshots_closer_than_a_kimg_have_names_of_their_own(train, tmp_path, photos):
     """Ten steps of four images, each with a snapshot and a sheet."""
     dense = ("--data", photos, "--snap", 1, "--tick", 0.004, "--keep", 3, "--verdict-batch", 0)
-    done = train(*dense, "--kimg", 0.04, "--keep-every", 0.012)
+    done = train(*dense, "--kimg", 0.024, "--keep-every", 0.012)
     assert done.code == 0, done.err
     run = tmp_path / "runs" / "00000-photos-8-tiny"
+    earlier = checkpoint_path(run, 6)
+    state = earlier.read_bytes()
+    done = train("--resume", run, "--kimg", 0.04, small=False)
+    assert done.code == 0, done.err
     kept = sorted(p.name for p in run.glob("generator-*"))
     assert kept == [f"generator-000000.{at:03d}.safetensors" for at in (4, 12, 24, 32, 36, 40)]
     assert {round(kimg_of(run / name) * 1000) for name in kept} == {4, 12, 24, 32, 36, 40}
     assert len(list(run.glob("fakes-*.png"))) == 11  # of the beginning, too
     assert generator_in(run) == run / kept[-1]
+    # back to an earlier moment, and a step further: what is of later is of a course that was left
+    earlier.write_bytes(state)
+    back = train("--resume", earlier, "--kimg", 0.028, small=False)
+    assert back.code == 0, back.err
+    assert [snapshots(run, kind)[-1][0] for kind in ("generator", "fakes")] == [28, 28]
 
 
 @pytest.mark.parametrize(
