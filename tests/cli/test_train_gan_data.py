@@ -129,6 +129,7 @@ def test_a_run_with_classes(train, photos, tmp_path):
     done = train("--data", "data", "--cond", "--mirror", "--kimg", 0.008, "--verdict-kimg", 0.004)
     assert done.code == 0, done.err
     assert "classes     2: old (7), young (15)" in done.out
+    assert done.err == "Next: python synth.py --network runs/00000-data-8-tiny --n 64 --grid --class 0\n"
     run = tmp_path / "runs" / "00000-data-8-tiny"
     G, meta = load_generator(run / "generator-000000.008.safetensors")
     assert G.cfg.c_dim == 2 and meta["classes"] == ["old", "young"]
