@@ -23,6 +23,7 @@ import click
 from common.cli import SETTINGS, download_bar, importing, next_step, progress_bar, run, typed
 from common.errors import UserError
 from common.options import options
+from common.words import counted
 from discriminator.options import SHIPPED, DetectOptions, ExportOptions
 from reports.part_options import PARTS, MergeOptions, PartOptions
 from reports.verdict_options import TellOptions
@@ -171,7 +172,7 @@ def merge(asked: MergeOptions) -> None:
 
     found = merged(Path(asked.parts), None if asked.out is None else Path(asked.out))
     counts = ", ".join(f"{count} {name}" for name, count in sorted(found.counts.items()))
-    click.echo(f"{found.path}: {found.files} files: {counts}")
+    click.echo(f"{found.path}: {counted(found.files, 'file')}: {counts}")
     next_step(f"read {typed(found.path)} with pandas, DuckDB or Polars")
 
 

@@ -29,6 +29,7 @@ import click
 from common.cli import SETTINGS, download_bar, importing, next_step, progress_bar, run, typed
 from common.errors import one_line
 from common.options import flags_of, in_flags, options, refuse
+from common.words import counted
 from faces import prepare_options as ask
 from faces.layout import LABELS
 
@@ -153,8 +154,9 @@ def inspect(part: ask.SourcePart, asked: ask.Inspection) -> None:
     page, numbers = write_data_report(survey, path, force=asked.force)
     _tell_skipped(survey.bad, f": see {numbers}")
     _tell_notes(opened.notes)
-    click.echo(one_line(f"{page} and {numbers.name}: {len(survey.facts)} images, {len(survey.bad)} unreadable, "
-                        f"{len(survey.exact)} groups of copies, {len(survey.near)} of near duplicates"))  # fmt: skip
+    copies = f"{counted(len(survey.exact), 'group')} of copies, {len(survey.near)} of near duplicates"
+    seen = f"{counted(len(survey.facts), 'image')}, {len(survey.bad)} unreadable"
+    click.echo(one_line(f"{page} and {numbers.name}: {seen}, {copies}"))
     then = f"python prepare_data.py audit {_with_names(part.source, part)}"
     next_step(f"open {typed(page)} in a browser, then {then}")
 
@@ -266,7 +268,7 @@ def normalise(part: ask.SourcePart, asked: ask.NormaliseRun, recipe: ask.Normali
         click.echo(line)
     for line in report.warnings():
         click.echo(_said(f"warning: {line}"), err=True)
-    click.echo(f"{report.dest}: {report.written} images")
+    click.echo(f"{report.dest}: {counted(report.written, 'image')}")
     next_step(f"python prepare_data.py audit {typed(asked.dest)}")
 
 
@@ -297,7 +299,10 @@ def frames(asked: ask.Framing, recipe: ask.Normalisation) -> None:
     _tell_notes([*framed.notes, *(f"{name}: {why}" for name, why in framed.short[:TOLD])])
     for line in framed.lines():
         click.echo(line)
-    click.echo(f"{one_line(framed.dest)}: {sum(framed.crops.values())} crops of {sum(framed.videos.values())} videos")
+    click.echo(
+        f"{one_line(framed.dest)}: {counted(sum(framed.crops.values()), 'crop')} of"
+        f" {counted(sum(framed.videos.values()), 'video')}"
+    )
     next_step(f"python train_detector.py --data {typed(asked.dest)}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adversarial.config import GameConfig, check_options, check_resolution, resolve
 from adversarial.game import Game
-from adversarial.growth import INHERITED
+from adversarial.growth import INHERITED, Seedling
 from adversarial.memory import split_batch
 from adversarial.options import Options
 from adversarial.transfer import Start, check_start, is_start, open_smaller, open_start
@@ -95,9 +95,9 @@ def plan(
     resolution = options.resolution or native_resolution(splits.train)
     cfg = resolve(options, resolution=resolution, world_size=world.size, device=world.device, facts=facts)
     if start is not None:
-        check_start(cfg, start)
         if start.seedling is not None:
-            cfg = dataclasses.replace(cfg, grown_from=start.seedling.origin)
+            cfg = _grown(cfg, start.seedling)
+        check_start(cfg, start)
     if options.batch_gpu is None:
         # ranks may see different amounts of free memory, but must split alike
         size = world.smallest(split_batch(cfg, world).batch_gpu)
@@ -154,6 +154,19 @@ def grown_options(o: Options, given: Collection[str], start: Start) -> Options:
     return dataclasses.replace(o, grow_from=str(old.checkpoint), **taken)
 
 
+def _grown(cfg: GameConfig, old: Seedling) -> GameConfig:
+    """Blocks that stay need the channels they had, and of one preset the new ones follow on from them."""
+    if cfg.options.cfg == old.saved.options.cfg:
+        top, usual = cfg.resolution, cfg.generator.channels(cfg.resolution)
+        cfg = cfg.with_widths_of(old.saved)
+        if (kept := cfg.generator.channels(top)) != usual:
+            name = cfg.options.cfg
+            old.notes.append(
+                f"the old run's widths go on: {kept} channels at {top}x{top}, a new `cfg` {name} has {usual}"
+            )
+    return dataclasses.replace(cfg, grown_from=old.origin)
+
+
 def _on_patches(o: Options, given: Collection[str]) -> Options:
     """The options of a run on patches; UserError for those that would say nothing, or something else."""
     if o.resolution not in (None, o.patches):
@@ -193,7 +206,7 @@ def _as_begun(cfg: GameConfig, saved: GameConfig, given: Collection[str]) -> Gam
     """What a run keeps though a new one would have something else, with today's number of processes or version."""
     gamma = cfg.gamma if "gamma" in given else saved.gamma
     kept = dataclasses.replace(cfg, grown_from=saved.grown_from, odd_by_chance=saved.odd_by_chance)
-    return dataclasses.replace(kept, gamma=gamma, ema_kimg=saved.ema_kimg)
+    return dataclasses.replace(kept, gamma=gamma, ema_kimg=saved.ema_kimg).with_widths_of(saved)
 
 
 def _steered(saved: GameConfig, cfg: GameConfig) -> list[str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.errors import BadImage
+from common.words import counted
 from discriminator.detector_base import notes_joined
 from discriminator.heatmap import fit
 from discriminator.judge import MIN_SIDE, Judge, Seen
@@ -171,14 +172,16 @@ def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
     few, of all frames."""
     usable = [verdict for verdict, doubt in zip(frames.verdicts, frames.doubts, strict=True) if not doubt]
     few = len(usable) < min(MIN_FRAMES, len(frames.verdicts))
-    counted = frames.verdicts if few else usable
-    logits = np.array([verdict.logit for verdict in counted])
+    taken = frames.verdicts if few else usable
+    logits = np.array([verdict.logit for verdict in taken])
     low, high = np.quantile(logits, [0.25, 0.75])
     facts |= {"logit_quartiles": [float(low), float(high)], "frames_too_poor": len(frames.verdicts) - len(usable)}
-    verdict = judge.detector.verdict(trimmed_mean(logits), judge.threshold, views=_views(counted))
-    notes = [f"{len(logits)} of {facts['frames']} frames, {facts['fake_frames']} of them FAKE by themselves"]
+    verdict = judge.detector.verdict(trimmed_mean(logits), judge.threshold, views=_views(taken))
+    notes = [f"{len(logits)} of {counted(facts['frames'], 'frame')}, {facts['fake_frames']} of them FAKE by themselves"]
     if poor := [doubt for doubt in frames.doubts if doubt]:
-        notes.append(f"in {len(poor)} frames the face can't be judged ({Counter(poor).most_common(1)[0][0]})")
+        notes.append(
+            f"in {counted(len(poor), 'frame')} the face can't be judged ({Counter(poor).most_common(1)[0][0]})"
+        )
     if judge.threshold.fpr is not None:
         notes.append("false alarms measured on photos")
     if few or len(logits) < MIN_FRAMES:

@@ -11,6 +11,7 @@ import numpy as np
 
 from common.errors import UserError, one_line
 from common.files import sha256_of
+from common.words import counted
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import open_engine
@@ -108,7 +109,9 @@ def evaluate_images(
     }
     notes = taught_with(parts, detector.meta, "the detector") + both_labels(parts, values)
     if options.limit:
-        notes.append(f"a quick look at no more than {options.limit} images of a class from each `data` (`limit`)")
+        notes.append(
+            f"a quick look at no more than {counted(options.limit, 'image')} of a class from each `data` (`limit`)"
+        )
     result = summarise(options, rule, table, points=points, calibrated=True, notes=notes, settings=settings)
     result.skipped = skipped
     if options.bias:  # its verdict is told first
@@ -179,7 +182,7 @@ def _degraded(
     left = len(conditions) - known
     took = f", about {_minutes(left * clean_seconds)}" if clean_seconds is not None and left else ""
     had = f" ({known} of them known from an earlier run)" if known else ""
-    listener.tell(f"robustness: {len(conditions)} degradations{had} of {total} images{took}")
+    listener.tell(f"robustness: {counted(len(conditions), 'degradation')}{had} of {counted(total, 'image')}{took}")
     bar = listener.bar(total=total * len(conditions), title="degraded", unit="img")
     clean, together = result.scores, result.breakdown.pool
     pool = together if len(together) else np.arange(len(clean))
@@ -197,7 +200,7 @@ def _degraded(
     except KeyboardInterrupt:
         bar.close()
         goes_on = "" if work.scorer.cache is None else "; the same command goes on from there"
-        listener.warn(f"stopped after {len(result.tables) - 1} of {len(conditions)} degradations{goes_on}")
+        listener.warn(f"stopped after {len(result.tables) - 1} of {counted(len(conditions), 'degradation')}{goes_on}")
         raise
     bar.close()
     names = [CLEAN, *(c.name for c in conditions)]

@@ -16,6 +16,7 @@ import numpy as np
 from common import reading
 from common.errors import UserError
 from common.tables import read_rows
+from common.words import counted
 from discriminator.detector import Detector
 from discriminator.ensemble_fit import exact_log_odds, log_odds
 from evaluation.listener import Listener
@@ -133,7 +134,9 @@ def _add(parts: list[LabelledImages], part: LabelledImages, rows: np.ndarray, li
     index = np.sort(np.concatenate(kept))
     if len(index):
         one = chosen(part, index)
-        fewer = [f"{len(index)} of {int(rows.sum())} images, evenly spread"] if len(index) < rows.sum() else []
+        fewer = (
+            [f"{len(index)} of {counted(int(rows.sum()), 'image')}, evenly spread"] if len(index) < rows.sum() else []
+        )
         one.notes = [what, *fewer]
         parts.append(one)
 

@@ -22,6 +22,7 @@ from common import reading
 from common.errors import BadImage, UserError, one_line
 from common.files import cache_folder, written_whole
 from common.parallel import in_order
+from common.words import counted
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
 from discriminator.verdict import Threshold
@@ -103,12 +104,14 @@ def open_labelled(options: ScoringOptions, *, group_by: str | None = None) -> li
         if not fresh:
             raise UserError(f"`data` {spec}: all of its images belong to an earlier `data`; leave it out")
         if len(fresh) < len(part):
-            part.notes.append(f"{len(part) - len(fresh)} images of an earlier `data` left out")
+            part.notes.append(f"{counted(len(part) - len(fresh), 'image')} of an earlier `data` left out")
             part = chosen(part, np.array(fresh, dtype=np.int64))
         if limit is not None:
             kept = np.sort(np.concatenate([spread(np.flatnonzero(part.labels == c), limit) for c in (0, 1)]))
             if len(kept) < len(part):
-                part.notes.append(f"a quick look: {len(kept)} of {len(part)} images, `limit` {limit} of a class")
+                part.notes.append(
+                    f"a quick look: {len(kept)} of {counted(len(part), 'image')}, `limit` {limit} of a class"
+                )
                 part = chosen(part, kept)
         parts.append(part)
     if group_by is not None and all(part.group is None for part in parts):

@@ -21,6 +21,7 @@ import numpy as np
 
 from common import reading
 from common.errors import UserError
+from common.words import counted
 from faces.label_columns import is_missing, label_cell, names_labels
 from faces.layout import FAKE, LabelRule, label_word, labels_as, natural_key, parts_of, split_word
 from faces.manifest import (
@@ -232,7 +233,7 @@ def _of_videos(path: str, data: Mapping[str, Any], rule: LabelRule | None) -> Ma
         )
     notes = []
     if other := len(entries) - len(pairs):
-        notes.append(f"{path}: {other} image{'s' * (other > 1)} beside it of no video that it lists, left out")
+        notes.append(f"{path}: {counted(other, 'image')} beside it of no video that it lists, left out")
     if missing := len(told) - len({video for _, video in pairs}):
         notes.append(f"{path}: {missing} of its {len(told)} videos have no frames beside it")
     columns = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import UserError
+from common.words import counted
 from faces.field_lists import METADATA, is_list, is_metadata, read_list, videos_of
 from faces.label_columns import undecided
 from faces.labelling import label_paths
@@ -85,7 +86,7 @@ def _listed(spec: str, asked: Framing) -> tuple[Manifest, list[str]]:
     same = ManifestStore(rows.folder).identities(paths)
     kept = [i for i in firsts(same).tolist() if rows["label"][i] >= 0]
     if len(kept) < len(rows):
-        notes.append(f"{spec}: {len(rows) - len(kept)} rows without a label, or named twice, left out")
+        notes.append(f"{spec}: {counted(len(rows) - len(kept), 'row')} without a label, or named twice, left out")
     rows = rows.select(kept)
     return _table(rows["path"].tolist(), rows["label"], rows["split"].tolist(), rows, rows.folder), notes
 
@@ -133,7 +134,7 @@ def _by_metadata(
     originals = [os.path.basename(known[path][2]) if path in known else path for path in paths]
     strangers = [path for path in paths if path not in known]
     count = len(strangers)
-    what = f"{count} video{'s' * (count > 1)} that no {METADATA} names, left out"
+    what = f"{counted(count, 'video')} that no {METADATA} names, left out"
     notes = [f"{what}, like {strangers[0]}"] if strangers else []
     return labels, splits, originals, notes
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from common.errors import UserError
+from common.words import counted
 from faces.layout import (
     AS_NAMED,
     FAKE,
@@ -211,7 +212,7 @@ def _left_out(
     total = sum(places.values())
     loose = places.pop("", 0)
     said = [*([_few(list(places))] if places else []), *([f"{loose} in no folder"] if loose else [])]
-    return [f"{total} image{'s' * (total > 1)} {why}, left out ({' and '.join(said)})"]
+    return [f"{counted(total, 'image')} {why}, left out ({' and '.join(said)})"]
 
 
 def _two_in_one_path(counts: Counter) -> list[str]:
@@ -261,7 +262,7 @@ def contradictions(where: str, paths: Sequence[str], labels: np.ndarray, numbers
             " real and 1 is fake: say `labels` real=1,fake=0, or delete the column, then folders count"
         )
     count = len(against)
-    return [f"{where}: {count} image{'s' * (count > 1)} with another label than the folder's name says, {like}"]
+    return [f"{where}: {counted(count, 'image')} with another label than the folder's name says, {like}"]
 
 
 MANY = 10  # images whose labels all contradict their folders: no accident

@@ -22,6 +22,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.tables import windows_text
+from common.words import counted
 from faces.decode import Decoded, decode, extensions
 from faces.field_lists import METADATA, is_list, is_metadata, lists_beside, read_list
 from faces.foreign import ARCHIVE
@@ -82,7 +83,7 @@ class FaceSource:
         return len(self.items)
 
     def __repr__(self) -> str:
-        return f"<FaceSource {self.name}: {len(self)} images, {int(self.labels.sum())} fake>"
+        return f"<FaceSource {self.name}: {counted(len(self), 'image')}, {int(self.labels.sum())} fake>"
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -421,7 +422,7 @@ def _split(path: str, names: FolderNames) -> str | None:
 
 
 def _count(images: int) -> str:
-    return f"{images} image{'s' * (images > 1)}"
+    return counted(images, "image")
 
 
 def _only_zip_in(folder: str) -> str | None:

@@ -25,6 +25,7 @@ import numpy as np
 from common.errors import BadImage, UserError
 from common.reading import ZIP_TROUBLE
 from common.tables import windows_text
+from common.words import counted
 from faces.decode import MAX_BYTES, extensions, read_file
 from faces.foreign import BY_CONTENT, Sieve
 from faces.layout import is_hidden, label_word, parts_of, split_word
@@ -166,7 +167,7 @@ def list_folder(
             elif here != there and None not in here[: 1 + (here[0] is None)]:
                 doubled.append((path, entries[place].path))
     if broken:
-        notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
+        notes.append(f"{root}: {counted(broken, 'broken link')}, left out")
     notes += _linked(doubled)
     entries, sheets = _without_sheets(entries, FolderStore(root))
     return entries, notes + sheets + sieve.notes() + _empty(telling, entries)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from common.parallel import Progress
+from common.words import counted
 from faces import splitting
 from faces.labelling import label_paths
 from faces.layout import COMPOSITE, FAKE, LabelRule, Reading, parts_of
@@ -63,7 +64,7 @@ def _taken_at_its_word(spec: str, table: Manifest, labels: str | None) -> tuple[
         first = firsts(store.identities(table["path"].tolist()))
     if again := len(table) - len(first):
         table = table.select(first)
-        notes.append(f"{spec}: {again} rows name an image for the second time, left out")
+        notes.append(f"{spec}: {counted(again, 'row')} for images that had one, left out")
     if "label" not in table:
         told = label_paths(table["path"].tolist(), spec, reading=Reading(labels, unsplit=True))
         table, notes = table.having(label=told.labels), notes + told.notes

@@ -15,6 +15,7 @@ from faces.options import CROP, DATA, DATA_ROOT, LABELLED, SUBSET
 MAX_SEED = 2**32 - 1
 MOST_SEEDS = 10_000_000  # of one call
 MOST_CELLS = 10_000  # images of one sheet
+SLOWEST, FASTEST = 0.01, 240  # frames of a video a second; one of a GIF stays for eleven minutes at most
 SEEDS = functools.partial(option, metavar="LIST")
 CLASS = functools.partial(option, default=None, metavar="K", flags=("--class",))
 NOISE = functools.partial(option, default="const", help="Noise inputs.")
@@ -214,7 +215,7 @@ class WalkVideo(Checked):
     """Which seeds a walk goes through, and the video file it becomes."""
 
     seeds: str = SEEDS(default="1-8", help="Seeds that the walk goes through, in this order.")
-    fps: float = option(30.0, "Frames a second.", metavar="X", low=0.01, high=240)
+    fps: float = option(30.0, "Frames a second.", metavar="X", low=SLOWEST, high=FASTEST)
     scale: int | None = option(
         None,
         "Enlarge by this whole factor.  [default: to 256 pixels a face or more]",

@@ -12,6 +12,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import cache_folder
 from common.options import refuse
+from common.words import counted
 from discriminator.training.data import Gathered, Progress, hold_out, named, replayed
 from discriminator.training.feed import ImageGroup
 from discriminator.training.options import TrainerOptions
@@ -200,7 +201,7 @@ def _name(spec: str, label: int, parts: list[_Both]) -> str:
 def _halved(part: _Part, draw: tuple[int, int]) -> _Both:
     kept, taught = hold_out(part.where, draw)
     if not len(taught):
-        raise UserError(f"{part.name}: {len(part.where)} image(s) can't both teach and validate; give more")
+        raise UserError(f"{part.name}: {counted(len(part.where), 'image')} can't both teach and validate; give more")
     return _Both(part.of(taught), part.of(kept))
 
 
