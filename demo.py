@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import next_step, run, typed

@@ -17,11 +17,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, importing, next_step, progress_bar, run, typed
 from common.errors import UserError
 from common.options import options
+from common.words import counted
 from discriminator.options import SHIPPED, DetectOptions, ExportOptions
 from reports.part_options import PARTS, MergeOptions, PartOptions
 from reports.verdict_options import TellOptions
@@ -110,14 +112,16 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
         judge = open_judge(
             engine, asked, batch=asked.batch, keep_photos=shown, stability=asked.stability, report=report
         )
-    files = named(asked.inputs, stdin_reader)
+    files, notes = named(asked.inputs, stdin_reader)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     if parts.asked:
         _judge_parts(asked, parts, PartJudge.of(asked, engine, judge, list(files)))
         return
     if drawn or told.ela or told.curve or not asked.streams:
         files = list(files)
     with Outputs(asked, told, engine, judge, files, as_typed(ctx)) as out, decoder(asked.decode_seconds) as decode:
-        video = VideoOptions(asked.every, out.on_frame)
+        video = VideoOptions.of(asked, out.on_frame)
         patience = PATIENCE if asked.streams else None
         for result in judge_files(
             judge,
@@ -168,7 +172,7 @@ def merge(asked: MergeOptions) -> None:
 
     found = merged(Path(asked.parts), None if asked.out is None else Path(asked.out))
     counts = ", ".join(f"{count} {name}" for name, count in sorted(found.counts.items()))
-    click.echo(f"{found.path}: {found.files} files: {counts}")
+    click.echo(f"{found.path}: {counted(found.files, 'file')}: {counts}")
     next_step(f"read {typed(found.path)} with pandas, DuckDB or Polars")
 
 

@@ -22,6 +22,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, importing, next_step, progress, run, typed

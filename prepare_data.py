@@ -23,11 +23,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, importing, next_step, progress_bar, run, typed
 from common.errors import one_line
-from common.options import flags_of, in_flags, options
+from common.options import flags_of, in_flags, options, refuse
+from common.words import counted
 from faces import prepare_options as ask
 from faces.layout import LABELS
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 BY_HAND = ("metadata", "size", "one image, both labels")  # gates whose failure stops a training
 NAMING = ("labels", "split", "data_root")  # options of a source without which its name is not enough
+UNALIGNED = "faces are only looked for with `align` ffhq; give that too"
 TOLD = 10  # bad files that are named on the screen
 
 
@@ -150,8 +153,10 @@ def inspect(part: ask.SourcePart, asked: ask.Inspection) -> None:
         return
     page, numbers = write_data_report(survey, path, force=asked.force)
     _tell_skipped(survey.bad, f": see {numbers}")
-    click.echo(one_line(f"{page} and {numbers.name}: {len(survey.facts)} images, {len(survey.bad)} unreadable, "
-                        f"{len(survey.exact)} groups of copies, {len(survey.near)} of near duplicates"))  # fmt: skip
+    _tell_notes(opened.notes)
+    copies = f"{counted(len(survey.exact), 'group')} of copies, {len(survey.near)} of near duplicates"
+    seen = f"{counted(len(survey.facts), 'image')}, {len(survey.bad)} unreadable"
+    click.echo(one_line(f"{page} and {numbers.name}: {seen}, {copies}"))
     then = f"python prepare_data.py audit {_with_names(part.source, part)}"
     next_step(f"open {typed(page)} in a browser, then {then}")
 
@@ -179,7 +184,7 @@ def audit(part: ask.SourcePart, asked: ask.Auditing) -> int:
 
     opened = _opened(part)
     others = [open_source(other, data_root=part.data_root, reading=Reading(ask=False)) for other in asked.against]
-    finder = None if asked.quick else _finder(asked)
+    finder = _finder(asked, None if not asked.quick else "`quick` looks at no pixels; leave one of them out")
     with _stages("img") as report:
         how = {name: value for name in NAMING if (value := getattr(part, name)) is not None}
         result = run_gates(opened, asked, spec=part.source, call=how, against=others, finder=finder, progress=report)
@@ -215,7 +220,11 @@ def _after_audit(result: AuditResult, part: ask.SourcePart) -> str:
     return train
 
 
-def _finder(asked: ask.Auditing | ask.NormaliseRun | ask.Framing):
+def _finder(asked: ask.Auditing | ask.NormaliseRun | ask.Framing, idle: str | None):
+    """idle: why no faces are looked for."""
+    if idle is not None:
+        refuse(asked, ("face_model",), idle)
+        return None
     from faces.finding.align import FaceFinder
 
     with download_bar("YuNet") as report:
@@ -247,7 +256,7 @@ def normalise(part: ask.SourcePart, asked: ask.NormaliseRun, recipe: ask.Normali
         from faces.normalise import normalise as run_it
 
     opened = _opened(part)
-    finder = None if recipe.align == "none" else _finder(asked)
+    finder = _finder(asked, UNALIGNED if recipe.align == "none" else None)
     if finder is not None and finder.fallback:
         why = _said(finder.fallback)
         click.echo(f"faces are looked for with OpenCV's Haar cascade, which finds fewer: {why}", err=True)
@@ -259,7 +268,7 @@ def normalise(part: ask.SourcePart, asked: ask.NormaliseRun, recipe: ask.Normali
         click.echo(line)
     for line in report.warnings():
         click.echo(_said(f"warning: {line}"), err=True)
-    click.echo(f"{report.dest}: {report.written} images")
+    click.echo(f"{report.dest}: {counted(report.written, 'image')}")
     next_step(f"python prepare_data.py audit {typed(asked.dest)}")
 
 
@@ -279,7 +288,7 @@ def frames(asked: ask.Framing, recipe: ask.Normalisation) -> None:
     with importing():
         from faces.frames import make_frames
 
-    finder = None if recipe.align == "none" else _finder(asked)
+    finder = _finder(asked, UNALIGNED if recipe.align == "none" else None)
     if finder is not None and finder.fallback:
         click.echo(
             f"faces are looked for with OpenCV's Haar cascade, which finds fewer: {_said(finder.fallback)}", err=True
@@ -290,7 +299,10 @@ def frames(asked: ask.Framing, recipe: ask.Normalisation) -> None:
     _tell_notes([*framed.notes, *(f"{name}: {why}" for name, why in framed.short[:TOLD])])
     for line in framed.lines():
         click.echo(line)
-    click.echo(f"{one_line(framed.dest)}: {sum(framed.crops.values())} crops of {sum(framed.videos.values())} videos")
+    click.echo(
+        f"{one_line(framed.dest)}: {counted(sum(framed.crops.values()), 'crop')} of"
+        f" {counted(sum(framed.videos.values()), 'video')}"
+    )
     next_step(f"python train_detector.py --data {typed(asked.dest)}")
 
 

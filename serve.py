@@ -1,7 +1,7 @@
 """The detector behind a web page and an HTTP API: verdicts on photos and videos, from this machine and for it.
 
 python serve.py
-python serve.py --model runs/00000-demo --port 8080
+python serve.py --model latest --port 8080
 curl -F file=@photo.jpg http://127.0.0.1:8000/v1/detect
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
-from common.cli import EXIT_ERROR, SETTINGS, download_bar, importing, next_step, own_version, run
+from common.cli import EXIT_ERROR, SETTINGS, download_bar, importing, next_step, own_version, run, typed
 from common.extras import needing
 from common.options import options
 from discriminator.options import SHIPPED
@@ -49,7 +50,7 @@ def main(asked: ServeOptions) -> None:
         for text in (*service.describe(), *server.describe(asked.host, sock)):
             click.echo(text, err=True)
         there = server.address(sock)
-        next_step(f"open {there} in a browser, or curl -F file=@photo.jpg {there}v1/detect")
+        next_step(f"open {there} in a browser, or {by_curl(there, asked, bool(token))}")
         serving = server.make_server(
             app, stopping=line.stopping.set, leave_seconds=line.patience, access_log=asked.access_log, proxy=asked.proxy
         )
@@ -62,6 +63,13 @@ def main(asked: ServeOptions) -> None:
         for one in (service, more.other):
             if one is not None:
                 one.close()
+
+
+def by_curl(there: str, asked: ServeOptions, secret: bool) -> str:
+    """The command that asks the server at the address `there`; with the token, where it wants one."""
+    where = f"$(cat {typed(asked.token_file)})" if asked.token_file else "$FACES_TOKEN"
+    bearer = f'-H "Authorization: Bearer {where}" ' if secret else ""
+    return f"curl {bearer}-F file=@photo.jpg {there}v1/detect"
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ Examples:
   python synth.py --network generator-best.safetensors --n 64 --outdir faces --format jpg
   python synth.py --network network-snapshot-025000.pkl --n 64
   python synth.py --seeds 0-15 --class all --grid
-  python synth.py --projected-w samples/photo/projected_w.npz
   python synth.py mix --rows 1-4 --cols 10-15 --styles coarse
   python synth.py video --seeds 1-8 --loop --grid 3x2
   python synth.py sweep --seeds 1-6
-  python synth.py project photo.jpg --save-video
+  python synth.py project photo.jpg --save-video --outdir samples/photo
+  python synth.py --projected-w samples/photo/projected_w.npz
   python synth.py twins --data my_photos/ --outdir bank/
 
 A seed gives the same image whatever else is asked for. Started again, it makes only what is missing.
@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, next_step, progress_bar, run, typed
@@ -158,9 +159,9 @@ def project(source: FromNetwork, asked: ProjectOptions, settings: ProjectionSett
 
     \b
     Examples:
-      python synth.py project photo.jpg --save-video
+      python synth.py project photo.jpg --save-video --outdir samples/photo
       python synth.py project photo.jpg --steps 300 --space w+ --perceptual squeezenet1_1.pth
-      python synth.py --projected-w samples/<run>-<hash>-photo/projected_w.npz
+      python synth.py --projected-w samples/photo/projected_w.npz
 
     The photo should show a face as the training data do: same crop, same place. Writes target.png, projection.png,
     both in side-by-side.png, projected_w.npz (latents and noise maps) and projection.json (settings and losses).

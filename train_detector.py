@@ -27,6 +27,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from common import base  # noqa: F401  # isort: skip
 import click
 from click.core import ParameterSource
 
@@ -34,6 +35,7 @@ from common.cli import SETTINGS, download_bar, importing, next_step, progress, r
 from common.device import pick_device
 from common.errors import UserError
 from common.options import Word, flags_of, given, options, write_sections
+from common.reading import json_file
 from discriminator.training.options import MACHINE, CrossValidation, RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
 from evaluation.options import JoinOptions, OwnPhotos
@@ -150,12 +152,21 @@ def main(
     page = (lambda *of: TrainingPage(*of).begin()) if report else None
     if dealt.folds is not None or (place.resume is not None and holds_folds(place.resume)):
         folder = cross_validate(asked, how, dealt, place, write_report=write_folds_report, report=page)
-        then = "python evaluate.py detector {}/oof.csv --report judged.html"
+        measured = f"{typed(folder)}/oof.csv"
     else:
         folder = train(asked, how, place, report=page)
-        then = "python evaluate.py detector {} --data PHOTOS_IT_NEVER_SAW --report judged.html"
+        measured = f"{typed(folder)} {_unseen(folder)}"
     if not place.quiet:
-        next_step(then.format(typed(folder)))
+        next_step(f"python evaluate.py detector {measured} --report judged.html")
+
+
+def _unseen(folder: Path) -> str:
+    """The options of evaluate.py that name images which a run never saw: the test split of its data, if it has one."""
+    config = json_file(folder / "config.json")
+    if not config["data"].get("test"):
+        return "--data PHOTOS_IT_NEVER_SAW"
+    given = {name: config["options"].get(name) for name in ("data", "data_root", "labels")}
+    return " ".join(f"--{name.replace('_', '-')} {typed(value)}" for name, value in given.items() if value)
 
 
 @main.command(context_settings=SETTINGS)
@@ -169,18 +180,14 @@ def calibrate(asked: OwnPhotos) -> None:
     """
     with importing():
         from discriminator.detector import Detector
+        from discriminator.engine import open_face_step
         from discriminator.locate import find_detector
         from evaluation.own_photos import calibrate_on, check_out, lines, score
-        from faces.finding.align import FaceFinder
-        from faces.finding.face_step import FaceStep
 
     check_out(asked.out)
     detector = Detector.load(find_detector(asked.model), pick_device(asked.device))
-    finder = None
-    if asked.face == "auto" and detector.trained_on_aligned_faces:
-        with download_bar("YuNet") as report:
-            finder = FaceFinder.open(asked.face_model, not asked.offline, progress=report)
-    step = FaceStep(finder, detector.preprocess.resolution, detector.preprocess.resample)
+    with download_bar("YuNet") as report:
+        step = open_face_step(detector, asked, report=report)
     scored = {}
     for kind, folder in (("reals", asked.reals), ("fakes", asked.fakes)):
         if folder is None:

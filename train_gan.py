@@ -19,12 +19,14 @@ import dataclasses
 import json
 import os
 
+from common import base  # noqa: F401  # isort: skip
 import click
 
 from adversarial.options import Options
 from common.cli import SETTINGS, download_bar, importing, next_step, run, typed
 from common.device import pick_device
 from common.options import Word, flags_of, given, options, write_sections
+from common.reading import json_file
 
 SECTIONS = {
     "Data": "data data_root labels resolution patches cond crop resize_filter channels mirror mirror_y subset workers",
@@ -117,7 +119,8 @@ def main(ctx: click.Context, asked: Options, resume: str | None, report: bool, d
         folder = train(asked, given=written, resume=resume, quiet=quiet, progress=shown, flags=flags_of(ctx.command))
     if os.environ.get("RANK", "0") != "0":
         return
-    then = f"python synth.py --network {typed(folder)} --n 64 --grid"
+    of_class = " --class 0" if json_file(folder / "config.json")["generator"]["c_dim"] else ""  # it must be named
+    then = f"python synth.py --network {typed(folder)} --n 64 --grid{of_class}"
     if report:
         from reports.gan_run import run_report
 

@@ -15,11 +15,13 @@ from adversarial.options import Options
 from common import reading
 from common.errors import UserError
 from common.options import check
+from common.words import counted
 from discriminator.hybrid import HybridConfig
 from faces.degrade import PRESETS as DEGRADATIONS
 from metrics.fid import parse_metric
 from stylegan2_ada.config import DiscriminatorConfig, GeneratorConfig, Preset, preset
 from training.precision import resolve_precision
+from training.run_folder import config_in, is_detectors
 
 RESUMED_ADA_KIMG = 100.0  # transfer learning: ADA's speed, as published (else 500)
 LOWP_RES = 4  # the four highest resolutions run in reduced precision, as published
@@ -101,10 +103,22 @@ class GameConfig:
     def load(cls, path: Path) -> GameConfig:
         if not path.exists():
             raise UserError(f"{path.parent}: no config.json beside the checkpoint; give the run folder it was made in")
+        if is_detectors(config_in(path.parent)):
+            raise UserError(f"{path.parent}: a run of train_detector.py; give one of train_gan.py")
         try:
             return cls.from_dict(reading.json_file(path))
         except (OSError, ValueError, TypeError, KeyError) as e:
             raise UserError(f"{path}: cannot be read as a run's config.json ({e}); give another run folder") from None
+
+    def with_widths_of(self, other: GameConfig) -> GameConfig:
+        """This run with the layers' widths of another one: of some presets they change with the resolution."""
+        widths = {name: getattr(other.generator, name) for name in ("channel_base", "channel_max")}
+        trunk = dataclasses.replace(self.hybrid.trunk, **widths)
+        return dataclasses.replace(
+            self,
+            generator=dataclasses.replace(self.generator, **widths),
+            hybrid=dataclasses.replace(self.hybrid, trunk=trunk),
+        )
 
     def schedule_lines(self) -> list[str]:
         """The configuration in a few lines for people."""
@@ -114,14 +128,16 @@ class GameConfig:
             f"data        {o.data}: {self.data_facts.get('summary', '')}",
             f"resolution  {self.resolution} x {self.resolution}{', grey' if o.channels == 1 else ''}, cfg {o.cfg},"
             f" channels {self.generator.channel_base} (at most {self.generator.channel_max}), {self.precision}",
-            f"batch       {self.batch} ({self.micro_batches} x {self.batch_gpu} on {self.world_size} process(es)),"
+            f"batch       {self.batch} ({self.micro_batches} x {self.batch_gpu} on"
+            f" {counted(self.world_size, 'process', 'processes')}),"
             f" minibatch-std group {self.hybrid.trunk.mbstd_group_size}",
             f"optimiser   Adam lr {self.lr:g}, R1 gamma {self.gamma:g}, path length {self.pl_weight:g},"
             f" EMA {self.ema_kimg:g} kimg",
             f"augment     {aug.get(o.aug, 'none')}",
             f"verdict     batch {self.verdict_images}, degradation {o.degradation}, consistency {o.consistency:g},"
             f" trunk gradient x {self.hybrid.trunk_grad_scale:g}, then {self.verdict_kimg:g} kimg alone",
-            f"length      {self.kimg:g} kimg, a tick every {self.tick_kimg:g}, snapshots every {o.snap} ticks",
+            f"length      {self.kimg:g} kimg, a tick every {self.tick_kimg:g}, snapshots every"
+            f" {counted(o.snap, 'tick')}",
         ]
 
 
@@ -243,12 +259,16 @@ def _split_batch(o: Options, batch: int, preset_group: int, world_size: int) -> 
     if batch % world_size:
         whole = world_size * min(o.mbstd_group or preset_group, max(1, batch // world_size))
         near = max(whole, batch // whole * whole)
-        raise UserError(f"`batch` {batch} cannot be shared by {world_size} processes; give `batch` {near}, say")
+        raise UserError(
+            f"`batch` {batch} cannot be shared by {counted(world_size, 'process', 'processes')}; give `batch` {near},"
+            " say"
+        )
     share = batch // world_size
     batch_gpu = o.batch_gpu if o.batch_gpu is not None else share
     if share % batch_gpu:
         raise UserError(
-            f"`batch_gpu` {batch_gpu} does not divide the {share} images a step of each process; give a divisor"
+            f"`batch_gpu` {batch_gpu} does not divide the {counted(share, 'image')} a step of each process; give a"
+            " divisor"
         )
     if o.mbstd_group is not None:
         group = o.mbstd_group

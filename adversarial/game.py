@@ -277,16 +277,16 @@ class Game:
             counts = self._skipped.setdefault(name, torch.zeros(2, device=norm.device))  # since settled; in a row
             counts[0] += bad
             counts[1] = (counts[1] + 1) * bad
-            self.stats.report(f"Gradients/{label or name}", norm)
+            self._report_once(f"Gradients/{label or name}", norm)
         elif finite:
-            self.stats.report(f"Gradients/{label or name}", norm)
+            self._report_once(f"Gradients/{label or name}", norm)
             opt.step()
             self._in_a_row[name] = 0
             self.bad_steps = max(self._in_a_row.values())
         else:
             count = sum(int((~torch.isfinite(g)).sum()) for g in grads)
-            self.stats.report(f"Gradients/nonfinite_{name}", float(count))
-            self.stats.report(f"Gradients/skipped_{name}", 1.0)
+            self._report_once(f"Gradients/nonfinite_{name}", float(count))
+            self._report_once(f"Gradients/skipped_{name}", 1.0)
             self._in_a_row[name] += 1  # of its own: the other network's good steps say nothing about this one
             self.bad_steps = max(self._in_a_row.values())
             self._give_up_at_last(name)
@@ -303,13 +303,18 @@ class Game:
             skipped, in_a_row = counts.tolist()
             counts[0] = 0
             if skipped:
-                self.stats.report(f"Gradients/nonfinite_{name}", skipped)
-                self.stats.report(f"Gradients/skipped_{name}", skipped)
+                self._report_once(f"Gradients/nonfinite_{name}", skipped)
+                self._report_once(f"Gradients/skipped_{name}", skipped)
             self._in_a_row[name] = int(in_a_row)
             worst, of = max((worst, of), (int(in_a_row), name))
         if self._skipped:
             self.bad_steps = worst
             self._give_up_at_last(of)
+
+    def _report_once(self, name: str, value: Tensor | float) -> None:
+        """Count what is the same on all processes, being of their summed gradients, on one of them alone; the others
+        have the name, too, or their tables could not be added up."""
+        self.stats.report(name, value if self.world.is_main else torch.empty(0))
 
     def _give_up_at_last(self, name: str) -> None:
         if self.bad_steps >= MAX_BAD_STEPS:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class Seedling:
     moments: dict[str, Moments]
     kimg: float
     averaged: bool  # D is the average already: the game's own end is gone
+    notes: list[str] = field(default_factory=list)  # what a person should know of the networks that become of it
 
     @property
     def origin(self) -> dict:

@@ -73,7 +73,7 @@ class Options:
     p_max: float = option(0.85, "ADA never raises its probability beyond this.", metavar="P", low=0, high=1)
     subset: int | None = SUBSET(low=1)
     kimg: float | None = option(
-        None, "Length: thousands of real images shown.  [default: preset]", metavar="X", low=0, above=True
+        None, "Length: thousands of real images shown.  [default: preset]", metavar="X", low=0.001
     )
     tick: float | None = option(
         None, "Progress interval.  [default: 4; on a CPU kimg/50, from 0.2 to 4]", metavar="KIMG", low=0, above=True

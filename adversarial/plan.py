@@ -10,11 +10,12 @@ from pathlib import Path
 
 from adversarial.config import GameConfig, check_options, check_resolution, resolve
 from adversarial.game import Game
-from adversarial.growth import INHERITED
+from adversarial.growth import INHERITED, Seedling
 from adversarial.memory import split_batch
 from adversarial.options import Options
 from adversarial.transfer import Start, check_start, is_start, open_smaller, open_start
 from common.errors import UserError
+from common.options import refuse
 from faces.classes import ClassLabels
 from faces.layout import Reading
 from training.checkpoint import checkpoint_path, find_checkpoint, load
@@ -94,9 +95,9 @@ def plan(
     resolution = options.resolution or native_resolution(splits.train)
     cfg = resolve(options, resolution=resolution, world_size=world.size, device=world.device, facts=facts)
     if start is not None:
-        check_start(cfg, start)
         if start.seedling is not None:
-            cfg = dataclasses.replace(cfg, grown_from=start.seedling.origin)
+            cfg = _grown(cfg, start.seedling)
+        check_start(cfg, start)
     if options.batch_gpu is None:
         # ranks may see different amounts of free memory, but must split alike
         size = world.smallest(split_batch(cfg, world).batch_gpu)
@@ -153,6 +154,19 @@ def grown_options(o: Options, given: Collection[str], start: Start) -> Options:
     return dataclasses.replace(o, grow_from=str(old.checkpoint), **taken)
 
 
+def _grown(cfg: GameConfig, old: Seedling) -> GameConfig:
+    """Blocks that stay need the channels they had, and of one preset the new ones follow on from them."""
+    if cfg.options.cfg == old.saved.options.cfg:
+        top, usual = cfg.resolution, cfg.generator.channels(cfg.resolution)
+        cfg = cfg.with_widths_of(old.saved)
+        if (kept := cfg.generator.channels(top)) != usual:
+            name = cfg.options.cfg
+            old.notes.append(
+                f"the old run's widths go on: {kept} channels at {top}x{top}, a new `cfg` {name} has {usual}"
+            )
+    return dataclasses.replace(cfg, grown_from=old.origin)
+
+
 def _on_patches(o: Options, given: Collection[str]) -> Options:
     """The options of a run on patches; UserError for those that would say nothing, or something else."""
     if o.resolution not in (None, o.patches):
@@ -160,9 +174,7 @@ def _on_patches(o: Options, given: Collection[str]) -> Options:
             f"`resolution` {o.resolution}: patches of {o.patches} pixels are seen as they are; leave out `resolution`,"
             f" or give `patches` {o.resolution}"
         )
-    for name in ("crop", "resize_filter"):
-        if name in given or getattr(o, name) != getattr(Options, name):
-            raise UserError(f"`{name}` {getattr(o, name)}: with `patches` no photo is cropped or resized; leave it out")
+    refuse(o, ("crop", "resize_filter"), "with `patches` no photo is cropped or resized; leave it out", given)
     if o.metric_data:
         raise UserError(
             f"`metric_data` {o.metric_data}: photos made smaller are no measure for patches; leave it out, and FID"
@@ -177,7 +189,6 @@ def _check_idle(o: Options, given: Collection[str], *, fresh: bool) -> None:
     fresh: a new run, in which what differs from its default was asked for; one that goes on has the old run's options,
     of which only the `given` count.
     """
-    asked = {f.name for f in dataclasses.fields(o) if f.name in given or fresh and getattr(o, f.name) != f.default}
     verdict = ("verdict_lr", "verdict_weight", "trunk_grad_scale", "replay_capacity", "degradation", "consistency")
     fid = ("metric_data", "fid_dims", "fid_features", "fid_weights", "inception_weights")
     for names, idle, why in (
@@ -187,15 +198,15 @@ def _check_idle(o: Options, given: Collection[str], *, fresh: bool) -> None:
         (fid, o.metrics == "none", "is of FID, which `metrics` none does not measure"),
         (("inception_weights",), o.fid_features != "inception", "is not what `fid_features` looks with"),
     ):
-        if idle and (name := next((name for name in names if name in asked), None)):
-            raise UserError(f"`{name}` {getattr(o, name)}: {why}; leave one of them out")
+        if idle:
+            refuse(o, [name for name in names if fresh or name in given], f"{why}; leave one of them out", given)
 
 
 def _as_begun(cfg: GameConfig, saved: GameConfig, given: Collection[str]) -> GameConfig:
     """What a run keeps though a new one would have something else, with today's number of processes or version."""
     gamma = cfg.gamma if "gamma" in given else saved.gamma
     kept = dataclasses.replace(cfg, grown_from=saved.grown_from, odd_by_chance=saved.odd_by_chance)
-    return dataclasses.replace(kept, gamma=gamma, ema_kimg=saved.ema_kimg)
+    return dataclasses.replace(kept, gamma=gamma, ema_kimg=saved.ema_kimg).with_widths_of(saved)
 
 
 def _steered(saved: GameConfig, cfg: GameConfig) -> list[str]:

@@ -10,12 +10,13 @@ import numpy as np
 from adversarial.config import GameConfig
 from common.clock import clock
 from common.errors import UserError
+from common.words import counted
 from discriminator.network_features import NetworkFeatures
 from faces.patches import Patches
 from faces.source import FaceSource, open_source
 from metrics.collect import Features, collect, collect_cached, is_cached, seconds_for
 from metrics.features import FeatureNetwork
-from metrics.fid import compare, metric_name, needs_vectors, parse_metric
+from metrics.fid import check_enough, compare, metric_name, needs_vectors, parse_metric
 from metrics.images import ArrayImages, GeneratedImages, Images, SourceImages
 from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
@@ -79,6 +80,8 @@ class FidMonitor:
         if cfg.options.metric_data:
             self.other = _reals_of(cfg.options.metric_data, cfg.options.data_root)
             self.real_name, self.real_count = self.other.name, len(self.other)
+        for kinds in self.counts.values():
+            check_enough(sorted(kinds), self.real_count, self.real_name)
         self.features = self._open_features() if self.counts else None
 
     def _open_features(self) -> FeatureNetwork | None:
@@ -116,7 +119,8 @@ class FidMonitor:
         names = ", ".join(metric_name(kind, n) for n, kinds in self.counts.items() for kind in sorted(kinds))
         limit = f", at most {SHARE:.0%} of the time" if self.auto else ""
         return [
-            f"fid         {names} with {self.features.dims} features{whose} against {self.real_count} reals of"
+            f"fid         {names} with {self.features.dims} features{whose} against {counted(self.real_count, 'real')}"
+            " of"
             f" {self.real_name} at snapshots, about {clock(self.cost)} each and {clock(one * self.real_count)}"
             f" once{limit}"
         ]
@@ -252,5 +256,6 @@ def _reals_of(spec: str, data_root: str | None) -> FaceSource:
         raise UserError(f"`metric_data` {e}") from None
     source = source.select(label=0, split="train" if "train" in source.splits else None)
     if len(source) < 2:
-        raise UserError(f"`metric_data` {spec}: {len(source)} real image(s); FID needs two or more, better thousands")
+        said = counted(len(source), "real image")
+        raise UserError(f"`metric_data` {spec}: {said}; FID needs two or more, better thousands")
     return source

@@ -27,6 +27,7 @@ from adversarial.transfer import begin
 from common.clock import clock
 from common.errors import MENDABLE, UserError
 from common.files import write_json
+from common.words import counted
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
 from training.checkpoint import checkpoint_number, checkpoint_path, checkpoints, load, save
@@ -478,7 +479,9 @@ class _Run:
             verdict_phase.begin_verdict_phase(game)
             self.phase = "verdict"
             if total:
-                self.tel.say(f"verdict head alone: {total} steps of {self.cfg.verdict_images} images")
+                self.tel.say(
+                    f"verdict head alone: {counted(total, 'step')} of {counted(self.cfg.verdict_images, 'image')}"
+                )
         every = max(1, total // VERDICT_TICKS)
         began, first = time.monotonic(), self.verdict_index
         while self.verdict_index < total:

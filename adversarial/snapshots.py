@@ -31,6 +31,7 @@ from synth.grid import contact_sheet
 from synth.options import Rendering
 from synth.sample import sample
 from training.data import RunData
+from training.run_folder import SNAPSHOTS, snapshot_path, snapshots
 from training.telemetry import Telemetry
 
 BEST = "generator-best.safetensors"
@@ -56,7 +57,7 @@ class Snapshots:
         """
         game = self.game
         kimg = game.nimg / 1000
-        path = self._file(kimg)
+        path = snapshot_path(self.folder, "generator", game.nimg)
         if self.tel.is_main:
             facts = self.cfg.data_facts
             meta = {"kimg": kimg, "data": facts["name"], "fingerprint": facts["fingerprint"]}
@@ -74,30 +75,27 @@ class Snapshots:
             )
             if row["best"]:
                 self._keep_as_best(path)
-        self._prune(path)
+        self._prune(game.nimg)
         if detector:
             self.save_detector()
         return row
 
-    def _file(self, kimg: float) -> Path:
-        return self.folder / f"generator-{int(kimg):06d}.safetensors"
-
     def _keep_as_best(self, path: Path) -> None:
         save_atomically(self.folder / BEST, lambda tmp: shutil.copyfile(path, tmp) and None)
 
-    def _prune(self, path: Path) -> None:
-        """Remove generators but the last `keep` up to `path` and the first of every `keep_every` kimg.
+    def _prune(self, nimg: int) -> None:
+        """Remove generators but the last `keep` up to that of `nimg` images and the first of every `keep_every` kimg.
 
         Later ones belong to a course the run has left: it was resumed from an earlier checkpoint.
         """
         o = self.cfg.options
-        found = sorted(self.folder.glob("generator-[0-9]*.safetensors"))
-        current = found.index(path)
-        stay = set(found[max(0, current + 1 - o.keep) : current + 1])
+        found = snapshots(self.folder, "generator")
+        ours = [(at, path) for at, path in found if at <= nimg]
+        stay = {path for _, path in ours[-o.keep :]}
         if o.keep_every is not None:
-            windows = {int(p.stem.split("-")[1]) // o.keep_every: p for p in reversed(found[: current + 1])}
-            stay.update(windows.values())
-        for old in found:
+            window = max(1, round(o.keep_every * 1000))
+            stay.update({at // window: path for at, path in reversed(ours)}.values())
+        for _, old in found:
             if old not in stay:
                 old.unlink(missing_ok=True)
 
@@ -108,13 +106,18 @@ class Snapshots:
         if kimg_of(path) <= kimg:
             return
         path.unlink(missing_ok=True)
-        if best is not None and kimg_of(own := self._file(kimg_best := best["nimg"] / 1000)) == kimg_best:
-            self._keep_as_best(own)
+        for nimg, own in snapshots(self.folder, "generator"):
+            if best is not None and nimg <= best["nimg"] and kimg_of(own) == best["nimg"] / 1000:
+                self._keep_as_best(own)
 
     def forget_after(self, nimg: int) -> None:
-        """Remove generators of later than `nimg` images: of a course that the run has left."""
-        for path in self.folder.glob("generator-[0-9]*.safetensors"):
-            if int(path.stem.split("-")[1]) > nimg / 1000:
+        """Remove generators and sheets of later than `nimg` images: of a course that the run has left."""
+        for kind in SNAPSHOTS:
+            self._forget(kind, nimg)
+
+    def _forget(self, kind: str, nimg: int) -> None:
+        for at, path in snapshots(self.folder, kind):
+            if at > nimg:
                 path.unlink(missing_ok=True)
 
     def save_detector(self, **mark) -> dict:
@@ -160,7 +163,7 @@ class Snapshots:
 
     def reals(self) -> None:
         """reals.png: training images from all over the set."""
-        self._grid(self._real_grid(), "reals")
+        self._grid(self._real_grid(), self.folder / "reals.png")
 
     def fakes(self) -> Diverse:
         """fakes-<kimg>.png: the averaged generator on the same seeds every time.
@@ -168,7 +171,8 @@ class Snapshots:
         Returns how diverse they are beside as many reals (`adversarial.health.diversity`, `feature_diversity`).
         """
         images, reals = self._fake_grid(), self._real_grid()
-        self._grid(images, f"fakes-{int(self.game.nimg / 1000):06d}")
+        self._grid(images, snapshot_path(self.folder, "fakes", self.game.nimg))
+        self._forget("fakes", self.game.nimg)  # a report shows the last one as that of today
         pixels, features = ([of(x) for x in (images, reals)] for of in (diversity, self._feature_diversity))
         return Diverse(pixels[0] / max(pixels[1], 1e-9), features[0] / max(features[1], 1e-9))
 
@@ -182,10 +186,10 @@ class Snapshots:
             found.append(net.trunk.features(x, force_fp32=True)[-1].flatten(1).double().cpu())
         return feature_diversity(torch.cat(found).numpy())
 
-    def _grid(self, images: np.ndarray, name: str) -> None:
+    def _grid(self, images: np.ndarray, path: Path) -> None:
         sheet = contact_sheet(images)
-        save_atomically(self.folder / f"{name}.png", lambda tmp: Image.fromarray(sheet).save(tmp, format="PNG"))
-        self.tel.image("Images/reals" if name == "reals" else "Images/fakes", sheet, self.game.nimg)
+        save_atomically(path, lambda tmp: Image.fromarray(sheet).save(tmp, format="PNG"))
+        self.tel.image(f"Images/{path.name.split('-')[0].split('.')[0]}", sheet, self.game.nimg)
 
     def final(self, warned: Sequence[str] = ()) -> None:
         """The shipped detector of the run and what it does on images nothing was chosen on. warned: what the run had to

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adversarial.config import GameConfig
 from common.clock import clock
+from common.words import counted
 from stylegan2_ada.config import preset
 from training.checkpoint import checkpoint_number
 from training.data import count_notes, patch_notes, size_notes
@@ -43,7 +44,7 @@ def tick_line(
     def mean(name: str) -> str:
         return f"{rows[name]['mean']:.3f}" if name in rows and rows[name]["num"] else "-"
 
-    bad = sum(int(v["mean"] * v["num"]) for n, v in rows.items() if n.startswith("Gradients/nonfinite"))
+    bad = sum(round(v["mean"] * v["num"]) for n, v in rows.items() if n.startswith("Gradients/nonfinite"))
     return (
         f"tick {tick:<5d} kimg {kimg:<8.2f} time {clock(total):<9s} sec/kimg {sec_per_kimg:<7.2f} augment {augment:.3f}"
         f"  G {mean('Loss/G/loss')} D {mean('Loss/D/loss')} r1 {mean('Loss/r1_penalty')}"
@@ -64,7 +65,7 @@ def diagnosis(folder: Path, cfg: GameConfig, processes: int, course: Course, sig
     tried = ""
     if course.signs:
         tried = (
-            f", as {len(course.signs)} times before it, though it had gone back each time and learnt at"
+            f", as {counted(len(course.signs), 'time')} before it, though it had gone back each time and learnt at"
             f" {course.rates(cfg.lr)}"
         )
     if healthy is None or not checkpoint_number(healthy):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from adversarial.config import GameConfig
 from adversarial.growth import Seedling, grow_generator, grow_trunk, hand_on_game, open_seedling
 from common.errors import UserError
+from common.words import counted
 from stylegan2_ada.config import PRESETS, DiscriminatorConfig, GeneratorConfig, preset
 from stylegan2_ada.download import LICENCE, PUBLISHED, cached_path, fetch, is_remote
 from stylegan2_ada.generator import Generator
@@ -116,7 +117,7 @@ def check_start(cfg: GameConfig, start: Start) -> None:
     theirs, ours = (G.c_dim, G.c_dim if D is None else D.c_dim), cfg.generator.c_dim
     if theirs != (ours, ours):
         known = max(theirs)
-        advice = f"give data of {known} classes with `cond`" if known else "leave out `cond`"
+        advice = f"give data of {counted(known, 'class', 'classes')} with `cond`" if known else "leave out `cond`"
         raise UserError(f"{where}: its networks know {known or 'no'} classes, this run {ours or 'none'}; {advice}")
     if G.img_channels != cfg.generator.img_channels:
         raise UserError(
@@ -216,6 +217,7 @@ def begin(game: Game, start: Start) -> list[str]:
 def _growth_lines(old: Seedling) -> list[str]:
     size = f"{old.saved.resolution} x {old.saved.resolution}"
     lines = [f"grown       from {old.checkpoint} ({size}, {old.kimg:.2f} kimg); no EMA ramp-up"]
+    lines += [f"grown       {note}" for note in old.notes]
     if old.averaged:
         lines.append("grown       the checkpoint of its game's end is gone: the averaged discriminator plays on")
     return lines

@@ -11,7 +11,9 @@ import contextlib
 import errno
 import gc
 import os
+import re
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -326,9 +328,24 @@ def progress_bar(title: str, unit: str, *, unit_scale: bool = False) -> Iterator
 
 def next_step(text: str) -> None:
     """The last line of a command, `Next: …`: what to do with what it made. On stderr, so that stdout is for programs;
-    under torchrun rank 0 says it. FACES_NEXT=0 keeps it silent, for commands that are steps of another."""
+    under torchrun rank 0 says it. FACES_NEXT=0 keeps it silent, for commands that are steps of another.
+
+    `python` in it is written as what starts this Python here: `make` and `.venv/bin/python` activate nothing."""
     if os.environ.get("RANK", "0") == "0" and os.environ.get("FACES_NEXT") != "0":
-        click.echo(f"Next: {text}", err=True)
+        click.echo(f"Next: {re.sub(COMMAND_OF_PYTHON, lambda _: this_python(), text)}", err=True)
+
+
+COMMAND_OF_PYTHON = r"(?<![\w/.-])python(?= (?:\w+\.py|-m \w+\.\w+)\b)"
+
+
+def this_python() -> str:
+    """What is typed to start the Python that runs: `python` where the shell finds it so, else its path."""
+    own, found = Path(sys.executable or "python"), shutil.which("python")
+    # an environment's is a link to another's: the folder tells which one it is
+    if not sys.executable or (found and Path(found).parent.samefile(own.parent) and own.samefile(found)):
+        return "python"
+    here = Path.cwd()
+    return typed(own.relative_to(here) if own.is_relative_to(here) else own)
 
 
 def typed(path: object) -> str:

@@ -7,13 +7,16 @@ import os
 import threading
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from common.errors import UserError
 from common.files import sha256_of, written_whole
 
 BLOCK = 1 << 18
+T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 
@@ -121,21 +124,26 @@ def _size(count: int) -> str:
 
 
 def open_url(url: str, timeout: float):
-    """`urlopen` that gives up in time: a socket's timeout does not cover name resolution, so a thread waits for it."""
-    box: list = []
+    """`urlopen` that gives up in time."""
+    request = urllib.request.Request(url, headers={"User-Agent": "ganface"})
+    return within(2 * timeout, lambda: urllib.request.urlopen(request, timeout=timeout))
 
-    def connect() -> None:
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """`work()`, or TimeoutError after so many seconds. A socket's timeout does not cover name resolution, which nobody
+    can end: it goes on in a thread of its own, that nobody waits for."""
+    done: Future[T] = Future()
+
+    def run() -> None:
         try:
-            request = urllib.request.Request(url, headers={"User-Agent": "ganface"})
-            box.append(urllib.request.urlopen(request, timeout=timeout))
+            done.set_result(work())
         except BaseException as error:  # handed to the waiting thread
-            box.append(error)
+            done.set_exception(error)
 
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(2 * timeout)
-    if not box:
-        raise TimeoutError(f"no answer in {2 * timeout:.0f} s")
-    if isinstance(box[0], BaseException):
-        raise box[0]
-    return box[0]
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return done.result(seconds)
+    except TimeoutError:
+        if done.done():  # its own
+            raise
+        raise TimeoutError(f"no answer in {seconds:.0f} s") from None

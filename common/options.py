@@ -24,7 +24,7 @@ import numbers
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,16 @@ def check(values: Any) -> None:
         for one in value if isinstance(value, tuple) else (value,):
             if one is not None and (reason := _wrong(how, one)):
                 raise UserError(f"`{name}` {one}{reason}")
+
+
+def refuse(values: Any, names: Sequence[str], why: str, given: Collection[str] = ()) -> None:
+    """UserError for the first of these fields that is among the `given`, or not at its default: beside the others it
+    would change nothing, and whoever gave it expects otherwise. why: what is said behind its name and value."""
+    for name in names:
+        value = getattr(values, name)
+        if name in given or value != getattr(type(values), name):
+            shown = "" if isinstance(value, (bool, tuple)) else f" {value}"
+            raise UserError(f"`{name}`{shown}: {why}")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from common.errors import UserError
+from common.words import counted
 from metrics.answers import real_below
 
 Numbers = TypeVar("Numbers", float, np.ndarray)
@@ -58,7 +59,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, balanced: bool = 
         raise UserError(f"calibration needs scores of real and of fake images, not {n0} real and {n1} fake ones")
     if not np.isfinite(x).all():
         bad = int((~np.isfinite(x)).sum())
-        raise UserError(f"calibration met {bad} scores that are not numbers; retrain the detector")
+        raise UserError(f"calibration met scores that are not numbers ({bad} of {len(x)}); retrain the detector")
     separable = x[y == 1].min() > x[y == 0].max()
     target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2)) if separable else y
     weight = np.where(y == 1, 0.5 / n1, 0.5 / n0) if balanced else np.full(len(y), 1 / len(y))
@@ -232,9 +233,9 @@ class OperatingPoint:
 
     def describe(self) -> str:
         """One line for people: the rate, its interval, and a warning where the reals were too few."""
-        reals = f"{self.n_real} validation reals"
+        reals = f"{counted(self.n_real, 'validation real')}"
         if self.views > 1:
-            reals = f"{self.n_real * self.views} views of {reals}"
+            reals = f"{counted(self.n_real * self.views, 'view')} of {reals}"
         text = f"{self.false_alarms} of {reals} called FAKE ({100 * self.fpr:.2g} %, 95 % interval "
         text += f"{100 * self.fpr_low:.2g} to {100 * self.fpr_high:.2g} %)"
         if not self.enough_reals:
@@ -344,7 +345,7 @@ def _at(
     scores = sigmoid(np.asarray(logits, dtype=np.float64) / temperature + bias)
     real, fake = scores[labels == 0], scores[labels == 1]
     if views < 1 or len(real) % views or len(fake) % views:
-        raise UserError(f"{len(real)} real and {len(fake)} fake scores can't be {views} for each photo")
+        raise UserError(f"{len(real)} real and {counted(len(fake), 'fake score')} can't be {views} for each photo")
     photos = len(real) // views
     points = []
     for fpr in fprs:

@@ -112,6 +112,7 @@ class Plain(Network):
 def gaussian(sigma: float) -> torch.Tensor:
     """A Gaussian's values at whole distances, cut at 3 sigma, summing to 1: float [2r + 1]; [1.0] for sigma 0."""
     radius = math.ceil(3 * sigma)
-    x = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    values = torch.exp(-0.5 * (x / sigma) ** 2) if sigma else torch.ones(1, dtype=torch.float64)
+    # on the CPU also where shapes alone are made: there PyTorch would import its compiler for an exponential
+    x = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
+    values = torch.exp(-0.5 * (x / sigma) ** 2) if sigma else torch.ones(1, dtype=torch.float64, device="cpu")
     return (values / values.sum()).float()

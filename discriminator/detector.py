@@ -87,9 +87,8 @@ class Detector(DetectorBase):
     def batch(self) -> int:
         return 8 if self.device.type == "cpu" else 32
 
-    def gradcam(self, seen: np.ndarray, towards_fake: bool) -> np.ndarray | None:
-        image = torch.from_numpy(self.preprocess.normalise(seen)[None]).to(self.device)
-        return gradcam(self.net, image, towards_fake=towards_fake)
+    def gradcam(self, pixels: np.ndarray, towards_fake: bool) -> np.ndarray | None:
+        return gradcam(self.net, torch.from_numpy(pixels).to(self.device), towards_fake=towards_fake)
 
     @torch.inference_mode()
     def once(self, pixels: np.ndarray) -> Raw:

@@ -133,9 +133,9 @@ class DetectorBase:
         """Images at once: on a CPU the network gains nothing from many, and they take memory."""
         return 8
 
-    def gradcam(self, seen: np.ndarray, towards_fake: bool) -> np.ndarray | None:
-        """What in an image, uint8 [R, R, C] as the network saw it, spoke for FAKE (or for REAL): float32 [h, w] in
-        [0, 1]. None where there are no gradients, or no such map."""
+    def gradcam(self, pixels: np.ndarray, towards_fake: bool) -> np.ndarray | None:
+        """What in an image, preprocessed as for `once` (N = 1), spoke for FAKE (or for REAL), looking once: float32
+        [h, w] in [0, 1]. None where there are no gradients, or no such map."""
         return None
 
     def predict(self, images: Iterable[np.ndarray], *, batch: int = 32, fpr: float | None = None) -> list[Verdict]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from common.device import pick_device
 from common.errors import UserError
 from common.extras import needing
 from common.files import sha256_of
+from common.options import refuse
 from discriminator.detector_base import notes_joined
 from discriminator.judge import Judge
 from discriminator.locate import reading
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from discriminator.detector_base import DetectorBase
     from discriminator.onnx_detector import OnnxDetector
     from discriminator.options import JudgeOptions
+
+
+class FaceAsked(Protocol):
+    """Options about the face step, as in `discriminator.options.JudgeOptions`."""
+
+    @property
+    def face(self) -> str: ...
+    @property
+    def face_model(self) -> str | None: ...
+    @property
+    def offline(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -53,12 +65,13 @@ def open_judge(
 
 
 def open_face_step(
-    detector: DetectorBase, asked: JudgeOptions, *, always: bool = False, report: Progress | None = None
+    detector: DetectorBase, asked: FaceAsked, *, always: bool = False, report: Progress | None = None
 ) -> FaceStep:
     """The face step that was asked for; no finder where photos are judged whole (unless it may be asked for later:
     `always`)."""
     side, kernel = detector.preprocess.resolution, detector.preprocess.resample
     if asked.face == "whole" or (asked.face == "auto" and not always and not detector.trained_on_aligned_faces):
+        refuse(asked, ("face_model",), f"by `face` {asked.face} this detector judges photos whole; leave it out")
         return FaceStep(None, side, kernel)
     import cv2
 

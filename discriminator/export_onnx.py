@@ -16,6 +16,7 @@ from torch import nn
 from common.errors import UserError
 from common.extras import lacking
 from common.files import save_atomically
+from common.words import counted
 from discriminator.artefact import ResidualBank
 from discriminator.detector import Detector, fits_half
 from discriminator.detector_base import versioned
@@ -76,7 +77,7 @@ def _layout(p: Preparation) -> str:
     (c, side, _), (count, channels, small, _) = p.face.shape, p.pixels.shape
     return (
         f"one after the other: the face {c}x{side}x{side}; 1 where there are crops, else -1;"
-        f" {count} crops of {channels}x{small}x{small}, row by row, all -1 where there are none"
+        f" {counted(count, 'crop')} of {channels}x{small}x{small}, row by row, all -1 where there are none"
     )
 
 

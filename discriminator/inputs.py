@@ -9,15 +9,18 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
+
 from common.errors import UserError, one_line
 from discriminator.results import Result
 from faces.foreign import ARCHIVE, Sieve, sort_of
-from faces.manifest import is_manifest, read_manifest
+from faces.manifest import ENDINGS, read_manifest
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of
 from faces.stores import (
     Entry,
     ManifestStore,
     ZipStore,
+    firsts,
     head_of,
     is_image_name,
     is_loss,
@@ -30,6 +33,7 @@ from faces.tars import TarStore, is_tar, list_tar
 from faces.video import is_video_name
 
 BLOCK = 1 << 16
+TABLES = (*ENDINGS, ".tsv")
 LONGEST = 1 << 20  # bytes without a line's end: what comes in there is no list of paths
 
 
@@ -45,7 +49,7 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
         for given in inputs:
             if not given:  # as a path it would be the current folder
                 yield Result("''", None, "an empty name (an unset variable?); name a file or a folder")
-            elif is_manifest(given) and os.path.isfile(given):
+            elif given.lower().endswith(TABLES) and os.path.isfile(given):
                 yield from _manifest(given)
             elif os.path.isdir(given) or is_zip(given) or is_tar(given):
                 yield from _folder(given)
@@ -55,9 +59,22 @@ def expand(inputs: Iterable[str]) -> Iterator[str | Result]:
                 yield given
 
 
-def named(inputs: Sequence[str], stdin: Callable[[], Callable[[int], bytes]]) -> Iterator[str | Result]:
-    """The files that `inputs` name (see `expand`); with a lone - among them the ones whose paths come on `stdin()`."""
-    return expand(paths_from(stdin()) if "-" in inputs else inputs)
+def named(
+    inputs: Sequence[str], stdin: Callable[[], Callable[[int], bytes]]
+) -> tuple[Iterable[str | Result], list[str]]:
+    """The files that `inputs` name (see `expand`), each once, and notes about it; with a lone - among them the ones
+    whose paths come on `stdin()`, each time that they come."""
+    if "-" in inputs:
+        return expand(paths_from(stdin())), []
+    found = list(expand(inputs))
+    files = np.array([i for i, one in enumerate(found) if isinstance(one, str)], np.int64)
+    with contextlib.closing(ManifestStore("")) as store:
+        again = np.delete(files, firsts(store.identities(str(found[i]) for i in files))).tolist()
+    if not again:
+        return found, []
+    left_out, like = set(again), one_line(found[again[0]])
+    what = f"{len(again)} files (like {like}) are named" if len(again) > 1 else f"{like} is named"
+    return [one for i, one in enumerate(found) if i not in left_out], [f"{what} more than once, and judged once"]
 
 
 def list_images(inputs: Sequence[str]) -> tuple[list[str], list[Result]]:

@@ -19,7 +19,7 @@ from discriminator.heatmap import fit
 from discriminator.results import Result
 from discriminator.stability import TOO_MANY, Stability, Variant, variants_of
 from discriminator.verdict import Threshold, Verdict
-from faces.decode import MAX_PIXELS, Decode, decode_image
+from faces.decode import MAX_PIXELS, Decode, decode_image, profile_note
 from faces.finding.face_step import FaceStep, View
 from faces.finding.quality import FRAME, quality, too_small
 from faces.pages import pages_note
@@ -204,7 +204,8 @@ class Judge:
 
 def opened(data: bytes, name: str, max_pixels: int, decode: Decode) -> tuple[np.ndarray, str]:
     """The photo in an image file's bytes, and what is to be said of the file, or "": what `Judge.decoded` loads."""
-    return decode(data, name, max_pixels=max_pixels, min_side=MIN_SIDE), pages_note(data)
+    pixels = decode(data, name, max_pixels=max_pixels, min_side=MIN_SIDE)
+    return pixels, notes_joined(pages_note(data), profile_note(data, name, max_pixels))
 
 
 def note_on(view: View, detector: DetectorBase) -> str:

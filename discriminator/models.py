@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from common.errors import UserError
+from common.options import refuse
 from common.shapes import shapes_only
 from discriminator.backbones import Backbone, BackboneConfig, fitted
 from discriminator.capsnet import CapsNet, CapsNetConfig
@@ -169,13 +170,9 @@ def _check_used(model: str, o: NetworkOptions) -> None:
     """UserError where an option that is not at its default would change nothing: whoever gave it expects otherwise."""
     kind = "probe" if model.startswith(PREFIX) else "published" if _published(model) else model
     for name, users in _USED_BY.items():
-        if (
-            getattr(o, name) != getattr(NetworkOptions, name)
-            and kind not in users
-            and (kind in _WORDS or kind in names())
-        ):
+        if kind not in users and (kind in _WORDS or kind in names()):
             whose = " and ".join(_WORDS.get(user, user) for user in users)
-            raise UserError(f"`{name}`: of {whose}, not of {model}; leave it out")
+            refuse(o, (name,), f"of {whose}, not of {model}; leave it out")
 
 
 def new_network(

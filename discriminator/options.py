@@ -53,7 +53,8 @@ class DetectOptions(JudgeOptions):
     )
     decode_seconds: float | None = option(
         None,
-        "Give a photo up that takes longer to decode; it is done in a process of its own.  [default: no limit]",
+        "Give a photo up that takes longer to decode, in a process of its own; stop a video or an animation there, and"
+        " judge what was seen.  [default: no limit]",
         metavar="SECONDS", low=0, above=True, high=DAY,
     )  # fmt: skip
     stability: bool = option(

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.errors import BadImage
+from common.words import counted
 from discriminator.detector_base import notes_joined
 from discriminator.heatmap import fit
 from discriminator.judge import MIN_SIDE, Judge, Seen
+from discriminator.options import DetectOptions
 from discriminator.results import Result
 from discriminator.stability import NO_VIDEOS
 from discriminator.verdict import Verdict
@@ -45,6 +47,10 @@ class VideoOptions:
     on_frame: Callable[[dict], object] | None = None
     limits: Limits = Limits()
     strip: int | None = None
+
+    @staticmethod
+    def of(asked: DetectOptions, on_frame: Callable[[dict], object] | None = None) -> VideoOptions:
+        return VideoOptions(asked.every, on_frame, Limits(seconds=asked.decode_seconds, decoding_alone=True))
 
 
 def trimmed_mean(values: np.ndarray, trim: float = TRIM) -> float:
@@ -116,7 +122,9 @@ def judge_video(
         return Result(path, None, error.reason, stages={"read": time.perf_counter() - begin})
     facts = frames.facts()
     if not frames.verdicts:
-        return Result(path, None, no_face=True, video=facts, strip=frames.strip, stages=frames.stages)
+        looked = f"in {frames.count} frame{'s' * (frames.count > 1)}"
+        remark = notes_joined(looked, *frames.remarks)
+        return Result(path, None, no_face=True, video=facts, strip=frames.strip, stages=frames.stages, remark=remark)
     verdict = _verdict(judge, frames, facts)
     result = Result(path, verdict, video=facts, strip=frames.strip, stages=frames.stages)
     if not frames.kept:
@@ -164,14 +172,16 @@ def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
     few, of all frames."""
     usable = [verdict for verdict, doubt in zip(frames.verdicts, frames.doubts, strict=True) if not doubt]
     few = len(usable) < min(MIN_FRAMES, len(frames.verdicts))
-    counted = frames.verdicts if few else usable
-    logits = np.array([verdict.logit for verdict in counted])
+    taken = frames.verdicts if few else usable
+    logits = np.array([verdict.logit for verdict in taken])
     low, high = np.quantile(logits, [0.25, 0.75])
     facts |= {"logit_quartiles": [float(low), float(high)], "frames_too_poor": len(frames.verdicts) - len(usable)}
-    verdict = judge.detector.verdict(trimmed_mean(logits), judge.threshold, views=_views(counted))
-    notes = [f"{len(logits)} of {facts['frames']} frames, {facts['fake_frames']} of them FAKE by themselves"]
+    verdict = judge.detector.verdict(trimmed_mean(logits), judge.threshold, views=_views(taken))
+    notes = [f"{len(logits)} of {counted(facts['frames'], 'frame')}, {facts['fake_frames']} of them FAKE by themselves"]
     if poor := [doubt for doubt in frames.doubts if doubt]:
-        notes.append(f"in {len(poor)} frames the face can't be judged ({Counter(poor).most_common(1)[0][0]})")
+        notes.append(
+            f"in {counted(len(poor), 'frame')} the face can't be judged ({Counter(poor).most_common(1)[0][0]})"
+        )
     if judge.threshold.fpr is not None:
         notes.append("false alarms measured on photos")
     if few or len(logits) < MIN_FRAMES:

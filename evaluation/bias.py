@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.words import counted
 from discriminator.calibration import threshold_at_fpr
 from evaluation.listener import Listener, nobody
 from evaluation.scoring import Judged, LabelledImages, Scorer, chosen
@@ -124,7 +125,9 @@ def audit_bias(
     clean = Scores.join([part.scores(v, CLEAN) for part, v in zip(parts, values)])
     tiers = tiers_of([f for f, good in zip(facts, seen) if good], clean, rule)
     ways = resaves()
-    listener.tell(f"bias: {len(clean)} images saved again in {len(ways)} ways, one class at a time")
+    listener.tell(
+        f"bias: {counted(len(clean), 'image')} saved again in {counted(len(ways), 'way')}, one class at a time"
+    )
     bar = listener.bar(total=len(clean) * len(ways), title="saved again", unit="img")
     scorer.advance = bar.update
     try:

@@ -13,13 +13,14 @@ import torch
 
 from common.device import pick_device
 from common.errors import UserError
+from common.words import counted
 from discriminator.detector import Detector
 from evaluation.contestants import OF_REALS, Contestant, measure_speed, open_model
 from evaluation.ensemble import detector_file, short_names
 from evaluation.ensemble_scores import groups_of_parts, rendered_alike
 from evaluation.listener import Listener
 from evaluation.options import ComparisonOptions, is_table
-from evaluation.scoring import LabelledImages, Scorer, open_labelled, taught_with
+from evaluation.scoring import LabelledImages, Scorer, open_labelled, score_all, taught_with
 from faces.degrade import PRESETS
 from metrics.answers import called_fake
 from metrics.classification import FPRS, report, swapped_note
@@ -147,16 +148,17 @@ def _on_images(options: ComparisonOptions, contestants: list[Contestant], listen
     parts = rendered_alike(parts, [detector for _, detector in networks])
     skipped: dict[str, str] = {}
     bar = listener.bar(total=len(labels) * len(networks), title="judging", unit="img")
-    for one, detector in networks:
-        scorer = Scorer(detector, options, advance=bar.update)
-        judged = [scorer.score(part, PRESETS["none"]) for part in parts]
-        one.scores, one.undecided = (np.concatenate(column) for column in zip(*judged))
+    scorers = [Scorer(detector, options, advance=bar.update) for _, detector in networks]
+    judged = [score_all(scorers, part, PRESETS["none"]) for part in parts]
+    for (one, _), scorer, told in zip(networks, scorers, zip(*judged)):
+        one.scores, one.undecided = (np.concatenate(column) for column in zip(*told))
         assert one.threshold is not None  # a detector has one
         one.called = called_fake(one.scores, one.threshold, one.undecided)
         skipped |= scorer.skipped
     bar.close()
     readable = np.all([np.ones(len(labels), bool), *(np.isfinite(c.scores) for c, _ in networks)], axis=0)
-    notes = [f"{len(labels) - int(readable.sum())} images can't be read and are left out for all"] if skipped else []
+    unreadable = counted(len(labels) - int(readable.sum()), "unreadable image")
+    notes = [f"{unreadable}, left out for all"] if skipped else []
     notes += [line for one, detector in networks for line in taught_with(parts, detector.meta, one.name)]
     # a table without detectors beside it can't tell what is unreadable from what is missing
     for one in contestants:
@@ -221,7 +223,8 @@ class _Rows:
         if len(own) != 1:
             theirs = ", ".join(self.table.source[k] for k in found)
             raise UserError(
-                f"`models` {self.spec}: has {len(found)} rows for {self.table.path[found[0]]}, of the sources {theirs},"
+                f"`models` {self.spec}: has {counted(len(found), 'row')} for {self.table.path[found[0]]}, of the"
+                f" sources {theirs},"
                 f" and {len(own) or 'none'} of them of {source}: give whole paths, or call the sources as `data` does"
             )
         return own[0]
@@ -256,7 +259,7 @@ def _on_tables(contestants: list[Contestant], group_by: str | None) -> Compariso
             example = first.path[int(np.argmax(table.label[back] != first.label))]
             raise UserError(f"`models` {one.spec}: calls {example} otherwise than {contestants[0].spec}; correct one")
         one.scores, one.called = table.score[back], None if called is None else called[back]
-    said = [f"the {len(first)} images of {contestants[0].spec}"]
+    said = [f"the {counted(len(first), 'image')} of {contestants[0].spec}"]
     return ComparisonResult(
         contestants, [], first.label.astype(int), first.group, said, torch.get_num_threads(),
         grouped_by=first.grouped_by,

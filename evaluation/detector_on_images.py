@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import sha256_of
+from common.words import counted
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import open_engine
@@ -40,7 +42,7 @@ class _Work:
 
     def is_known(self, degradation: Degradation) -> bool:
         """Whether all scores lie in the cache."""
-        return all(self.scorer.is_known(part, degradation) for part in self.parts)
+        return all(self.scorer.known(part, degradation) is not None for part in self.parts)
 
     def scores(self, degradation: Degradation, bar) -> list[Judged]:
         """Of each part."""
@@ -105,9 +107,11 @@ def evaluate_images(
         "limit": options.limit,
         "images_per_second": seconds and len(work) / seconds,
     }
-    notes = taught_with(parts, detector.meta, "the detector")
+    notes = taught_with(parts, detector.meta, "the detector") + both_labels(parts, values)
     if options.limit:
-        notes.append(f"a quick look at no more than {options.limit} images of a class from each `data` (`limit`)")
+        notes.append(
+            f"a quick look at no more than {counted(options.limit, 'image')} of a class from each `data` (`limit`)"
+        )
     result = summarise(options, rule, table, points=points, calibrated=True, notes=notes, settings=settings)
     result.skipped = skipped
     if options.bias:  # its verdict is told first
@@ -116,6 +120,28 @@ def evaluate_images(
     if conditions:
         _degraded(work, result, [np.isfinite(v.score) for v in values], conditions, seconds, under)
     return result
+
+
+def both_labels(parts: Sequence[LabelledImages], values: Sequence[Judged]) -> list[str]:
+    """A line about files that are there as real and as fake. Only those of the same size are read for it."""
+    alike: dict[int, list[tuple[LabelledImages, int]]] = {}
+    for part, judged in zip(parts, values, strict=True):
+        for i in np.flatnonzero(np.isfinite(judged.score)).tolist():
+            alike.setdefault(part.source.size(i), []).append((part, i))
+    files: dict[str, list[tuple[LabelledImages, int]]] = {}
+    for some in alike.values():
+        if len({int(part.labels[i]) for part, i in some}) > 1:
+            for part, i in some:
+                files.setdefault(hashlib.sha256(part.source.read(i)).hexdigest(), []).append((part, i))
+    twice = [some for some in files.values() if len({int(part.labels[i]) for part, i in some}) > 1]
+    if not twice:
+        return []
+    real, fake = (next(one_line(p.source.locate(i)) for p, i in twice[0] if p.labels[i] == label) for label in (0, 1))
+    count = f"{len(twice)} images are" if len(twice) > 1 else "an image is"
+    return [
+        f"{count} there as real and as fake, the same file (like {real} and {fake}): one of the labels is wrong, and"
+        " the figures with it"
+    ]
 
 
 def _rule(options: DetectorOptions, detector: DetectorBase) -> tuple[AnswerRule, list[tuple[float, float]]]:
@@ -156,7 +182,7 @@ def _degraded(
     left = len(conditions) - known
     took = f", about {_minutes(left * clean_seconds)}" if clean_seconds is not None and left else ""
     had = f" ({known} of them known from an earlier run)" if known else ""
-    listener.tell(f"robustness: {len(conditions)} degradations{had} of {total} images{took}")
+    listener.tell(f"robustness: {counted(len(conditions), 'degradation')}{had} of {counted(total, 'image')}{took}")
     bar = listener.bar(total=total * len(conditions), title="degraded", unit="img")
     clean, together = result.scores, result.breakdown.pool
     pool = together if len(together) else np.arange(len(clean))
@@ -174,7 +200,7 @@ def _degraded(
     except KeyboardInterrupt:
         bar.close()
         goes_on = "" if work.scorer.cache is None else "; the same command goes on from there"
-        listener.warn(f"stopped after {len(result.tables) - 1} of {len(conditions)} degradations{goes_on}")
+        listener.warn(f"stopped after {len(result.tables) - 1} of {counted(len(conditions), 'degradation')}{goes_on}")
         raise
     bar.close()
     names = [CLEAN, *(c.name for c in conditions)]

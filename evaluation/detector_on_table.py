@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from common.errors import UserError
+from common.words import counted
 from discriminator.calibration import calibrate, threshold_at_fpr, unsure_band
 from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, summarise
 from evaluation.listener import Listener
@@ -43,7 +44,7 @@ def evaluate_table(
             f"`robustness`: {options.target} has no column degradation with scores of degraded images; add them, or"
             " give the detector itself with `data`"
         )
-    listener.tell(f"{options.target}: scores of {len(clean)} images")
+    listener.tell(f"{options.target}: scores of {counted(len(clean), 'image')}")
     result = summarise(
         options, rule, clean, points=points, calibrated=not (outside or shifted), notes=notes,
         settings={"target": options.target},
@@ -52,7 +53,9 @@ def evaluate_table(
     if degraded:
         seen, left_out = by_condition(everything)
         if left_out:
-            result.notes.append(f"{left_out} images lack some degradation and are left out of the robustness part")
+            result.notes.append(
+                f"{counted(left_out, 'image')} without some degradation, left out of the robustness part"
+            )
         if not len(seen[CLEAN]):
             raise UserError(f"{options.target}: no image has scores under all its degradations; complete the rows")
         add_robustness(options, result, seen)
@@ -102,7 +105,8 @@ def _by_their_own(options: DetectorOptions, score: np.ndarray, own: np.ndarray) 
         moved = score - own + common
     moved = np.where(score >= own, np.maximum(moved, common), np.minimum(moved, np.nextafter(common, -np.inf)))
     note = (
-        f"{len(different)} thresholds, from {different[0]:.4g} to {different[-1]:.4g}, such as folds have: every image"
+        f"{counted(len(different), 'threshold')}, from {different[0]:.4g} to {different[-1]:.4g}, such as folds have:"
+        " every image"
         f" is called at its own. Scores were moved so that all lie at {common:.4g}, and rank so; there is no"
         " calibration error of them"
     )
@@ -129,7 +133,7 @@ def _calibrated_on(
     if not 0 <= fpr < 1:
         raise UserError(f"`fpr` {fpr:g}: a false-alarm rate is at least 0 and below 1")
     everything = np.concatenate([valid.score, tested.score])
-    said = f"set for {100 * fpr:g} % false alarms on the {len(real)} reals of {file}"
+    said = f"set for {100 * fpr:g} % false alarms on the {counted(len(real), 'real')} of {file}"
     change: Callable = np.asarray
     ranks = not _probabilities(everything)
     if ranks:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.errors import UserError
+from common.words import counted
 from evaluation.bias import Bias
 from evaluation.options import DetectorOptions
 from evaluation.scoring import place_of
@@ -96,7 +97,10 @@ def summarise(
             " of one source with the fakes of the others"
         )
     if scores.group is not None and (count := len(set(scores.group))) < len(scores):
-        notes.append(f"intervals: {len(scores)} images are {count} groups by «{scores.grouped_by}», each drawn whole")
+        notes.append(
+            f"intervals: {counted(len(scores), 'image')} are {counted(count, 'group')} by «{scores.grouped_by}», each"
+            " drawn whole"
+        )
     settings = settings | {"seed": options.seed, "resamples": options.resamples}
     return DetectorResult(
         settings["target"], rule, scores, found, calibrated, oracle, notes=notes, settings=settings, tables=[scores]

@@ -11,6 +11,7 @@ import numpy as np
 
 from common.device import pick_device
 from common.errors import UserError
+from common.words import counted
 from discriminator.calibration import FPRS, Calibration, calibrate, default_fpr_for, sigmoid, threshold_at_fpr
 from discriminator.detector import Detector
 from discriminator.ensemble import Ensemble, EnsembleConfig, Head, Majority, Member, Stack, Weighted
@@ -184,7 +185,9 @@ def _gather(
     if out_of_fold is not None:
         for spec in options.oof:
             folds = len(np.unique(out_of_fold.folds))
-            listener.tell(f"{spec}: out-of-fold scores of {len(out_of_fold.labels)} images in {folds} folds")
+            listener.tell(
+                f"{spec}: out-of-fold scores of {counted(len(out_of_fold.labels), 'image')} in {counted(folds, 'fold')}"
+            )
     if options.data:
         known = None if out_of_fold is None else set(out_of_fold.paths)
         valid_parts, test_parts = fit_parts(options, members, oof_paths=known)

@@ -16,11 +16,12 @@ import numpy as np
 from common import reading
 from common.errors import UserError
 from common.tables import read_rows
+from common.words import counted
 from discriminator.detector import Detector
 from discriminator.ensemble_fit import exact_log_odds, log_odds
 from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions, ScoringOptions
-from evaluation.scoring import Judged, LabelledImages, Scorer, chosen, open_labelled, spread
+from evaluation.scoring import Judged, LabelledImages, Scorer, chosen, open_labelled, score_all, spread
 from faces.degrade import PRESETS, preset
 from faces.layout import Reading
 from faces.similar import in_order
@@ -133,7 +134,9 @@ def _add(parts: list[LabelledImages], part: LabelledImages, rows: np.ndarray, li
     index = np.sort(np.concatenate(kept))
     if len(index):
         one = chosen(part, index)
-        fewer = [f"{len(index)} of {int(rows.sum())} images, evenly spread"] if len(index) < rows.sum() else []
+        fewer = (
+            [f"{len(index)} of {counted(int(rows.sum()), 'image')}, evenly spread"] if len(index) < rows.sum() else []
+        )
         one.notes = [what, *fewer]
         parts.append(one)
 
@@ -155,18 +158,14 @@ def score_parts(
     parts = rendered_alike(parts, members)
     total = sum(map(len, parts)) * len(members) * (2 if degraded else 1)
     bar = listener.bar(total=total, title=f"{what} scores", unit="img")
-    columns, undecided = [], []
-    skipped: dict[str, str] = {}
-    for member in members:
-        scorer = Scorer(member, options, advance=bar.update)
-        views = [[scorer.score(part, PRESETS["none"]) for part in parts]]
-        if degraded:
-            views.append([_degraded(scorer, part) for part in parts])
-        columns.append(np.stack([np.concatenate([one.score for one in view]) for view in views]))
-        undecided.append(np.stack([np.concatenate([one.undecided for one in view]) for view in views]))
-        skipped |= scorer.skipped
+    scorers = [Scorer(member, options, advance=bar.update) for member in members]
+    views = [[_together(score_all(scorers, part, PRESETS["none"])) for part in parts]]
+    if degraded:
+        views.append([_degraded(scorers, part) for part in parts])
     bar.close()
-    p = np.stack(columns, axis=2)
+    p = np.stack([np.concatenate([one.score for one in view]) for view in views])
+    undecided = np.stack([np.concatenate([one.undecided for one in view]) for view in views])
+    skipped = {name: reason for scorer in scorers for name, reason in scorer.skipped.items()}
     labels = np.concatenate([part.labels for part in parts]).astype(int)
     good = np.isfinite(p).all(axis=(0, 2))
     if not good.any():
@@ -183,8 +182,7 @@ def score_parts(
     kept = [path for path, ok in zip(paths, good) if ok]
     groups = None if groups is None else groups[good]
     z = np.stack([exact_log_odds(p[:, good, k], m.calibration) for k, m in enumerate(members)], axis=2)
-    open_ = np.stack(undecided, axis=2)[:, good]
-    return MemberScores(z, labels[good], groups, kept, said, notes=notes, undecided=open_)
+    return MemberScores(z, labels[good], groups, kept, said, notes=notes, undecided=undecided[:, good])
 
 
 def groups_of_parts(parts: Sequence[LabelledImages]) -> np.ndarray | None:
@@ -214,10 +212,17 @@ def turns(part: LabelledImages) -> list[tuple[str, np.ndarray]]:
     return [(name, rows) for name, rows in found if len(rows)]
 
 
-def _degraded(scorer: Scorer, part: LabelledImages) -> Judged:
-    found = Judged(np.full(len(part), np.nan), np.zeros(len(part), bool))
+def _together(judged: Sequence[Judged]) -> Judged:
+    """Those of several detectors: [n, M]."""
+    return Judged(np.stack([one.score for one in judged], axis=1), np.stack([one.undecided for one in judged], axis=1))
+
+
+def _degraded(scorers: Sequence[Scorer], part: LabelledImages) -> Judged:
+    shape = len(part), len(scorers)
+    found = Judged(np.full(shape, np.nan), np.zeros(shape, bool))
     for name, rows in turns(part):
-        found.score[rows], found.undecided[rows] = scorer.score(chosen(part, rows), preset(name))
+        said = _together(score_all(scorers, chosen(part, rows), preset(name)))
+        found.score[rows], found.undecided[rows] = said
     return found
 
 

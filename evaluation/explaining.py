@@ -27,6 +27,7 @@ from common.errors import BadImage, UserError
 from common.files import write_json
 from common.outputs import plain
 from common.reading import json_file, json_of
+from common.words import counted
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import open_engine
@@ -178,7 +179,7 @@ def evaluate_explanations(
     result = work.result()
     if stopped:
         result.stopped = True
-        result.notes.append(f"stopped after {len(work.done)} of {work.total} images")
+        result.notes.append(f"stopped after {len(work.done)} of {counted(work.total, 'image')}")
     return result
 
 
@@ -340,7 +341,7 @@ class _Work:
         }  # fmt: skip
         notes = [*self.said, *(f"{name}: {reason}" for name, reason in self.skipped.items())]
         if few := len(self.done) < ENOUGH:
-            some = f"{len(self.done)} image{'s' * (len(self.done) != 1)}"
+            some = f"{counted(len(self.done), 'image')}"
             notes.append(f"{some}: too few to favour a method by; give at least {ENOUGH}")
         images = [
             {"label": label, "called_fake": fake}

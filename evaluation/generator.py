@@ -13,6 +13,7 @@ import torch
 
 from common.device import pick_device
 from common.errors import UserError
+from common.words import counted
 from discriminator.network_features import NetworkFeatures
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
@@ -20,11 +21,20 @@ from evaluation.path_length import mean_path_length, path_distance
 from evaluation.sides import Measured, collected, features_folder, look_over, open_measured, open_reals
 from metrics.collect import Features
 from metrics.features import FeatureNetwork
-from metrics.fid import AGAINST_REALS, KINDS, StatedFeatures, check_same_features, compare, needs_vectors, parse_kinds
+from metrics.fid import (
+    AGAINST_REALS,
+    KINDS,
+    StatedFeatures,
+    check_enough,
+    check_same_features,
+    compare,
+    needs_vectors,
+    parse_kinds,
+)
 from metrics.images import SourceImages
 from metrics.inception import InceptionFeatures
 from metrics.sampling import Sampling
-from metrics.stats import load_stats, save_stats
+from metrics.stats import GaussianStats, load_stats, save_stats
 from metrics.weights import SHA256, find_weights
 from synth.perceptual import Perceptual
 from training.processes import Processes
@@ -129,8 +139,11 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
 
     notes = fake.notes + (reals.notes if reals is not None else [])
     fake_features, numbers = None, {}
+    of_both = [kind for kind in job.compared if kind in AGAINST_REALS]
     for side in (reals, fake if job.compared else None):
         if side is not None:
+            if not isinstance(side.content, GaussianStats):
+                check_enough(of_both if side is reals else job.compared, len(side.content), side.name)
             look_over(side, lambda: job.features, job.folder, job.ranks)
     notes += _colours(fake, reals)
     if reals is not None:
@@ -316,7 +329,10 @@ def _rows(
         if kind in _ROWS and features is not None:
             rows += _ROWS[kind](n, _Named(features))
         elif kind == "ppl" and distance is not None:
-            what = f"in W, epsilon 1e-4, {num} pairs, distance: {distance.name}; not comparable with LPIPS' numbers"
+            what = (
+                f"in W, epsilon 1e-4, {counted(num, 'pair')}, distance: {distance.name};"
+                " not comparable with LPIPS' numbers"
+            )
             rows.append(MetricRow("PPL", n["ppl"], 2, what))
     return rows
 

@@ -10,6 +10,7 @@ import torch
 
 from common.device import pick_device
 from common.errors import BadImage, UserError
+from common.words import counted
 from discriminator.calibration import calibrate, default_fpr_for
 from discriminator.detector import Detector
 from discriminator.ensemble import Ensemble
@@ -54,7 +55,7 @@ def join_views(options: JoinOptions, listener: Listener = Listener()) -> JoinedV
     p = cfg.preprocess.pixels
     listener.tell(
         f"face {options.face}: {face.preprocess.resolution}x{face.preprocess.resolution}; pixels {options.pixels}:"
-        f" {p.grid} x {p.grid} crops of {p.side}x{p.side}"
+        f" {p.grid} x {counted(p.grid, 'crop')} of {p.side}x{p.side}"
     )
     parts = rendered_alike(fit_parts(options, [face, pixels])[0], [face])
     for part in parts:

@@ -10,6 +10,7 @@ import click
 
 from common.errors import UserError
 from common.options import BATCH, CSV, DEVICE, FORCE, OUT, SEED, THREADS, THRESHOLD, WORKERS, argument, check, option
+from common.words import counted
 from discriminator.explaining.methods import NAMES
 from discriminator.join import JOINS
 from faces.options import (
@@ -306,8 +307,8 @@ class EnsembleOptions(ScoringOptions):
             )
         if self.oof and len(self.oof) != len(self.models):
             raise UserError(
-                f"`oof` was given {len(self.oof)} times for {len(self.models)} members: give each member's out-of-fold"
-                " scores, in the members' order"
+                f"`oof` was given {counted(len(self.oof), 'time')} for {len(self.models)} members: give each member's"
+                " out-of-fold scores, in the members' order"
             )
         if len({Path(file).resolve() for file in self.oof}) < len(self.oof):
             raise UserError("`oof` names the same file twice: give each member's own out-of-fold scores")

@@ -11,6 +11,7 @@ import numpy as np
 
 from common.clock import clock
 from common.errors import UserError
+from common.words import counted
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
 from metrics.inception import InceptionFeatures
@@ -78,7 +79,9 @@ def mean_path_length(
     work(0)
     began = time.perf_counter()
     work(0)
-    listener.tell(f"path length: {options.num} pairs, about {clock((time.perf_counter() - began) * jobs / ranks.size)}")
+    listener.tell(
+        f"path length: {counted(options.num, 'pair')}, about {clock((time.perf_counter() - began) * jobs / ranks.size)}"
+    )
     found = []
     with listener.bar(total=options.num, title="path length", unit="pair") as bar:
         for part in ranks.share(jobs, work):

@@ -22,6 +22,7 @@ from common import reading
 from common.errors import BadImage, UserError, one_line
 from common.files import cache_folder, written_whole
 from common.parallel import in_order
+from common.words import counted
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
 from discriminator.verdict import Threshold
@@ -97,17 +98,20 @@ def open_labelled(options: ScoringOptions, *, group_by: str | None = None) -> li
         clash = any(a != anchor and s == short for a, s in anchors)
         name = anchor if clash else short  # two folders of one name are told apart by where they lie
         part = _open(spec, name, options, group_by)
-        fresh = [i for i in range(len(part)) if part.source.locate(i) not in seen]
-        seen.update(part.source.locate(i) for i in range(len(part)))
+        places = part.source.places()
+        fresh = [i for i, place in enumerate(places) if place not in seen]
+        seen.update(places)
         if not fresh:
             raise UserError(f"`data` {spec}: all of its images belong to an earlier `data`; leave it out")
         if len(fresh) < len(part):
-            part.notes.append(f"{len(part) - len(fresh)} images of an earlier `data` left out")
+            part.notes.append(f"{counted(len(part) - len(fresh), 'image')} of an earlier `data` left out")
             part = chosen(part, np.array(fresh, dtype=np.int64))
         if limit is not None:
             kept = np.sort(np.concatenate([spread(np.flatnonzero(part.labels == c), limit) for c in (0, 1)]))
             if len(kept) < len(part):
-                part.notes.append(f"a quick look: {len(kept)} of {len(part)} images, `limit` {limit} of a class")
+                part.notes.append(
+                    f"a quick look: {len(kept)} of {counted(len(part), 'image')}, `limit` {limit} of a class"
+                )
                 part = chosen(part, kept)
         parts.append(part)
     if group_by is not None and all(part.group is None for part in parts):
@@ -271,30 +275,33 @@ class Scorer:
 
     def score(self, part: LabelledImages, degradation: Degradation) -> Judged:
         """What is said of every image of the part under the degradation."""
-        path = self._path(part, degradation)
-        found = self._read(path, len(part))
-        if found is None:
-            found = self._compute(part, degradation)
-            self._write(path, *found)
-        else:
-            self.advance(len(part))
-        judged, reasons = found
-        self.skipped.update(reasons)
-        return judged
+        return score_all([self], part, degradation)[0]
 
-    def is_known(self, part: LabelledImages, degradation: Degradation) -> bool:
-        """Whether the scores lie in the cache."""
-        return self._read(self._path(part, degradation), len(part)) is not None
+    def known(self, part: LabelledImages, degradation: Degradation) -> tuple[Judged, dict[str, str]] | None:
+        """What lies in the cache: the scores, and why images can't be used."""
+        return self._read(self._path(part, degradation), len(part))
+
+    def learn(self, part: LabelledImages, degradation: Degradation, judged: Judged, reasons: dict[str, str]) -> None:
+        self._write(self._path(part, degradation), judged, reasons)
 
     def prepared(
         self, part: LabelledImages, degradation: Degradation
     ) -> Iterator[list[tuple[int, np.ndarray | BadImage]]]:
         """What the network is to see of the part's images under the degradation, or why one can't be used: batch by
         batch (image, pixels), in order."""
+        for some in self.prepared_for([self.detector], part, degradation):
+            yield [(i, pixels if isinstance(pixels, BadImage) else pixels[0]) for i, pixels in some]
+            self.advance(len(some))
+
+    def prepared_for(
+        self, detectors: Sequence[DetectorBase], part: LabelledImages, degradation: Degradation
+    ) -> Iterator[list[tuple[int, list[np.ndarray] | BadImage]]]:
+        """As `prepared`, for several detectors at once: an image is decoded and degraded once for all. A rendered set
+        is drawn for this scorer's."""
         source = part.source.rendered_at(self.detector.preprocess.resolution)
         name = zlib.crc32(degradation.name.encode())
 
-        def one(i: int) -> np.ndarray | BadImage:
+        def one(i: int) -> list[np.ndarray] | BadImage:
             try:
                 photo = self._photo(part, source, i)
             except BadImage as error:
@@ -302,24 +309,12 @@ class Scorer:
             # an image's draws depend on itself, not on its place in the list or on what else is judged
             path = zlib.crc32(source.items[i].path.encode("utf-8", "surrogateescape"))
             rng = np.random.Generator(np.random.PCG64([self.seed, name, path]))
-            return self.detector.prepared(degradation.apply(photo, rng))
+            shown = degradation.apply(photo, rng)
+            return [detector.prepared(shown) for detector in detectors]
 
         results: Iterator = enumerate(in_order(one, len(part), self.workers))
         while some := list(islice(results, self.batch)):
             yield some
-            self.advance(len(some))
-
-    def _compute(self, part: LabelledImages, degradation: Degradation) -> tuple[Judged, dict[str, str]]:
-        values, rule = np.full(len(part), np.nan), Threshold.of(self.detector.calibration)
-        undecided = np.zeros(len(part), bool)
-        reasons: dict[str, str] = {}
-        for some in self.prepared(part, degradation):
-            good = [(i, pixels) for i, pixels in some if not isinstance(pixels, BadImage)]
-            reasons |= {error.name: error.reason for _, error in some if isinstance(error, BadImage)}
-            verdicts = self.detector.verdicts([pixels for _, pixels in good], rule, batch=len(good) or 1)
-            for (i, _), verdict in zip(good, verdicts):
-                values[i], undecided[i] = verdict.probability, bool(verdict.contradiction)
-        return Judged(values, undecided), reasons
 
     def _photo(self, part: LabelledImages, source: FaceSource, i: int) -> np.ndarray:
         key = (id(part), i)
@@ -365,3 +360,37 @@ class Scorer:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, scores=judged.score, undecided=judged.undecided, reasons=json.dumps(reasons))
+
+
+def score_all(scorers: Sequence[Scorer], part: LabelledImages, degradation: Degradation) -> list[Judged]:
+    """What each of these says of every image of the part under the degradation; of one set of options, and of a part
+    whose rendered images are drawn alike for all (`rendered_alike`)."""
+    found = [scorer.known(part, degradation) for scorer in scorers]
+    asked = [scorer for scorer, known in zip(scorers, found) if known is None]
+    computed = iter(_computed(asked, part, degradation) if asked else [])
+    out = []
+    for scorer, known in zip(scorers, found):
+        if known is None:
+            scorer.learn(part, degradation, *(known := next(computed)))
+        else:
+            scorer.advance(len(part))
+        scorer.skipped.update(known[1])
+        out.append(known[0])
+    return out
+
+
+def _computed(
+    scorers: Sequence[Scorer], part: LabelledImages, degradation: Degradation
+) -> list[tuple[Judged, dict[str, str]]]:
+    said = [Judged(np.full(len(part), np.nan), np.zeros(len(part), bool)) for _ in scorers]
+    reasons: dict[str, str] = {}
+    for some in scorers[0].prepared_for([scorer.detector for scorer in scorers], part, degradation):
+        good = [(i, pixels) for i, pixels in some if not isinstance(pixels, BadImage)]
+        reasons |= {error.name: error.reason for _, error in some if isinstance(error, BadImage)}
+        for k, (scorer, judged) in enumerate(zip(scorers, said)):
+            rule = Threshold.of(scorer.detector.calibration)
+            verdicts = scorer.detector.verdicts([pixels[k] for _, pixels in good], rule, batch=len(good) or 1)
+            for (i, _), verdict in zip(good, verdicts):
+                judged.score[i], judged.undecided[i] = verdict.probability, bool(verdict.contradiction)
+            scorer.advance(len(some))
+    return [(judged, dict(reasons)) for judged in said]

@@ -13,6 +13,8 @@ import torch
 from common.clock import clock
 from common.errors import UserError
 from common.files import cache_folder, sha256_of
+from common.options import refuse
+from common.words import counted
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
 from faces.layout import Reading
@@ -91,17 +93,14 @@ def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.d
     preprocess = Preprocess(options.resolution, options.crop, options.resize_filter) if options.resolution else None
     images = SourceImages(source, preprocess, workers=options.workers, allow_grey=options.allow_grey)
     brought = f" brought to {options.resolution}x{options.resolution}" if preprocess else ""
-    listener.tell(f"{options.target}: {len(source)} image{'s' * (len(source) > 1)}{brought}")
+    listener.tell(f"{options.target}: {counted(len(source), 'image')}{brought}")
     return Measured("generated", options.target, images, preprocess=preprocess, notes=notes)
 
 
 def _check_drawn(options: GeneratorOptions) -> None:
     """UserError for how samples are to be drawn, where they are there already."""
-    for name in ("class_index", "trunc", "noise_mode"):
-        if (value := getattr(options, name)) != getattr(GeneratorOptions, name):
-            raise UserError(
-                f"`{name}` {value}: says how a network draws, and {options.target} was drawn already: leave it out"
-            )
+    drawn = f"says how a network draws, and {options.target} was drawn already: leave it out"
+    refuse(options, ("class_index", "trunc", "noise_mode"), drawn)
 
 
 def _network(options: GeneratorOptions, sampling: Sampling, device: torch.device, listener: Listener) -> Measured:
@@ -125,10 +124,14 @@ def _network(options: GeneratorOptions, sampling: Sampling, device: torch.device
         check_class(G, options.class_index)
         row = np.eye(G.cfg.c_dim, dtype=np.float32)[options.class_index]
         sampling = dataclasses.replace(sampling, labels=row[None])
-    classes = f", {G.cfg.c_dim} classes drawn uniformly" if G.cfg.c_dim and options.class_index is None else ""
+    classes = (
+        f", {counted(G.cfg.c_dim, 'class', 'classes')} drawn uniformly"
+        if G.cfg.c_dim and options.class_index is None
+        else ""
+    )
     sha256 = sha256_of(path)
     listener.tell(
-        f"{path} ({size}x{size}{classes}, sha256 {sha256[:12]}…) on {device}: {options.num} samples, psi"
+        f"{path} ({size}x{size}{classes}, sha256 {sha256[:12]}…) on {device}: {counted(options.num, 'sample')}, psi"
         f" {sampling.psi:g}"
     )
     for note in meta["notes"]:
@@ -156,7 +159,7 @@ def open_reals(data: str, options: GeneratorOptions, fake: Measured, listener: L
     preprocess = Preprocess(size, options.crop, options.resize_filter, channels) if size else None
     where = f"{data}{f' ({split} split)' if split else ''}"
     how = f", {options.crop} {options.resize_filter} {size}" if preprocess else ", as they are"
-    listener.tell(f"{where}: {len(source)} real images{how}{said}")
+    listener.tell(f"{where}: {counted(len(source), 'real image')}{how}{said}")
     # a network's reals are made as the training made them, and it takes grey photos as colour ones
     grey = options.allow_grey or fake.G is not None
     images = SourceImages(source, preprocess, workers=options.workers, allow_grey=grey)
@@ -229,7 +232,7 @@ def collected(
 
     def announce() -> None:
         seconds = seconds_for(images, features) / ranks.size
-        tell(f"{side.title}: {len(images)} images, about {clock(seconds)}")
+        tell(f"{side.title}: {counted(len(images), 'image')}, about {clock(seconds)}")
 
     try:
         result = collect_cached(
@@ -240,7 +243,7 @@ def collected(
         if bar is not None:
             bar.close()
     if result.cached:
-        tell(f"{side.title}: {len(images)} images, seen before (the features come from {folder})")
+        tell(f"{side.title}: {counted(len(images), 'image')}, seen before (the features come from {folder})")
     if result.unkept:
         tell(f"note: the features of {side.name} can't be kept in {folder}: {result.unkept}")
     for name, reason in result.skipped[:5]:

@@ -22,6 +22,7 @@ from common.device import pick_device
 from common.errors import BadImage, UserError
 from common.files import write_json, written_whole
 from common.outputs import check_folder, plain
+from common.words import counted
 from evaluation.listener import Listener
 from evaluation.options import StudyOptions
 from evaluation.study_compare import Findings, Scored, compare, threshold_of
@@ -127,7 +128,7 @@ class _Work:
         self.raw: dict[str, RawLogit] = {}
         self.notes = list(plan.notes)
         if self.seeds != plan.seeds:
-            self.notes.append(f"the plan asks for {plan.seeds} seeds, {self.seeds} were fitted")
+            self.notes.append(f"the plan asks for {counted(plan.seeds, 'seed')}, {self.seeds} were fitted")
 
     # ---- before the tests
 
@@ -174,7 +175,7 @@ class _Work:
         for bad, reason in table.bad[:20]:
             self.listener.warn(f"left out {bad}: {reason}")
         if table.bad:
-            self.notes.append(f"{name}: {len(table.bad)} images can't be used and were left out")
+            self.notes.append(f"{name}: {counted(len(table.bad), 'image')} of no use, left out")
 
     def _skip(self, kind: str, name: str, reason: str) -> None:
         self.skipped.append((kind, name, reason))

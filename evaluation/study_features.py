@@ -24,6 +24,7 @@ from common.clock import clock
 from common.errors import BadImage, UserError
 from common.files import write_bytes, write_json
 from common.parallel import in_order
+from common.words import counted
 from discriminator.backbones import load_pretrained
 from discriminator.levels import Levels
 from discriminator.models import new_network
@@ -129,7 +130,9 @@ class Features:
                 kept.append(mine)
             bad += _reasons(place, start)
         if not parts:
-            raise UserError(f"none of the {len(opened)} images of {opened.name} can be used: {bad[0][0]}: {bad[0][1]}")
+            raise UserError(
+                f"none of the {counted(len(opened), 'image')} of {opened.name} can be used: {bad[0][0]}: {bad[0][1]}"
+            )
         return Table(parts, np.concatenate(kept), bad)
 
     def _key(self, opened: Opened, view: str, how: dict) -> str:
@@ -169,7 +172,7 @@ class Features:
         spent = time.monotonic() - began
         pace = len(wanted) / max(spent, 1e-9)
         self.listener.tell(
-            f"features of {opened.name}, {view}: {len(wanted)} images in {clock(spent)}, {pace:.0f} a second"
+            f"features of {opened.name}, {view}: {counted(len(wanted), 'image')} in {clock(spent)}, {pace:.0f} a second"
         )
 
     @torch.inference_mode()

@@ -17,6 +17,7 @@ import torch
 from common import reading
 from common.errors import UserError
 from common.files import write_bytes
+from common.words import counted
 from discriminator.training.probe import Part, fit_logistic
 from evaluation.study_features import Table
 from evaluation.study_plan import Arm, Plan, Share
@@ -80,9 +81,10 @@ def choose(arm: Arm, plan: Plan, seed: int, offered: Mapping[str, Taught]) -> li
             order = ordered(one, offered[one.source], seed)
             first = used.get(one.source, 0)
             if first + count > len(order):
+                of = f" of its first {counted(one.decoders, 'decoder')}" if one.decoders else ""
                 raise UserError(
-                    f"{one.source} holds {len(order)} images that can be used"
-                    f"{f' of its first {one.decoders} decoders' if one.decoders else ''}, {first + count} are needed"
+                    f"{one.source} holds {counted(len(order), 'image')} that can be used"
+                    f"{of}, {first + count} are needed"
                 )
             used[one.source] = first + count
             found.append(Chosen(one.source, label, order[first : first + count]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 
+from common.extras import lacking
 from common.reading import json_of
 from evidence.line import BROKEN, PRESENT, UNKNOWN, Line, shown
 from evidence.xmp import source_type
@@ -24,7 +25,6 @@ PROVES = "a valid signature: the file is unchanged since it was signed"
 CAN_NOT = (
     "that the signer tells the truth; without them, nothing: most programs and web sites write none or remove them"
 )
-INSTALL = "c2pa-python is not installed, so nobody looked: pip install 'c2pa-python'"
 
 
 def credentials(data: bytes, form: str) -> Line:
@@ -34,7 +34,7 @@ def credentials(data: bytes, form: str) -> Line:
     try:
         import c2pa
     except ImportError:
-        return _line(UNKNOWN, INSTALL)
+        return _line(UNKNOWN, lacking("nobody looked: this needs c2pa-python", "c2pa"))
     try:
         with c2pa.Context.from_dict(OFFLINE) as context:
             with c2pa.Reader(TYPES[form], io.BytesIO(data), context=context) as reader:

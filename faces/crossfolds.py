@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from common.errors import UserError
+from common.words import counted
 from faces.layout import COMPOSITE, parts_of
 from faces.manifest import Manifest, text_column
 from faces.similar import MAX_DISTANCE, exact_groups, in_order, joined
@@ -54,7 +55,9 @@ def deal_folds(table: Manifest, groups: np.ndarray, folds: int, repeats: int, se
     if (given >= 0).any():
         found = int(given.max()) + 1
         if found != folds:
-            raise UserError(f"`folds` {folds}: the manifest's column «fold» has {found} folds; give `folds` {found}")
+            raise UserError(
+                f"`folds` {folds}: the manifest's column «fold» has {counted(found, 'fold')}; give `folds` {found}"
+            )
         if repeats > 1:
             raise UserError(
                 "`repeats`: the manifest's column «fold» says which fold an image is in, so every repeat would have the"

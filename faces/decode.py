@@ -176,6 +176,14 @@ def open_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_sid
     return image
 
 
+def profile_note(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> str:
+    """`profiles.note_on` of a file's bytes that can be decoded."""
+    if len(data) <= profiles.MOST:  # no format that is read packs them
+        return ""
+    with open_header(data, name, max_pixels=max_pixels) as image:
+        return profiles.note_on(image)
+
+
 def check_size(name: str, width: int, height: int, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> None:
     """BadImage where an image of `width` x `height` pixels is larger or smaller than what is taken."""
     if width * height > max_pixels:

@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,27 @@ import numpy as np
 
 from common import reading
 from common.errors import UserError
-from faces.label_columns import label_cell
+from common.words import counted
+from faces.label_columns import is_missing, label_cell, names_labels
 from faces.layout import FAKE, LabelRule, label_word, labels_as, natural_key, parts_of, split_word
-from faces.manifest import Manifest, is_manifest, manifest_of_texts, read_manifest, text_column
-from faces.stores import list_folder
+from faces.manifest import (
+    Manifest,
+    has_paths,
+    is_manifest,
+    manifest_of_texts,
+    may_tell_labels,
+    read_manifest,
+    text_column,
+)
+from faces.stores import is_image_name, list_folder
 
 TEXTS = (".txt", ".lst", ".list")
 METADATA = "metadata.json"
 # DeepfakeBench's names of the four methods of FaceForensics++ and its kin, whose words say nothing of fakes.
 METHODS = frozenset("ff-df ff-f2f ff-fs ff-nt ff-fh dfd dfdcp uadfv-fake".split())
 MAX_CELLS = 50_000_000  # of a table of records
+LOOKED = 20  # folders of images in which a list is looked for
+BEGINNING = 1 << 16  # bytes of a list's first line
 ABOVE = 4  # folders above a list in which its paths may begin
 
 
@@ -50,6 +62,31 @@ def read_list(path: str | os.PathLike, rule: LabelRule | None = None) -> Manifes
     if path.lower().endswith(TEXTS):
         return _read_text(path, rule)
     return read_manifest(path, rule)
+
+
+def lists_beside(folder: str, paths: Iterable[str]) -> list[str]:
+    """Tables and lists of records with labels, in a folder or beside the images in it: their paths below it."""
+    inside = dict.fromkeys(["", *(os.path.dirname(path) for path in paths)])
+    found = []
+    for place in list(inside)[:LOOKED]:
+        with contextlib.suppress(OSError):
+            names = sorted(os.listdir(os.path.join(folder, place)))
+            tables = [name for name in names if name.lower().endswith((".csv", ".tsv", ".jsonl")) and name[0] != "."]
+            found += [os.path.join(place, name) for name in tables if _tells(os.path.join(folder, place, name))]
+    return found
+
+
+def _tells(path: str) -> bool:
+    """Whether a table or list of records has paths and labels, by its beginning."""
+    if not path.lower().endswith(".jsonl"):
+        return may_tell_labels(path)
+    with open(path, "rb") as file:
+        begin = file.readline(BEGINNING)
+    try:
+        record = reading.json_of(begin.decode("utf-8-sig"))
+    except ValueError:
+        return False
+    return isinstance(record, dict) and has_paths(list(record)) and any(map(names_labels, record))
 
 
 def is_metadata(path: str | os.PathLike) -> bool:
@@ -107,6 +144,8 @@ def _read_json(path: str, rule: LabelRule | None) -> Manifest:
     except reading.Unreadable as error:
         raise UserError(f"{path}: not JSON ({error}); write it again") from None
     if _is_metadata(data):
+        if all(is_image_name(name) for name in data):  # the same form, of images
+            return _of_records(path, [{**entry, "path": name} for name, entry in data.items()], rule)
         return _of_videos(path, data, rule)
     if isinstance(data, dict) and "labels" in data and isinstance(data["labels"], list | None):
         raise UserError(
@@ -174,7 +213,10 @@ def videos_of(path: str | os.PathLike, rule: LabelRule | None = None) -> dict[st
         if label is None:
             raise UserError(f"{path}: {name}: label is {entry['label']!r}; say what it is with `labels`")
         original = entry.get("original") or name
-        found[name] = (label, split_word(_text(entry.get("split"))) or "", str(original))
+        said = _text(entry.get("split"))
+        if (split := "" if is_missing(said) else split_word(said)) is None:
+            raise UserError(f"{path}: {name}: split is {said[:40]!r}; it must be train, valid, test or nothing")
+        found[name] = (label, split, str(original))
     return found
 
 
@@ -191,7 +233,7 @@ def _of_videos(path: str, data: Mapping[str, Any], rule: LabelRule | None) -> Ma
         )
     notes = []
     if other := len(entries) - len(pairs):
-        notes.append(f"{path}: {other} image{'s' * (other > 1)} beside it of no video that it lists, left out")
+        notes.append(f"{path}: {counted(other, 'image')} beside it of no video that it lists, left out")
     if missing := len(told) - len({video for _, video in pairs}):
         notes.append(f"{path}: {missing} of its {len(told)} videos have no frames beside it")
     columns = {

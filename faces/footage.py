@@ -14,19 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import UserError
+from common.words import counted
 from faces.field_lists import METADATA, is_list, is_metadata, read_list, videos_of
+from faces.label_columns import undecided
 from faces.labelling import label_paths
 from faces.layout import LabelRule, Reading, label_word, natural_key, parts_of, split_word
 from faces.manifest import Manifest, manifest_of, text_column
 from faces.prepare_options import Framing
 from faces.similar import components, exact_groups, in_order, joined
 from faces.splitting import identity_groups, parse_ratios, split
-from faces.stores import list_folder
+from faces.stores import ManifestStore, firsts, list_folder
 from faces.video import is_moving, is_video_name
 
 # FaceForensics++: the video 033_097 is 033 with the face of 097
 NUMBER, PAIR = re.compile(r"(?:.*\D)?(\d{3})"), re.compile(r"(?:.*\D)?(\d{3})_(\d{3})")
-ANIMATED = (".gif", ".webp", ".png", ".apng")  # some of these move
+ANIMATED = (".gif", ".webp", ".png", ".apng", ".avif")  # some of these move
 
 
 @dataclass
@@ -74,14 +76,17 @@ def open_footage(asked: Framing, seed: int) -> Footage:
 def _listed(spec: str, asked: Framing) -> tuple[Manifest, list[str]]:
     """The videos that a list names."""
     rows = read_list(spec, LabelRule.parse(asked.labels))
+    asked_columns = rows.doubts
     notes, paths = list(rows.notes), [path.replace("\\", "/") for path in rows["path"].tolist()]
     rows = rows.having(path=text_column(paths))
     if "label" not in rows:
         told = label_paths(paths, spec, reading=Reading(asked.labels, unsplit=True))
-        rows, notes = rows.having(label=told.labels), notes + told.notes
-    kept = [i for i in rows.firsts().tolist() if rows["label"][i] >= 0]
+        unread = undecided(spec, len(paths), asked_columns) if told.untold else []
+        rows, notes = rows.having(label=told.labels), notes + told.notes + unread
+    same = ManifestStore(rows.folder).identities(paths)
+    kept = [i for i in firsts(same).tolist() if rows["label"][i] >= 0]
     if len(kept) < len(rows):
-        notes.append(f"{spec}: {len(rows) - len(kept)} rows without a label, or named twice, left out")
+        notes.append(f"{spec}: {counted(len(rows) - len(kept), 'row')} without a label, or named twice, left out")
     rows = rows.select(kept)
     return _table(rows["path"].tolist(), rows["label"], rows["split"].tolist(), rows, rows.folder), notes
 
@@ -129,7 +134,7 @@ def _by_metadata(
     originals = [os.path.basename(known[path][2]) if path in known else path for path in paths]
     strangers = [path for path in paths if path not in known]
     count = len(strangers)
-    what = f"{count} video{'s' * (count > 1)} that no {METADATA} names, left out"
+    what = f"{counted(count, 'video')} that no {METADATA} names, left out"
     notes = [f"{what}, like {strangers[0]}"] if strangers else []
     return labels, splits, originals, notes
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from common.extras import install, lacking
 from faces.layout import parts_of
-from faces.moving.kinds import IMAGE, VIDEO, kind_of
+from faces.moving.kinds import IMAGE, VIDEO, brand_of, kind_of
 
 
 class Sort(NamedTuple):
@@ -30,7 +30,7 @@ class Sort(NamedTuple):
 
     def has(self, head: bytes) -> bool:
         """Whether a file that begins with `head` is of this sort."""
-        if head[4:8] == b"ftyp" and head[8:12] in self.brands:
+        if brand_of(head) in self.brands:
             return True
         return any(head.startswith(start, offset) for offset, start in self.heads)
 
@@ -95,8 +95,18 @@ ARCHIVE = Sort(
     "archives",
     "unpack them, or give a zip by itself",
     "an archive, not an image: unpack it",
-    (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz"),
-    ((0, b"PK\x03\x04"), (0, b"PK\x05\x06"), (0, b"7z\xbc\xaf\x27\x1c"), (0, b"Rar!\x1a\x07")),
+    (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+    (
+        (0, b"PK\x03\x04"),
+        (0, b"PK\x05\x06"),
+        (0, b"7z\xbc\xaf\x27\x1c"),
+        (0, b"Rar!\x1a\x07"),
+        (0, b"\x1f\x8b\x08"),
+        (0, b"BZh"),
+        (0, b"\xfd7zXZ\0"),
+        (0, b"\x28\xb5\x2f\xfd"),
+        (257, b"ustar"),
+    ),
 )
 BY_CONTENT = "read by their content"
 # Files of these names are never looked into: a data set has one for every photo, or they cannot be pictures.

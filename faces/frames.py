@@ -23,6 +23,7 @@ from common import reading
 from common.errors import BadImage, UserError
 from common.files import try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
+from common.words import counted
 from faces.finding.align import FaceFinder
 from faces.footage import Footage, open_footage
 from faces.layout import LABEL_NAMES
@@ -194,13 +195,15 @@ def _told(footage: Footage, dest: Path, recipe: Normalisation, results: list[dic
     rows: list[tuple[int, dict]] = []
     for i, line in enumerate(results):
         crops, key = line["crops"], (footage.splits[i], int(footage.labels[i]))
+        seen = counted(line["faceless"], "frame")
         if not crops:
-            framed.skipped.append((line["path"], line["error"] or f"no usable face in {line['faceless']} frames"))
+            why = line["error"] or f"no usable face in {seen}"
+            framed.skipped.append((line["path"], "; ".join([why, *line["remarks"]])))
             continue
         if line["error"] or line["remarks"]:
             framed.short.append((line["path"], "; ".join([line["error"], *line["remarks"]]).strip("; ")))
         elif line["faceless"]:
-            framed.short.append((line["path"], f"{line['faceless']} frames without a usable face"))
+            framed.short.append((line["path"], f"{seen} without a usable face"))
         framed.crops[key] = framed.crops.get(key, 0) + len(crops)
         framed.videos[key] = framed.videos.get(key, 0) + 1
         rows += [(i, crop) for crop in crops]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from common.errors import UserError
+from common.words import counted
 from faces.layout import (
     AS_NAMED,
     FAKE,
@@ -27,6 +28,7 @@ from faces.layout import (
     label_word,
     labels_as,
     parts_of,
+    sounds_fake,
 )
 
 LEFT_OUT = -1
@@ -37,12 +39,13 @@ BEGINNING = re.compile(r"(reals?|(?:deep)?fakes?)(?=[\W_\d])", re.IGNORECASE)
 @dataclass
 class Labelled:
     """labels int8 [n]: 0 real, 1 fake, -1 left out. splits [n]. names: which folders tell what. notes: lines for the
-    person. strangers: folders of unknown names, in a source where no folder tells a label; all of it counts as real."""
+    person. untold: nothing told a label, and all of it counts as real. strangers: its folders of unknown names."""
 
     labels: np.ndarray
     splits: list[str | None]
     names: FolderNames
     notes: list[str] = field(default_factory=list)
+    untold: bool = False
     strangers: list[str] = field(default_factory=list)
 
 
@@ -77,16 +80,20 @@ def label_paths(
     told = {folders: otherwise if label is None else label for folders, label in of.items()}
     done.labels = np.array([told[folders] for folders in each], dtype=np.int8)
     done.notes += _left_out(
-        {f: n for f, n in counts.items() if told[f] == LEFT_OUT}, done.names, "outside the real and fake folders"
-    )
+        {f: n for f, n in counts.items() if told[f] == LEFT_OUT}, counts, done.names,
+        "outside the real and fake folders",
+    )  # fmt: skip
     if done.names.by_file:
         done.labels = _by_file(paths)
         done.notes.append(_said_by_file(done.labels, paths))
     splits = {folders: names.split(folders) for folders in counts}
     if not reading.unsplit and any(splits[f] is not None for f in counts if told[f] != LEFT_OUT):
         outside = {f: n for f, n in counts.items() if splits[f] is None and told[f] != LEFT_OUT}
-        done.notes += _left_out(outside, names, f"in no split, where others are ({_known(splits.values())})")
+        why = f"in no split, where others are ({_known(splits.values())})"
+        done.notes += _left_out(outside, counts, names, why)
         done.labels[np.array([folders in outside for folders in each], dtype=bool)] = LEFT_OUT
+    if rule is None:
+        done.notes += _two_in_one_path(Counter(f for f, label in zip(each, done.labels) if label >= 0))
     done.splits = [splits[folders] for folders in each]
     return done
 
@@ -150,9 +157,13 @@ def _untold(
     """The label of all images where no folder tells one."""
     if (own := label_word(root)) is not None:
         return own  # a folder called "fake" given directly must not pass for real photos
+    done.untold = True
     strangers = done.names.strangers(counts)
     named = [name for name in strangers if name]
+    total = sum(counts.values())
     if not named or reading.classes or (len(strangers) > 1 and classed()):
+        pieces = [] if reading.classes else done.names.pieces(counts)
+        done.notes += _in_doubt(counts, root, total, [] if pieces and classed() else pieces)
         return REAL
     done.strangers = named
     if len(strangers) == len(named) == 2 and reading.ask:
@@ -162,7 +173,7 @@ def _untold(
             f" {labels_as(('real', a), ('fake', b))} or the other way round, or"
             f" {labels_as(('real', a), ('real', b))} if all are real"
         )
-    total, found = sum(counts.values()), _few(named)
+    found = _few(named)
     done.notes.append(
         f"no folder is called real or fake, so all {total} images count as real (in {found}); if they are not, say"
         " `labels` real=A,fake=B"
@@ -170,16 +181,60 @@ def _untold(
     return REAL
 
 
-def _left_out(folders: dict[tuple[str, ...], int], names: FolderNames, why: str) -> list[str]:
+def _in_doubt(counts: Counter, root: str, total: int, pieces: Sequence[str]) -> list[str]:
+    """A line where all images count as real, but a name sounds otherwise, or folders that may be classes differ in a
+    number alone."""
+    count = f"all {total} images count" if total > 1 else "its one image counts"
+    doubtful = next((name for name in (root, *(f for path in counts for f in path)) if sounds_fake(name)), None)
+    if doubtful is not None:
+        word = labels_as(("fake", doubtful))
+        return [
+            f"no folder is called real or fake, so {count} as real; «{doubtful}» sounds of fakes: if they are, say"
+            f" {word}"
+        ]
+    if pieces:
+        which = f"{_few(pieces)} are taken for pieces of one folder"
+        return [f"{which}, so {count} as real; if they are not, say `labels` real=A,fake=B"]
+    return []
+
+
+def _left_out(
+    folders: dict[tuple[str, ...], int], every: Iterable[tuple[str, ...]], names: FolderNames, why: str
+) -> list[str]:
+    """folders: what is left out, of `every` folder there is, with the number of images."""
     if not folders:
         return []
+    inside = {path[:i] for path in every if path not in folders for i in range(len(path) + 1)}
     places: Counter[str] = Counter()
     for path, count in folders.items():
-        places[next((f for f in path if not names.tells(f)), path[-1] if path else "")] += count
+        own = [f for i, f in enumerate(path) if path[: i + 1] not in inside]  # without those that hold what is kept
+        places[next((f for f in own if not names.tells(f)), path[-1] if path else "")] += count
     total = sum(places.values())
     loose = places.pop("", 0)
     said = [*([_few(list(places))] if places else []), *([f"{loose} in no folder"] if loose else [])]
-    return [f"{total} image{'s' * (total > 1)} {why}, left out ({' and '.join(said)})"]
+    return [f"{counted(total, 'image')} {why}, left out ({' and '.join(said)})"]
+
+
+def _two_in_one_path(counts: Counter) -> list[str]:
+    """A line where a folder called fake holds nothing but reals in folders of their own, or the other way round."""
+    inside: dict[tuple[str, ...], set[int | None]] = {}
+    for path in counts:
+        label = label_of(path)
+        for i in range(len(path)):
+            inside.setdefault(path[: i + 1], set()).add(label)
+    odd = sorted(
+        path
+        for path in counts
+        for i, name in enumerate(path)
+        if (label := label_word(name)) is not None and inside[path[: i + 1]] == {1 - label}
+    )
+    if not odd:
+        return []
+    total, last = sum(counts[path] for path in set(odd)), odd[0]
+    return [
+        f"{total} image{'s' * (total > 1)} in folders whose names contradict each other, like {'/'.join(last)}: the"
+        f" nearest one counts ({LABEL_NAMES[label_of(last) or REAL]})"
+    ]
 
 
 def _known(splits) -> str:
@@ -207,7 +262,7 @@ def contradictions(where: str, paths: Sequence[str], labels: np.ndarray, numbers
             " real and 1 is fake: say `labels` real=1,fake=0, or delete the column, then folders count"
         )
     count = len(against)
-    return [f"{where}: {count} image{'s' * (count > 1)} with another label than the folder's name says, {like}"]
+    return [f"{where}: {counted(count, 'image')} with another label than the folder's name says, {like}"]
 
 
 MANY = 10  # images whose labels all contradict their folders: no accident

@@ -48,14 +48,20 @@ SPLITS = {
     **dict.fromkeys("valid validation val dev devel development valset devset validset".split(), "valid"),
     **dict.fromkeys("test testing testset eval evaluation testdata".split(), "test"),
 }
-# Words that may stand beside the others and tell nothing.
+# Words that may stand beside the others and tell nothing, as may any number.
 PLAIN = frozenset(
     "a of the face faces image images img imgs photo photos picture pictures pic pics portrait portraits video"
     " videos frame frames sequence sequences sample samples example examples data dataset datasets set sets class label"
-    " labels folder people person persons crop crops cropped aligned celeb public private 0 1".split()
+    " labels folder people person persons crop crops cropped aligned celeb public private".split()
 )
+NUMBERED = frozenset(
+    "label labels class classes target y".split()
+)  # before 0 and 1 these tell as much as they do alone
+PIECES = frozenset("part parts batch chunk shard piece section volume vol dir folder group subset".split())
 # Kaggle's copy of the Yonsei set carries itself a second time: (folder of the copy, the original beside it).
 COPIES = (("real_and_fake_face_detection", "real_and_fake_face"),)
+# Folders that systems make beside or of people's own.
+SYSTEM = frozenset(("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"))
 # Photoshopped faces of Yonsei University: difficulty, a number of its own, and which parts were replaced (left eye,
 # right eye, nose, mouth; one name lacks a digit). Nothing in such a name says whose photo it was.
 COMPOSITE = re.compile(r"(easy|mid|hard)_[0-9]+_[01]{3,4}\.\w+")
@@ -63,6 +69,7 @@ COMPOSITE = re.compile(r"(easy|mid|hard)_[0-9]+_[01]{3,4}\.\w+")
 _CLASSES = ("auto", "none", "classes", "real-fake")  # what `labels` of `pack` took once
 _DIGITS = re.compile(r"[0-9]+")
 _BETWEEN = re.compile(r"[\W_]+")
+_HUMPS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -72,8 +79,22 @@ def parts_of(path: str) -> tuple[str, ...]:
 
 @functools.lru_cache(65536)
 def words_of(name: str) -> tuple[str, ...]:
-    """The words of a name in lower case: "AI-Generated Images" gives ("ai", "generated", "images")."""
-    return tuple(word for word in _BETWEEN.split(unicodedata.normalize("NFKC", name).casefold()) if word)
+    """The words of a name in lower case: "AI-Generated Images" gives ("ai", "generated", "images"), "FakeFaces2"
+    ("fake", "faces", "2"); a word that is known ("stylegan2", "FaceSwap") stays whole."""
+    found: list[str] = []
+    for word in _BETWEEN.split(unicodedata.normalize("NFKC", name)):
+        low = word.casefold()
+        found += [low] if _is_known(low) else [part.casefold() for part in _HUMPS.split(word) if part]
+    return tuple(found)
+
+
+def _is_known(word: str) -> bool:
+    return word in SURE or word in UNSURE or word in SPLITS or word in PLAIN
+
+
+def sounds_fake(name: str) -> bool:
+    """Whether one of a name's words means fakes, whatever stands beside it."""
+    return any(SURE.get(word, UNSURE.get(word)) == FAKE for word in words_of(name))
 
 
 @functools.lru_cache(65536)
@@ -81,17 +102,23 @@ def _told(name: str) -> tuple[int | None, int | None, str | None]:
     """(sure label, unsure label, split) that a name tells; three times None where one of its words is unknown."""
     words = words_of(name)
     nothing = (None, None, None)
-    if not all(word in SURE or word in UNSURE or word in SPLITS or word in PLAIN for word in words):
+    if not all(_is_known(word) or word.isdecimal() for word in words):
         return nothing
     sure = {SURE[word] for word in words if word in SURE}
     unsure = {UNSURE[word] for word in words if word in UNSURE}
     splits = {SPLITS[word] for word in words if word in SPLITS}
-    if len(words) == 1 and words[0] in NUMBERS:
-        unsure = {NUMBERS[words[0]]}
+    if (number := _number_of(words)) in NUMBERS:
+        unsure = {NUMBERS[number]}
     if len(sure | unsure) > 1 or len(splits) > 1:
         return nothing
     label = next(iter(sure), None)
     return label, None if sure else next(iter(unsure), None), next(iter(splits), None)
+
+
+def _number_of(words: Sequence[str]) -> str | None:
+    """The number that a name is ("1", "label_1", "class1")."""
+    *before, last = words or ("",)
+    return last if last.isdecimal() and NUMBERED.issuperset(before) else None
 
 
 def label_word(name: str, *, alone: bool = False) -> int | None:
@@ -231,22 +258,32 @@ class FolderNames:
         """The names, in natural order, of the folders that part a source's images where nothing else does: those of one
         level, neither labels nor splits, below what all have in common; "" for images that lie in none. Names that
         differ in their digits alone (00000, 00001; part1, part2) are one folder in pieces, and part nothing."""
+        names = self._parting(folders)
+        return names if len({_DIGITS.sub("0", name) for name in names}) > 1 else []
+
+    def pieces(self, folders: Iterable[tuple[str, ...]]) -> list[str]:
+        """The folders that were taken for one in pieces by their digits alone (`strangers`), where their names do not
+        say so themselves (part1, 00000)."""
+        names = self._parting(folders)
+        words = {word for name in names for word in words_of(name) if not word.isdecimal()}
+        known = words <= PIECES | PLAIN if words else all(len(name) > 4 for name in names)
+        return names if len(names) > 1 and not known and not self.strangers(folders) else []
+
+    def _parting(self, folders: Iterable[tuple[str, ...]]) -> list[str]:
+        """The names of one level, in natural order, in which folders that tell nothing first differ."""
         bare = {tuple(f for f in path if not self.tells(f)) for path in folders}
         common = 0
         while bare and all(len(path) > common for path in bare) and len({path[common] for path in bare}) == 1:
             common += 1
-        names = {path[common] if len(path) > common else "" for path in bare}
-        if len({_DIGITS.sub("0", name) for name in names}) < 2:
-            return []
-        return sorted(names, key=natural_key)
+        return sorted({path[common] if len(path) > common else "" for path in bare}, key=natural_key)
 
 
 def _paired(names: set[str], numbers: bool) -> dict[str, int]:
     """The unsure names among siblings that tell a label because the other label lies beside them."""
     told = {name: _told(name) for name in names}
     sure = {label for label, _, _ in told.values() if label is not None}
-    digits = {name for name in names if name.isdecimal()}
-    count = numbers and digits == {"0", "1"} and not sure
+    digits = {name: number for name in names if (number := _number_of(words_of(name))) is not None}
+    count = numbers and sorted(digits.values()) == ["0", "1"] and not sure
     unsure = {
         name.casefold(): label for name, (_, label, _) in told.items()
         if label is not None and label not in sure and (count if name in digits else not count)
@@ -279,10 +316,11 @@ AS_NAMED = Reading()  # by the folders' names alone
 
 
 def is_hidden(parts: Sequence[str]) -> bool:
-    """Whether a path is a system's own file (".DS_Store", "__MACOSX/._a.jpg", ".ipynb_checkpoints/…").
+    """Whether a path is a system's own file (".DS_Store", "__MACOSX/._a.jpg", ".ipynb_checkpoints/…", a thumbnail in a
+    Synology's "@eaDir", what was thrown away).
 
     "." and ".." are no hidden names: an archive with them is odd, its images are not."""
-    return any((part[0] == "." and part not in (".", "..")) or part == "__MACOSX" for part in parts)
+    return any((part[0] == "." and part not in (".", "..")) or part.casefold() in SYSTEM for part in parts)
 
 
 def natural_key(path: str) -> tuple[str, str]:

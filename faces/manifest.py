@@ -28,7 +28,7 @@ from common.extras import lacking
 from common.files import save_atomically
 from common.reading import shown
 from common.tables import read_rows
-from faces.label_columns import find_labels, label_cell
+from faces.label_columns import Doubt, doubts, find_labels, is_missing, label_cell, names_labels
 from faces.layout import FAKE, LabelRule, labels_as, split_word, words_of
 
 ENDINGS = (".csv", ".parquet")
@@ -67,6 +67,7 @@ class Manifest:
     columns: dict[str, np.ndarray]
     folder: str = "."
     notes: tuple[str, ...] = ()  # of the reader: how the file was understood
+    doubts: tuple[Doubt, ...] = ()  # of the reader, of a table without labels
 
     def __post_init__(self) -> None:
         if "path" not in self.columns:
@@ -102,10 +103,6 @@ class Manifest:
     def having(self, **columns: np.ndarray) -> Manifest:
         """A copy with some columns replaced or added."""
         return Manifest({**self.columns, **columns}, self.folder)
-
-    def firsts(self) -> np.ndarray:
-        """Sorted positions of the rows whose image no row before them names."""
-        return np.sort(np.unique(self.columns["path"], return_index=True)[1])
 
     def located(self, i: int) -> str:
         """Where image `i` lies: absolute, or relative to the working folder."""
@@ -173,13 +170,17 @@ def _manifest(rows: Rows, path: str, rule: LabelRule | None, labels: bool = True
     if SAMPLES <= columns.keys() and "label" not in columns:
         columns["label"] = np.full(len(columns["path"]), FAKE, dtype=np.int8)
         columns["generator"] = text_column([sha[:12] for sha in columns["network_sha256"].tolist()])
-    notes = _understood(columns, raw, path, rule) if labels else []
+    notes, asked = _understood(columns, raw, path, rule) if labels else ([], [])
     ordered = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
-    return Manifest({name: columns[name] for name in ordered}, os.path.dirname(path) or ".", tuple(notes))
+    folder = os.path.dirname(path) or "."
+    return Manifest({name: columns[name] for name in ordered}, folder, tuple(notes), tuple(asked))
 
 
-def _understood(columns: dict[str, np.ndarray], raw: list[str], path: str, rule: LabelRule | None) -> list[str]:
-    """Fill `label` and `split` in `columns` from others that tell the same, where they are missing; notes about it."""
+def _understood(
+    columns: dict[str, np.ndarray], raw: list[str], path: str, rule: LabelRule | None
+) -> tuple[list[str], list[Doubt]]:
+    """Fill `label` and `split` in `columns` from others that tell the same, where they are missing; notes about it, and
+    what may tell labels where nothing does."""
     own = columns.get("label")
     texts = {name: values.tolist() for name, values in columns.items() if values.dtype == object}
     if raw:
@@ -195,7 +196,23 @@ def _understood(columns: dict[str, np.ndarray], raw: list[str], path: str, rule:
                     columns["split"] = text_column([kinds[text] or "" for text in cells])
                     notes.append(f"{path}: splits are those of its column «{name}»")
                     break
-    return notes
+                if unknown := sorted(text for text, kind in kinds.items() if kind is None):
+                    notes.append(f"{path}: its column «{name}» is not read as splits ({', '.join(unknown[:3])})")
+    return notes, [] if labels is not None else doubts(texts, COLUMNS)
+
+
+def may_tell_labels(path: str) -> bool:
+    """Whether a table's header is that of a list of images with labels."""
+    try:
+        header = _as_known([name.strip() for name in next(read_rows(path))[1]])
+    except UserError:
+        return False
+    return "path" in header and any(names_labels(name) for name in header)
+
+
+def has_paths(names: Sequence[str]) -> bool:
+    """Whether columns of these names, as another program wrote them, hold one of paths."""
+    return "path" in _as_known(list(names))
 
 
 def write_manifest(path: str | os.PathLike, manifest: Manifest, *, replace: bool = False) -> None:
@@ -285,7 +302,7 @@ def _ask_for_labels(unknown: list[str]) -> str:
 
 
 def _split(text: str) -> str | None:
-    return split_word(text) if text.strip() else ""
+    return "" if is_missing(text) else split_word(text)
 
 
 WORDS: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -351,7 +368,8 @@ def _as_known(header: list[str]) -> list[str]:
 def _check_header(header: Sequence[str], path: str) -> None:
     if "path" not in header:
         seen = ", ".join(header[:8])[:80] or "nothing"
-        raise UserError(f"{path}: not a manifest: its header has no column «path» (it has: {seen}); name one so")
+        way = "write it again as UTF-8" if "\0" in seen else "name one so"
+        raise UserError(f"{path}: not a manifest: its header has no column «path» (it has: {seen}); {way}")
     if double := next((name for name, times in Counter(header).items() if times > 1), None):
         raise UserError(f"{path}: its header names the column {shown(double)} twice; rename one")
     if len(header) > MAX_COLUMNS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from common.words import counted
 from faces.layout import LABEL_NAMES
 
 ENLARGED = 0.02  # by how much the classes' shares of enlarged pictures may differ
@@ -98,7 +99,9 @@ class NormaliseReport:
         if self.reused:
             lines.append(f"{self.reused} were there from an earlier run")
         if self.left_over:
-            lines.append(f"note: {self.left_over} files in {self.dest} are of images that the source no longer has")
+            lines.append(
+                f"note: {counted(self.left_over, 'file')} in {self.dest} are of images that the source no longer has"
+            )
         return lines
 
     def warnings(self) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from common.errors import UserError
-from common.options import AS_JSON, FORCE, OUT, SEED, WORKERS, Checked, argument, check, option
+from common.options import AS_JSON, FORCE, OUT, SEED, WORKERS, Checked, argument, check, option, refuse
 from faces.options import CROP, DATA_ROOT, FACE_MODEL, FOLDS, LABELLED, OFFLINE, RESIZE_FILTER, RESOLUTION, SPLIT
 
 GROUPINGS = ("near-duplicate", "identity", "none")
@@ -130,10 +130,8 @@ class Normalisation:
         low, high = self.quality
         if not 1 <= low <= high <= 100:
             raise UserError(f"`quality` must be two numbers from 1 to 100, the lower first, not {low}-{high}")
-        if self.faces == "all" and self.align == "none":
-            raise UserError("`faces` all: faces are only looked for with `align` ffhq; give that too")
-        if self.no_face == "keep" and self.align == "none":
-            raise UserError("`no_face` keep: faces are only looked for with `align` ffhq; give that too")
+        if self.align == "none":
+            refuse(self, ("faces", "no_face"), "faces are only looked for with `align` ffhq; give that too")
         if self.format == "png" and (self.quality, self.chroma) != ((75, 95), "420"):
             raise UserError("`quality` and `chroma` are JPEG's; leave them out, or give `format` jpeg")
         if 0 < self.through < 8:

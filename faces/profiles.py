@@ -18,6 +18,14 @@ _TAGS = 128  # where a profile's list of tags begins: their number, then for eac
 _LISTED = 1000
 
 
+def note_on(image: Image.Image) -> str:
+    """What is to be said of an opened image whose profile is not followed for its size, or ""."""
+    size = len(image.info.get("icc_profile") or b"")
+    if size <= MOST:
+        return ""
+    return f"its colour profile of {size / (1 << 20):.1f} MiB is too large and was left out: colours may be off"
+
+
 @lru_cache(maxsize=16)
 def transform_of(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Profile -> sRGB for images of `mode`; None where the profile is sRGB already, broken, or of other channels."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,8 +22,11 @@ import numpy as np
 
 from common.errors import UserError
 from common.tables import windows_text
+from common.words import counted
 from faces.decode import Decoded, decode, extensions
-from faces.field_lists import METADATA, is_list, is_metadata, read_list
+from faces.field_lists import METADATA, is_list, is_metadata, lists_beside, read_list
+from faces.foreign import ARCHIVE
+from faces.label_columns import Doubt, undecided
 from faces.labelling import contradictions, label_paths
 from faces.layout import (
     AS_NAMED,
@@ -39,10 +43,11 @@ from faces.layout import (
 from faces.manifest import Manifest, text_column
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
 from faces.sidecars import read_sidecars
-from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, list_folder, list_zip
+from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, firsts, list_folder, list_zip
 
 SPLIT_NAMES = ("train", "valid", "test")
 DEMO_RESOLUTION = 64
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class FaceItem(NamedTuple):
@@ -78,7 +83,7 @@ class FaceSource:
         return len(self.items)
 
     def __repr__(self) -> str:
-        return f"<FaceSource {self.name}: {len(self)} images, {int(self.labels.sum())} fake>"
+        return f"<FaceSource {self.name}: {counted(len(self), 'image')}, {int(self.labels.sum())} fake>"
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -97,6 +102,16 @@ class FaceSource:
     def size(self, i: int) -> int:
         """Bytes of image `i` as listed; for a rendered set its side in pixels."""
         return self._entries[i].size
+
+    def places(self) -> list[str]:
+        """Where each image lies, the same in every source that has it (`ManifestStore.identities`)."""
+        paths, store = [item.path for item in self.items], self.store
+        if isinstance(store, RenderedStore):
+            return [store.locate(path) for path in paths]
+        if isinstance(store, ManifestStore):
+            return list(ManifestStore(store.folder).identities(paths))
+        root = store.root if isinstance(store, FolderStore) else store.path
+        return list(ManifestStore("").identities(f"{root}/{path}" for path in paths))
 
     def read(self, i: int) -> bytes:
         """The encoded bytes of image `i`. Raises BadImage when they can't be had."""
@@ -252,7 +267,7 @@ def _open_path(spec: str, reading: Reading = AS_NAMED) -> FaceSource:
     store: FolderStore | ZipStore
     if is_folder:
         store = FolderStore(os.path.abspath(spec))
-        entries, notes = list_folder(store.root)
+        entries, notes = list_folder(store.root, labelled=True)
         name = os.path.basename(store.root) or store.root
     elif is_file and is_list(spec):
         return _open_manifest(spec, reading)
@@ -263,8 +278,9 @@ def _open_path(spec: str, reading: Reading = AS_NAMED) -> FaceSource:
         except OSError:
             is_zip = True  # opening it tells why
         if not is_zip and not spec.lower().endswith(".zip"):
-            raise UserError(f"{spec}: neither a folder nor a zip of images nor a manifest; {choices}")
-        entries, notes = list_zip(store)
+            packed = " (an archive: unpack it)" if spec.lower().endswith(ARCHIVE.names) else ""
+            raise UserError(f"{spec}: neither a folder nor a zip of images nor a manifest{packed}; {choices}")
+        entries, notes = list_zip(store, labelled=True)
     else:
         raise UserError(f"{spec}: no such folder or zip or manifest; {choices}")
 
@@ -297,7 +313,20 @@ def _by_folders(
     )
     kept = np.flatnonzero(told.labels >= 0).tolist()
     items = [FaceItem(paths[i], int(told.labels[i]), told.splits[i]) for i in kept]
-    return FaceSource(name, store, items, [entries[i] for i in kept], [*notes, *told.notes], names=told.names)
+    notes = [*notes, *told.notes]
+    if isinstance(store, FolderStore):
+        notes += _lists_not_read(store, paths, told.untold)
+    return FaceSource(name, store, items, [entries[i] for i in kept], notes, names=told.names)
+
+
+def _lists_not_read(store: FolderStore, paths: list[str], untold: bool) -> list[str]:
+    """A line where a list in a folder has labels, and the folders' names count, or nothing does (untold)."""
+    if untold and (found := lists_beside(store.root, paths)):
+        what = "seems to say which are real and fake, and is not looked at: give it in place of the folder"
+        return [f"{found[0]} in it {what}"]
+    if os.path.isfile(store.locate(METADATA)) and is_metadata(store.locate(METADATA)):
+        return [f"{METADATA} in it is not looked at, for folders' names tell labels"]
+    return []
 
 
 def _open_manifest(spec: str, reading: Reading) -> FaceSource:
@@ -305,7 +334,7 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
     if not len(rows):
         raise NoImages(f"{spec}: a manifest without images; give another")
     rows.folder = os.path.abspath(rows.folder)
-    store, written, notes = ManifestStore(rows.folder), rows["path"].tolist(), list(rows.notes)
+    store, written, notes, asked = ManifestStore(rows.folder), rows["path"].tolist(), list(rows.notes), rows.doubts
     paths, found = (list(each) for each in zip(*map(store.found, written)))
     if paths != written:
         rows = rows.having(path=text_column(paths))
@@ -313,7 +342,9 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
     missing = [i for i, entry in enumerate(found) if entry is None]
     if len(missing) == len(paths):
         way = "move it back, or write it again with prepare_data.py split"
-        if PureWindowsPath(written[0]).is_absolute() or os.path.isabs(written[0]):
+        if ADDRESS.match(written[0]):
+            way = "addresses are not fetched: download what they lead to and list the files"
+        elif PureWindowsPath(written[0]).is_absolute() or os.path.isabs(written[0]):
             way = "cut off what these have before that folder, which is another machine's or has moved"
         raise UserError(
             f"{spec}: none of its {len(paths)} images is where it says (not {store.locate(paths[0])}); paths are"
@@ -321,15 +352,15 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
         )
     if missing:
         notes.append(f"{spec}: {_count(len(missing))} not there, like {store.locate(paths[missing[0]])}")
-    repeated = np.ones(len(paths), dtype=bool)
-    repeated[rows.firsts()] = False
+    repeated, same = np.ones(len(paths), dtype=bool), list(store.identities(paths))
+    repeated[firsts(same)] = False
     if repeated.any():
-        _refuse_contradictions(spec, rows, paths, np.flatnonzero(repeated))
+        _refuse_contradictions(spec, rows, paths, same, np.flatnonzero(repeated))
         notes.append(f"{spec}: {_count(int(repeated.sum()))} listed before in it, left out")
     # what is missing stays in the list: whoever reads it counts it as a bad image, by name
     entries = [entry or Entry(path, 0, 0) for entry, path in zip(found, paths)]
 
-    labels, names, more = _listed_labels(spec, rows, paths, ~repeated, reading)
+    labels, names, more = _listed_labels(spec, rows, paths, ~repeated, reading, asked)
     splits = [text or None for text in rows["split"]] if "split" in rows else [_split(path, names) for path in paths]
     kept = np.flatnonzero((labels >= 0) & ~repeated)
     chosen = kept.tolist()
@@ -338,16 +369,16 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
     return FaceSource(name, store, items, entries, [*notes, *more], rows.select(kept), names)
 
 
-def _refuse_contradictions(spec: str, rows: Manifest, paths: list[str], repeated: np.ndarray) -> None:
+def _refuse_contradictions(spec: str, rows: Manifest, paths: list[str], same: list[str], repeated: np.ndarray) -> None:
     """UserError where an image is listed again as another class: nobody can tell which row is right."""
     if "label" not in rows:
         return
     first: dict[str, int] = {}
-    for row, path in enumerate(paths):
-        first.setdefault(path, row)
+    for row, place in enumerate(same):
+        first.setdefault(place, row)
     labels = rows["label"]
     for again in repeated.tolist():
-        row = first[paths[again]]
+        row = first[same[again]]
         if labels[again] != labels[row] and min(labels[again], labels[row]) >= 0:
             said, then = ("fake" if labels[i] == FAKE else "real" for i in (row, again))
             raise UserError(
@@ -356,12 +387,14 @@ def _refuse_contradictions(spec: str, rows: Manifest, paths: list[str], repeated
 
 
 def _listed_labels(
-    spec: str, rows: Manifest, paths: list[str], counted: np.ndarray, reading: Reading
+    spec: str, rows: Manifest, paths: list[str], counted: np.ndarray, reading: Reading, asked: Sequence[Doubt]
 ) -> tuple[np.ndarray, FolderNames, list[str]]:
-    """(labels [n], -1 for none; which folders tell what; notes) of a manifest, by its column or by folders' names."""
+    """(labels [n], -1 for none; which folders tell what; notes) of a manifest, by its column or by folders' names.
+    asked: its columns that may tell labels where none does."""
     if "label" not in rows:
         told = label_paths(paths, spec, "", dataclasses.replace(reading, unsplit=True))
-        return told.labels, told.names, told.notes
+        unread = undecided(spec, len(paths), asked) if told.untold and not reading.classes else []
+        return told.labels, told.names, told.notes + unread
     labels, notes, names = rows["label"], [], FolderNames.read(parts_of(path)[:-1] for path in paths)
     if unknown := int((labels[counted] < 0).sum()):
         if unknown == int(counted.sum()):
@@ -389,7 +422,7 @@ def _split(path: str, names: FolderNames) -> str | None:
 
 
 def _count(images: int) -> str:
-    return f"{images} image{'s' * (images > 1)}"
+    return counted(images, "image")
 
 
 def _only_zip_in(folder: str) -> str | None:

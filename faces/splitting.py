@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.errors import UserError, one_line
+from common.words import counted
 from faces.layout import COMPOSITE, FAKE, REAL, parts_of
 from faces.manifest import Manifest, text_column
 from faces.prepare_options import GROUPINGS
@@ -162,7 +163,7 @@ def describe(
         together = int(sizes[sizes > 1].sum())
         what = {"near-duplicate": "near-duplicates", "identity": "one person or photo"}[group_by]
         lines.append(
-            f"{together} of {len(table)} images are in {int((sizes > 1).sum())} groups of {what},"
+            f"{together} of {counted(len(table), 'image')} are in {counted(int((sizes > 1).sum()), 'group')} of {what},"
             f" the largest of {sizes.max()}"
         )
         mixed = straddling(groups, labels)
@@ -190,7 +191,7 @@ def describe(
 
 
 def _groups(count: int) -> str:
-    return f"{count} group{'s' * (count > 1)}"
+    return f"{counted(count, 'group')}"
 
 
 def _like(table: Manifest, groups: np.ndarray, group: int, part: np.ndarray) -> str:

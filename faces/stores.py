@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import stat
@@ -15,7 +16,7 @@ import threading
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +25,10 @@ import numpy as np
 from common.errors import BadImage, UserError
 from common.reading import ZIP_TROUBLE
 from common.tables import windows_text
+from common.words import counted
 from faces.decode import MAX_BYTES, extensions, read_file
 from faces.foreign import BY_CONTENT, Sieve
-from faces.layout import is_hidden, parts_of
+from faces.layout import is_hidden, label_word, parts_of, split_word
 from faces.moving.kinds import HEAD
 from faces.tars import TarStore, is_tar
 
@@ -100,20 +102,24 @@ class FolderStore:
 
 
 def list_folder(
-    root: str, wanted: Callable[[str], bool] = is_image_name, *, videos: bool = False
+    root: str, wanted: Callable[[str], bool] = is_image_name, *, videos: bool = False, labelled: bool = False
 ) -> tuple[list[Entry], list[str]]:
     """Every image file below `root`, in no particular order, and notes about what was not, or not by its name.
 
-    wanted(file name), videos: what is to be listed, see `faces.foreign.Sieve`.
+    wanted(file name), videos: what is to be listed, see `faces.foreign.Sieve`. labelled: folders' names will be read as
+    labels and splits: those of folders without images are noted.
 
     Links to folders and files are followed, but no folder is entered twice and a linked file that was met already is
-    left out, so loops end and nothing is doubled. Real folders come before linked ones: a file keeps its real path.
-    Hidden files are left out, as are pipes and devices. Raises UserError when `root` itself can't be read."""
+    left out, so loops end and nothing is doubled. Real folders come before linked ones: a file keeps its real path,
+    unless it is `labelled` and a link's path tells more of labels and splits. Hidden files are left out, as are pipes
+    and devices. Raises UserError when `root` itself can't be read."""
     entries: list[Entry] = []
     notes: list[str] = []
     seen_folders = _ancestors(root)  # a link up the tree is a loop too, and would drag in what lies beside the root
-    seen_files: set[tuple[int, int]] = set()
+    seen_files: dict[tuple[int, int], int] = {}  # their places among the entries
     linked_files: list[tuple[str, os.stat_result]] = []
+    telling: list[str] = []
+    doubled: list[tuple[str, str]] = []
     later = [(root, "")]
     broken, sieve = 0, Sieve(wanted, videos, strangers=videos or wanted is is_image_name)
     while later:
@@ -127,7 +133,9 @@ def list_folder(
                     raise UserError(f"{root}: can't be listed ({error.strerror}); check its permissions") from None
                 notes.append(f"{folder}: can't be listed ({error.strerror}), left out")
                 continue
-            for child in children:
+            if labelled and prefix and _tells(prefix):
+                telling.append(prefix) if children is not None else doubled.append((prefix[:-1], ""))
+            for child in children or ():
                 path = f"{prefix}{child.name}"
                 if is_hidden((child.name,)):
                     continue
@@ -142,19 +150,59 @@ def list_folder(
                         if child.is_symlink():
                             linked_files.append((path, status))
                             continue
-                        seen_files.add((status.st_dev, status.st_ino))
+                        seen_files[status.st_dev, status.st_ino] = len(entries)
                         entries.append(Entry(path, status.st_size, status.st_mtime_ns))
                 except OSError:  # a link to nothing, a loop of links, or a file that vanished
                     broken += wanted(child.name)
 
     for path, status in sorted(linked_files, key=lambda pair: pair[0]):
-        if (status.st_dev, status.st_ino) not in seen_files:
-            seen_files.add((status.st_dev, status.st_ino))
-            entries.append(Entry(path, status.st_size, status.st_mtime_ns))
+        place = seen_files.setdefault((status.st_dev, status.st_ino), len(entries))
+        found = Entry(path, status.st_size, status.st_mtime_ns)
+        if place == len(entries):
+            entries.append(found)
+        elif labelled:
+            here, there = _told(path), _told(entries[place].path)
+            if sum(word is not None for word in here) > sum(word is not None for word in there):
+                entries[place] = found
+            elif here != there and None not in here[: 1 + (here[0] is None)]:
+                doubled.append((path, entries[place].path))
     if broken:
-        notes.append(f"{root}: {broken} broken link{'s' * (broken > 1)}, left out")
+        notes.append(f"{root}: {counted(broken, 'broken link')}, left out")
+    notes += _linked(doubled)
     entries, sheets = _without_sheets(entries, FolderStore(root))
-    return entries, notes + sheets + sieve.notes()
+    return entries, notes + sheets + sieve.notes() + _empty(telling, entries)
+
+
+def _tells(folder: str) -> bool:
+    """Whether the last name of a folder's path tells a label or a split."""
+    name = parts_of(folder)[-1]
+    return label_word(name) is not None or split_word(name) is not None
+
+
+def _told(path: str) -> tuple[int | None, str | None]:
+    """(label, split) that a path's folders tell, those words among them that need another beside them."""
+    folders = parts_of(path)[:-1][::-1]
+    label = next((told for f in folders if (told := label_word(f, alone=True)) is not None), None)
+    return label, next((split for f in folders if (split := split_word(f)) is not None), None)
+
+
+def _linked(doubled: list[tuple[str, str]]) -> list[str]:
+    """A line about links that were left out for what they lead to is listed under another label or split. doubled:
+    (link, where that is; "" for a folder)."""
+    if not doubled:
+        return []
+    link, there = min(doubled)
+    what = "a link" if len(doubled) == 1 else f"{len(doubled)} links"
+    where = f", which is {there}" if there else ""
+    return [f"{what} to what is listed under another name, left out (like {link}{where})"]
+
+
+def _empty(folders: list[str], entries: list[Entry]) -> list[str]:
+    """A line about folders without an image; of one in another, the outer."""
+    held = {entry.path[: at + 1] for entry in entries for at, sign in enumerate(entry.path) if sign == "/"}
+    empty = sorted(folder for folder in folders if folder not in held)
+    outer = [f[:-1] for f in empty if not any(f != other and f.startswith(other) for other in empty)]
+    return [f"no images in {', '.join(outer)}"] if outer else []
 
 
 def head_of(path: str | os.PathLike) -> bytes:
@@ -166,11 +214,11 @@ def head_of(path: str | os.PathLike) -> bytes:
         return b""
 
 
-def _children(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry]:
-    """What lies in a folder, nothing where it was entered before."""
+def _children(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry] | None:
+    """What lies in a folder, None where it was entered before."""
     status = os.stat(folder)
     if (status.st_dev, status.st_ino) in seen:
-        return []
+        return None
     seen.add((status.st_dev, status.st_ino))
     with os.scandir(folder) as listing:
         return list(listing)
@@ -253,10 +301,10 @@ class ZipStore:
 
 
 def list_zip(
-    store: ZipStore, wanted: Callable[[str], bool] = is_image_name, *, videos: bool = False
+    store: ZipStore, wanted: Callable[[str], bool] = is_image_name, *, videos: bool = False, labelled: bool = False
 ) -> tuple[list[Entry], list[str]]:
-    """Every image member of the archive (wanted, videos: as in `list_folder`). Folders, links, hidden members and
-    non-images are left out; of members with the same name the last counts, as it does for every unpacker, and notes
+    """Every image member of the archive (wanted, videos, labelled: as in `list_folder`). Folders, links, hidden members
+    and non-images are left out; of members with the same name the last counts, as it does for every unpacker, and notes
     tell of them, and of members without a name."""
     archive, _ = store.archive()
     found: dict[str, Entry] = {}
@@ -274,7 +322,11 @@ def list_zip(
     entries, sheets = _without_sheets(list(found.values()), store)
     if any(not info.filename for info in archive.infolist()):
         sheets = [*sheets, f"{store.path}: a member without a name, left out; make the archive again"]
-    return entries, sheets + sieve.notes() + _twice([name for name, count in doubled.items() if count > 1])
+    notes = sieve.notes() + _twice([name for name, count in doubled.items() if count > 1])
+    if labelled:
+        folders = [name for name in archive.namelist() if name.endswith("/") and not is_hidden(parts_of(name))]
+        notes += _empty([name for name in folders if parts_of(name) and _tells(name)], entries)
+    return entries, sheets + notes
 
 
 def _twice(names: list[str]) -> list[str]:
@@ -347,6 +399,18 @@ class ManifestStore:
                 return spelling, entry
         return path, None
 
+    def identities(self, paths: Iterable[str]) -> Iterator[str]:
+        """Where the image of each path lies: the same for `a.png`, `./a.png`, `b/../a.png` and a link to it."""
+        real = functools.lru_cache(maxsize=1000)(os.path.realpath)
+        for path in paths:
+            store, inner = self._inside(path)
+            place = os.path.join(self.folder, path) if store is None else store.path
+            with contextlib.suppress(ValueError):  # letters that no file's name can have
+                if os.path.islink(place):
+                    place = os.path.realpath(place)
+                place = os.path.join(real(os.path.dirname(place)), os.path.basename(place))
+            yield place if store is None else f"{place}/{inner}"  # a member's name stays letter by letter
+
     def is_inside(self, path: str) -> bool:
         """Whether a path leads into an archive."""
         return self._inside(path)[0] is not None
@@ -370,6 +434,13 @@ class ManifestStore:
             if store is not None:
                 store.close()
         self._zips = {}
+
+
+def firsts(identities: Iterable[str]) -> np.ndarray:
+    """Sorted positions of those that none before them is equal to; kept as digests, for they may be millions."""
+    written = (one.encode("utf-8", "surrogatepass") for one in identities)
+    digests = np.fromiter((hashlib.blake2b(one, digest_size=16).digest() for one in written), "S16")
+    return np.sort(np.unique(digests, return_index=True)[1])
 
 
 class RenderedStore:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.errors import UserError
 from common.parallel import Progress
+from common.words import counted
 from faces import splitting
 from faces.labelling import label_paths
 from faces.layout import COMPOSITE, FAKE, LabelRule, Reading, parts_of
@@ -25,7 +27,7 @@ from faces.named_sets import NAMED_SETS, SET_NAMES
 from faces.prepare_options import Splitting
 from faces.scan import Facts, scan
 from faces.source import FaceSource, open_source
-from faces.stores import ManifestStore, RenderedStore, ZipStore
+from faces.stores import ManifestStore, RenderedStore, ZipStore, firsts
 
 
 def table_for(
@@ -57,10 +59,12 @@ def table_for(
 
 
 def _taken_at_its_word(spec: str, table: Manifest, labels: str | None) -> tuple[Manifest, list[Facts], list[str]]:
-    notes, first = list(table.notes), table.firsts()
+    notes = list(table.notes)
+    with contextlib.closing(ManifestStore(table.folder)) as store:
+        first = firsts(store.identities(table["path"].tolist()))
     if again := len(table) - len(first):
         table = table.select(first)
-        notes.append(f"{spec}: {again} rows name an image for the second time, left out")
+        notes.append(f"{spec}: {counted(again, 'row')} for images that had one, left out")
     if "label" not in table:
         told = label_paths(table["path"].tolist(), spec, reading=Reading(labels, unsplit=True))
         table, notes = table.having(label=told.labels), notes + told.notes

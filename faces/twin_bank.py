@@ -23,6 +23,7 @@ import numpy as np
 from common import reading
 from common.errors import UserError
 from common.files import write_bytes, write_json, written_whole
+from common.words import counted
 
 BANK, MANIFEST, SHEET = "bank.json", "manifest.csv", "sheet.png"
 FORMAT = 1
@@ -83,7 +84,8 @@ class DecoderRecord:
         gates = ", ".join(f"{name} AUC {gate['auc']:.2f}" for name, gate in self.gates.items())
         end = f"FAILED: {'; '.join(self.failed)}" if self.failed else "passed"
         return (
-            f"{self.name}: {shape['kind']}, {shape['depth']} doubling{'s' * (shape['depth'] > 1)}, {self.steps} steps;"
+            f"{self.name}: {shape['kind']}, {counted(shape['depth'], 'doubling')},"
+            f" {counted(self.steps, 'step')};"
             f" L1 {self.measured['l1']:.3f}, sharpness {self.measured['sharpness']:.2f} of the photo's; {gates}; {end}"
         )
 
@@ -119,7 +121,8 @@ class TwinBank:
         for one in decoders:
             if len(pairs.get(one.number, ())) != one.pairs:
                 raise UserError(
-                    f"{place / MANIFEST}: lists {len(pairs.get(one.number, ()))} pairs of {one.name}, which has"
+                    f"{place / MANIFEST}: lists {counted(len(pairs.get(one.number, ())), 'pair')} of {one.name}, which"
+                    " has"
                     f" {one.pairs}; start `python synth.py twins` again on this folder, it writes the list anew"
                 )
         return cls(place, facts, decoders, pairs)

@@ -6,6 +6,7 @@ Pillow (`faces.moving.animation`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -16,7 +17,8 @@ from faces.moving.frame import Frame, Limits, Reader
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of, may_move
 
 EXTENSIONS = (
-    ".mp4 .m4v .mov .qt .avi .mkv .webm .mpg .mpeg .m2v .vob .ogv .wmv .asf .flv .f4v .3gp .3g2 .mts .m2ts .ts .mxf"
+    ".mp4 .m4v .mov .qt .avi .divx .mkv .webm .mpg .mpeg .m2v .m2p .vob .ogv .ogm .wmv .asf .flv .f4v .3gp .3g2 .mts"
+    " .m2ts .ts .mxf .dv .nut .wtv .rm .rmvb .y4m .ivf .obu .h264 .264 .avc .h265 .265 .hevc .swf .mjpeg .mjpg"
 ).split()
 EVERY = 1.0  # seconds between two samples
 LEAST = 16  # samples of a short video, where the interval was not asked for
@@ -137,9 +139,11 @@ class Video:
                 f"{reader.broken} of {max(reader.count, reader.broken)} frames can't be decoded and were left out"
             )
         if reader.stopped is not None:
+            work = "decoding" if self.limits.decoding_alone else "work"
+            known = f" of {reader.seconds:.1f}" if reader.stopped < reader.seconds else ""  # else it wasn't counted on
             out.append(
-                f"stopped after {self.limits.seconds:g} s of work: only its first {reader.stopped:.1f} of"
-                f" {reader.seconds:.1f} s were looked at"
+                f"stopped after {self.limits.seconds:g} s of {work}: only its first {reader.stopped:.1f}{known} s were"
+                " looked at"
             )
         return out + reader.notes
 
@@ -161,6 +165,7 @@ class Video:
             for number, frame in enumerate(self._reader.frames(every)):
                 if self.limits.frames is not None and number >= self.limits.frames:
                     return
-                yield frame
+                with self._reader.clock.held() if self.limits.decoding_alone else contextlib.nullcontext():
+                    yield frame
         finally:
             self._reader.close()

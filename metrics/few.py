@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from common.words import counted
 from metrics.bootstrap import LEVEL, binomial_interval
 
 ENOUGH = 20  # images of a class from which on a figure stands by itself
@@ -87,7 +88,7 @@ def counts_text(n_real: int, n_fake: int) -> str:
     """ " of only 3 real and 20 fake images: 95 % intervals in brackets" where they are few, else ""."""
     if min(n_real, n_fake) >= ENOUGH:
         return ""
-    return f" (of only {n_real} real and {n_fake} fake images; in brackets 95 % intervals)"
+    return f" (of only {n_real} real and {counted(n_fake, 'fake image')}; in brackets 95 % intervals)"
 
 
 def _percent(value: float) -> str:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 
 from common.errors import UserError
+from common.words import counted
 from metrics.collect import Features
 from metrics.features import FeatureNetwork
 from metrics.frechet import frechet_distance, frechet_from_features
+from metrics.halving import FEWEST as HALVED
 from metrics.halving import frechet_interval
 from metrics.inception_score import SPLITS, inception_score
 from metrics.kernel import kid
@@ -38,6 +40,22 @@ AGAINST_REALS = ("fid", "ci", "kid", "mind", "pr")
 _IN_TRAINING = "|".join(AGAINST_REALS)
 
 
+FEWEST = {"fid": 2, "ci": HALVED, "kid": 2, "mind": 2, "pr": max(K_PRECISION, K_DENSITY) + 1, "is": 2 * SPLITS}
+"""Images of a set that each needs at least."""
+
+
+def check_enough(kinds: Collection[str], count: int, whose: str) -> None:
+    """UserError where a set of `count` images is too small for a metric: before features are computed. whose: what the
+    line begins with."""
+    for kind in kinds:
+        if count < FEWEST.get(kind, 0):
+            sets = " of each set" if kind in AGAINST_REALS else ""
+            raise UserError(
+                f"{whose}: {counted(count, 'image')}; {kind} needs {FEWEST[kind]} or more{sets}, better thousands: give"
+                f" more, or leave {kind} out"
+            )
+
+
 def parse_metric(name: str) -> tuple[str, int]:
     """What a metric name of the training asks for: 'fid1k' -> ('fid', 1000), 'kid500' -> ('kid', 500), 'fid50k_full' ->
     ('fid', 50000). UserError for a name of another form or fewer than two images.
@@ -50,6 +68,7 @@ def parse_metric(name: str) -> tuple[str, int]:
             " (kid5k, mind5k, pr5k and ci5k add the kernel and the sliced distance, precision and recall, and FID's"
             " interval; evaluate.py has all the others)"
         )
+    check_enough([match[1]], count, f"`metrics` {name}")
     return match[1], count
 
 

@@ -12,6 +12,7 @@ from common.errors import UserError
 from faces.dataset import to_uint8
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.generator import Generator
+from training.randomness import seeded
 
 _NOISE_BLOCK = 8  # images that share one random noise stream; part of what a seed means
 
@@ -47,17 +48,13 @@ def generate(G: Generator, n: int, sampling: Sampling, *, first: int = 0) -> Ite
     device = torch.device(sampling.device) if sampling.device is not None else next(G.parameters()).device
     G = G.to(device)
     step = _NOISE_BLOCK if sampling.noise_mode == "random" else max(sampling.batch, 1)
-    gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     for start in range(first, n, step):
         # The last block is generated whole and cut, so that an image does not depend on how many were asked for.
         z, c = draw_latents(G.cfg, sampling, start, start + step)
         z, c = z.to(device), None if c is None else c.to(device)
-        with torch.random.fork_rng(devices=gpus), torch.no_grad():
-            # no_grad, not inference_mode: whatever the generator caches here must still serve training afterwards.
-            noise_seed = int(np.random.SeedSequence([sampling.seed, 1, start]).generate_state(1, np.uint64)[0] >> 1)
-            torch.random.default_generator.manual_seed(noise_seed)
-            for gpu in gpus:
-                torch.cuda.default_generators[gpu].manual_seed(noise_seed)
+        noise_seed = int(np.random.SeedSequence([sampling.seed, 1, start]).generate_state(1, np.uint64)[0] >> 1)
+        # no_grad, not inference_mode: whatever the generator caches here must still serve training afterwards.
+        with seeded(noise_seed, device), torch.no_grad():
             images = G(z, c, psi=sampling.psi, noise_mode=sampling.noise_mode)
         if not torch.isfinite(images).all():
             raise UserError(

@@ -20,6 +20,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import written_whole
 from common.tables import read_rows
+from common.words import counted
 from faces.label_columns import label_cell
 from faces.manifest import text_column
 from metrics.answers import called_fake
@@ -169,7 +170,7 @@ def _parsed(path: str, lines: Sequence[int], cells: Sequence[str], name: str, pa
     values = [parse(cell.strip()) for cell in cells]
     bad = [i for i, value in enumerate(values) if value is None]
     if bad:
-        more = f", and {len(bad) - 1} more rows like it" if len(bad) > 1 else ""
+        more = f", and {counted(len(bad) - 1, 'more row')} like it" if len(bad) > 1 else ""
         wanted = {"label": "0, 1, real or fake", UNDECIDED: "0 or 1"}.get(name, "a number")
         raise UserError(
             f"{path}, line {lines[bad[0]]}: the {name} is {cells[bad[0]][:40]!r}, not {wanted}{more}; correct the file"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from common.errors import one_line
+from common.words import counted
 from faces.audit.gates import FAIL, PASS, SKIPPED, UNCLEAR, Gate
 from faces.audit.leak_gates import AuditResult
 
@@ -23,11 +24,11 @@ SHOWN = 3  # examples of pairs
 
 def as_lines(result: AuditResult) -> Iterator[str]:
     """Counts, one line per gate, then of each that did not pass what it means and what repairs it."""
-    yield one_line(f"{result.name}: {result.images} images, {result.real} real, {result.fake} fake")
+    yield one_line(f"{result.name}: {counted(result.images, 'image')}, {result.real} real, {result.fake} fake")
     for name, reason in result.bad[:10]:
         yield one_line(f"unreadable: {name}: {reason}")
     if len(result.bad) > 10:
-        yield f"… and {len(result.bad) - 10} more unreadable files"
+        yield f"… and {counted(len(result.bad) - 10, 'more unreadable file')}"
     yield ""
     width = max(len(gate.name) for gate in result.gates)
     for gate in result.gates:

@@ -10,6 +10,7 @@ from pathlib import Path
 from common.errors import one_line
 from common.files import write_json, write_text
 from common.outputs import plain
+from common.words import counted
 from evaluation.compare import ComparisonResult, PairTests
 from evaluation.contestants import OF_REALS, Contestant
 from reports import plots
@@ -46,10 +47,10 @@ HOW = [
 def lines_of(result: ComparisonResult) -> list[str]:
     """The table for the terminal."""
     width = max(8, max(len(c.name) for c in result.contestants))
-    lines = [f"the same {result.n_real} real and {result.n_fake} fake images for all"]
+    lines = [f"the same {result.n_real} real and {counted(result.n_fake, 'fake image')} for all"]
     lines.append(
         f"{'':{width}}     AUC  bal. acc.  found  false alarms  TPR@1%FPR (ROC)   params  GFLOPs  images/s"
-        f" ({result.threads} thread{'s' * (result.threads > 1)})"
+        f" ({counted(result.threads, 'thread')})"
     )
     for c in result.contestants:
         m = {name: _percent(c.metrics.get(name)) for name, _ in RATES}
@@ -60,7 +61,7 @@ def lines_of(result: ComparisonResult) -> list[str]:
         )
     lines += [pair_line(pair) for pair in result.pairs[:20]]
     if len(result.pairs) > 20:
-        lines.append(f"… and {len(result.pairs) - 20} more pairs in the report")
+        lines.append(f"… and {counted(len(result.pairs) - 20, 'more pair')} in the report")
     return [*lines, *(f"note: {note}" for note in result.notes)]
 
 
@@ -94,7 +95,7 @@ def write_comparison(out: Path, result: ComparisonResult) -> None:
         "bars": "With 95 % intervals",
     }
     speed = "Quick and right is up and to the right; larger dots have more parameters"
-    n = f"{result.n_real} real and {result.n_fake} fake images"
+    n = f"{result.n_real} real and {counted(result.n_fake, 'fake image')}"
     sections = [
         Section(
             "Figures",
@@ -119,7 +120,8 @@ def markdown(result: ComparisonResult, figures: list[str]) -> str:
     """The tables as Markdown."""
     parts = [
         "# Detectors compared", "",
-        f"The same {result.n_real} real and {result.n_fake} fake images for all: {'; '.join(result.images)}.", "",
+        f"The same {result.n_real} real and {counted(result.n_fake, 'fake image')} for all:"
+        f" {'; '.join(result.images)}.", "",
         *_table(_rates(result)), "", "## Cost", "", *_table(_costs(result)), "", _threads(result), "",
         "## Differences", "", *_table(_tests(result)), "",
         *(f"![{name}]({name}-light.png)" for name in figures), "", "## How to read it", "",
@@ -199,7 +201,7 @@ def _csv(result: ComparisonResult) -> str:
 
 
 def _threads(result: ComparisonResult) -> str:
-    return f"Measured on this machine with {result.threads} thread{'s' * (result.threads > 1)}."
+    return f"Measured on this machine with {counted(result.threads, 'thread')}."
 
 
 def _said(value: float | None, form: str = "{:.3g}") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from common.words import counted
 from evaluation.contestants import Contestant
 from metrics.classification import roc_curve
 from reports.plots import STROKES, _plain_log, _sheet, shortened
@@ -134,6 +135,6 @@ def speed_against_auc(contestants: list[Contestant], *, threads: int, theme: str
         _plain_log(axis, along_x=True)
         speeds = [speed for _, speed in known]
         axis.set_xlim(min(speeds) / 1.6, max(speeds) * 1.6)
-        where = f"{threads} thread{'s' * (threads > 1)}"
+        where = f"{counted(threads, 'thread')}"
         axis.set(xlabel=f"images a second, the network alone, {where}", ylabel="ROC-AUC, 95 % interval")
     return sheet.png

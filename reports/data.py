@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError, one_line
 from common.files import write_text
+from common.words import counted
 from faces.audit.survey import Survey
 from reports import data_plots as plots
 from reports.page import Number, Picture, Section, themed, write_report
@@ -26,7 +27,7 @@ def write_data_report(survey: Survey, path: Path, *, force: bool = False) -> tup
     Raises UserError where one of them is there already, unless `force`."""
     numbers = check_page(path, force=force)
     write_text(numbers, json.dumps(survey.to_dict(), indent=1, ensure_ascii=True))
-    subtitle = f"{len(survey.facts)} images: {', '.join(f'{g.count} {g.name}' for g in survey.groups)}"
+    subtitle = f"{counted(len(survey.facts), 'image')}: {', '.join(f'{g.count} {g.name}' for g in survey.groups)}"
     title = f"Data: {one_line(survey.name)}"
     return write_report(path, title=title, sections=sections(survey), subtitle=subtitle), numbers
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from faces.audit.survey import LEVELS, ClassSurvey, ring_frequencies
-from reports.plots import _nothing, _sheet, image_png
+from reports.plots import _nothing, _plain_log, _sheet, image_png
 
 SHOWN = 12  # bars of a field; the rest is added up
 CHANNELS = ("red", "green", "blue")
@@ -63,7 +63,7 @@ def spreads(groups: Sequence[ClassSurvey], *, theme: str = "light") -> bytes:
                 for g, mine in zip(groups, values):
                     _steps(axis, mine, bins, _colour(c, g.name), g.name)
                 if log:
-                    axis.set_xscale("log")
+                    _plain_log(axis, along_x=True, decades=np.log10(bins[-1] / bins[0]))
                 if len(groups) > 1:
                     axis.legend()
             axis.set(title=title, xlabel=label, ylabel="% of the class")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import one_line
+from common.words import counted
 from evaluation.detector_result import DetectorResult
 from evaluation.options import DetectorOptions
 from metrics.breakdown import ANSWERS, Slice, least_found, most_accused
@@ -253,7 +254,7 @@ def _robustness(result: DetectorResult, drawn: Figures) -> list[Section]:
     first = result.robustness[0]
     text = [
         f"Every image once more under each degradation, reals and fakes alike, at the same threshold"
-        f" ({first.fpr.n} reals, {first.tpr.n} fakes: {one_line(result.robustness_of)}).",
+        f" ({counted(first.fpr.n, 'real')}, {counted(first.tpr.n, 'fake')}: {one_line(result.robustness_of)}).",
         f"Worst: {bad.name}, with {with_interval(bad.tpr)} of the fakes found and {with_interval(bad.fpr)} of the reals"
         " called FAKE.",
     ]

@@ -113,13 +113,14 @@ def lines_of(result: DetectorResult) -> Iterator[str]:
 
 def _rows(kind: str, rows: list[Slice]) -> Iterator[str]:
     wide = min(60, max(20, *(len(row.name) + 2 for row in rows)))
+    right = max(9, *(len(auc_of(row)) for row in rows))
     yield ""
-    yield f"{kind:<{wide}}{'real':>6}{'fake':>6}   {'false alarms':<23}{'fakes found':<23}{'AUC':<9}{'unsure'}"
+    yield f"{kind:<{wide}}{'real':>6}{'fake':>6}   {'false alarms':<23}{'fakes found':<23}{'AUC':<{right}}{'unsure'}"
     for row in rows:
         auc = auc_of(row)
         yield (
             f"{one_line(row.name):<{wide}}{row.n_real:>6}{row.n_fake:>6}   {with_interval(row.fpr):<23}"
-            f"{with_interval(row.tpr):<23}{auc:<9}{percent(row.unsure.value)}"
+            f"{with_interval(row.tpr):<23}{auc:<{right}}{percent(row.unsure.value)}"
         )
     yield from worst_of(kind, rows)
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import one_line
+from common.words import counted
 from discriminator.training.exploration import CHANNELS, DRAWS, LOOKED_AT, Exploration, say_imbalance
 from discriminator.training.finish import TrainingEnd
 from metrics.breakdown import AnswerRule, confusion
@@ -164,10 +165,12 @@ class TrainingPage:
     def _settings(self, end: TrainingEnd | None) -> dict[str, object]:
         c = self.config
         o, r, data = c["options"], c["recipe"], c["data"]
-        phases = f"{r['epochs']:g} epochs" + (f", the first {r['frozen_epochs']:g} frozen" * bool(r["frozen_epochs"]))
+        phases = counted(r["epochs"], "epoch") + (
+            f", the first {r['frozen_epochs']:g} frozen" * bool(r["frozen_epochs"])
+        )
         fold = data.get("fold")
         if fold is not None:
-            fold = f"{fold['fold']} of repeat {fold['repeat'] + 1}, {fold['held_out']} images held out"
+            fold = f"{fold['fold']} of repeat {fold['repeat'] + 1}, {counted(fold['held_out'], 'image')} held out"
         return {
             "data": one_line(o["data"]),
             "fingerprint": data["fingerprint"][:16],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import one_line
+from common.words import counted
 from discriminator.folds.figures import CAUTION, NAMES, ORACLES, FoldsFound
 from discriminator.training.exploration import HOW
 from metrics.bootstrap import binomial_interval
@@ -53,7 +54,7 @@ def write_folds_report(path: Path, found: FoldsFound, plan: Mapping, runs: Seque
         Section("What this rests on", rows=pairs(_settings(found, plan, recipe, data))),
         Section("How to read it", text=_cautions(found)),
     ]  # fmt: skip
-    title = f"{found.folds} folds" + (f", {found.repeats} times" if found.repeats > 1 else "")
+    title = f"{counted(found.folds, 'fold')}" + (f", {counted(found.repeats, 'time')}" if found.repeats > 1 else "")
     subtitle = one_line(f"{plan['options']['model']} on {data['name']}, seed {found.seed}")
     write_report(path, title=title, subtitle=subtitle, sections=sections)
     return {name: pixels(both[0]) for name, both in drawn.items()}
@@ -183,7 +184,8 @@ def _test(found: FoldsFound) -> Section:
     over = [(word, {name: found.spread_test[name][key] for name in names}) for key, word in words.items()]
     rows = _rows(names, [*((_name(r, found), r) for r in found.each_test), *over])
     text = [
-        f"The test split took no part in the folds. Every fold's detector judged its {len(found.tests[0])} images once,"
+        "The test split took no part in the folds. Every fold's detector judged its"
+        f" {counted(len(found.tests[0]), 'image')} once,"
         " when it was finished. All judge the same images, so their spread is that of training alone."
     ]
     return Section("Test split", text, rows=rows, head=True)
@@ -210,9 +212,10 @@ def _settings(found: FoldsFound, plan: Mapping, recipe: Mapping, data: Mapping) 
         "model": o["model"] + (f" {o['size']}" if o["model"] == "hybrid" else ""),
         "first weights": "borrowed" if o["pretrained"] or o["backbone_weights"] else "random",
         "resolution": f"{data['preprocess']['resolution']} px",
-        "learning": f"{recipe['epochs']:g} epochs, batch {recipe['batch']}, lr {recipe['lr']:g} {recipe['schedule']}",
+        "learning": f"{counted(recipe['epochs'], 'epoch')}, batch {recipe['batch']}, lr {recipe['lr']:g}"
+        f" {recipe['schedule']}",
         "degradation": o["degradation"],
-        "folds": f"{found.folds}, grouped and stratified, seed {found.seed}, {found.repeats} repeat(s)",
+        "folds": f"{found.folds}, grouped and stratified, seed {found.seed}, {counted(found.repeats, 'repeat')}",
         "version": plan["version"],
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from common.words import counted
 from reports.plots import STROKES, _curve, _nothing, _sheet, cells, series
 
 MOST = 10  # tables of answers side by side
@@ -38,7 +39,7 @@ def rocs(
         if len(folds) > 6:
             axis.plot(
                 [], [], color=c["real"], alpha=0.55, linewidth=0.9,
-                label=f"{len(folds)} folds (AUC {min(aucs):.3f} to {max(aucs):.3f})",
+                label=f"{counted(len(folds), 'fold')} (AUC {min(aucs):.3f} to {max(aucs):.3f})",
             )  # fmt: skip
         found = roc_curve(*together)
         axis.plot(

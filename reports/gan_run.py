@@ -13,6 +13,7 @@ from common.errors import UserError
 from metrics.few import ENOUGH, auc_text, balanced_text, share_text
 from reports import plots
 from reports.page import Number, Picture, Section, VerdictCard, pairs, themed, write_report
+from training.run_folder import snapshots
 from training.telemetry import read_jsonl
 
 DRAWN = "demo"  # the set whose faces a program draws
@@ -174,17 +175,17 @@ def _verdict_cards(cards: Sequence[VerdictCard]) -> Section:
 
 
 def _samples(run: Path) -> list[Section]:
-    grids = sorted(run.glob("fakes-[0-9]*.png"))
+    grids = snapshots(run, "fakes")
     if not grids:
         return []
     chosen = [grids[i] for i in sorted({round(x) for x in np.linspace(0, len(grids) - 1, min(GRIDS, len(grids)))})]
-    pictures = [_grid(p, f"after {int(p.stem.split('-')[1])} kimg") for p in chosen]
+    pictures = [_grid(path, f"after {nimg / 1000:g} kimg") for nimg, path in chosen]
     text = ["The same latent vectors at different moments of the training, each time by the averaged generator."]
     sections = [Section("The generator over time", text=text, pictures=pictures, columns=2 if len(pictures) > 1 else 1)]
     reals = run / "reals.png"
     if reals.exists():
         beside = [_grid(path, said, WIDE) for path, said in (
-            (reals, "real: what it learnt from"), (grids[-1], "fake: what it paints now"))]  # fmt: skip
+            (reals, "real: what it learnt from"), (grids[-1][1], "fake: what it paints now"))]  # fmt: skip
         sections.append(Section("Real beside fake", pictures=beside))  # as wide as the page: faces can be seen
     return sections
 

@@ -53,7 +53,7 @@ class PartJudge:
             return judge_part(
                 self.source, part, folder,
                 lambda some, on_read: judge_files(
-                    self.judge, some, workers=asked.workers, video=VideoOptions(asked.every), on_read=on_read,
+                    self.judge, some, workers=asked.workers, video=VideoOptions.of(asked), on_read=on_read,
                     decode=decode, max_pixels=int(asked.max_pixels * 1e6),
                 ),
                 tell=tell, progress=progress,

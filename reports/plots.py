@@ -119,13 +119,13 @@ def _curve(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str = "
     axis.plot(x, smooth(y, max(3, len(x) // 25)), color=colour, label=label)
 
 
-def _plain_log(axis: Axes, *, along_x: bool = False) -> None:
-    """A logarithmic axis labelled 0.5, 1, 2 instead of powers of ten, whatever it spans."""
+def _plain_log(axis: Axes, *, along_x: bool = False, decades: float = 1) -> None:
+    """A logarithmic axis labelled 0.5, 1, 2 instead of powers of ten, or 1, 10, 100 where it spans many `decades`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set(**{"xscale" if along_x else "yscale": "log"})
     line = axis.xaxis if along_x else axis.yaxis
-    line.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    line.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
     line.set_minor_locator(NullLocator())
     line.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.errors import one_line
 from common.files import write_json, write_text
+from common.words import counted
 from evaluation.study import RESULTS, StudyResult
 from evaluation.study_compare import Difference, Measured
 from evaluation.study_plan import Curve
@@ -143,7 +144,7 @@ def _endpoint(result: StudyResult) -> str:
 
 
 def _seeds(result: StudyResult) -> str:
-    return f"{result.seeds} seed{'s' * (result.seeds != 1)}"
+    return f"{counted(result.seeds, 'seed')}"
 
 
 def _facts(result: StudyResult) -> list[str]:

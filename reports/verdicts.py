@@ -20,6 +20,7 @@ from common.cli import next_step, progress, typed
 from common.errors import UserError, interrupted_code, one_line
 from common.options import flags_of, in_flags
 from common.tables import no_formula
+from common.words import counted
 from discriminator import words
 from discriminator.detector_base import notes_joined
 from discriminator.measured import Rates, rates_of
@@ -125,7 +126,7 @@ def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: 
         counts["NO FACE"] = totals.no_face
     line = ", ".join(words.counted(n, kind) for kind, n in counts.items())
     if totals.judged + totals.unreadable + totals.no_face != totals.files:
-        line += f" (each face counted; {totals.files} file{'s' * (totals.files != 1)})"
+        line += f" (each face counted; {counted(totals.files, 'file')})"
     if totals.files > 1 and seconds > 0:
         rate = totals.files / seconds
         line += f", {rate:.{0 if rate >= 10 else 1 if rate >= 1 else 2}f} images/s"
@@ -151,6 +152,8 @@ def next_line(
     if totals.real + totals.fake + totals.unsure == 0:
         no_face = "python detect.py --help tells of --face whole, for pictures in which no face is found"
         return no_face if totals.no_face else ""
+    if (drawn := told.ela or told.curve) is not None:
+        return f"look at {typed(drawn)}"
     return f"{same_again(asked)} --explain maps/ draws what spoke for the answers"
 
 

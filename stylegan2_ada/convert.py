@@ -25,6 +25,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from common import base  # noqa: F401  # isort: skip
 from common.cli import EXIT_PIPE, ended_by_signals, explain, open_streams, to_nowhere
 from common.errors import UserError, interrupted_code, one_line
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.words import counted
 from synth.behind import Behind
 from synth.interpolate import walk
 from synth.network import SILENT, Watch, open_generator
@@ -28,5 +29,7 @@ def walk_to_video(
         for done, frame in enumerate(frames, start=1):
             later(frame)
             watch.progress(done, total)
-    watch.tell(f"{video.frames} frames, {video.frames / asked.fps:.1f} s at {asked.fps:g} a second, {video.codec}")
+    watch.tell(
+        f"{counted(video.frames, 'frame')}, {video.frames / asked.fps:.1f} s at {asked.fps:g} a second, {video.codec}"
+    )
     return [path]

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.words import counted
 from stylegan2_ada.generator import Generator
 from synth.behind import Behind
 from synth.grid import contact_sheet, labelled_grid
@@ -63,7 +64,7 @@ def _fill(
                 watch.progress(done, len(todo))
         seconds = time.monotonic() - began
         if todo:
-            watch.tell(f"{len(todo)} images in {seconds:.1f} s ({len(todo) / seconds:.1f} images/s)")
+            watch.tell(f"{counted(len(todo), 'image')} in {seconds:.1f} s ({len(todo) / seconds:.1f} images/s)")
     return writer
 
 

@@ -129,7 +129,8 @@ def mix_to_folder(source: FromNetwork, asked: MixOptions, how: Rendering, watch:
     row_seeds, column_seeds = asked.seeds()
     net, how = open_generator(source, how, watch)
     layers = parse_styles(asked.styles, net.G.num_ws)
-    folder = net.place(asked.outdir, "mix-" + "+".join(asked.styles.replace(",", " ").split()))
+    name = "mix-" + "+".join(asked.styles.replace(",", " ").split())
+    folder = net.place(asked.outdir, name if how.psi == 1 else f"{name}-psi{how.psi:g}")
     files = mix_files(row_seeds, column_seeds)
     with own_folder(folder):
         refuse_existing((folder / name for name in ("grid.png", "manifest.csv", *(f[0] for f in files))), asked.force)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from stylegan2_ada.generator import Generator
 from stylegan2_ada.interop import load_any_generator
 from synth.options import FromNetwork, Rendering
 from training.precision import resolve_precision
-from training.run_folder import LATEST, newest_run
+from training.run_folder import LATEST, newest_run, snapshots
 
 
 class NoGenerator(UserError):
@@ -75,12 +74,8 @@ def generator_in(run: Path) -> Path | None:
     best = run / "generator-best.safetensors"
     if best.is_file():
         return best
-    numbered = [
-        (int(match[1]), path)
-        for path in run.glob("generator-*.safetensors")
-        if (match := re.fullmatch(r"generator-(\d+)\.safetensors", path.name))
-    ]
-    return max(numbered)[1] if numbered else None
+    numbered = snapshots(run, "generator")
+    return numbered[-1][1] if numbered else None
 
 
 def newest_in(folder: Path) -> Path | None:

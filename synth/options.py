@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import BATCH, DEVICE, FORCE, OUT, OUTDIR, SEED, THREADS, WORKERS, Checked, argument, option
+from common.options import BATCH, DEVICE, FORCE, OUT, OUTDIR, SEED, THREADS, WORKERS, Checked, argument, option, refuse
 from faces.options import CROP, DATA, DATA_ROOT, LABELLED, SUBSET
 
 MAX_SEED = 2**32 - 1
 MOST_SEEDS = 10_000_000  # of one call
 MOST_CELLS = 10_000  # images of one sheet
+SLOWEST, FASTEST = 0.01, 240  # frames of a video a second; one of a GIF stays for eleven minutes at most
 SEEDS = functools.partial(option, metavar="LIST")
 CLASS = functools.partial(option, default=None, metavar="K", flags=("--class",))
 NOISE = functools.partial(option, default="const", help="Noise inputs.")
@@ -108,8 +109,8 @@ class ImageFile(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.format != "jpg" and self.quality != ImageFile.quality:
-            raise UserError(f"`quality` {self.quality}: a PNG loses nothing: add `format` jpg, or leave it out")
+        if self.format != "jpg":
+            refuse(self, ("quality",), "a PNG loses nothing: add `format` jpg, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ class MixOptions:
         "coarse", "Layers that the columns give: coarse, middle, fine, or numbers like 0-3,6.", metavar="LAYERS"
     )
     outdir: str | None = OUTDIR(
-        default=None, help="Where to write.  [default: samples/<run>-<network's hash>-mix-<LAYERS>]"
+        default=None,
+        help="Where to write.  [default: samples/<run>-<network's hash>-mix-<LAYERS>, and -psi<PSI> with --trunc]",
     )
     force: bool = FORCE()
 
@@ -213,7 +215,7 @@ class WalkVideo(Checked):
     """Which seeds a walk goes through, and the video file it becomes."""
 
     seeds: str = SEEDS(default="1-8", help="Seeds that the walk goes through, in this order.")
-    fps: float = option(30.0, "Frames a second.", metavar="X", low=0.01, high=240)
+    fps: float = option(30.0, "Frames a second.", metavar="X", low=SLOWEST, high=FASTEST)
     scale: int | None = option(
         None,
         "Enlarge by this whole factor.  [default: to 256 pixels a face or more]",

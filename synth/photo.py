@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.words import counted
 from faces.dataset import to_uint8
 from faces.decode import load_image
 from faces.preprocess import Preprocess
@@ -87,7 +88,7 @@ def _project_into(
     facts = {"photo": asked.photo, "crop": asked.crop, "network": str(net.path), "class": how.class_index}
     facts |= {"perceptual": observer.name, "precision": how.precision, "network_sha256": net.sha256}
     likeness = save_projection(folder, target, found, result, settings, facts)
-    watch.tell(f"{settings.steps} steps, {result.speed:.1f} a second")
+    watch.tell(f"{counted(settings.steps, 'step')}, {result.speed:.1f} a second")
     first, last = result.history[0][1], result.history[-1][1]
     watch.tell(f"distance {first:.3f} -> {last:.3f}, PSNR {likeness:.1f} dB")
 

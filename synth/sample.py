@@ -19,14 +19,14 @@ from stylegan2_ada.generator import Generator
 from synth.latents import PLAIN, block_size, block_ws, blocks_of, check_rendering, device_of
 from synth.options import Rendering
 from synth.render import in_precision
+from training.randomness import seeded
 
 
 @torch.inference_mode()
 def _render_block(G: Generator, block: int, size: int, how: Rendering) -> torch.Tensor:
     """uint8 [size, C, H, W] on the generator's device: the images of the block's seeds."""
     ws = block_ws(G, block, size, how)
-    with torch.random.fork_rng(devices=[ws.device] if ws.device.type == "cuda" else []):
-        torch.manual_seed(block * size)  # the noise of noise_mode='random' then belongs to the block as well
+    with seeded(block * size, ws.device):  # the noise of noise_mode='random' then belongs to the block as well
         return to_uint8(G.synthesis(ws, noise_mode=how.noise_mode))
 
 

@@ -20,12 +20,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from common.words import counted
 from discriminator.artefact import ArtefactBranch, ResidualBank
 from discriminator.training.twins import save
 from faces.dataset import to_float
 from faces.patches import Patches
 from synth.twin_decoders import DecoderShape, TwinDecoder
 from training.precision import computes_bf16
+from training.randomness import seeded
 
 BATCH = 12
 SEEN = 48  # pixels of a side that count in the loss
@@ -101,8 +103,7 @@ class Twins:
     def of(self, decoder: TwinDecoder, windows: np.ndarray, margin: int, seed: int) -> np.ndarray:
         """uint8 [n, 3, s, s]: the twins' middles, `margin` pixels left out at every edge."""
         twins = []
-        with torch.inference_mode(), torch.random.fork_rng(devices=_cuda(self.device)):
-            torch.manual_seed(seed)
+        with torch.inference_mode(), seeded(seed, self.device):
             for part in np.array_split(windows, max(1, len(windows) // 32)):
                 made = middle(decoder(to_float(torch.from_numpy(part).to(self.device))), margin)
                 twins.append(((made.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy())
@@ -118,7 +119,7 @@ def teach(shape: DecoderShape, twins: Twins, draw: tuple[int, int], length: Leng
         now = work.step(step, share)
         l1 = now if step == 0 else 0.95 * l1 + 0.05 * now
         step += 1
-        told(share, f"{step} steps, L1 {l1:.3f}")
+        told(share, f"{counted(step, 'step')}, L1 {l1:.3f}")
     return Taught(work.decoder.eval().requires_grad_(False), step, l1)
 
 
@@ -127,8 +128,7 @@ class _Work:
 
     def __init__(self, shape: DecoderShape, twins: Twins, draw: tuple[int, int]) -> None:
         self.shape, self.twins, self.draw, device = shape, twins, draw, twins.device
-        with torch.random.fork_rng(devices=_cuda(device)):
-            torch.manual_seed(_word(*draw, LEARN))
+        with seeded(_word(*draw, LEARN), device):
             self.decoder = TwinDecoder(shape).to(device)
             self.adversary = ArtefactBranch(channels=12, blocks=2).to(device)
         if computes_bf16(device):
@@ -146,8 +146,7 @@ class _Work:
         places = self.twins.places((*self.draw, LEARN, step), BATCH, width)
         whole = to_float(torch.from_numpy(self.twins.cut(places, width)).to(self.twins.device))
         x = middle(whole, MARGIN)
-        with torch.random.fork_rng(devices=_cuda(self.twins.device)):
-            torch.manual_seed(_word(*self.draw, NOISE, step))
+        with seeded(_word(*self.draw, NOISE, step), self.twins.device):
             made = self.decoder(whole)
         y = middle(self.twins.saved(made, places), MARGIN)
         apart = middle(made, MARGIN) - x
@@ -229,7 +228,3 @@ def _step(optimiser: torch.optim.Optimizer) -> None:
 
 def _word(*draw: int) -> int:
     return int(np.random.SeedSequence(list(draw)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _cuda(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []

@@ -13,6 +13,7 @@ from common.clock import clock
 from common.device import pick_device
 from common.errors import UserError
 from common.parallel import cores
+from common.words import counted
 from discriminator.artefact import ResidualBank
 from discriminator.training.twins import Half, Pairs
 from faces.audit.crossval import Auc, cross_validated_auc
@@ -132,7 +133,9 @@ def _photos_of(asked: TwinOptions) -> FaceSource:
         source = splits.train
     source = source.select(label=0)
     if len(source) < 2:
-        raise UserError(f"`data` {asked.data}: {len(source)} photo(s) of the training split; twins need at least 2")
+        raise UserError(
+            f"`data` {asked.data}: {counted(len(source), 'photo')} of the training split; twins need at least 2"
+        )
     return source
 
 
@@ -152,7 +155,7 @@ def _claim(folder: Path, facts: dict) -> None:
 
 def _decoded(source: FaceSource, asked: TwinOptions, facts: dict, watch: Watch) -> _Photos:
     width = _width(asked.side)
-    watch.tell(f"reading {len(source)} photos of {source.name}")
+    watch.tell(f"reading {counted(len(source), 'photo')} of {source.name}")
     patches = Patches.build(source, Preprocess(width), workers=asked.workers)
     for name, reason in patches.skipped:
         watch.tell(f"left out {name}: {reason}")

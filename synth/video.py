@@ -20,6 +20,7 @@ from PIL import GifImagePlugin, Image
 
 from common.errors import UserError
 from common.files import written_whole
+from synth.options import FASTEST, SLOWEST
 from synth.writer import refuse_existing
 
 ENDINGS = (".mp4", ".gif")
@@ -97,8 +98,8 @@ def check_video(path: str | Path, fps: float, *, force: bool = False) -> Path:
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"{path}: a video's name ends in {' or '.join(ENDINGS)}: call it {path.stem or 'video'}.mp4")
     refuse_existing([path], force)
-    if not 0.01 <= fps <= 240:  # a frame of a GIF stays for eleven minutes at most
-        raise UserError(f"`fps` {fps:g}: must be at least 0.01 and at most 240")
+    if not SLOWEST <= fps <= FASTEST:
+        raise UserError(f"`fps` {fps:g}: must be at least {SLOWEST:g} and at most {FASTEST:g}")
     if path.suffix.lower() == ".gif" and fps > GIF_FASTEST:
         raise UserError(f"`fps` {fps:g}: GIF viewers show at most {GIF_FASTEST} frames a second: lower it or use .mp4")
     return path

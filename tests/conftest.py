@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# `Next:` writes `python` where the shell would find this one, as in an active environment
+os.environ["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", "")))
 if str(ROOT) not in sys.path:  # so that `pytest` works as well as `python -m pytest`
     sys.path.insert(0, str(ROOT))
 

@@ -12,7 +12,7 @@ import torch
 from common.errors import UserError
 from common.files import save_atomically
 from stylegan2_ada.torch_files import read_torch
-from training.run_folder import LATEST, newest_run
+from training.run_folder import LATEST, config_in, is_detectors, newest_run
 
 Kind = Literal["gan", "detector"]
 FORMATS = {"gan": (1,), "detector": ("detector-1", "detective-1")}  # the first is written, all are read
@@ -94,10 +94,11 @@ def load(where: Path, kind: Kind) -> dict:
 def find_checkpoint(asked: str, outdir: Path = Path("runs"), parameter: str = "resume") -> Path:
     """What is asked for: `latest` below `outdir`, a run folder (its newest checkpoint) or a checkpoint file.
 
-    parameter: the one that named it, for the UserError where there is none.
+    `latest` is that of train_gan.py: runs of train_detector.py, which may lie beside them, are passed over. parameter:
+    the one that named it, for the UserError where there is none.
     """
     if asked == LATEST:
-        run = newest_run(outdir, lambda folder: bool(checkpoints(folder)))
+        run = newest_run(outdir, lambda folder: bool(checkpoints(folder)) and not is_detectors(config_in(folder)))
         if run is None:
             raise UserError(
                 f"{outdir}: no run with a checkpoint to resume; start one without `{parameter}`, or name `outdir`"

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from common.errors import BadImage, UserError
+from common.words import counted
 from faces.audit.leak_gates import header_warning
 from faces.classes import ClassLabels
 from faces.dataset import MIN_SIDE, DecodedFaces
@@ -105,7 +106,7 @@ def open_splits(
             + "".join(f"; {note}" for note in source.notes if "left out" in note)
         )
     if reals < 2:
-        raise UserError(f"{data}: {reals} real training image(s); training needs at least 2, better thousands")
+        raise UserError(f"{data}: {counted(reals, 'real training image')}; training needs at least 2, better thousands")
     return Splits(train, valid, test, held_out, source)
 
 
@@ -264,7 +265,7 @@ def patch_notes(facts: dict) -> list[str]:
         + ", ".join(f"{sum(facts['counts'][p].values())} of {n} {p} photos" for p, n in photos.items() if p != "train"),
     ]
     if n := patches["smaller"]:
-        lines.append(f"patches     {n} photos are smaller than {side} pixels and were left out")
+        lines.append(f"patches     {counted(n, 'photo')} smaller than {side} pixels, left out")
     return lines
 
 

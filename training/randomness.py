@@ -6,6 +6,9 @@ sees the same latents, noise, augmentations and data, without storing any genera
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -23,3 +26,16 @@ def seed_torch(seed: int, step: int, phase: str, part: int = 0) -> int:
     value = derive(seed, step, phase, part)
     torch.manual_seed(value)
     return value
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's default generators of the CPU and of `device`, of whatever kind, begin at `seed`; afterwards they are as
+    they were before. Other devices' are left alone."""
+    own = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices=own, device_type=device.type if own else "cuda"):
+        torch.random.default_generator.manual_seed(seed)
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            if own:
+                getattr(torch, device.type).manual_seed(seed)
+        yield

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import write_json
+from common.reading import json_file
 from training.lock import NAME as LOCK
 from training.lock import RunLock
 
 LATEST = "latest"  # what is typed for the newest run
 CONFIG = "config.json"
+SNAPSHOTS = {"generator": ".safetensors", "fakes": ".png"}
 
 
 def check_writable(folder: Path, parameter: str) -> None:
@@ -101,9 +103,39 @@ def newest_run(outdir: Path, holds: Callable[[Path], bool]) -> Path | None:
     return None
 
 
+def config_in(run: Path) -> dict:
+    """What a run's config.json says; {} where there is none, or none that can be read."""
+    try:
+        found = json_file(run / CONFIG)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_detectors(config: dict) -> bool:
+    """Whether a config.json is of train_detector.py: the key that says so had another name once."""
+    return 1 in (config.get("detector"), config.get("detective"))
+
+
 def folders_in(outdir: Path) -> list[Path]:
     """The folders below `outdir` that may be runs, those of groups such as runs/demo/ among them."""
     return [path for pattern in ("*", "*/*") for path in outdir.glob(pattern) if path.is_dir()]
+
+
+def snapshot_path(run: Path, kind: str, nimg: int) -> Path:
+    """Where what a run leaves at a moment lies, a generator or a sheet of fakes: by thousands of images, to the image.
+
+    A name of whole thousands would be that of several snapshots where they are close, and each the end of the last.
+    """
+    return run / f"{kind}-{nimg // 1000:06d}.{nimg % 1000:03d}{SNAPSHOTS[kind]}"
+
+
+def snapshots(run: Path, kind: str) -> list[tuple[int, Path]]:
+    """The images shown and the file of every snapshot in `run`, earliest first; of names without the last three digits,
+    too, as they were written once."""
+    name = re.compile(rf"{kind}-(\d+)(?:\.(\d{{3}}))?{re.escape(SNAPSHOTS[kind])}")
+    found = [(match, path) for path in run.iterdir() if (match := name.fullmatch(path.name))] if run.is_dir() else []
+    return sorted((1000 * int(match[1]) + int(match[2] or 0), path) for match, path in found)
 
 
 def remove_leftovers(run: Path) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urljoin, urlsplit
 
+from common.download import within
 from common.errors import one_line
 from web.body import MOST_NAME, RequestRefused
 from web.service import Upload
@@ -150,10 +151,13 @@ class Fetcher:
             at = following
         raise _NotThere(url, f"leads on more than {REDIRECTS} times")
 
-    def _address(self, url: str, target: Target) -> str:
+    def _address(self, url: str, target: Target, until: float) -> str:
+        left = max(0.01, until - time.monotonic())
         try:
-            addresses = self._resolve(target.host, target.port)
+            addresses = within(left, lambda: self._resolve(target.host, target.port))
         except (OSError, UnicodeError):
+            if time.monotonic() >= until:
+                raise self._too_late(url) from None
             addresses = []
         if not addresses:
             raise _NotThere(url, f"there is no address for {target.host}")
@@ -164,8 +168,8 @@ class Fetcher:
     def _one(self, url: str, target: Target, until: float) -> bytes | str:
         """The bytes at a URL, or where it leads."""
         if time.monotonic() >= until:
-            raise _NotThere(url, f"was not here after {self.seconds:g} s", 408)
-        connection = _To(target, self._address(url, target), until, self._verify)
+            raise self._too_late(url)
+        connection = _To(target, self._address(url, target, until), until, self._verify)
         too_late = threading.Timer(max(0.01, until - time.monotonic()), _cut, (connection,))
         too_late.daemon = True
         too_late.start()
@@ -184,11 +188,14 @@ class Fetcher:
             return body
         except (OSError, http.client.HTTPException, ValueError) as error:
             if time.monotonic() >= until or isinstance(error, TimeoutError):
-                raise _NotThere(url, f"was not here after {self.seconds:g} s", 408) from None
+                raise self._too_late(url) from None
             raise _NotThere(url, f"can't be fetched ({one_line(str(error) or type(error).__name__)[:100]})") from None
         finally:
             too_late.cancel()
             connection.close()
+
+    def _too_late(self, url: str) -> _NotThere:
+        return _NotThere(url, f"was not here after {self.seconds:g} s", 408)
 
     def _read(self, url: str, answer: http.client.HTTPResponse) -> bytes:
         too_large = _NotThere(url, f"is larger than {self.max_bytes / (1 << 20):.3g} MiB", 413)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.words import counted
 from stylegan2_ada.interop import load_any_generator
 from synth.interpolate import walk
 from synth.mixing import mixtures, parse_styles
@@ -101,7 +102,7 @@ class Maker:
         return [
             _face(
                 f"seed{start:06d}-to{end:06d}-{i}",
-                f"{i} of {steps - 1} steps from seed {start} to {end}",
+                f"{i} of {counted(steps - 1, 'step')} from seed {start} to {end}",
                 frame.transpose(2, 0, 1),
             )
             for i, frame in enumerate(frames)

@@ -24,7 +24,7 @@ HEAD_SECONDS = 10.0  # for the head of a request
 KEEP_SECONDS = 5  # a connection without a request stays open
 DRAIN_SECONDS = 1.0  # at the end, in which what still comes is told 503
 BACKLOG = 2048
-
+MOST_CHUNK = 4096 << 20  # bytes: the largest body that `max_mb` can allow
 
 REFUSED = {  # by h11, before there is a request
     400: "this is no HTTP request that can be understood ({why}); let your HTTP library write it",
@@ -45,6 +45,10 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        # h11 keeps to itself what a chunk says of its size, and the application would wait for all of it
+        if getattr(getattr(self.conn, "_reader", None), "_bytes_in_chunk", 0) > MOST_CHUNK:
+            self._refuse(413, f"a chunk of more than {MOST_CHUNK >> 20} MiB; send fewer or smaller photos")
+            return
         self._hurry()
 
     def connection_lost(self, exc) -> None:

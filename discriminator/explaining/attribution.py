@@ -26,9 +26,11 @@ import torch
 
 from discriminator.detector_base import DetectorBase
 from discriminator.explaining.attributions import NO_PATCHES, Attribution, why_not
+from discriminator.explaining.methods import METHODS
 from discriminator.explaining.places import Places
 from discriminator.explaining.relevance import NoRule, relevance
 from discriminator.gradcam import with_gradients
+from discriminator.second_look import joined
 
 AT_ONCE = 4  # images in a pass with gradients
 WIDTH = 0.25  # of LIME's kernel, over the cosine distance of what is left from all
@@ -69,23 +71,36 @@ class Explainer:
     def _values(self, seen: np.ndarray, method: str, towards_fake: bool) -> tuple[np.ndarray | None, str]:
         if why := why_not(method, self.detector):
             return None, why
+        pixels = self.detector.preprocess.normalise(seen)[None]
         if method == "patches":
-            maps = self.answers.raw(self.detector.preprocess.normalise(seen)[None]).maps
+            maps = self.answers.raw(pixels).maps
             if maps is None:
                 return None, NO_PATCHES
             return (2 * maps[0] - 1).astype(np.float32), ""
         if method == "gradcam":
-            cam = self.detector.gradcam(seen, towards_fake)
+            cam = self._looking(pixels, lambda image: self.detector.gradcam(image, towards_fake))
             if cam is None:
                 return None, "gradcam: this network has no map of features on the way to its answer"
+            cam = cam / (cam.max() or 1)
             return (cam if towards_fake else -cam).astype(np.float32), self.places.note
-        row = self.places.row(torch.from_numpy(self.detector.preprocess.normalise(seen)[None]))
-        try:
+
+        def one(image: np.ndarray) -> np.ndarray:
             with _seeded(self.effort.seed):
-                values = _MAPS[method](self, row)
+                values = _MAPS[method](self, self.places.row(torch.from_numpy(image)))
+            return values.detach().float().cpu().numpy()
+
+        try:  # what only asks for answers hears what both looks say
+            return self._looking(pixels, one) if METHODS[method].gradients else one(pixels), self.places.note
         except NoRule as error:
             return None, f"lrp: there is no rule for «{error}», which this network uses"
-        return values.detach().float().cpu().numpy(), self.places.note
+
+    def _looking(self, pixels: np.ndarray, one: Callable[[np.ndarray], np.ndarray | None]) -> np.ndarray | None:
+        """The map of an image [1, …], and where the detector looks twice the mean with that of the mirror image, turned
+        back, which counts as much as in the score."""
+        first, look = one(pixels), self.detector.second_look
+        weight = np.zeros(1) if look is None else look.weight(self.answers.once(pixels).logits)
+        again = one(self.detector.preprocess.mirrored(pixels)) if weight.any() else None
+        return first if first is None or again is None else joined(first[None], again[None, :, ::-1], weight)[0]
 
     # ---- the network as a function of rows
 

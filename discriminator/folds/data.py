@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.words import counted
 from discriminator.training.data import Decode, Gathered, decoder, open_all, pass_gates
 from discriminator.training.feed import Rows
 from discriminator.training.options import CrossValidation, TrainerOptions
@@ -189,8 +190,8 @@ def _pool_and_test(
 
 def _so_many(part: FaceSource, of: FaceSource) -> str:
     if len(part) == len(of):
-        return f"all {len(of)} labelled images"
-    return f"{len(part)} of {len(of)} images, drawn at random"
+        return f"all {counted(len(of), 'labelled image')}"
+    return f"{len(part)} of {counted(len(of), 'image')}, drawn at random"
 
 
 def _table(source: FaceSource, faces: DecodedFaces, workers: int, progress: Callable[[int, int], None]) -> Manifest:
@@ -222,8 +223,9 @@ def _remarks(pool: Pool, folds: int) -> list[str]:
     if count := torn(pool.groups, pool.fold[0]):
         away = sum(int(related(pool.groups, pool.fold[0] == k).sum()) for k in range(folds))
         lines.append(
-            f"the manifest's folds tear {count} groups apart; relatives of held-out images are left out of learning"
-            f" ({away} times)"
+            f"the manifest's folds tear {counted(count, 'group')} apart; relatives of held-out images are left out of"
+            " learning"
+            f" ({counted(away, 'time')})"
         )
     rare = np.bincount(strata_of(pool.table))
     if rare.min() < folds:

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from common.outputs import plain
+from common.words import counted
 from discriminator.folds.scores import FoldScores
 from metrics.folds import AT_HALF, HALF, pooled, spreads
 
@@ -103,7 +104,7 @@ class FoldsFound:
             out.append(
                 f"test split: AUC {s['roc_auc']['mean']:.4f} (sd {s['roc_auc']['sd']:.4f}), balanced accuracy"
                 f" {s['balanced_accuracy']['mean']:.4f} (sd {s['balanced_accuracy']['sd']:.4f}), over"
-                f" {len(self.tests)} detectors on the same {len(self.tests[0])} images"
+                f" {counted(len(self.tests), 'detector')} on the same {counted(len(self.tests[0]), 'image')}"
             )
         return [*out, f"note: {CAUTION}"]
 

@@ -25,6 +25,7 @@ from common.cli import own_version
 from common.clock import clock
 from common.errors import UserError
 from common.files import write_json
+from common.words import counted
 from discriminator.detector import Detector
 from discriminator.folds.data import Fold, HeldOut, open_pool
 from discriminator.folds.figures import FoldsFound
@@ -170,7 +171,7 @@ class _Folds:
             self.tel.say(
                 f"--- {self.name(fold)}: held-out AUC {auc}, balanced accuracy {balanced}"
                 + (counts_text(n["real"], n["fake"]) or f", F1 {f['f1_fake']:.3f}")
-                + (f"; {len(waiting) - trained} folds to go, about {clock(left)}" if left else "")
+                + (f"; {counted(len(waiting) - trained, 'fold')} to go, about {clock(left)}" if left else "")
             )
         self._conclude(root)
 
@@ -190,8 +191,14 @@ class _Folds:
         p, say = self.pool, self.tel.say
         n = p.counts(np.ones(len(p), bool))
         again = "resuming   " if self.plan is not None else "run        "
-        say(f"{again} {root}: {self.asked.folds} folds, {self.asked.repeats} repeat(s), seed {self.recipe.seed}")
-        say(f"images      {p.source.name}: {n['real']} real + {n['fake']} fake in {len(np.unique(p.groups))} groups")
+        say(
+            f"{again} {root}: {self.asked.folds} folds, {counted(self.asked.repeats, 'repeat')}, seed"
+            f" {self.recipe.seed}"
+        )
+        say(
+            f"images      {p.source.name}: {n['real']} real + {n['fake']} fake in"
+            f" {counted(len(np.unique(p.groups)), 'group')}"
+        )
         say_left_out(say, p.data.facts if self.plan is None else self.plan["data"], p.notes, PLAN)
 
     def _done(self, folder: Path) -> bool:

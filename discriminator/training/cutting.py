@@ -11,6 +11,8 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import cache_folder
+from common.options import refuse
+from common.words import counted
 from discriminator.training.data import Gathered, Progress, hold_out, named, replayed
 from discriminator.training.feed import ImageGroup
 from discriminator.training.options import TrainerOptions
@@ -75,11 +77,7 @@ def check_patch_options(o: TrainerOptions, recipe: Recipe) -> None:
         )
     if recipe.random_crop:
         raise UserError(f"`random_crop` {recipe.random_crop}: `patch_size` cuts already; leave it out")
-    for name in ("square", "resize_filter"):
-        if getattr(o, name) != getattr(TrainerOptions, name):
-            raise UserError(
-                f"`{name}` {getattr(o, name)}: with `patch_size` no image is cropped or resized; leave it out"
-            )
+    refuse(o, ("square", "resize_filter"), "with `patch_size` no image is cropped or resized; leave it out")
 
 
 def opener(o: TrainerOptions, pre: Preprocess, workers: int, progress: Progress) -> Open:
@@ -203,7 +201,7 @@ def _name(spec: str, label: int, parts: list[_Both]) -> str:
 def _halved(part: _Part, draw: tuple[int, int]) -> _Both:
     kept, taught = hold_out(part.where, draw)
     if not len(taught):
-        raise UserError(f"{part.name}: {len(part.where)} image(s) can't both teach and validate; give more")
+        raise UserError(f"{part.name}: {counted(len(part.where), 'image')} can't both teach and validate; give more")
     return _Both(part.of(taught), part.of(kept))
 
 

@@ -24,6 +24,7 @@ from faces.audit.crossval import cross_validated_auc
 from faces.audit.gates import FAIL, classifier_gate, metadata_columns, metadata_features, telling
 from faces.audit.leak_features import header_marks
 from faces.audit.leak_gates import cheap_gates
+from faces.audit.repairs import Made
 from faces.dataset import DecodedFaces
 from faces.degrade import Degradation, preset
 from faces.layout import LABEL_NAMES, Reading, parts_of
@@ -103,6 +104,8 @@ def pass_gates(g: Gathered, o: TrainerOptions, *, workers: int, progress: Progre
         if result.failed:
             refuse(", ".join(gate.name for gate in result.failed), result.complaint())
         g.notes += [note for note in result.notes if note not in g.notes]
+        if o.face is None and (made := Made.of(g.source)) is not None and made.recipe.align == "ffhq":
+            g.notes.append("detect.py will judge whole pictures: `face` ffhq makes it cut faces out as these were")
     for one in g.extra:
         if not one.label:
             continue
@@ -206,6 +209,7 @@ def share_out(
         "train": {one.name: len(one) for one in groups if len(one)},
         "shown": {one.name: round(s, 4) for one, s in zip(feed.groups, feed.shares, strict=True)},
         "valid": {"real": int((labels == 0).sum()), "fake": int(labels.sum())},
+        "test": len(g.splits.test or ()),
         "held_out": g.splits.held_out, "num_skipped": len(skipped),
         "skipped": [[str(a), str(b)] for a, b in skipped[:100]], "notes": g.notes,
     }  # fmt: skip

@@ -21,6 +21,7 @@ from torch import nn
 
 from common.clock import clock
 from common.errors import UserError
+from common.words import counted
 from discriminator.network import Network, VerdictOut
 from discriminator.training.feed import Batch, LabelledFeed
 from discriminator.training.recipe import Recipe
@@ -102,7 +103,8 @@ class Fit:
         r = self.recipe
         frozen = f", the first {self.frozen} with frozen layers" if self.frozen else ""
         return (
-            f"{r.epochs:g} epochs = {self.steps} steps of {r.batch}{frozen}; lr {r.lr:g} {r.schedule}; {r.precision} on"
+            f"{counted(r.epochs, 'epoch')} = {counted(self.steps, 'step')} of {r.batch}{frozen}; lr {r.lr:g}"
+            f" {r.schedule}; {r.precision} on"
             f" {self.peers.device}"
         )
 
@@ -252,7 +254,9 @@ class Fit:
     def _diagnosis(self, sign: str, there: bool) -> str:
         r, tried = self.recipe, ""
         if self.course.signs:
-            tried = f", {len(self.course.signs)} times before it at other rates ({self.course.rates(r.lr)}), too"
+            tried = (
+                f", {counted(len(self.course.signs), 'time')} before it at other rates ({self.course.rates(r.lr)}), too"
+            )
         advice = f"give a lower `lr` than {r.lr:g}" + ("" if r.precision == "fp32" else " or `precision` fp32")
         kept = f"; the checkpoint of step {self.course.healthy} is whole" if there and self.course.healthy else ""
         return f"the training has diverged: {sign}{tried}{kept}; start again and {advice}"

@@ -6,12 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-from common import reading
 from common.errors import UserError
 from discriminator.training.options import MACHINE, TrainerOptions
 from discriminator.training.recipe import Recipe
 from training.checkpoint import checkpoints, load
-from training.run_folder import CONFIG, check_writable
+from training.run_folder import check_writable, config_in, is_detectors
 from training.run_folder import newest_run as newest
 
 
@@ -43,7 +42,7 @@ def resumed(resume: Path, now: TrainerOptions) -> Begun:
     if not folder.is_dir():
         raise UserError(f"`resume` {resume}: no such run folder")
     try:
-        config = _read(folder / CONFIG)
+        config = config_in(folder)
         saved, recipe = config["options"], config["recipe"]
         _ = config["degradation"], config["origin"], config["data"]["fingerprint"]
         if not is_detectors(config):
@@ -78,23 +77,9 @@ def newest_run(outdir: Path) -> Path:
     def holds(run: Path) -> bool:
         if (run / "folds.json").is_file():
             return True
-        began = run / CONFIG
-        return bool(checkpoints(run)) and began.is_file() and is_detectors(_read(began))
+        return bool(checkpoints(run)) and is_detectors(config_in(run))
 
     run = newest(outdir, holds)
     if run is None:
         raise UserError(f"{outdir}: no training of a detector to go on with; start one without `resume`")
     return run
-
-
-def is_detectors(config: dict) -> bool:
-    """Whether a config.json is of this command: the key that says so had another name once."""
-    return 1 in (config.get("detector"), config.get("detective"))
-
-
-def _read(path: Path) -> dict:
-    try:
-        found = reading.json_file(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

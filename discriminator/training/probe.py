@@ -27,6 +27,7 @@ from common.clock import clock
 from common.errors import UserError
 from common.files import write_bytes
 from common.parallel import in_order
+from common.words import counted
 from discriminator.levels import Levels
 from discriminator.training.feed import LabelledFeed, shares
 from discriminator.training.recipe import Recipe
@@ -198,7 +199,8 @@ class Probe:
         """What it will do, for people."""
         r = self.recipe
         return (
-            f"{len(self.net.centre)} features of {self.views} views: {len(self.images)} images, clean and in {r.draws}"
+            f"{len(self.net.centre)} features of {counted(self.views, 'view')}: {counted(len(self.images), 'image')},"
+            f" clean and in {r.draws}"
             f" draws; logistic regression, l2 {r.l2:g}"
         )
 
@@ -311,6 +313,6 @@ class Probe:
         size = float(found.weight.norm())
         how = "" if found.converged else "; the minimum was not reached: give a larger `l2`"
         self.report.say(
-            f"fitted      {int((found.gain > 0).sum())} features that vary, {found.iterations} iterations in"
+            f"fitted      {int((found.gain > 0).sum())} features that vary, {counted(found.iterations, 'iteration')} in"
             f" {clock(time.monotonic() - began)}: cross-entropy {found.loss:.4f}, size of the weights {size:.3f}{how}"
         )

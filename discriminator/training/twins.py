@@ -16,6 +16,7 @@ import scipy.fft
 
 from common.errors import UserError
 from common.files import sha256_of
+from common.words import counted
 from discriminator.training.options import TrainerOptions
 from faces import filters
 from faces.twin_bank import MANIFEST, Mark, Pair, TwinBank
@@ -137,7 +138,7 @@ class OpenedBank:
         out = f"; {f['left_out']} pairs of photos that this training holds out are not shown" if f["left_out"] else ""
         failed = [number for number in f["failed"] if number not in f["decoders"]]
         out += f"; left out because they failed their gates: decoders {', '.join(map(str, failed))}" if failed else ""
-        return f"{self.spec}: {f['pairs']} pairs of photo and twin from decoders {kinds}{out}"
+        return f"{self.spec}: {counted(f['pairs'], 'pair')} of photo and twin from decoders {kinds}{out}"
 
 
 def check_twin_options(o: TrainerOptions, balance: str, batch: int) -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from common.errors import BadImage
+from common.words import counted
 from faces.audit.gates import Gate, counting_gate
 from faces.scan import Facts
 from faces.similar import exact_groups, members, near_groups, overlaps
@@ -98,5 +99,5 @@ def against_gate(source: FaceSource, facts: Sequence[Facts], other: FaceSource, 
     for i, j, _ in overlaps(mine, yours, mirror=True):
         if facts[i].path not in pairs and _alike(source, int(i), other, place[j]):
             pairs[facts[i].path] = (facts[i].path, theirs[j].path)
-    detail = f"{exact} copies and {len(pairs) - exact} near duplicates"
+    detail = f"{counted(exact, 'copy', 'copies')} and {counted(len(pairs) - exact, 'near duplicate')}"
     return counting_gate("overlap", len(pairs), list(pairs.values()), detail, of=f"with {other.name}")

@@ -19,6 +19,7 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from common.parallel import Stages, stage
+from common.words import counted
 from faces.audit.copies import against_gate, split_gates
 from faces.audit.crossval import cross_validated_auc
 from faces.audit.gates import (
@@ -274,7 +275,9 @@ def _landmark_gate(shown: _Shown, how: GateOptions, finder: FaceFinder | None, p
     features = landmark_features([faces for _, faces, _ in known], [(shape[0], shape[1]) for _, _, shape in known])
     y, g = shown.labels[seen], shown.groups[seen]
     none = [int((features[y == label, 0] == 0).sum()) for label in (0, 1)]
-    detail = f"{finder.name} on {len(seen)} images" + (f"; no face in {none[0]} real, {none[1]} fake" * (sum(none) > 0))
+    detail = f"{finder.name} on {counted(len(seen), 'image')}" + (
+        f"; no face in {none[0]} real, {none[1]} fake" * (sum(none) > 0)
+    )
     return classifier_gate("landmarks", cross_validated_auc(features, y, g), detail)
 
 

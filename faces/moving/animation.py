@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import time
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import BadImage
+from faces import profiles
 from faces.decode import TRANSPOSE, open_header, orientation_of, rgb_of
 from faces.moving.ends import ends_early
 from faces.moving.frame import Clock, Due, Frame, Limits
@@ -43,7 +45,7 @@ class Animation:
     """A `faces.moving.frame.Reader` of an encoded file. Raises BadImage where it can't be opened."""
 
     def __init__(self, data: bytes, name: str, limits: Limits):
-        self._name, self._clock = name, Clock(limits.seconds)
+        self._name, self.clock = name, Clock(limits.seconds)
         self.broken = 0
         self.stopped: float | None = None
         self.early, self.torn = ends_early(io.BytesIO(data)), False
@@ -52,26 +54,30 @@ class Animation:
         self._image = self._opened()
         if self._image.format == "GIF":
             self.notes.append("a GIF's frames have 256 colours, for which nothing was measured")
+        self.notes += filter(None, [profiles.note_on(self._image)])
         self._first = _hidden(self._image)
-        times = [0.0]
-        for _ in self._walk():
-            times.append(times[-1] + self._lasts())
-        self.count, self.seconds = len(times) - 1, times[-1]
+        self.count, self.seconds, self._cut = 0, 0.0, False
+        counting = Clock(None if limits.seconds is None else limits.seconds / 2)  # which decodes all, as `frames` does
+        for _ in self._walk(counting):
+            self.count, self.seconds = self.count + 1, self.seconds + self._lasts()
         self.fps = self.count / self.seconds if self.seconds else 0.0
         if not self.count:
-            raise BadImage(name, "an animation without a readable frame")
+            raise BadImage(name, limits.too_slow if self._cut else "an animation without a readable frame")
 
     def frames(self, every: float) -> Iterator[Frame]:
-        due, seconds, begin = Due(every), 0.0, time.perf_counter()
+        due, seconds, begin, counted = Due(every), 0.0, time.perf_counter(), not self._cut
         self._image.close()
         self._image = self._opened()  # Pillow does not always find its way back after a broken frame
-        for number, image in enumerate(self._walk()):
+        for number, image in enumerate(itertools.islice(self._walk(self.clock), self.count)):
             if due.now(seconds):
                 yield Frame(number, seconds, self._pixels(image), time.perf_counter() - begin)
                 begin = time.perf_counter()
             seconds += self._lasts()
-        if self._clock.over:
+        if self._cut and not seconds:
+            raise BadImage(self._name, self._limits.too_slow)
+        if self._cut:
             self.stopped = seconds
+            self.seconds = self.seconds if counted else seconds
 
     def close(self) -> None:
         self._image.close()
@@ -79,10 +85,10 @@ class Animation:
     def _opened(self) -> Image.Image:
         return open_header(self._data, self._name, max_pixels=self._limits.pixels, min_side=self._limits.side)
 
-    def _walk(self) -> Iterator[Image.Image]:
+    def _walk(self, clock: Clock) -> Iterator[Image.Image]:
         """Every frame, decoded, until the end, the first broken one, or the time is over."""
         number = self._first
-        while not self._clock.over:
+        while not clock.over:
             try:
                 self._image.seek(number)
                 self._image.load()
@@ -93,6 +99,7 @@ class Animation:
                 return
             yield self._image
             number += 1
+        self._cut = True
 
     def _lasts(self) -> float:
         """Seconds the current frame is shown for."""

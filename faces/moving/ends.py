@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 MOST = 200_000  # elements that are walked over
@@ -41,6 +42,37 @@ def ends_early(file: BinaryIO) -> bool:
         return False
     finally:
         file.seek(before)
+
+
+def breaks_off(file: BinaryIO) -> bool:
+    """Whether an MP4 in fragments (moof) goes on with what is none, so that no reader finds the fragments behind it. Of
+    a seekable file, whose position is where it was afterwards."""
+    before = file.tell()
+    try:
+        size = file.seek(0, os.SEEK_END)
+        names = list(_box_names(file, size)) if _at(file, 4, 4) in (b"ftyp", b"styp", b"moof", b"moov") else []
+        return b"moof" in names and names[-1] == b""
+    finally:
+        file.seek(before)
+
+
+def _box_names(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Of the boxes one after the other that are whole, and b"" for what is none."""
+    at = 0
+    for _ in range(MOST):
+        head = _at(file, at, 16)
+        if len(head) < 8:
+            return
+        length, name = struct.unpack(">I4s", head[:8])
+        if length == 1 and len(head) == 16:
+            length = struct.unpack(">Q", head[8:])[0]
+        if not name.isalnum() or 0 < length < 8:
+            yield b""
+            return
+        if not length or at + length > size:  # to the end, or beyond it
+            return
+        yield name
+        at += length
 
 
 def _at(file: BinaryIO, where: int, count: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,13 +27,19 @@ class Frame:
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a video may cost. pixels: of a frame; side: the least that its sides may have; frames: how many are sampled
-    at most; seconds: of work on it; threads: that decode. None: no bound (of threads: FFmpeg's choice)."""
+    at most; seconds: of work on it, or of decoding_alone, without what is done with its frames; threads: that decode.
+    None: no bound (of threads: FFmpeg's choice)."""
 
     pixels: int = MAX_PIXELS
     side: int = 1
     frames: int | None = None
     seconds: float | None = None
+    decoding_alone: bool = False
     threads: int | None = None
+
+    @property
+    def too_slow(self) -> str:
+        return f"no frame could be decoded within {self.seconds:g} s, refused"
 
 
 @dataclass
@@ -40,11 +47,18 @@ class Clock:
     """How long reading may go on."""
 
     seconds: float | None
-    begin: float = field(default_factory=time.monotonic)
+    begin: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def over(self) -> bool:
         return self.seconds is not None and time.monotonic() - self.begin > self.seconds
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """What is done meanwhile does not count."""
+        begin = time.monotonic()
+        yield
+        self.begin += time.monotonic() - begin
 
 
 class Reader(Protocol):
@@ -62,6 +76,7 @@ class Reader(Protocol):
     torn: bool
     stopped: float | None
     notes: list[str]
+    clock: Clock
 
     def frames(self, every: float) -> Iterator[Frame]: ...
     def close(self) -> None: ...

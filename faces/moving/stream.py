@@ -10,18 +10,16 @@ from __future__ import annotations
 import bisect
 import io
 import os
-import statistics
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-
 from common.errors import BadImage, TooSmall
-from faces.moving.ends import ends_early
+from faces.moving.ends import breaks_off, ends_early
 from faces.moving.frame import Clock, Due, Frame, Limits
-from faces.moving.upright import HDR, Deinterlacer, aspect_of, matrix_of, upright
+from faces.moving.times import Times, joined
+from faces.moving.upright import HDR, WIDE, Deinterlacer, aspect_of, matrix_of, upright
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -34,6 +32,9 @@ FORMATS = (
 ).split(",")
 # Formats that say nowhere how long they are: whether the last picture was cut off can not be told, so it is left out
 ENDLESS = {"mpeg", "mpegts", "mpegvideo", "h264", "hevc", "m4v", "vc1", "obu"}
+# and those of them, or their like, whose frames may have no times
+TIMELESS = {"h264", "hevc", "m4v", "vc1", "obu"}
+RUN = 3  # frames one after the other that never came out of the decoder: lost, not meant to stay hidden
 UNKNOWN = "not a video that can be read, or a broken one"
 NO_INDEX = "cut short: its index (moov) is not there, without which nothing can be decoded; get the whole file"
 
@@ -42,18 +43,19 @@ class Stream:
     """A `faces.moving.frame.Reader` of the best video stream of a file. Raises BadImage where there is none."""
 
     def __init__(self, source: str | bytes, name: str, limits: Limits):
-        self._source, self._name, self._limits, self._clock = source, name, limits, Clock(limits.seconds)
+        self._source, self._name, self._limits, self.clock = source, name, limits, Clock(limits.seconds)
         self.broken, self.torn = 0, False
         self.stopped: float | None = None
         self.notes: list[str] = []
         with self._file() as file:
-            self.early = ends_early(file)
+            self.early, self._cut_off = ends_early(file), breaks_off(file)
         self._container = self._opened()
         try:
             self._stream = self._chosen(self._container)
             self.aspect = aspect_of(self._stream.sample_aspect_ratio)
             self._check_size()
             self._count_packets()
+            self._remark_file()
         except BaseException:
             self.close()
             raise
@@ -70,10 +72,13 @@ class Stream:
             raise BadImage(self._name, f"its frames can't be converted ({error})") from None
 
     def _sampled(self, every: float) -> Iterator[Frame]:
-        due, begin, number, seconds = Due(every), time.perf_counter(), -1, 0.0
+        due, begin, number, seconds, missing = Due(every), time.perf_counter(), -1, 0.0, 0
         for frame, matrix in self._shown():
+            before = number
             number, seconds = self._moment(frame, number, seconds)
-            if self._clock.over:
+            missing += number - before - 1 if number - before > RUN and not self._hides else 0
+            self.broken = max(self.broken, missing)
+            if self.clock.over:
                 break
             if not due.now(seconds):
                 continue
@@ -84,8 +89,10 @@ class Stream:
             begin = time.perf_counter()
         if number < 0:
             raise BadImage(self._name, self._nothing())
-        if self._clock.over:
+        if self.clock.over:
             self.stopped = seconds
+        elif self._times.shown and self.count - number > RUN and not self.torn and not self._hides:
+            self.broken = max(self.broken, missing + self.count - number - 1)
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
@@ -105,11 +112,16 @@ class Stream:
                 boxes = file.read(8)[4:] == b"ftyp"
             raise BadImage(self._name, NO_INDEX if boxes and self.early else UNKNOWN) from None
 
-    def _chosen(self, container: InputContainer) -> VideoStream:
+    @staticmethod
+    def _moving(container: InputContainer) -> list[VideoStream]:
+        """The streams of pictures that are no cover."""
         import av
 
         cover = av.stream.Disposition.attached_pic
-        moving = [stream for stream in container.streams.video if not stream.disposition & cover]
+        return [stream for stream in container.streams.video if not stream.disposition & cover]
+
+    def _chosen(self, container: InputContainer) -> VideoStream:
+        moving = self._moving(container)
         if not moving:
             sound = "only sound" if container.streams.audio else "no pictures"
             raise BadImage(
@@ -122,7 +134,10 @@ class Stream:
         # Threads that decode several frames at once race on damaged ones: which are lost would differ from run to run
         stream.codec_context.thread_type = "SLICE"
         stream.codec_context.thread_count = self._limits.threads or 0
-        stream.codec_context.options = {"max_pixels": str(self._limits.pixels)}
+        options = {"max_pixels": str(self._limits.pixels)}
+        if stream.codec_context.name.startswith("mjpeg"):  # it hands out half a picture and says nothing otherwise
+            options["err_detect"] = "explode"
+        stream.codec_context.options = options
         return stream
 
     def _check_size(self) -> None:
@@ -140,36 +155,43 @@ class Stream:
 
     def _count_packets(self) -> None:
         """`seconds`, `count`, `fps` from the packets' own times; the file is at its beginning again afterwards."""
-        times, last, count = [], 0.0, 0
-        for packet in self._packets(self._container, self._stream):
-            if packet.size == 0 or packet.is_discard:
-                continue
-            count += 1
-            if packet.pts is not None:
-                times.append(float(packet.pts * packet.time_base))
-                if times[-1] >= max(times[-2:]):
-                    last = float((packet.duration or 0) * packet.time_base)
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        usual = 1 / float(rate) if rate else 0.04
-        times = sorted(set(times))
-        self._times = times if 2 * len(times) > count else []  # AVI has no times for frames that depend on later ones
-        if len(self._times) > 1:
-            usual = statistics.median(np.diff(times).tolist())
-            self.seconds = times[-1] - times[0] + (last if 0 < last < 60 else usual)
-        else:
-            self.seconds = count * usual
-        self._last = count - 1 if count > 1 and self._container.format.name in ENDLESS else count
-        self.count, self._usual = min(count, self._last), usual
-        self.fps = count / self.seconds if self.seconds > 0 else 0.0
+        stream, form = self._stream, self._container.format.name
+        rate = stream.guessed_rate or stream.average_rate
+        self._hides = stream.codec_context.name == "mpeg4"  # it has packets that say «the same picture once more»
+        # AVI has times of decoding alone, of which FFmpeg makes others in their order, not in that of the frames
+        ordered = form != "avi" or not stream.codec_context.has_b_frames
+        packets = self._packets(self._container, stream)
+        times = self._times = Times.of(packets, float(rate) if rate else None, ordered=ordered)
+        self._last = times.count - 1 if times.count > 1 and form in ENDLESS else times.count
+        self.count, self.seconds = min(times.count, self._last), times.seconds
+        self.fps = times.count / self.seconds if self.seconds > 0 else 0.0
+        self.torn |= self._cut_off
         self._container.close()
         self._container = self._opened()
         self._stream = self._chosen(self._container)
 
+    def _remark_file(self) -> None:
+        """What is to be known of the file as a whole."""
+        stream, times = self._stream, self._times
+        others = len(self._moving(self._container)) - 1
+        if others:
+            size = f"{stream.codec_context.width}x{stream.codec_context.height}"
+            self.notes.append(f"{others + 1} videos lie in it, of which one was looked at ({size})")
+        if self._container.format.name in TIMELESS and not stream.codec_context.framerate:
+            self.notes.append(
+                f"it does not say how fast its frames follow: {1 / times.usual:.3g} a second were assumed"
+            )
+        if self._container.format.name == "avi" and stream.time_base and not self.early and not self.torn:
+            told = float(stream.frames * stream.time_base)
+            if told > max(1.02 * times.seconds, times.seconds + 0.5):
+                self.notes.append(f"its header tells of {told:.1f} s, and {times.seconds:.1f} s are there")
+        self.notes += times.gap_notes()
+
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
         import av
 
-        packets = container.demux(stream)
-        while not self._clock.over:
+        packets = joined(container.demux(stream))
+        while not self.clock.over:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError):
@@ -218,21 +240,28 @@ class Stream:
     def _moment(self, frame: VideoFrame, number: int, seconds: float) -> tuple[int, float]:
         """A frame's number and seconds, both from the first one's; those of the frame before are given. Where the file
         doesn't say, or goes backwards, it is a step later."""
-        if frame.time is not None and self._times:
-            at = float(frame.time) - self._times[0]
+        shown, steps = self._times.shown, self._times.steps
+        if frame.time is not None and shown:
+            at = float(frame.time) - shown[0]
             if number < 0 or at >= seconds:
-                return max(number + 1, bisect.bisect_left(self._times, float(frame.time) - 1e-6)), max(at, 0.0)
-        return number + 1, seconds + self._usual if number >= 0 else 0.0
+                return max(number + 1, bisect.bisect_left(shown, float(frame.time) - 1e-6)), max(at, 0.0)
+        if 0 <= number + 1 < len(steps):
+            return number + 1, max(seconds, steps[number + 1] - steps[0])
+        return number + 1, seconds + self._times.usual if number >= 0 else 0.0
 
     def _remark(self, frame: VideoFrame) -> None:
-        kind = HDR.get(frame.color_trc)
-        note = f"high dynamic range ({kind}) shown without tone mapping"
-        if kind is not None and note not in self.notes:
+        kind, wide = HDR.get(frame.color_trc), WIDE.get(frame.color_primaries)
+        note = ""
+        if kind is not None:
+            note = f"high dynamic range ({kind}) shown without tone mapping"
+        elif wide is not None:
+            note = f"wide colours ({wide}) shown as if they were those of BT.709"
+        if note and note not in self.notes:
             self.notes.append(note)
 
     def _nothing(self) -> str:
-        if self._clock.over:
-            return f"no frame could be decoded within {self._limits.seconds:g} s, refused"
+        if self.clock.over:
+            return self._limits.too_slow
         what = self._stream.codec_context.name
         if self.broken or self.count:
             count = self.count or self.broken

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ASPECTS = Fraction(1, 8), Fraction(8)  # of a pixel; what is beyond is a broken header, and taken for square
 LEAST = 16  # pixels of a side; smaller pictures are no material for bwdif
 HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics (ITU-T H.273) that are no SDR
+WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # colour primaries, likewise
 
 
 def aspect_of(given: Fraction | None) -> Fraction:

@@ -12,7 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as error:
+    from common.base import leave_without
+
+    leave_without(error)
 import torch.nn.functional as F
 from torch import Tensor
 

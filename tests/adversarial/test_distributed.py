@@ -53,10 +53,26 @@ def _worker(rank: int, port: int, folder: str, size: int) -> None:
             game.step()
         agree = all(alike(net) for net in [game.G, game.D, game.G_ema, game.D_ema])
         stats = game.stats.collect(world.sum)
-        out = {"agree": agree, "p": float(game.augment.p), "pl_mean": float(game.pl_mean), "stats": stats}
+        out = {"skipped": [_skipped(game, later) for later in (False, True)]}
+        out |= {"agree": agree, "p": float(game.augment.p), "pl_mean": float(game.pl_mean), "stats": stats}
         turns = runpy.run_path(str(ROOT / "benchmarks" / "exchange.py"))["turns"](cfg, game.G, game.D)
         out |= {"nets": nets, "exchanged": exchanged, "counted": [size for size, _ in turns.values()]}
         torch.save(out, os.path.join(folder, f"{rank}.pt"))
+
+
+def _skipped(game, asynchronous: bool) -> dict:
+    """What is counted of a good step and two in which one number of the first process's gradient is none."""
+    game.asynchronous = asynchronous
+    for i in range(3):
+        game._learn(game.G)
+        for p in game.G.parameters():
+            p.grad = torch.zeros_like(p)
+        if i and game.world.is_main:
+            p.grad.view(-1)[0] = float("inf")
+        game.update("G", game.opt_G, game.G.parameters())
+    game.settle()
+    rows = game.stats.collect(game.world.sum)
+    return {name: [row["num"], row["mean"] * row["num"]] for name, row in rows.items() if row["num"]}
 
 
 def _share(size: int) -> dict:
@@ -75,6 +91,10 @@ def test_processes_equal_one_with_the_joined_batch(tmp_path, monkeypatch, size):
     for other in others:
         assert other["agree"]
         assert all(first[name] == other[name] for name in ("p", "pl_mean", "stats", "exchanged"))
+    waiting, later = first["skipped"]
+    assert waiting == {"Gradients/G": [1, 0.0], "Gradients/nonfinite_G": [2, 2.0], "Gradients/skipped_G": [2, 2.0]}
+    assert later == {"Gradients/G": [1, 0.0], "Gradients/nonfinite_G": [1, 2.0], "Gradients/skipped_G": [1, 2.0]}
+    assert first["stats"]["Gradients/D"]["num"] == 4
     assert sorted(first["exchanged"]) == sorted(first["counted"]), "docs/training.md's bytes a step are counted so"
 
     from conftest import small_config, small_game

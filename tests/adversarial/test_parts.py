@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from adversarial import verdict_phase
+from adversarial.config import GameConfig
 from adversarial.feed import Feed
 from adversarial.optimiser import FusedAdam, PlainAdam, lazy_adam
 from adversarial.replay import Replay
@@ -126,6 +127,17 @@ def test_the_last_two_checkpoints_are_kept_and_found(tmp_path):
     assert [p.name for p in checkpoints(run)] == ["checkpoint-000020.pt", "checkpoint-1000000.pt"]
     for name in ("latest", str(run), str(run / "checkpoint-1000000.pt")):
         assert load(find_checkpoint(name, tmp_path), "gan")["game"]["step"] == 1000000
+
+
+def test_latest_is_no_run_of_a_detector(tmp_path):
+    game, newer = tmp_path / "00000-faces-32-tiny", tmp_path / "00001-detector-faces-32-squeezenet1_1"
+    for run, kind in ((game, "gan"), (newer, "detector")):
+        run.mkdir()
+        save(run, 10, {"game": {}}, kind)
+    (newer / "config.json").write_text('{"detector": 1, "options": {"size": "tiny"}}')
+    assert find_checkpoint("latest", tmp_path).parent == game
+    with pytest.raises(UserError, match=f"{newer.name}: a run of train_detector.py; give one of train_gan.py"):
+        GameConfig.load(newer / "config.json")
 
 
 class Evil:

@@ -146,6 +146,14 @@ def test_quiet_leaves_only_the_exit_code(place):
         (["one.png", "--model", "REAL.safetensors", "--fpr", "0.3"], "0.005, 0.01, 0.05"),
         (["one.png", "--model", "REAL.safetensors", "--device", "abacus"], "unknown device"),
         (["one.png", "--model", "REAL.safetensors", "--explain", "no/such/out.png"], "no folder"),
+        (
+            ["one.png", "--model", "REAL.safetensors", "--face", "whole", "--face-model", "x"],
+            "--face-model x: by --face",
+        ),
+        (
+            ["one.png", "--model", "REAL.safetensors", "--face-model", "x"],
+            "--face-model x: by --face auto this detector",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(place, args, words):
@@ -414,6 +422,21 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_judged(place, m
     result = run("one.png", "--model", "REAL.safetensors", *words)
     assert result.exit_code == 2 and result.stdout == "" and result.stderr.count("\n") == 1
     assert "shut" in result.stderr and words[-2] in result.stderr and not list((place / "shut").iterdir())
+
+
+@pytest.mark.parametrize("form", ["gif", "png", "webp", "avif"])
+def test_animations_keep_to_the_seconds_of_decoding(place, form):
+    """They took as long as they had frames."""
+    frames = [Image.fromarray(np.full((40, 48, 3), 6 * i, np.uint8)) for i in range(40)]
+    frames[0].save(f"a.{form}", save_all=True, append_images=frames[1:], duration=100)
+    asked = (f"a.{form}", "--model", "REAL.safetensors", "--decode-seconds")
+    (row,) = json.loads(run(*asked, "600", "--json").stdout)["results"]
+    assert row["video"]["seconds"] == pytest.approx(4) and row["video"]["frames"] == 16
+    result = run(*asked, "1e-9")
+    assert result.exit_code == 2 and f"a.{form}: no frame could be decoded within 1e-09 s, refused" in result.stderr
+    pytest.importorskip("pyarrow")
+    run(*asked, "1e-9", "--shard", "0/1", "--out", "parts")
+    assert "1 unreadable" in run("merge", "parts").stdout
 
 
 def test_one_part_alone_waits_for_no_others(place):

@@ -50,6 +50,7 @@ def test_the_terminal_and_the_pictures(place):
     assert "camera tags: present: Canon" in result.stdout and "cannot prove" in result.stdout
     assert "would it survive: " in result.stdout and "JPEG 95" in result.stdout
     assert (place / "curve.svg").read_text().startswith("<svg")
+    assert result.stderr.endswith("Next: look at ela.png\n"), result.stderr
     with Image.open(place / "ela.png") as image:
         assert image.size == (192, 96)
     taken = run("b.jpg", "--ela", "b.jpg")

@@ -118,6 +118,17 @@ def test_numbers_equal_predict_and_scikit_learn(place, tmp_path):
     assert "oracle" in out and f"{100 * values['balanced_accuracy']:.1f} %" in out
 
 
+def test_one_photo_under_both_labels_is_said(place, tmp_path):
+    """Before: the figures were those of wrong labels, without a word."""
+    for name, folder in (("real/a.png", "real/00"), ("fake/a.png", "fake/00"), ("fake/b.png", "real/00")):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes((place / f"both/{folder}.png").read_bytes())
+    said = " ".join(run("d.safetensors", "--data", tmp_path / "set").split())
+    assert "note: an image is there as real and as fake, the same file (like" in said
+    assert "set/real/a.png and" in said and "set/fake/b.png)" in said
+    assert "as real and as fake" not in run("d.safetensors", "--data", "both")
+
+
 def test_the_exported_twin_answers_as_in_detect(place, tmp_path):
     """On a CPU the network beside the file judges, quicker, where it is of this very file: the same scores."""
     run("d.safetensors", "--data", "both", "--csv", tmp_path / "torch.csv")
@@ -172,6 +183,11 @@ def test_robustness_streams_keeps_and_draws(tmp_path):
     found, rows = json.loads((tmp_path / "o.json").read_text()), rows_of(tmp_path / "o.csv")
     conditions = found["robustness"]["conditions"]
     assert [c["name"] for c in conditions] == list(grid()) and len(rows) == 45 * 6
+    # a row that is shown as soon as it is there, and one of a source, have the interval of the whole
+    assert found["robustness_by_source"]["both"] == conditions
+    for line in out.splitlines():
+        if (one := next((c["balanced"] for c in conditions if line.startswith(f"  {c['name']} ")), None)) is not None:
+            assert line.endswith(f"({100 * one['low']:.1f} to {100 * one['high']:.1f})"), line
     by_hand = [r for r in rows if r["degradation"] == "jpeg-30" and r["source"] == "both"]
     threshold = found["rule"]["threshold"]
     jpeg = next(c for c in conditions if c["name"] == "jpeg-30")

@@ -287,7 +287,7 @@ def test_out_of_fold_scores_of_another_member_are_refused(tmp_path):
         (["a.safetensors", "run", "--data", "data", "--split", "train"], "has no such images"),
         (["a.safetensors", "run", "--data", "data/valid/real"], "takes 10 of each class"),
         (["a.safetensors", "run", "--data", "data", "--limit", 5], "takes 10 of each class"),
-        (["a.safetensors", "run", "--data", "data", "--oof", "x.csv"], "1 times for 2 members"),
+        (["a.safetensors", "run", "--data", "data", "--oof", "x.csv"], "1 time for 2 members"),
         (["a.safetensors", "run", "--oof", "x.csv", "--oof", "./x.csv"], "same file twice"),
         (["a.safetensors", "run", "--data", "data", "--weights", "2,1"], "give one for each member, and --method"),
         (["a.safetensors", "run", "--data", "data", "--method", "weighted", "--weights", "1"], "1 for 2 members"),
@@ -402,7 +402,7 @@ def test_unreadable_images_are_left_out_for_all_and_tables_stand_alone(tmp_path)
     (tmp_path / "t" / "real" / "05.png").write_bytes(b"no picture")
     words = ("--models", "a.safetensors", "--models=c.safetensors", "--data", tmp_path / "t", "--no-speed")
     out = run("compare", *words, "--out", tmp_path / "o", "--resamples", 20)
-    assert "1 images can't be read and are left out for all" in out and "39 real and 40 fake" in out
+    assert "1 unreadable image, left out for all" in out and "39 real and 40 fake" in out
     for name in "ac":
         run("detector", f"{name}.safetensors", "--data", tmp_path / "t", "--csv", tmp_path / f"{name}.csv")
     tables = ("compare", "--models", tmp_path / "a.csv", tmp_path / "c.csv")

@@ -158,7 +158,7 @@ def test_a_study_from_plan_to_page(home, monkeypatch):
     found = json.loads((home / "out" / "results.json").read_text())
     planted = found["comparisons"][0]
     assert planted["low"] > 0.1 and planted["holm"] < 0.05 and len(found["comparisons"]) == 1
-    assert found["images"]["photos"] == 110 and any("photos: 1 images can't be used" in note for note in found["notes"])
+    assert found["images"]["photos"] == 110 and any("photos: 1 image of no use" in note for note in found["notes"])
     left_out = {(kind, name): why for kind, name, why in found["skipped"]}
     assert "nowhere" in left_out["arm", "absent"] and "UNKNOWN_VARIABLE is not set" in left_out["test", "missing"]
     assert ("comparison", "absent - rows") in left_out and ("source", "nowhere") in left_out

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # sum of |x| and of x cos(0, 1, 2, ...) over all tensors, as the version of that time ended
 SUMS = {
     "gan/00000-faces-8-tiny/detector.safetensors": (10822.188957434442, -38.02474893752067),
-    "gan/00000-faces-8-tiny/generator-000000.safetensors": (47665.85038255589, 1746.2237859176093),
+    "gan/00000-faces-8-tiny/generator-000000.024.safetensors": (47665.85038255589, 1746.2237859176093),
     "detector/detector.safetensors": (207601.7144368128, 554.4341246284696),
     "folds/fold-2/detector.safetensors": (208119.85445516906, -173.83740312786395),
 }
@@ -48,9 +48,9 @@ def test_a_run_of_the_game(place, start):
     assert load(place / run, "gan")["game"]["step_index"] == 3
     done = start("--resume", run, "--outdir", "gan", small=False).wait()
     assert done.code == 0, done.err
-    assert "kimg" in load_generator(place / run / "generator-000000.safetensors")[1]
+    assert "kimg" in load_generator(place / run / "generator-000000.024.safetensors")[1]
     assert Detector.load(place / run / "detector.safetensors").preprocess.resolution == 8
-    for name in ("detector", "generator-000000"):
+    for name in ("detector", "generator-000000.024"):
         check(place, f"{run}/{name}.safetensors")
 
 

@@ -88,6 +88,11 @@ def test_what_is_said(noisy, tmp_path):
     for arguments, words in (
         (("normalise", tmp_path / "in", tmp_path / "in/out"), "lies in the source"),
         (("normalise", tmp_path / "in", noisy), "not empty"),
+        (("normalise", tmp_path / "in", tmp_path / "x", "--face-model", "haar"), "--face-model haar: faces are only"),
+        (
+            ("audit", tmp_path / "in", "--quick", "--face-model", "haar"),
+            "--face-model haar: --quick looks at no pixels",
+        ),
         (("normalise", tmp_path / "in", tmp_path / "x", "--quality", "best"), "75-95"),
         (("normalise", tmp_path / "in", tmp_path / "x", "--quality", "95-75"), "the lower first"),
         (("normalise", tmp_path / "in", tmp_path / "x", "--align", "ffhq", "--face-model", "no.onnx"), "--face-model"),

@@ -152,6 +152,17 @@ def test_help_answers_at_once():
     assert "--max-pixels" in CliRunner().invoke(Program(serve.main), ["--help"]).output
 
 
+def test_next_brings_the_token():
+    there = "http://localhost:8000/"
+    assert serve.by_curl(there, serve.ServeOptions(), False) == f"curl -F file=@photo.jpg {there}v1/detect"
+    for asked, word in (
+        (serve.ServeOptions(token_file="a b.txt"), "$(cat 'a b.txt')"),
+        (serve.ServeOptions(), "$FACES_TOKEN"),
+    ):
+        said = serve.by_curl(there, asked, True)
+        assert said == f'curl -H "Authorization: Bearer {word}" -F file=@photo.jpg {there}v1/detect'
+
+
 def test_the_end_is_quiet_and_nothing_of_a_photo_is_left(served):
     """Last of this file: the server is stopped."""
     port, process, folder = served

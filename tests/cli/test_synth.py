@@ -217,6 +217,9 @@ def test_mix(home, synth):
     again = synth(*arguments)
     assert again.returncode == 2 and "--force" in again.stderr
     assert synth(*arguments, "--force").returncode == 0
+    # mixtures of other truncation have a place of their own
+    own = {synth("mix", "--rows", 1, "--cols", 2, *more).stdout.splitlines()[-1] for more in ((), ("--trunc", 0.8))}
+    assert len(own) == 2 and any(name.endswith("-mix-coarse-psi0.8") for name in own), own
 
 
 def test_video(home, synth):

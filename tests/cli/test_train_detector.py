@@ -268,6 +268,8 @@ def test_thresholds_on_ones_own_photos(command, faces, tmp_path):
     write(tmp_path / "mine", 120, seed=5, only="real")
     write(tmp_path / "theirs", 30, seed=6, only="fake")
     (tmp_path / "mine" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    idle = ("--face", "whole", "--face-model", "haar")
+    refused(command("calibrate", "run", "--reals", "mine", "--out", "own.safetensors", *idle, small=False), *idle)
     result = command("calibrate", "run", "--reals", "mine", "--out", "own.safetensors", small=False)
     assert result.code == 0, result.err
     assert "120 of 121 photos judged (1 unreadable left out)" in result.out and "broken.png" in result.out
@@ -340,3 +342,29 @@ def test_a_probe_from_features_to_its_detector_and_on_again(command, faces, tmp_
     assert again.code == 0, again.err
     same = Detector.load(tmp_path / "run" / "detector.safetensors").net.state_dict()
     assert all(torch.equal(same[name], value) for name, value in detector.net.state_dict().items())
+
+
+def test_next_measures_on_the_test_split(command, tmp_path):
+    for split, count in (("train", 24), ("valid", 8), ("test", 4)):
+        write(tmp_path / "my faces" / split, count, seed=count)
+    done = command("--data", "my faces", "--no-report", "--allow-leaks")
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    line = f"Next: python evaluate.py detector runs/{folder.name} --data 'my faces' --report judged.html\n"
+    assert done.err.endswith(line), done.err
+
+
+def test_next_without_a_test_split(command, faces):
+    done = command("--data", faces, "--no-report")
+    assert done.code == 0 and "--data PHOTOS_IT_NEVER_SAW --report judged.html" in done.err, done.err
+
+
+def test_faces_that_were_cut_out_want_a_word(command, tmp_path):
+    write(tmp_path / "even", 48)
+    recipe = {"resolution": 32, "align": "ffhq", "quality": [75, 95]}
+    (tmp_path / "even" / "normalise.json").write_text(json.dumps(recipe))
+    words = ("--data", "even", "--no-report")
+    done = command(*words)
+    assert done.code == 0 and "whole pictures: --face ffhq makes it cut faces out as these were" in done.out + done.err
+    done = command(*words, "--face", "ffhq")
+    assert done.code == 0 and "whole pictures" not in done.out + done.err, done.err

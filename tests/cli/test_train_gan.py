@@ -74,6 +74,7 @@ def test_a_folder_without_a_usable_image(train, tmp_path, kind, words):
         (["--batch", 0], "--batch 0"),
         (["--subset", 0], "--subset 0"),
         (["--kimg", 0], "--kimg 0"),
+        (["--kimg", 0.0009], "--kimg 0.0009 is too small; give at least 0.001"),  # less than an image: no step
         (["--kimg", "nan"], "--kimg nan"),
         (["--tick", -1], "--tick -1"),
         (["--lr", 0], "--lr 0"),
@@ -83,6 +84,7 @@ def test_a_folder_without_a_usable_image(train, tmp_path, kind, words):
         (["--p-max", 2], "--p-max 2"),
         (["--degradation", "acid"], "--degradation acid is unknown"),
         (["--metrics", "is50k"], "is50k"),
+        (["--metrics", "fid8,pr4"], "--metrics pr4: 4 images; pr needs 6 or more of each set"),
         (["--precision", "fp16"], "--precision fp16"),
         (["--generator-verdict-weight", 1, "--verdict-batch", 0], "--verdict-batch 0"),
         (["--device", "cuda:77"], "--device cuda:77"),
@@ -279,8 +281,8 @@ def test_what_a_run_writes_and_prints(train, tmp_path, photos):
     run = tmp_path / "runs" / "00000-photos-8-tiny"
     assert (run / "log.txt").read_text() == done.out
     names = files_under(run)
-    for name in ("config.json", "stats.jsonl", "metrics.jsonl", "reals.png", "fakes-000000.png", "scores.npz",
-                 "generator-000000.safetensors", "detector.safetensors", "verdict.json"):  # fmt: skip
+    for name in ("config.json", "stats.jsonl", "metrics.jsonl", "reals.png", "fakes-000000.024.png", "scores.npz",
+                 "generator-000000.024.safetensors", "detector.safetensors", "verdict.json"):  # fmt: skip
         assert name in names, name
     assert not [n for n in names if n.startswith(".")] and not (tmp_path / "runs" / ".cache").exists()
 

@@ -42,7 +42,7 @@ def test_grey_oblong_photos_both_mirrors(train, tmp_path):
     config = json.loads((run / "config.json").read_text())
     expected = {"resolution": 32, "crop": "pad", "resample": "box", "channels": 1}
     assert config["data_facts"]["preprocess"] == expected
-    G, _ = load_generator(run / "generator-000000.safetensors")
+    G, _ = load_generator(run / "generator-000000.004.safetensors")
     assert G.cfg.img_channels == 1
     assert Image.open(run / "reals.png").mode == "L"
     again = train("--resume", run, "--channels", 3, small=False)
@@ -129,8 +129,9 @@ def test_a_run_with_classes(train, photos, tmp_path):
     done = train("--data", "data", "--cond", "--mirror", "--kimg", 0.008, "--verdict-kimg", 0.004)
     assert done.code == 0, done.err
     assert "classes     2: old (7), young (15)" in done.out
+    assert done.err == "Next: python synth.py --network runs/00000-data-8-tiny --n 64 --grid --class 0\n"
     run = tmp_path / "runs" / "00000-data-8-tiny"
-    G, meta = load_generator(run / "generator-000000.safetensors")
+    G, meta = load_generator(run / "generator-000000.008.safetensors")
     assert G.cfg.c_dim == 2 and meta["classes"] == ["old", "young"]
     assert "adversarial_logit_auc" not in json.loads((run / "verdict.json").read_text())
     Detector.load(run / "detector.safetensors")

@@ -75,6 +75,26 @@ def test_a_step_that_changes_nothing_shows_what_was_copied(train, small, tmp_pat
     torch.testing.assert_close(new["D"]["trunk.blocks.1.skip.weight"], old["D"]["trunk.blocks.0.skip.weight"])
 
 
+def test_a_preset_that_widens_with_the_resolution_grows_with_the_widths_it_began_with(train, photos, tmp_path):
+    """Of 12 channels at 8x8 and 6 at 16x16, where a new run has 16 and 12: also when it is resumed, and grown again."""
+    widening = {"FACES_TEST_WIDENING": "1"}
+    short = ("--kimg", 0.004, "--verdict-batch", 0)
+    first = train("--data", photos, *short, **widening)
+    assert first.code == 0, first.err
+    grown = train("--grow-from", tmp_path / "runs" / SMALL, "--resolution", 16, *short, **widening)
+    assert grown.code == 0, grown.err
+    assert "the old run's widths go on: 6 channels at 16x16, a new --cfg tiny has 12" in grown.out
+    again = train("--resume", tmp_path / "runs" / LARGE, "--kimg", 0.008, small=False, **widening)
+    assert again.code == 0, again.err
+    G, _ = load_generator(tmp_path / "runs" / LARGE / "generator-000000.008.safetensors")
+    assert [G.cfg.channels(res) for res in (4, 8, 16)] == [16, 12, 6]
+    refused(train("--grow-from", "latest", "--resolution", 32, *short, **widening), "3 channels at 32x32 can't hand")
+    refused(
+        train("--grow-from", tmp_path / "runs" / SMALL, "--resolution", 16, *short, "--cfg", "auto", **widening),
+        "12 generator channels at 8x8, this run 16 with --cfg auto",
+    )
+
+
 def test_what_cannot_grow_is_refused_before_anything_is_written(train, small, photos, tmp_path):
     refused(train("--grow-from", small, "--resume", small, "--resolution", 16), "--grow-from", "--resume")
     refused(train("--grow-from", small, "--resolution", 8), "--grow-from", "8x8 already", "--resolution 16")

@@ -15,8 +15,9 @@ from adversarial.snapshots import Snapshots, kimg_of
 from stylegan2_ada.config import GeneratorConfig
 from stylegan2_ada.files import save_generator
 from stylegan2_ada.generator import Generator
+from synth.network import generator_in
 from training.checkpoint import checkpoint_path, checkpoints, load, save
-from training.run_folder import newest_run
+from training.run_folder import newest_run, snapshots
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,13 +35,36 @@ def test_the_last_the_best_and_one_of_every_so_many_kimg_are_kept(tmp_path, keep
     options = SimpleNamespace(keep=keep, keep_every=every)
     snapshots = Snapshots(tmp_path, SimpleNamespace(options=options), None, None, None, None)
     (tmp_path / "generator-best.safetensors").touch()
-    for at in (k for k in range(0, 44, 4) if k != 8 or kimg == 40):
-        (tmp_path / f"generator-{at:06d}.safetensors").touch()
+    for at in (k for k in range(0, 44, 4) if k != 8 or kimg == 40):  # the first five as once written
+        name = f"generator-{at:06d}.000.safetensors" if at > 16 else f"generator-{at:06d}.safetensors"
+        (tmp_path / name).touch()
         if at <= kimg:
-            snapshots._prune(tmp_path / f"generator-{at:06d}.safetensors")
-    snapshots._prune(tmp_path / f"generator-{kimg:06d}.safetensors")
+            snapshots._prune(1000 * at)
+    snapshots._prune(1000 * kimg)
     names = sorted(p.name for p in tmp_path.glob("generator-*"))
-    assert names == [f"generator-{at:06d}.safetensors" for at in stay] + ["generator-best.safetensors"]
+    assert [int(name[10:16]) for name in names[:-1]] == stay and names[-1] == "generator-best.safetensors"
+
+
+def test_snapshots_closer_than_a_kimg_have_names_of_their_own(train, tmp_path, photos):
+    """Ten steps of four images, each with a snapshot and a sheet."""
+    dense = ("--data", photos, "--snap", 1, "--tick", 0.004, "--keep", 3, "--verdict-batch", 0)
+    done = train(*dense, "--kimg", 0.024, "--keep-every", 0.012)
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "00000-photos-8-tiny"
+    earlier = checkpoint_path(run, 6)
+    state = earlier.read_bytes()
+    done = train("--resume", run, "--kimg", 0.04, small=False)
+    assert done.code == 0, done.err
+    kept = sorted(p.name for p in run.glob("generator-*"))
+    assert kept == [f"generator-000000.{at:03d}.safetensors" for at in (4, 12, 24, 32, 36, 40)]
+    assert {round(kimg_of(run / name) * 1000) for name in kept} == {4, 12, 24, 32, 36, 40}
+    assert len(list(run.glob("fakes-*.png"))) == 11  # of the beginning, too
+    assert generator_in(run) == run / kept[-1]
+    # back to an earlier moment, and a step further: what is of later is of a course that was left
+    earlier.write_bytes(state)
+    back = train("--resume", earlier, "--kimg", 0.028, small=False)
+    assert back.code == 0, back.err
+    assert [snapshots(run, kind)[-1][0] for kind in ("generator", "fakes")] == [28, 28]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +81,7 @@ def test_the_last_the_best_and_one_of_every_so_many_kimg_are_kept(tmp_path, keep
 def test_the_best_generator_is_of_the_course_that_the_run_is_on(tmp_path, best, kept, left):
     G = Generator(GeneratorConfig(8, z_dim=4, w_dim=4, mapping_layers=1, channel_base=16))
     for kimg in kept:
-        save_generator(tmp_path / f"generator-{int(kimg):06d}.safetensors", G, {"kimg": kimg})
+        save_generator(tmp_path / f"generator-{int(kimg):06d}.safetensors", G, {"kimg": kimg})  # as once written
     path = tmp_path / "generator-best.safetensors"
     if best is not None:
         save_generator(path, G, {"kimg": best})

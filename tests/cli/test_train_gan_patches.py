@@ -44,7 +44,7 @@ def test_a_run_its_files_and_going_on_after_kills(start, train, mixed, tmp_path)
     done = train("--data", mixed, *PATCHES, *SHORT, cwd=tmp_path / "straight")
     assert done.code == 0, done.err
     assert "patches     32 x 32 pixels, cut anew at every step from" in done.out
-    assert "1 photos are smaller than 32 pixels and were left out" in done.out
+    assert "1 photo smaller than 32 pixels, left out" in done.out
     assert "narrow.png: 30x80 pixels: too small (at least 32 a side)" in done.out
     straight = tmp_path / "straight" / "runs" / RUN
 
@@ -55,7 +55,7 @@ def test_a_run_its_files_and_going_on_after_kills(start, train, mixed, tmp_path)
     assert detector.meta["patches"] == 32 and detector.meta["face"] == "whole"
     assert "knows 32x32 patches" in detector.note(np.zeros((100, 100, 3), np.uint8))
     assert detector.note(np.zeros((32, 32, 3), np.uint8)) == ""
-    G, meta = load_generator(straight / "generator-000000.safetensors")
+    G, meta = load_generator(straight / "generator-000000.016.safetensors")
     assert meta["patches"] == 32 and sample(G, [1, 2]).shape == (2, 3, 32, 32)
     measured = json.loads((straight / "verdict.json").read_text())["held_out_clean"]
     assert {"auc_data_set", "auc_own_generator"} <= set(measured)

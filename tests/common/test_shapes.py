@@ -16,6 +16,8 @@ ARCHITECTURES = [
     {"model": "hybrid", "trunk": TRUNK, "artefact_channels": 4, "verdict_dim": 8},
     {"model": "capsnet", "resolution": 64},
     {"model": "pixels", "resolution": 64},
+    {"model": "custom_cnn", "resolution": 32},
+    {"model": "blur_noise_cnn", "resolution": 32, "blur": 1.0},
 ]
 
 

@@ -18,6 +18,7 @@ from discriminator.explaining.relevance import NoRule, relevance
 from discriminator.models import new_network
 from discriminator.network import Network, Shape, VerdictOut
 from discriminator.network_options import NetworkOptions
+from discriminator.second_look import SecondLook
 from discriminator.two_views import Part, TwoViews, TwoViewsConfig
 from discriminator.views import FaceAndPixels, Views
 from faces.pixel_crops import PixelCrops
@@ -296,3 +297,33 @@ def test_names_of_methods():
     for mistyped in ("gradcamm", "oclusion", "patches,why"):
         with pytest.raises(UserError, match="no method"):
             methods_or_path(mistyped)
+
+
+# ---- two looks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].gradients])
+def test_both_looks_are_explained_where_both_count(method):
+    """Maps were of the first look alone. Of two looks an image and its mirror image have one score, so the map of one
+    is the other's, mirrored; at half the weight it is the mean of the first look's and of that."""
+    net = Layers(bias=True)
+    first = Detector(net, Preprocess(SIDE), make_calibration())
+    logit = float(first.raw(first.preprocess.normalise(image())[None]).logits[0])
+
+    def mapped(look, seen):
+        twice = Detector(net, Preprocess(SIDE), make_calibration(), {}, look)
+        return Explainer(twice, EFFORT)(seen, method).values
+
+    plain, always = mapped(None, image()), SecondLook(-1e6, 1e6, 1.0)
+    mirror = np.ascontiguousarray(image()[:, ::-1])
+    both = mapped(always, image())
+    np.testing.assert_allclose(mapped(always, mirror)[:, ::-1], both, atol=1e-5 * np.abs(both).max())
+    assert np.abs(both - plain).max() > 0.05 * np.abs(plain).max()
+    np.testing.assert_array_equal(mapped(SecondLook(logit + 2, logit + 3, 1.0), image()), plain)
+    half = mapped(SecondLook(logit + 1, logit + 2, 2.0), image())
+    other = mapped(None, mirror)[:, ::-1]
+    wanted = 0.75 * plain + 0.25 * other
+    wanted = wanted / wanted.max() if method == "gradcam" else wanted
+    np.testing.assert_allclose(half, wanted, atol=1e-4 * np.abs(wanted).max())
+    if method == "integrated-gradients":
+        np.testing.assert_allclose(both, (plain + other) / 2, atol=1e-5 * np.abs(both).max())

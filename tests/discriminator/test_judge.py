@@ -12,7 +12,7 @@ from PIL import Image
 from discriminator.calibration import calibrate
 from discriminator.detector_base import DetectorBase, Raw
 from discriminator.files import judge_files
-from discriminator.inputs import list_images
+from discriminator.inputs import list_images, named
 from discriminator.join import FACE_ONLY, PIXELS_ONLY, Join
 from discriminator.judge import Judge
 from discriminator.results import Result, Totals
@@ -37,6 +37,38 @@ def test_folders_are_listed_by_path_and_files_as_given(folder):
     names = [f.removeprefix(f"{folder}/") for f in files]
     assert names == ["sub/d.webp", "a.jpg", "b.png", "sub/c.png", "sub/d.webp", "notes.txt", "absent.png"]
     assert failures == []
+
+
+def test_a_file_is_judged_once_however_often_and_however_it_is_named(folder, monkeypatch):
+    """`a.jpg ./a.jpg` counted as two photos, and so did a folder beside a file in it, and two rows of a manifest."""
+    monkeypatch.chdir(folder)
+    (folder / "link.jpg").symlink_to("a.jpg")
+    (folder / "elsewhere").symlink_to("sub")
+    with zipfile.ZipFile("z.zip", "w") as archive:
+        archive.write("a.jpg")
+    (folder / "m.csv").write_text(f"path\nb.png\n./b.png\n{folder}/b.png\nsub/../b.png\nz.zip/a.jpg\n./z.zip/a.jpg\n")
+
+    def told(*inputs):
+        files, notes = named(inputs, lambda: lambda n: b"")
+        return files, [note.split(" named")[0] for note in notes]
+
+    assert told("b.png", "a.jpg") == (["b.png", "a.jpg"], [])
+    assert told("b.png", "./b.png", "a.jpg") == (["b.png", "a.jpg"], ["./b.png is"])
+    assert told("a.jpg", "link.jpg", str(folder / "a.jpg")) == (["a.jpg"], ["2 files (like link.jpg) are"])
+    assert told("elsewhere/c.png", "sub") == (["elsewhere/c.png", "sub/d.webp"], ["sub/c.png is"])
+    assert told("elsewhere/../a.jpg", "a.jpg") == (["elsewhere/../a.jpg"], ["a.jpg is"])
+    assert told("m.csv") == (["./b.png", "./z.zip/a.jpg"], ["4 files (like ././b.png) are"])
+    assert told("z.zip", "z.zip/a.jpg") == (["z.zip/a.jpg"], ["z.zip/a.jpg is"])
+    files, notes = told("absent", "none*", "none*", "")
+    assert files[0] == "absent" and len(files) == 4 and notes == []
+    (folder / "sub" / "a.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    assert told("sub/a.jpg", "a.jpg")[1] == [], "a copy is a file of its own"
+
+
+def test_each_line_on_stdin_has_its_answer(folder):
+    lines = iter([f"{folder}/a.jpg\n{folder}/a.jpg\n".encode(), b""])
+    files, notes = named("-", lambda: lambda n: next(lines))
+    assert list(files) == [f"{folder}/a.jpg"] * 2 and notes == []
 
 
 def test_an_empty_folder_is_a_failure(tmp_path):

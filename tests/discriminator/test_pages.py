@@ -7,13 +7,15 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from discriminator.calibration import calibrate
 from discriminator.detector_base import DetectorBase, Raw
 from discriminator.files import judge_files
 from discriminator.judge import Judge
 from faces.finding.face_step import FaceStep
+from faces.moving.animation import Animation
+from faces.moving.frame import Limits
 from faces.pages import pages_note
 from faces.preprocess import Preprocess
 
@@ -83,3 +85,21 @@ def test_the_note_says_it_and_so_does_a_photo_without_a_face(tmp_path):
     assert "page" not in plain.to_dict()["note"]
     (empty,) = none.encoded(tiff(3), "a.tif")
     assert empty.status == "no face" and empty.to_dict()["note"] == note
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF", "WEBP", "AVIF"])
+def test_a_colour_profile_that_is_too_large_is_said(form):
+    """It was left out without a word. 8 MiB is the most (docs/detecting.md)."""
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for size, note in ((8 << 20, ""), ((8 << 20) + 1, "colour profile of 8.0 MiB is too large and was left out")):
+        out = io.BytesIO()
+        picture().save(out, form, icc_profile=plain.ljust(size, b"\0"))
+        assert len(Image.open(out).info["icc_profile"]) == size
+        (one,) = Judge(Even()).encoded(out.getvalue(), "a")
+        assert note in one.to_dict()["note"] and ("profile" in one.to_dict()["note"]) == bool(note)
+
+
+def test_an_animations_profile_is_said_as_well():
+    out = io.BytesIO()
+    picture().save(out, "WEBP", save_all=True, append_images=[picture(1)], icc_profile=bytes(9 << 20))
+    assert "colour profile of 9.0 MiB" in Animation(out.getvalue(), "a.webp", Limits()).notes[0]

@@ -165,7 +165,7 @@ def test_one_image_with_both_labels_and_sets_that_overlap(faces, tmp_path):
     (second / "real" / "seen.png").write_bytes((first / "real" / "0002.png").read_bytes())
     (second / "real" / "resaved.jpg").write_bytes(encoded(faces[7], "JPEG", quality=50))
     found = gate(run_gates(open_source(first), GateOptions(limit=4), against=[open_source(second)]), "overlap with b")
-    assert found.count == 2 and found.detail == "1 copies and 1 near duplicates"
+    assert found.count == 2 and found.detail == "1 copy and 1 near duplicate"
 
 
 def test_nothing_planted_nothing_found(faces, tmp_path):

@@ -17,6 +17,7 @@ from faces.footage import open_footage
 from faces.frames import JOURNAL, MANIFEST, make_frames
 from faces.prepare_options import Framing, Normalisation
 from faces.source import open_source
+from tests.faces import video_files
 
 PLAIN = Normalisation(resolution=32, format="png")  # without alignment every frame is cut in the middle
 
@@ -189,10 +190,27 @@ def test_an_interrupted_call_makes_what_is_missing(tmp_path):
         make_frames(Framing(str(tmp_path / "videos"), str(tmp_path)), PLAIN, None)
 
 
-def test_animations_are_videos_and_pictures_are_not(tmp_path):
+@pytest.mark.parametrize("form", ["gif", "png", "webp", "avif"])
+def test_animations_are_videos_and_pictures_are_not(tmp_path, form):
     (tmp_path / "videos/real").mkdir(parents=True)
     stills = [Image.new("RGB", (48, 48), (20 + 9 * i,) * 3) for i in range(12)]
-    stills[0].save(tmp_path / "videos/real/a.gif", save_all=True, append_images=stills[1:], duration=100)
+    stills[0].save(tmp_path / f"videos/real/a.{form}", save_all=True, append_images=stills[1:], duration=100)
     stills[0].save(tmp_path / "videos/real/poster.png")
     framed = make_frames(Framing(str(tmp_path / "videos"), str(tmp_path / "out"), every=5), PLAIN, None)
     assert [int(row["frame"]) for row in rows(tmp_path / "out")] == [0, 5, 10] and sum(framed.videos.values()) == 1
+
+
+def test_a_video_without_a_face_says_what_of_it_was_not_looked_at(tmp_path):
+    class Blind:
+        name = "blind"
+
+        def find(self, image):
+            return []
+
+    (tmp_path / "videos/fake").mkdir(parents=True)
+    path = Path(video_files.write(tmp_path / "videos/fake/b.mkv", 40))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    recipe = Normalisation(resolution=32, format="png", align="ffhq")
+    asked = Framing(str(tmp_path / "videos"), str(tmp_path / "out"), every=2)
+    with pytest.raises(UserError, match=r"b\.mkv: no usable face in \d+ frames; the file ends early"):
+        make_frames(asked, recipe, Blind())

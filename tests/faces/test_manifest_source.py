@@ -13,7 +13,7 @@ from PIL import Image
 from common.errors import BadImage, UserError
 from discriminator.inputs import expand
 from faces.layout import Reading
-from faces.manifest import read_manifest, relative_to, write_manifest
+from faces.manifest import read_manifest, relative_to, text_column, write_manifest
 from faces.scan import scan
 from faces.source import open_source
 from faces.tabulate import table_for, tabulate
@@ -78,6 +78,31 @@ def test_what_is_missing_or_said_twice_is_noted(folder):
     with pytest.raises(BadImage, match="no such file"):
         source.image(1)
     assert [fact.error for fact in scan(source)] == [None, "no such file"]
+
+
+def test_an_image_is_one_in_every_spelling(folder):
+    """`./a.png` beside `a.png` was an image of its own, in a training, in `inspect`, in a split of another label."""
+    a = "photos/train/real/a.png"
+    (folder / "link").symlink_to("photos")
+    others = [
+        f"./{a}",
+        "photos//train/../train/real/a.png",
+        str(folder / a),
+        "link/train/real/a.png",
+        "more.zip/fake/e.png",
+    ]
+    rows = "".join(f"{path},0\n" for path in (a, *others, "./more.zip/fake/e.png", "more.zip/./fake/e.png"))
+    spec = write(folder, f"path,label\n{rows}")
+    source = open_source(spec)
+    assert [item.path for item in source.items] == [a, others[-1], "more.zip/./fake/e.png"]
+    assert any("5 images listed before" in note for note in source.notes)
+    table, _, _ = table_for(spec)
+    assert table["path"].tolist() == [a, others[-1]]
+    write_manifest(folder / "h.csv", table.select([0, 0, 1]).having(path=text_column([a, f"./{a}", others[-1]])))
+    again, _, notes = table_for(str(folder / "h.csv"))
+    assert again["path"].tolist() == [a, others[-1]] and "1 rows name an image for the second time" in notes[0]
+    with pytest.raises(UserError, match=r"m\.csv: \./photos/.*a\.png is real in row 1 and fake in row 2"):
+        open_source(write(folder, f"path,label\n{a},real\n./{a},fake\n"))
 
 
 def test_an_image_listed_as_both_classes_is_refused(folder):

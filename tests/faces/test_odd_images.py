@@ -200,6 +200,8 @@ def test_without_the_library_the_line_says_what_to_install(monkeypatch):
     for brand, words in (("heic", "pillow-heif"), ("mif1", "pillow-heif"), ("avif", "Pillow 11.3")):
         with pytest.raises(BadImage, match=f"a: .*needs {words}.*pip install"):
             decode_image(b"\0\0\0\x18ftyp" + brand.encode() + bytes(200), "a")
+    with pytest.raises(BadImage, match=r"Pillow 11\.3"):
+        decode_image(b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif" + bytes(200), "a")
     assert foreign.sort_of("x/IMG_1.HEIC") is foreign.HEIF and foreign.sort_of("b.avif") is foreign.AVIF
 
 

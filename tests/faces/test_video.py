@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from common.errors import BadImage
 from faces.decode import decode_image
+from faces.moving.animation import Animation
 from faces.moving.ends import ends_early
 from faces.moving.kinds import kind_of
 from faces.moving.upright import turned
@@ -90,6 +92,20 @@ def test_animations_are_videos(tmp_path, form, name):
     assert [int(frame.pixels.mean() + 0.5) for frame in frames] == [0, 30, 60, 90, 120, 150]
     animation(tmp_path / "still", count=1, form=form)
     assert not is_moving(tmp_path / "still")
+
+
+@pytest.mark.parametrize("brand", [b"avis", b"msf1", b"mif1"])
+def test_an_avif_is_an_animation_whatever_its_major_brand(tmp_path, brand):
+    """AVIF 1.2, 6.3: `avis` may stand among the compatible brands alone."""
+    pictures = [Image.fromarray(np.full((24, 32, 3), 40 * i, np.uint8)) for i in range(6)]
+    files = {}
+    for name, more in (("moving", pictures[1:]), ("still", [])):
+        pictures[0].save(tmp_path / name, "AVIF", save_all=True, append_images=more, duration=100)
+        data = (tmp_path / name).read_bytes()
+        files[name] = data[:8] + brand + data[12:]
+    assert is_moving(files["moving"], "a.avif") and not is_moving(files["still"], "a.avif")
+    with Video(files["moving"], "a.avif") as video:
+        assert len(list(video.frames(0))) == 6
 
 
 def test_see_through_parts_of_an_animation_lie_on_grey(tmp_path):
@@ -193,6 +209,46 @@ def test_limits(tmp_path):
         assert 0 < len(given) < 50 and "stopped after 0.4 s of work: only its first" in video.remarks()[0]
     with pytest.raises(BadImage, match="refused"), Video(path, limits=Limits(seconds=0)) as video:
         list(video.frames(0))
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_seconds_are_shared_between_counting_an_animation_and_looking_at_it(tmp_path, monkeypatch, form):
+    """Each frame takes a second: counting the forty of them left no time to look at one, and no face was found."""
+    now, opened = [0.0], Animation._opened
+    monkeypatch.setattr("faces.moving.frame.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow(self):
+        image = opened(self)
+        seek = image.seek
+
+        def later(number):
+            now[0] += 1
+            seek(number)
+
+        image.seek = later
+        return image
+
+    monkeypatch.setattr(Animation, "_opened", slow)
+
+    def looked_at(limits, between=0.0):
+        count = 0
+        with Video(path, limits=limits) as video:
+            for _ in video.frames(0):
+                now[0], count = now[0] + between, count + 1
+        return count, [remark for remark in video.remarks() if "GIF" not in remark]
+
+    path = animation(tmp_path / "a", 40, form)
+    assert looked_at(Limits(seconds=100)) == looked_at(Limits()) == (40, [])
+    count, (remark,) = looked_at(Limits(seconds=20.5))
+    assert 9 <= count <= 11
+    assert remark == f"stopped after 20.5 s of work: only its first {count / 10:.1f} s were looked at"
+    count, (remark,) = looked_at(Limits(seconds=90), 5.0)
+    assert count == 9 and remark == "stopped after 90 s of work: only its first 0.9 of 4.0 s were looked at"
+    assert looked_at(Limits(seconds=90, decoding_alone=True), 5.0) == (40, [])
+    count, (remark,) = looked_at(Limits(seconds=20.5, decoding_alone=True), 5.0)
+    assert 9 <= count <= 11 and "of decoding: only" in remark
+    with pytest.raises(BadImage, match="no frame could be decoded within 0.9 s, refused"):
+        looked_at(Limits(seconds=0.9))
 
 
 def test_no_picture_in_it_is_said(tmp_path):

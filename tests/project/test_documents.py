@@ -84,3 +84,10 @@ def test_the_readme_shows_both_commands_and_the_scripts():
     shown = {words[0] if words[0] == "make" else words[1]: words for _, words in commands(DOCUMENTS[0])}
     assert {"make", "bootstrap.py", "train_gan.py", "synth.py", "detect.py"} <= set(shown)
     assert sys.version_info >= (3, 11)
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *sorted(ROOT.glob("*.py"))], ids=lambda p: p.name)
+def test_runs_of_drawn_faces_are_called_as_they_are_made(document):
+    """`make demo` and `train_gan.py --data demo` name their runs by data, size and configuration."""
+    for name in re.findall(r"\bruns/[\w/-]*\bdemo\b[\w-]*", document.read_text(encoding="utf-8")):
+        assert re.fullmatch(r"runs/demo|runs/(demo/)?\d{5}-demo-\d+-\w+", name), f"{document.name}: {name}"

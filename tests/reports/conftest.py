@@ -58,7 +58,7 @@ def run_folder(tmp_path_factory):
             f.write(json.dumps(row) + "\n")
         f.write(json.dumps({"nimg": 12000, "kimg": 12.0, "metric": "verdict", "valid_auc": 0.99}) + "\n")
     for kimg, blur in ((0, 32), (3, 8), (6, 4), (9, 2), (12, 1)):
-        sheet(0, blur).save(run / f"fakes-{kimg:06d}.png")
+        sheet(0, blur).save(run / f"fakes-{kimg:06d}.000.png")
     sheet(100, 1).save(run / "reals.png")
     label = np.repeat([0, 1], 300)
     score = np.clip(1 / (1 + np.exp(-(rng.normal(size=600) + np.where(label, 2.2, -2.2)))), 0, 1)

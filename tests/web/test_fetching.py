@@ -172,6 +172,14 @@ def test_slow_servers_are_left(there, path):
     assert refused.value.status == 408 and time.monotonic() - begin < 3
 
 
+def test_a_name_that_is_looked_up_for_long_is_left(there):
+    """The clock ran, and nobody looked at it until the name's address was there."""
+    begin = time.monotonic()
+    with pytest.raises(RequestRefused, match=r"not here after 0\.3 s") as refused:
+        fetcher(there, seconds=0.3, resolve=lambda *_: time.sleep(4) or ["127.0.0.1"])("http://slow.example/bytes=1")
+    assert refused.value.status == 408 and time.monotonic() - begin < 3
+
+
 def test_a_connection_that_stands_when_time_is_over_is_left(there, monkeypatch):
     """Looking up took half of the time, connecting the other: who was to end it found nothing to end."""
     connect = socket.create_connection

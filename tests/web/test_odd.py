@@ -86,6 +86,9 @@ ODD = {
         + b"3\r\nabc\r\n0\r\n\r\n", 400, "not an image",
     ),
     "broken chunk": (head(b"Transfer-Encoding: chunked", b"Content-Type: image/png") + b"zz\r\nabc", 400, "no HTTP"),
+    "chunk larger than all": (
+        head(b"Transfer-Encoding: chunked", b"Content-Type: image/png") + b"f" * 16 + b"\r\nabc", 413, "chunk of more",
+    ),
     "no token": (b"GET /v1/model HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 401, "Bearer"),
     "another origin": (post(b"x", b"Origin: http://evil.example"), 403, "another site"),
     "unknown method": (head(END, method=b"BREW"), 405, "not this method"),
