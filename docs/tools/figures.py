@@ -121,7 +121,10 @@ def plain_rate(k: int | None, n: int | None) -> str:
 
 
 def auc(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}".lstrip("0")
+    if value is None:
+        return ""
+    digits = 3 if value == 1 or value < 0.9995 else 4  # 1.000 would say that nothing is out of order
+    return f"{value:.{digits}f}".lstrip("0")
 
 
 def balanced(c: dict[str, int]) -> str:
