@@ -122,7 +122,7 @@ def judge_video(
         return Result(path, None, error.reason, stages={"read": time.perf_counter() - begin})
     facts = frames.facts()
     if not frames.verdicts:
-        looked = f"in {frames.count} frame{'s' * (frames.count > 1)}"
+        looked = f"in {counted(frames.count, 'frame')}"
         remark = notes_joined(looked, *frames.remarks)
         return Result(path, None, no_face=True, video=facts, strip=frames.strip, stages=frames.stages, remark=remark)
     verdict = _verdict(judge, frames, facts)

@@ -232,7 +232,7 @@ def _two_in_one_path(counts: Counter) -> list[str]:
         return []
     total, last = sum(counts[path] for path in set(odd)), odd[0]
     return [
-        f"{total} image{'s' * (total > 1)} in folders whose names contradict each other, like {'/'.join(last)}: the"
+        f"{counted(total, 'image')} in folders whose names contradict each other, like {'/'.join(last)}: the"
         f" nearest one counts ({LABEL_NAMES[label_of(last) or REAL]})"
     ]
 

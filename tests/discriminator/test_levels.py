@@ -342,8 +342,8 @@ def test_packages_that_cannot_serve_are_told_in_a_line(package, said, tmp_path, 
     [
         ("levels:nothing", {}, "unknown network"),
         ("levels:timm:no_such_network", {}, "knows no 'no_such_network'"),
-        ("levels:resnet50", {"stride1": 1}, "`stride1`: of published networks"),
-        ("levels:resnet50", {"head": "seeds"}, "`head`: of published networks"),
+        ("levels:resnet50", {"stride1": 1}, "`stride1` 1: of published networks"),
+        ("levels:resnet50", {"head": "seeds"}, "`head` seeds: of published networks"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_line(model, options, said):

@@ -34,6 +34,7 @@ def asked(monkeypatch):
         monkeypatch.setattr(
             discriminator.training.run, "train", lambda options, recipe, *rest, **more: seen.update(o=options, r=recipe)
         )
+        monkeypatch.setattr(train_detector, "_unseen", lambda folder: "")  # of a run's folder, and there is none
         train_detector.main.main(["--data", "x", "--device", "cpu", *arguments], standalone_mode=False)
         return seen["o"], seen["r"]
 

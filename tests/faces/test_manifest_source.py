@@ -100,7 +100,7 @@ def test_an_image_is_one_in_every_spelling(folder):
     assert table["path"].tolist() == [a, others[-1]]
     write_manifest(folder / "h.csv", table.select([0, 0, 1]).having(path=text_column([a, f"./{a}", others[-1]])))
     again, _, notes = table_for(str(folder / "h.csv"))
-    assert again["path"].tolist() == [a, others[-1]] and "1 rows name an image for the second time" in notes[0]
+    assert again["path"].tolist() == [a, others[-1]] and "1 row for images that had one" in notes[0]
     with pytest.raises(UserError, match=r"m\.csv: \./photos/.*a\.png is real in row 1 and fake in row 2"):
         open_source(write(folder, f"path,label\n{a},real\n./{a},fake\n"))
 
