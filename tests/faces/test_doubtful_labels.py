@@ -7,21 +7,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from common.errors import UserError
 from discriminator.inputs import expand
 from faces.layout import Reading, label_word, split_word
 from faces.manifest import read_manifest
 from faces.source import FaceSource, open_source
-
-
-def plant(root: Path, *names: str) -> Path:
-    for number, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (20, 20), (number % 256, 100, 50)).save(path)
-    return root
+from tests.photo_folders import plant
 
 
 def labels(source: FaceSource) -> dict[str, int]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from common.errors import UserError
 from faces.classes import ClassLabels
@@ -20,14 +19,7 @@ from faces.packing import pack
 from faces.preprocess import Preprocess
 from faces.source import FaceSource, open_source
 from faces.tabulate import table_for
-
-
-def plant(root: Path, *names: str) -> Path:
-    for number, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (20, 20), (number % 256, 100, 50)).save(path)
-    return root
+from tests.photo_folders import plant
 
 
 def both(root: Path, a: str, b: str, count: int = 2) -> Path:
