@@ -233,7 +233,7 @@ class OperatingPoint:
 
     def describe(self) -> str:
         """One line for people: the rate, its interval, and a warning where the reals were too few."""
-        reals = f"{counted(self.n_real, 'validation real')}"
+        reals = counted(self.n_real, "validation real")
         if self.views > 1:
             reals = f"{counted(self.n_real * self.views, 'view')} of {reals}"
         text = f"{self.false_alarms} of {reals} called FAKE ({100 * self.fpr:.2g} %, 95 % interval "

@@ -24,7 +24,7 @@ from evaluation.scoring import LabelledImages, Scorer, open_labelled, score_all,
 from faces.degrade import PRESETS
 from metrics.answers import called_fake
 from metrics.classification import FPRS, report, swapped_note
-from metrics.scores import CLEAN, Scores, column_of, read_scores
+from metrics.scores import CLEAN, Scores, column_of, groups_in_words, read_scores
 from metrics.significance import DeLong, McNemar, delong, holm, mcnemar
 
 ENOUGH = 20  # images of a class below which a comparison is refused
@@ -96,10 +96,9 @@ def compare(options: ComparisonOptions, listener: Listener = Listener()) -> Comp
             f"{result.n_real} real and {result.n_fake} fake images are too few to compare detectors: {ENOUGH} of each"
             " class are the least; give more `data`"
         )
-    if result.groups is not None and (count := len(np.unique(result.groups.astype(str)))) < len(result.labels):
+    if together := groups_in_words(result.groups, result.grouped_by):
         result.notes.append(
-            f"intervals of the table: {len(result.labels)} images are {count} groups by «{result.grouped_by}», each"
-            " drawn whole; DeLong's and McNemar's tests take the images for independent"
+            f"intervals of the table: {together}; DeLong's and McNemar's tests take the images for independent"
         )
     for one in contestants:
         _measure(one, result, options)

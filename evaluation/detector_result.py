@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.errors import UserError
-from common.words import counted
 from evaluation.bias import Bias
 from evaluation.options import DetectorOptions
 from evaluation.scoring import place_of
@@ -16,7 +15,7 @@ from metrics.bootstrap import Rate
 from metrics.breakdown import AnswerRule, Breakdown, break_down
 from metrics.classification import best_threshold, swapped_note
 from metrics.robustness import Condition, measure
-from metrics.scores import CLEAN, Scores
+from metrics.scores import CLEAN, Scores, groups_in_words
 
 
 @dataclass
@@ -96,11 +95,8 @@ def summarise(
             "no source has both reals and fakes, so there is no AUC and no accuracy: `reals_from` NAME pairs the reals"
             " of one source with the fakes of the others"
         )
-    if scores.group is not None and (count := len(set(scores.group))) < len(scores):
-        notes.append(
-            f"intervals: {counted(len(scores), 'image')} are {counted(count, 'group')} by «{scores.grouped_by}», each"
-            " drawn whole"
-        )
+    if together := groups_in_words(scores.group, scores.grouped_by):
+        notes.append(f"intervals: {together}")
     settings = settings | {"seed": options.seed, "resamples": options.resamples}
     return DetectorResult(
         settings["target"], rule, scores, found, calibrated, oracle, notes=notes, settings=settings, tables=[scores]

@@ -34,6 +34,7 @@ from evaluation.options import EnsembleOptions
 from evaluation.scoring import LabelledImages
 from faces.preprocess import Preprocess
 from metrics.classification import roc_auc, tpr_at_fpr
+from metrics.scores import groups_in_words
 from metrics.significance import delong, paired
 
 NAME = "the ensemble"
@@ -314,10 +315,8 @@ def compare_with_members(
         of, reals, len(rows.labels) - reals, best, shown, systems, gaps, p,
         _words(gaps, best, shown, 1 if head is None else len(names)),
     )  # fmt: skip
-    if rows.groups is not None and (count := len(np.unique(rows.groups.astype(str)))) < len(rows.labels):
-        found.notes.append(
-            f"intervals: {len(rows.labels)} images are {count} groups, each drawn whole; DeLong's p counts images"
-        )
+    if together := groups_in_words(rows.groups):
+        found.notes.append(f"intervals: {together}; DeLong's p counts images")
     if isinstance(head, Majority):
         fake, plain_vote = rows.labels == 1, all_scores[NAME] >= 0
         found.notes.append(

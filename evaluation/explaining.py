@@ -341,7 +341,7 @@ class _Work:
         }  # fmt: skip
         notes = [*self.said, *(f"{name}: {reason}" for name, reason in self.skipped.items())]
         if few := len(self.done) < ENOUGH:
-            some = f"{counted(len(self.done), 'image')}"
+            some = counted(len(self.done), "image")
             notes.append(f"{some}: too few to favour a method by; give at least {ENOUGH}")
         images = [
             {"label": label, "called_fake": fake}

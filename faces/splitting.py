@@ -191,7 +191,7 @@ def describe(
 
 
 def _groups(count: int) -> str:
-    return f"{counted(count, 'group')}"
+    return counted(count, "group")
 
 
 def _like(table: Manifest, groups: np.ndarray, group: int, part: np.ndarray) -> str:

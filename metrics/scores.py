@@ -79,6 +79,13 @@ class Scores:
         return cls(**columns, grouped_by=next((part.grouped_by for part in parts if part.group is not None), ""))
 
 
+def groups_in_words(groups: np.ndarray | None, by: str = "") -> str:
+    """What intervals take for one draw, where images belong together ("" where each is alone); by: the column."""
+    if groups is None or (count := len(np.unique(groups.astype(str)))) == len(groups):
+        return ""
+    return f"{len(groups)} images are {counted(count, 'group')}{f' by «{by}»' if by else ''}, each drawn whole"
+
+
 def join_groups(groups: Sequence[np.ndarray | None], names: Sequence[Iterable]) -> np.ndarray | None:
     """The groups of several sets of images as one column: an image, by its name, of a set without groups is one of its
     own. None where no set has any."""

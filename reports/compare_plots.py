@@ -135,6 +135,6 @@ def speed_against_auc(contestants: list[Contestant], *, threads: int, theme: str
         _plain_log(axis, along_x=True)
         speeds = [speed for _, speed in known]
         axis.set_xlim(min(speeds) / 1.6, max(speeds) * 1.6)
-        where = f"{counted(threads, 'thread')}"
+        where = counted(threads, "thread")
         axis.set(xlabel=f"images a second, the network alone, {where}", ylabel="ROC-AUC, 95 % interval")
     return sheet.png

@@ -144,7 +144,7 @@ def _endpoint(result: StudyResult) -> str:
 
 
 def _seeds(result: StudyResult) -> str:
-    return f"{counted(result.seeds, 'seed')}"
+    return counted(result.seeds, "seed")
 
 
 def _facts(result: StudyResult) -> list[str]:
