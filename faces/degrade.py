@@ -37,6 +37,16 @@ def _drawn(rng: np.random.Generator, key: str, bounds: Sequence[Any], by_ratio: 
     return float(np.exp(value)) if by_ratio else value
 
 
+def _border(image: np.ndarray, rng: np.random.Generator, bounds: dict[str, Any]) -> np.ndarray:
+    """Plain surroundings: white, black, a grey or a colour, equally often."""
+    shares = [_drawn(rng, "share", bounds["share"]) for _ in range(4)]
+    degrees = _drawn(rng, "degrees", bounds["degrees"])
+    levels = [int(level) for level in rng.integers(0, 256, 3)]
+    kind = int(rng.integers(4))
+    colour = ((255, 255, 255), (0, 0, 0), (levels[0],) * 3, tuple(levels))[kind]
+    return filters.border(image, *shares, degrees, colour)
+
+
 def _step(
     operation: Callable[..., np.ndarray], order: str = "", *, by_ratio: str = "", **ranges: Sequence[Any]
 ) -> tuple[Action, dict[str, Any]]:
@@ -72,6 +82,7 @@ STEPS: dict[str, tuple[Action, dict[str, Any]]] = {
         lambda im, rng, p: filters.cutout(im, _drawn(rng, "side", p["side"]), rng.random(), rng.random()),
         {"side": (0.1, 0.4)},
     ),
+    "border": (_border, {"share": (-0.1, 0.2), "degrees": (0.0, 0.0)}),
     "crop_shift": _step(filters.crop_shift, "shift shift quality", shift=(1, 7), quality=(50, 95)),
     "screenshot": _step(filters.screenshot, zoom=(0.6, 1.6), quality=(80, 95)),
     "web": _step(filters.web, longest=(768, 768), quality=(60, 60)),
@@ -96,6 +107,7 @@ BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("", "clip"): (0, 100),
     ("", "tiles"): (1, 64),
     ("", "side"): (0, 1),
+    ("", "share"): (-1, 0.45),
     ("", "shift"): (0, 64),
 }
 MOST_STEPS, MOST_NAMES = 64, 16

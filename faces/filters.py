@@ -181,6 +181,28 @@ def cutout(image: np.ndarray, side: float, y: float, x: float, grey: int = 128) 
     return out
 
 
+def border(
+    image: np.ndarray, left: float, top: float, right: float, bottom: float, degrees: float, colour: tuple[int, ...]
+) -> np.ndarray:
+    """The image as if it lay in a plain picture of `colour` (R, G, B), as in a screenshot or on a page.
+
+    What is within `left`, `top`, `right`, `bottom` (shares of the sides; negative ones reach beyond the image) of its
+    edges becomes that colour; the rectangle in between is turned counter-clockwise about its centre by `degrees`.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = width * left, height * top, width * (1 - right), height * (1 - bottom)
+    # How far each pixel's centre lies inside the rectangle: half a pixel beyond its edge or more is all border.
+    angle = np.deg2rad(degrees)
+    x, y = np.meshgrid(
+        np.arange(width, dtype=np.float32) + 0.5 - (x0 + x1) / 2,
+        np.arange(height, dtype=np.float32) + 0.5 - (y0 + y1) / 2,
+    )
+    u, v = x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
+    inside = np.minimum((x1 - x0) / 2 - np.abs(u), (y1 - y0) / 2 - np.abs(v))
+    share = np.clip(inside + 0.5, 0, 1)[..., None].astype(np.float32)
+    return to_uint8(share * image + (1 - share) * np.array(colour, np.float32))
+
+
 def crop_shift(image: np.ndarray, top: int, left: int, quality: int) -> np.ndarray:
     """`top` rows and `left` columns cut away (off an earlier JPEG's 8x8 grid), saved as JPEG, edges mirrored back."""
     height, width = image.shape[:2]
