@@ -68,12 +68,27 @@ def _locked(path: Path) -> int | None:
     system has no such locks, or nothing can be written (which its writer will find)."""
     if sys.platform == "win32":
         return None
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:
-        return None
-    try_lock(handle)
-    return handle
+    import fcntl
+
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # who else has it has taken the file for abandoned, for a moment
+        except OSError:  # a file system that knows no locks
+            return handle
+        if _is_called(handle, path):
+            return handle
+        os.close(handle)
+
+
+def _is_called(handle: int, path: Path) -> bool:
+    """Whether an open file still has this name: others may have removed it."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    return False
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -88,7 +103,8 @@ def _remove_abandoned(folder: Path) -> None:
                 handle = os.open(folder / name, os.O_RDWR)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(folder / name)
+                    if _is_called(handle, folder / name):
+                        os.unlink(folder / name)
                 finally:
                     os.close(handle)
 

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_what_a_killed_writer_left_goes_with_the_next_file_and_what_is_being_wri
         for process in (killed, alive):
             process.kill()
             process.wait()
+
+
+def test_writers_that_begin_together_do_not_take_each_other_for_killed(tmp_path):
+    def write(number):
+        for k in range(40):
+            with written_whole(tmp_path / f"{number}-{k}", shared=True, durable=False) as tmp:
+                tmp.write_bytes(b"whole")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(8)))
+    assert len(list(tmp_path.iterdir())) == 8 * 40 and not list(tmp_path.glob(".*"))
 
 
 def test_a_full_disk_names_the_file(tmp_path):
