@@ -19,6 +19,10 @@ def region_of(face: dict | None, height: int, width: int, crop: str) -> np.ndarr
         return ffhq_quad(np.array(face["landmarks"]))[[0, 3, 2, 1]]
     if face.get("seen_as") == "box":
         return box_quad(face["box"])[[0, 3, 2, 1]]
+    if face.get("part"):  # a photo that lies in this one
+        x0, y0, x1, y1 = face["part"]
+        inside = {**face, "part": None}
+        return region_of(inside, y1 - y0, x1 - x0, crop) + [x0, y0]
     turn = face.get("turned", 0) // 90  # the network saw the photo turned
     shape = (width, height) if turn % 2 else (height, width)
     (tall, wide), left, top = shape, 0.0, 0.0

@@ -39,12 +39,12 @@ def _drawn(rng: np.random.Generator, key: str, bounds: Sequence[Any], by_ratio: 
 
 def _border(image: np.ndarray, rng: np.random.Generator, bounds: dict[str, Any]) -> np.ndarray:
     """Plain surroundings: white, black, a grey or a colour, equally often."""
-    shares = [_drawn(rng, "share", bounds["share"]) for _ in range(4)]
+    left, top, right, bottom = (_drawn(rng, "share", bounds["share"]) for _ in range(4))
     degrees = _drawn(rng, "degrees", bounds["degrees"])
     levels = [int(level) for level in rng.integers(0, 256, 3)]
     kind = int(rng.integers(4))
     colour = ((255, 255, 255), (0, 0, 0), (levels[0],) * 3, tuple(levels))[kind]
-    return filters.border(image, *shares, degrees, colour)
+    return filters.border(image, left, top, right, bottom, degrees, colour)
 
 
 def _step(

@@ -34,6 +34,7 @@ from common.parallel import Progress, in_order, told
 from faces.decode import decode
 from faces.finding.align import FaceFinder, cut_quad, frame_of
 from faces.finding.face import Face
+from faces.finding.pasted import photo_about
 from faces.manifest import Manifest, manifest_of, write_manifest
 from faces.naming import targets
 from faces.normalise_report import NormaliseReport
@@ -316,7 +317,8 @@ def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | _Found | 
     """uint8 [H, W, 3] -> (uint8 [R, R, 3], what was done). Raises Unfit where the picture is to be left out.
 
     What was done: faces (how many were found; -1: not looked for), aligned ("ffhq", "box" or "none"), side (pixels a
-    side of the cut in the photo), outside (share of it beyond the photo's edges)."""
+    side of the cut in the photo), outside (share of it beyond the photo's edges; of one that lies in a plain
+    picture, beyond its own)."""
     facts = {"faces": -1, "aligned": "none", "outside": 0.0}
     quad = None
     if finder is not None:
@@ -324,6 +326,8 @@ def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | _Found | 
         facts["faces"] = len(faces)
         with contextlib.suppress(ValueError, IndexError):  # landmarks that span no face; no face at all
             quad, facts["aligned"] = frame_of(faces[0])
+            if (part := photo_about(image, faces[0])) is not None:
+                image, quad = part.of(image), quad - part[:2]
         if quad is None and recipe.no_face == "skip":
             raise Unfit("no face", f"no face found by {finder.name}")
     height, width = image.shape[:2]

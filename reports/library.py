@@ -56,6 +56,7 @@ class FaceFound(TypedDict):
     landmarks: list[list[float]] | None
     score: float | None
     seen_as: str
+    part: list[int] | None
     turned: int
     finder: str
 

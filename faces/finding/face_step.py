@@ -3,7 +3,8 @@
 A detector that was trained on aligned crops must be shown aligned crops: of a holiday photo its verdict means nothing.
 So faces are found (`faces.finding.align`) and each is cut out upright as FFHQ's photos are. A photo that is such a crop
 already is judged whole: to cut it out once more would resample it and blur away what the detector looks for. Other
-faces in it are judged besides.
+faces in it are judged besides. Of a photo that lies in a plain picture (`faces.finding.pasted`) the same is true, and
+what is around it is left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from faces.finding.align import FaceFinder, align_face, frame_of
 from faces.finding.face import Face, moved, turned
+from faces.finding.pasted import Part, photo_about
 from faces.finding.turns import in_words
 
 ALIGNED_SIDE = 256  # at least; the crops of the sets that detectors are trained on
@@ -34,12 +36,14 @@ class View:
     """What a detector is shown of a photo: pixels uint8 [H, W, 3].
 
     how: "ffhq" (aligned by landmarks), "box" (a square about the box, where there are no landmarks), "crop" (the whole
-    photo, which is an aligned crop already, turned by quarters where it lay on its side) or "whole" (nobody looked for
-    faces; `face` is None)."""
+    photo, which is an aligned crop already, turned by quarters where it lay on its side), "part" (the same, of a photo
+    that lies in a plain picture) or "whole" (nobody looked for faces; `face` is None). part: where in the picture the
+    photo lies whose face this is; None where it is all of it."""
 
     pixels: np.ndarray
     how: str
     face: Face | None = None
+    part: Part | None = None
 
     @property
     def turn(self) -> int:
@@ -49,7 +53,7 @@ class View:
     @property
     def side(self) -> float:
         """Of what is shown, in the photo's pixels."""
-        if self.face is None or self.how == "crop":
+        if self.face is None or self.how in ("crop", "part"):
             return float(min(self.pixels.shape[:2]))
         quad, _ = frame_of(self.face)
         return float(np.hypot(*(quad[3] - quad[0])))
@@ -59,11 +63,14 @@ class View:
         if not self.turn or self.face is None:
             return photo, self.region
         there = replace(self, face=turned(self.face, photo.shape, self.turn))
+        if self.part is not None:
+            there = replace(there, part=self.part.turned(photo.shape, self.turn))
         return np.ascontiguousarray(np.rot90(photo, self.turn)), there.region
 
     def notes(self) -> list[str]:
         """What is to be said of how the face was found."""
         told = [f"the face is {in_words(self.turn)} in the photo"] if self.turn else []
+        told += ["it lies in a plain picture, which was left out"] * (self.part is not None)
         return told + ["cut out by its box only, not turned upright"] * (self.how == "box")
 
     @property
@@ -78,6 +85,9 @@ class View:
         middle; may reach over the photo's edge. None where the photo itself is what is shown."""
         if self.face is None or self.how == "crop":
             return None
+        if self.how == "part" and self.part is not None:
+            x0, y0, x1, y1 = self.part
+            return float(x0), float(y0), float(x1), float(y1)
         quad, _ = frame_of(self.face)
         (x, y), half = quad.mean(0), float(np.hypot(*(quad[3] - quad[0]))) / 2
         return float(x - half), float(y - half), float(x + half), float(y + half)
@@ -95,6 +105,7 @@ class View:
             else [[round(float(x), 2) for x in point] for point in face.landmarks],
             "score": None if face is None else round(float(face.score), 4),
             "seen_as": self.how,
+            "part": None if self.part is None else list(self.part),
             "turned": 90 * self.turn,
             "finder": finder,
         }
@@ -121,16 +132,23 @@ class FaceStep:
 
     def views(self, image: np.ndarray, faces: list[Face]) -> list[View]:
         """The views of the faces that were found in uint8 RGB [H, W, 3], the biggest first."""
-        faces, views = faces[:MOST_FACES], []
-        if faces and (crop := _as_crop(image, faces[0])) is not None:
-            views.append(View(crop, "crop", faces.pop(0)))
-        for face in faces:
-            try:
-                pixels, how = align_face(image, face, self.side, self.resample)
-            except ValueError:  # landmarks in one point or far outside: nothing was found
-                continue
-            views.append(View(pixels, how, face))
+        views = []
+        for number, face in enumerate(faces[:MOST_FACES]):
+            part = photo_about(image, face)
+            if (view := self._view(image, face, part, whole=number == 0 or part is not None)) is not None:
+                views.append(view)
         return views
+
+    def _view(self, image: np.ndarray, face: Face, part: Part | None, *, whole: bool) -> View | None:
+        """One face of a picture. whole: whether the photo itself may be what is shown."""
+        photo, there = (image, face) if part is None else (part.of(image), moved(face, 1.0, part[:2]))
+        if whole and (crop := _as_crop(photo, there)) is not None:
+            return View(crop, "crop" if part is None else "part", face, part)
+        try:
+            pixels, how = align_face(photo, there, self.side, self.resample)
+        except ValueError:  # landmarks in one point or far outside: nothing was found
+            return None
+        return View(pixels, how, face, part)
 
 
 def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, shift: tuple[float, float]) -> View:
@@ -141,10 +159,12 @@ def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, s
     face = None if view.face is None else moved(view.face, scale, shift)
     if face is None or view.how == "whole":
         return View(photo, "whole")
-    if view.how == "crop":
-        return View(np.ascontiguousarray(np.rot90(photo, face.turn)), "crop", face)
-    pixels, how = align_face(photo, face, step.side, step.resample)
-    return View(pixels, how, face)
+    part = None if view.part is None else view.part.moved(scale, shift, photo.shape)
+    own, there = (photo, face) if part is None else (part.of(photo), moved(face, 1.0, part[:2]))
+    if view.how in ("crop", "part"):
+        return View(np.ascontiguousarray(np.rot90(own, face.turn)), view.how, face, part)
+    pixels, how = align_face(own, there, step.side, step.resample)
+    return View(pixels, how, face, part)
 
 
 def _as_crop(image: np.ndarray, face: Face) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from faces.decode import load_image
 from faces.finding.align import Face, FaceFinder, box_quad, cut_quad, ffhq_quad
 from faces.finding.face_step import ALIGNED_SIDE, FaceStep, is_aligned_crop
 from faces.procedural.portrait import render_face
+from tests.scenes import scene
 
 SEEN = (2, 3, 5)  # seeds of drawn faces that OpenCV's cascade finds
 
@@ -16,14 +17,6 @@ SEEN = (2, 3, 5)  # seeds of drawn faces that OpenCV's cascade finds
 @pytest.fixture(scope="module")
 def haar() -> FaceStep:
     return FaceStep(FaceFinder(None, "it was asked for"), 64)
-
-
-def scene(*places: tuple[int, int, int, int]) -> np.ndarray:
-    """A grey wall of 400 x 900 pixels with a face (seed, x, y, side) in each place."""
-    wall = np.full((400, 900, 3), 120, np.uint8)
-    for seed, x, y, side in places:
-        wall[y : y + side, x : x + side] = render_face(seed, side)
-    return wall
 
 
 def test_every_face_is_cut_out_the_biggest_first(haar):
@@ -117,7 +110,7 @@ def test_real_crops_are_whole_and_real_scenes_are_not(shared_dir):
     photos = [load_image(path) for path in sorted(folder.iterdir())[:20]]
     hows = [[view.how for view in step(photo)] for photo in photos]
     assert sum(how[:1] == ["crop"] for how in hows) >= 19 and sum(map(len, hows)) <= 23
-    wall = np.full((600, 800, 3), 128, np.uint8)
+    wall = np.random.default_rng(0).integers(110, 131, (600, 800, 3), dtype=np.uint8)
     wall[150:406, 300:556] = photos[0]
     (view,) = step(wall)
     assert view.how == "ffhq" and view.pixels.shape == (256, 256, 3)

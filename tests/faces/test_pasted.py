@@ -1,0 +1,179 @@
+"""Photos that lie in plain pictures: found to the pixel, judged as if they had come alone, and never made up."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from discriminator.regions import region_of
+from faces.decode import load_image
+from faces.finding.align import Face, FaceFinder, ffhq_quad
+from faces.finding.face_step import FaceStep, seen_again
+from faces.finding.pasted import Part, photo_about
+from faces.normalise import Normalisation, cut
+
+WHITE, BLACK, GREY, BLUE = (255, 255, 255), (0, 0, 0), (128, 128, 128), (30, 60, 150)
+LANDMARKS = np.array([[0.38, 0.47], [0.62, 0.47], [0.5, 0.6], [0.4, 0.72], [0.6, 0.72]])
+
+
+def photo(side: int = 200, seed: int = 0) -> np.ndarray:
+    """Rough everywhere, as photos are."""
+    small = np.random.default_rng(seed).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+    return cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def face_of(side: float, x: float, y: float) -> Face:
+    """A face as it lies in an aligned crop of `side` pixels whose upper left corner is at (x, y)."""
+    box = (x + 0.3 * side, y + 0.25 * side, x + 0.7 * side, y + 0.82 * side)
+    return Face(box, (LANDMARKS * side + [x, y]).astype(np.float32), 0.9)
+
+
+def page(pixels: np.ndarray, x: int, y: int, colour: tuple[int, ...], size: tuple[int, int] = (420, 500)) -> np.ndarray:
+    out = np.empty((*size, 3), np.uint8)
+    out[:] = colour
+    out[y : y + len(pixels), x : x + pixels.shape[1]] = pixels
+    return out
+
+
+def saved(image: np.ndarray, quality: int) -> np.ndarray:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=quality)
+    return np.asarray(Image.open(out))
+
+
+class Finder:
+    name = "told"
+    model = None
+
+    def __init__(self, *faces: Face):
+        self.faces = list(faces)
+
+    def find(self, image: np.ndarray) -> list[Face]:
+        return self.faces
+
+
+@pytest.mark.parametrize("colour", [WHITE, BLACK, GREY, BLUE])
+@pytest.mark.parametrize("x, y", [(0, 0), (103, 77), (300, 220), (0, 110)])
+def test_a_photo_on_a_page_is_found_to_the_pixel(x, y, colour):
+    assert photo_about(page(photo(), x, y, colour), face_of(200, x, y)) == (x, y, x + 200, y + 200)
+
+
+@pytest.mark.parametrize("quality", [95, 75, 50])
+def test_it_is_found_in_jpeg(quality):
+    found = photo_about(saved(page(photo(), 104, 80, WHITE), quality), face_of(200, 104, 80))
+    assert np.abs(np.array(found) - [104, 80, 304, 280]).max() <= 2
+    odd = photo_about(saved(page(photo(), 101, 83, GREY), quality), face_of(200, 101, 83))
+    assert np.abs(np.array(odd) - [101, 83, 301, 283]).max() <= 2
+
+
+def test_of_a_larger_photo_only_the_edges_near_the_face_count():
+    wide = np.hstack([photo(200, k) for k in range(4)])
+    image = np.vstack([np.full((90, 800, 3), 0, np.uint8), wide, np.full((60, 800, 3), 0, np.uint8)])
+    assert photo_about(image, face_of(200, 300, 90)) == (0, 90, 800, 290), "between two bars"
+
+
+def test_text_beside_the_photo_does_not_hide_its_edge():
+    image = Image.fromarray(page(photo(), 60, 110, WHITE, (420, 500)))
+    draw = ImageDraw.Draw(image)
+    for line in range(12):
+        draw.text((285, 20 + 30 * line), "some words of a page beside the photo", fill=0)
+        draw.text((20, 6 + 8 * line), "and a headline above it", fill=0)
+    assert photo_about(np.asarray(image), face_of(200, 60, 110)) == (60, 110, 260, 310)
+
+
+def test_what_has_no_straight_edge_is_the_photos_own():
+    studio = np.full((300, 300, 3), 255, np.uint8)  # a head before a white wall
+    cv2.ellipse(studio, (150, 170), (75, 105), 0, 0, 360, (150, 110, 90), -1)
+    rough = photo(300)
+    sky = rough.copy()  # an even sky, into which the photo goes over softly
+    share = np.clip((np.arange(300) - 40) / 60, 0, 1)[:, None, None]
+    sky = (share * rough + (1 - share) * np.array([120, 170, 230])).astype(np.uint8)
+    for image in (rough, studio, sky):
+        assert photo_about(image, face_of(300, 0, 0)) is None
+
+
+def test_odd_places_are_no_photo():
+    plain = np.full((100, 100, 3), 7, np.uint8)
+    for face in (
+        face_of(100, 0, 0),
+        face_of(100, -90, 40),
+        face_of(100, 300, 300),
+        face_of(9, 50, 50),
+        Face((10, 10, 60, 60), None, 0.9),
+        Face((10, 10, 60, 60), np.full((5, 2), 20, np.float32), 0.9),
+    ):
+        assert photo_about(plain, face) is None
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_the_crop_on_a_page_is_what_is_judged(turn):
+    from faces.finding.face import turned
+
+    upright, face = page(photo(), 130, 90, GREY), face_of(200, 130, 90)
+    lying = np.ascontiguousarray(np.rot90(upright, -turn))
+    there = turned(face, upright.shape, -turn)
+    (view,) = FaceStep(Finder(there))(lying)
+    assert view.how == "part" and view.turn == turn and np.array_equal(view.pixels, photo())
+    assert view.notes()[-1].startswith("it lies in a plain picture")
+    assert view.upright(lying)[1] == (130, 90, 330, 290) and view.side == 200
+    told = view.to_dict(1, 1, "told")
+    x0, y0, x1, y1 = told["part"]
+    assert np.array_equal(np.rot90(lying[y0:y1, x0:x1], turn), photo())
+    corners = region_of(told, *lying.shape[:2], "center")
+    assert {tuple(corner) for corner in corners.tolist()} == {(x0, y0), (x1, y0), (x1, y1), (x0, y1)}
+
+
+def test_it_is_seen_the_same_way_again():
+    image = page(photo(), 120, 80, BLACK)
+    step = FaceStep(Finder(face_of(200, 120, 80)))
+    (view,) = step(image)
+    half = cv2.resize(image[16:, 8:], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    again = seen_again(view, half, step, scale=0.5, shift=(8, 16))
+    assert again.how == "part" and again.part == (56, 32, 156, 132)
+    assert np.array_equal(again.pixels, half[32:132, 56:156])
+    gone = Part(120, 80, 320, 280).moved(0.5, (400, 16), (20, 20))
+    assert gone.of(np.zeros((20, 20, 3))).size > 0
+
+
+def test_a_larger_photo_on_a_page_is_cut_as_if_it_were_alone():
+    """What the frame reaches over the photo's edge is mirrored, as of any photo; nothing of the page is seen."""
+    tight, step_side = photo(160), 256
+    alone = FaceStep(Finder(face_of(260, -50, -40)), step_side)(tight)[0]
+    pasted = FaceStep(Finder(face_of(260, 70, 60)), step_side)(page(tight, 120, 100, WHITE))[0]
+    assert pasted.how == alone.how == "ffhq" and pasted.part == (120, 100, 280, 260)
+    np.testing.assert_allclose(pasted.pixels.astype(int), alone.pixels, atol=1)  # landmarks are float32
+
+
+def test_prepared_photos_leave_the_page_out(tmp_path):
+    recipe = Normalisation(resolution=64)
+    tight = photo(160)
+    alone, facts = cut(tight, recipe, Finder(face_of(200, -20, -20)))
+    pasted, told = cut(page(tight, 120, 100, WHITE), recipe, Finder(face_of(200, 100, 80)))
+    np.testing.assert_array_equal(pasted, alone)
+    assert told == facts
+
+
+def test_real_faces_on_pages(shared_dir):
+    """Photos of flickr140k on pages, found by YuNet; by themselves none of them is taken for a photo on a page. (On a
+    white page some that are white at their edges can't be told from it.)"""
+    model = shared_dir / "weights" / "face_detection_yunet_2023mar.onnx"
+    folder = shared_dir / "data/flickr140k/real_vs_fake/real-vs-fake/valid"
+    if not model.is_file() or not folder.is_dir():
+        pytest.skip("no YuNet or no photos")
+    step = FaceStep(FaceFinder.open(model), 256)
+    files: list[Path] = [path for label in ("real", "fake") for path in sorted((folder / label).iterdir())[:20]]
+    off = []
+    for path in files:
+        pixels = load_image(path)
+        assert step(pixels)[0].part is None
+        view = step(saved(page(pixels, 128, 96, BLUE, (480, 512)), 90))[0]
+        off.append(99 if view.how != "part" else int(np.abs(np.array(view.part) - [128, 96, 384, 352]).max()))
+    assert np.median(off) <= 1 and sum(n > 3 for n in off) <= 2  # of a coloured page JPEG's chroma bleeds over
+
+
+def test_quads_of_the_drawn_faces_are_their_photos():
+    quad = ffhq_quad(face_of(200, 0, 0).landmarks)
+    assert np.abs(quad - [[0, 0], [0, 200], [200, 200], [200, 0]]).max() < 12
