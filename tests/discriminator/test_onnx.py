@@ -18,7 +18,7 @@ from PIL import Image
 from common.errors import UserError
 from discriminator.detector import Detector, round_to_half
 from discriminator.engine import open_engine
-from discriminator.export_onnx import TOLERANCE, _preprocess_in_words, export_detector
+from discriminator.export_onnx import TOLERANCE, _halved, _preprocess_in_words, export_detector
 from discriminator.files import judge_files
 from discriminator.judge import Judge, Seen
 from discriminator.onnx_detector import OnnxDetector
@@ -56,6 +56,19 @@ def test_half_weights_are_exported_as_such(exported, tmp_path):
     pixels = np.random.default_rng(1).uniform(-1, 1, (3, 3, 32, 32)).astype(np.float32)
     seen = OnnxDetector.load(tmp_path / "half.onnx").raw(pixels).logits
     np.testing.assert_allclose(seen, rounded.raw(pixels).logits, atol=1e-4)
+
+
+def test_a_last_bit_does_not_double_the_file():
+    """What a processor's own rounding adds while norms are merged; numbers that are no halves stay as they are."""
+    onnx = pytest.importorskip("onnx")
+    halves = np.random.default_rng(0).normal(0, 0.05, (64, 64)).astype(np.float16).astype(np.float32)
+    nearly, other = np.nextafter(halves, np.float32(1)), halves * np.float32(1 + 1e-5)
+    graph = onnx.helper.make_graph([], "g", [], [], [onnx.numpy_helper.from_array(nearly, "nearly"),
+                                                     onnx.numpy_helper.from_array(other, "other")])  # fmt: skip
+    _halved(onnx, graph)
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    assert stored["nearly.half"].dtype == np.float16 and np.array_equal(stored["nearly.half"], halves)
+    assert np.array_equal(stored["other"], other) and len(graph.node) == 1
 
 
 def fixture_photos(folder: Path) -> list[Path]:
