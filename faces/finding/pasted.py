@@ -131,6 +131,8 @@ def _edges(near: np.ndarray, x0: int, y0: int, x1: int, y1: int, *, upright: boo
             edge = _edge(lines[:, low:high], list(found.values()))
             if edge is not None:
                 found[side] = edge
+        if not found:
+            return None
         across, down = _ends(found, near.shape, (x0, y0, x1, y1))
         if (across, down) == before:
             break
