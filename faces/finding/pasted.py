@@ -9,18 +9,31 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from faces.finding.align import frame_of
 from faces.finding.face import Face, turned_points
 
-LINES = 4  # plain ones of one colour, from which on they are a surrounding
-SAME = 6  # grey levels by which pixels of one colour differ at most: of JPEG far from an edge
-OTHER = 16  # … from which on a pixel is not of the surrounding
-SOFT = 10  # pixels that a codec's ringing (its blocks have 8) or a resampling reaches over an edge
-STRAY = 0.03  # of a surrounding's line at either end of the scale: a caption, a rounded corner
-LOOKS = ((16, 1 / 16), (96, STRAY))  # pixels of a line that are looked at first, which tells most, and the stray ones
-STRAIGHT = 0.4  # of an edge's length that must show within two lines: a head before a white wall has no such edge
+SAMPLES, COLUMNS = 48, 256  # pixels of a line that are looked at: at first, and where a photo may end
+SAME = 14  # grey levels by which a page's pixels differ from their line's colour: of JPEG in a narrow gap, of a scanner
+STRAY = 0.03  # of a page's line that may be something else
+STEP = 8  # levels from line to line, as of a drop shadow
+LEAST = 2  # plain lines, from which on they may be a page: a narrow gap between photos
+OTHER, FAINT = 16, 10  # levels from which on a pixel is not of the page; where three other sides are known
+SEEN, WEAK = 0.25, 0.1  # of an edge's length that must show within three lines; likewise
+GAP = 3  # lines over which an edge is soft where the picture was enlarged
+SOFT = 16  # … over which a codec's ringing and its colours (of blocks of 16) reach
+ENDS = 0.125  # of a line at either end that is not looked at: rounded corners, the ends of a shadow
+PASSES = 4  # at most: what is known of the other sides tells where to look
+# What edges must be worth together (`_Edge.worth`), by their number. In 3490 photos that lie on no page, with walls,
+# doors and hats in them, three or four clear ones were worth 0.9 at most; on pages 1.6 at least. One or two are bars:
+# they must be as even as only drawn ones are.
+WORTH = {1: 0.7, 2: 0.8, 3: 1.2, 4: 1.2}
+CLEAR, SURE = 0.2, 0.25  # of one edge: less alone proves nothing; from that on what lies further out is not looked at
+EVEN, EVENER = 0.6, 0.8  # of a bar; of one that stands at one side of the face only, where walls and windows have edges
+LEVELS = 2  # by which the pixels of a drawn bar differ
+AGREE = 24  # levels between two bars, or between a faint edge's page and another's
 INWARDS = 0.15  # of a face's box: a face that the photo's edge cuts has a box that reaches over it
 REACH = 1.0  # sides of the face's frame from its middle: what is further off is never seen
 
@@ -53,9 +66,9 @@ class Part(NamedTuple):
 def photo_about(image: np.ndarray, face: Face) -> Part | None:
     """The photo about a face, where it lies in a plain picture, uint8 [H, W, 3]; None where no edge of one is seen.
 
-    Straight edges along the picture's sides are looked for, outwards from the face: an edge is where, over most of the
-    photo's width or height, pixels change at once to `LINES` lines of one colour. Edges beyond what a detector sees of
-    the face are not looked for."""
+    Straight edges along the picture's sides are looked for, outwards from the face: an edge is where, over much of the
+    photo's width or height, pixels change at once to lines of one colour. Edges beyond what a detector sees of the face
+    are not looked for."""
     try:
         quad, _ = frame_of(face)
     except ValueError:
@@ -68,11 +81,11 @@ def photo_about(image: np.ndarray, face: Face) -> Part | None:
     x1, y1 = min(int(np.ceil(right)), width), min(int(np.ceil(bottom)), height)
     box = np.reshape(face.box, (2, 2))
     box = box + INWARDS * (box[::-1] - box)
-    inner = (box - [x0, y0]).round().astype(int).ravel()
+    inner = (box.clip((x0, y0), (x1, y1)) - [x0, y0]).round().astype(int).ravel()
     if inner[2] - inner[0] < 8 or inner[3] - inner[1] < 8 or x1 - x0 < 16 or y1 - y0 < 16:
         return None
     near = image[y0:y1, x0:x1]
-    part = _edges(near, *(int(n) for n in inner))
+    part = _edges(near, *(int(n) for n in inner), upright=face.turn % 2 == 0)
     if part is None:
         return None
     a, b, c, d = part
@@ -85,10 +98,22 @@ def photo_about(image: np.ndarray, face: Face) -> Part | None:
     )
 
 
-def _edges(near: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> tuple[int, int, int, int] | None:
-    """Where the photo about the box begins and ends in `near`; its sides where there is no edge; None without any."""
+class _Edge(NamedTuple):
+    """Of one side of a photo. at: how many of the lines, going outwards from the face, are the photo's. colour: of the
+    page there. worth: the share of the edge's length that shows at once, times how many of the pixels that differ from
+    the page near it do so just inside of it and nowhere beyond. even: the share of all that lies beyond that
+    has one colour, as what is drawn has."""
+
+    at: int
+    colour: np.ndarray
+    worth: float
+    even: float
+
+
+def _edges(near: np.ndarray, x0: int, y0: int, x1: int, y1: int, *, upright: bool) -> tuple[int, int, int, int] | None:
+    """Where the photo about the box begins and ends in `near`; its sides where there is no edge; None without any.
+    upright: whether the face stands along the picture's height."""
     height, width = near.shape[:2]
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     # each side as the rows above the box, from the box outwards
     sides = {
         "top": near[: y0 + 1][::-1],
@@ -97,53 +122,135 @@ def _edges(near: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> tuple[int, i
         "right": near[:, x1 - 1 :].transpose(1, 0, 2),
     }
     across, down = (x0, x1), (y0, y1)
-    found: dict[str, int] = {}
-    for _ in range(2):  # with the box's width first, then with the photo's
+    found: dict[str, _Edge] = {}
+    for _ in range(PASSES):  # with the box's width first, then with the photo's
+        before = across, down
         for side, lines in sides.items():
             low, high = across if side in ("top", "bottom") else down
-            at = _edge(lines[:, low:high])
             found.pop(side, None)
-            if at is not None:
-                found[side] = at
+            edge = _edge(lines[:, low:high], list(found.values()))
+            if edge is not None:
+                found[side] = edge
         if not found:
             return None
-        across = (x0 + 1 - found["left"] if "left" in found else 0, x1 - 1 + found.get("right", width - x1 + 1))
-        down = (y0 + 1 - found["top"] if "top" in found else 0, y1 - 1 + found.get("bottom", height - y1 + 1))
-    return across[0], down[0], across[1], down[1]
+        across, down = _ends(found, near.shape, (x0, y0, x1, y1))
+        if (across, down) == before:
+            break
+    across, down = _ends(_of_a_photo(found, upright), near.shape, (x0, y0, x1, y1))
+    part = across[0], down[0], across[1], down[1]
+    return None if part == (0, 0, width, height) else part
 
 
-def _edge(lines: np.ndarray) -> int | None:
-    """How many of the lines [n, m, 3] belong to the photo, going outwards; None where they all may."""
-    if len(lines) <= LINES or lines.shape[1] < 8:
+def _ends(
+    found: dict[str, _Edge], shape: tuple[int, ...], box: tuple[int, int, int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """From where to where the photo goes, across and down, by its sides' edges; without one to the end of `shape`."""
+    (height, width), (x0, y0, x1, y1) = shape[:2], box
+    at = {side: edge.at for side, edge in found.items()}
+    left, top = x0 + 1 - at.get("left", x0 + 1), y0 + 1 - at.get("top", y0 + 1)
+    return (left, x1 - 1 + at.get("right", width - x1 + 1)), (top, y1 - 1 + at.get("bottom", height - y1 + 1))
+
+
+def _of_a_photo(found: dict[str, _Edge], upright: bool) -> dict[str, _Edge]:
+    """Those of one to four edges that are a photo's on a page, and not of things in a photo."""
+    clear = {side: edge for side, edge in found.items() if edge.worth >= CLEAR}
+    edges = list(clear.values())
+    if not edges or sum(edge.worth for edge in edges) < WORTH[len(edges)]:
+        return {}
+    if len(edges) > 2:
+        return found
+    lone = len(edges) == 1 and ({"left", "right"} if upright else {"top", "bottom"}) & set(clear)
+    even = min(edge.even for edge in edges) >= (EVENER if lone else EVEN)
+    return clear if even and _unlike(edges[0], edges[-1]) <= AGREE else {}
+
+
+def _unlike(one: _Edge, other: _Edge) -> int:
+    return int(np.abs(one.colour - other.colour).max())
+
+
+def _edge(lines: np.ndarray, others: list[_Edge]) -> _Edge | None:
+    """Where the photo's lines [n, m, 3] end, going outwards; None where no edge is seen. others: of the other sides:
+    where two are known, a fainter one to the same page will do."""
+    n, m = lines.shape[:2]
+    if n <= GAP or m < 8:
         return None
-    plain = np.ones(len(lines), bool)
-    for pixels, stray in LOOKS:
-        some = lines[:, :: max(1, lines.shape[1] // pixels)]
-        plain[plain] = _is_plain(some[plain], stray)
-    run = plain[: len(plain) - LINES + 1].copy()
-    for k in range(1, LINES):
-        run &= plain[k : len(plain) - LINES + 1 + k]
-    before, colour_before = -2, np.zeros(3)
-    for first in np.flatnonzero(run).tolist():
-        colour = np.median(lines[first], 0)
-        block = lines[first : first + LINES]
-        if first == before + 1 and np.abs(colour - colour_before).max() <= SAME:
-            before = first  # goes on as it was
-            continue
-        if not _is_plain(block, STRAY).all() or np.abs(np.median(block, 1) - colour).max() > SAME:
-            continue
-        before, colour_before = first, colour
-        inside = lines[max(first - SOFT, 0) : first].astype(np.int16)
-        other = np.append((np.abs(inside - colour).max(-1) > OTHER).mean(-1), (0, 0))
-        if len(inside) and (other[:-2] - other[2:]).max() >= STRAIGHT:
-            return first - len(inside) + int(np.flatnonzero(other >= 0.7 * other.max())[-1]) + 1
-        # what is plain there begins without an edge: a wall, a sky; the page may come behind it
+    lines = lines[:, int(ENDS * m) : m - int(ENDS * m)]
+    some = cv2.cvtColor(np.ascontiguousarray(lines[:, :: -(-lines.shape[1] // SAMPLES)]), cv2.COLOR_RGB2GRAY)
+    plain = _may_be_plain(some)
+    plain[:-1] &= plain[1:]
+    plain[-1] = False
+    # where lines change within a few to what the next plain one is
+    following = np.minimum.accumulate(np.where(plain, np.arange(n), n)[::-1])[::-1]
+    places = np.flatnonzero(following[GAP:] - np.arange(n)[:-GAP] <= GAP + SOFT)
+    places = places[following[places + GAP] < n]
+    if not places.size:
+        return None
+    page = some[following[places + GAP]]
+    inside, beyond = cv2.absdiff(some[places], page), cv2.absdiff(some[places + GAP], page)
+    for other, seen in ((OTHER, SEEN), (FAINT, WEAK))[: 1 + (len(others) > 2)]:
+        done, best = -1, None
+        for k in places[((inside > other) & (beyond <= other)).mean(1) >= 0.8 * seen].tolist():
+            if k <= done:
+                continue
+            done, start = k + SOFT // 2, max(k - SOFT // 2, 0)
+            edge = _looked_at(lines[start : k + GAP + SOFT + 2 * LEAST], start, seen, other)
+            if edge is None or (other == FAINT and min(_unlike(edge, one) for one in others) > AGREE):
+                continue
+            if best is None or edge.worth > best.worth:
+                best = edge
+            if edge.worth >= SURE:
+                break
+        if best is not None:
+            return best._replace(even=_evenness(lines[best.at :, :: -(-lines.shape[1] // SAMPLES)]))
     return None
 
 
-def _is_plain(lines: np.ndarray, stray: float) -> np.ndarray:
-    """bool [n]: which of the lines uint8 [n, m, 3] are of one colour, but for a share of stray pixels at either end of
-    the scale."""
-    levels = np.sort(lines, axis=1).astype(np.int16)
-    few = int(np.ceil(stray * lines.shape[1]))
-    return np.all(levels[:, -1 - few] - levels[:, few] <= SAME, axis=-1)
+def _may_be_plain(grey: np.ndarray) -> np.ndarray:
+    """bool [n]: which lines uint8 [n, m] may be of one colour or of a gradient, by few of their pixels."""
+    few = grey[:, :: max(1, grey.shape[1] // 16)].astype(np.float32)
+    x = np.arange(few.shape[1], dtype=np.float32) - (few.shape[1] - 1) / 2
+    even = few - np.outer(few @ x / max(x @ x, 1), x)
+    both = [np.sort(levels, 1) for levels in (few, even)]
+    return np.logical_or(*(levels[:, -2] - levels[:, 1] <= SAME for levels in both))
+
+
+def _trend(lines: np.ndarray) -> np.ndarray:
+    """float32, of the lines' shape [n, m, c]: each line's colour, which may change evenly along it."""
+    m, halves = lines.shape[1], []
+    for half in (lines[:, : m // 2], lines[:, m // 2 :]):
+        halves.append(np.median(half[:, :: max(1, m // 32)], 1).astype(np.float32)[:, None])
+    share = (np.arange(m, dtype=np.float32) / m * 2 - 0.5)[None, :, None]
+    return halves[0] + share * (halves[1] - halves[0])
+
+
+def _evenness(beyond: np.ndarray) -> float:
+    """The share of the pixels uint8 [n, m, 3] that have their median colour."""
+    colour = np.median(beyond[:, :: max(1, beyond.shape[1] // 16)].reshape(-1, 3), 0)
+    return float((np.abs(beyond - colour).max(-1) <= LEVELS).mean())
+
+
+def _looked_at(window: np.ndarray, start: int, seen: float, other: int) -> _Edge | None:
+    """The edge within a few lines, of which the first is number `start`; None where there is none."""
+    window = np.ascontiguousarray(window[:, :: -(-window.shape[1] // COLUMNS)])
+    colours = _trend(window)
+    plain = (np.abs(window - colours).max(-1) > SAME).mean(1) <= STRAY
+    goes_on = np.abs(np.diff(colours[:, [0, -1]], axis=0)).max((1, 2)) <= STEP
+    goes_on &= plain[1:]
+    grey = cv2.cvtColor(window, cv2.COLOR_RGB2GRAY)
+    for first in np.flatnonzero(plain[1:-1] & goes_on[1:]) + 1:
+        page = _trend(grey[first : first + 1, :, None])[..., 0]
+        away = np.abs(grey - page)
+        level = away[: first + 1].mean(1)
+        drop = level[:-1] - level[1:]
+        if drop.max() <= 0:
+            continue
+        at = int(np.flatnonzero(drop >= 0.6 * drop.max())[-1]) + 1  # the page's first line
+        differs = away > other
+        beyond = differs[at + 1 : first + 2].any(0)
+        edge = differs[max(at - 2, 0) : at].any(0) & ~beyond
+        if edge.mean() < seen:
+            continue
+        all_there = (differs[max(at - 5, 0) : at].any(0) | beyond).sum()
+        worth = float(edge.mean() * edge.sum() / all_there)
+        return _Edge(start + at, colours[first].mean(0), worth, 0.0)
+    return None

@@ -110,7 +110,7 @@ def test_real_crops_are_whole_and_real_scenes_are_not(shared_dir):
     photos = [load_image(path) for path in sorted(folder.iterdir())[:20]]
     hows = [[view.how for view in step(photo)] for photo in photos]
     assert sum(how[:1] == ["crop"] for how in hows) >= 19 and sum(map(len, hows)) <= 23
-    wall = np.random.default_rng(0).integers(110, 131, (600, 800, 3), dtype=np.uint8)
+    wall = np.random.default_rng(0).integers(80, 161, (600, 800, 3), dtype=np.uint8)
     wall[150:406, 300:556] = photos[0]
     (view,) = step(wall)
     assert view.how == "ffhq" and view.pixels.shape == (256, 256, 3)

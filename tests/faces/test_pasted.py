@@ -6,11 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from discriminator.regions import region_of
 from faces.decode import load_image
 from faces.finding.align import Face, FaceFinder, ffhq_quad
+from faces.finding.face import turned
 from faces.finding.face_step import FaceStep, seen_again
 from faces.finding.pasted import Part, photo_about
 from faces.normalise import Normalisation, cut
@@ -106,12 +107,12 @@ def test_odd_places_are_no_photo():
         Face((10, 10, 60, 60), np.full((5, 2), 20, np.float32), 0.9),
     ):
         assert photo_about(plain, face) is None
+    low = page(photo(64), 20, 20, WHITE, (90, 110))
+    assert photo_about(low, Face((30, 95, 60, 140), None, 0.9)) is None, "a box below the picture"
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2, 3])
 def test_the_crop_on_a_page_is_what_is_judged(turn):
-    from faces.finding.face import turned
-
     upright, face = page(photo(), 130, 90, GREY), face_of(200, 130, 90)
     lying = np.ascontiguousarray(np.rot90(upright, -turn))
     there = turned(face, upright.shape, -turn)
@@ -177,3 +178,114 @@ def test_real_faces_on_pages(shared_dir):
 def test_quads_of_the_drawn_faces_are_their_photos():
     quad = ffhq_quad(face_of(200, 0, 0).landmarks)
     assert np.abs(quad - [[0, 0], [0, 200], [200, 200], [200, 0]]).max() < 12
+
+
+def rounded(pixels: np.ndarray, radius: int) -> Image.Image:
+    """Where a photo with rounded corners is opaque."""
+    mask = Image.new("L", pixels.shape[1::-1], 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, pixels.shape[1] - 1, pixels.shape[0] - 1), radius, fill=255)
+    return mask
+
+
+def off(image: np.ndarray, face: Face, x: int, y: int, side: int = 200) -> int:
+    """By how many pixels a photo is missed; 999 where it is not found."""
+    found = photo_about(image, face)
+    return 999 if found is None else int(np.abs(np.array(found) - [x, y, x + side, y + side]).max())
+
+
+@pytest.mark.parametrize("colour", [WHITE, BLACK, GREY, BLUE])
+@pytest.mark.parametrize("quality", [30, 50, 75])
+def test_it_is_found_where_a_codecs_colours_reach_over_its_edges(colour, quality):
+    """Blocks of 16 pixels of the colours, in which the photo does not lie."""
+    assert off(saved(page(photo(), 101, 83, colour), quality), face_of(200, 101, 83), 101, 83) <= 3
+
+
+@pytest.mark.parametrize("radius", [8, 16, 24, 40])
+@pytest.mark.parametrize("quality", [None, 80])
+def test_rounded_corners(radius, quality):
+    image = Image.new("RGB", (500, 420), WHITE)
+    image.paste(Image.fromarray(photo()), (101, 83), rounded(photo(), radius))
+    pixels = np.asarray(image) if quality is None else saved(np.asarray(image), quality)
+    assert off(pixels, face_of(200, 101, 83), 101, 83) <= 3
+
+
+@pytest.mark.parametrize("blur, opacity, radius", [(12, 90, 0), (20, 120, 0), (12, 80, 16)])
+def test_drop_shadows(blur, opacity, radius):
+    image, shadow = Image.new("RGB", (420, 500), WHITE), Image.new("L", (420, 500), 0)
+    ImageDraw.Draw(shadow).rounded_rectangle((101, 89, 301, 289), radius, fill=opacity)
+    image.paste(BLACK, (0, 0), shadow.filter(ImageFilter.GaussianBlur(blur)))
+    image.paste(Image.fromarray(photo()), (101, 83), rounded(photo(), radius))
+    assert off(np.asarray(image), face_of(200, 101, 83), 101, 83) <= 3
+
+
+@pytest.mark.parametrize("thick", [1, 2, 3])
+def test_thin_frames(thick):
+    image = page(np.full((200 + 2 * thick, 200 + 2 * thick, 3), 190, np.uint8), 101 - thick, 83 - thick, WHITE)
+    image[83:283, 101:301] = photo()
+    assert off(image, face_of(200, 101, 83), 101, 83) <= 3
+
+
+@pytest.mark.parametrize("gap, quality", [(2, None), (4, None), (4, 92), (8, 80), (16, 80)])
+def test_photos_in_a_grid_with_narrow_gaps(gap, quality):
+    image = np.full((3 * 200 + 4 * gap,) * 2 + (3,), 255, np.uint8)
+    at = [gap + k * (200 + gap) for k in range(3)]
+    for k in range(9):
+        image[at[k // 3] :, at[k % 3] :][:200, :200] = photo(200, k)
+    pixels = image if quality is None else saved(image, quality)
+    for x in at:
+        for y in at:
+            assert off(pixels, face_of(200, x, y), x, y) <= 3
+
+
+@pytest.mark.parametrize("along", [0, 1])
+def test_a_gradient_as_page(along):
+    ramp = np.moveaxis(np.linspace((60, 20, 120), (250, 120, 60), 500)[:, None].repeat(500, 1), 0, along)
+    image = ramp.round().astype(np.uint8)
+    image[83:283, 101:301] = photo()
+    assert off(image, face_of(200, 101, 83), 101, 83) <= 1
+
+
+@pytest.mark.parametrize("noise", [1, 2, 4])
+def test_a_scans_margin_is_not_quite_plain(noise):
+    rng = np.random.default_rng(0)
+    image = np.clip((248, 246, 240) + rng.normal(0, noise, (420, 500, 3)), 0, 255).round().astype(np.uint8)
+    image[83:283, 101:301] = photo()
+    assert off(image, face_of(200, 101, 83), 101, 83) <= 1
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.8, 1.37, 2.5])
+def test_resized_pages(scale):
+    image = cv2.resize(page(photo(), 101, 83, WHITE), None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    x, y, side = (round(n * scale) for n in (101, 83, 200))
+    assert off(image, face_of(side, x, y), x, y, side) <= 3
+
+
+def test_a_caption_over_the_photo_is_a_bar():
+    image = Image.fromarray(np.vstack([np.full((60, 200, 3), 255, np.uint8), photo()]))
+    ImageDraw.Draw(image).text((8, 10), "when the caption\nhas two lines", fill=0)
+    assert photo_about(np.asarray(image), face_of(200, 0, 60)) == (0, 60, 200, 260)
+
+
+@pytest.mark.parametrize("noise", [3, 5])
+def test_a_walls_edge_is_no_photos(noise):
+    """Straight over the photo's whole height, but a wall photographed has no colour that is exactly one."""
+    rng = np.random.default_rng(0)
+    image = photo(256)
+    image[:, 230:] = np.clip(70 + rng.normal(0, noise, (256, 26, 1)), 0, 255).round()
+    face = face_of(256, 0, 0)
+    assert photo_about(image, face) is None
+    for turn in (1, 2, 3):
+        assert photo_about(np.ascontiguousarray(np.rot90(image, turn)), turned(face, image.shape, turn)) is None
+
+
+def test_real_photos_keep_what_was_all_theirs(shared_dir):
+    """Walls, doors, hats and windows: of photos that lie on no page none is cut (the black bars of three of UTKFace's
+    are bars)."""
+    model = shared_dir / "weights" / "face_detection_yunet_2023mar.onnx"
+    folders = [shared_dir / "data" / name for name in ("choose_foreign_real/real", "native_train_real/real")]
+    if not model.is_file() or not all(folder.is_dir() for folder in folders):
+        pytest.skip("no YuNet or no photos")
+    finder = FaceFinder.open(model)
+    for path in [path for folder in folders for path in sorted(folder.iterdir())[:60]]:
+        pixels = load_image(path)
+        assert [photo_about(pixels, face) for face in finder.find(pixels)][:1] == [None], path.name
