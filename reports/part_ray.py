@@ -19,7 +19,7 @@ from common.extras import needing
 from discriminator.options import DetectOptions
 from reports.part_judge import PartJudge
 from reports.part_options import Part
-from reports.parts import Source, arrow, part_path
+from reports.parts import Source, arrow, check_folder, check_same, part_path
 
 # nothing is told to Ray's makers; what goes wrong is told by this project
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
@@ -48,22 +48,39 @@ def _nothing(*_: object) -> None:
 
 
 def judge_by_ray(
-    asked: DetectOptions, source: Source, of: int, folder: Path, *, progress: Callable[[int, int], object]
+    asked: DetectOptions,
+    source: Source,
+    of: int,
+    folder: Path,
+    *,
+    tell: Callable[[str], object],
+    progress: Callable[[int, int], object],
 ) -> None:
     """Judge all `of` parts of a source into a folder; parts that are there are not judged again.
 
     On the cluster of $RAY_ADDRESS, else on this machine's cores. asked.workers: cores of a worker, 1 by default.
-    progress: called with the parts that are done, and all. UserError without Ray, or where parts could not be judged
-    (the others are there)."""
+    progress: called with the parts that are done, and all. UserError without Ray, where parts could not be judged
+    (the others are there), or where the folder holds parts of another source."""
+    arrow(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    head = source.told()
+    check_folder(folder, head, of)
+    todo = []
+    for i in range(of):
+        if (path := part_path(folder, Part(i, of))).exists():
+            check_same(path, head)
+        else:
+            todo.append(i)
+    done = of - len(todo)
+    if done:
+        tell(f"{done} of {of} parts were judged already" + ("" if todo else ": nothing is left to do"))
+    if not todo:
+        return
     with needing("`engine` ray needs Ray Data", "ray"):
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         import ray
         import ray.data
-    arrow(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    todo = [i for i in range(of) if not part_path(folder, Part(i, of)).exists()]
-    done = of - len(todo)
     progress(done, of)
     cores = asked.workers or 1
     asked = dataclasses.replace(asked, workers=cores)
@@ -73,13 +90,13 @@ def judge_by_ray(
     try:
         most = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1)) // cores))
         files = [ray.put(source.files)]  # in a list, so that Ray hands the reference on, not the files
-        pipeline = ray.data.from_items([{"part": i} for i in todo], override_num_blocks=max(1, len(todo))).map(
+        pipeline = ray.data.from_items([{"part": i} for i in todo], override_num_blocks=len(todo)).map(
             Worker,
             fn_constructor_args=(asked, files, of, str(folder.absolute()), os.getcwd()),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most), num_cpus=cores,
         )  # fmt: skip
         troubles = []
-        for row in pipeline.iter_rows() if todo else ():
+        for row in pipeline.iter_rows():
             done += not row["error"]
             troubles += [row["error"]] if row["error"] else []
             progress(done, of)

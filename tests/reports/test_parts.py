@@ -11,12 +11,14 @@ import pytest
 
 from common.errors import BadImage, UserError
 from discriminator.inputs import expand, paths_from
+from discriminator.options import DetectOptions
 from discriminator.results import Result
 from discriminator.verdict import Verdict
 from discriminator.words import of_photo
 from faces.stores import ManifestStore
 from faces.tars import TarStore
 from reports.part_options import Part, PartOptions
+from reports.part_ray import judge_by_ray
 from reports.parts import Source, judge_part, merge, part_path, read_head
 
 FILES = [f"photos/{i:03d}.jpg" for i in range(47)]
@@ -98,14 +100,47 @@ def test_parts_of_other_files_or_detectors_never_meet(tmp_path):
     for other in (Source(FILES[:-1], {"detector": "abc"}), Source(FILES, {"detector": "xyz"})):
         with pytest.raises(UserError, match="other files, another detector"):
             run(Part(0, 2), tmp_path, other)
-        run(Part(1, 2), tmp_path, other)
+        with pytest.raises(UserError, match="part-00000-of-00002.parquet: is of other files.*choose another `out`"):
+            run(Part(1, 2), tmp_path, other)  # before it is judged, not when all of them are
+        run(Part(1, 2), tmp_path / "other", other)
+        part_path(tmp_path / "other", Part(1, 2)).rename(part_path(tmp_path, Part(1, 2)))  # made at the same time
         with pytest.raises(UserError, match="other files, another detector.*remove it, and judge that part again"):
             merge(tmp_path, None)
         part_path(tmp_path, Part(1, 2)).unlink()
+    part_path(tmp_path, Part(0, 2)).unlink()
     with pytest.raises(Killed):
         run(Part(1, 2), tmp_path, fail_after=2)
     with pytest.raises(UserError, match=r"jsonl: is of other files.*\(what differs: detector\); choose another `out`"):
         run(Part(1, 2), tmp_path, Source(FILES, {"detector": "xyz"}))
+
+
+def test_a_folder_has_one_number_of_parts(tmp_path):
+    pytest.importorskip("pyarrow")
+    run(Part(0, 2), tmp_path)
+    with pytest.raises(UserError, match="part-00000-of-00002.parquet: is a part of 2, and 3 were asked for"):
+        run(Part(0, 3), tmp_path)
+
+
+def test_ray_looks_at_what_parts_are_of_before_it_counts_them_as_done(tmp_path):
+    """Needs no Ray: nothing is left for it to do."""
+    pytest.importorskip("pyarrow")
+    source, told = Source(FILES, {"detector": "abc"}), []
+
+    def by_ray(of, source=source):
+        judge_by_ray(DetectOptions(inputs=("x",)), source, of, tmp_path, tell=told.append, progress=lambda *_: None)
+
+    for i in range(2):
+        run(Part(i, 2), tmp_path)
+    by_ray(2)
+    assert told == ["2 of 2 parts were judged already: nothing is left to do"]
+    with pytest.raises(UserError, match=r"part-00000-of-00002.parquet: is of other files.*what differs: detector\)"):
+        by_ray(2, Source(FILES, {"detector": "xyz"}))
+    run(Part(1, 2), tmp_path / "other", Source(FILES, {"detector": "xyz"}))
+    part_path(tmp_path / "other", Part(1, 2)).replace(part_path(tmp_path, Part(1, 2)))
+    with pytest.raises(UserError, match="part-00001-of-00002.parquet: is of other files"):
+        by_ray(2)
+    with pytest.raises(UserError, match="is a part of 2, and 3 were asked for"):
+        by_ray(3)
 
 
 def test_a_merged_csv_has_no_formulas_and_the_parquet_file_has_the_names_as_they_are(tmp_path):
