@@ -160,8 +160,8 @@ def _scores(rows: dict, kimg: float, found: dict[str, str], scalars: dict[str, f
     if largest > BROKEN:
         found["broken"] = (
             f"the discriminator's scores are about {largest:.0e}, where less than 100 is healthy: the training is"
-            " breaking; if that stays, it goes back to its last healthy checkpoint by itself; what helps is a lower `lr`"
-            " or a larger `gamma` (also with `resume`)"
+            " breaking; if that stays, it goes back to its last healthy checkpoint by itself; what helps is a lower"
+            " `lr` or a larger `gamma` (also with `resume`)"
         )
     if kimg >= WARM_UP and signs[0] > CERTAIN and signs[1] < -CERTAIN:
         found["sure"] = (

@@ -7,14 +7,16 @@ journal's last whole line; so nothing depends on what Ray itself remembers.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError, one_line
+from common.errors import Ended, UserError, one_line
 from common.extras import needing
 from discriminator.options import DetectOptions
 from reports.part_judge import PartJudge
@@ -23,6 +25,10 @@ from reports.parts import Source, arrow, check_folder, check_same, part_path
 
 # nothing is told to Ray's makers; what goes wrong is told by this project
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+# A node on this machine listens at 127.0.0.1 alone. Ray does that by itself on macOS and Windows, and elsewhere turns a
+# 127.0.0.1 that it is given into the machine's address at which it listens to everybody; read when it is imported.
+LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 
 
 class Worker:
@@ -77,7 +83,7 @@ def judge_by_ray(
     if not todo:
         return
     with needing("`engine` ray needs Ray Data", "ray"):
-        for name, value in SETTINGS.items():
+        for name, value in (SETTINGS if os.environ.get("RAY_ADDRESS") else SETTINGS | LOCAL).items():
             os.environ.setdefault(name, value)
         import ray
         import ray.data
@@ -116,9 +122,28 @@ def _begin(ray: Any) -> None:
     if not os.environ.get("RAY_ADDRESS"):
         quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(**quiet)
+        with _own_signals():
+            ray.init(**quiet)
     except Exception as error:  # Ray raises plain Exception, ConnectionError and more
         raise UserError(
             f"`engine` ray: Ray did not start ({one_line(error)[:200]}); look at $RAY_ADDRESS, or at what"
             " else this machine does"
         ) from None
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself (exit code 15, a dump of C++ frames): what was there before comes back, and one that
+    comes while Ray starts means what it means elsewhere."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:
+            raise Ended(signal.SIGTERM) from None
+        raise
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                with contextlib.suppress(ValueError):  # not the main thread
+                    signal.signal(number, handler)
