@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.errors import UserError, one_line
-from common.files import try_lock, written_whole
+from common.files import disk_errors_of, try_lock, written_whole
 from common.reading import json_of
 from common.tables import no_formula
 from discriminator.results import Result
@@ -134,7 +134,8 @@ class _Journal:
 
     def __exit__(self, *_) -> None:
         if self._file is not None:
-            self._file.close()
+            with disk_errors_of(self.path):
+                self._file.close()
 
     def _read(self) -> None:
         """Find the end of what is whole, and cut off what is not."""
@@ -166,8 +167,9 @@ class _Journal:
 
     def _line(self, value: object) -> None:
         assert self._file is not None
-        self._file.write(json.dumps(value).encode("ascii") + b"\n")
-        self._file.flush()
+        with disk_errors_of(self.path):
+            self._file.write(json.dumps(value).encode("ascii") + b"\n")
+            self._file.flush()
 
     def rows(self, first: int) -> Iterator[dict]:
         """All rows, each with the number of its file. first: that of the part's first."""

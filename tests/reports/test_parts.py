@@ -20,6 +20,12 @@ from faces.tars import TarStore
 from reports.part_options import Part, PartOptions
 from reports.part_ray import judge_by_ray
 from reports.parts import Source, judge_part, merge, part_path, read_head
+from reports.verdicts import CsvOut
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 FILES = [f"photos/{i:03d}.jpg" for i in range(47)]
 
@@ -206,6 +212,28 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match="not a part of `shard`"):
         merge(tmp_path, None)
     assert not (tmp_path / "verdicts.parquet").exists()
+
+
+@pytest.mark.skipif(resource is None, reason="needs a limit on the size of files")
+def test_a_disk_that_fills_names_the_file(tmp_path):
+    """Each write to an open file is an error without a name; so is the one more when it is closed."""
+    pytest.importorskip("pyarrow")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    table = CsvOut(str(tmp_path / "v.csv"), ("file", "note"), "csv", print)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+        with pytest.raises(OSError) as journal:
+            run(Part(0, 1), tmp_path)
+        with pytest.raises(OSError) as row:
+            for _ in range(100):
+                table.add({"file": "a.jpg", "note": "x" * 100})
+        with pytest.raises(OSError) as end:
+            table.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert journal.value.filename == str(tmp_path / "part-00000-of-00001.jsonl")
+    assert row.value.filename == end.value.filename == str(tmp_path / "v.csv")
+    assert read_head(run(Part(0, 1), tmp_path)[0])["files"] == 47, "what was there is gone on from"
 
 
 def test_two_processes_do_not_judge_one_part(tmp_path):
