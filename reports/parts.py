@@ -23,6 +23,7 @@ from common.errors import UserError, one_line
 from common.files import disk_errors_of, try_lock, written_whole
 from common.reading import json_of
 from common.tables import no_formula
+from common.words import counted
 from discriminator.results import Result
 from reports.part_options import Part
 from reports.verdicts import CSV_COLUMNS, csv_rows
@@ -88,9 +89,20 @@ def judge_part(
             journal.add(rows)
             done += 1
             progress(done, len(mine))
-        _write(path, head | {"part": [part.number, part.of]}, journal.rows(mine.start))
+        unreadable: list[dict] = []
+        _write(path, head | {"part": [part.number, part.of]}, _noting(journal.rows(mine.start), unreadable))
         journal.remove()
+    if unreadable:
+        name, why = (one_line(unreadable[0][key]) for key in ("file", "error"))
+        tell(f"{counted(len(unreadable), 'file')} of {len(mine)} could not be read; the first, {name}: {why}")
     return path
+
+
+def _noting(rows: Iterable[dict], unreadable: list[dict]) -> Iterator[dict]:
+    for row in rows:
+        if row["status"] == "unreadable":
+            unreadable.append({"file": row["file"], "error": row["error"]} if not unreadable else {})
+        yield row
 
 
 def _by_file(judge: Judge, files: Sequence[str | Result]) -> Iterator[list[dict]]:

@@ -120,6 +120,17 @@ def test_parts_of_other_files_or_detectors_never_meet(tmp_path):
         run(Part(1, 2), tmp_path, Source(FILES, {"detector": "xyz"}))
 
 
+def test_files_that_could_not_be_read_are_told(tmp_path):
+    """A source that is not there (a volume that was not mounted) is such a file; the exit code does not tell it."""
+    pytest.importorskip("pyarrow")
+    _, told = run(Part(0, 2), tmp_path)
+    assert told == ["4 files of 23 could not be read; the first, photos/000.jpg: not an image"]
+    with pytest.raises(Killed):
+        run(Part(1, 2), tmp_path, fail_after=10)
+    _, told = run(Part(1, 2), tmp_path)
+    assert told[1:] == ["3 files of 24 could not be read; the first, photos/028.jpg: not an image"], "of both tries"
+
+
 def test_a_folder_has_one_number_of_parts(tmp_path):
     pytest.importorskip("pyarrow")
     run(Part(0, 2), tmp_path)
