@@ -32,7 +32,8 @@ SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := geta
 
 
 class Worker:
-    """One process of Ray: judges whole parts, one after the other. A row in, {"part": i}; a row out, with `error`."""
+    """One process of Ray: judges whole parts, one after the other. A row in, {"part": i}; a row out, with `error`
+    and the last of what there is to tell."""
 
     def __init__(self, asked: DetectOptions, files: Any, of: int, folder: str, here: str) -> None:
         import ray
@@ -42,11 +43,12 @@ class Worker:
         self.judge = PartJudge.opened(asked, ray.get(files[0]))
 
     def __call__(self, row: dict) -> dict:
+        part, told = Part(int(row["part"]), self.of), [""]
         try:
-            self.judge(Part(int(row["part"]), self.of), self.folder, tell=_nothing, progress=_nothing)
+            self.judge(part, self.folder, tell=told.append, progress=_nothing)
         except UserError as error:
-            return {"part": row["part"], "error": str(error)}
-        return {"part": row["part"], "error": ""}
+            return {"part": part.number, "error": str(error), "told": ""}
+        return {"part": part.number, "error": "", "told": told[-1]}
 
 
 def _nothing(*_: object) -> None:
@@ -105,6 +107,8 @@ def judge_by_ray(
         for row in pipeline.iter_rows():
             done += not row["error"]
             troubles += [row["error"]] if row["error"] else []
+            if row["told"]:
+                tell(f"part {row['part']}: {row['told']}")
             progress(done, of)
     finally:
         if begun:
