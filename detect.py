@@ -141,6 +141,10 @@ def _flag(parts: PartOptions) -> str:
     return "--shard" if parts.engine == "here" else "--engine ray"
 
 
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
 def _judge_parts(asked: DetectOptions, parts: PartOptions, judge: PartJudge) -> None:
     """One part in this process, or all of them by Ray's workers."""
     assert parts.out is not None
@@ -149,12 +153,12 @@ def _judge_parts(asked: DetectOptions, parts: PartOptions, judge: PartJudge) -> 
         with importing():
             from reports.part_ray import judge_by_ray
         with progress_bar("judging", "part") as bar:
-            judge_by_ray(asked, judge.source, parts.parts or PARTS, folder, progress=bar)
+            judge_by_ray(asked, judge.source, parts.parts or PARTS, folder, tell=_say, progress=bar)
         click.echo(folder)
         next_step(f"python detect.py merge {typed(parts.out)}")
         return
     with progress_bar("judging", "file") as bar:
-        click.echo(judge(parts.part, folder, tell=lambda line: click.echo(line, err=True), progress=bar))
+        click.echo(judge(parts.part, folder, tell=_say, progress=bar))
     when = f"when all {parts.part.of} parts are there: " if parts.part.of > 1 else ""
     next_step(f"{when}python detect.py merge {typed(parts.out)}")
 

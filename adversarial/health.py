@@ -160,7 +160,8 @@ def _scores(rows: dict, kimg: float, found: dict[str, str], scalars: dict[str, f
     if largest > BROKEN:
         found["broken"] = (
             f"the discriminator's scores are about {largest:.0e}, where less than 100 is healthy: the training is"
-            " broken; start again, or go back to an earlier checkpoint, with a lower `lr` or a larger `gamma`"
+            " breaking; if that stays, it goes back to its last healthy checkpoint by itself; what helps is a lower"
+            " `lr` or a larger `gamma` (also with `resume`)"
         )
     if kimg >= WARM_UP and signs[0] > CERTAIN and signs[1] < -CERTAIN:
         found["sure"] = (
@@ -184,5 +185,5 @@ def _skipped(rows: dict, found: dict[str, str], scalars: dict[str, float]) -> No
     if bad and bad > SKIPPED * steps:
         found["skipped"] = (
             f"{bad} of {steps} steps were skipped for gradients that were not finite; if that goes on, resume with"
-            " `precision` fp32 or bf16"
+            " `precision` fp32, or a lower `lr`"
         )

@@ -63,6 +63,17 @@ def written_whole(
             os.close(lock)
 
 
+@contextlib.contextmanager
+def disk_errors_of(path: str | Path) -> Iterator[None]:
+    """In here an error of the disk that names no file, as a full disk's where one is written to, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_ERRORS and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def _locked(path: Path) -> int | None:
     """A handle on the new file `path` with its lock, by which others see that it is being written; None where the
     system has no such locks, or nothing can be written (which its writer will find)."""

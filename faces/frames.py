@@ -21,7 +21,7 @@ from PIL import Image
 
 from common import reading
 from common.errors import BadImage, UserError
-from common.files import try_lock, write_bytes, write_json
+from common.files import disk_errors_of, try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
 from common.words import counted
 from faces.finding.align import FaceFinder
@@ -77,7 +77,7 @@ def make_frames(
     if Path(os.path.realpath(dest)).is_relative_to(source):
         raise UserError(f"{dest}: lies in the folder of the videos, {source}; choose a folder apart from it")
     _begin(dest, asked, recipe, finder.name if finder is not None else "", footage)
-    with open(dest / JOURNAL, "a+", encoding="utf-8") as journal:
+    with disk_errors_of(dest / JOURNAL), open(dest / JOURNAL, "a+", encoding="utf-8") as journal:
         if not try_lock(journal.fileno()):
             raise UserError(f"{dest}: another call is writing into it; wait for it, or choose another folder")
         done = _done(journal, dest)

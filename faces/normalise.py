@@ -29,7 +29,7 @@ from PIL import Image
 
 from common import reading
 from common.errors import BadImage, UserError
-from common.files import try_lock, write_bytes, write_json
+from common.files import disk_errors_of, try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
 from faces.decode import decode
 from faces.finding.align import FaceFinder, cut_quad, frame_of
@@ -144,7 +144,7 @@ def _taken(dest: Path) -> Iterator[TextIO]:
         raise UserError(f"{dest}: there is a file of that name; choose another folder") from None
     if RECORD not in found and found - {JOURNAL, f".{RECORD}.tmp"}:
         raise UserError(f"{dest}: is not empty, and not a folder that normalise made; choose a new one")
-    with open(dest / JOURNAL, "a", encoding="utf-8") as journal:
+    with disk_errors_of(dest / JOURNAL), open(dest / JOURNAL, "a", encoding="utf-8") as journal:
         if not try_lock(journal.fileno()):
             raise UserError(f"{dest}: another normalise is writing into it; wait for it, or choose another folder")
         yield journal

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.errors import UserError, one_line
-from common.files import try_lock, written_whole
+from common.files import disk_errors_of, try_lock, written_whole
 from common.reading import json_of
 from common.tables import no_formula
+from common.words import counted
 from discriminator.results import Result
 from reports.part_options import Part
 from reports.verdicts import CSV_COLUMNS, csv_rows
@@ -75,6 +76,7 @@ def judge_part(
     folder.mkdir(parents=True, exist_ok=True)
     head = source.told()
     path, mine = part_path(folder, part), part.files(len(source.files))
+    check_folder(folder, head, part.of)
     if path.exists():
         check_same(path, head)
         tell(f"{path} is there already: nothing is left to do")
@@ -87,9 +89,20 @@ def judge_part(
             journal.add(rows)
             done += 1
             progress(done, len(mine))
-        _write(path, head | {"part": [part.number, part.of]}, journal.rows(mine.start))
+        unreadable: list[dict] = []
+        _write(path, head | {"part": [part.number, part.of]}, _noting(journal.rows(mine.start), unreadable))
         journal.remove()
+    if unreadable:
+        name, why = (one_line(unreadable[0][key]) for key in ("file", "error"))
+        tell(f"{counted(len(unreadable), 'file')} of {len(mine)} could not be read; the first, {name}: {why}")
     return path
+
+
+def _noting(rows: Iterable[dict], unreadable: list[dict]) -> Iterator[dict]:
+    for row in rows:
+        if row["status"] == "unreadable":
+            unreadable.append({"file": row["file"], "error": row["error"]} if not unreadable else {})
+        yield row
 
 
 def _by_file(judge: Judge, files: Sequence[str | Result]) -> Iterator[list[dict]]:
@@ -133,7 +146,8 @@ class _Journal:
 
     def __exit__(self, *_) -> None:
         if self._file is not None:
-            self._file.close()
+            with disk_errors_of(self.path):
+                self._file.close()
 
     def _read(self) -> None:
         """Find the end of what is whole, and cut off what is not."""
@@ -165,8 +179,9 @@ class _Journal:
 
     def _line(self, value: object) -> None:
         assert self._file is not None
-        self._file.write(json.dumps(value).encode("ascii") + b"\n")
-        self._file.flush()
+        with disk_errors_of(self.path):
+            self._file.write(json.dumps(value).encode("ascii") + b"\n")
+            self._file.flush()
 
     def rows(self, first: int) -> Iterator[dict]:
         """All rows, each with the number of its file. first: that of the part's first."""
@@ -187,7 +202,8 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
-ANOTHER, REMOVE = "choose another `out`, or ask for the same", "remove it, and judge that part again as the others were"
+ANOTHER = "choose another `out`, or ask for the same; remove it if it is the one that is wrong"
+REMOVE = "remove it, and judge that part again as the others were"
 
 
 def _other(path: Path, found: object, asked: dict, then: str = ANOTHER) -> UserError:
@@ -265,6 +281,21 @@ def check_same(path: Path, head: dict, then: str = ANOTHER) -> None:
         raise _other(path, found, head, then)
 
 
+def check_folder(folder: Path, head: dict, of: int) -> None:
+    """UserError where a folder's first part is of another source, or of another number of parts: told before anything
+    is judged, not when all of it is done. The others are `merge`'s to look at: each part would look at each."""
+    if not (there := _parts_in(folder)):
+        return
+    path = there[0]
+    check_same(path, head)
+    if (found := read_head(path)["part"][1]) != of:
+        raise UserError(f"{path}: is a part of {found}, and {of} were asked for; {ANOTHER}")
+
+
+def _parts_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*-of-*.parquet"))
+
+
 # ---- all parts together -------------------------------------------------------------------------------------------
 
 
@@ -282,15 +313,15 @@ def merge(folder: Path, out: Path | None) -> Merged:
     verdicts.parquet in the folder, in place of an older one.
 
     UserError where a part is missing, is of another source, or does not hold each of its files."""
-    found = {Path(p).name: p for p in folder.glob("part-*-of-*.parquet")} if folder.is_dir() else {}
+    found = _parts_in(folder)
     if not found:
         raise UserError(f"{folder}: holds no part-*.parquet of `shard`; give the folder that was its `out`")
     if out is not None:
         _check_new(out)
     out = folder / "verdicts.parquet" if out is None else out
     pa = arrow(out)
-    heads = {path: read_head(path) for path in found.values()}
-    first, head = next(iter(sorted(heads.items())))
+    heads = {path: read_head(path) for path in found}
+    first, head = found[0], heads[found[0]]
     of, files = head["part"][1], head["files"]
     paths = [part_path(folder, Part(i, of)) for i in range(of)]
     if missing := [i for i, path in enumerate(paths) if path not in heads]:

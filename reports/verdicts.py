@@ -18,6 +18,7 @@ import click
 
 from common.cli import next_step, progress, typed
 from common.errors import UserError, interrupted_code, one_line
+from common.files import disk_errors_of
 from common.options import flags_of, in_flags
 from common.tables import no_formula
 from common.words import counted
@@ -384,11 +385,13 @@ class CsvOut:
     def add(self, row: dict) -> None:
         self._write.writerow(row | {"file": no_formula(row["file"])})
         if self._file is not None:
-            self._file.flush()
+            with disk_errors_of(self._file.name):
+                self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with disk_errors_of(self._file.name):
+                self._file.close()
 
     def remove(self) -> None:
         """Takes the file away, which has nothing but its header yet."""

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.files import write_bytes
+from common.files import disk_errors_of, write_bytes
 from synth.latents import PLAIN
 from synth.options import ImageFile, Rendering
 from training.lock import RunLock
@@ -158,7 +158,7 @@ class SampleWriter(contextlib.AbstractContextManager):
         list(self._pool.map(save, map(self.path, seeds), images))
         new = [seed for seed in seeds if seed not in self._listed]
         if new:
-            with self.manifest.open("ab") as file:
+            with disk_errors_of(self.manifest), self.manifest.open("ab") as file:
                 file.write(_csv([self.settings.row(seed) for seed in new], COLUMNS, header=False))
                 file.flush()
                 os.fsync(file.fileno())

@@ -73,7 +73,9 @@ class Held:
 
     @contextlib.contextmanager
     def request(self):
-        """Inside, a request is here; yields a function that takes bytes for it. RequestRefused without room."""
+        """Inside, a request is here; yields a function that takes bytes for it. RequestRefused without room: what it
+        had is given back at once. Else of many that come together each would wait for the others' room, and all
+        be refused."""
         if self.requests >= self.limits.waiting:
             raise busy("too many requests are waiting")
         self.requests += 1
@@ -82,6 +84,7 @@ class Held:
         def take(count: int) -> None:
             nonlocal own
             if self.total + count > max(self.limits.held_bytes, self.limits.max_bytes):
+                own, self.total = 0, self.total - own
                 raise busy("too many photos are waiting")
             own, self.total = own + count, self.total + count
 
@@ -116,7 +119,11 @@ async def read_uploads(request: Request, limits: Limits, take, fetch: Fetch | No
             async for chunk in request.stream():
                 if len(body) + len(chunk) > limits.max_bytes:
                     raise _too_large(limits)
-                take(len(chunk))
+                try:
+                    take(len(chunk))
+                except RequestRefused:
+                    body.clear()  # the traceback holds on to it while the answer is sent
+                    raise
                 body += chunk
     except TimeoutError:
         raise RequestRefused(

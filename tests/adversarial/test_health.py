@@ -60,6 +60,7 @@ def test_a_blind_discriminator():
 def test_scores_beyond_all_measure():
     lines = told(Health(), 5, gap=3e7, start=0.0)
     assert [i for i, _ in lines] == [0] and "scores are about 3e+07" in lines[0][1]
+    assert "goes back to its last healthy checkpoint by itself" in lines[0][1], "as the run does in the next line"
 
 
 def test_gradients_that_jump():
@@ -76,6 +77,7 @@ def test_skipped_steps(bad, lines):
     assert len(found) == lines
     if found:
         assert f"{bad} of {200 + bad} steps were skipped" in found[0][1]
+        assert "`precision` fp32, or a lower `lr`" in found[0][1] and "bf16" not in found[0][1], "of a run in bf16, too"
 
 
 def test_samples_that_grow_alike():

@@ -1,50 +1,65 @@
-"""All parts by Ray's workers: those that are killed are replaced, and the table is whole."""
+"""What stands around Ray, tried with one that only listens; nothing here needs the package."""
 
 from __future__ import annotations
 
-import json
-import subprocess
+import os
+import signal
 import sys
-from pathlib import Path
+import types
 
 import pytest
 
-from common.errors import UserError
-from reports.part_options import PartOptions
-from tests import light
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"engine": "ray"}, "give `out`"),
-        ({"engine": "ray", "out": "x", "shard": "0/2"}, "no `shard`"),
-        ({"parts": 4, "shard": "0/2", "out": "x"}, "`parts` belongs to `engine` ray"),
-        ({"engine": "ray", "out": "x", "parts": 0}, "`parts` 0 is too small"),
-        ({"engine": "spark", "out": "x"}, "`engine` spark"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(given, said):
-    with pytest.raises(UserError) as refused:
-        PartOptions(**given)
-    assert said in str(refused.value)
+from common.errors import Ended
+from discriminator.options import DetectOptions
+from reports import part_ray
+from reports.parts import Source
 
 
-def test_without_ray_the_extra_is_named(tmp_path):
-    done = light.run(["detect.py", ROOT / "docs", "--engine", "ray", "--out", tmp_path / "parts"], tmp_path)
-    assert done.returncode == 2 and "comes with the extra ray" in done.stderr and not (tmp_path / "parts").exists()
+class Begun(Exception):
+    """Ray would be asked to start."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["here", "ray"])
-def test_workers_are_killed_and_the_table_is_whole(engine):
+def ray(init=None):
+    context = types.SimpleNamespace(get_current=lambda: types.SimpleNamespace())
+    return types.SimpleNamespace(data=types.SimpleNamespace(DataContext=context), init=init)
+
+
+def test_a_signal_means_after_ray_has_started_what_it_meant_before():
+    """Ray's own is sys.exit(15): no 143, and no word of it."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def init(**_):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+
+    try:
+        part_ray._begin(ray(init))
+        assert signal.getsignal(signal.SIGTERM) == before
+        with pytest.raises(Ended) as ended:  # while it starts
+            part_ray._begin(ray(lambda **_: (init(), os.kill(os.getpid(), signal.SIGTERM))))
+        assert ended.value.number == signal.SIGTERM
+        with pytest.raises(SystemExit):
+            part_ray._begin(ray(lambda **_: sys.exit(3)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("address", "flag"), [("", "0"), ("10.0.0.1:6379", None)])
+def test_a_node_on_this_machine_listens_to_nobody_else(tmp_path, monkeypatch, address, flag):
+    """Ray takes 127.0.0.1 for the machine's own address unless this is set before it is imported."""
     pytest.importorskip("pyarrow")
-    if engine == "ray":
-        pytest.importorskip("ray.data")
-    command = [sys.executable, ROOT / "benchmarks" / "parts.py", "--files", "2000", "--parts", "4", "--kills", "2"]
-    done = subprocess.run([*map(str, command), "--every", "8", "--engine", engine], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["wrong"] == "" and told["kills"] >= 1
+    flagged = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    monkeypatch.setattr(os, "environ", {**os.environ, "RAY_ADDRESS": address})
+    os.environ.pop(flagged, None)
+
+    def is_initialized():
+        raise Begun(os.environ.get(flagged))
+
+    fake = types.ModuleType("ray")
+    fake.data, fake.is_initialized = types.ModuleType("ray.data"), is_initialized
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setitem(sys.modules, "ray.data", fake.data)
+    with pytest.raises(Begun) as begun:
+        part_ray.judge_by_ray(
+            DetectOptions(inputs=("x",)), Source(["a.jpg"], {}), 1, tmp_path, tell=print, progress=lambda *_: None
+        )
+    assert begun.value.args == (flag,)

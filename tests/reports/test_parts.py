@@ -11,13 +11,21 @@ import pytest
 
 from common.errors import BadImage, UserError
 from discriminator.inputs import expand, paths_from
+from discriminator.options import DetectOptions
 from discriminator.results import Result
 from discriminator.verdict import Verdict
 from discriminator.words import of_photo
 from faces.stores import ManifestStore
 from faces.tars import TarStore
 from reports.part_options import Part, PartOptions
+from reports.part_ray import judge_by_ray
 from reports.parts import Source, judge_part, merge, part_path, read_head
+from reports.verdicts import CsvOut
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 FILES = [f"photos/{i:03d}.jpg" for i in range(47)]
 
@@ -98,14 +106,58 @@ def test_parts_of_other_files_or_detectors_never_meet(tmp_path):
     for other in (Source(FILES[:-1], {"detector": "abc"}), Source(FILES, {"detector": "xyz"})):
         with pytest.raises(UserError, match="other files, another detector"):
             run(Part(0, 2), tmp_path, other)
-        run(Part(1, 2), tmp_path, other)
+        with pytest.raises(UserError, match="part-00000-of-00002.parquet: is of other files.*choose another `out`"):
+            run(Part(1, 2), tmp_path, other)  # before it is judged, not when all of them are
+        run(Part(1, 2), tmp_path / "other", other)
+        part_path(tmp_path / "other", Part(1, 2)).rename(part_path(tmp_path, Part(1, 2)))  # made at the same time
         with pytest.raises(UserError, match="other files, another detector.*remove it, and judge that part again"):
             merge(tmp_path, None)
         part_path(tmp_path, Part(1, 2)).unlink()
+    part_path(tmp_path, Part(0, 2)).unlink()
     with pytest.raises(Killed):
         run(Part(1, 2), tmp_path, fail_after=2)
     with pytest.raises(UserError, match=r"jsonl: is of other files.*\(what differs: detector\); choose another `out`"):
         run(Part(1, 2), tmp_path, Source(FILES, {"detector": "xyz"}))
+
+
+def test_files_that_could_not_be_read_are_told(tmp_path):
+    """A source that is not there (a volume that was not mounted) is such a file; the exit code does not tell it."""
+    pytest.importorskip("pyarrow")
+    _, told = run(Part(0, 2), tmp_path)
+    assert told == ["4 files of 23 could not be read; the first, photos/000.jpg: not an image"]
+    with pytest.raises(Killed):
+        run(Part(1, 2), tmp_path, fail_after=10)
+    _, told = run(Part(1, 2), tmp_path)
+    assert told[1:] == ["3 files of 24 could not be read; the first, photos/028.jpg: not an image"], "of both tries"
+
+
+def test_a_folder_has_one_number_of_parts(tmp_path):
+    pytest.importorskip("pyarrow")
+    run(Part(0, 2), tmp_path)
+    with pytest.raises(UserError, match="part-00000-of-00002.parquet: is a part of 2, and 3 were asked for"):
+        run(Part(0, 3), tmp_path)
+
+
+def test_ray_looks_at_what_parts_are_of_before_it_counts_them_as_done(tmp_path):
+    """Needs no Ray: nothing is left for it to do."""
+    pytest.importorskip("pyarrow")
+    source, told = Source(FILES, {"detector": "abc"}), []
+
+    def by_ray(of, source=source):
+        judge_by_ray(DetectOptions(inputs=("x",)), source, of, tmp_path, tell=told.append, progress=lambda *_: None)
+
+    for i in range(2):
+        run(Part(i, 2), tmp_path)
+    by_ray(2)
+    assert told == ["2 of 2 parts were judged already: nothing is left to do"]
+    with pytest.raises(UserError, match=r"part-00000-of-00002.parquet: is of other files.*what differs: detector\)"):
+        by_ray(2, Source(FILES, {"detector": "xyz"}))
+    run(Part(1, 2), tmp_path / "other", Source(FILES, {"detector": "xyz"}))
+    part_path(tmp_path / "other", Part(1, 2)).replace(part_path(tmp_path, Part(1, 2)))
+    with pytest.raises(UserError, match="part-00001-of-00002.parquet: is of other files"):
+        by_ray(2)
+    with pytest.raises(UserError, match="is a part of 2, and 3 were asked for"):
+        by_ray(3)
 
 
 def test_a_merged_csv_has_no_formulas_and_the_parquet_file_has_the_names_as_they_are(tmp_path):
@@ -171,6 +223,28 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match="not a part of `shard`"):
         merge(tmp_path, None)
     assert not (tmp_path / "verdicts.parquet").exists()
+
+
+@pytest.mark.skipif(resource is None, reason="needs a limit on the size of files")
+def test_a_disk_that_fills_names_the_file(tmp_path):
+    """Each write to an open file is an error without a name; so is the one more when it is closed."""
+    pytest.importorskip("pyarrow")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    table = CsvOut(str(tmp_path / "v.csv"), ("file", "note"), "csv", print)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+        with pytest.raises(OSError) as journal:
+            run(Part(0, 1), tmp_path)
+        with pytest.raises(OSError) as row:
+            for _ in range(100):
+                table.add({"file": "a.jpg", "note": "x" * 100})
+        with pytest.raises(OSError) as end:
+            table.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert journal.value.filename == str(tmp_path / "part-00000-of-00001.jsonl")
+    assert row.value.filename == end.value.filename == str(tmp_path / "v.csv")
+    assert read_head(run(Part(0, 1), tmp_path)[0])["files"] == 47, "what was there is gone on from"
 
 
 def test_two_processes_do_not_judge_one_part(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import threading
 import time
@@ -15,7 +16,7 @@ from common.errors import UserError
 from tests.web.test_api import MODELS, SMALL, encoded, post, refusal
 from web import server as web_server
 from web.api import build_app
-from web.body import Limits
+from web.body import Held, Limits, RequestRefused
 from web.guard import is_own_name, read_token
 from web.opened import open_service
 from web.options import ServeOptions
@@ -154,6 +155,23 @@ def test_readiness_tells_of_a_stall_and_of_a_full_queue(service, gate):
         gate.set()
         assert first.result().status_code == second.result().status_code == 200
         assert client.get("/readyz").status_code == 200 and client.head("/readyz").status_code == 200
+
+
+def test_of_many_bodies_that_come_together_as_many_as_there_is_room_for_are_taken():
+    """Each a piece at a time, in turn: 8 of 10 fit. Their room is that of the others as soon as one is refused, not
+    only when its connection is closed, which takes a while."""
+    held, refused = Held(Limits(max_bytes=32, held_bytes=256)), set()
+    with contextlib.ExitStack() as under_way:
+        takers = [under_way.enter_context(held.request()) for _ in range(10)]
+        for _ in range(31):
+            for number, take in enumerate(takers):
+                if number not in refused:
+                    try:
+                        take(1)
+                    except RequestRefused:
+                        refused.add(number)
+        assert len(refused) == 2 and held.total == 8 * 31 and held.requests == 10
+    assert held.total == held.requests == 0
 
 
 def test_a_server_that_is_told_to_stop_finishes_or_says_503_and_cuts_nobody(service, gate, monkeypatch):
