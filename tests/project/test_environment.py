@@ -65,50 +65,27 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     monkeypatch.setenv("FACES_SHARED", str(tmp_path / "shared"))
     monkeypatch.chdir(tmp_path)
     folder = Path("runs", "shipped-detector")
-    kinds = ("borderless", "borders")
-    done = [
-        f"{name}-{kind}{seed}" for kind in kinds for name, seed in (("lite0", "-1"), ("lite0", "-2"), ("probe", ""))
-    ]
-    for name in (*done, "lite0-borderless-3"):
+    for name in ("lite0-1", "lite0-2", "lite0-3", "probe"):
         folder.joinpath(name).mkdir(parents=True)
-    for name in done:
-        (folder / name / "detector.safetensors").touch()
-    (folder / "lite0-borderless-3" / "checkpoint-000250.pt").touch()
+    for done in ("lite0-1", "lite0-2", "probe"):
+        (folder / done / "detector.safetensors").touch()
+    (folder / "lite0-3" / "checkpoint-000250.pt").touch()
     calls = []
     monkeypatch.setattr(bootstrap, "run", lambda words, env=None: calls.append(words) or 0)
     assert bootstrap.reproduce_detector([]) == 0
     commands = [words for words in calls if words[0] != "-m"]
-
-    def at(*names):
-        return [str(folder / name) for name in names]
-
-    def told(words, option):
-        return words[words.index(option) + 1]
-
-    for k, kind in enumerate(kinds):
-        half, mean = at(f"lite0-{kind}-half.safetensors", f"lite0-{kind}-mean.safetensors")
-        one, two, three = at(*(f"lite0-{kind}-{seed}" for seed in (1, 2, 3)))
-        first, third, both = commands[3 * k : 3 * k + 3]
-        assert first[:7] == ["evaluate.py", "ensemble", one, two, "--method", "soup", "--data"]
-        assert both[:6] == ["evaluate.py", "ensemble", half, three, "--method", "soup"] and told(both, "--out") == mean
-        if kind == "borderless":
-            assert third == ["train_detector.py", "--resume", three]
-        else:
-            assert (told(third, "--from"), told(third, "--out")) == (half, three)
-            assert told(third, "--degradation") == str(Path("models", "degradation.json"))
-    lite, probe, squares, more, joined, looks, judged = commands[6:]
-    assert lite[2:4] == at(*(f"lite0-{kind}-mean.safetensors" for kind in kinds))
-    assert probe[2:4] == at(*(f"probe-{kind}" for kind in kinds))
-    assert told(squares, "--degradation") == str(Path("models", "degradation-borderless.json"))
-    assert told(more, "--from") == told(squares, "--out") and told(more, "--out") == at("squeezenet-borders")[0]
-    assert joined[2:5] == at("lite0.safetensors", "probe.safetensors", "squeezenet-borders")
-    assert joined.count("--data") == looks.count("--data") == 3
-    assert looks[:3] == ["evaluate.py", "second-look", told(joined, "--out")]
-    assert judged[:3] == ["evaluate.py", "detector", told(looks, "--out")]
-    assert all("--force" in words for words in commands if words[0] == "evaluate.py")
-    for words in commands:
-        if "--degradation" in words:
-            assert (ROOT / told(words, "--degradation")).is_file()
+    half, mean, once, last = (str(folder / f"{name}.safetensors") for name in ("half", "mean", "joined", "detector"))
+    lite = [str(folder / f"lite0-{k}") for k in (1, 2, 3)]
+    assert commands[0][:7] == ["evaluate.py", "ensemble", *lite[:2], "--method", "soup", "--data"]
+    assert commands[1] == ["train_detector.py", "--resume", lite[2]]
+    assert commands[2][:6] == ["evaluate.py", "ensemble", half, lite[2], "--method", "soup"]
+    assert commands[3][commands[3].index("--out") + 1] == str(folder / "squeezenet")
+    assert commands[4][2:5] == [mean, str(folder / "probe"), str(folder / "squeezenet")]
+    assert commands[4].count("--data") == commands[5].count("--data") == 3
+    assert commands[4][commands[4].index("--out") + 1] == once
+    assert commands[5][:3] == ["evaluate.py", "second-look", once] and commands[5][-2] == last
+    assert commands[6][:3] == ["evaluate.py", "detector", last]
+    assert all("--force" in words for words in commands if words[0] == "evaluate.py") and len(commands) == 7
 
 
 def test_make_and_bootstrap_know_the_same_jobs():
