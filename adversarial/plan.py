@@ -311,9 +311,10 @@ def check_space(outdir: Path, game: Game, keep: int, *, new: bool) -> None:
         there = there.parent
     free = shutil.disk_usage(there).free
     if free < needed:
+        typed, what = ("outdir", "for its checkpoints") if new else ("resume", "to save the next checkpoint")
         raise UserError(
-            f"`outdir` {outdir}: the disk has {free / 2**20:.0f} MB free and a run needs {needed / 2**20:.0f} MB"
-            f" {'for its checkpoints' if new else 'to save the next checkpoint'}; free some space or change the disk"
+            f"`{typed}` {outdir}: the disk has {free / 2**20:.0f} MB free and a run needs {needed / 2**20:.0f} MB"
+            f" {what}; free some space or change the disk"
         )
 
 

@@ -82,12 +82,15 @@ def open_video(path: str | Path, fps: float = 30, *, scale: int = 1, force: bool
     with written_whole(path, shared=True, ending=path.suffix.lower()) as temporary:  # encoders go by the ending
         video = VideoWriter(temporary, fps, scale)
         try:
-            yield video
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                video.close()
-            raise
-        video.close()
+            try:
+                yield video
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error is the one to tell
+                    video.close()
+                raise
+            video.close()
+        except _EncoderFailed as error:  # it knows the temporary name alone
+            raise UserError(f"{path}: {error}") from None
         if not video.frames:
             raise UserError(f"{path}: a video needs at least one frame")
 
@@ -147,6 +150,10 @@ class _Gif:
         self._file.close()
 
 
+class _EncoderFailed(UserError):
+    """An encoder gave up while it wrote: a full disk, mostly."""
+
+
 class _Ffmpeg:
     """Raw frames through a pipe to the program `ffmpeg`."""
 
@@ -181,7 +188,7 @@ class _Ffmpeg:
         if self._process.wait() != 0:
             self._messages.seek(0)
             lines = self._messages.read().decode(errors="replace").split("\n")
-            raise UserError(f"ffmpeg could not write the video: {next(filter(None, lines), 'no reason given')}")
+            raise _EncoderFailed(f"ffmpeg could not write the video: {next(filter(None, lines), 'no reason given')}")
         self._messages.close()
 
 

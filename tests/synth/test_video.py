@@ -58,6 +58,23 @@ def test_h264_where_there_is_ffmpeg(tmp_path, frames):
     assert "H.264 by ffmpeg" in write_video(tmp_path / "a.mp4", frames, 30)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script in ffmpeg's place")
+def test_an_encoder_that_gives_up_names_the_video(tmp_path, frames, monkeypatch):
+    """As on a disk that fills: ffmpeg proves to have the codec, and then fails over the file."""
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text(
+        '#!/bin/sh\nfor last; do :; done\n[ "$last" = - ] && exit 0\n'
+        'head -c 100 >/dev/null; echo "av_interleaved_write_frame(): No space left on device" >&2; exit 1\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(UserError) as told:
+        write_video(tmp_path / "walk.mp4", frames, 30)
+    assert str(told.value).startswith(f"{tmp_path / 'walk.mp4'}: ffmpeg could not write the video: av_inter")
+    assert os.listdir(tmp_path) == ["bin"]
+
+
 def test_without_a_working_ffmpeg_opencv_writes(tmp_path, frames, monkeypatch):
     program = tmp_path / ("ffmpeg.bat" if sys.platform == "win32" else "ffmpeg")
     program.write_text("#!/bin/sh\nexit 1\n")
