@@ -38,22 +38,20 @@ def written_whole(
         _remove_abandoned(path.parent)
         lock = _locked(tmp)
     try:
-        yield tmp
-        if durable:
-            with open(tmp, "rb+") as f:
-                os.fsync(f.fileno())
-        os.replace(tmp, path) if replace else _name_anew(tmp, path)
-        if durable and os.name == "posix":  # elsewhere a folder cannot be opened to be flushed
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except BaseException as error:
-        # a full disk says nothing but that; what breaks on a network's way here is not the file's fault
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS and error.filename is None:
-            error.filename = str(path)
-        elif isinstance(error, OSError) and error.filename == str(tmp):  # a name that nobody gave
+        with disk_errors_of(path):
+            yield tmp
+            if durable:
+                with open(tmp, "rb+") as f:
+                    os.fsync(f.fileno())
+            os.replace(tmp, path) if replace else _name_anew(tmp, path)
+            if durable and os.name == "posix":  # elsewhere a folder cannot be opened to be flushed
+                folder = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+    except OSError as error:
+        if error.filename == str(tmp):  # a name that nobody gave
             error.filename = str(path)
         raise
     finally:
@@ -65,7 +63,8 @@ def written_whole(
 
 @contextlib.contextmanager
 def disk_errors_of(path: str | Path) -> Iterator[None]:
-    """In here an error of the disk that names no file, as a full disk's where one is written to, names `path`."""
+    """In here an error of the disk that names no file, as a full disk's where one is written to, names `path`; what
+    breaks on a network's way here is not the file's fault."""
     try:
         yield
     except OSError as error:

@@ -210,7 +210,7 @@ def opened(data: bytes, name: str, max_pixels: int, decode: Decode) -> tuple[np.
 
 def note_on(view: View, detector: DetectorBase) -> str:
     """What the reader of a verdict on this view should know, or ""."""
-    if view.face is None or view.how in ("crop", "part"):
+    if view.face is None or view.whole:
         return notes_joined(*view.notes(), detector.note(view.pixels))
     notes, side = view.notes(), detector.preprocess.resolution
     # the face had fewer pixels than the network looks at; where they are too few for a verdict, the doubt has said so

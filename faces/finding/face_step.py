@@ -51,9 +51,14 @@ class View:
         return 0 if self.face is None else self.face.turn
 
     @property
+    def whole(self) -> bool:
+        """Whether all of a photo is shown, as it is; else a face that was cut out of it."""
+        return self.how in ("crop", "part", "whole")
+
+    @property
     def side(self) -> float:
         """Of what is shown, in the photo's pixels."""
-        if self.face is None or self.how in ("crop", "part"):
+        if self.face is None or self.whole:
             return float(min(self.pixels.shape[:2]))
         quad, _ = frame_of(self.face)
         return float(np.hypot(*(quad[3] - quad[0])))
@@ -141,7 +146,7 @@ class FaceStep:
 
     def _view(self, image: np.ndarray, face: Face, part: Part | None, *, whole: bool) -> View | None:
         """One face of a picture. whole: whether the photo itself may be what is shown."""
-        photo, there = (image, face) if part is None else (part.of(image), moved(face, 1.0, part[:2]))
+        photo, there = _alone(image, face, part)
         if whole and (crop := _as_crop(photo, there)) is not None:
             return View(crop, "crop" if part is None else "part", face, part)
         try:
@@ -160,11 +165,16 @@ def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, s
     if face is None or view.how == "whole":
         return View(photo, "whole")
     part = None if view.part is None else view.part.moved(scale, shift, photo.shape)
-    own, there = (photo, face) if part is None else (part.of(photo), moved(face, 1.0, part[:2]))
-    if view.how in ("crop", "part"):
+    own, there = _alone(photo, face, part)
+    if view.whole:
         return View(np.ascontiguousarray(np.rot90(own, face.turn)), view.how, face, part)
     pixels, how = align_face(own, there, step.side, step.resample)
     return View(pixels, how, face, part)
+
+
+def _alone(picture: np.ndarray, face: Face, part: Part | None) -> tuple[np.ndarray, Face]:
+    """The photo that lies at `part` of a picture, and a face of the picture as a face of that photo."""
+    return (picture, face) if part is None else (part.of(picture), moved(face, 1.0, part[:2]))
 
 
 def _as_crop(image: np.ndarray, face: Face) -> np.ndarray | None:
