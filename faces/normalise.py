@@ -34,7 +34,9 @@ from common.parallel import Progress, in_order, told
 from faces.decode import decode
 from faces.finding.align import FaceFinder, cut_quad, frame_of
 from faces.finding.face import Face
+from faces.finding.face_step import found_turned
 from faces.finding.pasted import photo_about
+from faces.finding.turned_photo import taken
 from faces.manifest import Manifest, manifest_of, write_manifest
 from faces.naming import targets
 from faces.normalise_report import NormaliseReport
@@ -293,11 +295,11 @@ def cuts(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) ->
     if recipe.faces != "all" or finder is None:
         return [cut(image, recipe, finder)]
     found = finder.find(image)
-    done = [cut(image, recipe, _Found(finder.name, found))]
+    done = [cut(image, recipe, _Found(finder, found))]
     done[0][1]["face"] = 1
     for number in range(2, len(found) + 1):
         with contextlib.suppress(Unfit):
-            pixels, facts = cut(image, replace(recipe, no_face="skip"), _Found(finder.name, [found[number - 1]]))
+            pixels, facts = cut(image, replace(recipe, no_face="skip"), _Found(finder, [found[number - 1]]))
             done.append((pixels, facts | {"faces": len(found), "face": number}))
     return done
 
@@ -306,8 +308,12 @@ def cuts(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | None) ->
 class _Found:
     """In a finder's place: what it found before."""
 
-    name: str
+    by: FaceFinder
     faces: list[Face]
+
+    @property
+    def name(self) -> str:
+        return self.by.name
 
     def find(self, image: np.ndarray) -> list[Face]:
         return self.faces
@@ -328,6 +334,11 @@ def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | _Found | 
             quad, facts["aligned"] = frame_of(faces[0])
             if (part := photo_about(image, faces[0])) is not None:
                 image, quad = part.of(image), quad - part[:2]
+            else:
+                face, tilted = found_turned(image, faces[0], finder.by if isinstance(finder, _Found) else finder)
+                if tilted is not None:
+                    image, there = tilted.upright(image)
+                    quad, _ = frame_of(taken(face, there))
         if quad is None and recipe.no_face == "skip":
             raise Unfit("no face", f"no face found by {finder.name}")
     height, width = image.shape[:2]

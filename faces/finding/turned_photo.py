@@ -1,0 +1,203 @@
+"""A photo that lies turned in a plain picture: on a page, or turned in place, with plain corners.
+
+Its edges are straight, but not along the picture's (`faces.finding.pasted` looks for those). What lies beyond them is
+none of its pixels and misleads a detector, and landmarks of turned faces are poor (YuNet sees a turn of 25 degrees as
+one of 10): so the face step turns such a photo upright, takes it for all there is, and finds its face anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from faces.finding.align import frame_of
+from faces.finding.face import Face, turned_points
+
+REACH = 1.0  # sides of the face's frame from its middle: what is further off is never seen
+LOOK = 256  # pixels that the longer side of that is reduced to
+SAME = 12  # levels by which a page's pixels differ from its colour: of JPEG beside an edge
+OTHER = 20  # levels from which on a pixel is not of the page
+LEAST, MOST = 0.02, 0.9  # of what is looked at that must be page, at most
+LONG = 0.1  # of the face's frame: the least of an edge that can be told
+STRAIGHT = 1.5  # pixels of the look by which an edge may bend
+LEVEL = 3.0  # degrees from which on a photo is turned
+AGREE = 2.0  # degrees between a photo's edges, but for right angles
+SEEN = 0.5  # of an edge's length where the photo differs from the page
+CLEAN = 0.97  # of what lies beyond the edges that has the page's colour
+FEWEST = 3  # edges that must be seen: walls, roofs and hats have one or two
+INTERPOLATION = cv2.INTER_CUBIC
+INWARDS = 2.0  # pixels that an edge is moved into the photo: what is half page
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TurnedPhoto:
+    """A turned rectangle of a picture. axes: float64 [2, 2], unit vectors (x, y) along its sides. low, high: float64
+    [2], between which its points lie along each, in pixels; infinite where that side is not seen."""
+
+    axes: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def upright(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(the photo alone and upright, uint8 [h, w, 3]; float64 [2, 3], which takes the picture's points there).
+
+        On a side that is not seen it goes on to the picture's end. Corners that lie outside of the picture are filled
+        with what they mirror at its edge."""
+        height, width = picture.shape[:2]
+        ends = self.axes @ np.array([[0, width, 0, width], [0, 0, height, height]], np.float64)
+        low, high = np.maximum(self.low, ends.min(1)), np.minimum(self.high, ends.max(1))
+        size = tuple(max(1, int(length)) for length in high - low)
+        there = np.column_stack([self.axes, -low])
+        # OpenCV counts from the middle of the first pixel
+        centred = np.column_stack([self.axes, there @ [0.5, 0.5, 1] - 0.5])
+        return cv2.warpAffine(picture, centred, size, flags=INTERPOLATION, borderMode=cv2.BORDER_REFLECT), there
+
+    def turned(self, shape: tuple[int, ...], turn: int) -> TurnedPhoto:
+        """The same of `numpy.rot90(picture, turn)`, the picture of `shape` [H, W, ...]."""
+        zero, *ends = turned_points(np.concatenate([np.zeros((1, 2)), self.axes]), shape, turn)
+        axes = np.stack(ends) - zero
+        return TurnedPhoto(axes, self.low + axes @ zero, self.high + axes @ zero)
+
+    def moved(self, scale: float, shift: tuple[float, float]) -> TurnedPhoto:
+        """The same of a picture that was cut by `shift` (x, y) at its upper left, then resized by `scale`."""
+        by = self.axes @ np.asarray(shift, np.float64)
+        return replace(self, low=(self.low - by) * scale, high=(self.high - by) * scale)
+
+
+def _around(shape: tuple[int, ...], quad: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(x0, y0), (x1, y1): what is looked at about a face's frame of a picture of `shape`."""
+    reach = REACH * float(np.hypot(*(quad[3] - quad[0])))
+    low = np.floor(quad.mean(0) - reach).clip(0, None).astype(int)
+    high = np.ceil(quad.mean(0) + reach).clip(None, [shape[1], shape[0]]).astype(int)
+    return (int(low[0]), int(low[1])), (int(high[0]), int(high[1]))
+
+
+def turned_photo_about(picture: np.ndarray, face: Face) -> TurnedPhoto | None:
+    """The turned photo about a face, where it lies in a plain picture, uint8 [H, W, 3]; None where none is seen,
+    and for a face without landmarks.
+
+    What has the colour of the picture's corners and reaches its sides is the page. All else has a convex hull, and of a
+    turned photo that has straight edges at right angles, along which the photo differs from the page at once."""
+    try:
+        quad, how = frame_of(face)
+    except ValueError:
+        return None
+    if how == "box":
+        return None
+    (x0, y0), (x1, y1) = _around(picture.shape, quad)
+    if x1 - x0 < 16 or y1 - y0 < 16:
+        return None
+    near = picture[y0:y1, x0:x1]
+    colour = _page_colour(near)
+    if colour is None:
+        return None
+    scale = min(1.0, LOOK / max(near.shape[:2]))
+    if scale < 1:
+        near = cv2.resize(near, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    red, green, blue = cv2.split(cv2.absdiff(near, np.broadcast_to(colour, near.shape)))
+    away = cv2.max(cv2.max(red, green), blue)
+    page = _page(away)
+    if page is None:
+        return None
+    side = float(np.hypot(*(quad[3] - quad[0]))) * scale
+    found = _rectangle(page, away, LONG * side)
+    if found is None:
+        return None
+    at = found.axes @ np.array([x0, y0], np.float64)
+    return replace(found, low=found.low / scale + at + INWARDS, high=found.high / scale + at - INWARDS)
+
+
+def _page_colour(near: np.ndarray) -> np.ndarray | None:
+    """uint8 [3]: the colour that most of the corners share; None where no two do."""
+    rows, columns = (np.r_[:3, length - 3 : length] for length in near.shape[:2])
+    corners = near[rows][:, columns].reshape(2, 3, 2, 3, 3).transpose(0, 2, 1, 3, 4).reshape(4, 9, 3).astype(np.int16)
+    plain = np.ptp(corners, 1).max(-1) <= SAME
+    colours = corners.mean(1)
+    alike = (np.abs(colours[:, None] - colours).max(-1) <= SAME / 2) & plain & plain[:, None]
+    most = alike[alike.sum(1).argmax()]
+    return colours[most].mean(0).round().astype(np.uint8) if most.sum() >= 2 else None
+
+
+def _page(away: np.ndarray) -> np.ndarray | None:
+    """bool [h, w]: what has the page's colour and reaches the sides; None where that is too little or all."""
+    number, parts = cv2.connectedComponents((away <= SAME).astype(np.uint8), connectivity=4)
+    at_a_side = np.zeros(number, bool)
+    at_a_side[np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])] = True
+    at_a_side[0] = False
+    page = at_a_side[parts]
+    return page if LEAST <= page.mean() <= MOST else None
+
+
+def _rectangle(page: np.ndarray, away: np.ndarray, long: float) -> TurnedPhoto | None:
+    """The turned rectangle that the page surrounds, in the look's pixels; None where what it surrounds is none."""
+    rest = cv2.morphologyEx((~page).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    rows = np.flatnonzero(rest.any(1))
+    if not rows.size:
+        return None
+    first, last = rest[rows].argmax(1), rest.shape[1] - 1 - rest[rows, ::-1].argmax(1)
+    ends = np.concatenate([np.column_stack([first, rows]), np.column_stack([last, rows])]).astype(np.int32)
+    corners = cv2.approxPolyDP(cv2.convexHull(ends), STRAIGHT, True)[:, 0].astype(np.float64) + 0.5
+    edges = [(a, b) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True) if np.hypot(*(b - a)) >= long]
+    edges = [edge for edge in edges if not _at_a_side(edge, page.shape)]
+    if len(edges) < FEWEST:
+        return None
+    # the angle that most of their length has, of right angles all the same
+    lengths = np.array([np.hypot(*(b - a)) for a, b in edges])
+    angles = np.array([np.degrees(np.arctan2(*(b - a)[::-1])) % 90 for a, b in edges])
+    apart = np.abs((angles[:, None] - angles + 45) % 90 - 45)
+    chosen = apart[(lengths * (apart <= AGREE)).sum(1).argmax()] <= AGREE
+    around = np.exp(4j * np.radians(angles[chosen]))
+    angle = np.degrees(np.angle((lengths[chosen] * around).sum())) / 4
+    if abs(angle) < LEVEL:
+        return None
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    axes = np.array([[c, s], [-s, c]])
+    low, high = np.full(2, -np.inf), np.full(2, np.inf)
+    middle = axes @ corners.mean(0)
+    for edge in (edge for edge, near in zip(edges, chosen, strict=True) if near):
+        along = axes @ np.transpose(edge)  # [axis, end]
+        axis = int(np.abs(along[:, 1] - along[:, 0]).argmin())
+        at = float(along[axis].mean())
+        if not _shows(away, edge, axes[axis] * np.sign(at - middle[axis])):
+            continue
+        if at < middle[axis]:
+            low[axis] = max(low[axis], at)
+        else:
+            high[axis] = min(high[axis], at)
+    if np.isfinite([low, high]).sum() < FEWEST:
+        return None
+    y, x = np.indices(page.shape) + 0.5
+    along = np.stack([c * x + s * y, -s * x + c * y])
+    outside = ((along < low[:, None, None] - 1) | (along > high[:, None, None] + 1)).any(0)
+    return TurnedPhoto(axes, low, high) if outside.any() and page[outside].mean() >= CLEAN else None
+
+
+def _at_a_side(edge: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...]) -> bool:
+    """Whether an edge lies along the picture's own."""
+    (ax, ay), (bx, by) = edge
+    height, width = shape[:2]
+    return bool(max(ax, bx) < 3 or max(ay, by) < 3 or min(ax, bx) > width - 3 or min(ay, by) > height - 3)
+
+
+def _shows(away: np.ndarray, edge: tuple[np.ndarray, np.ndarray], outwards: np.ndarray) -> bool:
+    """Whether along an edge what is within differs from the page: a silhouette touches its hull in places only."""
+    start, end = edge
+    places = start + np.linspace(0.05, 0.95, max(8, int(np.hypot(*(end - start)))))[:, None] * (end - start)
+    within = np.stack([_levels(away, places - step * outwards) for step in (1, 2, 3)]).max(0)
+    return bool((within > OTHER).mean() >= SEEN)
+
+
+def _levels(away: np.ndarray, places: np.ndarray) -> np.ndarray:
+    x, y = places.astype(int).T
+    return away[y.clip(0, away.shape[0] - 1), x.clip(0, away.shape[1] - 1)]
+
+
+def taken(face: Face, matrix: np.ndarray) -> Face:
+    """A face where `matrix`, float64 [2, 3], takes its points; its box is what encloses the box's corners there."""
+    (x0, y0), (x1, y1) = np.reshape(face.box, (2, 2))
+    corners = np.array([(x0, y0), (x1, y0), (x0, y1), (x1, y1)]) @ matrix[:, :2].T + matrix[:, 2]
+    landmarks = None if face.landmarks is None else face.landmarks @ matrix[:, :2].T + matrix[:, 2]
+    (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
+    return replace(face, box=(x0, y0, x1, y1), landmarks=landmarks)
