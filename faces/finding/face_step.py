@@ -104,6 +104,7 @@ class View:
 
     def to_dict(self, index: int, count: int, finder: str) -> dict:
         """Plain JSON types: which of the photo's faces it is (from 1), its box and landmarks in the photo's pixels.
+        part: None, x0, y0, x1, y1, or of a turned photo its four corners, from its upper left one clockwise.
         turned: degrees counter-clockwise by which the photo was turned to see the face upright."""
         face = self.face
         return {
@@ -115,10 +116,15 @@ class View:
             else [[round(float(x), 2) for x in point] for point in face.landmarks],
             "score": None if face is None else round(float(face.score), 4),
             "seen_as": self.how,
-            "part": None if self.part is None else list(self.part),
+            "part": self._part(),
             "turned": 90 * self.turn,
             "finder": finder,
         }
+
+    def _part(self) -> list | None:
+        if self.tilted is not None:
+            return [[round(float(x), 2) for x in corner] for corner in self.tilted.corners]
+        return None if self.part is None else list(self.part)
 
 
 class FaceStep:
@@ -207,7 +213,7 @@ def found_turned(picture: np.ndarray, face: Face, finder: Finder | None) -> tupl
     if not same:
         return face, None
     there = max(same, key=lambda one: common_area(one.box, there.box))
-    if not is_aligned_crop(photo.shape, there) and abs(_lean(there)) >= abs(_lean(face)):
+    if _as_crop(photo, there) is None and abs(_lean(there)) >= abs(_lean(face)):
         return face, None
     return taken(there, cv2.invertAffineTransform(matrix)), tilted
 

@@ -22,10 +22,11 @@ OTHER = 20  # levels from which on a pixel is not of the page
 LEAST, MOST = 0.02, 0.9  # of what is looked at that must be page, at most
 LONG = 0.1  # of the face's frame: the least of an edge that can be told
 STRAIGHT = 1.5  # pixels of the look by which an edge may bend
-LEVEL = 3.0  # degrees from which on a photo is turned
+LEVEL = 0.5  # degrees from which on a photo is turned
 AGREE = 2.0  # degrees between a photo's edges, but for right angles
 SEEN = 0.5  # of an edge's length where the photo differs from the page
-CLEAN = 0.97  # of what lies beyond the edges that has the page's colour
+BESIDE = 12  # pixels beyond the edges: the page, whatever else is on it
+CLEAN = 0.97  # of these that have the page's colour
 FEWEST = 3  # edges that must be seen: walls, roofs and hats have one or two
 INTERPOLATION = cv2.INTER_CUBIC
 INWARDS = 2.0  # pixels that an edge is moved into the photo: what is half page
@@ -34,7 +35,7 @@ INWARDS = 2.0  # pixels that an edge is moved into the photo: what is half page
 @dataclass(frozen=True, slots=True, eq=False)
 class TurnedPhoto:
     """A turned rectangle of a picture. axes: float64 [2, 2], unit vectors (x, y) along its sides. low, high: float64
-    [2], between which its points lie along each, in pixels; infinite where that side is not seen."""
+    [2], between which its points lie along each, in pixels; on a side that is not seen, the picture's end."""
 
     axes: np.ndarray
     low: np.ndarray
@@ -43,16 +44,19 @@ class TurnedPhoto:
     def upright(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(the photo alone and upright, uint8 [h, w, 3]; float64 [2, 3], which takes the picture's points there).
 
-        On a side that is not seen it goes on to the picture's end. Corners that lie outside of the picture are filled
-        with what they mirror at its edge."""
-        height, width = picture.shape[:2]
-        ends = self.axes @ np.array([[0, width, 0, width], [0, 0, height, height]], np.float64)
-        low, high = np.maximum(self.low, ends.min(1)), np.minimum(self.high, ends.max(1))
-        size = tuple(max(1, int(length)) for length in high - low)
-        there = np.column_stack([self.axes, -low])
+        Corners that lie outside of the picture are filled with what they mirror at its edge."""
+        size = tuple(max(1, int(length)) for length in self.high - self.low)
+        there = np.column_stack([self.axes, -self.low])
         # OpenCV counts from the middle of the first pixel
         centred = np.column_stack([self.axes, there @ [0.5, 0.5, 1] - 0.5])
         return cv2.warpAffine(picture, centred, size, flags=INTERPOLATION, borderMode=cv2.BORDER_REFLECT), there
+
+    @property
+    def corners(self) -> np.ndarray:
+        """float64 [4, 2]: where in the picture the upright photo's upper left, upper right, lower right and lower left
+        corner lie, in pixels; outside of it where they were cut off."""
+        (x0, y0), (x1, y1) = self.low, self.high
+        return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) @ self.axes
 
     def turned(self, shape: tuple[int, ...], turn: int) -> TurnedPhoto:
         """The same of `numpy.rot90(picture, turn)`, the picture of `shape` [H, W, ...]."""
@@ -102,11 +106,22 @@ def turned_photo_about(picture: np.ndarray, face: Face) -> TurnedPhoto | None:
     if page is None:
         return None
     side = float(np.hypot(*(quad[3] - quad[0]))) * scale
-    found = _rectangle(page, away, LONG * side)
+    # all that is not page; where there is more on it than the photo, what hangs together with the face
+    rest = cv2.morphologyEx((~page).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    found = _rectangle(rest, page, away, LONG * side)
+    if found is None:
+        x, y = ((quad.mean(0) - [x0, y0]) * scale).astype(int).clip(0, np.array(rest.shape[::-1]) - 1).tolist()
+        _, parts = cv2.connectedComponents(rest, connectivity=4)
+        if not parts[y, x] or parts.max() == 1:
+            return None
+        found = _rectangle((parts == parts[y, x]).astype(np.uint8), page, away, LONG * side)
     if found is None:
         return None
     at = found.axes @ np.array([x0, y0], np.float64)
-    return replace(found, low=found.low / scale + at + INWARDS, high=found.high / scale + at - INWARDS)
+    height, width = picture.shape[:2]
+    ends = found.axes @ np.array([[0, width, 0, width], [0, 0, height, height]], np.float64)
+    low, high = found.low / scale + at + INWARDS, found.high / scale + at - INWARDS
+    return replace(found, low=np.maximum(low, ends.min(1)), high=np.minimum(high, ends.max(1)))
 
 
 def _page_colour(near: np.ndarray) -> np.ndarray | None:
@@ -130,17 +145,10 @@ def _page(away: np.ndarray) -> np.ndarray | None:
     return page if LEAST <= page.mean() <= MOST else None
 
 
-def _rectangle(page: np.ndarray, away: np.ndarray, long: float) -> TurnedPhoto | None:
-    """The turned rectangle that the page surrounds, in the look's pixels; None where what it surrounds is none."""
-    rest = cv2.morphologyEx((~page).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    rows = np.flatnonzero(rest.any(1))
-    if not rows.size:
-        return None
-    first, last = rest[rows].argmax(1), rest.shape[1] - 1 - rest[rows, ::-1].argmax(1)
-    ends = np.concatenate([np.column_stack([first, rows]), np.column_stack([last, rows])]).astype(np.int32)
-    corners = cv2.approxPolyDP(cv2.convexHull(ends), STRAIGHT, True)[:, 0].astype(np.float64) + 0.5
-    edges = [(a, b) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True) if np.hypot(*(b - a)) >= long]
-    edges = [edge for edge in edges if not _at_a_side(edge, page.shape)]
+def _rectangle(rest: np.ndarray, page: np.ndarray, away: np.ndarray, long: float) -> TurnedPhoto | None:
+    """The turned rectangle that `rest` (uint8 [h, w], not 0) fills out to its edges, in the look's pixels; None where
+    it fills out none, or where beyond it there is no page."""
+    edges = _straight(rest, long)
     if len(edges) < FEWEST:
         return None
     # the angle that most of their length has, of right angles all the same
@@ -148,19 +156,17 @@ def _rectangle(page: np.ndarray, away: np.ndarray, long: float) -> TurnedPhoto |
     angles = np.array([np.degrees(np.arctan2(*(b - a)[::-1])) % 90 for a, b in edges])
     apart = np.abs((angles[:, None] - angles + 45) % 90 - 45)
     chosen = apart[(lengths * (apart <= AGREE)).sum(1).argmax()] <= AGREE
-    around = np.exp(4j * np.radians(angles[chosen]))
-    angle = np.degrees(np.angle((lengths[chosen] * around).sum())) / 4
-    if abs(angle) < LEVEL:
+    angle = np.angle((lengths[chosen] * np.exp(4j * np.radians(angles[chosen]))).sum()) / 4
+    if abs(np.degrees(angle)) < LEVEL:
         return None
-    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    axes = np.array([[c, s], [-s, c]])
+    axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     low, high = np.full(2, -np.inf), np.full(2, np.inf)
-    middle = axes @ corners.mean(0)
-    for edge in (edge for edge, near in zip(edges, chosen, strict=True) if near):
-        along = axes @ np.transpose(edge)  # [axis, end]
+    middle = axes @ np.mean(edges, (0, 1))
+    for start, end in (edge for edge, agrees in zip(edges, chosen, strict=True) if agrees):
+        along = axes @ np.column_stack([start, end])  # [axis, end]
         axis = int(np.abs(along[:, 1] - along[:, 0]).argmin())
         at = float(along[axis].mean())
-        if not _shows(away, edge, axes[axis] * np.sign(at - middle[axis])):
+        if not _shows(away, start, end, axes[axis] * np.sign(at - middle[axis])):
             continue
         if at < middle[axis]:
             low[axis] = max(low[axis], at)
@@ -169,21 +175,32 @@ def _rectangle(page: np.ndarray, away: np.ndarray, long: float) -> TurnedPhoto |
     if np.isfinite([low, high]).sum() < FEWEST:
         return None
     y, x = np.indices(page.shape) + 0.5
-    along = np.stack([c * x + s * y, -s * x + c * y])
-    outside = ((along < low[:, None, None] - 1) | (along > high[:, None, None] + 1)).any(0)
-    return TurnedPhoto(axes, low, high) if outside.any() and page[outside].mean() >= CLEAN else None
+    along = np.stack([axes[0, 0] * x + axes[0, 1] * y, axes[1, 0] * x + axes[1, 1] * y])
+    beyond = np.maximum(low[:, None, None] - along, along - high[:, None, None]).max(0)
+    beside = (beyond > 1) & (beyond <= BESIDE)
+    return TurnedPhoto(axes, low, high) if beside.any() and page[beside].mean() >= CLEAN else None
 
 
-def _at_a_side(edge: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...]) -> bool:
+def _straight(rest: np.ndarray, long: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The straight edges (start, end) of what `rest` encloses, of at least `long` pixels, but for the picture's own."""
+    rows = np.flatnonzero(rest.any(1))
+    if not rows.size:
+        return []
+    first, last = rest[rows].argmax(1), rest.shape[1] - 1 - rest[rows, ::-1].argmax(1)
+    ends = np.concatenate([np.column_stack([first, rows]), np.column_stack([last, rows])]).astype(np.int32)
+    corners = cv2.approxPolyDP(cv2.convexHull(ends), STRAIGHT, True)[:, 0].astype(np.float64) + 0.5
+    edges = zip(corners, np.roll(corners, -1, 0), strict=True)
+    return [(a, b) for a, b in edges if np.hypot(*(b - a)) >= long and not _at_a_side(a, b, rest.shape)]
+
+
+def _at_a_side(start: np.ndarray, end: np.ndarray, shape: tuple[int, ...]) -> bool:
     """Whether an edge lies along the picture's own."""
-    (ax, ay), (bx, by) = edge
-    height, width = shape[:2]
+    (ax, ay), (bx, by), (height, width) = start, end, shape[:2]
     return bool(max(ax, bx) < 3 or max(ay, by) < 3 or min(ax, bx) > width - 3 or min(ay, by) > height - 3)
 
 
-def _shows(away: np.ndarray, edge: tuple[np.ndarray, np.ndarray], outwards: np.ndarray) -> bool:
+def _shows(away: np.ndarray, start: np.ndarray, end: np.ndarray, outwards: np.ndarray) -> bool:
     """Whether along an edge what is within differs from the page: a silhouette touches its hull in places only."""
-    start, end = edge
     places = start + np.linspace(0.05, 0.95, max(8, int(np.hypot(*(end - start)))))[:, None] * (end - start)
     within = np.stack([_levels(away, places - step * outwards) for step in (1, 2, 3)]).max(0)
     return bool((within > OTHER).mean() >= SEEN)
