@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from faces.finding.align import box_quad, ffhq_quad
 from faces.finding.face import turned_points
+from faces.finding.frame import box_quad, ffhq_quad
 
 
 def region_of(face: dict | None, height: int, width: int, crop: str) -> np.ndarray:

@@ -23,8 +23,8 @@ import numpy as np
 from discriminator.verdict import Verdict
 from discriminator.words import quoted
 from faces.filters import jpeg, resize
-from faces.finding.align import frame_of
 from faces.finding.face_step import FaceStep, View, seen_again
+from faces.finding.frame import frame_of
 
 MOST_FACES = 8  # of a photo: the biggest
 MOST_PIXELS = 50_000_000  # of a version: a larger one is left out

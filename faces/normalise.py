@@ -32,11 +32,11 @@ from common.errors import BadImage, UserError
 from common.files import disk_errors_of, try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
 from faces.decode import decode
-from faces.finding.align import FaceFinder, cut_quad, frame_of
-from faces.finding.face import Face
+from faces.finding.align import FaceFinder, cut_quad
+from faces.finding.face import Face, taken
 from faces.finding.face_step import found_turned
+from faces.finding.frame import frame_of
 from faces.finding.pasted import photo_about
-from faces.finding.turned_photo import taken
 from faces.manifest import Manifest, manifest_of, write_manifest
 from faces.naming import targets
 from faces.normalise_report import NormaliseReport

@@ -10,7 +10,8 @@ version by OpenCV. Where no file can be had, it is OpenCV's Haar cascade, which 
 Yonsei and UTKFace at 64 to 320 pixels and in 97.5 % or more of Unsplash portraits; the cascade in 97.5 to 100 %, 84 %,
 and 78 % of the portraits. Of 60 pictures put together from shuffled pieces of faces YuNet took 2 for faces. On
 flickr140k, whose photos are aligned, the frame found has 1.01 +- 0.07 of the photo's side, its middle within 0.01; of
-photos turned by 25 degrees it is off by a fifth of its side, by 45 it is no use.
+photos turned by 25 degrees it is off by a fifth of its side, so faces that lean are looked at in other turns
+(`faces.finding.leaning`).
 
 Coordinates are pixels from the image's upper left corner; the middle of the first pixel is (0.5, 0.5).
 """
@@ -30,8 +31,10 @@ from common.errors import UserError
 from common.files import sha256_of
 from faces.filters import to_size
 from faces.finding.face import Face, found_in_turned
+from faces.finding.frame import frame_of
+from faces.finding.leaning import best_way_up, levelled
 from faces.finding.looks import COVERED, FINE, SAME, covered, merged, overlap, sides, without_parts
-from faces.finding.turns import MOST, SURE, best_way_up
+from faces.finding.turns import MOST, SURE
 from faces.finding.yunet import SHA256, find_model
 from faces.finding.yunet_network import MOST as MOST_BOXES
 from faces.finding.yunet_network import NMS, YuNet
@@ -44,9 +47,6 @@ TWO_CELLS = 64  # pixels: the narrowest view that OpenCV's own YuNet is given
 HAAR = "haar"  # as a face model: the cascade, asked for
 HAAR_NEIGHBOURS = 4
 HAAR_MIN = 1 / 8  # of the shorter side
-# Where an FFHQ photo's frame lies about the cascade's box, in box widths: measured on 240 photos of flickr140k, whose
-# frames are known (box 0.67 +- 0.05 of the frame, its middle 0.050 +- 0.012 below the frame's).
-HAAR_FRAME, HAAR_UP = 1.49, 0.075
 
 
 class FaceFinder:
@@ -136,19 +136,18 @@ class FaceFinder:
 
     def _upright(self, image: np.ndarray, found: list[Face]) -> list[Face]:
         """The faces of an image whichever way up they are, of those that were found upright."""
-
-        def look(part: np.ndarray, side: int) -> list[Face]:
-            return [face for face in self._look(part, side) if face.score >= SCORE]
-
         ordered = sorted(found, key=lambda face: -face.size)
         doubtful = [i for i, face in enumerate(ordered) if face.score < SURE][:MOST]
-        for i in doubtful:
-            ordered[i] = best_way_up(image, ordered[i], look)
+        for i, face in enumerate(ordered[: MOST + len(doubtful)]):
+            ordered[i] = (best_way_up if i in doubtful else levelled)(image, face, self._sure)
         turns = {face.turn for face in ordered} - {0} if ordered else {1, 2, 3}
         for turn in sorted(turns):
             there, _ = self._at_all_sizes(np.ascontiguousarray(np.rot90(image, turn)))
             ordered += [found_in_turned(face, image.shape, turn) for face in there]
         return without_parts(ordered) if turns else ordered
+
+    def _sure(self, image: np.ndarray, side: int) -> list[Face]:
+        return [face for face in self._look(image, side) if face.score >= SCORE]
 
     def _look(self, image: np.ndarray, side: int) -> list[Face]:
         height, width = image.shape[:2]
@@ -220,40 +219,6 @@ def _load_cascade():
 
 
 # ---- alignment --------------------------------------------------------------------------------------------------
-
-
-def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
-    """float64 [4, 2]: the upper left, lower left, lower right and upper right corner of a face's frame, in pixels.
-
-    The oriented square of Karras et al., "Progressive Growing of GANs" (ICLR 2018), appendix C: with eyes e0, e1 and
-    the corners of the mouth m0, m1, x' = e1 - e0, y' = (e0 + e1) / 2 - (m0 + m1) / 2, its middle is
-    c = (e0 + e1) / 2 - 0.1 y', its side s = max(4.0 |x'|, 3.6 |y'|), its axis x along x' - Rotate90(y').
-
-    landmarks: [5, 2] as in `Face` (the nose is not used). Raises ValueError where eyes and mouth are one point."""
-    e0, e1, _, m0, m1 = np.asarray(landmarks, np.float64)
-    across, up = e1 - e0, (e0 + e1) / 2 - (m0 + m1) / 2
-    middle = (e0 + e1) / 2 - 0.1 * up
-    side = max(4.0 * np.hypot(*across), 3.6 * np.hypot(*up))
-    x = across - np.array([up[1], -up[0]])  # `up` points up, y down: turned by a quarter it points to the left
-    length = np.hypot(*x)
-    if not np.isfinite(side) or side <= 0 or length < 1e-9:
-        raise UserError("these landmarks span no face")
-    x = x / length * side / 2
-    y = np.array([-x[1], x[0]])
-    return np.stack([middle - x - y, middle - x + y, middle + x + y, middle + x - y])
-
-
-def box_quad(box: tuple[float, float, float, float]) -> np.ndarray:
-    """The upright frame of an FFHQ photo about a box of the Haar cascade, as far as a box can tell: [4, 2]."""
-    x0, y0, x1, y1 = box
-    width = np.sqrt((x1 - x0) * (y1 - y0))
-    x, y, half = (x0 + x1) / 2, (y0 + y1) / 2 - HAAR_UP * width, HAAR_FRAME * width / 2
-    return np.array([[x - half, y - half], [x - half, y + half], [x + half, y + half], [x + half, y - half]])
-
-
-def frame_of(face: Face) -> tuple[np.ndarray, str]:
-    """(float64 [4, 2], how): the frame by the face's landmarks ("ffhq"), by its box where it has none ("box")."""
-    return (box_quad(face.box), "box") if face.landmarks is None else (ffhq_quad(face.landmarks), "ffhq")
 
 
 def align_face(image: np.ndarray, face: Face, size: int, resample: str = "lanczos") -> tuple[np.ndarray, str]:

@@ -71,3 +71,12 @@ def found_in_turned(face: Face, shape: tuple[int, ...], turn: int) -> Face:
     """The inverse, of a face that is upright in `numpy.rot90(image, turn)`, as a face of the image of `shape`
     itself."""
     return turned(face, shape[1::-1] if turn % 2 else shape, -turn)
+
+
+def taken(face: Face, matrix: np.ndarray) -> Face:
+    """A face where `matrix`, float64 [2, 3], takes its points; its box is what encloses the box's corners there."""
+    (x0, y0), (x1, y1) = np.reshape(face.box, (2, 2))
+    corners = np.array([(x0, y0), (x1, y0), (x0, y1), (x1, y1)]) @ matrix[:, :2].T + matrix[:, 2]
+    landmarks = None if face.landmarks is None else face.landmarks @ matrix[:, :2].T + matrix[:, 2]
+    (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
+    return replace(face, box=(x0, y0, x1, y1), landmarks=landmarks)

@@ -15,10 +15,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from faces.finding.align import FaceFinder, align_face, frame_of
-from faces.finding.face import Face, area, common_area, moved, turned
+from faces.finding.align import FaceFinder, align_face
+from faces.finding.face import Face, area, common_area, moved, taken, turned
+from faces.finding.frame import frame_of, lean_of
 from faces.finding.pasted import Part, photo_about
-from faces.finding.turned_photo import TurnedPhoto, taken, turned_photo_about
+from faces.finding.turned_photo import TurnedPhoto, turned_photo_about
 from faces.finding.turns import in_words
 
 ALIGNED_SIDE = 256  # at least; the crops of the sets that detectors are trained on
@@ -213,16 +214,9 @@ def found_turned(picture: np.ndarray, face: Face, finder: Finder | None) -> tupl
     if not same:
         return face, None
     there = max(same, key=lambda one: common_area(one.box, there.box))
-    if _as_crop(photo, there) is None and abs(_lean(there)) >= abs(_lean(face)):
+    if _as_crop(photo, there) is None and abs(lean_of(there)[1]) >= abs(lean_of(face)[1]):
         return face, None
     return taken(there, cv2.invertAffineTransform(matrix)), tilted
-
-
-def _lean(face: Face) -> float:
-    """Degrees by which a face's frame is turned, beside its quarter turns."""
-    quad, _ = frame_of(face)
-    across = quad[3] - quad[0]
-    return float((np.degrees(np.arctan2(across[1], across[0])) + 45) % 90 - 45)
 
 
 def _alone(picture: np.ndarray, face: Face, part: Part | None, tilted: TurnedPhoto | None) -> tuple[np.ndarray, Face]:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from faces.finding.align import frame_of
 from faces.finding.face import Face, turned_points
+from faces.finding.frame import frame_of
 
 SAMPLES, COLUMNS = 48, 256  # pixels of a line that are looked at: at first, and where a photo may end
 SAME = 14  # grey levels by which a page's pixels differ from their line's colour: of JPEG in a narrow gap, of a scanner

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from faces.finding.align import frame_of
 from faces.finding.face import Face, turned_points
+from faces.finding.frame import frame_of
 
 REACH = 1.0  # sides of the face's frame from its middle: what is further off is never seen
 LOOK = 256  # pixels that the longer side of that is reduced to
@@ -209,12 +209,3 @@ def _shows(away: np.ndarray, start: np.ndarray, end: np.ndarray, outwards: np.nd
 def _levels(away: np.ndarray, places: np.ndarray) -> np.ndarray:
     x, y = places.astype(int).T
     return away[y.clip(0, away.shape[0] - 1), x.clip(0, away.shape[1] - 1)]
-
-
-def taken(face: Face, matrix: np.ndarray) -> Face:
-    """A face where `matrix`, float64 [2, 3], takes its points; its box is what encloses the box's corners there."""
-    (x0, y0), (x1, y1) = np.reshape(face.box, (2, 2))
-    corners = np.array([(x0, y0), (x1, y0), (x0, y1), (x1, y1)]) @ matrix[:, :2].T + matrix[:, 2]
-    landmarks = None if face.landmarks is None else face.landmarks @ matrix[:, :2].T + matrix[:, 2]
-    (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
-    return replace(face, box=(x0, y0, x1, y1), landmarks=landmarks)

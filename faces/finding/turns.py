@@ -24,7 +24,7 @@ MOST = 16  # faces of a photo that are looked at anew, the biggest
 Look = Callable[[np.ndarray, int], list[Face]]
 
 
-def best_way_up(image: np.ndarray, face: Face, look: Look) -> Face:
+def best_of_four(image: np.ndarray, face: Face, look: Look) -> Face:
     """`face` of uint8 [H, W, 3], as it is found best in one of the four ways; itself, where no other way is better.
 
     look(image, side): the upright faces in an image that is reduced to `side`."""

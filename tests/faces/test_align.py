@@ -13,7 +13,8 @@ from common.errors import UserError
 from common.files import sha256_of
 from faces.decode import load_image
 from faces.finding import yunet
-from faces.finding.align import Face, FaceFinder, align_face, box_quad, cut_quad, ffhq_quad
+from faces.finding.align import Face, FaceFinder, align_face, cut_quad
+from faces.finding.frame import box_quad, ffhq_quad
 from faces.procedural.portrait import render_face
 
 UPRIGHT = np.array([[38, 46], [62, 46], [50, 58], [41, 70], [59, 70]], np.float32)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from faces.decode import load_image
-from faces.finding.align import Face, FaceFinder, box_quad, cut_quad, ffhq_quad
+from faces.finding.align import Face, FaceFinder, cut_quad
 from faces.finding.face_step import ALIGNED_SIDE, FaceStep, is_aligned_crop
+from faces.finding.frame import box_quad, ffhq_quad
 from faces.procedural.portrait import render_face
 from tests.scenes import scene
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from faces.decode import load_image
-from faces.finding.align import FaceFinder, ffhq_quad
+from faces.finding.align import FaceFinder
 from faces.finding.face import Face, found_in_turned, turned, turned_points
 from faces.finding.face_step import FaceStep
+from faces.finding.frame import ffhq_quad
 from faces.finding.looks import covered, merged, overlap, sides, without_parts
-from faces.finding.turns import MARGIN, SURE, best_way_up, in_words
+from faces.finding.turns import MARGIN, SURE, best_of_four, in_words
 
 
 def face(x0: float, y0: float, side: float, score: float = 0.9) -> Face:
@@ -79,11 +80,11 @@ def test_the_better_way_up_is_taken_and_no_difference_is_told():
         inside = face(width / 2 - 30, height / 2 - 30, 60, scores.get(turn, 0))
         return [inside] if turn in scores else []
 
-    best = best_way_up(image, face(120, 70, 60, 0.88), look)
+    best = best_of_four(image, face(120, 70, 60, 0.88), look)
     assert best.turn == 2 and not best.any_way_up and best.score == 0.94
     assert np.abs(np.array(best.box) - [120, 70, 180, 130]).max() <= 2
     scores[2] = 0.88 + MARGIN / 2
-    assert best_way_up(image, face(120, 70, 60, 0.88), look).any_way_up
+    assert best_of_four(image, face(120, 70, 60, 0.88), look).any_way_up
     assert [bool(in_words(turn)) for turn in range(4)] == [False, True, True, True]
 
 

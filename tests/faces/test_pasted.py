@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from discriminator.regions import region_of
 from faces.decode import load_image
-from faces.finding.align import Face, FaceFinder, ffhq_quad
+from faces.finding.align import Face, FaceFinder
 from faces.finding.face import turned
 from faces.finding.face_step import FaceStep, seen_again
+from faces.finding.frame import ffhq_quad
 from faces.finding.pasted import Part, photo_about
 from faces.normalise import Normalisation, cut
 

@@ -6,8 +6,9 @@ import pytest
 
 from discriminator.regions import region_of
 from faces.finding.align import Face, FaceFinder
+from faces.finding.face import taken
 from faces.finding.face_step import FaceStep, found_turned, seen_again
-from faces.finding.turned_photo import taken, turned_photo_about
+from faces.finding.turned_photo import turned_photo_about
 from faces.normalise import Normalisation, cut
 from tests.faces.test_pasted import BLACK, BLUE, GREY, WHITE, face_of, photo, saved
 
