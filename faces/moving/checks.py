@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from faces.moving.runs import MOST, at_of
+from faces.moving.runs import HOLES, MOST, at_of
 
 REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 BLOCK = 80  # bytes of a DIF block of DV
@@ -79,7 +79,7 @@ def ogg_holes(file: BinaryIO) -> list[int]:
         size, at = file.seek(0, os.SEEK_END), 0
         for _ in range(MOST):
             head = at_of(file, at, 27)
-            if len(head) < 27:
+            if len(head) < 27 or len(holes) == HOLES:
                 break
             if head[:4] != b"OggS":
                 holes.append(at)

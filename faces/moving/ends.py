@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from faces.moving import runs
 from faces.moving.kinds import HEAD, kind_of
-from faces.moving.runs import MOST, at_of, found_in
+from faces.moving.runs import HOLES, MOST, at_of, found_in
 
 EBML = b"\x1a\x45\xdf\xa3"
 SEGMENT, CLUSTER = 0x18538067, 0x1F43B675
@@ -178,7 +178,9 @@ def clusters(file: BinaryIO) -> tuple[list[tuple[int, int]], list[int]]:
             element = _element(file, at) if at < size else None
             if element is None and at < min(end, size):
                 holes.append(at)
-                at = found_in(file, at, min(end, size), CLUSTER.to_bytes(4, "big")) or size
+                if len(holes) == HOLES:
+                    break
+                at = found_in(file, at + 1, min(end, size), CLUSTER.to_bytes(4, "big")) or size
                 continue
             if element is None:
                 break

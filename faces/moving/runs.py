@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 MOST = 200_000  # elements that are walked over
+HOLES = 100  # places at which something is missing that are looked behind
 GLANCE = 64 << 20  # bytes of a JPEG in which its end is looked for
 RUN = 5  # JPEGs one behind the other that are a video: of fewer frames no verdict on one is given
 DIF = 12_000  # bytes of a DIF sequence of DV (IEC 61834)
@@ -127,13 +128,13 @@ def bmp(file: BinaryIO, size: int) -> int | None:
 def netpbm(file: BinaryIO, size: int) -> int | None:
     """PBM, PGM, PPM of bytes, of which several may lie in a file."""
     head = at_of(file, 0, 512)
-    found = re.match(rb"P([456])(?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)*?", head)
+    found = re.match(rb"P([456])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)", head)
     if found is None:
         return None
     width, height, end = int(found[2]), int(found[3]), found.end()
     if found[1] == b"4":
         return end + 1 + (width + 7) // 8 * height
-    most = re.match(rb"(?:\s+|#[^\n]*\n)+(\d+)\s", head[end:])
+    most = re.match(rb"(?:\s|#[^\n]*\n)+(\d+)\s", head[end:])
     if most is None:
         return None
     sample = (1 if found[1] == b"5" else 3) * (1 if int(most[1]) < 256 else 2)

@@ -41,7 +41,7 @@ TIMELESS = {"h264", "hevc", "m4v", "vc1", "obu", "mjpeg"}
 # Kinds of files that another one behind them is no part of: FFmpeg would mistake it, or stop at it. (What is joined of
 # the others is read on.)
 ALONE = {"MP4", "QuickTime", "IVF", "YUV4MPEG", "FLV", "WMV/ASF"}
-LOOSE = 1024  # bytes behind the last frame of a cluster that are none
+LOOSE = 4096  # bytes behind the last frame of a cluster that are none, or of a laced block, that may be 5 % of it
 # Decoders that hand out what they could not read, and say nothing, unless asked to be strict
 STRICT = {"mjpeg": "explode", "mjpegb": "explode"}
 STRICT |= dict.fromkeys(("msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2"), "bitstream")
@@ -218,7 +218,11 @@ class Stream:
             yield packet
         if self.clock.over or self.early:
             return
-        lost = [at for at, (_, end) in zip(ends, self._clusters, strict=True) if end - at > LOOSE + (end - at) // 50]
+        lost = [
+            at
+            for at, (begin, end) in zip(ends, self._clusters, strict=True)
+            if end - at > max(LOOSE, (end - begin) // 20)
+        ]
         if lost and lost[-1] == ends[-1]:
             self.torn = True
             lost.pop()
@@ -253,7 +257,7 @@ class Stream:
             for packet in container.demux(stream) if seen is None else container.demux():
                 if seen is not None:
                     seen(packet)
-                if packet.stream_index == stream.index:
+                if packet.stream.index == stream.index:  # what ends a stream of no packets has no index of its own
                     yield packet
 
         packets = joined(own())

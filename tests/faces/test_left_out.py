@@ -192,10 +192,25 @@ def with_hole(data: bytes, share: float = 0.1) -> bytes:
 
 def test_frames_behind_a_hole_in_a_webm(tmp_path):
     """Before: a third of the frames was judged, and the file was said to be whole."""
-    data = Path(write(tmp_path / "a.webm", 60, codec="libvpx", picture=moving, options=QUALITY)).read_bytes()
+    big = {"size": (240, 320), "options": QUALITY}
+    data = Path(write(tmp_path / "a.webm", 60, codec="libvpx", picture=moving, **big)).read_bytes()
     assert read(data)[1].remarks() == []
     frames, video = read(with_hole(data))
     assert len(frames) < 40 and not video.whole and video.remarks()[0].startswith("the file is broken")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed")
+def test_sound_that_is_longer_words_and_fonts_are_no_holes(tmp_path):
+    write(tmp_path / "a.mkv", 20, picture=moving)
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,500\nhello\n")
+    (tmp_path / "a.ttf").write_bytes(random.Random(0).randbytes(300_000))
+    asked = (
+        "-v error -y -i a.mkv -f lavfi -i sine=d=20 -i a.srt -map 0 -map 1 -map 2 -c:v copy -c:a flac -c:s srt"
+        " -attach a.ttf -metadata:s:t mimetype=application/x-truetype-font b.mkv"
+    )
+    subprocess.run(["ffmpeg", *asked.split()], check=True, cwd=tmp_path)
+    frames, video = read((tmp_path / "b.mkv").read_bytes())
+    assert len(frames) == 20 and video.whole and video.remarks() == []
 
 
 def test_clusters_that_are_missing_in_a_matroska_file(tmp_path):
