@@ -74,6 +74,7 @@ class _Frames:
     doubts: list[str] = field(default_factory=list)  # why each of them says UNSURE whatever its score, or ""
     ways: Counter[str] = field(default_factory=Counter)  # of how many frames what is to be said of how it was found
     few: list[float] = field(default_factory=list)  # pixels of the faces that have few
+    others: list[bool] = field(default_factory=list)  # whether each of the smaller faces is FAKE by itself
     kept: list[Seen] = field(default_factory=list)
     strip: list[dict] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "face", "network"), 0.0))
@@ -87,13 +88,18 @@ class _Frames:
             self.doubts.append(seen.doubts[0])
             self.ways.update(way for ways in seen.ways[:1] for way in ways)
             self.few += [few for few in seen.few[:1] if few is not None]
+            self.others += [verdict.label == "FAKE" for verdict in seen.verdicts[1:]]
             self.most_faces = max(self.most_faces, len(seen.verdicts))
             if keep and len(self.kept) < KEPT:
                 self.kept.append(seen)
 
     def notes(self) -> list[str]:
-        """What a photo's note says of its face, of all frames."""
-        notes = [f"in {counted(count, 'frame')} {way}" for way, count in self.ways.most_common()]
+        """What a photo's note says of its face, of all frames; and of the faces that do not count."""
+        notes = []
+        if self.others:
+            faces = f"{counted(len(self.others), 'smaller face')} in these frames"
+            notes.append(f"not counted: {faces}, {sum(self.others)} of them FAKE by themselves")
+        notes += [f"in {counted(count, 'frame')} {way}" for way, count in self.ways.most_common()]
         if self.few:
             low, high = f"{min(self.few):.0f}", f"{max(self.few):.0f}"
             pixels = low if low == high else f"{low} to {high}"

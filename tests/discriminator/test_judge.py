@@ -241,3 +241,13 @@ def test_a_videos_note_says_how_its_faces_were_found_as_a_photos_does():
     told = "the face is upside down in the photo", "it lies in a plain picture, which was left out"
     for way in told:
         assert way in still.verdict.note and f"in 6 frames {way}" in moving.verdict.note
+
+
+def test_a_videos_note_says_of_faces_that_do_not_count():
+    """A fake beside a larger real face was in the frames' table alone, while the video had no trace."""
+    frames = [Image.fromarray(photo(400, i)) for i in range(6)]
+    frames[0].save(data := io.BytesIO(), "PNG", save_all=True, append_images=frames[1:])
+    finder = Finder(face_of(200, 10, 10), face_of(120, 220, 220))
+    judge = Judge(TwoViewsThatSay(3.0, 3.0), faces=FaceStep(finder, 32))
+    note = judge_video(judge, "a.png", data=data.getvalue()).verdict.note
+    assert "not counted: 6 smaller faces in these frames, 6 of them FAKE by themselves" in note
