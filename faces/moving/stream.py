@@ -41,6 +41,7 @@ TIMELESS = {"h264", "hevc", "m4v", "vc1", "obu", "mjpeg"}
 # Kinds of files that another one behind them is no part of: FFmpeg would mistake it, or stop at it. (What is joined of
 # the others is read on.)
 ALONE = {"MP4", "QuickTime", "IVF", "YUV4MPEG", "FLV", "WMV/ASF"}
+LAST = 100  # entries of an index that are looked at
 LOOSE = 4096  # bytes behind the last frame of a cluster that are none, or of a laced block, that may be 5 % of it
 # Decoders that hand out what they could not read, and say nothing, unless asked to be strict
 STRICT = {"mjpeg": "explode", "mjpegb": "explode"}
@@ -80,6 +81,7 @@ class Stream:
             self._stream = self._chosen(self._container)
             self.aspect = aspect_of(self._stream.sample_aspect_ratio)
             self._check_size()
+            self.early |= kind in ("MP4", "QuickTime") and self._announces_more()
             self._count_packets()
             self._remark_file()
         except BaseException:
@@ -169,6 +171,13 @@ class Stream:
             options["err_detect"] = STRICT[stream.codec_context.name]
         stream.codec_context.options = options
         return stream
+
+    def _announces_more(self) -> bool:
+        """Whether the index of a file (moov) tells of frames beyond its end; the last ones tell it."""
+        index = self._stream.index_entries
+        ends = (index[i].pos + index[i].size for i in range(max(0, len(index) - LAST), len(index)))
+        with self._file() as file:
+            return max(ends, default=0) > (self._only or file.seek(0, os.SEEK_END))
 
     def _check_size(self) -> None:
         width, height = self._stream.codec_context.width, self._stream.codec_context.height

@@ -85,6 +85,26 @@ def test_files_that_were_joined(tmp_path, ending):
         assert video.remarks() == ([] if goes_on else [behind(len(b), kind)])
 
 
+@pytest.mark.parametrize("length", [None, 0, 1])
+def test_an_mp4_whose_index_tells_of_more_than_there_is(tmp_path, length):
+    """Before: whole, where the box of the frames had no length (0), or one that had been mended (1)."""
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("mpeg4", rate=10, options={"g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(moving(i), format="rgb24")))
+        container.mux(stream.encode(None))
+    whole = path.read_bytes()
+    assert read(whole)[1].remarks() == []
+    data = bytearray(whole[: len(whole) * 6 // 10])
+    at = data.index(b"mdat") - 4
+    if length is not None:
+        data[at : at + 4] = struct.pack(">I", length * (len(data) - at))
+    frames, video = read(bytes(data))
+    assert 5 < len(frames) < 25 and not video.whole and video.remarks()[0] == "the file ends early"
+
+
 def test_an_mp4_in_fragments_with_another_behind_it(tmp_path):
     """Before: frames of the second were looked for in the first, and «26 of 26 frames can't be decoded»."""
     data = []
