@@ -1,13 +1,14 @@
 """Damage that a file's own checksums and structure tell and FFmpeg does not: what is broken is no picture.
 
 Most codecs have none (VP8, VP9, H.265, HuffYUV, Ut Video): of these a frame is damaged where its decoder finds it so.
+Of a Matroska file's clusters it is only told: which of its frames are damaged nobody knows.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -19,7 +20,8 @@ BLOCK = 80  # bytes of a DIF block of DV
 # the sections of a DIF sequence's blocks (IEC 61834-2): header, subcode, VAUX, and audio before each 15 of video
 SECTIONS = np.array([0, 1, 1, 2, 2, 2] + 9 * ([3] + 15 * [4]), np.uint8)
 FOOTER = 3, 8  # bytes behind a slice of FFV1 (RFC 9043, 4.8): its length; with a checksum
-CHECKED = 1 << 28  # bytes of an Ogg file whose checksums are computed
+CHECKED = 1 << 28  # bytes of a file whose checksums are computed
+CLUSTER_SUM = b"\xbf\x84"  # how a cluster's contents begin that have a checksum (RFC 8794, 11.3.1)
 
 
 def crc(data: bytes) -> int:
@@ -69,6 +71,22 @@ def _slices(data: bytes, footer: int) -> list[tuple[int, int]] | None:
         found.append((begin, end))
         end = begin
     return found
+
+
+def wrong_clusters(file: BinaryIO, clusters: Sequence[tuple[int, int]]) -> int:
+    """How many clusters of a Matroska file, each from one byte to another, are not what their checksums say. The
+    position is where it was afterwards."""
+    before, wrong, left = file.tell(), 0, CHECKED
+    for begin, end in clusters:
+        head = at_of(file, begin, 18)
+        contents = begin + 4 + 9 - head[4].bit_length() if len(head) == 18 and head[4] else end
+        at = contents - begin
+        if head[at : at + 2] != CLUSTER_SUM or (left := left - (end - begin)) < 0:
+            continue
+        sums, data = int.from_bytes(head[at + 2 : at + 6], "little"), at_of(file, contents + 6, end - contents - 6)
+        wrong += zlib.crc32(data) != sums
+    file.seek(before)
+    return wrong
 
 
 def ogg_holes(file: BinaryIO) -> list[int]:

@@ -17,7 +17,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from common.errors import BadImage, TooSmall
-from faces.moving.checks import checker, ogg_holes
+from common.words import counted
+from faces.moving.checks import checker, ogg_holes, wrong_clusters
 from faces.moving.ends import breaks_off, clusters, end_of
 from faces.moving.frame import Clock, Due, Frame, Limits
 from faces.moving.kinds import HEAD, kind_of
@@ -72,6 +73,7 @@ class Stream:
             )
             file.seek(0)
             self._clusters, self.holes = clusters(file)
+            self._wrong_clusters = wrong_clusters(file, self._clusters)
             if file.read(4) == b"OggS":
                 self.holes = ogg_holes(file)
             self.early = self._end.early or (form == "mjpeg" and not _closed(file))
@@ -250,6 +252,9 @@ class Stream:
             )
         if self._end.at is not None and self._reached < self._end.at:
             self.notes += self._end.notes()
+        if self._wrong_clusters and not self.early:
+            share = f"{self._wrong_clusters} of {counted(len(self._clusters), 'cluster')}"
+            self.notes.append(f"the checksums of {share} of the file are wrong: frames that were judged may be damaged")
         if self._container.format.name == "avi" and stream.time_base and not self.early and not self.torn:
             told = float(stream.frames * stream.time_base)
             if stream.frames > self._packet_count and told > times.seconds + 0.5 * times.usual:

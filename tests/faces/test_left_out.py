@@ -344,6 +344,15 @@ def test_damage_that_a_decoder_hides(tmp_path, codec, seed):
     assert not wrong
 
 
+def test_clusters_whose_checksums_are_wrong(tmp_path):
+    """VP9's decoder finds nothing wrong; FFmpeg's Matroska files have checksums (those of WebM have none)."""
+    path = write(tmp_path / "a.mkv", 80, codec="libvpx-vp9", picture=moving, options=QUALITY | {"cpu-used": "8"})
+    assert read(Path(path).read_bytes())[1].remarks() == []
+    frames, video = read(damaged(path, random.Random(1)))
+    assert len(frames) >= 30
+    assert "frames that were judged may be damaged" in video.remarks()[-1]
+
+
 def test_dv_that_lost_a_part(tmp_path):
     data = Path(write(tmp_path / "a.dv", 6, codec="dvvideo", fps=25, size=(576, 720), picture=moving)).read_bytes()
     assert len(data) == 6 * 144_000 and len(read(data)[0]) == 6
