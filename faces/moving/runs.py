@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 MOST = 200_000  # elements that are walked over
 HOLES = 100  # places at which something is missing that are looked behind
+PAUSE = 3600  # seconds from one frame of an IVF to the next, at most
 GLANCE = 64 << 20  # bytes of a JPEG in which its end is looked for
 RUN = 5  # JPEGs one behind the other that are a video: of fewer frames no verdict on one is given
 DIF = 12_000  # bytes of a DIF sequence of DV (IEC 61834)
@@ -177,6 +178,8 @@ def ivf(file: BinaryIO, size: int) -> int | None:
     """A header, and frames behind their length and time, which goes on from each to the next."""
     head = at_of(file, 0, 32)
     at, before = int.from_bytes(head[6:8], "little"), -1
+    rate, scale = int.from_bytes(head[16:20], "little"), int.from_bytes(head[20:24], "little")
+    leap = PAUSE * max(rate, 1) // max(scale, 1)
     for _ in range(MOST):
         head = at_of(file, at, 12)
         if not head or head.startswith(b"DKIF"):
@@ -184,7 +187,7 @@ def ivf(file: BinaryIO, size: int) -> int | None:
         time = int.from_bytes(head[4:12], "little", signed=True)
         if len(head) < 12:
             return size + 1
-        if not before <= time <= before + (1 << 32):
+        if not before <= time <= before + leap:
             return at
         before = time
         at += 12 + int.from_bytes(head[:4], "little")

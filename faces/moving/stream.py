@@ -281,6 +281,8 @@ class Stream:
             except (av.error.FFmpegError, OSError):
                 self.torn = True
                 return
+            except IndexError:  # PyAV ends streams that it never knew, which began anew in a chained Ogg file
+                return
             if packet is None:
                 return
             yield packet

@@ -135,6 +135,12 @@ def test_yuv4mpeg(tmp_path):
         assert end_of(io.BytesIO(data[:-1])).early, form
 
 
+def test_what_follows_an_ivf_is_no_frame_of_a_month_later(tmp_path):
+    data = Path(write(tmp_path / "a.ivf", 20, codec="libvpx", picture=moving, options=QUALITY)).read_bytes()
+    frames, video = read(data + struct.pack("<Iq", 1000, 300_000_000) + bytes(5000))
+    assert len(frames) == 20 and video.seconds == pytest.approx(2.0) and not video.whole
+
+
 @pytest.mark.parametrize(("form", "kind"), [("GIF", "GIF"), ("PNG", "PNG"), ("WEBP", "WebP")])
 def test_animations_that_were_joined(tmp_path, form, kind):
     a = Path(animation(tmp_path / "a", 6, form)).read_bytes()
@@ -299,15 +305,16 @@ def test_pages_of_an_ogg_file_that_are_broken(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed")
-def test_chained_ogg_is_read_to_its_end(tmp_path):
-    """Before: the second stream's headers were three frames that can't be decoded."""
+@pytest.mark.parametrize("sound", [False, True])
+def test_chained_ogg_is_read_to_its_end(tmp_path, sound):
+    """Before: the second stream's headers were three frames that can't be decoded; with sound there was a traceback."""
     parts = []
     for n, side in ((20, 64), (30, 96)):
         write(tmp_path / "a.mkv", n, picture=moving, size=(side, side))
         out = str(tmp_path / f"{n}.ogv")
-        done = subprocess.run(
-            ["ffmpeg", "-v", "error", "-y", "-i", str(tmp_path / "a.mkv"), "-c:v", "libtheora", out], check=False
-        )
+        more = ["-f", "lavfi", "-i", "sine=d=2", "-c:a", "libvorbis"] if sound and parts else []
+        asked = ["ffmpeg", "-v", "error", "-y", "-i", str(tmp_path / "a.mkv"), *more, "-c:v", "libtheora", out]
+        done = subprocess.run(asked, check=False)
         if done.returncode:
             pytest.skip("no encoder of Theora")
         parts.append(Path(out).read_bytes())
