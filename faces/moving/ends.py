@@ -7,6 +7,7 @@ not looked at. A format whose files have no lengths (transport and program strea
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections.abc import Iterator
@@ -37,6 +38,34 @@ class End(NamedTuple):
             return []
         size = f"{self.rest / 1e6:.1f} MB" if self.rest >= 1e6 else f"{max(1, round(self.rest / 1e3))} kB"
         return [f"behind its end lie {size} more, which begin as {self.behind} does, and were not looked at"]
+
+
+class Beginning(io.RawIOBase):
+    """The first bytes of a file, as if there were no more."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._size = file, size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, where: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}[whence]
+        return self._file.seek(base + where)
+
+    def read(self, count: int = -1) -> bytes:
+        left = max(0, self._size - self.tell())
+        return self._file.read(left if count < 0 else min(count, left))
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def end_of(file: BinaryIO) -> End:

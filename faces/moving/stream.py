@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from common.errors import BadImage, TooSmall
 from common.words import counted
 from faces.moving.checks import checker, ogg_holes, wrong_clusters
-from faces.moving.ends import breaks_off, clusters, end_of
+from faces.moving.ends import Beginning, breaks_off, clusters, end_of
 from faces.moving.frame import Clock, Due, Frame, Limits
 from faces.moving.kinds import HEAD, kind_of
 from faces.moving.runs import EOI, at_of
@@ -359,34 +359,6 @@ class Stream:
             count = self.count or self.broken
             return f"none of its {count} frames can be decoded ({what}): broken, encrypted or cut short"
         return "a video without a readable frame"
-
-
-class Beginning(io.RawIOBase):
-    """The first bytes of a file, as if there were no more."""
-
-    def __init__(self, file: BinaryIO, size: int):
-        self._file, self._size = file, size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, where: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}[whence]
-        return self._file.seek(base + where)
-
-    def read(self, count: int = -1) -> bytes:
-        left = max(0, self._size - self.tell())
-        return self._file.read(left if count < 0 else min(count, left))
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def _is_header(packet: Packet) -> bool:
