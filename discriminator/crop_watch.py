@@ -38,17 +38,27 @@ class CropWatch:
 
     def _why(self, photo: np.ndarray) -> str:
         """What shows that the photo is no aligned crop, or ""."""
-        height, width = photo.shape[:2]
-        if abs(height - width) > SQUARE * max(height, width):
-            return f"a photo of {width}x{height} pixels is not square"
-        if not self._left:
-            return ""
+        if not _is_square(photo):
+            return no_crop(photo)
         self._left -= 1
-        finder = _finder()
-        faces = finder.find(photo)
-        if faces:
-            return "" if is_aligned_crop(photo.shape, faces[0]) else "the face does not lie in the photo as in a crop"
-        return "no face is found in the photo" if finder.model is not None and min(height, width) >= LEAST else ""
+        return no_crop(photo) if self._left >= 0 else ""
+
+
+def no_crop(photo: np.ndarray) -> str:
+    """What shows that a photo uint8 RGB [H, W, 3] is no aligned crop of a face, or ""."""
+    height, width = photo.shape[:2]
+    if not _is_square(photo):
+        return f"a photo of {width}x{height} pixels is not square"
+    finder = _finder()
+    faces = finder.find(photo)
+    if faces:
+        return "" if is_aligned_crop(photo.shape, faces[0]) else "the face does not lie in the photo as in a crop"
+    return "no face is found in the photo" if finder.model is not None and min(height, width) >= LEAST else ""
+
+
+def _is_square(photo: np.ndarray) -> bool:
+    height, width = photo.shape[:2]
+    return abs(height - width) <= SQUARE * max(height, width)
 
 
 @functools.cache

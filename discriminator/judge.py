@@ -34,7 +34,8 @@ class Seen:
     whole); what is there to be shown is reduced, so that what waits for the network does not fill the memory.
 
     doubts: why there can be no verdict but UNSURE, or "". result: in place of verdicts, why there are none. moment: a
-    frame's number in its video, and its second. variants: other versions of each of the biggest faces, stabilities:
+    frame's number in its video, and its second. ways: what is to be said of how each face was found; few: how many
+    pixels it has, None where they are enough. variants: other versions of each of the biggest faces, stabilities:
     what became of them."""
 
     name: str
@@ -46,6 +47,8 @@ class Seen:
     pixels: list[np.ndarray] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    ways: list[list[str]] = field(default_factory=list)
+    few: list[float | None] = field(default_factory=list)
     shown: list[np.ndarray | None] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
@@ -114,6 +117,8 @@ class Judge:
             seen.doubts.append(doubt_on(view, self.detector))
             notes = note_on(view, self.detector), self.detector.note_on_pixels(seen.pixels[-1]), remark
             seen.notes.append(notes_joined(*notes))
+            seen.ways.append(view.notes())
+            seen.few.append(few_pixels(view, self.detector))
             seen.faces.append(None if self.faces.finder is None else view.to_dict(i + 1, len(views), self.faces.name))
             seen.shown.append(fit(view.pixels) if self.keep_photos else None)
         if self.keep_photos:
@@ -212,11 +217,17 @@ def note_on(view: View, detector: DetectorBase) -> str:
     """What the reader of a verdict on this view should know, or ""."""
     if view.face is None or view.whole:
         return notes_joined(*view.notes(), detector.note(view.pixels))
-    notes, side = view.notes(), detector.preprocess.resolution
-    # the face had fewer pixels than the network looks at; where they are too few for a verdict, the doubt has said so
-    if view.side < side and not (detector.trained_on_aligned_faces and too_small(view.side, side)):
-        notes.insert(0, f"the face has only {view.side / FRAME:.0f} pixels")
-    return notes_joined(*notes)
+    few = few_pixels(view, detector)
+    return notes_joined(f"the face has only {few:.0f} pixels" if few is not None else "", *view.notes())
+
+
+def few_pixels(view: View, detector: DetectorBase) -> float | None:
+    """How many pixels a face has that was cut out with fewer than the network looks at; None where they are enough, or
+    too few for a verdict, of which the doubt tells."""
+    side = detector.preprocess.resolution
+    if view.face is None or view.whole or view.side >= side:
+        return None
+    return None if detector.trained_on_aligned_faces and too_small(view.side, side) else view.side / FRAME
 
 
 def doubt_on(view: View, detector: DetectorBase) -> str:

@@ -72,6 +72,9 @@ class _Frames:
     most_faces: int = 0
     verdicts: list[Verdict] = field(default_factory=list)  # of the biggest face of each frame
     doubts: list[str] = field(default_factory=list)  # why each of them says UNSURE whatever its score, or ""
+    ways: Counter[str] = field(default_factory=Counter)  # of how many frames what is to be said of how it was found
+    few: list[float] = field(default_factory=list)  # pixels of the faces that have few
+    others: list[bool] = field(default_factory=list)  # whether each of the smaller faces is FAKE by itself
     kept: list[Seen] = field(default_factory=list)
     strip: list[dict] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "face", "network"), 0.0))
@@ -83,9 +86,25 @@ class _Frames:
         if seen.verdicts:
             self.verdicts.append(seen.verdicts[0])
             self.doubts.append(seen.doubts[0])
+            self.ways.update(way for ways in seen.ways[:1] for way in ways)
+            self.few += [few for few in seen.few[:1] if few is not None]
+            self.others += [verdict.label == "FAKE" for verdict in seen.verdicts[1:]]
             self.most_faces = max(self.most_faces, len(seen.verdicts))
             if keep and len(self.kept) < KEPT:
                 self.kept.append(seen)
+
+    def notes(self) -> list[str]:
+        """What a photo's note says of its face, of all frames; and of the faces that do not count."""
+        notes = []
+        if self.others:
+            faces = f"{counted(len(self.others), 'smaller face')} in these frames"
+            notes.append(f"not counted: {faces}, {sum(self.others)} of them FAKE by themselves")
+        notes += [f"in {counted(count, 'frame')} {way}" for way, count in self.ways.most_common()]
+        if self.few:
+            low, high = f"{min(self.few):.0f}", f"{max(self.few):.0f}"
+            pixels = low if low == high else f"{low} to {high}"
+            notes.append(f"in {counted(len(self.few), 'frame')} the face has only {pixels} pixels")
+        return notes
 
     def facts(self) -> dict:
         """Plain JSON types."""
@@ -184,6 +203,7 @@ def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
         )
     if judge.threshold.fpr is not None:
         notes.append("false alarms measured on photos")
+    notes += frames.notes()
     if few or len(logits) < MIN_FRAMES:
         doubt = f"a verdict takes at least {MIN_FRAMES} frames with a face" + " that can be judged" * few
         verdict = replace(verdict, label="UNSURE", doubt=doubt)

@@ -21,7 +21,7 @@ from evaluation.bias import audit_bias
 from evaluation.detector_result import DetectorResult, add_robustness, answer_rule, at_threshold, summarise
 from evaluation.listener import Listener, nobody
 from evaluation.options import DetectorOptions
-from evaluation.scoring import Judged, LabelledImages, Scorer, open_labelled, taught_with
+from evaluation.scoring import Judged, LabelledImages, Scorer, not_cut_out, open_labelled, taught_with
 from faces.degrade import PRESETS, Degradation, grid
 from metrics.breakdown import AnswerRule
 from metrics.robustness import Condition
@@ -107,7 +107,8 @@ def evaluate_images(
         "limit": options.limit,
         "images_per_second": seconds and len(work) / seconds,
     }
-    notes = taught_with(parts, detector.meta, "the detector") + both_labels(parts, values)
+    notes = taught_with(parts, detector.meta, "the detector") + not_cut_out(parts, detector)
+    notes += both_labels(parts, values)
     if options.limit:
         notes.append(
             f"a quick look at no more than {counted(options.limit, 'image')} of a class from each `data` (`limit`)"

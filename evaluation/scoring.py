@@ -6,6 +6,7 @@ source and degradation, so an interrupted run goes on where it was when the same
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from common.errors import BadImage, UserError, one_line
 from common.files import cache_folder, written_whole
 from common.parallel import in_order
 from common.words import counted
+from discriminator.crop_watch import LOOKED_AT, no_crop
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
 from discriminator.verdict import Threshold
@@ -141,6 +143,25 @@ def taught_with(parts: Sequence[LabelledImages], meta: Mapping, name: str) -> li
         for part in parts
         if mark and part.whole == mark
     ]
+
+
+def not_cut_out(parts: Sequence[LabelledImages], detector: DetectorBase) -> list[str]:
+    """A line for each source of whose pictures, a few of which are looked at, some are not what a detector of aligned
+    faces knows: here nobody looks for faces, as judging does."""
+    told = []
+    for part in parts if detector.trained_on_aligned_faces else []:
+        looked, why = 0, list[str]()
+        for i in spread(np.arange(len(part)), LOOKED_AT).tolist():
+            with contextlib.suppress(BadImage):
+                why += filter(None, [no_crop(part.source.decoded(i).pixels)])
+                looked += 1
+        if len(why) > looked // 8:
+            told.append(
+                f"{part.spec}: of {counted(looked, 'picture')} looked at, {len(why)} are no aligned crops of a face"
+                f" ({why[0]}), and all are judged as they are: detect.py, which cuts faces out, may answer otherwise;"
+                " prepare_data.py normalise cuts them out for good"
+            )
+    return told
 
 
 def place_of(spec: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import struct
@@ -36,6 +37,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from common.errors import BadImage, TooSmall
 from faces import deep, foreign, jpeg_scans, pieces, profiles
+from faces.moving.ends import end_of
 from faces.moving.kinds import HEAD, VIDEO, kind_of
 from faces.tiff import ORDERS
 
@@ -155,7 +157,7 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: in
     except MemoryError:
         raise BadImage(name, "too large for the memory of this machine") from None
     except Exception as error:  # broken files raise almost anything in the format plugins (struct, zlib, Index, …)
-        raise BadImage(name, _reason(error)) from None
+        raise BadImage(name, _reason(error, data)) from None
     return Decoded(pixels, mode, "JPEG" if form == "MPO" else form, turned)
 
 
@@ -260,7 +262,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(name, f"more than {max_pixels:,} pixels, refused") from None
     except Exception as error:
-        raise BadImage(name, _reason(error)) from None
+        raise BadImage(name, _reason(error, data)) from None
 
 
 @lru_cache(maxsize=1)
@@ -274,9 +276,10 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes = b"") -> str:
     text = str(error)
-    if "truncated" in text.lower() or isinstance(error, (EOFError, struct.error)):
+    early = "truncated" in text.lower() or isinstance(error, (EOFError, struct.error))
+    if early or end_of(io.BytesIO(data)).early:  # some libraries call it broken
         return "truncated image (the file ends early)"
     return f"broken image ({text or type(error).__name__})"
 

@@ -1,20 +1,23 @@
 """Frames of a video or an animation, sampled by time: uint8 RGB, upright, as a player shows them.
 
 What a file is, its bytes say, not its name. Videos are decoded by PyAV (`faces.moving.stream`), animated pictures by
-Pillow (`faces.moving.animation`).
+Pillow (`faces.moving.animation`). JPEGs one behind the other are raw Motion JPEG where they are enough for a verdict.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 
 from common.errors import BadImage
 from common.extras import is_there, lacking
+from common.words import counted
 from faces.decode import read_file
 from faces.moving.frame import Frame, Limits, Reader
 from faces.moving.kinds import HEAD, IMAGE, VIDEO, kind_of, may_move
+from faces.moving.runs import is_motion_jpeg
 
 EXTENSIONS = (
     ".mp4 .m4v .mov .qt .avi .divx .mkv .webm .mpg .mpeg .m2v .m2p .vob .ogv .ogm .wmv .asf .flv .f4v .3gp .3g2 .mts"
@@ -39,13 +42,15 @@ def is_moving(source: str | os.PathLike | bytes, name: str = "") -> bool:
         return is_video_name(name) and not os.path.isdir(name)
     kind = kind_of(head)
     if kind.what == IMAGE:
-        return may_move(kind.name, head) and _is_animated(source)
+        return may_move(kind.name, head) and (_is_motion_jpeg if kind.name == "JPEG" else _is_animated)(source)
     return kind.what == VIDEO or is_video_name(name)
 
 
 def may_be_moving(data: bytes, name: str) -> bool:
     """As `is_moving` of a file's bytes, at a glance: true of some stills, too."""
     kind = kind_of(data[:HEAD])
+    if kind.name == "JPEG":
+        return _is_motion_jpeg(data)
     return may_move(kind.name, data[:HEAD]) if kind.what == IMAGE else kind.what == VIDEO or is_video_name(name)
 
 
@@ -56,6 +61,11 @@ def _head(source: str | os.PathLike | bytes) -> bytes:
         raise OSError
     with open(source, "rb") as file:
         return file.read(HEAD)
+
+
+def _is_motion_jpeg(source: str | os.PathLike | bytes) -> bool:
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        return is_motion_jpeg(file, len(source) if isinstance(source, bytes) else os.path.getsize(source))
 
 
 def _is_animated(source: str | os.PathLike | bytes) -> bool:
@@ -90,7 +100,9 @@ class Video:
         head = _head(source)
         if not head:
             raise BadImage(self.path, "empty file (0 bytes)")
-        if kind_of(head).what == IMAGE:
+        kind = kind_of(head)
+        raw = "mjpeg" if kind.name == "JPEG" and _is_motion_jpeg(source) else ""
+        if kind.what == IMAGE and not raw:
             from faces.moving.animation import Animation
 
             data = source if isinstance(source, bytes) else read_file(source, self.path)
@@ -99,7 +111,7 @@ class Video:
             raise BadImage(self.path, lacking("videos need PyAV", "video"))
         from faces.moving.stream import Stream
 
-        return Stream(source, self.path, self.limits)
+        return Stream(source, self.path, self.limits, raw)
 
     def __enter__(self) -> Video:
         return self
@@ -122,7 +134,7 @@ class Video:
 
     @property
     def whole(self) -> bool:
-        return not (self._reader.early or self._reader.torn)
+        return not (self._reader.early or self._reader.torn or self._reader.holes)
 
     @property
     def broken(self) -> int:
@@ -134,6 +146,9 @@ class Video:
         out = ["the file ends early"] if reader.early else []
         if reader.torn and not reader.early:
             out.append(f"the file is broken after {reader.seconds:.1f} s, and what follows was not looked at")
+        if reader.holes and not (reader.early or reader.torn):
+            places = counted(len(reader.holes), "place")
+            out.append(f"the file is broken in {places}, and the frames there were not looked at")
         if reader.broken:
             out.append(
                 f"{reader.broken} of {max(reader.count, reader.broken)} frames can't be decoded and were left out"

@@ -14,7 +14,7 @@ from PIL import Image
 from common.errors import BadImage
 from faces import profiles
 from faces.decode import TRANSPOSE, open_header, orientation_of, rgb_of
-from faces.moving.ends import ends_early
+from faces.moving.ends import end_of
 from faces.moving.frame import Clock, Due, Frame, Limits
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
@@ -48,8 +48,9 @@ class Animation:
         self._name, self.clock = name, Clock(limits.seconds)
         self.broken = 0
         self.stopped: float | None = None
-        self.early, self.torn = ends_early(io.BytesIO(data)), False
-        self.notes: list[str] = []
+        end = end_of(io.BytesIO(data))
+        self.early, self.torn, self.holes = end.early, False, list[int]()
+        self.notes: list[str] = end.notes()
         self._data, self._limits = data, limits
         self._image = self._opened()
         if self._image.format == "GIF":

@@ -65,8 +65,9 @@ class Reader(Protocol):
     """What reads one kind of file. `seconds`, `count` and `fps` are counted, not taken from a header.
 
     After `frames` is through: `broken`: frames that were left out; `early`: whether the file was cut short; `torn`:
-    whether reading broke off; `stopped`: the seconds of video that were looked at before its time was over, None where
-    it wasn't; `notes`: what else the reader of a verdict should know."""
+    whether reading broke off; `holes`: bytes at which something is missing, behind which it went on; `stopped`: the
+    seconds of video that were looked at before its time was over, None where it wasn't; `notes`: what else the reader
+    of a verdict should know."""
 
     seconds: float
     count: int
@@ -74,6 +75,7 @@ class Reader(Protocol):
     broken: int
     early: bool
     torn: bool
+    holes: list[int]
     stopped: float | None
     notes: list[str]
     clock: Clock

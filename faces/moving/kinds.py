@@ -40,6 +40,7 @@ IMAGES = (
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
     (0, b"\xff\x0a", "JPEG XL"),
+    *((0, start + b"\n", "PPM") for start in (b"P4", b"P5", b"P6")),
 )
 
 
@@ -107,4 +108,4 @@ def may_move(name: str, head: bytes) -> bool:
         return head[12:16] == b"VP8X" and bool(head[20] & 0x02)
     if name == "PNG":
         return b"acTL" in head or b"IDAT" not in head
-    return name == "GIF" or (name == "AVIF" and not {b"avis", b"msf1"}.isdisjoint(_brands(head)))
+    return name in ("GIF", "JPEG") or (name == "AVIF" and not {b"avis", b"msf1"}.isdisjoint(_brands(head)))

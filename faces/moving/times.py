@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from av import Packet
 
 BACK = 0.5  # seconds by which decoding times fall back where another video was joined on
-REGULAR = 0.98  # share of steps that are the usual one in a video of constant rate
-GAP, STEPS = 1.0, 10  # seconds, and usual steps, without a picture that are worth telling
+REGULAR, FEW = 0.98, 10  # share of steps that are the usual one in a video of constant rate, and how many tell it
+GAP, STEPS = 0.4, 4  # seconds, and usual steps, without a picture that are worth telling
 
 
 def joined(packets: Iterable[Packet]) -> Iterator[Packet]:
@@ -89,7 +89,7 @@ class Times:
 
 
 def _gaps(times: np.ndarray, between: np.ndarray, usual: float) -> list[tuple[float, float]]:
-    if (between < 1.5 * usual).mean() < REGULAR:
+    if len(between) < FEW or (between >= 1.5 * usual).sum() > max(1, (1 - REGULAR) * len(between)):
         return []
     wide = np.flatnonzero(between > max(GAP, STEPS * usual))
     return [(float(times[i] - times[0]), float(times[i + 1] - times[0])) for i in wide]

@@ -17,7 +17,10 @@ from discriminator.join import FACE_ONLY, PIXELS_ONLY, Join
 from discriminator.judge import Judge
 from discriminator.results import Result, Totals
 from discriminator.video import judge_video
+from faces.finding.face import turned
+from faces.finding.face_step import FaceStep
 from faces.preprocess import Preprocess
+from tests.faces.test_pasted import Finder, face_of, photo
 
 
 @pytest.fixture
@@ -221,3 +224,30 @@ def test_views_that_contradict_each_other_do_so_in_a_video_as_in_its_frames(view
     for verdict in (still.verdict, moving.verdict):
         assert (verdict.label, verdict.contradiction) == (label, why) and why in verdict.note
         assert verdict.views == (views[0], None if np.isnan(views[1]) else views[1])
+
+
+def test_a_videos_note_says_how_its_faces_were_found_as_a_photos_does():
+    """It said nothing of a page around the photo, of a face upside down, of one that is small."""
+    pages = []
+    for i in range(6):
+        picture = np.full((420, 500, 3), 255, np.uint8)
+        picture[110:310, 150:350] = photo(200, i)
+        pages.append(Image.fromarray(np.rot90(picture, 2)))
+    pages[0].save(data := io.BytesIO(), "PNG", save_all=True, append_images=pages[1:])
+    finder = Finder(turned(face_of(200, 150, 110), (420, 500), 2))
+    judge = Judge(TwoViewsThatSay(-3.0, -3.0), faces=FaceStep(finder, 32))
+    (still,) = judge(np.asarray(pages[0]))
+    moving = judge_video(judge, "a.png", data=data.getvalue())
+    told = "the face is upside down in the photo", "it lies in a plain picture, which was left out"
+    for way in told:
+        assert way in still.verdict.note and f"in 6 frames {way}" in moving.verdict.note
+
+
+def test_a_videos_note_says_of_faces_that_do_not_count():
+    """A fake beside a larger real face was in the frames' table alone, while the video had no trace."""
+    frames = [Image.fromarray(photo(400, i)) for i in range(6)]
+    frames[0].save(data := io.BytesIO(), "PNG", save_all=True, append_images=frames[1:])
+    finder = Finder(face_of(200, 10, 10), face_of(120, 220, 220))
+    judge = Judge(TwoViewsThatSay(3.0, 3.0), faces=FaceStep(finder, 32))
+    note = judge_video(judge, "a.png", data=data.getvalue()).verdict.note
+    assert "not counted: 6 smaller faces in these frames, 6 of them FAKE by themselves" in note

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
+from discriminator.crop_watch import _finder
 from discriminator.detector import Detector
 from evaluation.ensemble_scores import score_parts
 from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions
-from evaluation.scoring import Scorer, open_labelled, score_all
+from evaluation.scoring import Scorer, not_cut_out, open_labelled, score_all
 from faces import source
 from faces.degrade import preset
 from faces.preprocess import Preprocess
@@ -85,3 +86,23 @@ def test_an_image_of_an_earlier_source_is_known_however_it_is_named(asked, tmp_p
     with pytest.raises(UserError, match="m.csv: all of its images belong to an earlier"):
         (tmp_path / "m.csv").write_text("\n".join(("path,label", *rows[:3])))
         open_labelled(replace(asked, data=data))
+
+
+def test_pictures_that_are_no_aligned_crops_are_said(asked):
+    """Photos on pages were judged whole, fakes that detect.py finds were missed, and nothing said why."""
+    parts, made = open_labelled(asked), detector("center", "a", 0.0)
+    assert not_cut_out(parts, made) == [], "it does not know aligned faces"
+    made.meta = {"face": "ffhq"}
+    (line,) = not_cut_out(parts, made)
+    looked = 8
+    assert f"of {looked} pictures looked at, {looked} are no aligned crops of a face" in line
+    assert "(a photo of 56x40 pixels is not square)" in line
+
+
+@pytest.mark.bundled
+def test_aligned_crops_are_not_spoken_of(asked, shared_dir):
+    _finder.cache_clear()  # others may have asked without YuNet's file
+    photos = shared_dir / "data" / "flickr140k" / "real_vs_fake" / "real-vs-fake" / "test"
+    made = detector("center", "a", 0.0)
+    made.meta = {"face": "ffhq"}
+    assert not_cut_out(open_labelled(replace(asked, data=(str(photos),), limit=12)), made) == []

@@ -16,7 +16,7 @@ from PIL import Image
 from common.errors import BadImage
 from faces.decode import decode_image
 from faces.moving.animation import Animation
-from faces.moving.ends import ends_early
+from faces.moving.ends import end_of
 from faces.moving.kinds import kind_of
 from faces.moving.upright import turned
 from faces.video import EVERY, LEAST, Limits, Video, is_moving, is_video_name
@@ -157,10 +157,10 @@ def test_ends_early_is_said_where_it_is_true(tmp_path, ending, codec, name):
     with Video(path) as video:
         shown = [frame.pixels for frame in video.frames(0)]
         assert video.whole and not [r for r in video.remarks() if "GIF" not in r] and len(shown) == video.count
-    assert not ends_early(io.BytesIO(data)) and not ends_early(io.BytesIO(data + bytes(500))), "padding is no loss"
+    assert not end_of(io.BytesIO(data)).early and not end_of(io.BytesIO(data + bytes(500))).early, "padding is no loss"
     cut = data[: len(data) * 6 // 10]
     known = ending not in ("ts", "mpg")  # these say nowhere how long they are
-    assert ends_early(io.BytesIO(cut)) == known
+    assert end_of(io.BytesIO(cut)).early == known
     try:
         with Video(cut, "cut") as video:
             left = [(frame.number, frame.pixels) for frame in video.frames(0)]

@@ -15,6 +15,7 @@ from PIL import Image
 
 import detect
 from common.errors import BadImage, UserError
+from discriminator.crop_watch import _finder
 from discriminator.detector import Detector
 from faces.decode import from_pillow, load_image
 from faces.preprocess import Preprocess
@@ -259,6 +260,7 @@ def warned(model: Path, *photos: np.ndarray) -> list[str]:
 
 @pytest.mark.bundled
 def test_predict_says_once_that_a_photo_is_no_aligned_crop(material):
+    _finder.cache_clear()  # others may have asked without YuNet's file
     portrait = load_image(material / "portrait.jpg")
     corner = np.full((900, 900, 3), 120, np.uint8)
     corner[:256, :256] = portrait
