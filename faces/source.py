@@ -117,11 +117,12 @@ class FaceSource:
         """The encoded bytes of image `i`. Raises BadImage when they can't be had."""
         return self.store.read(self.items[i].path)
 
-    def decoded(self, i: int, *, min_side: int = 1) -> Decoded:
-        """Image `i` and what kind of file it was. Raises BadImage (see `faces.decode`)."""
+    def decoded(self, i: int, *, min_side: int = 1, data: bytes | None = None) -> Decoded:
+        """Image `i` and what kind of file it was. data: its bytes, where they were read already. Raises BadImage (see
+        `faces.decode`)."""
         if isinstance(self.store, RenderedStore):
             return Decoded(self.store.pixels(self.items[i].path), "RGB", "rendered", False)
-        return decode(self.read(i), self.locate(i), min_side=min_side)
+        return decode(self.read(i) if data is None else data, self.locate(i), min_side=min_side)
 
     def image(self, i: int) -> np.ndarray:
         """Image `i` as H x W x 3 uint8 RGB. Raises BadImage."""
