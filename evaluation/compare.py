@@ -291,7 +291,8 @@ def _measure(one: Contestant, result: ComparisonResult, options: ComparisonOptio
     judged = functools.partial(
         report, result.labels, groups=result.groups, resamples=options.resamples, seed=options.seed, calibrated=False
     )
-    ranked = judged(one.scores, threshold=np.inf)["metrics"]
+    open_ = one.undecided if len(one.undecided) else False  # of a table of scores nothing is known
+    ranked = judged(one.scores, threshold=np.inf, undecided=open_)["metrics"]
     value, counts = ranked["roc_auc"]["value"], np.bincount(result.labels, minlength=2)
     if note := swapped_note(value, int(counts[0]), int(counts[1]), f"what {one.name} judged"):
         result.notes.append(note)
