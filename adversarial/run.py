@@ -17,7 +17,7 @@ from adversarial.divergence import Divergence, not_finite
 from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.health import Health
-from adversarial.memory import memory_note
+from adversarial.memory import memory_note, too_small
 from adversarial.options import Options
 from adversarial.plan import Plan, check_space, describe, folder_name, plan
 from adversarial.quality import FidMonitor
@@ -109,9 +109,7 @@ def _run(run: _Run, lock: RunLock) -> Path:
         raise UserError(run.disk_trouble(e)) from None
     except RuntimeError as e:
         if run.world.device.type == "cpu" and "allocate memory" in str(e):
-            half = max(1, run.cfg.batch_gpu // 2)
-            line = f"the machine's memory is too small; add `batch_gpu` {half} or lower `resolution`"
-            raise UserError(line) from None
+            raise too_small(run.cfg, "the machine") from None
         if run.world.lost(e):
             raise UserError(f"{run.folder}: {LOST_PROCESS} {run.folder}") from None
         raise
@@ -325,10 +323,7 @@ class _Run:
             cfg = self.cfg
             half, group = cfg.batch_gpu // 2, cfg.hybrid.trunk.mbstd_group_size
             if self.game.step_index or self.resumed or self.world.size > 1 or half < 1 or half % group:
-                raise UserError(
-                    f"the GPU's memory is too small for micro-batches of {cfg.batch_gpu}; add `batch_gpu`"
-                    f" {max(half, 1)} `mbstd_group` {min(group, max(half, 1))} or lower `resolution`"
-                ) from None
+                raise too_small(cfg, "the GPU") from None
             self.tel.say(f"memory      too short for micro-batches of {cfg.batch_gpu}; going on with {half}")
             self.cfg = dataclasses.replace(cfg, batch_gpu=half)
             feed = self.game.feed
