@@ -93,8 +93,8 @@ def compare(options: ComparisonOptions, listener: Listener = Listener()) -> Comp
         result = _on_tables(contestants, options.group_by)
     if min(result.n_real, result.n_fake) < ENOUGH:
         raise UserError(
-            f"{result.n_real} real and {result.n_fake} fake images are too few to compare detectors: {ENOUGH} of each"
-            " class are the least; give more `data`"
+            f"{result.n_real} real and {counted(result.n_fake, 'fake image')} are too few to compare detectors:"
+            f" {ENOUGH} of each class are the least; give more `data`"
         )
     if together := groups_in_words(result.groups, result.grouped_by):
         result.notes.append(

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import UserError, one_line
 from common.files import sha256_of
-from common.words import counted
+from common.words import counted, none_of
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import open_engine
@@ -104,7 +104,7 @@ def evaluate_images(
     table, skipped = work.table(values, CLEAN), list(work.scorer.skipped.items())
     if not len(table):
         name, reason = skipped[0]
-        raise UserError(f"none of the {len(work)} images can be judged; the first, {name}: {reason}")
+        raise UserError(none_of(len(work), "image", "can be judged", f"{name}: {reason}"))
     settings = {
         "target": str(where),
         "sha256": digest,

@@ -32,6 +32,7 @@ import numpy as np
 from common.errors import BadImage, UserError
 from common.files import written_whole
 from common.parallel import Progress, in_order, told
+from common.words import none_of
 from faces.classes import ClassLabels
 from faces.layout import FAKE, LABEL_NAMES
 from faces.prepare_options import CLASSES, LEAST
@@ -174,7 +175,7 @@ def _fill(
             number += 1
     if not number:
         name, reason = packed.skipped[0]
-        raise UserError(f"none of the {len(source)} images of {source.name} can be used; the first, {name}: {reason}")
+        raise UserError(none_of(len(source), "image", "can be used", f"{name}: {reason}", source.name))
     packed.reals = number - packed.fakes
     packed.classes = len({number for _, number in labels})
     text = json.dumps({"labels": labels if classes is not None else None})

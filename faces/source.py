@@ -22,7 +22,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.tables import windows_text
-from common.words import counted
+from common.words import counted, none_of
 from faces.decode import Decoded, decode, extensions
 from faces.field_lists import METADATA, is_list, is_metadata, lists_beside, read_list
 from faces.foreign import ARCHIVE
@@ -348,7 +348,7 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
         elif PureWindowsPath(written[0]).is_absolute() or os.path.isabs(written[0]):
             way = "cut off what these have before that folder, which is another machine's or has moved"
         raise UserError(
-            f"{spec}: none of its {len(paths)} images is where it says (not {store.locate(paths[0])}); paths are"
+            f"{spec}: {none_of(len(paths), 'image', 'can be found', store.locate(paths[0]))}; paths are"
             f" relative to the manifest's own folder: {way}"
         )
     if missing:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.errors import UserError, one_line
-from common.words import counted
+from common.words import are, counted
 from faces.layout import COMPOSITE, FAKE, REAL, parts_of
 from faces.manifest import Manifest, text_column
 from faces.prepare_options import GROUPINGS
@@ -163,7 +163,8 @@ def describe(
         together = int(sizes[sizes > 1].sum())
         what = {"near-duplicate": "near-duplicates", "identity": "one person or photo"}[group_by]
         lines.append(
-            f"{together} of {counted(len(table), 'image')} are in {counted(int((sizes > 1).sum()), 'group')} of {what},"
+            f"{together} of {counted(len(table), 'image')} {are(together)} in"
+            f" {counted(int((sizes > 1).sum()), 'group')} of {what},"
             f" the largest of {sizes.max()}"
         )
         mixed = straddling(groups, labels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from common.parallel import Progress
-from common.words import counted
+from common.words import counted, none_of
 from faces import splitting
 from faces.labelling import label_paths
 from faces.layout import COMPOSITE, FAKE, LabelRule, Reading, parts_of
@@ -54,7 +54,7 @@ def table_for(
     table = tabulate(source, facts)
     bad = [fact for fact in facts if fact.error is not None]
     if not len(table):
-        raise UserError(f"{spec}: none of its {len(bad)} images can be read (first: {bad[0].path}: {bad[0].error})")
+        raise UserError(none_of(len(bad), "image", "can be read", f"{bad[0].path}: {bad[0].error}", spec))
     return table, bad, list(source.notes)
 
 

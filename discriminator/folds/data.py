@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.words import counted
+from common.words import are, counted
 from discriminator.training.data import Decode, Gathered, decoder, open_all, pass_gates
 from discriminator.training.feed import Rows
 from discriminator.training.options import CrossValidation, TrainerOptions
@@ -217,7 +217,8 @@ def _remarks(pool: Pool, folds: int) -> list[str]:
     sizes = np.bincount(np.unique(pool.groups, return_inverse=True)[1])
     together = int(sizes[sizes > 1].sum())
     lines = [
-        f"{together} of {len(pool)} images are in {int((sizes > 1).sum())} groups, the largest of {sizes.max()}; each"
+        f"{together} of {counted(len(pool), 'image')} {are(together)} in {counted(int((sizes > 1).sum()), 'group')},"
+        f" the largest of {sizes.max()}; each"
         f" group is in one fold. Grouped by {pool.grouped_by}"
     ]
     if count := torn(pool.groups, pool.fold[0]):
