@@ -352,8 +352,9 @@ def pack(part: ask.SourcePart, asked: ask.Packing) -> None:
     with progress_bar("packing", "img") as step:
         packed = run_it(opened, asked.dest, how, classes=asked.classes, workers=asked.workers, progress=step)
     _tell_skipped(packed.skipped)
-    _tell_notes(opened.notes)
-    parts = [f"{packed.reals} real", f"{packed.fakes} fake", f"{packed.classes or 'no'} classes"]
+    _tell_notes([*opened.notes, *packed.notes])
+    classes = counted(packed.classes, "class", "classes") if packed.classes else "no classes"
+    parts = [f"{packed.reals} real", f"{packed.fakes} fake", classes]
     parts += [f"{packed.enlarged} enlarged"] if packed.enlarged else []
     parts += [f"{len(packed.skipped)} skipped"] if packed.skipped else []
     click.echo(f"{packed.dest}: {', '.join(parts)} at {asked.resolution} px")

@@ -42,7 +42,7 @@ from faces.layout import (
 )
 from faces.manifest import Manifest, text_column
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
-from faces.sidecars import read_sidecars
+from faces.sidecars import FILE, read_sidecars
 from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, firsts, list_folder, list_zip
 
 SPLIT_NAMES = ("train", "valid", "test")
@@ -322,6 +322,8 @@ def _by_folders(
 
 def _lists_not_read(store: FolderStore, paths: list[str], untold: bool) -> list[str]:
     """A line where a list in a folder has labels, and the folders' names count, or nothing does (untold)."""
+    if untold and (found := lists_beside(store.root, paths, classes=True)):
+        return [f"{found[0]} in it is built as a {FILE} of classes, and is not looked at: call it so, for `cond`"]
     if untold and (found := lists_beside(store.root, paths)):
         what = "seems to say which are real and fake, and is not looked at: give it in place of the folder"
         return [f"{found[0]} in it {what}"]

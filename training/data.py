@@ -227,7 +227,11 @@ def _run_data(
         "converted": dict(sorted(converted.items())),
         "enlarged": sum(p.enlarged for p in decoded.values()),
         "not_square": sum(p.not_square for p in decoded.values()),
-        "notes": [*splits.source.notes, *filter(None, [header_warning(splits.train)])],
+        "notes": [
+            *splits.source.notes,
+            *(classes.notes if classes else ()),
+            *filter(None, [header_warning(splits.train)]),
+        ],
         # what the training images are, to the byte: statistics of them are cached under this name
         "train_stamp": splits.train.rendered_at(pre.resolution).content_stamp(),
         "summary": ", ".join(f"{part} {c['real']} real + {c['fake']} fake" for part, c in counts.items())
@@ -284,8 +288,8 @@ def size_notes(facts: dict, crop: str) -> list[str]:
     if n := facts["enlarged"]:
         lines.append(
             f"size        {n} of {counted(total, 'image')} {are(n)} smaller than {pre['resolution']} pixels and"
-            f" {'was' if n == 1 else 'were'} enlarged, which the generator will copy as blur; a lower `resolution` avoids"
-            " that"
+            f" {'was' if n == 1 else 'were'} enlarged, which the generator will copy as blur; a lower `resolution`"
+            " avoids that"
         )
     return lines
 
