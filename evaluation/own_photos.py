@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.outputs import check_folder
 from common.words import counted
 from discriminator.calibration import Calibration, clopper_pearson, recalibrate
 from discriminator.detector import Detector
@@ -120,6 +121,7 @@ def check_out(out: Path) -> None:
     """UserError unless a new detector file can have this name: nothing is overwritten."""
     if out.exists():
         raise UserError(f"`out` {out}: exists already; give another name")
+    check_folder(f"`out` {out}", out.absolute().parent)
     if not out.parent.is_dir():
         raise UserError(f"`out` {out}: there is no folder {out.parent}; make it first")
     if out.suffix != ".safetensors":
