@@ -143,9 +143,10 @@ class GameConfig:
         o = self.options
         if not self.verdict_batch:
             return "the head does not learn (`verdict_batch` 0): this run makes no detector"
-        other = f" ({self.verdict_batch} asked for; as many in every micro-batch, two at least)"
+        asked = o.verdict_batch not in (None, self.verdict_images)
+        other = f" ({o.verdict_batch} asked for; as many in every micro-batch, two at least)" if asked else ""
         return (
-            f"batch {self.verdict_images}{other if self.verdict_images != self.verdict_batch else ''}, degradation"
+            f"batch {self.verdict_images}{other}, degradation"
             f" {o.degradation}, consistency {o.consistency:g}, trunk gradient x {self.hybrid.trunk_grad_scale:g}, then"
             f" {self.verdict_kimg:g} kimg alone"
         )
