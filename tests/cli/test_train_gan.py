@@ -96,6 +96,10 @@ def test_a_folder_without_a_usable_image(train, tmp_path, kind, words):
         (["--verdict-batch", 0, "--replay-capacity", 9], "--replay-capacity 9"),
         (["--verdict-batch", 0, "--degradation", "hard"], "--degradation hard"),
         (["--verdict-batch", 0, "--verdict-kimg", 3], "--verdict-kimg 3"),
+        *(
+            ([option, "1e306"], f"{option} 1e306 is too large; give at most 1e+09")
+            for option in ("--kimg", "--verdict-kimg", "--tick", "--keep-every")
+        ),
         (["--verdict-batch", "nan"], "--verdict-batch 'nan' is not a whole number; give one"),
         (["--fid-dims", 64], "--fid-dims 64: is of FID, which --metrics none does not measure"),
         (
