@@ -117,7 +117,7 @@ class Options:
     device: str = DEVICE()
     checkpoint_minutes: float = CHECKPOINT_MINUTES()
     trunk_grad_scale: float | None = option(
-        None, "How much the verdict shapes the shared trunk.  [default: 0.1; tiny: 0]", metavar="X", low=0
+        None, "How much the verdict shapes the shared trunk.  [default: 0.1; tiny: 0]", metavar="X", low=0, high=1
     )
     verdict_batch: int | None = option(
         None,

@@ -100,6 +100,7 @@ def test_a_folder_without_a_usable_image(train, tmp_path, kind, words):
             ([option, "1e306"], f"{option} 1e306 is too large; give at most 1e+09")
             for option in ("--kimg", "--verdict-kimg", "--tick", "--keep-every")
         ),
+        (["--trunk-grad-scale", 2], "--trunk-grad-scale 2 is too large; give at most 1"),
         (["--verdict-batch", "nan"], "--verdict-batch 'nan' is not a whole number; give one"),
         (["--fid-dims", 64], "--fid-dims 64: is of FID, which --metrics none does not measure"),
         (
