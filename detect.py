@@ -21,7 +21,7 @@ from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, importing, next_step, progress_bar, run, typed
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.options import options
 from common.words import counted
 from discriminator.options import SHIPPED, DetectOptions, ExportOptions
@@ -176,7 +176,7 @@ def merge(asked: MergeOptions) -> None:
 
     found = merged(Path(asked.parts), None if asked.out is None else Path(asked.out))
     counts = ", ".join(f"{count} {name}" for name, count in sorted(found.counts.items()))
-    click.echo(f"{found.path}: {counted(found.files, 'file')}: {counts}")
+    click.echo(f"{one_line(found.path)}: {counted(found.files, 'file')}: {counts}")
     next_step(f"read {typed(found.path)} with pandas, DuckDB or Polars")
 
 
@@ -199,7 +199,8 @@ def export(asked: ExportOptions) -> None:
     path = Path(asked.onnx) if asked.onnx else where.with_suffix(".onnx")
     difference = export_detector(path, Detector.load(where))
     click.echo(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB; probabilities differ from PyTorch's by at most {difference:.1g}"
+        f"{one_line(path)}: {path.stat().st_size / 1e6:.1f} MB; probabilities differ from PyTorch's by at most"
+        f" {difference:.1g}"
     )
     next_step(f"python detect.py photo.jpg --model {typed(path)}")
 

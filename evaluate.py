@@ -26,7 +26,7 @@ from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, importing, next_step, progress, run, typed
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import write_json
 from common.options import flags_of, in_flags, options
 from common.outputs import check_folder, check_output, plain
@@ -60,7 +60,7 @@ def _as_flags(text: str) -> str:
 
 def _tell(*lines: str, err: bool = False) -> None:
     for line in lines:
-        click.echo(_as_flags(line), err=err)
+        click.echo(one_line(_as_flags(line)), err=err)
 
 
 LISTENER = Listener(tell=_tell, warn=lambda line: _tell(line, err=True), bar=progress, download=download_bar)

@@ -268,7 +268,7 @@ def normalise(part: ask.SourcePart, asked: ask.NormaliseRun, recipe: ask.Normali
         click.echo(line)
     for line in report.warnings():
         click.echo(_said(f"warning: {line}"), err=True)
-    click.echo(f"{report.dest}: {counted(report.written, 'image')}")
+    click.echo(f"{one_line(report.dest)}: {counted(report.written, 'image')}")
     next_step(f"python prepare_data.py audit {typed(asked.dest)}")
 
 
@@ -352,11 +352,12 @@ def pack(part: ask.SourcePart, asked: ask.Packing) -> None:
     with progress_bar("packing", "img") as step:
         packed = run_it(opened, asked.dest, how, classes=asked.classes, workers=asked.workers, progress=step)
     _tell_skipped(packed.skipped)
-    _tell_notes(opened.notes)
-    parts = [f"{packed.reals} real", f"{packed.fakes} fake", f"{packed.classes or 'no'} classes"]
+    _tell_notes([*opened.notes, *packed.notes])
+    classes = counted(packed.classes, "class", "classes") if packed.classes else "no classes"
+    parts = [f"{packed.reals} real", f"{packed.fakes} fake", classes]
     parts += [f"{packed.enlarged} enlarged"] if packed.enlarged else []
     parts += [f"{len(packed.skipped)} skipped"] if packed.skipped else []
-    click.echo(f"{packed.dest}: {', '.join(parts)} at {asked.resolution} px")
+    click.echo(f"{one_line(packed.dest)}: {', '.join(parts)} at {asked.resolution} px")
     if asked.resolution & (asked.resolution - 1):
         click.echo(f"note: networks of StyleGAN2 want a power of two, which {asked.resolution} is not", err=True)
         fits = 1 << (asked.resolution.bit_length() - 1)  # the power of two below

@@ -27,7 +27,7 @@ from common import base  # noqa: F401  # isort: skip
 import click
 
 from common.cli import SETTINGS, download_bar, next_step, progress_bar, run, typed
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.options import flags_of, options
 from synth.options import (
     FromNetwork,
@@ -62,7 +62,7 @@ def watched(
     except NoGenerator as error:
         raise UserError(f"{error}: {TRAIN}") from None
     for path in paths:
-        click.echo(path)
+        click.echo(one_line(path))
     if paths:
         next_step(then.format(path=typed(paths[-1])))
 

@@ -33,7 +33,7 @@ from click.core import ParameterSource
 
 from common.cli import SETTINGS, download_bar, importing, next_step, progress, run, typed
 from common.device import pick_device
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.options import Word, flags_of, given, options, write_sections
 from common.reading import json_file
 from discriminator.training.options import MACHINE, CrossValidation, RunPlace, TrainerOptions
@@ -200,7 +200,7 @@ def calibrate(asked: OwnPhotos) -> None:
     for line in lines(detector.calibration, new.calibration):
         click.echo(line)
     new.save(asked.out)
-    click.echo(f"wrote {asked.out}")
+    click.echo(f"wrote {one_line(asked.out)}")
     next_step(f"python detect.py photo.jpg --model {typed(asked.out)}")
 
 
@@ -223,7 +223,7 @@ def join(asked: JoinOptions) -> None:
     joined.detector.save(asked.out)
     for line in lines_of(joined):
         click.echo(line)
-    click.echo(f"wrote {asked.out}")
+    click.echo(f"wrote {one_line(asked.out)}")
     next_step(f"python detect.py photo.jpg --model {typed(asked.out)}")
 
 

@@ -134,11 +134,22 @@ class GameConfig:
             f"optimiser   Adam lr {self.lr:g}, R1 gamma {self.gamma:g}, path length {self.pl_weight:g},"
             f" EMA {self.ema_kimg:g} kimg",
             f"augment     {aug.get(o.aug, 'none')}",
-            f"verdict     batch {self.verdict_images}, degradation {o.degradation}, consistency {o.consistency:g},"
-            f" trunk gradient x {self.hybrid.trunk_grad_scale:g}, then {self.verdict_kimg:g} kimg alone",
+            f"verdict     {self._verdict_line()}",
             f"length      {self.kimg:g} kimg, a tick every {self.tick_kimg:g}, snapshots every"
             f" {counted(o.snap, 'tick')}",
         ]
+
+    def _verdict_line(self) -> str:
+        o = self.options
+        if not self.verdict_batch:
+            return "the head does not learn (`verdict_batch` 0): this run makes no detector"
+        asked = o.verdict_batch not in (None, self.verdict_images)
+        other = f" ({o.verdict_batch} asked for; as many in every micro-batch, two at least)" if asked else ""
+        return (
+            f"batch {self.verdict_images}{other}, degradation"
+            f" {o.degradation}, consistency {o.consistency:g}, trunk gradient x {self.hybrid.trunk_grad_scale:g}, then"
+            f" {self.verdict_kimg:g} kimg alone"
+        )
 
 
 def check_resolution(resolution: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from adversarial.config import GameConfig
+from common.errors import UserError
 from training.memory import own_share
 from training.processes import Processes
 
@@ -53,10 +54,35 @@ def split_batch(cfg: GameConfig, processes: Processes) -> GameConfig:
 
 def memory_note(cfg: GameConfig, processes: Processes) -> str | None:
     """A line where a step is expected to need more memory than there is; the system would end the run without one."""
-    free, needed = own_share(processes), step_bytes(cfg)
+    free = own_share(processes)
+    needed = step_bytes(dataclasses.replace(cfg, batch_gpu=max(cfg.batch_gpu, _verdict_weighs(cfg))))
     if free is None or needed <= free:
         return None
+    advice = (
+        "lower `verdict_batch`"
+        if _verdict_weighs(cfg) > cfg.batch_gpu
+        else "lower `resolution`, or `batch_gpu` together with `mbstd_group`, or choose a smaller `cfg`"
+    )
     return (
         f"memory      a step needs about {needed / 2**30:.1f} GB and {free / 2**30:.1f} GB are free: if the run is"
-        " killed, lower `resolution`, or `batch_gpu` together with `mbstd_group`, or choose a smaller `cfg`"
+        f" killed, {advice}"
+    )
+
+
+def _verdict_weighs(cfg: GameConfig) -> int:
+    """As many of a micro-batch's images as the verdict head's part of one: these go through the discriminator only,
+    each with its degraded copy, and not through a path length's double graph."""
+    return cfg.verdict_part // 2
+
+
+def too_small(cfg: GameConfig, device: str) -> UserError:
+    """What is said where a step found no room in the memory of `device`."""
+    if _verdict_weighs(cfg) > cfg.batch_gpu:
+        return UserError(f"{device}'s memory is too small for {cfg.verdict_part} images of the verdict head; lower"
+                         " `verdict_batch`")  # fmt: skip
+    half = max(1, cfg.batch_gpu // 2)
+    group = f" `mbstd_group` {half}" if half % max(1, cfg.hybrid.trunk.mbstd_group_size) else ""
+    return UserError(
+        f"{device}'s memory is too small for micro-batches of {cfg.batch_gpu}; add `batch_gpu` {half}{group} or lower"
+        " `resolution`"
     )

@@ -21,6 +21,7 @@ from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.config import PRESETS
 
 MAX_BATCH = 65536  # more is a slip of the finger
+MAX_KIMG = 1e9  # likewise: a million million images
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,21 @@ class Options:
     p_max: float = option(0.85, "ADA never raises its probability beyond this.", metavar="P", low=0, high=1)
     subset: int | None = SUBSET(low=1)
     kimg: float | None = option(
-        None, "Length: thousands of real images shown.  [default: preset]", metavar="X", low=0.001
+        None, "Length: thousands of real images shown.  [default: preset]", metavar="X", low=0.001, high=MAX_KIMG
     )
     tick: float | None = option(
-        None, "Progress interval.  [default: 4; on a CPU kimg/50, from 0.2 to 4]", metavar="KIMG", low=0, above=True
+        None,
+        "Progress interval.  [default: 4; on a CPU kimg/50, from 0.2 to 4]",
+        metavar="KIMG",
+        low=0,
+        above=True,
+        high=MAX_KIMG,
     )
     snap: int = option(50, "Ticks between generator snapshots.", metavar="N", low=1)
     image_snap: int | None = option(None, "Ticks between sample grids.  [default: snap/5]", metavar="N", low=1)
     keep: int = option(3, "Snapshots kept beside the best.", metavar="N", low=1)
     keep_every: float | None = option(
-        None, "Besides, keep one snapshot of every so many kimg.", metavar="KIMG", low=0, above=True
+        None, "Besides, keep one snapshot of every so many kimg.", metavar="KIMG", low=0, above=True, high=MAX_KIMG
     )
     metrics: str = option(
         "auto",
@@ -111,7 +117,7 @@ class Options:
     device: str = DEVICE()
     checkpoint_minutes: float = CHECKPOINT_MINUTES()
     trunk_grad_scale: float | None = option(
-        None, "How much the verdict shapes the shared trunk.  [default: 0.1; tiny: 0]", metavar="X", low=0
+        None, "How much the verdict shapes the shared trunk.  [default: 0.1; tiny: 0]", metavar="X", low=0, high=1
     )
     verdict_batch: int | None = option(
         None,
@@ -123,7 +129,7 @@ class Options:
     verdict_kimg: float | None = option(
         None,
         "Thousands of images it learns alone at the end.  [default: kimg/4, at most 100]",
-        metavar="X", low=0,
+        metavar="X", low=0, high=MAX_KIMG,
     )  # fmt: skip
     generator_verdict_weight: float = option(0.0, "Above 0 the generator learns to fool it too.", metavar="X", low=0)
     replay_capacity: int = option(

@@ -189,7 +189,8 @@ def _check_idle(o: Options, given: Collection[str], *, fresh: bool) -> None:
     fresh: a new run, in which what differs from its default was asked for; one that goes on has the old run's options,
     of which only the `given` count.
     """
-    verdict = ("verdict_lr", "verdict_weight", "trunk_grad_scale", "replay_capacity", "degradation", "consistency")
+    verdict = ("verdict_lr", "verdict_weight", "verdict_kimg", "trunk_grad_scale", "replay_capacity", "degradation",
+               "consistency")  # fmt: skip
     fid = ("metric_data", "fid_dims", "fid_features", "fid_weights", "inception_weights")
     for names, idle, why in (
         (("target", "p_max"), o.aug != "ada", f"is of ADA, and `aug` is {o.aug}"),

@@ -17,12 +17,12 @@ from adversarial.divergence import Divergence, not_finite
 from adversarial.feed import Feed
 from adversarial.game import Game
 from adversarial.health import Health
-from adversarial.memory import memory_note
+from adversarial.memory import memory_note, too_small
 from adversarial.options import Options
 from adversarial.plan import Plan, check_space, describe, folder_name, plan
 from adversarial.quality import FidMonitor
 from adversarial.snapshots import Diverse, Snapshots
-from adversarial.telling import data_lines, diagnosis, tick_line
+from adversarial.telling import data_lines, diagnosis, disk_trouble, tick_line, tick_row
 from adversarial.transfer import begin
 from common.clock import clock
 from common.errors import MENDABLE, UserError
@@ -30,11 +30,11 @@ from common.files import write_json
 from common.words import counted
 from faces.degrade import preset as degradation_preset
 from faces.preprocess import Preprocess
-from training.checkpoint import checkpoint_number, checkpoint_path, checkpoints, load, save
+from training.checkpoint import checkpoint_number, checkpoint_path, load, save
 from training.data import Decoding, RunData, cut_all, decode_all
 from training.launch import mark, own_checkpoint
 from training.lock import RunLock
-from training.memory import keep_freed_memory, peak_memory_gb
+from training.memory import keep_freed_memory
 from training.operations import prepare_operations
 from training.processes import LOST_PROCESS, Processes
 from training.rollback import MOST, Course, Diverged
@@ -106,12 +106,10 @@ def _run(run: _Run, lock: RunLock) -> Path:
     except OSError as e:
         if e.errno not in {*MENDABLE, errno.EIO}:
             raise
-        raise UserError(run.disk_trouble(e)) from None
+        raise UserError(disk_trouble(run.folder, e)) from None
     except RuntimeError as e:
         if run.world.device.type == "cpu" and "allocate memory" in str(e):
-            half = max(1, run.cfg.batch_gpu // 2)
-            line = f"the machine's memory is too small; add `batch_gpu` {half} or lower `resolution`"
-            raise UserError(line) from None
+            raise too_small(run.cfg, "the machine") from None
         if run.world.lost(e):
             raise UserError(f"{run.folder}: {LOST_PROCESS} {run.folder}") from None
         raise
@@ -208,13 +206,6 @@ class _Run:
             mark(self.folder, self.resumed.checkpoint if self.resumed else None)
         self.tel.open(self.folder, purge)
         self.snapshots = Snapshots(self.folder, self.cfg, self.game, self.data, self.fid, self.tel)
-
-    def disk_trouble(self, e: OSError) -> str:
-        """The line for an error of the disk in the middle of a run."""
-        found = checkpoints(self.folder)
-        advice = f"then go on from {found[-1].name} with `resume` {self.folder}" if found else "then start again"
-        where = f"{e.filename or self.folder}: cannot be written"
-        return f"{where} ({e.strerror or e}); free space or mend the folder, {advice}"
 
     # ---- the loop ---------------------------------------------------------------------------------------------
 
@@ -325,10 +316,7 @@ class _Run:
             cfg = self.cfg
             half, group = cfg.batch_gpu // 2, cfg.hybrid.trunk.mbstd_group_size
             if self.game.step_index or self.resumed or self.world.size > 1 or half < 1 or half % group:
-                raise UserError(
-                    f"the GPU's memory is too small for micro-batches of {cfg.batch_gpu}; add `batch_gpu`"
-                    f" {max(half, 1)} `mbstd_group` {min(group, max(half, 1))} or lower `resolution`"
-                ) from None
+                raise too_small(cfg, "the GPU") from None
             self.tel.say(f"memory      too short for micro-batches of {cfg.batch_gpu}; going on with {half}")
             self.cfg = dataclasses.replace(cfg, batch_gpu=half)
             feed = self.game.feed
@@ -405,23 +393,7 @@ class _Run:
         if self.world.is_main and not lost and (tick % cfg.image_snap == 0 or done):
             diverse = self.snapshots.fakes()
         health, advice = self._advice(rows, diverse)
-        row = {
-            "nimg": game.nimg,
-            "kimg": round(kimg, 3),
-            "tick": tick,
-            "timestamp": time.time(),
-            "Progress/kimg": kimg,
-            "Progress/tick": tick,
-            "Progress/augment": float(game.augment.p),
-            "Progress/pl_mean": float(game.pl_mean),
-            "Timing/sec_per_kimg": sec_per_kimg,
-            "Timing/total_sec": total,
-            "Timing/seconds_left": left,
-            "Resources/peak_memory_gb": peak_memory_gb(self.world.device),
-            "Resources/replay_images": len(game.replay),
-            **health,
-            **rows,
-        }
+        row = tick_row(game, tick, total, sec_per_kimg, left) | health | rows
         if advice:
             row["advice"] = [self.tel.in_words(line) for line in advice]
         self.tel.tick(row)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from adversarial.config import GameConfig
+from adversarial.game import Game
 from common.clock import clock
 from common.words import counted
 from stylegan2_ada.config import preset
-from training.checkpoint import checkpoint_number
+from training.checkpoint import checkpoint_number, checkpoints
 from training.data import count_notes, patch_notes, size_notes
+from training.memory import peak_memory_gb
 from training.rollback import Course
 
 SHOWN = 5  # left-out images named in the log; config.json has up to 100
@@ -51,6 +54,33 @@ def tick_line(
         f" verdict {mean('Loss/verdict')} acc {mean('Verdict/accuracy')}  left {clock(max(left, 0))}"
         + (f"  NON-FINITE {bad}" if bad else "")
     )
+
+
+def tick_row(game: Game, tick: int, total: float, sec_per_kimg: float, left: float) -> dict:
+    """What a tick's row in stats.jsonl begins with. total, left: seconds."""
+    kimg = game.nimg / 1000
+    return {
+        "nimg": game.nimg,
+        "kimg": round(kimg, 3),
+        "tick": tick,
+        "timestamp": time.time(),
+        "Progress/kimg": kimg,
+        "Progress/tick": tick,
+        "Progress/augment": float(game.augment.p),
+        "Progress/pl_mean": float(game.pl_mean),
+        "Timing/sec_per_kimg": sec_per_kimg,
+        "Timing/total_sec": total,
+        "Timing/seconds_left": left,
+        "Resources/peak_memory_gb": peak_memory_gb(game.world.device),
+        "Resources/replay_images": len(game.replay),
+    }
+
+
+def disk_trouble(folder: Path, e: OSError) -> str:
+    """The line for an error of the disk in the middle of a run."""
+    found = checkpoints(folder)
+    advice = f"then go on from {found[-1].name} with `resume` {folder}" if found else "then start again"
+    return f"{e.filename or folder}: cannot be written ({e.strerror or e}); free space or mend the folder, {advice}"
 
 
 def diagnosis(folder: Path, cfg: GameConfig, processes: int, course: Course, sign: str, healthy: Path | None) -> str:

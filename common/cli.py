@@ -349,9 +349,14 @@ def this_python() -> str:
 
 
 def typed(path: object) -> str:
-    """A path as it is typed into a shell; one that begins like an option gets its folder in front."""
+    """A path as it is typed into a shell; one that begins like an option gets its folder in front. What can't be
+    printed is written as bash, zsh and ksh read it between $' and '."""
     word = str(path)
-    return one_line(shlex.quote(f"./{word}" if word.startswith("-") else word))
+    word = f"./{word}" if word.startswith("-") else word
+    if one_line(word) == word:
+        return shlex.quote(word)
+    signs = (c if c.isprintable() else "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in word)
+    return "$'" + "".join("\\" + c if c in "\\'" else c for c in signs) + "'"
 
 
 def download_bar(title: str = "downloading") -> contextlib.AbstractContextManager[Callable[..., None]]:

@@ -260,7 +260,10 @@ class _Number(click.ParamType):
         self.name = self.base.name
 
     def convert(self, value, param, ctx):
-        number = self.base.convert(value, param, ctx)
+        try:
+            number = self.base.convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a {'whole ' * (self.base is click.INT)}number; give one", param, ctx)
         if reason := _wrong(self.how, number):
             self.fail(f"{value}{reason}", param, ctx)
         return number

@@ -55,8 +55,9 @@ def read_bytes(path: str | os.PathLike, most: int = MAX_TEXT) -> bytes:
     return data
 
 
-def json_of(text: str | bytes) -> Any:
-    """The value of a JSON text (UTF-8 where it is bytes). Unreadable where it is none, or is built to cost much."""
+def json_of(text: str | bytes, *, once: bool = False) -> Any:
+    """The value of a JSON text (UTF-8 where it is bytes). Unreadable where it is none, or is built to cost much; with
+    `once` also where a name in an object has two values, of which else the last counts."""
     if isinstance(text, bytes):
         text = _decoded(text)
     if len(text) > MAX_TEXT:
@@ -64,7 +65,7 @@ def json_of(text: str | bytes) -> Any:
     if text.count("[") + text.count("{") > MAX_CONTAINERS:
         raise Unreadable(f"more than {MAX_CONTAINERS:,} lists and objects")
     try:
-        value = json.loads(text, parse_int=_whole)
+        value = json.loads(text, parse_int=_whole, object_pairs_hook=_once if once else None)
     except RecursionError:
         raise Unreadable(_TOO_DEEP) from None
     except ValueError as error:
@@ -118,6 +119,15 @@ def _decoded(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Unreadable(f"byte {error.start} is not UTF-8") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, value in pairs:
+            if found[name] != value:
+                raise Unreadable(f"{shown(name)} is there twice, with two values")
+    return found
 
 
 def _whole(digits: str) -> int:

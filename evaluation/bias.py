@@ -19,7 +19,8 @@ from evaluation.listener import Listener, nobody
 from evaluation.scoring import Judged, LabelledImages, Scorer, chosen
 from faces.degrade import resaves
 from faces.manifest import text_column
-from faces.scan import Facts, scan
+from faces.scan import Facts
+from metrics.answers import decided_by
 from metrics.bootstrap import LEVEL, Rate, Rated, rate
 from metrics.breakdown import AnswerRule, Slice
 from metrics.scores import CLEAN, Scores
@@ -120,10 +121,7 @@ def audit_bias(
 ) -> Bias:
     """Audit the detector of `scorer` on `parts`, of which `values` were said undegraded; sources:
     what is known of each of them."""
-    facts = [f for part in parts for f in scan(part.source, workers=scorer.workers, pixels=False)]
-    seen = np.isfinite(np.concatenate([v.score for v in values]))
     clean = Scores.join([part.scores(v, CLEAN) for part, v in zip(parts, values)])
-    tiers = tiers_of([f for f, good in zip(facts, seen) if good], clean, rule)
     ways = resaves()
     listener.tell(
         f"bias: {counted(len(clean), 'image')} saved again in {counted(len(ways), 'way')}, one class at a time"
@@ -135,7 +133,10 @@ def audit_bias(
     finally:
         scorer.advance = nobody
         bar.close()
-    return Bias(moves, [row for row in sources if row.n_real], tiers)
+    facts = [
+        f for part, v in zip(parts, values) for f in scorer.facts(part, np.flatnonzero(np.isfinite(v.score)).tolist())
+    ]
+    return Bias(moves, [row for row in sources if row.n_real], tiers_of(facts, clean, rule))
 
 
 def _moves(
@@ -204,7 +205,7 @@ def tiers_of(facts: Sequence[Facts], scores: Scores, rule: AnswerRule) -> list[T
         reals, called = part.label == 0, part.called(rule.threshold)
         fpr, tpr = (rate(called[c], None if part.group is None else part.group[c]) for c in (reals, ~reals))
         verdict = judged(fpr, 0.0, TARGET) if fpr.n else ""
-        needed, allowed = needed_threshold(part.score[reals], TARGET)
+        needed, allowed = needed_threshold(decided_by(part.score, part.undecided)[reals], TARGET)
         sizes = int(np.median(sides[mine]))
         found.append(Tier(name, int(reals.sum()), int((~reals).sum()), sizes, fpr, tpr, needed, allowed, verdict))
     return found
@@ -213,9 +214,9 @@ def tiers_of(facts: Sequence[Facts], scores: Scores, rule: AnswerRule) -> list[T
 def needed_threshold(reals: np.ndarray, target: float, level: float = LEVEL) -> tuple[Rate, int]:
     """(the threshold that calls at most `target` of these reals FAKE, how many it calls FAKE by that).
 
-    Its interval holds the quantile of the photos that these were drawn from, whatever their distribution: the j-th
-    highest score lies above it where j or more lie above it, whose number is binomial. From so few reals that none may
-    lie above it, the upper end is 1."""
+    They are probabilities, or -inf (`decided_by`). Its interval holds the quantile of the photos that these were drawn
+    from, whatever their distribution: the j-th highest score lies above it where j or more lie above it, whose number
+    is binomial. From so few reals that none may lie above it, the upper end is 1."""
     n = len(reals)
     if not n:
         return Rate(math.nan, math.nan, math.nan, 0), 0
@@ -226,4 +227,5 @@ def needed_threshold(reals: np.ndarray, target: float, level: float = LEVEL) -> 
     lower = next((ordered[j] for j in range(n) if 1 - at_most(j) <= tail), 0.0)
     above = [j for j in range(n) if at_most(j) <= tail]
     upper = ordered[above[-1]] if above else 1.0
-    return Rate(threshold_at_fpr(reals, target), float(lower), float(upper), n), math.floor(n * target + 1e-9)
+    low, needed, high = (max(float(end), 0.0) for end in (lower, threshold_at_fpr(reals, target), upper))
+    return Rate(needed, low, high, n), math.floor(n * target + 1e-9)

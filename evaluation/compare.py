@@ -93,8 +93,8 @@ def compare(options: ComparisonOptions, listener: Listener = Listener()) -> Comp
         result = _on_tables(contestants, options.group_by)
     if min(result.n_real, result.n_fake) < ENOUGH:
         raise UserError(
-            f"{result.n_real} real and {result.n_fake} fake images are too few to compare detectors: {ENOUGH} of each"
-            " class are the least; give more `data`"
+            f"{result.n_real} real and {counted(result.n_fake, 'fake image')} are too few to compare detectors:"
+            f" {ENOUGH} of each class are the least; give more `data`"
         )
     if together := groups_in_words(result.groups, result.grouped_by):
         result.notes.append(
@@ -291,7 +291,8 @@ def _measure(one: Contestant, result: ComparisonResult, options: ComparisonOptio
     judged = functools.partial(
         report, result.labels, groups=result.groups, resamples=options.resamples, seed=options.seed, calibrated=False
     )
-    ranked = judged(one.scores, threshold=np.inf)["metrics"]
+    open_ = one.undecided if len(one.undecided) else False  # of a table of scores nothing is known
+    ranked = judged(one.scores, threshold=np.inf, undecided=open_)["metrics"]
     value, counts = ranked["roc_auc"]["value"], np.bincount(result.labels, minlength=2)
     if note := swapped_note(value, int(counts[0]), int(counts[1]), f"what {one.name} judged"):
         result.notes.append(note)

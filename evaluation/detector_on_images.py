@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import UserError, one_line
 from common.files import sha256_of
-from common.words import counted
+from common.words import counted, none_of
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import open_engine
@@ -23,9 +23,12 @@ from evaluation.listener import Listener, nobody
 from evaluation.options import DetectorOptions
 from evaluation.scoring import Judged, LabelledImages, Scorer, not_cut_out, open_labelled, taught_with
 from faces.degrade import PRESETS, Degradation, grid
+from faces.stores import RenderedStore
 from metrics.breakdown import AnswerRule
 from metrics.robustness import Condition
 from metrics.scores import CLEAN, Scores
+
+Image = tuple[LabelledImages, int]  # a source's image by its number
 
 
 @dataclass
@@ -81,7 +84,11 @@ def evaluate_images(
     parts = open_labelled(options, group_by=options.group_by)
     for part in parts:
         listener.tell(part.describe())
-    work = _Work(options, listener, Scorer(detector, options, keep=options.degraded or options.bias), parts)
+    alike = of_one_size(parts)
+    every = ((part, i) for part in parts for i in range(len(part)))
+    noted = [part.source.locate(i) for part, i in (every if options.bias else itertools.chain(*alike))]
+    scorer = Scorer(detector, options, keep=options.degraded or options.bias, noted=noted)
+    work = _Work(options, listener, scorer, parts)
     clean, *conditions = _conditions(options) if options.degraded else [PRESETS["none"]]
 
     if conditions:  # their duration is told from that of the clean images; a first pass is slower
@@ -97,7 +104,7 @@ def evaluate_images(
     table, skipped = work.table(values, CLEAN), list(work.scorer.skipped.items())
     if not len(table):
         name, reason = skipped[0]
-        raise UserError(f"none of the {len(work)} images can be judged; the first, {name}: {reason}")
+        raise UserError(none_of(len(work), "image", "can be judged", f"{name}: {reason}"))
     settings = {
         "target": str(where),
         "sha256": digest,
@@ -108,7 +115,7 @@ def evaluate_images(
         "images_per_second": seconds and len(work) / seconds,
     }
     notes = taught_with(parts, detector.meta, "the detector") + not_cut_out(parts, detector)
-    notes += both_labels(parts, values)
+    notes += both_labels(alike, scorer)
     if options.limit:
         notes.append(
             f"a quick look at no more than {counted(options.limit, 'image')} of a class from each `data` (`limit`)"
@@ -123,18 +130,28 @@ def evaluate_images(
     return result
 
 
-def both_labels(parts: Sequence[LabelledImages], values: Sequence[Judged]) -> list[str]:
-    """A line about files that are there as real and as fake. Only those of the same size are read for it."""
-    alike: dict[int, list[tuple[LabelledImages, int]]] = {}
-    for part, judged in zip(parts, values, strict=True):
-        for i in np.flatnonzero(np.isfinite(judged.score)).tolist():
-            alike.setdefault(part.source.size(i), []).append((part, i))
-    files: dict[str, list[tuple[LabelledImages, int]]] = {}
-    for some in alike.values():
-        if len({int(part.labels[i]) for part, i in some}) > 1:
-            for part, i in some:
-                files.setdefault(hashlib.sha256(part.source.read(i)).hexdigest(), []).append((part, i))
-    twice = [some for some in files.values() if len({int(part.labels[i]) for part, i in some}) > 1]
+def of_one_size(parts: Sequence[LabelledImages]) -> list[list[Image]]:
+    """The files, size by size, where some of a size are real and some fake: no others can be the same file."""
+    alike: dict[int, list[Image]] = {}
+    for part in parts:
+        if not isinstance(part.source.store, RenderedStore):  # no files
+            for i in range(len(part)):
+                alike.setdefault(part.source.size(i), []).append((part, i))
+    return [some for some in alike.values() if _both(some)]
+
+
+def both_labels(alike: Sequence[Sequence[Image]], scorer: Scorer) -> list[str]:
+    """A line about files that are there as real and as fake. alike: of `of_one_size`."""
+    rows: dict[int, list[Image]] = {}
+    for part, i in itertools.chain(*alike):
+        if part.source.locate(i) not in scorer.skipped:
+            rows.setdefault(id(part), []).append((part, i))
+    files: dict[str, list[Image]] = {}
+    for some in rows.values():
+        for one, fact in zip(some, scorer.facts(some[0][0], [i for _, i in some])):
+            if fact.sha256:
+                files.setdefault(fact.sha256, []).append(one)
+    twice = [some for some in files.values() if _both(some)]
     if not twice:
         return []
     real, fake = (next(one_line(p.source.locate(i)) for p, i in twice[0] if p.labels[i] == label) for label in (0, 1))
@@ -143,6 +160,11 @@ def both_labels(parts: Sequence[LabelledImages], values: Sequence[Judged]) -> li
         f"{count} there as real and as fake, the same file (like {real} and {fake}): one of the labels is wrong, and"
         " the figures with it"
     ]
+
+
+def _both(images: Sequence[Image]) -> bool:
+    """Whether some are real and some fake."""
+    return len({int(part.labels[i]) for part, i in images}) > 1
 
 
 def _rule(options: DetectorOptions, detector: DetectorBase) -> tuple[AnswerRule, list[tuple[float, float]]]:

@@ -83,7 +83,8 @@ def summarise(
     notes += _swapped(scores, found)
     oracle = None
     if found.overall is not None:
-        oracle = best_threshold(scores.label[found.pool], scores.score[found.pool])
+        pool = scores.select(found.pool)
+        oracle = best_threshold(pool.label, pool.score, pool.undecided)
         share = found.overall["n_fake"] / (found.overall["n_fake"] + found.overall["n_real"])
         if calibrated and not 0.4 <= share <= 0.6:
             notes.append(

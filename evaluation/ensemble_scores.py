@@ -16,7 +16,7 @@ import numpy as np
 from common import reading
 from common.errors import UserError
 from common.tables import read_rows
-from common.words import counted
+from common.words import counted, none_of
 from discriminator.detector import Detector
 from discriminator.ensemble_fit import exact_log_odds, log_odds
 from evaluation.listener import Listener
@@ -170,7 +170,7 @@ def score_parts(
     good = np.isfinite(p).all(axis=(0, 2))
     if not good.any():
         name, reason = next(iter(skipped.items()))
-        raise UserError(f"none of the {len(good)} {what} images can be judged; the first, {name}: {reason}")
+        raise UserError(none_of(len(good), f"{what} image", "can be judged", f"{name}: {reason}"))
     groups = groups_of_parts(parts)
     paths = [part.source.locate(i) for part in parts for i in range(len(part))]
     said = "; ".join(f"{part.spec} ({', '.join(part.notes)})" for part in parts)

@@ -27,7 +27,7 @@ from common.errors import BadImage, UserError
 from common.files import write_json
 from common.outputs import plain
 from common.reading import json_file, json_of
-from common.words import counted
+from common.words import counted, none_of
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
 from discriminator.engine import open_engine
@@ -175,7 +175,10 @@ def evaluate_explanations(
         stopped = True
     bar.close()
     if not work.done:
-        raise UserError(f"none of the {work.total} images can be explained; is `data` what this detector judges?")
+        first = ": ".join(next(iter(work.skipped.items()))) if work.skipped else ""
+        raise UserError(
+            f"{none_of(work.total, 'image', 'can be explained', first)}; is `data` what this detector judges?"
+        )
     result = work.result()
     if stopped:
         result.stopped = True

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.outputs import check_folder
+from common.words import counted
 from discriminator.calibration import Calibration, clopper_pearson, recalibrate
 from discriminator.detector import Detector
 from discriminator.files import judge_files
@@ -36,7 +38,7 @@ class Scored:
         left = [f"{self.no_face} without a face"] * bool(self.no_face)
         left += [f"{len(self.unreadable)} unreadable"] * bool(self.unreadable)
         words = f" ({', '.join(left)} left out)" if left else ""
-        out = [f"{kind:<6} {len(self.logits)} of {self.files} photos judged{words}"]
+        out = [f"{kind:<6} {len(self.logits)} of {counted(self.files, 'photo')} judged{words}"]
         return out + [f"  left out {file}: {reason}" for file, reason in self.unreadable[:5]]
 
 
@@ -119,6 +121,7 @@ def check_out(out: Path) -> None:
     """UserError unless a new detector file can have this name: nothing is overwritten."""
     if out.exists():
         raise UserError(f"`out` {out}: exists already; give another name")
+    check_folder(f"`out` {out}", out.absolute().parent)
     if not out.parent.is_dir():
         raise UserError(f"`out` {out}: there is no folder {out.parent}; make it first")
     if out.suffix != ".safetensors":

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from evaluation.options import ScoringOptions
 from faces.degrade import Degradation
 from faces.layout import LABELS, LabelRule, Reading, label_word, parts_of, split_word
 from faces.manifest import text_column
+from faces.scan import Facts, header_facts, scan
 from faces.source import SET_NAMES, FaceSource, open_source
 from faces.splitting import groups_of
 from faces.stores import FolderStore, ManifestStore, RenderedStore
@@ -275,8 +276,8 @@ class Scorer:
     """A detector that judges the images of parts under degradations.
 
     options: batch, workers, seed (of the degradations' draws), whether there is a cache. keep: whether decoded photos
-    are kept for the next degradation. advance(n): called as images are done. `skipped`: (name, reason) of every image
-    that can't be used, found on the way.
+    are kept for the next degradation. noted: files whose facts will be asked for (`facts`). advance(n): called as
+    images are done. `skipped`: (name, reason) of every image that can't be used, found on the way.
     """
 
     def __init__(
@@ -285,6 +286,7 @@ class Scorer:
         options: ScoringOptions,
         *,
         keep: bool = False,
+        noted: Iterable[str] = (),
         advance: Callable[[int], None] = lambda n: None,
     ):
         self.detector, self.advance = detector, advance
@@ -292,11 +294,21 @@ class Scorer:
         self.cache = None if options.no_cache else cache_folder() / "scores"
         self.skipped: dict[str, str] = {}
         self._room = KEPT if keep else 0
-        self._photos: dict[tuple[int, int], np.ndarray] = {}
+        self._photos: dict[str, np.ndarray] = {}  # by where they lie: some of a part are the same photos
+        self._facts: dict[str, Facts | None] = dict.fromkeys(noted)
 
     def score(self, part: LabelledImages, degradation: Degradation) -> Judged:
         """What is said of every image of the part under the degradation."""
         return score_all([self], part, degradation)[0]
+
+    def facts(self, part: LabelledImages, rows: Sequence[int]) -> list[Facts]:
+        """What the files of these images of the part are, by their headers. Only those are read for it that were not
+        when they were scored."""
+        names = [part.source.locate(i) for i in rows]
+        left = {name: i for name, i in zip(names, rows) if self._facts.get(name) is None}
+        found = scan(part.source.select(list(left.values())), workers=self.workers, pixels=False)
+        self._facts |= zip(left, found)
+        return [fact for name in names if (fact := self._facts[name]) is not None]
 
     def known(self, part: LabelledImages, degradation: Degradation) -> tuple[Judged, dict[str, str]] | None:
         """What lies in the cache: the scores, and why images can't be used."""
@@ -324,7 +336,7 @@ class Scorer:
 
         def one(i: int) -> list[np.ndarray] | BadImage:
             try:
-                photo = self._photo(part, source, i)
+                photo = self._photo(source, i)
             except BadImage as error:
                 return error
             # an image's draws depend on itself, not on its place in the list or on what else is judged
@@ -337,13 +349,16 @@ class Scorer:
         while some := list(islice(results, self.batch)):
             yield some
 
-    def _photo(self, part: LabelledImages, source: FaceSource, i: int) -> np.ndarray:
-        key = (id(part), i)
-        if (photo := self._photos.get(key)) is None:
-            photo = source.decoded(i, min_side=MIN_SIDE).pixels
+    def _photo(self, source: FaceSource, i: int) -> np.ndarray:
+        name = source.locate(i)
+        if (photo := self._photos.get(name)) is None:
+            data = None if isinstance(source.store, RenderedStore) else source.read(i)
+            photo = source.decoded(i, min_side=MIN_SIDE, data=data).pixels
+            if data is not None and self._facts.get(name, data) is None:
+                self._facts[name] = header_facts(source, i, data)
             if photo.nbytes <= self._room:
                 self._room -= photo.nbytes
-                self._photos[key] = photo
+                self._photos[name] = photo
         return photo
 
     # ---- what is remembered

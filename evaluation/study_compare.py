@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metrics.bootstrap import varied
+from metrics.bootstrap import binomial_interval, interval, varied
 from metrics.significance import holm
 
 BLOCK = 500  # resamples at a time
@@ -33,7 +33,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Measured:
-    """A share, its interval (NaN where no resample differed), and each seed's own."""
+    """A share, its interval (of a mean of shares NaN where no resample differed), and each seed's own."""
 
     value: float
     low: float
@@ -98,7 +98,10 @@ def compare(
     means = {arm: np.mean([now[arm][cell][0] for cell in primary], axis=0) for arm in arms}
     ends = {arm: np.mean([spread[arm][cell] for cell in primary], axis=0) for arm in arms}
     rates: dict[str, dict[str, dict[str, Measured]]] = {
-        test: {c: {arm: _measured(now[arm][test, c][0], spread[arm][test, c]) for arm in arms} for c in conditions}
+        test: {
+            c: {arm: _share(now[arm][test, c][0], spread[arm][test, c], scores.shape[1]) for arm in arms}
+            for c, scores in conditions.items()
+        }
         for test, conditions in first.tests.items()
     }
     raw = [_difference(a, b, means[a] - means[b], ends[a] - ends[b]) for a, b in pairs]
@@ -117,6 +120,16 @@ def _difference(first: str, second: str, seeds: np.ndarray, drawn: np.ndarray) -
 
 def _measured(seeds: np.ndarray, drawn: np.ndarray) -> Measured:
     return Measured(float(seeds.mean()), *varied(drawn), seeds.tolist())
+
+
+def _share(seeds: np.ndarray, drawn: np.ndarray, images: int) -> Measured:
+    """Of all or of none of the images, with their exact interval at least: no resample of such images differs."""
+    found = _measured(seeds, drawn)
+    if found.value not in (0.0, 1.0):
+        return found
+    exact = binomial_interval(found.value * images, images)
+    (low, high) = interval(drawn)
+    return replace(found, low=min(low, exact[0]), high=max(high, exact[1]))
 
 
 def _allowed(photos: int, fpr: float) -> int:

@@ -24,7 +24,7 @@ from common.clock import clock
 from common.errors import BadImage, UserError
 from common.files import write_bytes, write_json
 from common.parallel import in_order
-from common.words import counted
+from common.words import counted, none_of
 from discriminator.backbones import load_pretrained
 from discriminator.levels import Levels
 from discriminator.models import new_network
@@ -130,9 +130,7 @@ class Features:
                 kept.append(mine)
             bad += _reasons(place, start)
         if not parts:
-            raise UserError(
-                f"none of the {counted(len(opened), 'image')} of {opened.name} can be used: {bad[0][0]}: {bad[0][1]}"
-            )
+            raise UserError(none_of(len(opened), "image", "can be used", ": ".join(bad[0]), opened.name))
         return Table(parts, np.concatenate(kept), bad)
 
     def _key(self, opened: Opened, view: str, how: dict) -> str:

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from common.errors import UserError
+from common.words import are, counted
 from faces.layout import natural_key, parts_of
 from faces.sidecars import FILE, Sidecars, read_sidecars
 from faces.source import FaceSource
@@ -17,6 +18,8 @@ SHARD = re.compile("[0-9]{5,}")  # «00000»: a way of storing, as in the publis
 
 class ClassLabels:
     """The class of every real image of a source, by its path. `names` [C] are the classes, in order of their numbers.
+
+    notes: lines about what a dataset.json names beside them.
 
     A dataset.json decides (`faces.sidecars`), {"labels": [["folder/image.png", 3], …]} with a whole number or a one-hot
     list for each image. Without one, an image's class is the folder it lies in (the nearest that is not called real,
@@ -39,6 +42,7 @@ class ClassLabels:
             self.names = [str(i) for i in range(max(told.classes.values(), default=0) + 1)]
         else:
             self._of, self.names = _by_folder(source, told, reals, asked, otherwise)
+        self.notes = _notes(source, told)
         if len(self.names) < 2:
             raise UserError(f"{asked}: all images of {source.name} are of one class; {otherwise}")
 
@@ -50,11 +54,20 @@ class ClassLabels:
 def _by_sidecar(source: FaceSource, told: Sidecars, reals: list[str], asked: str, otherwise: str) -> dict[str, int]:
     found = {path: told.of(path) for path in reals}
     if lost := [path for path, number in found.items() if number is None]:
+        more = f", nor for {len(lost) - 1} more of {counted(len(reals), 'image')}" if len(lost) > 1 else ""
+        other = f" (but for {strange[0]}, which is not there)" if (strange := told.strangers(source.store)) else ""
         raise UserError(
-            f"{asked}: {told.files[0]} names no class for {lost[0]}, nor for {len(lost) - 1} more"
-            f" of {len(reals)} images; complete it, or {otherwise}"
+            f"{asked}: {told.files[0]} names no class for {lost[0]}{more}{other}; complete it, or {otherwise}"
         )
     return {path: number for path, number in found.items() if number is not None}
+
+
+def _notes(source: FaceSource, told: Sidecars) -> list[str]:
+    """What a dataset.json says of images that are not there."""
+    if not (strange := told.strangers(source.store)):
+        return []
+    count = counted(len(strange), "image")
+    return [f"{told.files[0]}: names classes of {count} that {are(len(strange))} not there, like {strange[0]}"]
 
 
 def _by_folder(
@@ -69,7 +82,7 @@ def _by_folder(
         else:
             where = f"{source.store.locate(lost[0])} lies in no class folder"
         raise UserError(
-            f"{asked}: {where}, like {len(lost) - 1} more; put"
+            f"{asked}: {where}{f', like {len(lost) - 1} more' if len(lost) > 1 else ''}; put"
             f" the images of each class into a sub-folder, or write a {FILE}"
         )
     names = sorted(set(found.values()), key=natural_key)

@@ -27,6 +27,7 @@ from common import reading
 from common.errors import BadImage, UserError
 from common.files import cache_folder, write_json, written_whole
 from common.parallel import Progress, in_order, told
+from common.words import none_of
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 
@@ -220,9 +221,7 @@ class _Record:
     def check(self, source: FaceSource) -> None:
         if not self.kept:
             name, reason = self.skipped[0]
-            raise UserError(
-                f"none of the {len(source)} images of {source.name} can be used; the first, {name}: {reason}"
-            )
+            raise UserError(none_of(len(source), "image", "can be used", f"{name}: {reason}", source.name))
 
 
 def _decoded(

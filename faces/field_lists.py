@@ -33,10 +33,12 @@ from faces.manifest import (
     read_manifest,
     text_column,
 )
+from faces.sidecars import FILE
 from faces.stores import is_image_name, list_folder
 
 TEXTS = (".txt", ".lst", ".list")
 METADATA = "metadata.json"
+LISTS = (".csv", ".tsv", ".json", ".jsonl")  # that are looked for beside images
 # DeepfakeBench's names of the four methods of FaceForensics++ and its kin, whose words say nothing of fakes.
 METHODS = frozenset("ff-df ff-f2f ff-fs ff-nt ff-fh dfd dfdcp uadfv-fake".split())
 MAX_CELLS = 50_000_000  # of a table of records
@@ -64,20 +66,35 @@ def read_list(path: str | os.PathLike, rule: LabelRule | None = None) -> Manifes
     return read_manifest(path, rule)
 
 
-def lists_beside(folder: str, paths: Iterable[str]) -> list[str]:
-    """Tables and lists of records with labels, in a folder or beside the images in it: their paths below it."""
+def lists_beside(folder: str, paths: Iterable[str], *, classes: bool = False) -> list[str]:
+    """Tables and lists of records with labels, in a folder or beside the images in it: their paths below it. classes:
+    instead files that are built as a dataset.json and called otherwise."""
     inside = dict.fromkeys(["", *(os.path.dirname(path) for path in paths)])
+    endings, tells = ((".json",), _has_classes) if classes else (LISTS, _tells)
     found = []
     for place in list(inside)[:LOOKED]:
         with contextlib.suppress(OSError):
             names = sorted(os.listdir(os.path.join(folder, place)))
-            tables = [name for name in names if name.lower().endswith((".csv", ".tsv", ".jsonl")) and name[0] != "."]
-            found += [os.path.join(place, name) for name in tables if _tells(os.path.join(folder, place, name))]
+            tables = [n for n in names if n.lower().endswith(endings) and n[0] != "." and n not in (METADATA, FILE)]
+            found += [os.path.join(place, name) for name in tables if tells(os.path.join(folder, place, name))]
     return found
+
+
+def _has_classes(path: str) -> bool:
+    try:
+        return _is_of_classes(reading.json_file(path))
+    except ValueError:
+        return False
+
+
+def _is_of_classes(data: Any) -> bool:
+    return isinstance(data, dict) and "labels" in data and isinstance(data["labels"], list | None)
 
 
 def _tells(path: str) -> bool:
     """Whether a table or list of records has paths and labels, by its beginning."""
+    if path.lower().endswith(".json"):
+        return _is_of_records(path)
     if not path.lower().endswith(".jsonl"):
         return may_tell_labels(path)
     with open(path, "rb") as file:
@@ -86,7 +103,27 @@ def _tells(path: str) -> bool:
         record = reading.json_of(begin.decode("utf-8-sig"))
     except ValueError:
         return False
+    return _is_record(record)
+
+
+def _is_record(record: Any) -> bool:
     return isinstance(record, dict) and has_paths(list(record)) and any(map(names_labels, record))
+
+
+def _is_of_records(path: str) -> bool:
+    """Whether a .json is a list of records of images with labels, or {image: label}."""
+    try:
+        data = reading.json_file(path)
+    except ValueError:
+        return False
+    if isinstance(data, dict):
+        told = any(map(is_image_name, data)) or all(label_word(str(value)) is not None for value in data.values())
+        return _is_metadata(data) or (bool(data) and _is_labels(data) and told)
+    return isinstance(data, list) and bool(data) and _is_record(data[0])
+
+
+def _is_labels(data: dict) -> bool:
+    return all(isinstance(value, str | int) for value in data.values())
 
 
 def is_metadata(path: str | os.PathLike) -> bool:
@@ -140,21 +177,22 @@ def _cut(line: str, rule: LabelRule | None) -> tuple[str, str | None]:
 
 def _read_json(path: str, rule: LabelRule | None) -> Manifest:
     try:
-        data = reading.json_of(_content(path))
+        data = reading.json_of(_content(path), once=True)
     except reading.Unreadable as error:
         raise UserError(f"{path}: not JSON ({error}); write it again") from None
     if _is_metadata(data):
         if all(is_image_name(name) for name in data):  # the same form, of images
             return _of_records(path, [{**entry, "path": name} for name, entry in data.items()], rule)
         return _of_videos(path, data, rule)
-    if isinstance(data, dict) and "labels" in data and isinstance(data["labels"], list | None):
+    if _is_of_classes(data):
+        name = "" if os.path.basename(path) == FILE else f"call it {FILE}, and "
         raise UserError(
-            f"{path}: its numbers are classes for a conditional generator, not real and fake; give the folder that it"
-            " lies in"
+            f"{path}: its numbers are classes for a conditional generator, not real and fake; {name}give the folder"
+            " that it lies in"
         )
     if rows := list(_frames(data)):
         return _of_frames(path, rows, rule)
-    if isinstance(data, dict) and data and all(isinstance(v, str | int) for v in data.values()):
+    if isinstance(data, dict) and data and _is_labels(data):
         data = [{"path": name, "label": label} for name, label in data.items()]
     if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
         return _of_records(path, data, rule)
@@ -170,7 +208,7 @@ def _read_lines(path: str, rule: LabelRule | None) -> Manifest:
         if not line.strip():
             continue
         try:
-            records.append(reading.json_of(line))
+            records.append(reading.json_of(line, once=True))
         except ValueError as error:
             raise UserError(f"{path}, line {number}: not JSON ({error}); write it again") from None
         if not isinstance(records[-1], dict):
@@ -206,7 +244,7 @@ def videos_of(path: str | os.PathLike, rule: LabelRule | None = None) -> dict[st
     """{video's name: (label, split or "", the original's name or its own)} of DFDC's metadata.json; label -1 for none.
 
     Raises UserError for a label that can't be understood."""
-    data = reading.json_of(_content(os.fspath(path)))
+    data = reading.json_of(_content(os.fspath(path)), once=True)
     found = {}
     for name, entry in data.items():
         label = label_cell(_text(entry["label"]), rule)

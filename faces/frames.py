@@ -23,7 +23,7 @@ from common import reading
 from common.errors import BadImage, UserError
 from common.files import disk_errors_of, try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
-from common.words import counted
+from common.words import counted, none_of
 from faces.finding.align import FaceFinder
 from faces.footage import Footage, open_footage
 from faces.layout import LABEL_NAMES
@@ -209,7 +209,7 @@ def _told(footage: Footage, dest: Path, recipe: Normalisation, results: list[dic
         rows += [(i, crop) for crop in crops]
     if not rows:
         name, reason = framed.skipped[0]
-        raise UserError(f"none of the {len(results)} videos gives a face; the first, {name}: {reason}")
+        raise UserError(none_of(len(results), "video", "gives a face", f"{name}: {reason}"))
     count, labels = len(rows), footage.labels
     own: dict[str, list] = {
         "path": [crop["out"] for _, crop in rows],

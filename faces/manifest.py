@@ -26,6 +26,7 @@ import numpy as np
 from common.errors import UserError
 from common.extras import lacking
 from common.files import save_atomically
+from common.outputs import check_folder
 from common.reading import shown
 from common.tables import read_rows
 from faces.label_columns import Doubt, doubts, find_labels, is_missing, label_cell, names_labels
@@ -236,6 +237,7 @@ def check_writable(path: str | os.PathLike, *, replace: bool = False) -> None:
         raise UserError(f"{path} is a folder; choose another name")
     if os.path.lexists(path) and not replace:
         raise UserError(f"{path} exists and is not overwritten; choose another name, or say `force`")
+    check_folder(str(path), path.absolute().parent)
     if path.suffix.lower() == ".parquet":
         _arrow(str(path))
 

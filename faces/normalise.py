@@ -31,6 +31,7 @@ from common import reading
 from common.errors import BadImage, UserError
 from common.files import disk_errors_of, try_lock, write_bytes, write_json
 from common.parallel import Progress, in_order, told
+from common.words import none_of
 from faces.decode import decode
 from faces.finding.align import FaceFinder, cut_quad
 from faces.finding.face import Face, taken
@@ -109,7 +110,7 @@ def _fill(
         report.count(fresh, source.items[i].label)
     if not report.written:
         name, reason = report.skipped[0] if report.skipped else (source.name, "it holds no images")
-        raise UserError(f"none of the {total} images of {source.name} can be used; the first, {name}: {reason}")
+        raise UserError(none_of(total, "image", "can be used", f"{name}: {reason}", source.name))
     rows = [(i, line | more) for i, line in enumerate(lines) if not line["skipped"]
             for more in ({}, *line.get("more", ()))]  # fmt: skip
     kept = [i for i, _ in rows]

@@ -32,6 +32,7 @@ import numpy as np
 from common.errors import BadImage, UserError
 from common.files import written_whole
 from common.parallel import Progress, in_order, told
+from common.words import none_of
 from faces.classes import ClassLabels
 from faces.layout import FAKE, LABEL_NAMES
 from faces.prepare_options import CLASSES, LEAST
@@ -46,7 +47,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images make the same archive, byte by 
 @dataclass
 class Packed:
     """What was packed. reals, fakes: images of each. skipped: (name, reason). enlarged: how many were smaller than
-    the resolution. classes: how many classes dataset.json tells, 0 for null."""
+    the resolution. classes: how many classes dataset.json tells, 0 for null. notes: what is to be said of
+    them."""
 
     dest: str
     reals: int = 0
@@ -54,6 +56,7 @@ class Packed:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     enlarged: int = 0
     classes: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def pack(
@@ -91,7 +94,8 @@ def pack(
     source = source.rendered_at(preprocess.resolution)
     if not len(source):
         raise UserError(f"{source.name or 'the source'} holds no images to pack")
-    numbers = _classes(source, classes)
+    notes: list[str] = []
+    numbers = _classes(source, classes, notes)
     try:
         with written_whole(dest, replace=False, shared=True) as temporary:
             with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -100,7 +104,7 @@ def pack(
         raise UserError(f"{dest} exists and is not overwritten; choose another name or move it away") from None
     except OSError as error:
         raise UserError(f"{dest}: the archive can't be written ({error.strerror}); choose another place") from None
-    packed.dest = str(dest)
+    packed.dest, packed.notes = str(dest), notes
     return packed
 
 
@@ -121,15 +125,17 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
-def _classes(source: FaceSource, classes: str) -> np.ndarray | None:
-    """The number of each image, -1 for none; None for no numbers at all."""
+def _classes(source: FaceSource, classes: str, notes: list[str]) -> np.ndarray | None:
+    """The number of each image, -1 for none; None for no numbers at all. notes: gets what is to be said of them."""
     if classes == "none":
         return None
     if classes == "auto" and not read_sidecars(source.store, [item.path for item in source.items]).told:
         return None
     if classes == "real-fake":
         return source.labels
-    return ClassLabels(source, f"`classes` {classes}", "give `classes` none").of(source)
+    found = ClassLabels(source, f"`classes` {classes}", "give `classes` none")
+    notes += found.notes
+    return found.of(source)
 
 
 def _fill(
@@ -174,7 +180,7 @@ def _fill(
             number += 1
     if not number:
         name, reason = packed.skipped[0]
-        raise UserError(f"none of the {len(source)} images of {source.name} can be used; the first, {name}: {reason}")
+        raise UserError(none_of(len(source), "image", "can be used", f"{name}: {reason}", source.name))
     packed.reals = number - packed.fakes
     packed.classes = len({number for _, number in labels})
     text = json.dumps({"labels": labels if classes is not None else None})

@@ -27,6 +27,7 @@ import torch
 from common.errors import BadImage, TooSmall, UserError
 from common.files import cache_folder, write_json, written_whole
 from common.parallel import Progress, in_order, told
+from common.words import none_of
 from faces.dataset import DecodedFaces, colour_kind, read_record, with_mirrors
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
@@ -248,10 +249,8 @@ class _Photos:
             file.write(np.ascontiguousarray(pixels).data)
         file.flush()
         if not record.kept:
-            raise UserError(
-                f"none of the {len(self.source)} photos of {self.source.name} holds a patch of {self.size} x"
-                f" {self.size} pixels; the first, {': '.join(record.skipped[0])}"
-            )
+            does = f"holds a patch of {self.size} x {self.size} pixels"
+            raise UserError(none_of(len(self.source), "photo", does, ": ".join(record.skipped[0]), self.source.name))
         return record
 
     def _in_turn(self) -> Iterator[tuple[np.ndarray, str] | BadImage]:

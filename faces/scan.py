@@ -93,6 +93,11 @@ def scan(
     return facts
 
 
+def header_facts(source: FaceSource, i: int, data: bytes) -> Facts:
+    """What `scan` says of image `i` without pixels, by its bytes that were read already."""
+    return Facts(**_one(source, i, False, data)[0])
+
+
 class Crew:
     """Worker processes that scan; called from several threads, each call keeps one of them busy.
 
@@ -173,13 +178,13 @@ def _scan_chunk(source: FaceSource, chunk: range, pixels: bool) -> list[Facts]:
     return [Facts(**fields) for fields, _ in raw]
 
 
-def _one(source: FaceSource, i: int, pixels: bool) -> tuple[dict, np.ndarray | None]:
+def _one(source: FaceSource, i: int, pixels: bool, data: bytes | None = None) -> tuple[dict, np.ndarray | None]:
     """Fields of Facts, and the thumbnail to be hashed."""
     item = source.items[i]
     fields = {"path": item.path, "label": item.label, "split": item.split, "bytes": source.size(i)}
     name = source.locate(i)
     try:
-        data = source.read(i)
+        data = source.read(i) if data is None else data
         fields |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         with open_header(data, name) as image:
             orientation = orientation_of(image)

@@ -7,6 +7,7 @@ a file that is there is read or refused, never passed over.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,15 @@ class Sidecars:
     files: list[str] = field(default_factory=list)
     none: bool = False
     classes: dict[str, int] = field(default_factory=dict)
+
+    def strangers(self, store: Store) -> list[str]:
+        """The images that have a class and are not in the store."""
+        if isinstance(store, ZipStore):
+            there = {"/".join(parts_of(info.filename)) for info in store.archive()[0].infolist()}
+            return [path for path in self.classes if path not in there]
+        if isinstance(store, ManifestStore):
+            return [path for path in self.classes if store.entry(path) is None]
+        return [path for path in self.classes if not os.path.isfile(store.locate(path))]
 
     def of(self, path: str) -> int | None:
         """The class of an image by its path as the source has it."""
@@ -58,7 +68,7 @@ def read_sidecars(store: Store, paths: Sequence[str] = ()) -> Sidecars:
             continue
         folder = parts_of(name)[:-1]
         for path, number in labels:
-            own = parts_of(path)
+            own = tuple(part for part in parts_of(path) if part != ".")
             # a path from the root already begins with the folder that the file was put into
             key = "/".join(own if folder and own[: len(folder)] == folder else (*folder, *own))
             if found.classes.setdefault(key, number) != number:
@@ -72,9 +82,9 @@ def _named(store: Store, paths: Sequence[str]) -> list[str]:
     """The sidecars of a store, by their paths in it."""
     if isinstance(store, ZipStore):
         names = [info.filename for info in store.archive()[0].infolist()]
-        return [n for n in names if parts_of(n)[-1:] == (FILE,) and not is_hidden(parts_of(n))]
+        return [n for n in names if parts_of(n.lower())[-1:] == (FILE,) and not is_hidden(parts_of(n))]
     if isinstance(store, FolderStore):
-        return sorted(entry.path for entry in list_folder(store.root, lambda name: name == FILE)[0])
+        return sorted(entry.path for entry in list_folder(store.root, lambda name: name.lower() == FILE)[0])
     if isinstance(store, ManifestStore):
         # beside the manifest, beside its images and above them, and in the archives that they lie in
         folders = {"/".join(parts[:i]) for parts in {parts_of(p)[:-1] for p in paths if p[:1] != "/"}
@@ -87,7 +97,7 @@ def _named(store: Store, paths: Sequence[str]) -> list[str]:
 def _labels(data: bytes, where: str) -> list[tuple[str, int]] | None:
     """[(path, class)] of a file's content; None where it says that there are none."""
     try:
-        labels = reading.json_of(data)["labels"]
+        labels = reading.json_of(data, once=True)["labels"]
         if labels is None:
             return None
         pairs = labels.items() if isinstance(labels, dict) else labels

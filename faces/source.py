@@ -22,7 +22,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.tables import windows_text
-from common.words import counted
+from common.words import counted, none_of
 from faces.decode import Decoded, decode, extensions
 from faces.field_lists import METADATA, is_list, is_metadata, lists_beside, read_list
 from faces.foreign import ARCHIVE
@@ -42,7 +42,7 @@ from faces.layout import (
 )
 from faces.manifest import Manifest, text_column
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
-from faces.sidecars import read_sidecars
+from faces.sidecars import FILE, read_sidecars
 from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, firsts, list_folder, list_zip
 
 SPLIT_NAMES = ("train", "valid", "test")
@@ -117,11 +117,12 @@ class FaceSource:
         """The encoded bytes of image `i`. Raises BadImage when they can't be had."""
         return self.store.read(self.items[i].path)
 
-    def decoded(self, i: int, *, min_side: int = 1) -> Decoded:
-        """Image `i` and what kind of file it was. Raises BadImage (see `faces.decode`)."""
+    def decoded(self, i: int, *, min_side: int = 1, data: bytes | None = None) -> Decoded:
+        """Image `i` and what kind of file it was. data: its bytes, where they were read already. Raises BadImage (see
+        `faces.decode`)."""
         if isinstance(self.store, RenderedStore):
             return Decoded(self.store.pixels(self.items[i].path), "RGB", "rendered", False)
-        return decode(self.read(i), self.locate(i), min_side=min_side)
+        return decode(self.read(i) if data is None else data, self.locate(i), min_side=min_side)
 
     def image(self, i: int) -> np.ndarray:
         """Image `i` as H x W x 3 uint8 RGB. Raises BadImage."""
@@ -321,6 +322,8 @@ def _by_folders(
 
 def _lists_not_read(store: FolderStore, paths: list[str], untold: bool) -> list[str]:
     """A line where a list in a folder has labels, and the folders' names count, or nothing does (untold)."""
+    if untold and (found := lists_beside(store.root, paths, classes=True)):
+        return [f"{found[0]} in it is built as a {FILE} of classes, and is not looked at: call it so, for `cond`"]
     if untold and (found := lists_beside(store.root, paths)):
         what = "seems to say which are real and fake, and is not looked at: give it in place of the folder"
         return [f"{found[0]} in it {what}"]
@@ -347,7 +350,7 @@ def _open_manifest(spec: str, reading: Reading) -> FaceSource:
         elif PureWindowsPath(written[0]).is_absolute() or os.path.isabs(written[0]):
             way = "cut off what these have before that folder, which is another machine's or has moved"
         raise UserError(
-            f"{spec}: none of its {len(paths)} images is where it says (not {store.locate(paths[0])}); paths are"
+            f"{spec}: {none_of(len(paths), 'image', 'can be found', store.locate(paths[0]))}; paths are"
             f" relative to the manifest's own folder: {way}"
         )
     if missing:

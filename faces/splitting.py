@@ -14,12 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.errors import UserError, one_line
-from common.words import counted
+from common.words import are, counted
 from faces.layout import COMPOSITE, FAKE, REAL, parts_of
 from faces.manifest import Manifest, text_column
 from faces.prepare_options import GROUPINGS
 from faces.similar import MAX_DISTANCE, components, exact_groups, in_order, joined, near_groups
 
+NAMED = 8  # empty parts, in a warning
 SPLIT_ORDER = ("train", "valid", "test")
 # Replaced parts change the hash of the whole photo. In Yonsei's 2 million pairs, of the 20 at 5 to 7 bits of which one
 # is a composite 18 are one photo; at 8 it is every second, beyond that few.
@@ -138,17 +139,18 @@ def describe(
     before: np.ndarray | None = None,
     kept: bool = False,
     ratios: Sequence[float] | None = None,
+    folds: int = 0,
 ) -> list[str]:
     """What came out of a split, line by line: a table of counts, what was grouped, and what is not as it should be.
 
-    before: the splits that images had; kept: whether they were to stay; ratios: what was asked for."""
+    before: the splits that images had; kept: whether they were to stay; ratios, folds: what was asked for."""
     shares = None if ratios is None else dict(zip(SPLIT_ORDER, ratios))
     labels, parts, fold = table["label"], table["split"], table["fold"]
     names = {REAL: "real", FAKE: "fake", -1: "unlabelled"}
     kinds = [kind for kind in (REAL, FAKE, -1) if (labels == kind).any()]
     lines = ["split  " + "".join(f"{names[kind]:>11}" for kind in kinds)]
     rows = [(name, parts == name) for name in SPLIT_ORDER] + [
-        ("fold " + str(k), fold == k) for k in range(fold.max(initial=-1) + 1)
+        ("fold " + str(k), fold == k) for k in range(max(folds, fold.max(initial=-1) + 1))
     ]
     lines += [
         f"{name:7}" + "".join(f"{int((row & (labels == kind)).sum()):>11}" for kind in kinds) for name, row in rows
@@ -156,14 +158,19 @@ def describe(
     for kind in kinds:
         here = labels == kind
         wanted = [(name, row) for name, row in rows if shares is None or shares.get(name, 1)]
-        if empty := ", ".join(name for name, row in wanted if not (row & here).any()):
-            lines.append(f"warning: no {names[kind]} images in {empty}: there are too few, or too few groups of them")
+        empty = [name for name, row in wanted if not (row & here).any()]
+        if empty:
+            empty[NAMED:] = [f"{len(empty) - NAMED} more"] if len(empty) > NAMED else []
+            lines.append(
+                f"warning: no {names[kind]} images in {', '.join(empty)}: there are too few, or too few groups of them"
+            )
     sizes = np.bincount(groups, minlength=1)
     if group_by != "none":
         together = int(sizes[sizes > 1].sum())
         what = {"near-duplicate": "near-duplicates", "identity": "one person or photo"}[group_by]
         lines.append(
-            f"{together} of {counted(len(table), 'image')} are in {counted(int((sizes > 1).sum()), 'group')} of {what},"
+            f"{together} of {counted(len(table), 'image')} {are(together)} in"
+            f" {counted(int((sizes > 1).sum()), 'group')} of {what},"
             f" the largest of {sizes.max()}"
         )
         mixed = straddling(groups, labels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from common.parallel import Progress
-from common.words import counted
+from common.words import counted, none_of
 from faces import splitting
 from faces.labelling import label_paths
 from faces.layout import COMPOSITE, FAKE, LabelRule, Reading, parts_of
@@ -54,7 +54,7 @@ def table_for(
     table = tabulate(source, facts)
     bad = [fact for fact in facts if fact.error is not None]
     if not len(table):
-        raise UserError(f"{spec}: none of its {len(bad)} images can be read (first: {bad[0].path}: {bad[0].error})")
+        raise UserError(none_of(len(bad), "image", "can be read", f"{bad[0].path}: {bad[0].error}", spec))
     return table, bad, list(source.notes)
 
 
@@ -83,6 +83,8 @@ class Dealt:
 def deal_out(asked: Splitting, *, progress: Progress | None = None) -> Dealt:
     """Split a source as asked and write its manifest. Raises UserError (see `faces.splitting`)."""
     check_writable(asked.out, replace=asked.force)
+    if asked.folds == 1:
+        raise UserError("`folds` 1: a fold is judged by what the others teach: give 2 or more, or leave it out")
     shares = splitting.parse_ratios(asked.ratios)
     table, bad, notes = table_for(
         asked.source, data_root=asked.data_root, rescan=asked.rescan, workers=asked.workers, progress=progress,
@@ -93,7 +95,10 @@ def deal_out(asked: Splitting, *, progress: Progress | None = None) -> Dealt:
     parts, fold = splitting.split(table, shares, asked.folds, groups=groups, seed=asked.seed, keep_splits=kept)
     table = table.having(split=parts, fold=fold)
     write_manifest(asked.out, relative_to(os.path.dirname(asked.out) or ".", table), replace=asked.force)
-    return Dealt(splitting.describe(table, groups, asked.group_by, before=before, kept=kept, ratios=shares), bad, notes)
+    lines = splitting.describe(
+        table, groups, asked.group_by, before=before, kept=kept, ratios=shares, folds=asked.folds
+    )
+    return Dealt(lines, bad, notes)
 
 
 def tabulate(source: FaceSource, facts: Sequence[Facts]) -> Manifest:

@@ -17,6 +17,11 @@ def called_fake(scores: np.ndarray | float, threshold: float, undecided: np.ndar
     return (np.asarray(scores) >= threshold) & ~np.asarray(undecided, bool)
 
 
+def decided_by(scores: np.ndarray, undecided: np.ndarray | bool = False) -> np.ndarray:
+    """The scores that a threshold is chosen on: -inf, which none reaches, where a detector would not decide."""
+    return np.where(undecided, -np.inf, scores)
+
+
 def real_below(threshold: float, unsure_low: float, even: float = EVEN) -> float:
     """The score below which REAL is said. even: infinite for scores that are ranks, not probabilities."""
     return min(threshold, unsure_low, even)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
-from metrics.answers import called_fake
+from metrics.answers import called_fake, decided_by
 from metrics.bootstrap import LEVEL, RESAMPLES, rate, varied
 from metrics.bootstrap import resamples as _resamples
 from metrics.few import ENOUGH, pair_interval
@@ -121,12 +121,13 @@ def tpr_at_fpr(labels, scores, fpr: float) -> float:
     return _one(_Ranked(*_check(labels, scores)), lambda tps, fps: _tpr_at_fpr(tps, fps, fpr))
 
 
-def best_threshold(labels, scores) -> tuple[float, float]:
+def best_threshold(labels, scores, undecided: np.ndarray | bool = False) -> tuple[float, float]:
     """(balanced accuracy, threshold) of the threshold that suits these very images best: an oracle, an upper bound.
 
-    Infinity as threshold calls nothing fake. NaN for both with one class only.
+    undecided: as `report` has it. Infinity as threshold calls nothing fake. NaN for both with one class only.
     """
-    ranked = _Ranked(*_check(labels, scores))
+    fake, scores = _check(labels, scores)
+    ranked = _Ranked(fake, decided_by(scores, undecided))
     tps, fps = ranked.counts(ranked.ones())
     value = float(_best_balanced(tps, fps)[0])
     if np.isnan(value):
@@ -174,8 +175,8 @@ def report(
 
     probabilities: [N] of P(fake) in [0, 1]; where not `calibrated` any scores that grow with it, and then Brier score,
     log loss and calibration error are NaN. threshold: the shipped one; all calls are made with it, and only those of
-    `ORACLES` choose one on these images. undecided: bool [N], what is not called fake whatever its score. fprs: for
-    ``tpr_at_fpr_*``. resamples: 0 leaves the intervals out (NaN).
+    `ORACLES` choose one on these images. undecided: bool [N], what is not called fake whatever its score, nor at a
+    threshold that is chosen here. fprs: for ``tpr_at_fpr_*``. resamples: 0 leaves the intervals out (NaN).
     groups: [N], images with the same value are one observation (near duplicates, one person).
 
     {"n_real", "n_fake", "groups", "threshold", "level", "resamples", "seed", "confusion": {tn, fp, fn, tp},
@@ -187,12 +188,13 @@ def report(
     """
     fake, p = _check(labels, probabilities, probability=calibrated)
     ranked, called = _Ranked(fake, p), called_fake(p, threshold, undecided)
+    chosen = _Ranked(fake, decided_by(p, undecided)) if np.any(undecided) else ranked
     bins, sorted_calls = BINS if calibrated else 0, called[ranked.order]
-    values = {name: v[0] for name, v in _everything(ranked, ranked.ones(), sorted_calls, fprs, bins).items()}
+    values = {name: v[0] for name, v in _everything(ranked, chosen, ranked.ones(), sorted_calls, fprs, bins).items()}
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
     sorted_groups = None if groups is None else np.asarray(groups)[ranked.order]
     for weights in _resamples(ranked.fake, sorted_groups, resamples, seed):
-        for name, found in _everything(ranked, weights, sorted_calls, fprs, bins).items():
+        for name, found in _everything(ranked, chosen, weights, sorted_calls, fprs, bins).items():
             drawn[name].append(found)
     metrics = {}
     for name, value in values.items():
@@ -262,13 +264,18 @@ class _Ranked:
         return np.concatenate([start, tps], axis=1), np.concatenate([start, both - tps], axis=1)
 
 
-def _everything(ranked: _Ranked, weights: np.ndarray, called: np.ndarray, fprs, bins: int) -> dict[str, np.ndarray]:
-    """All metrics of a report for weights [B, N]: name -> [B]. called: bool [N] in the ranked order. No bins: the
-    scores are no probabilities."""
+def _everything(
+    ranked: _Ranked, chosen: _Ranked, weights: np.ndarray, called: np.ndarray, fprs, bins: int
+) -> dict[str, np.ndarray]:
+    """All metrics of a report for weights [B, N]: name -> [B]. chosen: what `ORACLES` choose thresholds by. called:
+    bool [N], as the weights in the ranked order. No bins: the scores are no probabilities."""
     tps, fps = ranked.counts(weights)
     tp, fp = (weights[:, called & side].sum(axis=1, dtype=np.int64) for side in (ranked.fake, ~ranked.fake))
     result = _threshold_metrics(fps[:, -1] - fp, fp, tps[:, -1] - tp, tp)
-    result |= {"roc_auc": _roc_auc(tps, fps), "pr_auc": _pr_auc(tps, fps), "eer": _eer(tps, fps)}
+    result |= {"roc_auc": _roc_auc(tps, fps), "pr_auc": _pr_auc(tps, fps)}
+    if chosen is not ranked:
+        tps, fps = chosen.counts(weights[:, np.argsort(ranked.order)[chosen.order]])
+    result |= {"eer": _eer(tps, fps)}
     result |= {f"tpr_at_fpr_{fpr:g}": _tpr_at_fpr(tps, fps, fpr) for fpr in fprs}
     result["best_balanced_accuracy"] = _best_balanced(tps, fps)
     if not bins:

@@ -10,7 +10,7 @@ from evaluation.bias import FAIL, PASS, UNCLEAR, Bias, Move, Tier
 from metrics.bootstrap import Rate
 from metrics.breakdown import most_accused
 from reports.page import Section
-from reports.rates import counted, percent, points, with_interval
+from reports.rates import RATE, counted, percent, points, with_interval
 
 HOLDS = {PASS: "yes", FAIL: "no", UNCLEAR: "can't be told", "": "–"}
 CHROMA = "-420 and -444: the JPEG's chroma at half size, or whole; resizes go back to the size by the bicubic kernel"
@@ -50,26 +50,27 @@ def table_lines(bias: Bias, threshold: float) -> Iterator[str]:
     wide = min(48, max(12, *(len(one_line(m.source)) + 2 for m in bias.moves)))
     yield ""
     yield f"one class alone saved again, the other left as it is: called FAKE from {threshold:.4f} on, the same images"
-    yield f"  {'saved again':<28}{'of':<{wide}}{'n':>6}  {'before':>8}{'after':>9}   {'change':<31}verdict"
+    yield f"  {'saved again':<28}{'of':<{wide}}{'n':>6}  {'before':>8}{'after':>9}   {'change':<33}verdict"
     for m in bias.moves:
         name = f"{m.saved}s, {m.how}"
         yield (
             f"  {name:<28}{one_line(m.source):<{wide}}{m.change.n:>6}  {percent(m.before.value):>8}"
-            f"{percent(m.after.value):>9}   {points(m.change):<31}{m.verdict}"
+            f"{percent(m.after.value):>9}   {points(m.change):<33}{m.verdict}"
         )
     yield f"  ({CHROMA})"
     if bias.alarms:
         yield ""
-        yield f"  {'false alarms of':<{wide + 14}}{'n':>6}   {'exact interval':<23}called FAKE"
+        yield f"  {'false alarms of':<{wide + 14}}{'n':>6}   {'exact interval':<{RATE}}called FAKE"
         for row in bias.alarms:
-            yield f"  {one_line(row.name):<{wide + 14}}{row.n_real:>6}   {with_interval(row.fpr):<23}{counted(row.fpr)}"
+            rates = f"{with_interval(row.fpr):<{RATE}}{counted(row.fpr)}"
+            yield f"  {one_line(row.name):<{wide + 14}}{row.n_real:>6}   {rates}"
     yield ""
     goal = f"{100 * bias.target:g} %"
-    rates = f"{'false alarms':<23}{'fakes found':<23}{f'holds {goal}':<15}threshold for {goal} of these"
+    rates = f"{'false alarms':<{RATE}}{'fakes found':<{RATE}}{f'holds {goal}':<15}threshold for {goal} of these"
     yield f"  {'files by their JPEG tables':<32}{'real':>6}{'fake':>6}{'side':>6}   {rates}"
     for t in bias.tiers:
         name = f"{t.name} ({RANGES[t.name]})"
-        rates = f"{with_interval(t.fpr):<23}{with_interval(t.tpr):<23}{HOLDS[t.verdict]:<15}"
+        rates = f"{with_interval(t.fpr):<{RATE}}{with_interval(t.tpr):<{RATE}}{HOLDS[t.verdict]:<15}"
         yield f"  {name:<32}{t.n_real:>6}{t.n_fake:>6}{t.side:>6}   {rates}{_needed(t)}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError, one_line
 from common.files import write_text
+from common.outputs import check_folder
 from common.words import counted
 from faces.audit.survey import Survey
 from reports import data_plots as plots
@@ -42,6 +43,7 @@ def check_page(path: Path, *, force: bool = False) -> Path:
             raise UserError(f"{file} exists and is not overwritten; give another `out`, or `force`")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another `out`")
+    check_folder(f"`out` {path}", path.absolute().parent)
     return numbers
 
 

@@ -12,7 +12,7 @@ from metrics.few import ENOUGH, auc_text
 from metrics.robustness import Condition, worst
 from metrics.scores import Scores, write_scores
 from reports import bias
-from reports.rates import percent, with_interval
+from reports.rates import RATE, percent, with_interval
 
 # name, how it is shown; those with % are shares
 AT_THRESHOLD = {
@@ -98,10 +98,10 @@ def lines_of(result: DetectorResult) -> Iterator[str]:
     )
     if len(j.points) > 1:
         yield ""
-        yield f"{'thresholds':<22}{'threshold':>10}   {'false alarms here':<24}{'fakes found':<24}"
+        yield f"{'thresholds':<22}{'threshold':>10}   {'false alarms here':<{RATE}}{'fakes found':<{RATE}}"
         for p in j.points:
             name = f"set for {100 * p.target_fpr:g} %"
-            yield f"  {name:<20}{p.threshold:>10.4f}   {with_interval(p.fpr):<24}{with_interval(p.tpr):<24}"
+            yield f"  {name:<20}{p.threshold:>10.4f}   {with_interval(p.fpr):<{RATE}}{with_interval(p.tpr):<{RATE}}"
     for kind, slices in (("source", j.sources), ("generator", j.generators), ("pair", j.pairs)):
         if slices:
             yield from _rows(kind, slices)
@@ -115,12 +115,13 @@ def _rows(kind: str, rows: list[Slice]) -> Iterator[str]:
     wide = min(60, max(20, *(len(row.name) + 2 for row in rows)))
     right = max(9, *(len(auc_of(row)) for row in rows))
     yield ""
-    yield f"{kind:<{wide}}{'real':>6}{'fake':>6}   {'false alarms':<23}{'fakes found':<23}{'AUC':<{right}}{'unsure'}"
+    rates = f"{'false alarms':<{RATE}}{'fakes found':<{RATE}}"
+    yield f"{kind:<{wide}}{'real':>6}{'fake':>6}   {rates}{'AUC':<{right}}unsure"
     for row in rows:
         auc = auc_of(row)
         yield (
-            f"{one_line(row.name):<{wide}}{row.n_real:>6}{row.n_fake:>6}   {with_interval(row.fpr):<23}"
-            f"{with_interval(row.tpr):<23}{auc:<{right}}{percent(row.unsure.value)}"
+            f"{one_line(row.name):<{wide}}{row.n_real:>6}{row.n_fake:>6}   {with_interval(row.fpr):<{RATE}}"
+            f"{with_interval(row.tpr):<{RATE}}{auc:<{right}}{percent(row.unsure.value)}"
         )
     yield from worst_of(kind, rows)
 
@@ -146,12 +147,12 @@ def worst_of(kind: str, rows: list[Slice]) -> Iterator[str]:
 def robustness_line(condition: Condition | None) -> str:
     """A row of the robustness table; its head for None."""
     if condition is None:
-        return f"  {'degradation':<24}{'false alarms':<24}{'fakes found':<24}{'AUC':<9}balanced accuracy"
+        return f"  {'degradation':<24}{'false alarms':<{RATE}}{'fakes found':<{RATE}}{'AUC':<9}balanced accuracy"
     c = condition
     few = min(c.fpr.n, c.tpr.n) < ENOUGH
     auc = f"{auc_text(c.auc, c.fpr.n, c.tpr.n, 4)} "
     balanced = with_interval(c.balanced) if few else percent(c.balanced.value)
-    return f"  {c.name:<24}{with_interval(c.fpr):<24}{with_interval(c.tpr):<24}{auc:<9}{balanced}"
+    return f"  {c.name:<24}{with_interval(c.fpr):<{RATE}}{with_interval(c.tpr):<{RATE}}{auc:<9}{balanced}"
 
 
 def most_alarms(conditions: Sequence[Condition]) -> Condition | None:

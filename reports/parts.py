@@ -89,20 +89,31 @@ def judge_part(
             journal.add(rows)
             done += 1
             progress(done, len(mine))
-        unreadable: list[dict] = []
-        _write(path, head | {"part": [part.number, part.of]}, _noting(journal.rows(mine.start), unreadable))
+        unreadable = _Unreadable()
+        _write(path, head | {"part": [part.number, part.of]}, unreadable.counted_in(journal.rows(mine.start)))
         journal.remove()
-    if unreadable:
-        name, why = (one_line(unreadable[0][key]) for key in ("file", "error"))
-        tell(f"{counted(len(unreadable), 'file')} of {len(mine)} could not be read; the first, {name}: {why}")
+    if unreadable.count:
+        told = f"{counted(unreadable.count, 'file')} of {len(mine)} could not be read"
+        tell(f"{told}; the first, {one_line(unreadable.name)}: {one_line(unreadable.why)}")
     return path
 
 
-def _noting(rows: Iterable[dict], unreadable: list[dict]) -> Iterator[dict]:
-    for row in rows:
-        if row["status"] == "unreadable":
-            unreadable.append({"file": row["file"], "error": row["error"]} if not unreadable else {})
-        yield row
+@dataclass
+class _Unreadable:
+    """How many files could not be read, the first one's name, and why."""
+
+    count: int = 0
+    name: str = ""
+    why: str = ""
+
+    def counted_in(self, rows: Iterable[dict]) -> Iterator[dict]:
+        """The rows, as they pass by."""
+        for row in rows:
+            if row["status"] == "unreadable":
+                if not self.count:
+                    self.name, self.why = row["file"], row["error"]
+                self.count += 1
+            yield row
 
 
 def _by_file(judge: Judge, files: Sequence[str | Result]) -> Iterator[list[dict]]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from metrics.bootstrap import Rate
 
+RATE = len("100.0 % (100.0 to 100.0)") + 1  # a column of `with_interval`
+
 
 def percent(value: float, digits: int = 1) -> str:
     """ "93.1 %", or a dash for what can't be told."""

@@ -30,7 +30,8 @@ HOW = [
     "Intervals of 95 %: percentiles of a paired bootstrap that draws test images (an image under all conditions"
     " together), seeds, and the validation photos of the thresholds anew, the same for all arms. p is two-sided, of the"
     " resamples; Holm's correction is over all differences of the table. Few seeds say little of how seeds spread."
-    " What came out the same in every resample has no interval.",
+    " Where none or all of a set's images are called fake no resample of them differs: the interval is the exact one"
+    " (Clopper and Pearson) at least. A mean or a difference that came out the same in every resample has none.",
 ]
 
 

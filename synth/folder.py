@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.words import counted
+from common.words import are, counted
 from stylegan2_ada.generator import Generator
 from synth.behind import Behind
 from synth.grid import contact_sheet, labelled_grid
@@ -54,7 +54,8 @@ def _fill(
     with own_folder(folder), SampleWriter(folder, settings) as writer:
         todo, done = writer.missing(seeds), 0
         if len(todo) < len(seeds):
-            watch.tell(f"{len(seeds) - len(todo)} of {len(seeds)} images are there already")
+            there = len(seeds) - len(todo)
+            watch.tell(f"{there} of {counted(len(seeds), 'image')} {are(there)} there already")
         batches = sample_batches(G, todo, settings.how, batch=batch)
         began = time.monotonic()
         with Behind(writer.write) as later:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from common.errors import BadImage, UserError
-from common.words import counted
+from common.words import are, counted, none_of
 from faces.audit.leak_gates import header_warning
 from faces.classes import ClassLabels
 from faces.dataset import MIN_SIDE, DecodedFaces
@@ -137,16 +137,17 @@ def at_most(source: FaceSource, count: int, seed: int, draw: int = GAME_DRAW) ->
 def native_resolution(source: FaceSource) -> int:
     """The largest power of two that fits the shorter side of the middling one of some readable images."""
     sides: list[int] = []
+    bad: list[BadImage] = []
     count = len(source)
     for i in range(0, count, max(1, count // PROBED)):
         try:
             sides.append(min(source.decoded(i, min_side=MIN_SIDE).pixels.shape[:2]))
         except BadImage as e:
-            worst = e
+            bad.append(e)
         if len(sides) >= PROBED:
             break
     if not sides:
-        raise UserError(f"{source.name}: none of the images looked at can be used, the last one, {worst}; check them")
+        raise UserError(none_of(len(bad), "image", "can be used", str(bad[0]), source.name))
     side = sorted(sides)[len(sides) // 2]
     return max(8, min(2048, 1 << (side.bit_length() - 1)))
 
@@ -226,7 +227,11 @@ def _run_data(
         "converted": dict(sorted(converted.items())),
         "enlarged": sum(p.enlarged for p in decoded.values()),
         "not_square": sum(p.not_square for p in decoded.values()),
-        "notes": [*splits.source.notes, *filter(None, [header_warning(splits.train)])],
+        "notes": [
+            *splits.source.notes,
+            *(classes.notes if classes else ()),
+            *filter(None, [header_warning(splits.train)]),
+        ],
         # what the training images are, to the byte: statistics of them are cached under this name
         "train_stamp": splits.train.rendered_at(pre.resolution).content_stamp(),
         "summary": ", ".join(f"{part} {c['real']} real + {c['fake']} fake" for part, c in counts.items())
@@ -279,11 +284,12 @@ def size_notes(facts: dict, crop: str) -> list[str]:
     }
     lines = []
     if n := facts["not_square"]:
-        lines.append(f"shape       {n} of {total} images are not square: {how[crop]}")
+        lines.append(f"shape       {n} of {counted(total, 'image')} {are(n)} not square: {how[crop]}")
     if n := facts["enlarged"]:
         lines.append(
-            f"size        {n} of {total} images are smaller than {pre['resolution']} pixels and were enlarged, which"
-            " the generator will copy as blur; a lower `resolution` avoids that"
+            f"size        {n} of {counted(total, 'image')} {are(n)} smaller than {pre['resolution']} pixels and"
+            f" {'was' if n == 1 else 'were'} enlarged, which the generator will copy as blur; a lower `resolution`"
+            " avoids that"
         )
     return lines
 

@@ -24,6 +24,12 @@ def check_writable(folder: Path, parameter: str) -> None:
 
     parameter: the one that named the folder.
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # nor would other machines understand it
+        raise UserError(
+            f"`{parameter}` {folder}: its name is no UTF-8, which TensorBoard can't write; choose another folder"
+        ) from None
     there = folder
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common import reading
+from common.errors import one_line
 from common.files import write_text
 from common.options import in_flags
 
@@ -129,8 +130,8 @@ class Telemetry:
             self.board.add_text("Advice", self.in_words(text), global_step=nimg)
 
     def in_words(self, text: str) -> str:
-        """`text` with the parameters that it names as the command's flags."""
-        return in_flags(text, self.flags)
+        """`text` as one line, whatever files are called, with the parameters that it names as the command's flags."""
+        return one_line(in_flags(text, self.flags))
 
     def scalars(self, values: dict[str, float], nimg: int) -> None:
         """Scalars to TensorBoard, with kimg as the horizontal axis in thousandths (nimg)."""

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.words import counted
+from common.words import are, counted
 from discriminator.training.data import Decode, Gathered, decoder, open_all, pass_gates
 from discriminator.training.feed import Rows
 from discriminator.training.options import CrossValidation, TrainerOptions
@@ -120,7 +120,8 @@ class Pool:
         if not len(left):
             raise UserError(f"`extra_fakes` {what}: all of them are in {self.source.name} already; leave them out")
         if len(near):
-            self.notes.append(f"extra fakes {what}: {len(near)} are (nearly) images of {self.source.name}: left out")
+            count = f"{counted(len(near), 'image')} {are(len(near))}"
+            self.notes.append(f"extra fakes {what}: {count} (nearly) in {self.source.name} already: left out")
         return Rows(extra, left)
 
     def counts(self, mask: np.ndarray) -> dict[str, int]:
@@ -146,7 +147,7 @@ def open_pool(
     if o.replay:
         raise UserError("`replay`: with `folds` every fold learns from the set's own fakes; give them by `extra_fakes`")
     if gates:
-        pass_gates(whole, o, workers=workers, progress=progress)
+        pass_gates(whole, o, workers=workers, progress=progress, folds=True)
     source, test, notes = _pool_and_test(whole.source, seed, o.subset)
     if len(np.unique(source.labels)) < 2:
         raise UserError(f"{o.data}: `folds` needs real and fake images (folders called real and fake give the labels)")
@@ -217,7 +218,8 @@ def _remarks(pool: Pool, folds: int) -> list[str]:
     sizes = np.bincount(np.unique(pool.groups, return_inverse=True)[1])
     together = int(sizes[sizes > 1].sum())
     lines = [
-        f"{together} of {len(pool)} images are in {int((sizes > 1).sum())} groups, the largest of {sizes.max()}; each"
+        f"{together} of {counted(len(pool), 'image')} {are(together)} in {counted(int((sizes > 1).sum()), 'group')},"
+        f" the largest of {sizes.max()}; each"
         f" group is in one fold. Grouped by {pool.grouped_by}"
     ]
     if count := torn(pool.groups, pool.fold[0]):

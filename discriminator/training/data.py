@@ -5,7 +5,7 @@ Everything here happens before a training writes its first file, and says in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from common import reading
 from common.errors import BadImage, UserError
 from common.files import cache_folder
 from common.parallel import cores
+from common.words import are, counted
 from discriminator.training.feed import ImageGroup, LabelledFeed, Rows
 from discriminator.training.options import TrainerOptions
 from discriminator.training.recipe import Recipe
@@ -83,9 +84,10 @@ def open_all(o: TrainerOptions, seed: int) -> Gathered:
     return Gathered(splits.source, splits, extra, pre, notes=[*splits.source.notes])
 
 
-def pass_gates(g: Gathered, o: TrainerOptions, *, workers: int, progress: Progress) -> None:
-    """What tells the classes apart without looking at a face is refused, unless the person insists; what the gates said
-    is kept in the facts."""
+def pass_gates(g: Gathered, o: TrainerOptions, *, workers: int, progress: Progress, folds: bool = False) -> None:
+    """What tells the classes apart without looking at a face, and images that are given twice, are refused, unless the
+    person insists; what the gates said is kept in the facts. folds: the latter is not looked for, folds leave out what
+    is there twice."""
     found: dict = {"failed": [], "all": []}
 
     def refuse(name: str, complaint: str, where: str = "") -> None:
@@ -106,6 +108,8 @@ def pass_gates(g: Gathered, o: TrainerOptions, *, workers: int, progress: Progre
         g.notes += [note for note in result.notes if note not in g.notes]
         if o.face is None and (made := Made.of(g.source)) is not None and made.recipe.align == "ffhq":
             g.notes.append("detect.py will judge whole pictures: `face` ffhq makes it cut faces out as these were")
+    for name, complaint, where in () if folds else _given_twice(g):
+        refuse(name, complaint, where)
     for one in g.extra:
         if not one.label:
             continue
@@ -118,6 +122,32 @@ def pass_gates(g: Gathered, o: TrainerOptions, *, workers: int, progress: Progre
         elif complaint:
             refuse(f"metadata of {one.spec}", f"{one.spec}: {complaint}", "`extra_fakes` ")
     g.facts["gates"] = found
+
+
+def _given_twice(g: Gathered) -> Iterator[tuple[str, str, str]]:
+    """(name, complaint, whose) where extra images are in the set under the other label, or held out of it."""
+    label: dict[str, int] = {}
+    held: set[str] = set()
+    if g.extra:
+        label = dict(zip(g.source.places(), g.source.labels.tolist()))
+        held = {place for _, part in g.splits.held() for place in part.places()}
+    for one in g.extra:
+        where = f"`{('extra_reals', 'extra_fakes')[one.label]}` {one.spec}: "
+        places = one.source.places()
+        wrong = [i for i, place in enumerate(places) if label.get(place, one.label) != one.label]
+        again = [i for i, place in enumerate(places) if place in held and label[place] == one.label]
+        label |= dict.fromkeys(places, one.label)
+        for name, found, what in (
+            ("both labels", wrong, f"given as {LABEL_NAMES[1 - one.label]}, too"),
+            ("held-out images", again, f"of `data`, which holds {'it' if len(again) == 1 else 'them'} out to judge by"),
+        ):
+            if found:
+                count = f"{len(found)} of its {counted(len(one.source), 'image')} {are(len(found))}"
+                yield (
+                    f"{name} in {one.spec}",
+                    f"{count} {what}, like {one.source.locate(found[0])}: leave them out",
+                    where,
+                )
 
 
 def _headers_differ(reals: FaceSource, fakes: FaceSource, workers: int) -> str:

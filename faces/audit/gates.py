@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from common.words import counted
 from faces.audit.crossval import Auc
 from faces.audit.leak_features import Traces
 from faces.scan import Facts
@@ -147,7 +148,9 @@ def classifier_gate(name: str, found: Auc, detail: str = "") -> Gate:
     sees, meaning, repair = ABOUT[name]
     verdict = judge(found)
     if verdict == UNCLEAR:
-        meaning = f"{found.real} real and {found.fake} fake images are too few to tell; 1000 of each are enough"
+        meaning = (
+            f"{found.real} real and {counted(found.fake, 'fake image')} are too few to tell; 1000 of each are enough"
+        )
         repair = ""
     if verdict == PASS:
         meaning = repair = ""

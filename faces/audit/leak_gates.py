@@ -19,7 +19,7 @@ import numpy as np
 
 from common.errors import BadImage, UserError
 from common.parallel import Stages, stage
-from common.words import counted
+from common.words import counted, none_of
 from faces.audit.copies import against_gate, split_gates
 from faces.audit.crossval import cross_validated_auc
 from faces.audit.gates import (
@@ -167,7 +167,7 @@ def run_gates(
     usable = np.array([i for i, f in enumerate(facts) if f.error is None], np.int64)
     if not len(usable):
         first = f"{facts[0].path}: {facts[0].error}" if facts else "it is empty"
-        raise UserError(f"{source.name}: none of its {len(source)} images can be used; the first: {first}")
+        raise UserError(none_of(len(source), "image", "can be used", first, source.name))
     good, readable = [facts[i] for i in usable], source.select(usable)
     labels = np.array([-1 if f.label is None else f.label for f in good], np.int64)
     sample = _sample(labels, how.limit, how.seed)

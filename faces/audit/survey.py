@@ -19,6 +19,7 @@ import scipy.fft
 
 from common.errors import BadImage, UserError
 from common.parallel import Progress, Stages, stage
+from common.words import none_of
 from faces.audit.leak_features import BANDS, HIGHEST, Traces, look, over_images
 from faces.prepare_options import Inspection
 from faces.preprocess import Preprocess
@@ -143,7 +144,8 @@ def survey_source(
     labels = np.array([-1 if f.label is None else f.label for f in facts], np.int64)
     usable = np.array([f.error is None for f in facts], bool)
     if not usable.any():
-        raise UserError(f"{source.name}: none of its {len(facts)} images can be used; check the files")
+        first = f"{facts[0].path}: {facts[0].error}" if facts else ""
+        raise UserError(none_of(len(facts), "image", "can be used", first, source.name))
     exact, near = _duplicates(facts, usable)
     chosen = _chosen(labels, usable, limit, seed)
     groups = _look_at(source, chosen, labels, workers, stage(progress, "looking"))

@@ -26,9 +26,8 @@ GAP = 3  # lines over which an edge is soft where the picture was enlarged
 SOFT = 16  # … over which a codec's ringing and its colours (of blocks of 16) reach
 ENDS = 0.125  # of a line at either end that is not looked at: rounded corners, the ends of a shadow
 PASSES = 4  # at most: what is known of the other sides tells where to look
-# What edges must be worth together (`_Edge.worth`), by their number. In 3490 photos that lie on no page, with walls,
-# doors and hats in them, three or four clear ones were worth 0.9 at most; on pages 1.6 at least. One or two are bars:
-# they must be as even as only drawn ones are.
+# What edges must be worth together (`_Edge.worth`), by their number: more than walls, doors and hats are in photos that
+# lie on no page. One or two are bars: less will do, for they must be as even as only drawn ones are.
 WORTH = {1: 0.7, 2: 0.8, 3: 1.2, 4: 1.2}
 CLEAR, SURE = 0.2, 0.25  # of one edge: less alone proves nothing; from that on what lies further out is not looked at
 EVEN, EVENER = 0.6, 0.8  # of a bar; of one that stands at one side of the face only, where walls and windows have edges

@@ -357,7 +357,8 @@ class Stream:
         what = self._stream.codec_context.name
         if self.broken or self.count:
             count = self.count or self.broken
-            return f"none of its {count} frames can be decoded ({what}): broken, encrypted or cut short"
+            which = "its only frame can't" if count == 1 else f"none of its {count} frames can"
+            return f"{which} be decoded ({what}): broken, encrypted or cut short"
         return "a video without a readable frame"
 
 

@@ -45,3 +45,14 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch):
     assert memory.split_batch(cfg, dataclasses.replace(ALONE, size=2)).batch_gpu == 32
     monkeypatch.setattr("training.memory.free_bytes", lambda device: None)  # a system that doesn't tell
     assert memory.split_batch(cfg, ALONE) is cfg and memory.memory_note(cfg, ALONE) is None
+
+
+def test_a_verdict_batch_that_is_too_large_is_what_is_named(monkeypatch):
+    """A step with 65536 of its images was not thought to need more; `batch_gpu` was to be lowered."""
+    monkeypatch.setattr("training.memory.free_bytes", lambda device: 1 << 37)
+    cfg = config(verdict_batch=65536)
+    assert memory.memory_note(config(), ALONE) is None
+    assert memory.memory_note(cfg, ALONE).endswith("if the run is killed, lower `verdict_batch`")
+    assert "for 65536 images of the verdict head; lower `verdict_batch`" in str(memory.too_small(cfg, "the GPU"))
+    plain = str(memory.too_small(config(batch_gpu=8), "the GPU"))
+    assert "for micro-batches of 8; add `batch_gpu` 4 `mbstd_group` 4 or lower `resolution`" in plain

@@ -54,7 +54,12 @@ def test_the_length_of_the_verdict_phase_counts_the_images_that_are_shown(option
     cfg = resolve(wanted, resolution=64, world_size=1, device=torch.device("cpu"), facts={})
     assert cfg.verdict_images == images == cfg.verdict_part * cfg.micro_batches
     assert cfg.verdict_steps * images == (120 if images else 0)
-    assert any(line.startswith(f"verdict     batch {images},") for line in cfg.schedule_lines())
+    (line,) = (line for line in cfg.schedule_lines() if line.startswith("verdict"))
+    asked = options.get("verdict_batch")
+    told = f"batch {images}" + (f" ({asked} asked for; as" if asked not in (None, images) else ",")
+    assert line.startswith(
+        f"verdict     {told}" if images else "verdict     the head does not learn (`verdict_batch` 0)"
+    )
 
 
 @pytest.fixture

@@ -63,8 +63,9 @@ def start(training_server, tmp_path):
     def call(*arguments, cwd=tmp_path, small=True, **env) -> Job:
         argv = [str(a) for a in arguments]
         if small:
+            alone = "--verdict-batch 0" not in " ".join(argv)
             for name, value in SMALL.items():
-                if name not in argv:
+                if name not in argv and (alone or name != "--verdict-kimg"):
                     argv += [name, str(value)]
         if "--report" not in argv:  # matplotlib takes longer than such a training
             argv.append("--no-report")

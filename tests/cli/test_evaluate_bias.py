@@ -1,6 +1,7 @@
 """`python evaluate.py detector --bias` of detectors that go by JPEG quality alone, and by the picture alone."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from discriminator.calibration import calibrate
 from discriminator.detector_base import DetectorBase, Raw
 from discriminator.engine import Engine
 from faces import filters
+from faces import source as sources
 from faces.degrade import resaves
 from faces.preprocess import Preprocess
 from faces.scan import K1
+from faces.stores import FolderStore
 from tests.program import Program
 
 SIDE = 32
@@ -74,14 +77,14 @@ def data(tmp_path_factory):
     return root
 
 
-def audited(monkeypatch, tmp_path, data, sees, *words):
+def audited(monkeypatch, tmp_path, sees, *words):
     monkeypatch.setenv("FACES_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "stand-in"
     file.write_text(sees.__name__)
     monkeypatch.setattr("evaluation.detector_on_images.find_detector", lambda target, parameter: file)
     engine = Engine(StandIn(sees), "onnx", file, file)
     monkeypatch.setattr("evaluation.detector_on_images.open_engine", lambda found, device: engine)
-    words = ["detector", "stand-in", *words, "--bias", "--threshold", "0.5", "--json", tmp_path / "o.json"]
+    words = ["detector", "stand-in", *words, "--threshold", "0.5", "--json", tmp_path / "o.json"]
     done = CliRunner().invoke(Program(evaluate.main), [*map(str, words)])
     assert done.exit_code == 0, done.output + repr(done.exception)  # a measurement, whatever it finds
     return done.output, json.loads((tmp_path / "o.json").read_text())["bias"]
@@ -89,7 +92,7 @@ def audited(monkeypatch, tmp_path, data, sees, *words):
 
 def test_a_detector_of_jpeg_quality_fails(monkeypatch, tmp_path, data):
     words = ("--data", data / "ours", "--data", data / "theirs", "--report", tmp_path / "o.html")
-    out, found = audited(monkeypatch, tmp_path, data, saved_at_96, *words)
+    out, found = audited(monkeypatch, tmp_path, saved_at_96, *words, "--bias")
     assert found["verdict"] == "FAIL"
     rows = {(m["saved"], m["how"], m["source"]): m for m in found["moves"]}
     assert len(rows) == 7 * (1 + 3)  # fakes of ours; reals of all, ours, theirs
@@ -141,7 +144,7 @@ def test_a_detector_of_jpeg_quality_fails(monkeypatch, tmp_path, data):
 
 def test_a_detector_blind_to_files_passes(monkeypatch, tmp_path, data):
     out, found = audited(
-        monkeypatch, tmp_path, data, brighter_left, "--data", data / "theirs", "--data", data / "ours/real"
+        monkeypatch, tmp_path, brighter_left, "--bias", "--data", data / "theirs", "--data", data / "ours/real"
     )
     assert found["verdict"] == "PASS" and "bias: PASS: one class alone saved again, 21 of 21 rates" in out
     assert {m["change"]["value"] for m in found["moves"]} == {0.0} and {m["saved"] for m in found["moves"]} == {"real"}
@@ -149,7 +152,7 @@ def test_a_detector_blind_to_files_passes(monkeypatch, tmp_path, data):
 
 
 def test_too_few_images_are_called_unclear(monkeypatch, tmp_path, data):
-    out, found = audited(monkeypatch, tmp_path, data, brighter_left, "--data", data / "ours/fake", "--limit", 20)
+    out, found = audited(monkeypatch, tmp_path, brighter_left, "--bias", "--data", data / "ours/fake", "--limit", 20)
     assert found["verdict"] == "UNCLEAR" and {m["verdict"] for m in found["moves"]} == {"UNCLEAR"}
     assert len(found["moves"]) == 7 and "7 can't be told" in out and found["false_alarms"] == []
 
@@ -160,3 +163,29 @@ def test_it_needs_images(tmp_path):
         Program(evaluate.main), ["detector", str(tmp_path / "s.csv"), "--threshold", "0.5", "--bias"]
     )
     assert done.exit_code == 2 and "leave --bias out" in done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--bias",)])
+def test_files_of_one_size_are_read_and_decoded_once(monkeypatch, tmp_path, words):
+    """Of both labels; they were read again to see whether some are the same, and for the audit read twice more."""
+    for label in ("real", "fake"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for i in range(6):
+            rng = np.random.default_rng([i, label == "fake" and i > 0])
+            image = Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
+            image.save(tmp_path / "set" / label / f"{i}.bmp")  # one size, and the first of both the same
+    read, decoded, old = Counter(), Counter(), (FolderStore.read, sources.decode)
+
+    def reads(store, path):
+        read[path] += 1
+        return old[0](store, path)
+
+    def decodes(data, name, **how):
+        decoded[name] += 1
+        return old[1](data, name, **how)
+
+    monkeypatch.setattr(FolderStore, "read", reads)
+    monkeypatch.setattr(sources, "decode", decodes)
+    out, _ = audited(monkeypatch, tmp_path, brighter_left, "--data", tmp_path / "set", *words)
+    assert "an image is there as real and as fake" in out
+    assert set(read.values()) == set(decoded.values()) == {1} and len(read) == len(decoded) == 12

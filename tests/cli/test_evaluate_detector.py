@@ -126,7 +126,8 @@ def test_one_photo_under_both_labels_is_said(place, tmp_path):
     said = " ".join(run("d.safetensors", "--data", tmp_path / "set").split())
     assert "note: an image is there as real and as fake, the same file (like" in said
     assert "set/real/a.png and" in said and "set/fake/b.png)" in said
-    assert "as real and as fake" not in run("d.safetensors", "--data", "both")
+    told = run("d.safetensors", "--data", "both", "--json", "o\nd.json")
+    assert "as real and as fake" not in told and "o\\nd.json written" in told.splitlines()
 
 
 def test_the_exported_twin_answers_as_in_detect(place, tmp_path):

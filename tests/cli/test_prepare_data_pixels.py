@@ -85,6 +85,9 @@ def test_what_is_said(noisy, tmp_path):
     assert "real: 4 written, 1 skipped (unusable)" in done.stdout and "fake: 4 written, 4 enlarged" in done.stdout
     assert "skipped real/bad\\n\\x1b[2J.jpg: not an image" in done.stderr
     assert "warning: 0% of the real, 100% of the fake" in done.stderr and "--through 48" in done.stderr
+    for arguments in (("normalise", tmp_path / "in", tmp_path / "o\nut"),
+                      ("pack", tmp_path / "in", tmp_path / "o\nut.zip", "--resolution", 32)):  # fmt: skip
+        assert "\\nut" in call(*arguments).stdout, "a name with a newline in it is on one line"
     for arguments, words in (
         (("normalise", tmp_path / "in", tmp_path / "in/out"), "lies in the source"),
         (("normalise", tmp_path / "in", noisy), "not empty"),

@@ -74,6 +74,11 @@ def test_newest_run_grid_and_resume(home, synth):
         assert sorted(int(row["seed"]) for row in csv.DictReader(file)) == [0, 1, 2, 3, 4, 5, 6, 40]
 
 
+def test_a_folder_with_a_newline_in_its_name_is_told_on_one_line(synth):
+    done = synth("--network", "runs/00000-old", "--seeds", "1", "--outdir", "a\nb")
+    assert done.returncode == 0 and "a\\nb" in done.stdout.splitlines() and "$'a\\x0ab'" in done.stderr
+
+
 def test_jpeg_default_folder_and_named_network(home, synth):
     done = synth("--network", "runs/00000-old", "--seeds", "7", "--format", "jpg", "--quality", "90")
     assert done.returncode == 0, done.stderr

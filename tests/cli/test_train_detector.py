@@ -163,6 +163,22 @@ def test_reals_alone_with_fakes_of_ones_own(command, tmp_path):
     refused(command("--data", "photos", "--extra-fakes", "thumbs"), "smaller than the 32 px", "--allow-leaks")
 
 
+def test_images_that_are_given_twice_are_refused(command, tmp_path):
+    """A folder was taught as real and as fake, and validation images as training ones, without a word."""
+    write(tmp_path / "set", 20, seed=1)
+    for option, folder, words in (
+        ("--extra-fakes", "set/real", ("10 of its 10 images are given as real, too, like ", "set/real/")),
+        ("--extra-reals", "set/fake", ("10 of its 10 images are given as fake, too, like ",)),
+        ("--extra-fakes", "./set/fake", ("1 of its 10 images is of --data, which holds it out to judge by",)),
+    ):
+        refused(command("--data", "set", option, folder), f"{option} {folder}: ", *words, "--allow-leaks")
+    write(tmp_path / "more", 1, seed=2, only="fake")
+    words = ("--data", "set", "--extra-reals", "more", "--extra-fakes", "./more")
+    refused(command(*words), "1 of its 1 image is given as real, too")
+    result = command("--data", "set", "--extra-fakes", "set/real", "--allow-leaks", "--out", "run")
+    assert result.code == 0 and "leaks are allowed: 10 of its 10 images are given as real" in result.out
+
+
 def test_files_that_give_the_class_away_are_refused(command, tmp_path):
     write(tmp_path / "leak", 80)
     for path in (tmp_path / "leak" / "real").iterdir():

@@ -196,7 +196,7 @@ def test_a_test_split_stays_out_and_repeats_are_dealt_anew(faces, tmp_path, caps
     )  # fmt: skip
     assert result.code == 0, result.out + result.err
     assert "test split stays out" in result.out and "class weights" in result.out
-    assert "extra fakes extra: 1 are (nearly) images of set.csv: left out" in result.out
+    assert "extra fakes extra: 1 image is (nearly) in set.csv already: left out" in result.out
     rows, plan = table(tmp_path / "run" / "oof.csv"), json.loads((tmp_path / "run" / "folds.json").read_text())
     assert len(rows) == 2 * 27 and len({(row["source"], row["path"]) for row in rows}) == len(rows)
     assert plan["seed"] == 7 and plan["images"]["fold"][0] != plan["images"]["fold"][1]

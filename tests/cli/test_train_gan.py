@@ -95,6 +95,13 @@ def test_a_folder_without_a_usable_image(train, tmp_path, kind, words):
         (["--aug", "noaug", "--augpipe", "bgc"], "--augpipe bgc"),
         (["--verdict-batch", 0, "--replay-capacity", 9], "--replay-capacity 9"),
         (["--verdict-batch", 0, "--degradation", "hard"], "--degradation hard"),
+        (["--verdict-batch", 0, "--verdict-kimg", 3], "--verdict-kimg 3"),
+        *(
+            ([option, "1e306"], f"{option} 1e306 is too large; give at most 1e+09")
+            for option in ("--kimg", "--verdict-kimg", "--tick", "--keep-every")
+        ),
+        (["--trunk-grad-scale", 2], "--trunk-grad-scale 2 is too large; give at most 1"),
+        (["--verdict-batch", "nan"], "--verdict-batch 'nan' is not a whole number; give one"),
         (["--fid-dims", 64], "--fid-dims 64: is of FID, which --metrics none does not measure"),
         (
             ["--metrics", "fid8", "--fid-features", "timm:x", "--fid-weights", "x.pth", "--inception-weights", "y.pth"],
@@ -123,6 +130,8 @@ def test_auto_metrics_without_weights_say_so_and_train(train, tmp_path, photos):
     done = train("--data", photos, "--metrics", "auto", "--verdict-batch", 0, TORCH_HOME=str(tmp_path / "hub"))
     assert done.code == 0, done.err
     assert done.out.count("FID is not measured") == 1
+    told = [line for line in done.out.splitlines() if line.startswith("verdict")]
+    assert told == ["verdict     the head does not learn (--verdict-batch 0): this run makes no detector"]
 
 
 def test_a_named_set_that_is_absent(train, tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,18 @@ def test_next_step_is_one_line_on_stderr_of_the_first_process(capsys, monkeypatc
     cli.next_step("nothing")
     assert capsys.readouterr() == ("", "Next: open 'a folder/x.html'\n")
     assert cli.typed("-rf.jpg") == "./-rf.jpg" and cli.typed("a-b") == "a-b"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    "name", ["new\nline", "bad\udcff.jpg", "it's\ta $HOME", "\x1b[31m", "b\\n\n", "emo😀ji", "-\n"]
+)
+def test_whatever_a_file_is_called_can_be_typed(name):
+    """«'new\\nline'» is another file."""
+    said = cli.typed(name)
+    assert said.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf %s {said}"], capture_output=True, check=True)
+    assert os.fsdecode(done.stdout).removeprefix("./") == name
 
 
 def test_pick_device(monkeypatch):

@@ -122,7 +122,9 @@ def test_a_refused_value_is_told_as_it_was_written(command, capsys):
         (["--batch-gpu", "0"], "--batch-gpu 0 is too small; give at least 1"),
         (["--rate", "inf"], "--rate inf is not a finite number; give one"),
         (["--kind", "c"], "--kind c is unknown; choose one of a, b"),
-        (["--batch-gpu", "x"], "--batch-gpu 'x' is not a valid integer."),
+        (["--batch-gpu", "x"], "--batch-gpu 'x' is not a whole number; give one"),
+        (["--batch-gpu", "1e3"], "--batch-gpu '1e3' is not a whole number; give one"),
+        (["--rate", "half"], "--rate 'half' is not a number; give one"),
     ):
         with pytest.raises(SystemExit):
             cli.run(command.main, ["p", *words])

@@ -7,7 +7,7 @@ from scipy import stats
 
 from evaluation.bias import judged, needed_threshold, tier_of, tiers_of
 from faces.manifest import text_column
-from faces.scan import scan
+from faces.scan import Facts, scan
 from faces.source import open_source
 from metrics.bootstrap import Rate
 from metrics.breakdown import AnswerRule
@@ -100,3 +100,16 @@ def test_the_interval_of_a_threshold_holds_the_quantile():
 )
 def test_a_move_is_judged_by_its_interval(low, high, said):
     assert judged(Rate((low + high) / 2, low, high, 100), -0.03, 0.03) == said
+
+
+def test_a_photo_that_is_not_decided_on_raises_no_tiers_threshold():
+    """As `detect.py` says UNSURE of it at any threshold, whatever its score."""
+    rng = np.random.default_rng(1)
+    scores = table([0] * 300, np.r_[rng.uniform(0.9, 1, 30), rng.uniform(0, 0.6, 270)])
+    scores.undecided = np.arange(300) < 30
+    facts = [Facts(str(i), 0, None, 1, quality=75, width=9, height=9) for i in range(300)]
+    (web,) = tiers_of(facts, scores, RULE)
+    least = min(t for t in np.r_[0, np.nextafter(scores.score, 1)] if scores.called(t).sum() <= 3)
+    assert web.needed.value == least < 0.6 and web.needed.low <= least <= web.needed.high
+    scores.undecided[:] = True
+    assert tiers_of(facts, scores, RULE)[0].needed.value == 0  # none of them is ever called FAKE

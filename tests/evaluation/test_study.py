@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -324,3 +325,16 @@ def test_a_games_raw_logit_is_negated_and_one_for_each_image(tmp_path):
     with torch.no_grad():
         alone = net.adversarial(torch.from_numpy(Preprocess(16)(photos[4]))[None]).item()
     assert found.shape == (18,) and found[2] == pytest.approx(-alone, abs=1e-4)
+
+
+def test_a_share_of_which_no_resample_differs_has_the_exact_interval():
+    """«0.0 % (0.0 to 0.0)» of 50 photos, or no interval at all, told of a certainty that there is none."""
+    valid = {"clean": np.linspace(-1, 1, 200)[None].repeat(3, 0)}
+    none, some = np.full((3, 50), -9.0), np.full((3, 50), -9.0)
+    some[0, :4] = 9
+    found = compare({"it": Scored(valid, {"none": {"clean": none}, "all": {"clean": -none}, "some": {"clean": some}})},
+                    [], ["none"], 0.05, resamples=200)  # fmt: skip
+    for name, k in (("none", 0), ("all", 50)):
+        one, exact = found.rates[name]["clean"]["it"], stats.binomtest(k, 50).proportion_ci(0.95, "exact")
+        assert (one.value, one.low, one.high) == pytest.approx((k / 50, exact.low, exact.high))
+    assert 0 < found.rates["some"]["clean"]["it"].high < 0.12 and np.isnan(found.endpoint["it"].low)

@@ -11,6 +11,8 @@ from PIL import Image
 from common.errors import UserError
 from faces.classes import ClassLabels
 from faces.layout import Reading
+from faces.packing import pack
+from faces.preprocess import Preprocess
 from faces.source import open_source
 
 
@@ -61,13 +63,15 @@ def test_dataset_json_decides(tmp_path, packed):
 @pytest.mark.parametrize(
     "paths, told, words",
     [
-        (["a.png", "x/b.png", "y/c.png"], None, "a.png lies in no class folder, like 0 more"),
+        (["a.png", "x/b.png", "y/c.png"], None, "a.png lies in no class folder; put"),
         (["x/a.png", "x/b.png"], None, "are of one class"),
-        (["x/a.png", "y/b.png"], {"labels": [["x/a.png", 0]]}, "names no class for y/b.png, nor for 0 more of 2"),
+        (["x/a.png", "y/b.png"], {"labels": [["x/a.png", 0]]}, "names no class for y/b.png; complete it"),
         (["x/a.png", "y/b.png"], {"labels": [["x/a.png", 0], ["y/b.png", 0]]}, "are of one class"),
         (["x/a.png", "y/b.png"], {"labels": [["x/a.png", 0.5]]}, "neither a whole number nor a one-hot list"),
         (["x/a.png", "y/b.png"], {"labels": [["x/a.png", [1, 1]]]}, "one-hot"),
         (["x/a.png", "y/b.png"], {"labels": [["x/a.png", -1]]}, "can't be -1"),
+        (["x/a.png", "y/b.png"], {"labels": {"x/A.png": 0, "y/b.png": 1}}, "(but for x/A.png, which is not there)"),
+        (["x/a.png", "y/b.png"], '{"labels": {"x/a.png": 0, "y/b.png": 1, "x/a.png": 1}}', "'x/a.png' is there twice"),
         (["x/a.png", "y/b.png"], {"label": []}, "not a list of classes"),
         (["x/a.png", "y/b.png"], [], "not a list of classes"),
     ],
@@ -75,7 +79,7 @@ def test_dataset_json_decides(tmp_path, packed):
 def test_what_is_no_set_of_classes(tmp_path, paths, told, words):
     source = put(tmp_path, *paths)
     if told is not None:
-        (tmp_path / "dataset.json").write_text(json.dumps(told))
+        (tmp_path / "dataset.json").write_text(told if isinstance(told, str) else json.dumps(told))
     with pytest.raises(UserError, match=re.escape(words)) as refused:
         ClassLabels(source)
     assert str(refused.value).startswith("`cond`: ")
@@ -85,6 +89,23 @@ def test_a_dataset_json_without_labels_leaves_the_folders(tmp_path):
     source = put(tmp_path, "x/a.png", "y/b.png")
     (tmp_path / "dataset.json").write_text('{"labels": null}')
     assert ClassLabels(source).names == ["x", "y"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_a_dataset_json_names_and_is_not_there_is_said(tmp_path, packed):
+    """Whatever the file's name is written like; `./` before a path says nothing. Fakes are there and need no class."""
+    source = put(tmp_path / "set", "real/a.png", "real/b.png", "fake/c.png")
+    told = {"labels": [["./real/a.png", 0], ["real/b.png", 1], ["fake/c.png", 1], ["real/gone.png", 1], ["d.png", 0]]}
+    (tmp_path / "set" / "Dataset.JSON").write_text(json.dumps(told))
+    if packed:
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for path in sorted((tmp_path / "set").rglob("*.*")):
+                archive.write(path, path.relative_to(tmp_path / "set"))
+        source = open_source(tmp_path / "set.zip")
+    (note,) = ClassLabels(source).notes
+    assert note.endswith("ataset.JSON: names classes of 2 images that are not there, like real/gone.png")
+    done = pack(source, tmp_path / "out.zip", Preprocess(16), classes="source")
+    assert done.notes == [note] and done.classes == 2
 
 
 def test_drawn_faces_have_no_classes():

@@ -246,3 +246,48 @@ def test_addresses_and_utf16_without_its_mark_are_told(tmp_path):
 def test_a_table_with_tabs_is_one_for_judging_too(tmp_path):
     table(tmp_path, "path\tlabel\np/0.png\tperhaps\np/1.png\t1\n", "m.tsv")
     assert list(expand([str(tmp_path / "m.tsv")])) == [str(tmp_path / f"p/{i}.png") for i in range(2)]
+
+
+# ---- a loose labels.json ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"p/0.png": "real", "p/1.png": "fake"}', "seems to say which are real and fake"),
+        ('{"p/0": "real", "p/1": "fake"}', "seems to say which are real and fake"),
+        ('{"P/0.PNG": 0}', "seems to say which are real and fake"),
+        ('[{"path": "p/0.png", "label": 7}]', "seems to say which are real and fake"),
+        ('{"labels": [["p/0.png", 0]]}', "is built as a dataset.json of classes, and is not looked at: call it so"),
+        ('{"resolution": 256, "name": "mine"}', ""),
+        ('["p/0.png"]', ""),
+        ("", ""),
+    ],
+)
+def test_a_loose_list_in_a_folder_is_not_passed_over(tmp_path, text, said):
+    table(tmp_path, text, "labels.json")
+    notes = open_source(tmp_path).notes
+    assert [note.startswith("labels.json in it " + said) for note in notes] == ([True] if said else [])
+    if said:
+        plant(tmp_path, "real/1.png", "fake/1.png")
+        assert not any("labels.json" in note for note in open_source(tmp_path).notes), "folders tell"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"p/0.png": "real", "p/1.png": "fake", "p/0.png": "fake"}', r"'p/0.png' is there twice, with two values"),
+        ('{"p/0.png": "rael", "p/1.png": "fake"}', "row 1: label is 'rael'"),
+        ('{"labels": [["p/0.png", 0]]}', "call it dataset.json, and give the folder that it lies in"),
+        ('{"p/0.png": [1]}', "none of the lists known here"),
+        ("", "not JSON"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused(tmp_path, text, said):
+    with pytest.raises(UserError, match=said):
+        open_source(table(tmp_path, text, "labels.json"))
+
+
+def test_names_of_a_list_that_are_not_there_are_said(tmp_path):
+    source = open_source(table(tmp_path, '{"P/0.PNG": 0, "p/1.png": "fake", "gone.png": 0}', "labels.json"))
+    assert source.labels.tolist() == [0, 1, 0] and "2 images not there, like" in source.notes[0]

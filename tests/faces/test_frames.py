@@ -160,7 +160,7 @@ def test_bad_videos_are_named_and_hold_nobody_up(tmp_path):
     assert any("all videos are real" in note for note in framed.notes)
     assert [Path(name).name for name, _ in framed.skipped] == ["broken.mp4"] and sum(framed.videos.values()) == 1
     for spec, told in (
-        ("videos/fake", "none of the 1 videos gives a face"),
+        ("videos/fake", "the only video gives no face: "),
         ("nowhere", "no such folder"),
         ("out", "no videos"),
     ):

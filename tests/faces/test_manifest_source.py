@@ -120,8 +120,14 @@ def test_an_image_listed_as_both_classes_is_refused(folder):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("path\nno/a.png\nno/b.png\n", "none of its 2 images is where it says.*: move it back"),
-        ("path\nC:\\me\\a.png\n", r"is where it says.*own folder: cut off what these have before that folder"),
+        (
+            "path\nno/a.png\nno/b.png\n",
+            "none of the 2 images can be found; the first, .*/no/a.png; paths .*: move it back",
+        ),
+        (
+            "path\nC:\\me\\a.png\n",
+            r"the only image can't be found: .*own folder: cut off what these have before that folder",
+        ),
         ("path\n/home/other/a.png\n", "own folder: cut off what these have before that folder"),
         ("path\n", "a manifest without images"),
         ("path,split\nphotos/train/real/a.png,sometimes\n", "row 1: split is 'sometimes'"),
@@ -201,7 +207,7 @@ def test_what_can_not_be_named_is_refused(folder):
         table_for(str(folder / "more.dat"))
     (folder / "bad").mkdir()
     (folder / "bad" / "a.png").write_bytes(b"no")
-    with pytest.raises(UserError, match="none of its 1 images can be read"):
+    with pytest.raises(UserError, match="the only image of .* can't be read: "):
         table_for(str(folder / "bad"))
 
 

@@ -413,5 +413,5 @@ def test_hostile_zip(tmp_path):
 def test_a_source_of_ruins_is_an_error(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jpg").write_bytes(b"no")
-    with pytest.raises(UserError, match="none of the 1 images of in can be used; the first, a.jpg: not an image"):
+    with pytest.raises(UserError, match="the only image of in can't be used: a.jpg: not an image"):
         normalise(open_source(tmp_path / "in"), tmp_path / "out", Normalisation(32))

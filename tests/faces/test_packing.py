@@ -183,7 +183,7 @@ def test_hostile_members(tmp_path):
     with zipfile.ZipFile(tmp_path / "deep/er/out.zip") as archive:
         assert not any(".." in name or name[0] == "/" for name in archive.namelist())
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["deep", "er", "evil.zip", "out.zip"]
-    with pytest.raises(UserError, match="none of the 1 images"):
+    with pytest.raises(UserError, match="the only image of .* can't be used: "):
         with zipfile.ZipFile(tmp_path / "ruins.zip", "w") as archive:
             archive.writestr("half.png", png(2)[:200])
         pack(open_source(tmp_path / "ruins.zip"), tmp_path / "x.zip", Preprocess(32))

@@ -266,3 +266,13 @@ def test_an_empty_split_is_told():
     parts, fold = split(m, (0.8, 0.1, 0.1), groups=groups)
     lines = describe(m.having(split=parts, fold=fold), groups, "none", ratios=(0.8, 0.2, 0.0))
     assert "warning: no fake images in valid: there are too few, or too few groups of them" in lines
+
+
+def test_folds_that_stay_empty_are_named():
+    """Of 3 images and 12 folds the table ended with the third, and nothing said that there are no more."""
+    m = Manifest({"path": text_column(["a", "b", "c"]), "label": np.zeros(3, np.int8)}, ".")
+    parts, fold = split(m, (1.0, 0.0, 0.0), 12, groups=np.arange(3), seed=0)
+    lines = describe(m.having(split=parts, fold=fold), np.arange(3), "none", ratios=(1.0, 0.0, 0.0), folds=12)
+    assert sum(line.startswith("fold ") for line in lines) == 12
+    (warning,) = [line for line in lines if line.startswith("warning: no real")]
+    assert "images in fold 3, fold 4," in warning and "fold 10 and 1 more" not in warning and "1 more: there" in warning

@@ -149,7 +149,7 @@ def test_resampled_values_equal_scikit_learn_on_the_resample():
     ranked = ours._Ranked(y.astype(bool), p)
     weights = np.concatenate(list(resamples(ranked.fake, None, 5, seed=3)))
     assert (weights @ ranked.fake == y.sum()).all() and (weights @ ~ranked.fake == (1 - y).sum()).all()
-    found = ours._everything(ranked, weights, ranked.scores >= 0.35, ours.FPRS, 15)
+    found = ours._everything(ranked, ranked, weights, ranked.scores >= 0.35, ours.FPRS, 15)
     for row, counts in enumerate(weights):
         drawn_y, drawn_p = np.repeat(ranked.fake, counts).astype(int), np.repeat(ranked.scores, counts)
         wanted = sklearn_values(drawn_y, drawn_p, 0.35)
@@ -237,3 +237,27 @@ def test_chance_hardly_ever_looks_swapped():
         assert np.mean(found) < 0.012  # 2.5 standard errors on one side: .6 %
     scores = np.r_[rng.normal(0, 1, 50), rng.normal(3, 1, 50)]
     assert ours.looks_swapped(ours.roc_auc(np.r_[np.ones(50, int), np.zeros(50, int)], scores), 50, 50)
+
+
+def test_what_is_not_decided_on_is_called_by_no_chosen_threshold():
+    """An «upper bound» below what was found at the shipped threshold was none."""
+    rng = np.random.default_rng(3)
+    labels = rng.permutation(np.repeat([0, 1], 60))
+    scores, undecided = np.round(0.3 * labels + 0.7 * rng.random(120), 2), rng.random(120) < 0.3
+    rates = []
+    for threshold in np.r_[np.unique(scores), np.inf]:
+        called = (scores >= threshold) & ~undecided
+        rates.append((called[labels == 1].mean(), called[labels == 0].mean(), threshold))
+    best = max((1 + tpr - fpr) / 2 for tpr, fpr, _ in rates)
+    found = ours.report(labels, scores, undecided=undecided, resamples=0)["metrics"]
+    assert found["best_balanced_accuracy"]["value"] == pytest.approx(best)
+    assert found["tpr_at_fpr_0.05"]["value"] == max(tpr for tpr, fpr, _ in rates if fpr <= 0.05)
+    value, threshold = ours.best_threshold(labels, scores, undecided)
+    assert value == pytest.approx(best) == next((1 + tpr - fpr) / 2 for tpr, fpr, t in rates if t == threshold)
+    without = ours.report(labels, scores, resamples=0)["metrics"]
+    assert all(found[name]["value"] == without[name]["value"] for name in ("roc_auc", "pr_auc"))
+    # in resamples, too: those that are not decided on lie below all others already
+    low = np.where(undecided, scores / 100, scores + 1)
+    drawn, again = (ours.report(labels, low, undecided=u, resamples=60, calibrated=False) for u in (undecided, False))
+    for name in ("best_balanced_accuracy", "tpr_at_fpr_0.05", "roc_auc"):
+        assert drawn["metrics"][name] == again["metrics"][name]

@@ -58,12 +58,14 @@ def test_an_ensemble_on_ten_images_is_told_with_intervals():
         assert len(re.findall(r"\d \(\d|% \(\d", line)) == len(SHARES), line
 
 
-def test_what_no_resample_changed_is_told_without_an_interval():
-    """A bootstrap of 0 false alarms has no width, which is no certainty."""
+def test_what_no_resample_changed_is_told_without_an_interval_of_resamples():
+    """A bootstrap of 0 false alarms has no width, which is no certainty: a share has its exact interval (of 4 photos
+    1 - 0.025^(1/4)), a mean of shares and a difference have none."""
     scores = {"clean": np.array([[0.0, 0.1, 0.2, 0.3]])}
     arm = Scored(scores, {"fakes": scores, "photos": {"clean": scores["clean"] - 1}})
     found = study_compare({"a": arm, "b": arm}, [("a", "b")], ["photos"], 0.0, resamples=20)
-    assert _share(found.rates["photos"]["clean"]["a"]) == "0.0 %" and np.isnan(found.differences[0].low)
+    assert _share(found.rates["photos"]["clean"]["a"]) == f"0.0 % (0.0 to {100 * (1 - 0.025**0.25):.1f})"
+    assert _share(found.endpoint["a"]) == "0.0 %" and np.isnan(found.differences[0].low)
     assert points(Rate(0.0, math.nan, math.nan, 4)) == "+0.0 points"
     assert between(math.nan, math.nan, "{:+.1f}") == "the same in every resample, which has no interval"
     assert between(-1, 2, "{:+.1f}") == "95 % interval -1.0 to +2.0"

@@ -12,6 +12,7 @@ from common.errors import UserError
 from training.lock import NAME as LOCK
 from training.lock import RunLock
 from training.run_folder import check_writable, new_run, newest_run, remove_leftovers
+from training.telemetry import Telemetry
 
 ROOT = Path(__file__).resolve().parents[2]
 START = (
@@ -109,3 +110,19 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".lock", "a.tmp"]
+
+
+def test_a_folder_that_tensorboard_can_not_name_is_refused(tmp_path):
+    """It ended with a traceback when the run had begun."""
+    with pytest.raises(UserError, match=r"`outdir` .*bad\\udcff/runs: its name is no UTF-8.*choose another folder"):
+        check_writable(tmp_path / os.fsdecode(b"bad\xff") / "runs", "outdir")
+    check_writable(tmp_path / "gut \U0001f600\n", "outdir")
+
+
+def test_a_line_of_the_log_is_a_line(tmp_path, capsys):
+    """Whatever the files in it are called: a newline or a terminal's escape in a name is shown as such."""
+    telemetry = Telemetry(True)
+    telemetry.run = tmp_path
+    telemetry.say("left out    a\n\x1b[31mb\udcff.png: empty")
+    told = "left out    a\\n\\x1b[31mb\\udcff.png: empty\n"
+    assert capsys.readouterr().out == told == (tmp_path / "log.txt").read_text()
