@@ -214,7 +214,11 @@ def found_turned(picture: np.ndarray, face: Face, finder: Finder | None) -> tupl
     if not same:
         return face, None
     there = max(same, key=lambda one: common_area(one.box, there.box))
-    if _as_crop(photo, there) is None and abs(lean_of(there)[1]) >= abs(lean_of(face)[1]):
+    try:
+        more_upright = abs(lean_of(there)[1]) < abs(lean_of(face)[1])
+    except ValueError:  # landmarks that span no face
+        return face, None
+    if not more_upright and _as_crop(photo, there) is None:
         return face, None
     return taken(there, cv2.invertAffineTransform(matrix)), tilted
 

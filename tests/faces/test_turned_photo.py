@@ -167,6 +167,18 @@ def test_an_aligned_photo_that_ended_keeps_its_corners():
     assert face is upright and tilted is None
 
 
+def test_a_face_that_is_none_once_the_photo_is_upright_is_left_as_it_was():
+    _, image, seen, step = scene(25)
+    nothing = Face(face_of(SIDE, 0, 0).box, np.full((5, 2), 100, np.float32), 0.9)
+    for again in ([], [nothing]):
+
+        class Other(Finder):
+            def find(self, image: np.ndarray, again=again) -> list[Face]:
+                return [self.face] if image.shape == self.shape else again
+
+        assert found_turned(image, seen, Other(seen, image.shape)) == (seen, None)
+
+
 def test_what_is_no_turned_photo_is_left():
     face = face_of(SIDE, 100, 100)
     studio = np.full((400, 400, 3), 255, np.uint8)  # a head before a white wall

