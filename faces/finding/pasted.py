@@ -217,7 +217,9 @@ def _trend(lines: np.ndarray) -> np.ndarray:
     """float32, of the lines' shape [n, m, c]: each line's colour, which may change evenly along it."""
     m, halves = lines.shape[1], []
     for half in (lines[:, : m // 2], lines[:, m // 2 :]):
-        halves.append(np.median(half[:, :: max(1, m // 32)], 1).astype(np.float32)[:, None])
+        levels = np.sort(half[:, :: max(1, m // 32)], 1)  # several times as quick as numpy.median on so few
+        middle = (levels.shape[1] - 1) // 2, levels.shape[1] // 2
+        halves.append((levels[:, middle[0], None].astype(np.float32) + levels[:, middle[1], None]) / 2)
     share = (np.arange(m, dtype=np.float32) / m * 2 - 0.5)[None, :, None]
     return halves[0] + share * (halves[1] - halves[0])
 
@@ -235,10 +237,13 @@ def _looked_at(window: np.ndarray, start: int, seen: float, other: int) -> _Edge
     plain = (np.abs(window - colours).max(-1) > SAME).mean(1) <= STRAY
     goes_on = np.abs(np.diff(colours[:, [0, -1]], axis=0)).max((1, 2)) <= STEP
     goes_on &= plain[1:]
+    firsts = np.flatnonzero(plain[1:-1] & goes_on[1:]) + 1
+    if not firsts.size:
+        return None
     grey = cv2.cvtColor(window, cv2.COLOR_RGB2GRAY)
-    for first in np.flatnonzero(plain[1:-1] & goes_on[1:]) + 1:
-        page = _trend(grey[first : first + 1, :, None])[..., 0]
-        away = np.abs(grey - page)
+    pages = _trend(grey[..., None])[..., 0]
+    for first in firsts.tolist():
+        away = np.abs(grey - pages[first])
         level = away[: first + 1].mean(1)
         drop = level[:-1] - level[1:]
         if drop.max() <= 0:
