@@ -17,7 +17,7 @@ from faces.finding.frame import frame_of
 
 REACH = 1.0  # sides of the face's frame from its middle: what is further off is never seen
 LOOK = 256  # pixels that the longer side of that is reduced to
-SAME = 12  # levels by which a page's pixels differ from its colour: of JPEG beside an edge
+SAME = 16  # levels by which a page's pixels differ from its colour: of JPEG beside an edge
 OTHER = 20  # levels from which on a pixel is not of the page
 LEAST, MOST = 0.02, 0.9  # of what is looked at that must be page, at most
 LONG = 0.1  # of the face's frame: the least of an edge that can be told

@@ -76,7 +76,7 @@ def test_a_turned_photo_on_a_page_is_found(degrees, colour):
     assert same_corners(found.corners, corners_of(matrix)) <= 5
 
 
-@pytest.mark.parametrize("quality", [95, 90, 70])
+@pytest.mark.parametrize("quality", [95, 90, 70, 50])
 def test_it_is_found_in_jpeg(quality):
     matrix, image, seen, _ = scene(25, WHITE)
     assert same_corners(turned_photo_about(saved(image, quality), seen).corners, corners_of(matrix)) <= 6
@@ -140,7 +140,7 @@ def test_it_is_seen_the_same_way_again():
     again = seen_again(view, half, step, scale=0.5, shift=(8, 16))
     small = cv2.resize(view.pixels, again.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert again.how == "part" and abs(len(again.pixels) - len(view.pixels) / 2) <= 1
-    assert np.abs(again.pixels.astype(float) - small)[4:-4, 4:-4].mean() < 6
+    assert np.abs(again.pixels.astype(float) - small)[4:-4, 4:-4].mean() < 10  # a pixel less at the edges; of 43
 
 
 def test_prepared_photos_are_turned_upright():
