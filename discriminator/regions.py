@@ -20,8 +20,8 @@ def region_of(face: dict | None, height: int, width: int, crop: str) -> np.ndarr
     if face.get("seen_as") == "box":
         return box_quad(face["box"])[[0, 3, 2, 1]]
     if face.get("part"):  # a photo that lies in this one
-        first, second, _, last = part_corners(face["part"])
-        across, down = (int(round(float(np.hypot(*(end - first))))) for end in (second, last))
+        first, second, _, last = _part_corners(face["part"])
+        across, down = (round(float(np.hypot(*(end - first)))) for end in (second, last))
         inside = region_of({**face, "part": None}, down, across, crop) / [across, down]
         return first + inside @ np.stack([second - first, last - first])
     turn = face.get("turned", 0) // 90  # the network saw the photo turned
@@ -34,7 +34,7 @@ def region_of(face: dict | None, height: int, width: int, crop: str) -> np.ndarr
     return turned_points(np.array([[left, top], [right, top], [right, bottom], [left, bottom]]), shape, -turn)
 
 
-def part_corners(part: list) -> np.ndarray:
+def _part_corners(part: list) -> np.ndarray:
     """float [4, 2]: the corners of a face's `part`, which is x0, y0, x1, y1, or the four themselves of a turned one."""
     if len(np.shape(part)) == 2:
         return np.array(part, float)

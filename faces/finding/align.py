@@ -138,8 +138,11 @@ class FaceFinder:
         """The faces of an image whichever way up they are, of those that were found upright."""
         ordered = sorted(found, key=lambda face: -face.size)
         doubtful = [i for i, face in enumerate(ordered) if face.score < SURE][:MOST]
-        for i, face in enumerate(ordered[: MOST + len(doubtful)]):
-            ordered[i] = (best_way_up if i in doubtful else levelled)(image, face, self._sure)
+        sure = [i for i, face in enumerate(ordered) if face.score >= SURE][:MOST]
+        for i in doubtful:
+            ordered[i] = best_way_up(image, ordered[i], self._sure)
+        for i in sure:
+            ordered[i] = levelled(image, ordered[i], self._sure)
         turns = {face.turn for face in ordered} - {0} if ordered else {1, 2, 3}
         for turn in sorted(turns):
             there, _ = self._at_all_sizes(np.ascontiguousarray(np.rot90(image, turn)))

@@ -40,6 +40,11 @@ def common_area(a: tuple[float, float, float, float], b: tuple[float, float, flo
     return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
 
 
+def same_face(a: Face, b: Face) -> bool:
+    """Whether two findings, of an image as it is and turned, are of one face: their boxes share much of the smaller."""
+    return common_area(a.box, b.box) > 0.4 * min(area(a.box), area(b.box))
+
+
 def turned_points(points: np.ndarray, shape: tuple[int, ...], turn: int) -> np.ndarray:
     """Points [n, 2] of an image of `shape` [H, W, ...], where they are in `numpy.rot90(image, turn)`."""
     (height, width), (x, y) = shape[:2], np.asarray(points).T

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from faces.finding.align import FaceFinder, align_face
-from faces.finding.face import Face, area, common_area, moved, taken, turned
+from faces.finding.face import Face, common_area, moved, same_face, taken, turned
 from faces.finding.frame import frame_of, lean_of
 from faces.finding.pasted import Part, photo_about
 from faces.finding.turned_photo import TurnedPhoto, turned_photo_about
@@ -72,9 +72,9 @@ class View:
         """The photo turned so that the face is upright, and the face's `region` in it."""
         if not self.turn or self.face is None:
             return photo, self.region
-        there = replace(self, face=turned(self.face, photo.shape, self.turn))
-        if self.part is not None:
-            there = replace(there, part=self.part.turned(photo.shape, self.turn))
+        part = self.part and self.part.turned(photo.shape, self.turn)
+        tilted = self.tilted and self.tilted.turned(photo.shape, self.turn)
+        there = replace(self, face=turned(self.face, photo.shape, self.turn), part=part, tilted=tilted)
         return np.ascontiguousarray(np.rot90(photo, self.turn)), there.region
 
     def notes(self) -> list[str]:
@@ -208,9 +208,7 @@ def found_turned(picture: np.ndarray, face: Face, finder: Finder | None) -> tupl
         return face, None
     photo, matrix = tilted.upright(picture)
     there = taken(face, matrix)
-    same = [
-        one for one in finder.find(photo) if common_area(one.box, there.box) > 0.4 * min(area(one.box), area(there.box))
-    ]
+    same = [one for one in finder.find(photo) if same_face(one, there)]
     if not same:
         return face, None
     there = max(same, key=lambda one: common_area(one.box, there.box))

@@ -10,6 +10,7 @@ from faces.finding.face import Face
 # Where an FFHQ photo's frame lies about the cascade's box, in box widths: measured on 240 photos of flickr140k, whose
 # frames are known (box 0.67 +- 0.05 of the frame, its middle 0.050 +- 0.012 below the frame's).
 HAAR_FRAME, HAAR_UP = 1.49, 0.075
+REACH = 1.0  # sides of the face's frame from its middle: what is further off is never seen
 
 
 def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
@@ -53,3 +54,11 @@ def lean_of(face: Face) -> tuple[float, float]:
 def frame_of(face: Face) -> tuple[np.ndarray, str]:
     """(float64 [4, 2], how): the frame by the face's landmarks ("ffhq"), by its box where it has none ("box")."""
     return (box_quad(face.box), "box") if face.landmarks is None else (ffhq_quad(face.landmarks), "ffhq")
+
+
+def around(shape: tuple[int, ...], quad: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(x0, y0), (x1, y1): as far about a face's frame as anything of a picture of `shape` [H, W, ...] is ever seen."""
+    reach, size = REACH * float(np.hypot(*(quad[3] - quad[0]))), shape[1::-1]
+    low = np.floor(quad.mean(0) - reach).clip(0, size).astype(int)
+    high = np.ceil(quad.mean(0) + reach).clip(0, size).astype(int)
+    return (int(low[0]), int(low[1])), (int(high[0]), int(high[1]))

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from faces.filters import most_of_colours
 from faces.finding.face import Face, turned_points
-from faces.finding.frame import frame_of
+from faces.finding.frame import around, frame_of
 
 SAMPLES, COLUMNS = 48, 256  # pixels of a line that are looked at: at first, and where a photo may end
 SAME = 14  # grey levels by which a page's pixels differ from their line's colour: of JPEG in a narrow gap, of a scanner
@@ -34,7 +35,6 @@ EVEN, EVENER = 0.6, 0.8  # of a bar; of one that stands at one side of the face 
 LEVELS = 2  # by which the pixels of a drawn bar differ
 AGREE = 24  # levels between two bars, or between a faint edge's page and another's
 INWARDS = 0.15  # of a face's box: a face that the photo's edge cuts has a box that reaches over it
-REACH = 1.0  # sides of the face's frame from its middle: what is further off is never seen
 
 
 class Part(NamedTuple):
@@ -73,11 +73,7 @@ def photo_about(image: np.ndarray, face: Face) -> Part | None:
     except ValueError:
         return None
     height, width = image.shape[:2]
-    reach = REACH * float(np.hypot(*(quad[3] - quad[0])))
-    middle = quad.mean(0)
-    (left, top), (right, bottom) = middle - reach, middle + reach
-    x0, y0 = max(int(left), 0), max(int(top), 0)
-    x1, y1 = min(int(np.ceil(right)), width), min(int(np.ceil(bottom)), height)
+    (x0, y0), (x1, y1) = around(image.shape, quad)
     box = np.reshape(face.box, (2, 2))
     box = box + INWARDS * (box[::-1] - box)
     inner = (box.clip((x0, y0), (x1, y1)) - [x0, y0]).round().astype(int).ravel()
@@ -224,22 +220,17 @@ def _trend(lines: np.ndarray) -> np.ndarray:
     return halves[0] + share * (halves[1] - halves[0])
 
 
-def _most(levels: np.ndarray) -> np.ndarray:
-    """The largest of three colours [..., 3]; `max` along so short an axis takes several times as long."""
-    return np.maximum(np.maximum(levels[..., 0], levels[..., 1]), levels[..., 2])
-
-
 def _evenness(beyond: np.ndarray) -> float:
     """The share of the pixels uint8 [n, m, 3] that have their median colour."""
     colour = np.median(beyond[:, :: max(1, beyond.shape[1] // 16)].reshape(-1, 3), 0)
-    return float((_most(np.abs(beyond - colour)) <= LEVELS).mean())
+    return float((most_of_colours(np.abs(beyond - colour)) <= LEVELS).mean())
 
 
 def _looked_at(window: np.ndarray, start: int, seen: float, other: int) -> _Edge | None:
     """The edge within a few lines, of which the first is number `start`; None where there is none."""
     window = np.ascontiguousarray(window[:, :: -(-window.shape[1] // COLUMNS)])
     colours = _trend(window)
-    plain = (_most(np.abs(window - colours)) > SAME).mean(1) <= STRAY
+    plain = (most_of_colours(np.abs(window - colours)) > SAME).mean(1) <= STRAY
     goes_on = np.abs(np.diff(colours[:, [0, -1]], axis=0)).max((1, 2)) <= STEP
     goes_on &= plain[1:]
     firsts = np.flatnonzero(plain[1:-1] & goes_on[1:]) + 1

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from faces.filters import most_of_colours
 from faces.finding.face import Face, turned_points
-from faces.finding.frame import frame_of
+from faces.finding.frame import around, frame_of
 
-REACH = 1.0  # sides of the face's frame from its middle: what is further off is never seen
 LOOK = 256  # pixels that the longer side of that is reduced to
 SAME = 16  # levels by which a page's pixels differ from its colour: of JPEG beside an edge
 OTHER = 20  # levels from which on a pixel is not of the page
@@ -70,14 +70,6 @@ class TurnedPhoto:
         return replace(self, low=(self.low - by) * scale, high=(self.high - by) * scale)
 
 
-def _around(shape: tuple[int, ...], quad: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(x0, y0), (x1, y1): what is looked at about a face's frame of a picture of `shape`."""
-    reach = REACH * float(np.hypot(*(quad[3] - quad[0])))
-    low = np.floor(quad.mean(0) - reach).clip(0, None).astype(int)
-    high = np.ceil(quad.mean(0) + reach).clip(None, [shape[1], shape[0]]).astype(int)
-    return (int(low[0]), int(low[1])), (int(high[0]), int(high[1]))
-
-
 def turned_photo_about(picture: np.ndarray, face: Face) -> TurnedPhoto | None:
     """The turned photo about a face, where it lies in a plain picture, uint8 [H, W, 3]; None where none is seen,
     and for a face without landmarks.
@@ -90,7 +82,7 @@ def turned_photo_about(picture: np.ndarray, face: Face) -> TurnedPhoto | None:
         return None
     if how == "box":
         return None
-    (x0, y0), (x1, y1) = _around(picture.shape, quad)
+    (x0, y0), (x1, y1) = around(picture.shape, quad)
     if x1 - x0 < 16 or y1 - y0 < 16:
         return None
     near = picture[y0:y1, x0:x1]
@@ -100,8 +92,7 @@ def turned_photo_about(picture: np.ndarray, face: Face) -> TurnedPhoto | None:
     scale = min(1.0, LOOK / max(near.shape[:2]))
     if scale < 1:
         near = cv2.resize(near, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    red, green, blue = cv2.split(cv2.absdiff(near, np.broadcast_to(colour, near.shape)))
-    away = cv2.max(cv2.max(red, green), blue)
+    away = most_of_colours(cv2.absdiff(near, np.broadcast_to(colour, near.shape)))
     page = _page(away)
     if page is None:
         return None

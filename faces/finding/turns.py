@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from faces.finding.face import Face, area, common_area, found_in_turned
+from faces.finding.face import Face, found_in_turned, same_face
 
 SURE = 0.925  # 95 % of upright photos have more
 MARGIN = 0.01  # by which a turn must be better than the next; with less the face may be either way up
@@ -37,7 +37,7 @@ def best_of_four(image: np.ndarray, face: Face, look: Look) -> Face:
     for turn in range(4):
         there = look(np.ascontiguousarray(np.rot90(part, turn)), VIEW)
         moved = [_shifted(found_in_turned(f, part.shape, turn), x0, y0) for f in there]
-        same = [f for f in moved if common_area(f.box, face.box) > 0.4 * min(area(f.box), area(face.box))]
+        same = [f for f in moved if same_face(f, face)]
         best = max(same, key=lambda f: f.score, default=None)
         if turn == 0:  # as it was found at first, with the better landmarks
             ways.append((face.score if best is None else best.score, face))

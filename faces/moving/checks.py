@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from faces.moving.runs import HOLES, MOST, at_of
+from faces.moving.runs import HOLES, MOST, at_of, found_in
 
 REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 BLOCK = 80  # bytes of a DIF block of DV
@@ -102,12 +102,12 @@ def ogg_holes(file: BinaryIO) -> list[int]:
             if head[:4] != b"OggS":
                 holes.append(at)
                 numbers.clear()
-                at = _next_page(file, at + 1, size)
+                at = found_in(file, at + 1, size, b"OggS") or size
                 continue
             table = at_of(file, at + 27, head[26])
             length = 27 + len(table) + sum(table)
             if at + length > size:  # cut short, which is told otherwise, or its length is broken
-                following = _next_page(file, at + 4, size)
+                following = found_in(file, at + 4, size, b"OggS") or size
                 holes += [at] if following < size else []
                 numbers.clear()
                 at = following
@@ -117,7 +117,7 @@ def ogg_holes(file: BinaryIO) -> list[int]:
             if page and crc(page[:22] + bytes(4) + page[26:]) != int.from_bytes(head[22:26], "little"):
                 holes.append(at)
                 numbers.clear()
-                at = _next_page(file, at + 4, size)
+                at = found_in(file, at + 4, size, b"OggS") or size
                 continue
             # a stream that begins anew counts from 0
             if number not in (0, numbers.get(serial, number - 1) + 1):
@@ -127,13 +127,3 @@ def ogg_holes(file: BinaryIO) -> list[int]:
         return holes
     finally:
         file.seek(before)
-
-
-def _next_page(file: BinaryIO, at: int, size: int) -> int:
-    while at < size:
-        part = at_of(file, at, 1 << 16)
-        place = part.find(b"OggS")
-        if place >= 0:
-            return at + place
-        at += max(1, len(part) - 3)
-    return size

@@ -113,16 +113,22 @@ def breaks_off(file: BinaryIO) -> bool:
         file.seek(before)
 
 
+def _box(file: BinaryIO, at: int) -> tuple[int, bytes] | None:
+    """The length, 0 to the file's end, and the name of the box that begins at a byte; None where none does."""
+    head = at_of(file, at, 16)
+    if len(head) < 8:
+        return None
+    length, name = struct.unpack(">I4s", head[:8])
+    return (struct.unpack(">Q", head[8:])[0] if length == 1 and len(head) == 16 else length), name
+
+
 def _box_names(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Of the boxes one after the other that are whole, and b"" for what is none."""
     at = 0
     for _ in range(MOST):
-        head = at_of(file, at, 16)
-        if len(head) < 8:
+        if (box := _box(file, at)) is None:
             return
-        length, name = struct.unpack(">I4s", head[:8])
-        if length == 1 and len(head) == 16:
-            length = struct.unpack(">Q", head[8:])[0]
+        length, name = box
         if not name.isalnum() or 0 < length < 8:
             yield b""
             return
@@ -137,12 +143,9 @@ def _boxes(file: BinaryIO, size: int) -> int | None:
     moof, mdat and jp2c. A second ftyp begins another file: of each readers know one index alone."""
     at, names = 0, set[bytes]()
     for _ in range(MOST):
-        head = at_of(file, at, 16)
-        if len(head) < 8:
+        if (box := _box(file, at)) is None:
             return at
-        length, name = struct.unpack(">I4s", head[:8])
-        if length == 1 and len(head) == 16:
-            length = struct.unpack(">Q", head[8:])[0]
+        length, name = box
         if name in (b"ftyp", b"jP  ") and name in names:
             return at
         if length < 8:  # 0: to the end; else no box any more

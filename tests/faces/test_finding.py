@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from faces.decode import load_image
+from faces.finding import align
 from faces.finding.align import FaceFinder
 from faces.finding.face import Face, found_in_turned, turned, turned_points
 from faces.finding.face_step import FaceStep
 from faces.finding.frame import ffhq_quad
 from faces.finding.looks import covered, merged, overlap, sides, without_parts
-from faces.finding.turns import MARGIN, SURE, best_of_four, in_words
+from faces.finding.turns import MARGIN, MOST, SURE, best_of_four, in_words
+from faces.finding.yunet import BUNDLED
 
 
 def face(x0: float, y0: float, side: float, score: float = 0.9) -> Face:
@@ -51,6 +53,19 @@ def test_what_frames_cover_is_their_area():
     assert covered([square, square + [25, 0]], 100, 100) == pytest.approx(0.375, abs=0.02)
     tilted = np.array([[50, 0], [0, 50], [50, 100], [100, 50]], float)  # on its corner: half of the photo
     assert covered([tilted], 100, 100) == pytest.approx(0.5, abs=0.04) and covered([], 9, 9) == 0
+
+
+# ---- who is looked at anew --------------------------------------------------------------------------------------
+
+
+def test_doubtful_faces_are_looked_at_anew_behind_any_number_of_sure_ones(monkeypatch):
+    seen = {"doubtful": [], "sure": []}
+    for name, list_ in (("best_way_up", seen["doubtful"]), ("levelled", seen["sure"])):
+        monkeypatch.setattr(align, name, lambda image, one, look, to=list_: to.append(one) or one)
+    sure = [face(40 * k, 0, 30 - 0.1 * k, SURE + 0.01) for k in range(40)]
+    doubtful = [face(40 * k, 100, 10, SURE - 0.01) for k in range(3)]
+    FaceFinder(BUNDLED)._upright(np.zeros((200, 1700, 3), np.uint8), doubtful + sure)
+    assert seen == {"doubtful": doubtful, "sure": sure[:MOST]}
 
 
 # ---- four ways up -----------------------------------------------------------------------------------------------
