@@ -65,6 +65,16 @@ def in_order(state: dict[str, Any], own: dict[str, torch.Tensor]) -> dict[str, t
     return out
 
 
+def bare_norms(state: dict[str, torch.Tensor]) -> bool:
+    """Whether a batch norm has means of 0 and variances just below 1: what merging once wrote for "adds only"."""
+    variances = [name for name in state if name.endswith(".running_var")]
+    means = [state[name.removesuffix("var") + "mean"] for name in variances]
+    return any(
+        not mean.any() and bool((state[name] == state[name][0]).all() and 0.99 < state[name][0] < 1)
+        for name, mean in zip(variances, means, strict=True)
+    )
+
+
 def _of_package(package: str, parameter: str) -> Path:
     """The one file of weights in an installed package."""
     told = f"`{parameter}` {PIP}{package}"

@@ -20,6 +20,7 @@ from discriminator.locate import find_detector
 from discriminator.options import MODELS, SHIPPED
 from discriminator.soup import soup
 from discriminator.two_views import TwoViews
+from discriminator.wise_ft import wise_ft
 from evaluation.ensemble_scores import (
     MemberScores,
     check_order,
@@ -30,15 +31,18 @@ from evaluation.ensemble_scores import (
     tell_parts,
 )
 from evaluation.listener import Listener
-from evaluation.options import EnsembleOptions
-from evaluation.scoring import LabelledImages
+from evaluation.options import EnsembleOptions, ScoringOptions
+from evaluation.scoring import LabelledImages, Scorer, chosen, open_labelled, spread
+from faces.degrade import preset
 from faces.preprocess import Preprocess
 from metrics.classification import roc_auc, tpr_at_fpr
 from metrics.scores import groups_in_words
 from metrics.significance import delong, paired
 
 NAME = "the ensemble"
-SOUP = "soup"  # the one method whose result is a single network
+SOUP, WISE_FT = "soup", "wise-ft"  # the methods whose result is a single network
+ALPHA = 0.8
+SEEN = 384  # training images of a class that batch norms' statistics are found on
 
 
 @dataclass
@@ -85,7 +89,11 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
         listener.tell(f"member {name}: {p.resolution}x{p.resolution}, sha256 {member.sha256[:12]}…")
 
     check_order(options, members)
-    judged = [*members, soup(members, options.models)] if options.method == SOUP else members
+    judged = list(members)
+    if options.method == SOUP:
+        judged.append(soup(members, options.models))
+    elif options.method == WISE_FT:
+        judged.append(_between(options, members[0], listener))
     fit, test = _gather(options, judged, listener)
     notes = list(fit.notes)
     if len({m.trained_on_aligned_faces for m in members}) > 1:
@@ -94,8 +102,8 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
         )
     for line in notes:
         listener.tell(f"note: {line}")
-    if options.method == SOUP:
-        detector, scores = blended(names, judged, fit)
+    if options.method in (SOUP, WISE_FT):
+        detector, scores = blended(options.method, names, judged, fit)
     else:
         detector, scores = join(options.method, names, members, fit, options.weights)
     detector.meta["ensemble"]["notes"] = notes
@@ -103,6 +111,33 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
         detector, dict(zip(names, members)), fit, scores, test, resamples=options.resamples, seed=options.seed
     )
     return EnsembleResult(detector, names, found)
+
+
+def _between(options: EnsembleOptions, member: Detector, listener: Listener) -> Detector:
+    """wise-ft's network, its norms' statistics of training images, clean, both classes mixed evenly."""
+    alpha = ALPHA if options.alpha is None else options.alpha
+    assert options.backbone_weights is not None
+    opened = open_labelled(
+        ScoringOptions(
+            data=options.data, data_root=options.data_root, split="all", label=options.label, labels=options.labels
+        )
+    )
+    part = next((p for p in opened if any(item.split == "train" for item in p.source.items)), None)
+    if part is None:
+        raise UserError(
+            f"`data` {', '.join(options.data)}: has no training split, on whose images batch norms' statistics are"
+            " found; give the set that the network was taught with"
+        )
+    train = np.array([item.split == "train" for item in part.source.items])
+    rows = [spread(np.flatnonzero(train & (part.labels == label)), SEEN) for label in (0, 1)]
+    index = np.concatenate(rows)[np.argsort(np.concatenate([np.linspace(0, 1, len(r)) for r in rows]), kind="stable")]
+    seen = chosen(part, index)
+    listener.tell(f"batch norms' statistics: of {counted(len(index), 'training image')} of {part.spec}")
+    scorer = Scorer(member, options)
+    images = (
+        pixels for some in scorer.prepared(seen, preset("none")) for _, pixels in some if isinstance(pixels, np.ndarray)
+    )
+    return wise_ft(member, options.models[0], options.backbone_weights, alpha, images)
 
 
 # ---- checks -------------------------------------------------------------------------------------------------------
@@ -236,12 +271,15 @@ def join(
     return detector, scores.reshape(views, n)
 
 
-def blended(names: Sequence[str], judged: Sequence[Detector], fit: MemberScores) -> tuple[Detector, np.ndarray]:
-    """As `join`, of a soup, which is the last of `judged` and of the rows' scores; the members come before."""
+def blended(
+    method: str, names: Sequence[str], judged: Sequence[Detector], fit: MemberScores
+) -> tuple[Detector, np.ndarray]:
+    """As `join`, of a soup or of wise-ft's network, which is the last of `judged` and of the rows' scores; the members
+    come before."""
     _check_classes(fit)
     mixed, scores = judged[-1], fit.z[:, :, -1]
     calibration = _calibration(scores.ravel(), np.tile(fit.labels, len(scores)), len(scores))
-    meta = mixed.meta | _origin(SOUP, names, judged[:-1], fit)
+    meta = mixed.meta | _origin(method, names, judged[:-1], fit)
     return Detector(mixed.net, mixed.preprocess, calibration, meta), scores
 
 
@@ -283,7 +321,7 @@ def compare_with_members(
     """The ensemble and its members at the same false-alarm rates; the best member is chosen where the ensemble was
     fitted, not where it is tested. scores [views, n]: the ensemble's on the rows `fit`."""
     names = list(members)
-    head = head_of(detector)  # none: a soup, whose scores come last
+    head = head_of(detector)  # none: a single network, whose scores come last
     flat = np.tile(fit.labels, fit.z.shape[0])
     aucs = [roc_auc(flat, fit.z[:, :, k].ravel()) for k in range(len(names))]
     best = names[int(np.argmax(aucs))]
@@ -313,7 +351,7 @@ def compare_with_members(
     p = delong(rows.labels, all_scores[NAME], all_scores[best]).p
     found = EnsembleComparison(
         of, reals, len(rows.labels) - reals, best, shown, systems, gaps, p,
-        _words(gaps, best, shown, 1 if head is None else len(names)),
+        _words(gaps, best, shown, 1 if head is None else len(names), detector.meta["ensemble"]["method"]),
     )  # fmt: skip
     if together := groups_in_words(rows.groups):
         found.notes.append(f"intervals: {together}; DeLong's p counts images")
@@ -377,11 +415,13 @@ def between(low: float, high: float, form: str) -> str:
     return f"95 % interval {form.format(low)} to {form.format(high)}"
 
 
-def _words(gaps: dict, best: str, target: float, count: int) -> str:
+def _words(gaps: dict, best: str, target: float, count: int, method: str = "") -> str:
     gap = gaps[f"tpr_at_fpr_{target:g}"]
     value, low, high = (100 * gap[key] for key in ("value", "low", "high"))
     said = f"{value:+.1f} points of fakes found at {100 * target:g} % false alarms"
     said += f" ({between(low, high, '{:+.1f}')})"
+    if method == WISE_FT:
+        return f"here, beside {best}: {said}; what it is for are sets that {best} was not taught on: judge both on such"
     if low > 0:
         return f"the ensemble beats its best member, {best}: {said}"
     if high < 0:

@@ -283,7 +283,14 @@ class EnsembleOptions(ScoringOptions):
 
     models: tuple[str, ...] = argument("MODEL MODEL…", ())
     method: str = option(
-        "average", "How the members are joined.", choices=("average", "majority", "weighted", "stacking", "soup")
+        "average", "How the members are joined.",
+        choices=("average", "majority", "weighted", "stacking", "soup", "wise-ft"),
+    )  # fmt: skip
+    alpha: float | None = option(
+        None, "Of `wise-ft`: how much of MODEL, from 0 to 1.  [default: 0.8]", metavar="SHARE", low=0, high=1
+    )
+    backbone_weights: str | None = option(
+        None, "Of `wise-ft`: the weights that MODEL's training began with.", metavar="FILE|pip:PACKAGE"
     )
     weights: tuple[float, ...] = option(
         (), "Of `weighted`: one for each member, instead of fitted ones.", metavar="W,W…", parse=Weights(), whole=True
@@ -296,7 +303,15 @@ class EnsembleOptions(ScoringOptions):
 
     def __post_init__(self) -> None:
         check(self)
-        if len(self.models) < 2:
+        between = self.method == "wise-ft"
+        if between and (len(self.models) != 1 or self.backbone_weights is None):
+            raise UserError(
+                "`method` wise-ft lies between one network and the weights that its training began with: give one MODEL"
+                " and `backbone_weights`"
+            )
+        if not between and (self.alpha, self.backbone_weights) != (None, None):
+            raise UserError("`alpha` and `backbone_weights` are of `method` wise-ft; leave them out")
+        if len(self.models) < 2 and not between:
             raise UserError("an ensemble has two members or more: name at least two detector files or run folders")
         if Path(self.out).suffix != ".safetensors":
             raise UserError(f"`out` {self.out}: a detector file's name ends in .safetensors: choose another")
@@ -316,9 +331,10 @@ class EnsembleOptions(ScoringOptions):
             raise UserError(
                 "no images to fit and calibrate on: give `data` SOURCE (its validation split is used), or `oof` of each"
             )
-        if self.oof and self.method == "soup":
+        if self.oof and self.method in ("soup", "wise-ft"):
             raise UserError(
-                "`oof`: out-of-fold scores are the members' own, and a soup is another network; give `data` instead"
+                f"`oof`: out-of-fold scores are the members' own, and {self.method} makes another network; give `data`"
+                " instead"
             )
         if self.oof and self.split:
             raise UserError("`split`: with `oof` the out-of-fold scores are fitted on, `data` only tests; leave it out")

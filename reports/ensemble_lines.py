@@ -17,7 +17,9 @@ def lines_of(result: EnsembleResult) -> list[str]:
 
 def _made(detector: Detector, names: Sequence[str]) -> list[str]:
     head, out = head_of(detector), []
-    if head is None:
+    if head is None and (line := detector.meta.get("wise_ft")) is not None:
+        out.append(f"one network: {line['alpha']:g} of {names[0]}, {1 - line['alpha']:g} of {line['pretrained']}")
+    elif head is None:
         out.append(f"one network whose weights are the mean of the {len(names)} members'")
     elif isinstance(head, Weighted):
         shares = ", ".join(f"{name} {w:.3f}" for name, w in zip(names, head.weights.tolist()))

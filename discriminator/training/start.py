@@ -19,6 +19,7 @@ from discriminator.models import HYBRID_SIZES, new_network
 from discriminator.network import Network
 from discriminator.network_options import NetworkOptions
 from discriminator.pixels import Pixels
+from discriminator.weights import bare_norms
 from stylegan2_ada.torch_files import read_torch
 from training.checkpoint import FORMATS, find_checkpoint
 from training.run_folder import CONFIG
@@ -45,7 +46,7 @@ class Start:
         if file.suffix == ".safetensors":
             net = Detector.load(file).net
             state = dict(net.state_dict())
-            if not _bare_norms(state):
+            if not bare_norms(state):
                 return cls(spec, file, state, (net.cfg.mean, net.cfg.std) if isinstance(net, Borrowing) else None)
             if file == path or not list(path.glob("checkpoint-*.pt")):
                 raise UserError(
@@ -62,16 +63,6 @@ def _normalisation(config: Path) -> tuple[tuple[float, ...], tuple[float, ...]] 
         return tuple(map(float, found["mean"])), tuple(map(float, found["std"]))
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
-
-
-def _bare_norms(state: dict[str, torch.Tensor]) -> bool:
-    """Whether a batch norm has means of 0 and variances just below 1: what merging once wrote for "adds only"."""
-    variances = [name for name in state if name.endswith(".running_var")]
-    means = [state[name.removesuffix("var") + "mean"] for name in variances]
-    return any(
-        not mean.any() and bool((state[name] == state[name][0]).all() and 0.99 < state[name][0] < 1)
-        for name, mean in zip(variances, means, strict=True)
-    )
 
 
 def _of_checkpoint(path: Path, spec: str) -> dict[str, torch.Tensor]:

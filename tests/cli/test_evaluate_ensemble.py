@@ -294,6 +294,13 @@ def test_out_of_fold_scores_of_another_member_are_refused(tmp_path):
         (["a.safetensors", "run", "--data", "data", "--method", "weighted", "--weights", "1,-1"], "at least 0"),
         (["a.safetensors", "c.safetensors", "--data", "data", "--method", "soup"], "is another network than a"),
         (["a.safetensors", "run", "--oof", "x.csv", "--oof", "y.csv", "--method", "soup"], "give --data instead"),
+        (["a.safetensors", "--data", "data", "--method", "wise-ft"], "give one MODEL and --backbone-weights"),
+        (["a.safetensors", "run", "--data", "data", "--method", "wise-ft", "--backbone-weights", "w.pth"], "one MODEL"),
+        (["a.safetensors", "run", "--data", "data", "--alpha", 0.5], "are of --method wise-ft"),
+        (
+            ["a.safetensors", "--data", "data", "--method", "wise-ft", "--backbone-weights", "w.pth"],
+            "has no training split",
+        ),
         (["a.safetensors", "run", "--data", "data", "--out", "e.onnx"], "ends in .safetensors"),
         (["a.safetensors", "run", "--data", "data", "--out", "a.safetensors"], "is there already"),
         (["a.safetensors", "run", "--data", "data", "--out", "a.safetensors", "--force"], "is one of the members"),
