@@ -1,20 +1,23 @@
 """3x3 convolution on CPUs with fewer multiplications than a direct one, as often differentiable as wanted.
 
 Minimal filtering (Winograd; Lavin & Gray 2015, arXiv 1509.09308) for the convolution, its input gradient and its weight
-gradient; the kernels are in native/csrc/conv3x3*. Images are channels-last, weights and their gradients float32, as are
-all sums. Errors are relative RMS for normal data:
+gradient; the kernels are in native/csrc/conv3x3* and conv_fixed*. Images are channels-last, weights and their gradients
+float32, as are all sums but those of fixed point, which are exact. Errors are relative RMS for normal data:
 
 | images | filter | multiplications | error | error of a direct convolution | needs |
 |---|---|---|---|---|---|
 | bfloat16 | F(2x2, 3x3) | 16 for 36 | 0.0043 (0.0031 for smooth data) | 0.0024 | AVX512-BF16 |
+| the same, 256 pixels or more | F(4x4, 3x3), int16 | 36 for 144 | 0.0020 to 0.0030 (512 channels) | 0.0024 | no AMX |
 | float32 | F(4x4, 3x3) | 36 for 144 | 7e-7 | 4e-7 | AVX2 or AVX-512 |
+
+Weight gradients of bfloat16 images have tiles of 2x2 at any size.
 
 Schemas; both compute with stride 1 and zero padding 1, and are each other's derivatives:
 
 conv3x3(x, w, gain, transposed): gain * sum over i, dy, dx of x[n, i, y + dy - 1, x + dx - 1] w[o, i, dy, dx];
     `transposed`, its adjoint: w's o is summed over, its i comes out, and the kernel is turned by 180 degrees.
 conv3x3_wgrad(x, gy, gain): [O, I, 3, 3], gain * sum over n, y, x of x[n, i, y + dy - 1, x + dx - 1] gy[n, o, y, x].
-conv3x3_supported(): 1 for bfloat16, and 2 for float32.
+conv3x3_supported(): 1 for bfloat16, 2 for float32, and 4 for bfloat16 in fixed point.
 """
 
 from functools import cache

@@ -6,8 +6,13 @@
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define CONV3X3_BF16 1
 #include "conv3x3_passes.h"
+#include "conv_fixed_ways.h"
+#if CONV_FIXED
+#include "conv_fixed_passes.h"
+#endif
 #else
 #define CONV3X3_BF16 0
+#define CONV_FIXED 0
 #endif
 
 #if (defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))) && defined(__unix__)
@@ -22,9 +27,9 @@ namespace {
 using sg::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t BF16 = 1, FLOAT = 2;
+constexpr int64_t BF16 = 1, FLOAT = 2, FIXED = 4;
 
-int64_t supported() { return CONV3X3_BF16 * BF16 + CONV3X3_FLOAT * FLOAT; }
+int64_t supported() { return CONV3X3_BF16 * BF16 + CONV3X3_FLOAT * FLOAT + CONV_FIXED * FIXED; }
 
 #if CONV3X3_FLOAT
 constexpr auto CHANNELS_LAST = torch::headeronly::MemoryFormat::ChannelsLast;
@@ -48,6 +53,15 @@ int64_t threads() { return torch::stable::get_num_threads(); }
 conv3x3::Image describe(const Tensor& x) { return {x.size(0), x.size(1), x.size(2), x.size(3)}; }
 
 void convolve(const Tensor& x, const float* w, int64_t o, int64_t i, float gain, bool transposed, const Tensor& y) {
+#if CONV_FIXED
+  using Way = conv_fixed::Plain;
+  if (Way::pays(y.size(2), y.size(3))) {
+    const conv_fixed::Image in{x.size(0), x.size(1), x.size(2), x.size(3)}, out{in.n, y.size(1), in.height, in.width};
+    conv_fixed::convolve<Way>(Way::grid(out.n, out.height, out.width), in, sg::in<uint16_t>(x),
+                              {w, o, i, transposed, transposed}, gain, out, sg::out<uint16_t>(y), threads());
+    return;
+  }
+#endif
   const conv3x3::WeightLayout layout(x.size(1), y.size(1));
   static thread_local sg::Scratch scratch;
   uint32_t* u = scratch.get<uint32_t>(layout.words());

@@ -2,6 +2,7 @@
 #pragma once
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #define SG_FORCE_INLINE inline __attribute__((always_inline))
@@ -12,19 +13,36 @@ using bf16 = uint16_t;
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// C[r, j] = sum over k of A[r, k] . B[k, j], where each element of A and B is a pair of bfloat16 (one 32-bit word) and
-// `.` adds the two products. Row r of A starts at a + r * a_row and its words lie a_k apart; row k of B starts at
-// b + k * b_k and is 16 * COLS words long; C is float32. ROWS * COLS accumulators, COLS words of B and one broadcast of
+// How pairs of numbers (a 32-bit word each) are multiplied and added to a sum: of bfloat16 as float32, of int16 as int32.
+struct Bf16Pairs {
+  using Sum = __m512;
+  static Sum zero() { return _mm512_setzero_ps(); }
+  static Sum add(Sum s, __m512i a, __m512i b) { return _mm512_dpbf16_ps(s, (__m512bh)a, (__m512bh)b); }
+  static void store(float* to, Sum s) { _mm512_storeu_ps(to, s); }
+};
+
+#if defined(__AVX512VNNI__)
+struct IntPairs {
+  using Sum = __m512i;
+  static Sum zero() { return _mm512_setzero_si512(); }
+  static Sum add(Sum s, __m512i a, __m512i b) { return _mm512_dpwssd_epi32(s, a, b); }
+  static void store(float* to, Sum s) { _mm512_storeu_si512(to, s); }
+};
+#endif
+
+// C[r, j] = sum over k of A[r, k] . B[k, j], where each element of A and B is a pair of numbers and `.` adds the two
+// products (`Pairs`). Row r of A starts at a + r * a_row and its words lie a_k apart; row k of B starts at
+// b + k * b_k and is 16 * COLS words long; C is of 32 bits. ROWS * COLS accumulators, COLS words of B and one broadcast of
 // A live in registers: 6 x 4 uses 29 of 32, and needs 4 loads and 6 broadcasts for 24 multiply-adds, so B may stream
 // from the second-level cache.
-template <int ROWS, int COLS>
+template <typename Pairs, int ROWS, int COLS>
 inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t b_k, int64_t k,
                          float* c, int64_t c_row) {
-  __m512 acc[ROWS][COLS];
+  typename Pairs::Sum acc[ROWS][COLS];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-    for (int j = 0; j < COLS; j++) acc[r][j] = _mm512_setzero_ps();
+    for (int j = 0; j < COLS; j++) acc[r][j] = Pairs::zero();
   for (int64_t p = 0; p < k; p++) {
     __m512i bv[COLS];
 #pragma GCC unroll 4
@@ -36,7 +54,7 @@ inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const ui
     for (int r = 0; r < ROWS; r++) {
       const __m512i av = _mm512_set1_epi32(static_cast<int>(a[r * a_row]));
 #pragma GCC unroll 4
-      for (int j = 0; j < COLS; j++) acc[r][j] = _mm512_dpbf16_ps(acc[r][j], (__m512bh)av, (__m512bh)bv[j]);
+      for (int j = 0; j < COLS; j++) acc[r][j] = Pairs::add(acc[r][j], av, bv[j]);
     }
     a += a_k;
     b += b_k;
@@ -44,10 +62,10 @@ inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const ui
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-    for (int j = 0; j < COLS; j++) _mm512_storeu_ps(c + r * c_row + 16 * j, acc[r][j]);
+    for (int j = 0; j < COLS; j++) Pairs::store(c + r * c_row + 16 * j, acc[r][j]);
 }
 
-template <int COLS>
+template <typename Pairs, int COLS>
 inline void gemm_columns(int64_t rows, const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t b_k,
                          int64_t k, float* c, int64_t c_row) {
   int64_t r = 0;
@@ -55,36 +73,37 @@ inline void gemm_columns(int64_t rows, const uint32_t* a, int64_t a_row, int64_t
     kernel(a + r * a_row, a_row, a_k, b, b_k, k, c + r * c_row, c_row);
     r += n;
   };
-  while (rows - r >= 9 || rows - r == 6) call(micro_kernel<6, COLS>, 6);
-  if (rows - r >= 7) call(micro_kernel<4, COLS>, 4);  // 7 = 4 + 3 and 8 = 4 + 4: a lone row would wait for its own sums
+  while (rows - r >= 9 || rows - r == 6) call(micro_kernel<Pairs, 6, COLS>, 6);
+  if (rows - r >= 7) call(micro_kernel<Pairs, 4, COLS>, 4);  // 7 = 4 + 3 and 8 = 4 + 4: a lone row would wait for its own sums
   switch (rows - r) {
     case 1:
-      return call(micro_kernel<1, COLS>, 1);
+      return call(micro_kernel<Pairs, 1, COLS>, 1);
     case 2:
-      return call(micro_kernel<2, COLS>, 2);
+      return call(micro_kernel<Pairs, 2, COLS>, 2);
     case 3:
-      return call(micro_kernel<3, COLS>, 3);
+      return call(micro_kernel<Pairs, 3, COLS>, 3);
     case 4:
-      return call(micro_kernel<4, COLS>, 4);
+      return call(micro_kernel<Pairs, 4, COLS>, 4);
     case 5:
-      return call(micro_kernel<5, COLS>, 5);
+      return call(micro_kernel<Pairs, 5, COLS>, 5);
     default:
       return;
   }
 }
 
 // As micro_kernel, for any number of rows and 1 to 4 columns of 16.
+template <typename Pairs = Bf16Pairs>
 inline void gemm(int cols, int64_t rows, const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t b_k,
                  int64_t k, float* c, int64_t c_row) {
   switch (cols) {
     case 1:
-      return gemm_columns<1>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
+      return gemm_columns<Pairs, 1>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
     case 2:
-      return gemm_columns<2>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
+      return gemm_columns<Pairs, 2>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
     case 3:
-      return gemm_columns<3>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
+      return gemm_columns<Pairs, 3>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
     default:
-      return gemm_columns<4>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
+      return gemm_columns<Pairs, 4>(rows, a, a_row, a_k, b, b_k, k, c, c_row);
   }
 }
 
@@ -141,5 +160,33 @@ inline __m512i round_words(__m512 low, __m512 high) {
 
 inline __mmask32 mask32(int64_t n) { return n >= 32 ? 0xffffffffu : n <= 0 ? 0u : (1u << n) - 1u; }
 inline __mmask16 mask16(int64_t n) { return n >= 16 ? 0xffffu : n <= 0 ? 0u : static_cast<__mmask16>((1u << n) - 1u); }
+
+// stage[input * taps + tap], vectors of 16 outputs, of 32 inputs; w is [o][i][taps], `by_input` takes its i for outputs.
+inline void stage_weights(const float* w, int64_t o_count, int64_t i_count, int64_t taps, bool by_input, int64_t out0,
+                          int64_t in0, __m512* stage) {
+  __m512 rows[16];
+  if (by_input) {
+    for (int64_t k = 0; k < 32; k++) {
+      const int64_t o = in0 + k;
+      for (int64_t r = 0; r < 16; r++) {
+        const bool inside = o < o_count && out0 + r < i_count;
+        rows[r] = _mm512_maskz_loadu_ps(inside ? mask16(taps) : 0, inside ? w + (o * i_count + out0 + r) * taps : w);
+      }
+      transpose16(rows);
+      for (int64_t t = 0; t < taps; t++) stage[taps * k + t] = rows[t];
+    }
+    return;
+  }
+  const int64_t have = taps * std::min<int64_t>(32, i_count - in0);
+  for (int64_t b = 0; b < 2 * taps; b++) {
+    for (int64_t r = 0; r < 16; r++) {
+      const bool inside = out0 + r < o_count && 16 * b < have;
+      rows[r] = _mm512_maskz_loadu_ps(inside ? mask16(have - 16 * b) : 0,
+                                      inside ? w + ((out0 + r) * i_count + in0) * taps + 16 * b : w);
+    }
+    transpose16(rows);
+    for (int r = 0; r < 16; r++) stage[16 * b + r] = rows[r];
+  }
+}
 
 }  // namespace conv3x3

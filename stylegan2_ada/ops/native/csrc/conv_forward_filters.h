@@ -152,8 +152,9 @@ SG_FORCE_INLINE void transform_output(const vec (&m)[F::SIZE], vec (&out)[F::OUT
   if constexpr (F::SIZE == 1) {
     out[0] = m[0];
   } else {
-    if constexpr (F::ZERO) out[0] = m[0];
-    out[F::OUT - 1] = m[F::SIZE - 1];
+    constexpr double zero = F::MATRICES.at[0][0], infinity = F::MATRICES.at[F::OUT - 1][F::SIZE - 1];
+    if constexpr (F::ZERO) add<true, state(zero)>(out[0], m[0], static_cast<float>(zero));
+    add<true, state(infinity)>(out[F::OUT - 1], m[F::SIZE - 1], static_cast<float>(infinity));
     by_pairs<F>([&](auto plus, auto minus) SG_INLINED {
       const vec both[2] = {m[plus] + m[minus], m[plus] - m[minus]};
       repeat<F::OUT>([&](auto k) SG_INLINED {
@@ -175,7 +176,7 @@ SG_FORCE_INLINE void spread(const double (&m)[F::SIZE][N], const vec (&x)[N], ve
     out[plus] = both[0] + both[1];
     out[minus] = both[0] - both[1];
   });
-  out[F::SIZE - 1] = x[N - 1];
+  out[F::SIZE - 1] = x[N - 1] * static_cast<float>(m[F::SIZE - 1][N - 1]);
 }
 
 template <typename F>

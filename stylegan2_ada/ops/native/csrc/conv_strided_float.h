@@ -13,12 +13,11 @@
 
 namespace conv_float {
 
-struct Strided {
-  using F = Filter<4, 2>;
+// The numbers of an axis, and their products.
+template <typename F_>
+struct StridedAxes {
+  using F = F_;
   static constexpr int OUT = F::OUT, EVEN = F::SIZE, ODD = OUT, AXIS = EVEN + 1, NUMBERS = EVEN + ODD;
-  bool scatter;  // the transpose
-  int64_t pad_y, pad_x;
-
   // The product of two numbers of the axes of the weights, and of two of the nine of the images; which row of a tile it
   // is in that product.
   static constexpr int point(int r, int c) {
@@ -30,12 +29,54 @@ struct Strided {
   }
 
   static constexpr int64_t MIXED = EVEN * EVEN, BOTH = MIXED + 2 * EVEN;  // the first of mixed products, that of odd ones
-  int64_t points() const { return BOTH + 1; }
-  int64_t copies() const { return NUMBERS * NUMBERS; }
   static constexpr int64_t copies(int64_t point) { return point < MIXED ? 1 : point < BOTH ? ODD : ODD * ODD; }
   static constexpr int64_t copies_before(int64_t point) {
     return point <= MIXED ? point : point <= BOTH ? MIXED + ODD * (point - MIXED) : NUMBERS * NUMBERS;
   }
+
+  template <bool SCATTER>
+  SG_FORCE_INLINE static void weight(const vec (&g)[3], vec (&out)[AXIS]) {
+    const vec even[2] = {g[SCATTER ? 2 : 0], g[SCATTER ? 0 : 2]};
+    vec t[EVEN];
+    transform_weight<F>(even, t);
+    repeat<EVEN>([&](auto i) SG_INLINED { out[i] = t[i]; });
+    out[EVEN] = g[1];
+  }
+
+  // The nine numbers of an axis from x: nine x of a convolution, five of a transpose.
+  template <bool SCATTER>
+  SG_FORCE_INLINE static void input(const vec (&d)[SCATTER ? EVEN : NUMBERS], vec (&out)[NUMBERS]) {
+    vec even[EVEN], t[EVEN];
+    repeat<EVEN>([&](auto i) SG_INLINED { even[i] = d[SCATTER ? i : 2 * i]; });
+    transform_input<F>(even, t);
+    repeat<EVEN>([&](auto i) SG_INLINED { out[i] = t[i]; });
+    repeat<ODD>([&](auto i) SG_INLINED { out[EVEN + i] = d[SCATTER ? i + 1 : 2 * i + 1]; });
+  }
+
+  template <int SIDE>
+  SG_FORCE_INLINE static void output(const vec (&m)[NUMBERS], vec (&out)[SIDE]) {
+    vec even[EVEN], t[OUT];
+    repeat<EVEN>([&](auto i) SG_INLINED { even[i] = m[i]; });
+    transform_output<F>(even, t);
+    repeat<OUT>([&](auto i) SG_INLINED {
+      if constexpr (SIDE == OUT) {
+        out[i] = t[i] + m[EVEN + i];
+      } else {
+        out[2 * i] = t[i];
+        out[2 * i + 1] = m[EVEN + i];
+      }
+    });
+  }
+};
+
+struct Strided : StridedAxes<Filter<4, 2>> {
+  bool scatter;  // the transpose
+  int64_t pad_y, pad_x;
+  Strided(bool scatter, int64_t pad_y, int64_t pad_x) : scatter(scatter), pad_y(pad_y), pad_x(pad_x) {}
+
+  int64_t points() const { return BOTH + 1; }
+  int64_t copies() const { return NUMBERS * NUMBERS; }
+  static constexpr int64_t copies(int64_t point) { return StridedAxes::copies(point); }
   template <typename To>
   int64_t at(int64_t point, const To& to) const {
     return to.at(point, copies_before(point));
@@ -50,11 +91,7 @@ struct Strided {
   }
 
   void weight(const vec (&g)[3], vec (&out)[AXIS]) const {
-    const vec even[2] = {scatter ? g[2] : g[0], scatter ? g[0] : g[2]};
-    vec t[EVEN];
-    transform_weight<F>(even, t);
-    repeat<EVEN>([&](auto i) SG_INLINED { out[i] = t[i]; });
-    out[EVEN] = g[1];
+    scatter ? StridedAxes::weight<true>(g, out) : StridedAxes::weight<false>(g, out);
   }
   void weight_back(const vec (&u)[AXIS], vec (&out)[3]) const {  // of the convolution, not of its transpose
     vec even[EVEN], t[2];
@@ -63,16 +100,6 @@ struct Strided {
     out[0] = t[0];
     out[1] = u[EVEN];
     out[2] = t[1];
-  }
-
-  // The nine numbers of an axis from x: nine x of a convolution, five of a transpose.
-  template <bool SCATTER>
-  SG_FORCE_INLINE static void input(const vec (&d)[SCATTER ? EVEN : NUMBERS], vec (&out)[NUMBERS]) {
-    vec even[EVEN], t[EVEN];
-    repeat<EVEN>([&](auto i) SG_INLINED { even[i] = d[SCATTER ? i : 2 * i]; });
-    transform_input<F>(even, t);
-    repeat<EVEN>([&](auto i) SG_INLINED { out[i] = t[i]; });
-    repeat<ODD>([&](auto i) SG_INLINED { out[EVEN + i] = d[SCATTER ? i + 1 : 2 * i + 1]; });
   }
 
   template <typename To>
@@ -116,21 +143,6 @@ struct Strided {
       write_tile<2 * OUT>(m, tile, from, part, channel, corner.n, 2 * corner.y - pad_y, 2 * corner.x - pad_x);
     else
       write_tile<OUT>(m, tile, from, part, channel, corner.n, corner.y, corner.x);
-  }
-
-  template <int SIDE>
-  SG_FORCE_INLINE static void output(const vec (&m)[NUMBERS], vec (&out)[SIDE]) {
-    vec even[EVEN], t[OUT];
-    repeat<EVEN>([&](auto i) SG_INLINED { even[i] = m[i]; });
-    transform_output<F>(even, t);
-    repeat<OUT>([&](auto i) SG_INLINED {
-      if constexpr (SIDE == OUT) {
-        out[i] = t[i] + m[EVEN + i];
-      } else {
-        out[2 * i] = t[i];
-        out[2 * i + 1] = m[EVEN + i];
-      }
-    });
   }
 
   template <int SIDE>

@@ -5,7 +5,11 @@
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define CONV_TAPS_BF16 1
+#include "conv_fixed_ways.h"
 #include "conv_taps_passes.h"
+#if CONV_FIXED
+#include "conv_fixed_passes.h"
+#endif
 #else
 #define CONV_TAPS_BF16 0
 #endif
@@ -63,6 +67,19 @@ void by_type(const Tensor& x, const F& f) {
 }
 #endif
 
+#if CONV_FIXED
+// Whether minimal filtering is faster, and then it is done.
+template <typename Way>
+bool by_filtering(const Tensor& x, const conv_fixed::Weights& w, double gain, const std::vector<int64_t>& window,
+                  const Tensor& y) {
+  const conv_fixed::Image in{x.size(0), x.size(1), x.size(2), x.size(3)}, out{in.n, y.size(1), y.size(2), y.size(3)};
+  if (!Way::pays(out.height, out.width)) return false;
+  conv_fixed::convolve<Way>(Way::grid(out.n, out.height, out.width, window[1], window[2]), in, sg::in<uint16_t>(x), w,
+                            static_cast<float>(gain), out, sg::out<uint16_t>(y), threads());
+  return true;
+}
+#endif
+
 // window: stride, padding along y and along x.
 void check_axis(int64_t large, int64_t small, int64_t kernel, const std::vector<int64_t>& window, int axis) {
   STD_TORCH_CHECK(window.size() == 3, "stylegan2_ada::conv_taps: window is (stride, padding of y, padding of x)");
@@ -97,6 +114,14 @@ Tensor conv_taps_op(const Tensor& x_, const Tensor& w_, double gain, std::vector
     return y;
   }
 #if CONV_TAPS_BF16
+#if CONV_FIXED
+  if (x.scalar_type() == ScalarType::BFloat16 && w.size(2) == 3 && w.size(3) == 3 && window[0] == 2) {
+    const conv_fixed::Weights weights{sg::in<float>(w), w.size(0), w.size(1), by_input, flip};
+    const auto done = transposed ? by_filtering<conv_fixed::Strided<true>>(x, weights, gain, window, y)
+                                 : by_filtering<conv_fixed::Strided<false>>(x, weights, gain, window, y);
+    if (done) return y;
+  }
+#endif
   const conv_taps::Plan plan({x.size(0), x.size(1), x.size(2), x.size(3), out, size[0], size[1], w.size(2), w.size(3),
                               window[0], window[1], window[2], transposed, flip});
   const conv_taps::Weights layout{out, x.size(1), plan.conv.taps()};

@@ -13,6 +13,7 @@ namespace conv_taps {
 
 using conv3x3::round_pair;
 using conv3x3::round_words;
+using conv3x3::stage_weights;
 using conv3x3::transpose16;
 
 constexpr int64_t BLOCK_BYTES = 768 << 10;  // of planes, in a second level of 1 MB or more
@@ -60,34 +61,6 @@ struct Weights {
   int64_t column_bytes() const { return taps * tap_bytes(); }
   int64_t part_bytes() const { return columns() * column_bytes(); }
 };
-
-// stage[input * taps + tap], vectors of 16 outputs, of 32 inputs; w is [o][i][taps], `by_input` takes its i for outputs.
-inline void stage_weights(const float* w, int64_t o_count, int64_t i_count, int64_t taps, bool by_input, int64_t out0,
-                          int64_t in0, __m512* stage) {
-  __m512 rows[16];
-  if (by_input) {
-    for (int64_t k = 0; k < 32; k++) {
-      const int64_t o = in0 + k;
-      for (int64_t r = 0; r < 16; r++) {
-        const bool inside = o < o_count && out0 + r < i_count;
-        rows[r] = _mm512_maskz_loadu_ps(inside ? mask16(taps) : 0, inside ? w + (o * i_count + out0 + r) * taps : w);
-      }
-      transpose16(rows);
-      for (int64_t t = 0; t < taps; t++) stage[taps * k + t] = rows[t];
-    }
-    return;
-  }
-  const int64_t have = taps * std::min<int64_t>(32, i_count - in0);
-  for (int64_t b = 0; b < 2 * taps; b++) {
-    for (int64_t r = 0; r < 16; r++) {
-      const bool inside = out0 + r < o_count && 16 * b < have;
-      rows[r] = _mm512_maskz_loadu_ps(inside ? mask16(have - 16 * b) : 0,
-                                      inside ? w + ((out0 + r) * i_count + in0) * taps + 16 * b : w);
-    }
-    transpose16(rows);
-    for (int r = 0; r < 16; r++) stage[16 * b + r] = rows[r];
-  }
-}
 
 template <int PARTS_>
 inline void pack_weights(const float* w, int64_t o_count, int64_t i_count, const Weights& layout, float gain,

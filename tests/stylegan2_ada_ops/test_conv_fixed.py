@@ -1,0 +1,198 @@
+"""bfloat16 convolutions by minimal filtering in fixed point against float64: values, gradients, theirs, extremes."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stylegan2_ada.ops import conv3x3, conv_taps  # noqa: F401 - their schemas
+from stylegan2_ada.ops.convolution import Geometry, convolve
+
+ops = torch.ops.stylegan2_ada
+UNIT = 2.0**-9  # largest relative error of a rounding to bfloat16
+
+native = pytest.mark.skipif(
+    not (conv3x3.use_native(torch.zeros(1, dtype=torch.bfloat16)) and ops.conv3x3_supported() & 4),
+    reason="needs the native ops on a CPU with AVX512-BF16 and without AMX",
+)
+WAYS = ["plain", "down", "up"]
+
+
+def normal(*shape, seed=0, dtype=torch.bfloat16):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return x.to(dtype=dtype, memory_format=torch.channels_last if dtype == torch.bfloat16 else torch.contiguous_format)
+
+
+def call(way, x, w, pad=(0, 0), gain=1.0, flip=False, swap=False):
+    """By the op, and in float64; `swap` takes w as [inputs, outputs]."""
+    kernel = (w.double() * gain).transpose(0, 1) if swap else w.double() * gain
+    if way == "plain":
+        turned = kernel.flip([2, 3]) if swap else kernel
+        return ops.conv3x3(x, w, gain, swap), F.conv2d(x.double(), turned, padding=1)
+    kernel = kernel.flip([2, 3]) if flip else kernel
+    if way == "down":
+        exact = F.conv2d(x.double(), kernel, stride=2, padding=pad)
+    else:
+        exact = F.conv_transpose2d(x.double(), kernel.transpose(0, 1), stride=2, padding=pad)
+    return ops.conv_taps(x, w, gain, [2, *pad], way == "up", flip, swap, exact.shape[2:]), exact
+
+
+def relative(got, exact):
+    return float((got.double() - exact).norm() / exact.norm())
+
+
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70), st.integers(16, 23), st.integers(16, 35))
+
+
+@native
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(WAYS), shapes, st.tuples(st.integers(0, 2), st.integers(0, 2)), st.booleans(), st.booleans(),
+    st.sampled_from([1.0, -0.03]), st.integers(0, 99),
+)  # fmt: skip
+def test_values_of_any_shape(way, shape, pad, flip, swap, gain, seed):
+    n, i, o, height, width = shape
+    x, w = (
+        normal(n, i, height, width, seed=seed),
+        normal(*((i, o) if swap else (o, i)), 3, 3, seed=1, dtype=torch.float32),
+    )
+    got, exact = call(way, x, w, pad, gain, flip, swap)
+    assert got.dtype == torch.bfloat16 and got.is_contiguous(memory_format=torch.channels_last)
+    assert got.shape == exact.shape
+    assert relative(got, exact) <= 2.2 * UNIT
+    own = (got.double() - exact).abs() - UNIT * exact.abs()  # without the rounding of the result
+    assert own.max() <= 12 * UNIT * exact.square().mean().sqrt()
+
+
+@native
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["normal", "biased", "styles", "smooth", "loud channel", "loud pixel"])
+def test_error_is_no_larger_than_that_of_a_direct_convolution_by_much(way, kind):
+    """At most 1.6 times that of PyTorch's, whose weights are bfloat16; more where few numbers of a tile, which has one
+    step, are much larger than all others."""
+    x = normal(2, 256, 33, 33, dtype=torch.float32)
+    if kind == "biased":
+        x = F.leaky_relu(x + 1, 0.2)
+    elif kind == "styles":
+        x = x * torch.exp(1.5 * normal(2, 256, 1, 1, seed=3, dtype=torch.float32))
+    elif kind == "smooth":
+        x = F.avg_pool2d(F.pad(x, (3, 3, 3, 3)), 7, 1) * 5 + 1
+    elif kind == "loud channel":
+        x[:, 7] *= 1000
+    elif kind == "loud pixel":
+        x[:, :, 12::8, 12::8] *= 50
+    x = x.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+    w = normal(128, 256, 3, 3, seed=4, dtype=torch.float32)
+    got, exact = call(way, x, w, gain=0.03)
+    low = (w * 0.03).bfloat16()
+    if way == "up":
+        direct = F.conv_transpose2d(x, low.transpose(0, 1), stride=2)
+    else:
+        direct = F.conv2d(x, low, stride=2 if way == "down" else 1, padding=0 if way == "down" else 1)
+    assert relative(got, exact) <= (2.5 if kind.startswith("loud") else 1.6) * relative(direct, exact)
+
+
+@native
+def test_sums_as_large_as_they_can_get_stay_in_int32():
+    """Images and weights whose every product at one of the 36 points has the same sign: their sum is the bound."""
+    points = [0, 5 / 8, -5 / 8, 3 / 2, -3 / 2]
+    of_image = [np.poly([q for q in points if q != p])[::-1] for p in points]
+    of_image = np.array([np.append(row, 0) for row in of_image] + [np.poly(points)[::-1]])
+    of_weight = np.array([[1, p, p * p] for p in points] + [[0, 0, 1]])
+    of_weight[0] = [1, 0, 0]
+    channels = normal(64, seed=5, dtype=torch.float32).bfloat16().float()
+    x, w = torch.zeros(36, 64, 16, 16), torch.zeros(36, 64, 3, 3)
+    for point in range(36):
+        row, column = divmod(point, 6)
+        signs = [torch.from_numpy(np.sign(np.outer(m[row], m[column]))).float() for m in (of_image, of_weight)]
+        x[point, :, 3:9, 3:9] = channels[:, None, None] * signs[0]
+        w[point] = channels[:, None, None] * signs[1]
+    x = x.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+    for factor in (1, -1):
+        got, exact = call("plain", factor * x, w)
+        assert relative(got, exact) <= 2.2 * UNIT
+
+
+@native
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [1e-25, 1e-18, 1e18, 1e30])
+def test_numbers_whose_squares_have_no_float32(way, size):
+    w = normal(40, 48, 3, 3, seed=1, dtype=torch.float32)
+    x = normal(2, 48, 17, 19).mul(size)
+    got, exact = call(way, x, w)
+    assert relative(got, exact) <= 2.2 * UNIT
+    got, exact = call(way, normal(2, 48, 17, 19), w * size)
+    assert relative(got, exact) <= 2.2 * UNIT
+
+
+@native
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_seen_in_the_results(way, bad):
+    """Everywhere where a direct convolution has it; and nowhere far from it."""
+    x, w = normal(2, 48, 33, 33), normal(40, 48, 3, 3, seed=1, dtype=torch.float32)
+    x[1, 5, 20, 11] = bad
+    got, exact = call(way, x, w)
+    assert not got[~exact.isfinite()].isfinite().any()
+    assert got[0].isfinite().all() and got[1, :, :8].isfinite().all()
+    x, w = normal(2, 48, 33, 33), w.clone()
+    w[3, 4, 1, 1] = bad
+    got, _ = call(way, x, w)
+    assert not got[:, 3].isfinite().any() or way == "up"
+    assert got[:, :3].isfinite().all() and got[:, 4:].isfinite().all()
+
+
+@native
+@pytest.mark.parametrize("way", WAYS)
+def test_zeros_give_zeros(way):
+    x, w = normal(2, 40, 17, 17), normal(48, 40, 3, 3, seed=1, dtype=torch.float32)
+    assert not call(way, torch.zeros_like(x), w)[0].any()
+    assert not call(way, x, torch.zeros_like(w))[0].any()
+
+
+@native
+@pytest.mark.parametrize("way", WAYS)
+def test_result_depends_neither_on_threads_nor_on_the_rest_of_the_batch(way):
+    x, w = normal(3, 96, 33, 35), normal(150, 96, 3, 3, seed=2, dtype=torch.float32)
+    one, before = call(way, x, w)[0], torch.get_num_threads()
+    try:
+        for threads in (2, 7):
+            torch.set_num_threads(threads)
+            assert torch.equal(call(way, x, w)[0], one)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(call(way, x, w)[0], one)
+    assert torch.equal(call(way, x[1:2], w)[0], one[1:2])
+
+
+@native
+@pytest.mark.parametrize("geometry", [Geometry(1, (1, 1)), Geometry(2), Geometry(2, transposed=True, flip=True)])
+def test_gradients_and_their_gradients(geometry):
+    """What R1 and the path length take, against float64 on the definition."""
+    x, w = normal(2, 64, 33, 33), normal(96, 64, 3, 3, seed=1, dtype=torch.float32)
+
+    def second_order(x, w):
+        y = convolve(x, w, geometry._replace(gain=0.05))
+        gy = torch.linspace(-1, 1, y.numel()).sin().reshape(y.shape).to(y.dtype)
+        gx, gw = torch.autograd.grad(y, [x, w], gy, create_graph=True)
+        second = torch.autograd.grad(gx.float().square().sum() + gw.square().sum(), [x, w], create_graph=True)
+        return y, gx, gw, *second
+
+    got = second_order(x.requires_grad_(), w.requires_grad_())
+    exact = second_order(x.detach().double().requires_grad_(), w.detach().double().requires_grad_())
+    for ours, right, steps in zip(got, exact, (1, 1, 1, 2, 2), strict=True):
+        assert relative(ours.detach(), right.detach()) <= steps * 2.5 * UNIT
+
+
+@native
+def test_it_is_what_networks_use():
+    """Where it is quicker: the error tells, as a filter of 2x2 tiles has twice that."""
+    w = normal(64, 64, 3, 3, seed=1, dtype=torch.float32)
+    large, small = normal(2, 64, 16, 16), normal(2, 64, 15, 17)
+    errors = [
+        relative(convolve(x, w, Geometry(1, (1, 1))), F.conv2d(x.double(), w.double(), padding=1))
+        for x in (large, small)
+    ]
+    assert errors[0] < 1.2 * UNIT < 2 * UNIT < errors[1]
