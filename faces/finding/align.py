@@ -29,7 +29,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import sha256_of
-from faces.filters import to_size
+from faces.filters import quarter_turned, to_size
 from faces.finding.face import Face, found_in_turned
 from faces.finding.frame import frame_of
 from faces.finding.leaning import best_way_up, levelled
@@ -145,7 +145,7 @@ class FaceFinder:
             ordered[i] = levelled(image, ordered[i], self._sure)
         turns = {face.turn for face in ordered} - {0} if ordered else {1, 2, 3}
         for turn in sorted(turns):
-            there, _ = self._at_all_sizes(np.ascontiguousarray(np.rot90(image, turn)))
+            there, _ = self._at_all_sizes(quarter_turned(image, turn))
             ordered += [found_in_turned(face, image.shape, turn) for face in there]
         return without_parts(ordered) if turns else ordered
 
@@ -299,4 +299,3 @@ def _surrounded(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.nd
             share = np.clip(np.maximum(beyond_x, beyond_y[some]) / np.float32(0.1 * side), 0, 1)[..., None]
             part[some] = np.rint(part[some] + (blurred[some].astype(np.float32) - part[some]) * share)
     return wide, quad + [left, top]
-

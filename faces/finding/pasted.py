@@ -212,9 +212,10 @@ def _may_be_plain(grey: np.ndarray) -> np.ndarray:
     """bool [n]: which lines uint8 [n, m] may be of one colour or of a gradient, by few of their pixels."""
     few = grey[:, :: max(1, grey.shape[1] // 16)].astype(np.float32)
     x = np.arange(few.shape[1], dtype=np.float32) - (few.shape[1] - 1) / 2
-    even = few - np.outer(few @ x / max(x @ x, 1), x)
-    both = [np.sort(levels, 1) for levels in (few, even)]
-    return np.logical_or(*(levels[:, -2] - levels[:, 1] <= SAME for levels in both))
+    even = few - (few @ x / max(x @ x, 1))[:, None] * x
+    few.sort(1)
+    even.sort(1)
+    return (few[:, -2] - few[:, 1] <= SAME) | (even[:, -2] - even[:, 1] <= SAME)
 
 
 def _trend(lines: np.ndarray) -> np.ndarray:
@@ -239,9 +240,10 @@ def _looked_at(window: np.ndarray, start: int, seen: float, other: int) -> _Edge
     window = _copied(window[:, :: -(-window.shape[1] // COLUMNS)])
     planes = np.ascontiguousarray(window.transpose(0, 2, 1))  # numpy is slow along so short an axis as a pixel's
     colours = _trend(planes)
-    plain = (np.abs(planes - colours).max(1) > SAME).mean(1) <= STRAY
-    goes_on = np.abs(np.diff(colours[..., [0, -1]], axis=0)).max((1, 2)) <= STEP
-    goes_on &= plain[1:]
+    m = planes.shape[2]
+    plain = np.count_nonzero(np.abs(planes - colours).max(1) > SAME, 1) / m <= STRAY
+    ends = colours[..., :: m - 1]
+    goes_on = (np.abs(ends[1:] - ends[:-1]) <= STEP).all((1, 2)) & plain[1:]
     firsts = np.flatnonzero(plain[1:-1] & goes_on[1:]) + 1
     if not firsts.size:
         return None
@@ -251,15 +253,15 @@ def _looked_at(window: np.ndarray, start: int, seen: float, other: int) -> _Edge
         away = np.abs(grey[: first + 2] - pages[first])
         level = away[: first + 1].mean(1)
         drop = level[:-1] - level[1:]
-        if drop.max() <= 0:
+        if (most := drop.max()) <= 0:
             continue
-        at = int(np.flatnonzero(drop >= 0.6 * drop.max())[-1]) + 1  # the page's first line
+        at = int(np.flatnonzero(drop >= 0.6 * most)[-1]) + 1  # the page's first line
         differs = away > other
         beyond = differs[at + 1 : first + 2].any(0)
-        edge = differs[max(at - 2, 0) : at].any(0) & ~beyond
-        if edge.mean() < seen:
+        edge = np.count_nonzero(differs[max(at - 2, 0) : at].any(0) & ~beyond)
+        if edge / m < seen:
             continue
-        all_there = (differs[max(at - 5, 0) : at].any(0) | beyond).sum()
-        worth = float(edge.mean() * edge.sum() / all_there)
+        all_there = np.count_nonzero(differs[max(at - 5, 0) : at].any(0) | beyond)
+        worth = edge / m * edge / all_there
         return _Edge(start + at, colours[first].T.copy().mean(0), worth, window[:0])
     return None

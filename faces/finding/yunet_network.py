@@ -7,12 +7,17 @@ the middle's offset from the cell's corner and the logarithm of the box's sides,
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from faces.finding.network_parts import part_of
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 STRIDES = (8, 16, 32)
 CELL = max(STRIDES)
@@ -21,11 +26,12 @@ MOST = 5000  # boxes that are compared
 _PARTS = ("cls", "obj", "bbox", "kps")
 _OUTPUTS = [f"{part}_{stride}" for stride in STRIDES for part in _PARTS]
 # The first layers, up to the value of the grid of 8 pixels that all others follow from, take most of the time and
-# memory. They look no further than HALO pixels (19, in whole cells of 8), so a view of more than STRIP pixels goes
+# memory. They look no further than HALO pixels (19, in whole cells of 8), so a view of more than WHOLE pixels goes
 # through them strip by strip: the same numbers, in a memory that does not grow with the view.
 _STEM, _STEM_CHANNELS = "206", 64
 HALO = 24
-STRIP = 640 * 640  # pixels of a strip, its halo included
+WHOLE = 640 * 640
+STRIP = 1 << 18  # pixels of a strip, its halo included: about what stays in the caches
 KEPT = 1280 * 1280  # pixels of a view; the memory that the other layers take for a larger one is given back after it
 
 
@@ -35,20 +41,19 @@ class YuNet:
     def __init__(self, path: Path, least: float) -> None:
         import onnxruntime
 
-        def session(part: bytes) -> onnxruntime.InferenceSession:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4
-            options.intra_op_num_threads = 1  # every photo has a thread
-            options.enable_mem_pattern = False  # one for each size, and each would be kept
-            return onnxruntime.InferenceSession(part, options, providers=["CPUExecutionProvider"])
-
-        data = path.read_bytes()  # of views of 640 x 640 pixels; its parts take any
-        self._whole = session(part_of(data, "input", 3, _OUTPUTS))
-        self._stem = session(part_of(data, "input", 3, [_STEM]))
-        self._heads = session(part_of(data, _STEM, _STEM_CHANNELS, _OUTPUTS))
+        self._data = path.read_bytes()  # of views of 640 x 640 pixels; its parts take any
+        self._whole = _session(part_of(self._data, "input", 3, _OUTPUTS))
         self.least = least
         self._large = onnxruntime.RunOptions()
         self._large.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    @cached_property
+    def _stem(self) -> InferenceSession:
+        return _session(part_of(self._data, "input", 3, [_STEM]))
+
+    @cached_property
+    def _heads(self) -> InferenceSession:
+        return _session(part_of(self._data, _STEM, _STEM_CHANNELS, _OUTPUTS))
 
     def detect(self, view: np.ndarray) -> np.ndarray:
         """Faces in uint8 RGB [H, W, 3], as float32 [n, 15]: x, y, width, height, the landmarks' x and y, the score; in
@@ -65,7 +70,7 @@ class YuNet:
     def _told(self, view: np.ndarray) -> dict[str, np.ndarray]:
         """What the network says of a view, padded by zeros to whole cells, by its outputs' names."""
         height, width = (length + -length % CELL for length in view.shape[:2])
-        if height * width <= STRIP:
+        if height * width <= WHOLE:
             return dict(zip(_OUTPUTS, self._whole.run(_OUTPUTS, {"input": _planes(view, height, width)}), strict=True))
         grid = np.empty((1, _STEM_CHANNELS, height // STRIDES[0], width // STRIDES[0]), np.float32)
         step = max(CELL, STRIP // width - 2 * HALO)
@@ -84,12 +89,24 @@ class YuNet:
         sure, there, boxes, points = (told[f"{part}_{stride}"][0] for part in _PARTS)
         score = np.sqrt(sure.clip(0, 1) * there.clip(0, 1))[:, 0]
         at = np.flatnonzero(score >= self.least)
+        if not at.size:
+            return np.empty((0, 15), np.float32)
         corner = np.stack([at % across, at // across], 1).astype(np.float32)
         sides = np.exp(boxes[at, 2:]) * stride
         middle = (corner + boxes[at, :2]) * stride
         marks = (points[at].reshape(-1, 5, 2) + corner[:, None]) * stride
         rows = np.concatenate([middle - sides / 2, sides, marks.reshape(-1, 10), score[at, None]], 1)
         return rows.astype(np.float32, copy=False)
+
+
+def _session(network: bytes) -> InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # every photo has a thread
+    options.enable_mem_pattern = False  # one for each size, and each would be kept
+    return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
 
 def _planes(rows: np.ndarray, height: int, width: int) -> np.ndarray:
