@@ -238,12 +238,12 @@ def _copied(pixels: np.ndarray) -> np.ndarray:
 def _looked_at(window: np.ndarray, start: int, seen: float, other: int) -> _Edge | None:
     """The edge within a few lines, of which the first is number `start`; None where there is none."""
     window = _copied(window[:, :: -(-window.shape[1] // COLUMNS)])
-    planes = np.ascontiguousarray(window.transpose(0, 2, 1))  # numpy is slow along so short an axis as a pixel's
+    planes = np.array(cv2.split(window))  # numpy is slow along so short an axis as a pixel's
     colours = _trend(planes)
     m = planes.shape[2]
-    plain = np.count_nonzero(np.abs(planes - colours).max(1) > SAME, 1) / m <= STRAY
+    plain = np.count_nonzero(np.abs(planes - colours).max(0) > SAME, 1) / m <= STRAY
     ends = colours[..., :: m - 1]
-    goes_on = (np.abs(ends[1:] - ends[:-1]) <= STEP).all((1, 2)) & plain[1:]
+    goes_on = (np.abs(ends[:, 1:] - ends[:, :-1]) <= STEP).all((0, 2)) & plain[1:]
     firsts = np.flatnonzero(plain[1:-1] & goes_on[1:]) + 1
     if not firsts.size:
         return None
@@ -263,5 +263,5 @@ def _looked_at(window: np.ndarray, start: int, seen: float, other: int) -> _Edge
             continue
         all_there = np.count_nonzero(differs[max(at - 5, 0) : at].any(0) | beyond)
         worth = edge / m * edge / all_there
-        return _Edge(start + at, colours[first].T.copy().mean(0), worth, window[:0])
+        return _Edge(start + at, colours[:, first].T.copy().mean(0), worth, window[:0])
     return None
