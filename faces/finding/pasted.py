@@ -232,6 +232,8 @@ def _trend(lines: np.ndarray) -> np.ndarray:
 
 def _copied(pixels: np.ndarray) -> np.ndarray:
     """uint8 [n, m, 3] one after the other. As pixels: numpy takes the three bytes of each singly, in twice the time."""
+    if pixels.strides[-1] != 1:  # blue, green, red seen as red, green, blue
+        return np.ascontiguousarray(pixels)
     return np.ascontiguousarray(pixels.view("V3")).view(np.uint8)
 
 

@@ -96,6 +96,13 @@ def test_a_lines_trend_goes_through_its_halves_medians(length):
     np.testing.assert_allclose(_trend(lines), expected, rtol=0, atol=1e-4)
 
 
+def test_a_picture_seen_with_its_colours_turned_round():
+    picture = page(photo(), 110, 90, BLUE)
+    face = face_of(200, 110, 90)
+    there = np.ascontiguousarray(picture[..., ::-1])[..., ::-1]
+    assert photo_about(there, face) == photo_about(picture, face) == Part(110, 90, 310, 290)
+
+
 def test_what_has_no_straight_edge_is_the_photos_own():
     studio = np.full((300, 300, 3), 255, np.uint8)  # a head before a white wall
     cv2.ellipse(studio, (150, 170), (75, 105), 0, 0, 360, (150, 110, 90), -1)
