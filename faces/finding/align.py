@@ -29,7 +29,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import sha256_of
-from faces.filters import to_size
+from faces.filters import quarter_turned, to_size
 from faces.finding.face import Face, found_in_turned
 from faces.finding.frame import frame_of
 from faces.finding.leaning import best_way_up, levelled
@@ -145,7 +145,7 @@ class FaceFinder:
             ordered[i] = levelled(image, ordered[i], self._sure)
         turns = {face.turn for face in ordered} - {0} if ordered else {1, 2, 3}
         for turn in sorted(turns):
-            there, _ = self._at_all_sizes(np.ascontiguousarray(np.rot90(image, turn)))
+            there, _ = self._at_all_sizes(quarter_turned(image, turn))
             ordered += [found_in_turned(face, image.shape, turn) for face in there]
         return without_parts(ordered) if turns else ordered
 
@@ -283,13 +283,19 @@ def _surrounded(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.nd
     left, top, right, bottom = (int(n) + 2 for n in (left, top, right, bottom))
     wide = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REFLECT)
     sigma = 0.02 * side
-    soft = cv2.GaussianBlur(wide, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) if sigma > 0.1 else wide
+    if sigma <= 0.1:
+        return wide, quad + [left, top]
+    soft = cv2.GaussianBlur(wide, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     x, y = np.arange(wide.shape[1], dtype=np.float32), np.arange(wide.shape[0], dtype=np.float32)
     out_x = np.maximum(np.maximum(left - x, x - (left + width - 1)), 0)
     out_y = np.maximum(np.maximum(top - y, y - (top + height - 1)), 0)
-    for start in range(0, len(wide), ROWS):  # in floats the whole would take sixteen times the photo's memory
-        rows = slice(start, start + ROWS)
-        share = np.clip(np.maximum(out_x[None, :], out_y[rows, None]) / np.float32(0.1 * side), 0, 1)[..., None]
-        if share.any():
-            wide[rows] = np.rint(wide[rows] + (soft[rows].astype(np.float32) - wide[rows]) * share)
+    # what lies outside the photo: above and below it, and to its left and right
+    outside = [(slice(0, top), slice(None)), (slice(top + height, None), slice(None))]
+    outside += [(slice(top, top + height), columns) for columns in (slice(0, left), slice(left + width, None))]
+    for rows, columns in outside:
+        part, blurred, beyond_x, beyond_y = wide[rows, columns], soft[rows, columns], out_x[columns], out_y[rows, None]
+        for start in range(0, len(part), ROWS):  # in floats the whole would take sixteen times its memory
+            some = slice(start, start + ROWS)
+            share = np.clip(np.maximum(beyond_x, beyond_y[some]) / np.float32(0.1 * side), 0, 1)[..., None]
+            part[some] = np.rint(part[some] + (blurred[some].astype(np.float32) - part[some]) * share)
     return wide, quad + [left, top]

@@ -15,6 +15,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from faces.filters import quarter_turned
 from faces.finding.align import FaceFinder, align_face
 from faces.finding.face import Face, common_area, moved, same_face, taken, turned
 from faces.finding.frame import frame_of, lean_of
@@ -75,7 +76,7 @@ class View:
         part = self.part and self.part.turned(photo.shape, self.turn)
         tilted = self.tilted and self.tilted.turned(photo.shape, self.turn)
         there = replace(self, face=turned(self.face, photo.shape, self.turn), part=part, tilted=tilted)
-        return np.ascontiguousarray(np.rot90(photo, self.turn)), there.region
+        return quarter_turned(photo, self.turn), there.region
 
     def notes(self) -> list[str]:
         """What is to be said of how the face was found."""
@@ -185,7 +186,7 @@ def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, s
     tilted = None if view.tilted is None else view.tilted.moved(scale, shift)
     own, there = _alone(photo, face, part, tilted)
     if view.whole:
-        return View(np.ascontiguousarray(np.rot90(own, face.turn)), view.how, face, part, tilted)
+        return View(quarter_turned(own, face.turn), view.how, face, part, tilted)
     pixels, how = align_face(own, there, step.side, step.resample)
     return View(pixels, how, face, part, tilted)
 
@@ -232,8 +233,8 @@ def _alone(picture: np.ndarray, face: Face, part: Part | None, tilted: TurnedPho
 def _as_crop(image: np.ndarray, face: Face) -> np.ndarray | None:
     """The photo, turned by quarters so that its face is upright, where it is an aligned crop of the face."""
     upright = turned(face, image.shape, face.turn)
-    photo = np.rot90(image, face.turn) if face.turn else image
-    return np.ascontiguousarray(photo) if is_aligned_crop(photo.shape, upright) else None
+    shape = image.shape[1::-1] if face.turn % 2 else image.shape
+    return quarter_turned(image, face.turn) if is_aligned_crop(shape, upright) else None
 
 
 def is_aligned_crop(shape: tuple[int, ...], face: Face) -> bool:

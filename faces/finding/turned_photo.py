@@ -92,7 +92,7 @@ def turned_photo_about(picture: np.ndarray, face: Face) -> TurnedPhoto | None:
     scale = min(1.0, LOOK / max(near.shape[:2]))
     if scale < 1:
         near = cv2.resize(near, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    away = most_of_colours(cv2.absdiff(near, np.broadcast_to(colour, near.shape)))
+    away = most_of_colours(cv2.absdiff(near, np.array([*colour, 0], np.float64)))  # four numbers: OpenCV's one colour
     page = _page(away)
     if page is None:
         return None

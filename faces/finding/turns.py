@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from faces.filters import quarter_turned
 from faces.finding.face import Face, found_in_turned, same_face
 
 SURE = 0.925  # 95 % of upright photos have more
@@ -35,7 +36,7 @@ def best_of_four(image: np.ndarray, face: Face, look: Look) -> Face:
     part = image[y0:y1, x0:x1]
     ways: list[tuple[float, Face]] = []
     for turn in range(4):
-        there = look(np.ascontiguousarray(np.rot90(part, turn)), VIEW)
+        there = look(quarter_turned(part, turn), VIEW)
         moved = [_shifted(found_in_turned(f, part.shape, turn), x0, y0) for f in there]
         same = [f for f in moved if same_face(f, face)]
         best = max(same, key=lambda f: f.score, default=None)

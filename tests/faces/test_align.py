@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import sha256_of
 from faces.decode import load_image
 from faces.finding import yunet
-from faces.finding.align import Face, FaceFinder, align_face, cut_quad
+from faces.finding.align import Face, FaceFinder, _surrounded, align_face, cut_quad
 from faces.finding.frame import box_quad, ffhq_quad
 from faces.procedural.portrait import render_face
 
@@ -108,6 +108,27 @@ def test_no_face_is_an_answer():
         assert finder.find(np.zeros((*shape, 3), np.uint8)) == []
     with pytest.raises(ValueError, match="uint8"):
         finder.find(noise / 255)
+
+
+@pytest.mark.parametrize("shape", [(90, 70), (300, 260)])
+@pytest.mark.parametrize("at, side", [((0.5, 0.5), 1.5), ((0.1, 0.5), 0.8), ((0.9, 0.95), 1.1), ((0.5, 0.0), 0.3)])
+def test_surroundings_fade_into_the_blurred_mirror_image(shape, at, side):
+    """By the definition, over the whole picture at once: the share of the blurred one grows with the distance from
+    the photo, to all of it at a tenth of the frame's side."""
+    height, width = shape
+    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    side, middle = side * width, np.array(at) * (width, height)
+    quad = middle + side / 2 * np.array([(-1, -1), (-1, 1), (1, 1), (1, -1)])
+    wide, moved_quad = _surrounded(photo, quad, side)
+    left, top = (int(n) for n in (moved_quad - quad)[0].round())
+    np.testing.assert_array_equal(wide[top : top + height, left : left + width], photo)
+    down, across = wide.shape[0] - top - height, wide.shape[1] - left - width
+    mirrored = cv2.copyMakeBorder(photo, top, down, left, across, cv2.BORDER_REFLECT)
+    soft = cv2.GaussianBlur(mirrored, (0, 0), 0.02 * side, borderType=cv2.BORDER_REPLICATE).astype(np.float32)
+    y, x = np.indices(wide.shape[:2], np.float32)
+    beyond = np.max([left - x, x - (left + width - 1), top - y, y - (top + height - 1), 0 * x], axis=0)
+    share = (beyond / np.float32(0.1 * side)).clip(0, 1)[..., None]
+    np.testing.assert_array_equal(wide, np.rint(mirrored + (soft - mirrored) * share).astype(np.uint8))
 
 
 def test_a_wrong_model_is_told(tmp_path, monkeypatch):

@@ -58,6 +58,14 @@ def test_a_seed_decides_everything(name, photo):
     np.testing.assert_array_equal(apply_batch(chain, batch, 11), alone)
 
 
+@pytest.mark.parametrize("turn", range(-1, 5))
+def test_quarter_turns_are_numpys(photo, turn):
+    for image in (photo, photo[3:90, 10:50], photo[..., ::-1]):
+        turned = filters.quarter_turned(image, turn)
+        np.testing.assert_array_equal(turned, np.rot90(image, turn))
+        assert turned.flags.c_contiguous
+
+
 def test_no_filter_has_a_random_state_of_its_own():
     source = inspect.getsource(filters)
     assert "np.random" not in source.replace("np.random.Generator", "") and "import random" not in source

@@ -14,7 +14,7 @@ from faces.finding.align import Face, FaceFinder
 from faces.finding.face import turned
 from faces.finding.face_step import FaceStep, seen_again
 from faces.finding.frame import ffhq_quad
-from faces.finding.pasted import Part, photo_about
+from faces.finding.pasted import Part, _trend, photo_about
 from faces.normalise import Normalisation, cut
 
 WHITE, BLACK, GREY, BLUE = (255, 255, 255), (0, 0, 0), (128, 128, 128), (30, 60, 150)
@@ -84,6 +84,23 @@ def test_text_beside_the_photo_does_not_hide_its_edge():
         draw.text((285, 20 + 30 * line), "some words of a page beside the photo", fill=0)
         draw.text((20, 6 + 8 * line), "and a headline above it", fill=0)
     assert photo_about(np.asarray(image), face_of(200, 60, 110)) == (60, 110, 260, 310)
+
+
+@pytest.mark.parametrize("length", [6, 31, 32, 77, 256])
+def test_a_lines_trend_goes_through_its_halves_medians(length):
+    lines = np.random.default_rng(0).integers(0, 256, (5, 3, length), dtype=np.uint8)
+    step, half = max(1, length // 32), length // 2
+    left, right = (np.median(part[..., ::step], -1) for part in (lines[..., :half], lines[..., half:]))
+    share = np.arange(length) / length * 2 - 0.5  # 0 in the middle of the left half, 1 in that of the right
+    expected = left[..., None] + share * (right - left)[..., None]
+    np.testing.assert_allclose(_trend(lines), expected, rtol=0, atol=1e-4)
+
+
+def test_a_picture_seen_with_its_colours_turned_round():
+    picture = page(photo(), 110, 90, BLUE)
+    face = face_of(200, 110, 90)
+    there = np.ascontiguousarray(picture[..., ::-1])[..., ::-1]
+    assert photo_about(there, face) == photo_about(picture, face) == Part(110, 90, 310, 290)
 
 
 def test_what_has_no_straight_edge_is_the_photos_own():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,9 +15,10 @@ import pytest
 from faces.decode import load_image
 from faces.finding.align import HINT, FaceFinder
 from faces.finding.yunet import BUNDLED
-from faces.finding.yunet_network import MOST, NMS, YuNet
+from faces.finding.yunet_network import _OUTPUTS, MOST, NMS, YuNet
 from faces.procedural.portrait import render_face
 
+ROOT = Path(__file__).resolve().parents[2]
 if not BUNDLED.is_file():
     pytest.skip("YuNet's file does not come with this checkout", allow_module_level=True)
 
@@ -40,6 +43,29 @@ def assert_same(net: YuNet, view: np.ndarray) -> int:
     return len(rows)
 
 
+def padded(view: np.ndarray) -> np.ndarray:
+    """As the network takes it, without the module's own code."""
+    height, width = view.shape[:2]
+    planes = np.zeros((1, 3, height + -height % 32, width + -width % 32), np.float32)
+    planes[0, :, :height, :width] = view.transpose(2, 0, 1)[::-1]
+    return planes
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The network as one, by ONNX Runtime: `whole(view)` is all that it tells."""
+    onnx = pytest.importorskip("onnx")
+    import onnxruntime
+
+    model = onnx.load(BUNDLED)
+    for number, name in ((2, "h"), (3, "w")):
+        model.graph.input[0].type.tensor_type.shape.dim[number].dim_param = name
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda view: session.run(_OUTPUTS, {"input": padded(view)})
+
+
 def crowd(height: int, width: int, sides: tuple[int, ...]) -> np.ndarray:
     """Drawn faces side by side on a grey wall, some over the edge."""
     out, x = np.full((height, width, 3), 110, np.uint8), 0
@@ -61,7 +87,7 @@ def test_narrow_views_by_the_reference_of_onnx(shape):
     """OpenCV 4.14 reads unwritten memory in views of one cell's width or height: no reference there."""
     evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator(os.fspath(BUNDLED))
     ours, theirs = YuNet(BUNDLED, 0.01), YuNet(BUNDLED, 0.01)
-    theirs._session = SimpleNamespace(run=lambda outputs, inputs, _: evaluator.run(outputs, inputs))
+    theirs._told = lambda view: dict(zip(_OUTPUTS, evaluator.run(_OUTPUTS, {"input": padded(view)}), strict=True))
     view = crowd(*shape, sides=(60, 100, 40, 90))
     rows = ours.detect(view)
     assert len(rows)
@@ -101,6 +127,41 @@ def test_a_large_view_and_then_a_small_one_again(net):
     before = net.detect(small)
     assert_same(net, crowd(700, 900, (300, 200, 250)))
     np.testing.assert_array_equal(net.detect(small), before)
+
+
+@pytest.mark.parametrize("shape", [(33, 8), (192, 192), (640, 417), (1000, 700), (60, 2560), (2560, 97), (1280, 1280)])
+def test_strip_by_strip_the_numbers_are_those_of_the_whole(net, whole, shape):
+    """To the last bit: no face's box may depend on where a strip ends."""
+    rng = np.random.default_rng(0)
+    view = cv2.resize(rng.integers(0, 256, (shape[0] // 4 + 2, shape[1] // 4 + 2, 3), dtype=np.uint8), shape[::-1])
+    some = crowd(*shape, sides=(60, 100, 40, 300))
+    view[some != 110] = some[some != 110]
+    for name, mine, theirs in zip(_OUTPUTS, net._told(view).values(), whole(view), strict=True):
+        np.testing.assert_array_equal(mine, theirs, name)
+
+
+def test_a_large_view_takes_little_memory(net):
+    """As a whole it took 250 MB."""
+    code = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from faces.finding.yunet_network import YuNet
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+net = YuNet(Path(sys.argv[1]), 0.15)
+net.detect(np.zeros((64, 64, 3), np.uint8))
+before = peak()
+net.detect(np.zeros((1920, 2560, 3), np.uint8))
+print(peak() - before)
+"""
+    pytest.importorskip("resource")
+    out = subprocess.run(
+        [sys.executable, "-c", code, os.fspath(BUNDLED)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert float(out.stdout) < 200
 
 
 def test_threads_share_it(net):
