@@ -23,6 +23,7 @@ from torch.optim.swa_utils import update_bn
 from common.errors import UserError
 from discriminator.backbones import Borrowing, load_pretrained
 from discriminator.detector import Detector, fits_half, merge_norms, round_to_half
+from discriminator.levels import Levels
 from discriminator.weights import bare_norms
 
 BATCH = 32
@@ -41,6 +42,8 @@ def wise_ft(
     net = copy.deepcopy(detector.net)
     if not isinstance(net, Borrowing):
         raise UserError(f"{name}: a network that began with nobody's weights, so nothing lies between; give another")
+    if isinstance(net, Levels):
+        raise UserError(f"{name}: a probe, its body is as it began; nothing lies between. Give a network taught whole")
     if bare_norms(net.state_dict()):
         raise UserError(
             f"{name}: holds no statistics of its batch norms (an earlier --half left them out); give a run that still"

@@ -96,6 +96,9 @@ def test_what_lies_between_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match="y: a network that began with nobody's weights"):
         wise_ft(own, "y", file, 0.5, IMAGES)
     pytest.importorskip("timm")
+    probe = new_network("levels:timm:tf_efficientnet_lite0", 64, options=NetworkOptions(levels=(1, 2)))
+    with pytest.raises(UserError, match="p: a probe, its body is as it began"):
+        wise_ft(Detector(probe, Preprocess(64), CALIBRATION), "p", file, 0.5, IMAGES)
     lite, _, file = taught("timm:tf_efficientnet_lite0", tmp_path)
     norm = next(part for part in lite.net.modules() if isinstance(part, torch.nn.BatchNorm2d))
     norm.running_mean.zero_()
