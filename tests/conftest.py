@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,20 @@ def _limit_threads() -> None:
 
 
 _limit_threads()
+
+
+def _heed_signals() -> None:
+    """A shell's background job ignores Ctrl+C, `nohup` a hang-up, and so does all that is started from there: what
+    a test starts is to meet signals as in a terminal."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # only there can it be said
+    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+_heed_signals()
 
 
 @pytest.fixture(scope="session")
