@@ -9,7 +9,7 @@
 // without the tiles, from the sums of each row of pixels over columns of the same remainder. By Cauchy and Schwarz a
 // sum stays in int32 if neither vector is longer than SUM_LENGTH.
 //
-// Memory is asked for before it is read or written: a third of the time was waiting for it.
+// Memory is asked for before it is read or written: up to a third of the time was waiting for it.
 //
 // What is not finite makes the step, and so all of the channel's results, infinite or NaN.
 #pragma once
