@@ -9,6 +9,7 @@
 #include "conv_fixed_ways.h"
 #if CONV_FIXED
 #include "conv_fixed_passes.h"
+#include "conv_fixed_wgrad.h"
 #endif
 #else
 #define CONV3X3_BF16 0
@@ -100,6 +101,13 @@ Tensor conv3x3_wgrad_op(const Tensor& x_, const Tensor& gy_, double gain_) {
   if (x.numel() == 0) return torch::stable::fill_(gw, 0);
   const float gain = static_cast<float>(gain_);
   float* to = sg::out<float>(gw);
+#if CONV_FIXED
+  if (x.scalar_type() == ScalarType::BFloat16 && conv_fixed::Plain::pays(x.size(2), x.size(3))) {
+    const conv_fixed::Image in{x.size(0), x.size(1), x.size(2), x.size(3)}, out{in.n, gy.size(1), in.height, in.width};
+    conv_fixed::weight_gradient(in, sg::in<uint16_t>(x), out, sg::in<uint16_t>(gy), gain, to, threads());
+    return gw;
+  }
+#endif
 #if CONV3X3_BF16
   if (x.scalar_type() == ScalarType::BFloat16) {
     conv3x3::weight_gradient(describe(x), sg::in<uint16_t>(x), describe(gy), sg::in<uint16_t>(gy), gain, to,

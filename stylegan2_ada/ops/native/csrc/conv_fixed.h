@@ -27,7 +27,8 @@ struct Image {  // channels-last
   int64_t n, channels, height, width;
 };
 
-inline float inverse(float step) { return step < 1e-36f ? 0.f : 1 / step; }  // NaN stays NaN
+// Of a step so small that 65536 times its inverse has no float32, 0. NaN stays NaN.
+inline float inverse(float step) { return step < 1e-33f ? 0.f : 1 / step; }
 
 // The steps of 16 vectors of `count` numbers, of which the sums of squares and the largest magnitudes are known. As bits:
 // they have no sign, so these are in their order, NaN behind infinity. So is `largest`.

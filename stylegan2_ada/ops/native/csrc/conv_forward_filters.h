@@ -209,7 +209,7 @@ template <typename F>
 SG_FORCE_INLINE void transform_weight_back(const vec (&u)[F::SIZE], vec (&out)[F::TAPS]) {
   repeat<F::TAPS>([&](auto k) SG_INLINED { out[k] = vec{}; });
   if constexpr (F::ZERO) out[0] = u[0] * static_cast<float>(F::MATRICES.g[0][0]);
-  out[F::TAPS - 1] += u[F::SIZE - 1];
+  out[F::TAPS - 1] += u[F::SIZE - 1] * static_cast<float>(F::MATRICES.g[F::SIZE - 1][F::TAPS - 1]);
   by_pairs<F>([&](auto plus, auto minus) SG_INLINED {
     const vec both[2] = {u[plus] + u[minus], u[plus] - u[minus]};
     repeat<F::TAPS>([&](auto k) SG_INLINED { out[k] += both[k % 2] * static_cast<float>(F::MATRICES.g[plus][k]); });
