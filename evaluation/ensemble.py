@@ -26,13 +26,14 @@ from evaluation.ensemble_scores import (
     check_order,
     deal_rows,
     fit_parts,
+    open_all,
     read_oof,
     score_parts,
     tell_parts,
 )
 from evaluation.listener import Listener
-from evaluation.options import EnsembleOptions, ScoringOptions
-from evaluation.scoring import LabelledImages, Scorer, chosen, open_labelled, spread
+from evaluation.options import EnsembleOptions
+from evaluation.scoring import LabelledImages, Scorer, chosen, spread
 from faces.degrade import preset
 from faces.preprocess import Preprocess
 from metrics.classification import roc_auc, tpr_at_fpr
@@ -117,12 +118,7 @@ def _between(options: EnsembleOptions, member: Detector, listener: Listener) -> 
     """wise-ft's network, its norms' statistics of training images, clean, both classes mixed evenly."""
     alpha = ALPHA if options.alpha is None else options.alpha
     assert options.backbone_weights is not None
-    opened = open_labelled(
-        ScoringOptions(
-            data=options.data, data_root=options.data_root, split="all", label=options.label, labels=options.labels
-        )
-    )
-    part = next((p for p in opened if any(item.split == "train" for item in p.source.items)), None)
+    part = next((p for p in open_all(options) if any(item.split == "train" for item in p.source.items)), None)
     if part is None:
         raise UserError(
             f"`data` {', '.join(options.data)}: has no training split, on whose images batch norms' statistics are"

@@ -61,18 +61,22 @@ class MemberScores:
 # ---- which images -------------------------------------------------------------------------------------------------
 
 
-def fit_parts(
-    options: ScoringOptions, members: Sequence[Detector], *, oof_paths: set[str] | None = None
-) -> tuple[list[LabelledImages], list[LabelledImages]]:
-    """(validation parts, test parts) of every `data`; with `oof_paths` only test parts, without those images."""
-    opened = open_labelled(
+def open_all(options: ScoringOptions) -> list[LabelledImages]:
+    """Every `data` with the images of all its splits."""
+    return open_labelled(
         ScoringOptions(
             data=options.data, data_root=options.data_root, split="all", label=options.label, labels=options.labels
         )
     )
+
+
+def fit_parts(
+    options: ScoringOptions, members: Sequence[Detector], *, oof_paths: set[str] | None = None
+) -> tuple[list[LabelledImages], list[LabelledImages]]:
+    """(validation parts, test parts) of every `data`; with `oof_paths` only test parts, without those images."""
     fit: list[LabelledImages] = []
     test: list[LabelledImages] = []
-    for part in opened:
+    for part in open_all(options):
         splits = np.array([item.split or "" for item in part.source.items], dtype=object)
         held = splits == "test" if options.split not in ("test", "all") else np.zeros(len(part), bool)
         if oof_paths is not None:

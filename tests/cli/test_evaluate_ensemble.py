@@ -31,6 +31,7 @@ from faces.procedural.portrait import render_face
 from stylegan2_ada.config import DiscriminatorConfig
 from tests.program import Program
 
+WISE_FT = ("--method", "wise-ft", "--backbone-weights", "w.pth")
 NAMES = {"a": (32, 0, "center"), "b": (32, 1, "center"), "c": (16, 2, "pad")}
 
 
@@ -295,12 +296,9 @@ def test_out_of_fold_scores_of_another_member_are_refused(tmp_path):
         (["a.safetensors", "c.safetensors", "--data", "data", "--method", "soup"], "is another network than a"),
         (["a.safetensors", "run", "--oof", "x.csv", "--oof", "y.csv", "--method", "soup"], "give --data instead"),
         (["a.safetensors", "--data", "data", "--method", "wise-ft"], "give one MODEL and --backbone-weights"),
-        (["a.safetensors", "run", "--data", "data", "--method", "wise-ft", "--backbone-weights", "w.pth"], "one MODEL"),
+        (["a.safetensors", "run", "--data", "data", *WISE_FT], "one MODEL"),
         (["a.safetensors", "run", "--data", "data", "--alpha", 0.5], "are of --method wise-ft"),
-        (
-            ["a.safetensors", "--data", "data", "--method", "wise-ft", "--backbone-weights", "w.pth"],
-            "has no training split",
-        ),
+        (["a.safetensors", "--data", "data", *WISE_FT], "has no training split"),
         (["a.safetensors", "run", "--data", "data", "--out", "e.onnx"], "ends in .safetensors"),
         (["a.safetensors", "run", "--data", "data", "--out", "a.safetensors"], "is there already"),
         (["a.safetensors", "run", "--data", "data", "--out", "a.safetensors", "--force"], "is one of the members"),

@@ -189,4 +189,20 @@ inline void stage_weights(const float* w, int64_t o_count, int64_t i_count, int6
   }
 }
 
+// Weight gradients of 16 outputs o0, o0 + 2, … and 32 inputs from i0 on, stage[input * 9 + tap] in vectors of outputs, into
+// gw [o][i][9]; `add`: to what is there. The stage is turned on the way.
+inline void write_stage(__m512* stage, bool add, float* gw, int64_t o_count, int64_t i_count, int64_t o0, int64_t i0) {
+  const int64_t have = 9 * (i_count - i0);
+  for (int b = 0; b < 18 && 16 * b < have; b++) {
+    transpose16(stage + 16 * b);
+    const __mmask16 mask = mask16(have - 16 * b);
+    for (int64_t r = 0; r < 16 && o0 + 2 * r < o_count; r++) {
+      float* dst = gw + ((o0 + 2 * r) * i_count + i0) * 9 + 16 * b;
+      __m512 v = stage[16 * b + r];
+      if (add) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, dst));
+      _mm512_mask_storeu_ps(dst, mask, v);
+    }
+  }
+}
+
 }  // namespace conv3x3

@@ -228,17 +228,7 @@ inline void store_weight_gradient(const float* m, int64_t stride, float gain, bo
   __m512 stage[32 * 9];
   for (int i = 0; i < 32; i++)
     transform_weight_gradient(m + PANEL * i, stride, _mm512_set1_ps(gain), stage + 9 * channel_of(i));
-  const int64_t have = 9 * (i_count - i0);
-  for (int b = 0; b < 18 && 16 * b < have; b++) {
-    transpose16(stage + 16 * b);
-    const __mmask16 mask = mask16(have - 16 * b);
-    for (int64_t r = 0; r < 16 && o0 + 2 * r < o_count; r++) {
-      float* dst = gw + ((o0 + 2 * r) * i_count + i0) * 9 + 16 * b;
-      __m512 v = stage[16 * b + r];
-      if (add) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, dst));
-      _mm512_mask_storeu_ps(dst, mask, v);
-    }
-  }
+  write_stage(stage, add, gw, o_count, i_count, o0, i0);
 }
 
 // gw[o][i][9] = gain * sum over images and pixels of gy[o] x[i, shifted].

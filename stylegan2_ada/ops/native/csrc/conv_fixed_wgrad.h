@@ -189,17 +189,7 @@ void write_gradient(const float* m, int64_t step, const float* of_inputs, vec of
           repeat<3>([&](auto c) SG_INLINED { to[3 * r + c] = (__m512)(t[c] * scale); });
         });
   }
-  const int64_t have = 9 * (i_count - i0);
-  for (int b = 0; b < 18 && 16 * b < have; b++) {
-    conv3x3::transpose16(stage + 16 * b);
-    const __mmask16 mask = mask16(have - 16 * b);
-    for (int64_t r = 0; r < 16 && o0 + 2 * r < o_count; r++) {
-      float* to = gw + ((o0 + 2 * r) * i_count + i0) * 9 + 16 * b;
-      __m512 v = stage[16 * b + r];
-      if (add) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, to));
-      _mm512_mask_storeu_ps(to, mask, v);
-    }
-  }
+  conv3x3::write_stage(stage, add, gw, o_count, i_count, o0, i0);
 }
 
 // gw[o][i][9] = gain * sum over images and pixels of gy[o] x[i, shifted], with stride 1 and padding 1.
