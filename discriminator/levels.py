@@ -153,36 +153,38 @@ class Levels(Borrowing):
         with self.autocast(img):
             for level in _chosen(levels(self.body, self.prepared(img)), self.cfg):
                 level = level.float()
-                mean, deviation = _mean_and_deviation(level)
-                out += [mean, deviation]
-                if level.shape[1] <= self.cfg.correlations:
-                    out.append(_correlations(level, mean, deviation))
+                out += _moments(level, level.shape[1] <= self.cfg.correlations)
         return torch.cat(out, 1), level
 
 
-def _mean_and_deviation(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each [N, C], of [N, C, h, w]."""
+def _moments(level: torch.Tensor, correlated: bool) -> list[torch.Tensor]:
+    """Of [N, C, h, w] the means and standard deviations, each [N, C], and where they are asked for the correlations
+    [N, C (C - 1) / 2] of channels i < j, row by row.
+
+    What is large is read as seldom as can be: deviations are the roots of the products' diagonal."""
     if torch.compiler.is_exporting():  # ONNX Runtime has its own order in memory
         mean = level.mean((2, 3))
-        return mean, ((level - mean[:, :, None, None]).square().mean((2, 3)) + EPS).sqrt()
-    # As rows of places, the sums run along memory: on a CPU, a fifth of the time of sums over two dimensions.
-    rows = level.permute(0, 2, 3, 1).flatten(1, 2)
-    mean = rows.mean(1)
-    return mean, ((rows - mean[:, None]).square().mean(1) + EPS).sqrt()
+        apart = (level - mean[:, :, None, None]).flatten(2)
+    else:
+        # As rows of places, the sums run along memory: on a CPU, a fifth of the time of sums over two dimensions.
+        rows = level.permute(0, 2, 3, 1).flatten(1, 2)
+        mean = rows.mean(1)
+        apart = (rows - mean[:, None]).transpose(1, 2)
+    places = apart.shape[2]
+    if not correlated:
+        return [mean, (apart.square().mean(2) + EPS).sqrt()]
+    width = level.shape[1]
+    products = apart @ apart.transpose(1, 2) / places
+    within = torch.arange(0, width * width, width + 1, device=level.device)
+    deviation = (products.flatten(1)[:, within] + EPS).sqrt()
+    standard = (products / (deviation[:, :, None] * deviation[:, None, :])).flatten(1)
+    above = [i * width + j for i in range(width) for j in range(i + 1, width)]
+    return [mean, deviation, standard[:, torch.tensor(above, dtype=torch.int64, device=level.device)]]
 
 
 def _number(width: int, cfg: LevelsConfig) -> int:
     """Features of a level of so many channels: means, deviations, correlations of every two."""
     return 2 * width + (width * (width - 1) // 2 if width <= cfg.correlations else 0)
-
-
-def _correlations(level: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
-    """[N, C, h, w] with their [N, C] -> [N, C (C - 1) / 2], of channels i < j, row by row."""
-    width = level.shape[1]
-    standard = ((level - mean[:, :, None, None]) / deviation[:, :, None, None]).flatten(2)
-    products = (standard @ standard.transpose(1, 2) / standard.shape[2]).flatten(1)
-    above = [i * width + j for i in range(width) for j in range(i + 1, width)]
-    return products[:, torch.tensor(above, dtype=torch.int64, device=products.device)]
 
 
 def _chosen(found: Iterator[torch.Tensor], cfg: LevelsConfig) -> Iterator[torch.Tensor]:
