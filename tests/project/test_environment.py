@@ -65,9 +65,9 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     monkeypatch.setenv("FACES_SHARED", str(tmp_path / "shared"))
     monkeypatch.chdir(tmp_path)
     folder = Path("runs", "shipped-detector")
-    for name in ("lite0-1", "lite0-2", "lite0-3", "probe"):
+    for name in ("lite0-1", "lite0-2", "lite0-3", "probe-lite0"):
         folder.joinpath(name).mkdir(parents=True)
-    for done in ("lite0-1", "lite0-2", "probe"):
+    for done in ("lite0-1", "lite0-2", "probe-lite0"):
         (folder / done / "detector.safetensors").touch()
     (folder / "lite0-3" / "checkpoint-000250.pt").touch()
     calls = []
@@ -79,13 +79,15 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     assert commands[0][:7] == ["evaluate.py", "ensemble", *lite[:2], "--method", "soup", "--data"]
     assert commands[1] == ["train_detector.py", "--resume", lite[2]]
     assert commands[2][:6] == ["evaluate.py", "ensemble", half, lite[2], "--method", "soup"]
-    assert commands[3][commands[3].index("--out") + 1] == str(folder / "squeezenet")
-    assert commands[4][2:5] == [mean, str(folder / "probe"), str(folder / "squeezenet")]
-    assert commands[4].count("--data") == commands[5].count("--data") == 3
-    assert commands[4][commands[4].index("--out") + 1] == once
-    assert commands[5][:3] == ["evaluate.py", "second-look", once] and commands[5][-2] == last
-    assert commands[6][:3] == ["evaluate.py", "detector", last]
-    assert all("--force" in words for words in commands if words[0] == "evaluate.py") and len(commands) == 7
+    others = [str(folder / name) for name in ("probe-lite0", "probe-lite1", "squeezenet")]
+    assert [words[words.index("--out") + 1] for words in commands[3:5]] == others[1:]
+    assert "levels:timm:tf_efficientnet_lite1" in commands[3]
+    assert commands[5][2:6] == [mean, *others]
+    assert commands[5].count("--data") == commands[6].count("--data") == 3
+    assert commands[5][commands[5].index("--out") + 1] == once
+    assert commands[6][:3] == ["evaluate.py", "second-look", once] and commands[6][-2] == last
+    assert commands[7][:3] == ["evaluate.py", "detector", last]
+    assert all("--force" in words for words in commands if words[0] == "evaluate.py") and len(commands) == 8
 
 
 def test_make_and_bootstrap_know_the_same_jobs():
