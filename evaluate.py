@@ -202,7 +202,7 @@ def _write_detector(asked: Any, result: Any, lines: list[str]) -> None:
 @main.command()
 @options(EnsembleOptions, "asked")
 def ensemble(asked: EnsembleOptions) -> None:
-    """Join detectors into one, calibrate it, and say whether it beats its best member.
+    """Join detectors into one, calibrate it, and say whether it beats the best of them.
 
     \b
     MODEL is a detector file or a run folder. Methods, the first four of the members' calibrated log-odds:
@@ -210,11 +210,11 @@ def ensemble(asked: EnsembleOptions) -> None:
       majority  each votes at its own threshold; equal votes are ordered by the mean
       weighted  a weighted mean, fitted on validation images or as --weights says
       stacking  principal components and a support vector machine, fitted on validation images
-      soup      one network, the mean of the members' weights: taught alike, from the same beginning
+      soup      one network, its weights the mean of the MODELs': taught alike, from the same beginning
       wise-ft   one network between MODEL and the pretrained weights it began with (--alpha, --backbone-weights):
                 often it finds more of what it was not taught on, and a little less of what it was
 
-    What is fitted is cross-fitted for thresholds and figures, and never sees an image that a member was taught with.
+    What is fitted is cross-fitted for thresholds and figures, and never sees an image that a MODEL was taught with.
     The result is a detector file like any other: detect.py, evaluate.py and `Detector.load` run it.
     """
     with importing():

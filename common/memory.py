@@ -1,13 +1,18 @@
-"""The memory of this process: a bound on it for a while, and what is free in it given back, where the system knows
-how."""
+"""The memory of this process: a bound on it for a while, what is free in it given back, where the system knows how, and
+one arena for all networks of ONNX Runtime."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import sys
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxruntime import SessionOptions
 
 _one = threading.RLock()  # a block may stand inside of another, which then is the tighter one
 
@@ -45,3 +50,22 @@ def give_back() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _arena() -> None:
+    """Registers the memory that ONNX Runtime's sessions of this process share, once."""
+    import onnxruntime
+
+    where = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    as_asked = 1  # as much as is asked for; its own way is to ask for twice as much each time
+    onnxruntime.create_and_register_allocator(where, onnxruntime.OrtArenaCfg(0, as_asked, -1, -1))
+
+
+def share_arena(options: SessionOptions) -> None:
+    """Has the ONNX Runtime session of these options take its memory from an arena that all such sessions share: what
+    one network does not need any more serves the next."""
+    _arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")

@@ -22,6 +22,7 @@ from discriminator.quality import caution
 from discriminator.second_look import SecondLook, joined
 from discriminator.verdict import Threshold, Verdict, decide
 from discriminator.views import FaceAndPixels, Preparation
+from faces.finding.quality import has_few
 from faces.pixel_crops import Region
 
 ALIGNED_SETS = ("flickr140k", "rvf10k")  # named sets of which every photo is an aligned crop, as in FFHQ
@@ -214,12 +215,14 @@ class DetectorBase:
         )
 
     def note(self, image: np.ndarray) -> str:
-        """What to say about an image that is smaller than the network looks at, else ""."""
+        """What to say about an image that is notably smaller than the network looks at, else ""; of a detector of
+        patches about any that is not of its size."""
         height, width = image.shape[:2]
         side = self.preprocess.resolution
-        if min(height, width) < side:
+        patches = bool(self.meta.get("patches"))
+        if min(height, width) < side and (patches or has_few(min(height, width), side)):
             return f"only {width}x{height} pixels, enlarged to the {side}x{side} this detector looks at"
-        if self.meta.get("patches") and (height, width) != (side, side):
+        if patches and (height, width) != (side, side):
             return (
                 f"made smaller, but this detector knows {side}x{side} patches of files as they are: give it such crops"
             )

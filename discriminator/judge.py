@@ -21,7 +21,7 @@ from discriminator.stability import TOO_MANY, Stability, Variant, variants_of
 from discriminator.verdict import Threshold, Verdict
 from faces.decode import MAX_PIXELS, Decode, decode_image, profile_note
 from faces.finding.face_step import FaceStep, View
-from faces.finding.quality import FRAME, quality, too_small
+from faces.finding.quality import FRAME, has_few, quality, too_small
 from faces.pages import pages_note
 
 MIN_SIDE = 16  # pixels; below that there is no face, and nothing to judge
@@ -222,10 +222,10 @@ def note_on(view: View, detector: DetectorBase) -> str:
 
 
 def few_pixels(view: View, detector: DetectorBase) -> float | None:
-    """How many pixels a face has that was cut out with fewer than the network looks at; None where they are enough, or
-    too few for a verdict, of which the doubt tells."""
+    """How many pixels a face has that was cut out with notably fewer than the network looks at; None where they are
+    enough, or too few for a verdict, of which the doubt tells."""
     side = detector.preprocess.resolution
-    if view.face is None or view.whole or view.side >= side:
+    if view.face is None or view.whole or not has_few(view.side, side):
         return None
     return None if detector.trained_on_aligned_faces and too_small(view.side, side) else view.side / FRAME
 

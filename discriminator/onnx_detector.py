@@ -19,7 +19,7 @@ import numpy as np
 
 from common import reading
 from common.errors import UserError
-from common.memory import at_most, give_back
+from common.memory import at_most, give_back, share_arena
 from discriminator.calibration import Calibration
 from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of, second_look_from
 from discriminator.join import Join
@@ -106,6 +106,7 @@ class OnnxDetector(DetectorBase):
         # The arena keeps what an image takes, 20 to 40 MB a thread. Asked of the system anew for each image it cost
         # 4000 to 6600 page faults, a quarter of the time (36 and 27 ms). A pattern is the same sum as one block, which
         # is no faster and takes more.
+        share_arena(options)
         options.enable_mem_pattern = False
         providers: list = ["CPUExecutionProvider"]
         if device.startswith("cuda"):

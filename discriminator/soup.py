@@ -17,12 +17,13 @@ import torch
 
 from common.errors import UserError
 from discriminator.detector import Detector, fits_half, merge_norms, no_scale, round_to_half
+from discriminator.origins import said_by_all
 
 
 def soup(members: Sequence[Detector], names: Sequence[str]) -> Detector:
     """The network whose numbers are the means of the members', with the first one's preprocessing, and a calibration
-    whose log-odds are its logits, to be set anew. Rounded to float16 where all members are. UserError where the
-    members are not of one architecture or look at photos in different ways."""
+    whose log-odds are its logits, to be set anew; its header has what all of theirs say. Rounded to float16 where all
+    members are. UserError where the members are not of one architecture or look at photos in different ways."""
     first = members[0]
     for member, name in zip(members[1:], names[1:], strict=True):
         if member.net.cfg != first.net.cfg:
@@ -43,7 +44,8 @@ def soup(members: Sequence[Detector], names: Sequence[str]) -> Detector:
             no_scale(net.get_submodule(name))
         round_to_half(net)
     plain = replace(first.calibration, temperature=1.0, bias=0.0)
-    mixed = Detector(net, first.preprocess, plain, dict(first.meta))
+    meta = said_by_all([member.meta for member in members]) | {"soup": {"of": [member.sha256 for member in members]}}
+    mixed = Detector(net, first.preprocess, plain, meta)
     # scores are kept by it, and those of another soup are others
     mixed.sha256 = hashlib.sha256(f"the mean of {[m.sha256 for m in members]}".encode()).hexdigest()
     return mixed

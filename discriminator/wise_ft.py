@@ -24,6 +24,7 @@ from common.errors import UserError
 from discriminator.backbones import Borrowing, load_pretrained
 from discriminator.detector import Detector, fits_half, merge_norms, round_to_half
 from discriminator.levels import Levels
+from discriminator.origins import without_origin
 from discriminator.weights import bare_norms
 
 BATCH = 32
@@ -78,7 +79,7 @@ def wise_ft(
         round_to_half(net)
     plain = replace(detector.calibration, temperature=1.0, bias=0.0)
     between = {"of": detector.sha256, "alpha": alpha, "pretrained": origin}
-    made = Detector(net, detector.preprocess, plain, detector.meta | {"wise_ft": between})
+    made = Detector(net, detector.preprocess, plain, without_origin(detector.meta) | {"wise_ft": between})
     # scores are kept by it, and those of another place on the line are others
     made.sha256 = hashlib.sha256(f"{between}".encode()).hexdigest()
     return made

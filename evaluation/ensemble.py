@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from discriminator.ensemble import Ensemble, EnsembleConfig, Head, Majority, Mem
 from discriminator.ensemble_fit import as_given, cross_fitted, fit_head, joined_scores
 from discriminator.locate import find_detector
 from discriminator.options import MODELS, SHIPPED
+from discriminator.origins import lessons_told, said_by_all
 from discriminator.soup import soup
 from discriminator.two_views import TwoViews
 from discriminator.wise_ft import wise_ft
@@ -32,7 +33,7 @@ from evaluation.ensemble_scores import (
     tell_parts,
 )
 from evaluation.listener import Listener
-from evaluation.options import EnsembleOptions
+from evaluation.options import SOUP, WISE_FT, EnsembleOptions
 from evaluation.scoring import LabelledImages, Scorer, chosen, spread
 from faces.degrade import preset
 from faces.preprocess import Preprocess
@@ -40,16 +41,36 @@ from metrics.classification import roc_auc, tpr_at_fpr
 from metrics.scores import groups_in_words
 from metrics.significance import delong, paired
 
-NAME = "the ensemble"
-SOUP, WISE_FT = "soup", "wise-ft"  # the methods whose result is a single network
 ALPHA = 0.8
 SEEN = 384  # training images of a class that batch norms' statistics are found on
 
 
+@dataclass(frozen=True)
+class Words:
+    """What the result of a method is called (`it`), and what it was made of."""
+
+    it: str = "the ensemble"
+    part: str = "member"
+    best: str = "its best member"
+    starred: str = "best member on the images that were fitted on"
+
+    @classmethod
+    def of(cls, method: str, names: Sequence[str]) -> Words:
+        """names: of what it was made of, none of which it is called by."""
+        words = cls()
+        if method == SOUP:
+            best = "the best network it was made of"
+            words = cls("the soup", "network", best, f"{best}, by the images it was calibrated on")
+        elif method == WISE_FT:
+            words = cls("the wise-ft network", "network", names[0], "what it was made of")
+        return replace(words, it=f"{words.it} (new)") if words.it in names else words
+
+
 @dataclass
 class EnsembleComparison:
-    """The ensemble beside its members on images `of`. systems: {name: {"auc", "found", "false_alarms", "balanced",
-    "tpr_at_fpr_…"}}; gaps: the ensemble less its best member, with intervals; words: what that means."""
+    """What was made, called `name`, beside what it was made of, on images `of`. systems: {name: {"auc", "found",
+    "false_alarms", "balanced", "tpr_at_fpr_…"}}; best: the best of what it was made of, best_is: that in words; gaps:
+    it less the best, with intervals; words: what that means."""
 
     of: str
     n_real: int
@@ -60,14 +81,17 @@ class EnsembleComparison:
     gaps: dict[str, dict[str, float]]
     p: float
     words: str
+    name: str = Words.it
+    best_is: str = Words.starred
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class EnsembleResult:
-    """The ensemble, calibrated, what its members are called, and what it is worth beside them."""
+    """The detector, calibrated, by which method, what it was made of (names), and what it is worth beside that."""
 
     detector: Detector
+    method: str
     names: list[str]
     comparison: EnsembleComparison
 
@@ -85,9 +109,10 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
     members = [Detector.load(detector_file(spec), device) for spec in options.models]
     names = short_names(options.models)
     _check_members(options, members)
+    words = Words.of(options.method, names)
     for name, member in zip(names, members):
         p = member.preprocess
-        listener.tell(f"member {name}: {p.resolution}x{p.resolution}, sha256 {member.sha256[:12]}…")
+        listener.tell(f"{words.part} {name}: {p.resolution}x{p.resolution}, sha256 {member.sha256[:12]}…")
 
     check_order(options, members)
     judged = list(members)
@@ -95,11 +120,12 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
         judged.append(soup(members, options.models))
     elif options.method == WISE_FT:
         judged.append(_between(options, members[0], listener))
-    fit, test = _gather(options, judged, listener)
+    fit, test = _gather(options, members, judged, listener)
     notes = list(fit.notes)
     if len({m.trained_on_aligned_faces for m in members}) > 1:
         notes.append(
-            "some members know aligned faces only, others whole photos: photos will be brought to aligned faces for all"
+            f"some {words.part}s know aligned faces only, others whole photos: photos will be brought to aligned faces"
+            " for all"
         )
     for line in notes:
         listener.tell(f"note: {line}")
@@ -107,11 +133,11 @@ def make_ensemble(options: EnsembleOptions, listener: Listener = Listener()) -> 
         detector, scores = blended(options.method, names, judged, fit)
     else:
         detector, scores = join(options.method, names, members, fit, options.weights)
-    detector.meta["ensemble"]["notes"] = notes
+    detector.meta[made_in(options.method)]["notes"] = notes
     found = compare_with_members(
-        detector, dict(zip(names, members)), fit, scores, test, resamples=options.resamples, seed=options.seed
+        detector, dict(zip(names, members)), fit, scores, test, words, resamples=options.resamples, seed=options.seed
     )
-    return EnsembleResult(detector, names, found)
+    return EnsembleResult(detector, options.method, names, found)
 
 
 def _between(options: EnsembleOptions, member: Detector, listener: Listener) -> Detector:
@@ -148,11 +174,11 @@ def _check_members(options: EnsembleOptions, members: Sequence[Detector]) -> Non
             raise UserError(f"{spec}: joins two views already; give the detector of faces that it was made of instead")
         check_looks_once(spec, member)
         if first := seen.get(member.sha256):
-            raise UserError(f"{spec}: is the same detector as {first}; each member counts once, leave one out")
+            raise UserError(f"{spec}: is the same detector as {first}; each counts once, leave one out")
         seen[member.sha256] = spec
         out = Path(options.out)
         if out.exists() and out.resolve() == find_detector(spec).resolve():
-            raise UserError(f"`out` {options.out}: is one of the members; choose another name")
+            raise UserError(f"`out` {options.out}: is what the new one is made of; choose another name")
         if not options.oof:
             check_no_fold(spec, member, "give the out-of-fold scores with `oof` RUN/oof.csv, one for each member")
 
@@ -208,9 +234,9 @@ def short_names(specs: Sequence[str]) -> list[str]:
 
 
 def _gather(
-    options: EnsembleOptions, members: Sequence[Detector], listener: Listener
+    options: EnsembleOptions, members: Sequence[Detector], judged: Sequence[Detector], listener: Listener
 ) -> tuple[MemberScores, MemberScores | None]:
-    """(what is fitted and calibrated on, what tests)."""
+    """(what is fitted and calibrated on, what tests), of `judged`, which are the members and what was made of them."""
     valid_parts: list[LabelledImages] = []
     test_parts: list[LabelledImages] = []
     out_of_fold = read_oof(options.oof) if options.oof else None
@@ -223,13 +249,14 @@ def _gather(
     if options.data:
         known = None if out_of_fold is None else set(out_of_fold.paths)
         valid_parts, test_parts = fit_parts(options, members, oof_paths=known)
-    tell_parts(listener, valid_parts, test_parts)
-    fit = out_of_fold or score_parts(members, valid_parts, options, listener, degraded=True, what="validation")
+    one = options.method in (SOUP, WISE_FT)
+    tell_parts(listener, valid_parts, test_parts, "calibrated" if one else "fitted and calibrated")
+    fit = out_of_fold or score_parts(judged, valid_parts, options, listener, degraded=True, what="validation")
     if out_of_fold is None:
         fit.folds = deal_rows(fit, options.seed)
     if not test_parts:
         return fit, None
-    test = score_parts(members, test_parts, options, listener, degraded=False, what="test")
+    test = score_parts(judged, test_parts, options, listener, degraded=False, what="test")
     if len(np.unique(test.labels)) < 2:
         raise UserError(f"`data` {', '.join(options.data)}: its test images are of one class only; give some with both")
     return fit, test
@@ -262,7 +289,12 @@ def join(
     named = [Member(m.net.cfg.to_dict(), _look_of(m), m.calibration, name, m.sha256) for m, name in zip(members, names)]
     net = Ensemble(EnsembleConfig(tuple(named), method, sizes), [m.net for m in members], head)
     meta: dict = {"model": "ensemble", "parameters": sum(p.numel() for p in net.parameters())}
-    meta |= _origin(method, names, members, fit, folds=int(len(np.unique(fit.folds))) if learnt else 0)
+    alike = said_by_all([m.meta for m in members])
+    meta |= {key: alike[key] for key in ("patches", "train_images") if key in alike} | _origin(members, fit)
+    meta["ensemble"] = {
+        "method": method, "members": list(names), "sha256": [m.sha256 for m in members], "fitted_on": fit.said,
+        "cross_fitted_folds": int(len(np.unique(fit.folds))) if learnt else 0,
+    }  # fmt: skip
     detector = Detector(net, net.preprocess, calibration, meta)
     return detector, scores.reshape(views, n)
 
@@ -270,12 +302,14 @@ def join(
 def blended(
     method: str, names: Sequence[str], judged: Sequence[Detector], fit: MemberScores
 ) -> tuple[Detector, np.ndarray]:
-    """As `join`, of a soup or of wise-ft's network, which is the last of `judged` and of the rows' scores; the members
-    come before."""
+    """As `join`, of a soup or of wise-ft's network, which is the last of `judged` and of the rows' scores; what it was
+    made of comes before."""
     _check_classes(fit)
-    mixed, scores = judged[-1], fit.z[:, :, -1]
+    *parts, mixed = judged
+    scores = fit.z[:, :, -1]
     calibration = _calibration(scores.ravel(), np.tile(fit.labels, len(scores)), len(scores))
-    meta = mixed.meta | _origin(method, names, judged[:-1], fit)
+    meta = mixed.meta | _origin(parts, fit)
+    meta[made_in(method)] |= {"names": list(names)}
     return Detector(mixed.net, mixed.preprocess, calibration, meta), scores
 
 
@@ -289,15 +323,16 @@ def _calibration(scores: np.ndarray, labels: np.ndarray, views: int) -> Calibrat
     return calibrate(scores, labels, default_fpr=default_fpr_for(n_real), views=views)
 
 
-def _origin(method: str, names: Sequence[str], members: Sequence[Detector], fit: MemberScores, folds: int = 0) -> dict:
+def made_in(method: str) -> str:
+    """Where a header says what a detector was made of."""
+    return {SOUP: "soup", WISE_FT: "wise_ft"}.get(method, "ensemble")
+
+
+def _origin(members: Sequence[Detector], fit: MemberScores) -> dict:
     """What a header says of where a joined detector comes from."""
-    return fit.origin | {
+    return fit.origin | lessons_told(m.meta for m in members) | {
         "trained_on": ", ".join(dict.fromkeys(str(m.meta.get("trained_on")) for m in members)),
         "face": "ffhq" if any(m.trained_on_aligned_faces for m in members) else "whole",
-        "ensemble": {
-            "method": method, "members": list(names), "sha256": [m.sha256 for m in members], "fitted_on": fit.said,
-            "cross_fitted_folds": folds,
-        },
     }  # fmt: skip
 
 
@@ -310,12 +345,13 @@ def compare_with_members(
     fit: MemberScores,
     scores: np.ndarray,
     test: MemberScores | None,
+    told: Words,
     *,
     resamples: int = 1000,
     seed: int = 0,
 ) -> EnsembleComparison:
-    """The ensemble and its members at the same false-alarm rates; the best member is chosen where the ensemble was
-    fitted, not where it is tested. scores [views, n]: the ensemble's on the rows `fit`."""
+    """A detector and what it was made of at the same false-alarm rates; the best of that is chosen where the detector
+    was fitted, not where it is tested. scores [views, n]: the detector's on the rows `fit`."""
     names = list(members)
     head = head_of(detector)  # none: a single network, whose scores come last
     flat = np.tile(fit.labels, fit.z.shape[0])
@@ -325,34 +361,38 @@ def compare_with_members(
     if test is not None:
         rows, z = test, test.z[0]
         joint = z[:, -1] if head is None else as_given(joined_scores(head, z))
-        all_scores = {NAME: joint} | {name: z[:, k] for k, name in enumerate(names)}
-        called = {NAME: detector.calibration.probability(joint) >= detector.calibration.at(target).threshold}
+        all_scores = {told.it: joint} | {name: z[:, k] for k, name in enumerate(names)}
+        called = {told.it: detector.calibration.probability(joint) >= detector.calibration.at(target).threshold}
         for k, (name, member) in enumerate(members.items()):
             called[name] = sigmoid(z[:, k]) >= _point(member.calibration, target).threshold
         of = "test images, at thresholds set on validation images"
     else:
         rows = fit
-        all_scores = {NAME: scores[0]} | {name: fit.z[0, :, k] for k, name in enumerate(names)}
-        whole = {NAME: scores} | {name: fit.z[:, :, k] for k, name in enumerate(names)}
+        all_scores = {told.it: scores[0]} | {name: fit.z[0, :, k] for k, name in enumerate(names)}
+        whole = {told.it: scores} | {name: fit.z[:, :, k] for k, name in enumerate(names)}
         called = {name: _cross_called(whole[name], fit, target) for name in all_scores}
-        of = "images, those it was fitted on, cross-fitted: each judged by what was fitted and set without its fold"
+        of = (
+            "images, those it was calibrated on, each judged at a threshold set without its fold"
+            if head is None
+            else "images, those it was fitted on, cross-fitted: each judged by what was fitted and set without its fold"
+        )
     reals = int((rows.labels == 0).sum())
     fprs = [f for f in FPRS if reals * f >= 1] or [max(FPRS)]
     shown = target if target in fprs else max(fprs)
     systems = _systems(rows, all_scores, called, fprs)
     gaps = paired(
-        rows.labels, {NAME: all_scores[NAME], best: all_scores[best]}, fprs,
-        called={NAME: called[NAME], best: called[best]}, groups=rows.groups, count=resamples, seed=seed,
+        rows.labels, {told.it: all_scores[told.it], best: all_scores[best]}, fprs,
+        called={told.it: called[told.it], best: called[best]}, groups=rows.groups, count=resamples, seed=seed,
     )[best]  # fmt: skip
-    p = delong(rows.labels, all_scores[NAME], all_scores[best]).p
+    p = delong(rows.labels, all_scores[told.it], all_scores[best]).p
     found = EnsembleComparison(
         of, reals, len(rows.labels) - reals, best, shown, systems, gaps, p,
-        _words(gaps, best, shown, 1 if head is None else len(names), detector.meta["ensemble"]["method"]),
+        _in_words(told, gaps, best, shown, 1 if head is None else len(names)), told.it, told.starred,
     )  # fmt: skip
     if together := groups_in_words(rows.groups):
         found.notes.append(f"intervals: {together}; DeLong's p counts images")
     if isinstance(head, Majority):
-        fake, plain_vote = rows.labels == 1, all_scores[NAME] >= 0
+        fake, plain_vote = rows.labels == 1, all_scores[told.it] >= 0
         found.notes.append(
             f"the plain majority (ties by the mean) finds {100 * plain_vote[fake].mean():.1f} % of the fakes at"
             f" {100 * plain_vote[~fake].mean():.1f} % false alarms"
@@ -361,7 +401,7 @@ def compare_with_members(
         found.notes.append(
             "no test images: these scores are of the folds' detectors, which the members in the file may not be"
             if fit.out_of_fold
-            else "no test images: the members chose their best state by validation images, maybe these"
+            else f"no test images: the {told.part}s chose their best state by validation images, maybe these"
         )
     return found
 
@@ -411,16 +451,16 @@ def between(low: float, high: float, form: str) -> str:
     return f"95 % interval {form.format(low)} to {form.format(high)}"
 
 
-def _words(gaps: dict, best: str, target: float, count: int, method: str = "") -> str:
+def _in_words(told: Words, gaps: dict, best: str, target: float, count: int) -> str:
     gap = gaps[f"tpr_at_fpr_{target:g}"]
     value, low, high = (100 * gap[key] for key in ("value", "low", "high"))
     said = f"{value:+.1f} points of fakes found at {100 * target:g} % false alarms"
     said += f" ({between(low, high, '{:+.1f}')})"
-    if method == WISE_FT:
+    if told.best == best:  # it was made of this alone
         return f"here, beside {best}: {said}; what it is for are sets that {best} was not taught on: judge both on such"
     if low > 0:
-        return f"the ensemble beats its best member, {best}: {said}"
+        return f"{told.it} beats {told.best}, {best}: {said}"
     if high < 0:
-        return f"the ensemble is WORSE than its best member, {best}: {said}; use {best} alone"
-    plain = f"the ensemble does NOT beat its best member, {best}, as far as these images can tell: {said}"
+        return f"{told.it} is WORSE than {told.best}, {best}: {said}; use {best} alone"
+    plain = f"{told.it} does NOT beat {told.best}, {best}, as far as these images can tell: {said}"
     return plain if count == 1 else f"{plain}; {best} alone needs one network instead of {count}"

@@ -19,6 +19,7 @@ from common.tables import read_rows
 from common.words import counted, none_of
 from discriminator.detector import Detector
 from discriminator.ensemble_fit import exact_log_odds, log_odds
+from discriminator.origins import lessons_of_all
 from evaluation.listener import Listener
 from evaluation.options import EnsembleOptions, ScoringOptions
 from evaluation.scoring import Judged, LabelledImages, Scorer, chosen, open_labelled, score_all, spread
@@ -95,16 +96,16 @@ def fit_parts(
 
 
 def _validation(
-    options: ScoringOptions, part: LabelledImages, splits: np.ndarray, members: Sequence[Detector]
+    options: ScoringOptions, part: LabelledImages, splits: np.ndarray, detectors: Sequence[Detector]
 ) -> tuple[np.ndarray, str]:
     """(bool [n], what these are)"""
     mark = part.source.fingerprint()
-    pupils = [m for m in members if m.meta.get("fingerprint") == mark]
+    seeds = {lesson.seed for lesson in lessons_of_all(m.meta for m in detectors) if lesson.fingerprint == mark}
     if options.split is not None:
-        if options.split in ("train", "all") and pupils:
+        if options.split in ("train", "all") and seeds:
             raise UserError(
-                f"`split` {options.split}: {part.spec} is what a member was taught with, and its scores there prove"
-                " nothing; leave it out, and the validation images are used"
+                f"`split` {options.split}: {part.spec} is what {_one_of(detectors)} was taught with, and its scores"
+                " there prove nothing; leave it out, and the validation images are used"
             )
         rows = np.ones(len(part), bool) if options.split == "all" else splits == options.split
         if not rows.any():
@@ -112,25 +113,33 @@ def _validation(
         return rows, f"{options.split} split" if options.split != "all" else "all of it"
     if (splits == "valid").any():
         return splits == "valid", "validation split"
-    if pupils:
-        seeds = {(m.meta.get("recipe") or {}).get("seed") for m in pupils}
-        if len(seeds) > 1 or not isinstance(seed := seeds.pop(), int):
+    if seeds:
+        if len(seeds) > 1 or (seed := seeds.pop()) is None:
+            why = (
+                "the trainings held out different images of it (their seeds differ): there are none that none was"
+                " taught with"
+                if seeds
+                else f"{_one_of(detectors)} was taught with it and does not tell which images were held out"
+            )
             raise UserError(
-                f"`data` {part.spec}: has no validation split, and the members held out different images of it (their"
-                " seeds differ): there are none that none was taught with; split it with `prepare_data.py split`, or"
+                f"`data` {part.spec}: has no validation split, and {why}; split it with `prepare_data.py split`, or"
                 " give other images"
             )
         reading = Reading(options.labels)
         again = open_splits(part.spec, options.data_root, subset=None, seed=seed, reading=reading)
         held = {item.path for item in again.valid.items}
         rows = np.array([item.path in held for item in part.source.items])
-        return rows, "what the members' trainings held out"
+        return rows, "what was held out of training"
     if (splits == "train").any():
         raise UserError(
             f"`data` {part.spec}: has training images and no validation split; split it with `prepare_data.py split`,"
             " or say `split` test"
         )
     return np.ones(len(part), bool), "all of it"
+
+
+def _one_of(detectors: Sequence[Detector]) -> str:
+    return "the detector" if len(detectors) == 1 else "one of the detectors"
 
 
 def _add(parts: list[LabelledImages], part: LabelledImages, rows: np.ndarray, limit: int | None, what: str) -> None:
@@ -194,9 +203,14 @@ def groups_of_parts(parts: Sequence[LabelledImages]) -> np.ndarray | None:
     return join_groups([part.group for part in parts], [range(len(part)) for part in parts])
 
 
-def tell_parts(listener: Listener, fit: Sequence[LabelledImages], test: Sequence[LabelledImages]) -> None:
-    """What is fitted and tested on."""
-    for what, parts in (("fitted and calibrated", fit), ("tested", test)):
+def tell_parts(
+    listener: Listener,
+    fit: Sequence[LabelledImages],
+    test: Sequence[LabelledImages],
+    done: str = "fitted and calibrated",
+) -> None:
+    """What is fitted and tested on. done: with the first of these."""
+    for what, parts in ((done, fit), ("tested", test)):
         for part in parts:
             listener.tell(f"{what} on {part.describe()}")
 
@@ -245,8 +259,8 @@ def deal_rows(rows: MemberScores, seed: int) -> np.ndarray:
     check_enough(
         once,
         lambda few: (
-            f"{few} validation images (groups counted once): fitting and calibrating an ensemble"
-            f" takes {LEAST} of each class at least; give `data` with more"
+            f"{few} validation images (groups counted once): fitting and calibrating takes {LEAST} of each class at"
+            " least; give `data` with more"
         ),
     )
     shares = np.full(FOLDS, 1 / FOLDS)

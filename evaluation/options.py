@@ -277,14 +277,17 @@ class Weights(click.ParamType):
         return numbers
 
 
+SOUP, WISE_FT = "soup", "wise-ft"  # the methods whose result is a single network
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnsembleOptions(ScoringOptions):
     """Which detectors are joined, how, and on what they are fitted and tested."""
 
     models: tuple[str, ...] = argument("MODEL MODEL…", ())
     method: str = option(
-        "average", "How the members are joined.",
-        choices=("average", "majority", "weighted", "stacking", "soup", "wise-ft"),
+        "average", "How they become one.",
+        choices=("average", "majority", "weighted", "stacking", SOUP, WISE_FT),
     )  # fmt: skip
     alpha: float | None = option(
         None, "Of `wise-ft`: how much of MODEL, from 0 to 1.  [default: 0.8]", metavar="SHARE", low=0, high=1
@@ -296,14 +299,14 @@ class EnsembleOptions(ScoringOptions):
         (), "Of `weighted`: one for each member, instead of fitted ones.", metavar="W,W…", parse=Weights(), whole=True
     )
     data: tuple[str, ...] = DATA(default=(), help="Its validation split fits and calibrates, its test split tests.")
-    split: str | None = SPLIT(help="What to fit on.  [default: valid, or what the members' trainings held out]")
+    split: str | None = SPLIT(help="What to fit on.  [default: valid, or what was held out of training]")
     oof: tuple[str, ...] = option((), "Fit on out-of-fold scores instead; one for each member.", metavar="OOF.csv")
-    out: str = OUT(help="The ensemble, one detector file.", metavar="FILE.safetensors")
+    out: str = OUT(help="The new detector's file.", metavar="FILE.safetensors")
     json: str | None = JSON()
 
     def __post_init__(self) -> None:
         check(self)
-        between = self.method == "wise-ft"
+        between, mixed = self.method == WISE_FT, self.method == SOUP
         if between and (len(self.models) != 1 or self.backbone_weights is None):
             raise UserError(
                 "`method` wise-ft lies between one network and the weights that its training began with: give one MODEL"
@@ -312,13 +315,19 @@ class EnsembleOptions(ScoringOptions):
         if not between and (self.alpha, self.backbone_weights) != (None, None):
             raise UserError("`alpha` and `backbone_weights` are of `method` wise-ft; leave them out")
         if len(self.models) < 2 and not between:
-            raise UserError("an ensemble has two members or more: name at least two detector files or run folders")
+            what = "a soup is made of two networks or more" if mixed else "an ensemble has two members or more"
+            raise UserError(f"{what}: name at least two detector files or run folders")
         if Path(self.out).suffix != ".safetensors":
             raise UserError(f"`out` {self.out}: a detector file's name ends in .safetensors: choose another")
         if self.weights and (self.method != "weighted" or len(self.weights) != len(self.models)):
             raise UserError(
-                f"`weights`: {len(self.weights)} for {len(self.models)} members of method {self.method}: give one for"
-                " each member, and `method` weighted"
+                f"`weights`: {len(self.weights)} for {counted(len(self.models), 'detector')} and method {self.method}:"
+                " give one for each, and `method` weighted"
+            )
+        if self.oof and (mixed or between):
+            raise UserError(
+                f"`oof`: these are scores of what was trained, and {self.method} makes another network; give `data`"
+                " instead"
             )
         if self.oof and len(self.oof) != len(self.models):
             raise UserError(
@@ -330,11 +339,6 @@ class EnsembleOptions(ScoringOptions):
         if not self.data and not self.oof:
             raise UserError(
                 "no images to fit and calibrate on: give `data` SOURCE (its validation split is used), or `oof` of each"
-            )
-        if self.oof and self.method in ("soup", "wise-ft"):
-            raise UserError(
-                f"`oof`: out-of-fold scores are the members' own, and {self.method} makes another network; give `data`"
-                " instead"
             )
         if self.oof and self.split:
             raise UserError("`split`: with `oof` the out-of-fold scores are fitted on, `data` only tests; leave it out")

@@ -27,6 +27,7 @@ from common.words import counted
 from discriminator.crop_watch import LOOKED_AT, no_crop
 from discriminator.detector import Detector
 from discriminator.detector_base import DetectorBase
+from discriminator.origins import lessons_of
 from discriminator.verdict import Threshold
 from evaluation.options import ScoringOptions
 from faces.degrade import Degradation
@@ -138,11 +139,11 @@ def chosen(part: LabelledImages, rows: np.ndarray) -> LabelledImages:
 def taught_with(parts: Sequence[LabelledImages], meta: Mapping, name: str) -> list[str]:
     """A line for each source that the detector called `name` learnt from, and that is judged without regard to splits;
     meta: of its file."""
-    mark = meta.get("fingerprint")
+    marks = {lesson.fingerprint for lesson in lessons_of(meta)}
     return [
         f"{part.spec}: {name} was taught with this very set; what is found here says little of photos it never saw"
         for part in parts
-        if mark and part.whole == mark
+        if part.whole in marks
     ]
 
 

@@ -34,10 +34,9 @@ from common.parallel import Progress, in_order, told
 from common.words import none_of
 from faces.decode import decode
 from faces.finding.align import FaceFinder, cut_quad
-from faces.finding.face import Face, taken
-from faces.finding.face_step import found_turned
+from faces.finding.face import Face
+from faces.finding.face_step import photo_of
 from faces.finding.frame import frame_of
-from faces.finding.pasted import photo_about
 from faces.manifest import Manifest, manifest_of, write_manifest
 from faces.naming import targets
 from faces.normalise_report import NormaliseReport
@@ -332,14 +331,9 @@ def cut(image: np.ndarray, recipe: Normalisation, finder: FaceFinder | _Found | 
         faces = finder.find(image)
         facts["faces"] = len(faces)
         with contextlib.suppress(ValueError, IndexError):  # landmarks that span no face; no face at all
-            quad, facts["aligned"] = frame_of(faces[0])
-            if (part := photo_about(image, faces[0])) is not None:
-                image, quad = part.of(image), quad - part[:2]
-            else:
-                face, tilted = found_turned(image, faces[0], finder.by if isinstance(finder, _Found) else finder)
-                if tilted is not None:
-                    image, there = tilted.upright(image)
-                    quad, _ = frame_of(taken(face, there))
+            own = photo_of(image, faces[0], finder.by if isinstance(finder, _Found) else finder)
+            quad, facts["aligned"] = frame_of(own.there)
+            image = own.pixels
         if quad is None and recipe.no_face == "skip":
             raise Unfit("no face", f"no face found by {finder.name}")
     height, width = image.shape[:2]

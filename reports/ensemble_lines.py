@@ -1,4 +1,4 @@
-"""An ensemble as lines of a terminal: how it joins, what its thresholds did, and whether it beats its best member."""
+"""What was made of detectors, for a terminal: how, what its thresholds did, and whether it beats the best of them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from collections.abc import Mapping, Sequence
 
 from discriminator.detector import Detector
 from discriminator.ensemble import Majority, Stack, Weighted
-from evaluation.ensemble import EnsembleComparison, EnsembleResult, between, head_of
+from evaluation.ensemble import EnsembleComparison, EnsembleResult, between, head_of, made_in
+from evaluation.options import SOUP, WISE_FT
 from metrics.few import auc_text, balanced_text, counts_text, share_text
 
 
 def lines_of(result: EnsembleResult) -> list[str]:
     """All of it."""
-    return [*_made(result.detector, result.names), *_compared(result.comparison)]
+    return [*_made(result.detector, result.method, result.names), *_compared(result.comparison)]
 
 
-def _made(detector: Detector, names: Sequence[str]) -> list[str]:
+def _made(detector: Detector, method: str, names: Sequence[str]) -> list[str]:
     head, out = head_of(detector), []
-    if head is None and (line := detector.meta.get("wise_ft")) is not None:
-        out.append(f"one network: {line['alpha']:g} of {names[0]}, {1 - line['alpha']:g} of {line['pretrained']}")
-    elif head is None:
-        out.append(f"one network whose weights are the mean of the {len(names)} members'")
+    if method == WISE_FT:
+        line = detector.meta[made_in(method)]
+        out.append(
+            f"one network, its weights {line['alpha']:g} of {names[0]}'s and {1 - line['alpha']:g} of those in"
+            f" {line['pretrained']}"
+        )
+    elif method == SOUP:
+        out.append(f"one network, its weights the mean of the {len(names)} networks'")
     elif isinstance(head, Weighted):
         shares = ", ".join(f"{name} {w:.3f}" for name, w in zip(names, head.weights.tolist()))
         out.append(f"weights: {shares}")
@@ -53,7 +58,7 @@ def _compared(found: EnsembleComparison) -> list[str]:
     lines += [f"intervals{few}"] if few else []
     auc = found.gaps["auc"]
     lines.append(
-        f"* best member on the images that were fitted on; AUC {auc['value']:+.4f}"
+        f"* {found.best_is}; AUC {auc['value']:+.4f}"
         f" ({between(auc['low'], auc['high'], '{:+.4f}')}; DeLong's p {found.p:.2g})"
     )
     return [*lines, found.words, *(f"note: {note}" for note in found.notes)]

@@ -10,7 +10,7 @@ what is around it is left out; one that lies there turned (`faces.finding.turned
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -43,13 +43,12 @@ class View:
     how: "ffhq" (aligned by landmarks), "box" (a square about the box, where there are no landmarks), "crop" (the whole
     photo, which is an aligned crop already, turned by quarters where it lay on its side), "part" (the same, of a photo
     that lies in a plain picture) or "whole" (nobody looked for faces; `face` is None). part: where in the picture the
-    photo lies whose face this is; None where it is all of it. tilted: the same of a photo that lies there turned."""
+    photo lies whose face this is, level or turned; None where it is all of it."""
 
     pixels: np.ndarray
     how: str
     face: Face | None = None
-    part: Part | None = None
-    tilted: TurnedPhoto | None = None
+    part: Part | TurnedPhoto | None = None
 
     @property
     def turn(self) -> int:
@@ -74,15 +73,15 @@ class View:
         if not self.turn or self.face is None:
             return photo, self.region
         part = self.part and self.part.turned(photo.shape, self.turn)
-        tilted = self.tilted and self.tilted.turned(photo.shape, self.turn)
-        there = replace(self, face=turned(self.face, photo.shape, self.turn), part=part, tilted=tilted)
+        there = replace(self, face=turned(self.face, photo.shape, self.turn), part=part)
         return quarter_turned(photo, self.turn), there.region
 
     def notes(self) -> list[str]:
         """What is to be said of how the face was found."""
         told = [f"the face is {in_words(self.turn)} in the photo"] if self.turn else []
-        told += ["it lies in a plain picture, which was left out"] * (self.part is not None)
-        told += ["it lies turned in a plain picture, which was left out"] * (self.tilted is not None)
+        if self.part is not None:
+            lies = "lies turned" if isinstance(self.part, TurnedPhoto) else "lies"
+            told.append(f"it {lies} in a plain picture, which was left out")
         return told + ["cut out by its box only, not turned upright"] * (self.how == "box")
 
     @property
@@ -97,7 +96,7 @@ class View:
         middle; may reach over the photo's edge. None where the photo itself is what is shown."""
         if self.face is None or self.how == "crop":
             return None
-        if self.how == "part" and self.part is not None:
+        if self.how == "part" and isinstance(self.part, Part):
             x0, y0, x1, y1 = self.part
             return float(x0), float(y0), float(x1), float(y1)
         quad, _ = frame_of(self.face)
@@ -124,8 +123,8 @@ class View:
         }
 
     def _part(self) -> list | None:
-        if self.tilted is not None:
-            return [[round(float(x), 2) for x in corner] for corner in self.tilted.corners]
+        if isinstance(self.part, TurnedPhoto):
+            return [[round(float(x), 2) for x in corner] for corner in self.part.corners]
         return None if self.part is None else list(self.part)
 
 
@@ -152,26 +151,20 @@ class FaceStep:
         """The views of the faces that were found in uint8 RGB [H, W, 3], the biggest first."""
         views = []
         for number, face in enumerate(faces[:MOST_FACES]):
-            part = photo_about(image, face)
-            tilted = None
-            if part is None:
-                face, tilted = found_turned(image, face, self.finder)
-            if (view := self._view(image, face, part, tilted, whole=number == 0 or bool(part or tilted))) is not None:
+            own = photo_of(image, face, self.finder)
+            if (view := self._view(own, whole=number == 0 or own.part is not None)) is not None:
                 views.append(view)
         return views
 
-    def _view(
-        self, image: np.ndarray, face: Face, part: Part | None, tilted: TurnedPhoto | None, *, whole: bool
-    ) -> View | None:
-        """One face of a picture. whole: whether the photo itself may be what is shown."""
-        photo, there = _alone(image, face, part, tilted)
-        if whole and (crop := _as_crop(photo, there)) is not None:
-            return View(crop, "part" if part or tilted else "crop", face, part, tilted)
+    def _view(self, own: OwnPhoto, *, whole: bool) -> View | None:
+        """One face of a picture. whole: whether its photo itself may be what is shown."""
+        if whole and (crop := _as_crop(own.pixels, own.there)) is not None:
+            return View(crop, "crop" if own.part is None else "part", own.face, own.part)
         try:
-            pixels, how = align_face(photo, there, self.side, self.resample)
+            pixels, how = align_face(own.pixels, own.there, self.side, self.resample)
         except ValueError:  # landmarks in one point or far outside: nothing was found
             return None
-        return View(pixels, how, face, part, tilted)
+        return View(pixels, how, own.face, own.part)
 
 
 def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, shift: tuple[float, float]) -> View:
@@ -183,12 +176,11 @@ def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, s
     if face is None or view.how == "whole":
         return View(photo, "whole")
     part = None if view.part is None else view.part.moved(scale, shift, photo.shape)
-    tilted = None if view.tilted is None else view.tilted.moved(scale, shift)
-    own, there = _alone(photo, face, part, tilted)
+    own, there = (photo, face) if part is None else part.alone(photo, face)
     if view.whole:
-        return View(quarter_turned(own, face.turn), view.how, face, part, tilted)
+        return View(quarter_turned(own, face.turn), view.how, face, part)
     pixels, how = align_face(own, there, step.side, step.resample)
-    return View(pixels, how, face, part, tilted)
+    return View(pixels, how, face, part)
 
 
 class Finder(Protocol):
@@ -197,37 +189,47 @@ class Finder(Protocol):
     def find(self, image: np.ndarray) -> list[Face]: ...
 
 
-def found_turned(picture: np.ndarray, face: Face, finder: Finder | None) -> tuple[Face, TurnedPhoto | None]:
-    """A face of uint8 RGB [H, W, 3] by the landmarks that it has once the photo about it is turned upright, and that
-    photo; the face and None where it lies in no turned photo, or is no more upright in it.
+class OwnPhoto(NamedTuple):
+    """A face of a picture and the photo that it is in. part: where in the picture that lies; None where it is all of
+    it. pixels: of the photo alone, upright, uint8 [H, W, 3]; there: the face in them."""
+
+    face: Face
+    part: Part | TurnedPhoto | None
+    pixels: np.ndarray
+    there: Face
+
+
+def photo_of(picture: np.ndarray, face: Face, finder: Finder | None) -> OwnPhoto:
+    """The photo that a face of uint8 RGB [H, W, 3] is in: one that lies in the picture, or the picture itself. Of one
+    that lies there turned, the face has the landmarks that `finder` sees once the photo is upright."""
+    if (part := photo_about(picture, face)) is not None:
+        return OwnPhoto(face, part, *part.alone(picture, face))
+    return _turned_photo_of(picture, face, finder) or OwnPhoto(face, None, picture, face)
+
+
+def _turned_photo_of(picture: np.ndarray, face: Face, finder: Finder | None) -> OwnPhoto | None:
+    """None where the face lies in no turned photo, or is no more upright in it.
 
     For aligned sets have such corners, too: where a photo was turned so that its face is upright, and ended. Of 49 such
     photos (choose_foreign_real) faces were more upright with the photo's edges in 6, of 118 photos turned in place in
     all."""
     tilted = turned_photo_about(picture, face)
     if tilted is None or finder is None:
-        return face, None
+        return None
     photo, matrix = tilted.upright(picture)
     there = taken(face, matrix)
     same = [one for one in finder.find(photo) if same_face(one, there)]
     if not same:
-        return face, None
+        return None
     there = max(same, key=lambda one: common_area(one.box, there.box))
     try:
         more_upright = abs(lean_of(there)[1]) < abs(lean_of(face)[1])
     except ValueError:  # landmarks that span no face
-        return face, None
+        return None
     if not more_upright and _as_crop(photo, there) is None:
-        return face, None
-    return taken(there, cv2.invertAffineTransform(matrix)), tilted
-
-
-def _alone(picture: np.ndarray, face: Face, part: Part | None, tilted: TurnedPhoto | None) -> tuple[np.ndarray, Face]:
-    """The photo that lies in a picture, and a face of the picture as a face of that photo."""
-    if tilted is not None:
-        photo, matrix = tilted.upright(picture)
-        return photo, taken(face, matrix)
-    return (picture, face) if part is None else (part.of(picture), moved(face, 1.0, part[:2]))
+        return None
+    face = taken(there, cv2.invertAffineTransform(matrix))
+    return OwnPhoto(face, tilted, photo, taken(face, matrix))
 
 
 def _as_crop(image: np.ndarray, face: Face) -> np.ndarray | None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from faces.filters import most_of_colours
-from faces.finding.face import Face, turned_points
+from faces.finding.face import Face, moved, turned_points
 from faces.finding.frame import around, frame_of
 
 SAMPLES, COLUMNS = 48, 256  # pixels of a line that are looked at: at first, and where a photo may end
@@ -48,6 +48,10 @@ class Part(NamedTuple):
     def of(self, image: np.ndarray) -> np.ndarray:
         """These pixels of [H, W, ...]."""
         return image[self.y0 : self.y1, self.x0 : self.x1]
+
+    def alone(self, picture: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
+        """The photo that lies there, and a face of the picture as a face of that photo."""
+        return self.of(picture), moved(face, 1.0, self[:2])
 
     def turned(self, shape: tuple[int, ...], turn: int) -> Part:
         """The same of `numpy.rot90(image, turn)`, the image of `shape` [H, W, ...]."""

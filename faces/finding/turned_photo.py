@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from faces.filters import most_of_colours
-from faces.finding.face import Face, turned_points
+from faces.finding.face import Face, taken, turned_points
 from faces.finding.frame import around, frame_of
 
 LOOK = 256  # pixels that the longer side of that is reduced to
@@ -51,6 +51,11 @@ class TurnedPhoto:
         centred = np.column_stack([self.axes, there @ [0.5, 0.5, 1] - 0.5])
         return cv2.warpAffine(picture, centred, size, flags=INTERPOLATION, borderMode=cv2.BORDER_REFLECT), there
 
+    def alone(self, picture: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
+        """The photo that lies there, upright, and a face of the picture as a face of that photo."""
+        photo, matrix = self.upright(picture)
+        return photo, taken(face, matrix)
+
     @property
     def corners(self) -> np.ndarray:
         """float64 [4, 2]: where in the picture the upright photo's upper left, upper right, lower right and lower left
@@ -64,8 +69,9 @@ class TurnedPhoto:
         axes = np.stack(ends) - zero
         return TurnedPhoto(axes, self.low + axes @ zero, self.high + axes @ zero)
 
-    def moved(self, scale: float, shift: tuple[float, float]) -> TurnedPhoto:
-        """The same of a picture that was cut by `shift` (x, y) at its upper left, then resized by `scale`."""
+    def moved(self, scale: float, shift: tuple[float, float], shape: tuple[int, ...]) -> TurnedPhoto:
+        """The same of a picture that was cut by `shift` (x, y) at its upper left, then resized by `scale` to `shape`
+        [H, W, ...], beyond which it may reach."""
         by = self.axes @ np.asarray(shift, np.float64)
         return replace(self, low=(self.low - by) * scale, high=(self.high - by) * scale)
 

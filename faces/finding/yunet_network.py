@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from common.memory import share_arena
 from faces.finding.network_parts import part_of
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _session(network: bytes) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1  # every photo has a thread
+    share_arena(options)
     options.enable_mem_pattern = False  # one for each size, and each would be kept
     return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from faces.moving.ends import element_at
 from faces.moving.runs import HOLES, MOST, at_of, found_in
 
 REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
@@ -22,6 +23,7 @@ SECTIONS = np.array([0, 1, 1, 2, 2, 2] + 9 * ([3] + 15 * [4]), np.uint8)
 FOOTER = 3, 8  # bytes behind a slice of FFV1 (RFC 9043, 4.8): its length; with a checksum
 CHECKED = 1 << 28  # bytes of a file whose checksums are computed
 CLUSTER_SUM = b"\xbf\x84"  # how a cluster's contents begin that have a checksum (RFC 8794, 11.3.1)
+CHECKSUM = 6  # bytes of that and of the checksum behind it
 
 
 def crc(data: bytes) -> int:
@@ -78,13 +80,14 @@ def wrong_clusters(file: BinaryIO, clusters: Sequence[tuple[int, int]]) -> int:
     position is where it was afterwards."""
     before, wrong, left = file.tell(), 0, CHECKED
     for begin, end in clusters:
-        head = at_of(file, begin, 18)
-        contents = begin + 4 + 9 - head[4].bit_length() if len(head) == 18 and head[4] else end
-        at = contents - begin
-        if head[at : at + 2] != CLUSTER_SUM or (left := left - (end - begin)) < 0:
+        cluster = element_at(file, begin)
+        if cluster is None or end - cluster.begin < CHECKSUM:
             continue
-        sums, data = int.from_bytes(head[at + 2 : at + 6], "little"), at_of(file, contents + 6, end - contents - 6)
-        wrong += zlib.crc32(data) != sums
+        head = at_of(file, cluster.begin, CHECKSUM)
+        if not head.startswith(CLUSTER_SUM) or (left := left - (end - begin)) < 0:
+            continue
+        data = at_of(file, cluster.begin + CHECKSUM, end - cluster.begin - CHECKSUM)
+        wrong += zlib.crc32(data) != int.from_bytes(head[len(CLUSTER_SUM) :], "little")
     file.seek(before)
     return wrong
 

@@ -157,7 +157,7 @@ def _boxes(file: BinaryIO, size: int) -> int | None:
     return None
 
 
-class _Element(NamedTuple):
+class Element(NamedTuple):
     """Of Matroska: where its contents begin, and their length, None where it is not known."""
 
     name: int
@@ -165,7 +165,7 @@ class _Element(NamedTuple):
     length: int | None
 
 
-def _element(file: BinaryIO, at: int) -> _Element | None:
+def element_at(file: BinaryIO, at: int) -> Element | None:
     """The element that begins at a byte; None where none does. Raises EOFError where the file ends in its head."""
     head = at_of(file, at, 12)
     width = 9 - head[0].bit_length() if head and head[0] else 9
@@ -179,7 +179,7 @@ def _element(file: BinaryIO, at: int) -> _Element | None:
         raise EOFError
     length = int.from_bytes(head[width : width + long], "big") & ((1 << 7 * long) - 1)
     unknown = length == (1 << 7 * long) - 1
-    return _Element(int.from_bytes(head[:width], "big"), at + width + long, None if unknown else length)
+    return Element(int.from_bytes(head[:width], "big"), at + width + long, None if unknown else length)
 
 
 def _matroska(file: BinaryIO, size: int) -> int | None:
@@ -188,7 +188,7 @@ def _matroska(file: BinaryIO, size: int) -> int | None:
         if at >= size:
             return at
         try:
-            found = _element(file, at)
+            found = element_at(file, at)
         except EOFError:
             return size + 1
         if found is None:
@@ -207,7 +207,7 @@ def clusters(file: BinaryIO) -> tuple[list[tuple[int, int]], list[int]]:
     try:
         size, at, end = file.seek(0, os.SEEK_END), 0, 0  # end: of the segment
         for _ in range(MOST if at_of(file, 0, 4) == EBML else 0):
-            element = _element(file, at) if at < size else None
+            element = element_at(file, at) if at < size else None
             if element is None and at < min(end, size):
                 holes.append(at)
                 if len(holes) == HOLES:

@@ -10,6 +10,7 @@ import random
 import shutil
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import av
@@ -20,8 +21,8 @@ from PIL import Image
 from common.errors import BadImage
 from discriminator.inputs import expand
 from faces.decode import decode_image
-from faces.moving.checks import crc, ogg_holes
-from faces.moving.ends import end_of
+from faces.moving.checks import crc, ogg_holes, wrong_clusters
+from faces.moving.ends import CLUSTER, EBML, SEGMENT, clusters, end_of
 from faces.pages import pages_note
 from faces.video import Video, is_moving
 from tests.faces.test_video import animation
@@ -358,6 +359,28 @@ def test_clusters_whose_checksums_are_wrong(tmp_path):
     frames, video = read(damaged(path, random.Random(1)))
     assert len(frames) >= 30
     assert "frames that were judged may be damaged" in video.remarks()[-1]
+
+
+def test_clusters_too_small_for_their_checksums_are_not_read():
+    """A length below 0 was asked of the file: a traceback; where the file lay in memory, all of it was read."""
+
+    class Counting(io.BytesIO):
+        count = 0
+
+        def read(self, size=-1):
+            data = super().read(size)
+            self.count += len(data)
+            return data
+
+    segment, cluster = (name.to_bytes(4, "big") for name in (SEGMENT, CLUSTER))
+    whole = cluster + b"\x8a" + b"\xbf\x84" + zlib.crc32(b"data").to_bytes(4, "little") + b"data"
+    wrong = cluster + b"\x8a" + b"\xbf\x84" + bytes(4) + b"data"
+    data = EBML + b"\x80" + segment + b"\xff" + 200 * (cluster + b"\x83\xbf\x84\0") + whole + wrong + b"\xec\xff"
+    file = Counting(data + bytes(1_000_000))
+    found, _ = clusters(file)
+    assert len(found) == 202
+    file.count = 0
+    assert wrong_clusters(file, found) == 1 and file.count < 10_000
 
 
 def test_dv_that_lost_a_part(tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from discriminator.regions import region_of
 from faces.finding.align import Face, FaceFinder
 from faces.finding.face import taken
-from faces.finding.face_step import FaceStep, found_turned, seen_again
-from faces.finding.turned_photo import turned_photo_about
+from faces.finding.face_step import FaceStep, photo_of, seen_again
+from faces.finding.turned_photo import TurnedPhoto, turned_photo_about
 from faces.normalise import Normalisation, cut
 from tests.faces.test_pasted import BLACK, BLUE, GREY, WHITE, face_of, photo, saved
 
@@ -49,7 +49,7 @@ class Finder:
 
 def drawn(matrix: np.ndarray, view) -> np.ndarray:
     """float64: what the photo that `matrix` put into a picture has where a view of it lies."""
-    (first, second, _, last), (height, width) = view.tilted.corners, view.pixels.shape[:2]
+    (first, second, _, last), (height, width) = view.part.corners, view.pixels.shape[:2]
     u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
     places = first + u[..., None] * (second - first) + v[..., None] * (last - first)
     x, y = ((places - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - 0.5).astype(np.float32).transpose(2, 0, 1)
@@ -112,13 +112,26 @@ def test_it_is_judged_upright_and_alone(turn):
     """As it was before it was turned, but for what two interpolations take."""
     matrix, image, seen, step = scene(25, BLACK)
     (view,) = step(image)
-    assert view.how == "part" and view.part is None
+    assert view.how == "part" and isinstance(view.part, TurnedPhoto)
     assert "it lies turned in a plain picture, which was left out" in view.notes()
     assert np.abs(view.pixels - drawn(matrix, view))[2:-2, 2:-2].mean() < 5  # of 43 between neighbours' blocks
-    moved = view.tilted.turned(image.shape, turn)
+    moved = view.part.turned(image.shape, turn)
     np.testing.assert_allclose(
         moved.upright(np.ascontiguousarray(np.rot90(image, turn)))[0].astype(int), view.pixels, atol=2
     )
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_its_pixels_are_drawn_once(prepared, monkeypatch):
+    """Finding the face upright draws the photo; what is judged or written is that drawing."""
+    _, image, seen, step = scene(25, WHITE)
+    drawn, upright = [], TurnedPhoto.upright
+    monkeypatch.setattr(TurnedPhoto, "upright", lambda self, picture: drawn.append(1) or upright(self, picture))
+    if prepared:
+        cut(image, Normalisation(resolution=64), step.finder)
+    else:
+        step(image)
+    assert len(drawn) == 1
 
 
 def test_where_it_lies_is_told_for_maps():
@@ -163,8 +176,8 @@ def test_an_aligned_photo_that_ended_keeps_its_corners():
         def find(self, image: np.ndarray) -> list[Face]:
             return [self.face if image.shape == self.shape else leaning]
 
-    face, tilted = found_turned(image, upright, Both(upright, image.shape))
-    assert face is upright and tilted is None
+    own = photo_of(image, upright, Both(upright, image.shape))
+    assert own.face is own.there is upright and own.part is None and own.pixels is image
 
 
 def test_a_face_that_is_none_once_the_photo_is_upright_is_left_as_it_was():
@@ -176,7 +189,8 @@ def test_a_face_that_is_none_once_the_photo_is_upright_is_left_as_it_was():
             def find(self, image: np.ndarray, again=again) -> list[Face]:
                 return [self.face] if image.shape == self.shape else again
 
-        assert found_turned(image, seen, Other(seen, image.shape)) == (seen, None)
+        own = photo_of(image, seen, Other(seen, image.shape))
+        assert own.face is own.there is seen and own.part is None and own.pixels is image
 
 
 def test_what_is_no_turned_photo_is_left():
@@ -204,8 +218,8 @@ def test_real_faces_turned_on_pages(shared_dir):
     files = [path for label in ("real", "fake") for path in sorted((folder / label).iterdir())[:12]]
     for path in files:
         pixels = cv2.resize(load_image(path), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        assert step(pixels)[0].tilted is None
+        assert step(pixels)[0].part is None
         image = saved(picture(turned_by(25, (190, 215)), (200, 190, 170), pixels=pixels), 90)
         view = step(image)[0]
-        missed += view.tilted is None or same_corners(view.tilted.corners, corners_of(turned_by(25, (190, 215)))) > 6
+        missed += view.part is None or same_corners(view.part.corners, corners_of(turned_by(25, (190, 215)))) > 6
     assert missed <= 1
