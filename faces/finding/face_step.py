@@ -3,8 +3,9 @@
 A detector that was trained on aligned crops must be shown aligned crops: of a holiday photo its verdict means nothing.
 So faces are found (`faces.finding.align`) and each is cut out upright as FFHQ's photos are. A photo that is such a crop
 already is judged whole: to cut it out once more would resample it and blur away what the detector looks for. Other
-faces in it are judged besides. Of a photo that lies in a plain picture (`faces.finding.pasted`) the same is true, and
-what is around it is left out; one that lies there turned (`faces.finding.turned_photo`) is turned upright.
+faces in it are judged besides. Of a photo that lies in a plain picture (`faces.finding.pasted`), or between blurred
+copies of itself (`faces.finding.blurred_sides`), the same is true, and what is around it is left out; one that lies
+there turned (`faces.finding.turned_photo`) is turned upright.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from faces.filters import quarter_turned
 from faces.finding.align import FaceFinder, align_face
+from faces.finding.blurred_sides import photo_between
 from faces.finding.face import Face, common_area, moved, same_face, taken, turned
 from faces.finding.frame import frame_of, lean_of
 from faces.finding.pasted import Part, photo_about
@@ -42,7 +44,7 @@ class View:
 
     how: "ffhq" (aligned by landmarks), "box" (a square about the box, where there are no landmarks), "crop" (the whole
     photo, which is an aligned crop already, turned by quarters where it lay on its side), "part" (the same, of a photo
-    that lies in a plain picture) or "whole" (nobody looked for faces; `face` is None). part: where in the picture the
+    that lies in a larger picture) or "whole" (nobody looked for faces; `face` is None). part: where in the picture the
     photo lies whose face this is, level or turned; None where it is all of it."""
 
     pixels: np.ndarray
@@ -81,7 +83,7 @@ class View:
         told = [f"the face is {in_words(self.turn)} in the photo"] if self.turn else []
         if self.part is not None:
             lies = "lies turned" if isinstance(self.part, TurnedPhoto) else "lies"
-            told.append(f"it {lies} in a plain picture, which was left out")
+            told.append(f"it {lies} in a larger picture, the rest of which was left out")
         return told + ["cut out by its box only, not turned upright"] * (self.how == "box")
 
     @property
@@ -202,7 +204,7 @@ class OwnPhoto(NamedTuple):
 def photo_of(picture: np.ndarray, face: Face, finder: Finder | None) -> OwnPhoto:
     """The photo that a face of uint8 RGB [H, W, 3] is in: one that lies in the picture, or the picture itself. Of one
     that lies there turned, the face has the landmarks that `finder` sees once the photo is upright."""
-    if (part := photo_about(picture, face)) is not None:
+    if (part := photo_about(picture, face) or photo_between(picture, face)) is not None:
         return OwnPhoto(face, part, *part.alone(picture, face))
     return _turned_photo_of(picture, face, finder) or OwnPhoto(face, None, picture, face)
 

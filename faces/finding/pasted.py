@@ -182,7 +182,7 @@ def _edge(lines: np.ndarray, others: list[_Edge]) -> _Edge | None:
         return None
     lines = lines[:, int(ENDS * m) : m - int(ENDS * m)]
     few = lines[:, :: -(-lines.shape[1] // SAMPLES)]
-    some = cv2.cvtColor(_copied(few), cv2.COLOR_RGB2GRAY)
+    some = cv2.cvtColor(copied(few), cv2.COLOR_RGB2GRAY)
     plain = _may_be_plain(some)
     plain[:-1] &= plain[1:]
     plain[-1] = False
@@ -234,7 +234,7 @@ def _trend(lines: np.ndarray) -> np.ndarray:
     return halves[0] + share * (halves[1] - halves[0])
 
 
-def _copied(pixels: np.ndarray) -> np.ndarray:
+def copied(pixels: np.ndarray) -> np.ndarray:
     """uint8 [n, m, 3] one after the other. As pixels: numpy takes the three bytes of each singly, in twice the time."""
     if pixels.strides[-1] != 1:  # blue, green, red seen as red, green, blue
         return np.ascontiguousarray(pixels)
@@ -243,7 +243,7 @@ def _copied(pixels: np.ndarray) -> np.ndarray:
 
 def _looked_at(window: np.ndarray, start: int, seen: float, other: int) -> _Edge | None:
     """The edge within a few lines, of which the first is number `start`; None where there is none."""
-    window = _copied(window[:, :: -(-window.shape[1] // COLUMNS)])
+    window = copied(window[:, :: -(-window.shape[1] // COLUMNS)])
     planes = np.array(cv2.split(window))  # numpy is slow along so short an axis as a pixel's
     colours = _trend(planes)
     m = planes.shape[2]

@@ -238,7 +238,7 @@ def test_a_videos_note_says_how_its_faces_were_found_as_a_photos_does():
     judge = Judge(TwoViewsThatSay(-3.0, -3.0), faces=FaceStep(finder, 32))
     (still,) = judge(np.asarray(pages[0]))
     moving = judge_video(judge, "a.png", data=data.getvalue())
-    told = "the face is upside down in the photo", "it lies in a plain picture, which was left out"
+    told = "the face is upside down in the photo", "it lies in a larger picture, the rest of which was left out"
     for way in told:
         assert way in still.verdict.note and f"in 6 frames {way}" in moving.verdict.note
 

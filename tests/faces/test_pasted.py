@@ -136,7 +136,7 @@ def test_the_crop_on_a_page_is_what_is_judged(turn):
     there = turned(face, upright.shape, -turn)
     (view,) = FaceStep(Finder(there))(lying)
     assert view.how == "part" and view.turn == turn and np.array_equal(view.pixels, photo())
-    assert view.notes()[-1].startswith("it lies in a plain picture")
+    assert view.notes()[-1].startswith("it lies in a larger picture")
     assert view.upright(lying)[1] == (130, 90, 330, 290) and view.side == 200
     told = view.to_dict(1, 1, "told")
     x0, y0, x1, y1 = told["part"]

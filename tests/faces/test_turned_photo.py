@@ -113,7 +113,7 @@ def test_it_is_judged_upright_and_alone(turn):
     matrix, image, seen, step = scene(25, BLACK)
     (view,) = step(image)
     assert view.how == "part" and isinstance(view.part, TurnedPhoto)
-    assert "it lies turned in a plain picture, which was left out" in view.notes()
+    assert "it lies turned in a larger picture, the rest of which was left out" in view.notes()
     assert np.abs(view.pixels - drawn(matrix, view))[2:-2, 2:-2].mean() < 5  # of 43 between neighbours' blocks
     moved = view.part.turned(image.shape, turn)
     np.testing.assert_allclose(
