@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -155,6 +157,22 @@ def test_features_of_another_network(evaluate, photos, tmp_path, weights):
     refused(evaluate(*words[:3], "--weights", "mobile.pth", plain=True), "name it with --features")
     score = evaluate(*words, "--weights", "mobile.pth", "--metrics", "is", plain=True)
     refused(score, "the Inception Score is of Inception")
+
+
+def test_the_same_files_twice_are_said(evaluate, photos, tmp_path):
+    shutil.copytree(photos / "real", tmp_path / "mine")
+    ran = evaluate("mine", "--data", photos, "--metrics", "fid,ci")
+    assert "12 images of mine are in" in ran.out and "to the byte (such as " in ran.out
+    assert re.search(r"unbiased +-.*no interval: further below 0 than chance", ran.out)
+    shutil.rmtree(tmp_path / "mine")
+    shutil.copytree(photos / "fake", tmp_path / "mine")
+    for name in ("x", "y"):
+        shutil.copy(tmp_path / "mine" / "3.png", tmp_path / "mine" / f"{name}.png")
+        (tmp_path / "mine" / f"empty-{name}.png").touch()
+    ran = evaluate("mine", "--data", photos, "--metrics", "fid")
+    assert (
+        "mine: 2 of 14 images are the same as another, to the byte (such as " in ran.out and "too good" not in ran.out
+    )
 
 
 def test_grey_against_colour_is_said(evaluate, photos, tmp_path):
