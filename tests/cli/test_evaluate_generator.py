@@ -198,6 +198,26 @@ def test_a_network_with_its_path_length(evaluate, photos, network):
     assert numbers[0] == numbers[1]
 
 
+def test_latest_is_the_newest_run_s_network(evaluate, photos, network, tmp_path):
+    """As the tutorial has it."""
+    (tmp_path / "runs" / "00000-mine").mkdir(parents=True)
+    shutil.copy(network, tmp_path / "runs" / "00000-mine" / network.name)
+    ran = evaluate("latest", "--data", photos, "--metrics", "fid", "--num", 4)
+    assert ran.code == 0 and f"runs/00000-mine/{network.name} (16x16" in ran.out
+    assert "the folder of a run, or latest)" in evaluate("later", "--data", photos).err
+
+
+def test_samples_with_their_own_manifest(evaluate, photos, tmp_path):
+    """«manifest.csv in it seems to say which are real and fake» was said of what synth.py writes; it stays where a list
+    tells reals from fakes."""
+    shutil.copytree(photos / "fake", tmp_path / "samples")
+    fakes = [f"{i}.png,fake" for i in range(12)]
+    for rows, said in ((fakes, False), (["0.png,real", *fakes[1:]], True)):
+        (tmp_path / "samples" / "manifest.csv").write_text("\n".join(["path,label", *rows]))
+        ran = evaluate("samples", "--data", photos, "--metrics", "fid")
+        assert ran.code == 0 and ("seems to say which are real" in ran.out) == said
+
+
 def test_as_many_reals_as_asked_and_a_zero_is_explained(evaluate, photos, network, tmp_path):
     """--num counts generated images, which is said; --num-real takes the reals that a folder of just these holds."""
     done = evaluate(network, "--data", photos / "real", "--num", 8, "--metrics", "fid,pr")
