@@ -91,7 +91,8 @@ def generator(asked: GeneratorOptions) -> None:
 
     \b
     NETWORK is a .safetensors, .pkl or .pt file, a URL, a run folder, or latest; FOLDER or ZIP holds generated images;
-    an .npz of statistics serves for fid. Under torchrun the images are shared among the processes, with the same result.
+    an .npz of statistics serves for fid. Under torchrun the images are shared among the processes, with the same
+    result.
     """
     with importing():
         from evaluation.generator import evaluate_generator
