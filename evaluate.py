@@ -90,8 +90,9 @@ def generator(asked: GeneratorOptions) -> None:
     """FID, KID, precision and recall, Inception Score, path length of a network or of generated images.
 
     \b
-    NETWORK is a .safetensors, .pkl or .pt file, a URL, or a run folder; FOLDER or ZIP holds generated images; an .npz
-    of statistics serves for fid. Under torchrun the images are shared among the processes, with the same result.
+    NETWORK is a .safetensors, .pkl or .pt file, a URL, a run folder, or latest; FOLDER or ZIP holds generated images;
+    an .npz of statistics serves for fid. Under torchrun the images are shared among the processes, with the same
+    result.
     """
     with importing():
         from evaluation.generator import evaluate_generator

@@ -48,8 +48,9 @@ def metric_counts(metrics: str) -> dict[int, set[str]]:
 def beside_fid(row: dict) -> str:
     """The numbers of a row that were asked for besides its FID, for a line of the log; empty without any."""
     parts = [f"{name} {row[name]:.4g}" for name in ("kid", "mind", "precision", "recall") if name in row]
-    if "fid_low" in row:
-        parts.insert(0, f"without bias {row['fid_unbiased']:.2f} ({row['fid_low']:.2f} to {row['fid_high']:.2f})")
+    if "fid_unbiased" in row:
+        between = f" ({row['fid_low']:.2f} to {row['fid_high']:.2f})" if "fid_low" in row else ""
+        parts.insert(0, f"without bias {row['fid_unbiased']:.2f}{between}")
     parts += [f"{row[name]} {row[f'fid_{name[7:]}']:.2f}" for name in row if name.startswith("metric_")]
     return "".join(f", {part}" for part in parts)
 

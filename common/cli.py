@@ -72,6 +72,10 @@ def _where_to_read(error: click.ClickException) -> str:
         for word in sys.argv[1:]:
             if word.startswith(error.option_name) and os.path.lexists(word):
                 return f" {one_line(word)} is a file's name: write ./{one_line(word)}"
+    group = getattr(getattr(error, "ctx", None), "command", None)
+    if isinstance(group, click.Group) and error.message.startswith("No such command"):
+        names = ", ".join(group.list_commands(error.ctx))  # type: ignore[attr-defined]
+        return "" if "Did you mean" in error.format_message() else f" Give one of {names}."
     unknown = isinstance(error, click.NoSuchOption) and not error.possibilities
     if (unknown or isinstance(error, click.MissingParameter)) and (ctx := getattr(error, "ctx", None)) is not None:
         return f" {ctx.command_path} --help tells {'which there are' if unknown else 'what to give'}."

@@ -53,7 +53,8 @@ SAME = 0.5  # a map of shuffled weights that is more like the true one than that
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over images with its 95 % bootstrap interval; NaN without any."""
+    """A mean over images with its 95 % bootstrap interval; NaN without any. Values that are all the same, as one is,
+    have no interval: no draw of them could say how sure they are."""
 
     value: float
     low: float
@@ -66,6 +67,8 @@ class Mean:
         x = x[np.isfinite(x)]
         if not len(x):
             return cls(math.nan, math.nan, math.nan, 0)
+        if (x == x[0]).all():
+            return cls(float(x[0]), math.nan, math.nan, len(x))
         rng = np.random.default_rng(seed)
         means = x[rng.integers(len(x), size=(resamples, len(x)))].mean(1)
         tail = 50 * (1 - LEVEL)

@@ -13,7 +13,7 @@ import torch
 
 from common.device import pick_device
 from common.errors import UserError
-from common.words import counted
+from common.words import are, counted
 from discriminator.network_features import NetworkFeatures
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
@@ -155,6 +155,7 @@ def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
         fake_features = _collected(job, fake, keep=needs_vectors(job.compared))
         if job.ranks.is_main:
             numbers = _numbers(job, fake_features, real, features)
+            notes += _copies((fake, fake_features), (reals, real))
             notes += _differences(options, job.kinds, fake_features, real) + _nothing_found(numbers)
     if distance is not None and fake.G is not None:
         numbers["ppl"] = mean_path_length(fake.G, distance, options, sampling, job.ranks, listener)
@@ -242,6 +243,32 @@ def _colours(fake: Measured, reals: Measured | None) -> list[str]:
         f"{100 * ours:.0f} % of the generated images are grey, and {100 * theirs:.0f} % of the real ones: the numbers"
         " measure colour more than anything else; compare grey with grey, or colour with colour"
     ]
+
+
+def _copies(*sides: tuple[Measured | None, Features | None]) -> list[str]:
+    """Lines about files that are there more than once: on one side, and on both, which makes every number too good."""
+    lines, seen = [], list[tuple[str, SourceImages, dict[bytes, int]]]()
+    for side, found in sides:
+        if side is None or found is None or not isinstance(side.content, SourceImages):
+            continue
+        bad, first, again = {i for i, _ in found.left}, dict[bytes, int](), list[tuple[int, int]]()
+        for i, digest in enumerate(side.content.digests()):
+            if i not in bad and first.setdefault(digest, i) != i:
+                again.append((i, first[digest]))
+        if again:
+            one, other = map(side.content.name, again[0])
+            lines.append(
+                f"{side.name}: {len(again)} of {counted(found.n or 0, 'image')} {are(len(again))} the same as another,"
+                f" to the byte (such as {one} and {other}): each counts"
+            )
+        seen.append((side.name, side.content, first))
+    if len(seen) == 2 and (both := [digest for digest in seen[0][2] if digest in seen[1][2]]):
+        here, there = (images.name(first[both[0]]) for _, images, first in seen)
+        lines.append(
+            f"{counted(len(both), 'image')} of {seen[0][0]} {are(len(both))} in {seen[1][0]}, too, to the byte (such as"
+            f" {here} and {there}): all numbers are too good then, and intervals of them mean nothing"
+        )
+    return lines
 
 
 def _network(job: _Job) -> NetworkFeatures:
@@ -361,10 +388,11 @@ def _fid(n: _Numbers, of: _Named) -> list[MetricRow]:
 
 
 def _ci(n: _Numbers, of: _Named) -> list[MetricRow]:
-    what = (
-        f"95 % interval {n['fid_low']:.4f} to {n['fid_high']:.4f}; what any number of images would give,"
-        f" delete-half jackknife, {n['fid_halvings']} halvings"
-    )
+    interval = (
+        f"95 % interval {n['fid_low']:.4f} to {n['fid_high']:.4f}" if "fid_high" in n
+        else "no interval: further below 0 than chance brings it, so the sets are not independent (images in both?)"
+    )  # fmt: skip
+    what = f"{interval}; what any number of images would give, delete-half jackknife, {n['fid_halvings']} halvings"
     return [MetricRow(f"{of.frechet}, unbiased", n["fid_unbiased"], 4, of.unless_inception(what))]
 
 

@@ -34,7 +34,7 @@ from faces.degrade import Degradation
 from faces.layout import LABELS, LabelRule, Reading, label_word, parts_of, split_word
 from faces.manifest import text_column
 from faces.scan import Facts, header_facts, scan
-from faces.source import SET_NAMES, FaceSource, open_source
+from faces.source import LISTED, SET_NAMES, FaceSource, open_source
 from faces.splitting import groups_of
 from faces.stores import FolderStore, ManifestStore, RenderedStore
 from metrics.scores import GROUPS, Scores, groups_from
@@ -204,6 +204,7 @@ def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -
                 f"`data` {spec}: nothing says which images are real and which are fake; put them into folders real/ "
                 "and fake/, give a manifest with a column label, or say `labels` real=A,fake=B with the names of its"
                 " folders, or `label` real or `label` fake if all are one"
+                + "".join(f"; {note}" for note in notes if LISTED in note)
             )
         labels = np.full(len(source), LABELS[label])
         notes.append(f"all {label} by `label`")
@@ -312,8 +313,15 @@ class Scorer:
         return [fact for name in names if (fact := self._facts[name]) is not None]
 
     def known(self, part: LabelledImages, degradation: Degradation) -> tuple[Judged, dict[str, str]] | None:
-        """What lies in the cache: the scores, and why images can't be used."""
-        return self._read(self._path(part, degradation), len(part))
+        """What lies in the cache: the scores, and why images can't be used; under the names that they have here, for
+        the set may have lain elsewhere when it was judged."""
+        if (found := self._read(self._path(part, degradation), len(part))) is None:
+            return None
+        judged, reasons = found
+        without = np.flatnonzero(np.isnan(judged.score)).tolist()
+        if len(without) != len(reasons):
+            return None
+        return judged, {part.source.locate(i): reason for i, reason in zip(without, reasons.values())}
 
     def learn(self, part: LabelledImages, degradation: Degradation, judged: Judged, reasons: dict[str, str]) -> None:
         self._write(self._path(part, degradation), judged, reasons)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
 from faces.layout import Reading
 from faces.preprocess import Preprocess
-from faces.source import FaceSource, open_source
+from faces.source import LISTED, FaceSource, open_source
 from metrics.collect import Features, collect_cached, is_cached, seconds_for
 from metrics.features import FeatureNetwork
 from metrics.images import GeneratedImages, Images, SourceImages
@@ -32,6 +33,7 @@ from synth.latents import check_class
 from synth.network import find_network, generator_in, newest_in
 from synth.render import in_precision
 from training.processes import Processes
+from training.run_folder import LATEST
 
 NETWORKS = (".safetensors", ".pkl", ".pt", ".pth")
 SHOWN = 64  # images of each side in a report
@@ -65,13 +67,15 @@ class Measured:
 
 
 def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.device, listener: Listener) -> Measured:
-    """What the target is: statistics (.npz), a network (a file, a URL, a folder of a run or of runs), or images."""
+    """What the target is: statistics (.npz), a network (a file, a URL, a folder of a run or of runs, latest), or
+    images."""
     path = Path(options.target)
     if path.suffix == ".npz":
         _check_drawn(options)
         return Measured("statistics", options.target, load_stats(path))
     if (
         is_remote(options.target)
+        or options.target == LATEST
         or path.suffix in NETWORKS
         or (path.is_dir() and (generator_in(path) or newest_in(path)))
     ):
@@ -79,9 +83,10 @@ def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.d
     try:
         source = open_source(options.target, data_root=options.data_root, reading=Reading(ask=False))
     except UserError as error:
-        raise UserError(f"{error} (or a network: a .safetensors, .pkl or .pt file, or the folder of a run)") from None
+        networks = "a network: a .safetensors, .pkl or .pt file, the folder of a run, or latest"
+        raise UserError(f"{error} (or {networks})") from None
     _check_drawn(options)
-    notes = [f"{options.target}: {note}" for note in source.notes]
+    notes = [f"{options.target}: {note}" for note in source.notes if not _is_of_fakes(path, note)]
     if 0 < int(source.labels.sum()) < len(source):
         fakes = int(source.labels.sum())
         notes.append(f"{options.target} holds real and fake images: the {fakes} fake ones are measured")
@@ -95,6 +100,17 @@ def open_measured(options: GeneratorOptions, sampling: Sampling, device: torch.d
     brought = f" brought to {options.resolution}x{options.resolution}" if preprocess else ""
     listener.tell(f"{options.target}: {counted(len(source), 'image')}{brought}")
     return Measured("generated", options.target, images, preprocess=preprocess, notes=notes)
+
+
+def _is_of_fakes(folder: Path, note: str) -> bool:
+    """Whether a note is of a list that calls all of a folder's images fake, as `synth.py`'s manifest does: they are
+    taken for that anyhow."""
+    name, _, said = note.partition(" in it ")
+    if not said.startswith(LISTED):
+        return False
+    with contextlib.suppress(UserError):
+        return bool((open_source(folder / name, reading=Reading(ask=False)).labels == 1).all())
+    return False
 
 
 def _check_drawn(options: GeneratorOptions) -> None:

@@ -103,7 +103,9 @@ class DecodedFaces:
         else:
             images, record = _in_memory(source, preprocess, results)
         kept = np.array(record.kept, dtype=np.int64)
-        found = vars(record) | {"kept": kept, "converted": dict(record.converted), "name": source.name}
+        skipped = named_here(source, record.kept, record.skipped)
+        found = vars(record) | {"kept": kept, "converted": dict(record.converted), "name": source.name,
+                                "skipped": skipped}  # fmt: skip
         return cls(images, source.labels[kept], preprocess=preprocess, mirror=mirror, mirror_y=mirror_y, **found)
 
     @property
@@ -295,6 +297,12 @@ def read_record(kind: Callable[..., Found], text: Path, pixels: Path, size: Call
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if whole else None
+
+
+def named_here(source: FaceSource, kept: Sequence[int], skipped: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """`skipped` under the names that its images have in `source`: a record that was found may be of another place."""
+    left = np.setdiff1d(np.arange(len(source)), kept).tolist()
+    return [(source.locate(i), reason) for i, (_, reason) in zip(left, skipped, strict=True)]
 
 
 class _Cache:

@@ -28,7 +28,7 @@ from common.errors import BadImage, TooSmall, UserError
 from common.files import cache_folder, write_json, written_whole
 from common.parallel import Progress, in_order, told
 from common.words import none_of
-from faces.dataset import DecodedFaces, colour_kind, read_record, with_mirrors
+from faces.dataset import DecodedFaces, colour_kind, named_here, read_record, with_mirrors
 from faces.preprocess import Preprocess
 from faces.source import FaceSource
 
@@ -100,7 +100,7 @@ class Patches:
         kept = np.array(record.kept, dtype=np.int64)
         return cls(
             pixels, np.array(record.shapes, dtype=np.int64), source.labels[kept], kept, preprocess, mirror, mirror_y,
-            record.skipped, dict(record.converted), record.small, source.name, folder,
+            named_here(source, record.kept, record.skipped), dict(record.converted), record.small, source.name, folder,
         )  # fmt: skip
 
     @property

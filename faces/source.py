@@ -47,6 +47,7 @@ from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipSt
 
 SPLIT_NAMES = ("train", "valid", "test")
 DEMO_RESOLUTION = 64
+LISTED = "seems to say which are real and fake, and is not looked at"  # of a list in a folder, in a note
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -325,8 +326,7 @@ def _lists_not_read(store: FolderStore, paths: list[str], untold: bool) -> list[
     if untold and (found := lists_beside(store.root, paths, classes=True)):
         return [f"{found[0]} in it is built as a {FILE} of classes, and is not looked at: call it so, for `cond`"]
     if untold and (found := lists_beside(store.root, paths)):
-        what = "seems to say which are real and fake, and is not looked at: give it in place of the folder"
-        return [f"{found[0]} in it {what}"]
+        return [f"{found[0]} in it {LISTED}: give it in place of the folder"]
     if os.path.isfile(store.locate(METADATA)) and is_metadata(store.locate(METADATA)):
         return [f"{METADATA} in it is not looked at, for folders' names tell labels"]
     return []

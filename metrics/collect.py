@@ -29,7 +29,8 @@ CACHE_FORMAT = 1  # raise it when the same images would give other features
 class Features:
     """What was seen in a set of images. `vectors`: float32 [n, dims] in the images' order, None where they were not
     kept. `skipped`: (name, reason) of every file left out. `size`: (height, width) of the images. `cached`: nothing had
-    to be computed. `unkept`: why they could not be put into the cache."""
+    to be computed. `unkept`: why they could not be put into the cache. `left`: as `skipped`, by the images' numbers,
+    which hold for a copy of the set under other names."""
 
     stats: GaussianStats
     vectors: np.ndarray | None = None
@@ -37,6 +38,7 @@ class Features:
     size: tuple[int, int] | None = None
     cached: bool = False
     unkept: str | None = None
+    left: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def n(self) -> int | None:
@@ -57,7 +59,7 @@ class _BlockFeatures:
     names: list[str]
     sizes: list[tuple[int, int]]
     grey: list[bool]
-    skipped: list[tuple[str, str]]
+    skipped: list[tuple[int, str]]
     error: str = ""
 
 
@@ -89,12 +91,12 @@ def collect(
         except UserError as error:
             return _BlockFeatures(np.empty(0), [], [], [], [], str(error))
 
-    stats, census, skipped = StreamingStats(features.dims), Census(images.grey_matters), []
+    stats, census, bad = StreamingStats(features.dims), Census(images.grey_matters), list[tuple[int, str]]()
     vectors = np.empty((len(images), features.dims), np.float32) if keep and ranks.is_main else None
     for part in ranks.share(blocks, work):
         if part.error:
             raise UserError(part.error)
-        skipped += part.skipped
+        bad += part.skipped
         for seen in zip(part.names, part.sizes, part.grey, strict=True):
             census.add(*seen)
         _check_finite(part)
@@ -102,12 +104,18 @@ def collect(
             vectors[stats.n : stats.n + len(part.vectors)] = part.vectors
         stats.update(part.vectors)
         if progress:
-            progress(stats.n + len(skipped), len(images))
+            progress(stats.n + len(bad), len(images))
     if stats.n < 2:
-        why = f" ({len(skipped)} can't be used, such as {': '.join(skipped[0])})" if skipped else ""
+        why = f" ({len(bad)} can't be used, such as {images.name(bad[0][0])}: {bad[0][1]})" if bad else ""
         raise UserError(f"statistics need two images or more, got {stats.n}{why}")
     meta = features.describe()
-    return Features(stats.finish(meta), None if vectors is None else vectors[: stats.n], skipped, census.size)
+    return Features(
+        stats.finish(meta), None if vectors is None else vectors[: stats.n], _named(images, bad), census.size, left=bad
+    )
+
+
+def _named(images: Images, bad: list[tuple[int, str]]) -> list[tuple[str, str]]:
+    return [(images.name(i), reason) for i, reason in bad]
 
 
 def _check_finite(part: _BlockFeatures) -> None:
@@ -142,7 +150,7 @@ def collect_cached(
         return collect(images, features, keep=keep, ranks=ranks, progress=progress)
     meta = _meta(features, ranks.main_does(content) if callable(content) else content)
     path = Path(folder) / f"stats-{cache_key(meta)}.npz"
-    found = _from_cache(path, meta, keep) if ranks.is_main else None
+    found = _from_cache(path, meta, keep, images) if ranks.is_main else None
     if ranks.main_does(lambda: found is not None):
         return found if found is not None else Features(GaussianStats(np.zeros(0), np.zeros((0, 0))), cached=True)
     if before:
@@ -164,7 +172,7 @@ def _keep(path: Path, meta: dict, result: Features) -> None:
         if result.vectors is not None:  # before the statistics, which say that all is there
             with written_whole(_vectors(path)) as temporary, temporary.open("wb") as file:
                 np.save(file, result.vectors)
-        extra = {"skipped": [list(pair) for pair in result.skipped], "size": result.size}
+        extra = {"skipped": [list(pair) for pair in result.left], "size": result.size}
         save_stats(path, GaussianStats(result.stats.mu, result.stats.sigma, result.stats.n, {**meta, **extra}))
 
 
@@ -186,7 +194,7 @@ def _vectors(path: Path) -> Path:
     return path.with_name(path.name.replace("stats-", "vectors-").replace(".npz", ".npy"))
 
 
-def _from_cache(path: Path, meta: dict, keep: bool) -> Features | None:
+def _from_cache(path: Path, meta: dict, keep: bool, images: Images) -> Features | None:
     """None where there is nothing, or something damaged: it is computed again and replaced."""
     if not path.is_file():
         return None
@@ -202,11 +210,11 @@ def _from_cache(path: Path, meta: dict, keep: bool) -> Features | None:
             scale = np.sqrt(stats.sigma.diagonal().max()) + np.abs(stats.mu).max()
             if not np.abs(vectors.mean(axis=0, dtype=np.float64) - stats.mu).max() <= 1e-6 * scale:  # NaN, too
                 return None
-        skipped = [(name, reason) for name, reason in stats.meta["skipped"]]
+        left = [(range(len(images))[number], reason) for number, reason in stats.meta["skipped"]]
         size = stats.meta["size"] and tuple(stats.meta["size"])
-    except (UserError, OSError, ValueError, KeyError, TypeError, EOFError):
-        return None
-    return Features(stats, vectors, skipped, size, cached=True)
+    except (UserError, OSError, ValueError, KeyError, TypeError, IndexError, EOFError):
+        return None  # or one of a version that kept names, which are those of the place where it was seen first
+    return Features(stats, vectors, _named(images, left), size, cached=True, left=left)
 
 
 def seconds_for(images: Images, features: FeatureNetwork) -> float:

@@ -6,6 +6,7 @@ cannot be compared.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -104,10 +105,11 @@ def compare(
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
-    """The numbers of `kinds`, as far as asked for. 'fid': fid; 'ci': fid_unbiased, fid_low, fid_high, fid_halvings
-    (progress: called with the halvings done and all of them); 'kid': kid, kid_low, kid_high, kid_standard_error,
-    kid_spread, kid_subsets, kid_subset_size; 'mind': mind, mind_standard_error, mind_directions; 'pr': precision,
-    recall, density, coverage, pr_k, density_k; 'is': inception_score, inception_score_spread, inception_score_splits.
+    """The numbers of `kinds`, as far as asked for. 'fid': fid; 'ci': fid_unbiased, fid_low, fid_high (where there is
+    an interval), fid_halvings (progress: called with the halvings done and all of them); 'kid': kid, kid_low, kid_high,
+    kid_standard_error, kid_spread, kid_subsets, kid_subset_size; 'mind': mind, mind_standard_error, mind_directions;
+    'pr': precision, recall, density, coverage, pr_k, density_k; 'is': inception_score, inception_score_spread,
+    inception_score_splits.
 
     UserError where `real` comes from other features, or something that a metric needs is not there.
     """
@@ -118,7 +120,9 @@ def compare(
         found |= _against(kinds, fake, real, seed, device)
         if "ci" in kinds:
             ci = frechet_interval(fake.kept(), real.kept(), frechet(fake, real), seed=seed, progress=progress)
-            found |= {"fid_unbiased": ci.value, "fid_low": ci.low, "fid_high": ci.high, "fid_halvings": ci.halvings}
+            found |= {"fid_unbiased": ci.value, "fid_halvings": ci.halvings}
+            if math.isfinite(ci.high):
+                found |= {"fid_low": ci.low, "fid_high": ci.high}
     elif against := [kind for kind in kinds if kind in AGAINST_REALS]:
         raise UserError(f"{', '.join(against)} compare with real images: give `real`")
     if "is" in kinds:

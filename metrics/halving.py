@@ -18,6 +18,7 @@ image for each dimension) a fifth of it is left.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +36,10 @@ FEWEST = 8  # images of a set
 @dataclass(frozen=True)
 class FrechetInterval:
     """`value`: FID without its bias of order 1 / n (may be just below 0 where there is no difference); `low`, `high`:
-    the interval of `level`, not below 0; `standard_error`; `halvings`: how often both sets were split."""
+    the interval of `level`, not below 0; `standard_error`; `halvings`: how often both sets were split.
+
+    `low` and `high` are NaN where all of the interval would lie below 0, which no distance does: the sets are then not
+    drawn independently of each other (they share images), as what is said here of chance takes for granted."""
 
     value: float
     low: float
@@ -75,7 +79,8 @@ def frechet_interval(
             progress(i + 1, halvings)
     value, error = 2 * whole - float(means.mean()), float(np.sqrt(np.mean(apart**2)))
     reach = float(stdtrit(halvings, (1 + level) / 2)) * error
-    return FrechetInterval(value, max(0.0, value - reach), max(0.0, value + reach), error, halvings, level)
+    low, high = (max(0.0, value - reach), value + reach) if value + reach >= 0 else (math.nan, math.nan)
+    return FrechetInterval(value, low, high, error, halvings, level)
 
 
 def _halves(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -31,12 +31,13 @@ _GREY = ("grey", "grey+alpha", "16-bit grey")
 
 @dataclass
 class ImageBlock:
-    """Some images: uint8 [C, H, W] each with its name and whether its file is grey; files that can't be used."""
+    """Some images: uint8 [C, H, W] each with its name and whether its file is grey; files that can't be used, each with
+    its number among all images and the reason."""
 
     images: list[np.ndarray] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     grey: list[bool] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Images(Protocol):
@@ -46,6 +47,10 @@ class Images(Protocol):
     grey_matters: bool = False
 
     def __len__(self) -> int: ...
+
+    def name(self, number: int) -> str:
+        """What image `number` is called, for messages."""
+        return f"image {number}"
 
     def block(self, number: int, upcoming: Sequence[int] = ()) -> ImageBlock: ...
 
@@ -95,9 +100,13 @@ class SourceImages(Images):
         self.preprocess, self.grey_matters = preprocess, not allow_grey
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="metrics-decode")
         self._begun: dict[int, list[Future]] = {}
+        self._digests: list[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def name(self, number: int) -> str:
+        return self.source.locate(number)
 
     def block(self, number: int, upcoming: Sequence[int] = ()) -> ImageBlock:
         futures = self._begin(number)
@@ -105,11 +114,11 @@ class SourceImages(Images):
             if later not in self._begun and later * BLOCK < len(self):
                 self._begun[later] = self._begin(later)
         found = ImageBlock()
-        for future in futures:
+        for i, future in enumerate(futures, number * BLOCK):
             try:
                 name, pixels, grey = future.result()
             except BadImage as error:
-                found.skipped.append((error.name, error.reason))
+                found.skipped.append((i, error.reason))
                 continue
             found.images.append(pixels)
             found.names.append(name)
@@ -168,9 +177,16 @@ class SourceImages(Images):
         if isinstance(self.source.store, RenderedStore):
             digest.update(self.source.content_stamp().encode())
             return digest.hexdigest()
-        for one in self._over_all(self._hash):
+        for one in self.digests():
             digest.update(one)
         return digest.hexdigest()
+
+    def digests(self) -> list[bytes]:
+        """The SHA-256 of each file's bytes, read once; of drawn images none."""
+        if self._digests is None:
+            drawn = isinstance(self.source.store, RenderedStore)
+            self._digests = [] if drawn else list(self._over_all(self._hash))
+        return self._digests
 
     def _over_all(self, work: Callable[[int], T]) -> Iterator[T]:
         """`work` of every index, in order; not all at once: a million futures weigh more than the files."""

@@ -68,7 +68,8 @@ def _told(mean: dict | None) -> str:
 
 
 def _with_interval(mean: dict) -> str:
-    return f"{mean['value']:+.3f} [{mean['low']:+.3f}, {mean['high']:+.3f}]"
+    low, high = _number(mean["low"]), _number(mean["high"])
+    return f"{mean['value']:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
 
 
 def figure(result: ExplainingResult, *, theme: str = "light") -> bytes:
@@ -79,7 +80,7 @@ def figure(result: ExplainingResult, *, theme: str = "light") -> bytes:
         c, at = page.colours, np.arange(len(rows))
         left, right = page.axes
         value = np.array([row.better.value for row in rows])
-        reach = np.abs(np.array([[row.better.low, row.better.high] for row in rows]).T - value)
+        reach = np.nan_to_num(np.abs(np.array([[row.better.low, row.better.high] for row in rows]).T - value))
         left.barh(at, value, xerr=reach, color=c["real"], ecolor=c["ink"], height=0.6)
         left.axvline(0, color=c["faint"])
         left.set(

@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,8 @@ def read_torch(path: str | os.PathLike, *, mapped: bool = False) -> Any:
     """What torch.save put into a file: dicts, lists, tuples, numbers, texts and CPU tensors.
 
     mapped: the tensors stay in the file until they are looked at, and must not outlive it. OSError where it can't be
-    read, Refused where it is something else, is damaged, or holds more than that."""
+    read, Refused where it is something else, is damaged (torch.load looks at no checksum, here they are), or holds more
+    than that."""
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise Refused("an empty file")
@@ -182,6 +184,8 @@ def _read_zip(file, whole: memoryview, mapped: bool) -> object:
             if info is None:
                 raise Refused("a damaged torch file (a storage without its numbers); copy it again")
             numbers = _member(whole, info)
+            if info.CRC and zlib.crc32(numbers) != info.CRC:  # 0: torch was told to write none
+                raise Refused(f"a damaged torch file (data/{key} is not what was written: its checksum is another)")
             if len(numbers) < numel * dtype.itemsize:
                 claimed = numel * dtype.itemsize
                 raise Refused(f"a torch storage claims {claimed} bytes where the file has {len(numbers)}")

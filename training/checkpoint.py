@@ -57,8 +57,10 @@ def save(run: Path, step: int, state: dict, kind: Kind, *, keep: int = 2, spare:
             advice = f"free some space, then go on from the earlier {left[-1].name} with `resume` {run}"
         else:
             advice = "free some space or choose another `outdir`, then start again"
-        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-        raise UserError(f"{path}: the checkpoint could not be written ({reason}); {advice}") from None
+        said = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        if said.startswith("[enforce fail"):  # a line of C++, which names none of it
+            said = "not all of it was taken: the disk is full, or a limit reached"
+        raise UserError(f"{path}: the checkpoint could not be written ({said}); {advice}") from None
     found = checkpoints(run)
     current = found.index(path)
     for old in found[: max(0, current + 1 - keep)] + found[current + 1 :]:
@@ -89,6 +91,18 @@ def load(where: Path, kind: Kind) -> dict:
             " one, retrain or use that version"
         )
     return state
+
+
+def misfit(error: Exception) -> str:
+    """Why a state can't go on, as what `load_state_dict` raised tells it."""
+    what = " ".join(str(error).split())
+    if isinstance(error, KeyError):
+        what = f"it lacks {what}"
+    what = what.partition("in loading state_dict for ")[2].partition(": ")[2] or what  # torch's first words say nothing
+    return (
+        f"the checkpoint is of another network than the run's config.json describes ({what[:160]}); put this run's own"
+        " back, or remove it to go on from the one before"
+    )
 
 
 def find_checkpoint(asked: str, outdir: Path = Path("runs"), parameter: str = "resume") -> Path:

@@ -5,7 +5,7 @@ Everything here happens before a training writes its first file, and says in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +31,7 @@ from faces.degrade import Degradation, preset
 from faces.layout import LABEL_NAMES, Reading, parts_of
 from faces.preprocess import Preprocess
 from faces.scan import scan
-from faces.source import FaceSource, open_source
+from faces.source import LISTED, FaceSource, open_source
 from faces.stores import RenderedStore
 from training.checkpoint import find_checkpoint, load
 from training.data import DETECTOR_DRAW, MAX_VALID, Splits, at_most, native_resolution, open_splits
@@ -77,7 +77,7 @@ def open_all(o: TrainerOptions, seed: int) -> Gathered:
         raise UserError(
             f"{o.data}: has no fakes to learn from (folders called real and fake give the labels, or `labels`"
             f" real=A,fake=B{_folders_of(splits.source)}); add some with `extra_fakes` FOLDER"
-            + "".join(f"; {note}" for note in splits.source.notes if "left out" in note)
+            + "".join(f"; {note}" for note in splits.source.notes if "left out" in note or LISTED in note)
         )
     side = o.patch_size or o.resolution or native_resolution(splits.train)
     pre = Preprocess(side, o.square, o.resize_filter, saved=o.saved_as)
@@ -232,6 +232,7 @@ def share_out(
     if len(np.unique(labels)) < 2:
         raise UserError(f"{o.data}: validation needs images of both classes; give more images")
     skipped = [s for rows in (train, valid, *(rows for rows, _ in added)) for s in rows.faces.skipped]
+    g.notes += _changed_in_size((rows.faces for rows in (train, valid, *(rows for rows, _ in added))), g.pre)
     if g.splits.held_out:
         g.notes.append("the set has no validation split: a tenth of its images, at random, is held out for it")
     g.facts |= {
@@ -244,6 +245,27 @@ def share_out(
         "skipped": [[str(a), str(b)] for a, b in skipped[:100]], "notes": g.notes,
     }  # fmt: skip
     return feed, validation
+
+
+def _changed_in_size(decoded: Iterable[DecodedFaces], pre: Preprocess) -> list[str]:
+    """Lines about images that the network's square changes more than by shrinking them."""
+    each = list({id(faces): faces for faces in decoded}.values())  # parts of one set may be decoded together
+    total, side = sum(len(faces.images) for faces in each), pre.resolution
+    how = {
+        "center": "only the middle of their longer side is seen (`square` pad shows all of it)",
+        "pad": "they got bands of grey (`square` center cuts them off)",
+        "none": "they are squeezed into a square (`square` center or pad keeps their shape)",
+    }
+    lines = []
+    if n := sum(faces.not_square for faces in each):
+        lines.append(f"{n} of {counted(total, 'image')} {are(n)} not square: {how[pre.crop]}")
+    if n := sum(faces.enlarged for faces in each):
+        was = "was" if n == 1 else "were"
+        lines.append(
+            f"{n} of {counted(total, 'image')} {are(n)} smaller than {side} pixels and {was} enlarged, whose blur may"
+            " be learnt as a class's own; a lower `resolution` avoids that"
+        )
+    return lines
 
 
 def named(spec: str, label: int, taken: Sequence[str]) -> str:

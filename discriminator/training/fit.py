@@ -127,8 +127,7 @@ class Fit:
             self.missed = int(state.get("missed", 0))
             self.course.load_state_dict(state.get("course", {"healthy": self.step}))
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            reason = str(error).splitlines()[0][:160]
-            raise UserError(f"the checkpoint does not fit the run's configuration: {reason}") from None
+            raise UserError(checkpoint.misfit(error)) from None
 
     def save(self) -> None:
         """A checkpoint now, if there is a folder."""

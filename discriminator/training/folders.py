@@ -9,7 +9,7 @@ from typing import NamedTuple
 from common.errors import UserError
 from discriminator.training.options import MACHINE, TrainerOptions
 from discriminator.training.recipe import Recipe
-from training.checkpoint import checkpoints, load
+from training.checkpoint import checkpoints, is_checkpoint_name, load
 from training.run_folder import check_writable, config_in, is_detectors
 from training.run_folder import newest_run as newest
 
@@ -49,7 +49,8 @@ def resumed(resume: Path, now: TrainerOptions) -> Begun:
             raise KeyError("detector")
     except (KeyError, TypeError):
         raise UserError(f"`resume` {resume}: holds no config.json of train_detector.py; give a run of it") from None
-    return Begun(folder, load(folder, "detector"), saved_options(saved, now), Recipe.from_dict(recipe), config)
+    state = load(resume if is_checkpoint_name(resume) else folder, "detector")
+    return Begun(folder, state, saved_options(saved, now), Recipe.from_dict(recipe), config)
 
 
 def check_unchanged(same: bool, data: str) -> None:

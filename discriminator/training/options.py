@@ -196,6 +196,8 @@ class RunPlace:
 
     out: Path | None = OUT(default=None, help="The run's folder.  [default: a numbered one in --outdir]", metavar="RUN")
     outdir: Path = OUTDIR(default=Path("runs"), help="Where numbered runs go.")
-    resume: Path | None = option(None, "Go on exactly from a run's last checkpoint, or latest.", metavar="RUN")
+    resume: Path | None = option(
+        None, "Go on exactly from a run's last checkpoint, a checkpoint file, or latest.", metavar="RUN"
+    )
     quiet: bool = QUIET(help="Nothing on the terminal, only the run's log.txt.")
     flags: Mapping[str, str] | None = None  # how a command calls its options, for lines of the log that name one

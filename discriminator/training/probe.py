@@ -210,8 +210,7 @@ class Probe:
             self.net.load_state_dict(state["net"])
             self.elapsed = float(state["elapsed"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            reason = str(error).splitlines()[0][:160]
-            raise UserError(f"the checkpoint does not fit the run's configuration: {reason}") from None
+            raise UserError(checkpoint.misfit(error)) from None
         while self.folder is not None and len(self.parts) * PART < self.views:
             path = self._file(len(self.parts))
             if not path.is_file():

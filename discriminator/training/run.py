@@ -228,7 +228,10 @@ class _Training:
         fit = self.fit
         fit.folder = folder
         if self.begun is not None:
-            fit.load_state_dict(self.begun.state)
+            try:
+                fit.load_state_dict(self.begun.state)
+            except UserError as error:
+                raise UserError(f"{folder}: {error}") from None
         self.world.broadcast([fit.net, fit.ema])
         nimg = fit.step * self.recipe.batch
         if self.begun is not None and self.world.is_main:

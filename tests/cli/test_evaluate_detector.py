@@ -332,6 +332,8 @@ def test_folders_of_a_set_are_sources(place, tmp_path):
     assert re.search(r"^x/ffhq +1 +0", out, re.M) and re.search(r"^x/gan +0 +1", out, re.M)
     assert "nothing says which images are real" in refused("d.safetensors", "--data", tmp_path / "plain")
     assert re.search(r"^plain +0 +1", run("d.safetensors", "--data", tmp_path / "plain", "--label", "fake"), re.M)
+    (tmp_path / "plain" / "labels.csv").write_text("filename,label\na.png,fake\n")
+    assert "labels.csv in it seems to say" in refused("d.safetensors", "--data", tmp_path / "plain")
 
 
 def test_thresholds_are_chosen_and_said(tmp_path):

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -157,6 +159,22 @@ def test_features_of_another_network(evaluate, photos, tmp_path, weights):
     refused(score, "the Inception Score is of Inception")
 
 
+def test_the_same_files_twice_are_said(evaluate, photos, tmp_path):
+    shutil.copytree(photos / "real", tmp_path / "mine")
+    ran = evaluate("mine", "--data", photos, "--metrics", "fid,ci")
+    assert "12 images of mine are in" in ran.out and "to the byte (such as " in ran.out
+    assert re.search(r"unbiased +-.*no interval: further below 0 than chance", ran.out)
+    shutil.rmtree(tmp_path / "mine")
+    shutil.copytree(photos / "fake", tmp_path / "mine")
+    for name in ("x", "y"):
+        shutil.copy(tmp_path / "mine" / "3.png", tmp_path / "mine" / f"{name}.png")
+        (tmp_path / "mine" / f"empty-{name}.png").touch()
+    ran = evaluate("mine", "--data", photos, "--metrics", "fid")
+    assert (
+        "mine: 2 of 14 images are the same as another, to the byte (such as " in ran.out and "too good" not in ran.out
+    )
+
+
 def test_grey_against_colour_is_said(evaluate, photos, tmp_path):
     (tmp_path / "grey").mkdir()
     for file in (photos / "fake").iterdir():
@@ -178,6 +196,26 @@ def test_a_network_with_its_path_length(evaluate, photos, network):
     )  # the run's folder
     numbers = [sorted(x for x in done.out.splitlines() if x[:3] in ("FID", "PPL")) for done in (first, second)]
     assert numbers[0] == numbers[1]
+
+
+def test_latest_is_the_newest_run_s_network(evaluate, photos, network, tmp_path):
+    """As the tutorial has it."""
+    (tmp_path / "runs" / "00000-mine").mkdir(parents=True)
+    shutil.copy(network, tmp_path / "runs" / "00000-mine" / network.name)
+    ran = evaluate("latest", "--data", photos, "--metrics", "fid", "--num", 4)
+    assert ran.code == 0 and f"runs/00000-mine/{network.name} (16x16" in ran.out
+    assert "the folder of a run, or latest)" in evaluate("later", "--data", photos).err
+
+
+def test_samples_with_their_own_manifest(evaluate, photos, tmp_path):
+    """«manifest.csv in it seems to say which are real and fake» was said of what synth.py writes; it stays where a list
+    tells reals from fakes."""
+    shutil.copytree(photos / "fake", tmp_path / "samples")
+    fakes = [f"{i}.png,fake" for i in range(12)]
+    for rows, said in ((fakes, False), (["0.png,real", *fakes[1:]], True)):
+        (tmp_path / "samples" / "manifest.csv").write_text("\n".join(["path,label", *rows]))
+        ran = evaluate("samples", "--data", photos, "--metrics", "fid")
+        assert ran.code == 0 and ("seems to say which are real" in ran.out) == said
 
 
 def test_as_many_reals_as_asked_and_a_zero_is_explained(evaluate, photos, network, tmp_path):

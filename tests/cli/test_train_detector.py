@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import train_detector
 from common.cli import run
 from discriminator.detector import Detector
 from faces.degrade import preset
+from training.checkpoint import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -384,3 +386,29 @@ def test_faces_that_were_cut_out_want_a_word(command, tmp_path):
     assert done.code == 0 and "whole pictures: --face ffhq makes it cut faces out as these were" in done.out + done.err
     done = command(*words, "--face", "ffhq")
     assert done.code == 0 and "whole pictures" not in done.out + done.err, done.err
+
+
+def test_the_checkpoint_that_is_named_is_gone_on_with(command, faces, tmp_path):
+    """It was the newest one, whichever was asked for."""
+    assert command("--data", faces, "--out", "run", "--checkpoint-minutes", 0).code == 0
+    older, newest = checkpoints(tmp_path / "run")
+    wanted = Detector.load(tmp_path / "run" / "detector.safetensors").net.state_dict()
+    ran = command("--resume", older, "--threads", 1, "--workers", 1, "--device", "cpu", small=False)
+    assert ran.code == 0 and f"run at step {int(older.stem[-6:])} of" in ran.out
+    again = Detector.load(tmp_path / "run" / "detector.safetensors").net.state_dict()
+    assert all(wanted[name].equal(again[name]) for name in wanted)
+    other = command("--data", faces, "--out", "other", "--model", "capsnet")
+    assert other.code == 0
+    shutil.copy(checkpoints(tmp_path / "other")[-1], newest)
+    refused(command("--resume", newest, small=False), "run: the checkpoint is of another network", "Missing key")
+
+
+def test_what_the_square_changes_is_said(command, tmp_path):
+    write(tmp_path / "odd", 24, side=32)
+    for name in ("real/000.png", "fake/001.png", "fake/003.png"):
+        path = tmp_path / "odd" / name
+        Image.open(path).resize((64, 40)).save(path)
+    ran = command("--data", "odd", "--resolution", 32, "--allow-leaks")
+    assert "3 of 24 images are not square: only the middle" in ran.out and "enlarged" not in ran.out
+    ran = command("--data", "odd", "--resolution", 64, "--square", "none", "--allow-leaks")
+    assert "24 of 24 images are smaller than 64 pixels and were enlarged" in ran.out and "squeezed" in ran.out

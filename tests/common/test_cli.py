@@ -80,6 +80,12 @@ def test_a_command_that_is_missing_is_one_line_with_those_there_are(capsys):
     assert "--help" in told and "Usage" not in told
 
 
+def test_a_command_that_is_not_there_is_told_which_are(capsys):
+    group = click.Group("tool", {name: click.Command(name) for name in ("audit", "split")})
+    status, told = leave(group, ("fid",), capsys)
+    assert (status, told) == (2, "error: No such command 'fid'. Give one of audit, split.\n")
+
+
 def test_a_file_that_looks_like_an_option_is_told_how_to_be_named(tmp_path, capsys, monkeypatch):
     (tmp_path / "-dash.png").touch()
     monkeypatch.chdir(tmp_path)

@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
 
+from common.outputs import plain
 from discriminator.detector import Detector
 from discriminator.network import Network, Shape, VerdictOut
 from faces.preprocess import Preprocess
@@ -18,6 +19,7 @@ from tests.discriminator.conftest import make_calibration
 pytest.importorskip("captum")
 from discriminator.explaining.attribution import Effort, Explainer  # noqa: E402
 from evaluation.explaining import GRID, Curves, Mean, rank_correlation, ranked, shuffled  # noqa: E402
+from reports.explaining import _with_interval  # noqa: E402
 
 SIDE = 32
 
@@ -104,6 +106,9 @@ def test_an_interval_is_a_bootstraps():
     assert found.value == 0.5 and found.n == 400
     assert found.low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.004) and found.above() and not found.above(0.5)
     assert Mean.of([], 10, 0).n == 0
+    one = Mean.of([0.13], 100, 0)  # «+0.130 [+0.130, +0.130]» was said of one image
+    assert (one.value, one.n) == (0.13, 1) and np.isnan([one.low, one.high]).all() and not one.above()
+    assert _with_interval(plain(vars(one))) == "+0.130"
 
 
 @pytest.fixture

@@ -106,3 +106,16 @@ def test_aligned_crops_are_not_spoken_of(asked, shared_dir):
     made = detector("center", "a", 0.0)
     made.meta = {"face": "ffhq"}
     assert not_cut_out(open_labelled(replace(asked, data=(str(photos),), limit=12)), made) == []
+
+
+def test_a_moved_set_s_images_are_named_where_they_lie_now(asked, tmp_path):
+    first = Scorer(detector("center", "a", 0.0), asked)
+    first.score(open_labelled(asked)[0], preset("none"))
+    (tmp_path / "there").mkdir()
+    (tmp_path / "set").rename(tmp_path / "there" / "set")
+    part = open_labelled(replace(asked, data=(str(tmp_path / "there" / "set"),)))[0]
+    again = Scorer(detector("center", "a", 0.0), asked)
+    assert again.known(part, preset("none")) is not None
+    again.score(part, preset("none"))
+    (name,), (where,) = first.skipped, again.skipped
+    assert where == name.replace(str(tmp_path), str(tmp_path / "there")) and first.skipped[name] == again.skipped[where]

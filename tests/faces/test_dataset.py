@@ -13,6 +13,7 @@ from PIL import Image
 
 from common.errors import UserError
 from faces.dataset import DecodedFaces, IndexStream, stream, to_float
+from faces.patches import Patches
 from faces.preprocess import Preprocess
 from faces.source import open_source
 
@@ -234,3 +235,13 @@ def test_stream_refusals():
     for position, count in ((-1, 5), (5, -1)):
         with pytest.raises(ValueError):
             IndexStream(3, 0).at(position, count)
+
+
+@pytest.mark.parametrize("kind", [DecodedFaces, Patches])
+def test_a_moved_set_is_named_where_it_lies_now(folder, tmp_path, kind):
+    made = kind.build(open_source(folder), Preprocess(32), cache_dir=tmp_path / "cache")
+    folder.rename(tmp_path / "moved")
+    again = kind.build(open_source(tmp_path / "moved"), Preprocess(32), cache_dir=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 1 and len(made.skipped) == 5
+    assert [(name.replace("/moved/", "/photos/"), why) for name, why in again.skipped] == made.skipped
+    assert all(os.path.exists(name) for name, _ in again.skipped)

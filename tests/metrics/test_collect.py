@@ -212,3 +212,17 @@ def test_grey_is_seen_whatever_the_file(tmp_path):
     assert SourceImages(open_source(colour)).colourless() == 0.0
     both = SourceImages(open_source(tmp_path, reading=Reading(ask=False)))
     assert both.colourless() == pytest.approx(3 / 5)
+
+
+def test_what_was_left_out_is_named_where_it_lies_now(tmp_path):
+    """A cached set that had been moved was told of by the paths of the place where it was seen first."""
+    features, cache = Pooled(), tmp_path / "cache"
+    folder(tmp_path / "here", pixels(9))
+    (tmp_path / "here" / "004.png").write_bytes(b"no image")
+    for name in ("here", "there"):
+        if name == "there":
+            (tmp_path / "here").rename(tmp_path / name)
+        images = images_of(tmp_path / name)
+        found = collect_cached(images, features, images.content_key, cache)
+        assert found.skipped == [(str(tmp_path / name / "004.png"), "not an image")]
+    assert found.cached and features.seen == 8

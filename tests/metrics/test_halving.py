@@ -66,3 +66,10 @@ def test_a_seed_names_the_halves_and_few_images_are_refused():
     assert seen[-1] == (20, 20) and found.low <= found.value <= found.high and found.low >= 0
     with pytest.raises(UserError, match="7 and 30 images; an interval for FID needs 8"):
         frechet_interval(x[:7], y, fid)
+
+
+def test_sets_that_share_their_images_have_no_interval():
+    """It was (0.0000 to 0.0000) around -0.37: an estimate outside its own interval, and sure of it."""
+    x, _ = Gaussians(32, 0, 1).draw(np.random.default_rng(3), 60, 2)
+    found = frechet_interval(x, x, frechet_from_features(x, x))
+    assert found.value + 3 * found.standard_error < 0 and np.isnan([found.low, found.high]).all()

@@ -117,3 +117,26 @@ def test_a_plain_pickle_is_none(tmp_path):
     (tmp_path / "a.pt").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(Refused, match="not a file of torch.save"):
         read_torch(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_numbers_that_are_not_what_was_written_are_refused(tmp_path, mapped):
+    """As zipfile, and not torch.load, finds: one bit of a tensor."""
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.arange(1000.0)}, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(np.float32(500).tobytes() + np.float32(501).tobytes())] ^= 1
+    path.write_bytes(data)
+    assert zipfile.ZipFile(path).testzip() == "a/data/0" and torch.load(path)["a"][500] != 500
+    with pytest.raises(Refused, match="data/0 is not what was written"):
+        read_torch(path, mapped=mapped)
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    try:
+        torch.serialization.set_crc32_options(False)
+        torch.save({"a": torch.arange(5)}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert read_torch(tmp_path / "a.pt")["a"].tolist() == [0, 1, 2, 3, 4]
