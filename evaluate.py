@@ -42,6 +42,7 @@ from evaluation.options import (
     StudyOptions,
     is_table,
 )
+from training.lock import alone_in
 
 if TYPE_CHECKING:
     from evaluation.detector_result import DetectorResult
@@ -265,12 +266,13 @@ def explain(asked: ExplainingOptions) -> None:
 
     out = Path(asked.out)
     check_folder("--out", out.absolute())
-    there = [] if asked.force or was_stopped(out) else [name for name in FILES if (out / name).exists()]
-    if there:
-        raise UserError(f"--out {out}: holds a {there[0]} already: choose another folder, or --force")
-    result = evaluate_explanations(asked, LISTENER)
-    _tell(*lines_of(result))
-    _tell(f"{out}: {', '.join(write_explaining(out, result))} written")
+    with alone_in(out):
+        there = [] if asked.force or was_stopped(out) else [name for name in FILES if (out / name).exists()]
+        if there:
+            raise UserError(f"--out {out}: holds a {there[0]} already: choose another folder, or --force")
+        result = evaluate_explanations(asked, LISTENER)
+        _tell(*lines_of(result))
+        _tell(f"{out}: {', '.join(write_explaining(out, result))} written")
     if result.favoured:
         next_step(f"python detect.py photo.jpg --model {typed(asked.target)} --explain {result.favoured}")
 
@@ -311,12 +313,13 @@ def compare(asked: ComparisonOptions) -> None:
 
     out = Path(asked.out)
     check_folder("--out", out.absolute())
-    if not asked.force and (there := [name for name in COMPARED if (out / name).exists()]):
-        raise UserError(f"--out {out}: holds a {there[0]} already: choose another folder, or --force")
-    result = compare_detectors(asked, LISTENER)
-    result.notes, result.images = (list(map(_as_flags, texts)) for texts in (result.notes, result.images))
-    _tell(*lines_of(result))
-    write_comparison(out, result)
+    with alone_in(out):
+        if not asked.force and (there := [name for name in COMPARED if (out / name).exists()]):
+            raise UserError(f"--out {out}: holds a {there[0]} already: choose another folder, or --force")
+        result = compare_detectors(asked, LISTENER)
+        result.notes, result.images = (list(map(_as_flags, texts)) for texts in (result.notes, result.images))
+        _tell(*lines_of(result))
+        write_comparison(out, result)
     _tell(f"{out}: {', '.join(COMPARED)} and plots written")
     next_step(f"open {typed(out / COMPARED[0])} in a browser")
 
@@ -336,10 +339,13 @@ def study(asked: StudyOptions) -> None:
         from evaluation.study import run_study
         from reports.study import lines_of, write_study
 
-    result = run_study(asked, LISTENER)
-    result.notes = list(map(_as_flags, result.notes))
-    _tell(*lines_of(result))
-    written = write_study(Path(asked.out), result)
+    out = Path(asked.out)
+    check_folder("--out", out.absolute())
+    with alone_in(out):
+        result = run_study(asked, LISTENER)
+        result.notes = list(map(_as_flags, result.notes))
+        _tell(*lines_of(result))
+        written = write_study(out, result)
     _tell(f"{', '.join(map(str, written))} written")
 
 

@@ -34,7 +34,7 @@ class Beside:
     """`told(result)`: the result with what was asked for beside it; pictures are drawn on the way.
 
     files: what is judged, in its order, where pictures are wanted; max_pixels: of a photo. UserError where one's name
-    is taken."""
+    is taken. written: pictures that were drawn so far, by where they were asked for."""
 
     def __init__(self, told: TellOptions, files: Sequence[str | Result], max_pixels: int = MAX_PIXELS):
         self.evidence, self.max_pixels = told.evidence, max_pixels
@@ -44,6 +44,8 @@ class Beside:
             for target, name, kinds in ((told.ela, "ela", (".png",)), (told.curve, "curve", CURVES))
         )
         self._at = -1
+        self.written: dict[str, list[Path]] = {target: [] for target in (told.ela, told.curve) if target}
+        self._told = told
 
     def told(self, result: Result) -> Result:
         """A result, in the order of the files."""
@@ -51,7 +53,9 @@ class Beside:
         self._at += first
         if result.stability and result.stability["points"] and self._at in self._curves:
             path, number = self._curves[self._at], 1 if first or result.face is None else result.face["index"]
-            save_curve(path if first else path.with_name(f"{path.stem}-face{number}{path.suffix}"), result.stability)
+            path = path if first else path.with_name(f"{path.stem}-face{number}{path.suffix}")
+            save_curve(path, result.stability)
+            self.written[str(self._told.curve)].append(path)
         if not first or not (self.evidence or self._at in self._ela):
             return result
         if result.video is not None:
@@ -62,6 +66,7 @@ class Beside:
             return result  # it is unreadable, and has been told so
         if self._at in self._ela and result.error == "":
             save_error_levels(self._ela[self._at], decode_image(data, result.file, max_pixels=self.max_pixels))
+            self.written[str(self._told.ela)].append(self._ela[self._at])
         return replace(result, evidence=evidence_of(data, result, self.max_pixels)) if self.evidence else result
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from discriminator.results import Result
     from faces.finding.face_step import FaceStep
     from reports.verdict_options import TellOptions
-    from reports.verdict_panels import Painter
 
 STYLES: dict[str, dict[str, Any]] = {
     "FAKE": {"fg": "red", "bold": True}, "REAL": {"fg": "blue"}, "UNSURE": {"fg": "yellow"},
@@ -143,19 +142,29 @@ def summary(totals: Totals, seconds: float, judge: Judge, rates: Rates, chosen: 
 
 
 def next_line(
-    asked: DetectOptions, told: TellOptions, judge: Judge, totals: Totals, painter: Painter | None = None
+    asked: DetectOptions, told: TellOptions, judge: Judge, totals: Totals, drawn: Mapping[str, Sequence[Path]]
 ) -> str:
-    """What to do after the verdicts; "" where nothing came of them."""
+    """What to do after the verdicts; "" where nothing came of them. drawn: pictures that were written, by where they
+    were asked for."""
     if judge.detector.caution and asked.model is not None:
         return "leave out --model: the shipped detector is for photos; evaluate.py detector measures this one"
-    if (shown := told.report or (painter.target if painter is not None and painter.written else None)) is not None:
-        return f"look at {typed(shown)}"
+    if told.report is not None:
+        return f"look at {typed(told.report)}"
+    if pictures := [_pictures(target, paths) for target, paths in drawn.items() if paths]:
+        return f"look at {' and '.join(pictures)}"
     if totals.real + totals.fake + totals.unsure == 0:
         no_face = "python detect.py --help tells of --face whole, for pictures in which no face is found"
         return no_face if totals.no_face else ""
-    if (drawn := told.ela or told.curve) is not None:
-        return f"look at {typed(drawn)}"
     return f"{same_again(asked)} --explain maps/ draws what spoke for the answers"
+
+
+def _pictures(target: str, paths: Sequence[Path]) -> str:
+    """The picture or the folder that was asked for, or where several were numbered in its place, the first and the
+    last of them."""
+    first, last = str(paths[0]), str(paths[-1])
+    if Path(target).exists():
+        return typed(target)
+    return typed(first) if first == last else f"{typed(first)} to {typed(last)}"
 
 
 def same_again(asked: DetectOptions) -> str:
@@ -356,7 +365,8 @@ class Outputs(contextlib.AbstractContextManager):
             ):
                 click.echo(line, err=not self.told.table)
         if self.told.table and not stopped:
-            if then := next_line(self.asked, self.told, self.judge, self.totals, self.painter):
+            drawn = {} if self.painter is None else {self.painter.target: self.painter.written}
+            if then := next_line(self.asked, self.told, self.judge, self.totals, drawn | self.beside.written):
                 next_step(then)
 
 

@@ -45,12 +45,24 @@ def test_no_score_knows_of_the_files_story(place):
     assert set(stories[0][0]) >= {"kind", "found", "says", "proves", "cannot_prove"}
 
 
+@pytest.mark.parametrize("words", [["--ela", "e.png"], ["--stability", "--curve", "e.svg"], ["--explain", "e.png"]])
+def test_the_next_step_names_pictures_that_are_there(words, place):
+    """Of several photos there are e-0001.png and e-0002.png, and it said e.png."""
+    two, kind = ("b.jpg", "d.jpg"), words[-1].removeprefix("e")
+    (place / "d.jpg").write_bytes((place / "b.jpg").read_bytes())
+    told = run(*two, *words).stderr.splitlines()[-1]
+    assert told == f"Next: look at e-0001{kind} to e-0002{kind}"
+    assert (place / f"e-0001{kind}").is_file() and (place / f"e-0002{kind}").is_file()
+    assert run("b.jpg", *words).stderr.splitlines()[-1] == f"Next: look at e{kind}"
+    assert run(*two, *words[:-1], "folder").stderr.splitlines()[-1] == "Next: look at folder"
+
+
 def test_the_terminal_and_the_pictures(place):
     result = run("b.jpg", "--evidence", "--stability", "--ela", "ela.png", "--curve", "curve.svg")
     assert "camera tags: present: Canon" in result.stdout and "cannot prove" in result.stdout
     assert "would it survive: " in result.stdout and "JPEG 95" in result.stdout
     assert (place / "curve.svg").read_text().startswith("<svg")
-    assert result.stderr.endswith("Next: look at ela.png\n"), result.stderr
+    assert result.stderr.endswith("Next: look at ela.png and curve.svg\n"), result.stderr
     with Image.open(place / "ela.png") as image:
         assert image.size == (192, 96)
     taken = run("b.jpg", "--ela", "b.jpg")

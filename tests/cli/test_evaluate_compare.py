@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from discriminator.detector import Detector
 from tests.tiny_detectors import make_place, refused, run
+from training.lock import alone_in
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +193,15 @@ def test_options_of_images_are_refused_where_all_are_tables(words, tmp_path):
 def test_what_can_t_be_compared(words, match, tmp_path):
     out = [] if "--out" in words else ["--out", tmp_path / "o"]
     assert match in refused("compare", "--models", *words, *out)
+
+
+@pytest.mark.parametrize("words", [
+    ("compare", "--models", "a.safetensors", "run", "--data", "data"),
+    ("explain", "a.safetensors", "--data", "data"),
+    ("study", "--plan", "plan.toml"),
+])  # fmt: skip
+def test_two_commands_at_once_do_not_share_a_folder(words, tmp_path):
+    """The later one took the place of what the other had written, test scores of a study included."""
+    with alone_in(tmp_path / "o"):
+        assert f"process {os.getpid()} is writing into it" in refused(*words, "--out", tmp_path / "o")
+    assert not (tmp_path / "o").exists()

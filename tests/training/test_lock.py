@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from training.lock import NAME, RunLock
+from training.lock import NAME, RunLock, alone_in
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = (
@@ -74,3 +74,15 @@ def test_of_many_that_ask_again_and_again_never_two_hold_it(tmp_path):
     for thread in threads:
         thread.join()
     assert most == 1 and taken > 10
+
+
+def test_a_folder_of_results_is_written_by_one_at_a_time(tmp_path):
+    out = tmp_path / "new" / "out"
+    with alone_in(out), pytest.raises(UserError, match="is writing into it.* choose another folder"), alone_in(out):
+        pass
+    assert not out.exists()  # nothing came of it
+    with alone_in(out):
+        (out / "result").write_text("1")
+    with alone_in(out):
+        pass
+    assert [path.name for path in out.iterdir()] == ["result"]
