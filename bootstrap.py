@@ -273,8 +273,14 @@ def going_on(training, folder, arguments):
     if os.path.isfile(os.path.join(folder, "detector.safetensors")):
         say("%s is done" % folder)
         return None
-    begun = os.path.isdir(folder) and any(name.startswith("checkpoint-") for name in os.listdir(folder))
-    return ["train_detector.py", "--resume", folder] if begun else training + ["--out", folder] + arguments
+    there = os.listdir(folder) if os.path.isdir(folder) else []
+    if any(name.startswith("checkpoint-") for name in there):
+        return ["train_detector.py", "--resume", folder]
+    if there:
+        aside = next(name for name in ("%s.%d" % (folder, k) for k in range(1, 1000)) if not os.path.exists(name))
+        os.rename(folder, aside)
+        say("%s has no checkpoint to go on with: it is begun again, what was there is now %s" % (folder, aside))
+    return training + ["--out", folder] + arguments
 
 
 def reproduce_detector(arguments):

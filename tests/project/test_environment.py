@@ -70,6 +70,8 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     for done in ("lite0-1", "lite0-2", "probe-lite0"):
         (folder / done / "detector.safetensors").touch()
     (folder / "lite0-3" / "checkpoint-000250.pt").touch()
+    folder.joinpath("squeezenet").mkdir()
+    folder.joinpath("squeezenet", "config.json").touch()  # killed before its first checkpoint
     calls = []
     monkeypatch.setattr(bootstrap, "run", lambda words, env=None: calls.append(words) or 0)
     assert bootstrap.reproduce_detector([]) == 0
@@ -82,6 +84,7 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     others = [str(folder / name) for name in ("probe-lite0", "probe-lite1", "squeezenet")]
     assert [words[words.index("--out") + 1] for words in commands[3:5]] == others[1:]
     assert "levels:timm:tf_efficientnet_lite1" in commands[3]
+    assert [path.name for path in folder.glob("squeezenet*")] == ["squeezenet.1"]
     assert commands[5][2:6] == [mean, *others]
     assert commands[5].count("--data") == commands[6].count("--data") == 3
     assert commands[5][commands[5].index("--out") + 1] == once
