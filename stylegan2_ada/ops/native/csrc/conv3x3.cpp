@@ -87,7 +87,7 @@ Tensor conv3x3_op(const Tensor& x_, const Tensor& w_, double gain_, bool transpo
     return y;
   }
 #endif
-  conv_float::convolve(conv_float::Plain(), x, data, o, i, gain, transposed, transposed, y, threads());
+  conv_float::convolve(conv_float::Plain(), x, {data, o, i, gain, transposed, transposed}, y, threads());
   return y;
 }
 

@@ -109,7 +109,7 @@ Tensor conv_taps_op(const Tensor& x_, const Tensor& w_, double gain, std::vector
   if (x.size(1) == 0) return torch::stable::fill_(y, 0);
   if (filtered(x, w.size(2), w.size(3), window)) {
     const conv_float::Strided way{transposed, window[1], window[2]};
-    conv_float::convolve(way, x, sg::in<float>(w), w.size(0), w.size(1), static_cast<float>(gain), by_input, flip, y,
+    conv_float::convolve(way, x, {sg::in<float>(w), w.size(0), w.size(1), static_cast<float>(gain), by_input, flip}, y,
                          threads());
     return y;
   }
