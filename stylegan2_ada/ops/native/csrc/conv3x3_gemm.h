@@ -168,6 +168,8 @@ inline void stage_weights(const float* w, int64_t o_count, int64_t i_count, int6
   if (by_input) {
     for (int64_t k = 0; k < 32; k++) {
       const int64_t o = in0 + k;
+      for (int64_t b = 0; b < taps; b++)
+        __builtin_prefetch(w + ((o + 8) * i_count + out0) * taps + 16 * b);
       for (int64_t r = 0; r < 16; r++) {
         const bool inside = o < o_count && out0 + r < i_count;
         rows[r] = _mm512_maskz_loadu_ps(inside ? mask16(taps) : 0, inside ? w + (o * i_count + out0 + r) * taps : w);

@@ -69,13 +69,14 @@ void by_type(const Tensor& x, const F& f) {
 
 #if CONV_FIXED
 // Whether minimal filtering is faster, and then it is done.
-template <typename Way>
+template <typename Way, typename... Edges>
 bool by_filtering(const Tensor& x, const conv_fixed::Weights& w, double gain, const std::vector<int64_t>& window,
                   const Tensor& y) {
   const conv_fixed::Image in{x.size(0), x.size(1), x.size(2), x.size(3)}, out{in.n, y.size(1), y.size(2), y.size(3)};
   if (!Way::pays(out.height, out.width)) return false;
-  conv_fixed::convolve<Way>(Way::grid(out.n, out.height, out.width, window[1], window[2]), in, sg::in<uint16_t>(x), w,
-                            static_cast<float>(gain), out, sg::out<uint16_t>(y), threads());
+  const auto grid = [&](auto way) { return way.grid(out.n, out.height, out.width, window[1], window[2]); };
+  conv_fixed::convolve<Way, Edges...>(grid, in, sg::in<uint16_t>(x), w, static_cast<float>(gain), out,
+                                      sg::out<uint16_t>(y), threads());
   return true;
 }
 #endif
@@ -117,8 +118,10 @@ Tensor conv_taps_op(const Tensor& x_, const Tensor& w_, double gain, std::vector
 #if CONV_FIXED
   if (x.scalar_type() == ScalarType::BFloat16 && w.size(2) == 3 && w.size(3) == 3 && window[0] == 2) {
     const conv_fixed::Weights weights{sg::in<float>(w), w.size(0), w.size(1), by_input, flip};
-    const auto done = transposed ? by_filtering<conv_fixed::Strided<true>>(x, weights, gain, window, y)
-                                 : by_filtering<conv_fixed::Strided<false>>(x, weights, gain, window, y);
+    using conv_fixed::Doubled;
+    const auto done = transposed ? by_filtering<Doubled<false, false>, Doubled<true, false>, Doubled<false, true>,
+                                                Doubled<true, true>>(x, weights, gain, window, y)
+                                 : by_filtering<conv_fixed::Halved>(x, weights, gain, window, y);
     if (done) return y;
   }
 #endif
