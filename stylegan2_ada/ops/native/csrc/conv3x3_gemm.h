@@ -148,6 +148,9 @@ inline __m512 widen(__m512i v) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
 }
 
+// Which channel is the i-th in the order of even-numbered, then odd-numbered of each 32.
+inline int64_t channel_of(int64_t i) { return i / 32 * 32 + (i % 16) * 2 + i % 32 / 16; }
+
 // [low | high], each rounded to nearest even.
 inline __m512i round_pair(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 

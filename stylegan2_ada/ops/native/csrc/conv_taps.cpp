@@ -9,6 +9,7 @@
 #include "conv_taps_passes.h"
 #if CONV_FIXED
 #include "conv_fixed_passes.h"
+#include "conv_fixed_wgrad.h"
 #endif
 #else
 #define CONV_TAPS_BF16 0
@@ -161,6 +162,22 @@ Tensor conv_taps_wgrad_op(const Tensor& large_, const Tensor& small_, double gai
     return gw;
   }
 #if CONV_TAPS_BF16
+#if CONV_FIXED
+  using Way = conv_fixed::StridedGradient;
+  if (large.scalar_type() == ScalarType::BFloat16 && kernel[0] == 3 && kernel[1] == 3 && window[0] == 2 &&
+      Way::pays(small.size(2), small.size(3))) {
+    const conv_fixed::Image of_large{large.size(0), a, large.size(2), large.size(3)};
+    const conv_fixed::Image of_small{small.size(0), b, small.size(2), small.size(3)};
+    const conv_fixed::Side<Way::Large> from{of_large, sg::in<uint16_t>(large), window[1], window[2]};
+    const conv_fixed::Side<Way::Small> to{of_small, sg::in<uint16_t>(small), 0, 0};
+    const auto find = [&](const auto& i, const auto& o) {
+      conv_fixed::weight_gradient<Way>(i, o, of_small.height, of_small.width, static_cast<float>(gain), flip,
+                                       sg::out<float>(gw), threads());
+    };
+    by_large ? find(to, from) : find(from, to);
+    return gw;
+  }
+#endif
   const conv_taps::Plan plan({large.size(0), a, large.size(2), large.size(3), b, small.size(2), small.size(3),
                               kernel[0], kernel[1], window[0], window[1], window[2], false, flip}, true);
   by_type(large, [&](auto zero) {
