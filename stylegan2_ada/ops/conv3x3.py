@@ -35,7 +35,6 @@ torch.library.define("stylegan2_ada::conv3x3_supported", "() -> int")
 
 _op = torch.ops.stylegan2_ada
 _LEVELS = {torch.bfloat16: 1, torch.float32: 2}
-_FEWEST_PIXELS = 64  # of an image: for fewer, transforming the weights to 36 numbers of 9 costs what is saved
 
 
 def conv3x3(x: Tensor, w: Tensor, gain: float = 1.0) -> Tensor:
@@ -60,7 +59,6 @@ def applies(x: Tensor, w: Tensor) -> bool:
         and x.device.type == w.device.type == "cpu"
         and w.shape[2:] == (3, 3)
         and min(w.shape[:2]) >= 32  # the transforms cost more than they save where they serve few channels
-        and (x.dtype == torch.bfloat16 or x.shape[2] * x.shape[3] >= _FEWEST_PIXELS)
         and use_native(x)
         and supports(x.dtype)
     )

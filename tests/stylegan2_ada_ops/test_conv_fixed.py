@@ -67,6 +67,23 @@ def test_values_of_any_shape(way, shape, pad, flip, swap, gain, seed):
 
 
 @native
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(4, 21), st.integers(4, 21), st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_the_first_row_and_column_of_a_doubled_image(n, height, width, pad, larger, seed):
+    """Without padding they are tiles of their own, one pixel high or wide. The last tiles have every size, and there
+    may be a last row and column that a convolution does not see."""
+    x, w = normal(n, 48, height, width, seed=seed), normal(40, 48, 3, 3, seed=1, dtype=torch.float32)
+    turned = w.double().transpose(0, 1)
+    exact = F.conv_transpose2d(x.double(), turned, stride=2, padding=pad, output_padding=int(larger))
+    got = ops.conv_taps(x, w, 1.0, [2, *pad], True, False, False, exact.shape[2:])
+    for part in (np.s_[:], np.s_[:, :, :1], np.s_[:, :, :, :1], np.s_[:, :, :1, :1], np.s_[:, :, :-1, :-1]):
+        assert relative(got[part], exact[part]) <= 2.2 * UNIT
+
+
+@native
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["normal", "biased", "styles", "smooth", "loud channel", "loud pixel"])
 def test_error_is_no_larger_than_that_of_a_direct_convolution_by_much(way, kind):

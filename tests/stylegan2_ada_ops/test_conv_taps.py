@@ -41,6 +41,12 @@ def turned(w, flip, swap):
     return w.transpose(0, 1) if swap else w
 
 
+def in_fixed_point(small, window) -> bool:
+    """Whether the weight gradient of bfloat16 images is; test_conv_fixed_strided.py bounds its errors more closely."""
+    pixels = small.shape[2] * small.shape[3]
+    return bool(ops.conv3x3_supported() & 4) and window[0] == 2 and 64 <= pixels <= 1024
+
+
 def close(got, exact, scale, error):
     """The root mean square and the largest error against `scale`, the RMS of sums with random signs; the result itself
     may be rounded by `error`, too."""
@@ -84,8 +90,9 @@ def test_values_of_any_shape(shape, window, kernel, flip, swap, float32, seed):
     w = normal(*((i, o) if swap else (o, i)), kernel, kernel, seed=seed + 2, dtype=torch.float32)
     got, exact, _, sizes = three(x, gy, w, [s, *pad], flip, swap, gain=0.3)
     filtered = float32 and kernel == 3 and s == 2 and not _level() & 2  # then roundings are of a tile's largest numbers
-    for ours, right, size, rounded in zip(got, exact, sizes, (4.1 * UNIT, 4.1 * UNIT, SINGLE)):
-        size = size.max() if filtered else size
+    fixed = not float32 and kernel == 3 and in_fixed_point(gy, window)
+    for ours, right, size, rounded in zip(got, exact, sizes, (4.1 * UNIT, 4.1 * UNIT, UNIT if fixed else SINGLE)):
+        size = size.max() if filtered or (fixed and ours is got[2]) else size
         assert ours.dtype == (torch.float32 if ours is got[2] else dtype) and ours.shape == right.shape
         # the bound of numbers that are each rounded once, as their sum is
         assert ((ours.double() - right).abs() <= (SINGLE if float32 else rounded) * size).all()
@@ -98,7 +105,9 @@ def test_sizes_of_the_networks_and_images_of_several_blocks(window, n, i, o, sid
     small = (side + 2 * window[1] - 3) // window[0] + 1
     x, gy, w = normal(n, i, side, side), normal(n, o, small, small, seed=1), normal(o, i, 3, 3, seed=2).float()
     got, exact, squares, _ = three(x, gy, w, window)
-    for ours, right, square, error in zip(got, exact, squares, (UNIT, UNIT, 1e-4)):
+    gradient = 0.6 * UNIT if in_fixed_point(gy, window) else 1e-4
+    # weights that are bfloat16 already: only the result is rounded; in fixed point the error grows with the channels
+    for ours, right, square, error in zip(got, exact, squares, (UNIT, 1.2 * UNIT, gradient)):
         close(ours, right, square.mean().sqrt(), error)
 
 

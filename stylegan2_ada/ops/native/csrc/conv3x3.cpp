@@ -58,7 +58,7 @@ void convolve(const Tensor& x, const float* w, int64_t o, int64_t i, float gain,
   using Way = conv_fixed::Plain;
   if (Way::pays(y.size(2), y.size(3))) {
     const conv_fixed::Image in{x.size(0), x.size(1), x.size(2), x.size(3)}, out{in.n, y.size(1), in.height, in.width};
-    conv_fixed::convolve<Way>(Way::grid(out.n, out.height, out.width), in, sg::in<uint16_t>(x),
+    conv_fixed::convolve<Way>([&](Way) { return Way::grid(out.n, out.height, out.width); }, in, sg::in<uint16_t>(x),
                               {w, o, i, transposed, transposed}, gain, out, sg::out<uint16_t>(y), threads());
     return;
   }
@@ -87,7 +87,7 @@ Tensor conv3x3_op(const Tensor& x_, const Tensor& w_, double gain_, bool transpo
     return y;
   }
 #endif
-  conv_float::convolve(conv_float::Plain(), x, data, o, i, gain, transposed, transposed, y, threads());
+  conv_float::convolve(conv_float::Plain(), x, {data, o, i, gain, transposed, transposed}, y, threads());
   return y;
 }
 
@@ -104,7 +104,10 @@ Tensor conv3x3_wgrad_op(const Tensor& x_, const Tensor& gy_, double gain_) {
 #if CONV_FIXED
   if (x.scalar_type() == ScalarType::BFloat16 && conv_fixed::Plain::pays(x.size(2), x.size(3))) {
     const conv_fixed::Image in{x.size(0), x.size(1), x.size(2), x.size(3)}, out{in.n, gy.size(1), in.height, in.width};
-    conv_fixed::weight_gradient(in, sg::in<uint16_t>(x), out, sg::in<uint16_t>(gy), gain, to, threads());
+    using Way = conv_fixed::PlainGradient;
+    const conv_fixed::Side<Way::Large> large{in, sg::in<uint16_t>(x), 1, 1};
+    const conv_fixed::Side<Way::Small> small{out, sg::in<uint16_t>(gy), 0, 0};
+    conv_fixed::weight_gradient<Way>(large, small, out.height, out.width, gain, false, to, threads());
     return gw;
   }
 #endif

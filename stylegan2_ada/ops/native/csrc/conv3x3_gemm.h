@@ -148,6 +148,9 @@ inline __m512 widen(__m512i v) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
 }
 
+// Which channel is the i-th in the order of even-numbered, then odd-numbered of each 32.
+inline int64_t channel_of(int64_t i) { return i / 32 * 32 + (i % 16) * 2 + i % 32 / 16; }
+
 // [low | high], each rounded to nearest even.
 inline __m512i round_pair(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
@@ -168,6 +171,8 @@ inline void stage_weights(const float* w, int64_t o_count, int64_t i_count, int6
   if (by_input) {
     for (int64_t k = 0; k < 32; k++) {
       const int64_t o = in0 + k;
+      for (int64_t b = 0; b < taps; b++)
+        __builtin_prefetch(w + ((o + 8) * i_count + out0) * taps + 16 * b);
       for (int64_t r = 0; r < 16; r++) {
         const bool inside = o < o_count && out0 + r < i_count;
         rows[r] = _mm512_maskz_loadu_ps(inside ? mask16(taps) : 0, inside ? w + (o * i_count + out0 + r) * taps : w);

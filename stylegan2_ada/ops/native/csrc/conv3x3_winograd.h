@@ -93,9 +93,6 @@ SG_FORCE_INLINE void transform_gradient(const bf16* const p[8], int64_t channel,
   }
 }
 
-// Which channel is the i-th in the order of even-numbered, then odd-numbered of each 32.
-inline int64_t channel_of(int64_t i) { return i / 32 * 32 + (i % 16) * 2 + i % 32 / 16; }
-
 // The first channel of pair `k` in this order; the second is two further.
 inline int64_t pair_channel(int64_t k) { return channel_of(2 * k); }
 

@@ -126,7 +126,11 @@ struct Weights {
     };
     const int64_t here = std::min<int64_t>(16, outputs() - out0);
     if (by_input) {
-      for (int64_t o = 0; o < o_count; o++) look(w + (o * i_count + out0) * 9, 9 * here);
+      for (int64_t o = 0; o < o_count; o++) {
+        const float* from = w + (o * i_count + out0) * 9;
+        for (int b = 0; b < 9; b++) __builtin_prefetch(from + 8 * 9 * i_count + 16 * b);
+        look(from, 9 * here);
+      }
       for (int64_t r = 0; r < here; r++) keep(r, 9 * r, 9 * r + 9);
     } else {
       for (int64_t r = 0; r < here; r++) {
@@ -153,45 +157,43 @@ struct Weights {
   }
 };
 
+// 16 outputs from out0 on, transformed; u: where their panel is to be.
 template <typename Way>
-void transform_weights(const Weights& w, int64_t threads, uint32_t* u, float* steps) {
-  const WeightLayout layout(Way::POINTS, w.inputs(), w.outputs());
+void transform_weights(const Weights& w, const WeightLayout& layout, int64_t out0, uint32_t* u, float* steps) {
   const auto transform = [](const auto& g, auto& t) SG_INLINED { Way::weight(g, t); };
-  sg::for_each_item(layout.padded() / 16, threads, [&](int64_t group, int64_t) {
-    const int64_t panel = group * 16 / WIDE, width = layout.width(panel), stride = layout.point(panel);
-    uint32_t* base = u + panel * layout.panel_words() + group * 16 % WIDE;
-    if (group * 16 % WIDE == 0)
-      for (int p = 0; p < Way::POINTS; p++) _mm512_storeu_si512(base + (p + 1) * stride - 16, _mm512_setzero_si512());
-    float inverses[16];
-    store(steps + group * 16, w.steps<Way>(group * 16));
-    for (int i = 0; i < 16; i++) inverses[i] = inverse(steps[group * 16 + i]);
-    const vec scale = load(inverses);
-    __m512 stage[32 * 9];
-    for (int64_t in0 = 0; in0 < w.inputs(); in0 += 32) {
-      conv3x3::stage_weights(w.w, w.o_count, w.i_count, 9, w.by_input, group * 16, in0, stage);
-      for (int64_t k = 0; k < 16; k++) {
-        __m512i first[Way::POINTS];
-        uint32_t* to = base + (in0 / 2 + k) * width;
-        const auto transformed = [&](const __m512* g, const auto& put) SG_INLINED {
-          along_both_axes<3, 3, Way::AXIS, Way::AXIS>(
-              [&](auto r, auto c) SG_INLINED { return (vec)g[w.turned ? 8 - 3 * r - c : 3 * r + c] * scale; }, transform,
-              transform, [&](auto r, const auto& t) SG_INLINED {
-                repeat<Way::AXIS>([&](auto c) SG_INLINED {
-                  put(std::integral_constant<int, Way::point(r, c)>(), _mm512_cvtps_epi32((__m512)t[c]));
-                });
+  const int64_t width = layout.width(out0 / WIDE), stride = layout.point(out0 / WIDE);
+  uint32_t* base = u + out0 % WIDE;
+  if (out0 % WIDE == 0)
+    for (int p = 0; p < Way::POINTS; p++) _mm512_storeu_si512(base + (p + 1) * stride - 16, _mm512_setzero_si512());
+  float inverses[16];
+  store(steps, w.steps<Way>(out0));
+  for (int i = 0; i < 16; i++) inverses[i] = inverse(steps[i]);
+  const vec scale = load(inverses);
+  __m512 stage[32 * 9];
+  for (int64_t in0 = 0; in0 < w.inputs(); in0 += 32) {
+    conv3x3::stage_weights(w.w, w.o_count, w.i_count, 9, w.by_input, out0, in0, stage);
+    for (int64_t k = 0; k < 16; k++) {
+      __m512i first[Way::POINTS];
+      uint32_t* to = base + (in0 / 2 + k) * width;
+      const auto transformed = [&](const __m512* g, const auto& put) SG_INLINED {
+        along_both_axes<3, 3, Way::AXIS, Way::AXIS>(
+            [&](auto r, auto c) SG_INLINED { return (vec)g[w.turned ? 8 - 3 * r - c : 3 * r + c] * scale; }, transform,
+            transform, [&](auto r, const auto& t) SG_INLINED {
+              repeat<Way::AXIS>([&](auto c) SG_INLINED {
+                put(std::integral_constant<int, Way::point(r, c)>(), _mm512_cvtps_epi32((__m512)t[c]));
               });
-        };
-        transformed(stage + 18 * k, [&](auto p, __m512i v) SG_INLINED {
-          first[p] = v;
-          __builtin_prefetch(to + p * stride + AHEAD * width, 1);
-        });
-        transformed(stage + 18 * k + 9, [&](auto p, __m512i v) SG_INLINED {
-          const __m512i word = _mm512_mask_blend_epi16(0xaaaaaaaa, first[p], _mm512_slli_epi32(v, 16));
-          _mm512_storeu_si512(to + p * stride, word);
-        });
-      }
+            });
+      };
+      transformed(stage + 18 * k, [&](auto p, __m512i v) SG_INLINED {
+        first[p] = v;
+        __builtin_prefetch(to + p * stride + AHEAD * width, 1);
+      });
+      transformed(stage + 18 * k + 9, [&](auto p, __m512i v) SG_INLINED {
+        const __m512i word = _mm512_mask_blend_epi16(0xaaaaaaaa, first[p], _mm512_slli_epi32(v, 16));
+        _mm512_storeu_si512(to + p * stride, word);
+      });
     }
-  });
+  }
 }
 
 }  // namespace conv_fixed

@@ -8,8 +8,9 @@
 // So B^T and G are scaled until the magnitudes of each row add up to 1, and A^T makes up for it: no point's numbers are
 // then much larger than another's.
 //
-// A `Way` says how an axis of three taps, of SIDE pixels, of RESULT pixels is made AXIS numbers, NUMBERS numbers and back,
-// which product (`of`) two numbers take part in, and which of its rows (`copy`) they are.
+// A `Way` says how an axis of three taps is made AXIS numbers; how an axis of a tile, Y and X, of SIDE pixels is made
+// NUMBERS and these RESULT pixels; which product (`of`) two numbers take part in, which of its rows (`copy`) they are, and
+// which two of the weights' numbers (`weights`) it has.
 #pragma once
 #include "conv_strided_float.h"
 
@@ -77,16 +78,20 @@ struct Grid {
 // Stride 1 and padding 1.
 struct Plain {
   using F = Balanced<4, 3>;
-  static constexpr int SIDE = F::SIZE, NUMBERS = F::SIZE, AXIS = F::SIZE, RESULT = F::OUT;
-  static constexpr int POINTS = AXIS * AXIS, COPIES = POINTS;
+  struct Y {
+    static constexpr int SIDE = F::SIZE, NUMBERS = F::SIZE, RESULT = F::OUT;
+    SG_FORCE_INLINE static void input(const vec (&d)[SIDE], vec (&t)[NUMBERS]) { transform_input<F>(d, t); }
+    SG_FORCE_INLINE static void output(const vec (&m)[NUMBERS], vec (&y)[RESULT]) { transform_output<F>(m, y); }
+  };
+  using X = Y;
+  static constexpr int AXIS = F::SIZE, POINTS = AXIS * AXIS, COPIES = POINTS;
   static constexpr int of(int r, int c) { return r * AXIS + c; }
   static constexpr int copy(int, int) { return 0; }
   static constexpr int64_t copies(int64_t) { return 1; }
   static constexpr int64_t copies_before(int64_t point) { return point; }
+  static constexpr int64_t weights(int64_t point) { return point; }
   static constexpr int point(int r, int c) { return of(r, c); }
   SG_FORCE_INLINE static void weight(const vec (&g)[3], vec (&t)[AXIS]) { transform_weight<F>(g, t); }
-  SG_FORCE_INLINE static void input(const vec (&d)[SIDE], vec (&t)[NUMBERS]) { transform_input<F>(d, t); }
-  SG_FORCE_INLINE static void output(const vec (&m)[NUMBERS], vec (&y)[RESULT]) { transform_output<F>(m, y); }
   // Whether it was measured faster, for images of this size: transforms of the weights have to pay.
   static bool pays(int64_t height, int64_t width) { return height * width >= 256; }
   static Grid grid(int64_t n, int64_t height, int64_t width) {
@@ -95,21 +100,77 @@ struct Plain {
   }
 };
 
-// Stride 2, or its transpose.
-template <bool SCATTER>
-struct Strided : conv_float::StridedAxes<Balanced<4, 2>> {
-  using Axes = conv_float::StridedAxes<Balanced<4, 2>>;
-  static constexpr int SIDE = SCATTER ? EVEN : NUMBERS, RESULT = SCATTER ? 2 * OUT : OUT;
-  static constexpr int POINTS = BOTH + 1, COPIES = NUMBERS * NUMBERS;
-  SG_FORCE_INLINE static void weight(const vec (&g)[3], vec (&t)[AXIS]) { Axes::template weight<SCATTER>(g, t); }
-  SG_FORCE_INLINE static void input(const vec (&d)[SIDE], vec (&t)[NUMBERS]) { Axes::template input<SCATTER>(d, t); }
-  SG_FORCE_INLINE static void output(const vec (&m)[NUMBERS], vec (&y)[RESULT]) { Axes::output(m, y); }
-  // As above, of the result. From 16 to 33 pixels a tile in five is mostly border: .9 to 1.05 of the direct one's time.
-  static bool pays(int64_t height, int64_t width) { return height * width >= (SCATTER ? 34 * 34 : 8 * 8); }
+using Axes = conv_float::StridedAxes<Balanced<4, 2>>;
+
+// Stride 2.
+struct Halved : Axes {
+  struct Y {
+    static constexpr int SIDE = Axes::NUMBERS, NUMBERS = Axes::NUMBERS, RESULT = OUT;
+    SG_FORCE_INLINE static void input(const vec (&d)[SIDE], vec (&t)[NUMBERS]) { Axes::input<false>(d, t); }
+    SG_FORCE_INLINE static void output(const vec (&m)[NUMBERS], vec (&y)[RESULT]) { Axes::output(m, y); }
+  };
+  using X = Y;
+  static constexpr int POINTS = BOTH + 1, COPIES = Axes::NUMBERS * Axes::NUMBERS;
+  static constexpr int64_t weights(int64_t point) { return point; }
+  SG_FORCE_INLINE static void weight(const vec (&g)[3], vec (&t)[AXIS]) { Axes::weight<false>(g, t); }
+  static bool pays(int64_t height, int64_t width) { return height * width >= 8 * 8; }  // as above, of the result
   static Grid grid(int64_t n, int64_t height, int64_t width, int64_t pad_y, int64_t pad_x) {  // of the result
-    if (!SCATTER) return {n, (height + 3) / 4, (width + 3) / 4, {8, pad_y}, {8, pad_x}, {4, 0}, {4, 0}};
-    const auto tiles = [](int64_t out, int64_t pad) { return ((out - 1 + pad) / 2 + 4) / 4; };
-    return {n, tiles(height, pad_y), tiles(width, pad_x), {4, 1}, {4, 1}, {8, pad_y}, {8, pad_x}};
+    return {n, (height + 3) / 4, (width + 3) / 4, {8, pad_y}, {8, pad_x}, {4, 0}, {4, 0}};
+  }
+};
+
+// Its transpose, y[2 j + 1 - pad] = x[j] w1 and y[2 j + 2 - pad] = x[j + 1] w0 + x[j] w2: tiles of 8 x 8 results of an even
+// number of pixels are whole. Without padding that leaves out the first row and column, y[0] = x[0] w0: tiles one pixel
+// high or wide (EDGE_Y, EDGE_X), whose weights are those of the point at infinity.
+template <bool EDGE_Y, bool EDGE_X>
+struct Doubled : Axes {
+  struct Whole {
+    static constexpr int SIDE = EVEN, NUMBERS = Axes::NUMBERS, RESULT = 2 * OUT;
+    SG_FORCE_INLINE static void input(const vec (&d)[SIDE], vec (&t)[NUMBERS]) {
+      vec even[EVEN];
+      transform_input<F>(d, even);
+      repeat<EVEN>([&](auto i) SG_INLINED { t[i] = even[i]; });
+      repeat<ODD>([&](auto i) SG_INLINED { t[EVEN + i] = d[i]; });
+    }
+    SG_FORCE_INLINE static void output(const vec (&m)[NUMBERS], vec (&y)[RESULT]) {
+      vec even[EVEN], t[OUT];
+      repeat<EVEN>([&](auto i) SG_INLINED { even[i] = m[i]; });
+      transform_output<F>(even, t);
+      repeat<OUT>([&](auto i) SG_INLINED {
+        y[2 * i] = m[EVEN + i];
+        y[2 * i + 1] = t[i];
+      });
+    }
+  };
+  struct Edge {
+    static constexpr int SIDE = 1, NUMBERS = 1, RESULT = 1;
+    SG_FORCE_INLINE static void input(const vec (&d)[1], vec (&t)[1]) { t[0] = d[0]; }
+    SG_FORCE_INLINE static void output(const vec (&m)[1], vec (&y)[1]) { y[0] = m[0]; }
+  };
+  using Y = std::conditional_t<EDGE_Y, Edge, Whole>;
+  using X = std::conditional_t<EDGE_X, Edge, Whole>;
+
+  static constexpr int INFINITY_ = EVEN - 1;
+  static_assert(F::MATRICES.g[INFINITY_][1] == 1, "what an edge's weights are");
+  static constexpr bool WHOLE = !EDGE_Y && !EDGE_X, ONE = EDGE_Y != EDGE_X;  // of two edges there is one number
+  static constexpr int POINTS = WHOLE ? BOTH + 1 : ONE ? EVEN + 1 : 1, COPIES = Y::NUMBERS * X::NUMBERS;
+  static constexpr int of(int r, int c) { return WHOLE ? Axes::of(r, c) : std::min(EVEN, r + c); }
+  static constexpr int copy(int r, int c) { return WHOLE ? Axes::copy(r, c) : std::max(0, r + c - EVEN); }
+  static constexpr int64_t copies(int64_t point) { return WHOLE ? Axes::copies(point) : point < EVEN ? 1 : ODD; }
+  static constexpr int64_t copies_before(int64_t point) {
+    return WHOLE ? Axes::copies_before(point) : point <= EVEN ? point : EVEN + ODD;
+  }
+  static constexpr int64_t weights(int64_t point) {
+    const int i = static_cast<int>(point);
+    return WHOLE ? i : Axes::point(EDGE_Y ? INFINITY_ : i, EDGE_X ? INFINITY_ : i);
+  }
+  SG_FORCE_INLINE static void weight(const vec (&g)[3], vec (&t)[AXIS]) { Axes::weight<true>(g, t); }
+  static bool pays(int64_t height, int64_t width) { return height * width >= 9 * 9; }
+  static Grid grid(int64_t n, int64_t height, int64_t width, int64_t pad_y, int64_t pad_x) {
+    const Start in{4, 0};
+    const auto tiles = [](bool edge, int64_t out, int64_t pad) { return edge ? pad == 0 : (out - 1 + pad + 7) / 8; };
+    const auto out = [](bool edge, int64_t pad) { return Start{8, edge ? 0 : pad - 1}; };
+    return {n, tiles(EDGE_Y, height, pad_y), tiles(EDGE_X, width, pad_x), in, in, out(EDGE_Y, pad_y), out(EDGE_X, pad_x)};
   }
 };
 

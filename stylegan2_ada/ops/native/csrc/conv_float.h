@@ -27,37 +27,77 @@ int64_t weight_count(const Way& way, int64_t in, int64_t out) {
   return way.points() * round_up(in, LANES) * round_up(out, LANES);
 }
 
-// Weights [o][i][9] times gain as conv_forward wants them. `by_input` takes i for outputs and o for inputs; `turned`
-// turns the kernel by 180 degrees.
+// Float32 [o][i][9], times gain. `by_input` takes i for outputs and o for inputs; `turned` turns the kernel by 180 degrees.
+struct Weights {
+  const float* w;
+  int64_t o_count, i_count;
+  float gain;
+  bool by_input, turned;
+  int64_t inputs() const { return by_input ? o_count : i_count; }
+  int64_t outputs() const { return by_input ? i_count : o_count; }
+
+  // LANES inputs from i0 on by LANES outputs from o0 on, transformed: to[point * step + input * row], vectors of outputs.
+  template <typename Way>
+  void transform(const Way& way, int64_t i0, int64_t o0, float* to, int64_t step, int64_t row) const {
+    const auto transform = [&](const auto& g, auto& t) SG_INLINED { way.weight(g, t); };
+    const int64_t ins = std::min<int64_t>(LANES, inputs() - i0), outs = std::min<int64_t>(LANES, outputs() - o0);
+    float stage[LANES][TAPS][LANES];  // input, tap, output
+    if (ins < LANES || outs < LANES) std::memset(stage, 0, sizeof stage);
+    for (int64_t a = 0; a < (by_input ? ins : outs); a++) {
+      const float* from = w + ((by_input ? i0 : o0) + a) * i_count * TAPS + (by_input ? o0 : i0) * TAPS;
+      for (int64_t b = 0; b < (by_input ? outs : ins); b++, from += TAPS)
+        for (int t = 0; t < TAPS; t++) stage[by_input ? a : b][t][by_input ? b : a] = from[t];
+    }
+    for (int64_t k = 0; k < LANES; k++)
+      along_both_axes<3, 3, Way::AXIS, Way::AXIS>(
+          [&](auto r, auto c) SG_INLINED { return load(stage[k][turned ? TAPS - 1 - 3 * r - c : 3 * r + c]) * gain; },
+          transform, transform, [&](auto r, const auto& t) SG_INLINED {
+            repeat<Way::AXIS>([&](auto c) SG_INLINED { store(to + Way::point(r, c) * step + k * row, t[c]); });
+          });
+  }
+};
+
+// Weights as conv_forward wants them.
 template <typename Way>
-void transform_weights(const Way& way, const float* w, int64_t o_count, int64_t i_count, float gain, bool by_input,
-                       bool turned, int64_t threads, float* u) {
-  const int64_t in = by_input ? o_count : i_count, out = by_input ? i_count : o_count;
-  const int64_t rows = round_up(in, LANES), padded = round_up(out, LANES);
-  const auto transform = [&](const auto& g, auto& t) SG_INLINED { way.weight(g, t); };
+void transform_weights(const Way& way, const Weights& w, int64_t threads, float* u) {
+  const int64_t rows = round_up(w.inputs(), LANES), padded = round_up(w.outputs(), LANES);
   sg::for_each_item(padded / LANES, threads, [&](int64_t group, int64_t) {
     const int64_t o0 = group * LANES, panel = o0 / PANEL * PANEL, cols = std::min<int64_t>(PANEL, padded - panel);
-    const int64_t outs = std::min<int64_t>(LANES, out - o0);
-    float* to = u + panel * rows + o0 - panel;
-    float stage[LANES][TAPS][LANES] = {};  // input, tap, output
-    for (int64_t i0 = 0; i0 < rows; i0 += LANES) {
-      const int64_t ins = std::min<int64_t>(LANES, in - i0);
-      if (ins < LANES) std::memset(stage, 0, sizeof stage);
-      for (int64_t a = 0; a < (by_input ? ins : outs); a++) {
-        const float* from = w + ((by_input ? i0 : o0) + a) * i_count * TAPS + (by_input ? o0 : i0) * TAPS;
-        for (int64_t b = 0; b < (by_input ? outs : ins); b++, from += TAPS)
-          for (int t = 0; t < TAPS; t++) stage[by_input ? a : b][t][by_input ? b : a] = from[t];
-      }
-      for (int64_t k = 0; k < LANES; k++) {
-        along_both_axes<3, 3, Way::AXIS, Way::AXIS>(
-            [&](auto r, auto c) SG_INLINED { return load(stage[k][turned ? TAPS - 1 - 3 * r - c : 3 * r + c]) * gain; },
-            transform, transform, [&](auto r, const auto& t) SG_INLINED {
-              repeat<Way::AXIS>([&](auto c) SG_INLINED {
-                store(to + Way::point(r, c) * rows * padded + (i0 + k) * cols, t[c]);
-              });
-            });
+    for (int64_t i0 = 0; i0 < rows; i0 += LANES)
+      w.transform(way, i0, o0, u + panel * rows + i0 * cols + o0 - panel, rows * padded, cols);
+  });
+}
+
+// The convolution of a few tiles. The transformed weights are larger than the weights, and each is needed once for all
+// tiles: they are made BLOCKS * LANES inputs and PANEL outputs at a time, and never leave the second-level cache.
+template <typename Way>
+void convolve_few(const Way& way, const Images<const float>& x, const Weights& w, const Part& part, int64_t threads) {
+  constexpr int64_t BLOCKS = 64 / LANES;  // also of a sum: see `together` of conv_forward::convolve
+  const int64_t points = way.points(), blocks = way.blocks(x.channels), padded = part.padded();
+  const Tiles tiles = way.tiles(part.y);
+  const int64_t count = x.n * tiles.rows * tiles.cols, step = BLOCKS * LANES * PANEL + LANES;
+  const Layout layout(count, blocks * LANES), results(count, PANEL);
+  static thread_local sg::Scratch scratch;
+  const int64_t v_size = round_up(way.at(points, layout), LANES), m_size = round_up(way.at(points, results), LANES);
+  float* v = scratch.get<float>(v_size + threads * (points * step + m_size));
+  const std::vector<float> zeros(round_up(x.channels, LANES));
+  for (int64_t t = 0; t < count; t++) way.read(x, tiles.corner(t), zeros.data(), v, t, layout);
+  sg::for_each_item((padded + PANEL - 1) / PANEL, threads, [&](int64_t panel, int64_t thread) {
+    float *u = v + v_size + thread * (points * step + m_size), *m = u + points * step;
+    const int64_t o0 = panel * PANEL, cols = std::min<int64_t>(PANEL, padded - o0);
+    for (int64_t block = 0; block < blocks; block += BLOCKS) {
+      const int64_t end = std::min(block + BLOCKS, blocks);
+      for (int64_t i = block; i < end; i++)
+        for (int64_t o = 0; o < cols; o += LANES)
+          w.transform(way, i * LANES, o0 + o, u + (i - block) * LANES * cols + o, step, cols);
+      for (int64_t p = 0; p < points; p++) {
+        const int64_t copies = way.copies(p);
+        multiply(count * copies, cols, v + way.at(p, layout) + layout.block(block, copies), layout.block(1, copies),
+                 u + p * step, block, end, BLOCKS, m + way.at(p, results), PANEL);
       }
     }
+    for (int64_t t = 0; t < count; t++)
+      for (int64_t o = 0; o < cols; o += LANES) way.write(m + o, t, results, part, o0 + o, tiles.corner(t));
   });
 }
 
@@ -196,15 +236,21 @@ Images<T> images(const sg::Tensor& x, T* data) {
 }
 inline Images<const float> images(const sg::Tensor& x) { return images(x, sg::in<float>(x)); }
 
-// y = the convolution of x with weights [o][i][9] times gain; `by_input` and `turned` as for transform_weights.
+constexpr int64_t FEW_TILES = 64;  // for which transforming weights as they are met was measured faster
+
+// y = the convolution of x.
 template <typename Way>
-void convolve(const Way& way, const sg::Tensor& x, const float* w, int64_t o, int64_t i, float gain, bool by_input,
-              bool turned, const sg::Tensor& y, int64_t threads) {
+void convolve(const Way& way, const sg::Tensor& x, const Weights& w, const sg::Tensor& y, int64_t threads) {
+  const std::vector<float> no_bias(round_up(y.size(1), LANES));
+  const Images<const float> from = images(x);
+  Part part{nullptr, no_bias.data(), images(y, sg::out<float>(y)), false};
+  const Tiles tiles = way.tiles(part.y);
+  if (from.n * tiles.rows * tiles.cols <= FEW_TILES) return convolve_few(way, from, w, part, threads);
   static thread_local sg::Scratch scratch;
   float* u = scratch.get<float>(weight_count(way, x.size(1), y.size(1)));
-  transform_weights(way, w, o, i, gain, by_input, turned, threads, u);
-  const std::vector<float> no_bias(round_up(y.size(1), LANES));
-  conv_forward::convolve(way, images(x), {Part{u, no_bias.data(), images(y, sg::out<float>(y)), false}}, threads);
+  transform_weights(way, w, threads, u);
+  part.u = u;
+  conv_forward::convolve(way, from, {part}, threads);
 }
 
 }  // namespace conv_float

@@ -110,14 +110,14 @@ SG_FORCE_INLINE void in_groups(int64_t rows, const F& f) {
 }
 
 // As `kernel`, for any number of rows.
-inline void multiply(int64_t rows, int cols, const float* a, int64_t a_block, const float* b, int64_t blocks,
-                     int64_t together, float* c, int64_t c_row) {
+inline void multiply(int64_t rows, int cols, const float* a, int64_t a_block, const float* b, int64_t block,
+                     int64_t blocks, int64_t together, float* c, int64_t c_row) {
   static constexpr auto one = kernels<1>(std::make_integer_sequence<int, ROWS>{});
   static constexpr auto two = kernels<2>(std::make_integer_sequence<int, ROWS>{});
   const Kernel* table = cols > LANES ? two.of : one.of;
   const int64_t step = together > DEPTH / LANES ? together : DEPTH / LANES;
   const int64_t b_step = LANES * (cols > LANES ? PANEL : LANES);
-  for (int64_t block = 0; block < blocks; block += step, a += step * a_block, b += step * b_step) {
+  for (; block < blocks; block += step, a += step * a_block, b += step * b_step) {
     const int64_t end = block + step < blocks ? block + step : blocks;
     in_groups(rows, [&](int64_t here, int64_t r) {
       table[here - 1](a + r * LANES, a_block, b, block, end, together, c + r * c_row, c_row);

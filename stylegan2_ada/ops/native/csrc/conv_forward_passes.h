@@ -252,7 +252,7 @@ void convolve(const Way& way, const Images<const float>& x, const std::vector<Pa
         for (int64_t point = 0; point < points; point++)
           for (int64_t j = o; j < o_end; j += PANEL)
             multiply(rows * way.copies(point), std::min<int64_t>(PANEL, o_end - j), v + way.at(point, layout),
-                     layout.block(1, way.copies(point)), part.u + (point * part.padded() + j) * blocks * LANES, blocks,
+                     layout.block(1, way.copies(point)), part.u + (point * part.padded() + j) * blocks * LANES, 0, blocks,
                      together, m + way.at(point, results) + j - o, width);
         for (int64_t t = 0; t < rows; t++)
           for (int64_t j = o; j < o_end; j += LANES)

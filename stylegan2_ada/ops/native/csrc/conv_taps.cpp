@@ -9,6 +9,7 @@
 #include "conv_taps_passes.h"
 #if CONV_FIXED
 #include "conv_fixed_passes.h"
+#include "conv_fixed_wgrad.h"
 #endif
 #else
 #define CONV_TAPS_BF16 0
@@ -69,13 +70,14 @@ void by_type(const Tensor& x, const F& f) {
 
 #if CONV_FIXED
 // Whether minimal filtering is faster, and then it is done.
-template <typename Way>
+template <typename Way, typename... Edges>
 bool by_filtering(const Tensor& x, const conv_fixed::Weights& w, double gain, const std::vector<int64_t>& window,
                   const Tensor& y) {
   const conv_fixed::Image in{x.size(0), x.size(1), x.size(2), x.size(3)}, out{in.n, y.size(1), y.size(2), y.size(3)};
   if (!Way::pays(out.height, out.width)) return false;
-  conv_fixed::convolve<Way>(Way::grid(out.n, out.height, out.width, window[1], window[2]), in, sg::in<uint16_t>(x), w,
-                            static_cast<float>(gain), out, sg::out<uint16_t>(y), threads());
+  const auto grid = [&](auto way) { return way.grid(out.n, out.height, out.width, window[1], window[2]); };
+  conv_fixed::convolve<Way, Edges...>(grid, in, sg::in<uint16_t>(x), w, static_cast<float>(gain), out,
+                                      sg::out<uint16_t>(y), threads());
   return true;
 }
 #endif
@@ -109,7 +111,7 @@ Tensor conv_taps_op(const Tensor& x_, const Tensor& w_, double gain, std::vector
   if (x.size(1) == 0) return torch::stable::fill_(y, 0);
   if (filtered(x, w.size(2), w.size(3), window)) {
     const conv_float::Strided way{transposed, window[1], window[2]};
-    conv_float::convolve(way, x, sg::in<float>(w), w.size(0), w.size(1), static_cast<float>(gain), by_input, flip, y,
+    conv_float::convolve(way, x, {sg::in<float>(w), w.size(0), w.size(1), static_cast<float>(gain), by_input, flip}, y,
                          threads());
     return y;
   }
@@ -117,8 +119,10 @@ Tensor conv_taps_op(const Tensor& x_, const Tensor& w_, double gain, std::vector
 #if CONV_FIXED
   if (x.scalar_type() == ScalarType::BFloat16 && w.size(2) == 3 && w.size(3) == 3 && window[0] == 2) {
     const conv_fixed::Weights weights{sg::in<float>(w), w.size(0), w.size(1), by_input, flip};
-    const auto done = transposed ? by_filtering<conv_fixed::Strided<true>>(x, weights, gain, window, y)
-                                 : by_filtering<conv_fixed::Strided<false>>(x, weights, gain, window, y);
+    using conv_fixed::Doubled;
+    const auto done = transposed ? by_filtering<Doubled<false, false>, Doubled<true, false>, Doubled<false, true>,
+                                                Doubled<true, true>>(x, weights, gain, window, y)
+                                 : by_filtering<conv_fixed::Halved>(x, weights, gain, window, y);
     if (done) return y;
   }
 #endif
@@ -158,6 +162,22 @@ Tensor conv_taps_wgrad_op(const Tensor& large_, const Tensor& small_, double gai
     return gw;
   }
 #if CONV_TAPS_BF16
+#if CONV_FIXED
+  using Way = conv_fixed::StridedGradient;
+  if (large.scalar_type() == ScalarType::BFloat16 && kernel[0] == 3 && kernel[1] == 3 && window[0] == 2 &&
+      Way::pays(small.size(2), small.size(3))) {
+    const conv_fixed::Image of_large{large.size(0), a, large.size(2), large.size(3)};
+    const conv_fixed::Image of_small{small.size(0), b, small.size(2), small.size(3)};
+    const conv_fixed::Side<Way::Large> from{of_large, sg::in<uint16_t>(large), window[1], window[2]};
+    const conv_fixed::Side<Way::Small> to{of_small, sg::in<uint16_t>(small), 0, 0};
+    const auto find = [&](const auto& i, const auto& o) {
+      conv_fixed::weight_gradient<Way>(i, o, of_small.height, of_small.width, static_cast<float>(gain), flip,
+                                       sg::out<float>(gw), threads());
+    };
+    by_large ? find(to, from) : find(from, to);
+    return gw;
+  }
+#endif
   const conv_taps::Plan plan({large.size(0), a, large.size(2), large.size(3), b, small.size(2), small.size(3),
                               kernel[0], kernel[1], window[0], window[1], window[2], false, flip}, true);
   by_type(large, [&](auto zero) {
