@@ -30,6 +30,14 @@ def lessons_of(meta: object) -> list[Lesson]:
     return list(dict.fromkeys(_lessons(meta)))
 
 
+def lessons_of_run(config: object) -> list[Lesson]:
+    """config: of a run's folder, a detector's or a game's, of which nothing is taken for granted."""
+    if not isinstance(config, Mapping):
+        return []
+    own = _lesson(config.get("data"), config.get("recipe"))
+    return list(dict.fromkeys(own + _lessons({TAUGHT: config.get(TAUGHT)})))
+
+
 def lessons_of_all(metas: Iterable[object]) -> list[Lesson]:
     """Those of several files, each once."""
     return list(dict.fromkeys(lesson for meta in metas for lesson in lessons_of(meta)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from discriminator.detector import round_to_half
 from discriminator.levels import Levels
 from discriminator.models import build, new_network
 from discriminator.network import Network
+from discriminator.origins import TAUGHT, Lesson, lessons_of, lessons_told
 from discriminator.training.cutting import check_patch_options, opener, share_out_patches
 from discriminator.training.data import (
     Decode,
@@ -129,6 +130,7 @@ class _Training:
     part: SharedImages | None
     finish_page: Finish | None = None
     operations: str = ""
+    earlier: list[Lesson] = field(default_factory=list)  # the sets that taught what it began from
 
     def __post_init__(self) -> None:
         self.o = replace(self.o, patches=self.recipe.patch > 0)
@@ -196,10 +198,13 @@ class _Training:
     def _network(self) -> tuple[Network, str]:
         o, side, seed = self.o, self.pre.resolution, self.recipe.seed
         if self.begun is not None:  # its checkpoint has the weights, whatever has become of what it began from
+            self.earlier = lessons_of({TAUGHT: self.begun.config.get(TAUGHT)})
             return build(self.begun.config["architecture"]), self.begun.config["origin"]
         if o.start_from is None:
             return new_network(o.model, side, 3, o, seed=seed), "random weights"
-        return network_from(Start.open(o.start_from), o.model, side, o, seed)
+        start = Start.open(o.start_from)
+        self.earlier = start.lessons
+        return network_from(start, o.model, side, o, seed)
 
     def _share_out(self) -> tuple[LabelledFeed, Validation]:
         given = self.data, self.o, self.recipe, self.degradation
@@ -299,6 +304,8 @@ class _Training:
         if twins := self.facts.get("twins"):
             said["twins"] = twins
         meta |= {name: value for name, value in said.items() if value}
+        if self.earlier:
+            meta |= lessons_told([meta, self._taught_before()])
         net = fit.best_network()
         if self.o.half:
             round_to_half(net)
@@ -336,7 +343,10 @@ class _Training:
             "detector": 1, "options": asdict(self.o), "recipe": self.recipe.to_dict(),
             "architecture": self.net.cfg.to_dict(), "degradation": self.degradation.to_dict(), "origin": self.origin,
             "data": self.facts, "version": own_version(), "torch": torch.__version__,
-        }  # fmt: skip
+        } | self._taught_before()  # fmt: skip
+
+    def _taught_before(self) -> dict:
+        return {TAUGHT: [lesson._asdict() for lesson in self.earlier]} if self.earlier else {}
 
 
 def say_left_out(say: Callable[[str], None], facts: dict, notes: list[str], file: str) -> None:

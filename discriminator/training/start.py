@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from discriminator.locate import FILE
 from discriminator.models import HYBRID_SIZES, new_network
 from discriminator.network import Network
 from discriminator.network_options import NetworkOptions
+from discriminator.origins import Lesson, lessons_of, lessons_of_run
 from discriminator.pixels import Pixels
 from discriminator.weights import bare_norms
 from stylegan2_ada.torch_files import read_torch
@@ -30,12 +31,13 @@ BRANCH, HEAD = "artefact", "verdict_head"
 @dataclass(frozen=True)
 class Start:
     """The weights another training has learnt. file: where they lie; normalisation: (means, deviations) of RGB that
-    they expect, where it is known."""
+    they expect, where it is known; lessons: the sets that taught them, as far as the file or the run says."""
 
     spec: str
     file: Path
     state: dict[str, torch.Tensor]
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    lessons: list[Lesson] = field(default_factory=list)
 
     @classmethod
     def open(cls, spec: str) -> Start:
@@ -44,24 +46,33 @@ class Start:
         path = Path(spec)
         file = path / FILE if (path / FILE).is_file() else path
         if file.suffix == ".safetensors":
-            net = Detector.load(file).net
-            state = dict(net.state_dict())
+            detector = Detector.load(file)
+            net, state = detector.net, dict(detector.net.state_dict())
             if not bare_norms(state):
-                return cls(spec, file, state, (net.cfg.mean, net.cfg.std) if isinstance(net, Borrowing) else None)
+                expected = (net.cfg.mean, net.cfg.std) if isinstance(net, Borrowing) else None
+                return cls(spec, file, state, expected, lessons_of(detector.meta))
             if file == path or not list(path.glob("checkpoint-*.pt")):
                 raise UserError(
                     f"`start_from` {spec}: {file.name} holds no statistics of its batch norms (an earlier --half left"
                     " them out), nothing can learn on from it; give a run that still has its checkpoints"
                 )
         path = find_checkpoint(spec, parameter="start_from")
-        return cls(spec, path, _of_checkpoint(path, spec), _normalisation(path.parent / CONFIG))
+        config = _config_beside(path)
+        return cls(spec, path, _of_checkpoint(path, spec), _normalisation(config), lessons_of_run(config))
 
 
-def _normalisation(config: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _config_beside(checkpoint: Path) -> object:
     try:
-        found = reading.json_file(config)["architecture"]
+        return reading.json_file(checkpoint.parent / CONFIG)
+    except (OSError, ValueError, UserError):
+        return None
+
+
+def _normalisation(config: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    try:
+        found = config["architecture"]
         return tuple(map(float, found["mean"])), tuple(map(float, found["std"]))
-    except (OSError, ValueError, KeyError, TypeError, UserError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

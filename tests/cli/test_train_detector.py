@@ -19,6 +19,7 @@ from PIL import Image
 import train_detector
 from common.cli import run
 from discriminator.detector import Detector
+from discriminator.origins import lessons_of
 from faces.degrade import preset
 from training.checkpoint import checkpoints
 
@@ -209,6 +210,26 @@ def test_replay_of_older_fakes(command, faces, tmp_path):
     assert meta["shown"] == {"real": 0.5, "set's fakes": 0.35, "gan": 0.15} and meta["train_images"]["gan"] == 10
     refused(command("--data", faces, "--replay", "gan", "--resolution", 64), "--resolution 32")
     refused(command("--data", faces, "--replay", "nowhere"), "nowhere")
+
+
+def test_what_taught_the_weights_it_began_from_is_told(faces, command, tmp_path):
+    """Its answers on that set prove nothing either; also when it began from a checkpoint, or was stopped between."""
+    write(tmp_path / "other", 24, seed=9)
+    first = command("--data", faces, "--out", "first", "--seed", 4)
+    assert first.code == 0, first.err
+    (known,) = lessons_of(Detector.load(tmp_path / "first" / "detector.safetensors").meta)
+    assert known.seed == 4
+    shutil.copytree(tmp_path / "first", tmp_path / "checkpoints")
+    (tmp_path / "checkpoints" / "detector.safetensors").unlink()
+    for spec in ("first", "checkpoints"):
+        out = tmp_path / f"of {spec}"
+        result = command("--data", tmp_path / "other", "--from", spec, "--out", out, "--checkpoint-minutes", 0)
+        assert result.code == 0, result.err
+        found = lessons_of(Detector.load(out / "detector.safetensors").meta)
+        assert known in found and len(found) == 2
+        (out / "detector.safetensors").unlink()
+        assert command("--resume", out, small=False).code == 0
+        assert lessons_of(Detector.load(out / "detector.safetensors").meta) == found
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from discriminator.origins import Lesson, lessons_of, lessons_told, said_by_all
+from discriminator.origins import Lesson, lessons_of, lessons_of_run, lessons_told, said_by_all
 
 ONE = {"fingerprint": "a", "recipe": {"seed": 3, "batch": 8}}
 TWO = {"fingerprint": "b", "kimg": 10}  # of a GAN's training: its seed stands elsewhere
@@ -30,6 +30,13 @@ def test_two_views_have_those_of_both():
 ])  # fmt: skip
 def test_of_a_file_of_others_nothing_is_taken_for_granted(meta):
     assert lessons_of(meta) == []
+
+
+def test_a_runs_own_set_and_those_that_taught_what_it_began_from():
+    config = {"data": {"fingerprint": "a"}, "recipe": {"seed": 3}} | lessons_told([TWO])
+    assert lessons_of_run(config) == [Lesson("a", 3), Lesson("b", None)]
+    assert lessons_of_run({"data": {"fingerprint": "c"}}) == [Lesson("c", None)]
+    assert all(lessons_of_run(odd) == [] for odd in (None, [], {}, {"data": 3, "taught": {"fingerprint": "a"}}))
 
 
 @pytest.mark.parametrize("recipe", [None, [], "x", {"seed": "3"}, {"seed": True}])
