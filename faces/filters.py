@@ -116,6 +116,13 @@ def hflip(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[:, ::-1])
 
 
+def copied(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [n, m, 3] one after the other. As pixels: numpy takes the three bytes of each singly, in twice the time."""
+    if pixels.strides[-1] != 1:  # blue, green, red seen as red, green, blue
+        return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels.view("V3")).view(np.uint8)
+
+
 def quarter_turned(image: np.ndarray, turn: int) -> np.ndarray:
     """Turned counter-clockwise by so many quarters: `numpy.rot90` as a copy, in a tenth of its time."""
     turns = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}

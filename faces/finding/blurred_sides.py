@@ -10,8 +10,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from faces.filters import copied
 from faces.finding.face import Face
-from faces.finding.pasted import Part, copied
+from faces.finding.pasted import Part
 
 LINES, ALONG = 64, 512  # of a picture that are looked at, and the pixels that each is reduced to
 MOST = 48  # levels that a step counts for
@@ -56,9 +57,11 @@ def _ends(grey: np.ndarray, low: float, high: float) -> tuple[int, int] | None:
     both = np.minimum(left, np.max(about, 0))
     both[: least - 1] = 0
     k = int(both.argmax())
+    if both[k] < STEP:
+        return None
     other = k + (1, 0, -1)[int(np.argmax([shares[k] for shares in about]))]
-    edges = [(float(side[at]), float(side[: at - 1].mean())) for side, at in ((left, k), (right, other)) if at > 1]
-    if len(edges) < 2 or min(edge for edge, _ in edges) < STEP or any(edge < CLEAR * mean for edge, mean in edges):
+    edges = [(float(side[at]), float(side[: at - 1].mean())) for side, at in ((left, k), (right, other))]
+    if any(edge < CLEAR * mean for edge, mean in edges):
         return None
     if sum(edge for edge, _ in edges) < BOTH * sum(mean for _, mean in edges):
         return None

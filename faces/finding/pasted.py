@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from faces.filters import most_of_colours
+from faces.filters import copied, most_of_colours
 from faces.finding.face import Face, moved, turned_points
 from faces.finding.frame import around, frame_of
 
@@ -232,13 +232,6 @@ def _trend(lines: np.ndarray) -> np.ndarray:
         halves.append((levels[..., middle[0], None] + levels[..., middle[1], None]) / 2)
     share = np.arange(m, dtype=np.float32) / m * 2 - 0.5
     return halves[0] + share * (halves[1] - halves[0])
-
-
-def copied(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [n, m, 3] one after the other. As pixels: numpy takes the three bytes of each singly, in twice the time."""
-    if pixels.strides[-1] != 1:  # blue, green, red seen as red, green, blue
-        return np.ascontiguousarray(pixels)
-    return np.ascontiguousarray(pixels.view("V3")).view(np.uint8)
 
 
 def _looked_at(window: np.ndarray, start: int, seen: float, other: int) -> _Edge | None:

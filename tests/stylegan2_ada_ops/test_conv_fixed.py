@@ -7,22 +7,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylegan2_ada.ops import conv3x3, conv_taps  # noqa: F401 - their schemas
 from stylegan2_ada.ops.convolution import Geometry, convolve
+from tests.stylegan2_ada_ops.fixed_point import UNIT, native, normal, ops, relative, uneven
 
-ops = torch.ops.stylegan2_ada
-UNIT = 2.0**-9  # largest relative error of a rounding to bfloat16
-
-native = pytest.mark.skipif(
-    not (conv3x3.use_native(torch.zeros(1, dtype=torch.bfloat16)) and ops.conv3x3_supported() & 4),
-    reason="needs the native ops on a CPU with AVX512-BF16 and without AMX",
-)
 WAYS = ["plain", "down", "up"]
-
-
-def normal(*shape, seed=0, dtype=torch.bfloat16):
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return x.to(dtype=dtype, memory_format=torch.channels_last if dtype == torch.bfloat16 else torch.contiguous_format)
 
 
 def call(way, x, w, pad=(0, 0), gain=1.0, flip=False, swap=False):
@@ -37,10 +25,6 @@ def call(way, x, w, pad=(0, 0), gain=1.0, flip=False, swap=False):
     else:
         exact = F.conv_transpose2d(x.double(), kernel.transpose(0, 1), stride=2, padding=pad)
     return ops.conv_taps(x, w, gain, [2, *pad], way == "up", flip, swap, exact.shape[2:]), exact
-
-
-def relative(got, exact):
-    return float((got.double() - exact).norm() / exact.norm())
 
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70), st.integers(16, 23), st.integers(16, 35))
@@ -89,17 +73,7 @@ def test_the_first_row_and_column_of_a_doubled_image(n, height, width, pad, larg
 def test_error_is_no_larger_than_that_of_a_direct_convolution_by_much(way, kind):
     """At most 1.6 times that of PyTorch's, whose weights are bfloat16; more where few numbers of a tile, which has one
     step, are much larger than all others."""
-    x = normal(2, 256, 33, 33, dtype=torch.float32)
-    if kind == "biased":
-        x = F.leaky_relu(x + 1, 0.2)
-    elif kind == "styles":
-        x = x * torch.exp(1.5 * normal(2, 256, 1, 1, seed=3, dtype=torch.float32))
-    elif kind == "smooth":
-        x = F.avg_pool2d(F.pad(x, (3, 3, 3, 3)), 7, 1) * 5 + 1
-    elif kind == "loud channel":
-        x[:, 7] *= 1000
-    elif kind == "loud pixel":
-        x[:, :, 12::8, 12::8] *= 50
+    x = uneven(normal(2, 256, 33, 33, dtype=torch.float32), kind)
     x = x.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
     w = normal(128, 256, 3, 3, seed=4, dtype=torch.float32)
     got, exact = call(way, x, w, gain=0.03)
@@ -260,16 +234,11 @@ def test_error_of_a_weight_gradient_of_uneven_images(kind):
     """Steps are each channel's own, so only what is uneven within one adds to the error: 0.0057 for loud pixels, which
     was 0.0038 in bfloat16 with tiles of 2x2, and half of that for all others."""
     x, gy = (normal(4, 64, 32, 32, seed=seed, dtype=torch.float32) for seed in (0, 1))
+    x = uneven(x, kind)
     if kind == "biased":
-        x, gy = F.leaky_relu(x + 1, 0.2), gy + 0.3
-    elif kind == "styles":
-        x = x * torch.exp(1.5 * normal(4, 64, 1, 1, seed=3, dtype=torch.float32))
+        gy = gy + 0.3
     elif kind == "smooth":
-        x, gy = (F.avg_pool2d(F.pad(v, (3, 3, 3, 3)), 7, 1) * 5 + 1 for v in (x, gy))
-    elif kind == "loud channel":
-        x[:, 7] *= 1000
-    elif kind == "loud pixel":
-        x[:, :, 12::8, 12::8] *= 50
+        gy = uneven(gy, kind)
     elif kind == "loud image":
         gy[1] *= 1000
     x, gy = (v.to(dtype=torch.bfloat16, memory_format=torch.channels_last) for v in (x, gy))

@@ -3,28 +3,10 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylegan2_ada.ops import conv3x3, conv_taps  # noqa: F401 - their schemas
-
-ops = torch.ops.stylegan2_ada
-UNIT = 2.0**-9  # largest relative error of a rounding to bfloat16
-
-native = pytest.mark.skipif(
-    not (conv3x3.use_native(torch.zeros(1, dtype=torch.bfloat16)) and ops.conv3x3_supported() & 4),
-    reason="needs the native ops on a CPU with AVX512-BF16 and without AMX",
-)
-
-
-def normal(*shape, seed=0, dtype=torch.bfloat16):
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return x.to(dtype=dtype, memory_format=torch.channels_last if dtype == torch.bfloat16 else torch.contiguous_format)
-
-
-def relative(got, exact):
-    return float((got.double() - exact).norm() / exact.norm())
+from tests.stylegan2_ada_ops.fixed_point import UNIT, native, normal, ops, relative, uneven
 
 
 def strided_weight_gradient(large, small, pad=(0, 0), gain=1.0, flip=False, by_large=False):
@@ -67,17 +49,10 @@ def test_error_of_a_strided_weight_gradient_by_size(n, size, bound):
 @pytest.mark.parametrize("kind", ["biased", "styles", "smooth", "loud channel", "loud pixel"])
 def test_error_of_a_strided_weight_gradient_of_uneven_images(kind):
     """0.0025 for loud pixels, half of that for all others."""
-    x, gy = normal(4, 64, 33, 33, dtype=torch.float32), normal(4, 64, 16, 16, seed=1, dtype=torch.float32)
+    x = uneven(normal(4, 64, 33, 33, dtype=torch.float32), kind, apart=16)
+    gy = normal(4, 64, 16, 16, seed=1, dtype=torch.float32)
     if kind == "biased":
-        x, gy = F.leaky_relu(x + 1, 0.2), gy + 0.3
-    elif kind == "styles":
-        x = x * torch.exp(1.5 * normal(4, 64, 1, 1, seed=3, dtype=torch.float32))
-    elif kind == "smooth":
-        x = F.avg_pool2d(F.pad(x, (3, 3, 3, 3)), 7, 1) * 5 + 1
-    elif kind == "loud channel":
-        x[:, 7] *= 1000
-    elif kind == "loud pixel":
-        x[:, :, 12::16, 12::16] *= 50
+        gy = gy + 0.3
     x, gy = (v.to(dtype=torch.bfloat16, memory_format=torch.channels_last) for v in (x, gy))
     got, exact = strided_weight_gradient(x, gy)
     assert relative(got, exact) <= (1.8 if kind == "loud pixel" else 0.7) * UNIT
