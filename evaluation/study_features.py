@@ -30,7 +30,8 @@ from discriminator.levels import Levels
 from discriminator.models import new_network
 from discriminator.network_options import NetworkOptions
 from discriminator.training.data import load_degradation
-from discriminator.training.probe import AT_ONCE, Part
+from discriminator.training.linear import Part
+from discriminator.training.probe import AT_ONCE
 from evaluation.listener import Listener
 from evaluation.study_plan import Network, Plan
 from evaluation.study_sources import Opened, Views

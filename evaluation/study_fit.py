@@ -18,7 +18,7 @@ from common import reading
 from common.errors import UserError
 from common.files import write_bytes
 from common.words import counted
-from discriminator.training.probe import Part, fit_logistic
+from discriminator.training.linear import Part, fit_logistic
 from evaluation.study_features import Table
 from evaluation.study_plan import Arm, Plan, Share
 

@@ -1,8 +1,8 @@
 """A probe: what every training image looks like on all levels of a network that stays as it is, and one linear layer.
 
 No epochs: the features (`discriminator.levels`) of each image, clean and under some draws of the degradations, are
-found once; a logistic regression with a strong bound on its weights is fitted to them. The minimum is one, so nothing
-is chosen on validation images.
+found once; one linear layer with a strong bound on its weights is fitted to them, as a logistic regression or as a
+matched filter. Either has one answer, so nothing is chosen on validation images.
 
 Features come in parts of a fixed number of images. A whole part lies in the run's folder; a run that goes on takes the
 parts that are there and ends with the same bits.
@@ -13,23 +13,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import safetensors.torch
-import scipy.optimize
 import torch
-from torch.nn import functional
 
 from common.clock import clock
 from common.errors import UserError
-from common.files import write_bytes
 from common.parallel import in_order
 from common.words import counted
 from discriminator.levels import Levels
 from discriminator.training.feed import LabelledFeed, shares
+from discriminator.training.linear import Fitted, Part, fit_logistic, fit_matched_filter
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation
 from faces.dataset import to_float
@@ -40,116 +35,6 @@ from training.telemetry import Telemetry
 FOLDER = "features"
 PART = 256  # views
 AT_ONCE = 8  # through the network: what a processor's cache takes
-MOST_ITERATIONS = 1000
-LEAST_SPREAD = 1e-5  # a feature that varies by less of its size (and by less than 1e-6) is a constant
-
-
-class Part(NamedTuple):
-    """Features [n, F] as float16 `values` * `unit` + `zero`; `unit`, `zero` float32 [F], so that what is rounded is of
-    the size of the part's own deviations."""
-
-    values: torch.Tensor
-    unit: torch.Tensor
-    zero: torch.Tensor
-
-    @classmethod
-    def of(cls, features: torch.Tensor) -> Part:
-        wide = features.double()
-        zero = wide.mean(0).float()
-        unit = wide.std(0, correction=0).clamp(min=1e-12).float()
-        return cls(((features - zero) / unit).half(), unit, zero)
-
-    def wide(self, rows: slice | torch.Tensor = slice(None)) -> torch.Tensor:  # noqa: B008 (a slice does not change)
-        """float64 [n, F] of all rows, or of some."""
-        return self.values[rows].double() * self.unit.double() + self.zero.double()
-
-    def save(self, path: Path) -> None:
-        write_bytes(path, safetensors.torch.save(self._asdict()))
-
-    @classmethod
-    def load(cls, path: Path, rows: int, features: int) -> Part:
-        """UserError where the file isn't a part of that size."""
-        try:
-            part = cls(**safetensors.torch.load(path.read_bytes()))
-        except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-            raise UserError(f"{path}: can't be read ({reason}); remove it, and it is made again") from None
-        if part.values.shape != (rows, features):
-            raise UserError(f"{path}: holds other features than this run's; remove it, and it is made again")
-        return part
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """centre, gain, weight float64 [F], bias: of standardised features (x - centre) * gain. loss: the weighted mean
-    cross-entropy. converged: whether the minimum was reached."""
-
-    centre: torch.Tensor
-    gain: torch.Tensor
-    weight: torch.Tensor
-    bias: float
-    loss: float
-    iterations: int
-    converged: bool
-
-
-def fit_logistic(
-    parts: list[Part],
-    labels: torch.Tensor,
-    weights: torch.Tensor,
-    l2: float,
-    told: Callable[[int], None] = lambda iteration: None,
-) -> Fitted:
-    """The minimum of the weighted mean cross-entropy + l2 / 2 * |w|^2 over standardised features, in float64.
-
-    labels float64 [n] (1 = fake); weights float64 [n] with the sum 1, which also make the mean and the deviation that
-    standardise. The bias is free. By L-BFGS (Liu and Nocedal 1989) from 0."""
-    rows = _rows(parts)
-    centre = sum((weights[row] @ part.wide() for part, row in zip(parts, rows)), torch.zeros(1))
-    variance = sum((weights[row] @ (part.wide() - centre).square() for part, row in zip(parts, rows)), torch.zeros(1))
-    spread = variance.sqrt()
-    gain = torch.where(spread > 1e-6 + LEAST_SPREAD * centre.abs(), 1 / spread, 0)
-    signs = 1 - 2 * labels
-
-    def loss_of(x: np.ndarray) -> tuple[float, torch.Tensor]:
-        """The mean cross-entropy at x (the weights, then the bias), and its gradient."""
-        at = torch.from_numpy(x)
-        weight, bias = at[:-1] * gain, at[-1]
-        loss, slope = 0.0, torch.zeros_like(at)
-        for part, row in zip(parts, rows):
-            values, unit, zero = part.values.double(), part.unit.double(), part.zero.double() - centre
-            logits = values @ (unit * weight) + (zero @ weight + bias)
-            loss += float(weights[row] @ functional.softplus(signs[row] * logits))
-            each = weights[row] * (logits.sigmoid() - labels[row])
-            total = each.sum()
-            slope[:-1] += gain * (unit * (each @ values) + zero * total)
-            slope[-1] += total
-        return loss, slope
-
-    def aim(x: np.ndarray) -> tuple[float, np.ndarray]:
-        loss, slope = loss_of(x)
-        slope[:-1] += l2 * torch.from_numpy(x[:-1])
-        return loss + l2 / 2 * float(x[:-1] @ x[:-1]), slope.numpy()
-
-    count = 0
-
-    def counted(x: np.ndarray) -> None:
-        nonlocal count
-        count += 1
-        told(count)
-
-    bounds = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "maxcor": 20, "gtol": 1e-7, "ftol": 1e-13}
-    found = scipy.optimize.minimize(
-        aim, np.zeros(len(centre) + 1), jac=True, method="L-BFGS-B", callback=counted, options=bounds
-    )
-    weight = torch.from_numpy(found.x[:-1].copy())
-    return Fitted(centre, gain, weight, float(found.x[-1]), loss_of(found.x)[0], int(found.nit), bool(found.success))
-
-
-def _rows(parts: list[Part]) -> list[slice]:
-    """Which images each part is of."""
-    ends = np.cumsum([len(part.values) for part in parts]).tolist()
-    return [slice(end - len(part.values), end) for part, end in zip(parts, ends)]
 
 
 class Probe:
@@ -201,7 +86,7 @@ class Probe:
         return (
             f"{len(self.net.centre)} features of {counted(self.views, 'view')}: {counted(len(self.images), 'image')},"
             f" clean and in {r.draws}"
-            f" draws; logistic regression, l2 {r.l2:g}"
+            f" draws; {r.probe_fit.replace('-', ' ')}{' regression' * (r.probe_fit == 'logistic')}, l2 {r.l2:g}"
         )
 
     def load_state_dict(self, state: dict) -> None:
@@ -307,7 +192,8 @@ class Probe:
     def _fit(self) -> None:
         told = lambda iteration: self.report.progress(f"fitting: iteration {iteration}")  # noqa: E731
         began = time.monotonic()
-        found = self.fitted = fit_logistic(self.parts, *self.weights(), self.recipe.l2, told)
+        fit = fit_logistic if self.recipe.probe_fit == "logistic" else fit_matched_filter
+        found = self.fitted = fit(self.parts, *self.weights(), self.recipe.l2, told)
         self.net.settle(found.centre, found.gain, found.weight, found.bias)
         size = float(found.weight.norm())
         how = "" if found.converged else "; the minimum was not reached: give a larger `l2`"

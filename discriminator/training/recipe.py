@@ -25,7 +25,7 @@ class Recipe:
     lr, head_lr: Adam's. weight_decay: decoupled (AdamW), on matrices only. schedule: "cosine" to zero, or "plateau".
     patch, consistency, consistency_kind, smoothing: see `VerdictLossConfig`. augment: steps of `faces.degrade`, each
     with its own probability ("rotate:0.3") or `AUGMENT`. patience: ends a phase: the frozen one, or the training.
-    draws, l2: of a probe (`discriminator.training.probe`), which has no epochs, rates or phases.
+    draws, probe_fit, l2: of a probe (`discriminator.training.probe`), which has no epochs, rates or phases.
     """
 
     epochs: float = option(30.0, "Passes over the training images.", metavar="X", low=0, above=True, high=100_000)
@@ -79,9 +79,16 @@ class Recipe:
     draws: int = option(
         3, "levels:NAME: degraded copies of each image beside the clean one.", metavar="N", low=0, high=1000
     )
+    probe_fit: str = option(
+        "logistic",
+        "levels:NAME: logistic regression, or where fakes lie apart in units of what reals alone vary by.",
+        choices=("logistic", "matched-filter"),
+    )
     l2: float = option(
-        3.0, "levels:NAME: half of it times the squared weights is added to the loss.", metavar="X", low=0, above=True,
-        high=1e6,
+        3.0,
+        "levels:NAME: half of it times the squared weights is added to the loss (logistic), it to the reals' variances"
+        " (matched filter).",
+        metavar="X", low=0, above=True, high=1e6,
     )  # fmt: skip
     precision: str = option(
         "fp32", "Number format of learning; verdicts are always fp32.", choices=("auto", "fp32", "bf16")

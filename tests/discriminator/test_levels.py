@@ -19,7 +19,8 @@ from discriminator.levels import Levels, levels
 from discriminator.models import NetworkOptions, build, new_network
 from discriminator.onnx_detector import OnnxDetector
 from discriminator.training.feed import ImageGroup, LabelledFeed
-from discriminator.training.probe import PART, Part, Probe, fit_logistic
+from discriminator.training.linear import Part, fit_logistic, fit_matched_filter
+from discriminator.training.probe import PART, Probe
 from discriminator.training.recipe import Recipe
 from discriminator.training.selection import Validation
 from faces.degrade import preset
@@ -159,16 +160,21 @@ def test_the_logit_is_a_weighing_of_standardised_features_and_the_mean_of_its_pa
 # ---- the fit -------------------------------------------------------------------------------------------------------
 
 
-def test_the_fit_is_scikit_learns_on_standardised_features():
+def seen_features(n: int = 500, features: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Part]]:
+    """Features, labels, weights with the sum 1, and the features' parts. Number 7 says nothing."""
     rng = np.random.default_rng(0)
-    n, features = 500, 40
     labels = (rng.random(n) < 0.3).astype(float)
     x = rng.normal(size=(n, features)) * rng.uniform(0.01, 50, features) + rng.normal(size=features) * 20
     x[:, :5] += labels[:, None] * x[:, :5].std(0)
-    x[:, 7] = 3.0  # says nothing
+    x[:, 7] = 3.0
     weights = rng.uniform(0.5, 2, n)
     weights /= weights.sum()
-    parts = [Part.of(torch.from_numpy(x[i : i + 128]).float()) for i in range(0, n, 128)]
+    return x, labels, weights, [Part.of(torch.from_numpy(x[i : i + 128]).float()) for i in range(0, n, 128)]
+
+
+def test_the_fit_is_scikit_learns_on_standardised_features():
+    x, labels, weights, parts = seen_features()
+    n, features = x.shape
     told = []
     found = fit_logistic(parts, torch.from_numpy(labels), torch.from_numpy(weights), 0.5, told.append)
     kept = np.concatenate([part.wide() for part in parts])  # what float16 made of them
@@ -183,6 +189,23 @@ def test_the_fit_is_scikit_learns_on_standardised_features():
     assert found.gain[7] == 0 and found.weight[7] == 0 and found.converged and told[-1] == found.iterations
     probability = theirs.predict_proba(scaler.transform(kept))[np.arange(n), labels.astype(int)]
     assert found.loss == pytest.approx(-(weights * np.log(probability)).sum(), rel=1e-5)
+
+
+def test_a_matched_filter_weighs_by_the_covariance_of_the_reals_alone():
+    _, labels, weights, parts = seen_features()
+    told = []
+    found = fit_matched_filter(parts, torch.from_numpy(labels), torch.from_numpy(weights), 0.5, told.append)
+    z = StandardScaler().fit_transform(np.concatenate([part.wide() for part in parts]), sample_weight=weights)
+    real, fake = labels == 0, labels == 1
+    r, f = (np.average(z[kind], axis=0, weights=weights[kind]) for kind in (real, fake))
+    background = np.cov(z[real].T, aweights=weights[real], ddof=0) + 0.5 * np.eye(z.shape[1])
+    expected = np.linalg.solve(background, f - r)
+    use = np.arange(z.shape[1]) != 7
+    np.testing.assert_allclose(found.weight[use], expected[use], rtol=1e-6, atol=1e-8)
+    assert found.weight[7] == 0 and found.converged and told[-1] == found.iterations
+    assert found.bias == pytest.approx(-expected @ (r + f) / 2, rel=1e-6)
+    margin = (1 - 2 * labels) * (z @ expected - expected @ (r + f) / 2)
+    assert found.loss == pytest.approx(weights @ np.logaddexp(0, margin), rel=1e-6)
 
 
 def feed_of(recipe: Recipe, count: int = 90, side: int = 32) -> LabelledFeed:
@@ -226,19 +249,20 @@ def test_views_are_clean_once_and_degraded_in_every_draw_anew():
     assert np.array_equal(draws[2], feed_of(Recipe(mirror=False)).view(0, 3, 3))
 
 
-def test_a_probe_tells_what_it_learnt_and_goes_on_to_the_same_bits(tmp_path):
-    whole = probe_of(draws=4)
+@pytest.mark.parametrize("fit", ["logistic", "matched-filter"])
+def test_a_probe_tells_what_it_learnt_and_goes_on_to_the_same_bits(fit, tmp_path):
+    whole = probe_of(draws=4, probe_fit=fit)
     assert whole.views > PART and whole.run()
     labels, _ = whole.weights()
     images = np.stack([whole.feed.view(number, 0, i) for number, i in whole.images])
     with torch.no_grad():
         logits = whole.best_network().verdict(torch.from_numpy(images).float() / 127.5 - 1).logit
     assert ((logits > 0) == (labels[: len(images)] > 0.5)).float().mean() > 0.9
-    halted = probe_of(draws=4)
+    halted = probe_of(draws=4, probe_fit=fit)
     halted.folder, halted.stop = tmp_path, lambda: True
     assert not halted.run() and len(halted.parts) == 1
     state = torch.load(next(tmp_path.glob("checkpoint-*.pt")), weights_only=True)
-    resumed = probe_of(draws=4)
+    resumed = probe_of(draws=4, probe_fit=fit)
     torch.nn.init.zeros_(resumed.net.body.net.conv_stem.weight)  # its weights come with the checkpoint
     resumed.folder = tmp_path
     resumed.load_state_dict(state)

@@ -14,7 +14,7 @@ from common.errors import UserError
 from discriminator.calibration import threshold_at_fpr
 from discriminator.detector import Detector
 from discriminator.models import new_network
-from discriminator.training.probe import Part
+from discriminator.training.linear import Part
 from evaluation.study_compare import Scored, compare, threshold_of
 from evaluation.study_features import Table
 from evaluation.study_fit import Taught, choose, fit_arm
