@@ -129,8 +129,9 @@ def fit_matched_filter(
     """The direction in which fakes lie apart, in units of what reals vary by: w = (S + ridge * I)^-1 (f - r), where
     r, f are the means of reals and fakes and S the covariance of the reals alone, of standardised features, in float64.
 
-    The matched filter of a target against its background (Manolakis and Shaw 2002, eq. 7); with the covariance of both
-    classes it would be Fisher's discriminant (1936), whose answer hangs on how the fakes of one generator vary, too.
+    The matched filter of a target against its background (Manolakis and Shaw, IEEE Signal Processing Magazine 19(1),
+    2002); with the covariance of both classes it would be Fisher's discriminant (1936), whose answer hangs on how the
+    fakes of one generator vary, too.
     The bias puts 0 half-way between the means. Arguments as of `fit_logistic`. By conjugate gradients from 0."""
     rows = _rows(parts)
     centre, gain = _standard(parts, weights)

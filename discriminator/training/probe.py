@@ -34,6 +34,7 @@ from training.telemetry import Telemetry
 
 FOLDER = "features"
 PART = 256  # views
+FITS = {"logistic": ("logistic regression", fit_logistic), "matched-filter": ("matched filter", fit_matched_filter)}
 AT_ONCE = 8  # through the network: what a processor's cache takes
 
 
@@ -86,7 +87,7 @@ class Probe:
         return (
             f"{len(self.net.centre)} features of {counted(self.views, 'view')}: {counted(len(self.images), 'image')},"
             f" clean and in {r.draws}"
-            f" draws; {r.probe_fit.replace('-', ' ')}{' regression' * (r.probe_fit == 'logistic')}, l2 {r.l2:g}"
+            f" draws; {FITS[r.probe_fit][0]}, l2 {r.l2:g}"
         )
 
     def load_state_dict(self, state: dict) -> None:
@@ -192,7 +193,7 @@ class Probe:
     def _fit(self) -> None:
         told = lambda iteration: self.report.progress(f"fitting: iteration {iteration}")  # noqa: E731
         began = time.monotonic()
-        fit = fit_logistic if self.recipe.probe_fit == "logistic" else fit_matched_filter
+        _, fit = FITS[self.recipe.probe_fit]
         found = self.fitted = fit(self.parts, *self.weights(), self.recipe.l2, told)
         self.net.settle(found.centre, found.gain, found.weight, found.bias)
         size = float(found.weight.norm())
