@@ -23,7 +23,7 @@ from adversarial.plan import Plan, check_space, describe, folder_name, plan
 from adversarial.quality import FidMonitor
 from adversarial.snapshots import Diverse, Snapshots
 from adversarial.telling import data_lines, diagnosis, disk_trouble, tick_line, tick_row
-from adversarial.transfer import begin
+from adversarial.transfer import begin, is_start
 from common.clock import clock
 from common.errors import MENDABLE, UserError
 from common.files import write_json
@@ -75,7 +75,7 @@ def train(
             if phase == "done":
                 return checkpoint.parent
             options, given, resume = dataclasses.replace(options, grow_from=None), (), str(checkpoint)
-        if resume is None:
+        if resume is None or is_start(resume):
             check_writable(Path(options.outdir), "outdir")
         p = plan(options, given, resume, world, progress=progress)
         if p.resumed is not None:

@@ -149,3 +149,14 @@ def test_few_images_and_images_that_count_as_fakes(train, photos, tmp_path):
     (tmp_path / "fake").symlink_to(photos)
     refused = train("--data", "fake")
     assert refused.code == 2 and "its images count as fakes" in refused.err
+
+
+def test_what_is_wrong_here_is_told_before_networks_are_fetched(train, photos, tmp_path):
+    (tmp_path / "in-the-way").touch()
+    begun = ("--resume", "https://nowhere.invalid/network.pkl")
+    for said, arguments in (
+        ("nowhere: no such folder", ("--data", "nowhere")),
+        ("--outdir in-the-way: in-the-way is a file", ("--data", photos, "--outdir", "in-the-way")),
+    ):
+        done = train(*arguments, *begun)
+        assert done.code == 2 and said in done.err and "nowhere.invalid" not in done.err, done.err
