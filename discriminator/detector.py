@@ -130,7 +130,6 @@ class Detector(DetectorBase):
         digest = hashlib.sha256(data).hexdigest()
         seal.check_listed(path, digest)
         header = _header(data, path)
-        seal.check_seal(path, header, _content(data))
         try:
             tensors = safetensors.torch.load(data)
         except SafetensorError as error:
@@ -144,6 +143,7 @@ class Detector(DetectorBase):
             detector = cls(net.to(device), preprocess, calibration, meta, second_look_from(header))
         except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(f"{path}: the detector file's header does not fit: {reason_of(error)}") from None
+        seal.check_seal(path, header, _content(data))  # last: what else is wrong tells more
         detector.sha256 = digest
         return detector
 

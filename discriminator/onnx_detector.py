@@ -139,11 +139,11 @@ class OnnxDetector(DetectorBase):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = reason_of(error)
             raise UserError(f"{path}: the detector's description does not fit: {reason}; export it again") from None
-        seal.check_seal(path, header, content_of(data))
         try:
             made._checked([said[name] for name in made._outputs], 1)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+        seal.check_seal(path, header, content_of(data))  # last: what else is wrong tells more
         del data
         give_back()  # opening takes twice what is left: 40 MB of the shipped detector's
         return made
