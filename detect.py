@@ -27,6 +27,7 @@ from common.words import counted
 from discriminator.options import SHIPPED, DetectOptions, ExportOptions
 from reports.part_options import PARTS, MergeOptions, PartOptions
 from reports.verdict_options import TellOptions
+from training.lock import alone_at
 
 if TYPE_CHECKING:
     from reports.part_judge import PartJudge
@@ -95,6 +96,8 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
     if told.curve is not None and not asked.stability:
         raise UserError("`curve` draws what `stability` finds; give both")
     drawn, shown = told.explain is not None, told.explain is not None or told.report is not None
+    if told.report is not None:
+        _alone_at(ctx, Path(told.report))
     # Imports take a moment (PyTorch's seconds); --help and mistyped options should not.
     with importing():
         from discriminator.engine import open_engine, open_judge
@@ -135,6 +138,12 @@ def main(ctx: click.Context, asked: DetectOptions, told: TellOptions, parts: Par
         ):
             out.add(result)
     ctx.exit(out.exit_code)
+
+
+def _alone_at(ctx: click.Context, file: Path) -> None:
+    """No other command writes it while this one runs. Whether there is a folder for it is told elsewhere."""
+    if file.parent.is_dir() and os.access(file.parent, os.W_OK):
+        ctx.with_resource(alone_at(file))
 
 
 def _flag(parts: PartOptions) -> str:
@@ -197,6 +206,7 @@ def export(asked: ExportOptions) -> None:
     if where.suffix.lower() == ".onnx":
         raise UserError(f"--model {where}: this is an ONNX file already; give the detector.safetensors")
     path = Path(asked.onnx) if asked.onnx else where.with_suffix(".onnx")
+    _alone_at(click.get_current_context(), path)
     difference = export_detector(path, Detector.load(where))
     click.echo(
         f"{one_line(path)}: {path.stat().st_size / 1e6:.1f} MB; probabilities differ from PyTorch's by at most"

@@ -19,6 +19,7 @@ Examples:
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ from evaluation.options import (
     StudyOptions,
     is_table,
 )
-from training.lock import alone_in
+from training.lock import alone_at, alone_in
 
 if TYPE_CHECKING:
     from evaluation.detector_result import DetectorResult
@@ -68,9 +69,17 @@ LISTENER = Listener(tell=_tell, warn=lambda line: _tell(line, err=True), bar=pro
 
 
 def _check_files(asked: Any, *names: str) -> None:
-    """What can't be written is refused before the work, not after it."""
-    for name in names:
-        check_output(f"`{name}`", getattr(asked, name), force=asked.force)
+    """What can't be written is refused before the work, not after it; while the command runs, no other writes it."""
+    given = {name: path for name in names if (path := getattr(asked, name)) is not None}
+    seen: dict[str, str] = {}
+    for name, path in given.items():
+        check_output(f"`{name}`", path, force=asked.force)
+        if seen.setdefault(os.path.realpath(path), name) != name:
+            raise UserError(f"`{seen[os.path.realpath(path)]}` and `{name}` would both write {path}; give another name")
+    if os.environ.get("RANK", "0") == "0":  # under torchrun it writes for all
+        click.get_current_context().with_resource(alone_at(*given.values()))
+        for name, path in given.items():  # another may have made it in between
+            check_output(f"`{name}`", path, force=asked.force)
 
 
 def _look_at(page: str | None, otherwise: str) -> str:
@@ -189,6 +198,7 @@ def _check_plots(asked: DetectorOptions) -> None:
     if folder.is_file():
         raise UserError(f"--plots {folder}: is a file: give a folder")
     check_folder("--plots", folder.absolute())
+    click.get_current_context().with_resource(alone_in(folder))
 
 
 def _write_detector(asked: Any, result: Any, lines: list[str]) -> None:

@@ -32,6 +32,7 @@ from common.options import flags_of, in_flags, options, refuse
 from common.words import counted
 from faces import prepare_options as ask
 from faces.layout import LABELS
+from training.lock import alone_at
 
 if TYPE_CHECKING:
     from faces.audit.leak_gates import AuditResult
@@ -68,6 +69,11 @@ def _tell_skipped(skipped: Iterable[tuple[str, str]], where: str = "") -> None:
 def _tell_notes(notes: Iterable[str]) -> None:
     for note in notes:
         click.echo(one_line(f"note: {_said(note)}"), err=True)
+
+
+def _alone_at(*files: str | os.PathLike) -> None:
+    """No other command writes these files while this one runs."""
+    click.get_current_context().with_resource(alone_at(*files))
 
 
 def _said(text: str) -> str:
@@ -144,7 +150,8 @@ def inspect(part: ask.SourcePart, asked: ask.Inspection) -> None:
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in opened.name)
     path = Path(asked.out or f"inspect-{name}.html")
     if not asked.as_json:
-        check_page(path, force=asked.force)  # told before the work, not after it
+        numbers = check_page(path, force=asked.force)  # told before the work, not after it
+        _alone_at(path, numbers)
     with _stages("img") as report:
         survey = survey_source(opened, limit=asked.limit, seed=asked.seed, workers=asked.workers, progress=report)
     survey.notes = [_said(note) for note in survey.notes]
@@ -319,8 +326,11 @@ def split(asked: ask.Splitting) -> None:
     the test split alone. A manifest that has hashes already is dealt out again without a look at the files.
     """
     with importing():
+        from faces.manifest import check_writable
         from faces.tabulate import deal_out
 
+    check_writable(asked.out, replace=asked.force)
+    _alone_at(asked.out)
     with progress_bar("scanning", "file") as report:
         dealt = deal_out(asked, progress=report)
     _tell_skipped((fact.path, fact.error or "") for fact in dealt.bad)
@@ -349,6 +359,8 @@ def pack(part: ask.SourcePart, asked: ask.Packing) -> None:
 
     opened = _opened(part, label=LABELS[asked.only] if asked.only else None, classes=asked.classes == "source")
     how = Preprocess(asked.resolution, asked.crop, asked.resample)
+    if os.access(os.path.dirname(asked.dest) or ".", os.W_OK):  # else `pack` says what is wrong
+        _alone_at(asked.dest)
     with progress_bar("packing", "img") as step:
         packed = run_it(opened, asked.dest, how, classes=asked.classes, workers=asked.workers, progress=step)
     _tell_skipped(packed.skipped)

@@ -24,6 +24,7 @@ calibrates, its test split is not looked at.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from common.reading import json_file
 from discriminator.training.options import MACHINE, CrossValidation, RunPlace, TrainerOptions
 from discriminator.training.recipe import Recipe
 from evaluation.options import JoinOptions, OwnPhotos
+from training.lock import alone_at
 
 SECTIONS = {
     "Data": "data data_root labels resolution patches square resize_filter saved_as subset valid_images degradation"
@@ -169,6 +171,13 @@ def _unseen(folder: Path) -> str:
     return " ".join(f"--{name.replace('_', '-')} {typed(value)}" for name, value in given.items() if value)
 
 
+def _alone_at(out: Path, check: Callable[[Path], None]) -> None:
+    """While the command runs, no other writes `out`, which must be new."""
+    check(out)
+    click.get_current_context().with_resource(alone_at(out))
+    check(out)  # another may have made it in between
+
+
 @main.command(context_settings=SETTINGS)
 @options(OwnPhotos, "asked")
 def calibrate(asked: OwnPhotos) -> None:
@@ -184,7 +193,7 @@ def calibrate(asked: OwnPhotos) -> None:
         from discriminator.locate import find_detector
         from evaluation.own_photos import calibrate_on, check_out, lines, score
 
-    check_out(asked.out)
+    _alone_at(asked.out, check_out)
     detector = Detector.load(find_detector(asked.model), pick_device(asked.device))
     with download_bar("YuNet") as report:
         step = open_face_step(detector, asked, report=report)
@@ -218,7 +227,7 @@ def join(asked: JoinOptions) -> None:
         from evaluation.listener import Listener
         from evaluation.own_photos import check_out
 
-    check_out(asked.out)
+    _alone_at(asked.out, check_out)
     joined = join_views(asked, Listener(tell=click.echo, bar=progress))
     joined.detector.save(asked.out)
     for line in lines_of(joined):

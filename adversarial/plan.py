@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.options import refuse
 from faces.classes import ClassLabels
 from faces.layout import Reading
+from stylegan2_ada.download import is_remote
 from training.checkpoint import checkpoint_path, find_checkpoint, load
 from training.data import Splits, native_resolution, open_splits
 from training.processes import Processes
@@ -79,10 +80,7 @@ def plan(
     _check_idle(options, given, fresh=resumed is None)
     if options.resolution is not None:
         check_resolution(options.resolution)
-    reading = Reading(options.labels, classes=options.cond)
-    splits = open_splits(
-        options.data, options.data_root, subset=options.subset, seed=options.seed, fetch=fetch, reading=reading
-    )
+    splits = _splits(options, fetch)
     classes = ClassLabels(splits.source) if options.cond else None
     facts: dict = {"name": splits.source.name, "fingerprint": splits.source.fingerprint()}
     if classes is not None:
@@ -109,6 +107,13 @@ def plan(
     return Plan(cfg, splits, resumed, start, classes)
 
 
+def _splits(options: Options, fetch: bool) -> Splits:
+    reading = Reading(options.labels, classes=options.cond)
+    return open_splits(
+        options.data, options.data_root, subset=options.subset, seed=options.seed, fetch=fetch, reading=reading
+    )
+
+
 def _origin(
     options: Options,
     given: Collection[str],
@@ -129,6 +134,8 @@ def _origin(
     elif resume is not None and is_start(resume):
         if not options.data:
             raise UserError(f"`resume` {resume}: a new run starts from these networks: give its images with `data`")
+        if is_remote(resume) and fetch:  # what is wrong with the images is told before networks are fetched
+            _splits(options, fetch)
         start = open_start(resume, world, allowed=fetch, progress=progress)
         options = dataclasses.replace(options, start=resume)
     elif resume is not None:

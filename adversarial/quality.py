@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from adversarial.config import GameConfig
+from adversarial.options import Options
 from common.clock import clock
 from common.errors import UserError
 from common.words import counted
 from discriminator.network_features import NetworkFeatures
+from discriminator.weights import locate
 from faces.patches import Patches
 from faces.source import FaceSource, open_source
 from metrics.collect import Features, collect, collect_cached, is_cached, seconds_for
@@ -80,6 +82,7 @@ class FidMonitor:
             self.real_name, self.real_count = f"{data.facts['name']} (training patches)", self.patches["measured"]
         if cfg.options.metric_data:
             self.other = _reals_of(cfg.options.metric_data, cfg.options.data_root)
+            data.facts["notes"] += [f"{cfg.options.metric_data}: {note}" for note in self.other.notes]
             self.real_name, self.real_count = self.other.name, len(self.other)
         for kinds in self.counts.values():
             check_enough(sorted(kinds), self.real_count, self.real_name)
@@ -247,6 +250,16 @@ class FidMonitor:
 
     def load_state_dict(self, state: dict) -> None:
         self.best = state["best"]
+
+
+def check_asked(options: Options) -> None:
+    """UserError for what is named for the metrics and is not there, or can't serve: before all images are decoded."""
+    if options.metric_data:
+        _reals_of(options.metric_data, options.data_root)
+    if options.inception_weights is not None:
+        find_weights(options.inception_weights)
+    if options.fid_weights is not None:
+        locate(options.fid_weights, "fid_weights")
 
 
 def _reals_of(spec: str, data_root: str | None) -> FaceSource:

@@ -20,10 +20,10 @@ from adversarial.health import Health
 from adversarial.memory import memory_note, too_small
 from adversarial.options import Options
 from adversarial.plan import Plan, check_space, describe, folder_name, plan
-from adversarial.quality import FidMonitor
+from adversarial.quality import FidMonitor, check_asked
 from adversarial.snapshots import Diverse, Snapshots
 from adversarial.telling import data_lines, diagnosis, disk_trouble, tick_line, tick_row
-from adversarial.transfer import begin
+from adversarial.transfer import begin, is_start
 from common.clock import clock
 from common.errors import MENDABLE, UserError
 from common.files import write_json
@@ -75,7 +75,7 @@ def train(
             if phase == "done":
                 return checkpoint.parent
             options, given, resume = dataclasses.replace(options, grow_from=None), (), str(checkpoint)
-        if resume is None:
+        if resume is None or is_start(resume):
             check_writable(Path(options.outdir), "outdir")
         p = plan(options, given, resume, world, progress=progress)
         if p.resumed is not None:
@@ -132,6 +132,7 @@ class _Run:
         self.native, self.ops = prepare_operations(world.device)
         if world.device.type == "cpu" and p.cfg.options.cfg != "tiny" and self.resumed is None:
             self.tel.say(CPU_HINT)
+        check_asked(p.cfg.options)
         self.data = self._pack(p)
         self.cfg = dataclasses.replace(p.cfg, data_facts=self.data.facts)
         degradation = degradation_preset(self.cfg.options.degradation)

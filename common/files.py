@@ -32,7 +32,7 @@ def written_whole(
     processes may write `path` at once, each under a name of its own; what killed ones have left in the folder is
     removed. ending: for writers that go by it.
     """
-    tmp = path.with_name(_temporary(path.name, ending, f"{os.getpid()}-{secrets.token_hex(4)}" if shared else ""))
+    tmp = path.with_name(hidden_name(path.name, ending, f"{os.getpid()}-{secrets.token_hex(4)}" if shared else ""))
     lock = None
     if shared:
         _remove_abandoned(path.parent)
@@ -149,7 +149,8 @@ def write_json(path: Path, value: object, *, indent: int = 1) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
-def _temporary(name: str, ending: str, own: str) -> str:
+def hidden_name(name: str, ending: str, own: str = "") -> str:
+    """A name for what lies beside the file `name` while it is written, no longer than names may be."""
     whole = f".{name}{own and '.'}{own}{ending}"
     return whole if len(os.fsencode(whole)) <= NAME_BYTES else f".{zlib.crc32(os.fsencode(name)):08x}{own}{ending}"
 

@@ -19,6 +19,8 @@ def check_output(option: str, path: str | os.PathLike | None, *, force: bool) ->
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{option} {path}: is a folder: give a file's name")
+    if path.exists() and not path.is_file():  # a device, which would be replaced, or a pipe
+        raise UserError(f"{option} {path}: is no ordinary file: give a file's name")
     if path.exists() and not force:
         raise UserError(f"{option} {path}: is there already: choose another name, or `force`")
     check_folder(option, path.absolute().parent)

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from common import seal
 from common.errors import UserError
 from common.files import write_bytes
 from common.reading import json_of
@@ -115,6 +116,7 @@ class Detector(DetectorBase):
             "meta": self.meta,
         }
         tensors = {name: _stored(tensor) for name, tensor in self.net.state_dict().items()}
+        header[seal.KEY] = seal.seal_of(header, _content(safetensors.torch.save(tensors)))
         # One metadata key: the order of several is not fixed by the format, and equal detectors should be equal files.
         data = safetensors.torch.save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
         write_bytes(Path(path), data)
@@ -123,8 +125,10 @@ class Detector(DetectorBase):
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> Detector:
-        """Read a detector file. UserError if it isn't one, is truncated, of a newer version or of other shapes."""
+        """Read a detector file. UserError if it isn't one, is damaged, of a newer version or of other shapes."""
         data = _read(Path(path))
+        digest = hashlib.sha256(data).hexdigest()
+        seal.check_listed(path, digest)
         header = _header(data, path)
         try:
             tensors = safetensors.torch.load(data)
@@ -139,7 +143,8 @@ class Detector(DetectorBase):
             detector = cls(net.to(device), preprocess, calibration, meta, second_look_from(header))
         except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(f"{path}: the detector file's header does not fit: {reason_of(error)}") from None
-        detector.sha256 = hashlib.sha256(data).hexdigest()
+        seal.check_seal(path, header, _content(data))  # last: what else is wrong tells more
+        detector.sha256 = digest
         return detector
 
 
@@ -259,6 +264,13 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path}: is a folder, not a detector file (a run's file is called detector.safetensors)")
     with reading(path):
         return path.read_bytes()
+
+
+def _content(data: bytes) -> tuple[bytes, memoryview]:
+    """Of a safetensors file's bytes: which tensors there are, and their numbers."""
+    size = int.from_bytes(data[:8], "little")
+    table = {name: value for name, value in json_of(data[8 : 8 + size]).items() if name != "__metadata__"}
+    return json.dumps(table, sort_keys=True).encode(), memoryview(data)[8 + size :]
 
 
 def _header(data: bytes, path: str | os.PathLike) -> dict:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from common import seal
 from common.errors import UserError
 from common.extras import lacking
 from common.files import save_atomically
@@ -22,6 +23,7 @@ from discriminator.detector import Detector, fits_half
 from discriminator.detector_base import versioned
 from discriminator.network import Network
 from discriminator.onnx_detector import INPUT, LOGIT, ONNX_FORMAT, ONNX_KEY, PATCHES, VIEWS, OnnxDetector
+from discriminator.onnx_file import content_of
 from discriminator.views import FaceAndPixels, Preparation, Views
 from faces.pixel_crops import BORDER
 from faces.preprocess import Preprocess
@@ -175,8 +177,6 @@ def _describe_in(path: Path, header: dict) -> None:
     onnx = importlib.import_module("onnx")  # by name: an extra that only those need who export
     model = onnx.load(str(path))
     del model.metadata_props[:]
-    entry = model.metadata_props.add()
-    entry.key, entry.value = ONNX_KEY, json.dumps(header, sort_keys=True, allow_nan=False)
     model.producer_name, model.doc_string = "ganface", "see metadata_props: detector"
     for node in [*model.graph.node, *(n for f in model.functions for n in f.node)]:
         del node.metadata_props[:]  # the exporter's stack traces name this machine's folders
@@ -185,6 +185,9 @@ def _describe_in(path: Path, header: dict) -> None:
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
     _halved(onnx, model.graph)
+    header = {**header, seal.KEY: seal.seal_of(header, content_of(model.SerializeToString()))}
+    entry = model.metadata_props.add()
+    entry.key, entry.value = ONNX_KEY, json.dumps(header, sort_keys=True, allow_nan=False)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common import reading
+from common import reading, seal
 from common.errors import UserError
 from common.memory import at_most, give_back, share_arena
 from discriminator.calibration import Calibration
 from discriminator.detector_base import NOT_NUMBERS, DetectorBase, Raw, check_version, reason_of, second_look_from
 from discriminator.join import Join
-from discriminator.onnx_file import check_network
+from discriminator.onnx_file import check_network, content_of
 from discriminator.views import preprocess_from
 
 AGAIN = "export it again"
@@ -91,6 +91,8 @@ class OnnxDetector(DetectorBase):
             raise UserError(f"{path}: there is no such file; make one with `detect.py export`") from None
         except OSError as error:
             raise UserError(f"{path}: can't be read: {error.strerror}") from None
+        digest = hashlib.sha256(data).hexdigest()
+        seal.check_listed(path, digest)
         try:
             check_network(data)
         except UserError as error:
@@ -133,7 +135,7 @@ class OnnxDetector(DetectorBase):
             if not isinstance(header, dict) or header.get("format") != ONNX_FORMAT:
                 raise UserError(f"{path}: {NO_DETECTOR}")
             check_version(path, header)
-            made = cls(session, header, hashlib.sha256(data).hexdigest())
+            made = cls(session, header, digest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = reason_of(error)
             raise UserError(f"{path}: the detector's description does not fit: {reason}; export it again") from None
@@ -141,6 +143,7 @@ class OnnxDetector(DetectorBase):
             made._checked([said[name] for name in made._outputs], 1)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+        seal.check_seal(path, header, content_of(data))  # last: what else is wrong tells more
         del data
         give_back()  # opening takes twice what is left: 40 MB of the shipped detector's
         return made

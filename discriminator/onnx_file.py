@@ -27,7 +27,7 @@ MAX_NODES = 20_000  # the largest network known here has some 2000
 MAX_TENSORS = 20_000
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto
-_GRAPH, _FUNCTIONS = 7, 25
+_GRAPH, _METADATA, _FUNCTIONS = 7, 14, 25
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15
 _OP_TYPE, _ATTRIBUTE, _DOMAIN = 4, 5, 7
 _TENSOR, _SUBGRAPH, _TENSORS, _SUBGRAPHS, _SPARSE_TENSOR, _SPARSE_TENSORS = 5, 6, 10, 11, 22, 23
@@ -55,6 +55,15 @@ def check_network(data: bytes) -> None:
             raise UserError("its network has sparse weights, which no detector here has; export it again")
         if nodes > MAX_NODES or tensors > MAX_TENSORS:
             raise UserError(f"its network has more than {MAX_NODES} nodes or weights; export it again")
+
+
+def content_of(data: bytes) -> Iterator[bytes | memoryview]:
+    """All of an .onnx file's bytes but the metadata, in which a detector is described, for a digest."""
+    for number, value in _fields(memoryview(data)):
+        if number != _METADATA:
+            yield f"{number} {value if isinstance(value, int) else len(value)} ".encode()
+            if not isinstance(value, int):
+                yield value
 
 
 def operators_of(data: bytes) -> set[str]:

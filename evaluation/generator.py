@@ -18,7 +18,17 @@ from discriminator.network_features import NetworkFeatures
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions
 from evaluation.path_length import mean_path_length, path_distance
-from evaluation.sides import Measured, collected, features_folder, look_over, open_measured, open_reals
+from evaluation.sides import (
+    Measured,
+    check_several,
+    collected,
+    features_folder,
+    fetched,
+    list_reals,
+    look_over,
+    open_measured,
+    open_reals,
+)
 from metrics.collect import Features
 from metrics.features import FeatureNetwork
 from metrics.fid import (
@@ -39,6 +49,10 @@ from metrics.weights import SHA256, find_weights
 from synth.perceptual import Perceptual
 from training.processes import Processes
 
+WITHOUT_CLASSIFIER = (
+    "`metrics` is: the Inception Score needs the classifier of the full network behind its 2048 dimensions, and {why};"
+    " leave `is` out, or give pytorch-fid's full weights with `dims` 2048"
+)
 GREY_APART = 0.5  # shares of grey images on both sides that differ by more make another comparison
 
 
@@ -70,7 +84,8 @@ class GeneratorResult:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is measured, by whom: `listener` is silent on other ranks than 0, `folder` is the cache's, None without."""
+    """What is measured, by whom: `listener` is silent on other ranks than 0, `folder` is the cache's, None without;
+    `sides` are those that were opened."""
 
     options: GeneratorOptions
     kinds: list[str]
@@ -78,6 +93,7 @@ class _Job:
     ranks: Processes
     listener: Listener
     folder: Path | None
+    sides: list[Measured] = field(default_factory=list)
 
     @property
     def compared(self) -> list[str]:
@@ -122,28 +138,42 @@ def _checked(options: GeneratorOptions) -> list[str]:
     for kind in against:
         if options.stats and "vectors" in KINDS[kind]:
             raise UserError(f"`stats`: mean and covariance are enough for fid, not for {kind}: give `data` SOURCE")
+    if "is" in kinds and options.features != "inception":
+        raise UserError("`metrics` is: the Inception Score is of Inception: leave it out, or leave out `features`")
+    if "is" in kinds and options.dims not in (None, 2048):
+        raise UserError(WITHOUT_CLASSIFIER.format(why=f"`dims` is {options.dims}"))
+    if options.inception_weights is not None:
+        find_weights(options.inception_weights)
     return kinds
 
 
 def _measure(job: _Job, stack: contextlib.ExitStack) -> GeneratorResult | None:
     options, listener = job.options, job.listener
+    of_both = [kind for kind in job.compared if kind in AGAINST_REALS]
+    # what is wrong with a folder or a number is told before networks are fetched for it
+    check_enough(job.compared, options.num, f"`num` {options.num}")
+    real, listed, reals = Features(load_stats(options.stats)) if options.stats else None, None, None
+    if options.data and (options.save_stats or any(kind in AGAINST_REALS for kind in job.kinds)):
+        listed = list_reals(options.data, options)
+        check_enough(of_both, len(listed.source), listed.where)
+        check_several(listed.where, len(listed.source))
     sampling = Sampling(options.seed, options.trunc, options.noise_mode, device=job.device)
     fake = open_measured(options, sampling, job.device, listener)
     stack.callback(fake.close)
-    real = Features(load_stats(options.stats)) if options.stats else None
-    reals = None  # before the networks: a mistyped folder is told before weights are fetched for it
-    if options.data and (options.save_stats or any(kind in AGAINST_REALS for kind in job.kinds)):
-        reals = open_reals(options.data, options, fake, listener)
+    job.sides.append(fake)
+    if not isinstance(fake.content, GaussianStats):
+        check_enough(job.compared, len(fake.content), fake.name)
+        check_several(fake.name, len(fake.content))
+    if listed is not None:
+        reals = open_reals(listed, options, fake, listener)
         stack.callback(reals.close)
+        job.sides.append(reals)
     features, distance = _networks(job, fake, real)
 
     notes = fake.notes + (reals.notes if reals is not None else [])
     fake_features, numbers = None, {}
-    of_both = [kind for kind in job.compared if kind in AGAINST_REALS]
     for side in (reals, fake if job.compared else None):
         if side is not None:
-            if not isinstance(side.content, GaussianStats):
-                check_enough(of_both if side is reals else job.compared, len(side.content), side.name)
             look_over(side, lambda: job.features, job.folder, job.ranks)
     notes += _colours(fake, reals)
     if reals is not None:
@@ -272,26 +302,19 @@ def _copies(*sides: tuple[Measured | None, Features | None]) -> list[str]:
 
 
 def _network(job: _Job) -> NetworkFeatures:
-    if "is" in job.kinds:
-        raise UserError("`metrics` is: the Inception Score is of Inception: leave it out, or leave out `features`")
     return NetworkFeatures(job.options.features, str(job.options.weights)).to(job.device)
 
 
 def _inception(job: _Job) -> InceptionFeatures:
     options, device, tell = job.options, job.device, job.listener.tell
-    with job.listener.download("fetching the Inception weights") as report:
-        weights = job.ranks.main_does(lambda: find_weights(options.inception_weights, progress=report))
     if options.runtime in ("native", "onnx") and device.type != "cpu":
         raise UserError(
             f"`runtime` {options.runtime} computes on the CPU, not on {device}: add `device` cpu, or `runtime` torch"
         )
+    weights = fetched(options.inception_weights, job.sides, job.listener, job.ranks)
     features = InceptionFeatures(weights, options.dims, resize=options.resize, runtime=options.runtime).to(device)
     if "is" in job.kinds and features.classifier is None:
-        why = f"`dims` is {options.dims}" if options.dims not in (None, 2048) else f"{weights} has none"
-        raise UserError(
-            "`metrics` is: the Inception Score needs the classifier of the full network behind its 2048 dimensions, and"
-            f" {why}; leave `is` out, or give pytorch-fid's full weights with `dims` 2048"
-        )
+        raise UserError(WITHOUT_CLASSIFIER.format(why=f"{weights} has none"))
     if options.dims is None and features.dims != 2048:
         tell(f"note: {weights} is a trunk: the numbers are of {features.dims} dimensions, not of the usual 2048")
     elif features.dims == 2048 and features.weights_sha256 != SHA256:

@@ -11,7 +11,18 @@ from common.device import pick_device
 from common.errors import UserError
 from evaluation.listener import Listener
 from evaluation.options import GeneratorOptions, NearestOptions
-from evaluation.sides import Measured, collected, features_folder, look_over, open_measured, open_reals
+from evaluation.sides import (
+    ListedReals,
+    Measured,
+    check_several,
+    collected,
+    features_folder,
+    fetched,
+    list_reals,
+    look_over,
+    open_measured,
+    open_reals,
+)
 from faces.layout import Reading
 from faces.source import open_source
 from metrics.collect import Features
@@ -71,23 +82,27 @@ def evaluate_nearest(asked: NearestOptions, listener: Listener = Listener()) -> 
     sampling = Sampling(asked.seed, asked.trunc, device=device)
     sides: list[Measured] = []
     try:
+        if asked.inception_weights is not None:  # what is wrong is told before networks are opened, or fetched
+            find_weights(asked.inception_weights)
+        trained = list_reals(asked.data, options)
+        held, notes = _held_out(asked, options)
+        for one in (trained, held):
+            if one is not None:
+                check_several(one.where, len(one.source))
         fake = open_measured(options, sampling, device, listener)
         sides.append(fake)
         if isinstance(fake.content, GaussianStats):
             raise UserError(f"{asked.target}: statistics have no images to look at; give a network or images")
-        train = open_reals(asked.data, options, fake, listener)
-        sides.append(train)
-        held, notes = _held_out(asked, options, fake, listener)
-        sides += [held] if held is not None else []
-        with listener.download("fetching the Inception weights") as report:
-            weights = find_weights(asked.inception_weights, progress=report)
-        inception = InceptionFeatures(weights, asked.dims).to(device)
+        check_several(fake.name, len(fake.content))
+        sides += [open_reals(one, options, fake, listener) for one in (trained, held) if one is not None]
         folder, ranks = features_folder(options), Processes()
+        weights = fetched(asked.inception_weights, sides, listener, ranks)
+        inception = InceptionFeatures(weights, asked.dims).to(device)
         for side in sides:
             look_over(side, lambda: inception, folder, ranks)
         found = [collected(side, lambda: inception, folder, listener, ranks, keep=True) for side in sides]
         result = _result(asked, sides, found, inception)
-        result.notes += notes
+        result.notes += [note for side in sides for note in side.notes] + notes
         return result
     finally:
         for side in sides:
@@ -100,15 +115,13 @@ def _as_generator(asked: NearestOptions) -> GeneratorOptions:
     return GeneratorOptions(**{**same, "json": None})
 
 
-def _held_out(
-    asked: NearestOptions, options: GeneratorOptions, fake: Measured, listener: Listener
-) -> tuple[Measured | None, list[str]]:
+def _held_out(asked: NearestOptions, options: GeneratorOptions) -> tuple[ListedReals | None, list[str]]:
     """The photos that the generator never saw: as named, or the set's validation or test split; and notes of splits
     that are there and can't serve."""
     if asked.held_out is not None:
         other = dataclasses.replace(options, data=asked.held_out, split="all", num_real=None)
         try:
-            return open_reals(asked.held_out, other, fake, listener), []
+            return list_reals(asked.held_out, other), []
         except UserError as error:
             raise UserError(str(error).replace("`data`", "`held_out`", 1)) from None
     notes: list[str] = []
@@ -118,8 +131,7 @@ def _held_out(
     # without a training split all of the set counts as what was learnt from
     for split in (name for name in ("valid", "test") if name in there and "train" in there):
         try:
-            own = dataclasses.replace(options, split=split, num_real=None)
-            return open_reals(asked.data, own, fake, listener), notes
+            return list_reals(asked.data, dataclasses.replace(options, split=split, num_real=None)), notes
         except UserError as error:
             notes.append(f"the {split} split can't serve as held-out photos: {error}")
     return None, notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from metrics.features import FeatureNetwork
 from metrics.images import GeneratedImages, Images, SourceImages
 from metrics.sampling import Sampling
 from metrics.stats import GaussianStats, load_stats
+from metrics.weights import find_weights
 from stylegan2_ada.download import is_remote
 from stylegan2_ada.generator import Generator
 from stylegan2_ada.interop import load_any_generator
@@ -156,9 +157,19 @@ def _network(options: GeneratorOptions, sampling: Sampling, device: torch.device
     return Measured("generated", str(path), images, G=G, sha256=sha256)
 
 
-def open_reals(data: str, options: GeneratorOptions, fake: Measured, listener: Listener) -> Measured:
-    """The real images of `data`: of its training split where it has one and no other was asked for; brought to the
-    network's size where a network is measured."""
+@dataclass(frozen=True)
+class ListedReals:
+    """The real images of `data`, listed but not opened. where: what they are called; said: of their number."""
+
+    source: FaceSource
+    where: str
+    said: str
+    notes: list[str]
+
+
+def list_reals(data: str, options: GeneratorOptions) -> ListedReals:
+    """The real images of `data`: of its training split where it has one and no other was asked for. Before a network
+    is fetched or opened: a mistyped folder is told at once."""
     split = None if options.split in (None, "all") else options.split
     try:
         source = open_source(data, data_root=options.data_root, split=split, reading=Reading(options.labels))
@@ -167,19 +178,29 @@ def open_reals(data: str, options: GeneratorOptions, fake: Measured, listener: L
     notes = [f"{data}: {note}" for note in source.notes]
     if options.split is None and "train" in source.splits:
         source, split = source.select(split="train"), "train"
-    source = _only_real(source, data)
-    source, said = _as_many(source, options.num_real, options.num)
+    source, said = _as_many(_only_real(source, data), options.num_real, options.num)
+    where = f"{data}{f' ({split} split)' if split else ''}"
+    return ListedReals(source, where, said, notes)
+
+
+def open_reals(listed: ListedReals, options: GeneratorOptions, fake: Measured, listener: Listener) -> Measured:
+    """As real images of a comparison, brought to the network's size where a network is measured."""
     size, channels = options.resolution, 3
     if fake.G is not None:
         size, channels = fake.G.cfg.resolution, fake.G.cfg.img_channels
     preprocess = Preprocess(size, options.crop, options.resize_filter, channels) if size else None
-    where = f"{data}{f' ({split} split)' if split else ''}"
     how = f", {options.crop} {options.resize_filter} {size}" if preprocess else ", as they are"
-    listener.tell(f"{where}: {counted(len(source), 'real image')}{how}{said}")
+    listener.tell(f"{listed.where}: {counted(len(listed.source), 'real image')}{how}{listed.said}")
     # a network's reals are made as the training made them, and it takes grey photos as colour ones
     grey = options.allow_grey or fake.G is not None
-    images = SourceImages(source, preprocess, workers=options.workers, allow_grey=grey)
-    return Measured("real", where, images, preprocess=preprocess, notes=notes)
+    images = SourceImages(listed.source, preprocess, workers=options.workers, allow_grey=grey)
+    return Measured("real", listed.where, images, preprocess=preprocess, notes=listed.notes)
+
+
+def check_several(name: str, count: int) -> None:
+    """UserError for a set of one image."""
+    if count < 2:
+        raise UserError(f"{name}: a single image: these metrics need two or more, better thousands")
 
 
 def _as_many(source: FaceSource, wanted: int | None, samples: int) -> tuple[FaceSource, str]:
@@ -210,6 +231,23 @@ def features_folder(options: GeneratorOptions) -> Path | None:
     return Path(options.cache).expanduser() if options.cache else cache_folder() / "features"
 
 
+def fetched(path: str | None, sides: Iterable[Measured | None], listener: Listener, ranks: Processes) -> Path:
+    """The Inception weights' file. They are not fetched for images that can't be compared: those are refused first."""
+
+    def here() -> Path | None:
+        with contextlib.suppress(UserError):
+            return find_weights(path, download=False)
+        return None
+
+    if (found := ranks.main_does(here)) is not None:
+        return found
+    for side in sides:
+        if side is not None and isinstance(side.content, SourceImages):
+            ranks.main_does(side.content.check_alike)
+    with listener.download("fetching the Inception weights") as report:
+        return ranks.main_does(lambda: find_weights(path, progress=report))
+
+
 def look_over(side: Measured, network: Callable[[], FeatureNetwork], folder: Path | None, ranks: Processes) -> None:
     """Refuse before the work begins what would end it, perhaps hours later; find out whether it was done before.
 
@@ -217,8 +255,6 @@ def look_over(side: Measured, network: Callable[[], FeatureNetwork], folder: Pat
     images = side.content
     if isinstance(images, GaussianStats):
         return
-    if len(images) < 2:
-        raise UserError(f"{side.name}: a single image: these metrics need two or more, better thousands")
     if isinstance(images, SourceImages):
         key = side.key = None if folder is None else ranks.main_does(images.content_key)
         if not ranks.main_does(lambda: key is not None and folder is not None and is_cached(network(), key, folder)):

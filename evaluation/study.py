@@ -158,6 +158,7 @@ class _Work:
     def _opened(self, material: Material) -> Opened:
         found = open_material(material, self.plan, self.asked.data_root)
         self.stamps[material.name] = found.stamp
+        self.notes += found.notes
         return found
 
     def _tell_small(self, opened: Opened) -> None:

@@ -120,7 +120,7 @@ class Features:
         place = self.folder / f"{_slug(opened.name)}-{_slug(view)}-{self._key(opened, view, how)}"
         place.mkdir(parents=True, exist_ok=True)
         starts = range(0, len(opened), PART)
-        todo = [start for start in starts if not (place / _part(start)).is_file()]
+        todo = [s for s in starts if not (place / _part(s)).is_file() or _reasons(place, s) is None]
         if todo:
             self._make(opened, view, place, todo, look)
         parts, kept, bad = [], [], []
@@ -129,7 +129,7 @@ class Features:
             if len(mine):
                 parts.append(part)
                 kept.append(mine)
-            bad += _reasons(place, start)
+            bad += [(opened.names[start + k], reason) for k, reason in _reasons(place, start) or ()]
         if not parts:
             raise UserError(none_of(len(opened), "image", "can be used", ": ".join(bad[0]), opened.name))
         return Table(parts, np.concatenate(kept), bad)
@@ -158,7 +158,7 @@ class Features:
             found = [next(images) for _ in range(number)]
             bad = [(k, image.reason) for k, image in enumerate(found) if isinstance(image, BadImage)]
             good = np.setdiff1d(np.arange(number), [k for k, _ in bad]).astype(np.int64)
-            write_json(place / f"{_part(start)}.json", [[opened.names[start + k], reason] for k, reason in bad])
+            write_json(place / f"{_part(start)}.json", bad)
             rows = []
             for first in range(0, len(good), AT_ONCE):
                 rows.append(self._look(np.stack([found[k] for k in good[first : first + AT_ONCE]])))
@@ -199,12 +199,15 @@ def _part(start: int) -> str:
     return f"part-{start // PART:05d}.safetensors"
 
 
-def _reasons(place: Path, start: int) -> list[tuple[str, str]]:
-    path = place / f"{_part(start)}.json"
+def _reasons(place: Path, start: int) -> list[tuple[int, str]] | None:
+    """(place in the part, reason) of its images of no use; None where that can't be told: by files of a version that
+    kept names, too, which are those of the place where the images were seen first."""
     try:
-        return [(str(name), str(reason)) for name, reason in reading.json_file(path)]
-    except (OSError, ValueError, TypeError):
-        return []
+        return [
+            (range(PART)[number], str(reason)) for number, reason in reading.json_file(place / f"{_part(start)}.json")
+        ]
+    except (OSError, ValueError, TypeError, IndexError):
+        return None
 
 
 def _slug(name: str) -> str:

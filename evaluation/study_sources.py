@@ -12,7 +12,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ PLACE = 0x51DE  # sets the places of squares apart from other random numbers
 class Opened:
     """Images of one material. read(i): uint8 [H, W, 3]; raises BadImage. cut: whether they are squares of the probe's
     side as they are, to which nothing is to be done. names: of each; decoder: int [n], the rank of a bank's decoder,
-    else 0; stamp: of the content."""
+    else 0; stamp: of the content; notes: what is to be said of its files."""
 
     material: Material
     read: Callable[[int], np.ndarray]
@@ -43,6 +43,7 @@ class Opened:
     decoder: np.ndarray
     cut: bool
     stamp: str
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,7 +69,8 @@ def open_material(material: Material, plan: Plan, data_root: str | None) -> Open
     names = [part.locate(i) for part, i in places]
     content = [part.content_stamp() for part in parts]
     stamp = _stamp(content, names, material.save)
-    return Opened(material, read, names, np.zeros(len(names), np.int64), False, stamp)
+    notes = [f"{material.name}: {note}" for part in parts for note in part.notes]
+    return Opened(material, read, names, np.zeros(len(names), np.int64), False, stamp, notes)
 
 
 def _source(material: Material, spec: str, data_root: str | None) -> FaceSource:

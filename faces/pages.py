@@ -10,7 +10,7 @@ import io
 import struct
 
 from faces.moving.ends import end_of
-from faces.tiff import ORDERS, entries
+from faces.tiff import ORDERS, Buffer, entries
 
 MOST = 10_000  # pages that are counted
 NEW_SUBFILE_TYPE = 254
@@ -21,13 +21,13 @@ GAIN = b"hdrgm", b"HDRGainMap", b"urn:iso:std:iso:ts:21496"  # how brightness is
 
 def pages_note(data: bytes) -> str:
     """What is to be said of an image file's bytes beside its first picture, or "". TIFF 6.0, sections 2 and 8."""
-    count = _views(data) if data.startswith(b"\xff\xd8") else _tiff_pages(data)
+    count = _views(data) if data.startswith(b"\xff\xd8") else tiff_pages(data)
     if count < 2:
         return "; ".join(end_of(io.BytesIO(data)).notes())
     return f"page 1 of {count if count < MOST else f'{MOST:,} and more'}: the others were not looked at"
 
 
-def _tiff_pages(data: bytes) -> int:
+def tiff_pages(data: Buffer) -> int:
     """Pages of a TIFF, less reduced copies and masks; 0 of another file. Broken directories end the count."""
     order = ORDERS.get(data[:4])
     if order is None:

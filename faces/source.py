@@ -42,6 +42,7 @@ from faces.layout import (
 )
 from faces.manifest import Manifest, text_column
 from faces.named_sets import DEMO_SPLITS, NAMED_SETS, SET_NAMES, by_hand, fetch, places, root_folder
+from faces.several import note_of_several
 from faces.sidecars import FILE, read_sidecars
 from faces.stores import Entry, FolderStore, ManifestStore, RenderedStore, ZipStore, firsts, list_folder, list_zip
 
@@ -221,6 +222,7 @@ def open_source(
             raise UserError(f"at least one image must be asked of {source.name}, not {max_items}")
         count = min(max_items, len(source))
         source = source.select(np.arange(count, dtype=np.int64) * len(source) // count)
+    source.notes += tuple(note_of_several(source.store, [item.path for item in source.items]))
     return source
 
 

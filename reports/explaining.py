@@ -27,7 +27,7 @@ SHEET = "sheet.png"
 
 def lines_of(result: ExplainingResult) -> Iterator[str]:
     """The table, and which method the figures favour."""
-    yield from table(plain(result.to_json()))
+    yield from filter(None, table(plain(result.to_json())))
     for note in result.notes:
         yield f"note: {note}"
     if result.favoured:
@@ -55,7 +55,8 @@ def table(told: dict) -> Iterator[str]:
         yield f"| {row['method']} | {' | '.join(said)} | {better} | {' | '.join(like)} | {cost} |"
     for row in told["methods"]:
         if row["note"]:
-            yield f"\n{row['method']}: {row['note']}"
+            yield ""  # a paragraph of its own
+            yield f"{row['method']}: {row['note'].removeprefix(row['method'] + ': ')}"
 
 
 def _number(value: float | None, otherwise: float = math.nan) -> float:

@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from common import seal
 from common.errors import UserError
 from common.files import write_bytes
 from common.reading import json_of
@@ -27,6 +29,7 @@ def save_generator(path: str | os.PathLike, G: Generator, meta: dict | None = No
     """
     header = {"format": FORMAT, "version": "1", "config": json.dumps(G.cfg.to_dict()), "meta": json.dumps(meta or {})}
     state = halved({name: t.detach().cpu().contiguous() for name, t in G.state_dict().items()}, half)
+    header[seal.KEY] = seal.seal_of(header, _content(state))
     data = safetensors.torch.save(state, metadata=header)
     write_bytes(Path(path), data)
 
@@ -65,6 +68,7 @@ def load_generator(path: str | os.PathLike, device: str | torch.device = "cpu") 
     if header.get("format") != FORMAT:
         kind = f"a {header['format']} file" if "format" in header else "a safetensors file of another program"
         raise UserError(f"{path}: {kind}, not a generator; pass a generator-*.safetensors of a run folder")
+    seal.check_seal(path, header, _content(state))
     if broken := next((name for name, t in state.items() if not torch.isfinite(t).all()), None):
         raise UserError(f"{path}: its {broken} holds values that are not numbers, so it draws nothing; give another")
     try:
@@ -76,6 +80,13 @@ def load_generator(path: str | os.PathLike, device: str | torch.device = "cpu") 
             f"{path}: the weights and the configuration in this generator file disagree ({_line(e)})"
         ) from None
     return G.eval().requires_grad_(False).to(device), meta
+
+
+def _content(state: Mapping[str, torch.Tensor]) -> Iterator[bytes]:
+    """The tensors' names, kinds, shapes and numbers, for a digest."""
+    for name, tensor in sorted(state.items()):
+        yield f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
+        yield tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else tensor.numpy().tobytes()
 
 
 def _header(header: dict[str, str]) -> tuple[GeneratorConfig, dict]:

@@ -10,6 +10,7 @@ from synth.interpolate import walk
 from synth.network import SILENT, Watch, open_generator
 from synth.options import FromNetwork, Rendering, Walk, WalkVideo
 from synth.video import check_video, enlargement, open_video
+from training.lock import alone_at
 
 
 def walk_to_video(
@@ -25,7 +26,11 @@ def walk_to_video(
     path = check_video(net.place(asked.out, "walk.mp4"), asked.fps, force=asked.force)
     scale = asked.scale or enlargement(net.G.cfg.resolution)
     frames, total = walk(net.G, seeds, way, how), way.frames(len(seeds))
-    with open_video(path, asked.fps, scale=scale, force=asked.force) as video, Behind(video.write) as later:
+    with (
+        alone_at(path),
+        open_video(path, asked.fps, scale=scale, force=asked.force) as video,
+        Behind(video.write) as later,
+    ):
         for done, frame in enumerate(frames, start=1):
             later(frame)
             watch.progress(done, total)

@@ -28,7 +28,7 @@ def sample_to_folder(
     """Make what is missing of the seeds' images; returns what is worth naming: the sheet, if wished, and the folder."""
     how.check_truncation()
     seeds = asked.wanted()
-    net, how = open_generator(source, how, watch)
+    net, how = open_generator(source, how, watch, outdir=asked.outdir)
     folder = net.place(asked.outdir, f"psi{how.psi:g}")
     settings = SampleSettings(net.sha256, how, file)
     if asked.class_index == "all":

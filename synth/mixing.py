@@ -127,7 +127,7 @@ def mix_to_folder(source: FromNetwork, asked: MixOptions, how: Rendering, watch:
     files would be replaced without leave."""
     how.check_truncation()
     row_seeds, column_seeds = asked.seeds()
-    net, how = open_generator(source, how, watch)
+    net, how = open_generator(source, how, watch, outdir=asked.outdir)
     layers = parse_styles(asked.styles, net.G.num_ws)
     name = "mix-" + "+".join(asked.styles.replace(",", " ").split())
     folder = net.place(asked.outdir, name if how.psi == 1 else f"{name}-psi{how.psi:g}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from common.device import pick_device
 from common.errors import UserError
 from common.files import sha256_of
+from common.outputs import check_folder
 from stylegan2_ada.download import fetch, is_remote
 from stylegan2_ada.generator import Generator
 from stylegan2_ada.interop import load_any_generator
@@ -52,9 +54,14 @@ class OpenedGenerator:
         return Path(outdir) if outdir else Path("samples") / f"{self.label}-{ending}"
 
 
-def open_generator(source: FromNetwork, how: Rendering, watch: Watch = SILENT) -> tuple[OpenedGenerator, Rendering]:
+def open_generator(
+    source: FromNetwork, how: Rendering, watch: Watch = SILENT, *, outdir: str | os.PathLike | None = None
+) -> tuple[OpenedGenerator, Rendering]:
     """The generator that is meant, on the device wished for, and `how` with the precision that `auto` means there;
-    tells which it is. UserError where there is none."""
+    tells which it is. outdir: the folder that was named for what is made, if any. UserError where there is no
+    generator, and, before one is fetched, where nothing can be written there."""
+    if outdir is not None:
+        check_folder("`outdir`", Path(outdir).absolute())
     device = pick_device(source.device)
     how = dataclasses.replace(how, precision=resolve_precision(how.precision, device))
     path = find_network(source.network, progress=watch.download)

@@ -43,7 +43,7 @@ def project_photo(
     leave.
     """
     pixels = load_image(asked.photo)
-    net, how = open_generator(source, how, watch)
+    net, how = open_generator(source, how, watch, outdir=asked.outdir)
     check_class(net.G, how.class_index)
     observer = choose_observer(asked.perceptual, net.G.cfg, net.path.parent)
     folder = net.place(asked.outdir, Path(asked.photo).stem)

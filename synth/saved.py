@@ -114,7 +114,7 @@ def render_projected(
     source: FromNetwork, path: Path, outdir: str | None, file: ImageFile, how: Rendering, watch: Watch = SILENT
 ) -> list[Path]:
     """Images of the latents saved in `path`, beside it or in `outdir`; returns their paths."""
-    net, how = open_generator(source, how, watch)
+    net, how = open_generator(source, how, watch, outdir=outdir)
     ws, noises = load_latents(path, net.G)
     folder = Path(outdir) if outdir else path.parent
     paths = [folder / f"proj{i:02d}.{file.format}" for i in range(len(ws))]

@@ -81,7 +81,8 @@ def open_all(o: TrainerOptions, seed: int) -> Gathered:
         )
     side = o.patch_size or o.resolution or native_resolution(splits.train)
     pre = Preprocess(side, o.square, o.resize_filter, saved=o.saved_as)
-    return Gathered(splits.source, splits, extra, pre, notes=[*splits.source.notes])
+    notes = [*splits.source.notes, *(f"{one.spec}: {note}" for one in extra for note in one.source.notes)]
+    return Gathered(splits.source, splits, extra, pre, notes=notes)
 
 
 def pass_gates(g: Gathered, o: TrainerOptions, *, workers: int, progress: Progress, folds: bool = False) -> None:

@@ -187,6 +187,7 @@ def run_gates(
     bad = [(f.path, f.error) for f in facts if f.error is not None]
     made = Made.of(readable)
     notes = [*([made.describe()] if made else []), *source.notes, *_origins(source, good)]
+    notes += [f"{other.name}: {note}" for other in against for note in other.notes]
     gates.sort(key=lambda gate: gate.name == "control")  # which is told last
     gates = with_repairs(gates, spec or source.store.locate(""), made, call)
     real, fake = int((labels == 0).sum()), int((labels == 1).sum())

@@ -263,7 +263,7 @@ def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path
     Image.new("RGB", (32, 32)).save(tmp_path / "one" / "a.png")
     refused(evaluate("one", *real), "one: 1 image; fid needs 2 or more")
     early = evaluate(fake, *real, "--num", 4, "--metrics", "fid,pr,ci")
-    refused(early, "fake: 4 images; pr needs 6 or more of each set")
+    refused(early, "--num 4: 4 images; pr needs 6 or more of each set")
     assert "generated: 4 images, about" not in early.out
     refused(evaluate(fake, *real, "--num-real", 7, "--metrics", "fid,pr,ci"), "7 images; ci needs 8 or more")
     Image.new("RGB", (40, 32)).save(tmp_path / "one" / "b.png")
@@ -278,6 +278,27 @@ def test_what_cannot_be_is_one_line(evaluate, photos, network, weights, tmp_path
         refused(evaluate(fake, "--stats", "s.npz", "--metrics", "fid", word, value), f"{word} {value}: is of --data")
     (tmp_path / "n.json").touch()
     refused(evaluate(fake, *real, "--json", "n.json"), "n.json", "--force")
+
+
+def test_weights_are_not_fetched_for_what_is_refused_anyway(evaluate, photos, network, tmp_path, monkeypatch):
+    """Nor is a network: what a folder's listing, a number or images' headers tell comes first."""
+
+    def fetch(*_, **__):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("urllib.request.urlopen", fetch)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "one" / "a.png")
+    real, url = ("--data", photos / "real", "--device", "cpu"), "https://nowhere.invalid/network.pkl"
+    refused(evaluate("one", *real, "--metrics", "fid", plain=True), "one: 1 image; fid needs 2 or more")
+    refused(evaluate(photos / "fake", "--data", "one", "--metrics", "fid", plain=True), "one: 1 image; fid needs 2")
+    refused(evaluate(url, "--data", "nowhere", plain=True), "--data: nowhere")
+    refused(evaluate(url, *real, "--num", 5, plain=True), "--num 5: 5 images; pr needs 6 or more")
+    refused(evaluate(url, *real, "--inception-weights", "gone.pth", plain=True), "gone.pth")
+    refused(evaluate(url, *real, "--metrics", "is", "--dims", 64, plain=True), "--dims is 64")
+    Image.new("RGB", (40, 32)).save(tmp_path / "one" / "b.png")
+    refused(evaluate("one", *real, "--metrics", "fid", plain=True), "mixed sizes")
 
 
 def test_statistics_of_another_resize_are_refused(evaluate, photos, tmp_path):

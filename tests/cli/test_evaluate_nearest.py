@@ -75,6 +75,26 @@ def test_a_validation_split_that_cannot_serve_is_told(place):
     assert "note: the valid split can't serve as held-out photos" in done.stdout and "no real images" in done.stdout
 
 
+def test_what_was_left_out_of_a_folder_is_told(place):
+    done = nearest(place, "fakes", "--data", "train", "--num", 10, "--out", "ten.png")
+    assert done.exit_code == 0 and "10 of the 22 images of fakes are measured" in done.stdout, done.stderr
+
+
+def test_weights_are_not_fetched_for_what_is_refused_anyway(place, tmp_path, monkeypatch):
+    def fetch(*_, **__):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("urllib.request.urlopen", fetch)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (place / "single").mkdir()
+    (place / "single" / "a.png").write_bytes((place / "train" / "00.png").read_bytes())
+    for words in (("single", "--data", "train"), ("fakes", "--data", "single"),
+                  ("fakes", "--data", "train", "--held-out", "single")):  # fmt: skip
+        with contextlib.chdir(place):
+            done = CliRunner().invoke(Program(evaluate.main), ["nearest", *words, "--out", "n.png", "--device", "cpu"])
+        assert done.exit_code == 2 and "single: a single image" in done.stderr, done.stderr
+
+
 def test_what_was_learnt_from_is_not_held_out(place):
     """Of a set without a training split all is taken for learnt from, its validation images too."""
     (place / "no-train" / "valid").mkdir(parents=True)

@@ -203,6 +203,20 @@ def test_a_killed_study_goes_on_and_a_changed_plan_is_refused(home, monkeypatch)
     assert found["seeds"] == 1 and any("asks for 2 seeds, 1 were fitted" in note for note in found["notes"])
 
 
+@pytest.mark.parametrize("lost", ["gone", "of a version that kept names"])
+def test_which_images_are_of_no_use_is_kept_by_number_and_not_lost(home, lost):
+    """By their numbers: names would be those of the place where they were seen first."""
+    assert run(home, "--seeds", "1").exit_code == 0
+    for part in (home / "out" / "features").glob("photos-taught*/part-00000.safetensors.json"):
+        [[number, reason]] = json.loads(part.read_text())
+        assert number == 110 and "broken" in reason  # the last by its name
+        part.unlink() if lost == "gone" else part.write_text('[["/elsewhere/broken.jpg", "gone"]]')
+    again = run(home, "--seeds", "1", "--force")
+    assert again.exit_code == 0 and "photos/broken.jpg: broken" in again.output and "elsewhere" not in again.output
+    found = json.loads((home / "out" / "results.json").read_text())
+    assert any("photos: 1 image of no use" in note for note in found["notes"])
+
+
 def test_a_test_of_the_endpoint_must_be_there(home):
     (home / "plan.toml").write_text(PLAN.replace('"$STUDY/columns"', '"$STUDY/elsewhere"'))
     found = run(home, "--seeds", "1")

@@ -148,6 +148,28 @@ def test_bad_input_is_one_line_and_exit_code_2(home, synth, arguments, said):
     assert not list((home / "samples").glob("*mix*")) and not list((home / "samples").glob("*file*"))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--n", 2, "--outdir", "file.txt"),
+        ("mix", "--rows", 1, "--cols", 2, "--outdir", "file.txt/inner"),
+        ("project", "photo.png", "--outdir", "file.txt"),
+        ("sweep", "--out", "photo.png"),
+        ("video", "--seeds", "1-2", "--out", "clip.gif"),
+    ],
+)
+def test_what_is_in_the_way_is_told_before_a_network_is_fetched(home, synth, arguments, monkeypatch):
+    def fetch(*_, **__):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("urllib.request.urlopen", fetch)
+    for name in ("file.txt", "clip.gif"):
+        (home / name).write_text("in the way")
+    Image.new("RGB", (16, 16)).save(home / "photo.png")
+    done = synth(*arguments, "--network", "https://nowhere.invalid/network.pkl")
+    assert done.returncode == 2 and str(arguments[-1]).partition("/")[0] in done.stderr, done.stderr
+
+
 def test_where_nothing_was_trained_yet_a_command_is_told(synth, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments in ([], ["--network", "latest"], ["mix", "--rows", 1, "--cols", 2, "--network", tmp_path]):

@@ -149,3 +149,28 @@ def test_few_images_and_images_that_count_as_fakes(train, photos, tmp_path):
     (tmp_path / "fake").symlink_to(photos)
     refused = train("--data", "fake")
     assert refused.code == 2 and "its images count as fakes" in refused.err
+
+
+def test_what_is_wrong_here_is_told_before_networks_are_fetched(train, photos, tmp_path):
+    (tmp_path / "in-the-way").touch()
+    begun = ("--resume", "https://nowhere.invalid/network.pkl")
+    for said, arguments in (
+        ("nowhere: no such folder", ("--data", "nowhere")),
+        ("--outdir in-the-way: in-the-way is a file", ("--data", photos, "--outdir", "in-the-way")),
+    ):
+        done = train(*arguments, *begun)
+        assert done.code == 2 and said in done.err and "nowhere.invalid" not in done.err, done.err
+
+
+def test_what_is_named_for_the_metrics_is_looked_for_before_images_are_decoded(train, photos, tmp_path):
+    """That these photos can't be decoded is not yet met."""
+    (tmp_path / "cut").mkdir()
+    for path in photos.iterdir():
+        (tmp_path / "cut" / path.name).write_bytes(path.read_bytes()[:-100])
+    for said, arguments in (
+        ("--metric-data nowhere", ("--metric-data", "nowhere")),
+        ("--inception-weights gone.pth", ("--inception-weights", "gone.pth")),
+        ("--fid-weights gone.pth", ("--fid-features", "timm:resnet18", "--fid-weights", "gone.pth")),
+    ):
+        done = train("--data", "cut", "--metrics", "fid2", *arguments)
+        assert done.code == 2 and said in done.err, done.err

@@ -14,7 +14,7 @@ from discriminator.explaining.methods import DEFAULT
 from discriminator.verdict import Verdict
 
 pytest.importorskip("captum")
-from reports.explaining import table  # noqa: E402
+from reports.explaining import STAGES, lines_of, table  # noqa: E402
 from reports.explanation_sheet import COLUMNS, GAP, HEAD, TILE, Face, sheet  # noqa: E402
 from reports.verdict_panels import default_methods  # noqa: E402
 
@@ -54,6 +54,19 @@ def test_many_maps_go_into_rows_and_a_small_face_is_laid_back():
     assert page.shape[1] == COLUMNS * (TILE + GAP) + GAP and page.shape[0] > 2 * TILE
 
 
+def test_lines_for_the_screen_have_no_line_in_them():
+    """A note of a method is a paragraph of the Markdown file, and a line of the screen, and names its method once."""
+    told = {"method": "patches", "note": "patches: this network gives no patch map", "deletion": {"n": 0},
+            "better": {"value": None}}  # fmt: skip
+    result = SimpleNamespace(to_json=lambda: {"methods": [told]}, notes=["few"], favoured="", images=[])
+    assert list(lines_of(result))[2:] == [
+        f"| patches | – | – | – | {' | '.join('–' for _ in STAGES)} | – |",
+        "patches: this network gives no patch map",
+        "note: few",
+    ]
+    assert "\n\npatches: this network" in "\n".join(table(result.to_json()))
+
+
 def test_the_table_has_the_best_first_and_the_random_order_last():
     def row(method: str, better: float, note: str = "") -> dict:
         mean = {"value": better, "low": better - 0.1, "high": better + 0.1, "n": 3}
@@ -64,7 +77,7 @@ def test_the_table_has_the_best_first_and_the_random_order_last():
     lines = list(table({"methods": [row("lime", 0.1), row("random", 0.9), row("occlusion", 0.3), none]}))
     names = [line.split("|")[1].strip() for line in lines[2:6]]
     assert names == ["occlusion", "lime", "lrp", "random"] and "+0.300 [+0.200, +0.400]" in lines[2]
-    assert lines[6].strip() == "lrp: lrp: no rule"
+    assert lines[6:] == ["", "lrp: no rule"]
 
 
 def test_the_documents_table_is_that_of_its_file():

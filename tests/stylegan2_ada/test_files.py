@@ -113,3 +113,29 @@ def test_a_header_whose_length_begins_like_a_pickle(tmp_path):
     assert path.exists()
     loaded, meta = load_any_generator(path, "cpu")
     assert meta["note"] == "x" * n and loaded.cfg == CONFIG
+
+
+def test_a_changed_bit_is_refused_and_older_files_are_read(saved):
+    """Of a weight: what is drawn would be another picture, without a word."""
+    path, _ = saved
+    data = bytearray(path.read_bytes())
+    data[-4] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="checksum is another") as e:
+        load_generator(path)
+    assert str(path) in str(e.value)
+    rewrite(path, content_sha256=None)
+    assert load_generator(path)[0].cfg == CONFIG
+
+
+def test_a_changed_header_is_refused(saved):
+    path, _ = saved
+    rewrite(path, meta=json.dumps({"kimg": 7}))
+    with pytest.raises(ValueError, match="checksum is another"):
+        load_generator(path)
+
+
+def test_weights_of_half_precision_have_their_digest_too(tmp_path):
+    torch.manual_seed(0)
+    save_generator(tmp_path / "half.safetensors", Generator(CONFIG), half=True)
+    assert load_generator(tmp_path / "half.safetensors")[0].cfg == CONFIG

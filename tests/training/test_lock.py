@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from training.lock import NAME, RunLock, alone_in
+from training.lock import NAME, RunLock, alone_at, alone_in
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = (
@@ -86,3 +86,18 @@ def test_a_folder_of_results_is_written_by_one_at_a_time(tmp_path):
     with alone_in(out):
         pass
     assert [path.name for path in out.iterdir()] == ["result"]
+
+
+def test_a_file_is_written_by_one_at_a_time(tmp_path):
+    """Under whatever path it is named; names may be as long as the file system allows."""
+    out = tmp_path / "new" / "deep" / "out.json"
+    other = out.parent / ".." / "deep" / out.name
+    with alone_at(out), pytest.raises(UserError, match="is writing it.* choose another name"), alone_at(other):
+        pass
+    assert not (tmp_path / "new").exists()  # nothing came of it
+    longest = tmp_path / ("a" * 250 + ".json")
+    with alone_at(out, longest):
+        out.write_text("1")
+        with alone_at(out.with_name("another.json")):
+            pass
+    assert [path.name for path in out.parent.iterdir()] == ["out.json"] and not list(tmp_path.glob(".*"))
