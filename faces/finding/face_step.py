@@ -18,6 +18,7 @@ import numpy as np
 
 from faces.filters import quarter_turned
 from faces.finding.align import FaceFinder, align_face
+from faces.finding.bars import without_bars
 from faces.finding.blurred_sides import photo_between
 from faces.finding.face import Face, common_area, moved, same_face, taken, turned
 from faces.finding.frame import frame_of, lean_of
@@ -47,12 +48,14 @@ class View:
     how: "ffhq" (aligned by landmarks), "box" (a square about the box, where there are no landmarks), "crop" (the whole
     photo, which is an aligned crop already, turned by quarters where it lay on its side), "part" (the same, of a photo
     that lies in a larger picture) or "whole" (nobody looked for faces; `face` is None). part: where in the picture the
-    photo lies whose face this is, level or turned; None where it is all of it."""
+    photo lies whose face this is, level or turned; None where it is all of it.
+    bars: how many were drawn across the face, and filled."""
 
     pixels: np.ndarray
     how: str
     face: Face | None = None
     part: Part | RoundedPhoto | TurnedPhoto | None = None
+    bars: int = 0
 
     @property
     def turn(self) -> int:
@@ -85,6 +88,9 @@ class View:
         told = [f"the face is {in_words(self.turn)} in the photo"] if self.turn else []
         if self.part is not None:
             told.append(_in_words(self.part))
+        if self.bars:
+            what = "a bar across it was" if self.bars == 1 else f"{self.bars} bars across it were"
+            told.append(f"{what} filled with what lies above and below")
         return told + ["cut out by its box only, not turned upright"] * (self.how == "box")
 
     @property
@@ -172,12 +178,12 @@ class FaceStep:
     def _view(self, own: OwnPhoto, *, whole: bool) -> View | None:
         """One face of a picture. whole: whether its photo itself may be what is shown."""
         if whole and (crop := _as_crop(own.pixels, own.there)) is not None:
-            return View(crop, "crop" if own.part is None else "part", own.face, own.part)
+            return View(crop, "crop" if own.part is None else "part", own.face, own.part, own.bars)
         try:
             pixels, how = align_face(own.pixels, own.there, self.side, self.resample)
         except ValueError:  # landmarks in one point or far outside: nothing was found
             return None
-        return View(pixels, how, own.face, own.part)
+        return View(pixels, how, own.face, own.part, own.bars)
 
 
 def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, shift: tuple[float, float]) -> View:
@@ -190,10 +196,12 @@ def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, s
         return View(photo, "whole")
     part = None if view.part is None else view.part.moved(scale, shift, photo.shape)
     own, there = (photo, face) if part is None else part.alone(photo, face)
+    if view.bars:
+        own, _ = without_bars(own, there)
     if view.whole:
-        return View(quarter_turned(own, face.turn), view.how, face, part)
+        return View(quarter_turned(own, face.turn), view.how, face, part, view.bars)
     pixels, how = align_face(own, there, step.side, step.resample)
-    return View(pixels, how, face, part)
+    return View(pixels, how, face, part, view.bars)
 
 
 class Finder(Protocol):
@@ -204,17 +212,25 @@ class Finder(Protocol):
 
 class OwnPhoto(NamedTuple):
     """A face of a picture and the photo that it is in. part: where in the picture that lies; None where it is all of
-    it. pixels: of the photo alone, upright, uint8 [H, W, 3]; there: the face in them."""
+    it. pixels: of the photo alone, upright, uint8 [H, W, 3]; there: the face in them. bars: how many were filled."""
 
     face: Face
     part: Part | RoundedPhoto | TurnedPhoto | None
     pixels: np.ndarray
     there: Face
+    bars: int = 0
 
 
 def photo_of(picture: np.ndarray, face: Face, finder: Finder | None) -> OwnPhoto:
     """The photo that a face of uint8 RGB [H, W, 3] is in: one that lies in the picture, or the picture itself. Of one
     that lies there turned, the face has the landmarks that `finder` sees once the photo is upright."""
+    own = _photo_of(picture, face, finder)
+    pixels, bars = without_bars(own.pixels, own.there)
+    return own._replace(pixels=pixels, bars=bars)
+
+
+def _photo_of(picture: np.ndarray, face: Face, finder: Finder | None) -> OwnPhoto:
+    """The same with whatever was drawn across it."""
     page = page_about(picture, face)
     if (circle := circle_about(picture, page)) is not None:
         return OwnPhoto(face, circle, *circle.alone(picture, face))

@@ -27,6 +27,8 @@ POINTS = 24  # of a quarter circle that are looked at
 BEND = 1.2  # pixels of the look by which a circle's outline may be off
 ROUND = 0.85  # of it that is not
 EDGE = 32  # levels from the page at which an edge is, within which JPEG's ringing stays
+BESIDES = 0.05  # of a circle's outline that may lie further out: shoulders below a head do
+SHOWS = 0.5  # … that must be seen: the rest may be as dark as the page
 SOFT = 0.03  # of the radius by which a soft outline may be off
 LOOSE = 2.0  # pixels by which a circle may reach over the picture
 REACH = 0.3, 2.0  # of the face's frame: how large its circle may be
@@ -107,7 +109,7 @@ def circle_about(picture: np.ndarray, page: Page | None) -> RoundedPhoto | None:
         return None
     cx, cy, radius = found
     cx, cy, radius = cx / page.scale + page.at[0], cy / page.scale + page.at[1], radius / page.scale
-    found = _refined(picture, page.colour, cx, cy, radius, 3 + 2 / page.scale)
+    found = _refined(picture, page.colour, cx, cy, radius, 3 + 1.2 / page.scale)
     if found is None:
         return None
     cx, cy, radius = found
@@ -197,30 +199,33 @@ def _refined(
     """The circle near to one, by where along rays through the picture's own pixels its page begins; None where it does
     not so at one circle all around."""
     angles = (np.arange(4 * POINTS) + 0.5) * np.pi / 2 / POINTS
-    steps = np.arange(-within, within + 3, 0.5)
+    steps = np.arange(-within, within + 0.5, 0.5)
     x = cx + np.cos(angles)[:, None] * (radius + steps)
     y = cy + np.sin(angles)[:, None] * (radius + steps)
     height, width = picture.shape[:2]
     there = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    seen = picture[y.clip(0, height - 1).astype(int), x.clip(0, width - 1).astype(int)]
-    other = (away_from(seen, colour) > EDGE) & there
-    last = len(steps) - 1 - other[:, ::-1].argmax(1)
-    beyond = there[np.arange(len(angles)), np.minimum(last + 4, len(steps) - 1)]
-    usable = other.any(1) & beyond & (last < len(steps) - 1)
-    if usable.sum() < POINTS:
-        return None
-    at = radius + steps[last[usable]]
-    points = np.column_stack([cx + np.cos(angles[usable]) * at, cy + np.sin(angles[usable]) * at])
-    shown = int((there[:, -1] | usable).sum())  # elsewhere the picture itself ends there
-    for bend in (1.0, SOFT * radius):  # a soft outline is seen further in where the photo is like the page
-        found = _fitted(points, bend)
-        if found is None:
+    away = away_from(picture[y.clip(0, height - 1).astype(int), x.clip(0, width - 1).astype(int)], colour)
+    for edge in (EDGE, SAME):  # JPEG's ringing stays below the first; a dark photo's edge on a dark page, too
+        other = (away > edge) & there
+        last = len(steps) - 1 - other[:, ::-1].argmax(1)
+        beyond = there[np.arange(len(angles)), np.minimum(last + 4, len(steps) - 1)]
+        usable = other.any(1) & beyond & (last < len(steps) - 1)
+        if usable.sum() < POINTS:
             continue
-        mx, my, reach = found
-        if min(mx - reach, my - reach) < -LOOSE or mx + reach > width + LOOSE or my + reach > height + LOOSE:
-            continue
-        if (np.abs(np.hypot(*(points - [mx, my]).T) - reach) <= bend).sum() >= ROUND * shown:
-            return found
+        at = radius + steps[last[usable]]
+        points = np.column_stack([cx + np.cos(angles[usable]) * at, cy + np.sin(angles[usable]) * at])
+        shown = int((there[:, -1] | usable).sum())  # elsewhere the picture itself ends there
+        outside = int(other[:, -1].sum())
+        for bend in (1.0, SOFT * radius):  # a soft outline is seen further in where the photo is like the page
+            found = _fitted(points, bend)
+            if found is None:
+                continue
+            mx, my, reach = found
+            if min(mx - reach, my - reach) < -LOOSE or mx + reach > width + LOOSE or my + reach > height + LOOSE:
+                continue
+            off = np.hypot(*(points - [mx, my]).T) - reach
+            if (off > bend).sum() + outside <= BESIDES * shown and (np.abs(off) <= bend).sum() >= SHOWS * shown:
+                return found
     return None
 
 
