@@ -15,11 +15,13 @@ from faces.finding.face import Face, turned
 from faces.finding.frame import frame_of
 from faces.finding.page import away_from
 
-FLAT = 8  # levels by which a bar's pixels differ, in JPEG
+FLAT = 12  # levels by which a bar's pixels differ, in JPEG
 OTHER = 24  # … from which on a pixel is not of the bar
 ENDS = 1 / 40  # of the frame, at one side of it, that nothing is written on
 LOWEST, HIGHEST = 0.04, 0.3  # of the frame: a bar's height
+REACH = 0.3  # of the frame beyond it that a bar reaches over, where the photo does
 OWN = 0.3  # of a bar's pixels, at least, that have its colour
+LEVELS, EVEN = 3, 0.38  # levels within which so much of these is: what is drawn is even (a wall 0.28)
 LINE = 0.97  # … of its first and its last lines
 SEEN = 0.6  # of its edges that show at once, above and below
 SOFT = 3  # lines over which an edge may be soft
@@ -35,8 +37,8 @@ def without_bars(photo: np.ndarray, face: Face) -> tuple[np.ndarray, int]:
         return photo, 0
     height, width = image.shape[:2]
     (left, top), (right, bottom) = quad.min(0), quad.max(0)
-    x0, x1 = max(int(left), 0), min(int(np.ceil(right)), width)
     side = bottom - top
+    x0, x1 = max(int(left - REACH * side), 0), min(int(np.ceil(right + REACH * side)), width)
     wide = max(3, int(ENDS * side))
     y0, y1 = max(int(top - HIGHEST * side), 0), min(int(bottom + HIGHEST * side), height)
     if x1 - x0 < 4 * wide or y1 - y0 < 16:
@@ -44,7 +46,8 @@ def without_bars(photo: np.ndarray, face: Face) -> tuple[np.ndarray, int]:
     near = image[y0:y1, x0:x1]
     least, most = LOWEST * side, HIGHEST * side
     bars: list[tuple[int, int]] = []
-    for end in (near[:, -wide:], near[:, :wide]):  # what is written begins at either side
+    few = max(1, wide // 4)
+    for end in (near[:, -wide::few], near[:, :wide:few]):  # what is written begins at either side
         for low, high in _plain(end, least):
             taken = any(low < last and high > first for first, last in bars)
             if not taken and least <= high - low <= most and (bar := _bar(near, end, low, high)) is not None:
@@ -88,12 +91,20 @@ def _bar(near: np.ndarray, end: np.ndarray, low: int, high: int) -> tuple[int, i
     height = len(near)
     if low < SOFT or high > height - SOFT:
         return None
-    colour = np.median(end[low:high:4, 0], 0).round().astype(np.uint8)
+    colour = end[(low + high) // 2, end.shape[1] // 2]
+    few = away_from(near[low - SOFT : high + SOFT : high + 2 * SOFT - 1 - low, ::8], colour)  # most are none
+    if (few > OTHER).mean(1).min() < SEEN / 2:
+        return None
     beyond = away_from(near[[low - SOFT, high + SOFT - 1]], colour)
     if (beyond > OTHER).mean(1).min() < SEEN:
         return None
     first = away_from(near[[low + 1, low + 2, high - 3, high - 2]], colour)
-    if (first <= OTHER).mean(1).min() < LINE or (away_from(near[low:high], colour) <= FLAT).mean() < OWN:
+    if (first <= OTHER).mean(1).min() < LINE:
+        return None
+    inside = near[low + 1 : high - 1]
+    away = away_from(inside, np.median(inside[:, ::4].reshape(-1, 3), 0))
+    own = np.count_nonzero(away <= FLAT)
+    if own < OWN * away.size or np.count_nonzero(away <= LEVELS) < EVEN * own:
         return None
     return low - SOFT // 2, high + SOFT // 2
 

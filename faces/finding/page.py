@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import cv2
@@ -17,7 +18,7 @@ OTHER = 20  # levels from which on a pixel is not of the page
 LEAST, MOST = 0.02, 0.9  # of what is looked at that must be page, at most
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Page:
     """What has one colour and reaches the sides of what lies about a face.
 
@@ -34,6 +35,7 @@ class Page:
     mask: np.ndarray
     rest: np.ndarray
 
+    @functools.cached_property
     def around_face(self) -> np.ndarray | None:
         """uint8 [h, w]: of what is no page that which hangs together with the face's middle, where there is more; None
         where that is page itself, or all."""

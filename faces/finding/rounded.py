@@ -103,7 +103,7 @@ def circle_about(picture: np.ndarray, page: Page | None) -> RoundedPhoto | None:
     looked at along rays."""
     if page is None:
         return None
-    own = page.around_face()
+    own = page.around_face
     found = _circle(page.rest if own is None else own)
     if found is None or not REACH[0] * page.side <= found[2] <= REACH[1] * page.side:
         return None

@@ -83,7 +83,7 @@ def turned_photo_about(picture: np.ndarray, face: Face, page: Page | None = None
     (x0, y0), scale, side, rest = page.at, page.scale, page.side, page.rest
     found = _rectangle(rest, page, LONG * side)
     if found is None:
-        own = page.around_face()
+        own = page.around_face
         if own is None:
             return None
         found = _rectangle(own, page, LONG * side)
