@@ -3,11 +3,13 @@
 The joined score is the trimmed mean of the frames' logits: of the sorted logits the lowest and the highest fifth are
 left out and the rest are averaged (Tukey 1962), so a few frames of blur, a turned head or a bystander don't decide. It
 goes through the photos' calibration and threshold; the false-alarm rate was measured on photos, not on videos, and is
-said to be so. With faces in fewer than MIN_FRAMES frames the answer is UNSURE, with none «no face».
+said to be so. With faces in fewer than MIN_FRAMES frames the answer is UNSURE, with none «no face»; and where it would
+be REAL, but a face is FAKE by itself in IN_A_ROW frames or more over SCENE seconds, UNSURE, too.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +31,9 @@ from faces.video import Frame, Limits, Video
 
 MIN_FRAMES = 5
 TRIM = 0.2  # of the frames, left out at each end
+# Frames in a row, and the seconds from the first to the last, in which a face is FAKE by itself while the whole has no
+# trace: a short scene that the mean hides.
+IN_A_ROW, SCENE = 3, 1.0
 AHEAD = 4  # frames judged at once, and twice as many waiting: of a 4K video each has 25 MB
 KEPT = 64  # frames that are kept to be shown
 FRAME_COLUMNS = (
@@ -75,12 +80,14 @@ class _Frames:
     ways: Counter[str] = field(default_factory=Counter)  # of how many frames what is to be said of how it was found
     few: list[float] = field(default_factory=list)  # pixels of the faces that have few
     others: list[bool] = field(default_factory=list)  # whether each of the smaller faces is FAKE by itself
+    fakes: list[tuple[bool, float]] = field(default_factory=list)  # of every frame: whether a face is FAKE; its second
     kept: list[Seen] = field(default_factory=list)
     strip: list[dict] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "face", "network"), 0.0))
 
     def add(self, seen: Seen, keep: bool) -> None:
         self.count += 1
+        self.fakes.append((any(verdict.label == "FAKE" for verdict in seen.verdicts), seen.moment[1]))
         for name, spent in seen.stages.items():
             self.stages[name] += spent
         if seen.verdicts:
@@ -105,6 +112,18 @@ class _Frames:
             pixels = low if low == high else f"{low} to {high}"
             notes.append(f"in {counted(len(self.few), 'frame')} the face has only {pixels} pixels")
         return notes
+
+    def scene(self) -> str:
+        """In which frames in a row a face is FAKE by itself, the longest such scene; "" without any."""
+        best: list[float] = []
+        for fake, scene in itertools.groupby(self.fakes, key=lambda frame: frame[0]):
+            times = [seconds for _, seconds in scene]
+            if fake and len(times) >= max(IN_A_ROW, len(best) + 1) and times[-1] - times[0] >= SCENE:
+                best = times
+        if not best:
+            return ""
+        when = f"from {best[0]:.1f} to {best[-1]:.1f} s"
+        return f"{when} a face looks generated in each of {len(best)} frames, the whole video does not"
 
     def facts(self) -> dict:
         """Plain JSON types."""
@@ -206,6 +225,9 @@ def _verdict(judge: Judge, frames: _Frames, facts: dict) -> Verdict:
     notes += frames.notes()
     if few or len(logits) < MIN_FRAMES:
         doubt = f"a verdict takes at least {MIN_FRAMES} frames with a face" + " that can be judged" * few
+        verdict = replace(verdict, label="UNSURE", doubt=doubt)
+        notes.append(doubt)
+    elif verdict.label == "REAL" and (doubt := frames.scene()):
         verdict = replace(verdict, label="UNSURE", doubt=doubt)
         notes.append(doubt)
     return replace(verdict, note=notes_joined(*notes, *facts["remarks"], verdict.note))

@@ -18,10 +18,13 @@ import numpy as np
 
 from faces.filters import quarter_turned
 from faces.finding.align import FaceFinder, align_face
+from faces.finding.bars import without_bars
 from faces.finding.blurred_sides import photo_between
 from faces.finding.face import Face, common_area, moved, same_face, taken, turned
 from faces.finding.frame import frame_of, lean_of
+from faces.finding.page import Page, page_about
 from faces.finding.pasted import Part, photo_about
+from faces.finding.rounded import RoundedPhoto, circle_about, rounded_about
 from faces.finding.turned_photo import TurnedPhoto, turned_photo_about
 from faces.finding.turns import in_words
 
@@ -45,12 +48,14 @@ class View:
     how: "ffhq" (aligned by landmarks), "box" (a square about the box, where there are no landmarks), "crop" (the whole
     photo, which is an aligned crop already, turned by quarters where it lay on its side), "part" (the same, of a photo
     that lies in a larger picture) or "whole" (nobody looked for faces; `face` is None). part: where in the picture the
-    photo lies whose face this is, level or turned; None where it is all of it."""
+    photo lies whose face this is, level or turned; None where it is all of it.
+    bars: how many were drawn across the face, and filled."""
 
     pixels: np.ndarray
     how: str
     face: Face | None = None
-    part: Part | TurnedPhoto | None = None
+    part: Part | RoundedPhoto | TurnedPhoto | None = None
+    bars: int = 0
 
     @property
     def turn(self) -> int:
@@ -82,8 +87,10 @@ class View:
         """What is to be said of how the face was found."""
         told = [f"the face is {in_words(self.turn)} in the photo"] if self.turn else []
         if self.part is not None:
-            lies = "lies turned" if isinstance(self.part, TurnedPhoto) else "lies"
-            told.append(f"it {lies} in a larger picture, the rest of which was left out")
+            told.append(_in_words(self.part))
+        if self.bars:
+            what = "a bar across it was" if self.bars == 1 else f"{self.bars} bars across it were"
+            told.append(f"{what} filled with what lies above and below")
         return told + ["cut out by its box only, not turned upright"] * (self.how == "box")
 
     @property
@@ -98,8 +105,8 @@ class View:
         middle; may reach over the photo's edge. None where the photo itself is what is shown."""
         if self.face is None or self.how == "crop":
             return None
-        if self.how == "part" and isinstance(self.part, Part):
-            x0, y0, x1, y1 = self.part
+        if self.how == "part" and not isinstance(self.part, TurnedPhoto | None):
+            x0, y0, x1, y1 = (*self.part.low, *self.part.high) if isinstance(self.part, RoundedPhoto) else self.part
             return float(x0), float(y0), float(x1), float(y1)
         quad, _ = frame_of(self.face)
         (x, y), half = quad.mean(0), float(np.hypot(*(quad[3] - quad[0]))) / 2
@@ -127,7 +134,17 @@ class View:
     def _part(self) -> list | None:
         if isinstance(self.part, TurnedPhoto):
             return [[round(float(x), 2) for x in corner] for corner in self.part.corners]
+        if isinstance(self.part, RoundedPhoto):
+            return [round(x) for x in (*self.part.low, *self.part.high)]
         return None if self.part is None else list(self.part)
+
+
+def _in_words(part: Part | RoundedPhoto | TurnedPhoto) -> str:
+    if isinstance(part, RoundedPhoto):
+        shape = "cut out as a circle" if part.is_circle else "cut out with rounded corners"
+        return f"it is {shape}; what lies beyond was filled with what it mirrors"
+    lies = "lies turned" if isinstance(part, TurnedPhoto) else "lies"
+    return f"it {lies} in a larger picture, the rest of which was left out"
 
 
 class FaceStep:
@@ -161,12 +178,12 @@ class FaceStep:
     def _view(self, own: OwnPhoto, *, whole: bool) -> View | None:
         """One face of a picture. whole: whether its photo itself may be what is shown."""
         if whole and (crop := _as_crop(own.pixels, own.there)) is not None:
-            return View(crop, "crop" if own.part is None else "part", own.face, own.part)
+            return View(crop, "crop" if own.part is None else "part", own.face, own.part, own.bars)
         try:
             pixels, how = align_face(own.pixels, own.there, self.side, self.resample)
         except ValueError:  # landmarks in one point or far outside: nothing was found
             return None
-        return View(pixels, how, own.face, own.part)
+        return View(pixels, how, own.face, own.part, own.bars)
 
 
 def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, shift: tuple[float, float]) -> View:
@@ -179,10 +196,12 @@ def seen_again(view: View, photo: np.ndarray, step: FaceStep, *, scale: float, s
         return View(photo, "whole")
     part = None if view.part is None else view.part.moved(scale, shift, photo.shape)
     own, there = (photo, face) if part is None else part.alone(photo, face)
+    if view.bars:
+        own, _ = without_bars(own, there)
     if view.whole:
-        return View(quarter_turned(own, face.turn), view.how, face, part)
+        return View(quarter_turned(own, face.turn), view.how, face, part, view.bars)
     pixels, how = align_face(own, there, step.side, step.resample)
-    return View(pixels, how, face, part)
+    return View(pixels, how, face, part, view.bars)
 
 
 class Finder(Protocol):
@@ -193,29 +212,42 @@ class Finder(Protocol):
 
 class OwnPhoto(NamedTuple):
     """A face of a picture and the photo that it is in. part: where in the picture that lies; None where it is all of
-    it. pixels: of the photo alone, upright, uint8 [H, W, 3]; there: the face in them."""
+    it. pixels: of the photo alone, upright, uint8 [H, W, 3]; there: the face in them. bars: how many were filled."""
 
     face: Face
-    part: Part | TurnedPhoto | None
+    part: Part | RoundedPhoto | TurnedPhoto | None
     pixels: np.ndarray
     there: Face
+    bars: int = 0
 
 
 def photo_of(picture: np.ndarray, face: Face, finder: Finder | None) -> OwnPhoto:
     """The photo that a face of uint8 RGB [H, W, 3] is in: one that lies in the picture, or the picture itself. Of one
     that lies there turned, the face has the landmarks that `finder` sees once the photo is upright."""
-    if (part := photo_about(picture, face) or photo_between(picture, face)) is not None:
+    own = _photo_of(picture, face, finder)
+    pixels, bars = without_bars(own.pixels, own.there)
+    return own._replace(pixels=pixels, bars=bars)
+
+
+def _photo_of(picture: np.ndarray, face: Face, finder: Finder | None) -> OwnPhoto:
+    """The same with whatever was drawn across it."""
+    page = page_about(picture, face)
+    if (circle := circle_about(picture, page)) is not None:
+        return OwnPhoto(face, circle, *circle.alone(picture, face))
+    level = photo_about(picture, face) or photo_between(picture, face)
+    part = rounded_about(picture, level or Part(0, 0, picture.shape[1], picture.shape[0])) or level
+    if part is not None:
         return OwnPhoto(face, part, *part.alone(picture, face))
-    return _turned_photo_of(picture, face, finder) or OwnPhoto(face, None, picture, face)
+    return _turned_photo_of(picture, face, finder, page) or OwnPhoto(face, None, picture, face)
 
 
-def _turned_photo_of(picture: np.ndarray, face: Face, finder: Finder | None) -> OwnPhoto | None:
+def _turned_photo_of(picture: np.ndarray, face: Face, finder: Finder | None, page: Page | None) -> OwnPhoto | None:
     """None where the face lies in no turned photo, or is no more upright in it.
 
     For aligned sets have such corners, too: where a photo was turned so that its face is upright, and ended. Of 49 such
     photos (choose_foreign_real) faces were more upright with the photo's edges in 6, of 118 photos turned in place in
     all."""
-    tilted = turned_photo_about(picture, face)
+    tilted = None if page is None else turned_photo_about(picture, face, page)
     if tilted is None or finder is None:
         return None
     photo, matrix = tilted.upright(picture)

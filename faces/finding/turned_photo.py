@@ -12,14 +12,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from faces.filters import most_of_colours
 from faces.finding.face import Face, taken, turned_points
-from faces.finding.frame import around, frame_of
+from faces.finding.page import OTHER, Page, page_about
 
-LOOK = 256  # pixels that the longer side of that is reduced to
-SAME = 16  # levels by which a page's pixels differ from its colour: of JPEG beside an edge
-OTHER = 20  # levels from which on a pixel is not of the page
-LEAST, MOST = 0.02, 0.9  # of what is looked at that must be page, at most
 LONG = 0.1  # of the face's frame: the least of an edge that can be told
 STRAIGHT = 1.5  # pixels of the look by which an edge may bend
 LEVEL = 0.5  # degrees from which on a photo is turned
@@ -76,42 +71,22 @@ class TurnedPhoto:
         return replace(self, low=(self.low - by) * scale, high=(self.high - by) * scale)
 
 
-def turned_photo_about(picture: np.ndarray, face: Face) -> TurnedPhoto | None:
+def turned_photo_about(picture: np.ndarray, face: Face, page: Page | None = None) -> TurnedPhoto | None:
     """The turned photo about a face, where it lies in a plain picture, uint8 [H, W, 3]; None where none is seen,
     and for a face without landmarks.
 
     What has the colour of the picture's corners and reaches its sides is the page. All else has a convex hull, and of a
     turned photo that has straight edges at right angles, along which the photo differs from the page at once."""
-    try:
-        quad, how = frame_of(face)
-    except ValueError:
+    page = page or page_about(picture, face)
+    if page is None or face.landmarks is None:
         return None
-    if how == "box":
-        return None
-    (x0, y0), (x1, y1) = around(picture.shape, quad)
-    if x1 - x0 < 16 or y1 - y0 < 16:
-        return None
-    near = picture[y0:y1, x0:x1]
-    colour = _page_colour(near)
-    if colour is None:
-        return None
-    scale = min(1.0, LOOK / max(near.shape[:2]))
-    if scale < 1:
-        near = cv2.resize(near, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    away = most_of_colours(cv2.absdiff(near, np.array([*colour, 0], np.float64)))  # four numbers: OpenCV's one colour
-    page = _page(away)
-    if page is None:
-        return None
-    side = float(np.hypot(*(quad[3] - quad[0]))) * scale
-    # all that is not page; where there is more on it than the photo, what hangs together with the face
-    rest = cv2.morphologyEx((~page).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    found = _rectangle(rest, page, away, LONG * side)
+    (x0, y0), scale, side, rest = page.at, page.scale, page.side, page.rest
+    found = _rectangle(rest, page, LONG * side)
     if found is None:
-        x, y = ((quad.mean(0) - [x0, y0]) * scale).astype(int).clip(0, np.array(rest.shape[::-1]) - 1).tolist()
-        _, parts = cv2.connectedComponents(rest, connectivity=4)
-        if not parts[y, x] or parts.max() == 1:
+        own = page.around_face
+        if own is None:
             return None
-        found = _rectangle((parts == parts[y, x]).astype(np.uint8), page, away, LONG * side)
+        found = _rectangle(own, page, LONG * side)
     if found is None:
         return None
     at = found.axes @ np.array([x0, y0], np.float64)
@@ -121,28 +96,7 @@ def turned_photo_about(picture: np.ndarray, face: Face) -> TurnedPhoto | None:
     return replace(found, low=np.maximum(low, ends.min(1)), high=np.minimum(high, ends.max(1)))
 
 
-def _page_colour(near: np.ndarray) -> np.ndarray | None:
-    """uint8 [3]: the colour that most of the corners share; None where no two do."""
-    rows, columns = (np.r_[:3, length - 3 : length] for length in near.shape[:2])
-    corners = near[rows][:, columns].reshape(2, 3, 2, 3, 3).transpose(0, 2, 1, 3, 4).reshape(4, 9, 3).astype(np.int16)
-    plain = np.ptp(corners, 1).max(-1) <= SAME
-    colours = corners.mean(1)
-    alike = (np.abs(colours[:, None] - colours).max(-1) <= SAME / 2) & plain & plain[:, None]
-    most = alike[alike.sum(1).argmax()]
-    return colours[most].mean(0).round().astype(np.uint8) if most.sum() >= 2 else None
-
-
-def _page(away: np.ndarray) -> np.ndarray | None:
-    """bool [h, w]: what has the page's colour and reaches the sides; None where that is too little or all."""
-    number, parts = cv2.connectedComponents((away <= SAME).astype(np.uint8), connectivity=4)
-    at_a_side = np.zeros(number, bool)
-    at_a_side[np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])] = True
-    at_a_side[0] = False
-    page = at_a_side[parts]
-    return page if LEAST <= page.mean() <= MOST else None
-
-
-def _rectangle(rest: np.ndarray, page: np.ndarray, away: np.ndarray, long: float) -> TurnedPhoto | None:
+def _rectangle(rest: np.ndarray, page: Page, long: float) -> TurnedPhoto | None:
     """The turned rectangle that `rest` (uint8 [h, w], not 0) fills out to its edges, in the look's pixels; None where
     it fills out none, or where beyond it there is no page."""
     edges = _straight(rest, long)
@@ -163,7 +117,7 @@ def _rectangle(rest: np.ndarray, page: np.ndarray, away: np.ndarray, long: float
         along = axes @ np.column_stack([start, end])  # [axis, end]
         axis = int(np.abs(along[:, 1] - along[:, 0]).argmin())
         at = float(along[axis].mean())
-        if not _shows(away, start, end, axes[axis] * np.sign(at - middle[axis])):
+        if not _shows(page.away, start, end, axes[axis] * np.sign(at - middle[axis])):
             continue
         if at < middle[axis]:
             low[axis] = max(low[axis], at)
@@ -171,11 +125,11 @@ def _rectangle(rest: np.ndarray, page: np.ndarray, away: np.ndarray, long: float
             high[axis] = min(high[axis], at)
     if np.isfinite([low, high]).sum() < FEWEST:
         return None
-    y, x = np.indices(page.shape) + 0.5
+    y, x = np.indices(page.mask.shape) + 0.5
     along = np.stack([axes[0, 0] * x + axes[0, 1] * y, axes[1, 0] * x + axes[1, 1] * y])
     beyond = np.maximum(low[:, None, None] - along, along - high[:, None, None]).max(0)
     beside = (beyond > 1) & (beyond <= BESIDE)
-    return TurnedPhoto(axes, low, high) if beside.any() and page[beside].mean() >= CLEAN else None
+    return TurnedPhoto(axes, low, high) if beside.any() and page.mask[beside].mean() >= CLEAN else None
 
 
 def _straight(rest: np.ndarray, long: float) -> list[tuple[np.ndarray, np.ndarray]]:

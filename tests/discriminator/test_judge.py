@@ -251,3 +251,40 @@ def test_a_videos_note_says_of_faces_that_do_not_count():
     judge = Judge(TwoViewsThatSay(3.0, 3.0), faces=FaceStep(finder, 32))
     note = judge_video(judge, "a.png", data=data.getvalue()).verdict.note
     assert "not counted: 6 smaller faces in these frames, 6 of them FAKE by themselves" in note
+
+
+class SaysByItsLight(TwoViewsThatSay):
+    """FAKE of what is bright."""
+
+    def __init__(self):
+        super().__init__(0, 0)
+
+    def once(self, pixels: np.ndarray) -> Raw:
+        bright = pixels.mean((1, 2, 3)) > 0  # from -1 to 1
+        views = np.where(bright, 4.0, -4.0).astype(np.float32)
+        return Raw(1.5 * views.astype(float), None, np.stack([views, views], 1))
+
+
+@pytest.mark.parametrize(
+    ("bright", "milliseconds", "label"),
+    [
+        (range(8, 12), 1000, "UNSURE"),
+        (range(8, 10), 1000, "REAL"),  # two frames
+        ((3, 5, 7, 9), 1000, "REAL"),  # none after the other
+        (range(8, 11), 100, "REAL"),  # a fifth of a second
+        (range(20), 1000, "FAKE"),
+    ],
+)
+def test_a_short_scene_that_looks_generated_is_no_video_without_a_trace(bright, milliseconds, label):
+    """A fake of 4 seconds in a video of 20 was called «no trace of a GAN found»."""
+    frames = [Image.new("RGB", (64, 64), (200 if i in bright else 60, i, 90)) for i in range(20)]
+    for i, frame in enumerate(frames):
+        frame.paste((200 if i in bright else 60,) * 3, (0, 0, 64, 60))
+    frames[0].save(data := io.BytesIO(), "PNG", save_all=True, append_images=frames[1:], duration=milliseconds)
+    verdict = judge_video(Judge(SaysByItsLight()), "a.png", data=data.getvalue()).verdict
+    assert verdict.label == label and f"{len(list(bright))} of them FAKE by themselves" in verdict.note
+    if label == "UNSURE":
+        doubt = "from 8.0 to 11.0 s a face looks generated in each of 4 frames, the whole video does not"
+        assert verdict.doubt == doubt and doubt in verdict.note
+    else:
+        assert not verdict.doubt
