@@ -46,6 +46,8 @@ def _holds_several(store: FolderStore | ZipStore | ManifestStore, path: str) -> 
         if isinstance(store, ZipStore) or (isinstance(store, ManifestStore) and store.is_inside(path)):
             return _in_bytes(store.read(path), path)
         file = store.locate(path)
+        if not os.path.isfile(file):  # a pipe would block for ever
+            return False
         with open(file, "rb") as handle:
             head = handle.read(HEAD)
             kind = kind_of(head).name

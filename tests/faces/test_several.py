@@ -56,6 +56,9 @@ def test_what_cannot_be_read_is_left_to_who_decodes_it(tmp_path):
     write(tmp_path / "broken", a_gif=cut, b_tif=b"II*\0" + b"\xff" * 20, c_webp=b"", d_gif=b"RIFF")
     os.symlink("nowhere.gif", tmp_path / "broken" / "e.gif")
     assert not any("several pictures" in note for note in open_source(tmp_path / "broken").notes)
+    os.mkfifo(tmp_path / "pipe.gif")  # would block for ever
+    (tmp_path / "list.csv").write_text("path,label\npipe.gif,0\nbroken/a.gif,0")
+    assert not any("several pictures" in note for note in open_source(tmp_path / "list.csv").notes)
 
 
 def test_of_very_many_files_some_are_looked_at(tmp_path, monkeypatch):
