@@ -77,7 +77,8 @@ def _plain(end: np.ndarray, least: float) -> list[tuple[int, int]]:
 def _flat(lines: np.ndarray) -> np.ndarray:
     """bool [n]: which of [n, m, 3] have one colour."""
     planes = lines.transpose(1, 2, 0).copy()  # numpy is quick along long axes only
-    return (planes.max(0) - planes.min(0) <= FLAT).all(0)
+    spread: np.ndarray = planes.max(axis=0) - planes.min(axis=0)
+    return spread.max(axis=0) <= FLAT
 
 
 def _same(lines: np.ndarray) -> np.ndarray:
