@@ -78,13 +78,13 @@ def _flat(lines: np.ndarray) -> np.ndarray:
     """bool [n]: which of [n, m, 3] have one colour."""
     planes = lines.transpose(1, 2, 0).copy()  # numpy is quick along long axes only
     spread: np.ndarray = planes.max(axis=0) - planes.min(axis=0)
-    return spread.max(axis=0) <= FLAT
+    return np.asarray(spread.max(axis=0)) <= FLAT
 
 
 def _same(lines: np.ndarray) -> np.ndarray:
     """bool [n - 1]: where the next of [n, m, 3] has the same colour."""
     first = lines[:, 0].T.copy()
-    return (cv2.absdiff(first[:, 1:], first[:, :-1]) <= FLAT).all(0)
+    return np.asarray(cv2.absdiff(first[:, 1:], first[:, :-1]).max(0)) <= FLAT
 
 
 def _bar(near: np.ndarray, end: np.ndarray, low: int, high: int) -> tuple[int, int] | None:
