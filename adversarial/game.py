@@ -60,6 +60,7 @@ class Game:
         frozen = {id(p) for p in self.frozen}
         self.adversarial_params = [p for p in self.D.adversarial_parameters() if id(p) not in frozen]
         self.verdict_params = list(self.D.verdict_parameters())
+        self._all_params = [(net, list(net.parameters())) for net in (self.G, self.D)]  # finding them takes milliseconds
         # lazy regularisation: one Adam per network, its rates corrected for the extra steps (StyleGAN2, appendix B)
         self.opt_G = lazy_adam(self.G.parameters(), cfg.lr, cfg.pl_interval if cfg.pl_weight else None)
         self.opt_D = lazy_adam(self.adversarial_params, cfg.lr, cfg.r1_interval if cfg.gamma else None)
@@ -250,11 +251,13 @@ class Game:
 
     def _learn(self, net: nn.Module) -> None:
         """Only `net` collects gradients in this turn."""
-        self.G.requires_grad_(net is self.G)
-        self.D.requires_grad_(net is self.D)
+        for of, params in self._all_params:
+            for p in params:
+                p.requires_grad_(of is net)
+                if of is net:
+                    p.grad = None
         for p in self.frozen:  # Freeze-D (Mo et al. 2020)
             p.requires_grad_(False)
-        net.zero_grad(set_to_none=True)
 
     def update(
         self,
