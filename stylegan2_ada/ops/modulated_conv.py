@@ -8,6 +8,7 @@ from torch import Tensor
 from common.errors import UserError
 
 from .conv2d_resample import conv2d_resample
+from .dense import dense
 from .kernel_sums import kernel_squares
 from .modconv_epilogue import modconv_epilogue, scale_channels
 from .reference import modulated_weights
@@ -19,7 +20,7 @@ def demodulation(w: Tensor, s: Tensor) -> Tensor:
     The sum over the kernel does not depend on the style, so this is one matrix product and the [N, O, I, kh, kw]
     weights never exist.
     """
-    return (s.square() @ kernel_squares(w).t() + 1e-8).rsqrt()
+    return (dense(s.square(), kernel_squares(w)) + 1e-8).rsqrt()
 
 
 def _prenormalise(w: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
