@@ -30,6 +30,7 @@ from stylegan2_ada.ada import AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.generator import Generator
+from stylegan2_ada.ops.optimise import norm_of_all
 from training.processes import Processes
 from training.randomness import seed_torch
 from training.rollback import Diverged
@@ -60,7 +61,9 @@ class Game:
         frozen = {id(p) for p in self.frozen}
         self.adversarial_params = [p for p in self.D.adversarial_parameters() if id(p) not in frozen]
         self.verdict_params = list(self.D.verdict_parameters())
-        self._all_params = [(net, list(net.parameters())) for net in (self.G, self.D)]  # finding them takes milliseconds
+        self._all_params = [
+            (net, list(net.parameters())) for net in (self.G, self.D)
+        ]  # finding them takes milliseconds
         # lazy regularisation: one Adam per network, its rates corrected for the extra steps (StyleGAN2, appendix B)
         self.opt_G = lazy_adam(self.G.parameters(), cfg.lr, cfg.pl_interval if cfg.pl_weight else None)
         self.opt_D = lazy_adam(self.adversarial_params, cfg.lr, cfg.r1_interval if cfg.gamma else None)
@@ -273,7 +276,7 @@ class Game:
         grads = [p.grad for p in params if p.grad is not None]
         if not grads:
             return
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        norm = norm_of_all(grads)
         finite = torch.isfinite(norm)
         if self.asynchronous and isinstance(opt, FusedAdam):
             opt.found_inf = bad = 1 - finite.float()  # the kernel looks at it, and the host need not wait for it

@@ -84,5 +84,9 @@ def test_operands_that_do_not_fit_are_refused():
 def test_operators_are_well_made():
     x, w, gy = torch.randn(3, 20), torch.randn(5, 20), torch.randn(3, 5)
     ops = torch.ops.stylegan2_ada
-    for op, args in ((ops.dense, (x, w, None, 0.5, 1.0)), (ops.dense_input, (gy, w, 0.5)), (ops.dense_weight, (gy, x, 0.5))):
+    for op, args in (
+        (ops.dense, (x, w, None, 0.5, 1.0)),
+        (ops.dense_input, (gy, w, 0.5)),
+        (ops.dense_weight, (gy, x, 0.5)),
+    ):
         torch.library.opcheck(op.default, args, test_utils=("test_schema", "test_faketensor"))
