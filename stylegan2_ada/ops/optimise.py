@@ -4,8 +4,8 @@ Schemas:
 
 norm_of_all(tensors): the Euclidean norm of all their numbers, float32 [], the same for any number of threads. PyTorch's
     takes one thread for each of them.
-adam_(weights, gradients, squares, steps, rate, beta2, eps): Adam (Kingma & Ba 2015, algorithm 1) with beta1 = 0. PyTorch's
-    kernel would write the first moment, a sixth of the traffic, though it is the gradient itself.
+adam_(weights, gradients, squares, steps, rate, beta2, eps): Adam (Kingma & Ba 2015, algorithm 1) with beta1 = 0.
+    PyTorch's kernel would write the first moment, a sixth of the traffic, though it is the gradient itself.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of all numbers of one or more tensors, as a scalar."""
     if fits(tensors):
         return _op.norm_of_all(tensors)
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
 
 
 def fits(*lists: Sequence[Tensor]) -> bool:

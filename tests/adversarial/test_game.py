@@ -260,7 +260,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(make_game):
 
 
 def test_fakes_and_reals_in_one_pass_are_the_paper_s_two_losses(make_game, monkeypatch):
-    """The discriminator's turn leaves the gradients of softplus(D(fakes)) and softplus(-D(reals)), each judged alone."""
+    """The turn leaves the gradients of softplus(D(fakes)) and softplus(-D(reals)), each judged by itself."""
     game = make_game(aug="fixed", p=0.5, verdict_batch=0)
     seen, gradients = [], {}
     augment = game.augment.forward
