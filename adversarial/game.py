@@ -30,6 +30,7 @@ from stylegan2_ada.ada import AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.generator import Generator
+from stylegan2_ada.ops.optimise import norm_of_all
 from training.processes import Processes
 from training.randomness import seed_torch
 from training.rollback import Diverged
@@ -60,6 +61,9 @@ class Game:
         frozen = {id(p) for p in self.frozen}
         self.adversarial_params = [p for p in self.D.adversarial_parameters() if id(p) not in frozen]
         self.verdict_params = list(self.D.verdict_parameters())
+        self._all_params = [
+            (net, list(net.parameters())) for net in (self.G, self.D)
+        ]  # finding them takes milliseconds
         # lazy regularisation: one Adam per network, its rates corrected for the extra steps (StyleGAN2, appendix B)
         self.opt_G = lazy_adam(self.G.parameters(), cfg.lr, cfg.pl_interval if cfg.pl_weight else None)
         self.opt_D = lazy_adam(self.adversarial_params, cfg.lr, cfg.r1_interval if cfg.gamma else None)
@@ -200,12 +204,13 @@ class Game:
         with torch.no_grad():
             ws, w_mean, c = self._latents(cfg.batch_gpu)
             fakes = self.G.synthesis(ws, noise_mode="random")
-        fake_logits = self._critic(fakes, c)
-        of_fakes = fake_loss(fake_logits)
-        (of_fakes / cfg.micro_batches).backward()
-        real_logits = self._critic(*self._reals(it * cfg.batch + m * cfg.batch_gpu))
-        of_reals = real_loss(real_logits)
-        (of_reals / cfg.micro_batches).backward()
+        reals, real_c = self._reals(it * cfg.batch + m * cfg.batch_gpu)
+        # One pass for both: weights are made ready for a convolution once, and their gradients come as one sum.
+        images = torch.cat([self.augment(fakes), self.augment(reals)])
+        classes = None if c is None or real_c is None else torch.cat([c, real_c])
+        fake_logits, real_logits = self.D.adversarial(images, classes, batches=2).chunk(2)
+        of_fakes, of_reals = fake_loss(fake_logits), real_loss(real_logits)
+        ((of_fakes + of_reals) / cfg.micro_batches).backward()
         signs = real_logits.detach().sign()
         self.signs += torch.stack([signs.sum(), torch.full((), float(signs.numel()), device=device)])
         self.stats.report("Loss/D/loss", of_fakes + of_reals)
@@ -249,11 +254,13 @@ class Game:
 
     def _learn(self, net: nn.Module) -> None:
         """Only `net` collects gradients in this turn."""
-        self.G.requires_grad_(net is self.G)
-        self.D.requires_grad_(net is self.D)
+        for of, params in self._all_params:
+            for p in params:
+                p.requires_grad_(of is net)
+                if of is net:
+                    p.grad = None
         for p in self.frozen:  # Freeze-D (Mo et al. 2020)
             p.requires_grad_(False)
-        net.zero_grad(set_to_none=True)
 
     def update(
         self,
@@ -269,7 +276,7 @@ class Game:
         grads = [p.grad for p in params if p.grad is not None]
         if not grads:
             return
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        norm = norm_of_all(grads)
         finite = torch.isfinite(norm)
         if self.asynchronous and isinstance(opt, FusedAdam):
             opt.found_inf = bad = 1 - finite.float()  # the kernel looks at it, and the host need not wait for it

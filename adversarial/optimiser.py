@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from stylegan2_ada.ops import optimise
 from stylegan2_ada.ops.native import path
 
 
@@ -51,12 +52,16 @@ class FusedAdam:
         grads = [p.grad for p in params if p.grad is not None]
         state = [self.state[p] for p in params]
         steps = [s["step"] for s in state]
+        squares = [s["exp_avg_sq"] for s in state]
+        if not beta1 and self.found_inf is None and optimise.fits(params, grads, squares):
+            optimise.adam_(params, grads, squares, steps, group["lr"], beta2, group["eps"])
+            return
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(
             [*params],
             grads,
             [s["exp_avg"] for s in state] if beta1 else grads,
-            [s["exp_avg_sq"] for s in state],
+            squares,
             [],
             steps,
             lr=group["lr"],

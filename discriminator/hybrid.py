@@ -158,9 +158,10 @@ class HybridDiscriminator(Network):
             low = self.cfg.trunk.num_lowp_res > 0 and dtype == torch.bfloat16
             self.artefact.lowp_dtype = torch.bfloat16 if low else None
 
-    def adversarial(self, img: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
-        """The StyleGAN2 discriminator's logits [N, 1] (Karras et al. 2020); the verdict head plays no part."""
-        return self.trunk(img, c)
+    def adversarial(self, img: torch.Tensor, c: torch.Tensor | None = None, *, batches: int = 1) -> torch.Tensor:
+        """The StyleGAN2 discriminator's logits [N, 1] (Karras et al. 2020); the verdict head plays no part. batches: as
+        many of one size, one behind the other, each with its own minibatch statistic."""
+        return self.trunk(img, c, batches=batches)
 
     def verdict(self, img: torch.Tensor, *, into_trunk: float | None = None) -> VerdictOut:
         """The forensic head alone. Labels don't enter: a photo to be judged has none.

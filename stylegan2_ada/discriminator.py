@@ -114,18 +114,24 @@ class Discriminator(nn.Module):
             outputs.append(x)
         return [*outputs[:-1], x.to(full)]
 
-    def head(self, x4, c=None):
-        """Features [N, C, 4, 4] (and labels [N, c_dim]) -> logits [N, 1], in full precision."""
+    def head(self, x4, c=None, *, batches=1):
+        """Features [N, C, 4, 4] (and labels [N, c_dim]) -> logits [N, 1], in full precision; `batches` as in
+        `forward`."""
         cfg = self.cfg
         x = x4.to(self.fc.weight.dtype)
         if cfg.mbstd_group_size:
-            x = minibatch_stddev(x, cfg.mbstd_group_size, cfg.mbstd_num_channels)
+            size, channels = cfg.mbstd_group_size, cfg.mbstd_num_channels
+            parts = [minibatch_stddev(batch, size, channels) for batch in x.chunk(batches)]
+            x = torch.cat(parts) if batches > 1 else parts[0]
         x = self.out(self.fc(self.conv(x).flatten(1)))
         if self.mapping is None:
             return x
         return (x * self.mapping(None, c)).sum(dim=1, keepdim=True) * x.shape[1] ** -0.5
 
-    def forward(self, img, c=None, *, force_fp32=False):
+    def forward(self, img, c=None, *, force_fp32=False, batches=1):
         """Images [N, img_channels, resolution, resolution] in [-1, 1] (and labels c [N, c_dim]) -> logits [N, 1];
-        high is real."""
-        return self.head(self.features(img, force_fp32=force_fp32)[-1], c)
+        high is real.
+
+        batches: as many batches of one size lie one behind the other in `img`; the minibatch statistic is of each.
+        """
+        return self.head(self.features(img, force_fp32=force_fp32)[-1], c, batches=batches)

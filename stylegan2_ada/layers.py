@@ -1,13 +1,13 @@
 """Layers shared by the generator and the discriminator: equalised-rate dense layer and the latent mapping network."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
 
 from .config import DiscriminatorConfig, GeneratorConfig
 from .ops.bias_act import bias_act
+from .ops.dense import dense
 from .ops.native import path
 
 
@@ -44,8 +44,7 @@ class Dense(nn.Module):
         self.bias = nn.Parameter(torch.full([out_features], float(bias_init)))
 
     def forward(self, x):
-        b = self.bias if self.lr_multiplier == 1 else self.bias * self.lr_multiplier
-        y = F.linear(x * self.weight_gain, self.weight, b)  # the gain costs no pass over the weights or their gradient
+        y = dense(x, self.weight, self.bias, gain=self.weight_gain, bias_gain=self.lr_multiplier)
         return y if self.act == "linear" else bias_act(y, act=self.act)
 
 

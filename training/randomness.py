@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,8 +25,16 @@ def derive(seed: int, step: int, phase: str, part: int = 0) -> int:
 def seed_torch(seed: int, step: int, phase: str, part: int = 0) -> int:
     """Seed torch's default generators (CPU and accelerator) for one micro-batch and return the seed used."""
     value = derive(seed, step, phase, part)
-    torch.manual_seed(value)
+    if _accelerated():
+        torch.manual_seed(value)
+    else:  # by itself it notes the whole call stack for accelerators that may come, a millisecond's work
+        torch.random.default_generator.manual_seed(value)
     return value
+
+
+@cache
+def _accelerated() -> bool:
+    return torch.accelerator.is_available()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import conv3x3, conv_taps
-from .native import path
+from .native import path, plain, straight
 
 
 class Geometry(NamedTuple):
@@ -33,6 +33,11 @@ class Geometry(NamedTuple):
     gain: float = 1.0
     layout: torch.memory_format = torch.contiguous_format  # of all three tensors; `convolve` sets it
 
+
+_conv3x3 = straight(torch.ops.stylegan2_ada.conv3x3.default)
+_conv3x3_wgrad = straight(torch.ops.stylegan2_ada.conv3x3_wgrad.default)
+_conv_taps = straight(torch.ops.stylegan2_ada.conv_taps.default)
+_conv_taps_wgrad = straight(torch.ops.stylegan2_ada.conv_taps_wgrad.default)
 
 _weights_wanted = True
 
@@ -70,7 +75,7 @@ def convolve(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
             return F.conv_transpose2d(x, w.transpose(0, 1), stride=geometry.stride, padding=geometry.padding)
         return F.conv2d(x, w, stride=geometry.stride, padding=geometry.padding)
     # A gradient may come in any layout; left to itself, a double backward pass would go on in the one it began with.
-    return _Convolve.apply(x, w, geometry._replace(layout=_layout(x)))
+    return _convolve(x, w, geometry._replace(layout=_layout(x)))
 
 
 def is_native(x: Tensor, w: Tensor, geometry: Geometry) -> bool:
@@ -99,9 +104,9 @@ class _Convolve(torch.autograd.Function):
         x, w = ctx.saved_tensors
         gx = gw = None
         if ctx.needs_input_grad[0]:
-            gx = _InputGradient.apply(gy, w, ctx.geometry, tuple(x.shape))
+            gx = _to_input(gy, w, ctx.geometry, tuple(x.shape))
         if ctx.needs_input_grad[1] and _weights_wanted:
-            gw = _WeightGradient.apply(x, gy, ctx.geometry, tuple(w.shape), w.dtype)
+            gw = _to_weights(x, gy, ctx.geometry, tuple(w.shape), w.dtype)
         return gx, gw, None
 
 
@@ -120,9 +125,9 @@ class _InputGradient(torch.autograd.Function):
         gy, w = ctx.saved_tensors
         ggy = gw = None
         if ctx.needs_input_grad[0]:
-            ggy = _Convolve.apply(ggx, w, ctx.geometry)
+            ggy = _convolve(ggx, w, ctx.geometry)
         if ctx.needs_input_grad[1] and _weights_wanted:
-            gw = _WeightGradient.apply(ggx, gy, ctx.geometry, tuple(w.shape), w.dtype)
+            gw = _to_weights(ggx, gy, ctx.geometry, tuple(w.shape), w.dtype)
         return ggy, gw, None, None
 
 
@@ -141,10 +146,13 @@ class _WeightGradient(torch.autograd.Function):
         x, gy = ctx.saved_tensors
         gx = ggy = None
         if ctx.needs_input_grad[0]:
-            gx = _InputGradient.apply(gy, ggw, ctx.geometry, tuple(x.shape))
+            gx = _to_input(gy, ggw, ctx.geometry, tuple(x.shape))
         if ctx.needs_input_grad[1]:
-            ggy = _Convolve.apply(x, ggw, ctx.geometry)
+            ggy = _convolve(x, ggw, ctx.geometry)
         return gx, ggy, None, None, None
+
+
+_convolve, _to_input, _to_weights = (plain(function) for function in (_Convolve, _InputGradient, _WeightGradient))
 
 
 def _by_taps(x: Tensor, w: Tensor, g: Geometry, weight_gradient: bool = False) -> bool:
@@ -173,10 +181,10 @@ def _quick(x: Tensor, w: Tensor, g: Geometry) -> bool:
 def _forward(x: Tensor, w: Tensor, g: Geometry) -> Tensor:
     if _by_taps(x, w, g):
         size = _size(x, w, g)
-        return torch.ops.stylegan2_ada.conv_taps(x, w, g.gain, _window(g), g.transposed, g.flip, False, size)
+        return _conv_taps(x, w, g.gain, _window(g), g.transposed, g.flip, False, size)
     x = x.contiguous(memory_format=g.layout)
     if _quick(x, w, g):
-        return torch.ops.stylegan2_ada.conv3x3(x, w, g.gain, False)
+        return _conv3x3(x, w, g.gain, False)
     ready = prepared(w, x.dtype, g)
     return torch.ops.aten.convolution(x, ready, None, [g.stride] * 2, g.padding, [1, 1], g.transposed, [0, 0], 1)
 
@@ -184,10 +192,10 @@ def _forward(x: Tensor, w: Tensor, g: Geometry) -> Tensor:
 def _input_gradient(gy: Tensor, w: Tensor, g: Geometry, x_shape: tuple[int, ...]) -> Tensor:
     if _by_taps(gy, w, g):
         turned = not g.transposed
-        return torch.ops.stylegan2_ada.conv_taps(gy, w, g.gain, _window(g), turned, g.flip, True, x_shape[2:])
+        return _conv_taps(gy, w, g.gain, _window(g), turned, g.flip, True, x_shape[2:])
     if _quick(gy, w, g):
         gy = gy.contiguous(memory_format=g.layout)
-        return torch.ops.stylegan2_ada.conv3x3(gy, w, g.gain, True)
+        return _conv3x3(gy, w, g.gain, True)
     ready = prepared(w, gy.dtype, g)
     x = torch.empty(x_shape, dtype=gy.dtype, device=gy.device, memory_format=g.layout)  # only its shape is looked at
     return _backward(gy, x, ready, g, 0)
@@ -198,10 +206,10 @@ def _weight_gradient(x: Tensor, gy: Tensor, g: Geometry, w_shape: tuple[int, ...
     if _by_taps(x, w, g, weight_gradient=True):
         large, small = (gy, x) if g.transposed else (x, gy)
         kernel = w_shape[2:]
-        return torch.ops.stylegan2_ada.conv_taps_wgrad(large, small, g.gain, _window(g), g.flip, g.transposed, kernel)
+        return _conv_taps_wgrad(large, small, g.gain, _window(g), g.flip, g.transposed, kernel)
     if _quick(x, w, g):
         x, gy = x.contiguous(memory_format=g.layout), gy.contiguous(memory_format=g.layout)
-        return torch.ops.stylegan2_ada.conv3x3_wgrad(x, gy, g.gain)
+        return _conv3x3_wgrad(x, gy, g.gain)
     shape = (w_shape[1], w_shape[0], *w_shape[2:]) if g.transposed else w_shape
     w = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=g.layout)
     gw = _backward(gy, x.contiguous(memory_format=g.layout), w, g, 1)

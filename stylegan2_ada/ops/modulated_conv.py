@@ -8,18 +8,19 @@ from torch import Tensor
 from common.errors import UserError
 
 from .conv2d_resample import conv2d_resample
-from .kernel_sums import kernel_squares
+from .dense import dense
+from .kernel_sums import with_kernel_squares
 from .modconv_epilogue import modconv_epilogue, scale_channels
 from .reference import modulated_weights
 
 
-def demodulation(w: Tensor, s: Tensor) -> Tensor:
+def demodulation(squares: Tensor, s: Tensor) -> Tensor:
     """Equation 3: `1 / sqrt(sum over i, k of (w[o, i, k] * s[n, i])^2 + 1e-8)` as [N, O].
 
-    The sum over the kernel does not depend on the style, so this is one matrix product and the [N, O, I, kh, kw]
-    weights never exist.
+    squares: [O, I], the sum over each kernel of w's squares. It does not depend on the style, so this is one matrix
+    product and the [N, O, I, kh, kw] weights never exist.
     """
-    return (s.square() @ kernel_squares(w).t() + 1e-8).rsqrt()
+    return (dense(s.square(), squares) + 1e-8).rsqrt()
 
 
 def _prenormalise(w: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +91,8 @@ def modulated_conv2d(
         y = conv2d_resample(y, modulated_weights(w, s).flatten(0, 1), f, up=up, groups=n, flip_weight=flip_weight)
         y, d = y.reshape(n, int(w.shape[0]), *y.shape[2:]), None
     else:
+        w, squares = with_kernel_squares(w)
         y = conv2d_resample(scale_channels(x, s), w, f, up=up, flip_weight=flip_weight)
-        d = demodulation(w, s)
+        d = demodulation(squares, s)
     noise = end.noise[None, None] if end.noise is not None and end.noise.ndim == 2 else end.noise
     return modconv_epilogue(y, d, noise, end.bias, act=end.act, gain=end.gain, clamp=end.clamp)

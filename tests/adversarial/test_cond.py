@@ -68,9 +68,9 @@ def test_every_turn_gives_both_networks_classes(game):
     seen = []
     critic, mapping = game.D.adversarial, game.G.mapping.forward
 
-    def judge(images, c=None):
+    def judge(images, c=None, batches=1):
         seen.append(("D", len(images), c))
-        return critic(images, c)
+        return critic(images, c, batches=batches)
 
     def mapped(z, c=None, **options):
         seen.append(("G", len(z), c))

@@ -257,3 +257,22 @@ def test_a_checkpoint_of_another_architecture_is_refused(make_game):
     state["G"] = {k: v[:1] if v.ndim else v for k, v in state["G"].items()}
     with pytest.raises(UserError, match="another architecture"):
         make_game().load_state_dict(state)
+
+
+def test_fakes_and_reals_in_one_pass_are_the_paper_s_two_losses(make_game, monkeypatch):
+    """The turn leaves the gradients of softplus(D(fakes)) and softplus(-D(reals)), each judged by itself."""
+    game = make_game(aug="fixed", p=0.5, verdict_batch=0)
+    seen, gradients = [], {}
+    augment = game.augment.forward
+    monkeypatch.setattr(game.augment, "forward", lambda images: seen.append(augment(images)) or seen[-1])
+    monkeypatch.setattr(
+        game, "update", lambda name, opt, params, extra=None: gradients.update({p: p.grad.clone() for p in params})
+    )
+    game._discriminator_turn(0)
+    fakes, reals = seen
+    game.D.zero_grad()
+    softplus = torch.nn.functional.softplus
+    (softplus(game.D.adversarial(fakes)).mean() + softplus(-game.D.adversarial(reals)).mean()).backward()
+    assert gradients
+    for p, gradient in gradients.items():
+        torch.testing.assert_close(gradient, p.grad, rtol=1e-3, atol=1e-6)

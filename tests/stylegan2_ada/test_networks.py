@@ -215,6 +215,16 @@ def test_minibatch_stddev_by_hand():
     assert minibatch_stddev(x[:2], 4).shape == (2, 6, 4, 4)  # fewer images than a group make one group
 
 
+def test_batches_in_one_pass_keep_their_own_minibatch_statistic():
+    """Fakes and reals go through the discriminator together and are judged as if they had gone one after the other."""
+    _, D = small_pair(c_dim=2, mbstd_group_size=2)
+    D, c = D.double(), torch.randn(8, 2, dtype=torch.float64)
+    images = torch.randn(8, 3, 16, 16, dtype=torch.float64) * torch.tensor([1.0] * 4 + [5.0] * 4).view(8, 1, 1, 1)
+    apart = torch.cat([D(images[:4], c[:4]), D(images[4:], c[4:])])
+    torch.testing.assert_close(D(images, c, batches=2), apart)
+    assert not torch.allclose(D(images, c), apart, rtol=1e-3)  # as one batch, groups mix the two
+
+
 def test_wrong_inputs():
     G, D = small_pair(c_dim=2)
     z, c = torch.randn(2, 8), torch.randn(2, 2)

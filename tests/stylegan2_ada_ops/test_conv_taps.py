@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stylegan2_ada.ops import conv_taps as module
 from stylegan2_ada.ops import convolution
 from stylegan2_ada.ops.conv2d_resample import conv2d_resample
-from stylegan2_ada.ops.kernel_sums import kernel_squares
+from stylegan2_ada.ops.kernel_sums import with_kernel_squares
 from stylegan2_ada.ops.modulated_conv import modulated_conv2d
 from stylegan2_ada.ops.upfirdn2d import fir_taps
 
@@ -289,7 +289,7 @@ def test_sums_over_kernels_and_their_derivatives():
     w = normal(5, 7, 3, 3, dtype=torch.float32).requires_grad_()
     w64 = w.detach().double().requires_grad_()
     results = []
-    for f, leaf in ((kernel_squares, w), (lambda w: w.square().sum(dim=[2, 3]), w64)):
+    for f, leaf in ((lambda w: with_kernel_squares(w)[1], w), (lambda w: w.square().sum(dim=[2, 3]), w64)):
         y = f(leaf)
         (first,) = torch.autograd.grad((y**2).sum(), leaf, create_graph=True)
         (second,) = torch.autograd.grad((first**3).sum(), leaf, create_graph=True)
@@ -297,4 +297,22 @@ def test_sums_over_kernels_and_their_derivatives():
         results.append((y, first, second, third))
     for ours, exact in zip(*results):
         torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=0)
-    assert kernel_squares(w64).dtype == torch.float64
+    assert with_kernel_squares(w64)[1].dtype == torch.float64
+
+
+def test_the_gradient_of_squares_joins_that_of_the_convolution():
+    """Also where a gradient is asked for twice, and where only one of the two is used."""
+    torch.manual_seed(0)
+    x, w = torch.randn(2, 5, 6, 6), torch.randn(4, 5, 3, 3, requires_grad=True)
+    for used in ("both", "convolution", "squares"):
+        gradients = []
+        for leaf, of in ((w, with_kernel_squares), (w.detach().double().requires_grad_(), None)):
+            kernel, squares = of(leaf) if of else (leaf, leaf.square().sum(dim=[2, 3]))
+            y = convolution.convolve(x.to(leaf.dtype), kernel, convolution.Geometry(1, (1, 1))).square().sum()
+            y = (y if used != "squares" else 0) + ((squares**2).sum() if used != "convolution" else 0)
+            once, again = (torch.autograd.grad(y, leaf, retain_graph=True)[0] for _ in range(2))
+            assert torch.equal(once, again)
+            (first,) = torch.autograd.grad(y, leaf, create_graph=True)
+            gradients.append((once, first, *torch.autograd.grad((first**2).sum(), leaf)))
+        for ours, exact in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-3)

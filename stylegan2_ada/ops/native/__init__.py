@@ -64,6 +64,41 @@ def quick(operator, save: Callable, backward: Callable) -> Callable:
     return call
 
 
+def plain(function: type[torch.autograd.Function]) -> Callable:
+    """`function.apply` of a function with `setup_context`, as torch.func wants it, without what that costs elsewhere:
+    PyTorch looks up the signature of its `forward` at every call, a tenth of a millisecond."""
+
+    class Plain(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            output = function.forward(*inputs)
+            function.setup_context(ctx, inputs, output)
+            return output
+
+        backward = function.backward
+
+    def call(*inputs):
+        if torch._C._are_functorch_transforms_active():
+            return function.apply(*inputs)
+        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+            return Plain.apply(*inputs)
+        return function.forward(*inputs)
+
+    return call
+
+
+def straight(operator) -> Callable:
+    """An operator to be called in a function's `forward`: without the detour through its own formula's Python."""
+
+    def call(*inputs):
+        if torch._C._are_functorch_transforms_active():
+            return operator(*inputs)
+        with below_autograd():
+            return operator(*inputs)
+
+    return call
+
+
 def sum_dtype(x: Tensor) -> torch.dtype:
     """What sums over the elements of x are made in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -45,11 +45,17 @@ Tensor kernel_dot(const Tensor& a_, const Tensor& b_) {
   return y;
 }
 
+// The weights a, factors s and their number, where these fit.
+Kernels check_factors(const Tensor& a, const Tensor& s, const char* op) {
+  const Kernels k = check(a, op);
+  STD_TORCH_CHECK(s.dim() == 2 && s.scalar_type() == ScalarType::Float && s.size(0) == a.size(0) && s.size(1) == a.size(1),
+                  "stylegan2_ada::", op, ": factors must be float32 [", a.size(0), ", ", a.size(1), "]");
+  return k;
+}
+
 Tensor kernel_scale(const Tensor& a_, const Tensor& s_) {
   const Tensor a = torch::stable::contiguous(a_), s = torch::stable::contiguous(s_);
-  const Kernels k = check(a, "kernel_scale");
-  STD_TORCH_CHECK(s.dim() == 2 && s.scalar_type() == ScalarType::Float && s.size(0) == a.size(0) && s.size(1) == a.size(1),
-                  "stylegan2_ada::kernel_scale: factors must be float32 [", a.size(0), ", ", a.size(1), "]");
+  const Kernels k = check_factors(a, s, "kernel_scale");
   const Tensor y = torch::stable::empty(a.sizes(), ScalarType::Float, std::nullopt, a.device());
   const float *pa = sg::in<float>(a), *ps = sg::in<float>(s);
   float* out = sg::out<float>(y);
@@ -60,9 +66,24 @@ Tensor kernel_scale(const Tensor& a_, const Tensor& s_) {
   return y;
 }
 
+void kernel_scale_add_(const Tensor& y, const Tensor& a_, const Tensor& s_) {
+  const Tensor a = torch::stable::contiguous(a_), s = torch::stable::contiguous(s_);
+  const Kernels k = check_factors(a, s, "kernel_scale_add_");
+  check(y, "kernel_scale_add_");
+  STD_TORCH_CHECK(y.is_contiguous() && y.numel() == a.numel(),
+                  "stylegan2_ada::kernel_scale_add_ adds to contiguous weights of the same size");
+  const float *pa = sg::in<float>(a), *ps = sg::in<float>(s);
+  float* out = sg::out<float>(y);
+  by_taps(k, [=](int64_t begin, int64_t end, auto taps) {
+    for (int64_t i = begin; i < end; i++)
+      for (int64_t t = 0; t < taps; t++) out[i * taps + t] += pa[i * taps + t] * ps[i];
+  });
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(stylegan2_ada, CPU, m) {
   m.impl("kernel_dot", TORCH_BOX(&kernel_dot));
   m.impl("kernel_scale", TORCH_BOX(&kernel_scale));
+  m.impl("kernel_scale_add_", TORCH_BOX(&kernel_scale_add_));
 }
