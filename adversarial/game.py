@@ -30,6 +30,7 @@ from stylegan2_ada.ada import AugmentPipe
 from stylegan2_ada.ada_controller import AdaController
 from stylegan2_ada.ada_pipes import AUGPIPES
 from stylegan2_ada.generator import Generator
+from stylegan2_ada.ops.native import use_native
 from stylegan2_ada.ops.optimise import norm_of_all
 from training.processes import Processes
 from training.randomness import seed_torch
@@ -205,12 +206,20 @@ class Game:
             ws, w_mean, c = self._latents(cfg.batch_gpu)
             fakes = self.G.synthesis(ws, noise_mode="random")
         reals, real_c = self._reals(it * cfg.batch + m * cfg.batch_gpu)
-        # One pass for both: weights are made ready for a convolution once, and their gradients come as one sum.
-        images = torch.cat([self.augment(fakes), self.augment(reals)])
-        classes = None if c is None or real_c is None else torch.cat([c, real_c])
-        fake_logits, real_logits = self.D.adversarial(images, classes, batches=2).chunk(2)
-        of_fakes, of_reals = fake_loss(fake_logits), real_loss(real_logits)
-        ((of_fakes + of_reals) / cfg.micro_batches).backward()
+        if use_native(fakes) and fakes.is_cpu:
+            # One pass for both: weights are made ready for a convolution once, and their gradients come as one sum.
+            images = torch.cat([self.augment(fakes), self.augment(reals)])
+            classes = None if c is None or real_c is None else torch.cat([c, real_c])
+            fake_logits, real_logits = self.D.adversarial(images, classes, batches=2).chunk(2)
+            of_fakes, of_reals = fake_loss(fake_logits), real_loss(real_logits)
+            ((of_fakes + of_reals) / cfg.micro_batches).backward()
+        else:  # elsewhere there is nothing to make ready, and one after the other takes half of the memory
+            fake_logits = self._critic(fakes, c)
+            of_fakes = fake_loss(fake_logits)
+            (of_fakes / cfg.micro_batches).backward()
+            real_logits = self._critic(reals, real_c)
+            of_reals = real_loss(real_logits)
+            (of_reals / cfg.micro_batches).backward()
         signs = real_logits.detach().sign()
         self.signs += torch.stack([signs.sum(), torch.full((), float(signs.numel()), device=device)])
         self.stats.report("Loss/D/loss", of_fakes + of_reals)
