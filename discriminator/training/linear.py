@@ -104,16 +104,10 @@ def fit_logistic(
         slope[:-1] += l2 * torch.from_numpy(x[:-1])
         return loss + l2 / 2 * float(x[:-1] @ x[:-1]), slope.numpy()
 
-    count = 0
-
-    def counted(x: np.ndarray) -> None:
-        nonlocal count
-        count += 1
-        told(count)
-
+    steps = _Steps(told)
     bounds = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "maxcor": 20, "gtol": 1e-7, "ftol": 1e-13}
     found = scipy.optimize.minimize(
-        aim, np.zeros(len(centre) + 1), jac=True, method="L-BFGS-B", callback=counted, options=bounds
+        aim, np.zeros(len(centre) + 1), jac=True, method="L-BFGS-B", callback=steps, options=bounds
     )
     weight = torch.from_numpy(found.x[:-1].copy())
     return Fitted(centre, gain, weight, float(found.x[-1]), loss_of(found.x)[0], int(found.nit), bool(found.success))
@@ -155,17 +149,11 @@ def fit_matched_filter(
             out += (gain * piece.back(each * along) - real * (each @ along)) / mass
         return out.numpy()
 
-    count = 0
-
-    def counted(x: np.ndarray) -> None:
-        nonlocal count
-        count += 1
-        told(count)
-
+    steps = _Steps(told)
     size = len(centre)
     operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=covariance, dtype=np.float64)
     found, left = scipy.sparse.linalg.cg(
-        operator, (fake - real).numpy(), rtol=1e-8, maxiter=MOST_ITERATIONS, callback=counted
+        operator, (fake - real).numpy(), rtol=1e-8, maxiter=MOST_ITERATIONS, callback=steps
     )
     weight = torch.from_numpy(found)
     bias = -float(weight @ (fake + real)) / 2
@@ -174,7 +162,18 @@ def fit_matched_filter(
         float(each @ functional.softplus(signs[row] * _Seen.of(part, centre).along(weight * gain, bias)))
         for (part, _, each), row in zip(seen, rows)
     )
-    return Fitted(centre, gain, weight, bias, loss, count, left == 0)
+    return Fitted(centre, gain, weight, bias, loss, steps.count, left == 0)
+
+
+class _Steps:
+    """Counts a solver's steps, and tells of each."""
+
+    def __init__(self, told: Callable[[int], None]) -> None:
+        self.told, self.count = told, 0
+
+    def __call__(self, x: np.ndarray) -> None:
+        self.count += 1
+        self.told(self.count)
 
 
 class _Seen(NamedTuple):

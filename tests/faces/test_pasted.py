@@ -1,6 +1,7 @@
 """Photos that lie in plain pictures: found to the pixel, judged as if they had come alone, and never made up."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -296,9 +297,8 @@ def test_a_walls_edge_is_no_photos(noise):
         assert photo_about(np.ascontiguousarray(np.rot90(image, turn)), turned(face, image.shape, turn)) is None
 
 
-def test_real_photos_keep_what_was_all_theirs(shared_dir):
-    """Walls, doors, hats and windows: of photos that lie on no page none is cut (the black bars of three of UTKFace's
-    are bars)."""
+def real_photos(shared_dir: Path) -> Iterator[tuple[Path, np.ndarray, list[Face]]]:
+    """(file, pixels, faces) of photos that lie on no page; skips where there are none."""
     model = shared_dir / "weights" / "face_detection_yunet_2023mar.onnx"
     folders = [shared_dir / "data" / name for name in ("choose_foreign_real/real", "native_train_real/real")]
     if not model.is_file() or not all(folder.is_dir() for folder in folders):
@@ -306,4 +306,11 @@ def test_real_photos_keep_what_was_all_theirs(shared_dir):
     finder = FaceFinder.open(model)
     for path in [path for folder in folders for path in sorted(folder.iterdir())[:60]]:
         pixels = load_image(path)
-        assert [photo_about(pixels, face) for face in finder.find(pixels)][:1] == [None], path.name
+        yield path, pixels, finder.find(pixels)
+
+
+def test_real_photos_keep_what_was_all_theirs(shared_dir):
+    """Walls, doors, hats and windows: of photos that lie on no page none is cut (the black bars of three of UTKFace's
+    are bars)."""
+    for path, pixels, faces in real_photos(shared_dir):
+        assert [photo_about(pixels, face) for face in faces][:1] == [None], path.name

@@ -6,14 +6,13 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from discriminator.regions import region_of
-from faces.finding.align import FaceFinder
 from faces.finding.face import turned
 from faces.finding.face_step import FaceStep, photo_of, seen_again
 from faces.finding.page import page_about
 from faces.finding.pasted import Part
 from faces.finding.rounded import RoundedPhoto, circle_about, rounded_about
 from faces.normalise import Normalisation, cut
-from tests.faces.test_pasted import BLACK, BLUE, GREY, WHITE, Finder, face_of, page, photo, saved
+from tests.faces.test_pasted import BLACK, BLUE, GREY, WHITE, Finder, face_of, page, photo, real_photos, saved
 
 SIDE = 200
 SIZE = (420, 500)
@@ -201,14 +200,6 @@ def test_of_a_picture_that_lies_on_its_side(turn):
 
 
 def test_real_photos_are_none(shared_dir):
-    model = shared_dir / "weights" / "face_detection_yunet_2023mar.onnx"
-    folders = [shared_dir / "data" / name for name in ("choose_foreign_real/real", "native_train_real/real")]
-    if not model.is_file() or not all(folder.is_dir() for folder in folders):
-        pytest.skip("no YuNet or no photos")
-    from faces.decode import load_image
-
-    finder = FaceFinder.open(model)
-    for path in [path for folder in folders for path in sorted(folder.iterdir())[:60]]:
-        pixels = load_image(path)
-        for face in finder.find(pixels)[:1]:
+    for path, pixels, faces in real_photos(shared_dir):
+        for face in faces[:1]:
             assert not isinstance(photo_of(pixels, face, None).part, RoundedPhoto), path.name
