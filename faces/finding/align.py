@@ -225,28 +225,31 @@ def _load_cascade():
 
 
 def align_face(image: np.ndarray, face: Face, size: int, resample: str = "lanczos") -> tuple[np.ndarray, str]:
-    """(`face` cut out at size x size, how); how: see `frame_of`, resample: see `cut_quad`."""
+    """(`face` cut out at size x size, how); how: see `frame_of`, resample: see `cut_quad`. What lies outside the photo
+    is mirrored sharply: FFHQ's blur there hides fakes (docs/detecting.md, «Faces»)."""
     quad, how = frame_of(face)
-    return cut_quad(image, quad, size, resample=resample), how
+    return cut_quad(image, quad, size, resample=resample, blurred=False), how
 
 
 ROWS = 64  # of a photo's surroundings that are blended at once
 SUPERSAMPLING = 4  # as published: bilinear onto 4096, from there to 1024
 
 
-def cut_quad(image: np.ndarray, quad: np.ndarray, size: int, *, resample: str = "lanczos") -> np.ndarray:
+def cut_quad(
+    image: np.ndarray, quad: np.ndarray, size: int, *, resample: str = "lanczos", blurred: bool = True
+) -> np.ndarray:
     """The square with the corners `quad` (upper left, lower left, lower right, upper right) as uint8 [size, size, 3].
 
     Drawn bilinearly at four times `size`, then shrunk by the kernel `resample` (of `faces.options.RESAMPLE`), so photos
     of any size go through the same two filters; of a much larger photo, whole pixels are averaged before. What lies
-    outside the photo is its mirror image, out of focus the more the further out."""
+    outside the photo is its mirror image; blurred: out of focus the more the further out, as in FFHQ."""
     side = float(np.hypot(*(quad[3] - quad[0])))
     image, quad = _cropped(image, quad, side)
     if (shrink := int(side / (2 * SUPERSAMPLING * size))) > 1:
         height, width = (max(1, length // shrink) for length in image.shape[:2])
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         quad, side = quad / shrink, side / shrink
-    image, quad = _surrounded(image, quad, side)
+    image, quad = _surrounded(image, quad, side, blurred)
     fine = SUPERSAMPLING * size
     across, down = (quad[3] - quad[0]) / fine, (quad[1] - quad[0]) / fine
     # the middle of output pixel (u, v) lies at u + 0.5, and OpenCV counts from the middle of the first pixel
@@ -270,8 +273,8 @@ def _cropped(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.ndarr
     return image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)], quad - [x0, y0]
 
 
-def _surrounded(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray]:
-    """The image with as much mirrored and blurred surroundings as the frame reaches over its edges."""
+def _surrounded(image: np.ndarray, quad: np.ndarray, side: float, blurred: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The image with as much mirrored (and `blurred`) surroundings as the frame reaches over its edges."""
     height, width = image.shape[:2]
     left, top = np.maximum(np.ceil(-quad.min(0)), 0).astype(int)
     right, bottom = np.maximum(np.ceil(quad.max(0) - [width, height]), 0).astype(int)
@@ -283,7 +286,7 @@ def _surrounded(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.nd
     left, top, right, bottom = (int(n) + 2 for n in (left, top, right, bottom))
     wide = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REFLECT)
     sigma = 0.02 * side
-    if sigma <= 0.1:
+    if sigma <= 0.1 or not blurred:
         return wide, quad + [left, top]
     soft = cv2.GaussianBlur(wide, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     x, y = np.arange(wide.shape[1], dtype=np.float32), np.arange(wide.shape[0], dtype=np.float32)
@@ -293,9 +296,14 @@ def _surrounded(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.nd
     outside = [(slice(0, top), slice(None)), (slice(top + height, None), slice(None))]
     outside += [(slice(top, top + height), columns) for columns in (slice(0, left), slice(left + width, None))]
     for rows, columns in outside:
-        part, blurred, beyond_x, beyond_y = wide[rows, columns], soft[rows, columns], out_x[columns], out_y[rows, None]
+        part, soft_part, beyond_x, beyond_y = (
+            wide[rows, columns],
+            soft[rows, columns],
+            out_x[columns],
+            out_y[rows, None],
+        )
         for start in range(0, len(part), ROWS):  # in floats the whole would take sixteen times its memory
             some = slice(start, start + ROWS)
             share = np.clip(np.maximum(beyond_x, beyond_y[some]) / np.float32(0.1 * side), 0, 1)[..., None]
-            part[some] = np.rint(part[some] + (blurred[some].astype(np.float32) - part[some]) * share)
+            part[some] = np.rint(part[some] + (soft_part[some].astype(np.float32) - part[some]) * share)
     return wide, quad + [left, top]

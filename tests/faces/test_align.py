@@ -71,7 +71,7 @@ def test_the_whole_photo_as_its_own_frame_is_the_photo():
     assert np.abs(half.astype(int) - cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)).mean() < 1.5
 
 
-def test_outside_is_mirrored_then_soft():
+def test_outside_is_mirrored_soft_or_sharp():
     image = smooth(200, 200)
     quad = np.array([[-10, 50], [-10, 150], [90, 150], [90, 50]], float)  # ten pixels over the left edge
     out = cut_quad(image, quad, 100, resample="box").astype(float)
@@ -81,6 +81,9 @@ def test_outside_is_mirrored_then_soft():
     wild = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
     far = cut_quad(wild, np.array([[-80, 0], [-80, 100], [20, 100], [20, 0]], float), 100, resample="box")
     assert far[:, 5:40].std() < 0.5 * far[:, 85:].std()
+    sharp = cut_quad(wild, np.array([[-80, 0], [-80, 100], [20, 100], [20, 0]], float), 100, blurred=False)
+    whole = cut_quad(wild, np.array([[0, 0], [0, 100], [100, 100], [100, 0]], float), 100)
+    assert np.abs(sharp[:, 4:76].astype(int) - whole[:, 75:3:-1]).max() <= 1  # the photo as in a mirror
     with pytest.raises(ValueError, match="far outside"):
         cut_quad(wild, quad - 100_000, 64)
 
@@ -119,7 +122,7 @@ def test_surroundings_fade_into_the_blurred_mirror_image(shape, at, side):
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     side, middle = side * width, np.array(at) * (width, height)
     quad = middle + side / 2 * np.array([(-1, -1), (-1, 1), (1, 1), (1, -1)])
-    wide, moved_quad = _surrounded(photo, quad, side)
+    wide, moved_quad = _surrounded(photo, quad, side, True)
     left, top = (int(n) for n in (moved_quad - quad)[0].round())
     np.testing.assert_array_equal(wide[top : top + height, left : left + width], photo)
     down, across = wide.shape[0] - top - height, wide.shape[1] - left - width
