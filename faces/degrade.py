@@ -18,12 +18,14 @@ import numpy as np
 from common.errors import UserError
 from common.reading import shown
 from faces import filters
+from faces.overlays import overlaid
 
 # --- steps: an operation, how often it happens, and where its parameters are drawn from -----------------------------
 
 
 Action = Callable[[np.ndarray, np.random.Generator, dict[str, Any]], np.ndarray]
-WHOLE = ("quality", "first", "second", "tiles", "shift", "longest")  # drawn as whole numbers, both ends included
+# drawn as whole numbers, both ends included
+WHOLE = ("quality", "first", "second", "tiles", "shift", "longest", "marks")
 
 
 def _drawn(rng: np.random.Generator, key: str, bounds: Sequence[Any], by_ratio: bool = False) -> Any:
@@ -72,6 +74,15 @@ STEPS: dict[str, tuple[Action, dict[str, Any]]] = {
     "noise": (lambda im, rng, p: filters.noise(im, _drawn(rng, "sigma", p["sigma"]), rng), {"sigma": (1.0, 8.0)}),
     "hflip": _step(filters.hflip),
     "rotate": _step(filters.rotate, degrees=(-10.0, 10.0)),
+    "reframe": _step(
+        filters.reframe,
+        "zoom degrees across down",
+        by_ratio="zoom",
+        zoom=(0.8, 1.35),
+        degrees=(-12.0, 12.0),
+        across=(-0.07, 0.07),
+        down=(-0.07, 0.07),
+    ),  # fmt: skip
     "shear": _step(filters.shear, x=(-0.1, 0.1), y=(-0.1, 0.1)),
     "brightness": _step(filters.brightness, factor=(0.7, 1.3)),
     "contrast": _step(filters.contrast, factor=(0.7, 1.3)),
@@ -83,6 +94,7 @@ STEPS: dict[str, tuple[Action, dict[str, Any]]] = {
         {"side": (0.1, 0.4)},
     ),
     "border": (_border, {"share": (-0.1, 0.2), "degrees": (0.0, 0.0)}),
+    "overlay": (lambda im, rng, p: overlaid(im, _drawn(rng, "marks", p["marks"]), rng), {"marks": (1, 3)}),
     "crop_shift": _step(filters.crop_shift, "shift shift quality", shift=(1, 7), quality=(50, 95)),
     "screenshot": _step(filters.screenshot, zoom=(0.6, 1.6), quality=(80, 95)),
     "web": _step(filters.web, longest=(768, 768), quality=(60, 60)),
@@ -99,6 +111,10 @@ BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("resize", "factor"): (1 / 64, 4),
     ("rescale", "factor"): (1 / 64, 4),
     ("screenshot", "zoom"): (1 / 64, 4),
+    ("reframe", "zoom"): (1 / 4, 4),
+    ("", "across"): (-1, 1),
+    ("", "down"): (-1, 1),
+    ("", "marks"): (0, 16),
     ("web", "longest"): (1, 8192),
     ("", "sigma"): (0, 100),
     ("", "degrees"): (-360, 360),
@@ -318,6 +334,10 @@ PRESETS: dict[str, Degradation] = {
     "web": Degradation("web", (Step("web", ranges={"longest": (768, 768), "quality": (60, 60)}),)),
     "hard": Degradation("hard", (Step("web", ranges={"longest": (512, 512), "quality": (40, 40)}),)),
 }
+
+
+# The same face as others would cut it out of the photo, and as half of them would write upon it.
+SCENE = Degradation("scene", (Step("reframe"), Step("overlay", 0.5)))
 
 
 def preset(name: str) -> Degradation:

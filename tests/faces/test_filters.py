@@ -95,6 +95,34 @@ def test_shear_is_scipys(photo, x, y):
     assert apart(filters.shear(photo, x, y), np.stack(planes, -1)) < 1.0
 
 
+def test_reframe_moves_by_pixels_and_mirrors():
+    image = np.random.default_rng(2).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    moved = filters.reframe(image, 1, 0, 0.1, -0.05)  # six pixels to the right, two up
+    assert np.array_equal(moved, np.pad(image, ((0, 2), (6, 0), (0, 0)), "symmetric")[2:, :60])
+    square = image[:, :40]
+    assert np.array_equal(filters.reframe(square, 1, 90, 0, 0), np.rot90(square))
+
+
+@pytest.mark.parametrize("zoom", [0.8, 1.3])
+def test_reframe_draws_what_scipy_does(photo, zoom):
+    ours = filters.reframe(photo, zoom, 11, 0.04, -0.03)
+    height, width = photo.shape[:2]
+    turn = np.deg2rad(11)
+    back = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / zoom  # of (y, x), to the photo
+    middle = np.array([(height - 1) / 2, (width - 1) / 2])
+    offset = middle - back @ (middle + [-0.03 * height, 0.04 * width])
+    theirs = np.stack(
+        [
+            ndimage.affine_transform(photo[..., c].astype(float), back, offset, order=3, mode="reflect")
+            for c in range(3)
+        ],
+        -1,
+    )
+    assert apart(ours, np.clip(theirs, 0, 255)) < 1.5
+    other = np.stack([ndimage.affine_transform(photo[..., c].astype(float), back.T, offset) for c in range(3)], -1)
+    assert apart(ours, other) > 5
+
+
 def test_brightness_is_pillows(photo):
     for factor in (0.3, 0.8, 1.4):
         theirs = ImageEnhance.Brightness(Image.fromarray(photo)).enhance(factor)
