@@ -49,7 +49,7 @@ SECTIONS = {
     " backbone_weights from",
     "Learning": "epochs frozen_epochs batch lr head_lr weight_decay schedule warmup plateau_patience plateau_factor"
     " clip ema random_crop mirror augment balance seed",
-    "What it learns": "patch consistency consistency_kind smoothing draws probe_fit l2",
+    "What it learns": "patch consistency consistency_kind smoothing draws probe_fit background_draws l2",
     "Choosing": "validate_every patience",
     "Cross-validation": "folds repeats",
     "Output and resuming": "out outdir half resume checkpoint_minutes report quiet help",

@@ -19,10 +19,11 @@ from common.errors import UserError
 from common.parallel import in_order
 from discriminator.training.recipe import Recipe
 from faces.dataset import DecodedFaces, IndexStream
-from faces.degrade import Degradation
+from faces.degrade import SCENE, Degradation
 
 AHEAD = 3  # batches for each thread
 AUGMENTED = 0xA06  # sets the augmentations' random numbers apart
+BACKGROUND = 0xBAC  # and those of a matched filter's further views
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,13 @@ class LabelledFeed:
     def view(self, number: int, draw: int, i: int) -> np.ndarray:
         """uint8 [C, S, S]: the i-th image of a group, clean in draw 0, in the others as an epoch would degrade it."""
         return self._pair(number, draw, i)[draw > 0]
+
+    def background(self, number: int, draw: int, i: int) -> np.ndarray:
+        """uint8 [C, S, S]: the i-th image of a group, after `SCENE` degraded as in an epoch; draws count from 1."""
+        rng = np.random.Generator(np.random.PCG64([self.recipe.seed, number, draw, i, BACKGROUND]))
+        group = self.groups[number]
+        image = degrade(SCENE, group.images[int(group.where[i])], rng)
+        return self._views(image, number, self.recipe.draws + draw, i)[1]
 
     def _pair(self, number: int, epoch: int, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Both views of the i-th image of a group, as it is shown in an epoch."""

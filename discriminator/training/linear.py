@@ -119,9 +119,11 @@ def fit_matched_filter(
     weights: torch.Tensor,
     ridge: float,
     told: Callable[[int], None] = lambda iteration: None,
+    background: torch.Tensor | None = None,
 ) -> Fitted:
     """The direction in which fakes lie apart, in units of what reals vary by: w = (S + ridge * I)^-1 (f - r), where
     r, f are the means of reals and fakes and S the covariance of the reals alone, of standardised features, in float64.
+    S may have weights of its own, `background` float64 [n], which count views whose other weight is 0, too.
 
     The matched filter of a target against its background (Manolakis and Shaw, IEEE Signal Processing Magazine 19(1),
     2002); with the covariance of both classes it would be Fisher's discriminant (1936), whose answer hangs on how the
@@ -136,17 +138,20 @@ def fit_matched_filter(
         / weights[labels == kind].sum()
         for kind in (0, 1)
     )
-    background = [(part, each * (label == 0)) for part, label, each in seen if bool((label == 0).any())]
-    mass = weights[labels == 0].sum()
+    if background is None:
+        background = weights * (labels == 0)
+    behind = [(part, background[row]) for part, row in zip(parts, rows) if bool((background[row] > 0).any())]
+    mass = background.sum()
+    middle = sum(_Seen.of(part, centre).back(each) for part, each in behind) * gain / mass
 
     def covariance(x: np.ndarray) -> np.ndarray:
         """S x + ridge x."""
         at = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))
         out = ridge * at
-        for part, each in background:
+        for part, each in behind:
             piece = _Seen.of(part, centre)
-            along = piece.along(at * gain, 0) - real @ at
-            out += (gain * piece.back(each * along) - real * (each @ along)) / mass
+            along = piece.along(at * gain, 0) - middle @ at
+            out += (gain * piece.back(each * along) - middle * (each @ along)) / mass
         return out.numpy()
 
     steps = _Steps(told)

@@ -34,7 +34,6 @@ from training.telemetry import Telemetry
 
 FOLDER = "features"
 PART = 256  # views
-FITS = {"logistic": ("logistic regression", fit_logistic), "matched-filter": ("matched filter", fit_matched_filter)}
 AT_ONCE = 8  # through the network: what a processor's cache takes
 
 
@@ -66,7 +65,8 @@ class Probe:
         self.folder: Path | None = None
         self.stop: Callable[[], bool] = lambda: False
         self.images = [(number, i) for number, group in enumerate(feed.groups) for i in range(len(group))]
-        self.views = len(self.images) * (1 + recipe.draws)
+        self.reals = [(number, i) for number, i in self.images if not feed.groups[number].label]
+        self.views = len(self.images) * (1 + recipe.draws) + len(self.reals) * recipe.background_draws
         self.parts: list[Part] = []
         self.elapsed = 0.0
         self.fitted: Fitted | None = None
@@ -86,8 +86,9 @@ class Probe:
         r = self.recipe
         return (
             f"{len(self.net.centre)} features of {counted(self.views, 'view')}: {counted(len(self.images), 'image')},"
-            f" clean and in {r.draws}"
-            f" draws; {FITS[r.probe_fit][0]}, l2 {r.l2:g}"
+            f" clean and in {r.draws} draws"
+            + (f", the reals in {r.background_draws} more" if r.background_draws else "")
+            + f"; {'logistic regression' if r.probe_fit == 'logistic' else 'matched filter'}, l2 {r.l2:g}"
         )
 
     def load_state_dict(self, state: dict) -> None:
@@ -148,12 +149,18 @@ class Probe:
     # ---- the features --------------------------------------------------------------------------------------------
 
     def _images(self, first: int) -> Generator[np.ndarray, None, None]:
-        """The views from `first` on, uint8 [C, S, S]: all images clean, then all in the first draw, and so on."""
+        """The views from `first` on, uint8 [C, S, S]: all images clean, then all in the first draw, and so on; then all
+        reals in the first draw of the background."""
+        shown = len(self.images) * (1 + self.recipe.draws)
 
         def view(k: int) -> np.ndarray:
-            draw, which = divmod(first + k, len(self.images))
-            number, i = self.images[which]
-            return self.feed.view(number, draw, i)
+            if first + k < shown:
+                draw, which = divmod(first + k, len(self.images))
+                number, i = self.images[which]
+                return self.feed.view(number, draw, i)
+            draw, which = divmod(first + k - shown, len(self.reals))
+            number, i = self.reals[which]
+            return self.feed.background(number, 1 + draw, i)
 
         yield from in_order(view, self.views - first, max(1, self.workers), chunk=4)
 
@@ -180,21 +187,31 @@ class Probe:
 
     # ---- the fit -------------------------------------------------------------------------------------------------
 
-    def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels and weights float64 [views]: half of the weight is the reals' (but for `balance` none), a group has
-        its share, and all of its views count alike."""
+    def weights(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Labels, weights and those of the background's covariance, float64 [views]: half of the weight is the reals'
+        (but for `balance` none), a group has its share, and all of its views count alike. The background's further
+        views count for the covariance only, the fakes for all but this."""
         groups = self.feed.groups
         share = shares(groups, "none" if self.recipe.balance == "none" else "sampling")
         each = torch.tensor([share[number] / len(groups[number]) for number, _ in self.images], dtype=torch.float64)
         labels = torch.tensor([float(groups[number].label) for number, _ in self.images], dtype=torch.float64)
         views = 1 + self.recipe.draws
-        return labels.repeat(views), each.repeat(views) / (views * each.sum())
+        more = torch.tensor([share[number] / len(groups[number]) for number, _ in self.reals], dtype=torch.float64)
+        more = more.repeat(self.recipe.background_draws)
+        labels, each = labels.repeat(views), each.repeat(views)
+        background = torch.cat([each * (1 - labels), more])
+        weights = torch.cat([each / each.sum(), torch.zeros_like(more)])
+        return torch.cat([labels, torch.zeros_like(more)]), weights, background / background.sum()
 
     def _fit(self) -> None:
         told = lambda iteration: self.report.progress(f"fitting: iteration {iteration}")  # noqa: E731
         began = time.monotonic()
-        _, fit = FITS[self.recipe.probe_fit]
-        found = self.fitted = fit(self.parts, *self.weights(), self.recipe.l2, told)
+        labels, weights, background = self.weights()
+        if self.recipe.probe_fit == "logistic":
+            found = fit_logistic(self.parts, labels, weights, self.recipe.l2, told)
+        else:
+            found = fit_matched_filter(self.parts, labels, weights, self.recipe.l2, told, background)
+        self.fitted = found
         self.net.settle(found.centre, found.gain, found.weight, found.bias)
         size = float(found.weight.norm())
         how = "" if found.converged else "; the minimum was not reached: give a larger `l2`"

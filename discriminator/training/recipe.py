@@ -25,7 +25,8 @@ class Recipe:
     lr, head_lr: Adam's. weight_decay: decoupled (AdamW), on matrices only. schedule: "cosine" to zero, or "plateau".
     patch, consistency, consistency_kind, smoothing: see `VerdictLossConfig`. augment: steps of `faces.degrade`, each
     with its own probability ("rotate:0.3") or `AUGMENT`. patience: ends a phase: the frozen one, or the training.
-    draws, probe_fit, l2: of a probe (`discriminator.training.probe`), which has no epochs, rates or phases.
+    draws, probe_fit, background_draws, l2: of a probe (`discriminator.training.probe`), which has no epochs, rates or
+    phases.
     """
 
     epochs: float = option(30.0, "Passes over the training images.", metavar="X", low=0, above=True, high=100_000)
@@ -84,6 +85,12 @@ class Recipe:
         "levels:NAME: logistic regression, or where fakes lie apart in units of what reals alone vary by.",
         choices=("logistic", "matched-filter"),
     )
+    background_draws: int = option(
+        0,
+        "levels:NAME, matched filter: further copies of the reals alone, framed anew, half of them written upon, for"
+        " what reals vary by.",
+        metavar="N", low=0, high=1000,
+    )  # fmt: skip
     l2: float = option(
         3.0,
         "levels:NAME: half of it times the squared weights is added to the loss (logistic), it to the reals' variances"
@@ -102,6 +109,10 @@ class Recipe:
         check(self)
         if self.frozen_epochs > self.epochs:
             raise UserError(f"`frozen_epochs` {self.frozen_epochs:g}: more than all {self.epochs:g} `epochs`")
+        if self.background_draws and self.probe_fit != "matched-filter":
+            raise UserError(
+                "`background_draws`: only a matched filter goes by what reals alone vary by; give `probe_fit`"
+            )
         if self.augment:
             _ = self.augmentation
 

@@ -208,6 +208,25 @@ def test_a_matched_filter_weighs_by_the_covariance_of_the_reals_alone():
     assert found.loss == pytest.approx(weights @ np.logaddexp(0, margin), rel=1e-6)
 
 
+def test_a_matched_filters_background_has_views_of_its_own():
+    _, labels, weights, parts = seen_features()
+    more = 100
+    labels[-more:], weights[-more:] = 0, 0  # views of reals that count for the covariance only
+    weights /= weights.sum()
+    background = np.where(labels == 0, np.random.default_rng(1).uniform(0.5, 2, len(labels)), 0)
+    given = (torch.from_numpy(values) for values in (labels, weights))
+    found = fit_matched_filter(parts, *given, 0.5, background=torch.from_numpy(background))
+    kept = np.concatenate([part.wide() for part in parts])
+    z = StandardScaler().fit(kept, sample_weight=weights).transform(kept)
+    real, fake = labels == 0, labels == 1
+    r, f = (np.average(z[kind], axis=0, weights=weights[kind]) for kind in (real, fake))
+    covariance = np.cov(z[real].T, aweights=background[real], ddof=0)
+    expected = np.linalg.solve(covariance + 0.5 * np.eye(z.shape[1]), f - r)
+    use = np.arange(z.shape[1]) != 7
+    np.testing.assert_allclose(found.weight[use], expected[use], rtol=1e-6, atol=1e-8)
+    assert found.bias == pytest.approx(-expected @ (r + f) / 2, rel=1e-6)
+
+
 def feed_of(recipe: Recipe, count: int = 90, side: int = 32) -> LabelledFeed:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 3, side, side)).astype(np.uint8)
@@ -231,7 +250,7 @@ def probe_of(draws: int = 3, **values) -> Probe:
 
 def test_weights_follow_shares_and_classes():
     probe = probe_of(draws=1)
-    labels, weights = probe.weights()
+    labels, weights, _ = probe.weights()
     assert probe.views == 2 * 90 == len(labels) and float(weights.sum()) == pytest.approx(1)
     assert float(weights[labels == 1].sum()) == pytest.approx(0.5)
     dosed = torch.tensor([number == 2 for number, _ in probe.images]).repeat(2)
@@ -249,20 +268,37 @@ def test_views_are_clean_once_and_degraded_in_every_draw_anew():
     assert np.array_equal(draws[2], feed_of(Recipe(mirror=False)).view(0, 3, 3))
 
 
-@pytest.mark.parametrize("fit", ["logistic", "matched-filter"])
+def test_the_background_has_more_views_of_reals_and_none_of_fakes():
+    probe = probe_of(draws=1, probe_fit="matched-filter", background_draws=2)
+    labels, weights, background = probe.weights()
+    assert probe.views == 2 * 90 + 2 * 45 == len(labels) and "the reals in 2 more" in probe.schedule()
+    assert float(weights.sum()) == pytest.approx(1) == float(background.sum())
+    assert (weights[180:] == 0).all() and (background[labels == 1] == 0).all()
+    reals = background[labels == 0]
+    assert torch.allclose(reals, reals[0]) and len(reals) == 4 * 45
+    views = list(probe._images(0))
+    assert len(views) == probe.views
+    own = [probe.feed.background(0, draw, 3) for draw in (1, 2)]
+    assert np.array_equal(views[180 + 3], own[0]) and np.array_equal(views[180 + 45 + 3], own[1])
+    assert not np.array_equal(*own) and not np.array_equal(own[0], probe.feed.view(0, 1, 3))
+    with pytest.raises(UserError, match=r"background_draws.*probe_fit"):
+        Recipe(background_draws=1)
+
+
+@pytest.mark.parametrize("fit", [{}, {"probe_fit": "matched-filter", "background_draws": 3}])
 def test_a_probe_tells_what_it_learnt_and_goes_on_to_the_same_bits(fit, tmp_path):
-    whole = probe_of(draws=4, probe_fit=fit)
+    whole = probe_of(draws=4, **fit)
     assert whole.views > PART and whole.run()
-    labels, _ = whole.weights()
+    labels, _, _ = whole.weights()
     images = np.stack([whole.feed.view(number, 0, i) for number, i in whole.images])
     with torch.no_grad():
         logits = whole.best_network().verdict(torch.from_numpy(images).float() / 127.5 - 1).logit
     assert ((logits > 0) == (labels[: len(images)] > 0.5)).float().mean() > 0.9
-    halted = probe_of(draws=4, probe_fit=fit)
+    halted = probe_of(draws=4, **fit)
     halted.folder, halted.stop = tmp_path, lambda: True
     assert not halted.run() and len(halted.parts) == 1
     state = torch.load(next(tmp_path.glob("checkpoint-*.pt")), weights_only=True)
-    resumed = probe_of(draws=4, probe_fit=fit)
+    resumed = probe_of(draws=4, **fit)
     torch.nn.init.zeros_(resumed.net.body.net.conv_stem.weight)  # its weights come with the checkpoint
     resumed.folder = tmp_path
     resumed.load_state_dict(state)
