@@ -301,8 +301,13 @@ def calibrate(
     default_fpr: float = DEFAULT_FPR,
     miss: float = DEFAULT_MISS,
     views: int = 1,
+    sources: np.ndarray | None = None,
 ) -> Calibration:
     """Calibrate on validation logits [n] with labels [n] (0 real, 1 fake).
+
+    sources: int [n], which set of photos each score is of; then at most `fpr` of the reals of each set are accused, not
+    only of all together, where a large set would hide what is done to a small one. A set too small for a single false
+    alarm at that rate counts with all others only.
 
     views: how many of the scores belong to each photo (2 for every photo once clean and once degraded). All scores set
     the thresholds, but two views of a photo are not two photos: intervals count photos.
@@ -310,7 +315,7 @@ def calibrate(
     """
     labels = np.asarray(labels)
     temperature, bias = fit_temperature(logits, labels, balanced=True)
-    return _at((temperature, bias), logits, labels, fprs, default_fpr, miss, views, {})
+    return _at((temperature, bias), logits, labels, fprs, default_fpr, miss, views, {}, sources)
 
 
 def recalibrate(old: Calibration, logits: np.ndarray, labels: np.ndarray, *, miss: float = DEFAULT_MISS) -> Calibration:
@@ -338,6 +343,7 @@ def _at(
     miss: float,
     views: int,
     known_low: dict[float, float],
+    sources: np.ndarray | None = None,
 ) -> Calibration:
     """Operating points of scores under a `scale` of temperature and bias. known_low: ends of the unsure bands where
     there are no fakes to set them by."""
@@ -347,9 +353,11 @@ def _at(
     if views < 1 or len(real) % views or len(fake) % views:
         raise UserError(f"{len(real)} real and {counted(len(fake), 'fake score')} can't be {views} for each photo")
     photos = len(real) // views
+    of = np.zeros(len(real), int) if sources is None else np.asarray(sources)[labels == 0]
+    sets = [real[of == source] for source in np.unique(of)]
     points = []
     for fpr in fprs:
-        t = threshold_at_fpr(real, fpr)
+        t = max(threshold_at_fpr(some, fpr) for some in [real, *(s for s in sets if len(s) * fpr >= 1 - 1e-9)])
         band = None if known_low else unsure_band(real, fake, t, miss=miss)
         alarms = int((real >= t).sum())
         # The interval of a share of photos; a fraction of a photo is rounded outwards, against ourselves.

@@ -284,7 +284,7 @@ def join(
     head = fitted(z, labels)
     learnt = isinstance(head, (Weighted, Stack)) and not weights
     scores = as_given(cross_fitted(z, labels, folds, fitted) if learnt else joined_scores(head, z))
-    calibration = _calibration(scores, labels, views)
+    calibration = _calibration(scores, fit)
     sizes = (head.axes.shape[0], len(head.vectors)) if isinstance(head, Stack) else (0, 0)
     named = [Member(m.net.cfg.to_dict(), _look_of(m), m.calibration, name, m.sha256) for m, name in zip(members, names)]
     net = Ensemble(EnsembleConfig(tuple(named), method, sizes), [m.net for m in members], head)
@@ -307,7 +307,7 @@ def blended(
     _check_classes(fit)
     *parts, mixed = judged
     scores = fit.z[:, :, -1]
-    calibration = _calibration(scores.ravel(), np.tile(fit.labels, len(scores)), len(scores))
+    calibration = _calibration(scores.ravel(), fit)
     meta = mixed.meta | _origin(parts, fit)
     meta[made_in(method)] |= {"names": list(names)}
     return Detector(mixed.net, mixed.preprocess, calibration, meta), scores
@@ -318,9 +318,12 @@ def _check_classes(fit: MemberScores) -> None:
         raise UserError("calibrating needs real and fake images; give `data` with both")
 
 
-def _calibration(scores: np.ndarray, labels: np.ndarray, views: int) -> Calibration:
-    n_real = int((labels == 0).sum()) // views
-    return calibrate(scores, labels, default_fpr=default_fpr_for(n_real), views=views)
+def _calibration(scores: np.ndarray, fit: MemberScores) -> Calibration:
+    """scores [views * n], view by view."""
+    views, n_real = len(fit.z), int((fit.labels == 0).sum())
+    sources = None if fit.sources is None else np.tile(fit.sources, views)
+    labels = np.tile(fit.labels, views)
+    return calibrate(scores, labels, default_fpr=default_fpr_for(n_real), views=views, sources=sources)
 
 
 def made_in(method: str) -> str:

@@ -40,7 +40,7 @@ TURN = ("train", "web", "hard")  # what an image's degraded view is, in turn, as
 class MemberScores:
     """z float64 [views, n, M]: calibrated log-odds, the first view clean. labels int [n]; groups object [n] or None;
     folds int [n]; paths [n]; said: what they are, in words; undecided bool [views, n, M]: where a member would not
-    decide (`evaluation.scoring.Judged`), None for nowhere."""
+    decide (`evaluation.scoring.Judged`), None for nowhere. sources int [n]: which `data` each is of, or None."""
 
     z: np.ndarray
     labels: np.ndarray
@@ -51,6 +51,7 @@ class MemberScores:
     notes: list[str] = field(default_factory=list)
     out_of_fold: bool = False
     undecided: np.ndarray | None = None
+    sources: np.ndarray | None = None
 
     @property
     def origin(self) -> dict:
@@ -186,6 +187,7 @@ def score_parts(
         raise UserError(none_of(len(good), f"{what} image", "can be judged", f"{name}: {reason}"))
     groups = groups_of_parts(parts)
     paths = [part.source.locate(i) for part in parts for i in range(len(part))]
+    sources = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[good]
     said = "; ".join(f"{part.spec} ({', '.join(part.notes)})" for part in parts)
     if degraded:
         said += ", each image clean and once degraded (the training's usual chain, web, hard in turn)"
@@ -195,7 +197,7 @@ def score_parts(
     kept = [path for path, ok in zip(paths, good) if ok]
     groups = None if groups is None else groups[good]
     z = np.stack([exact_log_odds(p[:, good, k], m.calibration) for k, m in enumerate(members)], axis=2)
-    return MemberScores(z, labels[good], groups, kept, said, notes=notes, undecided=undecided[:, good])
+    return MemberScores(z, labels[good], groups, kept, said, notes=notes, undecided=undecided[:, good], sources=sources)
 
 
 def groups_of_parts(parts: Sequence[LabelledImages]) -> np.ndarray | None:

@@ -71,7 +71,7 @@ def look_twice(options: SecondLookOptions, listener: Listener = Listener()) -> L
             f" {LEAST} of each class at least"
         ),
     )
-    look, calibration = fitted(_logits(first, fit), fit.labels)
+    look, calibration = fitted(_logits(first, fit), fit.labels, fit.sources)
     meta = first.meta | fit.origin | {"second_look": {"of": first.sha256, "fitted_on": fit.said}}
     twice = Detector(first.net, first.preprocess, calibration, meta, look)
     found = LookingTwice(twice, {}, {}, list(fit.notes))
@@ -100,13 +100,14 @@ def look_twice(options: SecondLookOptions, listener: Listener = Listener()) -> L
     return found
 
 
-def fitted(logits: np.ndarray, labels: np.ndarray) -> tuple[SecondLook, Calibration]:
-    """logits float64 [views, n, 2]: of the first look and of the mirror image; labels [n]."""
+def fitted(logits: np.ndarray, labels: np.ndarray, sources: np.ndarray | None = None) -> tuple[SecondLook, Calibration]:
+    """logits float64 [views, n, 2]: of the first look and of the mirror image; labels [n]; sources: see `calibrate`."""
     views, flat, every = len(logits), logits.reshape(-1, 2), np.tile(labels, len(logits))
     fpr = default_fpr_for(int((labels == 0).sum()))
     first, mirrored = flat.T
-    look = around(calibrate(flat.mean(1), every, default_fpr=fpr, views=views), first, mirrored)
-    return look, calibrate(look.score(first, mirrored), every, default_fpr=fpr, views=views)
+    of = None if sources is None else np.tile(sources, views)
+    look = around(calibrate(flat.mean(1), every, default_fpr=fpr, views=views, sources=of), first, mirrored)
+    return look, calibrate(look.score(first, mirrored), every, default_fpr=fpr, views=views, sources=of)
 
 
 def _logits(detector: Detector, rows: MemberScores) -> np.ndarray:

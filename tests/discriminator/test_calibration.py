@@ -176,6 +176,28 @@ def test_too_few_reals_are_said():
     assert "too few" not in calibrate(x, y).at(0.05).describe()
 
 
+def test_a_small_set_of_photos_is_not_hidden_by_a_large_one():
+    rng = np.random.default_rng(4)
+    logits = np.concatenate(
+        [rng.normal(-4, 1, 2000), rng.normal(-2, 1, 300), rng.normal(-1, 1, 50), rng.normal(4, 1, 900)]
+    )
+    sources = np.repeat([0, 1, 2, 0], [2000, 300, 50, 900])
+    labels = np.repeat([0, 0, 0, 1], [2000, 300, 50, 900])
+    alone, each = (calibrate(logits, labels, sources=of) for of in (None, sources))
+    assert (alone.temperature, alone.bias) == (each.temperature, each.bias)
+    score = each.probability(logits)
+
+    def accused(source: int, point) -> int:
+        return int((score[(labels == 0) & (sources == source)] >= point.threshold).sum())
+
+    assert accused(1, alone.at(0.01)) > 3 >= accused(1, each.at(0.01)) == 3  # 1 % of 300
+    assert accused(0, each.at(0.01)) <= 20 and each.at(0.01).false_alarms == sum(
+        accused(k, each.at(0.01)) for k in range(3)
+    )
+    assert each.at(0.005).threshold >= np.sort(score[sources == 1])[-2]  # one of 300, and none of 50 sets it
+    assert calibrate(logits, labels, sources=np.zeros(len(labels), int)) == alone
+
+
 def test_two_views_of_a_photo_are_not_two_photos():
     x, y = overlapping(400, 400)
     once, twice = calibrate(x, y), calibrate(np.tile(x, 2), np.tile(y, 2), views=2)
