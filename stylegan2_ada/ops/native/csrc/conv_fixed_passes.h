@@ -266,9 +266,10 @@ void convolve(const G& grid, const Image& in, const bf16* x, const Weights& w, f
   if (at_once) return convolve_at_once<Way, Edges...>(grid, o, w, threads);
   float* columns = steps + pixels;
   uint32_t* u = reinterpret_cast<uint32_t*>(columns + layout.padded());
-  sg::for_each_item(layout.padded() / 16, threads, [&](int64_t group, int64_t) {
-    const int64_t out0 = 16 * group;
-    transform_weights<Way>(w, layout, out0, u + out0 / WIDE * layout.panel_words(), columns + out0);
+  const int64_t once = layout.panels() >= 2 * threads ? WIDE : 16;  // outputs of an item; panels are one piece of memory
+  sg::for_each_item((layout.padded() + once - 1) / once, threads, [&](int64_t item, int64_t) {
+    for (int64_t out0 = once * item; out0 < std::min(layout.padded(), once * item + once); out0 += 16)
+      transform_weights<Way>(w, layout, out0, u + out0 / WIDE * layout.panel_words(), columns + out0);
   });
   convolve_tiles<Way>(grid(Way()), o, u, columns, threads);
   (convolve_tiles<Edges>(grid(Edges()), o, u, columns, threads), ...);
