@@ -18,7 +18,7 @@ def _operands(n, c, height, width, outputs, dtype):
 
 
 def _error(got, want):
-    return float((got.double() - want).norm() / want.norm())
+    return float((got.detach().double() - want.detach()).norm() / want.detach().norm())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -35,7 +35,7 @@ def test_each_operator_is_its_sum(shape, dtype):
 
 
 def _three_derivatives(call, x, m, g):
-    """Gradients of the result, and those of the sum of their squares, with respect to x, m and the result's gradient."""
+    """Gradients of the result, and twice those of the sum of their squares, in all operands and its own gradient."""
     operands = [t.detach().requires_grad_() for t in (x, m, g)]
     first = torch.autograd.grad(call(*operands[:2]), operands[:2], operands[2], create_graph=True)
     second = torch.autograd.grad(sum(f.float().square().sum() for f in first), operands, create_graph=True)
@@ -47,9 +47,7 @@ def _three_derivatives(call, x, m, g):
 def test_is_differentiable_three_times(shape):
     x, m, g = _operands(*shape, torch.float32)
     got = _three_derivatives(few_outputs, x, m, g)
-    want = _three_derivatives(
-        lambda x, m: torch.einsum("nchw,noc->nohw", x, m), x.double(), m.double(), g.double()
-    )
+    want = _three_derivatives(lambda x, m: torch.einsum("nchw,noc->nohw", x, m), x.double(), m.double(), g.double())
     for a, b in zip(got, want, strict=True):
         assert _error(a, b.double()) < 1e-5
 
@@ -57,9 +55,7 @@ def test_is_differentiable_three_times(shape):
 def test_gradients_of_bfloat16_images():
     x, m, g = _operands(2, 64, 8, 8, 3, torch.bfloat16)
     got = _three_derivatives(few_outputs, x, m, g)
-    want = _three_derivatives(
-        lambda x, m: torch.einsum("nchw,noc->nohw", x, m), x.double(), m.double(), g.double()
-    )
+    want = _three_derivatives(lambda x, m: torch.einsum("nchw,noc->nohw", x, m), x.double(), m.double(), g.double())
     for a, b in zip(got, want, strict=True):
         assert _error(a, b.double()) < 0.01
 
