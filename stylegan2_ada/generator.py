@@ -10,6 +10,7 @@ from common.errors import UserError
 from .config import GeneratorConfig, check_resolution
 from .layers import Dense, Mapping, is_lowp, to_compute
 from .ops.bias_act import bias_act
+from .ops.few_outputs import few_outputs
 from .ops.modulated_conv import LayerEnd, modulated_conv2d
 from .ops.native import path
 from .ops.upfirdn2d import fir_taps, upfirdn2d
@@ -56,11 +57,8 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(img_channels))
 
     def forward(self, x, w):
-        # A few output channels: per-sample weights and one batched matrix product save the pass that would scale x.
-        n, c, height, width = x.shape
-        weight = (self.weight.flatten(1) * (self.affine(w) * self.weight_gain).unsqueeze(1)).to(x.dtype)  # [N, O, C]
-        y = x.permute(0, 2, 3, 1).reshape(n, height * width, c) @ weight.transpose(1, 2)
-        y = y.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+        weight = self.weight.flatten(1) * (self.affine(w) * self.weight_gain).unsqueeze(1)  # [N, O, C]
+        y = few_outputs(x, weight)
         return bias_act(y, self.bias.to(y.dtype), clamp=self.conv_clamp).to(w.dtype)
 
 

@@ -7,11 +7,11 @@ float32, as are all sums but those of fixed point, which are exact. Errors are r
 | images | filter | multiplications | error | error of a direct convolution | needs |
 |---|---|---|---|---|---|
 | bfloat16 | F(2x2, 3x3) | 16 for 36 | 0.0043 (0.0031 for smooth data) | 0.0024 | AVX512-BF16 |
-| the same, 256 pixels or more | F(4x4, 3x3), int16 | 36 for 144 | 0.0020 to 0.0030 (512 channels) | 0.0024 | no AMX |
+| the same, 64 pixels or more | F(4x4, 3x3), int16 | 36 for 144 | 0.0020 to 0.0031 (512 channels) | 0.0024 | no AMX |
 | float32 | F(4x4, 3x3) | 36 for 144 | 7e-7 | 4e-7 | AVX2 or AVX-512 |
 
 Weight gradients of bfloat16 images have the same tiles: an error of 0.0039 with those of 2x2, of 0.0010 to 0.0030 with
-those of 4x4 (csrc/conv_fixed_wgrad.h).
+those of 4x4, from 256 pixels on (csrc/conv_fixed_wgrad.h).
 
 Schemas; both compute with stride 1 and zero padding 1, and are each other's derivatives:
 

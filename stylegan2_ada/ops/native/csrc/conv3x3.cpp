@@ -102,7 +102,7 @@ Tensor conv3x3_wgrad_op(const Tensor& x_, const Tensor& gy_, double gain_) {
   const float gain = static_cast<float>(gain_);
   float* to = sg::out<float>(gw);
 #if CONV_FIXED
-  if (x.scalar_type() == ScalarType::BFloat16 && conv_fixed::Plain::pays(x.size(2), x.size(3))) {
+  if (x.scalar_type() == ScalarType::BFloat16 && conv_fixed::PlainGradient::pays(x.size(2), x.size(3))) {
     const conv_fixed::Image in{x.size(0), x.size(1), x.size(2), x.size(3)}, out{in.n, gy.size(1), in.height, in.width};
     using Way = conv_fixed::PlainGradient;
     const conv_fixed::Side<Way::Large> large{in, sg::in<uint16_t>(x), 1, 1};

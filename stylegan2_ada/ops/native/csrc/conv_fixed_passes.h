@@ -13,7 +13,7 @@ namespace conv_fixed {
 
 constexpr int64_t M_BYTES = 900 << 10;  // of products that are transformed back at once
 constexpr int64_t FEWEST_TILES = 24;    // for which all weights are read
-constexpr int64_t AT_ONCE_BYTES = 2 << 20;  // of tiles that may be met by weights which are just being transformed
+constexpr int64_t AT_ONCE_BYTES = 7 << 20;  // of tiles that may be met by weights which are just being transformed
 
 // Where a block's transformed numbers lie: [point][row][row_words], of a tile as many rows as the point has copies.
 template <typename Way>
@@ -130,18 +130,22 @@ void write_tile(const float* m, const Rows<Way> from, int64_t in_block, vec scal
       });
 }
 
-// How a convolution is cut into items of work: `jobs` of `tiles` tiles x `groups` of panels of outputs.
+// How `count` tiles are cut into items of work: `jobs`, all but even, x `groups` of panels of outputs.
 struct Cut {
-  int64_t tiles, jobs, groups;
+  int64_t count, jobs, groups;
+  // The micro-kernel's six rows where a thread has so many that six more or less don't matter.
+  int64_t unit() const { return count < 512 ? 2 : 6; }
+  int64_t first(int64_t job) const { return std::min(count, (count + unit() - 1) / unit() * job / jobs * unit()); }
+  int64_t tiles(int64_t job) const { return first(job + 1) - first(job); }
+  int64_t most_tiles() const { return conv3x3::round_up((count + jobs - 1) / jobs, unit()); }
 };
 
 template <typename Way>
 Cut cut(int64_t count, int64_t panels, int64_t threads) {
   const int64_t most = M_BYTES / (Way::COPIES * WIDE * 4) / 6 * 6;  // 6: rows of the micro-kernel
   const int64_t even = conv3x3::round_up((count + most - 1) / most, threads);
-  const int64_t wanted = std::min(even, (count + FEWEST_TILES - 1) / FEWEST_TILES);
-  const int64_t tiles = conv3x3::round_up((count + wanted - 1) / wanted, 6), jobs = (count + tiles - 1) / tiles;
-  return {tiles, jobs, std::clamp<int64_t>(threads / jobs, 1, panels)};
+  const int64_t jobs = std::min(even, (count + FEWEST_TILES - 1) / FEWEST_TILES);
+  return {count, jobs, std::clamp<int64_t>(threads / jobs, 1, panels)};
 }
 
 // The operands of a convolution.
@@ -201,7 +205,8 @@ inline sg::Scratch& scratch_of_tiles() {
   return scratch;
 }
 
-// Weights are transformed as they are met, a panel at a time, which stays in the second and third levels.
+// Weights are transformed as they are met, a panel at a time, which stays in the second and third levels: they become
+// twice as large, and are not written to memory and read again.
 template <typename Way, typename... Edges, typename G>
 void convolve_at_once(const G& grid, const Operands& o, const Weights& w, int64_t threads) {
   const int64_t panels = o.layout.panels(), groups = std::min(threads, panels);
@@ -232,11 +237,11 @@ void convolve_tiles(const Grid& grid, const Operands& o, const uint32_t* u, cons
   const int64_t count = grid.tiles(), panels = o.layout.panels();
   if (count == 0) return;  // no edge
   const Cut c = cut<Way>(count, panels, threads);
-  const int64_t item_words = Block<Way>::words(c.tiles, o.layout);
+  const int64_t most = c.most_tiles(), item_words = Block<Way>::words(most, o.layout);
   uint32_t* memory = scratch_of_tiles().get<uint32_t>(threads * item_words);
   sg::for_each_item(c.jobs * c.groups, threads, [&](int64_t item, int64_t thread) {
-    const int64_t first = item / c.groups * c.tiles, group = item % c.groups;
-    Block<Way> block(o, grid, first, std::min(count - first, c.tiles), c.tiles);
+    const int64_t job = item / c.groups, group = item % c.groups;
+    Block<Way> block(o, grid, c.first(job), c.tiles(job), most);
     block.read(memory + thread * item_words);
     for (int64_t panel = panels * group / c.groups; panel < panels * (group + 1) / c.groups; panel++)
       block.multiply(panel, u + panel * o.layout.panel_words(), columns + panel * WIDE);
@@ -249,8 +254,9 @@ void convolve(const G& grid, const Image& in, const bf16* x, const Weights& w, f
               int64_t threads) {
   const WeightLayout layout(Way::POINTS, in.channels, out.channels);
   const int64_t tiles = grid(Way()).tiles();
-  const bool at_once = cut<Way>(tiles, layout.panels(), threads).jobs == 1 &&
-                       Block<Way>::words(tiles, layout) * 4 <= AT_ONCE_BYTES;
+  // Every thread transforms all tiles for itself, which has to pay.
+  const bool few = tiles <= 2 * FEWEST_TILES || layout.panels() >= 2 * threads;
+  const bool at_once = few && Block<Way>::words(tiles, layout) * 4 <= AT_ONCE_BYTES;
   const int64_t u_words = at_once ? 0 : conv3x3::round_up(layout.words(), 16) + layout.padded();
   const int64_t pixels = conv3x3::round_up(in.n * in.height * in.width, 16);
   float* steps = scratch_of_weights().get<float>(pixels + u_words);
@@ -260,9 +266,10 @@ void convolve(const G& grid, const Image& in, const bf16* x, const Weights& w, f
   if (at_once) return convolve_at_once<Way, Edges...>(grid, o, w, threads);
   float* columns = steps + pixels;
   uint32_t* u = reinterpret_cast<uint32_t*>(columns + layout.padded());
-  sg::for_each_item(layout.padded() / 16, threads, [&](int64_t group, int64_t) {
-    const int64_t out0 = 16 * group;
-    transform_weights<Way>(w, layout, out0, u + out0 / WIDE * layout.panel_words(), columns + out0);
+  const int64_t once = layout.panels() >= 2 * threads ? WIDE : 16;  // outputs of an item; panels are one piece of memory
+  sg::for_each_item((layout.padded() + once - 1) / once, threads, [&](int64_t item, int64_t) {
+    for (int64_t out0 = once * item; out0 < std::min(layout.padded(), once * item + once); out0 += 16)
+      transform_weights<Way>(w, layout, out0, u + out0 / WIDE * layout.panel_words(), columns + out0);
   });
   convolve_tiles<Way>(grid(Way()), o, u, columns, threads);
   (convolve_tiles<Edges>(grid(Edges()), o, u, columns, threads), ...);

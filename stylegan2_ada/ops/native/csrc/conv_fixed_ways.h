@@ -93,7 +93,7 @@ struct Plain {
   static constexpr int point(int r, int c) { return of(r, c); }
   SG_FORCE_INLINE static void weight(const vec (&g)[3], vec (&t)[AXIS]) { transform_weight<F>(g, t); }
   // Whether it was measured faster, for images of this size: transforms of the weights have to pay.
-  static bool pays(int64_t height, int64_t width) { return height * width >= 256; }
+  static bool pays(int64_t height, int64_t width) { return height * width >= 8 * 8; }
   static Grid grid(int64_t n, int64_t height, int64_t width) {
     const Start in{4, 1}, out{4, 0};
     return {n, (height + 3) / 4, (width + 3) / 4, in, in, out, out};
@@ -113,7 +113,7 @@ struct Halved : Axes {
   static constexpr int POINTS = BOTH + 1, COPIES = Axes::NUMBERS * Axes::NUMBERS;
   static constexpr int64_t weights(int64_t point) { return point; }
   SG_FORCE_INLINE static void weight(const vec (&g)[3], vec (&t)[AXIS]) { Axes::weight<false>(g, t); }
-  static bool pays(int64_t height, int64_t width) { return height * width >= 8 * 8; }  // as above, of the result
+  static bool pays(int64_t height, int64_t width) { return height * width >= 4 * 4; }  // as above, of the result
   static Grid grid(int64_t n, int64_t height, int64_t width, int64_t pad_y, int64_t pad_x) {  // of the result
     return {n, (height + 3) / 4, (width + 3) / 4, {8, pad_y}, {8, pad_x}, {4, 0}, {4, 0}};
   }

@@ -97,8 +97,9 @@ struct Squares {
   // The channels' steps for rows of tiles from `first` on, of which `per_image` make an image: `side` rows of pixels
   // each. `numbers`: how many of a channel are added up at a point.
   void steps(const Image& s, Start start, int64_t side, int64_t per_image, int64_t first, int64_t rows, int64_t numbers,
-             float* to) const {
-    for (int64_t ch = 0; ch < padded; ch += 16) {
+             int64_t threads, float* to) const {
+    sg::for_each_item(padded / 16, threads, [&](int64_t item, int64_t) {
+      const int64_t ch = 16 * item;
       __m512i most = _mm512_setzero_si512(), top = most;
       for (int64_t i = 0; i < side; i++) {
         vec here[REMAINDERS] = {};
@@ -111,7 +112,7 @@ struct Squares {
         for (int k = 0; k < REMAINDERS; k++) most = _mm512_max_epu32(most, (__m512i)here[k]);
       }
       store(to + ch, (vec)steps_of((__m512)most, top, numbers, SUM_LENGTH));
-    }
+    });
   }
 };
 
@@ -135,6 +136,8 @@ struct PlainGradient {
   static constexpr int64_t copies_before(int64_t point) { return point; }
   static constexpr int point(int r, int c) { return of(r, c); }
   SG_FORCE_INLINE static void taps(const vec (&u)[AXIS], vec (&t)[3]) { transform_weight_back<F>(u, t); }
+  // Whether it was measured faster, for images of this size: transforming sums back has to pay.
+  static bool pays(int64_t height, int64_t width) { return height * width >= 256; }
 };
 
 // With stride 2 (conv_strided_float.h). The four odd numbers of an axis are summed at one point, so they are halved: then
@@ -310,8 +313,8 @@ void weight_gradient(const Side<A>& a, const Side<B>& b, int64_t height, int64_t
 
   for (int64_t first = 0; first < all; first += rows) {
     const int64_t here = std::min(rows, all - first), count = here * per_row;
-    a_squares.steps(a.s, a.rows(), A::SIDE, per_image, first, here, 2 * count, a_steps.data());
-    b_squares.steps(b.s, b.rows(), B::SIDE, per_image, first, here, 2 * count, b_steps.data());
+    a_squares.steps(a.s, a.rows(), A::SIDE, per_image, first, here, 2 * count, threads, a_steps.data());
+    b_squares.steps(b.s, b.rows(), B::SIDE, per_image, first, here, 2 * count, threads, b_steps.data());
     std::transform(a_steps.begin(), a_steps.end(), a_inverses.begin(), inverse);
     std::transform(b_steps.begin(), b_steps.end(), b_inverses.begin(), inverse);
     const int64_t once = 8;  // pairs of an item

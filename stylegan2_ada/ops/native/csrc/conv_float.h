@@ -11,6 +11,8 @@
 // axis of the weights, their `weight` (three taps to AXIS) and `weight_back` (to three), the `point` of two of
 // them, and how a tile of the gradient is read.
 #pragma once
+#include <bit>
+
 #include "conv_forward_passes.h"
 
 namespace conv_float {
@@ -27,6 +29,27 @@ int64_t weight_count(const Way& way, int64_t in, int64_t out) {
   return way.points() * round_up(in, LANES) * round_up(out, LANES);
 }
 
+// LANES rows of LANES numbers, transposed in place: halves, then quarters … change places.
+SG_FORCE_INLINE void transpose(vec (&r)[LANES]) {
+  repeat<std::bit_width(unsigned{LANES}) - 1>([&](auto k) SG_INLINED {
+    constexpr int apart = 1 << k;
+    [&]<size_t... E>(std::index_sequence<E...>) SG_INLINED {
+      for (int i = 0; i < LANES; i++) {
+        if (i & apart) continue;
+        const vec a = r[i], b = r[i + apart];
+#ifdef __clang__
+        r[i] = __builtin_shufflevector(a, b, (E & apart ? LANES + E - apart : E)...);
+        r[i + apart] = __builtin_shufflevector(a, b, (E & apart ? LANES + E : E + apart)...);
+#else
+        using Indices = std::remove_cvref_t<decltype(a < b)>;
+        r[i] = __builtin_shuffle(a, b, Indices{(E & apart ? LANES + int(E) - apart : int(E))...});
+        r[i + apart] = __builtin_shuffle(a, b, Indices{(E & apart ? LANES + int(E) : int(E) + apart)...});
+#endif
+      }
+    }(std::make_index_sequence<LANES>());
+  });
+}
+
 // Float32 [o][i][9], times gain. `by_input` takes i for outputs and o for inputs; `turned` turns the kernel by 180 degrees.
 struct Weights {
   const float* w;
@@ -36,21 +59,64 @@ struct Weights {
   int64_t inputs() const { return by_input ? o_count : i_count; }
   int64_t outputs() const { return by_input ? i_count : o_count; }
 
+  // [input][tap] of LANES inputs from i0 on, vectors of as many outputs from o0 on.
+  void read_whole(int64_t i0, int64_t o0, vec (&stage)[LANES * TAPS]) const {
+    vec rows[LANES];
+    if (!by_input) {
+      for (int b = 0; b < TAPS; b++) {
+        for (int64_t o = 0; o < LANES; o++) {
+          const float* from = w + ((o0 + o) * i_count + i0) * TAPS + b * LANES;
+          rows[o] = load(from);
+          __builtin_prefetch(from + LANES * TAPS);  // the next inputs'
+        }
+        transpose(rows);
+        std::copy(rows, rows + LANES, stage + b * LANES);
+      }
+      return;
+    }
+    for (int64_t i = 0; i < LANES; i++) {
+      const float *from = w + ((i0 + i) * i_count + o0) * TAPS, *next = from + LANES * i_count * TAPS;
+      for (int b = 0; b < TAPS; b++) __builtin_prefetch(next + b * LANES);
+      if constexpr (LANES > TAPS) {
+        for (int64_t o = 0; o < LANES; o++) {
+          rows[o] = o + 1 < LANES ? load(from + o * TAPS) : last_taps(from + o * TAPS);  // not beyond the weights
+        }
+        transpose(rows);
+        std::copy(rows, rows + TAPS, stage + i * TAPS);
+      } else {
+        for (int64_t o = 0; o < LANES; o++) rows[o] = load(from + o * TAPS);
+        transpose(rows);
+        std::copy(rows, rows + LANES, stage + i * TAPS);
+        for (int t = LANES; t < TAPS; t++)
+          for (int o = 0; o < LANES; o++) stage[i * TAPS + t][o] = from[o * TAPS + t];
+      }
+    }
+  }
+  static vec last_taps(const float* from) {
+    vec v = {};
+    std::memcpy(&v, from, TAPS * sizeof(float));
+    return v;
+  }
+
   // LANES inputs from i0 on by LANES outputs from o0 on, transformed: to[point * step + input * row], vectors of outputs.
   template <typename Way>
   void transform(const Way& way, int64_t i0, int64_t o0, float* to, int64_t step, int64_t row) const {
     const auto transform = [&](const auto& g, auto& t) SG_INLINED { way.weight(g, t); };
     const int64_t ins = std::min<int64_t>(LANES, inputs() - i0), outs = std::min<int64_t>(LANES, outputs() - o0);
-    float stage[LANES][TAPS][LANES];  // input, tap, output
-    if (ins < LANES || outs < LANES) std::memset(stage, 0, sizeof stage);
-    for (int64_t a = 0; a < (by_input ? ins : outs); a++) {
-      const float* from = w + ((by_input ? i0 : o0) + a) * i_count * TAPS + (by_input ? o0 : i0) * TAPS;
-      for (int64_t b = 0; b < (by_input ? outs : ins); b++, from += TAPS)
-        for (int t = 0; t < TAPS; t++) stage[by_input ? a : b][t][by_input ? b : a] = from[t];
+    vec stage[LANES * TAPS];  // [input][tap], of outputs
+    if (ins < LANES || outs < LANES) {
+      float some[LANES][TAPS][LANES] = {};
+      for (int64_t i = 0; i < ins; i++)
+        for (int64_t o = 0; o < outs; o++)
+          for (int t = 0; t < TAPS; t++)
+            some[i][t][o] = w[(by_input ? (i0 + i) * i_count + o0 + o : (o0 + o) * i_count + i0 + i) * TAPS + t];
+      std::memcpy(stage, some, sizeof stage);
+    } else {
+      read_whole(i0, o0, stage);
     }
     for (int64_t k = 0; k < LANES; k++)
       along_both_axes<3, 3, Way::AXIS, Way::AXIS>(
-          [&](auto r, auto c) SG_INLINED { return load(stage[k][turned ? TAPS - 1 - 3 * r - c : 3 * r + c]) * gain; },
+          [&](auto r, auto c) SG_INLINED { return stage[k * TAPS + (turned ? TAPS - 1 - 3 * r - c : 3 * r + c)] * gain; },
           transform, transform, [&](auto r, const auto& t) SG_INLINED {
             repeat<Way::AXIS>([&](auto c) SG_INLINED { store(to + Way::point(r, c) * step + k * row, t[c]); });
           });
