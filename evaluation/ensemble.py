@@ -252,6 +252,8 @@ def _gather(
     one = options.method in (SOUP, WISE_FT)
     tell_parts(listener, valid_parts, test_parts, "calibrated" if one else "fitted and calibrated")
     fit = out_of_fold or score_parts(judged, valid_parts, options, listener, degraded=True, what="validation")
+    if not options.each_source:
+        fit = replace(fit, sources=None)
     if out_of_fold is None:
         fit.folds = deal_rows(fit, options.seed)
     if not test_parts:

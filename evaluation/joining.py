@@ -77,7 +77,8 @@ def join_views(options: JoinOptions, listener: Listener = Listener()) -> JoinedV
     join = fit_join(options.join, flat, np.tile(labels, views), np.tile(sets, views))
     n_real = int((labels == 0).sum())
     scores = joint(join, flat)[1]
-    fpr, labelled, of = default_fpr_for(n_real), np.tile(labels, views), np.tile(sets, views)
+    fpr, labelled = default_fpr_for(n_real), np.tile(labels, views)
+    of = np.tile(sets, views) if options.each_source else None
     calibration = calibrate(scores, labelled, default_fpr=fpr, views=views, sources=of)
     net = TwoViews(replace(cfg, join=join), face.net, pixels.net)
     said = "; ".join(f"{part.spec} ({', '.join(part.notes)})" for part in parts)

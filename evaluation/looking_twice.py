@@ -71,7 +71,7 @@ def look_twice(options: SecondLookOptions, listener: Listener = Listener()) -> L
             f" {LEAST} of each class at least"
         ),
     )
-    look, calibration = fitted(_logits(first, fit), fit.labels, fit.sources)
+    look, calibration = fitted(_logits(first, fit), fit.labels, fit.sources if options.each_source else None)
     meta = first.meta | fit.origin | {"second_look": {"of": first.sha256, "fitted_on": fit.said}}
     twice = Detector(first.net, first.preprocess, calibration, meta, look)
     found = LookingTwice(twice, {}, {}, list(fit.notes))

@@ -29,6 +29,11 @@ from faces.options import (
 
 NO_CACHE = functools.partial(option, default=False)
 REPORT = functools.partial(option, default=None, metavar="FILE.html")
+EACH_SOURCE = functools.partial(
+    option,
+    default=False,
+    help="A threshold accuses at most its share of the photos of each --data, not only of all together.",
+)
 RESAMPLES = functools.partial(option, default=1000, help="Of the bootstrap.", metavar="N")
 FPR = functools.partial(
     option,
@@ -300,6 +305,7 @@ class EnsembleOptions(ScoringOptions):
     )
     data: tuple[str, ...] = DATA(default=(), help="Its validation split fits and calibrates, its test split tests.")
     split: str | None = SPLIT(help="What to fit on.  [default: valid, or what was held out of training]")
+    each_source: bool = EACH_SOURCE()
     oof: tuple[str, ...] = option((), "Fit on out-of-fold scores instead; one for each member.", metavar="OOF.csv")
     out: str = OUT(help="The new detector's file.", metavar="FILE.safetensors")
     json: str | None = JSON()
@@ -353,6 +359,7 @@ class SecondLookOptions(ScoringOptions):
         default=(), help="Its validation split fits and calibrates, its test split tests. May be given several times."
     )
     split: str | None = SPLIT(help="What to fit on.  [default: valid, or what the training held out]")
+    each_source: bool = EACH_SOURCE()
     out: str = OUT(help="The detector that looks twice.", metavar="FILE.safetensors")
     json: str | None = JSON()
 
@@ -376,6 +383,7 @@ class JoinOptions(ScoringOptions):
     degradation: bool = option(
         True, "Each photo once more degraded: the training's usual chain, web, hard in turn.", negative=True
     )
+    each_source: bool = EACH_SOURCE()
     join: str = option("weighted", "Weighted log-odds, or what either view says.", choices=JOINS)
     side: int | None = option(
         None, "Of a crop of the photo's own pixels.  [default: PIXELS' own]", metavar="N", low=8, high=1024

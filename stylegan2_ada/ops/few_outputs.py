@@ -3,7 +3,8 @@
 A matrix product of PyTorch's with three columns takes several times as long as reading the image once does.
 
 Schemas; the three are each other's derivatives, with float32 weights m [N, O, C] and results y [N, O, H, W], and images
-x [N, C, H, W] of float32 or bfloat16 (`wide`: float32), channels-last:
+x [N, C, H, W] of float32 or bfloat16 (`wide`: float32), images and results channels-last, as the product's are: noise
+that is drawn like an image would else be another for the same seed.
 
 few_outputs(x, m): y, the sum over c of x[n, c] m[n, o, c].
 few_outputs_input(gy, m, wide): x, the sum over o of gy[n, o] m[n, o, c].
@@ -49,7 +50,8 @@ def _applies(x: Tensor, m: Tensor) -> bool:
 
 @torch.library.register_fake("stylegan2_ada::few_outputs")
 def _(x, m):
-    return m.new_empty((x.shape[0], m.shape[1], *x.shape[2:]))
+    shape = (x.shape[0], m.shape[1], *x.shape[2:])
+    return torch.empty(shape, device=x.device, memory_format=torch.channels_last)
 
 
 @torch.library.register_fake("stylegan2_ada::few_outputs_input")

@@ -65,11 +65,11 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     monkeypatch.setenv("FACES_SHARED", str(tmp_path / "shared"))
     monkeypatch.chdir(tmp_path)
     folder = Path("runs", "shipped-detector")
-    for name in ("lite0-1", "lite0-2", "lite0-scenes", "scenes-lite0"):
+    for name in ("lite0-1", "lite0-2", "lite0-3", "matched-lite0"):
         folder.joinpath(name).mkdir(parents=True)
-    for done in ("lite0-1", "lite0-2", "scenes-lite0"):
+    for done in ("lite0-1", "lite0-2", "matched-lite0"):
         (folder / done / "detector.safetensors").touch()
-    (folder / "lite0-scenes" / "checkpoint-000250.pt").touch()
+    (folder / "lite0-3" / "checkpoint-000250.pt").touch()
     folder.joinpath("squeezenet").mkdir()
     folder.joinpath("squeezenet", "config.json").touch()  # killed before its first checkpoint
     calls = []
@@ -77,11 +77,11 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     assert bootstrap.reproduce_detector([]) == 0
     commands = [words for words in calls if words[0] != "-m"]
     half, mean, once, last = (str(folder / f"{name}.safetensors") for name in ("half", "mean", "joined", "detector"))
-    lite = [str(folder / f"lite0-{k}") for k in (1, 2, "scenes")]
+    lite = [str(folder / f"lite0-{k}") for k in (1, 2, 3)]
     assert commands[0][:7] == ["evaluate.py", "ensemble", *lite[:2], "--method", "soup", "--data"]
     assert commands[1] == ["train_detector.py", "--resume", lite[2]]
     assert commands[2][:6] == ["evaluate.py", "ensemble", half, lite[2], "--method", "soup"]
-    others = [str(folder / name) for name in ("scenes-lite0", "scenes-lite1", "squeezenet")]
+    others = [str(folder / name) for name in ("matched-lite0", "matched-lite1", "squeezenet")]
     assert [words[words.index("--out") + 1] for words in commands[3:5]] == others[1:]
     assert "levels:timm:tf_efficientnet_lite1" in commands[3] and "matched-filter" in commands[3]
     assert [path.name for path in folder.glob("squeezenet*")] == ["squeezenet.1"]

@@ -34,7 +34,7 @@ Tensor image(const Tensor& x) {
 Tensor floats(const Tensor& t, int64_t dim) {
   STD_TORCH_CHECK(t.dim() == dim && t.scalar_type() == ScalarType::Float, "stylegan2_ada::few_outputs: weights [N, O, C] and ",
                   "results [N, O, H, W] must be float32");
-  return torch::stable::contiguous(t);
+  return dim == 4 ? torch::stable::contiguous(t, CHANNELS_LAST) : torch::stable::contiguous(t);
 }
 
 void check(bool fits) { STD_TORCH_CHECK(fits, "stylegan2_ada::few_outputs: the shapes do not fit each other"); }
@@ -70,7 +70,8 @@ Tensor few_outputs(const Tensor& x_, const Tensor& m_) {
   const Tensor x = image(x_), m = floats(m_, 3);
   check(m.size(0) == x.size(0) && m.size(2) == x.size(1));
   const Shape s(x.size(0), x.size(1), x.size(2) * x.size(3), m.size(1));
-  const Tensor y = torch::stable::empty({s.n, s.outputs, x.size(2), x.size(3)}, ScalarType::Float, std::nullopt, x.device());
+  const Tensor y = torch::stable::empty({s.n, s.outputs, x.size(2), x.size(3)}, ScalarType::Float, std::nullopt, x.device(),
+                                        std::nullopt, CHANNELS_LAST);
   const float* pm = sg::in<float>(m);
   float* py = sg::out<float>(y);
   by_kind(x.scalar_type() == ScalarType::Float, s.outputs, [&](auto zero, auto outputs) {
@@ -88,7 +89,7 @@ Tensor few_outputs(const Tensor& x_, const Tensor& m_) {
             for (int o = 0; o < O; ++o) sum[k][o] += v * sg::load(weights + o * s.channels + c);
           }
         for (int k = 0; k < many; ++k)
-          for (int o = 0; o < O; ++o) py[(n * O + o) * s.pixels + p + k] = total(sum[k][o]);
+          for (int o = 0; o < O; ++o) py[(n * s.pixels + p + k) * O + o] = total(sum[k][o]);
       };
       int64_t p = first;
       for (; p + TOGETHER <= first + count; p += TOGETHER) sums(p, std::integral_constant<int, TOGETHER>{});
@@ -114,7 +115,7 @@ Tensor few_outputs_input(const Tensor& g_, const Tensor& m_, bool wide) {
       const float* weights = pm + n * O * s.channels;
       for (int64_t p = first; p < first + count; ++p) {
         float of[O];
-        for (int o = 0; o < O; ++o) of[o] = pg[(n * O + o) * s.pixels + p];
+        for (int o = 0; o < O; ++o) of[o] = pg[(n * s.pixels + p) * O + o];
         for (int64_t c = 0; c < s.channels; c += LANES) {
           Vec sum = {};
           for (int o = 0; o < O; ++o) sum += sg::load(weights + o * s.channels + c) * of[o];
@@ -145,7 +146,7 @@ Tensor few_outputs_weight(const Tensor& x_, const Tensor& g_) {
         for (int64_t p = first; p < first + count; ++p)
           for (int k = 0; k < width; ++k) {
             const Vec v = sg::load(px + (n * s.pixels + p) * s.channels + c + k * LANES);
-            for (int o = 0; o < O; ++o) sum[o][k] += v * pg[(n * O + o) * s.pixels + p];
+            for (int o = 0; o < O; ++o) sum[o][k] += v * pg[(n * s.pixels + p) * O + o];
           }
         float* to = parts.data() + (n * s.pieces() + first / PIECE) * size + c;
         for (int o = 0; o < O; ++o)
