@@ -8,6 +8,7 @@ of direct convolutions and matrix products, whatever algorithm does them. Machin
 seconds, and the rate of a bare convolution measured in the same run beside the rate reached.
 
     python benchmarks/training.py compare               # against the reference path in float32; four minutes
+    python benchmarks/training.py compare --peer FOLDER # and against another checkout's StyleGAN2-ADA
     python benchmarks/training.py choices               # what each choice buys
     python benchmarks/training.py curves --plot c.png   # over resolution, batch and channels
     python benchmarks/training.py grid --cfg tiny       # presets as people train them, verdict head included
@@ -205,12 +206,26 @@ def measure(task: str, way: str, **settings) -> dict:
     if not ops:
         del env["STYLEGAN_OPS"]
     command = [sys.executable, __file__, "one", task, json.dumps(s)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    return {"way": way, **s, **_answer(command, f"{task}, {way}, {s['resolution']} px", cwd=ROOT, env=env)}
+
+
+def measure_peer(folder: str, **settings) -> dict:
+    """The iteration of another checkout (`benchmarks/peer.py`), with PyTorch's defaults, in a process of its own."""
+    env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "STYLEGAN_OPS")}
+    env["OMP_NUM_THREADS"] = str(settings["threads"])
+    where = str(Path(folder).resolve())
+    command = [sys.executable, str(ROOT / "benchmarks" / "peer.py"), where, json.dumps(settings)]
+    return {"way": "peer fp32", **settings, **_answer(command, f"--peer {folder}", cwd=where, env=env)}
+
+
+def _answer(command: list[str], what: str, **how) -> dict:
+    """The JSON on the last line of what it prints; a failure is one line and exit 2."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **how)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        print(f"error: {task}, {way}, {s['resolution']} px: {reason}", file=sys.stderr)
+        print(f"error: {what}: {reason}", file=sys.stderr)
         sys.exit(2)
-    return {"way": way, **s, **json.loads(done.stdout.strip().splitlines()[-1])}
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def facts(device: str) -> dict:
@@ -259,8 +274,14 @@ def main() -> None: ...
     default=list(WAYS),
     help="Only these; the reference path comes with them.",
 )
+@click.option(
+    "--peer",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False),
+    help="Measure this checkout's StyleGAN2-ADA beside them, in float32, if it has the published interface.",
+)
 @common
-def compare(resolutions, batch, repeats, ways, machine) -> dict:
+def compare(resolutions, batch, repeats, ways, peer, machine) -> dict:
     rows, rates = [], []
     ways = [way for way in WAYS if way in ways or way == "reference fp32"]  # in a processor without bfloat16 it is slow
     for resolution in resolutions:
@@ -271,6 +292,8 @@ def compare(resolutions, batch, repeats, ways, machine) -> dict:
                 rows.append(measure("training", way, **here, count=way == "reference fp32"))
                 sampled = measure("sampling", way, **here)
                 rows[-1]["sampling_seconds"] = sampled["seconds"]
+            if peer:
+                rows.append(measure_peer(peer, **here))
         mine = [row for row in rows if row["resolution"] == resolution]
         gflop = next(row["gflop"] for row in mine if row["gflop"])
         bare = {name: max(rate[name] for rate in rates) for name in ("fp32", "bf16")}
@@ -282,7 +305,8 @@ def compare(resolutions, batch, repeats, ways, machine) -> dict:
         print("way              s/iteration  CPU-s  GFLOP/s   GB  (beyond imports)   ratio  memory  4 samples   ratio")
         keys = ("seconds", "cpu_seconds", "peak_gb", "imports_gb", "sampling_seconds")
         table = {
-            way: {key: statistics.median(row[key] for row in mine if row["way"] == way) for key in keys} for way in ways
+            way: {key: statistics.median(row[key] for row in mine if row["way"] == way) for key in keys}
+            for way in [*ways, *["peer fp32"] * bool(peer)]
         }
         first = table["reference fp32"]
         for way, row in table.items():
@@ -293,6 +317,10 @@ def compare(resolutions, batch, repeats, ways, machine) -> dict:
                 f" {row['sampling_seconds']:8.3f} s {first['sampling_seconds'] / row['sampling_seconds']:6.2f}x",
                 flush=True,
             )
+        if peer:
+            theirs = table.pop("peer fp32")
+            told = ", ".join(f"{way} {theirs['seconds'] / row['seconds']:.2f}x" for way, row in table.items())
+            print(f"times as fast as {peer}: {told}", flush=True)
     return {"convolution": rates, "rows": rows}
 
 
