@@ -149,6 +149,16 @@ def _kept(path: Path) -> Iterator[dict]:
     yield from found.values()
 
 
+def _no_gpu() -> str:
+    """Why there is nothing to check, or "". Asked of a process of its own: this one shall hold no memory of a GPU."""
+    asked = "import torch; print(torch.__version__, torch.cuda.is_available())"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)
+    version, _, seen = done.stdout.strip().partition(" ")
+    if done.returncode:
+        return f"PyTorch can't be imported ({(done.stderr.strip().splitlines() or ['no reason given'])[-1]})"
+    return "" if seen == "True" else f"PyTorch {version} sees no CUDA GPU here"
+
+
 @click.group(invoke_without_command=True, help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--out", default="gpu-check", show_default=True, metavar="DIR", help="Where results go.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
@@ -159,6 +169,11 @@ def _kept(path: Path) -> Iterator[dict]:
 def main(ctx, out, device, tiny, minutes, only) -> None:
     if ctx.invoked_subcommand:
         return
+    if device == "cuda" and (lacking := _no_gpu()):
+        click.echo(
+            f"error: {lacking}; run it on a machine with one, or give --device cpu --tiny for a dry run", err=True
+        )
+        sys.exit(2)
     try:
         results = run(Check(Path(out), Scale(device, tiny), minutes, only), click.echo)
     except (ValueError, OSError) as error:

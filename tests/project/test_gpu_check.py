@@ -157,6 +157,15 @@ def test_an_optional_stage_runs_only_where_it_is_named(tmp_path, monkeypatch):
     assert found["stages"]["seeds"]["state"] == "done" and "flickr140k" in found["stages"]["seeds"]["rows"][0]["none"]
 
 
+def test_without_a_gpu_there_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    command = [sys.executable, gpu_check.__file__, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == "" and not (tmp_path / "out").exists()
+    (line,) = done.stderr.splitlines()
+    assert "sees no CUDA GPU here" in line and "--device cpu --tiny" in line
+
+
 def test_tests_are_counted_as_they_come(tmp_path):
     (tmp_path / "tests").mkdir()
     body = "import pytest\ndef test_a(): pass\ndef test_b(): assert 0\n@pytest.mark.skip\ndef test_c(): pass\n"
