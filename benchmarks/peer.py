@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import importlib
 import json
-import resource
 import statistics
 import sys
 import time
@@ -115,6 +114,10 @@ def peak_gb(device) -> float:
 
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
