@@ -16,6 +16,8 @@ import statistics
 import sys
 import time
 
+import torch
+
 BGC = "xflip rotate90 xint scale rotate aniso xfrac brightness contrast lumaflip hue saturation".split()
 SHARE = {"Gmain": 1, "Greg": 1 / 4, "Dmain": 1, "Dreg": 1 / 16, "averages": 1}  # of an iteration, as in training.py
 SIZE = {"channel_base": 16384, "channel_max": 512, "num_fp16_res": 0, "conv_clamp": None}
@@ -25,12 +27,10 @@ class Peer:
     """Networks, optimisers and loss of the checkout on the path, as it would train."""
 
     def __init__(self, s: dict, device) -> None:
-        import torch
-
         networks, augment, loss = (
             importlib.import_module(f"training.{name}") for name in ("networks", "augment", "loss")
         )
-        self.torch, self.batch, self.device = torch, s["batch"], device
+        self.batch, self.device = s["batch"], device
         shape = {"c_dim": 0, "img_resolution": s["resolution"], "img_channels": 3}
         self.z_dim = 512
         self.G = networks.Generator(
@@ -54,11 +54,10 @@ class Peer:
         self.images = torch.rand(self.batch, 3, s["resolution"], s["resolution"], device=device) * 2 - 1
 
     def codes(self):
-        return self.torch.randn(self.batch, self.z_dim, device=self.device)
+        return torch.randn(self.batch, self.z_dim, device=self.device)
 
     def turn(self, phase: str) -> None:
         """One phase with its step of Adam, or the averages of the weights."""
-        torch = self.torch
         no_class = torch.zeros(self.batch, 0, device=self.device)
         if phase == "averages":
             with torch.no_grad():
@@ -79,14 +78,12 @@ class Peer:
         adam.step()
 
     def sample(self) -> None:
-        with self.torch.no_grad():
-            self.ema(self.codes(), self.torch.zeros(self.batch, 0, device=self.device), noise_mode="const")
+        with torch.no_grad():
+            self.ema(self.codes(), torch.zeros(self.batch, 0, device=self.device), noise_mode="const")
 
 
 def cost(s: dict) -> dict:
     """Seconds and processor seconds of an amortised iteration, of sampling a batch, and the peak of memory."""
-    import torch
-
     torch.set_num_threads(s["threads"])
     device = torch.device(s["device"])
     imports, peer = peak_gb(device), Peer(s, device)
@@ -110,8 +107,6 @@ def cost(s: dict) -> dict:
 
 
 def peak_gb(device) -> float:
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:

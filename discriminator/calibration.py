@@ -353,7 +353,7 @@ def _at(
     if views < 1 or len(real) % views or len(fake) % views:
         raise UserError(f"{len(real)} real and {counted(len(fake), 'fake score')} can't be {views} for each photo")
     photos = len(real) // views
-    of = np.zeros(len(real), int) if sources is None else np.asarray(sources)[labels == 0]
+    of = [] if sources is None else np.asarray(sources)[labels == 0]
     sets = [real[of == source] for source in np.unique(of)]
     points = []
     for fpr in fprs:

@@ -17,7 +17,7 @@ LETTER = 22.0  # height in pixels of a capital at font scale 1
 
 def overlaid(image: np.ndarray, marks: int, rng: np.random.Generator) -> np.ndarray:
     """A copy with so many marks on it, each of a kind drawn from `KINDS`."""
-    out = np.ascontiguousarray(image).copy()
+    out = np.array(image, order="C")
     for _ in range(marks):
         out = KINDS[int(rng.integers(len(KINDS)))](out, rng)
     return out
