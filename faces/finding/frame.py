@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from common.errors import UserError
@@ -51,9 +53,13 @@ def lean_of(face: Face) -> tuple[float, float]:
     return turned, (turned + 45) % 90 - 45
 
 
+@functools.lru_cache(maxsize=64)  # a face is asked for its frame half a dozen times
 def frame_of(face: Face) -> tuple[np.ndarray, str]:
-    """(float64 [4, 2], how): the frame by the face's landmarks ("ffhq"), by its box where it has none ("box")."""
-    return (box_quad(face.box), "box") if face.landmarks is None else (ffhq_quad(face.landmarks), "ffhq")
+    """(float64 [4, 2], read-only; how): the frame by the face's landmarks ("ffhq"), by its box where it has none
+    ("box")."""
+    quad, how = (box_quad(face.box), "box") if face.landmarks is None else (ffhq_quad(face.landmarks), "ffhq")
+    quad.flags.writeable = False
+    return quad, how
 
 
 def around(shape: tuple[int, ...], quad: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:

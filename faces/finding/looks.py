@@ -24,6 +24,7 @@ GOOD = (40.0, 330.0)
 # A photo that the found frames cover to this share is one portrait: nothing more is looked for where nothing small
 # made the detector wonder either.
 COVERED = 0.75
+PLACES = (np.arange(32) + 0.5) / 32  # of a side, at which frames are looked for
 FINE = 2.0  # photo's pixels for one of a look's; in a portrait no closer look is taken after one as fine as this
 
 
@@ -70,8 +71,8 @@ def overlap(a: Face, b: Face) -> float:
 
 def covered(quads: Sequence[np.ndarray], height: int, width: int) -> float:
     """The share of a photo that the frames [4, 2] cover, to about 3 %."""
-    x, y = np.meshgrid((np.arange(32) + 0.5) * width / 32, (np.arange(32) + 0.5) * height / 32)
-    inside = np.zeros(x.shape, bool)
+    x, y = PLACES * width, PLACES[:, None] * height
+    inside = np.zeros((len(y), len(x)), bool)
     for quad in quads:
         (ax, ay), (bx, by) = quad[3] - quad[0], quad[1] - quad[0]
         u = (x - quad[0, 0]) * ax + (y - quad[0, 1]) * ay

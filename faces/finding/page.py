@@ -16,6 +16,7 @@ LOOK = 256  # pixels that the longer side of what is looked at is reduced to
 SAME = 16  # levels by which a page's pixels differ from its colour: of JPEG beside an edge
 OTHER = 20  # levels from which on a pixel is not of the page
 LEAST, MOST = 0.02, 0.9  # of what is looked at that must be page, at most
+ENDS = [0, 1, 2, -3, -2, -1]  # lines and columns of the corners
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +80,7 @@ def away_from(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
 
 def plain_colour(pixels: np.ndarray, least: int) -> np.ndarray | None:
     """uint8 [3]: the colour that most of the corners of [H, W, 3] share; None where fewer than `least` do."""
-    rows, columns = (np.r_[:3, length - 3 : length] for length in pixels.shape[:2])
-    corners = pixels[rows][:, columns].reshape(2, 3, 2, 3, 3).transpose(0, 2, 1, 3, 4).reshape(4, 9, 3).astype(np.int16)
+    corners = pixels[ENDS][:, ENDS].reshape(2, 3, 2, 3, 3).transpose(0, 2, 1, 3, 4).reshape(4, 9, 3).astype(np.int16)
     plain = np.ptp(corners, 1).max(-1) <= SAME
     colours = corners.mean(1)
     alike = (np.abs(colours[:, None] - colours).max(-1) <= SAME / 2) & plain & plain[:, None]

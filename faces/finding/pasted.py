@@ -129,12 +129,19 @@ def _edges(near: np.ndarray, x0: int, y0: int, x1: int, y1: int, *, upright: boo
     }
     across, down = (x0, x1), (y0, y1)
     found: dict[str, _Edge] = {}
+    known: dict[tuple[str, int, int], _Edge | None] = {}
     for _ in range(PASSES):  # with the box's width first, then with the photo's
         before = across, down
         for side, lines in sides.items():
             low, high = across if side in ("top", "bottom") else down
             found.pop(side, None)
-            edge = _edge(lines[:, low:high], list(found.values()))
+            others = list(found.values()) if len(found) > 2 else []
+            if others or (side, low, high) not in known:
+                edge = _edge(lines[:, low:high], others)
+                if not others:
+                    known[side, low, high] = edge
+            else:
+                edge = known[side, low, high]
             if edge is not None:
                 found[side] = edge
         if not found:
@@ -186,6 +193,8 @@ def _edge(lines: np.ndarray, others: list[_Edge]) -> _Edge | None:
     plain = _may_be_plain(some)
     plain[:-1] &= plain[1:]
     plain[-1] = False
+    if not plain.any():
+        return None
     # where lines change within a few to what the next plain one is
     following = np.minimum.accumulate(np.where(plain, np.arange(n), n)[::-1])[::-1]
     places = np.flatnonzero(following[GAP:] - np.arange(n)[:-GAP] <= GAP + SOFT)

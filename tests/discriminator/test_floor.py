@@ -26,6 +26,18 @@ def aligned(detector):
     return detector
 
 
+@pytest.mark.parametrize("side", [256, 251, 100])
+def test_light_and_detail_are_numpys_quantile_and_deviations(side):
+    photo = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    middle = np.s_[side // 5 : side - side // 6, side // 5 : side - side // 5]
+    fine = (grey - cv2.GaussianBlur(grey, (0, 0), 1.0))[middle]
+    told = quality(photo, side, side)
+    assert told.light == pytest.approx(np.quantile(grey[middle], 0.95), abs=1e-9)
+    assert told.detail == pytest.approx(fine.std() / grey[middle].std(), rel=1e-5)
+    assert told.burnt == pytest.approx((grey[middle] >= 250).mean())
+
+
 def test_light_and_sharpness_are_what_they_are_called():
     photo = render_face(3, 256)
     usual = quality(photo, 256, 256)
