@@ -21,10 +21,11 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 CONSTRAINTS = os.path.join("requirements", "constraints.txt")
 SUPPORTED = [(3, 12), (3, 13), (3, 11)]  # in the order in which another Python is looked for
 
-# name, what of the project is installed, GB that must be free, what is said before the download
-FULL = (".venv", ".[dev]", 8, "about 3 GB to download the first time, a minute or two on a fast line")
-DOCS = (".venv-docs", ".[docs]", 1, "about 200 MB to download the first time, less than a minute")
-LIGHT = (".venv-light", ".[web,video,heif]", 1, "about 150 MB to download the first time, less than a minute")
+# name, what of the project is installed, GB that it takes and GB that pip has in the temporary folder meanwhile, what
+# is said before the download
+FULL = (".venv", ".[dev]", (7.0, 3.5), "about 3 GB to download the first time, a minute or two on a fast line")
+DOCS = (".venv-docs", ".[docs]", (0.7, 0.3), "about 200 MB to download the first time, less than a minute")
+LIGHT = (".venv-light", ".[web,video,heif]", (0.6, 0.2), "about 150 MB to download the first time, less than a minute")
 
 JOBS = {
     "detect": "judge photos and videos: make detect ARGS=photo.jpg (further arguments go to detect.py)",
@@ -154,16 +155,33 @@ def is_complete(kind):
         return file.read().strip() == fingerprint(what)
 
 
+def too_full(needed):
+    """What is to be said where a disk has too little room for an environment, or "". needed: GB here, GB in the
+    temporary folder."""
+    import shutil
+    import tempfile
+
+    temporary = tempfile.gettempdir()
+    wanted = {}  # of one disk both
+    for place, gb in zip((ROOT, temporary), needed):
+        name, before = wanted.get(os.stat(place).st_dev, (place, 0))
+        wanted[os.stat(place).st_dev] = name, before + gb
+    for place, gb in wanted.values():
+        free = shutil.disk_usage(place).free / 1e9
+        if free < gb:
+            return "the disk of %s has %.1f GB free, and the packages take about %.1f" % (place, free, gb)
+    return ""
+
+
 def ensure_environment(kind):
     """Make or complete the environment unless it is complete; return its Python."""
-    import shutil
-
-    venv, what, needed_gb, told = kind
+    venv, what, needed, told = kind
     stamp = os.path.join(ROOT, venv, ".stamp")
     if is_complete(kind):
         return venv_python(venv)
-    if shutil.disk_usage(ROOT).free < needed_gb * 1e9:
-        say("warning: less than %d GB free here; the packages may not fit" % needed_gb)
+    full = too_full(needed)
+    if full:
+        say("warning: %s; with another folder for what is downloaded (TMPDIR) it may do" % full)
     pip = pip_of(venv)
     if pip is None or not environment_is_of_this_python(venv):
         pip = create_environment(venv)
@@ -176,6 +194,8 @@ def ensure_environment(kind):
     if kind is not FULL:  # what follows is a verdict, not forty lines about packages
         install.insert(1, "--quiet")
     if subprocess.call(pip + install, cwd=ROOT) != 0:
+        if full:
+            fail("pip could not install the packages, see above; before, %s: make room, then call it again" % full)
         fail(
             "pip could not install the packages, see its last lines above: no network, a proxy (HTTPS_PROXY), a full"
             " disk or another index (PIP_INDEX_URL) are the usual reasons; the same command goes on where it stopped"

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -91,6 +92,20 @@ def test_making_the_detector_again_goes_on_where_it_was_stopped(tmp_path, monkey
     assert commands[6][:3] == ["evaluate.py", "second-look", once] and commands[6][-2] == last
     assert commands[7][:3] == ["evaluate.py", "detector", last]
     assert all("--force" in words for words in commands if words[0] == "evaluate.py") and len(commands) == 8
+
+
+def test_room_is_counted_on_the_disk_where_it_is_taken(monkeypatch, tmp_path):
+    """pip unpacks in the environment what it has in the temporary folder: on one disk both must fit."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    disks = {bootstrap.ROOT: (1, 9.9e9), str(tmp_path): (1, 9.9e9)}
+    monkeypatch.setattr(bootstrap.os, "stat", lambda path: SimpleNamespace(st_dev=disks[path][0]))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=disks[path][1]))
+    told = bootstrap.too_full((7.0, 3.5))
+    assert told == f"the disk of {bootstrap.ROOT} has 9.9 GB free, and the packages take about 10.5"
+    disks[str(tmp_path)] = (2, 3.6e9)
+    assert bootstrap.too_full((7.0, 3.5)) == ""
+    disks[str(tmp_path)] = (2, 3.4e9)
+    assert bootstrap.too_full((7.0, 3.5)) == f"the disk of {tmp_path} has 3.4 GB free, and the packages take about 3.5"
 
 
 def test_make_and_bootstrap_know_the_same_jobs():
