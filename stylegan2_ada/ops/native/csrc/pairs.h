@@ -1,0 +1,59 @@
+// Two vectors of neighbouring channels at once. Of 16-bit numbers they are the even and the odd ones: a shift and a mask
+// then make floats of them where channels in order would take two shuffles more.
+#pragma once
+
+#include "lanes.h"
+
+namespace sg {
+
+constexpr int PAIR = 2 * LANES;  // channels
+
+struct Pair {
+  Vec a, b;
+};
+
+typedef u32 Bits __attribute__((vector_size(VECTOR_BYTES)));
+
+// Which of PAIR channels lies at place i, the lanes of `a` before those of `b`.
+template <typename T>
+constexpr int channel_at(int i) {
+  return std::is_same_v<T, float> ? i : i < LANES ? 2 * i : 2 * (i - LANES) + 1;
+}
+
+template <typename T>
+SG_INLINE Pair load_pair(const T* x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return {load(x), load(x + LANES)};
+  } else {
+    static_assert(std::is_same_v<T, bf16>);
+    Bits v;
+    std::memcpy(&v, x, sizeof v);
+    return {(Vec)(v << 16), (Vec)(v & 0xffff0000u)};
+  }
+}
+
+// To nearest, ties to even, in the upper half of each number; NaN stays NaN.
+SG_INLINE Bits rounded_to_bf16(Vec x) {
+  const Bits u = (Bits)x, r = u + 0x7fffu + ((u >> 16) & 1u);
+  return (u & 0x7fffffffu) > 0x7f800000u ? (u | 0x400000u) : r;
+}
+
+template <typename T>
+SG_INLINE void store_pair(Pair y, T* x) {
+  if constexpr (std::is_same_v<T, float>) {
+    store(y.a, x);
+    store(y.b, x + LANES);
+  } else {
+    static_assert(std::is_same_v<T, bf16>);
+#if defined(__AVX512F__) && defined(__AVX512BF16__)
+    const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)y.a));
+    const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)y.b));
+    _mm512_storeu_si512(x, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+#else
+    const Bits v = (rounded_to_bf16(y.a) >> 16) | (rounded_to_bf16(y.b) & 0xffff0000u);
+    std::memcpy(x, &v, sizeof v);
+#endif
+  }
+}
+
+}  // namespace sg
