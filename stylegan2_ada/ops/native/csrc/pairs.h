@@ -45,10 +45,11 @@ SG_INLINE void store_pair(Pair y, T* x) {
     store(y.b, x + LANES);
   } else {
     static_assert(std::is_same_v<T, bf16>);
-#if defined(__AVX512F__) && defined(__AVX512BF16__)
-    const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)y.a));
-    const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)y.b));
-    _mm512_storeu_si512(x, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+#if defined(__AVX512BW__) && defined(__AVX512BF16__)
+    alignas(64) static const u16 order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                              8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i v = (__m512i)_mm512_cvtne2ps_pbh((__m512)y.b, (__m512)y.a);
+    _mm512_storeu_si512(x, _mm512_permutexvar_epi16(_mm512_load_si512(order), v));
 #else
     const Bits v = (rounded_to_bf16(y.a) >> 16) | (rounded_to_bf16(y.b) & 0xffff0000u);
     std::memcpy(x, &v, sizeof v);
