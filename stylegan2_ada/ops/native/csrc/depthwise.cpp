@@ -58,7 +58,10 @@ std::vector<Pair> packed(const float* w, int64_t c, int64_t taps) {
   for (int64_t g = 0; g < groups.count(); ++g)
     for (int64_t k = 0; k < taps; ++k) {
       float v[PAIR];
-      for (int i = 0; i < PAIR; ++i) v[i] = w[(groups.first(g) + sg::channel_at<T>(i)) * taps + k];
+      for (int i = 0; i < PAIR; ++i) {
+        const int64_t channel = groups.first(g) + sg::channel_at<T>(i);
+        v[i] = channel < c ? w[channel * taps + k] : 0.0f;
+      }
       std::memcpy(&out[g * taps + k], v, sizeof v);
     }
   return out;
@@ -157,38 +160,11 @@ void weight_image(const Shape& s, const T* x, const T* gy, Pair* sums) {
       }
       for (int64_t g = block.begin; g < block.end; ++g) {
         for (int64_t l = 0; l < count; ++l) at[l] = to[l] + g * s.taps();
-        product_rows(s.kx, s.stride, lines.data(), count, block.groups.first(g), gy, s.c, s.ow, at.data());
+        product_rows(s.kx, s.stride, lines.data(), count, block.groups, block.groups.first(g), gy, s.c, s.ow, at.data());
       }
     }
     gy -= s.oh * s.ow * s.c;
   });
-}
-
-// Images of fewer channels than a group has get zeros beside them, and lose them again.
-Tensor of_channels(const Tensor& x_, int64_t channels) {
-  const Tensor x = torch::stable::contiguous(x_, CHANNELS_LAST);
-  const int64_t from = x.size(1), kept = std::min(from, channels);
-  const Tensor y = torch::stable::empty({x.size(0), channels, x.size(2), x.size(3)}, x.scalar_type(), std::nullopt,
-                                        x.device(), std::nullopt, CHANNELS_LAST);
-  by_type(x, [&](auto zero) {
-    using T = decltype(zero);
-    const T* px = sg::in<T>(x);
-    T* py = sg::out<T>(y);
-    for (int64_t i = 0; i < x.size(0) * x.size(2) * x.size(3); ++i, px += from, py += channels)
-      std::fill(std::copy_n(px, kept, py), py + channels, T{});
-  });
-  return y;
-}
-
-// w [c, ...] with rows of zeros behind those there are
-Tensor of_rows(const Tensor& w_, int64_t rows) {
-  const Tensor w = torch::stable::contiguous(w_);
-  std::vector<int64_t> sizes(w.sizes().begin(), w.sizes().end());
-  sizes[0] = rows;
-  const Tensor y = torch::stable::empty(sizes, ScalarType::Float, std::nullopt, w.device());
-  float* to = sg::out<float>(y);
-  std::fill(std::copy_n(sg::in<float>(w), std::min(w.numel(), y.numel()), to), to + y.numel(), 0.0f);
-  return y;
 }
 
 Tensor depthwise_op(const Tensor& x_, const Tensor& w_, std::optional<Tensor> bias_, int64_t stride,
@@ -197,10 +173,6 @@ Tensor depthwise_op(const Tensor& x_, const Tensor& w_, std::optional<Tensor> bi
   const Shape s = shape(x.size(0), x.size(1), x.size(2), x.size(3), w.size(2), w.size(3), stride, padding);
   STD_TORCH_CHECK(!bias_ || (bias_->numel() == s.c && bias_->scalar_type() == ScalarType::Float),
                   "stylegan2_ada::depthwise: bias must be float32 [", s.c, "]");
-  if (s.c < PAIR && x.numel()) {
-    if (bias_) bias_ = of_rows(*bias_, PAIR);
-    return of_channels(depthwise_op(of_channels(x, PAIR), of_rows(w, PAIR), bias_, stride, padding), s.c);
-  }
   const Tensor y = images_like(x, s.oh, s.ow);
   if (y.numel() == 0) return y;
   by_type(x, [&](auto zero) {
@@ -222,9 +194,6 @@ Tensor depthwise_input_grad_op(const Tensor& gy_, const Tensor& w_, int64_t heig
   const Shape s = shape(gy.size(0), gy.size(1), height, width, w.size(2), w.size(3), stride, padding);
   STD_TORCH_CHECK(gy.size(2) == s.oh && gy.size(3) == s.ow, "stylegan2_ada::depthwise_input_grad: gy is not of ",
                   height, " x ", width, " pixels");
-  if (s.c < PAIR && gy.numel())
-    return of_channels(depthwise_input_grad_op(of_channels(gy, PAIR), of_rows(w, PAIR), height, width, stride, padding),
-                       s.c);
   const Tensor gx = images_like(gy, height, width);
   if (gx.numel() == 0) return gx;
   by_type(gy, [&](auto zero) {
@@ -244,8 +213,6 @@ Tensor depthwise_weight_grad_op(const Tensor& x_, const Tensor& gy_, int64_t ky,
   STD_TORCH_CHECK(gy.scalar_type() == x.scalar_type() && gy.size(0) == s.n && gy.size(1) == s.c &&
                       gy.size(2) == s.oh && gy.size(3) == s.ow,
                   "stylegan2_ada::depthwise_weight_grad: gy is not of this x");
-  if (s.c < PAIR && x.numel())
-    return of_rows(depthwise_weight_grad_op(of_channels(x, PAIR), of_channels(gy, PAIR), ky, kx, stride, padding), s.c);
   const Tensor gw = torch::stable::empty({s.c, 1, ky, kx}, ScalarType::Float, std::nullopt, x.device());
   float* out = sg::out<float>(gw);
   std::fill_n(out, gw.numel(), 0.0f);
@@ -265,8 +232,10 @@ Tensor depthwise_weight_grad_op(const Tensor& x_, const Tensor& gy_, int64_t ky,
     for (int64_t k = 0; k < size; ++k) {
       float v[PAIR];
       std::memcpy(v, &sums[k], sizeof v);
-      for (int i = 0; i < PAIR; ++i)
-        out[(groups.first(k / s.taps()) + sg::channel_at<T>(i)) * s.taps() + k % s.taps()] = v[i];
+      for (int i = 0; i < PAIR; ++i) {
+        const int64_t channel = groups.first(k / s.taps()) + sg::channel_at<T>(i);
+        if (channel < s.c) out[channel * s.taps() + k % s.taps()] = v[i];
+      }
     }
   });
   return gw;
