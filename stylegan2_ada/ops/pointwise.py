@@ -1,11 +1,12 @@
-"""A 1x1 convolution of bfloat16 images with float32 weights, on CPUs with AVX512-BF16: a product of matrices.
+"""A 1x1 convolution of bfloat16 or float32 images, on CPUs with AVX512-BF16: a product of matrices.
 
-PyTorch first copies the weights into bfloat16, and their gradients back; oneDNN's products of few channels wait for
-memory. Here weights are rounded as they are read, sums are float32, and so are the gradients of weights. Where a
-processor has AMX, oneDNN's products are several times as quick as these, and are left to it.
+In bfloat16 PyTorch first copies the weights, and their gradients back, and oneDNN's products of few channels wait for
+memory; here weights are rounded as they are read, sums are float32, and so are the gradients of weights. In float32
+PyTorch's products (MKL) take twice as long on an AMD processor. Where a processor has AMX, which these do
+not use, PyTorch's are left to it.
 
-Schemas, for images [N, C, H, W] bfloat16 with even numbers of channels, channels-last, and w [O, I, 1, 1] float32; the
-three are each other's derivatives:
+Schemas, for images [N, C, H, W], channels-last, in bfloat16 with even numbers of channels, and w [O, I, 1, 1] float32;
+the three are each other's derivatives:
 
 pointwise(x, w): y[n, o] = sum over i of w[o, i] x[n, i] at every pixel.
 pointwise_input(gy, w): the sum over o of w[o, i] gy[n, o].
@@ -38,15 +39,16 @@ _op, _input_op, _weight_op = (
 
 
 def pointwise(x: Tensor, w: Tensor) -> Tensor:
-    """`conv2d(x, w)` for x [N, I, H, W] and w [O, I, 1, 1] where `applies`: [N, O, H, W] bfloat16, channels-last, as
-    often differentiable as wanted."""
+    """`conv2d(x, w)` for x [N, I, H, W] and w [O, I, 1, 1] where `applies`: [N, O, H, W] in the dtype of x,
+    channels-last, as often differentiable as wanted."""
     return _pointwise(x, w, None, None)
 
 
 def applies(x: Tensor, w: Tensor) -> bool:
     """Whether the native kernels can do this convolution here, and were measured faster."""
-    known = x.dtype == torch.bfloat16 and w.dtype == torch.float32 and x.is_cpu and w.is_cpu
-    fits = known and x.ndim == 4 and w.shape[0] % 2 == w.shape[1] % 2 == 0 and tuple(w.shape[2:]) == (1, 1)
+    known = x.dtype in (torch.bfloat16, torch.float32) and w.dtype == torch.float32 and x.is_cpu and w.is_cpu
+    even = x.dtype == torch.float32 or w.shape[0] % 2 == w.shape[1] % 2 == 0
+    fits = known and even and x.ndim == 4 and tuple(w.shape[2:]) == (1, 1)
     return fits and not torch.compiler.is_compiling() and use_native(x) and _supported()
 
 

@@ -1,4 +1,4 @@
-"""1x1 convolutions in bfloat16 against products of matrices in float64: values, gradients, gradients of gradients."""
+"""1x1 convolutions against products of matrices in float64: values, gradients, gradients of gradients."""
 
 import pytest
 import torch
@@ -12,36 +12,38 @@ native = pytest.mark.skipif(
     not applies(torch.zeros(1, 2, 1, 1, dtype=torch.bfloat16), torch.zeros(2, 2, 1, 1)),
     reason="needs AVX512-BF16, and no AMX",
 )
-BF16 = 2.0**-8  # a rounding
+DTYPES = [torch.float32, torch.bfloat16]
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2.0**-8}  # of norms; the last is a rounding to bfloat16
 
 
 def normal(*shape, seed):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def images(n, c, h, w, seed=0):
-    return normal(n, c, h, w, seed=seed).bfloat16().contiguous(memory_format=torch.channels_last)
+def images(n, c, h, w, seed=0, dtype=torch.bfloat16):
+    return normal(n, c, h, w, seed=seed).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def exact(x, w):
     return torch.einsum("nihw,oi->nohw", x, w[:, :, 0, 0])
 
 
-def check(n, inputs, outputs, h, w):
-    """Operands are rounded to bfloat16, as are images that come out; gradients of weights are not. Errors against the
-    sums of the terms' sizes: terms may cancel."""
-    x, weights, gy = images(n, inputs, h, w), normal(outputs, inputs, 1, 1, seed=1), images(n, outputs, h, w, seed=2)
+def check(n, inputs, outputs, h, w, dtype):
+    """Weights are rounded to the images' dtype, and images that come out; gradients of weights are not. Errors against
+    the sums of the terms' sizes: terms may cancel."""
+    x, gy = images(n, inputs, h, w, dtype=dtype), images(n, outputs, h, w, seed=2, dtype=dtype)
+    weights = normal(outputs, inputs, 1, 1, seed=1)
     leaves = x.clone().requires_grad_(), weights.clone().requires_grad_()
     y = pointwise(*leaves)
     ours = [y.detach(), *torch.autograd.grad(y, leaves, gy)]
     assert y.is_contiguous(memory_format=torch.channels_last)
-    all64 = [t.double() for t in (x, weights.bfloat16(), gy)]
-    for got, dtype, right, terms in zip(
-        ours, (torch.bfloat16, torch.bfloat16, torch.float32), results(*all64), results(*(t.abs() for t in all64))
+    all64 = [t.double() for t in (x, weights.to(dtype), gy)]
+    for got, kind, right, terms in zip(
+        ours, (dtype, dtype, torch.float32), results(*all64), results(*(t.abs() for t in all64)), strict=True
     ):
-        assert got.dtype == dtype and got.shape == right.shape
+        assert got.dtype == kind and got.shape == right.shape
         assert not (got.double() - right).isnan().any()
-        assert (got.double() - right).norm() <= (BF16 if dtype == torch.bfloat16 else 1e-6) * terms.norm()
+        assert (got.double() - right).norm() <= TOLERANCE[kind] * terms.norm()
 
 
 def results(x, w, gy):
@@ -53,31 +55,34 @@ def results(x, w, gy):
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(1, 5), inputs=st.integers(1, 90), outputs=st.integers(1, 90), h=st.integers(1, 20),
-    w=st.integers(1, 20),
+    w=st.integers(1, 20), dtype=st.sampled_from(DTYPES),
 )  # fmt: skip
-def test_any_shape(n, inputs, outputs, h, w):
-    check(n, 2 * inputs, 2 * outputs, h, w)
+def test_any_shape(n, inputs, outputs, h, w, dtype):
+    step = 1 if dtype == torch.float32 else 2
+    check(n, step * inputs, step * outputs, h, w, dtype)
 
 
 @native
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "n, inputs, outputs, size",
     [(8, 16, 96, 48), (2, 24, 144, 24), (3, 672, 112, 12), (1, 1152, 320, 7), (2, 320, 1280, 6), (8, 2, 4, 96)],
 )
-def test_layers_of_mobile_networks(n, inputs, outputs, size):
-    check(n, inputs, outputs, size, size)
+def test_layers_of_mobile_networks(n, inputs, outputs, size, dtype):
+    check(n, inputs, outputs, size, size, dtype)
 
 
 @native
-def test_second_derivatives():
-    x, w = images(2, 6, 5, 4), normal(8, 6, 1, 1, seed=1)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_second_derivatives(dtype):
+    x, w = images(2, 6, 5, 4, dtype=dtype), normal(8, 6, 1, 1, seed=1)
     results = []
     for of, a, b in ((pointwise, x, w), (exact, x.double(), w.double())):
         a, b = a.requires_grad_(), b.requires_grad_()
         first = torch.autograd.grad(of(a, b).double().square().sum(), (a, b), create_graph=True)
         results.append(torch.autograd.grad(sum(g.double().square().sum() for g in first), (a, b)))
     for got, right in zip(*results, strict=True):
-        assert (got.double() - right).norm() < 4 * BF16 * right.norm()
+        assert (got.double() - right).norm() < 4 * TOLERANCE[dtype] * right.norm()
 
 
 @native
@@ -89,8 +94,9 @@ def test_any_layout():
 
 
 @native
-def test_results_do_not_depend_on_threads():
-    x, w = images(3, 24, 64, 64).requires_grad_(), normal(144, 24, 1, 1, seed=1).requires_grad_()
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_results_do_not_depend_on_threads(dtype):
+    x, w = images(3, 24, 64, 64, dtype=dtype).requires_grad_(), normal(144, 24, 1, 1, seed=1).requires_grad_()
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
@@ -127,6 +133,8 @@ def test_wrong_arguments_are_told():
     with pytest.raises(RuntimeError, match="w must be float32"):
         pointwise(x, w[:, :2])
     with pytest.raises(RuntimeError, match="gy is not of this x"):
+        torch.ops.stylegan2_ada.pointwise_weight(x, x.float())
+    with pytest.raises(RuntimeError, match="gy is not of this x"):
         torch.ops.stylegan2_ada.pointwise_weight(x, x[:, :, :2])
 
 
@@ -143,7 +151,7 @@ def test_what_it_is_not_for(monkeypatch):
     x, w = images(1, 4, 3, 3), normal(4, 4, 1, 1, seed=1)
     monkeypatch.setattr(module, "_supported", lambda: True)
     assert applies(x, w) == module.use_native(x)
-    assert not applies(x.float(), w) and not applies(x, w.bfloat16())
+    assert not applies(x.double(), w) and not applies(x, w.bfloat16())
     assert not applies(x[:, :3], w[:, :3]) and not applies(x, normal(4, 4, 3, 3, seed=1))
     monkeypatch.setattr(module, "_supported", lambda: False)
     assert not applies(x, w)

@@ -1,4 +1,4 @@
-// 1x1 convolutions of bfloat16 images with float32 weights, by AVX512-BF16: stylegan2_ada/ops/pointwise.py tells what the
+// 1x1 convolutions of bfloat16 or float32 images with float32 weights, by AVX512-BF16: stylegan2_ada/ops/pointwise.py tells what the
 // ops compute and defines their schemas.
 #include "cpu.h"
 
@@ -20,12 +20,16 @@ using torch::stable::Tensor;
 constexpr auto CHANNELS_LAST = torch::headeronly::MemoryFormat::ChannelsLast;
 
 Tensor images(const Tensor& x) {
-  STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::BFloat16 && x.size(1) % 2 == 0,
-                  "stylegan2_ada::pointwise: images must be bfloat16 [N, C, H, W] of an even number of channels");
+  const bool wide = x.scalar_type() == ScalarType::Float, narrow = x.scalar_type() == ScalarType::BFloat16;
+  STD_TORCH_CHECK(x.dim() == 4 && (wide || (narrow && x.size(1) % 2 == 0)),
+                  "stylegan2_ada::pointwise: images must be float32 [N, C, H, W], or bfloat16 of an even number of channels");
   return torch::stable::contiguous(x, CHANNELS_LAST);
 }
 
-const bf16* data(const Tensor& x) { return static_cast<const bf16*>(x.const_data_ptr()); }
+template <typename F>
+void by_type(const Tensor& x, const F& f) {
+  x.scalar_type() == ScalarType::Float ? f(float{}) : f(bf16{});
+}
 
 int64_t pixels(const Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
 
@@ -36,15 +40,17 @@ Tensor product(const Tensor& x_, const Tensor& w_, bool across) {
                       w.size(2) == 1 && w.size(3) == 1,
                   "stylegan2_ada::pointwise: w must be float32 [O, I, 1, 1], of the images' ", x.size(1), " channels");
   const int64_t depth = x.size(1), columns = w.size(across ? 1 : 0);
-  const Tensor y = torch::stable::empty({x.size(0), columns, x.size(2), x.size(3)}, ScalarType::BFloat16, std::nullopt,
+  const Tensor y = torch::stable::empty({x.size(0), columns, x.size(2), x.size(3)}, x.scalar_type(), std::nullopt,
                                         x.device(), std::nullopt, CHANNELS_LAST);
   if (y.numel() == 0) return y;
   static thread_local sg::Scratch scratch;
   const Panels panels{columns};
-  uint32_t* packed = scratch.get<uint32_t>(panels.vectors() * 16 * (depth / 2 + 8));  // products ask ahead of the last
-  pack_weights(sg::in<float>(w), depth, panels, across, packed);
-  multiply(data(x), packed, pixels(x), depth, panels, static_cast<bf16*>(y.mutable_data_ptr()),
-           torch::stable::get_num_threads());
+  by_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    uint32_t* packed = scratch.get<uint32_t>(panels.vectors() * 16 * (depth / NUMBERS<T> + 8));  // products ask ahead
+    pack_weights<T>(sg::in<float>(w), depth, panels, across, packed);
+    multiply(sg::in<T>(x), packed, pixels(x), depth, panels, sg::out<T>(y), torch::stable::get_num_threads());
+  });
   return y;
 }
 
@@ -54,7 +60,8 @@ Tensor pointwise_input_op(const Tensor& gy, const Tensor& w) { return product(gy
 
 Tensor pointwise_weight_op(const Tensor& x_, const Tensor& gy_) {
   const Tensor x = images(x_), gy = images(gy_);
-  STD_TORCH_CHECK(gy.size(0) == x.size(0) && gy.size(2) == x.size(2) && gy.size(3) == x.size(3),
+  STD_TORCH_CHECK(gy.size(0) == x.size(0) && gy.size(2) == x.size(2) && gy.size(3) == x.size(3) &&
+                      gy.scalar_type() == x.scalar_type(),
                   "stylegan2_ada::pointwise_weight: gy is not of this x");
   const int64_t outputs = gy.size(1), inputs = x.size(1), size = outputs * inputs, many = pixels(x);
   const Tensor gw = torch::stable::empty({outputs, inputs, 1, 1}, ScalarType::Float, std::nullopt, x.device());
@@ -64,19 +71,22 @@ Tensor pointwise_weight_op(const Tensor& x_, const Tensor& gy_) {
   // Vectors of few columns leave most registers unused: the other way round then, and turned at the end.
   const bool turned = inputs < COLUMNS && inputs < outputs;
   const int64_t rows = turned ? inputs : outputs, columns = turned ? outputs : inputs;
-  const bf16 *of_rows = data(turned ? x : gy), *of_columns = data(turned ? gy : x);
   const int64_t pieces = std::clamp<int64_t>(many / PIECE, 1, PIECES), threads = torch::stable::get_num_threads();
   const Panels panels{columns};
   const int64_t parts = pieces < 2 * threads ? std::min(threads, panels.count()) : 1;
   std::vector<float> sums((pieces - !turned) * size);
   float* first = turned ? sums.data() : out;
   float* others = sums.data() + turned * size;
-  sg::for_each_item(pieces * parts, threads, [&](int64_t item, int64_t) {
-    const int64_t piece = item / parts, part = item % parts;
-    const int64_t begin = many * piece / pieces, end = many * (piece + 1) / pieces;
-    outer_products(of_rows + begin * rows, of_columns + begin * columns, end - begin, rows, panels,
-                   panels.count() * part / parts, panels.count() * (part + 1) / parts,
-                   piece ? others + (piece - 1) * size : first);
+  by_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const T *of_rows = sg::in<T>(turned ? x : gy), *of_columns = sg::in<T>(turned ? gy : x);
+    sg::for_each_item(pieces * parts, threads, [&](int64_t item, int64_t) {
+      const int64_t piece = item / parts, part = item % parts;
+      const int64_t begin = many * piece / pieces, end = many * (piece + 1) / pieces;
+      outer_products(of_rows + begin * rows, of_columns + begin * columns, end - begin, rows, panels,
+                     panels.count() * part / parts, panels.count() * (part + 1) / parts,
+                     piece ? others + (piece - 1) * size : first);
+    });
   });
   for (int64_t i = 0; i < (pieces - 1) * size; i++) first[i % size] += others[i];
   if (turned)
