@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stylegan2_ada.ops import convolution, depthwise, norm_act
+from stylegan2_ada.ops import convolution, depthwise, norm_act, pointwise
 
 
 def use_native_layers(net: nn.Module) -> int:
@@ -81,6 +81,8 @@ class _Convolution(nn.Conv2d):
 
     def _pointwise(self, x: torch.Tensor) -> torch.Tensor:
         """As a product of matrices, which channels side by side make of it: PyTorch's convolution copies for it."""
+        if self.bias is None and pointwise.applies(x, self.weight):
+            return pointwise.pointwise(x, self.weight)
         y = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
         return y.permute(0, 3, 1, 2)
 

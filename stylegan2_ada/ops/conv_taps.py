@@ -48,6 +48,11 @@ def _supported() -> int:
     return _op.conv_taps_supported()
 
 
+def has_tiles() -> bool:
+    """Whether this process may use AMX."""
+    return bool(_supported() & _TILES)
+
+
 def applies(x: Tensor, w_shape: tuple[int, ...], stride: int, weight_gradient: bool = False) -> bool:
     """Whether the native kernels can convolve x with float32 weights [O, I, kh, kw], or find the gradient in these, and
     were measured faster."""

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import conv3x3, conv_taps
-from .native import path, plain, straight
+from .bilinear import bilinear
+from .native import path, straight
 
 
 class Geometry(NamedTuple):
@@ -75,7 +76,7 @@ def convolve(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
             return F.conv_transpose2d(x, w.transpose(0, 1), stride=geometry.stride, padding=geometry.padding)
         return F.conv2d(x, w, stride=geometry.stride, padding=geometry.padding)
     # A gradient may come in any layout; left to itself, a double backward pass would go on in the one it began with.
-    return _convolve(x, w, geometry._replace(layout=_layout(x)))
+    return _convolve(x, w, None, geometry._replace(layout=_layout(x)))
 
 
 def is_native(x: Tensor, w: Tensor, geometry: Geometry) -> bool:
@@ -87,72 +88,6 @@ def _layout(x: Tensor) -> torch.memory_format:
     if x.device.type == "cpu" or (x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()):
         return torch.channels_last
     return torch.contiguous_format
-
-
-class _Convolve(torch.autograd.Function):
-    @staticmethod
-    def forward(x, w, geometry):
-        return _forward(x, w, geometry)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, w, ctx.geometry = inputs
-        ctx.save_for_backward(x, w)
-
-    @staticmethod
-    def backward(ctx, gy):
-        x, w = ctx.saved_tensors
-        gx = gw = None
-        if ctx.needs_input_grad[0]:
-            gx = _to_input(gy, w, ctx.geometry, tuple(x.shape))
-        if ctx.needs_input_grad[1] and _weights_wanted:
-            gw = _to_weights(x, gy, ctx.geometry, tuple(w.shape), w.dtype)
-        return gx, gw, None
-
-
-class _InputGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(gy, w, geometry, x_shape):
-        return _input_gradient(gy, w, geometry, x_shape)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        gy, w, ctx.geometry, _ = inputs
-        ctx.save_for_backward(gy, w)
-
-    @staticmethod
-    def backward(ctx, ggx):
-        gy, w = ctx.saved_tensors
-        ggy = gw = None
-        if ctx.needs_input_grad[0]:
-            ggy = _convolve(ggx, w, ctx.geometry)
-        if ctx.needs_input_grad[1] and _weights_wanted:
-            gw = _to_weights(ggx, gy, ctx.geometry, tuple(w.shape), w.dtype)
-        return ggy, gw, None, None
-
-
-class _WeightGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(x, gy, geometry, w_shape, w_dtype):
-        return _weight_gradient(x, gy, geometry, w_shape, w_dtype)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, gy, ctx.geometry, _, _ = inputs
-        ctx.save_for_backward(x, gy)
-
-    @staticmethod
-    def backward(ctx, ggw):
-        x, gy = ctx.saved_tensors
-        gx = ggy = None
-        if ctx.needs_input_grad[0]:
-            gx = _to_input(gy, ggw, ctx.geometry, tuple(x.shape))
-        if ctx.needs_input_grad[1]:
-            ggy = _convolve(x, ggw, ctx.geometry)
-        return gx, ggy, None, None, None
-
-
-_convolve, _to_input, _to_weights = (plain(function) for function in (_Convolve, _InputGradient, _WeightGradient))
 
 
 def _by_taps(x: Tensor, w: Tensor, g: Geometry, weight_gradient: bool = False) -> bool:
@@ -219,6 +154,14 @@ def _weight_gradient(x: Tensor, gy: Tensor, g: Geometry, w_shape: tuple[int, ...
         gw = gw.flip([2, 3])
     gw = gw.to(w_dtype, memory_format=torch.contiguous_format)
     return gw.mul_(g.gain) if g.gain != 1 else gw
+
+
+_convolve, _, _ = bilinear(
+    lambda x, w, b, g: _forward(x, w, g),
+    lambda gy, w, g, like: _input_gradient(gy, w, g, like.shape),
+    lambda x, gy, g, like: _weight_gradient(x, gy, g, like.shape, like.dtype),
+    weights_wanted=lambda: _weights_wanted,
+)
 
 
 def _backward(gy, x, w, g: Geometry, which: int) -> Tensor:

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import convolution
-from .native import plain, straight, use_native
+from .bilinear import bilinear
+from .native import straight, use_native
 
 torch.library.define("stylegan2_ada::dense", "(Tensor x, Tensor w, Tensor? b, float gain, float bias_gain) -> Tensor")
 torch.library.define("stylegan2_ada::dense_input", "(Tensor gy, Tensor w, float gain) -> Tensor")
@@ -51,7 +52,7 @@ def _(gy, x, gain):
 def dense(x: Tensor, w: Tensor, b: Tensor | None = None, *, gain: float = 1.0, bias_gain: float = 1.0) -> Tensor:
     """`gain * x @ w.t() + bias_gain * b` for x [N, I], w [O, I], b [O], as often differentiable as wanted."""
     if not torch.compiler.is_compiling() and _applies(x, w):
-        return _dense(x, w, b, gain, bias_gain)
+        return _dense(x, w, b, (gain, bias_gain))
     b = b if b is None or bias_gain == 1 else b * bias_gain
     return F.linear(x * gain if gain != 1 else x, w, b)  # the gain costs no pass over the weights or their gradient
 
@@ -61,67 +62,15 @@ def _applies(x: Tensor, w: Tensor) -> bool:
     return few and x.is_cpu and w.is_cpu and use_native(x)
 
 
-class _Dense(torch.autograd.Function):
-    @staticmethod
-    def forward(x, w, b, gain, bias_gain):
-        return _op(x, w, b, gain, bias_gain)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, w, _, ctx.gain, ctx.bias_gain = inputs
-        ctx.save_for_backward(x, w)
-
-    @staticmethod
-    def backward(ctx, gy):
-        x, w = ctx.saved_tensors
-        gx = gw = gb = None
-        if ctx.needs_input_grad[0]:
-            gx = _to_input(gy, w, ctx.gain)
-        if ctx.needs_input_grad[1] and convolution._weights_wanted:
-            gw = _to_weights(gy, x, ctx.gain)
-        if ctx.needs_input_grad[2] and convolution._weights_wanted:
-            gb = gy.sum(dim=0)
-            gb = gb * ctx.bias_gain if ctx.bias_gain != 1 else gb
-        return gx, gw, gb, None, None
+def _to_bias(gy, how):
+    gb, bias_gain = gy.sum(dim=0), how[1]
+    return gb * bias_gain if bias_gain != 1 else gb
 
 
-class _ToInput(torch.autograd.Function):
-    @staticmethod
-    def forward(gy, w, gain):
-        return _input_op(gy, w, gain)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        gy, w, ctx.gain = inputs
-        ctx.save_for_backward(gy, w)
-
-    @staticmethod
-    def backward(ctx, ggx):
-        gy, w = ctx.saved_tensors
-        to_gy = to_w = None
-        if ctx.needs_input_grad[0]:
-            to_gy = _dense(ggx, w, None, ctx.gain, 1.0)
-        if ctx.needs_input_grad[1] and convolution._weights_wanted:
-            to_w = _to_weights(gy, ggx, ctx.gain)
-        return to_gy, to_w, None
-
-
-class _ToWeights(torch.autograd.Function):
-    @staticmethod
-    def forward(gy, x, gain):
-        return _weight_op(gy, x, gain)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        gy, x, ctx.gain = inputs
-        ctx.save_for_backward(gy, x)
-
-    @staticmethod
-    def backward(ctx, ggw):
-        gy, x = ctx.saved_tensors
-        to_gy = _dense(x, ggw, None, ctx.gain, 1.0) if ctx.needs_input_grad[0] else None
-        to_x = _to_input(gy, ggw, ctx.gain) if ctx.needs_input_grad[1] else None
-        return to_gy, to_x, None
-
-
-_dense, _to_input, _to_weights = (plain(function) for function in (_Dense, _ToInput, _ToWeights))
+_dense, _, _ = bilinear(
+    lambda x, w, b, how: _op(x, w, b, *how),
+    lambda gy, w, how, like: _input_op(gy, w, how[0]),
+    lambda x, gy, how, like: _weight_op(gy, x, how[0]),
+    _to_bias,
+    weights_wanted=lambda: convolution._weights_wanted,
+)

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .native import use_native
+from .bilinear import bilinear
+from .native import straight, use_native
 
 Padding = tuple[int, int, int, int]
 
@@ -34,7 +35,14 @@ torch.library.define(
     "(Tensor x, Tensor gy, SymInt kh, SymInt kw, SymInt stride, SymInt[] padding) -> Tensor",
 )
 
-_op = torch.ops.stylegan2_ada
+_op, _input_op, _weight_op = (
+    straight(op.default)
+    for op in (
+        torch.ops.stylegan2_ada.depthwise,
+        torch.ops.stylegan2_ada.depthwise_input_grad,
+        torch.ops.stylegan2_ada.depthwise_weight_grad,
+    )
+)
 
 
 def depthwise(
@@ -47,8 +55,7 @@ def depthwise(
     Returns [N, C, H', W'] in the dtype of x, channels-last where `applies`; gradients of w and bias have their dtypes.
     """
     if applies(x, w):
-        b = None if bias is None else bias.float()
-        return _op.depthwise(x, w.float(), b, stride, list(padding))
+        return _depthwise(x, w.float(), None if bias is None else bias.float(), (stride, list(padding)))
     top, bottom, left, right = padding
     even = top == bottom and left == right
     x = x if even else F.pad(x, (left, right, top, bottom))
@@ -89,57 +96,17 @@ def _(x, gy, kh, kw, stride, padding):
     return x.new_empty((x.shape[1], 1, kh, kw), dtype=torch.float32)
 
 
-def _save(ctx, inputs, output) -> None:
-    x, w, _, ctx.stride, ctx.padding = inputs
-    ctx.save_for_backward(x, w)
+def _input_grad(gy, w, how, like):
+    return _input_op(gy, w, like.shape[2], like.shape[3], *how)
 
 
-def _backward(ctx, gy):
-    x, w = ctx.saved_tensors
-    gx = gw = gb = None
-    if ctx.needs_input_grad[0]:
-        gx = _op.depthwise_input_grad(gy, w, x.shape[2], x.shape[3], ctx.stride, ctx.padding)
-    if ctx.needs_input_grad[1]:
-        gw = _op.depthwise_weight_grad(x, gy, w.shape[2], w.shape[3], ctx.stride, ctx.padding)
-    if ctx.needs_input_grad[2]:
-        gb = gy.sum((0, 2, 3), dtype=torch.float32)
-    return gx, gw, gb, None, None
+def _weight_grad(x, gy, how, like):
+    return _weight_op(x, gy, like.shape[2], like.shape[3], *how)
 
 
-def _save_input_grad(ctx, inputs, output) -> None:
-    gy, w, _, _, ctx.stride, ctx.padding = inputs
-    ctx.save_for_backward(gy, w)
-
-
-def _backward_input_grad(ctx, ggx):
-    gy, w = ctx.saved_tensors
-    ggy = gw = None
-    if ctx.needs_input_grad[0]:
-        ggy = _op.depthwise(ggx, w, None, ctx.stride, ctx.padding)
-    if ctx.needs_input_grad[1]:
-        gw = _op.depthwise_weight_grad(ggx, gy, w.shape[2], w.shape[3], ctx.stride, ctx.padding)
-    return ggy, gw, None, None, None, None
-
-
-def _save_weight_grad(ctx, inputs, output) -> None:
-    x, gy, _, _, ctx.stride, ctx.padding = inputs
-    ctx.save_for_backward(x, gy)
-
-
-def _backward_weight_grad(ctx, ggw):
-    x, gy = ctx.saved_tensors
-    gx = ggy = None
-    if ctx.needs_input_grad[0]:
-        gx = _op.depthwise_input_grad(gy, ggw, x.shape[2], x.shape[3], ctx.stride, ctx.padding)
-    if ctx.needs_input_grad[1]:
-        ggy = _op.depthwise(x, ggw, None, ctx.stride, ctx.padding)
-    return gx, ggy, None, None, None, None
-
-
-torch.library.register_autograd("stylegan2_ada::depthwise", _backward, setup_context=_save)
-torch.library.register_autograd(
-    "stylegan2_ada::depthwise_input_grad", _backward_input_grad, setup_context=_save_input_grad
-)
-torch.library.register_autograd(
-    "stylegan2_ada::depthwise_weight_grad", _backward_weight_grad, setup_context=_save_weight_grad
+_depthwise, _, _ = bilinear(
+    lambda x, w, b, how: _op(x, w, b, *how),
+    _input_grad,
+    _weight_grad,
+    lambda gy, how: gy.sum((0, 2, 3), dtype=torch.float32),
 )

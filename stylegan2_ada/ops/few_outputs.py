@@ -14,7 +14,8 @@ few_outputs_weight(x, gy): m, the sum over pixels of x[n, c] gy[n, o].
 import torch
 from torch import Tensor
 
-from .native import plain, straight, use_native
+from .bilinear import bilinear
+from .native import straight, use_native
 
 torch.library.define("stylegan2_ada::few_outputs", "(Tensor x, Tensor m) -> Tensor")
 torch.library.define("stylegan2_ada::few_outputs_input", "(Tensor gy, Tensor m, bool wide) -> Tensor")
@@ -35,7 +36,7 @@ def few_outputs(x: Tensor, m: Tensor) -> Tensor:
     """[N, O, H, W] of x [N, C, H, W] and weights m [N, O, C]; in float32 by native code, else in the dtype of x.
     Differentiable any number of times."""
     if not torch.compiler.is_compiling() and _applies(x, m):
-        return _outputs(x, m)
+        return _outputs(x, m, None, None)
     # per-sample weights and one batched matrix product save the pass that would scale x
     n, c, height, width = x.shape
     y = x.permute(0, 2, 3, 1).reshape(n, height * width, c) @ m.to(x.dtype).transpose(1, 2)
@@ -66,55 +67,8 @@ def _(x, gy):
     return gy.new_empty((x.shape[0], gy.shape[1], x.shape[1]))
 
 
-class _Outputs(torch.autograd.Function):
-    @staticmethod
-    def forward(x, m):
-        return _op(x, m)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, gy):
-        x, m = ctx.saved_tensors
-        gx = _to_input(gy, m, x.dtype == torch.float32) if ctx.needs_input_grad[0] else None
-        gm = _to_weights(x, gy) if ctx.needs_input_grad[1] else None
-        return gx, gm
-
-
-class _ToInput(torch.autograd.Function):
-    @staticmethod
-    def forward(gy, m, wide):
-        return _input_op(gy, m, wide)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[:2])
-
-    @staticmethod
-    def backward(ctx, ggx):
-        gy, m = ctx.saved_tensors
-        to_gy = _outputs(ggx, m) if ctx.needs_input_grad[0] else None
-        to_m = _to_weights(ggx, gy) if ctx.needs_input_grad[1] else None
-        return to_gy, to_m, None
-
-
-class _ToWeights(torch.autograd.Function):
-    @staticmethod
-    def forward(x, gy):
-        return _weight_op(x, gy)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, ggm):
-        x, gy = ctx.saved_tensors
-        to_x = _to_input(gy, ggm, x.dtype == torch.float32) if ctx.needs_input_grad[0] else None
-        to_gy = _outputs(x, ggm) if ctx.needs_input_grad[1] else None
-        return to_x, to_gy
-
-
-_outputs, _to_input, _to_weights = (plain(function) for function in (_Outputs, _ToInput, _ToWeights))
+_outputs, _, _ = bilinear(
+    lambda x, m, b, how: _op(x, m),
+    lambda gy, m, how, like: _input_op(gy, m, like.dtype == torch.float32),
+    lambda x, gy, how, like: _weight_op(x, gy),
+)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .native import use_native
+from .native import quick, use_native
 
 
 class Activation(NamedTuple):
@@ -62,7 +62,7 @@ def norm_act(x: Tensor, w: Tensor, b: Tensor, eps: float, act: Activation) -> tu
     x: [N, C, H, W] where `applies`; w, b: float32 [C]. y is of x's dtype, channels-last, once differentiable; mean and
     variance are float32 without gradient.
     """
-    y, mean, var = _op.norm_act(x, w, b, eps, *act)
+    y, mean, var = _norm_act(x, w, b, eps, *act)
     return y, mean.detach(), var.detach()
 
 
@@ -96,17 +96,24 @@ def _save(ctx, inputs, output) -> None:
     _, mean, var = output
     ctx.save_for_backward(x, w, b, mean, var)
     ctx.mark_non_differentiable(mean, var)
+    ctx.set_materialize_grads(False)  # those of mean and variance, which nobody reads
 
 
 def _backward(ctx, gy, _mean, _var):
     x, w, b, mean, var = ctx.saved_tensors
-    gx, gw, gb = _op.norm_act_grad(gy.to(x.dtype), x, mean, var, w, b, *ctx.rest)
+    gx, gw, gb = _grad(gy.to(x.dtype), x, mean, var, w, b, *ctx.rest)
     return gx, gw.to(w.dtype), gb.to(b.dtype), None, None, None, None
+
+
+def _nothing(ctx, inputs, output) -> None:
+    """The second derivative that there is not needs nothing."""
 
 
 def _no_second(ctx, *gradients):
     raise NotImplementedError("norm_act has no second derivative; set STYLEGAN_OPS=torch to have PyTorch's")
 
 
+_norm_act = quick(_op.norm_act.default, _save, _backward)
+_grad = quick(_op.norm_act_grad.default, _nothing, _no_second)
 torch.library.register_autograd("stylegan2_ada::norm_act", _backward, setup_context=_save)
 torch.library.register_autograd("stylegan2_ada::norm_act_grad", _no_second)

@@ -8,7 +8,7 @@ from torch import nn
 
 from discriminator.backbones import Backbone, BackboneConfig
 from discriminator.native_layers import use_native_layers
-from stylegan2_ada.ops import conv3x3, convolution, depthwise, norm_act
+from stylegan2_ada.ops import conv3x3, convolution, depthwise, norm_act, pointwise
 
 native = pytest.mark.skipif(not norm_act.applies(torch.zeros(1, 1, 1, 1)), reason="needs the native operations")
 LITE = "timm:tf_efficientnet_lite0"
@@ -37,9 +37,10 @@ def lesson(net, dtype=torch.float32):
 
 def calls(monkeypatch):
     """How often native code is asked, counted from here."""
-    counted = {"depthwise": 0, "norm_act": 0, "scale_act": 0, "convolve": 0}
+    counted = {"depthwise": 0, "pointwise": 0, "norm_act": 0, "scale_act": 0, "convolve": 0}
     for module, name in (
-        (depthwise, "depthwise"), (norm_act, "norm_act"), (norm_act, "scale_act"), (convolution, "convolve"),
+        (depthwise, "depthwise"), (pointwise, "pointwise"), (norm_act, "norm_act"), (norm_act, "scale_act"),
+        (convolution, "convolve"),
     ):  # fmt: skip
         real = getattr(module, name)
 
@@ -54,6 +55,7 @@ def calls(monkeypatch):
 def without_native_code(monkeypatch):
     monkeypatch.setattr(depthwise, "use_native", lambda x: False)
     monkeypatch.setattr(norm_act, "use_native", lambda x: False)
+    monkeypatch.setattr(pointwise, "use_native", lambda x: False)
 
 
 def close(got, right, tolerance):
@@ -113,7 +115,10 @@ def test_bfloat16_is_as_near_as_pytorch_s(monkeypatch):
     exact = lesson(copy.deepcopy(net).double(), torch.float64)[0]
     plain, quick = copy.deepcopy(net), copy.deepcopy(net)
     plain.lowp_dtype = quick.lowp_dtype = torch.bfloat16
+    counted = calls(monkeypatch)
     near = (lesson(quick)[0].double() - exact).norm()
+    layer = torch.zeros(1, 2, 1, 1)
+    assert (counted["pointwise"] > 30) == pointwise.applies(layer.bfloat16(), layer.expand(2, 2, 1, 1))
     without_native_code(monkeypatch)
     assert near <= 1.5 * (lesson(plain)[0].double() - exact).norm() + 1e-6
 

@@ -38,7 +38,7 @@ _usable: dict[str, bool] = {}  # by device type, filled at the first use
 
 def quick(operator, save: Callable, backward: Callable) -> Callable:
     """An operator by the quickest way: called plainly while a compiler watches; through a `torch.autograd.Function` of
-    `save(ctx, inputs, output)` and `backward(ctx, gradient)` where one of the tensors wants a gradient, which costs a
+    `save(ctx, inputs, output)` and `backward(ctx, *gradients)` where one of the tensors wants a gradient, which costs a
     quarter of a `torch.library` formula; else straight to the kernel."""
 
     class Quick(torch.autograd.Function):
@@ -50,8 +50,8 @@ def quick(operator, save: Callable, backward: Callable) -> Callable:
             return output
 
         @staticmethod
-        def backward(ctx, gradient):
-            return backward(ctx, gradient)
+        def backward(ctx, *gradients):
+            return backward(ctx, *gradients)
 
     def call(*inputs):
         if torch.compiler.is_compiling():

@@ -36,10 +36,9 @@ struct IntPairs {
 // A live in registers: 6 x 4 uses 29 of 32, and needs 4 loads and 6 broadcasts for 24 multiply-adds, so B may stream
 // from the second-level cache.
 template <typename Pairs, int ROWS, int COLS>
-inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t b_k, int64_t k,
-                         float* c, int64_t c_row) {
-  typename Pairs::Sum acc[ROWS][COLS];
-#pragma GCC unroll 8
+SG_FORCE_INLINE void micro_sums(const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t b_k, int64_t k,
+                                typename Pairs::Sum (&acc)[ROWS][COLS]) {
+#pragma GCC unroll 12
   for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
     for (int j = 0; j < COLS; j++) acc[r][j] = Pairs::zero();
@@ -50,7 +49,7 @@ inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const ui
       bv[j] = _mm512_loadu_si512(b + 16 * j);
       _mm_prefetch(reinterpret_cast<const char*>(b + 8 * b_k + 16 * j), _MM_HINT_T0);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
       const __m512i av = _mm512_set1_epi32(static_cast<int>(a[r * a_row]));
 #pragma GCC unroll 4
@@ -59,7 +58,14 @@ inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const ui
     a += a_k;
     b += b_k;
   }
-#pragma GCC unroll 8
+}
+
+template <typename Pairs, int ROWS, int COLS>
+inline void micro_kernel(const uint32_t* a, int64_t a_row, int64_t a_k, const uint32_t* b, int64_t b_k, int64_t k,
+                         float* c, int64_t c_row) {
+  typename Pairs::Sum acc[ROWS][COLS];
+  micro_sums<Pairs>(a, a_row, a_k, b, b_k, k, acc);
+#pragma GCC unroll 12
   for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
     for (int j = 0; j < COLS; j++) Pairs::store(c + r * c_row + 16 * j, acc[r][j]);

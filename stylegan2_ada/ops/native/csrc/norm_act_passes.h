@@ -118,6 +118,14 @@ void apply(const T* x, T* y, int64_t rows, int64_t length, Vectors p, Act a) {
       sg::store(act_of<KIND>(sg::load(x + i * LANES) * scale.v[i] + shift.v[i], low, high), y + i * LANES);
 }
 
+// Numbers as they were loaded: the compiler would put the load behind the mask that a clamp's slope is, to wait for it.
+SG_INLINE Vec loaded(Vec v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+
 // sums of g = gy act'(x * scale + shift), and of g (x - mean)
 template <int64_t KIND, int WIDTH, typename T>
 void gradient_sums(const T* gy, const T* x, int64_t rows, int64_t length, Vectors p, Act a, float* sums,
@@ -128,7 +136,7 @@ void gradient_sums(const T* gy, const T* x, int64_t rows, int64_t length, Vector
   for (int64_t r = 0; r < rows; ++r, x += length, gy += length)
     for (int i = 0; i < WIDTH; ++i) {
       const Vec v = sg::load(x + i * LANES);
-      const Vec g = through<KIND>(sg::load(gy + i * LANES), v * scale.v[i] + shift.v[i], low, high);
+      const Vec g = through<KIND>(loaded(sg::load(gy + i * LANES)), v * scale.v[i] + shift.v[i], low, high);
       s[i] += g;
       t[i] += g * (v - mean.v[i]);
     }
@@ -143,7 +151,7 @@ void input_gradient(const T* gy, const T* x, T* gx, int64_t rows, int64_t length
   for (int64_t r = 0; r < rows; ++r, x += length, gy += length, gx += length)
     for (int i = 0; i < WIDTH; ++i) {
       const Vec v = sg::load(x + i * LANES);
-      const Vec g = through<KIND>(sg::load(gy + i * LANES), v * scale.v[i] + shift.v[i], low, high);
+      const Vec g = through<KIND>(loaded(sg::load(gy + i * LANES)), v * scale.v[i] + shift.v[i], low, high);
       sg::store(scale.v[i] * g + c1.v[i] * (v - mean.v[i]) + c0.v[i], gx + i * LANES);
     }
 }
