@@ -158,6 +158,8 @@ def _untold(
     if (own := label_word(root)) is not None:
         return own  # a folder called "fake" given directly must not pass for real photos
     done.untold = True
+    if reading.otherwise is not None:
+        return reading.otherwise
     strangers = done.names.strangers(counts)
     named = [name for name in strangers if name]
     total = sum(counts.values())

@@ -304,12 +304,14 @@ class Reading:
 
     labels: what a person says of them, "real=A,fake=B" (`LabelRule`). classes: sub-folders are classes, so that two
     unknown ones, or `0` and `1`, are no question of real or fake. unsplit: images of no split are kept beside splits.
-    ask: two folders of unknown names are refused, for one of them may be the fakes."""
+    ask: two folders of unknown names are refused, for one of them may be the fakes. otherwise: what a person said that
+    images are of which nothing else tells it."""
 
     labels: str | None = None
     classes: bool = False
     unsplit: bool = False
     ask: bool = True
+    otherwise: int | None = None
 
 
 AS_NAMED = Reading()  # by the folders' names alone

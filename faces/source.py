@@ -399,7 +399,7 @@ def _listed_labels(
     if "label" not in rows:
         told = label_paths(paths, spec, "", dataclasses.replace(reading, unsplit=True))
         unread = undecided(spec, len(paths), asked) if told.untold and not reading.classes else []
-        return told.labels, told.names, told.notes + unread
+        return told.labels, told.names, told.notes + (unread if reading.otherwise is None else [])
     labels, notes, names = rows["label"], [], FolderNames.read(parts_of(path)[:-1] for path in paths)
     if unknown := int((labels[counted] < 0).sum()):
         if unknown == int(counted.sum()):

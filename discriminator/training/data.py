@@ -312,7 +312,7 @@ def _folders_of(source: FaceSource) -> str:
 def _extra(spec: str, dose: float, label: int, root: str | None) -> Extra:
     """The images of one label of a source; all images of one that has no label folders. Where it has splits, those of
     its training split: what it keeps for tests is not for learning."""
-    source = open_source(spec, data_root=root, reading=Reading(ask=False))
+    source = open_source(spec, data_root=root, reading=Reading(ask=False, otherwise=label))
     if len(np.unique(source.labels)) == 2:
         source = source.select(label=label)
     else:

@@ -140,6 +140,16 @@ def test_many_unknown_folders_are_real_and_said(tmp_path):
     assert set(source.labels) == {0} and "all 3 images count as real (in ann, bob, eve)" in source.notes[0]
 
 
+def test_what_a_person_says_all_are_is_no_guess(tmp_path):
+    """train_detector.py --extra-fakes samples/: nothing is said of images that count as real."""
+    root = plant(tmp_path / "samples", "psi0.5/1.png", "psi0.7/2.png", "final/3.png")
+    source = open_source(root, reading=Reading(ask=False, otherwise=1))
+    assert set(source.labels) == {1} and source.notes == ()
+    (tmp_path / "list.csv").write_text("path,model\nsamples/psi0.5/1.png,a\nsamples/final/3.png,b\n")
+    source = open_source(tmp_path / "list.csv", reading=Reading(ask=False, otherwise=1))
+    assert set(source.labels) == {1} and source.notes == ()
+
+
 def test_a_person_goes_before_the_names(tmp_path):
     root = both(tmp_path / "set", "real", "fake")
     source = open_source(root, reading=Reading("real=fake,fake=real"))
