@@ -75,9 +75,12 @@ def open_material(material: Material, plan: Plan, data_root: str | None) -> Open
 
 def _source(material: Material, spec: str, data_root: str | None) -> FaceSource:
     """The images of one label, or all of a source of one label: what they are is said by the plan."""
-    source = open_source(spec, data_root=data_root, split=material.split, allow_fetch=False, reading=Reading(ask=False))
+    label = int(material.label == FAKE)
+    source = open_source(
+        spec, data_root=data_root, split=material.split, allow_fetch=False, reading=Reading(ask=False, otherwise=label)
+    )
     if len(np.unique(source.labels)) == 2:
-        source = source.select(label=int(material.label == FAKE))
+        source = source.select(label=label)
     if not len(source):
         raise UserError(f"{spec} holds no {material.label} images")
     return source
