@@ -180,8 +180,8 @@ def _manifest(rows: Rows, path: str, rule: LabelRule | None, labels: bool = True
 
 
 def _without_padding(columns: dict[str, np.ndarray], folder: str, path: str) -> list[str]:
-    """Leave out blanks around the paths of a list written as `fake, a.jpg`; a note that says so. A file's name may begin
-    or end with one: it is left where the first such file is there by that name, or by neither."""
+    """Leave out blanks around the paths of a list written as `fake, a.jpg`; a note that says so. Names of files may
+    begin or end with one: they are left where the first such file is there by that name, or by neither."""
     texts = columns["path"].tolist()
     padded = [text for text in texts if text != text.strip()]
     if not padded:
