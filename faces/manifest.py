@@ -227,6 +227,14 @@ def may_tell_labels(path: str) -> bool:
     return "path" in header and any(names_labels(name) for name in header)
 
 
+def is_of_samples(path: str) -> bool:
+    """Whether a table is the manifest that `synth.py` leaves beside its samples."""
+    try:
+        return path.lower().endswith(".csv") and set(next(read_rows(path))[1]) >= SAMPLES
+    except UserError:
+        return False
+
+
 def has_paths(names: Sequence[str]) -> bool:
     """Whether columns of these names, as another program wrote them, hold one of paths."""
     return "path" in _as_known(list(names))
