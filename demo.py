@@ -71,8 +71,8 @@ def main(asked: Demo) -> None:
     report = _report(folder, unseen)
     print(f"\nreport  {report}   ({time.monotonic() - began:.0f} s in all)")
     next_step(
-        f"open {typed(report)} in a browser. Its detector knows drawn faces only; python detect.py photo.jpg judges a"
-        " photo by the shipped one"
+        f"open {typed(report)} in a browser. Its detector knows drawn faces only; to judge a photo by the shipped one:"
+        " python detect.py photo.jpg"
     )
 
 

@@ -62,7 +62,7 @@ class JudgesByDefault(click.Group):
 
 def as_typed(ctx: click.Context) -> str:
     """The command that runs, as it can be typed again."""
-    return shlex.join(["python", "detect.py", *ctx.meta[TYPED]])
+    return f"python detect.py {shlex.join(ctx.meta[TYPED])}"
 
 
 @click.command(

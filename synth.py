@@ -44,7 +44,7 @@ from synth.options import (
     WalkVideo,
 )
 
-MEASURE = "python evaluate.py generator {path} --data REAL_PHOTOS measures them"
+MEASURE = "to measure them: python evaluate.py generator {path} --data REAL_PHOTOS"
 TRAIN = "train one with `python train_gan.py --data demo --cfg tiny --resolution 64`, or give --network FILE"
 IN_THE_FILE = ("n", "seeds", "psi", "cutoff", "class_index", "grid")  # what projected latents have no use for
 

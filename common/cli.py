@@ -334,12 +334,14 @@ def next_step(text: str) -> None:
     """The last line of a command, `Next: …`: what to do with what it made. On stderr, so that stdout is for programs;
     under torchrun rank 0 says it. FACES_NEXT=0 keeps it silent, for commands that are steps of another.
 
-    `python` in it is written as what starts this Python here: `make` and `.venv/bin/python` activate nothing."""
+    `python` in it is written as what starts this Python here: `make` and `.venv/bin/python` activate nothing; a script
+    as it is started from here."""
     if os.environ.get("RANK", "0") == "0" and os.environ.get("FACES_NEXT") != "0":
-        click.echo(f"Next: {re.sub(COMMAND_OF_PYTHON, lambda _: this_python(), text)}", err=True)
+        here = re.sub(COMMAND_OF_PYTHON, lambda found: f"{this_python()} {this_script(found[1] or '')}", text)
+        click.echo(f"Next: {here}", err=True)
 
 
-COMMAND_OF_PYTHON = r"(?<![\w/.-])python(?= (?:\w+\.py|-m \w+\.\w+)\b)"
+COMMAND_OF_PYTHON = r"(?<![\w/.-])python (?:(\w+\.py)\b|(?=-m \w+\.\w+))"
 
 
 def this_python() -> str:
@@ -350,6 +352,14 @@ def this_python() -> str:
         return "python"
     here = Path.cwd()
     return typed(own.relative_to(here) if own.is_relative_to(here) else own)
+
+
+def this_script(name: str) -> str:
+    """The script `name` of the checkout as it is typed here: with the folder in front that the running one was started
+    from, where that is another than the working folder."""
+    folder = Path(sys.argv[0]).parent
+    there = folder / name
+    return typed(there) if name and there.is_file() and not folder.samefile(Path.cwd()) else name
 
 
 def typed(path: object) -> str:

@@ -12,6 +12,7 @@ from common.errors import UserError
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet begins to compute
 SEPARATOR = re.compile(r"\"?sep=([,;\t|])\"?[,;]*\r?\n?", re.IGNORECASE)
+EMPTY = " ,;\t\r\n"  # a line of nothing else says nothing
 
 
 def no_formula(path: str) -> str:
@@ -33,19 +34,22 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
 
     Bytes that are not UTF-8 stay as they are (surrogates); UTF-16 is known by its mark. UserError for a file that can't
     be read or is no CSV, and for a row of another length than the header. Spreadsheets make every row as wide as the
-    widest: nameless columns at the end that hold nothing are left out, and so are rows of nothing but separators. A
+    widest: nameless columns at the end that hold nothing are left out, and so are rows of nothing but separators,
+    above the header, too. A
     first line `sep=;`, by which some tell the separator, is no header.
     """
     try:
         with open(path, "rb") as file:  # some spreadsheets' "Unicode text"
             marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         with open(path, encoding="utf-16" if marked else "utf-8-sig", errors="surrogateescape", newline="") as file:
-            first = file.readline()
+            above, start, first = 0, file.tell(), file.readline()
+            while first and not first.strip(EMPTY):
+                above, start, first = above + 1, file.tell(), file.readline()
             said = SEPARATOR.fullmatch(first)
             if said is None:
-                file.seek(0)
+                file.seek(start)
             delimiter = said[1] if said else max(",;\t", key=first.count)
-            reader, above = csv.reader(file, delimiter=delimiter, strict=True), 1 if said else 0
+            reader, above = csv.reader(file, delimiter=delimiter, strict=True), above + bool(said)
             header = _trimmed(next(reader, []))
             yield above + reader.line_num, header
             number = 0

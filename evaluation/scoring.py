@@ -31,8 +31,9 @@ from discriminator.origins import lessons_of
 from discriminator.verdict import Threshold
 from evaluation.options import ScoringOptions
 from faces.degrade import Degradation
+from faces.field_lists import lists_beside
 from faces.layout import LABELS, LabelRule, Reading, label_word, parts_of, split_word
-from faces.manifest import text_column
+from faces.manifest import is_of_samples, text_column
 from faces.scan import Facts, header_facts, scan
 from faces.source import LISTED, SET_NAMES, FaceSource, open_source
 from faces.splitting import groups_of
@@ -206,6 +207,11 @@ def _open(spec: str, name: str, options: ScoringOptions, group_by: str | None) -
                 " folders, or `label` real or `label` fake if all are one"
                 + "".join(f"; {note}" for note in notes if LISTED in note)
             )
+        if label == "real" and (made := _samples_in(source)):
+            raise UserError(
+                f"`data` {spec}: {made} in it is of synth.py: its images are fakes, not real: give it in place of the"
+                " folder"
+            )
         labels = np.full(len(source), LABELS[label])
         notes.append(f"all {label} by `label`")
     rows = source.manifest
@@ -257,6 +263,14 @@ def _says_labels(source: FaceSource) -> bool:
         return True
     root = source.name if isinstance(source.store, FolderStore) else os.path.splitext(source.name)[0]
     return source.names.rule is not None or source.names.by_file or label_word(root) is not None
+
+
+def _samples_in(source: FaceSource) -> str:
+    """The manifest that `synth.py` left beside images of a folder; "" where there is none."""
+    if not isinstance(source.store, FolderStore):
+        return ""
+    tables = lists_beside(source.store.root, (item.path for item in source.items))
+    return next((name for name in tables if is_of_samples(source.store.locate(name))), "")
 
 
 def _source_names(source: FaceSource, name: str) -> np.ndarray:

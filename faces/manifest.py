@@ -171,10 +171,26 @@ def _manifest(rows: Rows, path: str, rule: LabelRule | None, labels: bool = True
     if SAMPLES <= columns.keys() and "label" not in columns:
         columns["label"] = np.full(len(columns["path"]), FAKE, dtype=np.int8)
         columns["generator"] = text_column([sha[:12] for sha in columns["network_sha256"].tolist()])
-    notes, asked = _understood(columns, raw, path, rule) if labels else ([], [])
-    ordered = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
     folder = os.path.dirname(path) or "."
+    padded = _without_padding(columns, folder, path)
+    notes, asked = _understood(columns, raw, path, rule) if labels else ([], [])
+    notes += padded
+    ordered = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
     return Manifest({name: columns[name] for name in ordered}, folder, tuple(notes), tuple(asked))
+
+
+def _without_padding(columns: dict[str, np.ndarray], folder: str, path: str) -> list[str]:
+    """Leave out blanks around the paths of a list written as `fake, a.jpg`; a note that says so. Names of files may
+    begin or end with one: they are left where the first such file is there by that name, or by neither."""
+    texts = columns["path"].tolist()
+    padded = [text for text in texts if text != text.strip()]
+    if not padded:
+        return []
+    as_is, without = (os.path.join(folder, text) for text in (padded[0], padded[0].strip()))
+    if os.path.lexists(as_is) or not os.path.lexists(without):
+        return []
+    columns["path"] = text_column([text.strip() for text in texts])
+    return [f"{path}: the blanks around its paths are left out"]
 
 
 def _understood(
@@ -209,6 +225,14 @@ def may_tell_labels(path: str) -> bool:
     except UserError:
         return False
     return "path" in header and any(names_labels(name) for name in header)
+
+
+def is_of_samples(path: str) -> bool:
+    """Whether a table is the manifest that `synth.py` leaves beside its samples."""
+    try:
+        return path.lower().endswith(".csv") and set(next(read_rows(path))[1]) >= SAMPLES
+    except UserError:
+        return False
 
 
 def has_paths(names: Sequence[str]) -> bool:

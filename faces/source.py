@@ -207,7 +207,7 @@ def open_source(
         if split not in source.splits:
             has = ", ".join(s for s in SPLIT_NAMES if s in source.splits)
             there = f"it has: {has}" if has else "it defines no splits"
-            raise UserError(f"{source.name} has no {split!r} split ({there}); give another one, or none for all images")
+            raise UserError(f"{source.name} has no {split!r} split ({there}); give another one, or all its images")
         source = source.select(split=split)
     if label is not None:
         source = source.select(label=label)

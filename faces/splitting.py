@@ -21,6 +21,7 @@ from faces.prepare_options import GROUPINGS
 from faces.similar import MAX_DISTANCE, components, exact_groups, in_order, joined, near_groups
 
 NAMED = 8  # empty parts, in a warning
+MOST_FOLDS = 20  # that are told one by one; of more the first and the last two
 SPLIT_ORDER = ("train", "valid", "test")
 # Replaced parts change the hash of the whole photo. In Yonsei's 2 million pairs, of the 20 at 5 to 7 bits of which one
 # is a composite 18 are one photo; at 8 it is every second, beyond that few.
@@ -152,9 +153,11 @@ def describe(
     rows = [(name, parts == name) for name in SPLIT_ORDER] + [
         ("fold " + str(k), fold == k) for k in range(max(folds, fold.max(initial=-1) + 1))
     ]
-    lines += [
-        f"{name:7}" + "".join(f"{int((row & (labels == kind)).sum()):>11}" for kind in kinds) for name, row in rows
-    ]
+    told = [f"{name:7}" + "".join(f"{int((row & (labels == kind)).sum()):>11}" for kind in kinds) for name, row in rows]
+    most = len(SPLIT_ORDER) + MOST_FOLDS
+    if len(told) > most:
+        told[most - 3 : -2] = [f"… {len(told) - most + 1} more of {len(told) - len(SPLIT_ORDER)} folds"]
+    lines += told
     for kind in kinds:
         here = labels == kind
         wanted = [(name, row) for name, row in rows if shares is None or shares.get(name, 1)]

@@ -171,7 +171,7 @@ def judge(
     methods, target = ((), None) if explain is None else methods_or_path(os.fspath(explain))
     begin = time.perf_counter()
     engine, judging = _opened(asked, explain is not None, explain is not None and gradients_for(methods))
-    painter = None if explain is None else Painter(methods, target, [source], engine, tell=warnings.warn)
+    painter = None if explain is None else Painter(methods, target, [source], engine, tell=warnings.warn, anew=True)
     if load is None:
         found = list(judge_files(judging, [source], workers=1))
     else:

@@ -92,8 +92,8 @@ class Painter:
     folder, or numbered pictures; None: a new folder. files: as `discriminator.files.judge_files` takes them. tell:
     hears once of each method that can't be drawn, and why.
 
-    Only a picture named outright may replace an old one (not the photo). UserError where something is in the way, or
-    there is nothing to draw. written: what was saved so far."""
+    anew: a picture named outright replaces an old one (not the photo); in a program's line nobody takes it for one more
+    photo. UserError where something is in the way, or there is nothing to draw. written: what was saved so far."""
 
     def __init__(
         self,
@@ -102,6 +102,7 @@ class Painter:
         files: Sequence[str | Result],
         engine: Engine,
         tell: Callable[[str], object] = lambda line: None,
+        anew: bool = False,
     ):
         self._tell, self._told = tell, set[str]()
         self.written: list[Path] = []
@@ -113,7 +114,7 @@ class Painter:
         if all(why := [self.maps.why_not(method) for method in chosen]):
             raise UserError(f"`explain`: {why[0]}")
         self.target = _free_folder() if target is None else target
-        self._paths = paths_by_place(self.target, files)
+        self._paths = paths_by_place(self.target, files, anew=anew)
         self._at = 0
         self._photo: list[Result] = []
 
@@ -207,18 +208,19 @@ def _free_folder() -> str:
 
 
 def paths_by_place(
-    target: str, files: Sequence[str | Result], name: str = "explain", kinds: Sequence[str] = PICTURES
+    target: str, files: Sequence[str | Result], name: str = "explain", kinds: Sequence[str] = PICTURES, **how: bool
 ) -> dict[int, Path]:
     """`picture_paths` by place in `files`, which has results already, too, of what has no picture."""
     places = [i for i, file in enumerate(files) if isinstance(file, str)]
-    return dict(zip(places, picture_paths(target, [str(files[i]) for i in places], name, kinds), strict=True))
+    return dict(zip(places, picture_paths(target, [str(files[i]) for i in places], name, kinds, **how), strict=True))
 
 
 def picture_paths(
-    target: str, files: Sequence[str], name: str = "explain", kinds: Sequence[str] = PICTURES
+    target: str, files: Sequence[str], name: str = "explain", kinds: Sequence[str] = PICTURES, *, anew: bool = False
 ) -> list[Path]:
     """Where each file's picture goes: `target` itself for one file and a name of one of the `kinds`, numbered ones
-    beside it for several, else a folder. name: of the parameter. UserError where something is in the way."""
+    beside it for several, else a folder. name: of the parameter. anew: the one for one
+    file may replace an old one. UserError where something is in the way."""
     path = Path(target)
     check_folder(f"`{name}`", path if path.is_dir() else path.parent)
     if path.suffix.lower() in kinds and not path.is_dir():
@@ -227,8 +229,11 @@ def picture_paths(
         if len(files) == 1:
             if path.exists() and os.path.exists(files[0]) and path.samefile(files[0]):
                 raise UserError(f"`{name}`: {path} is the photo itself and will not be overwritten; give another name")
-            return [path]
-        paths = [path.with_name(f"{path.stem}-{i + 1:04d}{path.suffix}") for i in range(len(files))]
+            if anew:
+                return [path]
+            paths = [path]
+        else:
+            paths = [path.with_name(f"{path.stem}-{i + 1:04d}{path.suffix}") for i in range(len(files))]
     else:
         if path.suffix.lower() in FILES and not path.is_dir() and not target.endswith(("/", os.sep)):
             raise UserError(f"`{name}` {target}: give a name that ends in {' or '.join(kinds)}, or a folder's")

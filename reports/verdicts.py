@@ -155,14 +155,14 @@ def next_line(
     if totals.real + totals.fake + totals.unsure == 0:
         no_face = "python detect.py --help tells of --face whole, for pictures in which no face is found"
         return no_face if totals.no_face else ""
-    return f"{same_again(asked)} --explain maps/ draws what spoke for the answers"
+    return f"to see what spoke for the answers: {same_again(asked)} --explain maps/"
 
 
 def _pictures(target: str, paths: Sequence[Path]) -> str:
     """The picture or the folder that was asked for, or where several were numbered in its place, the first and the
     last of them."""
     first, last = str(paths[0]), str(paths[-1])
-    if Path(target).exists():
+    if Path(target).is_dir():
         return typed(target)
     return typed(first) if first == last else f"{typed(first)} to {typed(last)}"
 
@@ -170,7 +170,7 @@ def _pictures(target: str, paths: Sequence[Path]) -> str:
 def same_again(asked: DetectOptions) -> str:
     """The command that judges the same in the same way: of many inputs the first."""
     named = [word for word in asked.inputs if word != "-"] or ["PHOTO"]
-    words = ["python", "detect.py", *(typed(word) for word in named[: len(named) if len(named) <= FEW else 1])]
+    words = ["python detect.py", *(typed(word) for word in named[: len(named) if len(named) <= FEW else 1])]
     for field in fields(asked):
         value = getattr(asked, field.name)
         if field.name in SAME and value != field.default:

@@ -14,6 +14,7 @@ from common.words import are, counted
 from stylegan2_ada.generator import Generator
 from synth.behind import Behind
 from synth.grid import contact_sheet, labelled_grid
+from synth.latents import check_rendering
 from synth.network import SILENT, Watch, open_generator
 from synth.options import FromNetwork, ImageFile, Rendering, SeedOptions
 from synth.sample import sample_batches
@@ -51,6 +52,7 @@ def _fill(
     folder: Path, G: Generator, settings: SampleSettings, seeds: list[int], batch: int, watch: Watch
 ) -> SampleWriter:
     """Make what is missing of `seeds` in `folder`; the writer returned is closed and knows where the files lie."""
+    check_rendering(G, settings.how)  # before there is a folder, and before its images are compared
     with own_folder(folder), SampleWriter(folder, settings) as writer:
         todo, done = writer.missing(seeds), 0
         if len(todo) < len(seeds):

@@ -92,11 +92,16 @@ def newest_in(folder: Path) -> Path | None:
 
 
 def find_network(
-    spec: str | None, runs: str | Path = "runs", *, progress: Callable[[int, int], None] | None = None
+    spec: str | None,
+    runs: str | Path = "runs",
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    parameter: str = "network",
 ) -> Path:
     """The network file for `spec`: a file of any kind that `read_networks` knows, a URL (fetched to the cache folder),
     a run folder, a folder of runs, or None or 'latest' (the newest of `runs`). progress: of a URL's download.
-    NoGenerator where nothing has been trained yet, UserError for a wrong path and where a URL can't be fetched."""
+    parameter: that asked for it. NoGenerator where nothing has been trained yet, UserError for a wrong path and where a
+    URL can't be fetched."""
     if spec is not None and is_remote(spec):
         return fetch(spec, progress)
     newest = spec is None or spec == LATEST
@@ -109,5 +114,5 @@ def find_network(
     if newest:
         raise NoGenerator(f"there is no folder ./{path} with a trained generator")
     if not path.exists():
-        raise UserError(f"`network` {path}: no such file or folder: check the path")
+        raise UserError(f"`{parameter}` {path}: no such file or folder: check the path")
     return path

@@ -101,8 +101,10 @@ def make_bank(asked: TwinOptions, watch: Watch = SILENT) -> list[Path]:
 def _fill_bank(
     folder: Path, source: FaceSource, facts: dict, asked: TwinOptions, device: torch.device, watch: Watch
 ) -> list[Path]:
-    _claim(folder, facts)
+    begun = _begun(folder, facts)
     photos = _decoded(source, asked, facts, watch)
+    if not begun:  # only now: photos without a patch claim no folder
+        write_facts(folder, facts)
     began = time.monotonic()
     todo = [k for k in range(asked.decoders) if read_decoder(_record(folder, k)) is None]
     if len(todo) < asked.decoders:
@@ -139,18 +141,19 @@ def _photos_of(asked: TwinOptions) -> FaceSource:
     return source
 
 
-def _claim(folder: Path, facts: dict) -> None:
-    """The folder is this bank's from now on. UserError where it is another's."""
+def _begun(folder: Path, facts: dict) -> bool:
+    """Whether the folder is this bank's already. UserError where it is another's."""
     before = read_facts(folder)
     if before is None:
         if any(path.name != LOCK for path in folder.iterdir()):
             raise UserError(f"`outdir` {folder}: holds something else; choose another folder")
-        write_facts(folder, facts)
-        return
+        return False
     for name, value in facts.items():
         if before.get(name) != value:
-            what = "photos are others" if name == "fingerprint" else f"has {name} {before.get(name)}, asked is {value}"
-            raise UserError(f"`outdir` {folder}: this bank's {what}; choose another folder, or ask for the same again")
+            what = f"has {name} {before.get(name)}, asked is {value}"
+            what = "is of other photos" if name == "fingerprint" else what
+            raise UserError(f"`outdir` {folder}: this bank {what}; choose another folder, or ask for the same again")
+    return True
 
 
 def _decoded(source: FaceSource, asked: TwinOptions, facts: dict, watch: Watch) -> _Photos:

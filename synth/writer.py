@@ -119,7 +119,7 @@ class SampleWriter(contextlib.AbstractContextManager):
             if not (row["seed"] or "").isdecimal():
                 raise UserError(f"{self.manifest}: line {number} is damaged: choose another `outdir` or repair it")
             wanted = self.settings.row(int(row["seed"]))
-            for column in COLUMNS:
+            for column in (*COLUMNS[1:], COLUMNS[0]):  # the file's name last: another format or class tells more
                 if row[column] != wanted[column]:
                     named = ASKED_BY.get(column, f"`{column}`")
                     raise UserError(

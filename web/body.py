@@ -278,7 +278,11 @@ def _file_name(disposition: bytes) -> str:
     _, options = parse_options_header(disposition.decode("latin-1"))
     field, given = (options.get(key) for key in (b"name", b"filename"))
     if (named := _utf8(field or b"")) != FIELD:
-        raise RequestRefused(422, f"the form has a field {named[:40]!r}; photos go into fields called {FIELD}")
+        raise RequestRefused(
+            422,
+            f"the form has a field {named[:40]!r}; photos go into fields called {FIELD},"
+            " options behind a ? of the address",
+        )
     if given is None:
         raise RequestRefused(422, f"the form's field {FIELD} is text, not a file; with curl, -F {FIELD}=@photo.jpg")
     return _utf8(given)[:MOST_NAME] or NAME

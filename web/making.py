@@ -44,7 +44,7 @@ class Maker:
     """A generator that makes faces, one request at a time, on the CPU. UserError where the file is none."""
 
     def __init__(self, network: str):
-        file = find_network(network)
+        file = find_network(network, parameter="generator")
         self.file = Path(file).name
         self._generator, _ = load_any_generator(file, "cpu")
         self.resolution = self._generator.cfg.resolution

@@ -277,7 +277,7 @@ class Service:
     def _same_by_command(self, files: Sequence[str], ask: Ask, methods: Sequence[str]) -> str:
         """The command that judges the same in the same way, and tells as much of it."""
         point = ask.judge.threshold.point
-        words = ["python", "detect.py", *map(typed, files), "--face", ask.face]
+        words = ["python detect.py", *map(typed, files), "--face", ask.face]
         if self.engine.file.resolve() not in [path.resolve() for path in SHIPPED]:  # these judge unasked
             words += ["--model", typed(self.engine.file.name)]
         words += (

@@ -183,7 +183,6 @@ def test_no_run_judges_unasked(place, monkeypatch):
 
 
 def test_an_explanation_of_one_photo_is_the_named_picture(place):
-    (place / "out.png").write_text("old")
     assert run("one.png", "--model", "UNSURE.safetensors", "--explain", "out.png").exit_code == 0
     with Image.open(place / "out.png") as panel:
         assert panel.format == "PNG" and panel.width > panel.height
@@ -193,6 +192,15 @@ def test_an_explanation_never_replaces_its_photo(place):
     before = (place / "one.png").read_bytes()
     result = run("one.png", "--model", "UNSURE.safetensors", "--explain", str(place / "one.png"))
     assert result.exit_code == 2 and "the photo itself" in result.stderr
+    assert (place / "one.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["--explain"], ["--ela"], ["--stability", "--curve"]])
+def test_a_picture_replaces_no_other_photo(words, place):
+    """`--explain a.png b.png` reads as if both were photos: a.png was drawn over."""
+    before = (place / "one.png").read_bytes()
+    result = run("--model", "UNSURE.safetensors", *words, "one.png", "photos/a.png")
+    assert result.exit_code == 2 and "one.png exists and will not be overwritten" in result.stderr
     assert (place / "one.png").read_bytes() == before
 
 
@@ -256,11 +264,9 @@ def test_what_is_next_judges_the_same_again(place, monkeypatch):
     (place / "-o ne.png").write_bytes((place / "one.png").read_bytes())
     args = ["--model", "UNSURE.safetensors", "--face", "whole", "--fpr", "0.05", "--", "-o ne.png", "one.png"]
     first = run(*args)
-    then = (
-        first.stderr.splitlines()[-1]
-        .removeprefix("Next: python detect.py ")
-        .removesuffix(" draws what spoke for the answers")
-    )
+    start = "Next: to see what spoke for the answers: python detect.py "
+    assert (then := first.stderr.splitlines()[-1]).startswith(start)  # the command ends the line: it is pasted as it is
+    then = then.removeprefix(start)
     again = run(*shlex.split(then), "--json")
     assert again.exit_code == 0 and len(list((place / "maps").iterdir())) == 2
     assert json.loads(again.stdout)["operating_point"]["target_fpr"] == 0.05

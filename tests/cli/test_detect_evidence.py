@@ -54,6 +54,9 @@ def test_the_next_step_names_pictures_that_are_there(words, place):
     assert told == f"Next: look at e-0001{kind} to e-0002{kind}"
     assert (place / f"e-0001{kind}").is_file() and (place / f"e-0002{kind}").is_file()
     assert run("b.jpg", *words).stderr.splitlines()[-1] == f"Next: look at e{kind}"
+    again = [*words[:-1], f"g{kind}"]
+    (place / f"g{kind}").write_bytes(b"older")
+    assert run(*two, *again).stderr.splitlines()[-1] == f"Next: look at g-0001{kind} to g-0002{kind}"
     assert run(*two, *words[:-1], "folder").stderr.splitlines()[-1] == "Next: look at folder"
 
 

@@ -95,6 +95,23 @@ def test_conflicting_manifest_is_refused(synth):
     assert refused.stderr.startswith("error: conflict") and "network_sha256" in refused.stderr
     refused = synth(*arguments, "--trunc", "0.5", "--trunc-cutoff", "2")
     assert refused.returncode == 2 and "its images have --trunc 1.0, asked for is 0.5: " in refused.stderr
+    refused = synth(*arguments, "--format", "jpg")
+    assert refused.returncode == 2 and "its images have --format png, asked for is jpg: " in refused.stderr
+
+
+def test_a_class_that_there_is_not_is_told_before_a_folder_is_made(home, synth):
+    """It left a manifest without rows; where images were, it advised another folder, which did not help."""
+    assert synth("--n", 1, "--outdir", "no-classes").returncode == 0
+    for outdir in ("no-classes", "new"):
+        refused = synth("--n", 1, "--outdir", outdir, "--class", 1)
+        assert refused.returncode == 2 and "this generator knows no classes: leave --class out" in refused.stderr
+    assert not (home / "new").exists()
+
+
+def test_what_is_next_can_be_pasted(synth):
+    done = synth("--n", 1, "--outdir", "to measure")
+    command = "python evaluate.py generator 'to measure' --data REAL_PHOTOS\n"
+    assert done.stderr.endswith(f"Next: to measure them: {command}")
 
 
 @pytest.mark.parametrize(

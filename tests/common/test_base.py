@@ -69,6 +69,15 @@ def test_next_names_the_python_that_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cli.next_step("python -m stylegan2_ada.convert a b")
     assert capsys.readouterr().err == "Next: .venv/bin/python -m stylegan2_ada.convert a b\n"
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "a folder" / "detect.py").touch()
+    monkeypatch.setattr(sys, "argv", ["a folder/synth.py"])  # as it was started from another folder
+    cli.next_step("python detect.py photo.jpg")
+    assert capsys.readouterr().err == "Next: .venv/bin/python 'a folder/detect.py' photo.jpg\n"
+    monkeypatch.chdir(tmp_path / "a folder")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "a folder" / "synth.py")])
+    cli.next_step("python detect.py photo.jpg")
+    assert capsys.readouterr().err == f"Next: {own} detect.py photo.jpg\n"
     monkeypatch.setenv("PATH", str(own.parent))
     cli.next_step(text)
     assert capsys.readouterr().err == f"Next: {text}\n"

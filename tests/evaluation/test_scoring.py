@@ -88,6 +88,25 @@ def test_an_image_of_an_earlier_source_is_known_however_it_is_named(asked, tmp_p
         open_labelled(replace(asked, data=data))
 
 
+def test_samples_are_not_taken_for_reals(asked, tmp_path):
+    """--label real, said of photos beside them, made 49 of the generator's own images false alarms."""
+    made = tmp_path / "samples" / "run"
+    made.mkdir(parents=True)
+    for i in (1, 2):
+        (made / f"seed{i}.png").write_bytes((tmp_path / "set" / "fake" / f"{i}.png").read_bytes())
+    rows = ["file,seed,psi,network_sha256,format,class", *(f"seed{i}.png,{i},1.0,{'a' * 64},png," for i in (1, 2))]
+    (made / "manifest.csv").write_text("\n".join((*rows, "")))
+    for folder, name in ((made, "manifest.csv"), (made.parent, "run/manifest.csv")):
+        with pytest.raises(UserError, match=f"{name} in it is of synth.py: its images are fakes, not real"):
+            open_labelled(replace(asked, data=(str(folder),), label="real"))
+        (fakes,) = open_labelled(replace(asked, data=(str(folder),), label="fake"))
+        assert fakes.labels.tolist() == [1, 1]
+    (listed,) = open_labelled(replace(asked, data=(str(made / "manifest.csv"),), label="real"))
+    assert listed.labels.tolist() == [1, 1], "the manifest itself says so"
+    (made / "manifest.csv").write_text("path,label\nseed1.png,7\n")  # of what labels, nobody knows
+    assert open_labelled(replace(asked, data=(str(made),), label="real"))[0].labels.tolist() == [0, 0]
+
+
 def test_pictures_that_are_no_aligned_crops_are_said(asked):
     """Photos on pages were judged whole, fakes that detect.py finds were missed, and nothing said why."""
     parts, made = open_labelled(asked), detector("center", "a", 0.0)

@@ -82,6 +82,7 @@ def test_bytes_of_the_file_names_are_in_the_file(tmp_path):
         ("label\tpath\n0\ta.png\n\n", ["a.png"], [0]),
         ("path,label\na.png,\nb.png,1.0\n", ["a.png", "b.png"], [-1, 1]),
         ("path\na.png", ["a.png"], [-1]),
+        ("\ufeff\r\n;;\r\npath;label\r\na.png;1\r\n", ["a.png"], [1]),
     ],
 )
 def test_what_other_programs_write(tmp_path, text, path, label):
@@ -89,6 +90,17 @@ def test_what_other_programs_write(tmp_path, text, path, label):
     file.write_text(text, encoding="utf-8")
     manifest = read_manifest(file)
     assert manifest["path"].tolist() == path and manifest["label"].tolist() == label
+
+
+def test_blanks_around_paths_are_left_out_where_they_are_no_part_of_the_names(tmp_path):
+    (tmp_path / "m.csv").write_text("label, path\nfake, a.png\nreal, b.png \n")
+    assert read_manifest(tmp_path / "m.csv")["path"].tolist() == [" a.png", " b.png "]
+    (tmp_path / "a.png").touch()
+    found = read_manifest(tmp_path / "m.csv")
+    assert found["path"].tolist() == ["a.png", "b.png"] and "the blanks around its paths" in found.notes[0]
+    (tmp_path / " a.png").touch()
+    found = read_manifest(tmp_path / "m.csv")
+    assert found["path"].tolist() == [" a.png", " b.png "] and not found.notes, "such names exist"
 
 
 def test_cells_of_spreadsheets(tmp_path):

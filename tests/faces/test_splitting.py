@@ -197,6 +197,17 @@ def test_small_and_odd_sets():
         split(one, group_by="hair")
 
 
+def test_of_many_folds_the_first_and_the_last_are_told():
+    for folds, lines in ((20, 24), (21, 24), (999, 24)):  # the head, three splits and 20 lines of folds at most
+        m = Manifest({"path": text_column([f"{i}.png" for i in range(999)]), "label": np.zeros(999, np.int8)})
+        fold = np.arange(999, dtype=np.int32) % folds
+        m = m.having(split=text_column(["train"] * 999), fold=fold)
+        told = describe(m, np.arange(999), "none", ratios=(1.0, 0.0, 0.0), folds=folds)
+        assert [line.split()[1] for line in (told[4], told[lines - 1])] == ["0", str(folds - 1)]
+        cut = [line for line in told if line.startswith("…")]
+        assert cut == {20: [], 21: ["… 2 more of 21 folds"], 999: ["… 980 more of 999 folds"]}[folds]
+
+
 def test_yonsei_photos_and_their_composites(shared_dir):
     """Pairs seen by eye to be one photo, with parts replaced."""
     from faces.tabulate import table_for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -134,6 +135,15 @@ def test_help_speaks_of_what_can_be_typed(staged, tmp_path):
     assert sum(line.startswith("== ") for line in told) > len(COMMANDS)
 
 
+def test_the_command_that_judges_again_is_the_packages(staged, photo, tmp_path):
+    """`Next:` and the report said `python 'ganface detect'`."""
+    again = light.run(["-m", "ganface", "detect", photo], tmp_path, root=staged).stderr
+    assert again.endswith(f" answers: ganface detect {photo} --explain maps/\n"), again
+    light.run(["-m", "ganface", "detect", photo, "--report", "r.html"], tmp_path, root=staged)
+    told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["report"]["command"]
+    assert told == f"ganface detect {photo} --report r.html"
+
+
 def test_one_word_more_or_less(staged, tmp_path):
     def said(*words):
         done = light.run(["-m", "ganface", *words], tmp_path, root=staged)
@@ -149,6 +159,9 @@ def test_one_word_more_or_less(staged, tmp_path):
 
 def test_the_checkout_has_the_same_command(tmp_path, photo):
     """`ganface` of an editable install: the scripts of the root, from any folder."""
+    done = light.run(["-m", "ganface", "detect", photo], tmp_path)
+    command = done.stderr.splitlines()[-1].partition("answers: ")[2]
+    assert shlex.split(command)[1:3] == [str(ROOT / "detect.py"), photo], done.stderr
     done = light.run(["-m", "ganface", "detect", photo, "--json"], tmp_path)
     assert done.returncode in (0, 1), done.stderr
     assert json.loads(done.stdout)["detector"]["file"] == str(ROOT / "models" / "detector.safetensors")

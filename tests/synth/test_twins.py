@@ -149,9 +149,21 @@ def test_it_goes_on_where_it_was_and_to_the_same_bits(photos, tmp_path):
     assert Image.open(tmp_path / "whole" / "sheet.png").size[0] > 500
 
 
+def test_photos_that_are_too_small_claim_no_folder(photos, tmp_path):
+    """The next attempt, with others, was refused as another bank's."""
+    small = tmp_path / "small"
+    small.mkdir()
+    for i in range(3):
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(small / f"{i}.png")
+    with pytest.raises(UserError, match="none of the 3 photos"):
+        bank(small, tmp_path / "bank", validation_free=True)
+    assert not (tmp_path / "bank").exists()
+    assert len(bank(photos, tmp_path / "bank", decoders=1).decoders) == 1
+
+
 def test_another_bank_is_refused(photos, tmp_path):
     bank(photos, tmp_path / "bank", decoders=1)
-    with pytest.raises(UserError, match="has seed 0, asked is 1"):
+    with pytest.raises(UserError, match="this bank has seed 0, asked is 1"):
         bank(photos, tmp_path / "bank", seed=1)
     other = tmp_path / "other"
     shutil.copytree(photos, other)

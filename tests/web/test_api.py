@@ -217,6 +217,7 @@ def test_forms_are_read_as_other_programs_write_them():
         (form(b"a: " + b"b" * 5000 + b"\r\n\r\n1"), 400, "without a proper head"),
         (form(b"\r\n1"), 422, "field ''"),
         (form(part(b"a", b"1", b"photo")), 422, "field 'photo'"),
+        (form(part(b"a", b"0.01", b"fpr")), 422, "options behind a ? of the address"),
         (form(b'Content-Disposition: form-data; name="file"\r\n\r\n1'), 422, "is text, not a file"),
     ],
 )

@@ -178,3 +178,5 @@ def test_a_generator_that_is_none(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="x.safetensors"):
         Maker(str(tmp_path / "x.safetensors"))
+    with pytest.raises(UserError, match="`generator` nowhere: no such file"):  # not `network`, which serve.py has not
+        Maker("nowhere")
