@@ -187,7 +187,7 @@ def _without_padding(columns: dict[str, np.ndarray], folder: str, path: str) -> 
     if not padded:
         return []
     as_is, without = (os.path.join(folder, text) for text in (padded[0], padded[0].strip()))
-    if os.path.lexists(as_is) or not os.path.lexists(without):
+    if os.path.lexists(as_is) or not os.path.isfile(without):  # of blanks alone nothing but the folder is left
         return []
     columns["path"] = text_column([text.strip() for text in texts])
     return [f"{path}: the blanks around its paths are left out"]
