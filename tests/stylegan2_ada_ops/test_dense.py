@@ -40,7 +40,8 @@ def test_values_and_derivatives_are_those_of_float64(rows, inputs, outputs, gain
     wide = (t.detach().double() for t in (x, w, b))
     exact = results(lambda x, w, b, g, h: F.linear(x * g, w, b * h), *wide, gain, 0.3)
     for got, right in zip(ours, exact, strict=True):
-        assert (got.double() - right.double()).norm() <= 1e-4 * right.norm() + 1e-5
+        # numbers are of the order of 1; one or a few of them may be small by chance
+        assert (got.double() - right.double()).norm() <= 1e-4 * (right.norm() + right.numel() ** 0.5)
 
 
 @native
