@@ -26,9 +26,9 @@ def bilinear(
     to_weights: Callable,
     to_bias: Callable | None = None,
     weights_wanted: Callable[[], bool] = lambda: True,
-) -> tuple[Callable, Callable, Callable]:
-    """The first three, which have no derivatives of their own, differentiable any number of times. `how` is whatever
-    else they depend on:
+) -> Callable:
+    """`product`, differentiable any number of times by the other two; none of them has derivatives of its own. `how` is
+    whatever else they depend on:
 
     product(x, w, b, how): linear in x and in w, and a bias b, or None, is added.
     to_input(gy, w, how, like): its gradient in x, which is `like` that; to_weights(x, gy, how, like): in w;
@@ -98,4 +98,4 @@ def bilinear(
 
     functions: tuple[Any, ...] = (Product, ToInput, ToWeights)
     of, of_input, of_weights = (plain(function) for function in functions)
-    return of, of_input, of_weights
+    return of

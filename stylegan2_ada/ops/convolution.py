@@ -156,7 +156,7 @@ def _weight_gradient(x: Tensor, gy: Tensor, g: Geometry, w_shape: tuple[int, ...
     return gw.mul_(g.gain) if g.gain != 1 else gw
 
 
-_convolve, _, _ = bilinear(
+_convolve = bilinear(
     lambda x, w, b, g: _forward(x, w, g),
     lambda gy, w, g, like: _input_gradient(gy, w, g, like.shape),
     lambda x, gy, g, like: _weight_gradient(x, gy, g, like.shape, like.dtype),

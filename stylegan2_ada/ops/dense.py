@@ -67,7 +67,7 @@ def _to_bias(gy, how):
     return gb * bias_gain if bias_gain != 1 else gb
 
 
-_dense, _, _ = bilinear(
+_dense = bilinear(
     lambda x, w, b, how: _op(x, w, b, *how),
     lambda gy, w, how, like: _input_op(gy, w, how[0]),
     lambda x, gy, how, like: _weight_op(gy, x, how[0]),

@@ -104,7 +104,7 @@ def _weight_grad(x, gy, how, like):
     return _weight_op(x, gy, like.shape[2], like.shape[3], *how)
 
 
-_depthwise, _, _ = bilinear(
+_depthwise = bilinear(
     lambda x, w, b, how: _op(x, w, b, *how),
     _input_grad,
     _weight_grad,

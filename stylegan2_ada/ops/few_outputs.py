@@ -67,7 +67,7 @@ def _(x, gy):
     return gy.new_empty((x.shape[0], gy.shape[1], x.shape[1]))
 
 
-_outputs, _, _ = bilinear(
+_outputs = bilinear(
     lambda x, m, b, how: _op(x, m),
     lambda gy, m, how, like: _input_op(gy, m, like.dtype == torch.float32),
     lambda x, gy, how, like: _weight_op(x, gy),

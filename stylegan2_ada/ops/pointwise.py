@@ -77,7 +77,7 @@ def _(x, gy):
     return x.new_empty((gy.shape[1], x.shape[1], 1, 1), dtype=torch.float32)
 
 
-_pointwise, _, _ = bilinear(
+_pointwise = bilinear(
     lambda x, w, b, how: _op(x, w),
     lambda gy, w, how, like: _input_op(gy, w),
     lambda x, gy, how, like: _weight_op(x, gy),
